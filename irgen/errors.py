@@ -1,0 +1,25 @@
+"""The errors a user can cause and mend; told in one line at the command line, exit status 2."""
+
+
+class IrgenError(Exception):
+    """Something a user can mend. The message says what, where, what was allowed, and the remedy."""
+
+
+class ParamsError(IrgenError):
+    """A key of ``params.yaml`` is unknown, missing, ill-typed or out of range."""
+
+
+class SourceError(IrgenError):
+    """The data source is missing, unreadable, unsafe or empty."""
+
+
+class CatalogError(IrgenError):
+    """The catalogue cannot serve the run: no usable image, no label, too few of something."""
+
+
+class WeightsError(IrgenError):
+    """Weights are missing, damaged, or of another architecture."""
+
+
+class ArtifactError(IrgenError):
+    """A file an earlier stage should have written is missing, damaged or does not fit the others."""

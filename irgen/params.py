@@ -1,0 +1,267 @@
+"""``params.yaml`` as frozen dataclasses, one a section, loaded strictly."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from irgen.errors import ParamsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and how numbers are crunched; no setting here changes what is computed on purpose."""
+
+    device: str  # auto, cpu, cuda, cuda:1 …
+    precision: Literal["auto", "fp32", "bf16"]  # auto: bf16 where the hardware has it
+    batch_size: int  # images an encoding batch
+    threads: int  # decoding threads; 0: one a core
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    source: str  # digits, a folder, a .tar/.tar.gz/.zip of class folders, or a .csv/.parquet list
+    max_gigabytes: float  # refuse archives that unpack to more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    format: Literal["auto", "folders", "list"]
+    query_fraction: float  # of each label, where the source names no roles
+    validation_fraction: float  # of each label's training images, where the source names none
+    database: tuple[Literal["train", "validation", "query"], ...]  # the roles that are searched
+    training_revision: int  # images first seen later join the database only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Any timm backbone."""
+
+    name: str
+    weights: str  # hub, none, or the path of a safetensors file
+    image_size: int
+    channels: Literal[1, 3]
+    options: dict[str, Any]  # handed to timm.create_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    tokens: bool  # keep the token grids of train and validation images (a frozen encoder needs them)
+    views: int  # views of each training image: the centre crop, then random ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    rule: Literal["near_same_label", "near", "same_label"]
+    neighbours: int  # positives an anchor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Ranges of the random changes a training image goes through; 0 turns one off."""
+
+    scale: float  # crop down to this share of the side; 0.2: from 0.8 to 1.0 (and up to 1.2 if padded)
+    rotate: float  # degrees either way
+    shear: float  # degrees either way
+    shift: float  # share of the side either way
+    flip: bool  # left-right
+    colour: float  # brightness and contrast, share either way
+    erase: float  # chance of a blank rectangle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    levels: int  # M
+    codebook: int  # L
+    width: int  # D of the tuned embedding
+    hidden: int  # width of the adapter's hidden layer; 0: a linear map
+    dropout: float
+    tune_encoder: bool
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    encoder_learning_rate: float
+    layer_decay: float  # learning-rate factor from one encoder block to the one below it
+    weight_decay: float
+    warmup_epochs: int
+    label_smoothing: float
+    temperature: float  # scale of the cosine classifier
+    prefix_weight: float  # λ1, of the prefixes' mean cross-entropy
+    residual_weight: float  # λ2, of the prefixes' mean relative residual
+    refit_epochs: int  # codebooks are refitted every so many epochs
+    kmeans_iterations: int
+    augment: Augment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retriever:
+    encoder: Literal["pretrained", "tokenizer"]  # whose encoder reads the query
+    tune_encoder: bool
+    width: int
+    layers: int
+    heads: int
+    dropout: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    encoder_learning_rate: float
+    layer_decay: float
+    weight_decay: float
+    warmup_epochs: int
+    label_smoothing: float
+    gradient_clip: float
+    ema_decay: float
+    validate_every: int  # epochs
+    patience: int  # validations without a gain before training stops
+    augment: Augment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    cutoffs: tuple[int, ...]  # k of precision@k …
+    beams: int  # W
+    candidates: int  # most images gathered from the beams, at least the largest cut-off
+    batch_size: int  # queries a search batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    gallery: int  # queries shown
+    confusions: int  # label pairs shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    experiment: str
+    max_artifact_megabytes: int  # larger files are logged as a pointer with their digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    seed: int
+    compute: Compute
+    download: Download
+    catalog: Catalog
+    encoder: Encoder
+    features: Features
+    pairs: Pairs
+    tokenizer: Tokenizer
+    retriever: Retriever
+    evaluate: Evaluate
+    report: Report
+    tracking: Tracking
+
+
+def load(path: Path) -> Params:
+    """Reads ``params.yaml``. Raises ParamsError naming section, key and remedy; never guesses."""
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing: run from the project's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    params = parse(Params, tree, where=path.name)
+    check_ranges(params)
+    return params
+
+
+def parse(kind: Any, value: Any, *, where: str) -> Any:
+    """``value`` as ``kind``, a dataclass or the type of one of its fields; strict, no conversion but
+    int → float and list → tuple."""
+    if dataclasses.is_dataclass(kind):
+        return _parse_section(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool):
+            allowed = ", ".join(map(str, arguments))
+            raise ParamsError(f"{where}: {value!r} is not allowed; choose one of {allowed}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list) or not value:
+            raise ParamsError(f"{where}: expected a list of at least one value, found {value!r}")
+        return tuple(parse(arguments[0], item, where=f"{where}[{i}]") for i, item in enumerate(value))
+    if origin in (dict, types.MappingProxyType):
+        if not isinstance(value, dict):
+            raise ParamsError(f"{where}: expected a mapping, found {value!r}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ParamsError(f"{where}: expected {kind.__name__}, found {value!r}{_hint(kind, value)}")
+    return value
+
+
+def _hint(kind: Any, value: Any) -> str:
+    if kind is float and isinstance(value, str):
+        return " (YAML reads 1e-3 as text: write 1.0e-3)"
+    return ""
+
+
+def _parse_section(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ParamsError(f"{where}: expected a section with keys, found {value!r}")
+    fields = typing.get_type_hints(kind)
+    for key in value:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
+            raise ParamsError(f"{where}: unknown key {key!r}; {hint}")
+    for key in fields:
+        if key not in value:
+            raise ParamsError(f"{where}: key {key!r} is missing (expected {_name(fields[key])})")
+    return kind(**{key: parse(fields[key], value[key], where=f"{where}: {key}") for key in fields})
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+
+
+def check_ranges(params: Params) -> None:
+    """Raises ParamsError for a value that has the right type but makes no sense."""
+    rules = [
+        ("compute: batch_size", params.compute.batch_size, 1, None),
+        ("catalog: query_fraction", params.catalog.query_fraction, 0, 0.9),
+        ("catalog: validation_fraction", params.catalog.validation_fraction, 0, 0.9),
+        ("encoder: image_size", params.encoder.image_size, 4, None),
+        ("features: views", params.features.views, 1, None),
+        ("pairs: neighbours", params.pairs.neighbours, 1, None),
+        ("tokenizer: levels", params.tokenizer.levels, 1, 16),
+        ("tokenizer: codebook", params.tokenizer.codebook, 2, 65536),
+        ("tokenizer: epochs", params.tokenizer.epochs, 1, None),
+        ("tokenizer: refit_epochs", params.tokenizer.refit_epochs, 1, None),
+        ("tokenizer: prefix_weight", params.tokenizer.prefix_weight, 0, None),
+        ("tokenizer: residual_weight", params.tokenizer.residual_weight, 0, None),
+        ("retriever: epochs", params.retriever.epochs, 1, None),
+        ("retriever: validate_every", params.retriever.validate_every, 1, None),
+        ("retriever: patience", params.retriever.patience, 1, None),
+        ("retriever: ema_decay", params.retriever.ema_decay, 0, 0.99999),
+        ("evaluate: beams", params.evaluate.beams, 1, None),
+        ("evaluate: cutoffs", min(params.evaluate.cutoffs), 1, None),
+        ("evaluate: candidates", params.evaluate.candidates, max(params.evaluate.cutoffs), None),
+    ]
+    for where, value, low, high in rules:
+        if value < low or (high is not None and value > high):
+            allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise ParamsError(f"params.yaml: {where}: {value} is out of range; allowed: {allowed}")
+    if params.retriever.width % params.retriever.heads:
+        raise ParamsError(
+            f"params.yaml: retriever: width {params.retriever.width} must be a multiple of "
+            f"heads {params.retriever.heads}"
+        )
+
+
+def flatten(section: Any, prefix: str = "") -> dict[str, Any]:
+    """A section as a flat mapping of dotted keys to plain values, for tracking and digests."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            flat[f"{prefix}{field.name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
