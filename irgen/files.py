@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from irgen.errors import ArtifactError
 
 
@@ -51,7 +53,27 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing") from None
     except ValueError as error:
-        raise ArtifactError(f"{path} is not valid JSON ({error}); delete it and run again") from None
+        raise ArtifactError(
+            f"{path} is not valid JSON ({error}); delete it and run again"
+        ) from None
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Writes an array as .npy, whole or not at all."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array in a .npy file, memory-mapped. Raises ArtifactError if it is missing or damaged."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} is missing: run the stage that writes it (dvc repro)"
+        ) from None
+    except (ValueError, EOFError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run dvc repro") from None
 
 
 def digest(*parts: Any) -> str:

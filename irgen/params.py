@@ -46,13 +46,8 @@ class Encoder:
     weights: str  # hub, none, or the path of a safetensors file
     image_size: int
     channels: Literal[1, 3]
+    crop: float  # share of the resized short side that the centre crop keeps; timm's is often 0.875
     options: dict[str, Any]  # handed to timm.create_model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    tokens: bool  # keep the token grids of train and validation images (a frozen encoder needs them)
-    views: int  # views of each training image: the centre crop, then random ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +60,8 @@ class Pairs:
 class Augment:
     """Ranges of the random changes a training image goes through; 0 turns one off."""
 
-    scale: float  # crop down to this share of the side; 0.2: from 0.8 to 1.0 (and up to 1.2 if padded)
+    views: int  # a frozen encoder's cached views of an image: the plain one, then changed ones
+    scale: float  # zoom in by up to this share of the side, and stretch by up to half of it
     rotate: float  # degrees either way
     shear: float  # degrees either way
     shift: float  # share of the side either way
@@ -90,12 +86,11 @@ class Tokenizer:
     weight_decay: float
     warmup_epochs: int
     label_smoothing: float
-    temperature: float  # scale of the cosine classifier
+    temperature: float  # of the cosine classifier: logits are cosines divided by it
     prefix_weight: float  # λ1, of the prefixes' mean cross-entropy
     residual_weight: float  # λ2, of the prefixes' mean relative residual
     refit_epochs: int  # codebooks are refitted every so many epochs
     kmeans_iterations: int
-    augment: Augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +113,6 @@ class Retriever:
     ema_decay: float
     validate_every: int  # epochs
     patience: int  # validations without a gain before training stops
-    augment: Augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +142,7 @@ class Params:
     download: Download
     catalog: Catalog
     encoder: Encoder
-    features: Features
+    augment: Augment
     pairs: Pairs
     tokenizer: Tokenizer
     retriever: Retriever
@@ -171,8 +165,8 @@ def load(path: Path) -> Params:
 
 
 def parse(kind: Any, value: Any, *, where: str) -> Any:
-    """``value`` as ``kind``, a dataclass or the type of one of its fields; strict, no conversion but
-    int → float and list → tuple."""
+    """``value`` as ``kind``, a dataclass or the type of one of its fields; strict, no conversion
+    but int → float and list → tuple."""
     if dataclasses.is_dataclass(kind):
         return _parse_section(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -184,7 +178,9 @@ def parse(kind: Any, value: Any, *, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list) or not value:
             raise ParamsError(f"{where}: expected a list of at least one value, found {value!r}")
-        return tuple(parse(arguments[0], item, where=f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(
+            parse(arguments[0], item, where=f"{where}[{i}]") for i, item in enumerate(value)
+        )
     if origin in (dict, types.MappingProxyType):
         if not isinstance(value, dict):
             raise ParamsError(f"{where}: expected a mapping, found {value!r}")
@@ -228,7 +224,8 @@ def check_ranges(params: Params) -> None:
         ("catalog: query_fraction", params.catalog.query_fraction, 0, 0.9),
         ("catalog: validation_fraction", params.catalog.validation_fraction, 0, 0.9),
         ("encoder: image_size", params.encoder.image_size, 4, None),
-        ("features: views", params.features.views, 1, None),
+        ("encoder: crop", params.encoder.crop, 0.1, 1),
+        ("augment: views", params.augment.views, 1, None),
         ("pairs: neighbours", params.pairs.neighbours, 1, None),
         ("tokenizer: levels", params.tokenizer.levels, 1, 16),
         ("tokenizer: codebook", params.tokenizer.codebook, 2, 65536),

@@ -1,0 +1,90 @@
+"""Device, precision, determinism and the allocator: how numbers are crunched, decided once a
+process."""
+
+import ctypes
+import random
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from irgen.errors import ParamsError
+from irgen.params import Compute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a stage computes on: the device, and the autocast type (None: plain fp32)."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+
+    def precision(self) -> AbstractContextManager:
+        """A context in which matrix products run in the chosen precision."""
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+
+
+def prepare(settings: Compute) -> Machine:
+    """Chooses device and precision, and makes torch deterministic. Raises ParamsError if the device
+    asked for is not there."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    _keep_freed_memory()
+    device = _device(settings.device)
+    wanted = settings.precision
+    if wanted == "auto":
+        wanted = "bf16" if has_fast_bf16(device) else "fp32"
+    return Machine(device=device, autocast=torch.bfloat16 if wanted == "bf16" else None)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ParamsError(
+            f"params.yaml: compute: device: {name!r} cannot be used here "
+            f"({str(error).splitlines()[0]}); allowed: auto, cpu, cuda, cuda:<n>"
+        ) from None
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 products run on hardware of their own; emulated ones are ten times slower than
+    fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep large freed blocks instead of returning them to the system.
+
+    A convolution's activations are larger than malloc's mmap threshold, so every layer of every
+    batch would fault fresh pages in; see ``benchmarks/allocator.py`` for what that costs.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        mallopt = libc.mallopt
+    except (OSError, AttributeError):  # not glibc
+        return
+    trim_threshold, mmap_threshold, gigabyte = -1, -3, 1 << 30
+    mallopt(mmap_threshold, gigabyte)
+    mallopt(trim_threshold, 2 * gigabyte - 1)
+
+
+def seed_everything(*parts: int) -> torch.Generator:
+    """Seeds torch, numpy and random from ``parts`` and gives a CPU generator of its own.
+
+    Called at the start of each epoch with (seed, epoch), so that a resumed run needs no generator
+    state.
+    """
+    value = int(np.random.SeedSequence(parts).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+    return torch.Generator().manual_seed(value)

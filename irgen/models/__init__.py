@@ -1,0 +1,1 @@
+"""Encoder, quantiser, tokenizer, retriever: modules and losses. Nothing here touches a disk."""

@@ -1,0 +1,53 @@
+"""The image encoder: any timm backbone as one summary vector and a grid of tokens."""
+
+import timm.data
+import torch
+from torch import Tensor, nn
+
+
+class ImageEncoder(nn.Module):
+    """A timm backbone that reads raw pixels and gives a summary and tokens.
+
+    A ViT's summary is its class token (or pooled head) and its tokens are the patch tokens; a
+    convolutional net's summary is its pooled feature and its tokens are the cells of its last grid.
+    Normalisation follows timm's data config and happens inside, so no caller can get it wrong.
+
+    Attributes: ``width`` of the summary, ``token_width`` and ``token_count`` of the grid,
+    ``interpolation`` and ``crop`` for decoding, ``image_size`` in pixels, ``channels``.
+    """
+
+    def __init__(self, backbone: nn.Module, image_size: int, channels: int, crop: float):
+        super().__init__()
+        self.backbone = backbone
+        config = timm.data.resolve_model_data_config(backbone)
+        mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
+        if channels == 1:
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        self.register_buffer("mean", 255 * mean.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * std.view(1, -1, 1, 1), persistent=False)
+        self.image_size, self.channels = image_size, channels
+        self.interpolation: str = config["interpolation"]
+        self.crop = crop
+        with torch.inference_mode():
+            was_training = backbone.training
+            backbone.eval()
+            summary, tokens = self(torch.zeros(1, channels, image_size, image_size))
+            backbone.train(was_training)
+        self.width, self.token_width, self.token_count = (
+            summary.shape[1],
+            tokens.shape[2],
+            tokens.shape[1],
+        )
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) pixels from 0 to 255, of any dtype → (B, D) summary, (B, P, T) tokens."""
+        features = self.backbone.forward_features((pixels.float() - self.mean) / self.std)
+        summary = self.backbone.forward_head(features, pre_logits=True)
+        return summary.flatten(1), self._tokens(features)
+
+    def _tokens(self, features: Tensor) -> Tensor:
+        if features.ndim == 3:  # (B, prefix + P, T)
+            return features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
+        if features.shape[1] == self.backbone.num_features:  # (B, T, h, w)
+            return features.flatten(2).transpose(1, 2)
+        return features.flatten(1, 2)  # (B, h, w, T)

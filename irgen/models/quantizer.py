@@ -1,0 +1,132 @@
+"""Residual quantisation: seeded k-means level after level, and codes to vectors and back."""
+
+import torch
+from torch import Tensor
+
+BLOCK = 1024  # rows a distance matrix; the last block is padded, so a row's code never depends on N
+
+
+def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest centre of each vector.
+
+    Args: ``vectors`` (N, D) and ``centres`` (L, D) float. Returns indices (N,) int64, the lowest
+    one on a tie, and squared distances (N,), never below 0. Memory: one (1024, L) block at a time.
+    """
+    norms = centres.square().sum(1)  # (L,)
+    indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+    distances = torch.empty(len(vectors), dtype=vectors.dtype, device=vectors.device)
+    for start in range(0, len(vectors), BLOCK):
+        rows = vectors[start : start + BLOCK]
+        padded = torch.nn.functional.pad(rows, (0, 0, 0, BLOCK - len(rows)))  # (BLOCK, D)
+        scores = norms - 2 * padded @ centres.T  # (BLOCK, L)
+        best, index = scores[: len(rows)].min(1)
+        indices[start : start + BLOCK] = index
+        distances[start : start + BLOCK] = (best + rows.square().sum(1)).clamp_min(0)
+    return indices, distances
+
+
+def kmeans_start(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """k-means++ starts (Arthur & Vassilvitskii 2007): (N, D) → (count, D).
+
+    Each next centre is drawn with probability proportional to its squared distance from those
+    drawn so far; if every vector is a centre already, the draw is uniform.
+    """
+    weights = torch.ones(len(vectors), device=vectors.device)
+    centres = []
+    nearest = torch.full((len(vectors),), torch.inf, device=vectors.device)
+    for _ in range(count):
+        pick = int(_draw(weights, generator))
+        centres.append(vectors[pick])
+        nearest = torch.minimum(nearest, (vectors - vectors[pick]).square().sum(1))
+        weights = nearest if float(nearest.sum()) > 0 else torch.ones_like(nearest)
+    return torch.stack(centres)
+
+
+def _draw(weights: Tensor, generator: torch.Generator) -> int:
+    """An index drawn in proportion to ``weights``, of any length (multinomial stops at 2²⁴)."""
+    cumulative = weights.double().cumsum(0)
+    point = torch.rand((), dtype=torch.float64, generator=generator).to(cumulative.device)
+    return int(
+        torch.searchsorted(cumulative, point * cumulative[-1], right=True).clamp_max(
+            len(weights) - 1
+        )
+    )
+
+
+def kmeans(
+    vectors: Tensor, starts: Tensor, iterations: int, generator: torch.Generator
+) -> tuple[Tensor, int]:
+    """Lloyd's iterations from ``starts``, over all vectors.
+
+    A centre that no vector is nearest to is dead; it restarts at a vector drawn in proportion to
+    its squared distance from its own centre. Returns centres (L, D) and the number of restarts.
+    """
+    centres, restarts = starts.clone(), 0
+    for _ in range(iterations):
+        nearest, distances = assign(vectors, centres)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, vectors)
+        counts = torch.bincount(nearest, minlength=len(centres))
+        alive = counts > 0
+        moved = torch.where(alive[:, None], sums / counts.clamp_min(1)[:, None], centres)
+        if float(distances.sum()) > 0:
+            for dead in torch.nonzero(~alive).flatten().tolist():
+                pick = _draw(distances, generator)
+                moved[dead] = vectors[pick]
+                distances[pick] = 0
+                restarts += 1
+        if torch.equal(moved, centres):
+            break
+        centres = moved
+    return centres, restarts
+
+
+def fit(
+    vectors: Tensor, codebooks: Tensor | None, shape: tuple[int, int], iterations: int, seed: int
+) -> tuple[Tensor, int]:
+    """Residual k-means: level m quantises what levels 1 … m−1 left over (paper, section 3.1).
+
+    Args: ``vectors`` (N, D) with N ≥ L; ``codebooks`` (M, L, D) to go on from, or None for seeded
+    k-means++ starts; ``shape`` (M, L). Returns codebooks (M, L, D) and dead-entry restarts.
+    """
+    levels, size = shape
+    assert len(vectors) >= size, "more codebook entries than vectors"
+    residual, fitted, restarts = vectors, [], 0
+    for level in range(levels):
+        generator = torch.Generator().manual_seed(seed * 1000 + level)
+        starts = kmeans_start(residual, size, generator) if codebooks is None else codebooks[level]
+        centres, restarted = kmeans(residual, starts, iterations, generator)
+        residual = residual - centres[assign(residual, centres)[0]]
+        fitted.append(centres)
+        restarts += restarted
+    return torch.stack(fitted), restarts
+
+
+def encode(vectors: Tensor, codebooks: Tensor) -> Tensor:
+    """Codes of vectors: (N, D), (M, L, D) → (N, M) int64, greedy level by level."""
+    residual, codes = vectors, []
+    for centres in codebooks:
+        nearest, _ = assign(residual, centres)
+        residual = residual - centres[nearest]
+        codes.append(nearest)
+    return torch.stack(codes, dim=1)
+
+
+def decode(codes: Tensor, codebooks: Tensor) -> Tensor:
+    """Prefix reconstructions f^≤m of codes: (N, M), (M, L, D) → (N, M, D); [:, -1] is the whole."""
+    entries = torch.stack([codebooks[m][codes[:, m]] for m in range(codes.shape[1])], dim=1)
+    return entries.cumsum(1)
+
+
+def usage(codes: Tensor, size: int) -> dict[str, float]:
+    """How codes (N, M) spread: per level the entries used and the perplexity (exp of the entropy,
+    from 1 to L), the share of images that share their code with another, and the largest bucket."""
+    found: dict[str, float] = {}
+    for level in range(codes.shape[1]):
+        counts = torch.bincount(codes[:, level], minlength=size).double()
+        shares = counts[counts > 0] / counts.sum()
+        found[f"entries_used/level_{level + 1}"] = float(len(shares))
+        found[f"perplexity/level_{level + 1}"] = float(torch.exp(-(shares * shares.log()).sum()))
+    _, buckets = torch.unique(codes, dim=0, return_counts=True)
+    found["collision_share"] = float(buckets[buckets > 1].sum()) / len(codes)
+    found["largest_bucket"] = float(buckets.max())
+    return found

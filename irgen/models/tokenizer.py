@@ -1,0 +1,125 @@
+"""The semantic tokenizer: summary → tuned embedding → codes, taught by class at every prefix."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irgen.models import quantizer
+from irgen.models.encoder import ImageEncoder
+from irgen.params import Tokenizer as Settings
+
+
+class Tokenizer(nn.Module):
+    """Encoder (or cached summaries), adapter, cosine classifier and M codebooks of L entries.
+
+    ``encoder`` is None where the encoder is frozen: the tokenizer then reads summaries (B, S)
+    instead of pixels (B, C, H, W).
+    """
+
+    codebooks: Tensor  # (M, L, D)
+
+    def __init__(
+        self, settings: Settings, summary_width: int, classes: int, encoder: ImageEncoder | None
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.scale = 1 / settings.temperature
+        self.adapter = _adapter(summary_width, settings)
+        self.classes = nn.Parameter(0.02 * torch.randn(classes, settings.width))
+        shape = (settings.levels, settings.codebook, settings.width)
+        self.register_buffer("codebooks", torch.zeros(shape))
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """Pixels (B, C, H, W), or summaries (B, S) with a frozen encoder → unit vectors (B, D)."""
+        summary = inputs if self.encoder is None else self.encoder(inputs)[0]
+        return self.adapt(summary)
+
+    def adapt(self, summary: Tensor) -> Tensor:
+        """Encoder summaries (B, S) → tuned embeddings (B, D) of length 1."""
+        return F.normalize(self.adapter(summary).float(), dim=-1)
+
+    def classify(self, vectors: Tensor) -> Tensor:
+        """Class logits of embeddings or reconstructions: (…, D) → (…, classes), scaled cosines."""
+        return self.scale * F.normalize(vectors, dim=-1) @ F.normalize(self.classes, dim=-1).T
+
+    def tokenize(self, embeddings: Tensor) -> Tensor:
+        """Unit embeddings (N, D) → codes (N, M) int64."""
+        return quantizer.encode(embeddings, self.codebooks)
+
+
+def _adapter(summary_width: int, settings: Settings) -> nn.Module:
+    if not settings.hidden:
+        return nn.Sequential(
+            nn.LayerNorm(summary_width),
+            nn.Dropout(settings.dropout),
+            nn.Linear(summary_width, settings.width),
+        )
+    return nn.Sequential(
+        nn.LayerNorm(summary_width),
+        nn.Dropout(settings.dropout),
+        nn.Linear(summary_width, settings.hidden),
+        nn.GELU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(settings.hidden, settings.width),
+    )
+
+
+def losses(
+    model: Tokenizer, embeddings: Tensor, labels: Tensor, settings: Settings
+) -> dict[str, Tensor]:
+    """The tokenizer's losses on unit embeddings (B, D) and class numbers (B,) (paper, equation 4).
+
+    ``loss/embedding``: cross-entropy of the embedding. ``loss/prefix``: mean over m of the
+    cross-entropy of f^≤m, whose gradient passes straight through to the embedding.
+    ``loss/residual``: mean over m of ‖f − sg f^≤m‖², relative to ‖f‖² = 1. Each is a mean over the
+    batch and over levels, so a weight of 1 neither vanishes nor swamps. ``loss`` is their weighted
+    sum; ``accuracy/…`` are shares of the batch.
+    """
+    with torch.no_grad():
+        prefixes = quantizer.decode(model.tokenize(embeddings), model.codebooks)  # (B, M, D)
+    straight = embeddings[:, None] + (prefixes - embeddings[:, None]).detach()  # (B, M, D)
+    own, by_prefix = model.classify(embeddings), model.classify(straight)  # (B, C), (B, M, C)
+    smoothing, levels = settings.label_smoothing, prefixes.shape[1]
+    found = {
+        "loss/embedding": F.cross_entropy(own, labels, label_smoothing=smoothing),
+        "loss/prefix": F.cross_entropy(
+            by_prefix.flatten(0, 1), labels.repeat_interleave(levels), label_smoothing=smoothing
+        ),
+        "loss/residual": (embeddings[:, None] - prefixes).square().sum(-1).mean(),
+        "accuracy/embedding": (own.argmax(-1) == labels).float().mean(),
+    }
+    right = (by_prefix.argmax(-1) == labels[:, None]).float().mean(0)  # (M,)
+    found |= {f"accuracy/prefix_{m + 1}": right[m] for m in range(levels)}
+    found["loss"] = (
+        found["loss/embedding"]
+        + settings.prefix_weight * found["loss/prefix"]
+        + settings.residual_weight * found["loss/residual"]
+    )
+    return found
+
+
+@torch.inference_mode()
+def adapt_all(model: Tokenizer, summaries: np.ndarray, device: torch.device) -> Tensor:
+    """Tuned embeddings (N, D), on the CPU, of summaries (N, S); always in full batches, so that an
+    image's embedding does not depend on the others."""
+    size, width = 1024, model.codebooks.shape[2]
+    found = torch.empty(len(summaries), width)
+    model.eval().to(device)
+    for start in range(0, len(summaries), size):
+        rows = torch.from_numpy(np.array(summaries[start : start + size]))
+        padded = F.pad(rows, (0, 0, 0, size - len(rows))).to(device)
+        found[start : start + size] = model.adapt(padded)[: len(rows)].cpu()
+    return found
+
+
+def class_numbers(labels: Iterable[str], classes: Sequence[str]) -> Tensor:
+    """Class numbers (N,) int64 of labels, −1 for one that is not among ``classes``.
+
+    >>> class_numbers(["b", "x", "a"], ["a", "b"]).tolist()
+    [1, -1, 0]
+    """
+    numbers = {name: i for i, name in enumerate(classes)}
+    return torch.tensor([numbers.get(label, -1) for label in labels], dtype=torch.int64)

@@ -1,0 +1,1 @@
+"""Search over identifiers: trie, beam, exact scan, ranking. Nothing here touches a disk."""

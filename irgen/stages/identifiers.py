@@ -1,0 +1,51 @@
+"""Codes and tuned embeddings of training and database images; deterministic."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from irgen.artifacts import Identified, load_tokenizer, save_identified
+from irgen.catalog.shards import Images
+from irgen.catalog.table import read_table
+from irgen.compute import prepare
+from irgen.encoding import Encoding, summaries
+from irgen.files import read_array
+from irgen.models.quantizer import usage
+from irgen.models.tokenizer import Tokenizer, adapt_all
+from irgen.params import Params
+from irgen.workspace import Workspace
+
+
+def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Writes ``data/identifiers/<role>/codes.parquet`` and ``embeddings.npy``, row-aligned with the
+    catalogue's tables of train and database."""
+    model, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
+    found: dict[str, float] = {}
+    for role in ("train", "database"):
+        table = read_table(workspace.existing("catalog", f"{role}.parquet"))
+        embeddings = tuned(model, role, table["sha256"].to_list(), params, workspace)
+        codes = model.to("cpu").tokenize(embeddings)
+        identified = Identified(table["id"].to_list(), codes, embeddings)
+        save_identified(workspace.stage("identifiers") / role, identified)
+        spread = usage(codes, params.tokenizer.codebook) if len(codes) else {}
+        found |= {f"{role}/{name}": value for name, value in spread.items()}
+        found[f"{role}/distinct_codes"] = float(len(codes.unique(dim=0)))
+    return found
+
+
+def tuned(
+    model: Tokenizer, role: str, sha256s: list[str], params: Params, workspace: Workspace
+) -> Tensor:
+    """Tuned embeddings (N, D) of a role's images, from its cached summaries or, with a tuned
+    encoder, from those images the encoder has not seen yet and the cache."""
+    machine = prepare(params.compute)
+    if model.encoder is None:
+        features = read_array(workspace.existing("features", role, "features.npy"))
+        return adapt_all(model, features, machine.device)
+    encoding = Encoding(
+        images=Images(workspace.existing("download")),
+        machine=machine,
+        settings=params.compute,
+        cache=workspace.cache,
+    )
+    return adapt_all(model, summaries(model.encoder, sha256s, encoding), machine.device)

@@ -1,0 +1,44 @@
+"""Nearest-neighbour pairs of training images: what the retriever learns to write."""
+
+from collections.abc import Callable
+
+import polars as pl
+import torch
+
+from irgen.catalog.table import read_table
+from irgen.errors import CatalogError
+from irgen.files import atomic, read_array
+from irgen.models.pairs import RULES
+from irgen.params import Params
+from irgen.workspace import Workspace
+
+
+def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Writes ``data/pairs/pairs.parquet``: anchor, positive (rows of train.parquet), similarity;
+    sorted by anchor, then nearest first."""
+    table = read_table(workspace.existing("catalog", "train.parquet"))
+    features = torch.from_numpy(
+        read_array(workspace.existing("features", "train", "features.npy")).copy()
+    )
+    labels = torch.from_numpy(table["label"].rank("dense").to_numpy().astype("int64"))
+    rows, scores = RULES[params.pairs.rule](features, labels, params.pairs.neighbours, params.seed)
+    anchors, places = torch.nonzero(rows >= 0, as_tuple=True)
+    if not len(anchors):
+        raise CatalogError(
+            "no training image has a neighbour to learn from: every label has one image; "
+            "add images, or set pairs: rule: near"
+        )
+    pairs = pl.DataFrame(
+        {
+            "anchor": anchors.numpy(),
+            "positive": rows[anchors, places].numpy(),
+            "similarity": scores[anchors, places].numpy(),
+        }
+    )
+    with atomic(workspace.stage("pairs") / "pairs.parquet") as temporary:
+        pairs.write_parquet(temporary)
+    return {
+        "pairs": float(len(pairs)),
+        "without_neighbour": float(len(table) - len(anchors.unique())),
+        "mean_similarity": float(pairs["similarity"].mean()),
+    }

@@ -1,0 +1,104 @@
+"""Trains the retriever: a query image in, the identifier of one of its neighbours out."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from irgen.artifacts import (
+    frozen_reader,
+    load_identified,
+    load_tokenizer,
+    save_retriever,
+    write_history,
+)
+from irgen.catalog.shards import Images
+from irgen.catalog.table import read_table
+from irgen.compute import prepare
+from irgen.encoding import Encoding, pixels, views
+from irgen.models.reader import Query, Reader
+from irgen.models.retriever import Retriever, Shape
+from irgen.models.tokenizer import adapt_all, class_numbers
+from irgen.params import Params, flatten
+from irgen.training import retriever as training
+from irgen.training.batches import Pixels, Views
+from irgen.training.checkpoint import Resume
+from irgen.weights import create_encoder
+from irgen.workspace import Workspace
+
+
+def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Writes ``data/retriever/retriever.safetensors`` and ``history.csv``. Reads training and
+    validation images only."""
+    settings, machine = params.retriever, prepare(params.compute)
+    train, validation = (
+        read_table(workspace.existing("catalog", f"{role}.parquet"))
+        for role in ("train", "validation")
+    )
+    tokenizer, labels = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
+    pretrained = create_encoder(params.encoder, params.seed)
+    reader = frozen_reader(pretrained, tokenizer, settings.encoder)
+    encoding = Encoding(
+        images=Images(workspace.existing("download")),
+        machine=machine,
+        settings=params.compute,
+        cache=workspace.cache,
+    )
+
+    def images(table: pl.DataFrame) -> Views | Pixels:
+        sha256s = table["sha256"].to_list()
+        if settings.tune_encoder:
+            read = pixels(reader.encoder, sha256s, encoding)
+            return Pixels(read, reader.encoder.image_size, params.augment)
+        seen = views(reader.encoder, sha256s, params.augment, params.seed, encoding)
+        if reader.adapter is None:
+            return seen
+        flat = seen.summaries.reshape(-1, reader.encoder.width)
+        adapted = adapt_all(tokenizer, flat, machine.device).numpy()
+        return Views(adapted.reshape(*seen.summaries.shape[:2], -1), seen.tokens)
+
+    codes = load_identified(workspace.existing("identifiers", "train")).codes
+    pairs = pl.read_parquet(workspace.existing("pairs", "pairs.parquet"))
+    positives, offsets = neighbours(pairs, len(train))
+    data = (
+        training.Pairs(images(train), codes, positives, offsets),
+        training.Held(
+            images(validation),
+            class_numbers(validation["label"], labels),
+            class_numbers(train["label"], labels),
+        ),
+    )
+    encoder = reader.encoder
+    shape = Shape(
+        summary_width=encoder.width if reader.adapter is None else params.tokenizer.width,
+        token_width=encoder.token_width,
+        token_count=encoder.token_count,
+        levels=codes.shape[1],
+        codebook=params.tokenizer.codebook,
+    )
+    torch.manual_seed(params.seed)
+    decoder = Retriever(settings, shape)
+    model = Query(deepcopy(reader) if settings.tune_encoder else None, decoder)
+    resume = Resume(
+        workspace.cache / "training",
+        "retriever",
+        [flatten(section) for section in (params.encoder, params.augment, settings)],
+        [params.seed, str(machine), train.rows(), validation.rows()],
+        [codes.tolist(), pairs.rows()],
+    )
+    history = training.train(model, data, settings, (machine, params.seed), resume, log)
+    folder = workspace.stage("retriever")
+    save_retriever(folder / "retriever.safetensors", model, settings)
+    write_history(folder / "history.csv", history)
+    resume.clear()
+    return {name: value for name, value in history[-1].items() if name != "epoch"}
+
+
+def neighbours(pairs: pl.DataFrame, count: int) -> tuple[Tensor, Tensor]:
+    """Pairs sorted by anchor as one array of positives (A,) and offsets (``count`` + 1,) into
+    it."""
+    anchors = torch.from_numpy(pairs["anchor"].to_numpy().copy())
+    offsets = torch.searchsorted(anchors, torch.arange(count + 1))
+    return torch.from_numpy(pairs["positive"].to_numpy().copy()), offsets

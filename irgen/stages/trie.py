@@ -1,0 +1,21 @@
+"""The trie over the database's codes, which beam search walks."""
+
+from collections.abc import Callable
+
+from irgen.artifacts import load_identified
+from irgen.errors import CatalogError
+from irgen.params import Params
+from irgen.search import trie
+from irgen.training import checkpoint
+from irgen.workspace import Workspace
+
+
+def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Writes ``data/trie/trie.safetensors``."""
+    codes = load_identified(workspace.existing("identifiers", "database")).codes
+    if not len(codes):
+        raise CatalogError("the database has no image; name its roles in catalog: database")
+    built = trie.build(codes)
+    checkpoint.save(workspace.stage("trie") / "trie.safetensors", trie.to_tensors(built), {})
+    nodes = {f"nodes/level_{m + 1}": float(len(e)) for m, e in enumerate(built.entries)}
+    return nodes | {"images": float(len(codes)), "bytes_per_image": built.nbytes / len(codes)}

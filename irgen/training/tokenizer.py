@@ -1,0 +1,151 @@
+"""Trains the tokenizer: gradient steps on the network, residual k-means on the codebooks, in
+turn."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from irgen.compute import Machine, seed_everything
+from irgen.models import quantizer
+from irgen.models.tokenizer import Tokenizer, losses
+from irgen.params import Tokenizer as Settings
+from irgen.training import checkpoint, optimizer
+from irgen.training.batches import Pixels, Views, in_order, shuffled
+
+Log = Callable[[dict[str, float], int], None]
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images to read and their class numbers (N,) int64; −1 is a label training never saw."""
+
+    images: Views | Pixels
+    labels: Tensor
+
+
+def train(
+    model: Tokenizer,
+    data: tuple[Labelled, Labelled],
+    settings: Settings,
+    run: tuple[Machine, int],
+    resume: checkpoint.Resume,
+    log: Log,
+) -> History:
+    """Alternating optimisation (paper, section 3.1): an epoch of gradient steps against fixed
+    codebooks, then all codebooks refitted to the whole training set; so the codes fit the final
+    network too.
+
+    ``data`` = (training, validation), the latter may be empty; ``run`` = (machine, seed). ``model``
+    is trained in place. Returns one row of metrics an epoch; each is also given to ``log``.
+    """
+    (training, validation), (machine, seed) = data, run
+    model.to(machine.device)
+    adam = optimizer.adamw(
+        optimizer.groups(
+            model.encoder,
+            [model.adapter, _Holder(model.classes)],
+            (settings.encoder_learning_rate, settings.learning_rate),
+            settings.layer_decay,
+            settings.weight_decay,
+        )
+    )
+    history = _resume(model, adam, resume)
+    if not history:
+        _refit(model, training, settings, (machine, seed), first=True)
+    steps = -(-len(training.images) // settings.batch_size)
+    for epoch in range(len(history), settings.epochs):
+        generator = seed_everything(seed, epoch)
+        model.train()
+        sums: dict[str, float] = defaultdict(float)
+        batches = shuffled(len(training.images), settings.batch_size, generator)
+        bar = tqdm(
+            batches, f"tokenizer epoch {epoch + 1}", steps, leave=False, disable=None, unit="batch"
+        )
+        for i, rows in enumerate(bar, start=epoch * steps):
+            optimizer.set_rates(adam, i, settings.warmup_epochs * steps, settings.epochs * steps)
+            (inputs, *_) = training.images.training(rows, generator)
+            with machine.precision():
+                embeddings = model.embed(inputs.to(machine.device))
+            found = losses(model, embeddings, training.labels[rows].to(machine.device), settings)
+            adam.zero_grad()
+            found["loss"].backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            adam.step()
+            for name, value in found.items():
+                sums[name] += float(value.detach()) * len(rows)
+        row = {name: value / len(training.images) for name, value in sums.items()}
+        if (epoch + 1) % settings.refit_epochs == 0 or epoch + 1 == settings.epochs:
+            row |= _refit(model, training, settings, (machine, seed + epoch + 1), first=False)
+            row |= _validate(model, validation, settings, machine)
+        history.append({"epoch": epoch + 1, **row})
+        log(row, epoch + 1)
+        state = checkpoint.prefixed(model.state_dict(), "model.")
+        resume.save(state | checkpoint.optimizer_tensors(adam), history)
+    return history
+
+
+class _Holder(nn.Module):
+    """A lone parameter as a module, for the optimiser's groups."""
+
+    def __init__(self, parameter: nn.Parameter):
+        super().__init__()
+        self.parameter = parameter
+
+
+def _resume(model: Tokenizer, adam: torch.optim.Optimizer, resume: checkpoint.Resume) -> History:
+    """Restores an interrupted training; an empty history where there is none."""
+    kept = resume.load()
+    if kept is None:
+        return []
+    tensors, history = kept
+    checkpoint.load_into(model, checkpoint.unprefixed(tensors, "model."), resume.path)
+    checkpoint.restore_optimizer(adam, tensors)
+    tqdm.write(f"tokenizer: going on after epoch {len(history)}")
+    return history
+
+
+@torch.inference_mode()
+def embed_all(
+    model: Tokenizer, images: Views | Pixels, batch_size: int, machine: Machine
+) -> Tensor:
+    """Unit embeddings (N, D) of the plain views, in eval mode, on the CPU."""
+    model.eval()
+    parts = []
+    for rows, new in in_order(len(images), batch_size):
+        with machine.precision():
+            parts.append(model.embed(images.plain(rows)[0].to(machine.device))[:new].float().cpu())
+    return torch.cat(parts) if parts else torch.empty(0, model.codebooks.shape[2])
+
+
+def _refit(
+    model: Tokenizer, data: Labelled, settings: Settings, run: tuple[Machine, int], first: bool
+) -> dict[str, float]:
+    """Residual k-means over all training embeddings, from k-means++ starts at first, then from the
+    codebooks as they are. ``run`` = (machine, seed). Returns how the codes spread."""
+    machine, seed = run
+    embeddings = embed_all(model, data.images, settings.batch_size, machine)
+    shape = (settings.levels, settings.codebook)
+    start = None if first else model.codebooks.cpu()
+    codebooks, restarts = quantizer.fit(embeddings, start, shape, settings.kmeans_iterations, seed)
+    model.codebooks.copy_(codebooks.to(machine.device))
+    found = quantizer.usage(quantizer.encode(embeddings, codebooks), settings.codebook)
+    return found | {"restarts": float(restarts)}
+
+
+@torch.inference_mode()
+def _validate(
+    model: Tokenizer, validation: Labelled, settings: Settings, machine: Machine
+) -> dict[str, float]:
+    """Accuracies of the embedding and of every prefix on validation images."""
+    if not len(validation.images):
+        return {}
+    embeddings = embed_all(model, validation.images, settings.batch_size, machine).to(
+        machine.device
+    )
+    scores = losses(model, embeddings, validation.labels.clamp_min(0).to(machine.device), settings)
+    return {f"validation/{name}": float(v) for name, v in scores.items() if "accuracy" in name}

@@ -1,0 +1,79 @@
+"""Where an encoder's first weights come from: timm's hub, a local safetensors file, or nowhere."""
+
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from irgen.errors import ParamsError, WeightsError
+from irgen.models.encoder import ImageEncoder
+from irgen.params import Encoder
+
+
+def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
+    """The encoder of ``params.yaml`` with its first weights; random ones are seeded.
+
+    Raises ParamsError for a backbone or option timm does not know, WeightsError for weights that
+    are missing, damaged or of another architecture.
+    """
+    if config.weights not in ("hub", "none") and not Path(config.weights).is_file():
+        raise WeightsError(
+            f"encoder: weights: no file at {config.weights}; "
+            "give the path of a safetensors file, 'hub' or 'none'"
+        )
+    torch.manual_seed(seed)
+    return ImageEncoder(_backbone(config), config.image_size, config.channels, config.crop)
+
+
+def untrained_encoder(config: Encoder) -> ImageEncoder:
+    """The encoder's architecture alone, for weights that a checkpoint brings."""
+    backbone = _create(config, pretrained=False, overlay=None)
+    return ImageEncoder(backbone, config.image_size, config.channels, config.crop)
+
+
+def _backbone(config: Encoder) -> nn.Module:
+    if config.weights == "none":
+        return _create(config, pretrained=False, overlay=None)
+    overlay = None if config.weights == "hub" else {"file": config.weights}
+    try:
+        return _create(config, pretrained=True, overlay=overlay)
+    except ParamsError:
+        raise
+    except Exception as error:  # timm, torch, safetensors and the hub share no base class
+        first = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"encoder: weights {config.weights!r} do not load into {config.name!r}: {first}. Give weights "
+            "of this very architecture, or name the architecture they belong to"
+        ) from error
+
+
+def _create(config: Encoder, pretrained: bool, overlay: dict[str, str] | None) -> nn.Module:
+    options = dict(config.options)
+    if timm.is_model(config.name) and _takes_image_size(config.name):
+        options.setdefault("img_size", config.image_size)
+    if not timm.is_model(config.name):
+        near = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
+        raise ParamsError(
+            f"params.yaml: encoder: name: timm has no model {config.name!r}"
+            + (f"; near ones: {', '.join(near)}" if near else "; see timm.list_models()")
+        )
+    try:
+        return timm.create_model(
+            config.name,
+            pretrained=pretrained,
+            pretrained_cfg_overlay=overlay,
+            num_classes=0,
+            in_chans=config.channels,
+            **options,
+        )
+    except (TypeError, AssertionError, ValueError) as error:
+        if pretrained and not isinstance(error, TypeError):
+            raise
+        raise ParamsError(
+            f"params.yaml: encoder: options: {config.name!r} refuses {options}: {error}"
+        ) from error
+
+
+def _takes_image_size(name: str) -> bool:
+    return name.startswith(("vit_", "deit", "beit", "eva", "swin", "flexivit", "samvit"))
