@@ -1,6 +1,15 @@
 """Fixtures that more than one test file needs."""
 
 import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,3 +45,67 @@ def quiet_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     return dict(os.environ)
+
+
+class MlflowServer:
+    """A real MLflow server on loopback that a test may start, kill and start again."""
+
+    def __init__(self, folder: Path, database: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        folder.mkdir()
+        shutil.copyfile(database, folder / "mlflow.db")
+
+    def start(self) -> None:
+        """Returns when the server answers; fails after a minute."""
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=os.environ | settings,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                return
+            time.sleep(0.1)
+        pytest.fail(f"the MLflow server did not start: {(self.folder / 'log').read_text()}")
+
+    def kill(self) -> None:
+        """Kills the server and its workers, as a power cut would."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow SQLite file with its tables made, to be copied: making them takes seconds."""
+    from irgen import tracking
+
+    home = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.connect(home).search_experiments()
+    return home / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path, empty_store: Path) -> Iterator[MlflowServer]:
+    """A server that is not started yet."""
+    server = MlflowServer(tmp_path / "server", empty_store)
+    yield server
+    server.kill()

@@ -1,0 +1,230 @@
+"""The command line: ``irgen <stage>``, ``results``, ``publish``, ``ui``.
+
+Mistakes a user can mend end in one line on stderr and exit status 2.
+"""
+
+import argparse
+import errno
+import os
+import socket
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from irgen import __version__
+from irgen.errors import ArtifactError, IrgenError
+from irgen.files import read_json
+from irgen.params import load
+from irgen.workspace import Workspace
+
+STAGES = {
+    "download": "sync the source: fetch what is new or changed, drop what is gone",
+    "catalog": "check every image and sort images into roles, in one table a role",
+    "features": "encode every image with the pretrained encoder, once in its life",
+    "pairs": "find the pairs of like images the retriever learns from",
+    "tokenizer": "train the semantic tokenizer: encoder and residual quantiser",
+    "identifiers": "give every image its code and its tuned embedding",
+    "trie": "build the prefix arrays over the database's codes",
+    "retriever": "train the retriever: from an image to its neighbours' codes",
+    "evaluate": "compare every search method on the same queries",
+    "report": "write the page a person reads",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, 2 (a mistake to mend), 130 (interrupted)."""
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except IrgenError as error:
+        return _complain(options.name, str(error))
+    except KeyboardInterrupt:
+        print(f"irgen {options.name}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:  # a full disk comes wrapped in what each library raises
+        if not is_full_disk(error):
+            raise
+        return _complain(options.name, full_disk(error, options.root))
+    return 0
+
+
+def _complain(name: str, message: str) -> int:
+    print(f"irgen {name}: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(
+        prog="irgen",
+        description="Generative image retrieval: the pipeline's stages, one by one. "
+        "`dvc repro` runs those that need it, in order.",
+    )
+    top.add_argument("--version", action="version", version=f"irgen {__version__}")
+    commands = top.add_subparsers(dest="name", metavar="command", required=True)
+    for name, line in STAGES.items():
+        stage = commands.add_parser(name, help=line, description=_sentence(line))
+        _add_places(stage)
+        stage.set_defaults(command=run_stage)
+    for name, line, command in [
+        ("results", "print the methods table and the report's path", results),
+        ("publish", "log to MLflow what could not be logged before", publish),
+        ("ui", "serve MLflow's pages over this project's runs", ui),
+    ]:
+        other = commands.add_parser(name, help=line, description=_sentence(line))
+        _add_places(other)
+        other.set_defaults(command=command)
+        if name == "publish":
+            other.add_argument("--follow", type=Path, help=argparse.SUPPRESS)
+        if name == "ui":
+            other.add_argument("--port", type=int, default=5000, help="default: 5000 or a free one")
+    return top
+
+
+def _add_places(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--params", type=Path, help="the parameters' file (default: params.yaml in the root)"
+    )
+    command.add_argument(
+        "--root", type=Path, default=Path(), help="the project's folder (default: this one)"
+    )
+
+
+def _sentence(line: str) -> str:
+    return f"{line[0].upper()}{line[1:]}."
+
+
+def run_stage(options: argparse.Namespace) -> None:
+    """Runs one stage and records it. Raises IrgenError for what the user can mend."""
+    from irgen.recording import recorded
+
+    params = load(options.params or options.root / "params.yaml")
+    workspace = Workspace.at(options.root)
+    stage = import_module(f"irgen.stages.{options.name}")
+    with recorded(options.name, params, workspace, options.root) as record:
+        record.result(stage.run(params, workspace, record.log))
+
+
+def results(options: argparse.Namespace) -> None:
+    """Prints the methods table, what ran and the report's path; makes a report that is missing."""
+    workspace = Workspace.at(options.root)
+    path = workspace.stage("evaluate") / "metrics.json"
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing: nothing has been evaluated; run dvc repro first")
+    page = workspace.reports / "index.html"
+    if not page.exists():
+        run_stage(argparse.Namespace(**vars(options) | {"name": "report"}))
+    times = workspace.reports / "latency.json"
+    print(results_table(read_json(path), read_json(times) if times.exists() else {}))
+    print()
+    if ran := what_ran(options.root):
+        print(ran)
+    print(f"Report: {page.resolve()}")
+
+
+def results_table(metrics: dict, latency: dict) -> str:
+    """The methods, best known figures side by side, as aligned text."""
+    names = ["precision/1", "precision/10", "precision/20", "hit/10", "map/R", "bytes_per_image"]
+    rows = [["method", *names, "search ms/query"]]
+    times = latency.get("methods", {})
+    for method, values in metrics.items():
+        if method == "queries":
+            continue
+        took = times.get(method, {}).get("search_ms")
+        figures = [_figure(values.get(name)) for name in names]
+        rows.append([method, *figures, "–" if took is None else f"{took:.2f}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:,.0f}"
+
+
+def what_ran(root: Path) -> str:
+    """Which stages had something to do in the build named by ``IRGEN_BUILD``; empty without one."""
+    build = os.environ.get("IRGEN_BUILD")
+    if not build:
+        return ""
+    from irgen import journal
+    from irgen.recording import folder
+
+    place = folder(root) / journal.plain(build)
+    ran = {path.stem.partition("-")[0] for path in place.glob("*.jsonl")}
+    if not ran:
+        return (
+            "Nothing had to be done: the source, the code and the parameters are those of the last "
+            "run. These are its results."
+        )
+    return f"Ran: {', '.join(name for name in STAGES if name in ran)}."
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Logs to MLflow what is still only in the journals. Raises TrackingError if it cannot."""
+    from irgen import publishing, tracking
+    from irgen.provenance import project
+
+    home = project(options.root)
+    if options.follow is not None:
+        sys.exit(0 if publishing.follow(options.follow, home) else 3)
+    count = publishing.publish_all(home)
+    print(f"Published {count} runs to {tracking.shown(home)}")
+
+
+def ui(options: argparse.Namespace) -> None:
+    """Becomes MLflow's server over the project's store, or names the server that is in use."""
+    from irgen import tracking
+    from irgen.provenance import project
+
+    home = project(options.root)
+    if tracking.store(home).startswith("http"):
+        print(f"Runs are tracked at {tracking.shown(home)}")
+        return
+    port = options.port if _is_free(options.port) else _free_port()
+    print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    command = tracking.ui_command(home, port)
+    (home / "mlruns").mkdir(exist_ok=True)
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    os.execve(command[0], command, os.environ | settings)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether the error, or one it came from, is a disk (or quota) with no space left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        text = str(error)
+        if "No space left" in text or "os error 28" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full_disk(error: BaseException, root: Path) -> str:
+    """What to tell of a full disk: what was being written, where, and the remedy."""
+    name = getattr(error, "filename", None)
+    what = f"writing {name}" if name else f"writing below {root.resolve()}"
+    return (
+        f"no space left on the disk while {what}; what was there before is untouched. Free some "
+        "space (dvc gc --workspace drops old results, .cache can be deleted) and run again"
+    )

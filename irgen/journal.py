@@ -1,0 +1,114 @@
+"""The journal of a stage's run: what is tracked, line by line, before anything goes to a server.
+
+A journal is ``<folder>/<build>/<stage>.jsonl``, one JSON object a line, each with ``kind`` and
+``time`` (milliseconds since 1970). Kinds: ``begin`` (tags, parameters), ``metrics`` (values, step),
+``end`` (status, artifacts, data sets). Its writer holds a lock on the file for as long as it lives,
+so a journal without an end whose lock is free is one whose writer was killed.
+"""
+
+import fcntl
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from irgen.files import read_json, write_json
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def create(folder: Path, build: str, stage: str) -> tuple[Path, TextIO]:
+    """A new, locked journal; a stage's second run within a build is numbered: ``stage-2.jsonl``."""
+    home = folder / plain(build)
+    home.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, 10_000):
+        path = home / f"{stage}{'' if attempt == 1 else f'-{attempt}'}.jsonl"
+        try:
+            file = path.open("x", encoding="utf-8")
+        except FileExistsError:
+            continue
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return path, file
+    raise FileExistsError(f"{home} holds ten thousand journals of {stage}")
+
+
+def append(file: TextIO, kind: str, **fields: Any) -> None:
+    """Writes one record and hands it to the operating system, so that it outlives a kill."""
+    record = {"kind": kind, "time": now(), **fields}
+    file.write(json.dumps(record, default=str) + "\n")
+    file.flush()
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The journal's whole records; a last line that was cut off in mid-write is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
+def being_written(path: Path) -> bool:
+    """Whether the journal's writer is alive."""
+    with path.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextmanager
+def locked(path: Path, *, seconds: float) -> Iterator[bool]:
+    """Holds the lock file ``path``; gives False when it cannot be had within ``seconds``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + seconds
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    yield False
+                    return
+                time.sleep(0.05)
+        yield True
+
+
+def state(path: Path) -> dict[str, Any]:
+    """What is published of a journal: ``done``; the ``store``, ``run`` and ``records`` so far."""
+    place = path.with_suffix(".state")
+    return read_json(place) if place.exists() else {"done": False}
+
+
+def set_state(path: Path, **fields: Any) -> None:
+    """Notes what is published of a journal."""
+    write_json(path.with_suffix(".state"), fields)
+
+
+def unpublished(folder: Path) -> list[Path]:
+    """The journals that are not yet wholly published, oldest first."""
+    waiting = []
+    for path in folder.glob("*/*.jsonl"):
+        with suppress(FileNotFoundError):  # a run with nothing to tell has just been forgotten
+            if not state(path)["done"]:
+                waiting.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(waiting)]
+
+
+def keepsakes(path: Path) -> Path:
+    """The folder beside a journal that keeps copies of artifacts which could not be published."""
+    return path.with_suffix(".files")
+
+
+def plain(name: str) -> str:
+    """``name`` as a single file name.
+
+    >>> plain("run 1/../x")
+    'run-1-..-x'
+    """
+    return re.sub(r"[^A-Za-z0-9_.+-]", "-", name).lstrip(".") or "build"

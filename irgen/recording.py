@@ -1,0 +1,266 @@
+"""A stage's run as it is tracked: into a journal at once, on to the server by another process.
+
+The stage itself never talks to the server: it appends to its journal, and a publishing process
+(``irgen publish --follow``) reads that. A server that is down, slow or gone cannot hold it up.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from irgen import journal, provenance
+from irgen.errors import IrgenError
+from irgen.files import file_digest, read_json
+from irgen.params import Params, flatten
+from irgen.workspace import Workspace
+
+PATIENCE = 60.0  # seconds a finished stage waits for its publishing process
+HEAD_START = 2.0  # seconds before that process is started: a shorter stage may have nothing to tell
+
+
+def folder(root: Path) -> Path:
+    """Where journals lie: in the project's cache, also for an experiment in a temporary copy."""
+    return Workspace.at(provenance.project(root)).cache / "tracking"
+
+
+@contextmanager
+def recorded(stage: str, params: Params, workspace: Workspace, root: Path) -> Iterator["Record"]:
+    """Records what happens in the block as the run of ``stage``.
+
+    A run that logs no metric and leaves no new file (an unchanged download, a mistake of the user's
+    that is told at once) is forgotten. Nothing that goes wrong with tracking reaches the block.
+    """
+    record = Record(stage, params, workspace, root)
+    status, trouble = "FINISHED", ""
+    try:
+        yield record
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except BaseException as error:
+        status, trouble = "FAILED", f"{type(error).__name__}: {error}"
+        record.surprising = not isinstance(error, (IrgenError, OSError))
+        raise
+    finally:
+        record.end(status, trouble)
+
+
+class Record:
+    """The open journal of a running stage."""
+
+    def __init__(self, stage: str, params: Params, workspace: Workspace, root: Path) -> None:
+        self.stage, self.params, self.workspace, self.root = stage, params, workspace, root
+        self.started = time.time_ns() - 20_000_000  # file times may lag behind by a clock tick
+        self.metrics: dict[str, float] = {}
+        self.step = 0
+        self.told = False  # whether there is a metric in the journal
+        self.surprising = False  # ended by an error that is no user's mistake
+        self.publisher: subprocess.Popen[bytes] | None = None
+        self.starting = threading.Lock()
+        self.path: Path | None = None
+        self.file: TextIO | None = None
+        with _never_fatal():
+            self.path, self.file = journal.create(folder(root), provenance.build(), stage)
+            self._append("begin", **_beginning(stage, params, root))
+            self.timer = threading.Timer(HEAD_START, self._publish)
+            self.timer.daemon = True
+            self.timer.start()
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Metrics of a step (an epoch); what has no value (None) is left out."""
+        values = {key: float(value) for key, value in metrics.items() if value is not None}
+        self.step = max(self.step, step)
+        self.told = True
+        self._append("metrics", values=values, step=step)
+
+    def result(self, metrics: dict[str, float]) -> None:
+        """The metrics the stage ends with."""
+        self.metrics = dict(metrics)
+
+    def end(self, status: str, trouble: str) -> None:
+        """Closes the journal, waits for what is not published yet, and keeps copies if it must."""
+        if self.file is None or self.path is None:
+            return
+        with _never_fatal():
+            self.timer.cancel()
+            files = new_files(self.workspace, self.stage, self.started)
+            if not (self.told or self.metrics or files or self.surprising):
+                self._forget()
+                return
+            self._finish(status, trouble, files)
+            self._settle(files)
+
+    def _finish(self, status: str, trouble: str, files: list[dict[str, Any]]) -> None:
+        summary = quality(self.workspace) if self.stage in ("evaluate", "report") else {}
+        final = self.metrics | (summary if self.stage == "evaluate" else {})
+        if final:
+            self._append("metrics", values=final, step=self.step)
+        self._append(
+            "end",
+            status=status,
+            trouble=trouble,
+            artifacts=files,
+            tables=provenance.tables(self.root, self.stage) if status == "FINISHED" else [],
+            summary=summary,
+        )
+
+    def _settle(self, files: list[dict[str, Any]]) -> None:
+        assert self.path is not None and self.file is not None
+        self._publish()
+        try:
+            published = self.publisher is not None and self.publisher.wait(PATIENCE) == 0
+        except subprocess.TimeoutExpired:
+            published = False
+        if not published and self.path.exists() and not journal.state(self.path)["done"]:
+            _keep(files, journal.keepsakes(self.path), self.params.tracking.max_artifact_megabytes)
+        self.file.close()
+
+    def _forget(self) -> None:
+        assert self.path is not None and self.file is not None
+        self.path.unlink(missing_ok=True)
+        self.file.close()
+        with suppress(OSError):
+            self.path.parent.rmdir()
+        if self.publisher is None and journal.unpublished(folder(self.root)):
+            self._publish()
+            with suppress(subprocess.TimeoutExpired):
+                if self.publisher is not None:
+                    self.publisher.wait(PATIENCE)
+
+    def _publish(self) -> None:
+        with self.starting, _never_fatal():
+            if self.publisher is None:
+                self.publisher = start_publisher(self.root, self.path)
+
+    def _append(self, kind: str, **fields: Any) -> None:
+        if self.file is None:
+            return
+        try:
+            journal.append(self.file, kind, **scrub(fields))
+        except OSError as error:
+            self.file = None
+            _warn(f"the journal {self.path} cannot be written ({error.strerror}); the run goes on")
+
+
+def start_publisher(root: Path, path: Path | None) -> "subprocess.Popen[bytes]":
+    """A process in a session of its own that publishes the journal ``path`` as it grows."""
+    home = provenance.project(root)
+    command = [sys.executable, "-m", "irgen", "publish", "--root", str(home)]
+    if path is not None:
+        command += ["--follow", str(path.resolve())]
+    modules = Path(__file__).resolve().parents[1]
+    search_path = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        command,
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": search_path},
+        start_new_session=True,
+    )
+
+
+def _beginning(stage: str, params: Params, root: Path) -> dict[str, Any]:
+    everything = flatten(params)
+    named = provenance.declared(root, stage).get("params", [stage])
+    own = {
+        key: value
+        for key, value in everything.items()
+        if any(key == name or key.startswith(f"{name}.") for name in named)
+    }
+    return {
+        "stage": stage,
+        "build": provenance.build(),
+        "experiment": params.tracking.experiment,
+        "max_bytes": params.tracking.max_artifact_megabytes * 1_000_000,
+        "tags": provenance.tags(root, stage),
+        "params": own,
+        "all_params": everything,
+    }
+
+
+def new_files(workspace: Workspace, stage: str, since: int) -> list[dict[str, Any]]:
+    """The stage's files and reports written since ``since`` (ns): name, path, bytes, sha256."""
+    places = [(workspace.stage(stage), "")]
+    if stage in ("evaluate", "report"):
+        places.append((workspace.reports, "reports/"))
+    found = []
+    for place, prefix in places:
+        for path in sorted(place.rglob("*")):
+            if path.name.startswith(".") or not path.is_file() or path.stat().st_mtime_ns < since:
+                continue
+            found.append(
+                {
+                    "name": prefix + path.relative_to(place).as_posix(),
+                    "path": str(path.resolve()),
+                    "bytes": path.stat().st_size,
+                    "sha256": file_digest(path),
+                }
+            )
+    return found
+
+
+def quality(workspace: Workspace) -> dict[str, float]:
+    """``data/evaluate/metrics.json`` as one flat mapping: ``generative/precision/10`` and so on."""
+    path = workspace.stage("evaluate") / "metrics.json"
+    if not path.exists():
+        return {}
+    return {
+        f"{group}/{name}": float(value)
+        for group, values in read_json(path).items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+        if isinstance(value, (int, float))
+    }
+
+
+def _keep(files: list[dict[str, Any]], place: Path, megabytes: int) -> None:
+    for file in files:
+        copy = place / file["name"]
+        if file["bytes"] <= megabytes * 1_000_000 and Path(file["path"]).is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file["path"], copy)
+
+
+SECRET_NAMES = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(ACCESS|API)_?KEY")
+
+
+def scrub(value: Any) -> Any:
+    """``value`` without the secrets in its strings: passwords and queries of URLs, values of secret
+    environment variables.
+
+    >>> scrub({"source": "https://me:pw@host/a.csv?X-Amz-Signature=1"})
+    {'source': 'https://***@host/a.csv?***'}
+    """
+    if isinstance(value, dict):
+        return {key: scrub(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [scrub(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r"(\w+://)[^/@\s]*@", r"\1***@", value)
+    value = re.sub(r"(https?://[^\s?#]+)\?[^\s'\")]+", r"\1?***", value)
+    for name, secret in os.environ.items():
+        if len(secret) >= 8 and SECRET_NAMES.search(name.upper()):
+            value = value.replace(secret, "***")
+    return value
+
+
+@contextmanager
+def _never_fatal() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # tracking must not end a training run, whatever ails it
+        _warn(f"{scrub(f'{type(error).__name__}: {error}')}; the run goes on")
+
+
+def _warn(message: str) -> None:
+    print(f"tracking: {message}", file=sys.stderr, flush=True)

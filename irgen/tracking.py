@@ -1,0 +1,300 @@
+"""MLflow, imported here only: a journal becomes a run, a build the parent of its stages' runs.
+
+A replay may stop anywhere and be done again: runs are found by their tags before they are made,
+metrics carry their own time and step (a store keeps equal ones once), and what is logged is noted
+beside the journal.
+"""
+
+import getpass
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irgen import journal
+from irgen.errors import TrackingError
+from irgen.files import digest, file_digest
+from irgen.recording import scrub
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def store(home: Path) -> str:
+    """The tracking URI: ``MLFLOW_TRACKING_URI`` if set, else SQLite inside the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve()}/mlruns/mlflow.db"
+
+
+def shown(home: Path) -> str:
+    """The tracking URI as it may be printed: without a password."""
+    return scrub(store(home))
+
+
+def connect(home: Path) -> "MlflowClient":
+    """A client of the store, set to give up soon; makes a new SQLite store's tables."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        (home / "mlruns" / "artifacts").mkdir(parents=True, exist_ok=True)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=store(home))
+
+
+class RefusedError(TrackingError):
+    """The store answers, but will not have this journal."""
+
+
+def failure(error: Exception, home: Path) -> TrackingError:
+    """What the store or its driver raised, as one short error; RefusedError if it did answer."""
+    reason = " ".join(str(error).split())
+    if match := re.search(r"Connection refused|timed out|Name or service not known", reason):
+        reason = match.group(0)
+    refused = getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+    kind = RefusedError if refused else TrackingError
+    return kind(scrub(f"MLflow at {store(home)} failed: {reason[:300]}"))
+
+
+def replay(
+    path: Path, found: list[dict[str, Any]], client: "MlflowClient", home: Path, *, live: bool
+) -> bool:
+    """Logs the records ``found`` in the journal ``path``, those that are not logged yet.
+
+    Returns whether the run is complete. ``live``: more may come; if not, a journal without an end
+    is that of a killed run.
+    """
+    place = digest(store(home))
+    begin, known = found[0], journal.state(path)
+    fresh = known.get("store") == place
+    if live and fresh and known["records"] == len(found):
+        return False
+    experiment = _experiment(client, home, begin["experiment"])
+    parent = _parent(client, experiment, begin)
+    run, sent = (known["run"], known["records"]) if fresh else (None, 0)
+    if run is None:
+        run = _child(client, experiment, parent, path, begin)
+        _log_params(client, run, begin["params"])
+    _log_metrics(client, run, found[sent:])
+    end = found[-1] if found[-1]["kind"] == "end" else None
+    if end is None and not live:
+        end = {"status": "KILLED", "time": found[-1]["time"]}
+    if end is not None:
+        _close(client, run, parent, path, begin | end)
+    _set_parent_status(client, parent, path.parent)
+    journal.set_state(path, done=end is not None, store=place, run=run, records=len(found))
+    return end is not None
+
+
+def _experiment(client: "MlflowClient", home: Path, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    own = not os.environ.get("MLFLOW_TRACKING_URI")
+    files = (home.resolve() / "mlruns" / "artifacts" / journal.plain(name)).as_uri()
+    return client.create_experiment(name, artifact_location=files if own else None)
+
+
+def _find(client: "MlflowClient", experiment: str, tag: str, value: str) -> str | None:
+    quoted = value.replace("'", "")
+    found = client.search_runs([experiment], f"tags.`{tag}` = '{quoted}'", max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def _parent(client: "MlflowClient", experiment: str, begin: dict[str, Any]) -> str:
+    build = journal.plain(begin["build"])
+    run = _find(client, experiment, "irgen.parent_of", build)
+    if run is None:
+        shared = {
+            key: value
+            for key, value in begin["tags"].items()
+            if key not in ("irgen.stage", "dvc.stage_hash")
+        }
+        commit = shared.get("mlflow.source.git.commit", "")[:7]
+        name = shared.get("dvc.experiment") or f"build {commit} {build}".replace("  ", " ")
+        tags = shared | {"irgen.parent_of": build, "mlflow.runName": name} | _source("irgen")
+        run = client.create_run(experiment, start_time=begin["time"], tags=tags).info.run_id
+    logged = client.get_run(run).data.params
+    missing = {key: value for key, value in begin["all_params"].items() if key not in logged}
+    _log_params(client, run, missing)
+    return run
+
+
+def _child(
+    client: "MlflowClient", experiment: str, parent: str, path: Path, begin: dict[str, Any]
+) -> str:
+    name = f"{path.parent.name}/{path.stem}"
+    run = _find(client, experiment, "irgen.journal", name)
+    if run is None:
+        tags = begin["tags"] | _source(f"irgen {begin['stage']}")
+        tags |= {
+            "irgen.journal": name,
+            "irgen.build": path.parent.name,
+            "mlflow.parentRunId": parent,
+            "mlflow.runName": path.stem,
+        }
+        run = client.create_run(experiment, start_time=begin["time"], tags=tags).info.run_id
+    return run
+
+
+def _source(name: str) -> dict[str, str]:
+    tags = {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}
+    with suppress(OSError, KeyError):
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
+
+
+def _log_params(client: "MlflowClient", run: str, params: dict[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    entries = [Param(metric_name(key), str(value)[:6000]) for key, value in params.items()]
+    for start in range(0, len(entries), 100):
+        client.log_batch(run, params=entries[start : start + 100])
+
+
+def _log_metrics(client: "MlflowClient", run: str, found: list[dict[str, Any]]) -> None:
+    from mlflow.entities import Metric
+
+    entries = [
+        Metric(metric_name(key), value, record["time"], record["step"])
+        for record in found
+        if record["kind"] == "metrics"
+        for key, value in record["values"].items()
+    ]
+    for start in range(0, len(entries), 1000):
+        client.log_batch(run, metrics=entries[start : start + 1000])
+
+
+def metric_name(name: str) -> str:
+    """``name`` with what MLflow refuses replaced.
+
+    >>> metric_name("precision@10")
+    'precision/10'
+    """
+    return re.sub(r"[^\w\-. /]", "_", name.replace("@", "/"))[:250]
+
+
+def _close(
+    client: "MlflowClient", run: str, parent: str, path: Path, ending: dict[str, Any]
+) -> None:
+    for artifact in ending.get("artifacts", []):
+        _log_artifact(client, run, path, artifact, ending["max_bytes"])
+    for target in (run, parent):
+        _log_tables(client, target, ending.get("tables", []))
+    if ending.get("summary"):
+        summary = {"kind": "metrics", "values": ending["summary"], "step": 0}
+        _log_metrics(client, parent, [summary | {"time": ending["time"]}])
+    if ending.get("trouble"):
+        client.set_tag(run, "irgen.error", ending["trouble"][:5000])
+    client.set_terminated(run, ending["status"], ending["time"])
+
+
+def _log_artifact(
+    client: "MlflowClient", run: str, path: Path, artifact: dict[str, Any], max_bytes: int
+) -> None:
+    folder = str(Path(artifact["name"]).parent)
+    kept, original = journal.keepsakes(path) / artifact["name"], Path(artifact["path"])
+    source = kept if kept.is_file() else original
+    if artifact["bytes"] <= max_bytes and _is(source, artifact):
+        client.log_artifact(run, str(source), None if folder == "." else folder)
+        return
+    pointer = {key: artifact[key] for key in ("path", "bytes", "sha256")}
+    client.log_text(run, json.dumps(pointer, indent=2), f"{artifact['name']}.pointer.json")
+
+
+def _is(path: Path, artifact: dict[str, Any]) -> bool:
+    return path.is_file() and file_digest(path) == artifact["sha256"]
+
+
+def _log_tables(client: "MlflowClient", run: str, tables: list[dict[str, Any]]) -> None:
+    if not tables:
+        return
+    from mlflow.entities import DatasetInput, InputTag
+
+    logged = client.get_run(run).inputs
+    known = {
+        (each.dataset.name, each.dataset.digest)
+        for each in (logged.dataset_inputs if logged else [])
+    }
+    inputs = [
+        DatasetInput(_dataset(table), [InputTag("mlflow.data.context", _context(table["name"]))])
+        for table in tables
+        if (table["name"], table["digest"]) not in known
+    ]
+    if inputs:
+        client.log_inputs(run, inputs)
+
+
+def _context(name: str) -> str:
+    return {"train": "training", "queries": "evaluation"}.get(name, name)
+
+
+def _dataset(table: dict[str, Any]) -> Any:
+    """The MLflow dataset of a catalogue table as it was: its digest, columns and number of rows."""
+    import polars as pl
+    from mlflow.data.polars_dataset import from_polars
+    from mlflow.entities import Dataset
+
+    empty = pl.DataFrame(schema={name: _kind(kind) for name, kind in table["columns"].items()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow has two readings of a local path, alike
+        made = from_polars(
+            empty, source=table["source"], name=table["name"], digest=table["digest"]
+        )._to_mlflow_entity()
+    profile = json.dumps({"num_rows": table["rows"], "num_elements": table["rows"] * empty.width})
+    return Dataset(made.name, made.digest, made.source_type, made.source, made.schema, profile)
+
+
+def _kind(name: str) -> Any:
+    import polars as pl
+
+    kinds: dict[str, Any] = {"Int64": pl.Int64, "Int32": pl.Int32, "Float64": pl.Float64}
+    kinds |= {"Float32": pl.Float32, "Boolean": pl.Boolean}
+    return kinds.get(name, pl.String)
+
+
+def _set_parent_status(client: "MlflowClient", parent: str, folder: Path) -> None:
+    """RUNNING while a stage is, FAILED if one's last attempt did, else FINISHED; stages to come may
+    set it running again."""
+    last: dict[str, tuple[int, str, int]] = {}
+    for path in folder.glob("*.jsonl"):
+        stage, _, attempt = path.stem.partition("-")
+        with suppress(FileNotFoundError):
+            found = journal.records(path)
+            if any(record["kind"] != "begin" for record in found):
+                status = _status(path, found[-1])
+                mine = (int(attempt or 1), status, found[-1]["time"])
+                last[stage] = max(last.get(stage, (0, "", 0)), mine)
+    states = {status for _, status, _ in last.values()}
+    if "RUNNING" in states:
+        client.update_run(parent, status="RUNNING")
+        return
+    worst = next((each for each in ("FAILED", "KILLED") if each in states), "FINISHED")
+    client.set_terminated(parent, worst, max(ended for _, _, ended in last.values()))
+
+
+def _status(path: Path, last: dict[str, Any]) -> str:
+    if last["kind"] == "end":
+        return last["status"]
+    return "RUNNING" if journal.being_written(path) else "KILLED"
+
+
+def ui_command(home: Path, port: int) -> list[str]:
+    """The command that serves MLflow's pages over the project's own store, on this machine only."""
+    server = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    files = f"{home.resolve()}/mlruns/artifacts"
+    place = ["--backend-store-uri", store(home), "--default-artifact-root", files]
+    return [sys.executable, "-m", "mlflow", *server, *place]
