@@ -22,4 +22,13 @@ class WeightsError(IrgenError):
 
 
 class ArtifactError(IrgenError):
-    """A file an earlier stage should have written is missing, damaged or does not fit the others."""
+    """A file an earlier stage should have written is missing, damaged or does not fit the
+    others."""
+
+
+class TrackingError(IrgenError):
+    """The tracking server does not answer or refuses what it is sent."""
+
+
+class ImageError(IrgenError):
+    """An image cannot be decoded; the message is the reason, fit for a list of rejections."""
