@@ -1,0 +1,102 @@
+"""From a manifest to one table: each image's label and role, in the source's own format."""
+
+from typing import Literal
+
+import polars as pl
+
+from irgen.catalog import manifest
+from irgen.catalog.listing import ROLE_FOLDERS
+from irgen.errors import CatalogError
+
+OWN = ("id", "path", "label", "role", "sha256", "revision")
+
+
+def read_format(table: pl.DataFrame, name: Literal["auto", "folders", "list"]) -> pl.DataFrame:
+    """The images of a manifest as id, path, label, role (null: none given), sha256, revision, and a
+    list's metadata columns; sorted by id.
+
+    Images that are not there are left out. ``auto`` is ``list`` iff the manifest has labels. Raises
+    CatalogError if the folders or the list do not say what they should.
+    """
+    if name == "auto":
+        name = "list" if "label" in table.columns else "folders"
+    catalog = FORMATS[name](manifest.images(table))
+    twice = catalog.filter(pl.col("id").is_duplicated())["id"]
+    if len(twice):
+        raise CatalogError(
+            f"the list gives the id {twice[0]!r} to several images; ids are distinct"
+        )
+    metadata = [column for column in catalog.columns if column not in OWN]
+    return catalog.select(*OWN, *metadata).sort("id")
+
+
+def read_folders(images: pl.DataFrame) -> pl.DataFrame:
+    """label/file, or role/label/file with role folders of any case: train (training, database,
+    gallery), validation (val, valid), test (query, queries). The id is the path.
+
+    Raises CatalogError for a file without a class folder, and for deeper folders.
+    """
+    parts = [key.split("/") for key in images["key"]]
+    with_roles = any(len(p) == 3 and p[0].lower() in ROLE_FOLDERS for p in parts)
+    for part in parts:
+        _check_depth(part, with_roles)
+    plain = images.drop("label", "role", "id", strict=False)
+    return _catalog(plain).with_columns(
+        pl.col("path").alias("id"),
+        pl.Series("label", [p[-2] for p in parts], pl.String),
+        pl.Series(
+            "role", [ROLE_FOLDERS[p[0].lower()] if with_roles else None for p in parts], pl.String
+        ),
+    )
+
+
+def _check_depth(parts: list[str], with_roles: bool) -> None:
+    path = "/".join(parts)
+    if len(parts) == 1:
+        raise CatalogError(
+            f"{path} lies in no class folder; put each image into its class's folder"
+        )
+    if with_roles and not (len(parts) == 3 and parts[0].lower() in ROLE_FOLDERS):
+        raise CatalogError(
+            f"{path} does not fit: beside role folders (train, validation, test) every image is at "
+            "role/class/file"
+        )
+    if not with_roles and len(parts) > 2:
+        raise CatalogError(
+            f"{path} lies too deep: allowed are class/file, or train|validation|test/class/file; "
+            "give anything else as a list (.csv or .parquet with path and label)"
+        )
+
+
+def read_list(images: pl.DataFrame) -> pl.DataFrame:
+    """What the list's columns say; without ``id`` the path is the id, roles may be the names that
+    folders may have, and an empty role is none.
+
+    Raises CatalogError for a manifest without labels and for an unknown role.
+    """
+    if "label" not in images.columns:
+        raise CatalogError(
+            "params.yaml: catalog: format: 'list' needs a .csv or .parquet list as "
+            "download.source; set 'folders' or 'auto'"
+        )
+    catalog = _catalog(images)
+    given = catalog["id"] if "id" in catalog.columns else pl.Series([None] * len(catalog))
+    roles = catalog["role"] if "role" in catalog.columns else pl.Series([None] * len(catalog))
+    said = roles.cast(pl.String).str.strip_chars().str.to_lowercase()
+    said = said.set(said == "", None)
+    unknown = said.drop_nulls().filter(~said.drop_nulls().is_in(list(ROLE_FOLDERS)))
+    if len(unknown):
+        raise CatalogError(
+            f"the list gives the role {unknown[0]!r}; known: {', '.join(ROLE_FOLDERS)}, or nothing"
+        )
+    return catalog.with_columns(
+        given.cast(pl.String).fill_null(catalog["path"]).alias("id"),
+        said.replace_strict(ROLE_FOLDERS, default=None, return_dtype=pl.String).alias("role"),
+    )
+
+
+def _catalog(images: pl.DataFrame) -> pl.DataFrame:
+    return images.rename({"key": "path"}).drop("size", "etag", "shard", "offset")
+
+
+FORMATS = {"folders": read_folders, "list": read_list}

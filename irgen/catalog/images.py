@@ -1,0 +1,197 @@
+"""Image bytes to pixels: any mode, upright, on white; one by one, all at once, or as a stream."""
+
+import io
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from irgen.catalog.shards import Images
+from irgen.errors import ImageError
+
+MAX_PIXELS = 178_956_970  # Pillow's own bound for a decompression bomb
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # never EPS, which runs programs
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(content: bytes, channels: Literal[1, 3]) -> Image.Image:
+    """The image in ``content``: mode L (1 channel) or RGB (3), upright by its EXIF orientation.
+
+    What is transparent shows white; 16 bits are scaled to 8; of an animation or a file of several
+    pages the first counts. Raises ImageError with the reason: empty, not an image, truncated,
+    damaged, or of more than 178 megapixels.
+    """
+    if not content:
+        raise ImageError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _refuse_bomb(image)
+            image.load()
+            plain = _flatten(_upright(image))
+            return plain.convert("RGB" if channels == 3 else "L")
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageError("not an image of a known format") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"more than {MAX_PIXELS / 1e6:.0f} megapixels") from None
+    except (
+        Exception
+    ) as error:  # Pillow's readers raise whatever a damaged file makes them trip over
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ImageError(f"damaged: {reason}") from error
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{width}×{height} pixels: no picture in it")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS / 1e6:.0f} megapixels")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # damaged EXIF says nothing about the pixels: show the image as it lies
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Any mode as L or RGB (or one that converts to them without loss of meaning)."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _eight_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("L") if image.mode == "1" else image
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits as L: 0…65535 (or 0…1 in floats) maps to 0…255; what leaves that range
+    is stretched from its least to its greatest value."""
+    pixels = np.nan_to_num(np.asarray(image).astype(np.float64))
+    low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
+    if pixels.min() < low or pixels.max() > high:
+        low, high = pixels.min(), pixels.max()
+    scaled = (pixels - low) * (255.0 / max(high - low, np.finfo(np.float64).tiny))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def square(
+    image: Image.Image, size: int, crop: float = 1.0, interpolation: str = "bilinear"
+) -> np.ndarray:
+    """The centre of ``image`` as (C, size, size) uint8: the short side is resized to
+    round(size / crop), then the middle size × size is kept.
+
+    ``interpolation``: nearest, bilinear, bicubic, lanczos, box or hamming. Only the kept part is
+    computed, so a very long image costs no more than a square one.
+    """
+    width, height = image.size
+    short, least = max(round(size / crop), size), min(width, height)
+    across, down = short * width // least, short * height // least
+    left, top = round((across - size) / 2), round((down - size) / 2)
+    box = (
+        left * width / across,
+        top * height / down,
+        (left + size) * width / across,
+        (top + size) * height / down,
+    )
+    resample = Image.Resampling[interpolation.upper()]
+    pixels = np.asarray(image.resize((size, size), resample, box=box))
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def stream_pixels(
+    images: Images,
+    sha256s: Sequence[str],
+    *,
+    batch_size: int,
+    size: int,
+    channels: Literal[1, 3],
+    crop: float,
+    interpolation: str,
+    threads: int,
+) -> Iterator[np.ndarray]:
+    """Yields (B, C, size, size) uint8 in the order of ``sha256s``; the last batch may be shorter.
+
+    ``threads`` decode (0: one a core), at most two batches ahead of the reader. Raises ImageError
+    naming the image that does not decode.
+    """
+
+    def pixels(sha256: str) -> np.ndarray:
+        try:
+            return square(decode(images.read(sha256), channels), size, crop, interpolation)
+        except ImageError as error:
+            raise ImageError(f"image {sha256} does not decode: {error}") from error
+
+    waiting: deque[Future[np.ndarray]] = deque()
+    batch: list[np.ndarray] = []
+    pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode")
+    try:
+        ahead = iter(sha256s)
+        waiting.extend(pool.submit(pixels, sha) for sha in islice(ahead, 2 * batch_size))
+        while waiting:
+            batch.append(waiting.popleft().result())
+            waiting.extend(pool.submit(pixels, sha) for sha in islice(ahead, 1))
+            if len(batch) == batch_size or not waiting:
+                yield np.stack(batch)
+                batch = []
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_pixels(
+    images: Images,
+    sha256s: Sequence[str],
+    *,
+    size: int,
+    channels: Literal[1, 3],
+    crop: float,
+    interpolation: str,
+    threads: int,
+) -> np.ndarray:
+    """(N, C, size, size) uint8, row-aligned with ``sha256s``; (0, C, size, size) of none.
+
+    Decodes as ``stream_pixels`` does, with a progress bar where there is a terminal.
+    """
+    pixels = np.empty((len(sha256s), channels, size, size), np.uint8)
+    stream = stream_pixels(
+        images,
+        sha256s,
+        batch_size=256,
+        size=size,
+        channels=channels,
+        crop=crop,
+        interpolation=interpolation,
+        threads=threads,
+    )
+    start = 0
+    with tqdm(total=len(sha256s), desc="decode", unit="image", disable=None) as bar:
+        for batch in stream:
+            pixels[start : start + len(batch)] = batch
+            start += len(batch)
+            bar.update(len(batch))
+    return pixels
+
+
+def cores() -> int:
+    """The processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,65 @@
+"""The manifest: what the source holds, what each image's content is, and where its bytes lie."""
+
+from pathlib import Path
+
+import polars as pl
+
+from irgen.errors import ArtifactError
+from irgen.files import atomic
+
+NAME = "manifest.parquet"
+SCHEMA = pl.Schema(
+    {
+        "key": pl.String,  # a path inside the source; a class folder without images ends in "/"
+        "size": pl.Int64,  # bytes
+        "etag": pl.String,  # equal etags: not read again
+        "sha256": pl.String,  # null: listed, but not there
+        "revision": pl.Int32,  # of the sync that first saw this content under this key
+        "shard": pl.String,
+        "offset": pl.Int64,  # where the bytes start in the shard
+    }
+)
+
+
+def read(folder: Path) -> pl.DataFrame:
+    """The manifest below ``folder``, sorted by key; lists add the columns label, role, id,
+    metadata.
+
+    Raises ArtifactError if it is missing, damaged or lacks a column.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing: run the download stage (dvc repro download)")
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ArtifactError(
+            f"{path} is damaged ({' '.join(str(error).split())}); delete {folder} and run again"
+        ) from None
+    wrong = [name for name, kind in SCHEMA.items() if table.schema.get(name) != kind]
+    if wrong:
+        raise ArtifactError(
+            f"{path} has no proper column {', '.join(wrong)}; delete {folder} and run again"
+        )
+    return table
+
+
+def read_revision(folder: Path) -> tuple[int, str]:
+    """The revision the manifest stands at, and the source it was made from; (0, "") without one."""
+    path = folder / NAME
+    if not path.is_file():
+        return 0, ""
+    notes = pl.read_parquet_metadata(path)
+    return int(notes.get("revision", 0)), notes.get("source", "")
+
+
+def write(folder: Path, table: pl.DataFrame, *, revision: int, source: str) -> None:
+    """Writes the manifest sorted by key, whole or not at all."""
+    notes = {"revision": str(revision), "source": source}
+    with atomic(folder / NAME) as path:
+        table.sort("key").rechunk().write_parquet(path, metadata=notes)
+
+
+def images(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose bytes are there."""
+    return table.filter(pl.col("sha256").is_not_null())

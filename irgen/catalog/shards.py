@@ -1,0 +1,158 @@
+"""Shards: images packed into plain tar files, so that a million of them are a few hundred files."""
+
+import os
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import polars as pl
+
+from irgen.catalog import manifest
+from irgen.errors import ArtifactError
+
+FOLDER = "images"
+SHARD_BYTES = 128 * 1024 * 1024
+BLOCK = 512  # of the tar format
+END = bytes(2 * BLOCK)
+
+
+def shard_path(folder: Path, shard: str) -> Path:
+    """The file of ``shard`` below the download folder."""
+    return folder / FOLDER / f"{shard}.tar"
+
+
+class ShardWriter:
+    """Packs images into new shards ``r00002-000``, ``r00002-001`` … of at most ``limit`` bytes.
+
+    A shard takes its name when it is full or the ``with`` block ends well; until then it is a
+    temporary file that the next sync sweeps away. An image larger than ``limit`` has a shard of its
+    own. Existing shards are never touched.
+    """
+
+    def __init__(self, folder: Path, revision: int, limit: int = SHARD_BYTES) -> None:
+        self._folder, self._revision, self._limit = folder, revision, limit
+        self._file: IO[bytes] | None = None
+        self._shard = ""
+
+    def __enter__(self) -> "ShardWriter":
+        (self._folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._file is None:
+            return
+        if kind is None:
+            self._finish()
+        else:
+            with suppress(OSError):  # a full disk says so again
+                self._file.close()
+            self._temporary().unlink(missing_ok=True)
+
+    def add(self, key: str, content: bytes) -> tuple[str, int]:
+        """Appends one image; gives its shard and the offset at which its bytes start."""
+        member = tarfile.TarInfo(key)
+        member.size = len(content)
+        header = member.tobuf(tarfile.GNU_FORMAT, "utf-8")
+        padding = bytes(-len(content) % BLOCK)
+        needed = len(header) + len(content) + len(padding) + len(END)
+        if self._file is not None and self._file.tell() + needed > self._limit:
+            self._finish()
+        file = self._file or self._start()
+        file.write(header)
+        offset = file.tell()
+        file.write(content)
+        file.write(padding)
+        return self._shard, offset
+
+    def _start(self) -> IO[bytes]:
+        number = 0
+        while shard_path(self._folder, f"r{self._revision:05d}-{number:03d}").exists():
+            number += 1
+        self._shard = f"r{self._revision:05d}-{number:03d}"
+        self._file = self._temporary().open("wb")
+        return self._file
+
+    def _finish(self) -> None:
+        assert self._file is not None, "a shard is finished only once it is started"
+        self._file.write(END)
+        self._file.close()
+        self._temporary().replace(shard_path(self._folder, self._shard))
+        self._file = None
+
+    def _temporary(self) -> Path:
+        path = shard_path(self._folder, self._shard)
+        return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+class Images:
+    """The packed images of a download folder, by content hash. Safe to share between threads.
+
+    Raises ArtifactError if the manifest or, on reading, a shard is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        table = manifest.images(manifest.read(folder)).unique("sha256", keep="first")
+        self._shards = table["shard"].to_list()
+        self._offsets = table["offset"].to_numpy()
+        self._sizes = table["size"].to_numpy()
+        self._rows = {sha256: row for row, sha256 in enumerate(table["sha256"])}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._rows
+
+    def read(self, sha256: str) -> bytes:
+        """The bytes of the image with this content hash."""
+        row = self._rows.get(sha256)
+        if row is None:
+            raise ArtifactError(f"no image {sha256} in {self._folder}: run the catalog stage again")
+        path, size = shard_path(self._folder, self._shards[row]), int(self._sizes[row])
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise ArtifactError(
+                f"shard {path} cannot be read ({error.strerror}): run the download stage again"
+            ) from None
+        try:
+            content = os.pread(file, size, int(self._offsets[row]))
+        finally:
+            os.close(file)
+        if len(content) != size:
+            raise ArtifactError(f"shard {path} is truncated: run the download stage again")
+        return content
+
+
+def intact(folder: Path, table: pl.DataFrame) -> set[str]:
+    """The shards of a manifest that are there and long enough for every image listed in them."""
+    needed = (
+        manifest.images(table)
+        .group_by("shard")
+        .agg((pl.col("offset") + pl.col("size")).max().alias("bytes"))
+    )
+    paths = {shard: shard_path(folder, shard) for shard in needed["shard"]}
+    return {
+        shard
+        for shard, size in needed.select("shard", "bytes").iter_rows()
+        if paths[shard].is_file() and paths[shard].stat().st_size >= size
+    }
+
+
+def sweep(folder: Path, table: pl.DataFrame) -> int:
+    """Deletes every file among the shards that the manifest ``table`` does not list, left by a sync
+    that was cut short or emptied by this one; gives how many."""
+    listed = {f"{shard}.tar" for shard in table["shard"].drop_nulls().unique()}
+    stray = [path for path in (folder / FOLDER).glob("*") if path.name not in listed]
+    stray += folder.glob(f".{manifest.NAME}.*.tmp")
+    for path in stray:
+        path.unlink(missing_ok=True)
+    return len(stray)

@@ -1,0 +1,46 @@
+"""Roles where the source gives none: seeded, stratified by label, unmoved by new images."""
+
+import hashlib
+
+import polars as pl
+
+
+def assign_roles(
+    table: pl.DataFrame, *, seed: int, query_fraction: float, validation_fraction: float
+) -> pl.DataFrame:
+    """``table`` (path, label, role, revision …) with every role filled.
+
+    An image without a role counts as train. If the source names no query, query_fraction of the
+    train images of each label become queries; then, if it names no validation image,
+    validation_fraction of the remaining train images become validation. Fractions are of the images
+    of one label first seen in one revision, in the order of sha256(seed, path), rounded half up;
+    one of them at least stays train. So images of later revisions never move earlier ones.
+
+    >>> table = pl.DataFrame({"path": [f"a/{i}" for i in range(20)], "label": "a", "role": None,
+    ...                       "revision": 1}, schema_overrides={"role": pl.String})
+    >>> roles = assign_roles(table, seed=0, query_fraction=0.25, validation_fraction=0.2)["role"]
+    >>> [(roles == role).sum() for role in ("query", "validation", "train")]
+    [5, 3, 12]
+    """
+    named = set(table["role"].drop_nulls().unique())
+    table = table.with_columns(pl.col("role").fill_null("train"))
+    if "query" not in named:
+        table = _take(table, "query", query_fraction, seed)
+    if "validation" not in named:
+        table = _take(table, "validation", validation_fraction, seed)
+    return table
+
+
+def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.DataFrame:
+    """Gives ``role`` to the first ``fraction`` of each label's and revision's train images."""
+    group = ("role", "label", "revision")
+    draw = [hashlib.sha256(f"{seed}:{path}".encode()).hexdigest() for path in table["path"]]
+    rank = pl.col("draw").rank("ordinal").over(group)  # 1 …
+    count = pl.len().over(group)
+    wanted = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
+    chosen = (pl.col("role") == "train") & (rank <= wanted)
+    return (
+        table.with_columns(pl.Series("draw", draw, pl.String))
+        .with_columns(pl.when(chosen).then(pl.lit(role)).otherwise(pl.col("role")).alias("role"))
+        .drop("draw")
+    )

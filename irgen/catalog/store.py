@@ -1,0 +1,135 @@
+"""A store of arrays by content hash, so that no image is encoded twice in its life."""
+
+import json
+import struct
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from irgen.errors import ArtifactError
+from irgen.files import atomic
+
+DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}
+
+
+class Shard(NamedTuple):
+    """One file of the store, mapped into memory; reading a row touches that row alone."""
+
+    keys: np.ndarray  # (n, 32) uint8
+    values: np.ndarray  # (n, …)
+
+
+class ArrayStore:
+    """One array of one shape and dtype for each content hash, in append-only safetensors shards.
+
+    Several processes may read and add at once: a shard appears whole, under a name of its own. A
+    damaged one is passed over with a warning, as what it held can be made again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._shards: list[Shard] = []
+        self._seen: set[str] = set()
+        self._places: dict[bytes, tuple[int, int]] = {}  # hash → shard, row
+
+    def missing(self, sha256s: Sequence[str]) -> list[int]:
+        """The rows of ``sha256s`` that are not in the store; of a repeated hash only the first."""
+        self._refresh()
+        first = {bytes.fromhex(sha): row for row, sha in reversed(list(enumerate(sha256s)))}
+        return sorted(row for key, row in first.items() if key not in self._places)
+
+    def add(self, sha256s: Sequence[str], values: np.ndarray) -> None:
+        """Appends ``values`` (n, …), row-aligned with ``sha256s``, as one shard, whole or not at
+        all.
+
+        Hashes that are there already are left as they are. Raises ArtifactError for another shape
+        or dtype than the store holds.
+        """
+        assert len(sha256s) == len(values), "a value for each hash"
+        assert values.dtype in DTYPES.values(), f"no dtype of the store: {values.dtype}"
+        rows = self.missing(sha256s)
+        if not rows:
+            return
+        self._check(values.dtype, values.shape[1:])
+        keys = np.frombuffer(b"".join(bytes.fromhex(sha256s[r]) for r in rows), np.uint8)
+        content = {
+            "keys": keys.reshape(len(rows), 32),
+            "values": np.ascontiguousarray(values if len(rows) == len(values) else values[rows]),
+        }
+        with atomic(self._folder / f"{uuid.uuid4().hex}.safetensors") as path:
+            save_file(content, path)
+        self._refresh()
+
+    def get(self, sha256s: Sequence[str]) -> np.ndarray:
+        """(N, …), row-aligned with ``sha256s``, which may repeat; of none, (0, …), or (0,) float32
+        while the store is empty. Raises ArtifactError if one is not there."""
+        absent = self.missing(sha256s)
+        if absent:
+            raise ArtifactError(
+                f"{self._folder} has no array for image {sha256s[absent[0]]} "
+                f"({len(absent):,} missing): run the stage again to make it"
+            )
+        if not self._shards:
+            return np.empty(0, np.float32)
+        like = self._shards[0].values
+        result = np.empty((len(sha256s), *like.shape[1:]), like.dtype)
+        places = np.array([self._places[bytes.fromhex(sha)] for sha in sha256s], np.int64)
+        for number in np.unique(places[:, 0]) if len(places) else ():
+            rows = np.flatnonzero(places[:, 0] == number)
+            result[rows] = self._shards[number].values[places[rows, 1]]
+        return result
+
+    def _check(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        like = self._shards[0].values if self._shards else None
+        if like is not None and (like.dtype != dtype or like.shape[1:] != shape):
+            raise ArtifactError(
+                f"{self._folder} holds {like.dtype} {like.shape[1:]}, not {dtype} {shape}: "
+                "delete it and run again"
+            )
+
+    def _refresh(self) -> None:
+        """Takes in the shards that have appeared since the last look, in order of name."""
+        for path in sorted(self._folder.glob("*.safetensors")):
+            if path.name in self._seen:
+                continue
+            self._seen.add(path.name)
+            try:
+                shard = map_shard(path)
+                self._check(shard.values.dtype, shard.values.shape[1:])
+            except (ValueError, KeyError, TypeError, OSError, ArtifactError) as error:
+                warnings.warn(f"{path} is passed over, delete it: {error}", stacklevel=3)
+                continue
+            self._shards.append(shard)
+            number = len(self._shards) - 1
+            for row, key in enumerate(shard.keys):
+                self._places.setdefault(key.tobytes(), (number, row))
+
+
+def map_shard(path: Path) -> Shard:
+    """Maps a safetensors file of ``keys`` and ``values``. Raises ValueError, KeyError, TypeError or
+    OSError if it is not whole."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) != 8:
+            raise ValueError("it is truncated")
+        (length,) = struct.unpack("<Q", start)
+        if 8 + length > path.stat().st_size:
+            raise ValueError("it is truncated")
+        header = json.loads(file.read(length))
+    end = max(header[name]["data_offsets"][1] for name in Shard._fields)
+    if path.stat().st_size != 8 + length + end:
+        raise ValueError("it is truncated")
+    shard = Shard(*(_map(path, header[name], 8 + length) for name in Shard._fields))
+    if shard.keys.ndim != 2 or shard.keys.shape[1] != 32 or len(shard.keys) != len(shard.values):
+        raise ValueError("keys and values do not fit each other")
+    return shard
+
+
+def _map(path: Path, about: dict, start: int) -> np.ndarray:
+    shape, dtype = tuple(about["shape"]), DTYPES[about["dtype"]]
+    return np.memmap(path, dtype, "r", start + about["data_offsets"][0], shape)
