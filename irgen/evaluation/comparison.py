@@ -1,0 +1,154 @@
+"""The methods side by side: metrics and latency as one table, in text and in markdown."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irgen.files import file_digest, read_json
+
+METHODS = {
+    "scan_pretrained": "exact scan, pretrained features",
+    "scan_tuned": "exact scan, tuned embeddings",
+    "scan_codes": "exact scan, codes only",
+    "generative": "generative search",
+    "generative_reranked": "generative search, re-ranked",
+}
+NOTE = "–: not measured on this machine: dvc repro -sf evaluate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured: ``quality`` by method and metric, ``latency`` likewise (empty if unknown),
+    ``queries`` with count and without_positive."""
+
+    quality: dict[str, dict[str, float]]
+    latency: dict[str, dict[str, float]]
+    queries: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Texts in rows; the first column is words, the others are numbers; ``note`` may be empty."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+
+def read(metrics: Path, latency: Path) -> Measured:
+    """Reads metrics.json and latency.json. A latency that is missing, or was measured for other
+    metrics than these, counts as unknown. Raises ArtifactError if metrics.json is missing."""
+    found = read_json(metrics)
+    timed = read_json(latency) if latency.exists() else {}
+    same = timed.get("metrics_digest") == file_digest(metrics)
+    return Measured(
+        quality={method: found[method] for method in METHODS if method in found},
+        latency=timed.get("methods", {}) if same else {},
+        queries=found.get("queries", {}),
+    )
+
+
+def table(measured: Measured) -> Table:
+    """A row a method in the order of METHODS: precision at every cut-off, hit at the one nearest to
+    10, map@R, milliseconds a query (search alone and with encoding), bytes an image."""
+    columns = _columns(measured)
+    rows = tuple(
+        (METHODS[method], *(_text(cell(method), form) for cell, form in columns.values()))
+        for method in measured.quality
+    )
+    unknown = not set(measured.quality) <= set(measured.latency)
+    return Table(columns=("method", *columns), rows=rows, note=NOTE if unknown else "")
+
+
+def cutoffs(measured: Measured) -> list[int]:
+    """The cut-offs that precision was measured at, ascending."""
+    keys = {key for values in measured.quality.values() for key in values}
+    return sorted(int(key.split("/")[1]) for key in keys if key.startswith("precision/"))
+
+
+def main_cutoff(measured: Measured) -> int:
+    """The cut-off to speak of where there is room for one: the nearest to 10, else the smaller."""
+    return min(cutoffs(measured), key=lambda k: (abs(k - 10), k), default=10)
+
+
+def text(shown: Table) -> str:
+    """The table for a terminal, aligned, with its note below."""
+    lines = [shown.columns, *shown.rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(shown.columns))]
+    body = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    ]
+    body.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join([*body, shown.note] if shown.note else body)
+
+
+def markdown(shown: Table) -> str:
+    """The table in GitHub's markdown, with its note below."""
+    rule = ("---", *["---:"] * (len(shown.columns) - 1))
+    body = [f"| {' | '.join(line)} |" for line in (shown.columns, rule, *shown.rows)]
+    return "\n".join([*body, "", shown.note] if shown.note else body)
+
+
+def verdict(measured: Measured) -> str:
+    """One or two plain sentences: generative search beside the exact scan of the tuned embeddings,
+    re-ranking, and time if it is known. Empty if either method was not measured."""
+    quality, key = measured.quality, f"precision/{main_cutoff(measured)}"
+    if not {"generative", "scan_tuned"} <= set(quality):
+        return ""
+    own, scan = quality["generative"][key], quality["scan_tuned"][key]
+    says = (
+        f"Of the first {main_cutoff(measured)} images that generative search returns, "
+        f"{own:.1%} are relevant, {_gap(own - scan)} the exact scan of the tuned embeddings "
+        f"({scan:.1%})."
+    )
+    if "generative_reranked" in quality:
+        reranked = quality["generative_reranked"][key]
+        says += f" Ordered by tuned embedding, its candidates reach {reranked:.1%}."
+    times = [measured.latency.get(m, {}).get("search_ms") for m in ("generative", "scan_tuned")]
+    if None not in times:
+        says += (
+            f" A search takes {_milliseconds(times[0])} ms, the scan {_milliseconds(times[1])} ms."
+        )
+    return says
+
+
+def _gap(difference: float) -> str:
+    points = round(abs(difference) * 100, 1)
+    if points == 0:
+        return "as many as by"
+    return f"{points:.1f} points {'more than' if difference > 0 else 'less than'}"
+
+
+Cell = Callable[[str], float | None]
+
+
+def _columns(measured: Measured) -> dict[str, tuple[Cell, Callable[[float], str]]]:
+    """Heading → (the number of a method, how it is written)."""
+
+    def quality(key: str) -> Cell:
+        return lambda method: measured.quality[method].get(key)
+
+    def latency(key: str) -> Cell:
+        return lambda method: measured.latency.get(method, {}).get(key)
+
+    k = main_cutoff(measured)
+    return {
+        **{f"P@{c}": (quality(f"precision/{c}"), "{:.3f}".format) for c in cutoffs(measured)},
+        f"hit@{k}": (quality(f"hit/{k}"), "{:.3f}".format),
+        "mAP@R": (quality("map/R"), "{:.3f}".format),
+        "ms search": (latency("search_ms"), _milliseconds),
+        "ms with encoding": (latency("total_ms"), _milliseconds),
+        "bytes/image": (quality("bytes_per_image"), "{:,.0f}".format),
+    }
+
+
+def _text(value: Any, form: Callable[[float], str]) -> str:
+    return "–" if value is None else form(value)
+
+
+def _milliseconds(value: float) -> str:
+    """Three digits that matter: 0.042, 1.25, 12.5, 125."""
+    digits = 3 if value < 0.1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}"

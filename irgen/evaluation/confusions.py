@@ -1,0 +1,29 @@
+"""Which labels are taken for which, and what that costs."""
+
+import polars as pl
+
+from irgen.evaluation.runs import Labels
+
+
+def confusions(
+    run: pl.DataFrame, query_labels: Labels, database_labels: Labels, k: int, n: int
+) -> pl.DataFrame:
+    """The n pairs of labels that cost a run most precision@k, dearest first.
+
+    Columns: ``wanted`` (the query's label), ``found`` (the irrelevant result's), ``misses`` (such
+    results in the top k), ``queries`` (that have one), ``cost`` (misses / (k · Q), what mean
+    precision@k loses by them over all Q queries). Ties by label. Places left empty are no pair's
+    fault and are not in it.
+    """
+    queries = pl.DataFrame({"wanted": query_labels}).with_row_index("query")
+    items = pl.DataFrame({"found": database_labels}).with_row_index("item")
+    return (
+        run.filter((pl.col("rank") <= k) & ~pl.col("relevant"))
+        .join(queries.cast({"query": pl.Int64}), on="query")
+        .join(items.cast({"item": pl.Int64}), on="item")
+        .group_by("wanted", "found")
+        .agg(pl.len().cast(pl.Int64).alias("misses"), pl.col("query").n_unique().alias("queries"))
+        .with_columns(cost=pl.col("misses") / (k * max(len(queries), 1)))
+        .sort(["misses", "wanted", "found"], descending=[True, False, False])
+        .head(n)
+    )

@@ -1,0 +1,227 @@
+"""The report's figures as SVG, the same bytes for the same numbers. Only this imports matplotlib.
+
+No pyplot, so no global state. Colours are Okabe and Ito's, told apart by colour-blind readers; each
+line carries its name at its end. Ink is one colour, INK, so that a page may put in its own.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+INK = "#24292f"
+GRID = "#b8bec6"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """``share``: y is a share, written in per cent; ``floor``: the lowest y shown, if any."""
+
+    title: str
+    x: str
+    share: bool = False
+    floor: float | None = None
+
+
+def lines(plot: Plot, series: Sequence[Line]) -> bytes:
+    """A line chart with each line's name at its end. Lines without a finite point are left out;
+    if none is left, the chart says "no data"."""
+    drawn = [kept for line in series if len((kept := _finite(line)).x)]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(plot)
+        for i, line in enumerate(drawn):
+            dashes = (0, (4, 2)) if line.dashed else "solid"
+            marker = "o" if len(line.x) == 1 else None
+            axes.plot(
+                line.x, line.y, COLOURS[i % len(COLOURS)], ls=dashes, marker=marker, lw=1.8, ms=4
+            )
+        if plot.floor is not None:
+            axes.set_ylim(bottom=plot.floor)
+        if not drawn:
+            axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center")
+        _name_at_ends(axes, drawn)
+        return _svg(figure, plot.title)
+
+
+def bars(plot: Plot, names: Sequence[str], heights: Sequence[float]) -> bytes:
+    """A bar chart with each bar's height on top of it."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(plot)
+        places = range(len(names))
+        found = axes.bar(places, heights, color=COLOURS[0], width=0.75)
+        axes.bar_label(found, fmt="{:,.0f}", padding=2, fontsize=9)
+        axes.set_xticks(places, names)
+        axes.margins(y=0.12)
+        return _svg(figure, plot.title)
+
+
+def losses(history: pl.DataFrame, whose: str) -> bytes:
+    """Every loss of a training history over its epochs."""
+    found = _columns(history, "loss", {"loss": "total"})
+    return lines(Plot(title=f"{whose}: losses", x="epoch", floor=0), found)
+
+
+def accuracies(history: pl.DataFrame, whose: str) -> bytes:
+    """Training accuracies (solid) and validation accuracies (dashed) over the epochs."""
+    seen = _columns(history, "accuracy", {})
+    unseen = _columns(history, "validation/accuracy", {}, dashed=True)
+    if len(unseen) > 1:  # of validation the ends suffice: the embedding and the longest prefix
+        unseen = [unseen[0], unseen[-1]]
+    return lines(Plot(title=f"{whose}: accuracy", x="epoch", share=True), [*seen, *unseen])
+
+
+def codebook_use(history: pl.DataFrame, codebook: int) -> bytes:
+    """Share of the L entries in use at each level, over the epochs."""
+    found = _columns(history, "entries_used", {})
+    shares = [Line(name=f.name, x=f.x, y=[y / codebook for y in f.y]) for f in found]
+    plot = Plot(title=f"tokenizer: entries used of {codebook}", x="epoch", share=True, floor=0)
+    return lines(plot, shares)
+
+
+def perplexities(history: pl.DataFrame) -> bytes:
+    """Perplexity of each level's entries over the epochs: how many are in use, if used evenly."""
+    plot = Plot(title="tokenizer: perplexity of each level", x="epoch", floor=0)
+    return lines(plot, _columns(history, "perplexity", {}))
+
+
+def validation_precision(history: pl.DataFrame) -> bytes:
+    """The retriever's precision on validation queries; epochs without a validation are skipped."""
+    plot = Plot(title="retriever: validation", x="epoch", share=True)
+    return lines(plot, _columns(history, "validation/precision", {}, prefix="precision@"))
+
+
+def precision_over_k(curve: pl.DataFrame, names: dict[str, str]) -> bytes:
+    """Precision at every k, a line a method. ``curve``: method, k, precision; ``names`` by it."""
+    series = []
+    for method, name in names.items():
+        part = curve.filter(pl.col("method") == method).sort("k")
+        series.append(Line(name=name, x=part["k"].to_list(), y=part["precision"].to_list()))
+    return lines(Plot(title="precision over k", x="k, images returned", share=True), series)
+
+
+def bucket_sizes(codes: npt.NDArray[np.integer]) -> bytes:
+    """How many of the database's images (N, M) share their code with how many others: a bar for
+    each power of two of the bucket's size, in images."""
+    _, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    sizes = counts[inverse.reshape(-1)]  # (N,)
+    steps = np.floor(np.log2(sizes)).astype(np.int64) if len(sizes) else np.zeros(0, np.int64)
+    heights = np.bincount(steps, minlength=1)
+    lows = [2**i for i in range(len(heights))]
+    names = [str(low) if low == 1 else f"{low}–{2 * low - 1}" for low in lows]
+    plot = Plot(title="images by size of their bucket", x="images with the same code")
+    return bars(plot, names, heights.tolist())
+
+
+def _columns(
+    history: pl.DataFrame,
+    group: str,
+    names: dict[str, str],
+    *,
+    prefix: str = "",
+    dashed: bool = False,
+) -> list[Line]:
+    """A line for the column ``group`` and each ``group/…``; blanks are left out."""
+    found = []
+    for column in history.columns:
+        if column != group and not column.startswith(f"{group}/"):
+            continue
+        part = history.select("epoch", pl.col(column).cast(pl.Float64)).drop_nulls()
+        name = prefix + names.get(column, column.removeprefix(f"{group}/")).replace("_", " ")
+        name = f"{name}, validation" if dashed else name
+        x, y = part["epoch"].to_list(), part[column].to_list()
+        found.append(Line(name=name, x=x, y=y, dashed=dashed))
+    return found
+
+
+def _finite(line: Line) -> Line:
+    kept = [(x, y) for x, y in zip(line.x, line.y, strict=True) if np.isfinite(y)]
+    return Line(name=line.name, x=[x for x, _ in kept], y=[y for _, y in kept], dashed=line.dashed)
+
+
+def _canvas(plot: Plot) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.2, 3.3), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.set_title(plot.title, loc="left", fontsize=12, fontweight="bold", pad=10)
+    axes.set_xlabel(plot.x)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.grid(axis="y", color=GRID, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    if plot.share:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    return figure, axes
+
+
+def _name_at_ends(axes: Axes, drawn: Sequence[Line]) -> None:
+    """Writes each line's name right of its last point, moved up or down so that none overlap."""
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.075
+    order = sorted(range(len(drawn)), key=lambda i: (drawn[i].y[-1], i))
+    heights = _spread([drawn[i].y[-1] for i in order], gap, low, high)
+    for i, height in zip(order, heights, strict=True):
+        axes.annotate(
+            drawn[i].name,
+            xy=(1.0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=COLOURS[i % len(COLOURS)],
+            va="center",
+            fontsize=9.5,
+        )
+    axes.set_ylim(low, high)
+
+
+def _spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Heights as near to the wanted (ascending) as stacking allows, ``gap`` apart, within the axis
+    if they fit.
+
+    >>> _spread([0.0, 0.0, 5.0], 1.0, 0.0, 5.0)
+    [0.0, 1.0, 5.0]
+    """
+    heights: list[float] = []
+    for height in wanted:
+        heights.append(max(height, heights[-1] + gap) if heights else max(height, low))
+    ceiling = high
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], ceiling)
+        ceiling = heights[i] - gap
+    return heights
+
+
+def _svg(figure: Figure, salt: str) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "irgen"})
+    return buffer.getvalue()

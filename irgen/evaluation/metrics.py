@@ -1,0 +1,164 @@
+"""Metrics of ranked retrieval, one value a query.
+
+Every metric takes ``hits`` (Q, k) bool, whether the image at each rank is relevant, best rank
+first, False where the list has ended; and ``positives`` (Q,) int, R, how many relevant images the
+database holds beside the query itself. A list shorter than the cut-off is a list of misses from
+there on. A query with R = 0 cannot be answered: it scores 0 in every metric, and :func:`summarise`
+leaves it out of the means, while :func:`count_queries` tells how many there were.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+Hits = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+Metric = Callable[[Hits, Counts, int], Values]
+
+
+def precision(hits: Hits, positives: Counts, k: int) -> Values:
+    """Precision at k, the textbook's: hits in the top k / k. Returns (Q,) float64 in [0, 1].
+
+    With R < k it cannot reach 1; see :func:`precision_capped`.
+
+    >>> precision(np.array([[True, False, True, False]]), np.array([2]), 4).tolist()
+    [0.5]
+    """
+    return _found(hits, positives, k) / k
+
+
+def precision_capped(hits: Hits, positives: Counts, k: int) -> Values:
+    """Hits in the top k / min(k, R): 1 where nothing better was possible. Returns (Q,) float64.
+
+    >>> precision_capped(np.array([[True, False, True, False]]), np.array([2]), 4).tolist()
+    [1.0]
+    """
+    return _found(hits, positives, k) / np.clip(positives, 1, k)
+
+
+def precision_irgen(hits: Hits, positives: Counts, k: int) -> Values:
+    """Precision at k by the rule of IRGen's code, for its reproduction tables: (Q,) float64.
+
+    If there are R ≥ 2 positives and all are within the top k, hits / the rank of the last one;
+    else hits / k. (With R = 1 it is the textbook's precision.)
+
+    >>> precision_irgen(np.array([[True, False, True, False]]), np.array([2]), 4).round(3).tolist()
+    [0.667]
+    >>> precision_irgen(np.array([[True, False, True, False]]), np.array([3]), 4).tolist()
+    [0.5]
+    """
+    top = _top(hits, positives, k)
+    found = top.sum(axis=1)
+    last_rank = (top * np.arange(1, k + 1)).max(axis=1)
+    complete = (positives >= 2) & (found >= positives)
+    return found / np.where(complete, last_rank, k)
+
+
+def hit_rate(hits: Hits, positives: Counts, k: int) -> Values:
+    """1 if one of the top k or more is relevant, else 0 ("Recall@k" in papers): (Q,) float64.
+
+    >>> hit_rate(np.array([[False, True], [False, False]]), np.array([5, 5]), 2).tolist()
+    [1.0, 0.0]
+    """
+    return (_found(hits, positives, k) > 0).astype(np.float64)
+
+
+def recall(hits: Hits, positives: Counts, k: int) -> Values:
+    """Hits in the top k / R. Returns (Q,) float64 in [0, 1].
+
+    >>> recall(np.array([[True, False, True, False]]), np.array([4]), 4).tolist()
+    [0.5]
+    """
+    return _found(hits, positives, k) / np.maximum(positives, 1)
+
+
+def average_precision_at_r(hits: Hits, positives: Counts) -> Values:
+    """map@R of one query: the sum of precision@i over the hits at ranks i ≤ R, / R. (Q,) float64.
+
+    Always in [0, 1]; 1 if and only if the first R are all hits. Hits deeper than the list count as
+    misses, so a list shorter than R gives a lower bound.
+
+    >>> hits = np.array([[True, False, True, True]])
+    >>> average_precision_at_r(hits, np.array([3])).round(4).tolist()
+    [0.5556]
+    """
+    k = hits.shape[1]
+    if k == 0:
+        return np.zeros(len(hits))
+    top = _top(hits, positives, k) & (np.arange(k) < positives[:, None])  # (Q, k)
+    precisions = top.cumsum(axis=1) / np.arange(1, k + 1)  # (Q, k)
+    return (precisions * top).sum(axis=1) / np.maximum(positives, 1)
+
+
+AT_CUTOFF: dict[str, Metric] = {
+    "precision": precision,
+    "precision_capped": precision_capped,
+    "precision_irgen": precision_irgen,
+    "hit": hit_rate,
+    "recall": recall,
+}
+
+
+def summarise(hits: Hits, positives: Counts, cutoffs: Iterable[int]) -> dict[str, float]:
+    """Means over the queries with R ≥ 1: ``precision/1`` …, ``recall/20``, and ``map/R``.
+
+    Queries without a positive are left out, for they would lower every method alike; report them
+    with :func:`count_queries`. If no query has one, every mean is 0.
+
+    >>> hits = np.array([[True, False], [False, False], [False, False]])
+    >>> summarise(hits, np.array([1, 2, 0]), [2])["precision/2"]
+    0.25
+    """
+    hits, positives = _answerable(hits, positives)
+    means = {
+        f"{name}/{k}": _mean(metric(hits, positives, k))
+        for name, metric in AT_CUTOFF.items()
+        for k in cutoffs
+    }
+    means["map/R"] = _mean(average_precision_at_r(hits, positives))
+    return means
+
+
+def precision_curve(hits: Hits, positives: Counts, depth: int) -> list[float]:
+    """Mean precision at k = 1 … ``depth`` over the queries with R ≥ 1, as in :func:`summarise`.
+
+    >>> precision_curve(np.array([[True, False]]), np.array([3]), 4)
+    [1.0, 0.5, 0.3333333333333333, 0.25]
+    """
+    hits, positives = _answerable(hits, positives)
+    return [_mean(precision(hits, positives, k)) for k in range(1, depth + 1)]
+
+
+def count_queries(positives: Counts) -> dict[str, int]:
+    """How many queries there are, and how many of them nothing in the database could answer.
+
+    >>> count_queries(np.array([3, 0, 1]))
+    {'count': 3, 'without_positive': 1}
+    """
+    return {"count": len(positives), "without_positive": int((positives == 0).sum())}
+
+
+def _answerable(hits: Hits, positives: Counts) -> tuple[Hits, Counts]:
+    return hits[positives > 0], positives[positives > 0]
+
+
+def _mean(values: Values) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _found(hits: Hits, positives: Counts, k: int) -> Counts:
+    return _top(hits, positives, k).sum(axis=1)
+
+
+def _top(hits: Hits, positives: Counts, k: int) -> Hits:
+    """The first k ranks (Q, k), padded with misses."""
+    assert k >= 1, "a cut-off is at least 1"
+    assert hits.ndim == 2 and positives.shape == hits.shape[:1], "one list and one R a query"
+    assert (hits.sum(axis=1) <= positives).all(), (
+        "more hits than positives: an image counted twice?"
+    )
+    top = np.zeros((len(hits), k), dtype=bool)
+    top[:, : hits.shape[1]] = hits[:, :k]
+    return top

@@ -1,0 +1,69 @@
+"""The report as one HTML page that needs nothing else: no request, no script, images inside."""
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from irgen.evaluation import comparison, figures
+from irgen.evaluation.comparison import METHODS, Measured
+from irgen.evaluation.gallery import Example
+
+DEFINITIONS = {
+    "P@k": "Precision: relevant images among the first k, divided by k.",
+    "precision_capped@k": "The same, divided by min(k, R): 1 where nothing better was possible.",
+    "precision_irgen@k": (
+        "The rule of the paper's code: if all R ≥ 2 relevant images are within the first k, "
+        "divided by the rank of the last of them, else by k. Only to compare with its tables."
+    ),
+    "hit@k": "Share of queries with at least one relevant image among the first k.",
+    "recall@k": "Relevant images among the first k, divided by R.",
+    "mAP@R": "Mean over queries of the average precision over the first R ranks, divided by R.",
+    "ms search": "Milliseconds a query, asked in batches: from its encoding to its results.",
+    "ms with encoding": "The same, from the decoded image on.",
+    "bytes/image": "What a method keeps in memory for each image of the database.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What the page tells. ``facts`` and ``params`` are names with values; ``figures`` SVG by file
+    name; ``confusions`` and ``rejected`` tables as their makers return them; ``k`` the cut-off of
+    gallery and confusions."""
+
+    facts: dict[str, str]
+    measured: Measured
+    figures: dict[str, bytes]
+    gallery: list[Example]
+    confusions: pl.DataFrame
+    rejected: pl.DataFrame
+    params: dict[str, Any]
+    k: int
+
+
+def render(content: Content) -> str:
+    """The whole page. Every text is escaped; only the figures are taken as they are."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"inline": inline, "number": "{:,}".format, "score": "{:.3f}".format}
+    source = resources.files("irgen.evaluation").joinpath("page.html").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        content=content,
+        table=comparison.table(content.measured),
+        verdict=comparison.verdict(content.measured),
+        methods=METHODS,
+        definitions=DEFINITIONS,
+    )
+
+
+def inline(svg: bytes) -> Markup:
+    """An SVG file as an element of the page: as wide as its place, in the page's own ink."""
+    text = svg[svg.index(b"<svg") :].decode()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    head, body = text.split(">", 1)
+    head = re.sub(r'\s(width|height|version|xmlns(:\w+)?)="[^"]*"', "", head)
+    body = body.replace(figures.INK, "currentColor").replace(figures.GRID, "var(--line)")
+    return Markup(f'{head} role="img">{body}')

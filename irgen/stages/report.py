@@ -1,0 +1,175 @@
+"""The page a person reads: what was run, what it found, where it fails."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from irgen.catalog.images import decode
+from irgen.catalog.shards import Images
+from irgen.catalog.table import NAMES, read_table
+from irgen.evaluation import comparison, figures, gallery, metrics, page, runs
+from irgen.evaluation.confusions import confusions
+from irgen.files import atomic, write_bytes
+from irgen.params import Params, flatten
+from irgen.workspace import Workspace
+
+Log = Callable[[dict[str, float], int], None]
+Thumbnail = Callable[[str], str]
+
+DEPTH = 10  # most results shown of each query, and the cut-off of the confusions
+SHOWN = ("generative", "scan_tuned")
+
+
+def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
+    """Writes data/report/figures/*.svg, the same for the same inputs, and reports/index.html, and
+    prints where the page is. Raises ArtifactError if an earlier stage has not run."""
+    k = _depth(params)
+    catalog = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
+    rejected = pl.read_parquet(workspace.existing("catalog", "rejected.parquet"))
+    codes = _codes(workspace)
+    drawn = _draw(workspace, codes, params.tokenizer.codebook)
+    _write_figures(workspace.stage("report") / "figures", drawn)
+    shown = {method: _read_run(workspace, method).filter(pl.col("rank") <= k) for method in SHOWN}
+    content = page.Content(
+        facts=_facts(params, catalog, rejected, codes) | _commit(workspace.data.parent),
+        measured=comparison.read(
+            workspace.existing("evaluate", "metrics.json"), workspace.reports / "latency.json"
+        ),
+        figures=drawn,
+        gallery=_gallery(params, workspace, catalog, shown),
+        confusions=confusions(
+            shown["generative"],
+            catalog["queries"]["label"],
+            catalog["database"]["label"],
+            k,
+            params.report.confusions,
+        ),
+        rejected=rejected,
+        params=flatten(params),
+        k=k,
+    )
+    path = workspace.reports / "index.html"
+    write_bytes(path, page.render(content).encode())
+    print(f"report: {path}")
+    return {}
+
+
+def _depth(params: Params) -> int:
+    return min(DEPTH, max(params.evaluate.cutoffs))
+
+
+def _codes(workspace: Workspace) -> np.ndarray:
+    """Codes (N, M) of the database."""
+    table = pl.read_parquet(workspace.existing("identifiers", "database", "codes.parquet"))
+    return table.select(pl.selectors.starts_with("level_")).to_numpy()
+
+
+def _read_run(workspace: Workspace, method: str) -> pl.DataFrame:
+    return pl.read_parquet(workspace.existing("evaluate", "runs", f"{method}.parquet"))
+
+
+def _draw(workspace: Workspace, codes: np.ndarray, codebook: int) -> dict[str, bytes]:
+    """The figures by name, in the order they are shown."""
+    curve = pl.read_csv(workspace.existing("evaluate", "precision.csv"))
+    tokenizer, retriever = (
+        pl.read_csv(workspace.existing(stage, "history.csv"), infer_schema_length=None)
+        for stage in ("tokenizer", "retriever")
+    )
+    return {
+        "precision": figures.precision_over_k(curve, comparison.METHODS),
+        "retriever_validation": figures.validation_precision(retriever),
+        "retriever_losses": figures.losses(retriever, "retriever"),
+        "retriever_accuracy": figures.accuracies(retriever, "retriever"),
+        "tokenizer_losses": figures.losses(tokenizer, "tokenizer"),
+        "tokenizer_accuracy": figures.accuracies(tokenizer, "tokenizer"),
+        "entries_used": figures.codebook_use(tokenizer, codebook),
+        "perplexity": figures.perplexities(tokenizer),
+        "buckets": figures.bucket_sizes(codes),
+    }
+
+
+def _write_figures(folder: Path, drawn: dict[str, bytes]) -> None:
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        for name, svg in drawn.items():
+            (temporary / f"{name}.svg").write_bytes(svg)
+
+
+def _facts(
+    params: Params, catalog: dict[str, pl.DataFrame], rejected: pl.DataFrame, codes: np.ndarray
+) -> dict[str, str]:
+    """What was run, in a few words each."""
+    encoder, retriever = params.encoder, params.retriever
+    labels = pl.concat([table["label"] for table in catalog.values()]).n_unique()
+    images = {name: f"{len(table):,}" for name, table in catalog.items()}
+    return {
+        "Source": f"{params.download.source}: {labels:,} labels, {len(rejected):,} images rejected",
+        "Database and queries": f"{images['database']} images, {images['queries']} queries",
+        "Trained on": f"{images['train']} images, validated on {images['validation']}",
+        "Encoder": f"{encoder.name}, weights: {encoder.weights}, {encoder.image_size} px",
+        "Identifier": f"M = {codes.shape[1]} levels × L = {params.tokenizer.codebook} entries; "
+        f"{len(np.unique(codes, axis=0)):,} different codes",
+        "Decoder": f"{retriever.layers} layers, {retriever.width} wide",
+        "Search": f"{params.evaluate.beams} beams, at most {params.evaluate.candidates} candidates",
+        "Seed": str(params.seed),
+    }
+
+
+def _commit(folder: Path) -> dict[str, str]:
+    """The git commit of the project, if it is a repository and git is there."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"Commit": told.stdout.strip().replace("-dirty", ", with changes not committed")}
+
+
+def _gallery(
+    params: Params,
+    workspace: Workspace,
+    catalog: dict[str, pl.DataFrame],
+    shown: dict[str, pl.DataFrame],
+) -> list[gallery.Example]:
+    """Queries chosen by how well the generative search answers them, with both methods' results."""
+    queries, database = catalog["queries"], catalog["database"]
+    wanted = runs.positives(
+        queries["label"], queries["sha256"], database["label"], database["sha256"]
+    )
+    k = _depth(params)
+    hits = runs.from_table(shown["generative"], len(queries), k)[2]
+    quality = np.where(wanted > 0, metrics.precision_capped(hits, wanted, k), np.nan)
+    chosen = gallery.choose(quality, params.report.gallery, params.seed)
+    images = Images(workspace.stage("download"))
+
+    def thumbnail(sha256: str) -> str:
+        return gallery.thumbnail(decode(images.read(sha256), params.encoder.channels))
+
+    return [
+        gallery.Example(
+            image=thumbnail(queries["sha256"][row]),
+            label=str(queries["label"][row]),
+            reason=reason,
+            found={m: _found(table, row, database, thumbnail) for m, table in shown.items()},
+        )
+        for row, reason in chosen
+    ]
+
+
+def _found(
+    run: pl.DataFrame, query: int, database: pl.DataFrame, thumbnail: Thumbnail
+) -> list[gallery.Found]:
+    own = run.filter(pl.col("query") == query).sort("rank")
+    return [
+        gallery.Found(
+            image=thumbnail(database["sha256"][row["item"]]),
+            label=str(database["label"][row["item"]]),
+            score=row["score"],
+            code=row["code"],
+            relevant=row["relevant"],
+        )
+        for row in own.iter_rows(named=True)
+    ]

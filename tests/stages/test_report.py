@@ -1,0 +1,188 @@
+"""The report stage on a small workspace of digits."""
+
+import hashlib
+import io
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from irgen import params as parameters
+from irgen.catalog import manifest
+from irgen.catalog.shards import ShardWriter
+from irgen.catalog.table import write_table
+from irgen.errors import ArtifactError
+from irgen.evaluation import metrics, runs
+from irgen.evaluation.comparison import METHODS
+from irgen.files import file_digest, write_json
+from irgen.stages import report
+from irgen.workspace import Workspace
+
+SIZES = {"train": 60, "validation": 10, "queries": 20}
+K = 20
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A workspace as the stages before this one leave it."""
+    return build(tmp_path_factory.mktemp("project"))
+
+
+def build(folder):
+    workspace = Workspace.at(folder)
+    digits = load_digits()
+    total = sum(SIZES.values())
+    names = [f"digit <{label}>" for label in digits.target[:total]]
+    catalog = write_catalog(workspace, write_images(workspace, digits.images[:total], names))
+    write_evaluation(workspace, catalog, digits.data[:total])
+    write_histories(workspace)
+    return workspace
+
+
+def write_images(workspace, images, labels):
+    """Packs the images; gives the rows of their catalog."""
+    folder, rows = workspace.stage("download"), []
+    with ShardWriter(folder, 1) as writer:
+        for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+            buffer = io.BytesIO()
+            Image.fromarray((pixels * 15).astype(np.uint8)).save(buffer, "PNG")
+            content, key = buffer.getvalue(), f"{i:04d}.png"
+            shard, offset = writer.add(key, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            row = {"key": key, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
+            rows.append(row | {"shard": shard, "offset": offset, "label": label})
+    table = pl.DataFrame(rows, schema_overrides=manifest.SCHEMA)
+    manifest.write(folder, table.drop("label"), revision=1, source="test")
+    side = pl.lit(8, pl.Int32)
+    return table.select("sha256", "label", id="key", path="key", width=side, height=side)
+
+
+def write_catalog(workspace, table):
+    folder = workspace.stage("catalog")
+    folder.mkdir(parents=True)
+    ends = np.cumsum([0, *SIZES.values()])
+    parts = {
+        role: table[int(a) : int(b)] for role, a, b in zip(SIZES, ends[:-1], ends[1:], strict=True)
+    }
+    catalog = parts | {"database": pl.concat([parts["train"], parts["validation"]])}
+    for name, part in catalog.items():
+        role = pl.lit("query" if name == "queries" else "train")
+        write_table(folder / f"{name}.parquet", part.with_columns(role=role))
+    rejected = {"key": ["bad & broken.png"], "reason": ["truncated"]}
+    pl.DataFrame(rejected).write_parquet(folder / "rejected.parquet")
+    return catalog
+
+
+def write_evaluation(workspace, catalog, features):
+    """Five exact scans that differ by noise, under the names of the five methods."""
+    generator = np.random.default_rng(0)
+    queries, database = catalog["queries"], catalog["database"]
+    own, others = features[len(database) :], features[: len(database)]
+    codes = generator.integers(0, 4, (len(database), 4))
+    folder = workspace.stage("evaluate")
+    (folder / "runs").mkdir(parents=True)
+    positives = runs.positives(
+        queries["label"], queries["sha256"], database["label"], database["sha256"]
+    )
+    found, curve = {"queries": metrics.count_queries(positives)}, []
+    for i, method in enumerate(METHODS):
+        scores = (
+            own @ others.T / 5000 + generator.normal(size=(len(own), len(others))) * (4 - i) * 0.05
+        )
+        ids = scores.argsort(axis=1)[:, ::-1][:, :K]
+        if method == "generative":
+            ids[0, 6:] = -1
+        ranked = np.take_along_axis(scores, ids, axis=1).astype(np.float32)
+        hits = runs.relevance(ids, queries["label"], database["label"])
+        runs.to_table(ids, ranked, hits, codes).write_parquet(folder / "runs" / f"{method}.parquet")
+        found[method] = metrics.summarise(hits, positives, (1, 10, 20)) | {"bytes_per_image": 256.0}
+        precision = metrics.precision_curve(hits, positives, K)
+        curve += [{"method": method, "k": k + 1, "precision": p} for k, p in enumerate(precision)]
+    write_json(folder / "metrics.json", found)
+    pl.DataFrame(curve).write_csv(folder / "precision.csv")
+    times = {
+        method: {"search_ms": 0.5 + i, "total_ms": 2.5 + i} for i, method in enumerate(METHODS)
+    }
+    digest = file_digest(folder / "metrics.json")
+    write_json(workspace.reports / "latency.json", {"metrics_digest": digest, "methods": times})
+    identifiers = workspace.stage("identifiers") / "database"
+    identifiers.mkdir(parents=True)
+    levels = {f"level_{m + 1}": codes[:, m] for m in range(4)}
+    pl.DataFrame({"id": database["id"], **levels}).write_parquet(identifiers / "codes.parquet")
+
+
+def write_histories(workspace):
+    epochs = np.arange(1, 9)
+    curve = 1 - 0.8 / epochs
+    columns = {
+        "epoch": epochs,
+        "loss": 3 - 2 * curve,
+        "loss/embedding": 1 - curve,
+        "loss/prefix": 1.5 - curve,
+    }
+    columns |= {"accuracy/embedding": curve, "validation/accuracy/embedding": curve * 0.9}
+    for m in range(1, 5):
+        columns[f"accuracy/prefix_{m}"] = curve * (0.9 + m / 50)
+        columns[f"validation/accuracy/prefix_{m}"] = curve * (0.8 + m / 50)
+        columns[f"entries_used/level_{m}"] = np.full(8, 32 - m)
+        columns[f"perplexity/level_{m}"] = 20 * curve + m
+    workspace.stage("tokenizer").mkdir(parents=True)
+    pl.DataFrame(columns).write_csv(workspace.stage("tokenizer") / "history.csv")
+    validated = [float(c) if e % 4 == 0 else None for e, c in zip(epochs, curve, strict=True)]
+    columns = {"epoch": epochs, "loss": 3 - 2 * curve, "validation/precision/10": validated}
+    columns |= {f"accuracy/level_{m}": curve * (1 - m / 50) for m in range(1, 5)}
+    workspace.stage("retriever").mkdir(parents=True)
+    pl.DataFrame(columns).write_csv(workspace.stage("retriever") / "history.csv")
+
+
+@pytest.fixture(scope="module")
+def params(request):
+    return parameters.load(request.config.rootpath / "params.yaml")
+
+
+def ignore(found, step):
+    pass
+
+
+def test_the_page_holds_the_table_the_gallery_and_the_rejected_images(workspace, params, capsys):
+    assert report.run(params, workspace, ignore) == {}
+    page = workspace.reports / "index.html"
+    assert capsys.readouterr().out == f"report: {page}\n"
+    html = page.read_text()
+    for name in METHODS.values():
+        assert f"<td>{name}</td>" in html
+    assert html.count('class="example"') == params.report.gallery
+    assert "bad &amp; broken.png" in html
+    assert "digit &lt;3&gt;" in html and "digit <3>" not in html
+    assert "not measured on this machine" not in html
+
+
+def test_two_runs_draw_the_same_figures_and_write_the_same_page(workspace, params):
+    found = []
+    for _ in range(2):
+        report.run(params, workspace, ignore)
+        drawn = sorted((workspace.stage("report") / "figures").glob("*.svg"))
+        found.append([path.read_bytes() for path in [*drawn, workspace.reports / "index.html"]])
+    assert len(found[0]) == 10
+    assert found[0] == found[1]
+
+
+def test_without_a_gallery_and_with_small_cutoffs_the_page_is_still_written(workspace, params):
+    changed = replace(
+        params,
+        report=replace(params.report, gallery=0),
+        evaluate=replace(params.evaluate, cutoffs=(1, 5)),
+    )
+    report.run(changed, workspace, ignore)
+    html = (workspace.reports / "index.html").read_text()
+    assert 'class="example"' not in html
+    assert "cost in P@5" in html
+
+
+def test_a_missing_input_is_an_error_that_names_the_stage_to_run(tmp_path, params):
+    with pytest.raises(ArtifactError, match="dvc repro catalog"):
+        report.run(params, Workspace.at(tmp_path), ignore)
+    assert not (tmp_path / "reports" / "index.html").exists()
