@@ -106,11 +106,9 @@ def verdict(measured: Measured) -> str:
     if "generative_reranked" in quality:
         reranked = quality["generative_reranked"][key]
         says += f" Ordered by tuned embedding, its candidates reach {reranked:.1%}."
-    times = [measured.latency.get(m, {}).get("search_ms") for m in ("generative", "scan_tuned")]
-    if None not in times:
-        says += (
-            f" A search takes {_milliseconds(times[0])} ms, the scan {_milliseconds(times[1])} ms."
-        )
+    if {"generative", "scan_tuned"} <= set(measured.latency):
+        times = [measured.latency[method]["search_ms"] for method in ("generative", "scan_tuned")]
+        says += " A query takes {} ms, the scan {} ms.".format(*map(_milliseconds, times))
     return says
 
 

@@ -106,7 +106,7 @@ def _facts(
     labels = pl.concat([table["label"] for table in catalog.values()]).n_unique()
     images = {name: f"{len(table):,}" for name, table in catalog.items()}
     return {
-        "Source": f"{params.download.source}: {labels:,} labels, {len(rejected):,} images rejected",
+        "Source": f"{params.download.source}: {labels:,} labels, {len(rejected):,} rejected",
         "Database and queries": f"{images['database']} images, {images['queries']} queries",
         "Trained on": f"{images['train']} images, validated on {images['validation']}",
         "Encoder": f"{encoder.name}, weights: {encoder.weights}, {encoder.image_size} px",

@@ -82,7 +82,8 @@ def test_hits_and_misses_are_told_apart_without_colour_and_empty_places_are_show
 
 
 def test_queries_without_a_positive_are_told():
-    assert "Of 1,234 queries, 2 have no relevant image" in page.render(content())
+    html = page.render(content())
+    assert "Of 1,234 queries, 2 have no relevant image in the database and are left out" in html
 
 
 @pytest.mark.parametrize("emptied", ["gallery", "confusions", "rejected"])
