@@ -1,5 +1,6 @@
 """Fixtures that more than one test file needs."""
 
+import io
 import os
 import shutil
 import signal
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,3 +112,16 @@ def mlflow_server(tmp_path: Path, empty_store: Path) -> Iterator[MlflowServer]:
     server = MlflowServer(tmp_path / "server", empty_store)
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[[int], bytes]:
+    """The bytes of a small grey PNG, another one for each number."""
+
+    def make(number: int) -> bytes:
+        file = io.BytesIO()
+        pixels = np.random.default_rng(number).integers(0, 256, (6, 5), dtype=np.uint8)
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+    return make

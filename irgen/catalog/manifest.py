@@ -33,9 +33,7 @@ def read(folder: Path) -> pl.DataFrame:
     try:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise ArtifactError(
-            f"{path} is damaged ({' '.join(str(error).split())}); delete {folder} and run again"
-        ) from None
+        raise _damaged(path, error) from None
     wrong = [name for name, kind in SCHEMA.items() if table.schema.get(name) != kind]
     if wrong:
         raise ArtifactError(
@@ -49,8 +47,16 @@ def read_revision(folder: Path) -> tuple[int, str]:
     path = folder / NAME
     if not path.is_file():
         return 0, ""
-    notes = pl.read_parquet_metadata(path)
+    try:
+        notes = pl.read_parquet_metadata(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _damaged(path, error) from None
     return int(notes.get("revision", 0)), notes.get("source", "")
+
+
+def _damaged(path: Path, error: Exception) -> ArtifactError:
+    reason = " ".join(str(error).split())[:200]
+    return ArtifactError(f"{path} is damaged ({reason}); delete {path.parent} and run again")
 
 
 def write(folder: Path, table: pl.DataFrame, *, revision: int, source: str) -> None:

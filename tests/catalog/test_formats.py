@@ -1,0 +1,96 @@
+"""Labels and roles as folders or a list give them."""
+
+import polars as pl
+import pytest
+
+from irgen.catalog import manifest
+from irgen.catalog.formats import read_format
+from irgen.errors import CatalogError
+
+
+def listed(keys: list[str], **columns: list) -> pl.DataFrame:
+    rows = [(key, 1, "", f"sha-{key}", 1, "r00001-000", 0) for key in keys]
+    table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
+    return table.with_columns(**{name: pl.Series(v) for name, v in columns.items()}).sort("key")
+
+
+def said(table: pl.DataFrame) -> list[tuple]:
+    return table.select("id", "label", "role").rows()
+
+
+def test_class_folders_give_labels_and_no_roles() -> None:
+    table = read_format(listed(["dog/1.png", "cat/1.png"]), "auto")
+    assert said(table) == [("cat/1.png", "cat", None), ("dog/1.png", "dog", None)]
+    assert table.columns == ["id", "path", "label", "role", "sha256", "revision"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "role"),
+    [
+        *[(name, "train") for name in ("train", "Training", "database", "gallery")],
+        *[(name, "validation") for name in ("validation", "val", "VALID")],
+        *[(name, "query") for name in ("test", "query", "queries")],
+    ],
+)
+def test_role_folders_of_any_name_and_case_give_roles(folder: str, role: str) -> None:
+    table = read_format(listed([f"{folder}/cat/1.png", "train/dog/2.png"]), "folders")
+    assert (f"{folder}/cat/1.png", "cat", role) in said(table)
+
+
+def test_a_class_may_be_called_test() -> None:
+    assert said(read_format(listed(["test/1.png"]), "auto")) == [("test/1.png", "test", None)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["cat/1.png", "logo.png"], "logo.png lies in no class folder"),
+        (["cat/1.png", "cat/persian/1.png"], "too deep: allowed are class/file"),
+        (["train/cat/1.png", "train/1.png"], "train/1.png does not fit"),
+        (["train/cat/1.png", "cat/1.png"], "cat/1.png does not fit"),
+        (["train/cat/x/1.png", "train/cat/1.png"], "does not fit"),
+    ],
+)
+def test_folders_that_fit_no_format_are_clear_errors(keys: list[str], message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        read_format(listed(keys), "auto")
+
+
+def test_a_list_gives_label_role_id_and_metadata() -> None:
+    table = listed(
+        ["1.png", "2.png", "3.png"],
+        label=["cat", "dog", None],
+        role=["Test", " ", "gallery"],
+        id=["c", None, "a"],
+        price=[1.5, 2.5, None],
+    )
+    catalog = read_format(table, "auto")
+    assert said(catalog) == [
+        ("2.png", "dog", None),
+        ("a", None, "train"),
+        ("c", "cat", "query"),
+    ]
+    assert catalog.columns[-1] == "price"
+    assert read_format(listed(["b/1.png"], label=["x"]), "auto")["id"].to_list() == ["b/1.png"]
+
+
+def test_a_list_may_be_read_by_its_folders_instead() -> None:
+    table = listed(["b/1.png"], label=["x"], role=["test"], price=[1])
+    assert said(read_format(table, "folders")) == [("b/1.png", "b", None)]
+
+
+def test_a_faulty_list_is_a_clear_error() -> None:
+    with pytest.raises(CatalogError, match=r"'list' needs a \.csv"):
+        read_format(listed(["cat/1.png"]), "list")
+    with pytest.raises(CatalogError, match=r"role 'holdout'; known: train"):
+        read_format(listed(["1.png"], label=["a"], role=["holdout"]), "list")
+    with pytest.raises(CatalogError, match="id 'x' to several"):
+        read_format(listed(["1.png", "2.png"], label=["a", "a"], id=["x", "x"]), "auto")
+
+
+def test_images_that_are_not_there_are_left_out() -> None:
+    table = listed(["cat/1.png", "cat/2.png"])
+    absent = table.with_columns(
+        sha256=pl.when(pl.col("key") == "cat/1.png").then(None).otherwise("sha256")
+    )
+    assert read_format(absent, "auto")["id"].to_list() == ["cat/2.png"]

@@ -1,0 +1,96 @@
+"""Packed images come back by content hash, and the shards are plain tar files."""
+
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from irgen.catalog import manifest
+from irgen.catalog.shards import FOLDER, Images, ShardWriter, intact, sweep
+from irgen.errors import ArtifactError
+
+KEYS = ["cat/1.png", "dog/" + "long" * 40 + ".png", "owl/ünïcode.png", "owl/empty.png"]
+
+
+def content(row: int) -> bytes:
+    return b"" if row == 3 else bytes([row + 1]) * (700 * row + 1)
+
+
+def pack(folder: Path, limit: int = 1 << 20) -> pl.DataFrame:
+    rows = []
+    with ShardWriter(folder, 1, limit) as shards:
+        for row, key in enumerate(KEYS):
+            place = shards.add(key, content(row))
+            rows.append((key, len(content(row)), "", f"sha{row}", 1, *place))
+    table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
+    manifest.write(folder, table, revision=1, source="test")
+    return table
+
+
+def test_what_is_packed_is_read_back_by_hash_from_any_thread(tmp_path: Path) -> None:
+    pack(tmp_path)
+    images = Images(tmp_path)
+    wanted = [0, 1, 2, 3] * 20
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: images.read(f"sha{row}"), wanted))
+    assert found == [content(row) for row in wanted]
+    assert len(images) == 4 and "sha1" in images and "sha9" not in images
+
+
+def test_a_shard_is_a_tar_file_that_any_tool_reads(tmp_path: Path) -> None:
+    table = pack(tmp_path)
+    with tarfile.open(tmp_path / FOLDER / "r00001-000.tar") as archive:
+        assert archive.getnames() == KEYS
+        assert [archive.extractfile(key).read() for key in KEYS] == [content(r) for r in range(4)]
+        assert [archive.getmember(key).offset_data for key in KEYS] == table["offset"].to_list()
+
+
+def test_a_full_shard_gives_way_to_the_next_and_existing_ones_are_never_touched(
+    tmp_path: Path,
+) -> None:
+    first = pack(tmp_path, limit=3000)
+    assert first["shard"].n_unique() > 1
+    before = {p.name: p.read_bytes() for p in (tmp_path / FOLDER).iterdir()}
+    second = pack(tmp_path, limit=3000)
+    assert not set(second["shard"]) & set(first["shard"])
+    assert all((tmp_path / FOLDER / name).read_bytes() == was for name, was in before.items())
+
+
+def test_a_failed_pack_leaves_no_temporary_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path, 1) as shards:
+        shards.add("a", b"1")
+        raise RuntimeError
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_damage_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="run the download stage"):
+        Images(tmp_path)
+    table = pack(tmp_path)
+    images, shard = Images(tmp_path), tmp_path / FOLDER / "r00001-000.tar"
+    with pytest.raises(ArtifactError, match="no image"):
+        images.read("sha9")
+    shard.write_bytes(shard.read_bytes()[:2000])
+    assert intact(tmp_path, table) == set()
+    with pytest.raises(ArtifactError, match="truncated"):
+        images.read("sha2")
+    shard.unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        images.read("sha0")
+    (tmp_path / manifest.NAME).write_bytes(b"PAR1 no")
+    with pytest.raises(ArtifactError, match="damaged"):
+        Images(tmp_path)
+    with pytest.raises(ArtifactError, match="damaged"):
+        manifest.read_revision(tmp_path)
+
+
+def test_sweeping_deletes_what_the_manifest_does_not_list(tmp_path: Path) -> None:
+    table = pack(tmp_path)
+    for stray in (".r00002-000.tar.77.tmp", "r00002-000.tar", "other"):
+        (tmp_path / FOLDER / stray).write_bytes(b"x")
+    (tmp_path / f".{manifest.NAME}.77.tmp").write_bytes(b"x")
+    assert sweep(tmp_path, table) == 4
+    assert [p.name for p in (tmp_path / FOLDER).iterdir()] == ["r00001-000.tar"]
+    assert intact(tmp_path, table) == {"r00001-000"}

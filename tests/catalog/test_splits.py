@@ -1,0 +1,85 @@
+"""Roles are seeded, stratified, exact, and never moved by new images."""
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from irgen.catalog.splits import assign_roles
+
+Images = list[tuple[str, int, str | None]]  # label, revision, role
+
+
+def table(images: Images) -> pl.DataFrame:
+    rows = [(f"{label}/{i}", label, role, rev) for i, (label, rev, role) in enumerate(images)]
+    schema = {"path": pl.String, "label": pl.String, "role": pl.String, "revision": pl.Int32}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def roles(images: Images, seed: int = 0, query: float = 0.25, validation: float = 0.2) -> dict:
+    done = assign_roles(
+        table(images), seed=seed, query_fraction=query, validation_fraction=validation
+    )
+    return dict(done.select("path", "role").iter_rows())
+
+
+def count(found: dict, role: str) -> int:
+    return list(found.values()).count(role)
+
+
+def test_a_quarter_of_twenty_is_exactly_five() -> None:
+    for seed in range(5):
+        found = roles([("a", 1, None)] * 20, seed)
+        assert [count(found, r) for r in ("query", "validation", "train")] == [5, 3, 12]
+
+
+def test_the_seed_decides_and_repeats() -> None:
+    images: Images = [("a", 1, None)] * 40
+    assert roles(images, 1) == roles(images, 1) != roles(images, 2)
+
+
+def test_one_image_of_each_label_at_least_stays_in_train() -> None:
+    for size in (1, 2, 3):
+        found = roles([("a", 1, None)] * size, query=0.9, validation=0.9)
+        assert count(found, "train") >= 1
+    assert roles([("a", 1, None)], query=0.9) == {"a/0": "train"}
+
+
+def test_fractions_of_zero_take_nothing() -> None:
+    found = roles([("a", 1, None)] * 9, query=0.0, validation=0.0)
+    assert count(found, "train") == 9
+
+
+def test_named_queries_stay_and_validation_is_taken_from_train() -> None:
+    images: Images = [("a", 1, "train")] * 10 + [("a", 1, "query")] * 4
+    found = roles(images)
+    assert [count(found, r) for r in ("query", "validation", "train")] == [4, 2, 8]
+    assert all(found[f"a/{i}"] == "query" for i in range(10, 14))
+
+
+def test_named_roles_are_left_as_they_are() -> None:
+    images: Images = [("a", 1, "train"), ("a", 1, "validation"), ("a", 1, "query"), ("a", 1, None)]
+    assert list(roles(images).values()) == ["train", "validation", "query", "train"]
+
+
+FIRST = st.lists(st.tuples(st.sampled_from("abc"), st.just(1), st.none()), min_size=1, max_size=30)
+LATER = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(2, 4), st.none()), max_size=30)
+
+
+@settings(deadline=None, max_examples=60)
+@given(FIRST, LATER, st.floats(0, 0.9), st.floats(0, 0.9))
+def test_images_of_later_revisions_never_move_earlier_ones(
+    first: Images, later: Images, query: float, validation: float
+) -> None:
+    before = roles(first, query=query, validation=validation)
+    after = roles(first + later, query=query, validation=validation)
+    assert {path: after[path] for path in before} == before
+
+
+@settings(deadline=None, max_examples=60)
+@given(FIRST, st.floats(0, 0.9))
+def test_every_label_gives_its_share_of_queries(images: Images, query: float) -> None:
+    found = roles(images, query=query)
+    for label in "abc":
+        own = {path: role for path, role in found.items() if path.startswith(label)}
+        expected = min(int(len(own) * query + 0.5), max(len(own) - 1, 0))
+        assert count(own, "query") == expected

@@ -1,0 +1,58 @@
+"""A catalogue table is checked when read and written."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from irgen.catalog.table import SCHEMA, check_table, label_counts, read_table, write_table
+from irgen.errors import ArtifactError
+
+
+def table(ids: list[str]) -> pl.DataFrame:
+    rows = [(i, f"cat/{i}", "cat", "train", "00", 5, 6) for i in ids]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    written = table(["a", "b"]).with_columns(price=pl.lit(1.5))
+    write_table(tmp_path / "train.parquet", written)
+    assert read_table(tmp_path / "train.parquet").equals(written)
+    write_table(tmp_path / "empty.parquet", table([]))
+    assert read_table(tmp_path / "empty.parquet").schema == SCHEMA
+
+
+def test_equal_tables_are_equal_files_however_they_were_made(tmp_path: Path) -> None:
+    write_table(tmp_path / "a", table(["a", "b", "c"]))
+    pieces = pl.concat([table(["b"]), table(["x", "c"]), table(["a"])])
+    write_table(tmp_path / "b", pieces.filter(pl.col("id") != "x").sort("id"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (table(["a"]).drop("label"), "column 'label' should be String, found None"),
+        (table(["a"]).with_columns(width=pl.lit(1.5)), "'width' should be Int32"),
+        (table(["a"]).with_columns(label=pl.lit(None, pl.String)), "'label' has empty values"),
+        (table(["a"]).with_columns(role=pl.lit("test")), "unknown role 'test'; known: train"),
+        (table(["b", "a"]), "not distinct and in order"),
+        (table(["a", "a"]), "not distinct and in order"),
+    ],
+)
+def test_what_is_no_catalogue_table_is_a_clear_error(wrong: pl.DataFrame, said: str) -> None:
+    with pytest.raises(ArtifactError, match=f"here: .*{said}"):
+        check_table(wrong, "here")
+
+
+def test_a_missing_or_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="dvc repro catalog"):
+        read_table(tmp_path / "train.parquet")
+    (tmp_path / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_table(tmp_path / "train.parquet")
+
+
+def test_labels_are_counted_in_order() -> None:
+    assert label_counts(table([])).rows() == []
+    assert label_counts(table(["a", "b"])).rows() == [("cat", 2)]

@@ -1,0 +1,215 @@
+"""The catalog stage: from downloaded images to checked tables with roles."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from irgen.catalog.table import NAMES, label_counts, read_table
+from irgen.errors import ArtifactError, CatalogError
+from irgen.params import Params, load
+from irgen.stages import catalog, download
+from irgen.workspace import Workspace
+
+Png = Callable[[int], bytes]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.at(tmp_path / "project")
+
+
+@pytest.fixture
+def params(root: Path) -> Callable[..., Params]:
+    plain = load(root / "params.yaml")
+    usual = {"query_fraction": 0.25, "validation_fraction": 0.2}
+
+    def of(source: object, **changes: object) -> Params:
+        return dataclasses.replace(
+            plain,
+            download=dataclasses.replace(plain.download, source=str(source)),
+            catalog=dataclasses.replace(plain.catalog, **(usual | changes)),
+        )
+
+    return of
+
+
+@pytest.fixture
+def shop(tmp_path: Path, png: Png) -> Path:
+    """Twenty cats, eight dogs, one owl, an empty class, and a broken cat."""
+    sizes = {"cat": 20, "dog": 8, "owl": 1, "emu": 0}
+    for start, (label, size) in enumerate(sizes.items()):
+        (tmp_path / "shop" / label).mkdir(parents=True)
+        for i in range(size):
+            (tmp_path / "shop" / label / f"{i:02d}.png").write_bytes(png(start * 100 + i))
+    (tmp_path / "shop" / "cat" / "99.png").write_bytes(b"no")
+    return tmp_path / "shop"
+
+
+def no_log(metrics: dict[str, float], step: int) -> None:
+    raise AssertionError("nothing has steps here")
+
+
+def run(params: Params, workspace: Workspace) -> dict[str, float]:
+    download.run(params, workspace, no_log)
+    return catalog.run(params, workspace, no_log)
+
+
+def tables(workspace: Workspace) -> dict[str, pl.DataFrame]:
+    return {name: read_table(workspace.stage("catalog") / f"{name}.parquet") for name in NAMES}
+
+
+def rejected(workspace: Workspace) -> list[tuple]:
+    return pl.read_parquet(workspace.stage("catalog") / "rejected.parquet").rows()
+
+
+def test_images_are_checked_labelled_and_sorted_into_roles(
+    shop: Path, workspace: Workspace, params, capsys
+) -> None:
+    metrics = run(params(shop), workspace)
+    found = tables(workspace)
+    assert label_counts(found["queries"]).rows() == [("cat", 5), ("dog", 2)]
+    assert label_counts(found["validation"]).rows() == [("cat", 3), ("dog", 1)]
+    assert label_counts(found["train"]).rows() == [("cat", 12), ("dog", 5), ("owl", 1)]
+    assert len(found["database"]) == 22
+    assert set(found["train"]["width"]) == {5} and set(found["train"]["height"]) == {6}
+    assert rejected(workspace) == [
+        ("cat/99.png", "not an image of a known format"),
+        ("emu/", "a class folder without an image"),
+    ]
+    assert metrics == {
+        "images/train": 18,
+        "images/validation": 4,
+        "images/database": 22,
+        "images/queries": 7,
+        "images/rejected": 1,
+        "labels": 3,
+        "labels_with_one_image": 1,
+        "labels_without_image": 1,
+        "queries_in_database": 0,
+        **{f"duplicates/{name}": 0 for name in NAMES},
+    }
+    told = capsys.readouterr().out
+    assert "29 images of 3 labels: 18 train, 4 validation, 22 database, 7 queries" in told
+    assert "rejected cat/99.png: not an image" in told
+
+
+def test_new_images_join_the_database_and_leave_training_as_it_was(
+    shop: Path, workspace: Workspace, params, png: Png
+) -> None:
+    run(params(shop), workspace)
+    folder = workspace.stage("catalog")
+    before = {name: (folder / f"{name}.parquet").read_bytes() for name in NAMES}
+    (shop / "cat" / "new").mkdir()
+    (shop / "cat" / "new").rmdir()
+    for i in range(8):
+        (shop / "dog" / f"9{i}.png").write_bytes(png(900 + i))
+    run(params(shop), workspace)
+    after = {name: (folder / f"{name}.parquet").read_bytes() for name in NAMES}
+    assert after["train"] == before["train"] and after["validation"] == before["validation"]
+    found = tables(workspace)
+    assert (len(found["database"]), len(found["queries"])) == (22 + 6, 7 + 2)
+    run(params(shop, training_revision=2), workspace)
+    assert len(tables(workspace)["train"]) == 18 + 5
+
+
+def test_the_roles_that_are_searched_are_chosen(shop: Path, workspace: Workspace, params) -> None:
+    run(params(shop, database=("train",)), workspace)
+    assert set(tables(workspace)["database"]["role"]) == {"train"}
+    metrics = run(params(shop, database=("train", "validation", "query")), workspace)
+    assert metrics["images/database"] == 29
+    assert metrics["queries_in_database"] == 0  # a query is no copy of itself
+
+
+def test_copies_are_kept_and_counted(
+    tmp_path: Path, workspace: Workspace, params, png: Png
+) -> None:
+    shop = tmp_path / "shop"
+    for path, number in {"train/a/1": 1, "train/a/2": 1, "train/b/3": 3, "test/a/4": 1}.items():
+        (shop / path).parent.mkdir(parents=True, exist_ok=True)
+        (shop / f"{path}.png").write_bytes(png(number))
+    metrics = run(params(shop, validation_fraction=0.0), workspace)
+    assert metrics["images/train"] == 3
+    assert metrics["duplicates/train"] == metrics["duplicates/database"] == 1
+    assert metrics["queries_in_database"] == 1
+    assert metrics["images/validation"] == 0
+
+
+def test_a_list_brings_roles_metadata_and_rejections(
+    tmp_path: Path, workspace: Workspace, params, png: Png
+) -> None:
+    for i in range(5):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+    text = "path,label,role,id,price\n0.png,a,train,z,1\n1.png,a,test,y,2.5\n2.png,b,,x,\n"
+    (tmp_path / "shop.csv").write_text(text + "3.png,,train,w,4\n8.png,b,train,v,5\n")
+    metrics = run(params(tmp_path / "shop.csv"), workspace)
+    found = tables(workspace)
+    assert found["database"].select("id", "role", "price").rows() == [
+        ("x", "train", None),
+        ("z", "train", 1.0),
+    ]
+    assert found["queries"]["price"].to_list() == [2.5]
+    assert "price" not in found["train"].columns
+    assert rejected(workspace) == [
+        ("3.png", "the list gives it no label"),
+        ("8.png", "the list names it, but the file is not there"),
+    ]
+    assert metrics["images/rejected"] == 2
+
+
+def test_a_corrected_price_does_not_touch_the_training_tables(
+    tmp_path: Path, workspace: Workspace, params, png: Png
+) -> None:
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+    written = []
+    for price in (1, 2.5):
+        lines = [f"{i}.png,a,{price}" for i in range(8)]
+        (tmp_path / "shop.csv").write_text("\n".join(["path,label,price", *lines]))
+        run(params(tmp_path / "shop.csv"), workspace)
+        written.append((workspace.stage("catalog") / "train.parquet").read_bytes())
+    assert written[0] == written[1]
+    assert set(tables(workspace)["database"]["price"]) == {2.5}
+
+
+def test_what_cannot_serve_a_run_is_one_clear_error(
+    tmp_path: Path, workspace: Workspace, params, shop: Path
+) -> None:
+    with pytest.raises(ArtifactError, match="dvc repro download"):
+        catalog.run(params(shop), workspace, no_log)
+    with pytest.raises(CatalogError, match=r"no training image.*revision 0"):
+        run(params(shop, training_revision=0), workspace)
+    with pytest.raises(CatalogError, match=r"no query.*query_fraction 0"):
+        run(params(shop, query_fraction=0.0), workspace)
+    with pytest.raises(CatalogError, match="no database image"):
+        run(params(shop, validation_fraction=0.0, database=("validation",)), workspace)
+    (tmp_path / "bad" / "cat").mkdir(parents=True)
+    (tmp_path / "bad" / "cat" / "1.png").write_bytes(b"no")
+    with pytest.raises(CatalogError, match=r"all 1 are rejected \(cat/1.png: not an image"):
+        run(params(tmp_path / "bad"), workspace)
+    assert not workspace.stage("catalog").exists()
+
+
+def archive(shared: Path, name: str) -> Path:
+    path = shared / "data" / name
+    if not path.is_file():
+        pytest.skip(f"{path} is absent: the real data set is not on this machine")
+    return path
+
+
+def test_clothing_comes_with_its_own_roles(shared: Path, workspace: Workspace, params) -> None:
+    metrics = run(params(archive(shared, "clothing-224.tar")), workspace)
+    assert (metrics["images/train"], metrics["images/validation"]) == (3068, 341)
+    assert (metrics["images/queries"], metrics["images/database"]) == (372, 3409)
+    assert (metrics["labels"], metrics["images/rejected"]) == (10, 0)
+
+
+def test_omniglot_is_split_five_of_twenty(shared: Path, workspace: Workspace, params) -> None:
+    metrics = run(params(archive(shared, "omniglot-small.tar")), workspace)
+    found = tables(workspace)
+    assert metrics["labels"] == 242
+    assert set(label_counts(found["queries"])["count"]) == {5}
+    assert set(label_counts(found["database"])["count"]) == {15}
+    assert (len(found["train"]), len(found["validation"])) == (242 * 12, 242 * 3)
