@@ -13,7 +13,6 @@ from pathlib import Path
 
 from irgen import __version__
 from irgen.errors import ArtifactError, IrgenError
-from irgen.files import read_json
 from irgen.params import load
 from irgen.workspace import Workspace
 
@@ -75,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         _add_places(other)
         other.set_defaults(command=command)
         if name == "publish":
-            other.add_argument("--follow", type=Path, help=argparse.SUPPRESS)
+            other.add_argument("--watch", type=float, help=argparse.SUPPRESS)
         if name == "ui":
             other.add_argument("--port", type=int, default=5000, help="default: 5000 or a free one")
     return top
@@ -106,43 +105,21 @@ def run_stage(options: argparse.Namespace) -> None:
 
 
 def results(options: argparse.Namespace) -> None:
-    """Prints the methods table, what ran and the report's path; makes a report that is missing."""
+    """Prints the methods table, what ran and the report's path; rewrites an old or missing one."""
+    from irgen.evaluation import comparison
+
     workspace = Workspace.at(options.root)
     path = workspace.stage("evaluate") / "metrics.json"
     if not path.exists():
         raise ArtifactError(f"{path} is missing: nothing has been evaluated; run dvc repro first")
     page = workspace.reports / "index.html"
-    if not page.exists():
+    if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
         run_stage(argparse.Namespace(**vars(options) | {"name": "report"}))
-    times = workspace.reports / "latency.json"
-    print(results_table(read_json(path), read_json(times) if times.exists() else {}))
-    print()
+    measured = comparison.read(path, workspace.reports / "latency.json")
+    print(comparison.text(comparison.table(measured)), end="\n\n")
     if ran := what_ran(options.root):
         print(ran)
     print(f"Report: {page.resolve()}")
-
-
-def results_table(metrics: dict, latency: dict) -> str:
-    """The methods, best known figures side by side, as aligned text."""
-    names = ["precision/1", "precision/10", "precision/20", "hit/10", "map/R", "bytes_per_image"]
-    rows = [["method", *names, "search ms/query"]]
-    times = latency.get("methods", {})
-    for method, values in metrics.items():
-        if method == "queries":
-            continue
-        took = times.get(method, {}).get("search_ms")
-        figures = [_figure(values.get(name)) for name in names]
-        rows.append([method, *figures, "–" if took is None else f"{took:.2f}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if abs(value) <= 1 else f"{value:,.0f}"
 
 
 def what_ran(root: Path) -> str:
@@ -151,9 +128,9 @@ def what_ran(root: Path) -> str:
     if not build:
         return ""
     from irgen import journal
-    from irgen.recording import folder
+    from irgen.provenance import journals
 
-    place = folder(root) / journal.plain(build)
+    place = journals(root) / journal.plain(build)
     ran = {path.stem.partition("-")[0] for path in place.glob("*.jsonl")}
     if not ran:
         return (
@@ -169,8 +146,9 @@ def publish(options: argparse.Namespace) -> None:
     from irgen.provenance import project
 
     home = project(options.root)
-    if options.follow is not None:
-        sys.exit(0 if publishing.follow(options.follow, home) else 3)
+    if options.watch is not None:
+        publishing.watch(home, options.watch)
+        return
     count = publishing.publish_all(home)
     print(f"Published {count} runs to {tracking.shown(home)}")
 
@@ -178,10 +156,10 @@ def publish(options: argparse.Namespace) -> None:
 def ui(options: argparse.Namespace) -> None:
     """Becomes MLflow's server over the project's store, or names the server that is in use."""
     from irgen import tracking
-    from irgen.provenance import project
+    from irgen.provenance import project, store
 
     home = project(options.root)
-    if tracking.store(home).startswith("http"):
+    if store(home).startswith("http"):
         print(f"Runs are tracked at {tracking.shown(home)}")
         return
     port = options.port if _is_free(options.port) else _free_port()

@@ -53,11 +53,18 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def being_written(path: Path) -> bool:
     """Whether the journal's writer is alive."""
-    with path.open(encoding="utf-8") as file:
-        try:
+    return is_held(path)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file ``path``."""
+    try:
+        with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
     return False
 
 
@@ -91,11 +98,11 @@ def set_state(path: Path, **fields: Any) -> None:
 
 
 def unpublished(folder: Path) -> list[Path]:
-    """The journals that are not yet wholly published, oldest first."""
+    """The journals with anything in them that are not yet wholly published, oldest first."""
     waiting = []
     for path in folder.glob("*/*.jsonl"):
         with suppress(FileNotFoundError):  # a run with nothing to tell has just been forgotten
-            if not state(path)["done"]:
+            if path.stat().st_size and not state(path)["done"]:
                 waiting.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(waiting)]
 

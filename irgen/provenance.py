@@ -25,6 +25,27 @@ def project(root: Path) -> Path:
     return Path(f"{root.resolve()}/".split(EXPERIMENTS)[0])
 
 
+def journals(root: Path) -> Path:
+    """Where journals lie: in the project's cache, also for an experiment in a temporary copy."""
+    return project(root) / ".cache" / "tracking"
+
+
+def store(root: Path) -> str:
+    """The tracking URI: ``MLFLOW_TRACKING_URI`` if set, else SQLite inside the project."""
+    home = project(root)
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlruns/mlflow.db"
+
+
+def store_key(root: Path) -> str:
+    """What tells one store from another, and tells nothing else (a URI may hold a password)."""
+    return digest(store(root))
+
+
+def publisher_lock(root: Path) -> Path:
+    """The file that the store's publisher holds locked."""
+    return journals(root) / f"publisher-{store_key(root)[:12]}"
+
+
 def build(process: psutil.Process | None = None) -> str:
     """The key of the build this process belongs to: ``IRGEN_BUILD`` if set, else the nearest DVC
     command above it, else the process itself. Stages of one ``dvc repro`` share it."""

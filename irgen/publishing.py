@@ -1,4 +1,8 @@
-"""Journals go to the tracking store: live beside a running stage, or later once it answers."""
+"""Journals go to the tracking store: live beside a running stage, or later once it answers.
+
+One publisher serves a project: the first stage of a build starts it, the following ones find it
+running, and it leaves when there has been nothing to do for a while.
+"""
 
 import sys
 import time
@@ -7,25 +11,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irgen import journal, tracking
+from irgen import journal, provenance, tracking
 from irgen.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LOCK_SECONDS = 30.0  # for the one publisher that may talk to the store at a time
+LOCK_SECONDS = 30.0  # for the one process that may talk to the store at a time
 POLL_SECONDS = 0.2
 LIVE_SECONDS = 2.0  # between two batches of a live run
 
 
-def publish_all(home: Path, *, but: Path | None = None) -> int:
+def publish_all(home: Path) -> int:
     """Publishes every journal that is not yet, oldest first, and returns how many were.
 
-    A journal still being written is left to its own publisher. Raises TrackingError when the store
-    does not answer; a journal that the store refuses is reported and passed over.
+    A journal still being written is left to the publisher beside it. Raises TrackingError when the
+    store does not answer; a journal that the store refuses is reported and passed over.
     """
-    place = home / ".cache" / "tracking"
-    waiting = [path for path in journal.unpublished(place) if path != but]
+    waiting = journal.unpublished(provenance.journals(home))
     waiting = [path for path in waiting if not journal.being_written(path)]
     if not waiting:
         return 0
@@ -39,44 +42,97 @@ def publish_all(home: Path, *, but: Path | None = None) -> int:
     return done
 
 
-def follow(path: Path, home: Path) -> bool:
-    """Publishes a journal as it grows, to its end; returns whether all of it was published.
-
-    The first failure is told in one line, once a build, and the next attempt waits for the end.
-    """
-    try:
-        publish_all(home, but=path)
-        client = _connect(home)
-        _follow_live(path, client, home)
-        return True
-    except TrackingError as error:
-        _warn_once(path.parent / "warned", error)
-    while _open(path):
-        time.sleep(POLL_SECONDS)
-    with suppress(TrackingError):
-        publish(path, _connect(home), home, live=False)
-        return True
-    return False
+def watch(home: Path, linger: float) -> None:
+    """Publishes journals as they grow until none has come for ``linger`` seconds; returns at once
+    if another publisher is at it."""
+    seen: set[Path] = set()
+    place = provenance.journals(home)
+    while True:
+        with journal.locked(provenance.publisher_lock(home), seconds=0.5) as mine:
+            if not mine:
+                return
+            _Watcher(home, seen).serve(linger)
+        if seen.issuperset(journal.unpublished(place)):  # else one came that saw the lock held
+            return
 
 
-def _follow_live(path: Path, client: "MlflowClient", home: Path) -> None:
-    due = 0.0
-    while _open(path):
-        if time.monotonic() >= due:
-            publish(path, client, home, live=True)
-            due = time.monotonic() + LIVE_SECONDS
-        time.sleep(POLL_SECONDS)
-    publish(path, client, home, live=False)
+class _Watcher:
+    """What a publisher knows of its journals: which it has met, and which it failed to publish,
+    live or ended; such a one gets another attempt when it ends, and when another journal begins."""
+
+    def __init__(self, home: Path, seen: set[Path]) -> None:
+        self.home, self.seen = home, seen
+        self.client: MlflowClient | None = None
+        self.failed: set[tuple[Path, bool]] = set()
+        self.due: dict[Path, float] = {}
+
+    def serve(self, linger: float) -> None:
+        until = time.monotonic() + linger
+        while time.monotonic() < until:
+            for path in self._mine():
+                if is_open(path):
+                    until = time.monotonic() + linger
+                if self._ripe(path):
+                    self._attempt(path)
+                    until = time.monotonic() + linger
+            time.sleep(min(POLL_SECONDS, linger))
+
+    def _mine(self) -> list[Path]:
+        """The unpublished journals meant for this store, or left behind by anyone."""
+        found = journal.unpublished(provenance.journals(self.home))
+        if not self.seen.issuperset(found):
+            self.failed.clear()
+            self.seen.update(found)
+        store = provenance.store_key(self.home)
+        return [path for path in found if _is_for(path, store)]
+
+    def _ripe(self, path: Path) -> bool:
+        live = is_open(path)
+        if (path, live) in self.failed:
+            return False
+        return not live or time.monotonic() >= self.due.get(path, 0)
+
+    def _attempt(self, path: Path) -> None:
+        live = is_open(path)
+        try:
+            self.client = self.client or _connect(self.home)
+            publish(path, self.client, self.home, live=live)
+        except TrackingError as error:
+            others = [path] if isinstance(error, tracking.RefusedError) else self._mine()
+            for other in others:
+                self.failed.add((other, is_open(other)))
+                _note_trouble(other, error)
+            if not live:
+                self.failed.add((path, False))
+        self.due[path] = time.monotonic() + LIVE_SECONDS
 
 
-def _open(path: Path) -> bool:
-    """Whether more records may come."""
+def is_open(path: Path) -> bool:
+    """Whether more records may come: no end yet, and a writer alive."""
     with suppress(FileNotFoundError):
         if not journal.being_written(path):
             return False
         found = journal.records(path)
         return not found or found[-1]["kind"] != "end"
     return False
+
+
+def _is_for(path: Path, store: str) -> bool:
+    with suppress(FileNotFoundError):
+        if not journal.being_written(path):
+            return True
+        found = journal.records(path)
+        return bool(found) and found[0].get("store") == store
+    return False
+
+
+def _note_trouble(path: Path, error: TrackingError) -> None:
+    """Leaves word for the stage: once a build to be told, and that an ended journal must wait."""
+    with suppress(OSError):
+        if not is_open(path):
+            journal.set_state(path, **journal.state(path) | {"gave_up": True})
+        with (path.parent / "trouble").open("x") as file:
+            file.write(str(error))
 
 
 def publish(path: Path, client: "MlflowClient", home: Path, *, live: bool) -> bool:
@@ -105,16 +161,6 @@ def publish(path: Path, client: "MlflowClient", home: Path, *, live: bool) -> bo
             return tracking.replay(path, found, client, home, live=live)
 
 
-def _warn_once(marker: Path, error: TrackingError) -> None:
-    with suppress(OSError):
-        try:
-            marker.touch(exist_ok=False)
-        except FileExistsError:
-            return
-    later = "the run goes on and is logged later (by the next run, or irgen publish)"
-    print(f"tracking: {error}; {later}", file=sys.stderr, flush=True)
-
-
 def _connect(home: Path) -> "MlflowClient":
     with _one_at_a_time(home):  # the first to come makes the tables of a new store
         return tracking.connect(home)
@@ -123,7 +169,7 @@ def _connect(home: Path) -> "MlflowClient":
 @contextmanager
 def _one_at_a_time(home: Path) -> Iterator[None]:
     """Alone with the store; whatever goes wrong there comes out as TrackingError."""
-    with journal.locked(home / ".cache" / "tracking" / "lock", seconds=LOCK_SECONDS) as mine:
+    with journal.locked(provenance.journals(home) / "lock", seconds=LOCK_SECONDS) as mine:
         if not mine:
             raise TrackingError("another process has been publishing for long")
         try:

@@ -1,11 +1,10 @@
 """A stage's run as it is tracked: into a journal at once, on to the server by another process.
 
-The stage itself never talks to the server: it appends to its journal, and a publishing process
-(``irgen publish --follow``) reads that. A server that is down, slow or gone cannot hold it up.
+The stage itself never talks to the server: it appends to its journal, and the publisher (``irgen
+publish --watch``) reads that. A server that is down, slow or gone cannot hold it up.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,15 +19,12 @@ from irgen import journal, provenance
 from irgen.errors import IrgenError
 from irgen.files import file_digest, read_json
 from irgen.params import Params, flatten
+from irgen.secrets import scrub
 from irgen.workspace import Workspace
 
-PATIENCE = 60.0  # seconds a finished stage waits for its publishing process
-HEAD_START = 2.0  # seconds before that process is started: a shorter stage may have nothing to tell
-
-
-def folder(root: Path) -> Path:
-    """Where journals lie: in the project's cache, also for an experiment in a temporary copy."""
-    return Workspace.at(provenance.project(root)).cache / "tracking"
+PATIENCE = 60.0  # seconds a finished stage waits for what it tracked to be published
+HEAD_START = 2.0  # seconds before the publisher is started: a stage may have nothing to tell
+LINGER = 15.0  # seconds the publisher waits for the next stage
 
 
 @contextmanager
@@ -68,7 +64,8 @@ class Record:
         self.path: Path | None = None
         self.file: TextIO | None = None
         with _never_fatal():
-            self.path, self.file = journal.create(folder(root), provenance.build(), stage)
+            place = provenance.journals(root)
+            self.path, self.file = journal.create(place, provenance.build(), stage)
             self._append("begin", **_beginning(stage, params, root))
             self.timer = threading.Timer(HEAD_START, self._publish)
             self.timer.daemon = True
@@ -80,6 +77,8 @@ class Record:
         self.step = max(self.step, step)
         self.told = True
         self._append("metrics", values=values, step=step)
+        if self.path is not None:
+            self.tell_trouble()
 
     def result(self, metrics: dict[str, float]) -> None:
         """The metrics the stage ends with."""
@@ -115,13 +114,25 @@ class Record:
     def _settle(self, files: list[dict[str, Any]]) -> None:
         assert self.path is not None and self.file is not None
         self._publish()
-        try:
-            published = self.publisher is not None and self.publisher.wait(PATIENCE) == 0
-        except subprocess.TimeoutExpired:
-            published = False
-        if not published and self.path.exists() and not journal.state(self.path)["done"]:
-            _keep(files, journal.keepsakes(self.path), self.params.tracking.max_artifact_megabytes)
+        if not self._published() and self.path.exists():
+            limit = self.params.tracking.max_artifact_megabytes
+            _keep(files, journal.keepsakes(self.path), limit)
+        self.tell_trouble()
         self.file.close()
+
+    def _published(self) -> bool:
+        """Waits until the publisher is through with the journal, has given it up, or is gone."""
+        assert self.path is not None
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            state = journal.state(self.path)
+            if state["done"] or state.get("gave_up"):
+                return state["done"]
+            starting = self.publisher is not None and self.publisher.poll() is None
+            if not starting and not journal.is_held(provenance.publisher_lock(self.root)):
+                return journal.state(self.path)["done"]
+            time.sleep(0.05)
+        return False
 
     def _forget(self) -> None:
         assert self.path is not None and self.file is not None
@@ -129,16 +140,24 @@ class Record:
         self.file.close()
         with suppress(OSError):
             self.path.parent.rmdir()
-        if self.publisher is None and journal.unpublished(folder(self.root)):
+        if journal.unpublished(provenance.journals(self.root)):
             self._publish()
-            with suppress(subprocess.TimeoutExpired):
-                if self.publisher is not None:
-                    self.publisher.wait(PATIENCE)
 
     def _publish(self) -> None:
         with self.starting, _never_fatal():
-            if self.publisher is None:
-                self.publisher = start_publisher(self.root, self.path)
+            held = journal.is_held(provenance.publisher_lock(self.root))
+            if self.publisher is None and not held:
+                self.publisher = start_publisher(self.root)
+
+    def tell_trouble(self) -> None:
+        """Says once a build what keeps the publisher from its work."""
+        assert self.path is not None
+        trouble = self.path.parent / "trouble"
+        with suppress(OSError):
+            if trouble.exists():
+                (self.path.parent / "told").touch(exist_ok=False)
+                later = "the run goes on and is logged later (by the next run, or irgen publish)"
+                _warn(f"{trouble.read_text()}; {later}")
 
     def _append(self, kind: str, **fields: Any) -> None:
         if self.file is None:
@@ -150,22 +169,22 @@ class Record:
             _warn(f"the journal {self.path} cannot be written ({error.strerror}); the run goes on")
 
 
-def start_publisher(root: Path, path: Path | None) -> "subprocess.Popen[bytes]":
-    """A process in a session of its own that publishes the journal ``path`` as it grows."""
+def start_publisher(root: Path) -> "subprocess.Popen[bytes]":
+    """Starts the publisher in a session of its own; what it has to say goes to a log file."""
     home = provenance.project(root)
     command = [sys.executable, "-m", "irgen", "publish", "--root", str(home)]
-    if path is not None:
-        command += ["--follow", str(path.resolve())]
     modules = Path(__file__).resolve().parents[1]
     search_path = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        command,
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": search_path},
-        start_new_session=True,
-    )
+    with (provenance.journals(root) / "publisher.log").open("w") as log:
+        return subprocess.Popen(
+            [*command, "--watch", str(LINGER)],
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"PYTHONPATH": search_path},
+            start_new_session=True,
+        )
 
 
 def _beginning(stage: str, params: Params, root: Path) -> dict[str, Any]:
@@ -179,6 +198,7 @@ def _beginning(stage: str, params: Params, root: Path) -> dict[str, Any]:
     return {
         "stage": stage,
         "build": provenance.build(),
+        "store": provenance.store_key(root),
         "experiment": params.tracking.experiment,
         "max_bytes": params.tracking.max_artifact_megabytes * 1_000_000,
         "tags": provenance.tags(root, stage),
@@ -228,30 +248,6 @@ def _keep(files: list[dict[str, Any]], place: Path, megabytes: int) -> None:
         if file["bytes"] <= megabytes * 1_000_000 and Path(file["path"]).is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file["path"], copy)
-
-
-SECRET_NAMES = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(ACCESS|API)_?KEY")
-
-
-def scrub(value: Any) -> Any:
-    """``value`` without the secrets in its strings: passwords and queries of URLs, values of secret
-    environment variables.
-
-    >>> scrub({"source": "https://me:pw@host/a.csv?X-Amz-Signature=1"})
-    {'source': 'https://***@host/a.csv?***'}
-    """
-    if isinstance(value, dict):
-        return {key: scrub(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [scrub(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    value = re.sub(r"(\w+://)[^/@\s]*@", r"\1***@", value)
-    value = re.sub(r"(https?://[^\s?#]+)\?[^\s'\")]+", r"\1?***", value)
-    for name, secret in os.environ.items():
-        if len(secret) >= 8 and SECRET_NAMES.search(name.upper()):
-            value = value.replace(secret, "***")
-    return value
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import warnings
 from contextlib import suppress
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from irgen import journal
 from irgen.errors import TrackingError
-from irgen.files import digest, file_digest
-from irgen.recording import scrub
+from irgen.files import file_digest
+from irgen.provenance import store, store_key
+from irgen.secrets import scrub
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,11 +32,6 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-def store(home: Path) -> str:
-    """The tracking URI: ``MLFLOW_TRACKING_URI`` if set, else SQLite inside the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve()}/mlruns/mlflow.db"
 
 
 def shown(home: Path) -> str:
@@ -77,7 +74,7 @@ def replay(
     Returns whether the run is complete. ``live``: more may come; if not, a journal without an end
     is that of a killed run.
     """
-    place = digest(store(home))
+    place = store_key(home)
     begin, known = found[0], journal.state(path)
     fresh = known.get("store") == place
     if live and fresh and known["records"] == len(found):
@@ -96,6 +93,8 @@ def replay(
         _close(client, run, parent, path, begin | end)
     _set_parent_status(client, parent, path.parent)
     journal.set_state(path, done=end is not None, store=place, run=run, records=len(found))
+    if end is not None:
+        shutil.rmtree(journal.keepsakes(path), ignore_errors=True)
     return end is not None
 
 

@@ -12,10 +12,11 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from irgen import journal, provenance, publishing, tracking
+from irgen import journal, provenance, publishing, recording, tracking
 from irgen.errors import SourceError
 from irgen.params import Params, load
-from irgen.recording import folder, recorded
+from irgen.provenance import journals
+from irgen.recording import recorded
 from irgen.workspace import Workspace
 
 DVC_YAML = """
@@ -46,6 +47,7 @@ def home(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A project with a catalogue and an empty store of its own."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("IRGEN_BUILD", "test-build")
+    monkeypatch.setattr(recording, "LINGER", 1.0)
     home = tmp_path / "project"
     (home / "mlruns").mkdir(parents=True)
     shutil.copyfile(empty_store, home / "mlruns" / "mlflow.db")
@@ -54,6 +56,12 @@ def home(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     rows = {"id": ["a", "b"], "label": ["x", "y"], "role": ["train"] * 2, "sha256": ["1", "2"]}
     pl.DataFrame(rows).write_parquet(home / "data" / "catalog" / "train.parquet")
     return home
+
+
+@pytest.fixture
+def no_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves journals to be published later, which saves a process its start."""
+    monkeypatch.setattr(recording, "start_publisher", lambda _: subprocess.Popen(["false"]))
 
 
 def run_stage(home: Path, params: Params, stage: str = "tokenizer", epochs: int = 3) -> None:
@@ -112,16 +120,56 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
     assert names == {"small.json", "large.bin.pointer.json"}
 
 
+STAGE = """
+import sys
+from pathlib import Path
+from irgen import recording
+from irgen.params import load
+from irgen.workspace import Workspace
+recording.LINGER = 3.0
+stage, home = sys.argv[1], Path()
+workspace = Workspace.at(home)
+with recording.recorded(stage, load(Path("params.yaml")), workspace, home) as record:
+    workspace.stage(stage).mkdir(parents=True, exist_ok=True)
+    (workspace.stage(stage) / "file").write_text(stage)
+    record.result({"size": 1.0})
+"""
+
+
+def test_the_stages_of_one_dvc_repro_share_a_parent_and_carry_the_hash_of_their_lock_entry(
+    home: Path, root: Path, quiet_dvc: dict[str, str]
+) -> None:
+    (home / "stage.py").write_text(STAGE)
+    shutil.copyfile(root / "params.yaml", home / "params.yaml")
+    stages = {
+        "tokenizer": {"deps": ["stage.py"], "params": ["seed", "tokenizer"]},
+        "trie": {"deps": ["data/tokenizer"]},
+    }
+    for name, entry in stages.items():
+        entry |= {"cmd": f"{sys.executable} stage.py {name}", "outs": [f"data/{name}"]}
+    (home / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    environment = {**quiet_dvc, "PYTHONPATH": str(root)}
+    environment.pop("IRGEN_BUILD", None)
+    for command in (["init", "--no-scm", "-q"], ["repro", "-q"]):
+        dvc = [sys.executable, "-m", "dvc", *command]
+        subprocess.run(dvc, cwd=home, env=environment, timeout=120, check=True)
+    parents, children = runs(tracking.connect(home))
+    assert (len(parents), len(children)) == (1, 2)
+    for run in children:
+        stage = run.data.tags["irgen.stage"]
+        assert run.data.tags["dvc.stage_hash"] == provenance.lock_hash(home, stage)
+
+
 def test_a_stage_with_nothing_new_makes_no_run(home: Path, params: Params) -> None:
     with recorded("download", params, Workspace.at(home), home) as record:
         record.result({})
     with pytest.raises(SourceError), recorded("download", params, Workspace.at(home), home):
         raise SourceError("no such folder")
-    assert not list(folder(home).glob("**/*.jsonl"))
+    assert not list(journals(home).glob("**/*.jsonl"))
 
 
 def test_a_failure_is_recorded_with_its_error_and_fails_the_build(
-    home: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush-hush")
     workspace = Workspace.at(home)
@@ -131,10 +179,11 @@ def test_a_failure_is_recorded_with_its_error_and_fails_the_build(
     ):
         record.log({"loss": 1.0}, 1)
         raise ZeroDivisionError("s3://me:hush@bucket hush-hush-hush")
+    assert publishing.publish_all(home) == 1
     parents, children = runs(tracking.connect(home))
     assert parents[0].info.status == children[0].info.status == "FAILED"
     assert children[0].data.tags["irgen.error"] == "ZeroDivisionError: s3://***@bucket ***"
-    assert "hush" not in next(folder(home).glob("*/*.jsonl")).read_text()
+    assert "hush" not in next(journals(home).glob("*/*.jsonl")).read_text()
 
 
 KILLED = """
@@ -153,7 +202,7 @@ with recorded("tokenizer", load(Path(sys.argv[2])), Workspace.at(home), home) as
 def test_a_killed_stage_is_logged_as_killed_by_the_next_publisher(home: Path, root: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(home), str(root / "params.yaml")]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, timeout=60)
-    path = next(folder(home).glob("*/*.jsonl"))
+    path = next(journals(home).glob("*/*.jsonl"))
     with path.open("a") as file:
         file.write('{"kind": "metrics", "val')  # the line it was writing
     assert publishing.publish_all(home) == 1
@@ -163,10 +212,11 @@ def test_a_killed_stage_is_logged_as_killed_by_the_next_publisher(home: Path, ro
 
 
 def test_a_replay_that_was_cut_off_and_done_again_logs_nothing_twice(
-    home: Path, params: Params
+    home: Path, params: Params, no_publisher: None
 ) -> None:
     run_stage(home, params)
-    path = next(folder(home).glob("*/*.jsonl"))
+    assert publishing.publish_all(home) == 1
+    path = next(journals(home).glob("*/*.jsonl"))
     path.with_suffix(".state").unlink()
     assert publishing.publish_all(home) == 1
     client = tracking.connect(home)
@@ -188,7 +238,7 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
     run_stage(home, params, stage="retriever")
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 1 and "Connection refused; the run goes on" in told[0]
-    assert len(journal.unpublished(folder(home))) == 2
+    assert len(journal.unpublished(journals(home))) == 2
     shutil.rmtree(home / "data" / "tokenizer")  # the next run's outputs will be others
 
     mlflow_server.start()

@@ -1,0 +1,185 @@
+"""``dvc.yaml`` says exactly what each stage's code reads: no stale result, no needless re-run.
+
+``python tests/test_pipeline.py`` prints the code dependencies and parameters a stage should have.
+"""
+
+import ast
+import functools
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
+STAGES += ("retriever", "evaluate", "report")
+TRAINING = ("pairs", "tokenizer", "retriever")
+DATABASE = ("database", "queries", "data/download", "data/trie", "data/evaluate")
+
+# Plumbing: what these hold decides how a run is started, told and kept, not what it computes.
+PLUMBING = {"__init__", "cli", "errors", "files", "params", "workspace"}
+# Sections of which only some keys change what is computed.
+DECISIVE = {"compute": ("compute.precision",)}
+
+
+@functools.cache
+def dvc_yaml() -> dict:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text())
+
+
+def paths(entry: dict, kind: str) -> list[str]:
+    """The paths under ``deps``, ``outs`` or ``metrics``, without their options."""
+    return [item if isinstance(item, str) else next(iter(item)) for item in entry.get(kind, [])]
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(path: Path) -> set[Path]:
+    """The files of irgen that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            file = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+            if name.startswith("irgen.") and file.exists():
+                found.add(file)
+    return found
+
+
+def read_beside(path: Path) -> set[Path]:
+    """The files of the package, not modules, that a module names (a page's template)."""
+    others = {each.name: each for each in path.parent.iterdir() if each.is_file()}
+    named = {
+        node.value
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return {others[name] for name in named & others.keys() if not name.endswith(".py")}
+
+
+@functools.cache
+def code(stage: str) -> list[str]:
+    """Every file of irgen that running the stage brings in, plumbing apart."""
+    waiting, seen = [ROOT / "irgen" / "stages" / f"{stage}.py"], set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen or path.stem in PLUMBING:
+            continue
+        seen.add(path)
+        waiting += imported(path)
+        seen |= read_beside(path)
+    return sorted(path.relative_to(ROOT).as_posix() for path in seen)
+
+
+def parameters(stage: str) -> list[str]:
+    """The keys of params.yaml that the stage's module reads, ``compute.threads`` and such apart."""
+    module = tree(ROOT / "irgen" / "stages" / f"{stage}.py")
+    chains = {chain(node) for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+    inner = {parts[:-1] for parts in chains if parts}
+    read = {
+        ".".join(parts[1:3]) for parts in chains if parts[:1] == ("params",) and parts not in inner
+    }
+    read |= {"."} if hands_all_on(module) else set()
+    return sorted(decisive(read))
+
+
+def chain(node: ast.AST) -> tuple[str, ...]:
+    """``params.tokenizer.levels`` as its parts; empty for what does not start at a plain name."""
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, ast.Attribute) and (left := chain(node.value)):
+        return (*left, node.attr)
+    return ()
+
+
+def hands_all_on(module: ast.Module) -> bool:
+    """Whether the module gives the whole of ``params`` to a function that is not its own."""
+    own = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+    return any(
+        isinstance(node, ast.Call)
+        and any(isinstance(each, ast.Name) and each.id == "params" for each in node.args)
+        and not (isinstance(node.func, ast.Name) and node.func.id in own)
+        for node in ast.walk(module)
+    )
+
+
+def decisive(read: set[str]) -> set[str]:
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text()).keys() - {"tracking"}
+    if "." in read:
+        read = set(sections)
+    found = set()
+    for key in read:
+        section = key.split(".")[0]
+        if section in DECISIVE:
+            found |= {each for each in DECISIVE[section] if key in (section, each)}
+        elif section == key or section not in read:
+            found.add(key)
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_its_module_its_command_and_its_folder(stage: str) -> None:
+    entry = dvc_yaml()["stages"][stage]
+    assert entry["cmd"] == f"python -m irgen {stage}"
+    assert (ROOT / "irgen" / "stages" / f"{stage}.py").exists()
+    for path in paths(entry, "outs") + paths(entry, "metrics"):
+        assert path == f"data/{stage}" or path.startswith(f"data/{stage}/")
+
+
+def test_the_pipeline_and_the_folder_of_stages_hold_the_same_ten() -> None:
+    modules = {path.stem for path in (ROOT / "irgen" / "stages").glob("*.py")} - {"__init__"}
+    assert set(dvc_yaml()["stages"]) == modules == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "download"])
+def test_a_stage_depends_on_the_code_it_imports_and_no_other(stage: str) -> None:
+    declared = [p for p in paths(dvc_yaml()["stages"][stage], "deps") if p.startswith("irgen/")]
+    expected = code(stage)
+    lines = "\n".join(f"      - {path}" for path in expected)
+    assert sorted(declared) == expected, f"dvc.yaml: {stage}: deps: the code should be\n{lines}"
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "download"])
+def test_a_stage_declares_the_parameters_it_reads_and_no_other(stage: str) -> None:
+    declared = sorted(dvc_yaml()["stages"][stage].get("params", []))
+    expected = parameters(stage)
+    assert declared == expected, f"dvc.yaml: {stage}: params: [{', '.join(expected)}]"
+
+
+def producers() -> dict[str, str]:
+    return {
+        path: stage
+        for stage, entry in dvc_yaml()["stages"].items()
+        for path in paths(entry, "outs") + paths(entry, "metrics")
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_data_dependency_is_written_by_an_earlier_stage(stage: str) -> None:
+    made = producers()
+    for path in paths(dvc_yaml()["stages"][stage], "deps"):
+        if path.startswith("data/"):
+            owner = next((made[out] for out in made if f"{path}/".startswith(f"{out}/")), None)
+            assert owner is not None, f"{stage}: no stage writes {path}"
+            assert STAGES.index(owner) < STAGES.index(stage)
+
+
+@pytest.mark.parametrize("stage", TRAINING)
+def test_training_depends_on_no_output_that_new_images_change(stage: str) -> None:
+    """A new image joins the database: the files that training reads, here and upstream within its
+    roles, must stay as they are."""
+    for path in paths(dvc_yaml()["stages"][stage], "deps"):
+        assert not any(word in path for word in DATABASE), f"{stage} would run again: {path}"
+
+
+if __name__ == "__main__":
+    for name in STAGES[1:]:
+        print(f"{name}:\n    params: [{', '.join(parameters(name))}]\n    deps:")
+        print("\n".join(f"      - {path}" for path in code(name)))
