@@ -105,7 +105,8 @@ def load_identified(folder: Path) -> Identified:
     embeddings = read_array(folder / "embeddings.npy")
     if len(table) != len(embeddings):
         raise ArtifactError(
-            f"{folder}: {len(table)} codes but {len(embeddings)} embeddings; delete it and run dvc repro"
+            f"{folder}: {len(table)} codes but {len(embeddings)} embeddings; "
+            "delete it and run dvc repro"
         )
     codes = table.drop("id").to_numpy().astype(np.int64)
     return Identified(

@@ -85,6 +85,5 @@ def seed_everything(*parts: int) -> torch.Generator:
     """
     value = int(np.random.SeedSequence(parts).generate_state(1)[0])
     random.seed(value)
-    np.random.seed(value)
     torch.manual_seed(value)
     return torch.Generator().manual_seed(value)

@@ -9,13 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from irgen import journal, provenance, tracking
 from irgen.errors import TrackingError
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 LOCK_SECONDS = 30.0  # for the one process that may talk to the store at a time
 POLL_SECONDS = 0.2
@@ -62,7 +58,7 @@ class _Watcher:
 
     def __init__(self, home: Path, seen: set[Path]) -> None:
         self.home, self.seen = home, seen
-        self.client: MlflowClient | None = None
+        self.client: tracking.MlflowClient | None = None
         self.failed: set[tuple[Path, bool]] = set()
         self.due: dict[Path, float] = {}
 
@@ -135,7 +131,7 @@ def _note_trouble(path: Path, error: TrackingError) -> None:
             file.write(str(error))
 
 
-def publish(path: Path, client: "MlflowClient", home: Path, *, live: bool) -> bool:
+def publish(path: Path, client: "tracking.MlflowClient", home: Path, *, live: bool) -> bool:
     """Brings the store up to date with one journal; returns whether it is now wholly published.
 
     ``live``: more may come. If not, a journal without an end is that of a killed run; one that
@@ -161,7 +157,7 @@ def publish(path: Path, client: "MlflowClient", home: Path, *, live: bool) -> bo
             return tracking.replay(path, found, client, home, live=live)
 
 
-def _connect(home: Path) -> "MlflowClient":
+def _connect(home: Path) -> "tracking.MlflowClient":
     with _one_at_a_time(home):  # the first to come makes the tables of a new store
         return tracking.connect(home)
 

@@ -43,8 +43,8 @@ def _backbone(config: Encoder) -> nn.Module:
     except Exception as error:  # timm, torch, safetensors and the hub share no base class
         first = " ".join(str(error).split())[:300]
         raise WeightsError(
-            f"encoder: weights {config.weights!r} do not load into {config.name!r}: {first}. Give weights "
-            "of this very architecture, or name the architecture they belong to"
+            f"encoder: weights {config.weights!r} do not load into {config.name!r}: {first}. Give "
+            "weights of this very architecture, or name the architecture they belong to"
         ) from error
 
 

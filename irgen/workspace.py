@@ -10,8 +10,8 @@ from irgen.errors import ArtifactError
 class Workspace:
     """The folders of one project.
 
-    ``data`` holds one folder a stage (tracked by DVC). ``cache`` holds what can be made again and is
-    outside of DVC: encodings by content hash, training checkpoints, the tracking journal.
+    ``data`` holds one folder a stage (tracked by DVC). ``cache`` holds what can be made again and
+    is outside of DVC: encodings by content hash, training checkpoints, the tracking journal.
     ``reports`` holds what people read.
     """
 

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from irgen import params
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -125,3 +127,54 @@ def png() -> Callable[[int], bytes]:
         return file.getvalue()
 
     return make
+
+
+@pytest.fixture
+def tokenizer_settings() -> params.Tokenizer:
+    """A tokenizer small enough for a test: M = 3, L = 8, D = 6."""
+    return params.Tokenizer(
+        levels=3,
+        codebook=8,
+        width=6,
+        hidden=0,
+        dropout=0.0,
+        tune_encoder=False,
+        epochs=4,
+        batch_size=16,
+        learning_rate=0.01,
+        encoder_learning_rate=0.0,
+        layer_decay=1.0,
+        weight_decay=0.0,
+        warmup_epochs=1,
+        label_smoothing=0.0,
+        temperature=0.1,
+        prefix_weight=1.0,
+        residual_weight=1.0,
+        refit_epochs=1,
+        kmeans_iterations=5,
+    )
+
+
+@pytest.fixture
+def retriever_settings() -> params.Retriever:
+    """A retriever small enough for a test."""
+    return params.Retriever(
+        encoder="tokenizer",
+        tune_encoder=False,
+        width=16,
+        layers=2,
+        heads=2,
+        dropout=0.1,
+        epochs=5,
+        batch_size=16,
+        learning_rate=0.003,
+        encoder_learning_rate=0.0,
+        layer_decay=1.0,
+        weight_decay=0.01,
+        warmup_epochs=1,
+        label_smoothing=0.1,
+        gradient_clip=1.0,
+        ema_decay=0.9,
+        validate_every=2,
+        patience=5,
+    )

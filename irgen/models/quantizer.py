@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-BLOCK = 1024  # rows a distance matrix; the last block is padded, so a row's code never depends on N
+BLOCK = 128  # rows a distance matrix; the last block is padded, so a row's code never depends on N
 
 
 def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest centre of each vector.
 
     Args: ``vectors`` (N, D) and ``centres`` (L, D) float. Returns indices (N,) int64, the lowest
-    one on a tie, and squared distances (N,), never below 0. Memory: one (1024, L) block at a time.
+    one on a tie, and squared distances (N,), never below 0. Memory: one (128, L) block at a time.
     """
     norms = centres.square().sum(1)  # (L,)
     indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)

@@ -81,14 +81,11 @@ def _sort(codes: Tensor) -> Tensor:
 def codes_of(trie: Trie) -> Tensor:
     """The code of every leaf, in order: (n_{M−1}, M) int64; the inverse of ``build`` up to rows."""
     columns: list[Tensor] = []
+    ancestors = torch.arange(len(trie.entries[-1]))  # each leaf's node of the level at hand
     for level in reversed(range(trie.levels)):
-        if columns:  # spread this level's entries over the leaves below each node
-            parents = torch.repeat_interleave(
-                torch.arange(len(trie.entries[level])), trie.offsets[level].diff()
-            )
-            ancestors = parents[ancestors]
-        else:
-            ancestors = torch.arange(len(trie.entries[level]))
+        if columns:
+            nodes = torch.arange(len(trie.entries[level]))
+            ancestors = torch.repeat_interleave(nodes, trie.offsets[level].diff())[ancestors]
         columns.append(trie.entries[level][ancestors].long())
     return torch.stack(columns[::-1], dim=1)
 

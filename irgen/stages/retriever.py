@@ -18,7 +18,7 @@ from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.compute import prepare
 from irgen.encoding import Encoding, pixels, views
-from irgen.models.reader import Query, Reader
+from irgen.models.reader import Query
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import adapt_all, class_numbers
 from irgen.params import Params, flatten

@@ -30,8 +30,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     if len(train) < settings.codebook:
         raise CatalogError(
-            f"tokenizer: codebook: {settings.codebook} entries a level cannot be fitted to {len(train)} "
-            f"training images; set tokenizer.codebook to {len(train)} or less, or add images"
+            f"tokenizer: codebook: {settings.codebook} entries a level cannot be fitted to "
+            f"{len(train)} training images; set tokenizer.codebook to {len(train)} or less, "
+            "or add images"
         )
     encoder = create_encoder(params.encoder, params.seed)
     encoding = Encoding(

@@ -12,8 +12,8 @@ from irgen.params import Augment
 def augment(pixels: Tensor, settings: Augment, size: int, generator: torch.Generator) -> Tensor:
     """(B, C, H, H) pixels from 0 to 255 → (B, C, size, size) float, changed within ``settings``.
 
-    Geometry (crop, rotation, shear, shift, flip) is one affine map an image, sampled bilinearly, the
-    border repeated outside; then brightness and contrast, then a blank rectangle.
+    Geometry (crop, rotation, shear, shift, flip) is one affine map an image, sampled bilinearly,
+    the border repeated outside; then brightness and contrast, then a blank rectangle.
     """
     images = pixels.float()
     draws = torch.rand(len(images), 8, generator=generator).to(images.device)

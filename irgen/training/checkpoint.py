@@ -36,7 +36,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], Any]:
         ) from None
     except (SafetensorError, KeyError, ValueError) as error:
         raise ArtifactError(
-            f"{path} is damaged or not a file of this project ({error}); delete it and run dvc repro"
+            f"{path} is damaged or not a file of this project ({error}); "
+            "delete it and run dvc repro"
         ) from None
 
 
@@ -47,7 +48,8 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Pat
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise WeightsError(
-            f"{where} holds weights of another architecture: {first}; run the stage that writes it again"
+            f"{where} holds weights of another architecture: {first}; "
+            "run the stage that writes it again"
         ) from None
 
 

@@ -132,7 +132,7 @@ def _is_best(history: History) -> bool:
     """Whether the last epoch's average is the one to keep: it validated best, or nothing
     validates."""
     scores = [row.get("validation/precision/10", -1.0) for row in history]
-    return scores[-1] >= 0 and scores[-1] > max(scores[:-1], default=-1.0) or max(scores) < 0
+    return scores[-1] > max(scores[:-1], default=-1.0) or max(scores) < 0
 
 
 def _exhausted(history: History, patience: int) -> bool:

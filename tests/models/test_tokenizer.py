@@ -1,0 +1,63 @@
+import dataclasses
+
+import torch
+
+from irgen.models import quantizer
+from irgen.models.tokenizer import Tokenizer, adapt_all, losses
+
+
+def tokenizer(settings, classes: int = 3) -> Tokenizer:
+    torch.manual_seed(0)
+    model = Tokenizer(settings, 10, classes, None).eval()
+    embeddings = model.embed(torch.randn(64, 10))
+    shape = (settings.levels, settings.codebook)
+    model.codebooks.copy_(quantizer.fit(embeddings.detach(), None, shape, 5, 0)[0])
+    return model
+
+
+def test_embeddings_have_length_one(tokenizer_settings):
+    embeddings = tokenizer(tokenizer_settings).embed(torch.randn(5, 10))
+    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(5))
+
+
+def test_prefix_losses_reach_the_embedding_straight_through(tokenizer_settings):
+    model = tokenizer(tokenizer_settings)
+    embeddings = model.embed(torch.randn(8, 10)).detach().requires_grad_()
+    found = losses(model, embeddings, torch.arange(8) % 3, tokenizer_settings)
+    (gradient,) = torch.autograd.grad(found["loss/prefix"], embeddings)
+    assert (gradient.norm(dim=-1) > 0).all()
+
+
+def test_the_residual_loss_pulls_the_embedding_not_the_codebooks(tokenizer_settings):
+    model = tokenizer(tokenizer_settings)
+    embeddings = model.embed(torch.randn(8, 10)).detach().requires_grad_()
+    found = losses(model, embeddings, torch.arange(8) % 3, tokenizer_settings)
+    prefixes = quantizer.decode(model.tokenize(embeddings), model.codebooks)
+    (gradient,) = torch.autograd.grad(found["loss/residual"], embeddings)
+    expected = 2 * (embeddings[:, None] - prefixes).sum(1) / prefixes.shape[1] / len(embeddings)
+    torch.testing.assert_close(gradient, expected)
+    assert not model.codebooks.requires_grad
+
+
+def test_a_weight_of_one_neither_vanishes_nor_swamps(tokenizer_settings):
+    settings = dataclasses.replace(tokenizer_settings, prefix_weight=1.0, residual_weight=1.0)
+    model = tokenizer(settings)
+    found = losses(model, model.embed(torch.randn(64, 10)), torch.arange(64) % 3, settings)
+    parts = [float(found[f"loss/{name}"].detach()) for name in ("embedding", "prefix", "residual")]
+    assert min(parts) > 0.01 * sum(parts)
+    torch.testing.assert_close(float(found["loss"].detach()), sum(parts))
+
+
+def test_weights_of_zero_leave_plain_classification(tokenizer_settings):
+    settings = dataclasses.replace(tokenizer_settings, prefix_weight=0.0, residual_weight=0.0)
+    model = tokenizer(settings)
+    found = losses(model, model.embed(torch.randn(16, 10)), torch.arange(16) % 3, settings)
+    assert torch.equal(found["loss"], found["loss/embedding"])
+
+
+def test_an_embedding_does_not_depend_on_the_others(tokenizer_settings):
+    model = tokenizer(tokenizer_settings)
+    summaries = torch.randn(1500, 10).numpy()
+    together = adapt_all(model, summaries, torch.device("cpu"))
+    alone = adapt_all(model, summaries[1400:1401], torch.device("cpu"))
+    assert torch.equal(together[1400:1401], alone)

@@ -1,0 +1,24 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from irgen.search import scan as scanning
+
+
+@given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 20))
+@settings(max_examples=25, deadline=None)
+def test_blocks_give_the_same_as_numpys_full_sort(count, k, block):
+    generator = torch.Generator().manual_seed(count)
+    database = torch.randn(count, 4, generator=generator).round()  # rounding makes ties
+    queries = torch.randn(3, 4, generator=generator).round()
+    original, scanning.BLOCK = scanning.BLOCK, block
+    try:
+        found = scanning.scan(queries, database, k)
+    finally:
+        scanning.BLOCK = original
+    every = (queries @ database.T).numpy()
+    order = np.argsort(-every, axis=1, kind="stable")[:, :k]
+    assert np.array_equal(found.ids[:, : order.shape[1]].numpy(), order)
+    assert (found.ids[:, order.shape[1] :] == -1).all()
+    assert (found.scores[:, order.shape[1] :] == -torch.inf).all()
