@@ -189,6 +189,8 @@ def parse(kind: Any, value: Any, *, where: str) -> Any:
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ParamsError(f"{where}: expected {kind.__name__}, found {value!r}{_hint(kind, value)}")
+    if value != value:  # only nan is not itself
+        raise ParamsError(f"{where}: expected a number, found nan")
     return value
 
 

@@ -1,0 +1,148 @@
+"""Who may import whom, and that what others call says what it does."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "irgen").rglob("*.py"))
+
+# Each may import those before it; a folder counts as one.
+ORDER = [
+    "errors",
+    "secrets",
+    "params",
+    "files",
+    "workspace",
+    "compute",
+    "journal",
+    "provenance",
+    "catalog",
+    "models",
+    "search",
+    "weights",
+    "training",
+    "encoding",
+    "artifacts",
+    "evaluation",
+    "stages",
+    "recording",
+    "tracking",
+    "publishing",
+    "cli",
+    "__main__",
+]
+
+ONE_IMPORTER = {
+    "mlflow": "irgen/tracking.py",
+    "boto3": None,  # no source in S3 yet
+    "faiss": None,
+    "matplotlib": "irgen/evaluation/figures.py",
+    "jinja2": "irgen/evaluation/page.py",
+    "psutil": "irgen/provenance.py",
+}
+CONDUCTORS = {"dvc", "prefect", "flows"}
+DISK_AND_NETWORK = {"pathlib", "os", "shutil", "socket", "urllib", "requests", "tempfile", "io"}
+
+
+def imports(path: Path) -> set[str]:
+    """The dotted names a module imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def unit(dotted: str) -> str:
+    """The line of ORDER that ``irgen.x.y`` belongs to."""
+    parts = dotted.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_go_downward(path: Path) -> None:
+    own = path.relative_to(ROOT / "irgen").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert own in ORDER, f"{name(path)}: give {own} its place in ORDER"
+    for dotted in imports(path):
+        if dotted.startswith("irgen.") and (other := unit(dotted)) in ORDER and other != own:
+            assert ORDER.index(other) < ORDER.index(own), f"{name(path)} imports {dotted}, above it"
+
+
+@pytest.mark.parametrize("package", ONE_IMPORTER)
+def test_a_heavy_package_has_one_importer(package: str) -> None:
+    importers = {
+        name(path) for path in MODULES if package in {i.split(".")[0] for i in imports(path)}
+    }
+    allowed = {ONE_IMPORTER[package]} - {None}
+    assert importers <= allowed, f"{package} is imported by {importers - allowed}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_nothing_in_irgen_knows_its_conductors_or_has_a_drawer_for_odds_and_ends(
+    path: Path,
+) -> None:
+    roots = {dotted.split(".")[0] for dotted in imports(path)}
+    assert not roots & CONDUCTORS
+    vague = {"utils", "helpers", "common", "base", "manager"}
+    assert (
+        not {
+            part
+            for dotted in imports(path)
+            if dotted.startswith("irgen")
+            for part in dotted.split(".")
+        }
+        & vague
+    )
+    assert path.stem not in vague
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.parent.name in ("models", "search")], ids=name
+)
+def test_models_and_search_touch_no_disk_and_no_network(path: Path) -> None:
+    assert not {dotted.split(".")[0] for dotted in imports(path)} & DISK_AND_NETWORK
+    calls = [
+        node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
+    assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "open"]
+    reads = {("torch", "load"), ("torch", "save"), ("np", "load"), ("np", "save")}
+    used = {
+        (f.value.id, f.attr)
+        for f in calls
+        if isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name)
+    }
+    assert not used & reads
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_what_others_call_has_a_docstring(path: Path) -> None:
+    module = ast.parse(path.read_text())
+    assert ast.get_docstring(module), f"{name(path)}: what is this file?"
+    public = [
+        node
+        for node in module.body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+    ]
+    bare = [node.name for node in public if not ast.get_docstring(node) and not is_section(node)]
+    assert not bare, f"{name(path)}: no docstring: {', '.join(bare)}"
+
+
+def is_section(node: ast.AST) -> bool:
+    """A section of params.yaml says what it is by its name, and its fields by their comments."""
+    return isinstance(node, ast.ClassDef) and bool(node.decorator_list)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_nothing_is_pickled_or_evaluated(path: Path) -> None:
+    assert not {dotted.split(".")[0] for dotted in imports(path)} & {"pickle", "joblib", "dill"}

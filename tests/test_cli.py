@@ -1,0 +1,185 @@
+"""A user's mistake ends in one line and status 2; nothing is half-written."""
+
+import argparse
+import ast
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from irgen import cli
+from irgen.files import write_bytes, write_json
+from irgen.stages import trie as trie_stage
+
+
+@pytest.fixture
+def home(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder with nothing but its parameters."""
+    monkeypatch.setenv("IRGEN_BUILD", "test")
+    shutil.copyfile(root / "params.yaml", tmp_path / "params.yaml")
+    return tmp_path
+
+
+def irgen(*arguments: str, root: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "irgen", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_every_stage_has_a_command_with_help_that_says_what_it_does(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = {path.stem for path in (root / "irgen" / "stages").glob("*.py")} - {"__init__"}
+    assert set(cli.STAGES) == stages
+    for stage in stages:
+        with pytest.raises(SystemExit) as end:
+            cli.main([stage, "--help"])
+        told = " ".join(capsys.readouterr().out.split())
+        assert end.value.code == 0
+        assert cli.STAGES[stage][1:] in told and "--root" in told
+
+
+def test_help_is_quick_because_it_loads_no_stage(root: Path) -> None:
+    heavy = "import sys, irgen.cli; irgen.cli.parser(); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", heavy], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "False"
+    top = {
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.parse(Path(cli.__file__).read_text()).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    assert not top & {"mlflow", "torch", "polars"}
+
+
+def test_a_misspelt_parameter_ends_a_real_run_with_one_line_and_status_2(
+    home: Path, root: Path
+) -> None:
+    text = (home / "params.yaml").read_text()
+    (home / "params.yaml").write_text(text.replace("codebook:", "codebok:"))
+    done = irgen("catalog", root=root, cwd=home)
+    assert done.returncode == 2
+    expected = "irgen catalog: params.yaml: tokenizer: unknown key 'codebok'"
+    assert done.stderr.startswith(expected) and len(done.stderr.splitlines()) == 1
+    assert [each.name for each in home.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("stage", [name for name in cli.STAGES if name != "download"])
+def test_a_stage_whose_input_is_missing_names_what_to_run(
+    stage: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([stage, "--root", str(home)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"irgen {stage}: ") and "dvc repro" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_results_before_any_evaluation_say_so(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["results", "--root", str(home)]) == 2
+    assert "run dvc repro first" in capsys.readouterr().err
+
+
+def test_results_show_the_table_and_that_nothing_had_to_be_done(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {f"{name}/{k}": 0.5 for name in ("precision", "hit", "recall") for k in (1, 10, 20)}
+    figures |= {"map/R": 0.25, "bytes_per_image": 12.0}
+    metrics = {"generative": figures, "queries": {"count": 7, "without_positive": 0}}
+    write_json(home / "data" / "evaluate" / "metrics.json", metrics)
+    write_bytes(home / "reports" / "index.html", b"<html>")
+    assert cli.main(["results", "--root", str(home)]) == 0
+    told = capsys.readouterr().out
+    assert "0.500" in told and "Nothing had to be done" in told
+    assert f"Report: {home}/reports/index.html" in told
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["tokeniser"])
+    assert end.value.code == 2 and "invalid choice" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_with_130(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trie_stage, "run", interrupted)
+    assert cli.main(["trie", "--root", str(home)]) == 130
+    assert capsys.readouterr().err == "irgen trie: interrupted\n"
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: argparse.Namespace) -> None:
+        raise AssertionError("an invariant")
+
+    monkeypatch.setattr(cli, "run_stage", broken)
+    with pytest.raises(AssertionError):
+        cli.main(["trie", "--root", str(home)])
+
+
+def wrapped() -> Exception:
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "a.bin")
+        except OSError as error:
+            raise RuntimeError("PytorchStreamWriter failed writing file") from error
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (RuntimeError("Io(Os { code: 28, message: 'No space left on device' })"), True),
+        (wrapped(), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (ValueError("28"), False),
+    ],
+)
+def test_a_full_disk_is_known_in_every_wrapping(error: Exception, full: bool) -> None:
+    assert cli.is_full_disk(error) is full
+
+
+@pytest.fixture
+def tiny_disk() -> Iterator[Path]:
+    """A file system of 512 kB."""
+    place = Path(tempfile.mkdtemp())
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], capture_output=True
+    )
+    if mounted.returncode:
+        place.rmdir()
+        pytest.skip("a full disk is tried on a mounted one, and mounting is not allowed here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    place.rmdir()
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
+    tiny_disk: Path, root: Path
+) -> None:
+    shutil.copyfile(root / "params.yaml", tiny_disk / "params.yaml")
+    done = irgen("download", root=root, cwd=tiny_disk)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("irgen download:")]
+    assert len(told) == 1 and "no space left on the disk" in told[0]
+    left = [path for path in (tiny_disk / "data").rglob("*") if path.is_file()]
+    assert not left, f"half-written: {left}"

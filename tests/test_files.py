@@ -1,0 +1,79 @@
+"""Files are written whole or not at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irgen.errors import ArtifactError
+from irgen.files import atomic, digest, file_digest, read_json, write_bytes, write_json
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def test_a_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert [each.name for each in path.parent.iterdir()] == ["file"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_replaces_a_folder_and_a_failed_one_leaves_it(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for content in ("old", "new"):
+        with atomic(path) as temporary:
+            temporary.mkdir()
+            (temporary / content).touch()
+    assert [each.name for each in path.iterdir()] == ["new"]
+    with pytest.raises(ZeroDivisionError), atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / "half").touch()
+        raise ZeroDivisionError
+    assert [each.name for each in path.iterdir()] == ["new"]
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+@given(value=JSON)
+def test_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    path = tmp_path_factory.mktemp("json") / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+def test_missing_and_damaged_json_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is missing"):
+        read_json(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ArtifactError, match="not valid JSON"):
+        read_json(tmp_path / "bad.json")
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_a_digest_depends_on_values_not_on_their_order(value: dict) -> None:
+    shuffled = dict(reversed(value.items()))
+    assert digest(value) == digest(shuffled) == digest(json.loads(json.dumps(value)))
+    assert digest(value) != digest(value, value)
+
+
+def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_digest(tmp_path / "file") == known

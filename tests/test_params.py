@@ -1,0 +1,119 @@
+"""``params.yaml`` is read strictly: a mistake is one sentence that names its place and remedy."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irgen.errors import ParamsError
+from irgen.params import Params, check_ranges, flatten, load, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
+SECTIONS = [name for name in TREE if isinstance(TREE[name], dict)]
+KEYS = [(section, key) for section in SECTIONS for key in TREE[section]]
+
+
+def changed(section: str, key: str, value: object) -> dict:
+    tree = copy.deepcopy(TREE)
+    tree[section][key] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))], ids=str
+)
+def test_every_params_file_of_the_project_loads(path: Path) -> None:
+    assert isinstance(load(path), Params)
+
+
+def test_a_misspelt_key_names_the_nearest_valid_one() -> None:
+    tree = copy.deepcopy(TREE)
+    tree["tokenizer"]["levls"] = tree["tokenizer"].pop("levels")
+    with pytest.raises(ParamsError, match=r"tokenizer: unknown key 'levls'; did you mean 'levels'"):
+        parse(Params, tree, where="params.yaml")
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_a_missing_key_is_named_with_its_section(section: str, key: str) -> None:
+    tree = copy.deepcopy(TREE)
+    del tree[section][key]
+    with pytest.raises(ParamsError, match=f"{section}: key '{key}' is missing"):
+        parse(Params, tree, where="params.yaml")
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_a_key_of_another_type_is_named_with_its_section(section: str, key: str) -> None:
+    with pytest.raises(ParamsError, match=rf"{section}: {key}"):
+        parse(Params, changed(section, key, {1, 2}), where="params.yaml")
+
+
+@given(st.text(min_size=1).filter(lambda key: key not in TREE["tokenizer"]))
+def test_no_unknown_key_is_let_through(key: str) -> None:
+    with pytest.raises(ParamsError, match="unknown key"):
+        parse(Params, changed("tokenizer", key, 1), where="params.yaml")
+
+
+@given(st.one_of(st.booleans(), st.text(), st.none(), st.floats(), st.lists(st.integers())))
+def test_a_count_is_an_integer_and_nothing_else(value: object) -> None:
+    with pytest.raises(ParamsError, match="expected int"):
+        parse(Params, changed("tokenizer", "levels", value), where="params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("tokenizer", "levels", 0),
+        ("tokenizer", "codebook", 1),
+        ("catalog", "query_fraction", 1.0),
+        ("evaluate", "candidates", 5),
+        ("evaluate", "cutoffs", [0, 10]),
+        ("retriever", "heads", 5),
+        ("compute", "batch_size", 0),
+    ],
+)
+def test_a_value_out_of_range_says_what_is_allowed(section: str, key: str, value: object) -> None:
+    params = parse(Params, changed(section, key, value), where="params.yaml")
+    with pytest.raises(ParamsError, match=rf"{section}: (\w+: )?.*(allowed|multiple)"):
+        check_ranges(params)
+
+
+def test_nan_is_no_number() -> None:
+    with pytest.raises(ParamsError, match="query_fraction: expected a number, found nan"):
+        parse(Params, changed("catalog", "query_fraction", float("nan")), where="params.yaml")
+
+
+def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
+    tree = changed("tokenizer", "learning_rate", yaml.safe_load("1e-3"))
+    with pytest.raises(ParamsError, match=r"write 1.0e-3"):
+        parse(Params, tree, where="params.yaml")
+
+
+def test_whole_numbers_and_lists_become_floats_and_tuples() -> None:
+    tree = changed("tokenizer", "weight_decay", 1)
+    params = parse(Params, tree, where="params.yaml")
+    assert params.tokenizer.weight_decay == 1.0
+    assert isinstance(params.tokenizer.weight_decay, float)
+    assert params.evaluate.cutoffs == tuple(TREE["evaluate"]["cutoffs"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(": [", "not valid YAML"), ("- 1", "expected a section"), ("", "expected a section")],
+)
+def test_a_file_that_is_no_parameters_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=told):
+        load(path)
+    with pytest.raises(ParamsError, match="is missing"):
+        load(tmp_path / "none.yaml")
+
+
+def test_flattening_keeps_every_value_under_its_dotted_key() -> None:
+    flat = flatten(load(ROOT / "params.yaml"))
+    assert flat["seed"] == TREE["seed"]
+    assert all(flat[f"{section}.{key}"] == TREE[section][key] for section, key in KEYS)
