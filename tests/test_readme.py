@@ -1,0 +1,57 @@
+"""Every command in the README exists."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from irgen import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
+LINES = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+INLINE = [
+    code for code in re.findall(r"`([^`\n]+)`", TEXT) if code.split()[0] in ("make", "irgen", "dvc")
+]
+COMMANDS = sorted(
+    {line for line in [*LINES, *INLINE] if line and "<" not in line and line != "make"}
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_exists(command: str) -> None:
+    program, *arguments = shlex.split(command)
+    {"make": check_make, "irgen": check_irgen, "dvc": check_dvc}[program](arguments)
+
+
+def check_make(arguments: list[str]) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def check_irgen(arguments: list[str]) -> None:
+    assert cli.parser().parse_args(arguments).name == arguments[0]
+
+
+def check_dvc(arguments: list[str]) -> None:
+    from dvc.cli.parser import get_main_parser
+
+    get_main_parser().parse_args(arguments)
+
+
+def test_the_readme_names_every_stage_and_every_target_of_make() -> None:
+    for stage in cli.STAGES:
+        assert f"`irgen {stage}`" in TEXT
+    targets = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for target in set(targets) - {"help"}:
+        assert f"`make {target}`" in TEXT
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`([\w./-]+\.(?:yaml|py))`", TEXT))))
+def test_a_file_the_readme_names_is_there(path: str) -> None:
+    assert (ROOT / path).exists()
