@@ -1,0 +1,49 @@
+import timm
+import torch
+from torch import nn
+
+from irgen.training import optimizer
+
+
+def rates_by_name(encoder: nn.Module, decay: float) -> dict[str, float]:
+    groups = optimizer.groups(encoder, [], (1.0, 9.0), decay, 0.1)
+    names = {id(p): name for name, p in encoder.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+
+
+def test_lower_vit_blocks_learn_slower_and_the_stem_slowest():
+    encoder = timm.create_model("vit_tiny_patch16_224", depth=3, num_classes=0)
+    rates = rates_by_name(encoder, 0.5)
+    assert rates["blocks.2.attn.qkv.weight"] == 1.0
+    assert rates["blocks.1.attn.qkv.weight"] == 0.5
+    assert rates["blocks.0.attn.qkv.weight"] == 0.25
+    assert rates["patch_embed.proj.weight"] == 0.125
+    assert rates["norm.weight"] == 1.0
+
+
+def test_stages_of_a_convolutional_net_count_as_blocks():
+    rates = rates_by_name(timm.create_model("resnet10t", num_classes=0), 0.5)
+    assert rates["layer4.0.conv1.weight"] == 1.0
+    assert rates["layer1.0.conv1.weight"] == 0.125
+    assert rates["conv1.0.weight"] == 0.0625
+
+
+def test_every_parameter_is_in_one_group_and_vectors_are_not_decayed():
+    encoder, head = timm.create_model("resnet10t", num_classes=0), nn.Linear(4, 4)
+    groups = optimizer.groups(encoder, [head], (1.0, 9.0), 0.9, 0.1)
+    listed = [p for group in groups for p in group["params"]]
+    wanted = [*encoder.parameters(), *head.parameters()]
+    assert sorted(map(id, listed)) == sorted(map(id, wanted))
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] == 0.1) for p in group["params"])
+    assert {g["lr"] for g in groups if any(p is head.weight for p in g["params"])} == {9.0}
+
+
+def test_the_rate_warms_up_then_falls_to_nothing():
+    adam = torch.optim.AdamW([{"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0, "peak": 2.0}])
+    factors = [optimizer.set_rates(adam, step, 4, 20) for step in range(21)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4] == 1.0
+    assert all(a >= b for a, b in zip(factors[4:], factors[5:], strict=False))
+    assert factors[20] == 0.0
+    assert adam.param_groups[0]["lr"] == 0.0

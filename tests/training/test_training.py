@@ -1,0 +1,161 @@
+"""Tokenizer and retriever trained on clusters that a human can check."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from irgen.compute import Machine
+from irgen.models.reader import Query
+from irgen.models.retriever import Retriever, Shape
+from irgen.models.tokenizer import Tokenizer
+from irgen.training import retriever as retrieving
+from irgen.training import tokenizer as tokenizing
+from irgen.training.batches import Views
+from irgen.training.checkpoint import Resume
+
+CPU = Machine(device=torch.device("cpu"), autocast=None)
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL between two epochs; the command line's tests send a real one."""
+
+
+def killed_after(epoch: int):
+    def log(metrics, step):
+        if step == epoch + 1:  # the state of ``epoch`` is saved, this one's is not
+            raise Killed
+
+    return log
+
+
+def quiet(metrics, step):
+    pass
+
+
+@pytest.fixture
+def clusters() -> tuple[np.ndarray, torch.Tensor]:
+    """120 summaries (N, 1, 10) around 4 centres, and their classes (N,)."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 4
+    summaries = generator.normal(size=(4, 10))[labels] * 2 + generator.normal(size=(120, 10))
+    return summaries[:, None].astype(np.float32), torch.from_numpy(labels)
+
+
+def train_tokenizer(clusters, settings, folder, log=quiet):
+    summaries, labels = clusters
+    torch.manual_seed(0)
+    model = Tokenizer(settings, 10, 4, None)
+    training = tokenizing.Labelled(Views(summaries[:96], None), labels[:96])
+    validation = tokenizing.Labelled(Views(summaries[96:], None), labels[96:])
+    resume = Resume(folder, dataclasses.asdict(settings))
+    history = tokenizing.train(model, (training, validation), settings, (CPU, 0), resume, log)
+    return model, history
+
+
+def test_the_tokenizer_learns_classes_at_every_prefix_and_logs_all_it_should(
+    clusters, tokenizer_settings, tmp_path
+):
+    settings = dataclasses.replace(tokenizer_settings, epochs=12)
+    logged = []
+    _, history = train_tokenizer(
+        clusters, settings, tmp_path, lambda row, step: logged.append((step, row))
+    )
+    last = history[-1]
+    assert last["loss"] < 0.5 * history[0]["loss"]
+    for prefix in ("embedding", "prefix_1", "prefix_2", "prefix_3"):
+        assert last[f"accuracy/{prefix}"] > 0.9
+        assert last[f"validation/accuracy/{prefix}"] > 0.7
+    assert {"collision_share", "largest_bucket", "restarts", "perplexity/level_3"} <= set(last)
+    assert 1 <= last["entries_used/level_1"] <= settings.codebook
+    assert [step for step, _ in logged] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("last_epoch", [1, 3])
+def test_a_killed_tokenizer_ends_as_an_unbroken_one(
+    clusters, tokenizer_settings, tmp_path, last_epoch
+):
+    whole, history = train_tokenizer(clusters, tokenizer_settings, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train_tokenizer(
+            clusters, tokenizer_settings, tmp_path / "broken", killed_after(last_epoch - 1)
+        )
+    steps = []
+    resumed, again = train_tokenizer(
+        clusters, tokenizer_settings, tmp_path / "broken", lambda row, step: steps.append(step)
+    )
+    assert steps[0] == last_epoch
+    assert again == history
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def all_pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every other image of the same label as a positive."""
+    others = [
+        [j for j in range(len(labels)) if j != i and labels[j] == labels[i]]
+        for i in range(len(labels))
+    ]
+    offsets = torch.tensor([0, *itertools.accumulate(map(len, others))])
+    return torch.tensor([row for rows in others for row in rows]), offsets
+
+
+def train_retriever(clusters, settings, folder, held: int, log=quiet):
+    summaries, labels = clusters
+    tokens = np.repeat(summaries[:, :, None], 3, axis=2)  # (N, 1, P = 3, T = 10)
+    codes = torch.stack([labels, torch.arange(120) % 8], dim=1)[:96]
+    positives, offsets = all_pairs(labels[:96])
+    torch.manual_seed(0)
+    shape = Shape(summary_width=10, token_width=10, token_count=3, levels=2, codebook=8)
+    model = Query(None, Retriever(settings, shape))
+    data = (
+        retrieving.Pairs(Views(summaries[:96], tokens[:96]), codes, positives, offsets),
+        retrieving.Held(
+            Views(summaries[96 : 96 + held], tokens[96 : 96 + held]),
+            labels[96 : 96 + held],
+            labels[:96],
+        ),
+    )
+    resume = Resume(folder, dataclasses.asdict(settings))
+    return model, retrieving.train(model, data, settings, (CPU, 0), resume, log)
+
+
+def test_the_retriever_learns_to_write_codes_of_neighbours(clusters, retriever_settings, tmp_path):
+    settings = dataclasses.replace(retriever_settings, epochs=14)
+    _, history = train_retriever(clusters, settings, tmp_path, held=24)
+    assert history[-1]["accuracy/level_1"] > 0.8
+    assert max(row.get("validation/precision/10", 0) for row in history) > 0.8
+    assert "validation/precision/10" not in history[0]
+
+
+@pytest.mark.parametrize("held", [0, 24])
+def test_a_killed_retriever_ends_as_an_unbroken_one(clusters, retriever_settings, tmp_path, held):
+    whole, history = train_retriever(clusters, retriever_settings, tmp_path / "whole", held)
+    with pytest.raises(Killed):
+        train_retriever(clusters, retriever_settings, tmp_path / "broken", held, killed_after(2))
+    resumed, again = train_retriever(clusters, retriever_settings, tmp_path / "broken", held)
+    assert again == history
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_training_stops_once_patience_is_out(clusters, retriever_settings, tmp_path):
+    settings = dataclasses.replace(
+        retriever_settings, epochs=40, learning_rate=0.0, validate_every=1, patience=3
+    )
+    _, history = train_retriever(clusters, settings, tmp_path, held=24)
+    assert len(history) == 4  # one validation, then three without a gain
+
+
+def test_an_image_without_a_neighbour_is_never_an_anchor(clusters):
+    pairs = retrieving.Pairs(
+        Views(clusters[0][:3], None),
+        torch.tensor([[0], [1], [2]]),
+        torch.tensor([2, 0]),
+        torch.tensor([0, 1, 1, 2]),
+    )
+    assert pairs.anchors().tolist() == [0, 2]
+    drawn = pairs.draw(torch.tensor([0, 2]), torch.Generator().manual_seed(0))
+    assert drawn.tolist() == [[2], [0]]
