@@ -1,5 +1,7 @@
 """The image encoder: any timm backbone as one summary vector and a grid of tokens."""
 
+from typing import Any, Literal
+
 import timm.data
 import torch
 from torch import Tensor, nn
@@ -16,16 +18,20 @@ class ImageEncoder(nn.Module):
     ``interpolation`` and ``crop`` for decoding, ``image_size`` in pixels, ``channels``.
     """
 
-    def __init__(self, backbone: nn.Module, image_size: int, channels: int, crop: float):
+    mean: Tensor  # (1, C, 1, 1), of pixels from 0 to 255; so is std
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, image_size: int, channels: Literal[1, 3], crop: float):
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone  # timm's models share methods, but no class that names them
         config = timm.data.resolve_model_data_config(backbone)
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         if channels == 1:
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
         self.register_buffer("mean", 255 * mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", 255 * std.view(1, -1, 1, 1), persistent=False)
-        self.image_size, self.channels = image_size, channels
+        self.image_size = image_size
+        self.channels: Literal[1, 3] = channels
         self.interpolation: str = config["interpolation"]
         self.crop = crop
         with torch.inference_mode():

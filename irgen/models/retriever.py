@@ -1,6 +1,7 @@
 """The retriever: image tokens → autoregressive decoder that writes a neighbour's identifier."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -108,11 +109,14 @@ class Retriever(nn.Module):
         self.heads = nn.Parameter(0.02 * torch.randn(levels, size, width))
         self.biases = nn.Parameter(torch.zeros(levels, size))
 
+    def _layers(self) -> Iterator[Block]:
+        return (block for block in self.blocks if isinstance(block, Block))
+
     def remember(self, summary: Tensor, tokens: Tensor) -> list[KeyValue]:
         """Per layer the keys and values of the image: (B, S), (B, P, T) → B × (1 + P) places."""
         memory = torch.cat([self.read_summary(summary)[:, None], self.read_tokens(tokens)], dim=1)
         memory = self.memory_drop(memory + self.places)
-        return [block.remember(memory) for block in self.blocks]
+        return [block.remember(memory) for block in self._layers()]
 
     def forward(self, summary: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
         """Teacher-forced logits (B, M, L) of every level, given the codes (B, M) before it."""
@@ -129,7 +133,7 @@ class Retriever(nn.Module):
         at level 0), and the self-attention cache to hand to the next level."""
         x = self.start.expand(*last.shape, -1) if level == 0 else self.entries[level - 1][last]
         x, written = x + self.positions[level], []
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self._layers()):
             x, kept = block.step(x, memory[i], None if cache is None else cache[i])
             written.append(kept)
         return self.norm(x) @ self.heads[level].T + self.biases[level], written

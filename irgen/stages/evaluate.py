@@ -3,7 +3,7 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -11,14 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from irgen.artifacts import (
-    Identified,
-    frozen_reader,
-    load_identified,
-    load_retriever,
-    load_tokenizer,
-    load_trie,
-)
+from irgen.artifacts.identifiers import Identified, load_identified
+from irgen.artifacts.retriever import frozen_reader, load_retriever
+from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.compute import Machine, prepare
@@ -27,8 +22,10 @@ from irgen.evaluation import methods, metrics, runs
 from irgen.evaluation.methods import Method
 from irgen.files import atomic, file_digest, read_array, write_json
 from irgen.models import quantizer
+from irgen.models.encoder import ImageEncoder
 from irgen.params import Params
-from irgen.search import rank
+from irgen.search import rank, trie
+from irgen.training import checkpoint
 from irgen.training.batches import in_order
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
@@ -55,7 +52,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     cutoffs = params.evaluate.cutoffs
     depth = max(*cutoffs, min(int(positives.max(initial=1)), DEEPEST))
     asked_for = runs.search_depth(depth, queries["sha256"], database["sha256"])
-    found: dict[str, dict[str, float]] = {"queries": metrics.count_queries(positives)}
+    found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(positives)}
     times, curves, folder = {}, [], workspace.stage("evaluate")
     for name, method in compared.items():
         ids, scores, times[name] = ask(
@@ -63,8 +60,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         )
         ids, scores = runs.without_self(ids, scores, queries["sha256"], database["sha256"], depth)
         hits = runs.relevance(ids, queries["label"], database["label"])
-        found[name] = metrics.summarise(hits, positives, cutoffs)
-        found[name]["bytes_per_image"] = method.bytes_per_image
+        quality = metrics.summarise(hits, positives, cutoffs)
+        found[name] = quality | {"bytes_per_image": method.bytes_per_image}
         shown = max(cutoffs)
         for k, value in enumerate(metrics.precision_curve(hits, positives, shown), start=1):
             curves.append({"method": name, "k": k, "precision": value})
@@ -98,7 +95,7 @@ def _encoding(params: Params, workspace: Workspace, machine: Machine) -> Encodin
 
 def build_methods(
     params: Params, workspace: Workspace, identified: Identified, machine: Machine
-) -> tuple[torch.nn.Module, dict[str, Method]]:
+) -> tuple[ImageEncoder, dict[str, Method]]:
     """The encoder whose decoding all methods share, and the methods by name, in order."""
     tokenizer, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
     pretrained = create_encoder(params.encoder, params.seed)
@@ -107,7 +104,8 @@ def build_methods(
     device = machine.device
     for module in (tokenizer, pretrained, retriever):
         module.eval().to(device)
-    trie = load_trie(workspace).to(device)
+    arrays, _ = checkpoint.load(workspace.existing("trie", "trie.safetensors"))
+    prefixes = trie.from_tensors(arrays).to(device)
     features = torch.from_numpy(
         np.array(read_array(workspace.existing("features", "database", "features.npy")))
     )
@@ -123,7 +121,7 @@ def build_methods(
         return tokenizer.adapt(tuned_encoder(images)[0])
 
     shared = params.retriever.encoder == "tokenizer" and not params.retriever.tune_encoder
-    models, index = (retriever, None if shared else tuned), (trie, embeddings)
+    models, index = (retriever, None if shared else tuned), (prefixes, embeddings)
     return pretrained, {
         "scan_pretrained": methods.exact(
             lambda images: pretrained(images)[0],

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from irgen.artifacts import Identified, load_tokenizer, save_identified
+from irgen.artifacts.identifiers import Identified, save_identified
+from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.compute import prepare

@@ -40,5 +40,5 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     return {
         "pairs": float(len(pairs)),
         "without_neighbour": float(len(table) - len(anchors.unique())),
-        "mean_similarity": float(pairs["similarity"].mean()),
+        "mean_similarity": float(pairs["similarity"].to_numpy().mean()),
     }

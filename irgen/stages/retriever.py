@@ -7,13 +7,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts import (
-    frozen_reader,
-    load_identified,
-    load_tokenizer,
-    save_retriever,
-    write_history,
-)
+from irgen.artifacts.history import write_history
+from irgen.artifacts.identifiers import load_identified
+from irgen.artifacts.retriever import frozen_reader, save_retriever
+from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.compute import prepare

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import polars as pl
 import torch
 
-from irgen.artifacts import save_tokenizer, write_history
+from irgen.artifacts.history import write_history
+from irgen.artifacts.tokenizer import save_tokenizer
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.compute import prepare
@@ -14,7 +15,7 @@ from irgen.errors import CatalogError
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params, flatten
 from irgen.training import tokenizer as training
-from irgen.training.batches import Pixels
+from irgen.training.batches import Pixels, Views
 from irgen.training.checkpoint import Resume
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
@@ -45,6 +46,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
     def labelled(table: pl.DataFrame) -> training.Labelled:
         sha256s = table["sha256"].to_list()
+        images: Views | Pixels
         if settings.tune_encoder:
             images = Pixels(pixels(encoder, sha256s, encoding), encoder.image_size, params.augment)
         else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from irgen.artifacts import load_identified
+from irgen.artifacts.identifiers import load_identified
 from irgen.errors import CatalogError
 from irgen.params import Params
 from irgen.search import trie

@@ -73,6 +73,8 @@ def train(
     average = AveragedModel(
         model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True
     )
+    averaged = average.module
+    assert isinstance(averaged, Query), "the average is of the model"
     adam = optimizer.adamw(
         optimizer.groups(
             model.reader,
@@ -118,11 +120,11 @@ def train(
         row["learning_rate"] = adam.param_groups[0]["lr"]
         last = epoch + 1 == settings.epochs
         if len(held.images) and (last or (epoch + 1) % settings.validate_every == 0):
-            row["validation/precision/10"] = validate(average.module, held, prefixes, machine)
+            row["validation/precision/10"] = validate(averaged, held, prefixes, machine)
         history.append({"epoch": epoch + 1, **row})
         log(row, epoch + 1)
         if _is_best(history):
-            best = {n: t.clone() for n, t in average.module.state_dict().items()}
+            best = {n: t.clone() for n, t in averaged.state_dict().items()}
         _keep(model, average, adam, best, history, resume)
     model.load_state_dict(best)
     return history

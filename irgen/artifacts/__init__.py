@@ -1,0 +1,1 @@
+"""The trained models and the identifiers on disk: each file rebuilds what it holds by itself."""

@@ -1,0 +1,46 @@
+"""Codes and tuned embeddings of a role's images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from irgen.errors import ArtifactError
+from irgen.files import atomic, read_array, write_array
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A role's images: ``ids`` (N,), ``codes`` (N, M) int64, unit ``embeddings`` (N, D) float32."""
+
+    ids: list[str]
+    codes: Tensor
+    embeddings: Tensor
+
+
+def save_identified(folder: Path, identified: Identified) -> None:
+    """Writes ``codes.parquet`` (id, level_1 … level_M) and ``embeddings.npy``."""
+    columns = {
+        f"level_{m + 1}": c.numpy() for m, c in enumerate(identified.codes.T.to(torch.int32))
+    }
+    with atomic(folder / "codes.parquet") as temporary:
+        pl.DataFrame({"id": identified.ids, **columns}).write_parquet(temporary)
+    write_array(folder / "embeddings.npy", identified.embeddings.numpy())
+
+
+def load_identified(folder: Path) -> Identified:
+    """The inverse of ``save_identified``; embeddings stay memory-mapped until read."""
+    table = pl.read_parquet(folder / "codes.parquet")
+    embeddings = read_array(folder / "embeddings.npy")
+    if len(table) != len(embeddings):
+        raise ArtifactError(
+            f"{folder}: {len(table)} codes but {len(embeddings)} embeddings; "
+            "delete it and run dvc repro"
+        )
+    codes = table.drop("id").to_numpy().astype(np.int64)
+    return Identified(
+        table["id"].to_list(), torch.from_numpy(codes), torch.from_numpy(embeddings.copy())
+    )

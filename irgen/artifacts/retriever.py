@@ -1,0 +1,39 @@
+"""The retriever's file: the decoder and, where it was tuned, the reader."""
+
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+
+from irgen.models.encoder import ImageEncoder
+from irgen.models.reader import Query, Reader
+from irgen.models.retriever import Retriever, Shape
+from irgen.models.tokenizer import Tokenizer
+from irgen.params import Retriever as Settings
+from irgen.params import parse
+from irgen.training import checkpoint
+
+
+def save_retriever(path: Path, model: Query, settings: Settings) -> None:
+    """Writes decoder and, where it was tuned, reader."""
+    config = {"retriever": asdict(settings), "shape": asdict(model.decoder.shape)}
+    checkpoint.save(path, model.state_dict(), config)
+
+
+def load_retriever(path: Path, reader: Reader) -> Query:
+    """The trained retriever in eval mode, with ``reader`` as the frozen reader or, if it was tuned,
+    as the architecture its weights are loaded into."""
+    tensors, config = checkpoint.load(path)
+    settings = parse(Settings, config["retriever"], where=str(path))
+    decoder = Retriever(settings, Shape(**config["shape"]))
+    model = Query(deepcopy(reader) if settings.tune_encoder else None, decoder)
+    checkpoint.load_into(model, tensors, path)
+    model.reader = model.reader or reader
+    return model.eval()
+
+
+def frozen_reader(pretrained: ImageEncoder, tokenizer: Tokenizer, source: str) -> Reader:
+    """The reader a retriever starts from: ``source`` = pretrained, or tokenizer (then it shares the
+    tokenizer's adapter, and its encoder if that one was tuned)."""
+    if source == "tokenizer":
+        return Reader(tokenizer.encoder or pretrained, tokenizer.adapter)
+    return Reader(pretrained, None)
