@@ -29,7 +29,7 @@ def prepare(settings: Compute) -> Machine:
     """Chooses device and precision, and makes torch deterministic. Raises ParamsError if the device
     asked for is not there."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    _keep_freed_memory()
+    keep_freed_memory()
     device = _device(settings.device)
     wanted = settings.precision
     if wanted == "auto":
@@ -61,7 +61,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     )
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tells glibc to keep large freed blocks instead of returning them to the system.
 
     A convolution's activations are larger than malloc's mmap threshold, so every layer of every
