@@ -1,5 +1,6 @@
 """Where an encoder's first weights come from: timm's hub, a local safetensors file, or nowhere."""
 
+import difflib
 from pathlib import Path
 
 import timm
@@ -53,7 +54,7 @@ def _create(config: Encoder, pretrained: bool, overlay: dict[str, str] | None) -
     if timm.is_model(config.name) and _takes_image_size(config.name):
         options.setdefault("img_size", config.image_size)
     if not timm.is_model(config.name):
-        near = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=5)
         raise ParamsError(
             f"params.yaml: encoder: name: timm has no model {config.name!r}"
             + (f"; near ones: {', '.join(near)}" if near else "; see timm.list_models()")

@@ -49,7 +49,9 @@ def test_each_setting_changes_pictures_reproducibly_and_stays_in_range(change):
 def test_a_flip_mirrors_some_pictures_and_leaves_the_others():
     flipped = changed(dataclasses.replace(OFF, flip=True))
     plain = pictures().float()
-    mirrored = [torch.allclose(f, p.flip(-1), atol=1e-3) for f, p in zip(flipped, plain, strict=True)]
+    mirrored = [
+        torch.allclose(f, p.flip(-1), atol=1e-3) for f, p in zip(flipped, plain, strict=True)
+    ]
     same = [torch.allclose(f, p, atol=1e-3) for f, p in zip(flipped, plain, strict=True)]
     assert all(m != s for m, s in zip(mirrored, same, strict=True))
     assert 0 < sum(mirrored) < 16

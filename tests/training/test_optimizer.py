@@ -1,3 +1,5 @@
+import itertools
+
 import timm
 import torch
 from torch import nn
@@ -44,6 +46,6 @@ def test_the_rate_warms_up_then_falls_to_nothing():
     factors = [optimizer.set_rates(adam, step, 4, 20) for step in range(21)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[4] == 1.0
-    assert all(a >= b for a, b in zip(factors[4:], factors[5:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[4:]))
     assert factors[20] == 0.0
     assert adam.param_groups[0]["lr"] == 0.0

@@ -19,14 +19,14 @@ from irgen.training.checkpoint import Resume
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a SIGKILL between two epochs; the command line's tests send a real one."""
 
 
 def killed_after(epoch: int):
     def log(metrics, step):
         if step == epoch + 1:  # the state of ``epoch`` is saved, this one's is not
-            raise Killed
+            raise KilledError
 
     return log
 
@@ -78,7 +78,7 @@ def test_a_killed_tokenizer_ends_as_an_unbroken_one(
     clusters, tokenizer_settings, tmp_path, last_epoch
 ):
     whole, history = train_tokenizer(clusters, tokenizer_settings, tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_tokenizer(
             clusters, tokenizer_settings, tmp_path / "broken", killed_after(last_epoch - 1)
         )
@@ -133,7 +133,7 @@ def test_the_retriever_learns_to_write_codes_of_neighbours(clusters, retriever_s
 @pytest.mark.parametrize("held", [0, 24])
 def test_a_killed_retriever_ends_as_an_unbroken_one(clusters, retriever_settings, tmp_path, held):
     whole, history = train_retriever(clusters, retriever_settings, tmp_path / "whole", held)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_retriever(clusters, retriever_settings, tmp_path / "broken", held, killed_after(2))
     resumed, again = train_retriever(clusters, retriever_settings, tmp_path / "broken", held)
     assert again == history
