@@ -2,7 +2,7 @@
 
     python benchmarks/allocator.py tf_efficientnet_lite0 --size 224 --batch 16
 
-Each way runs in processes of its own, in turns, so that a machine whose speed drifts is drifting for
+Each way runs in processes of its own, in turns, so that a machine whose speed drifts does so for
 both; printed are all rates and the ratio of their medians.
 """
 

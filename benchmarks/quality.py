@@ -1,9 +1,9 @@
-"""Search quality over several seeds: every stage for each seed, then a table of means and deviations.
+"""Search quality over several seeds: all stages for each, then a table of means and deviations.
 
     python benchmarks/quality.py experiments/clothing-224.yaml --seeds 0 1 2
 
 Each seed runs in a process and a folder of its own below ``--folder``, all stages from download to
-report, so that its time and its peak memory are those of a first run. ``benchmarks/results/`` keeps
+report; the seeds share a cache of encodings, so the first one's time is that of a first run. ``benchmarks/results/`` keeps
 what came out, as JSON and as the table the README shows.
 """
 
@@ -31,9 +31,10 @@ SHOWN = ("precision/1", "precision/10", "precision/20", "hit/10", "map/R")
 
 
 def run_seed(params_file: Path, seed: int, root: Path) -> dict:
-    """All stages with one seed in ``root``: metrics, milliseconds, seconds a stage, peak gigabytes."""
+    """All stages with one seed in ``root``: metrics, latency, seconds a stage, peak gigabytes."""
     params = dataclasses.replace(load(params_file), seed=seed)
-    workspace, seconds = Workspace.at(root), {}
+    workspace = Workspace(data=root / "data", reports=root / "reports", cache=root.parent / "cache")
+    seconds = {}
     for stage in STAGES:
         started = time.perf_counter()
         import_module(f"irgen.stages.{stage}").run(params, workspace, lambda metrics, step: None)
@@ -60,7 +61,7 @@ def table(runs: list[dict]) -> str:
         return f"{statistics.mean(values):{form}} ± {deviation:{form}}"
 
     heads = ["method", *(key.replace("precision/", "P@").replace("/", "@") for key in SHOWN)]
-    lines = [heads + ["ms search", "ms with encoding", "bytes/image"]]
+    lines = [[*heads, "ms search", "ms with encoding", "bytes/image"]]
     for method, name in METHODS.items():
         quality = [run["metrics"][method] for run in runs]
         row = [name, *(spread([q[key] for q in quality], ".3f") for key in SHOWN)]
