@@ -29,16 +29,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 run: install ## run the pipeline (what changed only), print the results and the report's path
-	@export IRGEN_BUILD=run-$$(date +%Y%m%d-%H%M%S)-$$$$; dvc repro && irgen results
+	@export IRGEN_BUILD=run-$$(date +%Y%m%d-%H%M%S)-$$$$; $(BIN)/dvc repro && $(BIN)/irgen results
 
 test: install ## run the tests
-	pytest
+	$(BIN)/pytest
 
 check: install ## what CI runs: lint, format, types, tests
-	ruff check .
-	ruff format --check .
-	mypy
-	pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
 
 ui: install ## open the MLflow UI on this project's runs
-	@irgen ui
+	@$(BIN)/irgen ui
