@@ -3,8 +3,8 @@
     python benchmarks/quality.py experiments/clothing-224.yaml --seeds 0 1 2
 
 Each seed runs in a process and a folder of its own below ``--folder``, all stages from download to
-report; the seeds share a cache of encodings, so the first one's time is that of a first run. ``benchmarks/results/`` keeps
-what came out, as JSON and as the table the README shows.
+report; the seeds share a cache of encodings, so the first one's time is that of a first run.
+``benchmarks/results/`` keeps what came out, as JSON and as the table the README shows.
 """
 
 import argparse

@@ -8,6 +8,9 @@ from irgen.files import atomic
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    """The curves of a training as CSV, one row an epoch, blank where nothing was measured."""
+    """The curves of a training as CSV, one row an epoch, blank where nothing was measured;
+    the epoch first, then the metrics by name."""
+    table = pl.DataFrame(history, infer_schema_length=None)
+    table = table.select("epoch", *sorted(set(table.columns) - {"epoch"}))
     with atomic(path) as temporary:
-        pl.DataFrame(history, infer_schema_length=None).write_csv(temporary)
+        table.write_csv(temporary)

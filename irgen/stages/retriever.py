@@ -54,7 +54,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
             return seen
         flat = seen.summaries.reshape(-1, reader.encoder.width)
         adapted = adapt_all(tokenizer, flat, machine.device).numpy()
-        return Views(adapted.reshape(*seen.summaries.shape[:2], -1), seen.tokens)
+        return Views(adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens)
 
     codes = load_identified(workspace.existing("identifiers", "train")).codes
     pairs = pl.read_parquet(workspace.existing("pairs", "pairs.parquet"))

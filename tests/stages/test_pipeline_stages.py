@@ -1,0 +1,213 @@
+"""All stages on a few hundred real digits: what they write, that it repeats, that kills cost little."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from irgen.artifacts.identifiers import load_identified
+from irgen.artifacts.tokenizer import load_tokenizer
+from irgen.catalog.sources import open_source
+from irgen.cli import STAGES
+from irgen.errors import CatalogError
+from irgen.params import Params, load
+from irgen.workspace import Workspace
+
+SMALL = {
+    "compute": {"batch_size": 64},
+    "encoder": {"options": {"patch_size": 4, "embed_dim": 48, "depth": 1, "num_heads": 2}},
+    "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "epochs": 16, "batch_size": 16},
+    "retriever": {"width": 32, "layers": 1, "heads": 2, "epochs": 10, "batch_size": 32},
+    "evaluate": {"beams": 8, "candidates": 40},
+    "report": {"gallery": 2},
+}
+
+
+def small_params(root: Path, project: Path, **changes: dict) -> Params:
+    """The default parameters, made small, in ``root`` with a folder of 300 digits as the source."""
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    for section, values in {**SMALL, **changes}.items():
+        tree[section] |= values
+    tree["download"]["source"] = str(root / "digits")
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "params.yaml").write_text(yaml.safe_dump(tree))
+    return load(root / "params.yaml")
+
+
+def write_digits(folder: Path, per_label: int) -> None:
+    """The first images of each digit, as files in class folders."""
+    from irgen.params import Download
+
+    for entry in open_source(Download(source="digits", max_gigabytes=1.0)).load().entries:
+        label, name = entry.key.split("/")
+        if len(list((folder / label).glob("*"))) < per_label:
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            (folder / label / name).write_bytes(entry.read())
+
+
+def run(params: Params, root: Path, *stages: str) -> dict[str, dict[str, float]]:
+    found = {}
+    for stage in stages or STAGES:
+        module = import_module(f"irgen.stages.{stage}")
+        found[stage] = module.run(params, Workspace.at(root), lambda metrics, step: None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, root):
+    """A project all of whose stages ran once: (its folder, params, metrics by stage)."""
+    folder = tmp_path_factory.mktemp("project")
+    write_digits(folder / "digits", 30)
+    params = small_params(folder, root)
+    return folder, params, run(params, folder)
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    """A copy of that project that a test may change."""
+    folder, params, _ = built
+    shutil.copytree(folder, tmp_path / "project")
+    return tmp_path / "project", params
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_method_is_measured_on_every_query(built):
+    folder, _, metrics = built
+    found = json.loads((folder / "data/evaluate/metrics.json").read_text())
+    methods = ["scan_pretrained", "scan_tuned", "scan_codes", "generative", "generative_reranked"]
+    assert set(found) == {"queries", *methods}
+    assert found["queries"] == {
+        "count": metrics["catalog"]["images/queries"],
+        "without_positive": 0,
+    }
+    for method in methods:
+        assert all(0 <= v <= 1 for k, v in found[method].items() if k != "bytes_per_image")
+        ranked = pl.read_parquet(folder / f"data/evaluate/runs/{method}.parquet")
+        assert ranked["query"].n_unique() == found["queries"]["count"]
+    times = json.loads((folder / "reports/latency.json").read_text())["methods"]
+    assert all(0 < times[m]["search_ms"] <= times[m]["total_ms"] for m in methods)
+
+
+def test_a_short_training_already_finds_more_than_chance(built):
+    found = json.loads((built[0] / "data/evaluate/metrics.json").read_text())
+    for method in ("scan_tuned", "scan_codes", "generative", "generative_reranked"):
+        assert found[method]["precision/10"] > 0.2, method  # ten labels: 0.1 by chance
+
+
+def test_codes_and_embeddings_are_row_aligned_and_agree(built):
+    folder, _, _ = built
+    model, labels = load_tokenizer(folder / "data/tokenizer/tokenizer.safetensors")
+    assert labels == [str(digit) for digit in range(10)]
+    for role in ("train", "database"):
+        identified = load_identified(folder / "data/identifiers" / role)
+        assert (
+            identified.ids
+            == pl.read_parquet(folder / f"data/catalog/{role}.parquet")["id"].to_list()
+        )
+        assert (model.tokenize(identified.embeddings) == identified.codes).all()
+        norms = np.linalg.norm(identified.embeddings.numpy(), axis=1)
+        np.testing.assert_allclose(norms, 1, atol=1e-5)
+
+
+def test_an_image_has_the_same_code_as_training_and_as_database_image(built):
+    folder, _, _ = built
+    train, database = (
+        load_identified(folder / "data/identifiers" / r) for r in ("train", "database")
+    )
+    codes = dict(zip(database.ids, database.codes.tolist(), strict=True))
+    assert [codes[name] for name in train.ids] == train.codes.tolist()
+
+
+def test_two_runs_write_the_same_bytes(built, tmp_path, root):
+    folder, _, _ = built
+    shutil.copytree(folder / "digits", tmp_path / "again" / "digits")
+    params = small_params(tmp_path / "again", root)
+    run(params, tmp_path / "again")
+    first, second = files(folder / "data"), files(tmp_path / "again" / "data")
+    mtime = "download/manifest.parquet"  # names the source and when its files changed
+    assert {k: v for k, v in first.items() if k != mtime} == {
+        k: v for k, v in second.items() if k != mtime
+    }
+
+
+def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
+    folder, params = copy
+    before = files(folder / "data")
+    write_digits(folder / "digits", 34)
+    params = dataclasses.replace(
+        params, download=dataclasses.replace(params.download, source=str(folder / "digits"))
+    )
+    assert run(params, folder, "download")["download"]["images/new"] == 40
+    found = run(params, folder, "catalog", "features", "identifiers", "trie", "evaluate", "report")
+    after = files(folder / "data")
+    for unchanged in (
+        "catalog/train.parquet",
+        "catalog/validation.parquet",
+        "features/train/features.npy",
+        "identifiers/train/codes.parquet",
+    ):
+        assert after[unchanged] == before[unchanged]
+    assert found["trie"]["images"] > len(pl.read_parquet(folder / "data/catalog/train.parquet"))
+    assert after["trie/trie.safetensors"] != before["trie/trie.safetensors"]
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "retriever"])
+def test_a_training_killed_half_way_goes_on_and_ends_the_same(copy, stage):
+    folder, _ = copy
+    output = folder / "data" / stage
+    whole = files(output)
+    shutil.rmtree(output)
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    command = [sys.executable, "-m", "irgen", stage, "--root", str(folder)]
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    states, deadline = folder / ".cache" / "training", time.monotonic() + 60
+    while not list(states.glob("*/state.safetensors")):
+        assert child.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline, "no epoch within a minute"
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not output.exists()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert f"{stage}: going on after epoch" in again.stdout + again.stderr
+    assert files(output) == whole
+    assert not list(states.glob("*/state.safetensors"))
+
+
+def test_fewer_images_than_codebook_entries_is_one_clear_error(copy):
+    folder, params = copy
+    big = dataclasses.replace(
+        params, tokenizer=dataclasses.replace(params.tokenizer, codebook=1000)
+    )
+    with pytest.raises(
+        CatalogError, match=r"codebook: 1000 entries.*set tokenizer.codebook to \d+"
+    ):
+        run(big, folder, "tokenizer")
+
+
+def test_labels_of_one_image_each_leave_nothing_to_learn_from(copy):
+    folder, params = copy
+    path = folder / "data/catalog/train.parquet"
+    table = pl.read_parquet(path).with_columns(label=pl.col("id"))
+    table.write_parquet(path)
+    with pytest.raises(CatalogError, match="every label has one image"):
+        run(params, folder, "pairs")
