@@ -73,14 +73,13 @@ def table(runs: list[dict]) -> str:
     return "\n".join(body)
 
 
-def about(runs: list[dict]) -> str:
+def about(runs: list[dict], commit: str) -> str:
     """What was run, where, and what it cost."""
     minutes = [sum(run["seconds"].values()) / 60 for run in runs]
     peak = max(run["peak_gigabytes"] for run in runs)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return (
         f"{len(runs)} seeds, {len(os.sched_getaffinity(0))} cores ({platform.machine()}), commit "
-        f"{commit.stdout.strip() or 'unknown'}; all stages: {max(minutes):.1f} minutes and "
+        f"{commit}; all stages: {max(minutes):.1f} minutes and "
         f"{peak:.1f} GB at most."
     )
 
@@ -93,6 +92,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(".cache/benchmarks"))
     options = parser.parse_args()
     name, runs = options.params.stem, []
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    commit = asked.stdout.strip() or "unknown"
     for seed in options.seeds:
         root = options.folder / f"{name}-{seed}"
         out = root / "result.json"
@@ -105,8 +106,8 @@ def main() -> int:
             return 1
         runs.append(json.loads(out.read_text()))
     results = Path(__file__).parent / "results"
-    write_json(results / f"{name}.json", {"about": about(runs), "runs": runs})
-    text = f"{table(runs)}\n\n{about(runs)}\n"
+    write_json(results / f"{name}.json", {"about": about(runs, commit), "runs": runs})
+    text = f"{table(runs)}\n\n{about(runs, commit)}\n"
     write_bytes(results / f"{name}.md", text.encode())
     print(text)
     return 0

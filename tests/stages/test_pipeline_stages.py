@@ -1,4 +1,4 @@
-"""All stages on a few hundred real digits: what they write, that it repeats, that kills cost little."""
+"""All stages on a few hundred real digits: what they write, that it repeats, what a kill costs."""
 
 import dataclasses
 import json
@@ -211,3 +211,43 @@ def test_labels_of_one_image_each_leave_nothing_to_learn_from(copy):
     table.write_parquet(path)
     with pytest.raises(CatalogError, match="every label has one image"):
         run(params, folder, "pairs")
+
+
+FROZEN = {"tokenizer": {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 32, "dropout": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "tune", "sections"),
+    [
+        ("pretrained", False, {}),
+        ("pretrained", True, {}),
+        ("tokenizer", True, {}),
+        ("tokenizer", False, FROZEN),
+    ],
+    ids=["pretrained, frozen", "pretrained, tuned", "tokenizer's, tuned", "all frozen"],
+)
+def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encoder, tune, sections):
+    folder, _ = copy
+    chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "epochs": 2}
+    params = small_params(folder, root, **sections, retriever=chosen, augment={"views": 2})
+    trained = ("tokenizer", "identifiers", "trie") if sections else ()
+    found = run(params, folder, *trained, "retriever", "evaluate")
+    assert 0 < found["evaluate"]["generative/precision/10"] <= 1
+
+
+def test_without_validation_images_the_last_epochs_weights_are_kept(copy, root):
+    folder, _ = copy
+    params = small_params(folder, root, catalog={"validation_fraction": 0.0})
+    retriever = dataclasses.replace(params.retriever, epochs=2)
+    found = run(
+        dataclasses.replace(params, retriever=retriever),
+        folder,
+        "catalog",
+        "features",
+        "pairs",
+        "tokenizer",
+        "identifiers",
+        "retriever",
+    )
+    assert found["catalog"]["images/validation"] == 0
+    assert "validation/precision/10" not in found["retriever"]
