@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -95,10 +96,12 @@ def _sentence(line: str) -> str:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Runs one stage and records it. Raises IrgenError for what the user can mend."""
+    from irgen.provenance import project
     from irgen.recording import recorded
 
     params = load(options.params or options.root / "params.yaml")
-    workspace = Workspace.at(options.root)
+    # an experiment in a folder of its own shares what its project has encoded
+    workspace = replace(Workspace.at(options.root), cache=project(options.root) / ".cache")
     stage = import_module(f"irgen.stages.{options.name}")
     with recorded(options.name, params, workspace, options.root) as record:
         record.result(stage.run(params, workspace, record.log))

@@ -13,12 +13,13 @@ from tqdm import tqdm
 from irgen.catalog.images import read_pixels, stream_pixels
 from irgen.catalog.shards import Images
 from irgen.catalog.store import ArrayStore
-from irgen.compute import Machine, seed_everything
+from irgen.compute import Machine, prepare, seed_everything
 from irgen.files import atomic, digest
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 from irgen.training.augment import augment
 from irgen.training.batches import Views
+from irgen.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,16 @@ class Encoding:
     machine: Machine
     settings: Compute
     cache: Path
+
+
+def open_encoding(settings: Compute, workspace: Workspace) -> Encoding:
+    """A project's downloaded images and its cache, on the machine ``settings`` choose."""
+    return Encoding(
+        images=Images(workspace.existing("download")),
+        machine=prepare(settings),
+        settings=settings,
+        cache=workspace.cache,
+    )
 
 
 def fingerprint(encoder: ImageEncoder, machine: Machine) -> str:

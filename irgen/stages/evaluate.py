@@ -4,6 +4,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -14,10 +15,9 @@ from tqdm import tqdm
 from irgen.artifacts.identifiers import Identified, load_identified
 from irgen.artifacts.retriever import frozen_reader, load_retriever
 from irgen.artifacts.tokenizer import load_tokenizer
-from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.compute import Machine, prepare
-from irgen.encoding import Encoding, pixels
+from irgen.compute import Machine
+from irgen.encoding import open_encoding, pixels
 from irgen.evaluation import methods, metrics, runs
 from irgen.evaluation.methods import Method
 from irgen.files import atomic, file_digest, read_array, write_json
@@ -33,64 +33,69 @@ from irgen.workspace import Workspace
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
 
 
+@dataclass(frozen=True)
+class Questions:
+    """Queries and database as the catalogue has them, and how deep a result list is judged."""
+
+    queries: pl.DataFrame
+    database: pl.DataFrame
+    positives: np.ndarray  # (Q,) int64, R of each query
+    depth: int
+
+    def answered(self, ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Results (Q, any) without the queries themselves: ids, scores and hits (Q, depth)."""
+        hashes = self.queries["sha256"], self.database["sha256"]
+        ids, scores = runs.without_self(ids, scores, *hashes, self.depth)
+        return ids, scores, runs.relevance(ids, self.queries["label"], self.database["label"])
+
+
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/evaluate/``: metrics.json, precision.csv and a run a method; and, beside DVC's
     outputs since it differs from machine to machine, ``reports/latency.json``."""
-    machine = prepare(params.compute)
+    encoding, settings = open_encoding(params.compute, workspace), params.evaluate
+    questions = read_questions(workspace, max(settings.cutoffs))
+    identified = load_identified(workspace.existing("identifiers", "database"))
+    encoder, compared = build_methods(params, workspace, identified, encoding.machine)
+    images = pixels(encoder, questions.queries["sha256"].to_list(), encoding)
+    hashes = questions.queries["sha256"], questions.database["sha256"]
+    k, shown = runs.search_depth(questions.depth, *hashes), max(settings.cutoffs)
+    found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(questions.positives)}
+    times, curves, folder = {}, [], workspace.stage("evaluate")
+    for name, method in compared.items():
+        batch = (settings.batch_size, encoding.machine)
+        ids, scores, times[name] = ask(method, images, (k, shown), batch, name)
+        ids, scores, hits = questions.answered(ids, scores)
+        quality = metrics.summarise(hits, questions.positives, settings.cutoffs)
+        found[name] = quality | {"bytes_per_image": method.bytes_per_image}
+        curve = metrics.precision_curve(hits, questions.positives, shown)
+        curves += [{"method": name, "k": i, "precision": p} for i, p in enumerate(curve, start=1)]
+        top = (ids[:, :shown], scores[:, :shown], hits[:, :shown])
+        with atomic(folder / "runs" / f"{name}.parquet") as temporary:
+            runs.to_table(*top, identified.codes.numpy()).write_parquet(temporary)
+    with atomic(folder / "precision.csv") as temporary:
+        pl.DataFrame(curves).write_csv(temporary)
+    write_json(folder / "metrics.json", found)
+    about = {
+        "metrics_digest": file_digest(folder / "metrics.json"),
+        "machine": describe(encoding.machine, settings.batch_size),
+        "methods": times,
+    }
+    write_json(workspace.reports / "latency.json", about)
+    return {f"{name}/{key}": value for name, row in found.items() for key, value in row.items()}
+
+
+def read_questions(workspace: Workspace, at_least: int) -> Questions:
+    """The catalogue's queries and database; lists are judged down to R, to ``at_least`` and at most
+    to DEEPEST."""
     queries, database = (
         read_table(workspace.existing("catalog", f"{role}.parquet"))
         for role in ("queries", "database")
     )
-    identified = load_identified(workspace.existing("identifiers", "database"))
-    encoder_pixels, compared = build_methods(params, workspace, identified, machine)
-    asked = pixels(
-        encoder_pixels, queries["sha256"].to_list(), _encoding(params, workspace, machine)
-    )
     positives = runs.positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    cutoffs = params.evaluate.cutoffs
-    depth = max(*cutoffs, min(int(positives.max(initial=1)), DEEPEST))
-    asked_for = runs.search_depth(depth, queries["sha256"], database["sha256"])
-    found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(positives)}
-    times, curves, folder = {}, [], workspace.stage("evaluate")
-    for name, method in compared.items():
-        ids, scores, times[name] = ask(
-            method, asked, asked_for, (params.evaluate.batch_size, machine), name
-        )
-        ids, scores = runs.without_self(ids, scores, queries["sha256"], database["sha256"], depth)
-        hits = runs.relevance(ids, queries["label"], database["label"])
-        quality = metrics.summarise(hits, positives, cutoffs)
-        found[name] = quality | {"bytes_per_image": method.bytes_per_image}
-        shown = max(cutoffs)
-        for k, value in enumerate(metrics.precision_curve(hits, positives, shown), start=1):
-            curves.append({"method": name, "k": k, "precision": value})
-        table = runs.to_table(
-            ids[:, :shown], scores[:, :shown], hits[:, :shown], identified.codes.numpy()
-        )
-        with atomic(folder / "runs" / f"{name}.parquet") as temporary:
-            table.write_parquet(temporary)
-    with atomic(folder / "precision.csv") as temporary:
-        pl.DataFrame(curves).write_csv(temporary)
-    write_json(folder / "metrics.json", found)
-    write_json(
-        workspace.reports / "latency.json",
-        {
-            "metrics_digest": file_digest(folder / "metrics.json"),
-            "machine": describe(machine, params.evaluate.batch_size),
-            "methods": times,
-        },
-    )
-    return {f"{name}/{key}": value for name, row in found.items() for key, value in row.items()}
-
-
-def _encoding(params: Params, workspace: Workspace, machine: Machine) -> Encoding:
-    return Encoding(
-        images=Images(workspace.existing("download")),
-        machine=machine,
-        settings=params.compute,
-        cache=workspace.cache,
-    )
+    depth = max(at_least, min(int(positives.max(initial=1)), DEEPEST))
+    return Questions(queries, database, positives, depth)
 
 
 def build_methods(
@@ -137,26 +142,28 @@ def build_methods(
 
 @torch.inference_mode()
 def ask(
-    method: Method, images: np.ndarray, k: int, run_: tuple[int, Machine], title: str
+    method: Method, images: np.ndarray, k: tuple[int, int], batch: tuple[int, Machine], title: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """All queries (Q, C, H, H) through a method: ids (Q, k), scores (Q, k), and the median
     milliseconds a query of the search alone and with encoding (decoding the file is not in it).
 
-    ``run_`` = (batch size, machine). The first batch is asked twice: its first time does not count.
+    ``k`` = (results to judge, results that are timed): a deep list is for map@R alone. ``batch`` =
+    (its size, machine). The first batch is asked twice: its first time does not count.
     """
-    size, machine = run_
+    (deep, timed), (size, machine) = k, batch
     ids, scores, searching, encoding = [], [], [], []
     batches = list(in_order(len(images), size))
     bar = tqdm(batches[:1] + batches, title, unit="batch", leave=False, disable=None)
     for i, (rows, new) in enumerate(bar):
-        batch = torch.from_numpy(images[rows.numpy()]).to(machine.device)
+        asked = torch.from_numpy(images[rows.numpy()]).to(machine.device)
         started = _now(machine)
         with machine.precision():
-            encoded = tuple(part.float() for part in method.encode(batch))
+            encoded = tuple(part.float() for part in method.encode(asked))
         encoded_at = _now(machine)
-        result = method.search(encoded, k)
+        method.search(encoded, timed)
         searched_at = _now(machine)
         if i:
+            result = method.search(encoded, deep)
             ids.append(result.ids[:new].cpu().numpy())
             scores.append(result.scores[:new].cpu().numpy())
             encoding.append(1000 * (encoded_at - started) / size)

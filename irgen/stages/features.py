@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 
-from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.compute import prepare
-from irgen.encoding import Encoding, summaries
+from irgen.encoding import open_encoding, summaries
 from irgen.files import write_array
 from irgen.params import Params
 from irgen.weights import create_encoder
@@ -18,12 +16,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """Writes ``data/features/<role>/features.npy`` (N, S) float32, row-aligned with the catalogue's
     table of that role."""
     encoder = create_encoder(params.encoder, params.seed)
-    encoding = Encoding(
-        images=Images(workspace.existing("download")),
-        machine=prepare(params.compute),
-        settings=params.compute,
-        cache=workspace.cache,
-    )
+    encoding = open_encoding(params.compute, workspace)
     found: dict[str, float] = {"width": float(encoder.width)}
     for role in ROLES:
         table = read_table(workspace.existing("catalog", f"{role}.parquet"))

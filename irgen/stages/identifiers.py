@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 
+import numpy as np
 from torch import Tensor
 
 from irgen.artifacts.identifiers import Identified, save_identified
 from irgen.artifacts.tokenizer import load_tokenizer
-from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.compute import prepare
-from irgen.encoding import Encoding, summaries
+from irgen.encoding import open_encoding, summaries
 from irgen.files import read_array
 from irgen.models.quantizer import usage
 from irgen.models.tokenizer import Tokenizer, adapt_all
@@ -39,14 +38,9 @@ def tuned(
 ) -> Tensor:
     """Tuned embeddings (N, D) of a role's images, from its cached summaries or, with a tuned
     encoder, from those images the encoder has not seen yet and the cache."""
-    machine = prepare(params.compute)
+    encoding = open_encoding(params.compute, workspace)
     if model.encoder is None:
-        features = read_array(workspace.existing("features", role, "features.npy"))
-        return adapt_all(model, features, machine.device)
-    encoding = Encoding(
-        images=Images(workspace.existing("download")),
-        machine=machine,
-        settings=params.compute,
-        cache=workspace.cache,
-    )
-    return adapt_all(model, summaries(model.encoder, sha256s, encoding), machine.device)
+        known = np.array(read_array(workspace.existing("features", role, "features.npy")))
+    else:
+        known = summaries(model.encoder, sha256s, encoding)
+    return adapt_all(model, known, encoding.machine.device)

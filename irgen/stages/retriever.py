@@ -11,10 +11,8 @@ from irgen.artifacts.history import write_history
 from irgen.artifacts.identifiers import load_identified
 from irgen.artifacts.retriever import frozen_reader, save_retriever
 from irgen.artifacts.tokenizer import load_tokenizer
-from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.compute import prepare
-from irgen.encoding import Encoding, pixels, views
+from irgen.encoding import open_encoding, pixels, views
 from irgen.models.reader import Query
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import adapt_all, class_numbers
@@ -29,7 +27,7 @@ from irgen.workspace import Workspace
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/retriever/retriever.safetensors`` and ``history.csv``. Reads training and
     validation images only."""
-    settings, machine = params.retriever, prepare(params.compute)
+    settings, encoding = params.retriever, open_encoding(params.compute, workspace)
     train, validation = (
         read_table(workspace.existing("catalog", f"{role}.parquet"))
         for role in ("train", "validation")
@@ -37,12 +35,6 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     tokenizer, labels = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
     pretrained = create_encoder(params.encoder, params.seed)
     reader = frozen_reader(pretrained, tokenizer, settings.encoder)
-    encoding = Encoding(
-        images=Images(workspace.existing("download")),
-        machine=machine,
-        settings=params.compute,
-        cache=workspace.cache,
-    )
 
     def images(table: pl.DataFrame) -> Views | Pixels:
         sha256s = table["sha256"].to_list()
@@ -53,7 +45,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         if reader.adapter is None:
             return seen
         flat = seen.summaries.reshape(-1, reader.encoder.width)
-        adapted = adapt_all(tokenizer, flat, machine.device).numpy()
+        adapted = adapt_all(tokenizer, flat, encoding.machine.device).numpy()
         return Views(adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens)
 
     codes = load_identified(workspace.existing("identifiers", "train")).codes
@@ -82,10 +74,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         workspace.cache / "training",
         "retriever",
         [flatten(section) for section in (params.encoder, params.augment, settings)],
-        [params.seed, str(machine), train.rows(), validation.rows()],
+        [params.seed, str(encoding.machine), train.rows(), validation.rows()],
         [codes.tolist(), pairs.rows()],
     )
-    history = training.train(model, data, settings, (machine, params.seed), resume, log)
+    history = training.train(model, data, settings, (encoding.machine, params.seed), resume, log)
     folder = workspace.stage("retriever")
     save_retriever(folder / "retriever.safetensors", model, settings)
     write_history(folder / "history.csv", history)

@@ -7,10 +7,8 @@ import torch
 
 from irgen.artifacts.history import write_history
 from irgen.artifacts.tokenizer import save_tokenizer
-from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.compute import prepare
-from irgen.encoding import Encoding, pixels, views
+from irgen.encoding import open_encoding, pixels, views
 from irgen.errors import CatalogError
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params, flatten
@@ -24,7 +22,7 @@ from irgen.workspace import Workspace
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/tokenizer/tokenizer.safetensors`` (weights and codebooks) and ``history.csv``.
     Reads training and validation images only."""
-    settings, machine = params.tokenizer, prepare(params.compute)
+    settings, encoding = params.tokenizer, open_encoding(params.compute, workspace)
     train, validation = (
         read_table(workspace.existing("catalog", f"{role}.parquet"))
         for role in ("train", "validation")
@@ -36,12 +34,6 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
             "or add images"
         )
     encoder = create_encoder(params.encoder, params.seed)
-    encoding = Encoding(
-        images=Images(workspace.existing("download")),
-        machine=machine,
-        settings=params.compute,
-        cache=workspace.cache,
-    )
     labels = train["label"].unique().sort().to_list()
 
     def labelled(table: pl.DataFrame) -> training.Labelled:
@@ -62,9 +54,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         workspace.cache / "training",
         "tokenizer",
         [flatten(section) for section in (params.encoder, params.augment, settings)],
-        [params.seed, str(machine), train.rows(), validation.rows()],
+        [params.seed, str(encoding.machine), train.rows(), validation.rows()],
     )
-    history = training.train(model, data, settings, (machine, params.seed), resume, log)
+    history = training.train(model, data, settings, (encoding.machine, params.seed), resume, log)
     folder = workspace.stage("tokenizer")
     save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, labels)
     write_history(folder / "history.csv", history)
