@@ -3,7 +3,8 @@
     python benchmarks/quality.py experiments/clothing-224.yaml --seeds 0 1 2
 
 Each seed runs in a process and a folder of its own below ``--folder``, all stages from download to
-report; the seeds share a cache of encodings, so the first one's time is that of a first run.
+report; the seeds share a cache of encodings, so the first one's time is that of a first run. A
+seed that was run with these very parameters before is not run again.
 ``benchmarks/results/`` keeps what came out, as JSON and as the table the README shows.
 """
 
@@ -23,8 +24,8 @@ from pathlib import Path
 
 from irgen.cli import STAGES
 from irgen.evaluation.comparison import METHODS
-from irgen.files import read_json, write_bytes, write_json
-from irgen.params import load
+from irgen.files import digest, read_json, write_bytes, write_json
+from irgen.params import flatten, load
 from irgen.workspace import Workspace
 
 SHOWN = ("precision/1", "precision/10", "precision/20", "hit/10", "map/R")
@@ -42,6 +43,7 @@ def run_seed(params_file: Path, seed: int, root: Path) -> dict:
         print(f"seed {seed}: {stage} took {seconds[stage]:.1f} s", flush=True)
     return {
         "seed": seed,
+        "params": digest(flatten(params)),
         "metrics": read_json(workspace.stage("evaluate") / "metrics.json"),
         "latency": read_json(workspace.reports / "latency.json")["methods"],
         "seconds": seconds,
@@ -98,6 +100,10 @@ def main() -> int:
         root = options.folder / f"{name}-{seed}"
         out = root / "result.json"
         context = multiprocessing.get_context("spawn")
+        params = dataclasses.replace(load(options.params), seed=seed)
+        if out.exists() and read_json(out).get("params") == digest(flatten(params)):
+            runs.append(read_json(out))
+            continue
         child = context.Process(target=_child, args=(options.params, seed, root, out))
         child.start()
         child.join()
