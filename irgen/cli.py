@@ -1,4 +1,4 @@
-"""The command line: ``irgen <stage>``, ``results``, ``publish``, ``ui``.
+"""The command line: ``irgen <stage>``, ``results``, ``publish``, ``ui``, and the index's commands.
 
 Mistakes a user can mend end in one line on stderr and exit status 2.
 """
@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from irgen import __version__
+from irgen.commands import grammar
 from irgen.errors import ArtifactError, IrgenError
 from irgen.params import load
 from irgen.workspace import Workspace
@@ -26,21 +27,28 @@ STAGES = {
     "identifiers": "give every image its code and its tuned embedding",
     "trie": "build the prefix arrays over the database's codes",
     "retriever": "train the retriever: from an image to its neighbours' codes",
+    "index": "make the index that is served: models, images and how sure a hit is",
     "evaluate": "compare every search method on the same queries",
     "report": "write the page a person reads",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 2 (a mistake to mend), 130 (interrupted)."""
+    """Runs one command and returns its exit status: 0, 2 (a mistake to mend), 130 (interrupted),
+    141 (whoever read the output has gone)."""
     options = parser().parse_args(arguments)
     try:
         options.command(options)
+        _flush()
     except IrgenError as error:
         return _complain(options.name, str(error))
     except KeyboardInterrupt:
         print(f"irgen {options.name}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        return 141  # as if by the signal
     except Exception as error:  # a full disk comes wrapped in what each library raises
         if not is_full_disk(error):
             raise
@@ -53,15 +61,33 @@ def _complain(name: str, message: str) -> int:
     return 2
 
 
+def _flush() -> None:
+    """Prints what is still waiting to be, as long as an error can be told."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _reader_has_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads; if so, what is still to be printed is dropped."""
+    try:
+        _flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        return True
+    return False
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(
         prog="irgen",
-        description="Generative image retrieval: the pipeline's stages, one by one. "
-        "`dvc repro` runs those that need it, in order.",
+        description="Generative image retrieval: the index that is served, and the stages of the "
+        "pipeline one by one. `dvc repro` runs those that need it, in order.",
     )
     top.add_argument("--version", action="version", version=f"irgen {__version__}")
     commands = top.add_subparsers(dest="name", metavar="command", required=True)
+    grammar.add_to(commands)
     for name, line in STAGES.items():
         stage = commands.add_parser(name, help=line, description=_sentence(line))
         _add_places(stage)

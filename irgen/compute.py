@@ -5,6 +5,7 @@ import ctypes
 import random
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,11 @@ class Machine:
     def precision(self) -> AbstractContextManager:
         """A context in which matrix products run in the chosen precision."""
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+
+    @property
+    def decoder(self) -> Literal["fp32", "bf16"]:
+        """The precision in which a decoder made ready for search runs."""
+        return "fp32" if self.autocast is None else "bf16"
 
 
 def prepare(settings: Compute) -> Machine:

@@ -2,7 +2,7 @@
 training."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,21 +51,14 @@ def fingerprint(encoder: ImageEncoder, machine: Machine) -> str:
         )
         for name, tensor in encoder.state_dict().items()
     }
-    decoding = [encoder.image_size, encoder.channels, encoder.crop, encoder.interpolation]
+    decoding = astuple(encoder.decoding)
     return digest(tensors, decoding, str(machine.autocast), machine.device.type)[:16]
 
 
 def pixels(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
     """Decoded images (N, C, H, H) uint8 as ``encoder`` wants them, all in memory."""
-    return read_pixels(
-        encoding.images,
-        sha256s,
-        size=encoder.image_size,
-        channels=encoder.channels,
-        crop=encoder.crop,
-        interpolation=encoder.interpolation,
-        threads=encoding.settings.threads,
-    )
+    threads = encoding.settings.threads
+    return read_pixels(encoding.images, sha256s, encoder.decoding, threads=threads)
 
 
 @torch.inference_mode()
@@ -103,16 +96,9 @@ def _batches(
     encoder: ImageEncoder, sha256s: list[str], encoding: Encoding, title: str
 ) -> Iterator[Tensor]:
     """Decoded images in batches of exactly the batch size, the last one filled up with blanks."""
-    size = encoding.settings.batch_size
+    size, threads = encoding.settings.batch_size, encoding.settings.threads
     stream = stream_pixels(
-        encoding.images,
-        sha256s,
-        size=encoder.image_size,
-        channels=encoder.channels,
-        crop=encoder.crop,
-        interpolation=encoder.interpolation,
-        threads=encoding.settings.threads,
-        batch_size=size,
+        encoding.images, sha256s, encoder.decoding, batch_size=size, threads=threads
     )
     with tqdm(total=len(sha256s), desc=title, unit="image", leave=False, disable=None) as bar:
         for batch in stream:
@@ -163,7 +149,8 @@ def _write_views(
         batches = _batches(encoder, sha256s, encoding, f"view {view + 1} of {changes.views}")
         for i, batch in enumerate(batches):
             if view:
-                batch = augment(batch, changes, encoder.image_size, seed_everything(seed, view, i))
+                chance = seed_everything(seed, view, i)
+                batch = augment(batch, changes, encoder.decoding.size, chance)
             summary, tokens = _encode(encoder, batch, encoding)
             rows = slice(i * size, min((i + 1) * size, len(sha256s)))
             count = rows.stop - rows.start

@@ -26,6 +26,11 @@ class ArtifactError(IrgenError):
     others."""
 
 
+class IndexingError(IrgenError):
+    """An index cannot do what it was asked: it is not one, it is damaged or in use, or an id is
+    there already or unknown."""
+
+
 class TrackingError(IrgenError):
     """The tracking server does not answer or refuses what it is sent."""
 

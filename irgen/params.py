@@ -116,6 +116,14 @@ class Retriever:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Index:
+    """What a search of the index does unless told otherwise, beside ``evaluate.beams`` and
+    ``evaluate.candidates``."""
+
+    fresh_beams: int  # beams towards images the retriever was not trained on; 0: none
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     cutoffs: tuple[int, ...]  # k of precision@k …
     beams: int  # W
@@ -146,6 +154,7 @@ class Params:
     pairs: Pairs
     tokenizer: Tokenizer
     retriever: Retriever
+    index: Index
     evaluate: Evaluate
     report: Report
     tracking: Tracking
@@ -239,6 +248,7 @@ def check_ranges(params: Params) -> None:
         ("retriever: validate_every", params.retriever.validate_every, 1, None),
         ("retriever: patience", params.retriever.patience, 1, None),
         ("retriever: ema_decay", params.retriever.ema_decay, 0, 0.99999),
+        ("index: fresh_beams", params.index.fresh_beams, 0, None),
         ("evaluate: beams", params.evaluate.beams, 1, None),
         ("evaluate: cutoffs", min(params.evaluate.cutoffs), 1, None),
         ("evaluate: candidates", params.evaluate.candidates, max(params.evaluate.cutoffs), None),

@@ -25,11 +25,13 @@ ORDER = [
     "training",
     "encoding",
     "artifacts",
+    "index",
     "evaluation",
     "stages",
     "recording",
     "tracking",
     "publishing",
+    "commands",
     "cli",
     "__main__",
 ]

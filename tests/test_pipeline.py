@@ -12,9 +12,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
-STAGES += ("retriever", "evaluate", "report")
+STAGES += ("retriever", "index", "evaluate", "report")
 TRAINING = ("pairs", "tokenizer", "retriever")
-DATABASE = ("database", "queries", "data/download", "data/trie", "data/evaluate")
+DATABASE = ("database", "queries", "data/download", "data/trie", "data/index", "data/evaluate")
 
 REMEDY = "run python tests/test_pipeline.py"
 
@@ -135,7 +135,7 @@ def test_a_stage_is_its_module_its_command_and_its_folder(stage: str) -> None:
         assert path == f"data/{stage}" or path.startswith(f"data/{stage}/")
 
 
-def test_the_pipeline_and_the_folder_of_stages_hold_the_same_ten() -> None:
+def test_the_pipeline_and_the_folder_of_stages_hold_the_same() -> None:
     modules = {path.stem for path in (ROOT / "irgen" / "stages").glob("*.py")} - {"__init__"}
     assert set(dvc_yaml()["stages"]) == modules == set(STAGES)
 

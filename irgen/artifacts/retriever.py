@@ -22,13 +22,20 @@ def save_retriever(path: Path, model: Query, settings: Settings) -> None:
 def load_retriever(path: Path, reader: Reader) -> Query:
     """The trained retriever in eval mode, with ``reader`` as the frozen reader or, if it was tuned,
     as the architecture its weights are loaded into."""
-    tensors, config = checkpoint.load(path)
-    settings = parse(Settings, config["retriever"], where=str(path))
-    decoder = Retriever(settings, Shape(**config["shape"]))
+    settings, shape = read_settings(path)
+    tensors, _ = checkpoint.load(path)
+    decoder = Retriever(settings, shape)
     model = Query(deepcopy(reader) if settings.tune_encoder else None, decoder)
     checkpoint.load_into(model, tensors, path)
     model.reader = model.reader or reader
     return model.eval()
+
+
+def read_settings(path: Path) -> tuple[Settings, Shape]:
+    """What a retriever's file says it is. Raises ArtifactError for a file of something else."""
+    config = checkpoint.load_config(path, "retriever", "shape")
+    settings = parse(Settings, config["retriever"], where=str(path))
+    return settings, parse(Shape, config["shape"], where=str(path))
 
 
 def frozen_reader(pretrained: ImageEncoder, tokenizer: Tokenizer, source: str) -> Reader:

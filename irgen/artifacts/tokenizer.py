@@ -28,8 +28,10 @@ def summary_width(model: Tokenizer) -> int:
 
 
 def load_tokenizer(path: Path) -> tuple[Tokenizer, list[str]]:
-    """The trained tokenizer in eval mode and its class names."""
-    tensors, config = checkpoint.load(path)
+    """The trained tokenizer in eval mode and its class names. Raises ArtifactError for a file that
+    is missing, damaged or of something else."""
+    config = checkpoint.load_config(path, "tokenizer", "encoder", "labels", "summary_width")
+    tensors, _ = checkpoint.load(path)
     settings = parse(Settings, config["tokenizer"], where=str(path))
     encoder = parse(Encoder, config["encoder"], where=str(path))
     own = untrained_encoder(encoder) if settings.tune_encoder else None

@@ -5,6 +5,8 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
@@ -29,6 +31,25 @@ UPRIGHT = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How an encoder wants its images: squares of ``size`` pixels, grey (1 channel) or colour (3).
+
+    ``crop``: the share of the resized short side that the centre crop keeps; ``interpolation``:
+    nearest, bilinear, bicubic, lanczos, box or hamming.
+    """
+
+    size: int
+    channels: Literal[1, 3]
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, size, size)."""
+        return self.channels, self.size, self.size
+
+
 def decode(content: bytes, channels: Literal[1, 3]) -> Image.Image:
     """The image in ``content``: mode L (1 channel) or RGB (3), upright by its EXIF orientation.
 
@@ -38,12 +59,24 @@ def decode(content: bytes, channels: Literal[1, 3]) -> Image.Image:
     """
     if not content:
         raise ImageError("the file is empty")
+    with _told_by_reason(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return plain(image, channels)
+
+
+def plain(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
+    """An image that Pillow has opened, as ``decode`` gives it; ``image`` stays as it is. Raises
+    ImageError for pixels that are damaged, none, or too many."""
+    with _told_by_reason():
+        _refuse_bomb(image)
+        image.load()
+        return _flatten(_upright(image)).convert("RGB" if channels == 3 else "L")
+
+
+@contextmanager
+def _told_by_reason() -> Iterator[None]:
+    """Whatever Pillow raises becomes an ImageError."""
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _refuse_bomb(image)
-            image.load()
-            plain = _flatten(_upright(image))
-            return plain.convert("RGB" if channels == 3 else "L")
+        yield
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -95,17 +128,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def square(
-    image: Image.Image, size: int, crop: float = 1.0, interpolation: str = "bilinear"
-) -> np.ndarray:
-    """The centre of ``image`` as (C, size, size) uint8: the short side is resized to
-    round(size / crop), then the middle size × size is kept.
+def square(image: Image.Image, decoding: Decoding) -> np.ndarray:
+    """The centre of ``image`` as (C, size, size) uint8, with the channels it has: the short side is
+    resized to round(size / crop), then the middle size × size is kept.
 
-    ``interpolation``: nearest, bilinear, bicubic, lanczos, box or hamming. Only the kept part is
-    computed, so a very long image costs no more than a square one.
+    Only the kept part is computed, so a very long image costs no more than a square one.
     """
-    width, height = image.size
-    short, least = max(round(size / crop), size), min(width, height)
+    size, (width, height) = decoding.size, image.size
+    short, least = max(round(size / decoding.crop), size), min(width, height)
     across, down = short * width // least, short * height // least
     left, top = round((across - size) / 2), round((down - size) / 2)
     box = (
@@ -114,7 +144,7 @@ def square(
         (left + size) * width / across,
         (top + size) * height / down,
     )
-    resample = Image.Resampling[interpolation.upper()]
+    resample = Image.Resampling[decoding.interpolation.upper()]
     pixels = np.asarray(image.resize((size, size), resample, box=box))
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -122,12 +152,9 @@ def square(
 def stream_pixels(
     images: Images,
     sha256s: Sequence[str],
+    decoding: Decoding,
     *,
     batch_size: int,
-    size: int,
-    channels: Literal[1, 3],
-    crop: float,
-    interpolation: str,
     threads: int,
 ) -> Iterator[np.ndarray]:
     """Yields (B, C, size, size) uint8 in the order of ``sha256s``; the last batch may be shorter.
@@ -138,7 +165,7 @@ def stream_pixels(
 
     def pixels(sha256: str) -> np.ndarray:
         try:
-            return square(decode(images.read(sha256), channels), size, crop, interpolation)
+            return square(decode(images.read(sha256), decoding.channels), decoding)
         except ImageError as error:
             raise ImageError(f"image {sha256} does not decode: {error}") from error
 
@@ -159,30 +186,14 @@ def stream_pixels(
 
 
 def read_pixels(
-    images: Images,
-    sha256s: Sequence[str],
-    *,
-    size: int,
-    channels: Literal[1, 3],
-    crop: float,
-    interpolation: str,
-    threads: int,
+    images: Images, sha256s: Sequence[str], decoding: Decoding, *, threads: int
 ) -> np.ndarray:
     """(N, C, size, size) uint8, row-aligned with ``sha256s``; (0, C, size, size) of none.
 
     Decodes as ``stream_pixels`` does, with a progress bar where there is a terminal.
     """
-    pixels = np.empty((len(sha256s), channels, size, size), np.uint8)
-    stream = stream_pixels(
-        images,
-        sha256s,
-        batch_size=256,
-        size=size,
-        channels=channels,
-        crop=crop,
-        interpolation=interpolation,
-        threads=threads,
-    )
+    pixels = np.empty((len(sha256s), *decoding.shape), np.uint8)
+    stream = stream_pixels(images, sha256s, decoding, batch_size=256, threads=threads)
     start = 0
     with tqdm(total=len(sha256s), desc="decode", unit="image", disable=None) as bar:
         for batch in stream:

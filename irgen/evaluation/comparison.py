@@ -13,6 +13,7 @@ METHODS = {
     "scan_codes": "exact scan, codes only",
     "generative": "generative search",
     "generative_reranked": "generative search, re-ranked",
+    "index": "the index that is served",
 }
 NOTE = "–: not measured on this machine: dvc repro -sf evaluate"
 

@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from irgen.search.calibration import Bin
+
 INK = "#24292f"
 GRID = "#b8bec6"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
@@ -140,6 +142,31 @@ def bucket_sizes(codes: npt.NDArray[np.integer]) -> bytes:
     return bars(plot, names, heights.tolist())
 
 
+def reliability(curve: Sequence[Bin]) -> bytes:
+    """What share of hits carried their query's label, with its interval of confidence, over the
+    probability they were told, and how many hits were told it; on the dashed line both are the
+    same."""
+    plot = Plot(title="probability told and what was true", x="probability told", share=True)
+    predicted, observed = [b.predicted for b in curve], [b.observed for b in curve]
+    with matplotlib.rc_context(STYLE):
+        figure = _sheet(4.2)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        for axes in (upper, lower):
+            _dress(axes, plot)
+        upper.plot([0, 1], [0, 1], GRID, ls=(0, (4, 2)), lw=1.4)
+        upper.vlines(predicted, *zip(*(b.interval for b in curve), strict=True), COLOURS[0], lw=1.8)
+        upper.plot(predicted, observed, COLOURS[0], marker="o", ls="none", ms=5)
+        upper.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="", ylabel="carried the label")
+        found = lower.bar(predicted, [b.pairs for b in curve], color=COLOURS[0], width=0.05)
+        lower.bar_label(found, fmt="{:,.0f}", padding=2, fontsize=9)
+        lower.set_title("", loc="left")
+        lower.set(ylabel="hits", yticks=[], xticks=np.linspace(0, 1, 6))
+        lower.margins(y=0.35)
+        lower.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
+        figure.align_ylabels()
+        return _svg(figure, plot.title)
+
+
 def _columns(
     history: pl.DataFrame,
     group: str,
@@ -167,9 +194,19 @@ def _finite(line: Line) -> Line:
 
 
 def _canvas(plot: Plot) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.2, 3.3), layout="constrained")
-    figure.patch.set_alpha(0)
+    figure = _sheet(3.3)
     axes = figure.add_subplot()
+    _dress(axes, plot)
+    return figure, axes
+
+
+def _sheet(height: float) -> Figure:
+    figure = Figure(figsize=(6.2, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    return figure
+
+
+def _dress(axes: Axes, plot: Plot) -> None:
     axes.patch.set_alpha(0)
     axes.set_title(plot.title, loc="left", fontsize=12, fontweight="bold", pad=10)
     axes.set_xlabel(plot.x)
@@ -181,7 +218,6 @@ def _canvas(plot: Plot) -> tuple[Figure, Axes]:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     if plot.share:
         axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
-    return figure, axes
 
 
 def _name_at_ends(axes: Axes, drawn: Sequence[Line]) -> None:

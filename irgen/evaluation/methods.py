@@ -2,18 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from irgen.artifacts.models import Models
 from irgen.compute import Machine
-from irgen.models.reader import Query
-from irgen.search import beam, rank
+from irgen.index.index import Index
+from irgen.search import engine
+from irgen.search.decoder import Decoder
+from irgen.search.engine import Options, Read
 from irgen.search.result import Result
 from irgen.search.scan import scan
-from irgen.search.trie import Trie
+from irgen.search.snapshot import Snapshot
 
-Encoded = tuple[Tensor, ...]
+Encoded = Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a Read
 
 
 @dataclass(frozen=True)
@@ -26,47 +30,38 @@ class Method:
     bytes_per_image: float
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How wide generative search looks: ``beams`` W, and at most ``candidates`` images gathered."""
-
-    beams: int
-    candidates: int
-
-
 def exact(encode: Callable[[Tensor], Tensor], database: Tensor, bytes_per_image: float) -> Method:
     """The exact scan by cosine of unit vectors ``database`` (N, D)."""
 
-    def unit(pixels: Tensor) -> Encoded:
-        return (torch.nn.functional.normalize(encode(pixels).float(), dim=-1),)
+    def unit(pixels: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(encode(pixels).float(), dim=-1)
 
-    return Method(unit, lambda encoded, k: scan(encoded[0], database, k), bytes_per_image)
+    return Method(unit, lambda encoded, k: scan(encoded, database, k), bytes_per_image)
 
 
-def generative(
-    models: tuple[Query, Callable[[Tensor], Tensor] | None],
-    database: tuple[Trie, Tensor],
-    budget: Budget,
-    order: Callable[[rank.Candidates, Tensor, int], Result],
-    machine: Machine,
-) -> Method:
-    """Beam search over the trie; ``order`` is ``rank.by_code`` or ``rank.by_cosine``.
+def generative(models: Models, database: Snapshot, options: Options, machine: Machine) -> Method:
+    """Beam search over the database's trie, as an index searches with these options."""
+    decoder = Decoder(models.query.decoder, machine.decoder)
 
-    ``models`` = (retriever, the tuned embedding of pixels, or None where the retriever's summary is
-    that embedding); ``database`` = (trie, tuned embeddings (N, D)).
-    """
-    (retriever, embed), (trie, embeddings) = models, database
-    assert retriever.reader is not None, "a query is read from pixels"
+    def search(read: Read, k: int) -> Result:
+        hits = engine.search(decoder, read, database, k, options)
+        return Result(hits.rows, hits.scores)
 
-    def encode(pixels: Tensor) -> Encoded:
-        summary, tokens = retriever.read([pixels])
-        return summary, tokens, summary if embed is None else embed(pixels)
+    parts = [part for s in database.segments for part in (s.trie, s.embeddings)]
+    return Method(models.read, search, sum(part.nbytes for part in parts) / len(database))
 
-    def search(encoded: Encoded, k: int) -> Result:
-        summary, tokens, embedding = encoded
-        with machine.precision():
-            beams = beam.search(retriever.decoder, summary, tokens, trie, budget.beams)
-        found = rank.gather(trie, beams, k, max(k, budget.candidates))
-        return order(found, rank.similarity(found, embedding, embeddings), k)
 
-    return Method(encode, search, (trie.nbytes + embeddings.nbytes) / len(embeddings))
+def served(index: Index, ids: list[str]) -> Method:
+    """An index as it answers by itself: its own models, defaults and precision. ``ids`` (N,) are
+    the database's, in the order of the rows that results are given in."""
+    numbers = {name: row for row, name in enumerate(ids)}
+    view, models, options = index.view, index.models, index.searcher.defaults
+    names = view.items.ids(view.snapshot.alive_rows().numpy())
+    snapshot = index.searcher.among(view, None)
+    rows = torch.tensor([*(numbers[name] for name in names), -1], device=models.device)
+
+    def search(read: Read, k: int) -> Result:
+        hits = engine.search(index.decoder, read, snapshot, k, options)
+        return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
+
+    return Method(models.read, search, index.info()["bytes"]["generation"] / len(index))

@@ -9,9 +9,10 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from irgen.evaluation import comparison, figures
+from irgen.evaluation import calibration, comparison, figures
 from irgen.evaluation.comparison import METHODS, Measured
 from irgen.evaluation.gallery import Example
+from irgen.search.calibration import Calibration, Uncalibrated
 
 DEFINITIONS = {
     "P@k": "Precision: relevant images among the first k, divided by k.",
@@ -32,12 +33,15 @@ DEFINITIONS = {
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """What the page tells. ``facts`` and ``params`` are names with values; ``figures`` SVG by file
-    name; ``confusions`` and ``rejected`` tables as their makers return them; ``k`` the cut-off of
+    name; ``calibration`` what is known of the probability of hits, and ``reliability`` its figure;
+    ``confusions`` and ``rejected`` tables as their makers return them; ``k`` the cut-off of
     gallery and confusions."""
 
     facts: dict[str, str]
     measured: Measured
     figures: dict[str, bytes]
+    calibration: Calibration | Uncalibrated
+    reliability: bytes | None
     gallery: list[Example]
     confusions: pl.DataFrame
     rejected: pl.DataFrame
@@ -54,9 +58,16 @@ def render(content: Content) -> str:
         content=content,
         table=comparison.table(content.measured),
         verdict=comparison.verdict(content.measured),
+        learnt=_learnt(content.calibration),
         methods=METHODS,
         definitions=DEFINITIONS,
     )
+
+
+def _learnt(known: Calibration | Uncalibrated) -> str:
+    if isinstance(known, Calibration):
+        return calibration.words(known)
+    return f"Here hits have no probability: {known.reason}."
 
 
 def inline(svg: bytes) -> Markup:

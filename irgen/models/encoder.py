@@ -6,6 +6,8 @@ import timm.data
 import torch
 from torch import Tensor, nn
 
+from irgen.catalog.images import Decoding
+
 
 class ImageEncoder(nn.Module):
     """A timm backbone that reads raw pixels and gives a summary and tokens.
@@ -14,8 +16,8 @@ class ImageEncoder(nn.Module):
     convolutional net's summary is its pooled feature and its tokens are the cells of its last grid.
     Normalisation follows timm's data config and happens inside, so no caller can get it wrong.
 
-    Attributes: ``width`` of the summary, ``token_width`` and ``token_count`` of the grid,
-    ``interpolation`` and ``crop`` for decoding, ``image_size`` in pixels, ``channels``.
+    Attributes: ``decoding``, the images it reads; ``width`` of the summary, ``token_width`` and
+    ``token_count`` of the grid.
     """
 
     mean: Tensor  # (1, C, 1, 1), of pixels from 0 to 255; so is std
@@ -30,14 +32,13 @@ class ImageEncoder(nn.Module):
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
         self.register_buffer("mean", 255 * mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", 255 * std.view(1, -1, 1, 1), persistent=False)
-        self.image_size = image_size
-        self.channels: Literal[1, 3] = channels
-        self.interpolation: str = config["interpolation"]
-        self.crop = crop
+        self.decoding = Decoding(
+            size=image_size, channels=channels, crop=crop, interpolation=config["interpolation"]
+        )
         with torch.inference_mode():
             was_training = backbone.training
             backbone.eval()
-            summary, tokens = self(torch.zeros(1, channels, image_size, image_size))
+            summary, tokens = self(torch.zeros(1, *self.decoding.shape))
             backbone.train(was_training)
         self.width, self.token_width, self.token_count = (
             summary.shape[1],

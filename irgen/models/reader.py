@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irgen.models.encoder import ImageEncoder
 from irgen.models.retriever import Retriever
+from irgen.models.tokenizer import adapt
 
 
 class Reader(nn.Module):
@@ -20,9 +20,7 @@ class Reader(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (B, C, H, W) from 0 to 255 → summary (B, S), tokens (B, P, T)."""
         summary, tokens = self.encoder(pixels)
-        return (
-            summary if self.adapter is None else F.normalize(self.adapter(summary).float(), dim=-1)
-        ), tokens
+        return (summary if self.adapter is None else adapt(self.adapter, summary)), tokens
 
 
 class Query(nn.Module):

@@ -39,7 +39,7 @@ class Tokenizer(nn.Module):
 
     def adapt(self, summary: Tensor) -> Tensor:
         """Encoder summaries (B, S) → tuned embeddings (B, D) of length 1."""
-        return F.normalize(self.adapter(summary).float(), dim=-1)
+        return adapt(self.adapter, summary)
 
     def classify(self, vectors: Tensor) -> Tensor:
         """Class logits of embeddings or reconstructions: (…, D) → (…, classes), scaled cosines."""
@@ -65,6 +65,13 @@ def _adapter(summary_width: int, settings: Settings) -> nn.Module:
         nn.Dropout(settings.dropout),
         nn.Linear(settings.hidden, settings.width),
     )
+
+
+def adapt(adapter: nn.Module, summary: Tensor) -> Tensor:
+    """Encoder summaries (B, S) → unit vectors (B, D), in fp32 whatever the precision around, so
+    that an image's embedding and code are the same wherever they are made."""
+    with torch.autocast(summary.device.type, enabled=False):
+        return F.normalize(adapter(summary.float()), dim=-1)
 
 
 def losses(

@@ -1,90 +1,158 @@
-"""Beam search constrained to a trie, a whole batch of queries and beams at a time."""
+"""Beam search over the codes that exist, a whole batch of queries and beams at a time."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from irgen.models.retriever import Retriever
-from irgen.search.trie import Trie
+from irgen.search.live import Live
+
+
+class Scorer(Protocol):
+    """What a beam search asks of whoever scores the entries: see ``decoder.Writing``."""
+
+    @property
+    def queries(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def gains(self, level: int, last: Tensor, origin: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Beams:
     """The best identifiers of each query, best first.
 
-    ``leaves`` (Q, W) int64: nodes of the trie's last level, −1 where the trie has fewer than W
-    codes. ``codes`` (Q, W, M) int64, −1 there. ``scores`` (Q, W) float32: the sequence's
-    log-probability under the decoder, −inf there.
+    ``leaves``: a part's nodes of the last level, (Q, W) int32 each; −1 where the part does not have
+    the code. ``codes`` (Q, W, M) int64; ``scores`` (Q, W) float32: the sum of the scorer's gains,
+    of a decoder the sequence's log-probability; ``shares`` (Q, W) float32: the same with the gains
+    of each step renormalised over the entries that exist, so that the exponentials of all codes
+    there are sum to 1. −1 and −inf where there are fewer than W codes.
     """
 
-    leaves: Tensor
+    leaves: tuple[Tensor, ...]
     codes: Tensor
     scores: Tensor
+    shares: Tensor
 
 
 @torch.inference_mode()
-def search(retriever: Retriever, summary: Tensor, tokens: Tensor, trie: Trie, width: int) -> Beams:
-    """The ``width`` most probable identifiers that exist in ``trie``.
+def search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
+    """The ``width`` best identifiers that exist in any of ``parts``, which share their codebooks.
 
-    Args: ``summary`` (Q, S) and ``tokens`` (Q, P, T) of the queries. With ``width`` ≥ the number of
-    distinct codes the search is exhaustive. The image's keys and values are computed once a query
-    and shared by its beams; the self-attention cache moves with the beams.
+    A beam stands on a node of every part that has its prefix, so several tries cost one pass of the
+    scorer and give what one trie of all their rows would. With ``width`` ≥ the number of distinct
+    codes the search is exhaustive.
     """
-    queries, device = len(summary), summary.device
-    memory = retriever.remember(summary, tokens)
-    scores = torch.zeros(queries, 1, device=device)
-    nodes = torch.zeros(queries, 1, dtype=torch.int64, device=device)
-    codes = torch.empty(queries, 1, 0, dtype=torch.int64, device=device)
-    cache = None
-    for level in range(trie.levels):
-        last = codes[..., -1].clamp_min(0) if level else nodes
-        logits, cache = retriever.step(level, last, memory, cache)
-        gains = logits.float().log_softmax(-1)  # (Q, beams, L)
-        children, exist = _children(trie, level, nodes)  # (Q, beams, C)
-        entries = trie.entries[level][children].long()  # (Q, beams, C)
-        totals = scores[..., None] + gains.gather(-1, entries)
-        totals = torch.where(exist, totals, -torch.inf).flatten(1)  # (Q, beams × C)
-        scores, best = totals.topk(min(width, totals.shape[1]), dim=1)  # (Q, beams')
-        origin = best // children.shape[-1]  # the beam each one grew from
-        dead = scores == -torch.inf
-        nodes = children.flatten(1).gather(1, best).masked_fill(dead, -1)
-        written = entries.flatten(1).gather(1, best)
+    queries, device = scorer.queries, scorer.device
+    levels = parts[0].trie.levels
+    scores = given = torch.zeros(queries, 1, device=device)  # given: log of what exists' share
+    origin = last = torch.zeros(queries, 1, dtype=torch.int64, device=device)
+    nodes = [torch.zeros(queries, 1, dtype=torch.int32, device=device) for _ in parts]
+    codes = last.new_empty(queries, 1, 0)
+    for level in range(levels):
+        size = max(part.widths[level] for part in parts)
+        gains = scorer.gains(level, last, origin)[..., :size]  # (Q, beams, size)
+        tables = [
+            children(part, level, at, size) for part, at in zip(parts, nodes, strict=True)
+        ]  # (Q, beams, size) each
+        gains = gains.masked_fill(reduce(torch.bitwise_and, tables) < 0, -torch.inf)
+        totals = (scores[..., None] + gains).flatten(1)  # (Q, beams × size)
+        scores, best = totals.topk(min(width, totals.shape[1]), dim=1)
+        origin, last = best // size, best % size  # (Q, beams')
+        nodes = [table.flatten(1).gather(1, best) for table in tables]
+        given = (given + gains.logsumexp(-1)).gather(1, origin)
         past = codes.gather(1, origin[..., None].expand(-1, -1, level))
-        codes = torch.cat([past, written[..., None]], -1).masked_fill(dead[..., None], -1)
-        if level + 1 < trie.levels:
-            cache = _reorder(cache, origin)
-    return _pad(Beams(nodes, codes, scores), width)
+        codes = torch.cat([past, last[..., None]], -1)  # (Q, beams', level + 1)
+    return _finish(nodes, codes, scores, scores - given, width)
 
 
-def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """Children of each beam's node: their numbers (Q, beams, C) and which of them exist, with C the
-    level's largest fan-out. A dead beam (node −1) has none."""
-    reach = torch.arange(trie.fanout[level], device=nodes.device)
+def children(part: Live, level: int, nodes: Tensor, size: int) -> Tensor:
+    """(Q, beams, size) int32: the live node of ``level`` that each entry leads to from each of
+    ``nodes`` (Q, beams) of the level above, −1 where there is none; a node −1 has no children."""
     if level == 0:
-        shape = (*nodes.shape, len(reach))
-        return reach.expand(shape), torch.ones(shape, dtype=torch.bool, device=nodes.device)
-    offsets = trie.offsets[level - 1]
-    first, end = offsets[nodes.clamp_min(0)], offsets[nodes.clamp_min(0) + 1]
-    children = first[..., None] + reach
-    exist = (children < end[..., None]) & (nodes >= 0)[..., None]
-    return torch.where(exist, children, 0), exist
+        return _wide(part.first, size).expand(*nodes.shape, -1)
+    if level == 1 and part.second is not None:
+        return _wide(part.second, size)[nodes]  # the row of node −1 is the last one, all −1
+    trie = part.trie
+    offsets, entries = trie.offsets[level - 1], trie.entries[level]
+    first, end = offsets[nodes], offsets[nodes + 1]  # of node −1: from the last child to the first
+    reach = torch.arange(trie.fanout[level], dtype=torch.int32, device=nodes.device)
+    found = first[..., None] + reach  # (Q, beams, fan-out)
+    exist = found < end[..., None]
+    found = found.masked_fill_(~exist, 0)
+    if part.counts is not None:
+        exist &= part.counts[level][found] > 0
+    places = entries[found].long().masked_fill_(~exist, size)  # those that are not go to the side
+    table = found.new_full((*nodes.shape, size + 1), -1)
+    return table.scatter_(-1, places, found)[..., :size]
 
 
-def _reorder(cache: list[tuple[Tensor, Tensor]], origin: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Self-attention keys and values (Q, beams, H, m, d), each beam taking those of its origin."""
-    rows = torch.arange(len(origin), device=origin.device)[:, None]
-    return [(key[rows, origin], value[rows, origin]) for key, value in cache]
+def _wide(table: Tensor, size: int) -> Tensor:
+    """The table with ``size`` columns, −1 in new ones."""
+    missing = size - table.shape[-1]
+    return F.pad(table, (0, missing), value=-1) if missing else table
 
 
-def _pad(beams: Beams, width: int) -> Beams:
-    """The same beams with exactly ``width`` places."""
-    missing = width - beams.scores.shape[1]
-    if missing <= 0:
-        return beams
-    pad = torch.nn.functional.pad
-    return Beams(
-        pad(beams.leaves, (0, missing), value=-1),
-        pad(beams.codes, (0, 0, 0, missing), value=-1),
-        pad(beams.scores, (0, missing), value=-torch.inf),
-    )
+def _finish(
+    nodes: list[Tensor], codes: Tensor, scores: Tensor, shares: Tensor, width: int
+) -> Beams:
+    """Exactly ``width`` places, blank where nothing was found."""
+    dead = scores == -torch.inf
+    codes = codes.masked_fill(dead[..., None], -1)
+    shares = shares.masked_fill(dead, -torch.inf)
+    if missing := width - scores.shape[1]:
+        nodes = [F.pad(at, (0, missing), value=-1) for at in nodes]
+        codes = F.pad(codes, (0, 0, 0, missing), value=-1)
+        scores, shares = (F.pad(x, (0, missing), value=-torch.inf) for x in (scores, shares))
+    return Beams(tuple(nodes), codes, scores, shares)
+
+
+@torch.inference_mode()
+def spell(scorer: Scorer, parts: Sequence[Live], codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The scorer's gains along given codes: (Q, n, M) int64 → the gains (Q, n, M) of each level,
+    and the same renormalised over the entries that exist, −inf from where a code does not."""
+    origin = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)
+    gains, given = [], []
+    for level, tables in enumerate(_descend(parts, codes)):
+        every = scorer.gains(level, codes[..., level - 1], origin)  # (Q, n, L)
+        exist = reduce(torch.bitwise_and, tables) >= 0  # (Q, n, widest)
+        valid = every[..., : exist.shape[-1]].masked_fill(~exist, -torch.inf)
+        chosen = codes[..., level, None]
+        gains.append(every.gather(-1, chosen))
+        there = chosen < exist.shape[-1]
+        taken = valid.gather(-1, chosen.clamp_max(exist.shape[-1] - 1))
+        given.append(taken.masked_fill(~there, -torch.inf) - valid.logsumexp(-1, keepdim=True))
+        origin = torch.arange(codes.shape[1], device=codes.device).expand(codes.shape[:2])
+    shares = torch.cat(given, -1)
+    return torch.cat(gains, -1), shares.masked_fill(shares.isnan(), -torch.inf)
+
+
+def leaves(parts: Sequence[Live], codes: Tensor) -> list[Tensor]:
+    """Each part's node of the last level that spells each of ``codes`` (Q, n, M), −1 where no live
+    row has it: (Q, n) int32 a part."""
+    nodes: list[Tensor] = []
+    for level, tables in enumerate(_descend(parts, codes)):
+        nodes = [_step(table, codes[..., level]) for table in tables]
+    return nodes
+
+
+def _descend(parts: Sequence[Live], codes: Tensor) -> Iterator[list[Tensor]]:
+    """Down the tries along codes (Q, n, M): of each level each part's children (Q, n, widest)."""
+    nodes = [torch.zeros(codes.shape[:2], dtype=torch.int32, device=codes.device) for _ in parts]
+    for level in range(codes.shape[2]):
+        size = max(part.widths[level] for part in parts)
+        tables = [children(part, level, at, size) for part, at in zip(parts, nodes, strict=True)]
+        yield tables
+        nodes = [_step(table, codes[..., level]) for table in tables]
+
+
+def _step(table: Tensor, entries: Tensor) -> Tensor:
+    """The nodes (Q, n) that entries (Q, n) lead to, −1 where there is none."""
+    places = entries[..., None].clamp_max(table.shape[-1] - 1)
+    return table.gather(-1, places)[..., 0].masked_fill(entries >= table.shape[-1], -1)

@@ -1,87 +1,151 @@
-"""From beams to images: gather the buckets, order them by tuned embedding, cut at k."""
+"""From beams to images: gather their buckets, order the images, cut at k."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from irgen.search.beam import Beams
-from irgen.search.result import Result
-from irgen.search.trie import Trie
+from irgen.search.live import Live
+from irgen.search.snapshot import Snapshot
+
+LAST = torch.iinfo(torch.int64).max  # a key after all keys
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Images gathered from the beams, in the beams' order.
+    """Images found for each query, in no order that counts.
 
-    ``rows`` (Q, C) int64 database rows, −1 where there are fewer; ``scores`` (Q, C) float32, the
-    log-probability of the image's identifier; ``beams`` (Q, C) int64, the beam it came from, −1.
+    All (Q, C): ``rows`` int64, −1 where there are fewer; ``keys`` int64, by which ties are broken;
+    ``scores`` and ``shares`` float32, those of the image's identifier (see ``Beams``), −inf where
+    there is none; ``dense`` bool: reached by its embedding alone, not written by the retriever.
     """
 
     rows: Tensor
+    keys: Tensor
     scores: Tensor
-    beams: Tensor
+    shares: Tensor
+    dense: Tensor
+
+    def only(self, kept: Tensor) -> "Candidates":
+        """The same with blanks where ``kept`` (Q, C) is false."""
+        return Candidates(
+            self.rows.masked_fill(~kept, -1),
+            self.keys.masked_fill(~kept, LAST),
+            self.scores.masked_fill(~kept, -torch.inf),
+            self.shares.masked_fill(~kept, -torch.inf),
+            self.dense & kept,
+        )
+
+    def reached(self) -> "Candidates":
+        """The same as images reached by their embedding: without scores of an identifier."""
+        blank = torch.full_like(self.scores, -torch.inf)
+        return Candidates(self.rows, self.keys, blank, blank, self.rows >= 0)
+
+    def along(self, others: "Candidates") -> "Candidates":
+        """Both side by side; an image that is in both stays as it is here."""
+        both = Candidates(
+            torch.cat([self.rows, others.rows], 1),
+            torch.cat([self.keys, others.keys], 1),
+            torch.cat([self.scores, others.scores], 1),
+            torch.cat([self.shares, others.shares], 1),
+            torch.cat([self.dense, others.dense], 1),
+        )
+        order = both.rows.argsort(dim=1, stable=True)  # of equals, the first stays first
+        ordered = both.rows.gather(1, order)
+        again = F.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
+        return both.only(~torch.zeros_like(again).scatter(1, order, again))
 
 
-def gather(trie: Trie, beams: Beams, wanted: int, limit: int) -> Candidates:
-    """Whole buckets, best beam first, until a query has ``wanted`` images; never more than
-    ``limit``.
+def gather(
+    snapshot: Snapshot, parts: Sequence[tuple[int, Live]], beams: Beams, limit: int
+) -> Candidates:
+    """The images of the beams, best beam first, those of one identifier by key, at most ``limit``.
 
-    A bucket is only cut by ``limit`` (then in order of row). Buckets after the one that reaches
-    ``wanted`` are gathered too as far as another query of the batch needs the room; ``by_code``
-    never ranks them before the ones a query needs.
+    ``parts`` are what the beams walked: numbers of segments and the rows of them that take part.
     """
-    leaves = beams.leaves.clamp_min(0)
-    first = trie.offsets[-1][leaves]  # (Q, W)
-    sizes = torch.where(beams.leaves >= 0, trie.offsets[-1][leaves + 1] - first, 0)
-    ends = sizes.cumsum(1)  # (Q, W) images gathered up to and with each beam
-    enough = torch.where(ends >= wanted, ends, ends[:, -1:]).amin(1)  # (Q,)
-    slots = torch.arange(min(limit, int(enough.max())), device=ends.device).expand(len(ends), -1)
-    beam = torch.searchsorted(ends, slots.contiguous(), right=True)  # (Q, C)
-    exist = slots < ends[:, -1:]
-    beam = torch.where(exist, beam, 0)
-    place = first.gather(1, beam) + slots - (ends - sizes).gather(1, beam)
-    rows = trie.postings[torch.where(exist, place, 0)]
-    return Candidates(
-        torch.where(exist, rows, -1),
-        torch.where(exist, beams.scores.gather(1, beam), -torch.inf),
-        torch.where(exist, beam, -1),
+    starts = snapshot.starts
+    offsets = torch.stack(
+        [_ends(part, at) for (_, part), at in zip(parts, beams.leaves, strict=True)]
     )
+    first, sizes = offsets[:, 0], offsets[:, 1] - offsets[:, 0]  # (parts, Q, W) each
+    together = sizes.sum(0)  # (Q, W) images of each beam
+    room = (limit - (together.cumsum(1) - together)).clamp_min(0)  # left when its turn comes
+    rows, places = [], []
+    for (number, part), begin, size in zip(parts, first, sizes, strict=True):
+        at, beam = _slots(begin, torch.minimum(size, room))
+        found = part.postings[at.clamp_min(0)].long() + starts[number]
+        rows.append(found.masked_fill(at < 0, -1))
+        places.append(beam)
+    every, beam = torch.cat(rows, 1), torch.cat(places, 1)
+    keys = snapshot.gather(every, "keys").masked_fill(every < 0, LAST)
+    if len(parts) > 1:  # each part is in order, the two together are not
+        order = _sorted(beam.masked_fill(every < 0, LAST), keys)[:, :limit]
+        every, beam, keys = (column.gather(1, order) for column in (every, beam, keys))
+    scores, shares = beams.scores.gather(1, beam), beams.shares.gather(1, beam)
+    exist = every >= 0
+    return Candidates(every, keys, scores, shares, torch.zeros_like(exist)).only(exist)
 
 
-def similarity(candidates: Candidates, queries: Tensor, embeddings: Tensor) -> Tensor:
-    """Cosines (Q, C) of each query's unit embedding (Q, D) with its candidates' in ``embeddings``
-    (N, D); −inf where there is no candidate."""
-    vectors = embeddings[candidates.rows.clamp_min(0)]  # (Q, C, D)
-    cosines = torch.einsum("qd,qcd->qc", queries, vectors.to(queries))
-    return torch.where(candidates.rows >= 0, cosines, -torch.inf)
+def _ends(part: Live, leaves: Tensor) -> Tensor:
+    """Where each leaf's bucket begins and ends: (Q, W) → (2, Q, W) int64; both 0 of leaf −1."""
+    leaf = leaves.clamp_min(0)
+    ends = torch.stack([part.buckets[leaf], part.buckets[leaf + 1]]).long()
+    return ends.masked_fill(leaves < 0, 0)
 
 
-def by_code(candidates: Candidates, cosines: Tensor, k: int) -> Result:
-    """The first k by identifier, images of one bucket by cosine, ties by row. Scores are
-    log-probabilities of the identifier."""
-    order = _order(candidates.rows, cosines)
-    beams = candidates.beams.gather(1, order)
-    beams = torch.where(beams >= 0, beams, torch.iinfo(torch.int64).max)
-    order = order.gather(1, beams.argsort(dim=1, stable=True))
-    return _cut(candidates.rows, candidates.scores, order, k)
+def _slots(first: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Ranges (Q, W) of places, one after the other: places (Q, C) int64, −1 at the end of a query
+    that has fewer, and the range (Q, C) each one is of."""
+    ends = sizes.cumsum(1)
+    slots = torch.arange(int(ends[:, -1].max()), device=ends.device).expand(len(ends), -1)
+    which = torch.searchsorted(ends, slots.contiguous(), right=True)
+    exist = which < sizes.shape[1]
+    which = which.clamp_max(sizes.shape[1] - 1)
+    places = (first - ends + sizes).gather(1, which) + slots
+    return places.masked_fill(~exist, -1), which
 
 
-def by_cosine(candidates: Candidates, cosines: Tensor, k: int) -> Result:
-    """The first k of all candidates by cosine, ties by row. Scores are cosines."""
-    return _cut(candidates.rows, cosines, _order(candidates.rows, cosines), k)
+def similarity(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
+    """Cosines (Q, C) of each query's unit embedding (Q, D) with those of ``rows`` (Q, C); −inf
+    where there is no row. Rounding may lift one above 1."""
+    vectors = snapshot.gather(rows, "embeddings").to(queries.dtype)  # (Q, C, D)
+    cosines = torch.bmm(vectors, queries[..., None])[..., 0]
+    return cosines.masked_fill(rows < 0, -torch.inf)
 
 
-def _order(rows: Tensor, scores: Tensor) -> Tensor:
-    """Places sorted by score, highest first, ties by the lower row: (Q, C) → (Q, C)."""
-    by_row = rows.argsort(dim=1, stable=True)
-    return by_row.gather(1, scores.gather(1, by_row).argsort(dim=1, descending=True, stable=True))
+def by_cosine(candidates: Candidates, cosines: Tensor) -> Tensor:
+    """The order (Q, C) of the candidates by cosine, ties by key."""
+    return _sorted(-cosines, candidates.keys)
 
 
-def _cut(rows: Tensor, scores: Tensor, order: Tensor, k: int) -> Result:
-    missing = max(0, k - rows.shape[1])
-    pad = torch.nn.functional.pad
-    return Result(
-        pad(rows.gather(1, order[:, :k]), (0, missing), value=-1),
-        pad(scores.gather(1, order[:, :k]).float(), (0, missing), value=-torch.inf),
-    )
+def by_code(candidates: Candidates, cosines: Tensor) -> Tensor:
+    """The order (Q, C) of the candidates by their identifier's score, those of one identifier by
+    cosine, ties by key."""
+    return _sorted(-candidates.scores, -cosines, candidates.keys)
+
+
+def _sorted(*columns: Tensor) -> Tensor:
+    """The order (Q, C) by the first column, ascending, its ties by the second, and so on."""
+    order = columns[-1].argsort(dim=1, stable=True)
+    for column in reversed(columns[:-1]):
+        order = order.gather(1, column.gather(1, order).argsort(dim=1, stable=True))
+    return order
+
+
+def distinct(rows: Tensor, snapshot: Snapshot, threshold: float) -> Tensor:
+    """Of images (Q, C) best first, those to keep, (Q, C) bool: not as near as ``threshold`` (a
+    cosine) to one kept before."""
+    vectors = snapshot.gather(rows, "embeddings").float()  # (Q, C, D)
+    near = torch.bmm(vectors, vectors.transpose(1, 2)) >= threshold  # (Q, C, C)
+    kept = rows >= 0
+    for place in range(1, rows.shape[1]):
+        kept[:, place] &= ~(near[:, place, :place] & kept[:, :place]).any(1)
+    return kept
+
+
+def compress(kept: Tensor) -> Tensor:
+    """The order (Q, C) that puts the places where ``kept`` is true first, otherwise as they are."""
+    return (~kept).to(torch.int8).argsort(dim=1, stable=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,10 +11,10 @@ from torch import Tensor
 class Trie:
     """Every distinct prefix is a node; nodes of a level are sorted by prefix.
 
-    ``entries[m]`` (n_m,) int32: the last code of each node of level m (0 … M−1).
-    ``offsets[m]`` (n_m + 1,) int64: the children of node j are nodes ``offsets[m][j]`` up to
+    ``entries[m]`` (n_m,) uint8, int16 or int32: the last code of each node of level m (0 … M−1).
+    ``offsets[m]`` (n_m + 1,) int32: the children of node j are nodes ``offsets[m][j]`` up to
     ``offsets[m][j + 1]`` of level m + 1; at the last level they are places of ``postings``.
-    ``postings`` (N,) int64: database rows sorted by code, then by row, so that a leaf is one range.
+    ``postings`` (N,) int32: database rows sorted by code, so that a leaf is one range.
     ``fanout[m]``: the most children a node of level m − 1 has (``fanout[0]``: nodes of level 0).
     """
 
@@ -42,40 +43,55 @@ class Trie:
         )
 
 
-def build(codes: Tensor) -> Trie:
-    """The trie of ``codes`` (N, M) of non-negative integers, N ≥ 1. Time: one sort of N keys."""
-    assert codes.ndim == 2 and len(codes) > 0, "a trie needs at least one code"
-    postings = _sort(codes)
-    ordered = codes[postings]  # (N, M)
-    count, levels = ordered.shape
+def build(codes: Tensor, ties: Tensor | None = None) -> Trie:
+    """The trie of ``codes`` (N, M) of non-negative integers, N < 2³¹. Time: one sort of N keys.
+
+    Rows of equal codes stand in ascending order of ``ties`` (N,) integers, by default of row.
+    """
+    assert codes.ndim == 2 and codes.shape[1] > 0, "codes are a table of N rows and M columns"
+    postings = _sort(codes, ties)
+    ordered = codes[postings].T.contiguous()  # (M, N)
+    levels, count = ordered.shape
     starts = torch.zeros(count, dtype=torch.bool)  # where a new prefix of the level begins
-    starts[0] = True
+    starts[:1] = True
     firsts = []
-    for level in range(levels):
-        starts[1:] |= ordered[1:, level] != ordered[:-1, level]
+    for column in ordered:
+        starts[1:] |= column[1:] != column[:-1]
         firsts.append(torch.nonzero(starts).flatten())  # (n_level,) places in ``ordered``
-    entries = tuple(ordered[first, m].to(torch.int32) for m, first in enumerate(firsts))
+    kind = _narrowest(codes)
+    entries = tuple(ordered[m][first].to(kind) for m, first in enumerate(firsts))
     offsets = []
     for level, first in enumerate(firsts):
-        below = torch.arange(count) if level + 1 == levels else firsts[level + 1]
         ends = torch.cat([first, torch.tensor([count])])
-        offsets.append(torch.searchsorted(below, ends))
-    fanout = (len(entries[0]), *(int(o.diff().max()) for o in offsets[:-1]))
-    return Trie(entries, tuple(offsets), postings, fanout)
+        if level + 1 < levels:
+            ends = torch.searchsorted(firsts[level + 1], ends)
+        offsets.append(ends.to(torch.int32))
+    widest = (int(o.diff().max()) if len(o) > 1 else 0 for o in offsets[:-1])
+    return Trie(entries, tuple(offsets), postings.to(torch.int32), (len(entries[0]), *widest))
 
 
-def _sort(codes: Tensor) -> Tensor:
-    """Row numbers (N,) in order of code, equal codes in order of row."""
-    bits = max(1, int(codes.max()).bit_length())
-    if bits * codes.shape[1] <= 62:  # one packed key a row
-        packed = codes[:, 0].long()
-        for level in range(1, codes.shape[1]):
-            packed = (packed << bits) | codes[:, level]
-        return torch.argsort(packed, stable=True)
-    order = torch.arange(len(codes))
-    for level in reversed(range(codes.shape[1])):
-        order = order[torch.argsort(codes[order, level], stable=True)]
-    return order
+def _narrowest(codes: Tensor) -> torch.dtype:
+    """The smallest integer type that holds every code."""
+    most = int(codes.max()) if codes.numel() else 0
+    return torch.uint8 if most < 256 else torch.int16 if most < 32768 else torch.int32
+
+
+def _sort(codes: Tensor, ties: Tensor | None) -> Tensor:
+    """Row numbers (N,) int64 in order of code, equal codes in order of ``ties``, then of row."""
+    rows = np.arange(len(codes)) if ties is None else np.argsort(ties.numpy(), kind="stable")
+    size = max(1, int(codes.max()).bit_length()) if len(codes) else 1
+    numbers = len(codes).bit_length()
+    if size * codes.shape[1] + numbers > 63:  # does not fit in one key a row
+        for column in reversed(codes.numpy().T):
+            rows = rows[np.argsort(column[rows], kind="stable")]
+        return torch.from_numpy(rows)
+    keys = np.zeros(len(codes), dtype=np.int64)
+    for column in codes.numpy().T:
+        keys = (keys << size) | column
+    if ties is not None:
+        keys = keys[rows]
+    keys = np.sort((keys << numbers) | np.arange(len(codes)))  # no two alike: any sort is stable
+    return torch.from_numpy(rows[keys & ((1 << numbers) - 1)])
 
 
 def codes_of(trie: Trie) -> Tensor:

@@ -4,27 +4,28 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from irgen.artifacts.identifiers import Identified, load_identified
-from irgen.artifacts.retriever import frozen_reader, load_retriever
-from irgen.artifacts.tokenizer import load_tokenizer
+from irgen.artifacts.models import assemble
 from irgen.catalog.table import read_table
 from irgen.compute import Machine
 from irgen.encoding import open_encoding, pixels
 from irgen.evaluation import methods, metrics, runs
 from irgen.evaluation.methods import Method
 from irgen.files import atomic, file_digest, read_array, write_json
+from irgen.index.index import Index
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Params
-from irgen.search import rank, trie
+from irgen.search import trie
+from irgen.search.engine import Options
+from irgen.search.snapshot import Snapshot
 from irgen.training import checkpoint
 from irgen.training.batches import in_order
 from irgen.weights import create_encoder
@@ -102,41 +103,40 @@ def build_methods(
     params: Params, workspace: Workspace, identified: Identified, machine: Machine
 ) -> tuple[ImageEncoder, dict[str, Method]]:
     """The encoder whose decoding all methods share, and the methods by name, in order."""
-    tokenizer, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
-    pretrained = create_encoder(params.encoder, params.seed)
-    reader = frozen_reader(pretrained, tokenizer, params.retriever.encoder)
-    retriever = load_retriever(workspace.existing("retriever", "retriever.safetensors"), reader)
-    device = machine.device
-    for module in (tokenizer, pretrained, retriever):
-        module.eval().to(device)
+    device, normal = machine.device, torch.nn.functional.normalize
+    pretrained = create_encoder(params.encoder, params.seed).eval().to(device)
+    models = assemble(
+        workspace.existing("tokenizer", "tokenizer.safetensors"),
+        workspace.existing("retriever", "retriever.safetensors"),
+        pretrained,
+    ).to(device)
     arrays, _ = checkpoint.load(workspace.existing("trie", "trie.safetensors"))
-    prefixes = trie.from_tensors(arrays).to(device)
     features = torch.from_numpy(
         np.array(read_array(workspace.existing("features", "database", "features.npy")))
     )
-    codes, embeddings = identified.codes, identified.embeddings.to(device)
-    codebooks = tokenizer.codebooks.cpu()
+    codes, embeddings = identified.codes.to(device), identified.embeddings.to(device)
+    codebooks = models.tokenizer.codebooks
     rebuilt = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
     code_bytes = codes.shape[1] * np.log2(codebooks.shape[1]) / 8 + codebooks.nbytes / len(codes)
-    normal = torch.nn.functional.normalize
-    budget = methods.Budget(params.evaluate.beams, params.evaluate.candidates)
-    tuned_encoder = tokenizer.encoder or pretrained
-
-    def tuned(images: Tensor) -> Tensor:
-        return tokenizer.adapt(tuned_encoder(images)[0])
-
-    shared = params.retriever.encoder == "tokenizer" and not params.retriever.tune_encoder
-    models, index = (retriever, None if shared else tuned), (prefixes, embeddings)
+    prefixes = trie.from_tensors(arrays).to(device)
+    database = Snapshot.fixed(prefixes, codes, embeddings, codebooks)
+    by_cosine = Options(
+        beams=params.evaluate.beams, candidates=params.evaluate.candidates, fresh_beams=0
+    )
+    by_code = replace(by_cosine, rerank=False)
+    folder = workspace.existing("index")
+    index = Index.open(folder, device=str(device), precision=machine.decoder)
     return pretrained, {
         "scan_pretrained": methods.exact(
             lambda images: pretrained(images)[0],
             normal(features, dim=-1).to(device),
             4 * features.shape[1],
         ),
-        "scan_tuned": methods.exact(tuned, embeddings, 4 * embeddings.shape[1]),
-        "scan_codes": methods.exact(tuned, normal(rebuilt, dim=-1).to(device), code_bytes),
-        "generative": methods.generative(models, index, budget, rank.by_code, machine),
-        "generative_reranked": methods.generative(models, index, budget, rank.by_cosine, machine),
+        "scan_tuned": methods.exact(models.embed, embeddings, 4 * embeddings.shape[1]),
+        "scan_codes": methods.exact(models.embed, normal(rebuilt, dim=-1), code_bytes),
+        "generative": methods.generative(models, database, by_code, machine),
+        "generative_reranked": methods.generative(models, database, by_cosine, machine),
+        "index": methods.served(index, identified.ids),
     }
 
 
@@ -158,7 +158,7 @@ def ask(
         asked = torch.from_numpy(images[rows.numpy()]).to(machine.device)
         started = _now(machine)
         with machine.precision():
-            encoded = tuple(part.float() for part in method.encode(asked))
+            encoded = method.encode(asked)
         encoded_at = _now(machine)
         method.search(encoded, timed)
         searched_at = _now(machine)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from irgen.artifacts.calibration import CALIBRATION, load_calibration
 from irgen.catalog.images import decode
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
@@ -14,6 +15,7 @@ from irgen.evaluation import comparison, figures, gallery, metrics, page, runs
 from irgen.evaluation.confusions import confusions
 from irgen.files import atomic, write_bytes
 from irgen.params import Params, flatten
+from irgen.search.calibration import Calibration
 from irgen.workspace import Workspace
 
 Log = Callable[[dict[str, float], int], None]
@@ -30,14 +32,20 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     catalog = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
     rejected = pl.read_parquet(workspace.existing("catalog", "rejected.parquet"))
     codes = _codes(workspace)
+    known = load_calibration(workspace.existing("index", "models", CALIBRATION))
     drawn = _draw(workspace, codes, params.tokenizer.codebook)
+    if isinstance(known, Calibration):
+        drawn["reliability"] = figures.reliability(known.reliability)
     _write_figures(workspace.stage("report") / "figures", drawn)
+    reliability = drawn.pop("reliability", None)  # has a place of its own
     shown = {method: _read_run(workspace, method).filter(pl.col("rank") <= k) for method in SHOWN}
     content = page.Content(
         facts=_facts(params, catalog, rejected, codes) | _commit(workspace.data.parent),
         measured=comparison.read(
             workspace.existing("evaluate", "metrics.json"), workspace.reports / "latency.json"
         ),
+        calibration=known,
+        reliability=reliability,
         figures=drawn,
         gallery=_gallery(params, workspace, catalog, shown),
         confusions=confusions(

@@ -40,7 +40,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         sha256s = table["sha256"].to_list()
         if settings.tune_encoder:
             read = pixels(reader.encoder, sha256s, encoding)
-            return Pixels(read, reader.encoder.image_size, params.augment)
+            return Pixels(read, reader.encoder.decoding.size, params.augment)
         seen = views(reader.encoder, sha256s, params.augment, params.seed, encoding)
         if reader.adapter is None:
             return seen

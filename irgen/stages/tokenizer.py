@@ -40,7 +40,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         sha256s = table["sha256"].to_list()
         images: Views | Pixels
         if settings.tune_encoder:
-            images = Pixels(pixels(encoder, sha256s, encoding), encoder.image_size, params.augment)
+            decoded = pixels(encoder, sha256s, encoding)
+            images = Pixels(decoded, encoder.decoding.size, params.augment)
         else:
             images = views(encoder, sha256s, params.augment, params.seed, encoding)
         return training.Labelled(images, class_numbers(table["label"], labels))

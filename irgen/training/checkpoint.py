@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,30 @@ def save(path: Path, tensors: Mapping[str, Tensor], config: Any) -> None:
 def load(path: Path) -> tuple[dict[str, Tensor], Any]:
     """The tensors and config of a file ``save`` wrote. Raises ArtifactError if it is missing or
     damaged."""
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads((file.metadata() or {})["config"])
+
+
+def load_config(path: Path, *keys: str) -> dict[str, Any]:
+    """The config alone of a file ``save`` wrote, which reads no tensor. Raises ArtifactError if the
+    file is missing or damaged, or if its config is not a mapping with these ``keys``."""
+    with _opened(path) as file:
+        config = json.loads((file.metadata() or {})["config"])
+    if not isinstance(config, dict) or not config.keys() >= set(keys):
+        found = ", ".join(sorted(config)) if isinstance(config, dict) else type(config).__name__
+        raise ArtifactError(
+            f"{path} holds something else: expected {', '.join(keys)}, found {found or 'nothing'}; "
+            "run the stage that writes it (dvc repro)"
+        )
+    return config
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {})["config"])
+            yield file
     except FileNotFoundError:
         raise ArtifactError(
             f"{path} is missing: run the stage that writes it (dvc repro)"

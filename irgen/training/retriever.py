@@ -14,6 +14,8 @@ from irgen.models import retriever as retrieval
 from irgen.models.reader import Query
 from irgen.params import Retriever as Settings
 from irgen.search import beam, rank, trie
+from irgen.search.decoder import Decoder
+from irgen.search.snapshot import Snapshot
 from irgen.training import checkpoint, optimizer
 from irgen.training.batches import Pixels, Views, in_order, shuffled
 
@@ -85,7 +87,7 @@ def train(
         )
     )
     trained = [p for group in adam.param_groups for p in group["params"]]
-    prefixes = trie.build(pairs.codes)
+    database = _database(pairs.codes, machine)
     anchors = pairs.anchors()
     best, history = _resume(model, average, adam, resume)
     steps = -(-len(anchors) // settings.batch_size)
@@ -120,7 +122,7 @@ def train(
         row["learning_rate"] = adam.param_groups[0]["lr"]
         last = epoch + 1 == settings.epochs
         if len(held.images) and (last or (epoch + 1) % settings.validate_every == 0):
-            row["validation/precision/10"] = validate(averaged, held, prefixes, machine)
+            row["validation/precision/10"] = validate(averaged, held, database, machine)
         history.append({"epoch": epoch + 1, **row})
         log(row, epoch + 1)
         if _is_best(history):
@@ -173,21 +175,29 @@ def _resume(
 
 
 @torch.inference_mode()
-def validate(model: Query, held: Held, prefixes: trie.Trie, machine: Machine) -> float:
+def validate(model: Query, held: Held, database: Snapshot, machine: Machine) -> float:
     """Mean precision@10 of generative search for the validation queries among the training images.
 
     Images of one bucket come in order of row: their tuned embeddings are not needed to compare
     epochs.
     """
     model.eval()
+    decoder, parts = Decoder(model.decoder, machine.decoder), database.parts(fresh=False)
     hits = 0.0
     for rows, new in in_order(len(held.images), 64):
         inputs = [part.to(machine.device) for part in held.images.plain(rows)]
         with machine.precision():
-            summary, tokens = model.read(inputs)
-            beams = beam.search(model.decoder, summary, tokens, prefixes.to(machine.device), BEAMS)
-        found = rank.gather(prefixes.to(machine.device), beams, CUTOFF, 10 * CUTOFF)
+            writing = decoder.read(*model.read(inputs))
+        beams = beam.search(writing, [part for _, part in parts], BEAMS)
+        found = rank.gather(database, parts, beams, CUTOFF)
         ids = found.rows[:new, :CUTOFF].cpu()
         right = held.training_labels[ids.clamp_min(0)] == held.labels[rows[:new], None]
         hits += float((right & (ids >= 0)).sum()) / CUTOFF
     return hits / len(held.images)
+
+
+def _database(codes: Tensor, machine: Machine) -> Snapshot:
+    """The training images as a database without embeddings: codes (N, M)."""
+    nothing, prefixes = torch.empty(len(codes), 0), trie.build(codes).to(machine.device)
+    arrays = (part.to(machine.device) for part in (codes, nothing, nothing))
+    return Snapshot.fixed(prefixes, *arrays)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from irgen.catalog import images as images_module
-from irgen.catalog.images import decode, read_pixels, square, stream_pixels
+from irgen.catalog.images import Decoding, decode, read_pixels, square, stream_pixels
 from irgen.errors import ImageError
 
 
@@ -139,7 +139,8 @@ def test_damaged_bytes_never_raise_anything_but_an_image_error(data: st.DataObje
 
 def test_a_square_of_the_same_size_is_the_image_itself() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert (square(Image.fromarray(noise), 8) == noise.transpose(2, 0, 1)).all()
+    eight = Decoding(size=8, channels=3)
+    assert (square(Image.fromarray(noise), eight) == noise.transpose(2, 0, 1)).all()
 
 
 @settings(deadline=None, max_examples=60)
@@ -159,11 +160,13 @@ def test_a_square_is_the_resized_image_cropped(
     left, top = round((across - size) / 2), round((down - size) / 2)
     whole = image.resize((across, down), Image.Resampling.BILINEAR)
     expected = np.asarray(whole.crop((left, top, left + size, top + size)), np.int16)
-    assert np.abs(square(image, size, crop)[0] - expected).max() <= 3  # two roundings
+    found = square(image, Decoding(size=size, channels=1, crop=crop))[0]
+    assert np.abs(found - expected).max() <= 3  # two roundings
 
 
 def test_a_very_long_image_costs_no_more_than_a_square_one() -> None:
-    assert square(Image.new("RGB", (100_000, 1)), 224).shape == (3, 224, 224)
+    large = Decoding(size=224, channels=3)
+    assert square(Image.new("RGB", (100_000, 1)), large).shape == (3, 224, 224)
 
 
 class Memory:
@@ -183,31 +186,31 @@ def memory() -> Memory:
     return Memory({str(i): encoded(Image.new("L", (4, 4), i)) for i in range(50)})
 
 
-HOW = {"size": 4, "channels": 1, "crop": 1.0, "interpolation": "bilinear", "threads": 3}
+FOUR = Decoding(size=4, channels=1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 25, 50, 64])
 def test_a_stream_yields_every_image_once_in_order(memory: Memory, batch_size: int) -> None:
     wanted = [str(i) for i in (*range(50), 3)]
-    batches = list(stream_pixels(memory, wanted, batch_size=batch_size, **HOW))
+    batches = list(stream_pixels(memory, wanted, FOUR, batch_size=batch_size, threads=3))
     assert [len(b) for b in batches[:-1]] == [batch_size] * (len(batches) - 1)
     assert np.concatenate(batches)[:, 0, 0, 0].tolist() == [*range(50), 3]
-    assert (np.concatenate(batches) == read_pixels(memory, wanted, **HOW)).all()
+    assert (np.concatenate(batches) == read_pixels(memory, wanted, FOUR, threads=3)).all()
 
 
 def test_a_stream_reads_no_further_ahead_than_two_batches(memory: Memory) -> None:
-    stream = stream_pixels(memory, [str(i) for i in range(50)], batch_size=5, **HOW)
+    stream = stream_pixels(memory, [str(i) for i in range(50)], FOUR, batch_size=5, threads=3)
     next(stream)
     assert memory.reads <= 5 + 2 * 5
     stream.close()
 
 
 def test_of_no_images_there_are_no_pixels(memory: Memory) -> None:
-    assert read_pixels(memory, [], **HOW).shape == (0, 1, 4, 4)
-    assert list(stream_pixels(memory, [], batch_size=4, **HOW)) == []
+    assert read_pixels(memory, [], FOUR, threads=3).shape == (0, 1, 4, 4)
+    assert list(stream_pixels(memory, [], FOUR, batch_size=4, threads=3)) == []
 
 
 def test_an_image_that_does_not_decode_is_named(memory: Memory, tmp_path: Path) -> None:
     memory.contents["7"] = b"no"
     with pytest.raises(ImageError, match="image 7"):
-        read_pixels(memory, ["6", "7"], **HOW)
+        read_pixels(memory, ["6", "7"], FOUR, threads=3)

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from irgen.evaluation import figures
+from irgen.search.calibration import Bin
 
 HISTORY = pl.DataFrame(
     {
@@ -19,12 +20,17 @@ HISTORY = pl.DataFrame(
         "validation/precision/10": [None, 0.5, None],
     }
 )
+CURVE = (
+    Bin(predicted=0.04, observed=0.0, pairs=1234),
+    Bin(predicted=0.97, observed=0.99, pairs=20),
+)
 DRAWN = {
     "losses": lambda: figures.losses(HISTORY, "tokenizer"),
     "accuracies": lambda: figures.accuracies(HISTORY, "tokenizer"),
     "codebook_use": lambda: figures.codebook_use(HISTORY, 8),
     "perplexities": lambda: figures.perplexities(HISTORY),
     "validation": lambda: figures.validation_precision(HISTORY),
+    "reliability": lambda: figures.reliability(CURVE),
     "buckets": lambda: figures.bucket_sizes(np.array([[0, 1], [0, 1], [1, 1]])),
 }
 
@@ -66,3 +72,7 @@ def test_buckets_are_counted_in_images_by_powers_of_two():
 def test_names_at_the_ends_of_lines_keep_their_distance_within_the_axis():
     heights = figures._spread([0.9, 0.95, 0.99, 1.0], 0.1, 0.0, 1.0)
     assert heights == pytest.approx([0.7, 0.8, 0.9, 1.0])
+
+
+def test_the_reliability_curve_tells_how_many_hits_each_point_is():
+    assert {"1,234", "20", "hits", "probability told"} <= set(words(DRAWN["reliability"]()))

@@ -9,6 +9,7 @@ import pytest
 from irgen.evaluation import figures, page
 from irgen.evaluation.comparison import Measured
 from irgen.evaluation.gallery import Example, Found
+from irgen.search.calibration import Bin, Calibration, Uncalibrated
 
 EVIL = '<script>alert("x")</script>'
 DOT = "data:image/png;base64,AAAA"
@@ -27,6 +28,8 @@ def content(**changes):
             queries={"count": 1234, "without_positive": 2},
         ),
         "figures": {"a": figures.lines(figures.Plot(title="t", x="x"), [])},
+        "calibration": Uncalibrated(reason=EVIL),
+        "reliability": None,
         "gallery": [Example(image=DOT, label=EVIL, reason="r", found={"generative": [hit, found]})],
         "confusions": RUN,
         "rejected": pl.DataFrame({"key": [EVIL], "reason": ["empty"]}),
@@ -90,6 +93,33 @@ def test_queries_without_a_positive_are_told():
 def test_an_empty_part_does_not_break_the_page(emptied):
     empty = {"gallery": [], "confusions": RUN.clear(), "rejected": pl.DataFrame({"key": []})}
     assert page.render(content(**{emptied: empty[emptied]})).endswith("</html>")
+
+
+KNOWN = Calibration(
+    cosines=(0.2, 0.6),
+    probabilities=(0.1, 0.9),
+    queries=30,
+    pairs=12_345,
+    error=0.0123,
+    reliability=(Bin(predicted=0.3, observed=0.25, pairs=12_345),),
+)
+
+
+def test_how_sure_a_hit_is_is_told_in_words_and_drawn():
+    drawn = figures.reliability(KNOWN.reliability)
+    html = page.render(content(calibration=KNOWN, reliability=drawn))
+    assert "12,345 hits of 30 validation images" in html
+    assert "off by 1.2 points" in html
+    assert "From a cosine of 0.40 on a hit is more likely right than wrong." in html
+    assert "95% sure" not in html
+    assert html.count("<svg") == 2
+
+
+def test_without_a_calibration_the_reason_is_told():
+    few = Uncalibrated(reason="3 validation queries are too few")
+    html = page.render(content(calibration=few))
+    assert "Here hits have no probability: 3 validation queries are too few." in html
+    assert html.count("<svg") == 1
 
 
 def test_figures_take_the_pages_ink_and_width():

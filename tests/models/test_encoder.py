@@ -33,7 +33,7 @@ def test_any_backbone_gives_a_summary_and_tokens(name, options, widths):
 def test_pixels_are_normalised_by_the_models_own_mean_and_deviation():
     backbone = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     encoder = ImageEncoder(backbone, 32, 3, 1.0)
-    assert encoder.interpolation == "bicubic"
+    assert encoder.decoding.interpolation == "bicubic"
     torch.testing.assert_close(encoder.mean.flatten(), torch.full((3,), 127.5))
     torch.testing.assert_close(encoder.std.flatten(), torch.full((3,), 127.5))
 

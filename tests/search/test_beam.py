@@ -1,8 +1,13 @@
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from irgen.models import quantizer
 from irgen.models.retriever import Retriever, Shape
-from irgen.search import beam, trie
+from irgen.search import beam, live, trie
+from irgen.search.codebooks import Nearing
+from irgen.search.decoder import Decoder
 
 SHAPE = Shape(summary_width=6, token_width=8, token_count=4, levels=3, codebook=6)
 
@@ -24,6 +29,11 @@ def queries(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
+def written(retriever, summary, tokens, built, width, precision="fp32") -> beam.Beams:
+    scorer = Decoder(retriever, precision).read(summary, tokens)
+    return beam.search(scorer, [live.everything(built)], width)
+
+
 def random_codes(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(6, (count, 3), generator=torch.Generator().manual_seed(seed))
 
@@ -42,9 +52,9 @@ def test_a_wide_beam_is_an_exhaustive_search(retriever):
     summary, tokens = queries(5)
     built = trie.build(random_codes(60))
     distinct = trie.codes_of(built)
-    found = beam.search(retriever, summary, tokens, built, len(distinct))
+    found = written(retriever, summary, tokens, built, len(distinct))
     scores, order = exhaustive(retriever, summary, tokens, distinct).sort(dim=1, descending=True)
-    assert torch.equal(found.leaves, order)
+    assert torch.equal(found.leaves[0], order)
     assert torch.equal(found.codes, distinct[order])
     torch.testing.assert_close(found.scores, scores, atol=1e-4, rtol=1e-4)
 
@@ -53,9 +63,9 @@ def test_any_beam_tells_the_true_log_probability_of_what_it_finds(retriever):
     summary, tokens = queries(4)
     built = trie.build(random_codes(80, seed=1))
     distinct = trie.codes_of(built)
-    found = beam.search(retriever, summary, tokens, built, 5)
+    found = written(retriever, summary, tokens, built, 5)
     every = exhaustive(retriever, summary, tokens, distinct)
-    torch.testing.assert_close(found.scores, every.gather(1, found.leaves), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.scores, every.gather(1, found.leaves[0]), atol=1e-4, rtol=1e-4)
     assert (found.scores.diff(dim=1) <= 0).all()
 
 
@@ -78,7 +88,7 @@ def dictionary_beam(retriever, summary, tokens, codes, width):
 def test_a_narrow_beam_equals_a_dictionary_trie_walked_in_python(retriever):
     summary, tokens = queries(6)
     codes = random_codes(70, seed=3)
-    found = beam.search(retriever, summary, tokens, trie.build(codes), 4)
+    found = written(retriever, summary, tokens, trie.build(codes), 4)
     for q in range(6):
         expected = dictionary_beam(retriever, summary[q : q + 1], tokens[q : q + 1], codes, 4)
         assert [tuple(code) for code in found.codes[q].tolist()] == expected
@@ -87,17 +97,17 @@ def test_a_narrow_beam_equals_a_dictionary_trie_walked_in_python(retriever):
 def test_a_batch_of_32_is_32_batches_of_one(retriever):
     summary, tokens = queries(32)
     built = trie.build(random_codes(90, seed=4))
-    together = beam.search(retriever, summary, tokens, built, 7)
+    together = written(retriever, summary, tokens, built, 7)
     for q in range(32):
-        alone = beam.search(retriever, summary[q : q + 1], tokens[q : q + 1], built, 7)
-        assert torch.equal(together.leaves[q], alone.leaves[0])
+        alone = written(retriever, summary[q : q + 1], tokens[q : q + 1], built, 7)
+        assert torch.equal(together.leaves[0][q], alone.leaves[0][0])
         torch.testing.assert_close(together.scores[q], alone.scores[0], atol=1e-4, rtol=1e-4)
 
 
 def test_fewer_codes_than_beams_gives_fewer_results_never_an_invalid_one(retriever):
     codes = torch.tensor([[0, 1, 2], [0, 1, 3], [5, 0, 0]])
-    found = beam.search(retriever, *queries(2), trie.build(codes), 10)
-    assert sorted(found.leaves[0].tolist()) == [-1] * 7 + [0, 1, 2]
+    found = written(retriever, *queries(2), trie.build(codes), 10)
+    assert sorted(found.leaves[0][0].tolist()) == [-1] * 7 + [0, 1, 2]
     assert (found.scores[:, 3:] == -torch.inf).all()
     assert (found.codes[:, 3:] == -1).all()
     assert found.scores[:, :3].isfinite().all()
@@ -105,12 +115,95 @@ def test_fewer_codes_than_beams_gives_fewer_results_never_an_invalid_one(retriev
 
 def test_a_first_level_with_fewer_children_than_beams_loses_nothing(retriever):
     codes = torch.cat([torch.zeros(6, 1).long(), torch.arange(6)[:, None].expand(6, 2)], dim=1)
-    found = beam.search(retriever, *queries(3), trie.build(codes), 5)
-    assert (found.leaves >= 0).all()
-    assert all(len(set(row)) == 5 for row in found.leaves.tolist())
+    found = written(retriever, *queries(3), trie.build(codes), 5)
+    assert (found.leaves[0] >= 0).all()
+    assert all(len(set(row)) == 5 for row in found.leaves[0].tolist())
 
 
 def test_one_image_in_the_database(retriever):
-    found = beam.search(retriever, *queries(2), trie.build(torch.tensor([[3, 3, 3]])), 4)
-    assert found.leaves.tolist() == [[0, -1, -1, -1]] * 2
+    found = written(retriever, *queries(2), trie.build(torch.tensor([[3, 3, 3]])), 4)
+    assert found.leaves[0].tolist() == [[0, -1, -1, -1]] * 2
     assert found.codes[0, 0].tolist() == [3, 3, 3]
+
+
+def parts_of(codes: torch.Tensor, mask: torch.Tensor) -> list[live.Live]:
+    """The rows of ``codes`` where ``mask`` is true, in two tries that hold dead rows too."""
+    first = torch.arange(len(codes)) < len(codes) // 3
+    return [
+        live.only(trie.build(codes[half]), mask[half]) for half in (first, ~first) if half.any()
+    ]
+
+
+@given(st.integers(1, 60), st.integers(0, 100), st.integers(1, 12))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_two_tries_with_dead_rows_are_one_trie_of_the_living(retriever, count, seed, width):
+    codes = random_codes(count, seed)
+    mask = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mask[seed % count] = True
+    summary, tokens = queries(3)
+    found = beam.search(Decoder(retriever).read(summary, tokens), parts_of(codes, mask), width)
+    alone = written(retriever, summary, tokens, trie.build(codes[mask]), width)
+    assert torch.equal(found.codes, alone.codes)
+    assert torch.equal(found.scores, alone.scores)
+    torch.testing.assert_close(found.shares, alone.shares)
+
+
+def test_shares_of_all_codes_sum_to_one(retriever):
+    built = trie.build(random_codes(80))
+    found = written(retriever, *queries(4), built, len(built.entries[-1]))
+    torch.testing.assert_close(found.shares.exp().sum(1), torch.ones(4))
+    assert (found.shares >= found.scores).all()
+
+
+def test_spelling_a_code_gives_the_gains_its_beam_was_made_of(retriever):
+    built = trie.build(random_codes(80))
+    decoder, parts = Decoder(retriever), [live.everything(built)]
+    found = beam.search(decoder.read(*queries(4)), parts, 6)
+    gains, given = beam.spell(decoder.read(*queries(4)), parts, found.codes)
+    torch.testing.assert_close(gains.sum(-1), found.scores)
+    torch.testing.assert_close(given.sum(-1), found.shares)
+
+
+def test_a_code_that_is_not_there_has_no_share(retriever):
+    parts = [live.everything(trie.build(torch.tensor([[1, 2, 3], [2, 0, 0]])))]
+    gains, given = beam.spell(
+        Decoder(retriever).read(*queries(1)), parts, torch.tensor([[[1, 2, 4], [1, 0, 0]]])
+    )
+    assert gains.isfinite().all()
+    assert given[0, 0].isfinite().tolist() == [True, True, False]
+    assert given[0, 1].isfinite().tolist() == [True, False, False]
+
+
+def test_the_codebooks_lead_to_the_nearest_reconstructions():
+    generator = torch.Generator().manual_seed(0)
+    codebooks = torch.randn(3, 6, 5, generator=generator)
+    embeddings = torch.randn(4, 5, generator=generator)
+    built = trie.build(random_codes(70))
+    distinct = trie.codes_of(built)
+    found = beam.search(Nearing.of(embeddings, codebooks), [live.everything(built)], len(distinct))
+    rebuilt = quantizer.decode(distinct, codebooks)[:, -1]
+    taken_off = embeddings.square().sum(1)[:, None] - torch.cdist(embeddings, rebuilt) ** 2
+    torch.testing.assert_close(found.scores, taken_off.sort(dim=1, descending=True).values)
+    assert torch.equal(found.codes[:, 0], distinct[taken_off.argmax(1)])
+
+
+def test_lower_precision_says_nearly_the_same(retriever):
+    built = trie.build(random_codes(60))
+    exact = written(retriever, *queries(8), built, len(built.entries[-1]))
+    by_leaf = exact.scores.gather(1, exact.leaves[0].long().argsort(1))
+    for precision, tolerance in [("bf16", 0.2), ("int8", 0.5)]:
+        found = written(retriever, *queries(8), built, len(built.entries[-1]), precision)
+        scores = found.scores.gather(1, found.leaves[0].long().argsort(1))
+        assert (scores - by_leaf).abs().mean() < tolerance
+        assert (scores != by_leaf).any()
+
+
+def test_a_wide_codebook_needs_no_table_of_children(retriever, monkeypatch):
+    codes = random_codes(50)
+    plain = written(retriever, *queries(3), trie.build(codes), 9)
+    monkeypatch.setattr(live, "TABLE", 0)
+    assert live.everything(trie.build(codes)).second is None
+    ranges = written(retriever, *queries(3), trie.build(codes), 9)
+    assert torch.equal(plain.leaves[0], ranges.leaves[0])

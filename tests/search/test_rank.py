@@ -2,66 +2,89 @@ import torch
 
 from irgen.search import rank, trie
 from irgen.search.beam import Beams
+from irgen.search.rank import LAST, Candidates
+from irgen.search.snapshot import Segment, Snapshot
 
 CODES = torch.tensor([[0, 0], [1, 1], [0, 0], [1, 0], [1, 1], [0, 0]])  # leaves: 00, 10, 11
+INF = torch.inf
 
 
-def beams(leaves: list[list[int]], scores: list[list[float]]) -> Beams:
-    return Beams(
-        torch.tensor(leaves), torch.zeros(*torch.tensor(leaves).shape, 2), torch.tensor(scores)
-    )
+def database(embeddings: torch.Tensor | None = None) -> Snapshot:
+    vectors = torch.eye(6) if embeddings is None else embeddings
+    return Snapshot.fixed(trie.build(CODES), CODES, vectors, torch.zeros(2, 2, vectors.shape[1]))
+
+
+def beams(leaves: list[list[int]], scores: list[list[float]], *others: list[list[int]]) -> Beams:
+    parts = tuple(torch.tensor(part, dtype=torch.int32) for part in (leaves, *others))
+    table = torch.tensor(scores)
+    return Beams(parts, torch.zeros(*table.shape, 2), table, table + 0.5)
+
+
+def gather(found: Beams, limit: int, snapshot: Snapshot | None = None) -> Candidates:
+    snapshot = snapshot or database()
+    return rank.gather(snapshot, snapshot.parts(fresh=False), found, limit)
 
 
 def test_buckets_come_in_the_order_of_the_beams():
-    found = rank.gather(trie.build(CODES), beams([[2, 0]], [[-1.0, -2.0]]), 10, 10)
+    found = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)
     assert found.rows.tolist() == [[1, 4, 0, 2, 5]]
     assert found.scores.tolist() == [[-1.0, -1.0, -2.0, -2.0, -2.0]]
-    assert found.beams.tolist() == [[0, 0, 1, 1, 1]]
+    assert found.shares.tolist() == [[-0.5, -0.5, -1.5, -1.5, -1.5]]
+    assert not found.dense.any()
 
 
 def test_a_dead_beam_brings_nothing_and_short_queries_are_padded():
-    both = beams([[1, -1], [0, 2]], [[-1.0, -torch.inf], [-1.0, -2.0]])
-    found = rank.gather(trie.build(CODES), both, 10, 10)
+    found = gather(beams([[1, -1], [0, 2]], [[-1.0, -INF], [-1.0, -2.0]]), 10)
     assert found.rows.tolist() == [[3, -1, -1, -1, -1], [0, 2, 5, 1, 4]]
-    assert found.scores[0].tolist() == [-1.0] + [-torch.inf] * 4
+    assert found.keys[0].tolist() == [3] + [LAST] * 4
+    assert found.scores[0].tolist() == [-1.0] + [-INF] * 4
 
 
-def test_no_more_is_gathered_than_wanted_in_whole_buckets_or_than_the_limit():
-    search = beams([[0, 2, 1]], [[-1.0, -2.0, -3.0]])
-    built = trie.build(CODES)
-    assert rank.gather(built, search, 2, 10).rows.tolist() == [[0, 2, 5]]
-    assert rank.gather(built, search, 4, 10).rows.tolist() == [[0, 2, 5, 1, 4]]
-    assert rank.gather(built, search, 4, 2).rows.tolist() == [[0, 2]]
+def test_no_more_is_gathered_than_the_limit():
+    assert gather(beams([[0, 2, 1]], [[-1.0, -2.0, -3.0]]), 4).rows.tolist() == [[0, 2, 5, 1]]
+    assert gather(beams([[0, 2, 1]], [[-1.0, -2.0, -3.0]]), 2).rows.tolist() == [[0, 2]]
 
 
-def test_a_bucket_is_ordered_by_cosine_and_ties_by_row():
-    candidates = rank.gather(
-        trie.build(CODES), beams([[2, 0]], [[-1.0, -2.0]]), 10, 10
-    )  # rows 1 4 | 0 2 5
+def test_one_bucket_in_two_segments_is_cut_by_key_as_one():
+    ones = torch.ones(6, dtype=torch.bool)
+    base = Segment.build(CODES, torch.eye(6), torch.arange(0, 60, 10), ones)
+    late = Segment.build(CODES[[0, 1, 0]], torch.eye(6)[:3], torch.tensor([45, 1, 15]), ones[:3])
+    both = Snapshot.of((base,), (ones,), torch.zeros(2, 2, 6)).with_added(late)
+    found = beams([[0, 2]], [[-1.0, -2.0]], [[0, 1]])  # 00 and 11, nodes 0 and 1 of the second
+    assert gather(found, 4, both).keys.tolist() == [[0, 15, 20, 45]]
+    assert gather(found, 4, both).rows.tolist() == [[0, 8, 2, 6]]
+    assert gather(found, 9, both).keys.tolist() == [[0, 15, 20, 45, 50, 1, 10, 40]]
+
+
+def test_images_are_ordered_by_cosine_or_by_code_and_ties_by_key():
+    candidates = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)  # rows 1 4 | 0 2 5
     cosines = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.7]])
-    by_code = rank.by_code(candidates, cosines, 4)
-    assert by_code.ids.tolist() == [[4, 1, 2, 5]]
-    assert by_code.scores.tolist() == [[-1.0, -1.0, -2.0, -2.0]]
-    by_cosine = rank.by_cosine(candidates, cosines, 6)
-    assert by_cosine.ids.tolist() == [[4, 2, 5, 0, 1, -1]]
-    assert by_cosine.scores[0, -1] == -torch.inf
+    by_code = candidates.rows.gather(1, rank.by_code(candidates, cosines))
+    assert by_code.tolist() == [[4, 1, 2, 5, 0]]
+    by_cosine = candidates.rows.gather(1, rank.by_cosine(candidates, cosines))
+    assert by_cosine.tolist() == [[4, 2, 5, 0, 1]]
 
 
 def test_similarity_is_the_cosine_of_unit_vectors():
-    embeddings = torch.eye(6)
-    candidates = rank.gather(trie.build(CODES), beams([[1, -1]], [[-1.0, -torch.inf]]), 2, 2)
     queries = torch.tensor([[0.0, 0, 0, 0.6, 0.8, 0]])
-    found = rank.similarity(candidates, queries, embeddings)
-    torch.testing.assert_close(found[0, 0], torch.tensor(0.6))
+    found = rank.similarity(torch.tensor([[3, -1]]), queries, database())
+    torch.testing.assert_close(found, torch.tensor([[0.6, -INF]]))
 
 
-def test_all_images_in_one_bucket_are_all_found_nearest_first():
-    codes = torch.zeros(50, 3).long()
-    embeddings = torch.nn.functional.normalize(
-        torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), dim=-1
-    )
-    candidates = rank.gather(trie.build(codes), beams([[0]], [[-0.5]]), 10, 100)
-    cosines = rank.similarity(candidates, embeddings[7:8], embeddings)
-    result = rank.by_code(candidates, cosines, 10)
-    expected = (embeddings @ embeddings[7]).topk(10).indices
-    assert torch.equal(result.ids[0], expected)
+def test_an_image_found_twice_stays_as_it_was_found_first():
+    written = gather(beams([[1, 0]], [[-1.0, -2.0]]), 10)  # 3 | 0 2 5
+    near = gather(beams([[2, 1]], [[9.0, 8.0]]), 10).reached()  # 1 4 | 3
+    both = written.along(near)
+    assert both.rows.tolist() == [[3, 0, 2, 5, 1, 4, -1]]
+    assert both.dense.tolist() == [[False] * 4 + [True] * 2 + [False]]
+    assert both.scores.tolist() == [[-1.0, -2.0, -2.0, -2.0, -INF, -INF, -INF]]
+
+
+def test_near_duplicates_hide_behind_the_better_one():
+    angles = torch.tensor([0.0, 0.1, 0.2, 1.0, 1.05, 3.0])
+    snapshot = database(torch.stack([angles.cos(), angles.sin()], 1))
+    rows = torch.tensor([[0, 1, 2, 3, 4, 5, -1]])
+    kept = rank.distinct(rows, snapshot, float(torch.tensor(0.15).cos()))
+    assert kept.tolist() == [[True, False, True, True, False, True, False]]
+    order = rank.compress(kept)
+    assert rows.gather(1, order).tolist() == [[0, 2, 3, 5, 1, 4, -1]]

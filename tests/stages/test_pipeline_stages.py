@@ -13,14 +13,21 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import yaml
 
+from irgen.artifacts.calibration import load_calibration
 from irgen.artifacts.identifiers import load_identified
+from irgen.artifacts.models import assemble
 from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.sources import open_source
 from irgen.cli import STAGES
 from irgen.errors import CatalogError
+from irgen.evaluation.comparison import METHODS
+from irgen.index.index import Index
 from irgen.params import Params, load
+from irgen.search.calibration import Calibration, Uncalibrated
+from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 SMALL = {
@@ -94,7 +101,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_every_method_is_measured_on_every_query(built):
     folder, _, metrics = built
     found = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    methods = ["scan_pretrained", "scan_tuned", "scan_codes", "generative", "generative_reranked"]
+    methods = [*METHODS]
     assert set(found) == {"queries", *methods}
     assert found["queries"] == {
         "count": metrics["catalog"]["images/queries"],
@@ -110,7 +117,7 @@ def test_every_method_is_measured_on_every_query(built):
 
 def test_a_short_training_already_finds_more_than_chance(built):
     found = json.loads((built[0] / "data/evaluate/metrics.json").read_text())
-    for method in ("scan_tuned", "scan_codes", "generative", "generative_reranked"):
+    for method in set(METHODS) - {"scan_pretrained"}:
         assert found[method]["precision/10"] > 0.2, method  # ten labels: 0.1 by chance
 
 
@@ -138,6 +145,59 @@ def test_an_image_has_the_same_code_as_training_and_as_database_image(built):
     assert [codes[name] for name in train.ids] == train.codes.tolist()
 
 
+def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
+    folder, _, metrics = built
+    shutil.copytree(folder / "data/index", tmp_path / "index")
+    database = pl.read_parquet(folder / "data/catalog/database.parquet")
+    train = pl.read_parquet(folder / "data/catalog/train.parquet")
+    identified = load_identified(folder / "data/identifiers/database")
+    with Index.open(tmp_path / "index") as index:
+        snapshot, items = index.view.snapshot, index.view.items
+        rows = np.arange(len(index))
+        assert set(items.ids(rows)) == set(database["id"])
+        kept = items.take(rows).sort("id")
+        assert kept.equals(database.drop("role"))
+        ids, order = items.ids(rows), np.argsort(items.ids(rows))
+        assert torch.equal(snapshot.segments[0].codes[order].long(), identified.codes)
+        own = snapshot.segments[0].embeddings[order]
+        assert torch.equal(own, identified.embeddings.half())
+        trained = snapshot.segments[0].trained.tolist()
+        assert {name for name, was in zip(ids, trained, strict=True) if was} == set(train["id"])
+        assert index.info()["config"] == {
+            "search": {"beams": 8, "candidates": 40, "fresh_beams": 30}
+        }
+        index.verify()
+    assert metrics["index"]["images"] == len(database)
+    assert 0 < metrics["index"]["bytes_per_image"] < 1000
+
+
+def test_an_image_added_to_the_index_gets_what_the_pipeline_would_have_given(built, tmp_path):
+    folder, _, _ = built
+    shutil.copytree(folder / "data/index", tmp_path / "index")
+    database = pl.read_parquet(folder / "data/catalog/database.parquet")[:5]
+    identified = load_identified(folder / "data/identifiers/database")
+    paths = [folder / "digits" / path for path in database["path"]]
+    with Index.open(tmp_path / "index", writable=True) as index:
+        index.add(paths, [f"{name} again" for name in database["id"]])
+        added = index.view.snapshot.segments[1]
+        assert torch.equal(added.codes.long(), identified.codes[:5])
+        cosines = (added.embeddings.float() * identified.embeddings[:5]).sum(1)
+        torch.testing.assert_close(cosines, torch.ones(5), atol=1e-3, rtol=0)
+
+
+def test_the_calibration_is_of_hits_of_validation_images_that_are_not_themselves(built):
+    folder, params, metrics = built
+    found = load_calibration(folder / "data/index/models/calibration.json")
+    assert isinstance(found, Calibration)
+    validation = pl.read_parquet(folder / "data/catalog/validation.parquet")
+    assert found.queries == len(validation)
+    assert 0 < found.pairs <= len(validation) * max(params.evaluate.cutoffs)
+    assert found.cosines[-1] < 0.99999  # of an image with itself it is 1
+    assert metrics["index"]["calibration/error"] == found.error < 0.3
+    assert all(abs(metrics["index"][f"calibration/gap/{n}"]) < 0.3 for n in ("trained", "fresh"))
+    assert found.probabilities[-1] > found.probabilities[0]
+
+
 def test_two_runs_write_the_same_bytes(built, tmp_path, root):
     folder, _, _ = built
     shutil.copytree(folder / "digits", tmp_path / "again" / "digits")
@@ -158,7 +218,8 @@ def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
         params, download=dataclasses.replace(params.download, source=str(folder / "digits"))
     )
     assert run(params, folder, "download")["download"]["images/new"] == 40
-    found = run(params, folder, "catalog", "features", "identifiers", "trie", "evaluate", "report")
+    again = ("catalog", "features", "identifiers", "trie", "index", "evaluate", "report")
+    found = run(params, folder, *again)
     after = files(folder / "data")
     for unchanged in (
         "catalog/train.parquet",
@@ -169,6 +230,8 @@ def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
         assert after[unchanged] == before[unchanged]
     assert found["trie"]["images"] > len(pl.read_parquet(folder / "data/catalog/train.parquet"))
     assert after["trie/trie.safetensors"] != before["trie/trie.safetensors"]
+    assert found["index"]["images"] == found["trie"]["images"]
+    assert found["index"]["trained"] == len(pl.read_parquet(folder / "data/catalog/train.parquet"))
 
 
 ALONE = """
@@ -242,8 +305,18 @@ def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encod
     chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "epochs": 2}
     params = small_params(folder, root, **sections, retriever=chosen, augment={"views": 2})
     trained = ("tokenizer", "identifiers", "trie") if sections else ()
-    found = run(params, folder, *trained, "retriever", "evaluate")
+    found = run(params, folder, *trained, "retriever", "index", "evaluate")
     assert 0 < found["evaluate"]["generative/precision/10"] <= 1
+    with Index.open(folder / "data/index") as index:
+        kept = index.models
+    own = assemble(
+        folder / "data/tokenizer/tokenizer.safetensors",
+        folder / "data/retriever/retriever.safetensors",
+        create_encoder(params.encoder, params.seed),
+    )
+    pixels = torch.randint(256, (3, 1, 16, 16), dtype=torch.uint8)
+    for one, other in zip(*(vars(m.read(pixels)).values() for m in (kept, own)), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_without_validation_images_the_last_epochs_weights_are_kept(copy, root):
@@ -259,6 +332,10 @@ def test_without_validation_images_the_last_epochs_weights_are_kept(copy, root):
         "tokenizer",
         "identifiers",
         "retriever",
+        "index",
     )
     assert found["catalog"]["images/validation"] == 0
     assert "validation/precision/10" not in found["retriever"]
+    assert not [name for name in found["index"] if name.startswith("calibration")]
+    known = load_calibration(folder / "data/index/models/calibration.json")
+    assert isinstance(known, Uncalibrated) and "validation_fraction" in known.reason

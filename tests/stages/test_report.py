@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from irgen import params as parameters
+from irgen.artifacts.calibration import CALIBRATION, save_calibration
 from irgen.catalog import manifest
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
@@ -18,11 +19,24 @@ from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.comparison import METHODS
 from irgen.files import file_digest, write_json
+from irgen.search.calibration import Bin, Calibration, Uncalibrated
 from irgen.stages import report
 from irgen.workspace import Workspace
 
 SIZES = {"train": 60, "validation": 10, "queries": 20}
 K = 20
+KNOWN = Calibration(
+    cosines=(0.2, 0.5, 0.8),
+    probabilities=(0.05, 0.4, 0.98),
+    queries=40,
+    pairs=4000,
+    error=0.014,
+    reliability=(
+        Bin(predicted=0.06, observed=0.04, pairs=700),
+        Bin(predicted=0.45, observed=0.5, pairs=300),
+        Bin(predicted=0.97, observed=0.97, pairs=3000),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +53,7 @@ def build(folder):
     catalog = write_catalog(workspace, write_images(workspace, digits.images[:total], names))
     write_evaluation(workspace, catalog, digits.data[:total])
     write_histories(workspace)
+    write_calibration(workspace, KNOWN)
     return workspace
 
 
@@ -138,6 +153,10 @@ def write_histories(workspace):
     pl.DataFrame(columns).write_csv(workspace.stage("retriever") / "history.csv")
 
 
+def write_calibration(workspace, known):
+    save_calibration(workspace.stage("index") / "models" / CALIBRATION, known)
+
+
 @pytest.fixture(scope="module")
 def params(request):
     return parameters.load(request.config.rootpath / "params.yaml")
@@ -166,8 +185,16 @@ def test_two_runs_draw_the_same_figures_and_write_the_same_page(workspace, param
         report.run(params, workspace, ignore)
         drawn = sorted((workspace.stage("report") / "figures").glob("*.svg"))
         found.append([path.read_bytes() for path in [*drawn, workspace.reports / "index.html"]])
-    assert len(found[0]) == 10
+    assert len(found[0]) == 11
     assert found[0] == found[1]
+
+
+def test_without_a_calibration_the_page_says_why_and_has_no_curve(workspace, params):
+    write_calibration(workspace, Uncalibrated(reason="7 validation queries are too few"))
+    report.run(params, workspace, ignore)
+    assert "7 validation queries are too few" in (workspace.reports / "index.html").read_text()
+    assert not (workspace.stage("report") / "figures" / "reliability.svg").exists()
+    write_calibration(workspace, KNOWN)
 
 
 def test_without_a_gallery_and_with_small_cutoffs_the_page_is_still_written(workspace, params):

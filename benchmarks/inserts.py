@@ -1,0 +1,288 @@
+"""How well images are found that joined the database after training: a table over several seeds.
+
+    python benchmarks/inserts.py experiments/clothing-224.yaml --seeds 0 1 2
+
+Of each seed, a tenth of the labels ("unseen") and a tenth of the other labels' database images
+("inserted") are held out of the source, and all stages up to the retriever run. Then the source is
+whole again: the new images join the database, nothing is trained, and the index is made.
+A seed that was trained with these very parameters before is not trained again.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from irgen.artifacts.identifiers import load_identified
+from irgen.catalog.shards import Images
+from irgen.catalog.table import read_table
+from irgen.encoding import open_encoding, pixels
+from irgen.evaluation import metrics, runs
+from irgen.files import digest, read_json, write_bytes, write_json
+from irgen.index.index import Index
+from irgen.params import Params, flatten, load
+from irgen.search.engine import Read
+from irgen.search.scan import scan
+from irgen.workspace import Workspace
+
+K = 10  # results judged
+SHARE = 0.1  # of the labels, and of the other labels' database images
+PREPARED_BY = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
+ADDED_BY = ("download", "catalog", "features", "identifiers", "trie")
+DECIDING = ("download", "catalog", "encoder", "augment", "pairs", "tokenizer", "retriever")
+GROUPS = ("trained", "inserted", "unseen")
+METHODS = {  # beams towards images the retriever was not trained on; None: the index's own setting
+    "index": None,
+    "index, 10 fresh beams": 10,
+    "index, retriever alone": 0,
+}
+ROWS = {
+    "seen/own": f"seen labels, among the inserted: P@{K}",
+    "seen/capped": f"– hits / min({K}, R)",
+    "seen/precision": f"seen labels, database without the unseen: P@{K}",
+    "seen/share": f"– inserted images in the top {K}",
+    "seen/found": f"– of the inserted images in the exact top {K}, found",
+    "seen/trained": f"– of the trained images in the exact top {K}, found",
+    "seen/dense": f"– images in the top {K} that the retriever did not write",
+    "unseen/own": f"unseen labels, among the unseen: P@{K}",
+    "unseen/added": f"unseen labels, among all that was added: P@{K}",
+    "unseen/precision": f"unseen labels, whole database: P@{K}",
+    "unseen/share": f"– unseen images in the top {K}",
+    "unseen/found": f"– of the unseen images in the exact top {K}, found",
+    "unseen/dense": f"– images in the top {K} that the retriever did not write",
+    "seen/whole": f"seen labels, whole database: P@{K}",
+    "all/whole": f"all queries, whole database: P@{K}",
+}
+
+
+def run_stages(names: tuple[str, ...], params: Params, workspace: Workspace) -> float:
+    """Seconds that the stages took."""
+    started = time.perf_counter()
+    for name in names:
+        import_module(f"irgen.stages.{name}").run(params, workspace, lambda metrics, step: None)
+    return time.perf_counter() - started
+
+
+def list_images(params: Params, folder: Path) -> pl.DataFrame:
+    """The source's images (id, path, label, role, sha256) as the catalogue has them, and each one's
+    bytes as a file at ``path`` below ``folder``."""
+    whole = Workspace(data=folder / "whole", cache=folder / "cache", reports=folder / "reports")
+    run_stages(("download", "catalog"), params, whole)
+    names = ("train", "validation", "queries")
+    tables = [read_table(whole.existing("catalog", f"{name}.parquet")) for name in names]
+    columns = ("id", "path", "label", "role", "sha256")
+    images = pl.concat([table.select(columns) for table in tables]).sort("id")
+    images = images.with_columns(path="images/" + pl.col("path"))
+    stored = Images(whole.stage("download"))
+    for path, sha256 in images.select("path", "sha256").iter_rows():
+        if not (folder / path).exists():
+            write_bytes(folder / path, stored.read(sha256))
+    return images
+
+
+def draw_groups(images: pl.DataFrame, searched: tuple[str, ...], seed: int) -> pl.Series:
+    """Each image's group: ``unseen`` if its label is, ``inserted`` or ``trained``.
+
+    Other seeds have other unseen labels as long as there are any. Of each other label ``SHARE`` of
+    the database images are inserted, rounded up or down at random; an image whose content is in the
+    source twice is not, for its copy may be trained on.
+    """
+    labels = images["label"].unique().sort().to_list()
+    count = max(1, round(SHARE * len(labels)))
+    turns = np.random.default_rng(0).permutation(len(labels))
+    unseen = [labels[turns[(seed * count + i) % len(labels)]] for i in range(count)]
+    generator = np.random.default_rng(seed)
+    label, group = images["label"].to_numpy(), np.full(len(images), "trained", dtype=object)
+    in_database = images["role"].is_in(searched).to_numpy()
+    alone = ~images["sha256"].is_duplicated().to_numpy()
+    for name in labels:
+        wanted = int(SHARE * (in_database & (label == name)).sum() + generator.random())
+        drawn = generator.permutation(np.flatnonzero(in_database & (label == name) & alone))
+        group[drawn[:wanted]] = "inserted"
+    group[np.isin(label, unseen)] = "unseen"
+    return pl.Series("group", group, pl.String)
+
+
+def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[str, float]]:
+    """Trains without the held-out images, then adds them; gives seconds of both. Queries are there
+    from the beginning, validation images of unseen labels only in the end."""
+    seed = folder / f"seed-{params.seed}"
+    workspace = Workspace(data=seed / "data", cache=folder / "cache", reports=seed / "reports")
+    source, done = folder / f"images-{params.seed}.csv", seed / "trained.json"
+    listed = replace(
+        params,
+        download=replace(params.download, source=str(source)),
+        catalog=replace(params.catalog, format="list", training_revision=1),
+    )
+    known = digest(params.seed, [flatten(getattr(params, name)) for name in DECIDING], SHARE)
+    if done.exists() and read_json(done)["params"] == known:
+        return listed, workspace, read_json(done)["seconds"]
+    images = list_images(params, folder)
+    images = images.with_columns(draw_groups(images, params.catalog.database, params.seed))
+    images = images.drop("sha256")
+    there = (pl.col("group") == "trained") | (pl.col("role") == "query")
+    images.filter(there).write_csv(source)
+    seconds = {"train": run_stages((*PREPARED_BY, "retriever"), listed, workspace)}
+    images.write_csv(source)
+    seconds["add"] = run_stages(ADDED_BY, listed, workspace)
+    write_json(done, {"params": known, "seconds": seconds})
+    return listed, workspace, seconds
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained seed: Q queries and what the models read of them, the table of the N database
+    images, their ``embeddings`` (N, D) for the exact scan, and the index."""
+
+    queries: pl.DataFrame
+    read: Read
+    database: pl.DataFrame
+    embeddings: Tensor
+    index: Index
+
+    def answer(self, method: str, groups: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The rows (Q, K) of ``database`` found among the images of ``groups``, −1 where there are
+        fewer; and which of them (Q, K) bool the retriever did not write."""
+        if method == "exact scan":
+            taken = torch.from_numpy(self.members(groups)).nonzero()[:, 0]
+            rows = scan(self.read.embedding, self.embeddings[taken], K).ids
+            return torch.where(rows >= 0, taken[rows], -1).numpy(), np.zeros(rows.shape, dtype=bool)
+        allow = None if groups == GROUPS else pl.col("group").is_in(groups)
+        found = self.index.search(self.read, K, fresh_beams=METHODS[method], allow=allow)
+        places = {name: row for row, name in enumerate(self.database["id"])} | {None: -1}
+        return np.vectorize(places.get, otypes=[np.int64])(found.ids), found.dense
+
+    def members(self, groups: tuple[str, ...]) -> np.ndarray:
+        """(N,) bool: the images of ``groups``."""
+        return self.database["group"].is_in(groups).to_numpy()
+
+    def precision(self, method: str, groups: tuple[str, ...], asked: np.ndarray) -> dict:
+        """Means over the queries ``asked`` (Q,) bool that have a positive among ``groups``."""
+        queries, there = self.queries.filter(asked), self.database.filter(self.members(groups))
+        rows = self.answer(method, groups)[0][asked]
+        hits = runs.relevance(rows, queries["label"], self.database["label"])
+        hashes = queries["sha256"], there["sha256"]
+        wanted = runs.positives(queries["label"], hashes[0], there["label"], hashes[1])
+        return metrics.summarise(hits, wanted, [K])
+
+
+def open_case(params: Params, workspace: Workspace) -> Case:
+    """Makes the index and opens it, and reads the queries, but for those whose very content is in
+    the database."""
+    run_stages(("index",), params, workspace)
+    index = Index.open(workspace.stage("index"))
+    queries, database = (
+        read_table(workspace.existing("catalog", f"{name}.parquet"))
+        for name in ("queries", "database")
+    )
+    queries = queries.filter(~pl.col("sha256").is_in(database["sha256"].implode()))
+    encoding = open_encoding(params.compute, workspace)
+    images = pixels(index.models.reader.encoder, queries["sha256"].to_list(), encoding)
+    parts = [index.models.read(batch) for batch in torch.from_numpy(images).split(32)]
+    read = Read(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Read)))
+    embeddings = load_identified(workspace.existing("identifiers", "database")).embeddings
+    return Case(queries, read, database, embeddings, index)
+
+
+def measure(case: Case) -> dict[str, dict[str, float]]:
+    """Every measure (see ``ROWS``) of every method, by method and then by measure."""
+    unseen, group = (
+        (case.queries["group"] == "unseen").to_numpy(),
+        case.database["group"].to_numpy(),
+    )
+    found: dict[str, dict[str, float]] = {}
+    for method in ("exact scan", *METHODS):
+        one: dict[str, float] = {}
+        for title, asked, own, database in (
+            ("seen", ~unseen, "inserted", ("trained", "inserted")),
+            ("unseen", unseen, "unseen", GROUPS),
+        ):
+            top, dense = (part[asked] for part in case.answer(method, database))
+            exact = case.answer("exact scan", database)[0][asked]
+            again = (exact[:, :, None] == top[:, None, :]).any(2)  # (Q', K) of the exact top K
+            among = case.precision(method, (own,), asked)
+            one |= {
+                f"{title}/own": among[f"precision/{K}"],
+                f"{title}/capped": among[f"precision_capped/{K}"],
+                f"{title}/precision": case.precision(method, database, asked)[f"precision/{K}"],
+                f"{title}/share": float((group[top] == own)[top >= 0].mean()),
+                f"{title}/found": float(again[group[exact] == own].mean()),
+                f"{title}/trained": float(again[group[exact] == "trained"].mean()),
+                f"{title}/dense": float(dense[top >= 0].mean()),
+            }
+        for name, groups, asked in (
+            ("unseen/added", ("inserted", "unseen"), unseen),
+            ("seen/whole", GROUPS, ~unseen),
+            ("all/whole", GROUPS, unseen | True),
+        ):
+            one[name] = case.precision(method, groups, asked)[f"precision/{K}"]
+        found[method] = one
+    return found
+
+
+def spread(seeds: list[dict], method: str, name: str) -> str:
+    """Mean ± standard deviation over the seeds."""
+    values = [seed["measured"][method][name] for seed in seeds]
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
+
+
+def page(name: str, seeds: list[dict], commit: str) -> str:
+    """Markdown: a row a measure, a column a method; then what was run, where, what it cost."""
+    methods = ("exact scan", *METHODS)
+    lines = [["", *methods], ["---", *["---:"] * len(methods)]]
+    lines += [[title, *(spread(seeds, m, row) for m in methods)] for row, title in ROWS.items()]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    images = "; ".join(
+        ", ".join(f"{seed['images'][group]:,} {group}" for group in GROUPS) for seed in seeds
+    )
+    train, add = ([seed["seconds"][what] for seed in seeds] for what in ("train", "add"))
+    return (
+        f"## {name}\n\n{body}\n\n{len(seeds)} seeds; both groups were held out of the same "
+        f"training. Database, seed by seed: {images}. {len(os.sched_getaffinity(0))} cores "
+        f"({platform.machine()}), commit {commit}; training took {min(train):,.0f} to "
+        f"{max(train):,.0f} s, adding {min(add):,.0f} to {max(add):,.0f} s.\n"
+    )
+
+
+def main() -> int:
+    """Trains and measures the seeds one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("params", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, default=Path(".cache/inserts"))
+    options = parser.parse_args()
+    name, seeds = options.params.stem, []
+    for seed in options.seeds:
+        params = replace(load(options.params), seed=seed)
+        listed, workspace, seconds = train_seed(params, options.folder / name)
+        case = open_case(listed, workspace)
+        images = dict(case.database["group"].value_counts().iter_rows())
+        measured = measure(case)
+        seeds.append({"seed": seed, "images": images, "seconds": seconds, "measured": measured})
+    here = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
+    results = Path(__file__).parent / "results"
+    path = results / "inserts.json"
+    every = read_json(path) if path.exists() else {}
+    every[name] = {"commit": commit, "seeds": seeds}
+    write_json(path, every)
+    pages = [page(name, one["seeds"], one["commit"]) for name, one in sorted(every.items())]
+    write_bytes(results / "inserts.md", "\n".join(pages).encode())
+    print(page(name, seeds, commit))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""The retriever's decoder as search runs it: weights made ready once, images read once a query, one
+level of all beams a step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from irgen.models.retriever import Block, Retriever
+from irgen.search.linear import Precision, linear
+
+
+class Decoder:
+    """A retriever made ready for beam search: the same function as its ``forward``, tested to be,
+    with what search does not need left out and what it repeats done once.
+
+    The residual stream stays float32; the matrix products run in ``precision``.
+    """
+
+    def __init__(self, retriever: Retriever, precision: Precision = "fp32"):
+        self.retriever, self.precision = retriever.eval(), precision
+        blocks = [block for block in retriever.blocks if isinstance(block, Block)]
+        self.layers = [_Layer(block, precision) for block in blocks]
+        self.remember = linear(
+            torch.cat([block.cross_memory.weight for block in blocks]),
+            torch.cat([block.cross_memory.bias for block in blocks]),
+            precision,
+        )
+        norm, project = retriever.read_tokens
+        assert isinstance(project, torch.nn.Linear)
+        self.read_tokens = (norm, linear(project.weight, project.bias, precision))
+        self.heads = [
+            linear(retriever.heads[m], retriever.biases[m], precision)
+            for m in range(retriever.shape.levels)
+        ]
+
+    @torch.inference_mode()
+    def read(self, summary: Tensor, tokens: Tensor) -> "Writing":
+        """Reads the images of a batch of queries: (Q, S), (Q, P, T)."""
+        norm, project = self.read_tokens
+        first = self.retriever.read_summary(summary.float())[:, None]
+        rest = project(norm(tokens.float()).flatten(0, 1)).float().view(*tokens.shape[:2], -1)
+        memory = torch.cat([first, rest], 1) + self.retriever.places  # (Q, 1 + P, width)
+        both = self.remember(memory.flatten(0, 1))  # all layers at once
+        shape = (*memory.shape[:2], len(self.layers), 2, self.layers[0].heads, -1)
+        keys, values = both.view(shape).permute(3, 2, 0, 4, 1, 5).flatten(2, 3)
+        return Writing(self, keys, values)
+
+
+@dataclass
+class Writing:
+    """Identifiers being written for a batch of queries: the scorer of a generative beam search.
+
+    ``keys`` and ``values`` (layers, Q·H, 1 + P, d) of the images, shared by a query's beams.
+    ``cache`` (m, layers, Q·beams, 2, H, d): keys and values of self-attention at the levels written
+    so far.
+    """
+
+    decoder: Decoder
+    keys: Tensor
+    values: Tensor
+    cache: Tensor | None = None
+
+    @property
+    def queries(self) -> int:
+        """Q."""
+        return self.keys.shape[1] // self.decoder.layers[0].heads
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scores come from."""
+        return self.keys.device
+
+    def gains(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
+        """Log-probabilities (Q, beams, L) of every entry at ``level``.
+
+        ``last`` (Q, beams) int64: each beam's latest entry (unread at level 0); ``origin``
+        (Q, beams) int64: which of the beams of the step before each one grew from.
+        """
+        model = self.decoder.retriever
+        rows = last.numel()
+        x = model.entries[level - 1][last.flatten()] if level else model.start.expand(rows, -1)
+        x = x + model.positions[level]  # (Q·beams, width)
+        cache = self._grow(level, origin, x)
+        for i, layer in enumerate(self.decoder.layers):
+            x = layer.step(x, self.keys[i], self.values[i], cache[:, i])
+        self.cache = cache
+        logits = self.decoder.heads[level](model.norm(x)).float()
+        return logits.log_softmax(-1).view(*last.shape, -1)
+
+    def _grow(self, level: int, origin: Tensor, x: Tensor) -> Tensor:
+        """The cache with room for one more level, each beam's part being that of its origin."""
+        layers, heads = self.decoder.layers, self.decoder.layers[0].heads
+        shape = (level + 1, len(layers), len(x), 2, heads, x.shape[1] // heads)
+        grown = torch.empty(shape, device=x.device)  # float32: no products of matrices here
+        if self.cache is not None:
+            before = self.cache.shape[2] // len(origin)  # beams a query had
+            first = torch.arange(0, len(origin) * before, before, device=x.device)
+            taken = (origin + first[:, None]).flatten()
+            torch.index_select(self.cache, 2, taken, out=grown[:level])
+        return grown
+
+
+class _Layer:
+    """One decoder layer over rows (Q·beams, width)."""
+
+    def __init__(self, block: Block, precision: Precision):
+        self.heads, width = block.heads, block.self_out.in_features
+        scale = 1 / math.sqrt(width // self.heads)
+        self.norms = block.self_norm, block.cross_norm, block.mlp_norm
+        scaled = torch.cat([torch.full((width,), scale), torch.ones(2 * width)])
+        scaled = scaled.to(block.self_in.weight.device)  # attention's scale is part of the query
+        self.self_in = linear(
+            block.self_in.weight * scaled[:, None], block.self_in.bias * scaled, precision
+        )
+        self.cross_query = linear(
+            block.cross_query.weight * scale, block.cross_query.bias * scale, precision
+        )
+        self.self_out = linear(block.self_out.weight, block.self_out.bias, precision)
+        self.cross_out = linear(block.cross_out.weight, block.cross_out.bias, precision)
+        up, down = block.mlp[0], block.mlp[3]
+        assert isinstance(up, torch.nn.Linear) and isinstance(down, torch.nn.Linear)
+        self.up = linear(up.weight, up.bias, precision, gelu=True)
+        self.down = linear(down.weight, down.bias, precision)
+
+    def step(self, x: Tensor, keys: Tensor, values: Tensor, cache: Tensor) -> Tensor:
+        """(Q·beams, width) → the same; writes this level's keys and values into the last place of
+        ``cache`` (m, Q·beams, 2, H, d)."""
+        written = self.self_in(self.norms[0](x)).view(len(x), 3, self.heads, -1)
+        cache[-1] = written[:, 1:]
+        if len(cache) == 1:
+            read = written[:, 2]  # nothing else to attend to
+        else:
+            weights = (cache[:, :, 0] * written[:, 0]).sum(-1, keepdim=True).softmax(0)
+            read = (cache[:, :, 1] * weights).sum(0)  # (Q·beams, H, d)
+        x = x + self.self_out(read.flatten(1))
+        query = self.cross_query(self.norms[1](x))
+        by_head = query.view(-1, len(x) * self.heads // len(keys), self.heads, keys.shape[2])
+        by_head = by_head.transpose(1, 2).flatten(0, 1)  # (Q·H, beams, d)
+        read = torch.bmm(torch.bmm(by_head, keys.transpose(1, 2)).softmax(-1), values)
+        read = read.unflatten(0, (-1, self.heads)).transpose(1, 2).reshape(x.shape)
+        x = x + self.cross_out(read)
+        return x + self.down(self.up(self.norms[2](x)))

@@ -1,0 +1,160 @@
+"""The search of an index: beams written by the retriever, the images it cannot know reached by
+their embeddings, all ordered and cut at k."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from irgen.search import beam, rank
+from irgen.search.codebooks import Nearing
+from irgen.search.decoder import Decoder
+from irgen.search.rank import Candidates
+from irgen.search.snapshot import Snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a search looks.
+
+    ``beams`` W and ``candidates`` are independent: of the images under the W best identifiers at
+    most that many are gathered. ``fresh_beams``: beams that lead the query's embedding to images
+    the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
+    all candidates by cosine; without it they stand in the order of their identifiers, as the
+    retriever writes them, and ``fresh_beams`` plays no part. ``distinct`` hides an image whose
+    cosine with a better one is at least that. ``min_score`` drops hits whose score is lower,
+    ``min_cosine`` those whose cosine is.
+    """
+
+    beams: int = 30
+    candidates: int = 100
+    fresh_beams: int = 30
+    rerank: bool = True
+    distinct: float | None = None
+    min_score: float | None = None
+    min_cosine: float | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the models made of a batch of query images: ``summary`` (Q, S), ``tokens`` (Q, P, T) and
+    the unit ``embedding`` (Q, D), all float32."""
+
+    summary: Tensor
+    tokens: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The best k images of each query, best first; all (Q, k).
+
+    ``rows`` int64, −1 where there are fewer than k. float32, −inf where there are fewer: ``scores``
+    is what they are ordered by, the ``cosine`` of the tuned embeddings or without re-ranking the
+    ``log_probability`` of the identifier under the retriever; ``share`` is the logarithm of its
+    probability among the identifiers that take part in the search. Both are −inf too for an image
+    that the retriever did not write; ``dense`` bool says which these are.
+    """
+
+    rows: Tensor
+    scores: Tensor
+    cosine: Tensor
+    log_probability: Tensor
+    share: Tensor
+    dense: Tensor
+
+
+@torch.inference_mode()
+def search(
+    decoder: Decoder,
+    read: Read,
+    snapshot: Snapshot,
+    k: int,
+    options: Options,
+    allowed: Tensor | None = None,
+) -> Hits:
+    """The k best images of ``snapshot`` for each query."""
+    if allowed is not None:
+        snapshot = snapshot.among(allowed)
+    parts, limit = snapshot.parts(fresh=False), max(k, options.candidates)
+    queries = len(read.embedding)
+    if not parts:
+        return _none(queries, k, read.embedding.device)
+    writing = decoder.read(read.summary, read.tokens)
+    beams = beam.search(writing, [part for _, part in parts], options.beams)
+    found = rank.gather(snapshot, parts, beams, limit)
+    if options.rerank and options.fresh_beams:
+        near = _near(read.embedding, snapshot, limit, options.fresh_beams, fresh=True)
+        found = found if near is None else found.along(near)
+    return _ranked(found, read.embedding, snapshot, k, options)
+
+
+@torch.inference_mode()
+def search_embeddings(
+    embeddings: Tensor,
+    snapshot: Snapshot,
+    k: int,
+    options: Options,
+    but: Tensor | None = None,
+) -> Hits:
+    """The k best images for unit embeddings (Q, D), without the retriever: ``options.beams`` beams
+    of the codes nearest to each embedding, ordered by cosine. ``but`` (Q,) int64: a row that is no
+    answer to each query, such as the query itself."""
+    limit = max(k, options.candidates) + (but is not None)
+    found = _near(embeddings, snapshot, limit, options.beams, fresh=False)
+    if found is None:
+        return _none(len(embeddings), k, embeddings.device)
+    if but is not None:
+        found = found.only(found.rows != but[:, None])
+    return _ranked(found, embeddings, snapshot, k, replace(options, rerank=True))
+
+
+def _near(
+    embeddings: Tensor, snapshot: Snapshot, limit: int, width: int, *, fresh: bool
+) -> Candidates | None:
+    """Images under the codes nearest to embeddings (Q, D); None where no row takes part."""
+    parts = snapshot.parts(fresh)
+    if not parts:
+        return None
+    nearing = Nearing.of(embeddings, snapshot.codebooks)
+    beams = beam.search(nearing, [part for _, part in parts], width)
+    return rank.gather(snapshot, parts, beams, limit).reached()
+
+
+def _ranked(
+    found: Candidates, embeddings: Tensor, snapshot: Snapshot, k: int, options: Options
+) -> Hits:
+    cosines = rank.similarity(found.rows, embeddings, snapshot)
+    order = (rank.by_cosine if options.rerank else rank.by_code)(found, cosines)
+    scores = cosines if options.rerank else found.scores
+    rows = found.rows.gather(1, order)
+    kept = rows >= 0
+    if options.distinct is not None:
+        kept &= rank.distinct(rows, snapshot, options.distinct)
+    if options.min_score is not None:
+        kept &= scores.gather(1, order) >= options.min_score
+    if options.min_cosine is not None:
+        kept &= cosines.gather(1, order) >= options.min_cosine
+    places = rank.compress(kept)[:, :k]
+    order, kept = order.gather(1, places), kept.gather(1, places)
+    missing = k - order.shape[1]
+
+    def column(values: Tensor, blank: float) -> Tensor:
+        shown = values.gather(1, order).masked_fill(~kept, blank)
+        return F.pad(shown, (0, missing), value=blank)
+
+    return Hits(
+        rows=column(found.rows, -1),
+        scores=column(scores, -torch.inf).clamp_max(1 if options.rerank else 0),
+        cosine=column(cosines, -torch.inf).clamp_max(1),  # whatever the rounding
+        log_probability=column(found.scores, -torch.inf),
+        share=column(found.shares, -torch.inf),
+        dense=column(found.dense, False),
+    )
+
+
+def _none(queries: int, k: int, device: torch.device) -> Hits:
+    blank = torch.full((queries, k), -torch.inf, device=device)
+    rows = torch.full((queries, k), -1, dtype=torch.int64, device=device)
+    return Hits(rows, blank, blank, blank, blank, torch.zeros_like(rows, dtype=torch.bool))

@@ -1,0 +1,113 @@
+"""A tiny index, M = 3, L = 8, D = 8, whose images follow from their ids alone."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from irgen.index.index import Index
+
+D, M, L = 8, 3, 8
+
+
+def images(names: Iterable[str], version: int = 0) -> dict[str, Any]:
+    """Embeddings and codes of images, another one for each id and version."""
+    names = list(names)
+    found = np.empty((len(names), D), np.float32)
+    codes = np.empty((len(names), M), np.int64)
+    for row, name in enumerate(names):
+        random = np.random.default_rng([crc32(name.encode()), version])
+        found[row] = random.standard_normal(D)
+        codes[row] = random.integers(0, L, M)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return {"embeddings": torch.from_numpy(found), "codes": torch.from_numpy(codes)}
+
+
+def metadata(names: Iterable[str], version: int = 0) -> pl.DataFrame:
+    """A label that some lack, and a price."""
+    rows = [(None if len(n) % 3 == 0 else f"{n} v{version}", crc32(n.encode()) % 7) for n in names]
+    return pl.DataFrame(rows, {"label": pl.String, "price": pl.Int32}, orient="row")
+
+
+def create(folder: Path, names: Iterable[str], **changes: Any) -> Path:
+    """A new index of these ids."""
+    names = list(names)
+    Index.create(
+        folder,
+        **{
+            "models_writer": lambda place: (place / "weights").write_bytes(b"weights"),
+            "config": {"made by": "a test"},
+            "items": pl.DataFrame({"id": names}, {"id": pl.String}).hstack(metadata(names)),
+            "codebooks": torch.arange(M * L * D).view(M, L, D).float().cos(),
+            "trained": torch.tensor([len(n) % 2 == 0 for n in names], dtype=torch.bool),
+            **images(names),
+            **changes,
+        },
+    )
+    return folder
+
+
+def contents(index: Index) -> dict[str, tuple]:
+    """What is in an index, by id: code, bytes of the embedding, trained, and the metadata."""
+    view = index.view
+    rows = view.snapshot.alive_rows()
+    codes = view.snapshot.gather(rows, "codes").tolist()
+    embeddings = view.snapshot.gather(rows, "embeddings").numpy()
+    trained = view.snapshot.gather(rows, "trained").tolist()
+    table = view.items.take(rows.numpy()).rows()
+    assert len(index) == len({row[0] for row in table}) == len(table)
+    return {
+        name: (tuple(code), embedding.tobytes(), known, tuple(about))
+        for (name, *about), code, embedding, known in zip(
+            table, codes, embeddings, trained, strict=True
+        )
+    }
+
+
+def expected(names: Iterable[str], version: int = 0, trained: bool | None = False) -> dict:
+    """What ``contents`` should say of images as made here; ``trained`` None: as ``create`` does."""
+    names = list(names)
+    made = images(names, version)
+    halves = made["embeddings"].half().numpy()
+    about = metadata(names, version).rows()
+    return {
+        n: (tuple(c), e.tobytes(), len(n) % 2 == 0 if trained is None else trained, a)
+        for n, c, e, a in zip(names, made["codes"].tolist(), halves, about, strict=True)
+    }
+
+
+def generation_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file of the generation that counts."""
+    place = folder / "generations" / (folder / "current").read_text().strip()
+    return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
+
+
+@pytest.fixture(scope="session")
+def small() -> SimpleNamespace:
+    """The functions above."""
+    return SimpleNamespace(
+        D=D,
+        M=M,
+        L=L,
+        images=images,
+        metadata=metadata,
+        create=create,
+        contents=contents,
+        expected=expected,
+        generation_bytes=generation_bytes,
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """No test cuts the power; the true ``os.fsync`` is what this gives."""
+    true = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    return true

@@ -1,0 +1,95 @@
+"""A writer that is killed: what it does follows from a seed, and what it did it notes down.
+
+Run as a program it reads lines of ``seed folder first`` and forks for each a writer that goes on
+with operation ``first`` until it is killed; before anything of torch or polars has run, so that a
+fork is safe and costs next to nothing. It prints the writer's process number, then that it ended.
+"""
+
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+NAMES = [f"{'image ' * (n % 3)}{n}" for n in range(40)]
+
+
+def operation(seed: int, number: int, alive: Iterable[str]) -> tuple[str, list[str]]:
+    """The operation of that number, and the ids it is about."""
+    chance = random.Random(f"{seed} {number}")
+    there = sorted(alive)
+    absent = sorted(set(NAMES) - set(there))
+    name = chance.choice(["add", "add", "upsert", "remove", "remove", "compact", "beside", "save"])
+    pool = {"add": absent, "upsert": NAMES, "remove": there}.get(name, [])
+    return name, chance.sample(pool, min(len(pool), chance.randint(1, 6)))
+
+
+def after(alive: dict[str, int], number: int, name: str, ids: list[str]) -> dict[str, int]:
+    """Which version of each image is alive when the operation has been done."""
+    if name == "remove":
+        return {i: version for i, version in alive.items() if i not in ids}
+    return alive | dict.fromkeys(ids, number) if name in ("add", "upsert") else alive
+
+
+def write(seed: int, folder: Path, first: int, images: Callable, metadata: Callable) -> None:
+    """Operates on the index in ``folder`` until it is killed, or a minute if nobody does; notes
+    each operation as it has returned."""
+    from irgen.index.index import Index
+
+    os.fsync = lambda _: None  # a kill takes nothing back that the system has been given
+    notes = os.open(folder.with_name("notes"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    alive: dict[str, int] = {}
+    for number in range(first):
+        alive = after(alive, number, *operation(seed, number, alive))
+    index, beside = Index.open(folder, writable=True), threading.Thread()
+    end = time.monotonic() + 60
+    for number in range(first, sys.maxsize):
+        if time.monotonic() > end:
+            os._exit(1)
+        name, ids = operation(seed, number, alive)
+        given: dict[str, Any] = {"ids": ids, "metadata": metadata(ids, number)}
+        if name in ("add", "upsert"):
+            getattr(index, f"{name}_encoded")(**given, **images(ids, number))
+        elif name == "remove":
+            index.remove(ids)
+        elif name == "compact":
+            index.compact()
+        elif name == "beside":  # while the next operations are done
+            if beside.ident:
+                beside.join()
+            beside = threading.Thread(target=index.compact)
+            beside.start()
+        else:
+            index.save(folder.with_name(f"saved {number}"))
+        alive = after(alive, number, name, ids)
+        os.write(notes, f"{number}\n".encode())
+
+
+def main() -> None:
+    """Forks writers as it is told to."""
+    import importlib.util
+
+    import irgen.index.index  # noqa: F401 – once, for all writers
+
+    place = Path(__file__).with_name("conftest.py")
+    spec = importlib.util.spec_from_file_location("conftest", place)
+    assert spec
+    assert spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        seed, first, folder = line.rstrip("\n").split(" ", 2)
+        process = os.fork()
+        if not process:
+            write(int(seed), Path(folder), int(first), made.images, made.metadata)
+        print(process, flush=True)
+        _, status = os.waitpid(process, 0)
+        print(status, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""The folder: whole or not at all, and refused by name where it is not what was written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from irgen.errors import IndexingError
+from irgen.files import digest
+from irgen.index import bundle, lock
+from irgen.index.index import Index
+
+NAMES = ["a", "bb", "ccc", "dddd", "eeeee"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small: SimpleNamespace) -> Path:
+    return small.create(tmp_path / "index", NAMES)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def left_beside(folder: Path) -> list[str]:
+    return names(folder.parent)
+
+
+def test_a_new_index_holds_what_it_was_given(folder: Path, small: SimpleNamespace) -> None:
+    with Index.open(folder) as index:
+        assert small.contents(index) == small.expected(NAMES, trained=None)
+        assert index.info()["config"] == {"made by": "a test"}
+        index.verify()
+    assert (folder / "models" / "weights").read_bytes() == b"weights"
+    assert left_beside(folder) == ["index"]
+
+
+def test_its_files_do_not_depend_on_the_order_of_the_images(
+    folder: Path, tmp_path: Path, small: SimpleNamespace
+) -> None:
+    other = small.create(tmp_path / "other", NAMES[::-1])
+    assert small.generation_bytes(folder) == small.generation_bytes(other)
+    for name in ("bundle.json", "codebooks.npy", "current", "logs/1.log"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_an_index_of_nothing_is_one(tmp_path: Path, small: SimpleNamespace) -> None:
+    with Index.open(small.create(tmp_path / "none", []), writable=True) as index:
+        assert len(index) == 0
+        index.compact()
+        index.add_encoded(ids=["a"], metadata=small.metadata(["a"]), **small.images(["a"]))
+        assert small.contents(index) == small.expected(["a"])
+        index.remove(["a"])
+        index.compact()
+        assert small.contents(index) == {}
+        index.verify()
+
+
+def fail(_: Path) -> None:
+    raise OSError(28, "No space left on device", "weights")
+
+
+def test_a_failure_leaves_nothing_and_an_old_index_as_it_was(
+    folder: Path, tmp_path: Path, small: SimpleNamespace
+) -> None:
+    with pytest.raises(IndexingError, match="No space left on device \\(weights\\)"):
+        small.create(tmp_path / "new", ["x"], models_writer=fail)
+    with pytest.raises(IndexingError, match="nothing was changed"):
+        small.create(folder, ["x"], models_writer=fail, replace=True)
+    assert left_beside(folder) == ["index"]
+    with Index.open(folder) as index:
+        assert len(index) == len(NAMES)
+
+
+def test_what_is_there_is_replaced_only_if_told_if_an_index_and_if_no_one_writes_it(
+    folder: Path, tmp_path: Path, small: SimpleNamespace
+) -> None:
+    with pytest.raises(IndexingError, match="is there already"):
+        small.create(folder, ["x"])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(IndexingError, match="is not an index, so it is not replaced"):
+        small.create(tmp_path / "photos", ["x"], replace=True)
+    with Index.open(folder, writable=True), pytest.raises(IndexingError, match="has a writer"):
+        small.create(folder, ["x"], replace=True)
+    (folder / "codebooks.npy").unlink()  # a damaged one may be replaced
+    small.create(folder, ["x"], replace=True)
+    (tmp_path / "empty").mkdir()
+    small.create(tmp_path / "empty", ["x"])
+    assert left_beside(folder) == ["empty", "index", "photos"]
+    for made in (folder, tmp_path / "empty"):
+        with Index.open(made, writable=True) as index:
+            assert small.contents(index) == small.expected(["x"], trained=None)
+
+
+def test_a_reader_goes_on_with_an_index_of_the_same_models_that_replaced_its_own(
+    folder: Path, small: SimpleNamespace
+) -> None:
+    with Index.open(folder) as reader:
+        reader.refresh()
+        small.create(folder, ["x"], replace=True)
+        reader.refresh()
+        assert small.contents(reader) == small.expected(["x"], trained=None)
+        small.create(folder, ["y"], replace=True, config={"made by": "another"})
+        with pytest.raises(IndexingError, match="replaced by an index of other models"):
+            reader.refresh()
+        assert len(reader) == 1
+
+
+def test_what_killed_processes_left_beside_is_cleared_unless_one_lives(
+    folder: Path, tmp_path: Path, small: SimpleNamespace
+) -> None:
+    for name in (".index.77.tmp", ".index.78.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+    held = lock.take(tmp_path / ".index.78.tmp" / "lock")
+    small.create(folder, ["x"], replace=True)
+    held.close()
+    assert left_beside(folder) == [".index.78.tmp", "index"]
+
+
+def test_what_a_killed_writer_left_inside_is_cleared(folder: Path) -> None:
+    (folder / "generations" / "2").mkdir()
+    (folder / "generations" / ".3.tmp").mkdir()
+    for stray in ("logs/2.log", "logs/.2.log.9.tmp", ".current.9.tmp"):
+        (folder / stray).touch()
+    Index.open(folder).close()
+    assert (folder / "logs" / "2.log").exists(), "readers touch nothing"
+    Index.open(folder, writable=True).close()
+    found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    own = [f"generations/1/{name}" for name in names(folder / "generations" / "1")]
+    assert found == sorted(
+        ["bundle.json", "codebooks.npy", "current", "lock", "logs/1.log", "models/weights", *own]
+    )
+
+
+def test_there_is_one_writer_and_the_second_is_told_who(folder: Path) -> None:
+    code = f"""
+import sys
+from irgen.index import lock
+held = lock.take(__import__("pathlib").Path({str(folder / "lock")!r}))
+print("held", flush=True)
+sys.stdin.read()
+"""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdin and holder.stdout
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(IndexingError, match=f"has a writer already \\(process {holder.pid}\\)"):
+        Index.open(folder, writable=True)
+    Index.open(folder).close()
+    holder.kill()
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+    with (
+        Index.open(folder, writable=True),
+        pytest.raises(IndexingError, match=f"process {os.getpid()}"),
+    ):
+        Index.open(folder, writable=True)
+    Index.open(folder, writable=True).close()
+
+
+def test_a_folder_that_is_no_index_is_told_from_a_missing_one(tmp_path: Path) -> None:
+    with pytest.raises(IndexingError, match=r"there is no index at .*nowhere"):
+        Index.open(tmp_path / "nowhere")
+    with pytest.raises(IndexingError, match=r"is not an index: it has no bundle\.json"):
+        Index.open(tmp_path, writable=True)
+    assert list(tmp_path.iterdir()) == [], "not even a lock"
+    (tmp_path / "bundle.json").write_text('{"format": "something else"}')
+    with pytest.raises(IndexingError, match="does not say format 'irgen-index'"):
+        Index.open(tmp_path)
+
+
+def test_a_newer_version_is_refused(folder: Path) -> None:
+    about = json.loads((folder / "bundle.json").read_text())
+    del about["digest"]
+    about["version"] = 2
+    (folder / "bundle.json").write_text(json.dumps(about | {"digest": digest(about)}))
+    with pytest.raises(IndexingError, match="newer irgen \\(version 2 of the format"):
+        Index.open(folder)
+
+
+FILES = [
+    "bundle.json",
+    "codebooks.npy",
+    "current",
+    "logs/1.log",
+    "models/weights",
+    "generations/1/generation.json",
+    *(f"generations/1/{name}" for name in bundle.generation.FILES),
+]
+
+
+LATE = ("weights", "embeddings.npy")  # looked at when they are used
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_missing_or_cut_short_is_refused_by_name(folder: Path, name: str) -> None:
+    path = folder / name
+    whole = path.read_bytes()
+    for size in {0, 1, len(whole) // 2, len(whole) - 1} - {len(whole)}:
+        if not whole[size:].strip():
+            continue  # without its line's end it says the same
+        path.write_bytes(whole[:size])
+        with pytest.raises(IndexingError, match=Path(name).name):
+            Index.open(folder)
+    path.unlink()
+    with pytest.raises(IndexingError, match=Path(name).name):
+        Index.open(folder)
+
+
+@pytest.mark.parametrize("name", [f for f in FILES if f.split("/")[-1] not in LATE])
+def test_a_flipped_bit_is_refused(folder: Path, name: str) -> None:
+    path = folder / name
+    whole = bytearray(path.read_bytes())
+    for place in range(0, len(whole), max(1, len(whole) // 40)):
+        if chr(whole[place]).isspace():
+            continue  # as good a space as any other
+        whole[place] ^= 1 << place % 8
+        path.write_bytes(whole)
+        with pytest.raises(IndexingError):
+            Index.open(folder)
+        whole[place] ^= 1 << place % 8
+    path.write_bytes(whole)
+    Index.open(folder).close()
+
+
+def flip(path: Path, place: int) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 4
+    path.write_bytes(whole)
+
+
+def test_damaged_embeddings_are_found_when_they_are_read_as_a_whole(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = folder / "generations" / "1" / "embeddings.npy"
+    flip(path, 140)
+    with Index.open(folder, writable=True) as index:
+        tasks: list[Callable] = [index.verify, index.compact, lambda: index.save(tmp_path / "copy")]
+        for task in tasks:
+            with pytest.raises(IndexingError, match=r"embeddings\.npy is damaged .*checksum"):
+                task()
+    assert left_beside(folder) == ["index"]
+    assert names(folder / "generations") == ["1"]
+    flip(path, 140)
+    for place in (2, 30, 90):  # in the header
+        flip(path, place)
+        with pytest.raises(IndexingError, match=r"embeddings\.npy is damaged"):
+            Index.open(folder)
+        flip(path, place)
+
+
+def test_damaged_models_are_found_before_they_are_used(folder: Path, tmp_path: Path) -> None:
+    flip(folder / "models" / "weights", 3)
+    with Index.open(folder) as index:
+        tasks: list[Callable] = [
+            index.verify,
+            lambda: index.models,
+            lambda: index.save(tmp_path / "copy"),
+        ]
+        for task in tasks:
+            with pytest.raises(IndexingError, match="models/weights is damaged"):
+                task()
+
+
+def test_generations_of_other_models_are_refused(
+    folder: Path, tmp_path: Path, small: SimpleNamespace
+) -> None:
+    other = small.create(
+        tmp_path / "other",
+        ["a"],
+        codebooks=torch.randn(2, 8, 4),
+        codes=torch.zeros(1, 2, dtype=torch.int64),
+        embeddings=torch.eye(4)[:1],
+    )
+    shutil.rmtree(folder / "generations")
+    shutil.copytree(other / "generations", folder / "generations")
+    with pytest.raises(IndexingError, match="are of other models"):
+        Index.open(folder)
+
+
+def test_a_reader_whose_generation_is_deleted_while_it_reads_takes_the_next(
+    folder: Path, small: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = bundle.generation.read
+
+    def read(place: Path, number: int):
+        if number == 1:  # at this very moment a writer compacts
+            monkeypatch.setattr(bundle.generation, "read", true)
+            with Index.open(folder, writable=True) as writer:
+                writer.remove(["a"])
+                writer.compact()
+        return true(place, number)
+
+    with Index.open(folder, writable=True) as writer:
+        writer.remove(["bb"])
+    monkeypatch.setattr(bundle.generation, "read", read)
+    with Index.open(folder) as reader:
+        assert reader.info()["generation"] == 2
+        assert small.contents(reader) == small.expected(NAMES[2:], trained=None)

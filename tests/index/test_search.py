@@ -1,0 +1,303 @@
+"""Searching an index through its front door: real networks, tiny and untrained, and real files."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from irgen.artifacts.calibration import CALIBRATION, save_calibration
+from irgen.artifacts.models import Models, save_models
+from irgen.artifacts.retriever import frozen_reader
+from irgen.catalog.inputs import decode_images
+from irgen.errors import ImageError, IndexingError
+from irgen.index.index import Index
+from irgen.models.reader import Query
+from irgen.models.retriever import Retriever, Shape
+from irgen.models.tokenizer import Tokenizer
+from irgen.params import Encoder
+from irgen.search import calibration
+from irgen.search.calibration import Bin, Calibration
+from irgen.weights import create_encoder
+
+ENCODER = Encoder(
+    name="resnet10t",
+    weights="none",
+    image_size=32,
+    channels=1,
+    crop=1.0,
+    options={"channels": [8, 8, 16, 24], "stem_width": 8},
+)
+KNOWN = Calibration(
+    cosines=(0.0, 1.0),
+    probabilities=(0.1, 0.9),
+    queries=9,
+    pairs=90,
+    error=0.05,
+    reliability=(Bin(predicted=0.5, observed=0.45, pairs=90),),
+)
+NAMES = [f"{number:03d}.png" for number in range(40)]
+ABOUT = pl.DataFrame({"label": [f"label {n % 4}" for n in range(40)], "price": list(range(40))})
+
+
+@pytest.fixture
+def sections(tokenizer_settings, retriever_settings):
+    return ENCODER, tokenizer_settings, replace(retriever_settings, dropout=0.0)
+
+
+@pytest.fixture
+def models(sections) -> Models:
+    torch.manual_seed(0)
+    pretrained = create_encoder(ENCODER, seed=0)
+    tokenizer = Tokenizer(sections[1], pretrained.width, 1, None)
+    tokenizer.codebooks.copy_(torch.randn_like(tokenizer.codebooks) / 3)
+    shape = Shape(
+        summary_width=sections[1].width,
+        token_width=pretrained.token_width,
+        token_count=pretrained.token_count,
+        levels=3,
+        codebook=8,
+    )
+    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(sections[2], shape))
+    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
+    return made.to(torch.device("cpu"))
+
+
+@pytest.fixture
+def make(models, sections, png, tmp_path):
+    """An index of some of NAMES, image i being ``png(i)``; of every second one the retriever has
+    been told that it was trained on it."""
+
+    def build(name: str, numbers: list[int], calibrated: bool = True, **config) -> Path:
+        pixels = decode_images([png(number) for number in numbers], models.decoding)
+        embeddings = models.embed(torch.from_numpy(pixels))
+
+        def write(folder: Path) -> None:
+            save_models(folder, models, *sections)
+            if calibrated:
+                save_calibration(folder / CALIBRATION, KNOWN)
+
+        Index.create(
+            tmp_path / name,
+            models_writer=write,
+            config=config or {"search": {"beams": 600, "candidates": 50, "fresh_beams": 600}},
+            items=pl.DataFrame({"id": [NAMES[n] for n in numbers]}).hstack(ABOUT[numbers]),
+            codebooks=models.tokenizer.codebooks,
+            codes=models.tokenize(embeddings),
+            embeddings=embeddings,
+            trained=torch.tensor([number % 2 == 0 for number in numbers]),
+        )
+        return tmp_path / name
+
+    return build
+
+
+@pytest.fixture
+def index(make):
+    with Index.open(make("index", list(range(40))), writable=True, precision="fp32") as opened:
+        yield opened
+
+
+def same(one, other) -> None:
+    assert one.ids.tolist() == other.ids.tolist()
+    for name in ("scores", "cosine", "log_probability", "probability", "same_label"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-4)
+
+
+def test_an_image_of_the_index_finds_itself_first(index, png):
+    found = index.search([png(3), png(30)], k=5)
+    assert found.ids[:, 0].tolist() == [NAMES[3], NAMES[30]]
+    assert (found.cosine[:, 0] > 0.999).all() and (found.cosine <= 1).all()
+    assert (np.diff(found.scores) <= 0).all()
+    expected = calibration.apply(KNOWN, torch.from_numpy(found.cosine)).numpy()
+    assert np.array_equal(found.same_label, expected)
+
+
+def test_an_image_may_come_in_any_form(index, models, png, tmp_path):
+    path = tmp_path / "query.png"
+    path.write_bytes(png(50))
+    pixels = decode_images([png(50)], models.decoding)
+    found = index.search([png(50)])
+    same(found, index.search([path]))
+    same(found, index.search([str(path)]))
+    same(found, index.search([Image.open(io.BytesIO(png(50)))]))
+    same(found, index.search(pixels))
+    same(found, index.search(torch.from_numpy(pixels)))
+    same(found, index.search(models.read(torch.from_numpy(pixels))))
+
+
+def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):
+    queries = [png(number) for number in range(40, 140)]
+    found = index.search(queries, k=3)
+    assert found.ids.shape == (100, 3)
+    same(found, type(found).joined([index.search([query], k=3) for query in queries], 3))
+    assert index.search([], k=3).ids.shape == (0, 3)
+
+
+def test_a_filter_finds_what_an_index_of_the_allowed_alone_would(index, make, png):
+    numbers = [n for n in range(40) if n % 4 == 1 and n > 5]
+    wanted = (pl.col("label") == "label 1") & (pl.col("price") > 5)
+    with Index.open(make("alone", numbers), precision="fp32") as alone:
+        expected = alone.search([png(60), png(61)], k=12)
+    for allow in (wanted, [NAMES[n] for n in numbers], {NAMES[n] for n in numbers}):
+        same(index.search([png(60), png(61)], k=12, allow=allow), expected)
+    assert (expected.ids != None).sum(1).tolist() == [len(numbers)] * 2  # noqa: E711
+
+
+def test_a_filter_sees_the_images_alive_and_no_others(index, png):
+    dearest = pl.col("price") == pl.col("price").max()
+    assert index.search([png(60)], k=3, allow=dearest).ids[0].tolist() == [NAMES[39], None, None]
+    index.remove([NAMES[39]])
+    assert index.search([png(60)], k=3, allow=dearest).ids[0, 0] == NAMES[38]
+    index.add([png(39)], ["later"], pl.DataFrame({"price": [99]}))
+    assert index.search([png(60)], k=3, allow=dearest).ids[0, 0] == "later"
+    assert index.search([png(60)], k=1, allow=["nobody"]).ids.tolist() == [[None]]
+    assert index.search([png(60)], k=1, allow=[]).ids.tolist() == [[None]]
+
+
+@pytest.mark.parametrize(
+    ("allow", "says"),
+    [
+        (pl.col("colour") == "red", "label, price"),
+        (pl.col("price") + 1, "true or false"),
+        (pl.col("price").max() > 3, "true or false for each"),
+        ("000.png", "list or set of ids"),
+    ],
+)
+def test_a_filter_that_is_none_is_refused(index, png, allow, says):
+    with pytest.raises(IndexingError, match=says):
+        index.search([png(1)], allow=allow)
+
+
+def test_an_honest_empty_answer(index, png):
+    everything = index.search([png(70)], k=40)
+    least = float(everything.same_label[0, 4:6].mean())
+    found = index.search([png(70)], k=40, min_probability=least)
+    kept = (everything.same_label[0] >= least).sum()
+    assert found.ids[0].tolist() == everything.ids[0, :kept].tolist() + [None] * (40 - kept)
+    none = index.search([png(70)], k=3, min_probability=0.95)
+    assert none.ids.tolist() == [[None] * 3]
+    assert (none.scores == -np.inf).all() and (none.same_label == -np.inf).all()
+    assert none.table().is_empty()
+
+
+def test_without_a_calibration_nobody_is_told_a_probability(make, png):
+    with Index.open(make("plain", list(range(9)), calibrated=False)) as plain:
+        assert (plain.search([png(1)]).same_label == -np.inf).all()
+        with pytest.raises(IndexingError, match="calibrat"):
+            plain.search([png(1)], min_probability=0.5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"k": 0},
+        {"beams": 0},
+        {"candidates": 0},
+        {"fresh_beams": -1},
+        {"distinct": 2.0},
+        {"min_probability": 1.5},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(index, png, settings):
+    with pytest.raises(IndexingError, match=next(iter(settings))):
+        index.search([png(1)], **settings)
+
+
+def test_an_image_that_cannot_be_read_is_named(index, png):
+    with pytest.raises(ImageError, match="image 1"):
+        index.search([png(1), png(2)[:40]])
+
+
+def test_more_like_this_needs_no_file_and_no_network(index):
+    found = index.search_ids([NAMES[7], NAMES[8]], k=39)
+    assert index._models is None
+    for row, own in enumerate((NAMES[7], NAMES[8])):
+        assert sorted(found.ids[row].tolist()) == sorted(set(NAMES) - {own})
+    assert found.dense.all()
+    labels = index.search_ids([NAMES[7]], k=39, allow=pl.col("label") == "label 0")
+    assert (labels.ids != None).sum() == 10  # noqa: E711
+    with pytest.raises(IndexingError, match="not in the index: 'nobody'"):
+        index.search_ids([NAMES[7], "nobody"])
+
+
+def test_explanations_add_up_to_the_scores(index, png):
+    found = index.search([png(80)], k=10, rerank=False)
+    index.add([png(80)], ["twin"])
+    about = index.explain(png(80), [*found.ids[0], "twin"])
+    np.testing.assert_allclose(
+        [each.log_probability for each in about[:-1]], found.log_probability[0], atol=1e-4
+    )
+    np.testing.assert_allclose([each.cosine for each in about[:-1]], found.cosine[0], atol=1e-4)
+    frame = index.view.items.frame
+    assert [each.trained for each in about[:-1]] == [
+        NAMES.index(name) % 2 == 0 for name in found.ids[0]
+    ]
+    assert about[-1].cosine > 0.999 and not about[-1].trained
+    codes = [
+        tuple(code)
+        for code in index.view.snapshot.gather(torch.arange(frame.height), "codes").tolist()
+    ]
+    assert all(each.bucket == codes.count(each.code) for each in about)
+
+
+def test_what_is_added_is_found_by_the_next_search_here_and_elsewhere(index, png):
+    def cosine(each: Index, number: int) -> float:
+        """How near the image called "new" is to image ``number``; −inf if it is not there."""
+        found = each.search([png(number)], k=41)
+        return float(found.cosine[found.ids == "new"].max(initial=-np.inf))
+
+    with Index.open(index.info()["folder"], precision="fp32") as reader:
+        assert cosine(reader, 90) == -np.inf
+        index.add([png(90)], ["new"], pl.DataFrame({"label": ["label 9"]}))
+        assert [cosine(each, 90) > 0.999 for each in (index, reader)] == [True, True]
+        before = cosine(reader, 91)
+        index.upsert([png(91)], ["new"])
+        assert [cosine(each, 91) > max(before, 0.999) for each in (index, reader)] == [True, True]
+        index.remove(["new"])
+        for each in (index, reader):
+            assert "new" not in each.search([png(91)], k=41).ids[0]
+        before = reader.search([png(91)], k=41)
+        index.compact()
+        same(reader.search([png(91)], k=41), before)
+
+
+def test_a_search_never_sees_half_a_change(index, png):
+    """A writer replaces five images again and again; whoever looks sees them all of one version."""
+    group, stop, seen = [f"group {n}" for n in range(5)], Event(), set()
+    embeddings = index.view.snapshot.gather(torch.arange(5), "embeddings").float()
+
+    def write() -> None:
+        version = 0
+        while not stop.is_set():
+            about = pl.DataFrame({"label": ["group"] * 5, "price": [version] * 5})
+            index.upsert_encoded(embeddings, group, about)
+            version += 1
+            if version % 20 == 0:
+                index.compact()
+
+    index.upsert_encoded(
+        embeddings, group, pl.DataFrame({"label": ["group"] * 5, "price": [0] * 5})
+    )
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(60):
+            view = index.view
+            options = index.searcher.options({}, None)
+            allow = pl.col("label") == "group"
+            found = index.searcher.near(embeddings[:2], view, 9, options, allow)
+            rows = view.existing([name for name in found.ids[0] if name])
+            prices = view.items.take(rows)["price"].unique().to_list()
+            assert sorted(found.ids[0, :5]) == group and found.ids[0, 5] is None
+            assert len(prices) == 1
+            seen.add(prices[0])
+    finally:
+        stop.set()
+        writer.join()
+    assert len(seen) > 1

@@ -1,0 +1,227 @@
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from irgen.search import beam, engine
+from irgen.search.engine import Hits, Options
+from irgen.search.snapshot import Segment, Snapshot
+
+WIDE = Options(beams=216, candidates=1000, fresh_beams=216)
+
+
+def same(one: Hits, other: Hits, rows: dict[int, int] | None = None) -> None:
+    """Asserts that hits are equal, but for rounding, and rows through a renumbering."""
+    for field in fields(Hits):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "rows":
+            a = a if rows is None else torch.tensor([[rows[i] for i in q] for q in a.tolist()])
+            assert torch.equal(a, b)
+        elif field.name == "dense":
+            assert torch.equal(a, b)
+        else:
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def by_key(one: Snapshot, other: Snapshot) -> dict[int, int]:
+    """Rows of ``one`` to the rows of ``other`` with their keys."""
+    places = {int(key): row for row, key in enumerate(other.segments[0].keys)}
+    keys = torch.cat([segment.keys for segment in one.segments]).tolist()
+    return {-1: -1} | {row: places[key] for row, key in enumerate(keys) if key in places}
+
+
+def test_a_wide_search_is_an_exhaustive_one(decoder, read, fresh):
+    snapshot, asked = fresh(list(range(50))), read(6)
+    hits = engine.search(decoder, asked, snapshot, 50, WIDE)
+    cosines = asked.embedding @ snapshot.segments[0].embeddings.float().T
+    scores, order = cosines.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(hits.rows, order)  # rows are in order of key, which breaks ties
+    torch.testing.assert_close(hits.scores, scores.clamp_max(1))
+    assert not hits.dense.any()
+
+
+def test_without_reranking_images_stand_in_the_order_the_retriever_writes(decoder, read, fresh):
+    snapshot, asked = fresh(list(range(60))), read(5)
+    hits = engine.search(decoder, asked, snapshot, 60, replace(WIDE, rerank=False))
+    assert torch.equal(hits.scores, hits.log_probability)
+    assert (hits.scores.diff(dim=1) <= 0).all()
+    same_code = hits.scores.diff(dim=1) == 0
+    assert (hits.cosine.diff(dim=1)[same_code] <= 0).all()
+    codes = snapshot.gather(hits.rows, "codes").long()
+    writing, (part,) = decoder.read(asked.summary, asked.tokens), snapshot.lives
+    gains, _ = beam.spell(writing, [part], codes)
+    torch.testing.assert_close(gains.sum(-1), hits.log_probability, atol=1e-4, rtol=1e-4)
+
+
+def test_an_image_the_retriever_would_never_write_is_reached_by_its_embedding(decoder, read, fresh):
+    snapshot, asked = fresh([n for n in range(80) if n % 3]), read(4)
+    narrow = Options(beams=2, candidates=20, fresh_beams=4)
+    beams = beam.search(decoder.read(asked.summary, asked.tokens), snapshot.lives, 2)
+    for query in range(4):
+        unwritten = [
+            c
+            for c in torch.cartesian_prod(*[torch.arange(6)] * 3)
+            if c.tolist() not in beams.codes[query].tolist()
+        ]
+        vector = asked.embedding[query : query + 1].half()
+        errors = [
+            float((vector.float() - rebuilt_from(snapshot, code)).square().sum())
+            for code in unwritten
+        ]
+        code = unwritten[errors.index(min(errors))][None]  # what the tokenizer would come near to
+        key = torch.tensor([2**62 + 1])
+        added = Segment.build(code, vector, key, torch.tensor([False]))
+        later = snapshot.with_added(added)
+        one = type(asked)(*(column[query : query + 1] for column in vars(asked).values()))
+        hits = engine.search(decoder, one, later, 5, narrow)
+        assert int(hits.rows[0, 0]) == len(snapshot.segments[0])
+        assert bool(hits.dense[0, 0])
+        assert hits.log_probability[0, 0] == -torch.inf
+        blind = engine.search(decoder, one, later, 5, replace(narrow, fresh_beams=0))
+        assert len(snapshot.segments[0]) not in blind.rows[0].tolist()
+
+
+def rebuilt_from(snapshot: Snapshot, code: torch.Tensor) -> torch.Tensor:
+    return sum(snapshot.codebooks[m][c] for m, c in enumerate(code.tolist()))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ard"), st.integers(0, 40)), max_size=12),
+    st.integers(1, 30),
+    st.sampled_from([1, 3, 10]),
+    st.booleans(),
+)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_history_answers_like_a_fresh_build_of_what_is_alive(
+    decoder, read, fresh, images, history, base, width, rerank
+):
+    start = list(range(base))
+    snapshot, row, added = fresh(start), {}, []
+    keys = snapshot.segments[0].keys.tolist()
+    for number in start:
+        row[number] = keys.index(int(images([number])[2]))
+    for kind, number in history:
+        if kind in "rd" and number in row:  # removed, or about to be replaced
+            snapshot = snapshot.without(torch.tensor([row.pop(number)]))
+        if kind in "ar" and number not in row:
+            added.append(number)
+            row[number] = base + len(added) - 1
+            snapshot = snapshot.with_added(Segment.build(*images(added)))
+    if not row:
+        return
+    alone = fresh(sorted(row))
+    options = Options(beams=width, candidates=7, fresh_beams=2, rerank=rerank)
+    found = engine.search(decoder, read(3), snapshot, 8, options)
+    same(found, engine.search(decoder, read(3), alone, 8, options), by_key(snapshot, alone))
+
+
+@given(st.integers(0, 200), st.sampled_from([1, 4, 20]))
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_filtered_search_is_a_search_of_the_filtered_rebuild(decoder, read, fresh, seed, width):
+    numbers = list(range(40))
+    snapshot = fresh(numbers)
+    allowed = torch.rand(40, generator=torch.Generator().manual_seed(seed)) < 0.2
+    keys = snapshot.segments[0].keys[allowed].tolist()
+    rebuilt = fresh([n for n in numbers if int(fresh([n]).segments[0].keys) in keys])
+    options = Options(beams=width, candidates=10, fresh_beams=3)
+    found = engine.search(decoder, read(3), snapshot.among(allowed), 6, options)
+    if not allowed.any():
+        assert (found.rows == -1).all()
+        return
+    same(found, engine.search(decoder, read(3), rebuilt, 6, options), by_key(snapshot, rebuilt))
+    assert (found.rows >= 0).sum(1).tolist() == [min(6, int(allowed.sum()))] * 3 or width < 20
+
+
+def test_a_batch_and_its_order_change_nothing(decoder, read, fresh):
+    snapshot, asked, options = fresh(list(range(60))), read(32), Options(beams=5, candidates=20)
+    together = engine.search(decoder, asked, snapshot, 10, options)
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(0))
+    shuffled = type(asked)(*(column[order] for column in vars(asked).values()))
+    mixed = engine.search(decoder, shuffled, snapshot, 10, options)
+    same(mixed, Hits(*(getattr(together, f.name)[order] for f in fields(Hits))))
+    for query in range(32):
+        one = type(asked)(*(column[query : query + 1] for column in vars(asked).values()))
+        alone = engine.search(decoder, one, snapshot, 10, options)
+        same(alone, Hits(*(getattr(together, f.name)[query : query + 1] for f in fields(Hits))))
+
+
+def test_the_number_of_threads_changes_nothing(decoder, read, fresh):
+    snapshot, options = fresh(list(range(60))), Options(beams=5, candidates=20)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(engine.search(decoder, read(16), snapshot, 10, options))
+    finally:
+        torch.set_num_threads(before)
+    same(*found)
+
+
+def test_scores_below_the_least_are_dropped_even_if_nothing_is_left(decoder, read, fresh):
+    snapshot, asked = fresh(list(range(50))), read(4)
+    every = engine.search(decoder, asked, snapshot, 10, WIDE)
+    least = float(every.scores[:, 3].min())
+    some = engine.search(decoder, asked, snapshot, 10, replace(WIDE, min_score=least))
+    expected = torch.where(every.scores >= least, every.rows, -1)
+    assert torch.equal(some.rows, expected)
+    assert (some.scores[some.rows < 0] == -torch.inf).all()
+    none = engine.search(decoder, asked, snapshot, 10, replace(WIDE, min_cosine=1.5))
+    assert (none.rows == -1).all() and (none.share == -torch.inf).all()
+
+
+def test_distinct_results_are_not_near_one_another(decoder, read, fresh):
+    snapshot, asked = fresh(list(range(70))), read(4)  # every seventh image looks the same
+    hits = engine.search(decoder, asked, snapshot, 40, replace(WIDE, distinct=0.99))
+    for rows in hits.rows:
+        vectors = snapshot.gather(rows[rows >= 0], "embeddings").float()
+        near = vectors @ vectors.T - 2 * torch.eye(len(vectors))
+        assert (near < 0.99).all()
+    plain = engine.search(decoder, asked, snapshot, 70, WIDE)
+    assert (plain.rows >= 0).sum() == 4 * 70 > (hits.rows >= 0).sum() > 4 * 20
+
+
+def test_more_like_an_image_of_the_index_leaves_itself_out(fresh):
+    snapshot = fresh(list(range(40)))
+    rows = torch.tensor([4, 9])
+    embeddings = snapshot.gather(rows, "embeddings").float()
+    hits = engine.search_embeddings(embeddings, snapshot, 40, WIDE, but=rows)
+    cosines = (embeddings @ snapshot.segments[0].embeddings.float().T).clamp_max(1)
+    cosines[[0, 1], rows] = -torch.inf
+    order = cosines.argsort(dim=1, descending=True, stable=True)
+    assert torch.equal(hits.rows[:, :39], order[:, :39])
+    assert hits.rows[:, 39].tolist() == [-1, -1]
+    assert hits.dense[:, :39].all()
+
+
+def test_an_index_of_nothing_finds_nothing(decoder, read, fresh):
+    hits = engine.search(decoder, read(3), fresh([]), 4, Options())
+    assert hits.rows.tolist() == [[-1] * 4] * 3
+    late = engine.search_embeddings(read(3).embedding, fresh([]), 4, Options())
+    assert late.rows.tolist() == [[-1] * 4] * 3
+
+
+@pytest.mark.parametrize("candidates", [1, 5, 40])
+def test_more_candidates_than_beams_bring_never_fail_and_k_is_kept(
+    decoder, read, fresh, candidates
+):
+    hits = engine.search(
+        decoder, read(2), fresh(list(range(9))), 20, Options(beams=3, candidates=candidates)
+    )
+    assert hits.rows.shape == (2, 20)
+    for rows in hits.rows.tolist():
+        found = [row for row in rows if row >= 0]
+        assert found and len(set(found)) == len(found)
+        assert rows == found + [-1] * (20 - len(found))
+
+
+def test_the_order_breaks_ties_by_key(decoder, read, fresh):
+    snapshot = fresh(list(range(0, 140, 7)))  # they all look the same
+    hits = engine.search(decoder, read(1), snapshot, 20, WIDE)
+    assert hits.rows[0].tolist() == list(range(20))

@@ -1,0 +1,59 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from irgen.search import live, trie
+
+
+@st.composite
+def masked(draw):
+    levels, size = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    row = st.lists(st.integers(0, size - 1), min_size=levels, max_size=levels)
+    codes = torch.tensor(draw(st.lists(row, min_size=1, max_size=40)))
+    mask = draw(st.lists(st.booleans(), min_size=len(codes), max_size=len(codes)))
+    return codes, torch.tensor(mask)
+
+
+@given(masked())
+@settings(max_examples=60, deadline=None)
+def test_the_live_count_of_a_node_is_the_number_of_live_rows_below_it(case):
+    codes, mask = case
+    built = trie.build(codes)
+    part = live.only(built, mask)
+    assert len(part) == int(mask.sum())
+    for level in range(built.levels):
+        prefixes, inverse = codes[:, : level + 1].unique(dim=0, return_inverse=True)
+        counts = torch.bincount(inverse[mask], minlength=len(prefixes))
+        assert part.counts is not None
+        assert torch.equal(part.counts[level].long(), counts)
+
+
+@given(masked())
+@settings(max_examples=60, deadline=None)
+def test_a_leafs_bucket_holds_its_live_rows_in_the_tries_order(case):
+    codes, mask = case
+    built = trie.build(codes)
+    part, whole = live.only(built, mask), live.everything(built)
+    for leaf in range(len(built.entries[-1])):
+        every = whole.postings[whole.buckets[leaf] : whole.buckets[leaf + 1]].tolist()
+        alive = part.postings[part.buckets[leaf] : part.buckets[leaf + 1]].tolist()
+        assert alive == [row for row in every if mask[row]]
+
+
+@given(masked())
+@settings(max_examples=40, deadline=None)
+def test_the_tables_of_children_lead_to_live_nodes_alone(case):
+    codes, mask = case
+    built = trie.build(codes)
+    part = live.only(built, mask)
+    roots = {int(e): node for node, e in enumerate(built.entries[0])}
+    alive = set(codes[mask, 0].tolist())
+    found = {code: int(node) for code, node in enumerate(part.first) if node >= 0}
+    assert found == {code: node for code, node in roots.items() if code in alive}
+    if built.levels > 1:
+        assert part.second is not None
+        pairs = {(i, j) for i, j in codes[mask, :2].tolist()}
+        assert {
+            (int(built.entries[0][i]), j) for i, j in torch.nonzero(part.second >= 0).tolist()
+        } == pairs
+        assert (part.second[-1] == -1).all()

@@ -1,0 +1,53 @@
+import torch
+
+from irgen.search.snapshot import Segment
+
+
+def test_what_dies_is_gone_from_the_new_snapshot_and_not_from_the_old(fresh):
+    whole = fresh(list(range(30)))
+    less = whole.without(torch.tensor([3, 5]))
+    assert (len(whole), len(less), less.rows) == (30, 28, 30)
+    assert less.alive_rows().tolist() == [row for row in range(30) if row not in (3, 5)]
+    assert whole.alive_rows().tolist() == list(range(30))
+    assert less.lives[0].counts is not None and whole.lives[0].counts is None
+
+
+def test_added_rows_follow_and_the_dead_stay_dead(fresh, images):
+    base = fresh(list(range(10)))
+    once = base.with_added(Segment.build(*images([20, 21])))
+    assert (len(once), once.rows, once.starts) == (12, 12, (0, 10, 12))
+    less = once.without(torch.tensor([0, 11]))
+    twice = less.with_added(Segment.build(*images([20, 21, 22])))
+    assert twice.alive_rows().tolist() == [*range(1, 11), 12]
+
+
+def test_gathering_reads_through_the_segments(fresh, images):
+    numbers = list(range(8))
+    keys = images(numbers)[2].sort().values
+    late = images([30, 31])
+    both = fresh(numbers).with_added(Segment.build(*late))
+    rows = torch.tensor([[0, 9], [8, -1]])
+    expected = torch.stack([keys[0], late[2][1], late[2][0], keys[0]]).view(2, 2)
+    assert torch.equal(both.gather(rows, "keys"), expected)
+    assert both.gather(rows, "embeddings").shape == (2, 2, 5)
+    empty = fresh([]).with_added(Segment.build(*late))
+    assert torch.equal(empty.gather(torch.tensor([1, 0]), "keys"), late[2][[1, 0]])
+
+
+def test_fresh_parts_hold_what_the_retriever_does_not_know(fresh, images):
+    numbers = list(range(12))  # of which 0, 3, 6, 9 are not trained on
+    snapshot = fresh(numbers)
+    trained = snapshot.segments[0].trained
+    (_, part), *_ = snapshot.parts(fresh=True)
+    assert sorted(part.postings.tolist()) == torch.nonzero(~trained).flatten().tolist()
+    known = snapshot.without(torch.nonzero(~trained).flatten())
+    assert known.parts(fresh=True) == []
+    assert len(known.parts(fresh=False)[0][1]) == 8
+
+
+def test_a_filter_is_a_snapshot_in_which_less_is_alive(fresh):
+    snapshot = fresh(list(range(20))).without(torch.tensor([2]))
+    allowed = torch.zeros(20, dtype=torch.bool)
+    allowed[:4] = True
+    assert snapshot.among(allowed).alive_rows().tolist() == [0, 1, 3]
+    assert snapshot.among(~torch.ones(20, dtype=torch.bool)).parts(fresh=False) == []
