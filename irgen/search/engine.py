@@ -66,17 +66,8 @@ class Hits:
 
 
 @torch.inference_mode()
-def search(
-    decoder: Decoder,
-    read: Read,
-    snapshot: Snapshot,
-    k: int,
-    options: Options,
-    allowed: Tensor | None = None,
-) -> Hits:
+def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Options) -> Hits:
     """The k best images of ``snapshot`` for each query."""
-    if allowed is not None:
-        snapshot = snapshot.among(allowed)
     parts, limit = snapshot.parts(fresh=False), max(k, options.candidates)
     queries = len(read.embedding)
     if not parts:

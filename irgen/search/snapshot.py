@@ -140,9 +140,6 @@ class Snapshot:
         lives = enumerate(self.fresh if fresh else self.lives)
         return [(number, part) for number, part in lives if len(part)]
 
-    def restricted(self, allowed: Tensor | None, fresh: bool) -> list[tuple[int, Live]]:
-        return (self if allowed is None else self.among(allowed)).parts(fresh)
-
     def to(self, device: torch.device) -> "Snapshot":
         """The same snapshot with its arrays on ``device``."""
         return Snapshot.of(
