@@ -12,6 +12,8 @@ import yaml
 
 from irgen.errors import ParamsError
 
+GATED = ("precision", "precision_capped", "hit", "recall")  # metrics that a gate may go by
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
@@ -132,6 +134,32 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drift:
+    """When images that came after the training are too unlike those it knew. Each limit is the most
+    that is allowed of a signal of ``irgen.evaluation.drift``; shares are of the new images."""
+
+    minimum_images: int  # fewer new images than this are never called drift
+    minimum_share: float  # nor fewer than this share of the training images
+    minimum_queries: int  # fewer new queries than this tell nothing of precision
+    residual_ratio: float  # what the codes leave over of new images / of training images
+    unseen_entries: float  # share with a codebook entry that no training image has
+    unseen_prefixes: float  # share whose code begins as no training image's, less what chance gives
+    unseen_labels: float  # share with a label that no training image has
+    bucket_growth: float  # growth of the bucket that a random image lies in / of the database
+    collisions: float  # share in one bucket with another label, less that share before they came
+    precision_drop: float  # precision_capped of old queries less that of new ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """When a new index may take the place of the one that is served."""
+
+    metric: str  # precision/10 and so on: precision, precision_capped, hit or recall at a cut-off
+    margin: float  # how much worse than the served index it may be
+    minimum: float  # what a first index has to reach, and one that is worse at all has to keep
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     gallery: int  # queries shown
     confusions: int  # label pairs shown
@@ -156,6 +184,8 @@ class Params:
     retriever: Retriever
     index: Index
     evaluate: Evaluate
+    drift: Drift
+    gate: Gate
     report: Report
     tracking: Tracking
 
@@ -252,6 +282,11 @@ def check_ranges(params: Params) -> None:
         ("evaluate: beams", params.evaluate.beams, 1, None),
         ("evaluate: cutoffs", min(params.evaluate.cutoffs), 1, None),
         ("evaluate: candidates", params.evaluate.candidates, max(params.evaluate.cutoffs), None),
+        ("drift: minimum_images", params.drift.minimum_images, 1, None),
+        ("drift: minimum_share", params.drift.minimum_share, 0, None),
+        ("drift: minimum_queries", params.drift.minimum_queries, 1, None),
+        ("gate: margin", params.gate.margin, 0, 1),
+        ("gate: minimum", params.gate.minimum, 0, 1),
     ]
     for where, value, low, high in rules:
         if value < low or (high is not None and value > high):
@@ -261,6 +296,12 @@ def check_ranges(params: Params) -> None:
         raise ParamsError(
             f"params.yaml: retriever: width {params.retriever.width} must be a multiple of "
             f"heads {params.retriever.heads}"
+        )
+    known = [f"{name}/{k}" for name in GATED for k in params.evaluate.cutoffs]
+    if params.gate.metric not in known:
+        raise ParamsError(
+            f"params.yaml: gate: metric: {params.gate.metric!r} is not measured; allowed: "
+            f"{', '.join(known)}"
         )
 
 
