@@ -29,16 +29,17 @@ STAGES = {
     "retriever": "train the retriever: from an image to its neighbours' codes",
     "index": "make the index that is served: models, images and how sure a hit is",
     "evaluate": "compare every search method on the same queries",
+    "drift": "tell whether new images still are like those the models were trained on",
     "report": "write the page a person reads",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 2 (a mistake to mend), 130 (interrupted),
-    141 (whoever read the output has gone)."""
+    """Runs one command and returns its exit status: 0 or what the command gives, 2 (a
+    mistake to mend), 130 (interrupted), 141 (whoever read the output has gone)."""
     options = parser().parse_args(arguments)
     try:
-        options.command(options)
+        status = options.command(options)
         _flush()
     except IrgenError as error:
         return _complain(options.name, str(error))
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not is_full_disk(error):
             raise
         return _complain(options.name, full_disk(error, options.root))
-    return 0
+    return status or 0
 
 
 def _complain(name: str, message: str) -> int:
@@ -102,6 +103,13 @@ def parser() -> argparse.ArgumentParser:
         other.set_defaults(command=command)
         if name == "publish":
             other.add_argument("--watch", type=float, help=argparse.SUPPRESS)
+            other.add_argument("--build", help="the build that --stages is about")
+            other.add_argument(
+                "--stages",
+                type=_outcomes,
+                metavar="STAGE=OUTCOME,…",
+                help="what its stages came to: ran, skipped or restored",
+            )
         if name == "ui":
             other.add_argument("--port", type=int, default=5000, help="default: 5000 or a free one")
     return top
@@ -160,7 +168,7 @@ def what_ran(root: Path) -> str:
     from irgen.provenance import journals
 
     place = journals(root) / journal.plain(build)
-    ran = {path.stem.partition("-")[0] for path in place.glob("*.jsonl")}
+    ran = {path.stem.partition("-")[0] for path in place.glob("*.jsonl")} & STAGES.keys()
     if not ran:
         return (
             "Nothing had to be done: the source, the code and the parameters are those of the last "
@@ -170,30 +178,54 @@ def what_ran(root: Path) -> str:
 
 
 def publish(options: argparse.Namespace) -> None:
-    """Logs to MLflow what is still only in the journals. Raises TrackingError if it cannot."""
-    from irgen import publishing, tracking
+    """Logs to MLflow what is still only in the journals. Raises TrackingError if it cannot.
+
+    ``irgen publish --build KEY --stages catalog=skipped,pairs=restored``: first completes the build
+    (``IRGEN_BUILD`` of its stages) with the stages that did not run, so that its run in MLflow has
+    every stage and every metric. With a server that is down this is kept for the next time.
+    """
+    from irgen import publishing
     from irgen.provenance import project
+    from irgen.tracking import store as tracked
 
     home = project(options.root)
     if options.watch is not None:
         publishing.watch(home, options.watch)
         return
+    if options.stages:
+        from irgen.outcomes import complete_build
+
+        params = load(options.params or options.root / "params.yaml")
+        build = options.build or os.environ.get("IRGEN_BUILD") or "build"
+        complete_build(options.root, params, build, dict(options.stages))
     count = publishing.publish_all(home)
-    print(f"Published {count} runs to {tracking.shown(home)}")
+    print(f"Published {count} runs to {tracked.shown(home)}")
+
+
+def _outcomes(text: str) -> list[tuple[str, str]]:
+    """``a=ran,b=skipped`` as pairs.
+
+    >>> _outcomes("catalog=skipped,pairs=restored")
+    [('catalog', 'skipped'), ('pairs', 'restored')]
+    """
+    pairs = [each.strip().partition("=") for each in text.split(",") if each.strip()]
+    if not all(outcome and stage in STAGES for stage, _, outcome in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected stage=ran|skipped|restored,…")
+    return [(stage, outcome) for stage, _, outcome in pairs]
 
 
 def ui(options: argparse.Namespace) -> None:
     """Becomes MLflow's server over the project's store, or names the server that is in use."""
-    from irgen import tracking
     from irgen.provenance import project, store
+    from irgen.tracking import store as tracked
 
     home = project(options.root)
     if store(home).startswith("http"):
-        print(f"Runs are tracked at {tracking.shown(home)}")
+        print(f"Runs are tracked at {tracked.shown(home)}")
         return
     port = options.port if _is_free(options.port) else _free_port()
     print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    command = tracking.ui_command(home, port)
+    command = tracked.ui_command(home, port)
     (home / "mlruns").mkdir(exist_ok=True)
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     os.execve(command[0], command, os.environ | settings)

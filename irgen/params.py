@@ -160,6 +160,17 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Release:
+    """What is kept of the indexes that were published, and where else they go."""
+
+    keep: int  # how many of the newest stay, beside the champion and the one it took the place of
+    remote: str  # s3://bucket/prefix that releases are copied to; '': nowhere
+    endpoint: str  # of an S3 store that is not AWS's; '': boto3's own choice
+    model: str  # the name of the registered model in MLflow; '': none is registered
+    max_model_megabytes: int  # a larger index goes to MLflow as a pointer to where it is
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     gallery: int  # queries shown
     confusions: int  # label pairs shown
@@ -186,6 +197,7 @@ class Params:
     evaluate: Evaluate
     drift: Drift
     gate: Gate
+    release: Release
     report: Report
     tracking: Tracking
 
@@ -287,6 +299,8 @@ def check_ranges(params: Params) -> None:
         ("drift: minimum_queries", params.drift.minimum_queries, 1, None),
         ("gate: margin", params.gate.margin, 0, 1),
         ("gate: minimum", params.gate.minimum, 0, 1),
+        ("release: keep", params.release.keep, 1, None),
+        ("release: max_model_megabytes", params.release.max_model_megabytes, 0, None),
     ]
     for where, value, low, high in rules:
         if value < low or (high is not None and value > high):

@@ -140,6 +140,15 @@ def lock_hash(root: Path, stage: str) -> str | None:
     return _entry_hash(entry["cmd"], dependencies, entry.get("params", {}).get("params.yaml", {}))
 
 
+def locked_outs(root: Path, stage: str) -> list[dict[str, Any]]:
+    """The stage's outputs as ``dvc.lock`` has them: path, checksum and size."""
+    entry = _yaml(root / "dvc.lock").get("stages", {}).get(stage) or {}
+    return [
+        {key: out[key] for key in ("path", "md5", "size") if key in out}
+        for out in entry.get("outs", [])
+    ]
+
+
 def _entry_hash(command: str, dependencies: dict[str, Any], parameters: dict[str, Any]) -> str:
     return digest(command, dependencies, parameters)
 
@@ -191,3 +200,29 @@ def _table(root: Path, path: str) -> dict[str, Any]:
         "columns": {name: str(kind) for name, kind in table.schema.items()},
         "digest": hashlib.sha256(content).hexdigest()[:32],
     }
+
+
+def standing(root: Path) -> dict[str, str]:
+    """What a build came to stand on, as tags: the revision of its data, and the champion that is
+    served while it ends."""
+    found = {"irgen.data_revision": str(data_revision(root))}
+    if (champion := champion_name(root)) is not None:
+        found["irgen.champion"] = champion
+    return found
+
+
+def data_revision(root: Path) -> int:
+    """The revision the downloaded data stands at; 0 before the first download."""
+    path = root / "data" / "download" / "manifest.parquet"
+    try:
+        return int(pl.read_parquet_metadata(path).get("revision", 0))
+    except (pl.exceptions.PolarsError, OSError, ValueError):
+        return 0
+
+
+def champion_name(root: Path) -> str | None:
+    """The folder's name of the release that is served; None if there is none."""
+    try:
+        return (root / "releases" / "champion").readlink().name
+    except OSError:
+        return None

@@ -6,14 +6,13 @@ running, and it leaves when there has been nothing to do for a while.
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from irgen import journal, provenance, tracking
+from irgen import journal, provenance
 from irgen.errors import TrackingError
+from irgen.tracking import runs, store
 
-LOCK_SECONDS = 30.0  # for the one process that may talk to the store at a time
 POLL_SECONDS = 0.2
 LIVE_SECONDS = 2.0  # between two batches of a live run
 
@@ -33,7 +32,7 @@ def publish_all(home: Path) -> int:
     for path in waiting:
         try:
             done += publish(path, client, home, live=False)
-        except tracking.RefusedError as error:
+        except store.RefusedError as error:
             print(f"tracking: {path} is passed over: {error}", file=sys.stderr)
     return done
 
@@ -58,7 +57,7 @@ class _Watcher:
 
     def __init__(self, home: Path, seen: set[Path]) -> None:
         self.home, self.seen = home, seen
-        self.client: tracking.MlflowClient | None = None
+        self.client: store.MlflowClient | None = None
         self.failed: set[tuple[Path, bool]] = set()
         self.due: dict[Path, float] = {}
 
@@ -79,8 +78,8 @@ class _Watcher:
         if not self.seen.issuperset(found):
             self.failed.clear()
             self.seen.update(found)
-        store = provenance.store_key(self.home)
-        return [path for path in found if _is_for(path, store)]
+        place = provenance.store_key(self.home)
+        return [path for path in found if _is_for(path, place)]
 
     def _ripe(self, path: Path) -> bool:
         live = is_open(path)
@@ -94,7 +93,7 @@ class _Watcher:
             self.client = self.client or _connect(self.home)
             publish(path, self.client, self.home, live=live)
         except TrackingError as error:
-            others = [path] if isinstance(error, tracking.RefusedError) else self._mine()
+            others = [path] if isinstance(error, store.RefusedError) else self._mine()
             for other in others:
                 self.failed.add((other, is_open(other)))
                 _note_trouble(other, error)
@@ -113,12 +112,12 @@ def is_open(path: Path) -> bool:
     return False
 
 
-def _is_for(path: Path, store: str) -> bool:
+def _is_for(path: Path, place: str) -> bool:
     with suppress(FileNotFoundError):
         if not journal.being_written(path):
             return True
         found = journal.records(path)
-        return bool(found) and found[0].get("store") == store
+        return bool(found) and found[0].get("store") == place
     return False
 
 
@@ -131,13 +130,13 @@ def _note_trouble(path: Path, error: TrackingError) -> None:
             file.write(str(error))
 
 
-def publish(path: Path, client: "tracking.MlflowClient", home: Path, *, live: bool) -> bool:
+def publish(path: Path, client: "store.MlflowClient", home: Path, *, live: bool) -> bool:
     """Brings the store up to date with one journal; returns whether it is now wholly published.
 
     ``live``: more may come. If not, a journal without an end is that of a killed run; one that
     never got to a metric makes no run. Raises TrackingError.
     """
-    with _one_at_a_time(home):
+    with store.alone(home):
         try:
             found = journal.records(path)
         except FileNotFoundError:  # a run that turned out to have nothing to tell
@@ -149,26 +148,14 @@ def publish(path: Path, client: "tracking.MlflowClient", home: Path, *, live: bo
                 journal.set_state(path, done=True)
             return False
         try:
-            return tracking.replay(path, found, client, home, live=live)
+            return runs.replay(path, found, client, home, live=live)
         except Exception as error:
             if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
                 raise
             journal.set_state(path, done=False)  # the store was replaced by an empty one
-            return tracking.replay(path, found, client, home, live=live)
+            return runs.replay(path, found, client, home, live=live)
 
 
-def _connect(home: Path) -> "tracking.MlflowClient":
-    with _one_at_a_time(home):  # the first to come makes the tables of a new store
-        return tracking.connect(home)
-
-
-@contextmanager
-def _one_at_a_time(home: Path) -> Iterator[None]:
-    """Alone with the store; whatever goes wrong there comes out as TrackingError."""
-    with journal.locked(provenance.journals(home) / "lock", seconds=LOCK_SECONDS) as mine:
-        if not mine:
-            raise TrackingError("another process has been publishing for long")
-        try:
-            yield
-        except Exception as error:  # drivers of stores raise what they like
-            raise tracking.failure(error, home) from error
+def _connect(home: Path) -> "store.MlflowClient":
+    with store.alone(home):  # the first to come makes the tables of a new store
+        return store.connect(home)

@@ -25,6 +25,7 @@ from irgen.workspace import Workspace
 PATIENCE = 60.0  # seconds a finished stage waits for what it tracked to be published
 HEAD_START = 2.0  # seconds before the publisher is started: a stage may have nothing to tell
 LINGER = 15.0  # seconds the publisher waits for the next stage
+FOLLOWED = ("index/precision/", "index/hit/")  # of the quality, from revision to revision
 
 
 @contextmanager
@@ -66,7 +67,7 @@ class Record:
         with _never_fatal():
             place = provenance.journals(root)
             self.path, self.file = journal.create(place, provenance.build(), stage)
-            self._append("begin", **_beginning(stage, params, root))
+            self._append("begin", **beginning(stage, params, root))
             self.timer = threading.Timer(HEAD_START, self._publish)
             self.timer.daemon = True
             self.timer.start()
@@ -109,6 +110,8 @@ class Record:
             artifacts=files,
             tables=provenance.tables(self.root, self.stage) if status == "FINISHED" else [],
             summary=summary,
+            standing=provenance.standing(self.root),
+            monitor=monitored(self.workspace) if self.stage == "drift" else None,
         )
 
     def _settle(self, files: list[dict[str, Any]]) -> None:
@@ -187,7 +190,8 @@ def start_publisher(root: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def _beginning(stage: str, params: Params, root: Path) -> dict[str, Any]:
+def beginning(stage: str, params: Params, root: Path) -> dict[str, Any]:
+    """The first record of a run of ``stage``: what it belongs to, its tags and its parameters."""
     everything = flatten(params)
     named = provenance.declared(root, stage).get("params", [stage])
     own = {
@@ -231,15 +235,35 @@ def new_files(workspace: Workspace, stage: str, since: int) -> list[dict[str, An
 def quality(workspace: Workspace) -> dict[str, float]:
     """``data/evaluate/metrics.json`` as one flat mapping: ``generative/precision/10`` and so on."""
     path = workspace.stage("evaluate") / "metrics.json"
-    if not path.exists():
-        return {}
-    return {
-        f"{group}/{name}": float(value)
-        for group, values in read_json(path).items()
-        if isinstance(values, dict)
-        for name, value in values.items()
-        if isinstance(value, (int, float))
+    return _numbers(read_json(path)) if path.exists() else {}
+
+
+def monitored(workspace: Workspace) -> dict[str, Any] | None:
+    """What is followed from one data revision (``step``) to the next: ``values`` of the drift and
+    of the served index's quality. None before the stage drift has run."""
+    place = workspace.stage("drift")
+    if not (place / "metrics.json").exists():
+        return None
+    values = {
+        f"drift/{name}": each for name, each in _numbers(read_json(place / "metrics.json")).items()
     }
+    values |= {name: each for name, each in quality(workspace).items() if name.startswith(FOLLOWED)}
+    return {"step": provenance.data_revision(workspace.data.parent), "values": values}
+
+
+def _numbers(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers in nested mappings, by their paths.
+
+    >>> _numbers({"index": {"precision/10": 1}, "name": "x"})
+    {'index/precision/10': 1.0}
+    """
+    found: dict[str, float] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            found[f"{prefix}{name}"] = float(value)
+    return found
 
 
 def _keep(files: list[dict[str, Any]], place: Path, megabytes: int) -> None:

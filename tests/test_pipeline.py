@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
-STAGES += ("retriever", "index", "evaluate", "report")
+STAGES += ("retriever", "index", "evaluate", "drift", "report")
 TRAINING = ("pairs", "tokenizer", "retriever")
 DATABASE = ("database", "queries", "data/download", "data/trie", "data/index", "data/evaluate")
 
@@ -113,7 +113,7 @@ def hands_all_on(module: ast.Module) -> bool:
 
 
 def decisive(read: set[str]) -> set[str]:
-    sections = yaml.safe_load((ROOT / "params.yaml").read_text()).keys() - {"tracking"}
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text()).keys() - {"tracking", "release"}
     if "." in read:
         read = set(sections)
     found = set()

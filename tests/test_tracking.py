@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from irgen import journal, provenance, publishing, recording, tracking
+from irgen import journal, provenance, publishing, recording
 from irgen.errors import SourceError
 from irgen.params import Params, load
 from irgen.provenance import journals
 from irgen.recording import recorded
+from irgen.tracking import store
 from irgen.workspace import Workspace
 
 DVC_YAML = """
@@ -100,7 +101,7 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
     (home / "data" / "evaluate" / "metrics.json").write_text(json.dumps(metrics))
     run_stage(home, params, stage="evaluate", epochs=0)
 
-    client = tracking.connect(home)
+    client = store.connect(home)
     parents, children = runs(client)
     assert len(parents) == 1 and parents[0].info.status == "FINISHED"
     assert parents[0].data.metrics["generative/precision/10"] == 0.95
@@ -153,7 +154,7 @@ def test_the_stages_of_one_dvc_repro_share_a_parent_and_carry_the_hash_of_their_
     for command in (["init", "--no-scm", "-q"], ["repro", "-q"]):
         dvc = [sys.executable, "-m", "dvc", *command]
         subprocess.run(dvc, cwd=home, env=environment, timeout=120, check=True)
-    parents, children = runs(tracking.connect(home))
+    parents, children = runs(store.connect(home))
     assert (len(parents), len(children)) == (1, 2)
     for run in children:
         stage = run.data.tags["irgen.stage"]
@@ -180,7 +181,7 @@ def test_a_failure_is_recorded_with_its_error_and_fails_the_build(
         record.log({"loss": 1.0}, 1)
         raise ZeroDivisionError("s3://me:hush@bucket hush-hush-hush")
     assert publishing.publish_all(home) == 1
-    parents, children = runs(tracking.connect(home))
+    parents, children = runs(store.connect(home))
     assert parents[0].info.status == children[0].info.status == "FAILED"
     assert children[0].data.tags["irgen.error"] == "ZeroDivisionError: s3://***@bucket ***"
     assert "hush" not in next(journals(home).glob("*/*.jsonl")).read_text()
@@ -191,6 +192,7 @@ import os, signal, sys
 from pathlib import Path
 from irgen.params import load
 from irgen.recording import recorded
+from irgen.tracking import store
 from irgen.workspace import Workspace
 home = Path(sys.argv[1])
 with recorded("tokenizer", load(Path(sys.argv[2])), Workspace.at(home), home) as record:
@@ -206,7 +208,7 @@ def test_a_killed_stage_is_logged_as_killed_by_the_next_publisher(home: Path, ro
     with path.open("a") as file:
         file.write('{"kind": "metrics", "val')  # the line it was writing
     assert publishing.publish_all(home) == 1
-    parents, children = runs(tracking.connect(home))
+    parents, children = runs(store.connect(home))
     assert children[0].info.status == parents[0].info.status == "KILLED"
     assert children[0].data.metrics == {"loss": 1.0}
 
@@ -219,7 +221,7 @@ def test_a_replay_that_was_cut_off_and_done_again_logs_nothing_twice(
     path = next(journals(home).glob("*/*.jsonl"))
     path.with_suffix(".state").unlink()
     assert publishing.publish_all(home) == 1
-    client = tracking.connect(home)
+    client = store.connect(home)
     parents, children = runs(client)
     assert (len(parents), len(children)) == (1, 1)
     assert len(history(client, children[0].info.run_id, "loss")) == 3
@@ -242,7 +244,7 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
     shutil.rmtree(home / "data" / "tokenizer")  # the next run's outputs will be others
 
     mlflow_server.start()
-    client = tracking.connect(home)
+    client = store.connect(home)
     monkeypatch.setenv("IRGEN_BUILD", "second-build")
     workspace = Workspace.at(home)
     with recorded("tokenizer", params, workspace, home) as record:

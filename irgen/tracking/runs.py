@@ -1,69 +1,27 @@
-"""MLflow, imported here only: a journal becomes a run, a build the parent of its stages' runs.
+"""A journal becomes a run in MLflow, a build the parent of its stages' runs.
 
 A replay may stop anywhere and be done again: runs are found by their tags before they are made,
 metrics carry their own time and step (a store keeps equal ones once), and what is logged is noted
 beside the journal.
 """
 
-import getpass
 import json
-import logging
-import os
-import re
 import shutil
-import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irgen import journal
-from irgen.errors import TrackingError
 from irgen.files import file_digest
-from irgen.provenance import store, store_key
-from irgen.secrets import scrub
+from irgen.provenance import store_key
+from irgen.tracking import links, monitor
+from irgen.tracking.store import experiment, find_run, metric_name, source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-
-
-def shown(home: Path) -> str:
-    """The tracking URI as it may be printed: without a password."""
-    return scrub(store(home))
-
-
-def connect(home: Path) -> "MlflowClient":
-    """A client of the store, set to give up soon; makes a new SQLite store's tables."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        (home / "mlruns" / "artifacts").mkdir(parents=True, exist_ok=True)
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=store(home))
-
-
-class RefusedError(TrackingError):
-    """The store answers, but will not have this journal."""
-
-
-def failure(error: Exception, home: Path) -> TrackingError:
-    """What the store or its driver raised, as one short error; RefusedError if it did answer."""
-    reason = " ".join(str(error).split())
-    if match := re.search(r"Connection refused|timed out|Name or service not known", reason):
-        reason = match.group(0)
-    refused = getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-    kind = RefusedError if refused else TrackingError
-    return kind(scrub(f"MLflow at {store(home)} failed: {reason[:300]}"))
+OF_A_STAGE = ("irgen.stage", "irgen.outcome", "dvc.stage_hash")  # no tags of its build
 
 
 def replay(
@@ -79,11 +37,11 @@ def replay(
     fresh = known.get("store") == place
     if live and fresh and known["records"] == len(found):
         return False
-    experiment = _experiment(client, home, begin["experiment"])
-    parent = _parent(client, experiment, begin)
+    within = experiment(client, home, begin["experiment"])
+    parent = build_run(client, within, begin)
     run, sent = (known["run"], known["records"]) if fresh else (None, 0)
     if run is None:
-        run = _child(client, experiment, parent, path, begin)
+        run = _child(client, within, parent, path, begin)
         _log_params(client, run, begin["params"])
     _log_metrics(client, run, found[sent:])
     end = found[-1] if found[-1]["kind"] == "end" else None
@@ -91,6 +49,7 @@ def replay(
         end = {"status": "KILLED", "time": found[-1]["time"]}
     if end is not None:
         _close(client, run, parent, path, begin | end)
+        monitor.follow(client, within, end)
     _set_parent_status(client, parent, path.parent)
     journal.set_state(path, done=end is not None, store=place, run=run, records=len(found))
     if end is not None:
@@ -98,62 +57,38 @@ def replay(
     return end is not None
 
 
-def _experiment(client: "MlflowClient", home: Path, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    own = not os.environ.get("MLFLOW_TRACKING_URI")
-    files = (home.resolve() / "mlruns" / "artifacts" / journal.plain(name)).as_uri()
-    return client.create_experiment(name, artifact_location=files if own else None)
-
-
-def _find(client: "MlflowClient", experiment: str, tag: str, value: str) -> str | None:
-    quoted = value.replace("'", "")
-    found = client.search_runs([experiment], f"tags.`{tag}` = '{quoted}'", max_results=1)
-    return found[0].info.run_id if found else None
-
-
-def _parent(client: "MlflowClient", experiment: str, begin: dict[str, Any]) -> str:
+def build_run(client: "MlflowClient", within: str, begin: dict[str, Any]) -> str:
+    """The id of the run that stands for a build, in the experiment ``within``; made if need be from
+    what the first of its stages says (``build``, ``tags``, ``time``, ``all_params``)."""
     build = journal.plain(begin["build"])
-    run = _find(client, experiment, "irgen.parent_of", build)
-    if run is None:
-        shared = {
-            key: value
-            for key, value in begin["tags"].items()
-            if key not in ("irgen.stage", "dvc.stage_hash")
-        }
+    found = find_run(client, within, {"irgen.parent_of": build})
+    if found is None:
+        shared = {key: value for key, value in begin["tags"].items() if key not in OF_A_STAGE}
         commit = shared.get("mlflow.source.git.commit", "")[:7]
         name = shared.get("dvc.experiment") or f"build {commit} {build}".replace("  ", " ")
-        tags = shared | {"irgen.parent_of": build, "mlflow.runName": name} | _source("irgen")
-        run = client.create_run(experiment, start_time=begin["time"], tags=tags).info.run_id
-    logged = client.get_run(run).data.params
+        tags = shared | {"irgen.parent_of": build, "mlflow.runName": name} | source_tags("irgen")
+        found = client.create_run(within, start_time=begin["time"], tags=tags)
+    run, logged = found.info.run_id, found.data.params
     missing = {key: value for key, value in begin["all_params"].items() if key not in logged}
     _log_params(client, run, missing)
     return run
 
 
 def _child(
-    client: "MlflowClient", experiment: str, parent: str, path: Path, begin: dict[str, Any]
+    client: "MlflowClient", within: str, parent: str, path: Path, begin: dict[str, Any]
 ) -> str:
     name = f"{path.parent.name}/{path.stem}"
-    run = _find(client, experiment, "irgen.journal", name)
-    if run is None:
-        tags = begin["tags"] | _source(f"irgen {begin['stage']}")
-        tags |= {
-            "irgen.journal": name,
-            "irgen.build": path.parent.name,
-            "mlflow.parentRunId": parent,
-            "mlflow.runName": path.stem,
-        }
-        run = client.create_run(experiment, start_time=begin["time"], tags=tags).info.run_id
-    return run
-
-
-def _source(name: str) -> dict[str, str]:
-    tags = {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}
-    with suppress(OSError, KeyError):
-        tags["mlflow.user"] = getpass.getuser()
-    return tags
+    found = find_run(client, within, {"irgen.journal": name})
+    if found is not None:
+        return found.info.run_id
+    tags = begin["tags"] | source_tags(f"irgen {begin['stage']}")
+    tags |= {
+        "irgen.journal": name,
+        "irgen.build": path.parent.name,
+        "mlflow.parentRunId": parent,
+        "mlflow.runName": path.stem,
+    }
+    return client.create_run(within, start_time=begin["time"], tags=tags).info.run_id
 
 
 def _log_params(client: "MlflowClient", run: str, params: dict[str, Any]) -> None:
@@ -177,18 +112,11 @@ def _log_metrics(client: "MlflowClient", run: str, found: list[dict[str, Any]]) 
         client.log_batch(run, metrics=entries[start : start + 1000])
 
 
-def metric_name(name: str) -> str:
-    """``name`` with what MLflow refuses replaced.
-
-    >>> metric_name("precision@10")
-    'precision/10'
-    """
-    return re.sub(r"[^\w\-. /]", "_", name.replace("@", "/"))[:250]
-
-
 def _close(
     client: "MlflowClient", run: str, parent: str, path: Path, ending: dict[str, Any]
 ) -> None:
+    if ending.get("outcome"):
+        links.link(client, run, ending)
     for artifact in ending.get("artifacts", []):
         _log_artifact(client, run, path, artifact, ending["max_bytes"])
     for target in (run, parent):
@@ -196,6 +124,8 @@ def _close(
     if ending.get("summary"):
         summary = {"kind": "metrics", "values": ending["summary"], "step": 0}
         _log_metrics(client, parent, [summary | {"time": ending["time"]}])
+    for tag, value in ending.get("standing", {}).items():
+        client.set_tag(parent, tag, value)
     if ending.get("trouble"):
         client.set_tag(run, "irgen.error", ending["trouble"][:5000])
     client.set_terminated(run, ending["status"], ending["time"])
@@ -289,11 +219,3 @@ def _status(path: Path, last: dict[str, Any]) -> str:
     if last["kind"] == "end":
         return last["status"]
     return "RUNNING" if journal.being_written(path) else "KILLED"
-
-
-def ui_command(home: Path, port: int) -> list[str]:
-    """The command that serves MLflow's pages over the project's own store, on this machine only."""
-    server = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    files = f"{home.resolve()}/mlruns/artifacts"
-    place = ["--backend-store-uri", store(home), "--default-artifact-root", files]
-    return [sys.executable, "-m", "mlflow", *server, *place]
