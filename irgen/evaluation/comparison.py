@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irgen.evaluation import metrics
 from irgen.files import file_digest, read_json
 
 METHODS = {
@@ -37,12 +38,12 @@ class Table:
     note: str
 
 
-def read(metrics: Path, latency: Path) -> Measured:
+def read(path: Path, latency: Path) -> Measured:
     """Reads metrics.json and latency.json. A latency that is missing, or was measured for other
     metrics than these, counts as unknown. Raises ArtifactError if metrics.json is missing."""
-    found = read_json(metrics)
+    found = read_json(path)
     timed = read_json(latency) if latency.exists() else {}
-    same = timed.get("metrics_digest") == file_digest(metrics)
+    same = timed.get("metrics_digest") == file_digest(path)
     return Measured(
         quality={method: found[method] for method in METHODS if method in found},
         latency=timed.get("methods", {}) if same else {},
@@ -70,7 +71,7 @@ def cutoffs(measured: Measured) -> list[int]:
 
 def main_cutoff(measured: Measured) -> int:
     """The cut-off to speak of where there is room for one: the nearest to 10, else the smaller."""
-    return min(cutoffs(measured), key=lambda k: (abs(k - 10), k), default=10)
+    return metrics.main_cutoff(cutoffs(measured) or [10])
 
 
 def text(shown: Table) -> str:

@@ -1,13 +1,12 @@
-"""Whether images that came after the training still are like those it knew: figures, and a verdict.
+"""How images that came after the training differ from those it knew, in figures.
 
 Everything is counted on what the pipeline has anyway: codes, what their reconstructions leave over,
 labels, and the answers to queries. "New" images joined the database after the training; "before" is
 the database without them.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +16,7 @@ from irgen.evaluation import metrics
 Codes = npt.NDArray[np.integer]
 Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-SIGNALS = {  # what is judged, by the name of its limit in params.yaml: words, and how it is written
-    "residual_ratio": ("what their codes leave over, as a multiple of training's", "{:.2f}×"),
-    "unseen_entries": ("with a codebook entry that no training image has", "{:.1%}"),
-    "unseen_prefixes": ("with a code that begins as no training image's, beyond chance", "{:.1%}"),
-    "unseen_labels": ("with a label that no training image has", "{:.1%}"),
-    "bucket_growth": ("growth of the buckets, as a multiple of the database's", "{:.2f}×"),
-    "collisions": ("sharing their code with another label, more than before", "{:+.1%}"),
-    "precision_drop": ("precision lost on new queries against old ones", "{:+.1%}"),
-}
+Labels = npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +26,7 @@ class Coded:
 
     codes: Codes
     residuals: Values
-    labels: npt.NDArray[np.object_]
+    labels: Labels
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -46,39 +36,6 @@ class Coded:
         return Coded(
             codes=self.codes[which], residuals=self.residuals[which], labels=self.labels[which]
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exceeded:
-    """A signal beyond its limit."""
-
-    name: str
-    value: float
-    threshold: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """``drifted``, and why: the signals ``exceeded``. ``new`` images since the training, of which
-    ``enough`` says whether they are as many as a judgement takes; ``revision`` of the source, and
-    the ``trained`` one."""
-
-    drifted: bool
-    exceeded: tuple[Exceeded, ...]
-    new: int
-    enough: bool
-    revision: int
-    trained: int
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return asdict(self) | {"exceeded": [asdict(each) for each in self.exceeded]}
-
-
-def verdict_of(told: Mapping[str, Any]) -> Verdict:
-    """The inverse of ``Verdict.plain``."""
-    exceeded = tuple(Exceeded(**each) for each in told["exceeded"])
-    return Verdict(**{**told, "exceeded": exceeded})
 
 
 def residuals(embeddings: Values, codes: Codes, codebooks: Values) -> Values:
@@ -158,14 +115,14 @@ def buckets(codes: Codes) -> npt.NDArray[np.int64]:
     return np.bincount(whole)[whole]
 
 
-def collides(codes: Codes, labels: npt.NDArray[np.object_]) -> Flags:
+def collides(codes: Codes, labels: Labels) -> Flags:
     """Whether each image shares its whole code with an image of another label: (N,).
 
-    >>> collides(np.array([[1], [1], [2], [2]]), np.array(["a", "b", "a", "a"], object)).tolist()
+    >>> collides(np.array([[1], [1], [2], [2]]), np.array(["a", "b", "a", "a"])).tolist()
     [True, True, False, False]
     """
     whole = prefixes(codes)[:, -1]
-    _, kinds = np.unique(labels.astype(str), return_inverse=True)
+    _, kinds = np.unique(labels, return_inverse=True)
     pairs = np.unique(np.stack([whole, kinds.reshape(-1)]), axis=1)[0]  # a bucket a label
     return (np.bincount(pairs) > 1)[whole]
 
@@ -188,7 +145,7 @@ def measure(trained: Coded, database: Coded, new: Flags) -> dict[str, float]:
     found |= _levels("unseen/entries", unseen_entries(fresh.codes, trained.codes).mean(axis=0))
     found |= _levels("unseen/prefixes", unseen_prefixes(fresh.codes, trained.codes).mean(axis=0))
     found |= _levels("unseen/prefixes_expected", expected_unseen(trained.codes))
-    unknown = ~np.isin(fresh.labels.astype(str), trained.labels.astype(str))
+    unknown = ~np.isin(fresh.labels, trained.labels)
     found["unseen/labels"] = float(unknown.mean())
     found["collisions/new"] = float(collides(database.codes, database.labels)[new].mean())
     return found
@@ -229,30 +186,3 @@ def quality(
                 values = metrics.AT_CUTOFF[kind](hits[group], positives[group], k)
                 found[f"quality/{name}/{kind}/{k}"] = float(values.mean())
     return found
-
-
-def signals(found: Mapping[str, float], levels: int, cutoff: int) -> dict[str, float]:
-    """What is judged, by the names of ``SIGNALS``, from what ``measure`` and ``quality`` found of
-    codes of ``levels`` M; precision at ``cutoff``. What cannot be told is left out."""
-    if not found["images/new"]:
-        return {}
-    each = [f"level_{m + 1}" for m in range(levels)]
-    known = {
-        "residual_ratio": found[f"residual/new/{each[0]}"] / found[f"residual/trained/{each[0]}"]
-        if found[f"residual/trained/{each[0]}"]
-        else np.inf,
-        "unseen_entries": max(found[f"unseen/entries/{m}"] for m in each),
-        "unseen_prefixes": max(
-            found[f"unseen/prefixes/{m}"] - found[f"unseen/prefixes_expected/{m}"] for m in each
-        ),
-        "unseen_labels": found["unseen/labels"],
-    }
-    if "collisions/before" in found:
-        grown = found["images/database"] / (found["images/database"] - found["images/new"])
-        mean = found["buckets/now/mean"] / found["buckets/before/mean"]
-        known["bucket_growth"] = mean / grown
-        known["collisions"] = found["collisions/new"] - found["collisions/before"]
-    of = [found.get(f"quality/{which}/precision_capped/{cutoff}") for which in ("old", "new")]
-    if None not in of:
-        known["precision_drop"] = of[0] - of[1]
-    return known

@@ -140,6 +140,15 @@ def count_queries(positives: Counts) -> dict[str, int]:
     return {"count": len(positives), "without_positive": int((positives == 0).sum())}
 
 
+def main_cutoff(cutoffs: Iterable[int]) -> int:
+    """The cut-off to speak of where there is room for one: the nearest to 10, else the smaller.
+
+    >>> main_cutoff([1, 5, 15, 20])
+    5
+    """
+    return min(cutoffs, key=lambda k: (abs(k - 10), k))
+
+
 def _answerable(hits: Hits, positives: Counts) -> tuple[Hits, Counts]:
     return hits[positives > 0], positives[positives > 0]
 

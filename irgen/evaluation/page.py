@@ -31,17 +31,27 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drift:
+    """What is told of new images: the verdict in ``words``, and ``rows`` of a signal in words, its
+    value, its limit, and whether that is exceeded."""
+
+    words: str
+    rows: list[tuple[str, str, str, bool]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Content:
     """What the page tells. ``facts`` and ``params`` are names with values; ``figures`` SVG by file
-    name; ``calibration`` what is known of the probability of hits, and ``reliability`` its figure;
-    ``confusions`` and ``rejected`` tables as their makers return them; ``k`` the cut-off of
-    gallery and confusions."""
+    name; ``drift`` what is told of new images, if there are any; ``calibration`` what is known of
+    the probability of hits, and ``reliability`` its figure; ``confusions`` and ``rejected`` tables
+    as their makers return them; ``k`` the cut-off of gallery and confusions."""
 
     facts: dict[str, str]
     measured: Measured
     figures: dict[str, bytes]
     calibration: Calibration | Uncalibrated
     reliability: bytes | None
+    drift: Drift | None
     gallery: list[Example]
     confusions: pl.DataFrame
     rejected: pl.DataFrame

@@ -11,9 +11,9 @@ from irgen.artifacts.calibration import CALIBRATION, load_calibration
 from irgen.catalog.images import decode
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
-from irgen.evaluation import comparison, figures, gallery, metrics, page, runs
+from irgen.evaluation import comparison, figures, gallery, limits, metrics, page, runs
 from irgen.evaluation.confusions import confusions
-from irgen.files import atomic, write_bytes
+from irgen.files import atomic, read_json, write_bytes
 from irgen.params import Params, flatten
 from irgen.search.calibration import Calibration
 from irgen.workspace import Workspace
@@ -46,6 +46,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         ),
         calibration=known,
         reliability=reliability,
+        drift=_drift(params, workspace),
         figures=drawn,
         gallery=_gallery(params, workspace, catalog, shown),
         confusions=confusions(
@@ -67,6 +68,17 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
 
 def _depth(params: Params) -> int:
     return min(DEPTH, max(params.evaluate.cutoffs))
+
+
+def _drift(params: Params, workspace: Workspace) -> page.Drift | None:
+    """What the drift stage found, if there are new images."""
+    found = read_json(workspace.existing("drift", "metrics.json"))
+    verdict = limits.verdict_of(read_json(workspace.existing("drift", "verdict.json")))
+    if not verdict.new:
+        return None
+    known = {name.removeprefix("signal/"): value for name, value in found.items()}
+    rows = limits.table(known, verdict, params.drift)
+    return page.Drift(words=limits.words(verdict), rows=rows)
 
 
 def _codes(workspace: Workspace) -> np.ndarray:

@@ -1,0 +1,107 @@
+"""Tells whether the images that came since the training still are like those it knew."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from irgen.artifacts.identifiers import load_identified
+from irgen.catalog import manifest
+from irgen.catalog.table import read_table
+from irgen.errors import ArtifactError
+from irgen.evaluation import drift, limits, metrics, runs
+from irgen.evaluation.drift import Coded
+from irgen.evaluation.limits import Revisions
+from irgen.files import write_json
+from irgen.params import Params
+from irgen.training import checkpoint
+from irgen.workspace import Workspace
+
+SERVED = "index"  # the search method whose answers are judged
+
+
+def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Writes ``data/drift/metrics.json``, all that was measured, and ``verdict.json``, whether it
+    is drift and why. Trains nothing and reads no image."""
+    tables = {
+        name: read_table(workspace.existing("catalog", f"{name}.parquet"))
+        for name in ("train", "validation", "database", "queries")
+    }
+    workspace.existing("download", manifest.NAME)
+    revisions = Revisions(
+        now=manifest.read_revision(workspace.stage("download"))[0],
+        trained=params.catalog.training_revision,
+    )
+    database, queries = (came_later(tables, name, workspace, revisions) for name in LATER)
+    codebooks = read_codebooks(workspace)
+    found = drift.measure(
+        coded("train", tables["train"], codebooks, workspace),
+        coded("database", tables["database"], codebooks, workspace),
+        database,
+    )
+    found |= quality(params, tables, queries, workspace)
+    cutoff = metrics.main_cutoff(params.evaluate.cutoffs)
+    known = limits.signals(found, len(codebooks), cutoff)
+    verdict = limits.judge(found, known, params.drift, revisions)
+    found |= {f"signal/{name}": value for name, value in known.items()}
+    found |= {"drifted": float(verdict.drifted), "revision": revisions.now}
+    write_json(workspace.stage("drift") / "metrics.json", found)
+    write_json(workspace.stage("drift") / "verdict.json", verdict.plain())
+    print(f"drift: {limits.words(verdict)}")
+    return found
+
+
+LATER = ("database", "queries")  # the tables that new images join
+
+
+def came_later(
+    tables: dict[str, pl.DataFrame], name: str, workspace: Workspace, revisions: Revisions
+) -> np.ndarray:
+    """Which images of a table (N,) bool were first seen after the training revision, and are none
+    that anything was trained or validated on."""
+    listed = manifest.read(workspace.stage("download")).select("revision", path="key")
+    table = tables[name].join(listed, on="path", how="left", maintain_order="left")
+    if table["revision"].null_count():
+        missing = table.filter(pl.col("revision").is_null())["path"][0]
+        raise ArtifactError(
+            f"{missing} is in the catalogue and not in the manifest: run dvc repro catalog"
+        )
+    known = pl.concat([tables["train"]["id"], tables["validation"]["id"]])
+    later = (table["revision"] > revisions.trained) & ~table["id"].is_in(known.implode())
+    return later.to_numpy()
+
+
+def read_codebooks(workspace: Workspace) -> np.ndarray:
+    """The tokenizer's codebooks (M, L, D)."""
+    path = workspace.existing("tokenizer", "tokenizer.safetensors")
+    tensors, _ = checkpoint.load(path)
+    return tensors["codebooks"].numpy()
+
+
+def coded(role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Workspace) -> Coded:
+    """A role's images, row by row with its table."""
+    identified = load_identified(workspace.existing("identifiers", role))
+    if identified.ids != table["id"].to_list():
+        raise ArtifactError(
+            f"the codes of {role} are not those of its table: run dvc repro identifiers"
+        )
+    codes = identified.codes.numpy()
+    return Coded(
+        codes=codes,
+        residuals=drift.residuals(identified.embeddings.numpy(), codes, codebooks),
+        labels=np.array(table["label"].to_list(), dtype=np.str_),
+    )
+
+
+def quality(
+    params: Params, tables: dict[str, pl.DataFrame], later: np.ndarray, workspace: Workspace
+) -> dict[str, float]:
+    """How well the index answers old queries and those that came ``later`` (Q,)."""
+    queries, database = tables["queries"], tables["database"]
+    cutoffs = params.evaluate.cutoffs
+    answers = pl.read_parquet(workspace.existing("evaluate", "runs", f"{SERVED}.parquet"))
+    hits = runs.from_table(answers, len(queries), max(cutoffs))[2]
+    positives = runs.positives(
+        queries["label"], queries["sha256"], database["label"], database["sha256"]
+    )
+    return drift.quality(hits, positives, later, cutoffs)
