@@ -31,6 +31,11 @@ class IndexingError(IrgenError):
     there already or unknown."""
 
 
+class ReleaseError(IrgenError):
+    """A release cannot be made, moved or fetched: it is not there, damaged, or another one is under
+    way."""
+
+
 class TrackingError(IrgenError):
     """The tracking server does not answer or refuses what it is sent."""
 

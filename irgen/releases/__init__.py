@@ -1,0 +1,1 @@
+"""Published indexes: numbered, never changed, one of them the champion that is served."""
