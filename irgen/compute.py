@@ -2,13 +2,16 @@
 process."""
 
 import ctypes
+import functools
 import random
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from irgen.errors import ParamsError
 from irgen.params import Compute
@@ -81,6 +84,24 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold, gigabyte = -1, -3, 1 << 30
     mallopt(mmap_threshold, gigabyte)
     mallopt(trim_threshold, 2 * gigabyte - 1)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Torch's operations in the block run on the calling thread alone.
+
+    OpenMP gives each thread workers of its own at its first parallel operation. Where there are
+    more of them than cores, all wait longer at the end of every operation: a thread that changes an
+    index would slow those that search it by a third, for as long as it lives.
+    """
+    torch.get_num_threads()  # torch sets up a thread at its first operation, and would undo this
+    with _openmp().limit(limits=1, user_api="openmp"):
+        yield
+
+
+@functools.cache
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def seed_everything(*parts: int) -> torch.Generator:

@@ -1,10 +1,11 @@
 import dataclasses
 import random
+import threading
 
 import pytest
 import torch
 
-from irgen.compute import has_fast_bf16, prepare, seed_everything
+from irgen.compute import has_fast_bf16, prepare, seed_everything, single_thread
 from irgen.errors import ParamsError
 from irgen.params import Compute
 
@@ -37,3 +38,20 @@ def test_an_epochs_seed_fixes_every_draw():
     assert draws() == draws()
     seed_everything(3, 8)
     assert torch.rand(2).tolist() != draws()[0]
+
+
+def test_a_single_thread_is_that_threads_alone_and_only_for_the_block():
+    before, found = torch.get_num_threads(), []
+
+    def work() -> None:
+        with single_thread():
+            found.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=work)
+    with single_thread():
+        thread.start()
+        thread.join()
+        found.append(torch.get_num_threads())
+    assert found == [1, before, 1]
+    assert torch.get_num_threads() == before

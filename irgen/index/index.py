@@ -14,6 +14,7 @@ from torch import Tensor
 from irgen.artifacts.calibration import CALIBRATION, load_calibration
 from irgen.artifacts.models import Models, load_models
 from irgen.catalog.inputs import Input, decode_images
+from irgen.compute import single_thread
 from irgen.errors import ImageError, IndexingError
 from irgen.index import bundle, creation, generation, metadata, rows
 from irgen.index.explanation import Explanation, explain
@@ -338,6 +339,7 @@ class Index:
             pixels = decode_images(images[start : start + BATCH], models.decoding)
             yield models.read(torch.from_numpy(pixels))
 
+    @single_thread()
     def _rows(
         self,
         embeddings: Tensor | np.ndarray,

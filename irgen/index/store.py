@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from irgen.compute import single_thread
 from irgen.errors import IndexingError
 from irgen.index import bundle, compaction, creation, disk, items, lock
 from irgen.index.bundle import Bundle, Signature
@@ -111,7 +112,7 @@ class Store:
         Raises IndexingError, and changes nothing, if the disk is full or the embeddings it reads
         are damaged.
         """
-        with self._compacting:
+        with self._compacting, single_thread():
             with self._writing():
                 old = self.view
             new = compaction.next_generation(self.bundle, old)
@@ -201,7 +202,7 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[Writer]:
         """One change at a time, from the latest view."""
-        with self._changing:
+        with self._changing, single_thread():
             folder, writer = self.bundle.folder, self._writer
             if self._closed:
                 raise IndexingError(f"{folder} was closed: open it again")
