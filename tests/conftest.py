@@ -11,13 +11,20 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from irgen import params
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from irgen.artifacts.models import Models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,12 +106,12 @@ class MlflowServer:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow SQLite file with its tables made, to be copied: making them takes seconds."""
-    from irgen import tracking
+    from irgen.tracking import store
 
     home = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.connect(home).search_experiments()
+        store.connect(home).search_experiments()
     return home / "mlruns" / "mlflow.db"
 
 
@@ -129,7 +136,7 @@ def png() -> Callable[[int], bytes]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tokenizer_settings() -> params.Tokenizer:
     """A tokenizer small enough for a test: M = 3, L = 8, D = 6."""
     return params.Tokenizer(
@@ -155,7 +162,7 @@ def tokenizer_settings() -> params.Tokenizer:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def retriever_settings() -> params.Retriever:
     """A retriever small enough for a test."""
     return params.Retriever(
@@ -178,3 +185,87 @@ def retriever_settings() -> params.Retriever:
         validate_every=2,
         patience=5,
     )
+
+
+TINY_ENCODER = params.Encoder(
+    name="resnet10t",
+    weights="none",
+    image_size=32,
+    channels=1,
+    crop=1.0,
+    options={"channels": [8, 8, 16, 24], "stem_width": 8},
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_sections(
+    tokenizer_settings: params.Tokenizer, retriever_settings: params.Retriever
+) -> tuple[params.Encoder, params.Tokenizer, params.Retriever]:
+    """The settings of ``tiny_models``."""
+    return TINY_ENCODER, tokenizer_settings, replace(retriever_settings, dropout=0.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_sections: tuple) -> "Models":
+    """Real networks, small and untrained: enough to tell images apart."""
+    import torch
+
+    from irgen.artifacts.models import Models
+    from irgen.artifacts.retriever import frozen_reader
+    from irgen.models.reader import Query
+    from irgen.models.retriever import Retriever, Shape
+    from irgen.models.tokenizer import Tokenizer
+    from irgen.weights import create_encoder
+
+    _, tokenizing, retrieving = tiny_sections
+    torch.manual_seed(0)
+    pretrained = create_encoder(TINY_ENCODER, seed=0)
+    tokenizer = Tokenizer(tokenizing, pretrained.width, 1, None)
+    tokenizer.codebooks.copy_(torch.randn_like(tokenizer.codebooks) / 3)
+    shape = Shape(
+        summary_width=tokenizing.width,
+        token_width=pretrained.token_width,
+        token_count=pretrained.token_count,
+        levels=tokenizing.levels,
+        codebook=tokenizing.codebook,
+    )
+    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(retrieving, shape))
+    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
+    return made.to(torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Path]:
+    """Makes an index of image files by ``tiny_models``, every second image told to be trained on:
+    ``make_index(folder, contents, items, calibration, **config)``."""
+    import torch
+
+    from irgen.artifacts.calibration import CALIBRATION, save_calibration
+    from irgen.artifacts.models import save_models
+    from irgen.catalog.inputs import decode_images
+    from irgen.index.index import Index
+
+    def make(
+        folder: Path, contents: list[bytes], items: "pl.DataFrame", known: Any, **config: Any
+    ) -> Path:
+        pixels = decode_images(contents, tiny_models.decoding)
+        embeddings = tiny_models.embed(torch.from_numpy(pixels))
+
+        def write(place: Path) -> None:
+            save_models(place, tiny_models, *tiny_sections)
+            if known is not None:
+                save_calibration(place / CALIBRATION, known)
+
+        Index.create(
+            folder,
+            models_writer=write,
+            config=config or {"search": {"beams": 600, "candidates": 50, "fresh_beams": 600}},
+            items=items,
+            codebooks=tiny_models.tokenizer.codebooks,
+            codes=tiny_models.tokenize(embeddings),
+            embeddings=embeddings,
+            trained=torch.arange(len(contents)) % 2 == 0,
+        )
+        return folder
+
+    return make

@@ -84,7 +84,7 @@ def after(view: View, records: Sequence[Rows | Removal], position: Position) -> 
     snapshot, items = view.snapshot, view.items
     gone = view.with_key(keys)
     if (gone >= 0).any():
-        snapshot = snapshot.without(torch.from_numpy(np.unique(gone[gone >= 0])))
+        snapshot = snapshot.without(torch.from_numpy(gone[gone >= 0]))
     new = _surviving(records, keys)
     if new is not None:
         snapshot = snapshot.with_added(_extended(snapshot, new))

@@ -76,9 +76,42 @@ def only(trie: Trie, mask: Tensor) -> Live:
     taken = mask[trie.postings]  # (N,) in the trie's order
     before = torch.zeros(len(taken) + 1, dtype=torch.int32, device=taken.device)
     torch.cumsum(taken, 0, dtype=torch.int32, out=before[1:])
-    buckets = starts = before[trie.offsets[-1]]  # live rows before each node
+    buckets = before[trie.offsets[-1]]
+    return Live(trie, _counts(trie, buckets), buckets, trie.postings[taken])
+
+
+def without(part: Live, rows: Tensor) -> Live:
+    """What ``only`` gives of ``part`` less ``rows`` (d,) int64, which are distinct and take part in
+    it. Time: a few passes over memory that lies in order."""
+    if not len(rows):
+        return part
+    gone = _standing(part, rows)
+    kept = torch.ones(len(part), dtype=torch.bool, device=gone.device)
+    kept[gone] = False
+    leaves = torch.searchsorted(part.buckets, gone, right=True) - 1
+    lost = torch.zeros_like(part.buckets)
+    lost.index_add_(0, leaves + 1, torch.ones_like(gone, dtype=lost.dtype))
+    buckets = part.buckets - lost.cumsum(0, dtype=lost.dtype)
+    return Live(part.trie, _counts(part.trie, buckets), buckets, part.postings[kept])
+
+
+def _standing(part: Live, rows: Tensor) -> Tensor:
+    """Where ``rows`` (d,) stand in ``part.postings``, (d,) int64. Those are in the trie's order."""
+    places = part.trie.places
+    wanted = places[rows]
+    low, high = torch.zeros_like(rows), torch.full_like(rows, len(part))
+    while (low < high).any():
+        middle = (low + high) // 2
+        before = places[part.postings[middle]] < wanted
+        low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
+    return low
+
+
+def _counts(trie: Trie, buckets: Tensor) -> tuple[Tensor, ...]:
+    """Live rows below each node of each level, from where the leaves' buckets begin and end."""
+    starts = buckets  # live rows before each node
     below = [starts.diff()]
     for offsets in reversed(trie.offsets[:-1]):
         starts = starts[offsets]
         below.append(starts.diff())
-    return Live(trie, tuple(below[::-1]), buckets, trie.postings[taken])
+    return tuple(below[::-1])

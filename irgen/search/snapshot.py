@@ -102,13 +102,12 @@ class Snapshot:
         alive, lives, fresh = list(self.alive), list(self.lives), list(self.fresh)
         for i, (start, end) in enumerate(pairwise(self.starts)):
             mine = rows[(rows >= start) & (rows < end)] - start
-            if len(mine):
-                segment = self.segments[i]
-                alive[i] = alive[i].clone()
-                alive[i][mine] = False
-                lives[i] = live.only(segment.trie, alive[i])
-                if not segment.trained[mine].all():
-                    fresh[i] = _fresh(segment, alive[i])
+            gone = mine[alive[i][mine]].unique()
+            if len(gone):
+                untrained = gone[~self.segments[i].trained[gone]]
+                alive[i] = alive[i].index_fill(0, gone, False)
+                lives[i] = live.without(lives[i], gone)
+                fresh[i] = live.without(fresh[i], untrained)
         return Snapshot(self.segments, tuple(alive), self.codebooks, tuple(lives), tuple(fresh))
 
     def with_added(self, segment: Segment) -> "Snapshot":

@@ -1,6 +1,7 @@
 """The trie of a database's identifiers, as plain arrays."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,6 +33,12 @@ class Trie:
     def nbytes(self) -> int:
         """Bytes of all arrays together."""
         return sum(t.nbytes for t in (*self.entries, *self.offsets, self.postings))
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(N,) int32: where each row stands in ``postings``."""
+        numbers = torch.arange(len(self.postings), dtype=torch.int32, device=self.postings.device)
+        return torch.empty_like(numbers).scatter_(0, self.postings.long(), numbers)
 
     def to(self, device: torch.device) -> "Trie":
         """The same trie with its arrays on ``device``."""

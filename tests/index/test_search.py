@@ -1,7 +1,6 @@
 """Searching an index through its front door: real networks, tiny and untrained, and real files."""
 
 import io
-from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 
@@ -11,28 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from irgen.artifacts.calibration import CALIBRATION, save_calibration
-from irgen.artifacts.models import Models, save_models
-from irgen.artifacts.retriever import frozen_reader
 from irgen.catalog.inputs import decode_images
 from irgen.errors import ImageError, IndexingError
 from irgen.index.index import Index
-from irgen.models.reader import Query
-from irgen.models.retriever import Retriever, Shape
-from irgen.models.tokenizer import Tokenizer
-from irgen.params import Encoder
 from irgen.search import calibration
 from irgen.search.calibration import Bin, Calibration
-from irgen.weights import create_encoder
 
-ENCODER = Encoder(
-    name="resnet10t",
-    weights="none",
-    image_size=32,
-    channels=1,
-    crop=1.0,
-    options={"channels": [8, 8, 16, 24], "stem_width": 8},
-)
 KNOWN = Calibration(
     cosines=(0.0, 1.0),
     probabilities=(0.1, 0.9),
@@ -46,53 +29,14 @@ ABOUT = pl.DataFrame({"label": [f"label {n % 4}" for n in range(40)], "price": l
 
 
 @pytest.fixture
-def sections(tokenizer_settings, retriever_settings):
-    return ENCODER, tokenizer_settings, replace(retriever_settings, dropout=0.0)
-
-
-@pytest.fixture
-def models(sections) -> Models:
-    torch.manual_seed(0)
-    pretrained = create_encoder(ENCODER, seed=0)
-    tokenizer = Tokenizer(sections[1], pretrained.width, 1, None)
-    tokenizer.codebooks.copy_(torch.randn_like(tokenizer.codebooks) / 3)
-    shape = Shape(
-        summary_width=sections[1].width,
-        token_width=pretrained.token_width,
-        token_count=pretrained.token_count,
-        levels=3,
-        codebook=8,
-    )
-    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(sections[2], shape))
-    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
-    return made.to(torch.device("cpu"))
-
-
-@pytest.fixture
-def make(models, sections, png, tmp_path):
+def make(make_index, png, tmp_path):
     """An index of some of NAMES, image i being ``png(i)``; of every second one the retriever has
     been told that it was trained on it."""
 
-    def build(name: str, numbers: list[int], calibrated: bool = True, **config) -> Path:
-        pixels = decode_images([png(number) for number in numbers], models.decoding)
-        embeddings = models.embed(torch.from_numpy(pixels))
-
-        def write(folder: Path) -> None:
-            save_models(folder, models, *sections)
-            if calibrated:
-                save_calibration(folder / CALIBRATION, KNOWN)
-
-        Index.create(
-            tmp_path / name,
-            models_writer=write,
-            config=config or {"search": {"beams": 600, "candidates": 50, "fresh_beams": 600}},
-            items=pl.DataFrame({"id": [NAMES[n] for n in numbers]}).hstack(ABOUT[numbers]),
-            codebooks=models.tokenizer.codebooks,
-            codes=models.tokenize(embeddings),
-            embeddings=embeddings,
-            trained=torch.tensor([number % 2 == 0 for number in numbers]),
-        )
-        return tmp_path / name
+    def build(name: str, numbers: list[int], calibrated: bool = True) -> Path:
+        items = pl.DataFrame({"id": [NAMES[n] for n in numbers]}).hstack(ABOUT[numbers])
+        contents = [png(number) for number in numbers]
+        return make_index(tmp_path / name, contents, items, KNOWN if calibrated else None)
 
     return build
 
@@ -118,17 +62,17 @@ def test_an_image_of_the_index_finds_itself_first(index, png):
     assert np.array_equal(found.same_label, expected)
 
 
-def test_an_image_may_come_in_any_form(index, models, png, tmp_path):
+def test_an_image_may_come_in_any_form(index, tiny_models, png, tmp_path):
     path = tmp_path / "query.png"
     path.write_bytes(png(50))
-    pixels = decode_images([png(50)], models.decoding)
+    pixels = decode_images([png(50)], tiny_models.decoding)
     found = index.search([png(50)])
     same(found, index.search([path]))
     same(found, index.search([str(path)]))
     same(found, index.search([Image.open(io.BytesIO(png(50)))]))
     same(found, index.search(pixels))
     same(found, index.search(torch.from_numpy(pixels)))
-    same(found, index.search(models.read(torch.from_numpy(pixels))))
+    same(found, index.search(tiny_models.read(torch.from_numpy(pixels))))
 
 
 def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):

@@ -40,6 +40,31 @@ def test_a_leafs_bucket_holds_its_live_rows_in_the_tries_order(case):
         assert alive == [row for row in every if mask[row]]
 
 
+def equal(one: live.Live, other: live.Live) -> bool:
+    """Whether two say the same, type by type."""
+    pairs = [(one.buckets, other.buckets), (one.postings, other.postings)]
+    pairs += zip(one.counts or (), other.counts or (), strict=True)
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+
+
+@given(masked(), st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_rows_taken_away_step_by_step_leave_what_a_count_of_the_rest_gives(case, random):
+    codes, mask = case
+    built = trie.build(codes)
+    part = live.everything(built) if mask.all() else live.only(built, mask)
+    for _ in range(3):
+        there = torch.nonzero(mask).flatten().tolist()
+        gone = torch.tensor(random.sample(there, random.randint(0, len(there))), dtype=torch.int64)
+        mask = mask.index_fill(0, gone, False)
+        less = live.without(part, gone)
+        if len(gone):
+            assert equal(less, live.only(built, mask))
+        else:
+            assert less is part
+        part = less
+
+
 @given(masked())
 @settings(max_examples=40, deadline=None)
 def test_the_tables_of_children_lead_to_live_nodes_alone(case):

@@ -1,6 +1,8 @@
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from irgen.search.snapshot import Segment
+from irgen.search.snapshot import Segment, Snapshot
 
 
 def test_what_dies_is_gone_from_the_new_snapshot_and_not_from_the_old(fresh):
@@ -10,6 +12,29 @@ def test_what_dies_is_gone_from_the_new_snapshot_and_not_from_the_old(fresh):
     assert less.alive_rows().tolist() == [row for row in range(30) if row not in (3, 5)]
     assert whole.alive_rows().tolist() == list(range(30))
     assert less.lives[0].counts is not None and whole.lives[0].counts is None
+
+
+@given(st.lists(st.lists(st.integers(0, 35), max_size=12), max_size=4))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_removing_step_by_step_is_removing_at_once(fresh, images, steps):
+    """Also rows of both segments, given twice or dead already."""
+    whole = fresh(list(range(30))).with_added(Segment.build(*images(list(range(40, 46)))))
+    less = whole
+    for rows in steps:
+        less = less.without(torch.tensor(rows, dtype=torch.int64))
+    dead = torch.tensor(sorted({row for rows in steps for row in rows}), dtype=torch.int64)
+    alive = torch.ones(36, dtype=torch.bool).index_fill(0, dead, False).split([30, 6])
+    expected = Snapshot.of(whole.segments, alive, whole.codebooks)
+    assert all(torch.equal(*pair) for pair in zip(less.alive, expected.alive, strict=True))
+    for one, other in zip(
+        (*less.lives, *less.fresh), (*expected.lives, *expected.fresh), strict=True
+    ):
+        assert torch.equal(one.postings, other.postings)
+        assert torch.equal(one.buckets, other.buckets)
+        assert all(map(torch.equal, one.counts or (), other.counts or ()))
+        assert (one.counts is None) == (other.counts is None)
 
 
 def test_added_rows_follow_and_the_dead_stay_dead(fresh, images):

@@ -65,6 +65,13 @@ def test_tensors_and_back(table):
         assert torch.equal(one, other)
 
 
+@given(codes())
+@settings(max_examples=20, deadline=None)
+def test_the_place_of_a_row_is_where_the_postings_have_it(table):
+    built = trie.build(table)
+    assert built.postings[built.places].tolist() == list(range(len(table)))
+
+
 def test_codes_too_wide_for_one_key_sort_alike():
     generator = torch.Generator().manual_seed(0)
     table = torch.randint(3, (300, 9), generator=generator) * 1000
