@@ -1,0 +1,49 @@
+"""Events that the flows tell Prefect of, and that deployments wait for."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import httpx
+from prefect.client.orchestration import get_client
+
+from irgen.errors import IrgenError
+from irgen.secrets import scrub
+
+CHANGED = "irgen.source.changed"  # somebody says that there is something to look at
+UPDATED = "irgen.database.updated"  # the served index has moved to another
+REJECTED = "irgen.release.rejected"  # the gate kept it a candidate
+DRIFTED = "irgen.tokenizer.drifted"  # new images are too unlike those of the training
+ATTEMPTS, PAUSE_SECONDS = 6, 5.0
+
+
+class EventError(IrgenError):
+    """Prefect's server did not take an event."""
+
+
+def emit(name: str, root: Path, payload: dict[str, Any], *, key: str) -> None:
+    """Tells the server of an event and returns when it has it.
+
+    Two events of one ``name`` and ``key`` are one, so that this may be done again after a crash.
+    Raises EventError if the server does not take it within half a minute.
+    """
+    event = {
+        "id": str(uuid5(NAMESPACE_URL, f"{name}/{key}")),
+        "event": name,
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": "irgen.database", "prefect.resource.name": root.name},
+        "payload": scrub(payload),
+    }
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with get_client(sync_client=True) as client:
+                client.request("POST", "/events", json=[event])
+            return
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: it cannot be reached
+            if attempt == ATTEMPTS:
+                raise EventError(
+                    f"event {name} was not taken by Prefect's server: {scrub(str(error))}"
+                ) from None
+        time.sleep(PAUSE_SECONDS)

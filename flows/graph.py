@@ -1,0 +1,71 @@
+"""DVC's stage graph in the order of work, with what ``meta:`` says about conducting each stage."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx
+from dvc.repo import Repo
+
+from irgen.params import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """How a stage is conducted: ``meta: {prefect: {...}}`` of ``dvc.yaml``, which DVC ignores."""
+
+    retries: int = 0
+    retry_delay_seconds: float = 10.0
+    timeout_seconds: float = 86_400.0  # an attempt's; then its process group is killed
+    tags: tuple[str, ...] = ("stage",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A stage: the names of those it needs the outputs of, and how it is conducted."""
+
+    upstream: tuple[str, ...]
+    conduct: Conduct
+    always: bool  # runs each time, whatever its dependencies (DVC's always_changed)
+
+
+def read(root: Path) -> dict[str, Node]:
+    """Every stage by its name, producers before consumers, else in the order of ``dvc.yaml``.
+
+    Raises ParamsError for a ``meta: prefect:`` that says something unknown, DVC's own errors for a
+    pipeline that cannot be read.
+    """
+    with Repo(str(root)) as repo:
+        places = {stage: place for place, stage in enumerate(repo.index.stages)}
+        edges = repo.index.graph  # from consumer to producer
+        order = networkx.lexicographical_topological_sort(
+            edges.reverse(), key=lambda stage: places[stage]
+        )
+        return {
+            name(stage): Node(
+                upstream=tuple(map(name, sorted(edges.successors(stage), key=places.get))),
+                conduct=conduct(name(stage), stage.meta),
+                always=bool(stage.always_changed),
+            )
+            for stage in order
+        }
+
+
+def name(stage: Any) -> str:
+    """What DVC calls a stage in the project's folder, wherever this process is."""
+    file, own = stage.path_in_repo, getattr(stage, "name", None)
+    if file == "dvc.yaml":
+        return own
+    return f"{file}:{own}" if own else file
+
+
+def conduct(stage: str, meta: Any) -> Conduct:
+    """What a stage's ``meta`` says to Prefect; defaults for what it leaves out.
+
+    >>> conduct("tokenizer", {"prefect": {"retries": 2}}).retries
+    2
+    """
+    said = meta.get("prefect", {}) if isinstance(meta, dict) else {}
+    where = f"dvc.yaml: {stage}: meta: prefect"
+    plain = asdict(Conduct()) | {"tags": list(Conduct().tags)}
+    return parse(Conduct, plain | said if isinstance(said, dict) else said, where=where)

@@ -1,0 +1,92 @@
+"""The whole pipeline as Prefect tasks: one a stage, after those it depends on, as DVC has them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+from prefect.runtime import task_run
+from prefect.states import State
+
+from flows import graph, pages, stage
+from flows.stage import Outcome, StageError
+
+NOT_RUN = "not run"  # a stage it depends on failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a task hands back of its stage."""
+
+    outcome: Outcome
+    attempts: int
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def conducted(root: Path, name: str, build: str, timeout: float, pull: bool) -> Done:
+    """One stage; its output goes to the task's log, and DVC decides whether there is work."""
+    log = get_run_logger()
+    outcome = stage.run(root, name, build=build, timeout=timeout, tell=log.info, pull=pull)
+    log.info("%s: %s in %.1f s", name, outcome.result, outcome.seconds)
+    return Done(outcome=outcome, attempts=task_run.run_count or 1)
+
+
+def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
+    """Brings every stage up to date, each after its upstream ones and beside those it has nothing
+    to do with, and returns what came of each; a table of it is left as an artifact.
+
+    Raises StageError, with the stage's own message, if one failed for good; those downstream of it
+    are not run, others are.
+    """
+    futures: dict[str, PrefectFuture[Done]] = {}
+    nodes = graph.read(root)
+    for name, node in nodes.items():
+        one = conducted.with_options(
+            name=name,
+            task_run_name=name,
+            tags=node.conduct.tags,
+            retries=node.conduct.retries,
+            retry_delay_seconds=node.conduct.retry_delay_seconds,
+        )
+        futures[name] = one.submit(
+            root,
+            name,
+            build,
+            node.conduct.timeout_seconds,
+            pull,
+            wait_for=[futures[each] for each in node.upstream],
+        )
+    for future in futures.values():
+        future.wait()
+    states = {name: future.state for name, future in futures.items()}
+    rows = [_row(name, state, nodes[name].conduct.retries) for name, state in states.items()]
+    pages.table("stages", rows, _summary(rows), get_run_logger())
+    failed = [row for row in rows if row["outcome"] == "failed"]
+    if failed:
+        raise StageError("; ".join(row["note"] for row in failed))
+    return {row["stage"]: row["outcome"] for row in rows}
+
+
+def _row(name: str, state: "State[Done]", retries: int) -> dict[str, str | float | int]:
+    """A line of the table that is left as an artifact."""
+    if state.is_completed():
+        done = state.result()
+        note = "" if done.attempts == 1 else f"at the {done.attempts}. attempt"
+        return {
+            "stage": name,
+            "outcome": done.outcome.result,
+            "seconds": round(done.outcome.seconds, 1),
+            "note": note,
+        }
+    if state.is_pending():
+        return {"stage": name, "outcome": NOT_RUN, "seconds": 0.0, "note": "upstream failed"}
+    error = state.result(raise_on_failure=False)
+    return {"stage": name, "outcome": "failed", "seconds": 0.0, "note": str(error)}
+
+
+def _summary(rows: list[dict[str, str | float | int]]) -> str:
+    """How many stages came to what: ``2 ran, 9 skipped``."""
+    outcomes = [row["outcome"] for row in rows]
+    return ", ".join(f"{outcomes.count(each)} {each}" for each in dict.fromkeys(outcomes))

@@ -1,0 +1,87 @@
+"""A command in a process group of its own: its lines as they come, and no part of it left over."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from irgen.secrets import scrub
+
+LIFELINE = Path(__file__).with_name("lifeline.py")
+GRACE_SECONDS = 5.0  # between asking a group to end and killing it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command ended: its exit status, its lines without secrets, whether it was stopped for
+    taking too long."""
+
+    status: int
+    lines: tuple[str, ...]
+    timed_out: bool
+
+
+def run(
+    command: list[str],
+    *,
+    root: Path,
+    tell: Callable[[str], None],
+    timeout: float,
+    settings: Mapping[str, str] | None = None,
+) -> Ended:
+    """Runs ``command`` in ``root`` and hands each line it prints to ``tell``, as it comes.
+
+    After ``timeout`` seconds its process group is ended, by SIGKILL if it does not go. If this
+    process dies, however it does, the group is killed at once: nothing goes on writing below
+    ``root`` unseen. ``settings`` are added to the environment.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(LIFELINE), *command],
+        cwd=root,
+        env=os.environ | dict(settings or {}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    late = threading.Event()
+    timer = threading.Timer(timeout, _stop, [process, late])
+    timer.daemon = True
+    timer.start()
+    lines = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if text := scrub(line.rstrip()):
+                lines.append(text)
+                tell(text)
+        status = process.wait()
+    finally:
+        timer.cancel()
+        _signal(process, signal.SIGKILL)  # whatever the command left behind
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+    return Ended(status=status, lines=tuple(lines), timed_out=late.is_set())
+
+
+def _stop(process: "subprocess.Popen[str]", late: threading.Event) -> None:
+    late.set()
+    _signal(process, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_SECONDS)
+    _signal(process, signal.SIGKILL)
+
+
+def _signal(process: "subprocess.Popen[str]", number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # on a Mac, a group of zombies: permission
+        os.killpg(process.pid, number)

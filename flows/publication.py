@@ -1,0 +1,160 @@
+"""From the pipeline's results to what is served: the pass over the stages, the gate, the release,
+and everybody told. Every step may be done again, so a pass that was killed is done again whole."""
+
+import logging
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed, State
+
+from flows import change, cutoff, events, finished, pages, pipeline, process, release, stage
+from flows.finished import Finished
+from flows.release import Decision
+from irgen import recording
+from irgen.files import read_json
+from irgen.workspace import Workspace
+
+Log = logging.Logger | logging.LoggerAdapter
+TRACKING_SECONDS = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """A pass over the pipeline: what came of each stage, and what it measured."""
+
+    outcomes: dict[str, str]
+    metrics: dict[str, float]
+
+
+@task(
+    name="release",
+    task_run_name="release",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=15,
+)
+def decided(root: Path, build: str) -> Decision:
+    """The gate and the release."""
+    return release.run(root, build=build, tell=get_run_logger().info)
+
+
+def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
+    """Runs the pipeline, judges what came of it, releases it if it is fit and tells of it; returns
+    the state that the flow run ends in.
+
+    A retrain that the gate turned down is taken back: the cut-off and, from DVC's cache, the
+    results are again those before it, so that new images go on being published with the old
+    models. Raises what the pipeline or the release raises.
+    """
+    log = get_run_logger()
+    made = passed(root, build, pull, log)
+    if not (root / "data" / "index").is_dir():
+        finished.write(root, Finished(key=finished.key(root), settled=True, metrics=made.metrics))
+        return Completed(name="Built", message="the pipeline makes no index to be published")
+    decision = decided(root, build)
+    if cutoff.end(root, released=decision.released):
+        refused(root, decision, log)
+        log.warning("the retrain was turned down: back to the models before it")
+        made = passed(root, build, pull, log)
+        decision = decided(root, build)
+    return told(root, made, decision, log)
+
+
+def passed(root: Path, build: str, pull: bool, log: Log) -> Pass:
+    """One pass over the pipeline, noted as finished but not yet settled."""
+    before = finished.read(root) or Finished(key="", settled=True)
+    outcomes = pipeline.run(root, build=build, pull=pull)
+    metrics = recording.quality(Workspace.at(root))
+    finished.write(root, replace(before, key=finished.key(root), settled=False))
+    tracked(root, build, outcomes, log)
+    if metrics:
+        text = pages.compared(metrics, before.metrics, "previous build")
+        pages.markdown("metrics", text, "Metrics of this build beside the previous one's", log)
+    return Pass(outcomes=outcomes, metrics=metrics)
+
+
+def tracked(root: Path, build: str, outcomes: dict[str, str], log: Log) -> None:
+    """Completes the build's run in MLflow with the stages that had nothing to do, and links to it.
+    MLflow may be down: then it is told of, and done by a later run."""
+    said = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items())
+    ended = process.run(
+        [sys.executable, "-m", "irgen", "publish", "--build", build, "--stages", said],
+        root=root,
+        tell=log.info,
+        timeout=TRACKING_SECONDS,
+        settings=stage.settings(build),
+    )
+    if ended.status:
+        log.warning("MLflow does not have all of this build yet: %s", stage.reason(ended.lines))
+    address = next((line for line in ended.lines if line.startswith("http")), None)
+    if address:
+        pages.link("mlflow", address, "The build in MLflow", "Runs of this build's stages", log)
+
+
+def told(root: Path, made: Pass, decision: Decision, log: Log) -> State[Any]:
+    """Tells of the decision and notes that all is settled."""
+    state = (
+        accepted(root, made, decision, log) if decision.released else refused(root, decision, log)
+    )
+    drifted(root, decision, log)
+    settled = bool(decision.about.get("settled", True))
+    done = Finished(key=finished.key(root), settled=settled, metrics=made.metrics)
+    finished.write(root, done)
+    return state
+
+
+def accepted(root: Path, made: Pass, decision: Decision, log: Log) -> State[Any]:
+    """The index is served: what is new since the one before it."""
+    about, counted = decision.about, change.counts(root)
+    name = f"release {about['version']}"
+    if about.get("new", True):
+        payload = {"version": about["version"], "bundle": about["bundle"], **counted}
+        events.emit(events.UPDATED, root, payload | {"metrics": made.metrics}, key=about["bundle"])
+        text = f"# {name} is served\n\n{change.told(counted)}\n\n{about['verdict']['why']}\n"
+        pages.markdown("database", text, f"{name}: {change.told(counted)}", log)
+    change.remember(root)
+    return Completed(name="Released", message=f"{name} is served: {change.told(counted)}")
+
+
+def refused(root: Path, decision: Decision, log: Log) -> State[Any]:
+    """The gate kept the index back: why, for whoever is on call."""
+    about = decision.about
+    why = about["verdict"]["why"]
+    name = f"candidate {about['version']}"
+    events.emit(
+        events.REJECTED,
+        root,
+        {
+            "version": about["version"],
+            "bundle": about["bundle"],
+            "why": why,
+            "figures": about["verdict"]["figures"],
+        },
+        key=about["bundle"],
+    )
+    text = f"# {name} is not served\n\n{why}\n\nThe index that was served still is.\n"
+    pages.markdown("rejected", text, f"{name}: {why}", log)
+    log.warning("%s is kept as a candidate: %s", name, why)
+    return Completed(name="Rejected", message=f"{name} is kept back: {why}")
+
+
+def drifted(root: Path, decision: Decision, log: Log) -> None:
+    """Says so if the new images have drifted from those the models were trained on."""
+    path = root / "data" / "drift" / "verdict.json"
+    if not path.is_file():
+        return
+    verdict = read_json(path)
+    if verdict["drifted"]:
+        key = f"{decision.about['bundle']}/{verdict['revision']}"
+        events.emit(events.DRIFTED, root, verdict, key=key)
+        exceeded = ", ".join(
+            f"{each['name']} {each['value']:.3g} (allowed: {each['threshold']:.3g})"
+            for each in verdict["exceeded"]
+        )
+        log.warning("drift at revision %s: %s", verdict["revision"], exceeded)

@@ -1,0 +1,76 @@
+"""What every flow run that changes the project does first: take its turn."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Crashed, State
+
+from flows import events, guard
+from flows.guard import Holder, Turn
+
+Log = logging.Logger | logging.LoggerAdapter
+
+
+def me(flow: str) -> Holder:
+    """This flow run, as others are told of it."""
+    return Holder(
+        flow=flow, run=str(flow_run.id or ""), name=flow_run.name or "", process=os.getpid()
+    )
+
+
+@contextmanager
+def turn(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Turn]:
+    """The project for this flow run alone. If a run was killed while it had it, that one is marked
+    as crashed; if another asked in vain while this one had it, an update is asked for after."""
+
+    def waiting(holder: Holder | None) -> None:
+        log.info("waiting for %s, which has the project", holder or "another run")
+
+    with guard.turn(root, me(flow), wait=waiting if wait else None) as found:
+        if found.mine and found.other:
+            log.warning("%s was killed half way; this run goes on from there", found.other)
+            bury(found.other, log)
+        yield found
+    if found.mine and guard.asked(root):
+        log.info("an update was dropped meanwhile: asking for another one")
+        ask_again(root, log)
+
+
+def ask_again(root: Path, log: Log) -> None:
+    """Asks for an update; if nobody hears it, the next scheduled one does the same."""
+    key = str(flow_run.id or os.getpid())
+    try:
+        events.emit(events.CHANGED, root, {"why": "dropped while another run was at it"}, key=key)
+    except events.EventError as error:
+        log.warning("%s", error)
+
+
+def dropped(found: Turn, root: Path) -> State[None]:
+    """The state of an update that does not wait: the project is in use, and its holder will ask for
+    another update when it is through."""
+    guard.ask(root)
+    return Cancelled(
+        name="Dropped",
+        message=f"dropped on purpose: {found.other or 'another run'} has the project; it asks for "
+        "another update when it is through",
+    )
+
+
+def bury(killed: Holder, log: Log) -> None:
+    """Marks a flow run as crashed that still counts as running: its lock is free, so its process
+    is dead."""
+    try:
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_run(UUID(killed.run))
+            if found.state is not None and not found.state.is_final():
+                state = Crashed(message="its process was killed; the next run went on from there")
+                client.set_flow_run_state(found.id, state, force=True)
+    except (httpx.HTTPError, RuntimeError, ValueError) as error:  # it was another server's, say
+        log.warning("%s could not be marked as crashed: %s", killed, error)

@@ -1,0 +1,101 @@
+"""One stage of the pipeline: ``dvc repro`` of it alone, and what came of that."""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows import process
+from irgen.errors import IrgenError
+
+RAN, SKIPPED, RESTORED = "ran", "skipped", "restored"
+SAID = {  # what DVC prints, and what it means
+    r"Running stage '(.+)':": RAN,
+    r"(?:Stage )?'(.+)' didn't change, skipping": SKIPPED,
+    r"Stage '(.+)' is cached - skipping run, checking out outputs": RESTORED,
+}
+# Advice for a person at a terminal, of no use in a log.
+ADVICE = re.compile(
+    r"Updating lock file|To track the changes with git|To enable auto staging|Use `dvc push`"
+    r"|\s*git add |\s*dvc config core.autostage|Verifying data sources"
+)
+
+
+class StageError(IrgenError):
+    """A stage failed or took too long; the message is the stage's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a stage: ``ran``, ``skipped`` (nothing had changed) or ``restored`` (from
+    DVC's cache of runs), and how long it took."""
+
+    result: str
+    seconds: float
+
+
+def run(
+    root: Path,
+    stage: str,
+    *,
+    build: str,
+    timeout: float,
+    tell: Callable[[str], None],
+    pull: bool = False,
+) -> Outcome:
+    """Brings one stage up to date, its upstream stages being so already.
+
+    ``build`` is the key under which the stages' runs are tracked together; ``pull``: take what the
+    remote has instead of running. Raises StageError with what the stage said last.
+    """
+    started = time.monotonic()
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    ended = process.run(
+        [*command, "--pull"] if pull else command,
+        root=root,
+        tell=lambda line: None if ADVICE.match(line) else tell(line),
+        timeout=timeout,
+        settings=settings(build),
+    )
+    seconds = time.monotonic() - started
+    if ended.timed_out:
+        raise StageError(
+            f"{stage} was stopped after {timeout:g} seconds: raise timeout_seconds in its meta: "
+            "prefect: of dvc.yaml if it needs more; what it has finished is kept"
+        )
+    if ended.status:
+        raise StageError(f"{stage} failed: {reason(ended.lines)}")
+    return Outcome(result=result(ended.lines), seconds=seconds)
+
+
+def settings(build: str) -> dict[str, str]:
+    """The environment of whatever a build starts: its key for tracking, no buffer between a line
+    and the log, no questions asked."""
+    quiet = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
+    return quiet | {"IRGEN_BUILD": build, "PYTHONUNBUFFERED": "1"}
+
+
+def result(lines: tuple[str, ...]) -> str:
+    """What DVC did, by what it printed.
+
+    >>> result(("Stage 'trie' didn't change, skipping", "Data and pipelines are up to date."))
+    'skipped'
+    """
+    for line in lines:
+        for pattern, meaning in SAID.items():
+            if re.fullmatch(pattern, line):
+                return meaning
+    raise StageError(f"dvc repro ended well but did not say what it did: {' / '.join(lines)}")
+
+
+def reason(lines: tuple[str, ...]) -> str:
+    """The last line that is the stage's own, else DVC's; DVC's last line only says which command
+    failed.
+
+    >>> reason(("irgen trie: no codes", "ERROR: failed to reproduce 'trie': failed to run: …"))
+    'irgen trie: no codes'
+    """
+    own = [line for line in lines if not line.startswith(("ERROR: ", "> ", "Running stage "))]
+    return (own or list(lines) or ["it said nothing"])[-1].strip()

@@ -1,0 +1,219 @@
+"""A real Prefect server on loopback, one a session, and small projects for flows to work on."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "DVC_STUDIO_OFFLINE": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.2",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class PrefectServer:
+    """A server with its services that a test may kill and start again; what it knows is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}/api"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        database = f"sqlite+aiosqlite:///{folder}/prefect.db"
+        self.settings = QUIET | {
+            "PREFECT_HOME": str(folder),
+            "PREFECT_API_URL": self.uri,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+        }
+
+    def start(self) -> None:
+        """Returns when the server answers; fails after a minute."""
+        command = [sys.executable, "-m", "prefect", "server", "start"]
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", str(self.port)],
+                env=os.environ | self.settings,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(self.answers, 90, "the Prefect server did not start", self.told)
+
+    def answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, self.told()
+        with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+            return True
+        return False
+
+    def told(self) -> str:
+        return (self.folder / "log").read_text()[-3000:]
+
+    def kill(self) -> None:
+        """Kills the server as a power cut would."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """The server's answer: a POST if there is a body, else a GET."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.uri}{path}", data, headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            content = answer.read()
+        return json.loads(content) if content else None
+
+
+def until(
+    true: Callable[[], Any], seconds: float, failure: str, more: Callable[[], str] = str
+) -> Any:
+    """Waits until ``true()`` is, and returns what it is; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := true():
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"{failure} (within {seconds:g} s)\n{more()}")
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """The session's server; flows called in the tests' own process report to it as well."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.settings.items():
+            patch.setenv(name, value)
+        from prefect.settings import Settings
+        from prefect.settings.context import SettingsContext, get_settings_context
+
+        profile = get_settings_context().profile
+        with SettingsContext(profile=profile, settings=Settings()):
+            yield server
+    server.kill()
+
+
+TOY = """
+stages:
+  first:
+    cmd: python work.py first
+    deps: [work.py, words.txt]
+    outs: [data/first]
+    meta: {prefect: {retries: 0, timeout_seconds: 60, tags: [quick]}}
+  left:
+    cmd: python work.py left
+    deps: [work.py, data/first]
+    outs: [data/left]
+  right:
+    cmd: python work.py right
+    deps: [data/first]
+    params: [toy.right]
+    outs: [data/right]
+    meta: {prefect: {retries: 1, retry_delay_seconds: 0, timeout_seconds: 30}}
+  last:
+    cmd: python work.py last
+    deps: [data/left, data/right]
+    outs: [data/last]
+"""
+
+WORK = """
+import os, pathlib, subprocess, sys, time, yaml
+
+name = sys.argv[1]
+ran = pathlib.Path(".ran")
+with ran.open("a") as file:
+    file.write(name + "\\n")
+fault = pathlib.Path(f"fault-{name}")
+print(f"working on {name}")
+if fault.exists():
+    said = fault.read_text()
+    if said == "sleep":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        pathlib.Path("children").write_text(f"{os.getpid()} {child.pid}")
+        time.sleep(600)
+    if said == "once":
+        fault.unlink()
+    sys.exit(f"irgen {name}: this is what went wrong ({said})")
+words = pathlib.Path("words.txt").read_text()
+value = yaml.safe_load(open("params.yaml"))["toy"]["right"] if name == "right" else ""
+out = pathlib.Path("data") / name
+out.parent.mkdir(exist_ok=True)
+out.write_text(f"{name} {words} {value}")
+"""
+
+
+class Toy:
+    """A project of four quick stages: first → left, right → last. ``ran()``: which did work."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "dvc.yaml").write_text(textwrap.dedent(TOY))
+        (root / "work.py").write_text(WORK)
+        (root / "words.txt").write_text("some words")
+        (root / "params.yaml").write_text("toy: {right: 1}\n")
+        (root / ".gitignore").write_text("data\n.cache\n.ran\n")
+        for command in (
+            ["git", "init", "-q"],
+            [sys.executable, "-m", "dvc", "init", "-q"],
+            ["git", "add", "."],
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "toy"],
+        ):
+            subprocess.run(command, cwd=root, check=True, timeout=60)
+
+    def ran(self) -> list[str]:
+        """The stages that did work since the last call, sorted."""
+        path = self.root / ".ran"
+        found = sorted(path.read_text().split()) if path.exists() else []
+        path.unlink(missing_ok=True)
+        return found
+
+    def fault(self, stage: str, kind: str) -> None:
+        """Makes a stage fail: each time, ``once``, or ``sleep`` for long with a child."""
+        (self.root / f"fault-{stage}").write_text(kind)
+
+    def mend(self, stage: str) -> None:
+        (self.root / f"fault-{stage}").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy project as it is before anything ran; initialising Git and DVC takes seconds."""
+    root = tmp_path_factory.mktemp("template") / "toy"
+    root.mkdir()
+    return Toy(root).root
+
+
+@pytest.fixture
+def toy(tmp_path: Path, toy_template: Path, quiet_dvc: dict[str, str]) -> Toy:
+    """A toy project of the test's own."""
+    root = tmp_path / "toy"
+    shutil.copytree(toy_template, root)
+    made = Toy.__new__(Toy)
+    made.root = root
+    return made
