@@ -7,7 +7,7 @@ releases/.lock            held while anything here is changed
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,13 @@ def put(shelf: Path, new: Release, fill: Callable[[Path], Any]) -> None:
         disk.settle(shelf)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def copy(index: Path, place: Path, names: Iterable[str]) -> None:
+    """Copies files of an index, by their paths from there, into the folder ``place``."""
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(index / name, place / name)
 
 
 def note(shelf: Path, changed: Release) -> Release:

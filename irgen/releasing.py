@@ -1,0 +1,203 @@
+"""From ``data/index`` to the index that is served: copied, judged, pushed, registered, made the
+champion. Each step can be done again, so a release that was killed goes on with the next one.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from irgen import announcing, journal, provenance, recording, restoring
+from irgen.evaluation import gate
+from irgen.files import digest, file_digest
+from irgen.params import Params, flatten
+from irgen.releases import release, shelf
+from irgen.releases.release import Release
+from irgen.workspace import Workspace
+
+KEPT = ("rejected", "withdrawn")  # states of what is not released by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of it: the ``release`` it is about, the ``champion`` that is served now (None: none
+    is), whether it is ``new`` as such, and what could not be told to others yet."""
+
+    release: Release
+    champion: Release | None
+    new: bool = False
+    troubles: list[str] = field(default_factory=list)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the release is the champion."""
+        return self.champion is not None and self.champion.version == self.release.version
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        one, served = self.release, self.champion
+        return {
+            "version": one.version,
+            "name": one.name,
+            "bundle": one.bundle,
+            "state": one.state,
+            "revision": one.revision,
+            "new": self.new,
+            "champion": served and served.version,
+            "previous": one.previous,
+            "verdict": _verdict(one),
+            "pushed": one.pushed,
+            "registered": one.registered,
+            "settled": not self.troubles,
+            "troubles": self.troubles,
+        }
+
+
+def _verdict(one: Release) -> dict[str, Any]:
+    verdict = one.verdict or {"passed": True, "why": "it was not judged here", "figures": {}}
+    if one.state != "withdrawn":
+        return verdict
+    why = f"it was taken back by a rollback; irgen rollback {one.version} brings it back"
+    return verdict | {"passed": False, "why": why}
+
+
+def make(root: Path, params: Params, *, force: bool = False) -> Outcome:
+    """Releases ``data/index`` if the gate lets it pass, or ``force``; else keeps it as a candidate.
+
+    The same index is one release for ever: done again, only what is missing is done. An index that
+    a rollback took back is not released again but by ``force`` or a rollback to it. Raises
+    ArtifactError if there is no index, ReleaseError if another release is under way for long or the
+    index is changed meanwhile, SourceError if a first release cannot see what the bucket has.
+    """
+    place = shelf.folder(root)
+    index = Workspace.at(root).existing("index")
+    with shelf.alone(place):
+        served = shelf.champion(place) or restoring.adopt(place, params.release)
+        one = _on_the_shelf(place, index, root)
+        if served is not None and served.bundle == one.bundle:
+            return serve(root, params, one, served, previous=one.previous)
+        one = _judged(root, params, one, served, force=force)
+        if one.state in KEPT:
+            return _keep(root, params, one, served)
+        return serve(root, params, one, served, previous=served and served.version)
+
+
+def _on_the_shelf(place: Path, index: Path, root: Path) -> Release:
+    """The release of this very index; a new one, copied, if there is none."""
+    files = release.contents(index)
+    bundle = release.bundle_digest(files)
+    there = shelf.all_releases(place)
+    for one in there:
+        if one.bundle == bundle:
+            return one
+    tags = provenance.tags(root, "index")
+    one = Release(
+        version=1 + max((each.version for each in there), default=0),
+        bundle=bundle,
+        files=files,
+        revision=provenance.data_revision(root),
+        commit=tags.get("mlflow.source.git.commit", ""),
+        build=os.environ.get("IRGEN_BUILD", ""),
+        made=journal.now(),
+        metrics=recording.quality(Workspace.at(root)),
+    )
+    shelf.put(place, one, lambda folder: shelf.copy(index, folder, files))
+    return one
+
+
+def _judged(
+    root: Path, params: Params, one: Release, served: Release | None, *, force: bool
+) -> Release:
+    """The release with the gate's verdict: what was judged on the same grounds before is not judged
+    again."""
+    place = shelf.folder(root)
+    if force:
+        why = "released by force, whatever the gate says"
+        verdict = {"passed": True, "why": why, "figures": (one.verdict or {}).get("figures", {})}
+        return shelf.note(place, one.but(verdict=verdict, basis="force", state="candidate"))
+    if one.state == "withdrawn":
+        return one
+    basis = _basis(root, params, served)
+    if one.verdict is None or one.basis != basis:
+        folder = None if served is None else place / served.name
+        verdict = gate.compare(Workspace.at(root), params, folder).plain()
+        one = one.but(verdict=verdict, basis=basis)
+        one = shelf.note(place, one.but(state="candidate" if verdict["passed"] else "rejected"))
+    return one
+
+
+def _basis(root: Path, params: Params, served: Release | None) -> str:
+    """What a verdict rests on, beside the index itself."""
+    tables = Workspace.at(root).stage("catalog")
+    asked = [file_digest(tables / f"{name}.parquet") for name in ("queries", "database")]
+    cutoffs = list(params.evaluate.cutoffs)
+    return digest(served and served.bundle, flatten(params.gate), cutoffs, asked)
+
+
+def _keep(root: Path, params: Params, one: Release, served: Release | None) -> Outcome:
+    """Leaves the champion where it is, and tells of the candidate."""
+    one, troubles = announcing.register(root, one, params)
+    if served is not None:
+        served, more = _told(root, params, served)
+        troubles += more
+        prune(root, params, served)
+    return Outcome(release=one, champion=served, troubles=troubles)
+
+
+def serve(
+    root: Path, params: Params, one: Release, served: Release | None, *, previous: int | None
+) -> Outcome:
+    """Makes a release the champion in the place of the one that is ``served``, if it is not yet,
+    and tells of it; ``previous`` is noted as the version it takes the place of. For who is alone
+    with the shelf."""
+    place = shelf.folder(root)
+    one, _ = announcing.push(place, one, params.release)
+    one, _ = announcing.register(root, one, params)
+    new = served is None or served.version != one.version
+    if new:
+        one = shelf.note(place, one.but(previous=previous))
+        shelf.crown(place, one)
+    if one.state != "released":
+        one = shelf.note(place, one.but(state="released"))
+    one, troubles = _told(root, params, one)
+    prune(root, params, one)
+    return Outcome(release=one, champion=one, new=new, troubles=troubles)
+
+
+def _told(root: Path, params: Params, served: Release) -> tuple[Release, list[str]]:
+    """The champion, of which the bucket and the registry have been told; what went wrong there."""
+    served, troubles = announcing.push(shelf.folder(root), served, params.release)
+    served, more = announcing.register(root, served, params)
+    troubles += more + announcing.tell_champion(root, served, params)
+    return served, troubles + ([] if more else _catch_up(root, params))
+
+
+def _catch_up(root: Path, params: Params) -> list[str]:
+    """Registers what could not be registered when it was judged, the oldest first."""
+    for one in reversed(shelf.all_releases(shelf.folder(root))):
+        if params.release.model and not one.registered and one.state != "candidate":
+            _, troubles = announcing.register(root, one, params)
+            if troubles:
+                return troubles
+    return []
+
+
+def prune(root: Path, params: Params, served: Release) -> None:
+    """Takes off the shelf what is not kept. For who is alone with it."""
+    place = shelf.folder(root)
+    for old in shelf.to_prune(shelf.all_releases(place), served, params.release.keep):
+        shelf.drop(place, old)
+
+
+def is_settled(root: Path, params: Params) -> bool:
+    """Whether nothing is left to do for ``irgen release``, as far as can be told without asking
+    anybody: the index has been judged, and bucket and registry know the champion."""
+    place, index = shelf.folder(root), Workspace.at(root).stage("index")
+    served = shelf.champion(place)
+    if served is None or not index.is_dir():
+        return False
+    bundle = release.bundle_digest(release.contents(index))
+    judged = any(
+        one.bundle == bundle and one.state != "candidate" for one in shelf.all_releases(place)
+    )
+    return judged and announcing.is_told(served, params, provenance.project(root))

@@ -1,0 +1,41 @@
+"""The champion moved by hand: back to an earlier release, or on again."""
+
+from pathlib import Path
+
+from irgen import releasing
+from irgen.errors import ReleaseError
+from irgen.params import Params
+from irgen.releases import shelf
+from irgen.releases.release import Release
+from irgen.releasing import Outcome
+
+
+def roll_back(root: Path, params: Params, version: int | None = None) -> Outcome:
+    """Makes the release ``version`` the champion; by default the one whose place the champion took.
+
+    If that was one before, the champion is withdrawn: it is not released again by itself, but by
+    another rollback, to it, which withdraws nothing. Raises ReleaseError if there is no champion,
+    or no such release here.
+    """
+    place = shelf.folder(root)
+    with shelf.alone(place):
+        served = shelf.champion(place)
+        if served is None:
+            raise ReleaseError(f"nothing in {place} is served yet: irgen release makes the first")
+        one = shelf.existing(place, _target(place, served) if version is None else version)
+        if one.version == served.version:
+            return releasing.serve(root, params, one, served, previous=one.previous)
+        if one.state == "released":
+            shelf.note(place, served.but(state="withdrawn"))  # first: it must not come back
+            return releasing.serve(root, params, one, served, previous=one.previous)
+        return releasing.serve(root, params, one, served, previous=served.version)
+
+
+def _target(place: Path, served: Release) -> int:
+    if served.previous is not None:
+        return served.previous
+    there = ", ".join(str(each.version) for each in shelf.all_releases(place))
+    raise ReleaseError(
+        f"release {served.version} took the place of none; there: {there}; name one: irgen rollback "
+        "VERSION"
+    )
