@@ -135,18 +135,19 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """When images that came after the training are too unlike those it knew. Each limit is the most
-    that is allowed of a signal of ``irgen.evaluation.drift``; shares are of the new images."""
+    """When images that came after the training are too unlike those it knew: the most that is
+    allowed of each signal. "Held out" are validation images and queries of the training's time:
+    nothing was trained on them, so that what they show is no drift."""
 
     minimum_images: int  # fewer new images than this are never called drift
     minimum_share: float  # nor fewer than this share of the training images
-    minimum_queries: int  # fewer new queries than this tell nothing of precision
-    residual_ratio: float  # what the codes leave over of new images / of training images
+    minimum_held_out: int  # fewer held-out images, old or new queries than this tell nothing
+    residual_ratio: float  # what the codes leave over of new images / of held-out images
     unseen_entries: float  # share with a codebook entry that no training image has
-    unseen_prefixes: float  # share whose code begins as no training image's, less what chance gives
+    unseen_prefixes: float  # share whose code begins as no training image's, less held-out's share
     unseen_labels: float  # share with a label that no training image has
     bucket_growth: float  # growth of the bucket that a random image lies in / of the database
-    collisions: float  # share in one bucket with another label, less that share before they came
+    collisions: float  # share with the code of another label's image, less held-out's share
     precision_drop: float  # precision_capped of old queries less that of new ones
 
 
@@ -296,7 +297,7 @@ def check_ranges(params: Params) -> None:
         ("evaluate: candidates", params.evaluate.candidates, max(params.evaluate.cutoffs), None),
         ("drift: minimum_images", params.drift.minimum_images, 1, None),
         ("drift: minimum_share", params.drift.minimum_share, 0, None),
-        ("drift: minimum_queries", params.drift.minimum_queries, 1, None),
+        ("drift: minimum_held_out", params.drift.minimum_held_out, 1, None),
         ("gate: margin", params.gate.margin, 0, 1),
         ("gate: minimum", params.gate.minimum, 0, 1),
         ("release: keep", params.release.keep, 1, None),

@@ -37,6 +37,14 @@ class Coded:
             codes=self.codes[which], residuals=self.residuals[which], labels=self.labels[which]
         )
 
+    def joined(self, others: "Coded") -> "Coded":
+        """These images and then the others."""
+        return Coded(
+            codes=np.concatenate([self.codes, others.codes]),
+            residuals=np.concatenate([self.residuals, others.residuals]),
+            labels=np.concatenate([self.labels, others.labels]),
+        )
+
 
 def residuals(embeddings: Values, codes: Codes, codebooks: Values) -> Values:
     """What codes leave over of embeddings, level by level: ‖f − f^≤m‖² / ‖f‖², (N, M) float64.
@@ -92,19 +100,6 @@ def unseen_prefixes(new: Codes, trained: Codes) -> Flags:
     return unseen_entries(numbers[len(trained) :], numbers[: len(trained)])
 
 
-def expected_unseen(trained: Codes) -> Values:
-    """How likely one more image of the same kind has an unseen prefix, m = 1 … M: (M,) float64.
-
-    Good and Turing's estimate: the share of training images that are alone with their prefix.
-
-    >>> expected_unseen(np.array([[1, 0], [1, 2], [1, 2], [3, 0]])).tolist()
-    [0.25, 0.5]
-    """
-    numbers = prefixes(trained)
-    counts = [np.bincount(numbers[:, m]) for m in range(trained.shape[1])]
-    return np.array([(each == 1).sum() / len(trained) for each in counts])
-
-
 def buckets(codes: Codes) -> npt.NDArray[np.int64]:
     """How many images have each image's whole code, itself counted: (N,).
 
@@ -115,48 +110,67 @@ def buckets(codes: Codes) -> npt.NDArray[np.int64]:
     return np.bincount(whole)[whole]
 
 
-def collides(codes: Codes, labels: Labels) -> Flags:
-    """Whether each image shares its whole code with an image of another label: (N,).
+def collides(images: Coded, among: Coded) -> Flags:
+    """Whether each of the images (n,) has the whole code of one ``among`` those of another label.
 
-    >>> collides(np.array([[1], [1], [2], [2]]), np.array(["a", "b", "a", "a"])).tolist()
-    [True, True, False, False]
+    >>> left, labels = np.zeros((2, 1)), np.array(["a", "b"])
+    >>> known = Coded(codes=np.array([[1], [2]]), residuals=left, labels=labels)
+    >>> others = Coded(codes=np.array([[2], [3]]), residuals=left, labels=np.array(["a", "a"]))
+    >>> collides(others, known).tolist()
+    [True, False]
     """
-    whole = prefixes(codes)[:, -1]
-    _, kinds = np.unique(labels, return_inverse=True)
-    pairs = np.unique(np.stack([whole, kinds.reshape(-1)]), axis=1)[0]  # a bucket a label
-    return (np.bincount(pairs) > 1)[whole]
+    whole = prefixes(np.concatenate([among.codes, images.codes]))[:, -1]
+    labels = np.unique(np.concatenate([among.labels, images.labels]), return_inverse=True)[1]
+    there, own = whole[: len(among)], labels[len(among) :]
+    low = np.full(whole.max(initial=0) + 1, len(labels))  # of each bucket, the least label among
+    high = np.full(len(low), -1)  # and the greatest
+    np.minimum.at(low, there, labels[: len(among)])
+    np.maximum.at(high, there, labels[: len(among)])
+    mine = whole[len(among) :]
+    return (high[mine] >= 0) & ((low[mine] != own) | (high[mine] != own))
 
 
-def measure(trained: Coded, database: Coded, new: Flags) -> dict[str, float]:
-    """Every figure of codes and labels that can be told; ``new`` (N,) marks the database's new
-    images. Without a new one there are counts and buckets alone."""
+def measure(trained: Coded, held_out: Coded, database: Coded, new: Flags) -> dict[str, float]:
+    """Every figure of codes and labels that can be told. ``held_out``: images of the time of the
+    training that nothing was trained on; what they have is no drift. ``new`` (N,) marks the
+    database's new images; without one there are counts, buckets and what is known of the others."""
     before, fresh = database.take(~new), database.take(new)
     found: dict[str, float] = {
         "images/trained": len(trained),
+        "images/held_out": len(held_out),
         "images/database": len(database),
         "images/new": len(fresh),
+        **_levels("residual/trained", trained.residuals),
         **_buckets("now", database),
         **_buckets("before", before),
-        **_levels("residual/trained", trained.residuals.mean(axis=0)),
+        **_against(trained, held_out, "held_out"),
+        **_against(trained, fresh, "new"),
     }
-    if not len(fresh):
-        return found
-    found |= _levels("residual/new", fresh.residuals.mean(axis=0))
-    found |= _levels("unseen/entries", unseen_entries(fresh.codes, trained.codes).mean(axis=0))
-    found |= _levels("unseen/prefixes", unseen_prefixes(fresh.codes, trained.codes).mean(axis=0))
-    found |= _levels("unseen/prefixes_expected", expected_unseen(trained.codes))
-    unknown = ~np.isin(fresh.labels, trained.labels)
-    found["unseen/labels"] = float(unknown.mean())
-    found["collisions/new"] = float(collides(database.codes, database.labels)[new].mean())
+    if len(fresh):
+        found["unseen/labels"] = float((~np.isin(fresh.labels, trained.labels)).mean())
     return found
 
 
-def _levels(name: str, values: Iterable[float]) -> dict[str, float]:
-    return {f"{name}/level_{m}": float(value) for m, value in enumerate(values, start=1)}
+def _against(trained: Coded, images: Coded, name: str) -> dict[str, float]:
+    """What images have that training's have not."""
+    if not len(images):
+        return {}
+    return {
+        **_levels(f"residual/{name}", images.residuals),
+        **_levels(f"unseen/entries/{name}", unseen_entries(images.codes, trained.codes)),
+        **_levels(f"unseen/prefixes/{name}", unseen_prefixes(images.codes, trained.codes)),
+        f"collisions/{name}": float(collides(images, trained).mean()),
+    }
+
+
+def _levels(name: str, values: Values | Flags) -> dict[str, float]:
+    """The mean over images of values (n, M)."""
+    means = values.mean(axis=0)
+    return {f"{name}/level_{m}": float(mean) for m, mean in enumerate(means, start=1)}
 
 
 def _buckets(when: str, images: Coded) -> dict[str, float]:
-    """Sizes are over images, not buckets: the mean is the bucket a random image lies in."""
+    """Sizes are over images, not buckets: the mean is the bucket that a random image lies in."""
     if not len(images):
         return {}
     sizes = buckets(images.codes)
@@ -164,7 +178,7 @@ def _buckets(when: str, images: Coded) -> dict[str, float]:
         f"buckets/{when}/mean": float(sizes.mean()),
         f"buckets/{when}/p99": float(np.percentile(sizes, 99, method="inverted_cdf")),
         f"buckets/{when}/max": float(sizes.max()),
-        f"collisions/{when}": float(collides(images.codes, images.labels).mean()),
+        f"collisions/{when}": float(collides(images, images).mean()),
     }
 
 

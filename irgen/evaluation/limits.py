@@ -6,14 +6,18 @@ from typing import Any
 
 from irgen.params import Drift
 
+NOTHING = 1e-6  # a residual this small is a rounding error
 SIGNALS = {  # what is judged, by the name of its limit in params.yaml: words, and how it is written
-    "residual_ratio": ("what their codes leave over, as a multiple of training's", "{:.2f}×"),
+    "residual_ratio": ("what their codes leave over, against held-out images", "{:.2f}×"),
     "unseen_entries": ("with a codebook entry that no training image has", "{:.1%}"),
-    "unseen_prefixes": ("with a code that begins as no training image's, beyond chance", "{:.1%}"),
+    "unseen_prefixes": (
+        "beginning as no training image's code, against held-out ones",
+        "{:+.1%}",
+    ),
     "unseen_labels": ("with a label that no training image has", "{:.1%}"),
-    "bucket_growth": ("growth of the buckets, as a multiple of the database's", "{:.2f}×"),
-    "collisions": ("sharing their code with another label, more than before", "{:+.1%}"),
-    "precision_drop": ("precision lost on new queries against old ones", "{:+.1%}"),
+    "bucket_growth": ("growth of their buckets, against the growth of the database", "{:.2f}×"),
+    "collisions": ("with the code of another label's image, against held-out ones", "{:+.1%}"),
+    "precision_drop": ("precision lost on new queries, against old queries", "{:+.1%}"),
 }
 
 
@@ -58,27 +62,33 @@ def verdict_of(told: Mapping[str, Any]) -> Verdict:
     return Verdict(**{**told, "exceeded": exceeded})
 
 
-def signals(found: Mapping[str, float], levels: int, cutoff: int) -> dict[str, float]:
+def signals(
+    found: Mapping[str, float], levels: int, cutoff: int, settings: Drift
+) -> dict[str, float]:
     """What is judged, by the names of ``SIGNALS``, of the figures that ``measure`` and ``quality``
-    found; ``levels`` M of the codes, precision at ``cutoff``. What cannot be told is left out."""
+    found; ``levels`` M of the codes, precision at ``cutoff``. What cannot be told is left out:
+    everything without a new image, and all that a comparison with too few would tell."""
     if not found["images/new"]:
         return {}
     each = [f"level_{m + 1}" for m in range(levels)]
-    beyond = [found[f"unseen/prefixes/{m}"] - found[f"unseen/prefixes_expected/{m}"] for m in each]
     known = {
-        "unseen_entries": max(found[f"unseen/entries/{m}"] for m in each),
-        "unseen_prefixes": max(beyond),
+        "unseen_entries": max(found[f"unseen/entries/new/{m}"] for m in each),
         "unseen_labels": found["unseen/labels"],
     }
-    if usual := found[f"residual/trained/{each[-1]}"]:
-        known["residual_ratio"] = found[f"residual/new/{each[-1]}"] / usual
-    if "collisions/before" in found:
-        database = found["images/database"] / (found["images/database"] - found["images/new"])
-        known["bucket_growth"] = found["buckets/now/mean"] / found["buckets/before/mean"] / database
-        known["collisions"] = found["collisions/new"] - found["collisions/before"]
-    old, new = (f"quality/{group}/precision_capped/{cutoff}" for group in ("old", "new"))
-    if old in found and new in found:
-        known["precision_drop"] = found[old] - found[new]
+    if found["images/new"] < found["images/database"]:
+        larger = found["images/database"] / (found["images/database"] - found["images/new"])
+        known["bucket_growth"] = found["buckets/now/mean"] / found["buckets/before/mean"] / larger
+    if found["images/held_out"] >= settings.minimum_held_out:
+        usual = found[f"residual/held_out/{each[-1]}"]
+        known["residual_ratio"] = found[f"residual/new/{each[-1]}"] / max(usual, NOTHING)
+        known["unseen_prefixes"] = max(
+            found[f"unseen/prefixes/new/{m}"] - found[f"unseen/prefixes/held_out/{m}"] for m in each
+        )
+        known["collisions"] = found["collisions/new"] - found["collisions/held_out"]
+    queries = [found[f"quality/{group}/queries"] for group in ("old", "new")]
+    if min(queries) >= settings.minimum_held_out:
+        old, new = (found[f"quality/{g}/precision_capped/{cutoff}"] for g in ("old", "new"))
+        known["precision_drop"] = old - new
     return known
 
 
@@ -90,19 +100,18 @@ def limits(settings: Drift) -> dict[str, float]:
 def judge(
     found: Mapping[str, float], known: Mapping[str, float], settings: Drift, revisions: Revisions
 ) -> Verdict:
-    """Whether any of the signals ``known`` is beyond its limit. Too few new images are never
-    drift, and too few new queries tell nothing of precision; ``found``: the figures, for counts."""
+    """Whether any of the signals ``known`` is beyond its limit; too few new images are never drift.
+    ``found``: the figures, for the counts in them."""
     new, trained = int(found["images/new"]), found["images/trained"]
     enough = new >= max(settings.minimum_images, settings.minimum_share * trained)
-    few_queries = found.get("quality/new/queries", 0) < settings.minimum_queries
     exceeded = [
         Exceeded(name=name, value=known[name], threshold=limit)
         for name, limit in limits(settings).items()
-        if known.get(name, limit) > limit and not (name == "precision_drop" and few_queries)
+        if enough and known.get(name, limit) > limit
     ]
     return Verdict(
-        drifted=enough and bool(exceeded),
-        exceeded=tuple(exceeded) if enough else (),
+        drifted=bool(exceeded),
+        exceeded=tuple(exceeded),
         new=new,
         enough=enough,
         revision=revisions.now,

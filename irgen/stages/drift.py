@@ -7,7 +7,7 @@ import polars as pl
 
 from irgen.artifacts.identifiers import load_identified
 from irgen.catalog import manifest
-from irgen.catalog.table import read_table
+from irgen.catalog.table import NAMES, read_table
 from irgen.errors import ArtifactError
 from irgen.evaluation import drift, limits, metrics, runs
 from irgen.evaluation.drift import Coded
@@ -23,10 +23,7 @@ SERVED = "index"  # the search method whose answers are judged
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/drift/metrics.json``, all that was measured, and ``verdict.json``, whether it
     is drift and why. Trains nothing and reads no image."""
-    tables = {
-        name: read_table(workspace.existing("catalog", f"{name}.parquet"))
-        for name in ("train", "validation", "database", "queries")
-    }
+    tables = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
     workspace.existing("download", manifest.NAME)
     revisions = Revisions(
         now=manifest.read_revision(workspace.stage("download"))[0],
@@ -34,14 +31,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     database, queries = (came_later(tables, name, workspace, revisions) for name in LATER)
     codebooks = read_codebooks(workspace)
-    found = drift.measure(
-        coded("train", tables["train"], codebooks, workspace),
-        coded("database", tables["database"], codebooks, workspace),
-        database,
-    )
+    images = {name: coded(name, tables[name], codebooks, workspace) for name in tables}
+    held_out = images["validation"].joined(images["queries"].take(~queries))
+    found = drift.measure(images["train"], held_out, images["database"], database)
     found |= quality(params, tables, queries, workspace)
     cutoff = metrics.main_cutoff(params.evaluate.cutoffs)
-    known = limits.signals(found, len(codebooks), cutoff)
+    known = limits.signals(found, len(codebooks), cutoff, params.drift)
     verdict = limits.judge(found, known, params.drift, revisions)
     found |= {f"signal/{name}": value for name, value in known.items()}
     found |= {"drifted": float(verdict.drifted), "revision": revisions.now}

@@ -1,4 +1,4 @@
-"""Codes and tuned embeddings of training and database images; deterministic."""
+"""Codes and tuned embeddings of every role's images; deterministic."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from irgen.artifacts.identifiers import Identified, save_identified
 from irgen.artifacts.tokenizer import load_tokenizer
-from irgen.catalog.table import read_table
+from irgen.catalog.table import NAMES, read_table
 from irgen.encoding import open_encoding, summaries
 from irgen.files import read_array
 from irgen.models.quantizer import usage
@@ -15,18 +15,22 @@ from irgen.models.tokenizer import Tokenizer, adapt_all
 from irgen.params import Params
 from irgen.workspace import Workspace
 
+MEASURED = ("train", "database")
+
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/identifiers/<role>/codes.parquet`` and ``embeddings.npy``, row-aligned with the
-    catalogue's tables of train and database."""
+    catalogue's table of that role. Metrics of train and database."""
     model, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
     found: dict[str, float] = {}
-    for role in ("train", "database"):
+    for role in NAMES:
         table = read_table(workspace.existing("catalog", f"{role}.parquet"))
         embeddings = tuned(model, role, table["sha256"].to_list(), params, workspace)
         codes = model.to("cpu").tokenize(embeddings)
         identified = Identified(table["id"].to_list(), codes, embeddings)
         save_identified(workspace.stage("identifiers") / role, identified)
+        if role not in MEASURED:
+            continue
         spread = usage(codes, params.tokenizer.codebook) if len(codes) else {}
         found |= {f"{role}/{name}": value for name, value in spread.items()}
         found[f"{role}/distinct_codes"] = float(len(codes.unique(dim=0)))
