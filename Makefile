@@ -13,10 +13,10 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check ui
+.PHONY: help install run test check ui serve-flows
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv with the pinned versions (once; again when they change)
 
@@ -42,3 +42,6 @@ check: install ## what CI runs: lint, format, types, tests
 
 ui: install ## open the MLflow UI on this project's runs
 	@$(BIN)/irgen ui
+
+serve-flows: install ## serve the flows: builds, updates and retrains by schedule and event
+	@IRGEN_ROOT="$(CURDIR)" $(BIN)/python -m flows.serve

@@ -1,6 +1,6 @@
 """The whole pipeline as Prefect tasks: one a stage, after those it depends on, as DVC has them."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from prefect import task
@@ -13,7 +13,7 @@ from prefect.states import State
 from flows import graph, pages, stage
 from flows.stage import Outcome, StageError
 
-NOT_RUN = "not run"  # a stage it depends on failed
+FAILED, NOT_RUN = "failed", "not run"  # not run: a stage before it failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,37 +56,42 @@ def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
             build,
             node.conduct.timeout_seconds,
             pull,
+            return_state=False,
             wait_for=[futures[each] for each in node.upstream],
         )
     for future in futures.values():
         future.wait()
-    states = {name: future.state for name, future in futures.items()}
-    rows = [_row(name, state, nodes[name].conduct.retries) for name, state in states.items()]
-    pages.table("stages", rows, _summary(rows), get_run_logger())
-    failed = [row for row in rows if row["outcome"] == "failed"]
+    rows = [_row(name, future.state) for name, future in futures.items()]
+    pages.table("stages", [asdict(row) for row in rows], _summary(rows), get_run_logger())
+    failed = [row.note for row in rows if row.outcome == FAILED]
     if failed:
-        raise StageError("; ".join(row["note"] for row in failed))
-    return {row["stage"]: row["outcome"] for row in rows}
+        raise StageError("; ".join(failed))
+    return {row.stage: row.outcome for row in rows}
 
 
-def _row(name: str, state: "State[Done]", retries: int) -> dict[str, str | float | int]:
+@dataclass(frozen=True, kw_only=True)
+class Row:
     """A line of the table that is left as an artifact."""
+
+    stage: str
+    outcome: str
+    seconds: float = 0.0
+    note: str = ""
+
+
+def _row(name: str, state: "State[Done]") -> Row:
     if state.is_completed():
         done = state.result()
-        note = "" if done.attempts == 1 else f"at the {done.attempts}. attempt"
-        return {
-            "stage": name,
-            "outcome": done.outcome.result,
-            "seconds": round(done.outcome.seconds, 1),
-            "note": note,
-        }
+        note = "" if done.attempts == 1 else f"at attempt {done.attempts}"
+        seconds = round(done.outcome.seconds, 1)
+        return Row(stage=name, outcome=done.outcome.result, seconds=seconds, note=note)
     if state.is_pending():
-        return {"stage": name, "outcome": NOT_RUN, "seconds": 0.0, "note": "upstream failed"}
-    error = state.result(raise_on_failure=False)
-    return {"stage": name, "outcome": "failed", "seconds": 0.0, "note": str(error)}
+        return Row(stage=name, outcome=NOT_RUN, note="a stage before it failed")
+    error: object = state.result(raise_on_failure=False)
+    return Row(stage=name, outcome=FAILED, note=str(error))
 
 
-def _summary(rows: list[dict[str, str | float | int]]) -> str:
+def _summary(rows: list[Row]) -> str:
     """How many stages came to what: ``2 ran, 9 skipped``."""
-    outcomes = [row["outcome"] for row in rows]
+    outcomes = [row.outcome for row in rows]
     return ", ".join(f"{outcomes.count(each)} {each}" for each in dict.fromkeys(outcomes))

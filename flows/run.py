@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -70,7 +71,9 @@ def bury(killed: Holder, log: Log) -> None:
         with get_client(sync_client=True) as client:
             found = client.read_flow_run(UUID(killed.run))
             if found.state is not None and not found.state.is_final():
-                state = Crashed(message="its process was killed; the next run went on from there")
+                state: State[Any] = Crashed(
+                    message="its process was killed; the next run went on from there"
+                )
                 client.set_flow_run_state(found.id, state, force=True)
     except (httpx.HTTPError, RuntimeError, ValueError) as error:  # it was another server's, say
         log.warning("%s could not be marked as crashed: %s", killed, error)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect import serve
+from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
@@ -22,13 +22,15 @@ def deployments(path: Path) -> list[RunnerDeployment]:
 
 
 def _deployment(said: dict[str, Any]) -> RunnerDeployment:
-    flow = load_flow_from_entrypoint(said["entrypoint"])
-    return flow.to_deployment(
+    flow: Flow[..., Any] = load_flow_from_entrypoint(said["entrypoint"])
+    made = flow.to_deployment(
         name=said["name"],
         description=said["description"],
         schedules=[_schedule(each) for each in said.get("schedules", [])],
         triggers=[DeploymentEventTrigger(**each) for each in said.get("triggers", [])],
     )
+    assert isinstance(made, RunnerDeployment)  # a coroutine only for who is one
+    return made
 
 
 def _schedule(said: dict[str, Any]) -> Schedule:

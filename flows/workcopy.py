@@ -1,0 +1,73 @@
+"""A copy of the project to experiment in: Git's files as they are now, DVC's cache shared."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from flows import graph
+
+
+@contextmanager
+def of(root: Path, name: str) -> Iterator[Path]:
+    """A copy, gone when the block ends. It lies where DVC has the folders of its own experiments,
+    so that stages find the project's cache and journals as they do there."""
+    place = root / ".dvc" / "tmp" / "exps" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _git(root, "clone", "--quiet", "--shared", str(root), str(place))
+        _bring_changes(root, place)
+        with Repo(str(root)) as repo:
+            cache = Path(repo.cache.local.path).parents[1]
+        for file in (root / ".dvc").glob("config.local"):
+            shutil.copyfile(file, place / ".dvc" / file.name)
+        _dvc(place, "config", "--local", "cache.dir", str(cache))
+        _dvc(place, "checkout", "--quiet", "--allow-missing")
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _bring_changes(root: Path, place: Path) -> None:
+    """Whatever is not committed of Git's files: a lock file that updates changed, for one."""
+    for name in _git(root, "diff", "--name-only", "-z", "HEAD").split("\0"):
+        source, target = root / name, place / name
+        if name and source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+        elif name:
+            target.unlink(missing_ok=True)
+
+
+def experiment(place: Path, name: str, settings: list[str]) -> list[str]:
+    """The command that runs an experiment in the copy: all that comes after the stages that look
+    outside, so that every point has the same data."""
+    nodes = graph.read(place)
+    outside = {stage for stage, node in nodes.items() if node.always}
+    first = [stage for stage, node in nodes.items() if outside.intersection(node.upstream)]
+    command = [sys.executable, "-m", "dvc", "exp", "run", "-n", name, *settings]
+    return [*command, "--downstream", *first] if first else command
+
+
+def bring(place: Path, root: Path, name: str) -> None:
+    """Makes the copy's experiment one of the project's."""
+    refs = _git(place, "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    for ref in refs:
+        if ref.endswith(f"/{name}"):
+            _git(root, "fetch", "--quiet", str(place), f"+{ref}:{ref}")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def _dvc(root: Path, *arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, check=True, capture_output=True
+    )
