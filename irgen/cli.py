@@ -6,6 +6,7 @@ Mistakes a user can mend end in one line on stderr and exit status 2.
 import argparse
 import errno
 import os
+import select
 import socket
 import sys
 from dataclasses import replace
@@ -71,12 +72,15 @@ def _flush() -> None:
 def _reader_has_gone() -> bool:
     """Whether stdout is a pipe that nobody reads; if so, what is still to be printed is dropped."""
     try:
-        _flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        return True
-    return False
+        place = sys.stdout.fileno()
+    except (AttributeError, OSError):  # there is none, or it is no file
+        return False
+    poll = select.poll()
+    poll.register(place, 0)  # what is asked for without asking: an error, or nobody there
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), place)
+    return True
 
 
 def parser() -> argparse.ArgumentParser:
@@ -200,6 +204,8 @@ def publish(options: argparse.Namespace) -> None:
         complete_build(options.root, params, build, dict(options.stages))
     count = publishing.publish_all(home)
     print(f"Published {count} runs to {tracked.shown(home)}")
+    if options.stages and (page := tracked.build_page(home, params.tracking.experiment, build)):
+        print(page)
 
 
 def _outcomes(text: str) -> list[tuple[str, str]]:

@@ -79,7 +79,7 @@ def make(root: Path, params: Params, *, force: bool = False) -> Outcome:
         one = _judged(root, params, one, served, force=force)
         if one.state in KEPT:
             return _keep(root, params, one, served)
-        return serve(root, params, one, served, previous=served and served.version)
+        return serve(root, params, one, served, previous=served.version if served else None)
 
 
 def _on_the_shelf(place: Path, index: Path, root: Path) -> Release:
@@ -136,10 +136,15 @@ def _basis(root: Path, params: Params, served: Release | None) -> str:
 
 def _keep(root: Path, params: Params, one: Release, served: Release | None) -> Outcome:
     """Leaves the champion where it is, and tells of the candidate."""
-    one, troubles = announcing.register(root, one, params)
+    troubles: list[str] = []
     if served is not None:
-        served, more = _told(root, params, served)
+        served, troubles = _handed_on(root, params, served)
+        troubles += announcing.tell_champion(root, served, params)
+    if not troubles:
+        troubles = _catch_up(root, params, before=one)
+        one, more = announcing.register(root, one, params)
         troubles += more
+    if served is not None:
         prune(root, params, served)
     return Outcome(release=one, champion=served, troubles=troubles)
 
@@ -151,31 +156,33 @@ def serve(
     and tells of it; ``previous`` is noted as the version it takes the place of. For who is alone
     with the shelf."""
     place = shelf.folder(root)
-    one, _ = announcing.push(place, one, params.release)
-    one, _ = announcing.register(root, one, params)
+    one, troubles = _handed_on(root, params, one)
     new = served is None or served.version != one.version
     if new:
         one = shelf.note(place, one.but(previous=previous))
         shelf.crown(place, one)
     if one.state != "released":
         one = shelf.note(place, one.but(state="released"))
-    one, troubles = _told(root, params, one)
+    troubles += announcing.tell_champion(root, one, params)
     prune(root, params, one)
     return Outcome(release=one, champion=one, new=new, troubles=troubles)
 
 
-def _told(root: Path, params: Params, served: Release) -> tuple[Release, list[str]]:
-    """The champion, of which the bucket and the registry have been told; what went wrong there."""
-    served, troubles = announcing.push(shelf.folder(root), served, params.release)
-    served, more = announcing.register(root, served, params)
-    troubles += more + announcing.tell_champion(root, served, params)
-    return served, troubles + ([] if more else _catch_up(root, params))
+def _handed_on(root: Path, params: Params, one: Release) -> tuple[Release, list[str]]:
+    """The release, pushed and registered as far as bucket and registry answer; what went wrong."""
+    one, troubles = announcing.push(shelf.folder(root), one, params.release)
+    if late := _catch_up(root, params, before=one):
+        return one, troubles + late
+    one, more = announcing.register(root, one, params)
+    return one, troubles + more
 
 
-def _catch_up(root: Path, params: Params) -> list[str]:
-    """Registers what could not be registered when it was judged, the oldest first."""
+def _catch_up(root: Path, params: Params, before: Release) -> list[str]:
+    """Registers earlier releases that could not be registered when they were judged, the oldest
+    first, so that the registry counts as the shelf does."""
     for one in reversed(shelf.all_releases(shelf.folder(root))):
-        if params.release.model and not one.registered and one.state != "candidate":
+        late = one.version < before.version and one.state != "candidate" and not one.registered
+        if late and params.release.model:
             _, troubles = announcing.register(root, one, params)
             if troubles:
                 return troubles

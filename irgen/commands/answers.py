@@ -96,7 +96,16 @@ def _cell(value: Any) -> str:
 
 def _explanations(answer: Answer, explanations: list[Explanation]) -> str:
     """How likely the retriever finds each code, among those that lead to an image."""
-    columns = ["query", "rank", "id", "code", "level by level", "whole", "of this code", "trained"]
+    columns = [
+        "query",
+        "rank",
+        "id",
+        "code",
+        "level by level",
+        "whole",
+        "with this code",
+        "trained",
+    ]
     rows = [
         [
             answer.queries[query],
@@ -112,7 +121,7 @@ def _explanations(answer: Answer, explanations: list[Explanation]) -> str:
             answer.numbers.select("query", "rank").rows(), explanations, strict=True
         )
     ]
-    return aligned(columns, rows, right=("rank", "whole", "of this code"))
+    return aligned(columns, rows, right=("rank", "whole", "with this code"))
 
 
 def as_json(answer: Answer) -> str:

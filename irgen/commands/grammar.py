@@ -33,10 +33,32 @@ DESCRIPTIONS = {
         as the rest. Searches may go on meanwhile.""",
 }
 
-READS = "By default this is index/ in the root if it is there, else data/index."
+RELEASING = {
+    "release": "make the pipeline's index the one that is served, if it is good enough",
+    "releases": "list what was released, or fetch a release from the bucket",
+    "rollback": "serve an earlier release again",
+}
+
+TOLD = {
+    "release": """Makes the index that the pipeline made, data/index, a release, and the champion
+        that is served if the gate finds it no worse than the champion, on the same queries (gate in
+        params.yaml); else it is kept as a candidate. Run again it does what was left undone: a
+        release is copied to the bucket and made a version of the registered model in MLflow as soon
+        as these answer. Exit status: 0 if the index is served, 3 if it is kept as a candidate.""",
+    "releases": """Lists the releases, the newest first, and marks the one that is served. With
+        fetch: first brings the release that is served, or that VERSION, from the bucket
+        (release.remote in params.yaml), and serves it if this machine serves none yet.""",
+    "rollback": """Serves an earlier release again: the one that was served before, or that VERSION.
+        The one that was served is not released again by itself; rollback to it brings it back.""",
+}
+
+READS = (
+    "By default this is index/ in the root if it is there, else the release that is served "
+    "(releases/champion), else data/index."
+)
 WRITES = (
-    "By default this is index/ in the root, which is made from data/index when it is changed for "
-    "the first time. data/index itself is the pipeline's and is never changed."
+    "By default this is index/ in the root, which is made from the release that is served, else "
+    "from data/index, when it is changed for the first time. These themselves are never changed."
 )
 EXPRESSION = (
     "as in SQL, over id and the metadata columns, such as \"label = 'shirt' AND width > 200\""
@@ -65,10 +87,32 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
             "--root", type=Path, default=Path(), help="The project's folder; by default this one."
         )
         command.set_defaults(command=_run)
+    _add_releasing(commands)
 
 
-def _run(options: argparse.Namespace) -> None:
-    import_module(f"irgen.commands.{options.name}").run(options)
+def _add_releasing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, line in RELEASING.items():
+        command = commands.add_parser(name, help=line, description=TOLD[name])
+        if name == "release":
+            command.add_argument(
+                "--force", action="store_true", help="Release it whatever the gate says."
+            )
+        if name == "releases":
+            command.add_argument("action", nargs="?", choices=["list", "fetch"], default="list")
+        if name != "release":
+            command.add_argument("version", nargs="?", type=int, metavar="VERSION")
+        command.add_argument("--json", action="store_true", help="Print JSON instead.")
+        command.add_argument(
+            "--params", type=Path, help="The parameters' file; by default params.yaml in the root."
+        )
+        command.add_argument(
+            "--root", type=Path, default=Path(), help="The project's folder; by default this one."
+        )
+        command.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int | None:
+    return import_module(f"irgen.commands.{options.name}").run(options)
 
 
 def _search(command: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from irgen.commands.answers import as_plain
 from irgen.commands.wording import counted, percent, size
 from irgen.index.copying import MADE_FROM
 from irgen.index.index import Index
+from irgen.releases import release
 from irgen.search.calibration import Uncalibrated
 
 
@@ -60,8 +61,12 @@ def told(index: Index) -> dict[str, str]:
 
 
 def _of_pipeline(index: Index, options: Namespace, outdated: bool) -> dict[str, str]:
-    """Where the index stands beside the one that the pipeline makes."""
-    folder, made = places.folder_of(index), places.pipeline(options.root)
+    """Where the index stands beside the one that is served, or that the pipeline makes."""
+    folder, made = places.folder_of(index), places.source(options.root)
+    if places.is_release(folder):
+        own, one = options.root / places.OWN, release.read(folder)
+        what = f"number {one.version}, of data revision {one.revision}"
+        return {"release": f"{what}; changes are made to a copy, {own}"}
     if places.is_pipelines(folder, options.root):
         own = options.root / places.OWN
         return {"pipeline": f"this is what it makes; changes are made to a copy, {own}"}
@@ -69,8 +74,12 @@ def _of_pipeline(index: Index, options: Namespace, outdated: bool) -> dict[str, 
         return {}
     if not outdated:
         return {"pipeline": f"made from {made}, which is still the same"}
+    if places.is_release(made):
+        since = f"not made from {made}, which is served now"
+    else:
+        since = f"made from {made}, which was made anew since"
     return {
-        "pipeline": f"made from {made}, which was made anew since. To start anew from that one: "
+        "pipeline": f"{since}. To start anew from that one: "
         f"mv {folder} {folder}-old; the next irgen add makes {folder} from it, without what was "
         "added or removed here, so add and remove that again"
     }

@@ -10,7 +10,6 @@ from typing import Any
 
 from irgen.catalog import s3
 from irgen.errors import ReleaseError
-from irgen.files import read_json
 from irgen.releases import release, shelf
 from irgen.releases.release import ABOUT, Release
 
@@ -45,16 +44,24 @@ def push(client: s3.Client, folder: Path, one: Release, place: str) -> None:
 
 
 def announce(client: s3.Client, remote: str, one: Release) -> None:
-    """Says there which release is served. Raises SourceError."""
+    """Says there which release is served. Raises SourceError, and ReleaseError if another machine
+    is saying something else at the same time."""
     said = {"version": one.version, "name": one.name, "bundle": one.bundle}
-    if served(client, remote) != said:
-        s3.put_json(client, said, place_of(remote, SERVED))
+    place = place_of(remote, SERVED)
+    known = s3.get_json(client, place)
+    if known is None:
+        done = s3.put_json(client, place, said, new=True)
+    else:
+        done = known[0] == said or s3.put_json(client, place, said, replacing=known[1])
+    if not done:
+        raise ReleaseError(f"{place} was changed by another machine in this moment")
 
 
 def served(client: s3.Client, remote: str) -> dict[str, Any] | None:
     """Which release is served, by its ``version``, ``name`` and ``bundle``; None if none is. Raises
     SourceError if that cannot be told."""
-    return s3.get_json(client, place_of(remote, SERVED))
+    found = s3.get_json(client, place_of(remote, SERVED))
+    return None if found is None else found[0]
 
 
 def names(client: s3.Client, remote: str) -> list[str]:
@@ -76,10 +83,11 @@ def _folders(client: s3.Client, remote: str) -> dict[str, bool]:
 def fetch(client: s3.Client, remote: str, name: str, into: Path) -> Release:
     """Puts the release of that folder's name on the shelf ``into``, and gives it. Raises
     SourceError if it cannot be had, ReleaseError if it is not the one that was pushed."""
-    place, work = place_of(remote, name), into / f".{name}.fetched.tmp"
-    work.mkdir(parents=True, exist_ok=True)
-    s3.get_file(client, f"{place}/{ABOUT}", work / ABOUT)
-    one = release.parsed(read_json(work / ABOUT), f"{place}/{ABOUT}")
+    place = place_of(remote, name)
+    about = s3.get_json(client, f"{place}/{ABOUT}")
+    if about is None:
+        raise ReleaseError(f"there is no release at {place}: it was pruned, or not pushed whole")
+    one = release.parsed(about[0], f"{place}/{ABOUT}")
     if one.name != name or release.bundle_digest(one.files) != one.bundle:
         raise ReleaseError(f"{place}/{ABOUT} is of another release: push {name} again")
     one = one.but(pushed=place, state="released")  # nothing else is pushed
@@ -88,10 +96,12 @@ def fetch(client: s3.Client, remote: str, name: str, into: Path) -> Release:
 
 
 def download(client: s3.Client, place: str, one: Release, folder: Path) -> None:
-    """Fetches the files of the release at ``place`` into ``folder``. Raises SourceError."""
+    """Fetches the files of the release at ``place`` into ``folder``. Raises SourceError, and
+    ReleaseError if one is missing."""
     for name in one.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        s3.get_file(client, f"{place}/{name}", folder / name)
+        if not s3.get_file(client, f"{place}/{name}", folder / name):
+            raise ReleaseError(f"{place}/{name} is missing: push {one.name} again")
 
 
 def prune(client: s3.Client, remote: str, stay: set[str], keep: int) -> list[str]:

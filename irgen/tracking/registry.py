@@ -21,8 +21,10 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 BUNDLE = "irgen.bundle"
 RELEASED = "irgen.release"
 # What a machine needs to serve the model, beside the package, which goes with it.
-NEEDED = ("mlflow", "boto3", "numpy", "pillow", "polars", "pyyaml", "safetensors", "timm", "torch")
-NEEDED += ("torchvision", "tqdm")
+NEEDED = (
+    *("mlflow", "boto3", "numpy", "pillow", "polars", "pyyaml", "safetensors", "timm", "torch"),
+    *("torchvision", "tqdm"),
+)
 # A grey square of 8 × 8 pixels, as a PNG in base64.
 EXAMPLE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR4nGNsYIAAJgaKGAAmCACQXTClHgAAAABJ"

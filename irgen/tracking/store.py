@@ -94,6 +94,21 @@ def plain(value: str) -> str:
     return value.replace("'", "")
 
 
+def build_page(home: Path, name: str, build: str) -> str | None:
+    """The address of a build's run in MLflow's pages; None if no server is in use, or it does not
+    have the build. Raises TrackingError."""
+    uri = store(home)
+    if not uri.startswith("http"):
+        return None
+    with alone(home):
+        client = connect(home)
+        within = experiment(client, home, name)
+        found = find_run(client, within, {"irgen.parent_of": journal.plain(build)})
+    if found is None:
+        return None
+    return f"{scrub(uri).rstrip('/')}/#/experiments/{within}/runs/{found.info.run_id}"
+
+
 def source_tags(name: str) -> dict[str, str]:
     """The tags that say what made a run, and who."""
     tags = {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}

@@ -1,0 +1,13 @@
+"""``irgen rollback``: an earlier release is served again."""
+
+from argparse import Namespace
+
+from irgen import rollback
+from irgen.commands import release
+from irgen.params import load
+
+
+def run(options: Namespace) -> None:
+    """Makes a release the champion and says so. Raises ReleaseError if it is not here."""
+    params = load(options.params or options.root / "params.yaml")
+    release.tell(rollback.roll_back(options.root, params, options.version), options)
