@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -269,3 +270,100 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
         return folder
 
     return make
+
+
+class BucketServer:
+    """A real S3 server on loopback whose answers a test may spoil.
+
+    ``fault(environ, answer)`` is asked before each request; it returns a WSGI answer instead of the
+    server's, made with ``answer(status, body, headers)``, or None. ``cut`` (a function of the
+    request) says how many bytes of a body are sent before the connection breaks. ``requests`` are
+    the method, the path and the range of all that came.
+    """
+
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.server = make_server("127.0.0.1", 0, self, threaded=True)
+        self.uri = f"http://127.0.0.1:{self.server.port}"
+        self.reset()
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def reset(self) -> None:
+        """Empties every bucket, and spoils nothing any more."""
+        from moto.s3.models import s3_backends
+
+        self.requests: list[tuple[str, str, str]] = []
+        self.headers: list[dict[str, str]] = []
+        self.fault: Callable[..., Any] | None = None
+        self.cut: Callable[[dict[str, Any]], int | None] | None = None
+        s3_backends.reset()
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        path = environ["PATH_INFO"]
+        query = f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else ""
+        asked = (environ["REQUEST_METHOD"], path + query, environ.get("HTTP_RANGE", ""))
+        self.requests.append(asked)
+        self.headers.append({k: v for k, v in environ.items() if k.startswith("HTTP_")})
+
+        def answer(status: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start(status, list({"Content-Length": str(len(body)), **(headers or {})}.items()))
+            return [body]
+
+        if self.fault is not None and (spoilt := self.fault(environ, answer)) is not None:
+            return spoilt
+        limit = self.cut(environ) if self.cut is not None else None
+        return self.app(environ, start) if limit is None else self._cut(environ, start, limit)
+
+    def _cut(self, environ: dict[str, Any], start: Callable[..., Any], limit: int) -> Any:
+        yield b"".join(self.app(environ, start))[:limit]
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+
+    def fill(self, bucket: str, contents: dict[str, bytes]) -> None:
+        """Puts many objects into a bucket at once, past the network."""
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.s3.models import s3_backends
+
+        store = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        if bucket not in store.buckets:
+            store.create_bucket(bucket, "us-east-1")
+        for key, content in contents.items():
+            store.put_object(bucket, key, content)
+
+    def count(self, method: str, part: str = "") -> int:
+        """How many requests of a method, with ``part`` in their paths, have come."""
+        return sum(asked[0] == method and part in asked[1] for asked in self.requests)
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[BucketServer]:
+    """One server for all tests; ``buckets`` empties it."""
+    server = BucketServer()
+    yield server
+    server.server.shutdown()
+
+
+@pytest.fixture
+def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
+    """An empty S3 server, credentials for it, and short pauses before another try."""
+    from irgen.catalog import patience
+
+    settings = {
+        "AWS_ACCESS_KEY_ID": "AKIATESTTESTTEST",
+        "AWS_SECRET_ACCESS_KEY": "of-the-tests-and-nothing-else",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(patience, "FIRST", 0.01)
+    monkeypatch.setattr(patience, "LONGEST", 0.05)
+    bucket_server.reset()
+    return bucket_server

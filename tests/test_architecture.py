@@ -44,7 +44,7 @@ ORDER = [
 
 ONE_IMPORTER = {
     "mlflow": "irgen/tracking/",
-    "boto3": None,  # no source in S3 yet
+    "boto3": "irgen/catalog/s3_client.py",
     "faiss": None,
     "matplotlib": "irgen/evaluation/figures.py",
     "jinja2": "irgen/evaluation/page.py",
