@@ -3,18 +3,21 @@ process."""
 
 import ctypes
 import functools
+import os
 import random
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from threadpoolctl import ThreadpoolController
 
 from irgen.errors import ParamsError
 from irgen.params import Compute
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,22 +89,29 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2 * gigabyte - 1)
 
 
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Torch's operations in the block run on the calling thread alone.
+def aside(work: Callable[..., T], *arguments: Any) -> T:
+    """What ``work(*arguments)`` returns or raises, run on the process's one thread on which torch
+    uses a single core; an interrupt is raised when the work is done.
 
     OpenMP gives each thread workers of its own at its first parallel operation. Where there are
     more of them than cores, all wait longer at the end of every operation: a thread that changes an
     index would slow those that search it by a third, for as long as it lives.
     """
-    torch.get_num_threads()  # torch sets up a thread at its first operation, and would undo this
-    with _openmp().limit(limits=1, user_api="openmp"):
-        yield
+    future = _single(os.getpid()).submit(work, *arguments)
+    try:
+        return future.result()
+    finally:
+        wait([future])
 
 
 @functools.cache
-def _openmp() -> ThreadpoolController:
-    return ThreadpoolController()
+def _single(process: int) -> ThreadPoolExecutor:
+    """The thread of a process; a fork has none of its parent's."""
+    threads, before = ThreadPoolExecutor(1, "aside"), torch.get_num_threads()
+    threads.submit(torch.get_num_threads).result()  # what a thread begins with, it takes only once
+    threads.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(before)  # of threads yet to come, for which that was a default as well
+    return threads
 
 
 def seed_everything(*parts: int) -> torch.Generator:

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from irgen.compute import has_fast_bf16, prepare, seed_everything, single_thread
+from irgen.compute import aside, has_fast_bf16, prepare, seed_everything
 from irgen.errors import ParamsError
 from irgen.params import Compute
 
@@ -40,18 +40,15 @@ def test_an_epochs_seed_fixes_every_draw():
     assert torch.rand(2).tolist() != draws()[0]
 
 
-def test_a_single_thread_is_that_threads_alone_and_only_for_the_block():
+def test_what_is_run_aside_has_one_core_and_leaves_other_threads_theirs():
     before, found = torch.get_num_threads(), []
+    assert aside(torch.get_num_threads) == 1
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert [torch.get_num_threads(), *found] == [before, before]
 
-    def work() -> None:
-        with single_thread():
-            found.append(torch.get_num_threads())
-        found.append(torch.get_num_threads())
 
-    thread = threading.Thread(target=work)
-    with single_thread():
-        thread.start()
-        thread.join()
-        found.append(torch.get_num_threads())
-    assert found == [1, before, 1]
-    assert torch.get_num_threads() == before
+def test_an_error_aside_is_raised_here():
+    with pytest.raises(ZeroDivisionError):
+        aside(divmod, 1, 0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from irgen.artifacts.calibration import CALIBRATION, load_calibration
 from irgen.artifacts.models import Models, load_models
 from irgen.catalog.inputs import Input, decode_images
-from irgen.compute import single_thread
+from irgen.compute import aside
 from irgen.errors import ImageError, IndexingError
 from irgen.index import bundle, creation, generation, metadata, rows
 from irgen.index.explanation import Explanation, explain
@@ -339,7 +339,6 @@ class Index:
             pixels = decode_images(images[start : start + BATCH], models.decoding)
             yield models.read(torch.from_numpy(pixels))
 
-    @single_thread()
     def _rows(
         self,
         embeddings: Tensor | np.ndarray,
@@ -351,8 +350,13 @@ class Index:
         columns = metadata.complete(given, len(names), self.view.items.schema)
         frame = columns.insert_column(0, pl.Series(ID, names, dtype=pl.String))
         trained = torch.zeros(len(names), dtype=torch.bool)
-        found = rows.checked(frame, embeddings, codes, trained, self._store.bundle.codebooks)
-        return replace(found, embeddings=found.embeddings.half())
+        codebooks = self._store.bundle.codebooks
+
+        def made() -> Rows:
+            found = rows.checked(frame, embeddings, codes, trained, codebooks)
+            return replace(found, embeddings=found.embeddings.half())
+
+        return aside(made)
 
     def _encoded(self, images: Any, ids: Sequence[str]) -> Tensor:
         """Embeddings (n, D) of images, one an id."""

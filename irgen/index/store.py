@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from irgen.compute import single_thread
+from irgen.compute import aside
 from irgen.errors import IndexingError
 from irgen.index import bundle, compaction, creation, disk, items, lock
 from irgen.index.bundle import Bundle, Signature
@@ -49,6 +49,8 @@ class Store:
         Raises IndexingError if there is none, if it is damaged or of a newer version, or if
         ``writable`` and another writer has it.
         """
+        if folder.is_symlink():
+            folder = folder.resolve()  # a link that is moved leads to another index
         found = bundle.read(folder)
         if not writable:
             return cls(found, bundle.load(found), None)
@@ -112,18 +114,18 @@ class Store:
         Raises IndexingError, and changes nothing, if the disk is full or the embeddings it reads
         are damaged.
         """
-        with self._compacting, single_thread():
+        with self._compacting:
             with self._writing():
                 old = self.view
-            new = compaction.next_generation(self.bundle, old)
-            view = View.of(new, self.bundle.codebooks, beginning(new.owner))
+            new = aside(compaction.next_generation, self.bundle, old)
+            view = aside(View.of, new, self.bundle.codebooks, beginning(new.owner))
             with self._writing() as writer:
                 log = self.bundle.log
                 tail, _ = read(log(old.generation.number), old.generation.owner, old.position)
                 content, position = contents(new.owner, tail)
                 with disk.full_disk_told(f"compacting {self.bundle.folder}"):
                     disk.put(log(new.number), content)
-                view = after(view, [decode(payload) for payload in tail], position)
+                view = aside(after, view, [decode(payload) for payload in tail], position)
                 self._move_on(writer, view)
             bundle.prune(self.bundle, new.number)
 
@@ -162,9 +164,11 @@ class Store:
 
     def refresh(self) -> None:
         """Takes in what a writer in another process has acknowledged since; two looks at the
-        folder where that is nothing."""
+        folder where that is nothing. Of an index that has been deleted, all that was read stays."""
         if self._writer is not None or self._signature == self._sign():
             return
+        if not self.bundle.folder.exists():
+            return  # deleted as a whole; what was read is still there
         with self._changing:
             signature = self._sign()
             self.view = bundle.caught_up(self.bundle, self.view)
@@ -202,7 +206,7 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[Writer]:
         """One change at a time, from the latest view."""
-        with self._changing, single_thread():
+        with self._changing:
             folder, writer = self.bundle.folder, self._writer
             if self._closed:
                 raise IndexingError(f"{folder} was closed: open it again")
@@ -221,6 +225,6 @@ class Store:
         """Makes a change last, then seen. All that can fail, fails before."""
         with self._writing() as writer:
             if len(record):
-                view = after(self.view, [record], self.view.position)
+                view = aside(after, self.view, [record], self.view.position)
                 writer.log.append(encode(record))
                 self.view = replace(view, position=writer.log.position)
