@@ -137,7 +137,8 @@ class Evaluate:
 class Drift:
     """When images that came after the training are too unlike those it knew: the most that is
     allowed of each signal. "Held out" are validation images and queries of the training's time:
-    nothing was trained on them, so that what they show is no drift."""
+    nothing was trained on them, so that what they show is no drift. What was measured to choose the
+    limits is in ``irgen.evaluation.limits``."""
 
     minimum_images: int  # fewer new images than this are never called drift
     minimum_share: float  # nor fewer than this share of the training images
@@ -153,7 +154,9 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """When a new index may take the place of the one that is served."""
+    """When a new index may take the place of the one that is served. Trainings that
+    differ by their seed alone spread by 0.003 to 0.006 in precision/10, and 60 digits of unknown
+    classes among 1,200 cost the queries of known ones 0.018."""
 
     metric: str  # precision/10 and so on: precision, precision_capped, hit or recall at a cut-off
     margin: float  # how much worse than the served index it may be

@@ -72,6 +72,10 @@ def test_a_count_is_an_integer_and_nothing_else(value: object) -> None:
         ("evaluate", "candidates", 5),
         ("evaluate", "cutoffs", [0, 10]),
         ("retriever", "heads", 5),
+        ("drift", "minimum_images", 0),
+        ("gate", "margin", -0.1),
+        ("gate", "metric", "precision/7"),
+        ("gate", "metric", "map/R"),
         ("compute", "batch_size", 0),
     ],
 )

@@ -1,4 +1,23 @@
-"""Whether new images differ too much from those the training knew: figures of drift and limits."""
+"""Whether new images differ too much from those the training knew: figures of drift and limits.
+
+The limits in params.yaml lie between what new images of known classes showed and what others did.
+Measured on the digits, clothing-224 and omniglot-small with 2 of 10, 2 of 10 and 48 of 242 classes
+kept from the training, in 150 draws of 50 new images:
+
+                   known classes    classes kept back   limit
+  residual_ratio    0.51 … 1.73       1.91 … 4.20        1.8
+  unseen_entries    0                 0                  0.05
+  unseen_prefixes   0 … 0.19          0.01 … 0.57        0.25
+  bucket_growth     0.95 … 1.01       0.95 … 0.99        1.5
+  collisions       −0.04 … 0.10       0.00 … 0.32        0.15
+
+So far chance takes 50 images; with 200, known classes stay within 0.77 … 1.23 of residual_ratio.
+Classes kept back are told by their labels alone as long as they are less than about a third of the
+new images (at 30% the ratio is 1.35 … 1.89). Known classes in a new guise are told without labels:
+turned by 90° the ratio is 2.4 or more in all three sets; inverted 2.3 to 7.5, but 1.1 for the
+clothes; and omniglot's inverted drawings, most of them of one code, make the buckets grow 70-fold.
+On the digits, precision_drop is 0.02 with known classes alone, 0.10 with 15% of unknown ones.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

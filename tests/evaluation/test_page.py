@@ -30,6 +30,7 @@ def content(**changes):
         "figures": {"a": figures.lines(figures.Plot(title="t", x="x"), [])},
         "calibration": Uncalibrated(reason=EVIL),
         "reliability": None,
+        "drift": page.Drift(words=EVIL, rows=[(EVIL, "1.00×", "1.50×", True)]),
         "gallery": [Example(image=DOT, label=EVIL, reason="r", found={"generative": [hit, found]})],
         "confusions": RUN,
         "rejected": pl.DataFrame({"key": [EVIL], "reason": ["empty"]}),

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from PIL import Image, ImageOps
 
 from irgen.artifacts.calibration import load_calibration
 from irgen.artifacts.identifiers import load_identified
@@ -88,6 +89,10 @@ def copy(built, tmp_path):
     folder, params, _ = built
     shutil.copytree(folder, tmp_path / "project")
     return tmp_path / "project", params
+
+
+# what new images bring about
+AGAIN = ("catalog", "features", "identifiers", "trie", "index", "evaluate", "drift", "report")
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -218,20 +223,82 @@ def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
         params, download=dataclasses.replace(params.download, source=str(folder / "digits"))
     )
     assert run(params, folder, "download")["download"]["images/new"] == 40
-    again = ("catalog", "features", "identifiers", "trie", "index", "evaluate", "report")
-    found = run(params, folder, *again)
+    found = run(params, folder, *AGAIN)
     after = files(folder / "data")
     for unchanged in (
         "catalog/train.parquet",
         "catalog/validation.parquet",
         "features/train/features.npy",
         "identifiers/train/codes.parquet",
+        "identifiers/validation/codes.parquet",
     ):
         assert after[unchanged] == before[unchanged]
     assert found["trie"]["images"] > len(pl.read_parquet(folder / "data/catalog/train.parquet"))
     assert after["trie/trie.safetensors"] != before["trie/trie.safetensors"]
     assert found["index"]["images"] == found["trie"]["images"]
     assert found["index"]["trained"] == len(pl.read_parquet(folder / "data/catalog/train.parquet"))
+
+
+def with_new_images(folder: Path, params: Params, **settings) -> tuple[dict[str, float], dict]:
+    """What the drift stage finds of the images that have come into the source, and its verdict."""
+    drift = dataclasses.replace(params.drift, minimum_images=20, **settings)
+    run(dataclasses.replace(params, drift=drift), folder, "download", *AGAIN)
+    found = json.loads((folder / "data/drift/metrics.json").read_text())
+    return found, json.loads((folder / "data/drift/verdict.json").read_text())
+
+
+def test_without_new_images_nothing_has_drifted(built):
+    folder, _, metrics = built
+    assert metrics["drift"]["images/new"] == metrics["drift"]["drifted"] == 0
+    assert json.loads((folder / "data/drift/metrics.json").read_text()) == metrics["drift"]
+    verdict = json.loads((folder / "data/drift/verdict.json").read_text())
+    assert verdict["exceeded"] == [] and (verdict["revision"], verdict["trained"]) == (1, 1)
+    assert not [name for name in metrics["drift"] if name.startswith("signal/")]
+    queries = metrics["catalog"]["images/queries"]
+    assert metrics["drift"]["quality/old/queries"] == queries
+    found = json.loads((folder / "data/evaluate/metrics.json").read_text())["index"]
+    same = {k: v for k, v in metrics["drift"].items() if k.startswith("quality/old/precision/")}
+    assert same == {f"quality/old/{k}": v for k, v in found.items() if k.startswith("precision/")}
+
+
+def test_new_images_of_known_classes_are_no_drift(copy, root):
+    folder, params = copy
+    params = small_params(folder, root)
+    write_digits(folder / "digits", 40)
+    found, verdict = with_new_images(folder, params)
+    assert found["images/new"] == verdict["new"] == 80  # 8 of each digit; 2 of each are queries
+    assert found["quality/new/queries"] == 20
+    assert verdict["enough"] and not verdict["drifted"], verdict
+    assert verdict["revision"] == found["revision"] == 2
+
+
+def test_images_of_unknown_classes_and_known_ones_in_a_new_guise_are_drift(copy, root, capsys):
+    folder, params = copy
+    params = small_params(folder, root)
+    for path in sorted((folder / "digits").rglob("*.png"))[::5]:
+        with Image.open(path) as picture:
+            turned = ImageOps.invert(picture.convert("L")).rotate(90)
+        turned.save(path.with_name(f"turned-{path.name}"))
+    _, verdict = with_new_images(folder, params)
+    assert verdict["drifted"]
+    assert "residual_ratio" in {each["name"] for each in verdict["exceeded"]}
+    assert "unseen_labels" not in {each["name"] for each in verdict["exceeded"]}
+    assert "They are unlike the images the models know" in capsys.readouterr().out
+    assert "<h2>Drift</h2>" in (folder / "reports/index.html").read_text()
+    shutil.move(folder / "digits/7", folder / "digits/seven")
+    _, verdict = with_new_images(folder, params, residual_ratio=1000.0)
+    (labels,) = (each for each in verdict["exceeded"] if each["name"] == "unseen_labels")
+    assert 0.1 < labels["value"] < 1 and verdict["revision"] == 3
+
+
+def test_images_known_of_old_are_not_new_because_they_lie_in_the_database_alone(copy, root):
+    """Queries may be searched too: they are in the database and in neither training table."""
+    folder, _ = copy
+    params = small_params(folder, root, catalog={"database": ["train", "validation", "query"]})
+    run(params, folder, "catalog", "features", "identifiers", "trie", "index", "evaluate", "drift")
+    found = json.loads((folder / "data/drift/metrics.json").read_text())
+    assert found["images/new"] == 0
+    assert found["images/database"] == 300
 
 
 ALONE = """

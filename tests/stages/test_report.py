@@ -18,6 +18,7 @@ from irgen.catalog.table import write_table
 from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.comparison import METHODS
+from irgen.evaluation.limits import Exceeded, Verdict
 from irgen.files import file_digest, write_json
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
 from irgen.stages import report
@@ -54,6 +55,7 @@ def build(folder):
     write_evaluation(workspace, catalog, digits.data[:total])
     write_histories(workspace)
     write_calibration(workspace, KNOWN)
+    write_drift(workspace, Verdict(new=0, enough=False, **STILL), {})
     return workspace
 
 
@@ -153,6 +155,15 @@ def write_histories(workspace):
     pl.DataFrame(columns).write_csv(workspace.stage("retriever") / "history.csv")
 
 
+STILL = {"drifted": False, "exceeded": (), "revision": 3, "trained": 1}
+
+
+def write_drift(workspace, verdict, known):
+    signals = {f"signal/{name}": value for name, value in known.items()}
+    write_json(workspace.stage("drift") / "metrics.json", signals)
+    write_json(workspace.stage("drift") / "verdict.json", verdict.plain())
+
+
 def write_calibration(workspace, known):
     save_calibration(workspace.stage("index") / "models" / CALIBRATION, known)
 
@@ -195,6 +206,24 @@ def test_without_a_calibration_the_page_says_why_and_has_no_curve(workspace, par
     assert "7 validation queries are too few" in (workspace.reports / "index.html").read_text()
     assert not (workspace.stage("report") / "figures" / "reliability.svg").exists()
     write_calibration(workspace, KNOWN)
+
+
+def test_new_images_are_told_of_with_what_exceeds_its_limit(workspace, params):
+    report.run(params, workspace, ignore)
+    page = workspace.reports / "index.html"
+    assert "<h2>Drift</h2>" not in page.read_text()
+    limit = params.drift.residual_ratio
+    over = Exceeded(name="residual_ratio", value=2.5, threshold=limit)
+    verdict = Verdict(new=1234, enough=True, **STILL | {"drifted": True, "exceeded": (over,)})
+    write_drift(workspace, verdict, {"residual_ratio": 2.5, "unseen_labels": 0.04})
+    report.run(params, workspace, ignore)
+    html = page.read_text()
+    assert "1,234 images have joined the database" in html
+    assert "catalog.training_revision to 3" in html
+    assert f"too much</td><td>2.50×</td><td>{limit:.2f}×</td>" in html
+    assert "<td>4.0%</td>" in html
+    assert html.count("too much") == 1
+    write_drift(workspace, Verdict(new=0, enough=False, **STILL), {})
 
 
 def test_without_a_gallery_and_with_small_cutoffs_the_page_is_still_written(workspace, params):

@@ -1,0 +1,391 @@
+"""The gate: its rule by hand, and real small indexes asked the same queries."""
+
+import hashlib
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from irgen import params as parameters
+from irgen.artifacts.models import Models, save_models
+from irgen.artifacts.retriever import frozen_reader
+from irgen.catalog import manifest
+from irgen.catalog.inputs import decode_images
+from irgen.catalog.shards import ShardWriter
+from irgen.catalog.table import write_table
+from irgen.errors import ArtifactError, IndexingError
+from irgen.evaluation import gate
+from irgen.evaluation.gate import Answers
+from irgen.index.index import Index
+from irgen.models.reader import Query
+from irgen.models.retriever import Retriever, Shape
+from irgen.models.tokenizer import Tokenizer
+from irgen.params import Encoder, Gate
+from irgen.weights import create_encoder
+from irgen.workspace import Workspace
+
+SETTINGS = Gate(metric="precision/1", margin=0.02, minimum=0.3)
+
+
+def answers(right: int, of: int = 100) -> Answers:
+    """One result a query, of which the first so many are right."""
+    return Answers((np.arange(of) < right)[:, None], np.full(of, 5))
+
+
+def judged(candidate: int, champion: int | None, settings: Gate = SETTINGS) -> gate.Verdict:
+    other = None if champion is None else answers(champion)
+    return gate.judge(answers(candidate), other, settings, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "passed", "why"),
+    [
+        (95, 90, True, "precision/1 is 0.950, 0.050 ± 0.022 better than the champion's 0.900"),
+        (90, 90, True, "precision/1 is 0.900, as the champion's"),
+        (89, 90, True, "0.890, 0.010 ± 0.010 worse than the champion's 0.900, which gate.margin"),
+        (88, 90, True, "which gate.margin 0.020 allows"),  # the very margin
+        (87, 90, False, "0.870, 0.030 ± 0.017 worse than the champion's 0.900; gate.margin allows"),
+        (29, 30, False, "0.290, 0.010 ± 0.010 worse than the champion's 0.300 and below gate.min"),
+        (29, 28, True, "better than the champion's 0.280"),  # what is better need not be good
+        (29, 29, True, "as the champion's"),
+        (30, None, True, "precision/1 is 0.300, above gate.minimum 0.300"),
+        (29, None, False, "precision/1 is 0.290, below gate.minimum 0.300"),
+    ],
+)
+def test_a_candidate_passes_unless_it_is_worse_than_it_may_be(candidate, champion, passed, why):
+    verdict = judged(candidate, champion)
+    assert verdict.passed == passed
+    assert why in verdict.why
+
+
+def test_the_figures_are_of_both_at_every_cutoff_and_survive_json():
+    verdict = judged(87, 90)
+    told = json.loads(json.dumps(verdict.plain()))
+    assert told["passed"] is False and told["why"] == verdict.why
+    assert told["figures"] == {
+        "metric": "precision/1",
+        "margin": 0.02,
+        "minimum": 0.3,
+        "queries": 100,
+        "without_positive": 0,
+        "candidate": {"precision/1": 0.87, "precision/2": 0.435, "hit/1": 0.87, "hit/2": 0.87},
+        "champion": {"precision/1": 0.9, "precision/2": 0.45, "hit/1": 0.9, "hit/2": 0.9},
+        "difference": pytest.approx(-0.03),
+        "error": pytest.approx(np.sqrt(0.03 * 0.97 / 99)),
+    }
+
+
+def test_queries_that_nothing_answers_do_not_count_and_alone_let_nothing_pass():
+    hits, none = np.ones((4, 1), bool), np.zeros(4, np.int64)
+    hits[2:] = False
+    half = Answers(hits, np.array([1, 1, 0, 0]))
+    assert gate.judge(half, None, SETTINGS, (1,)).figures["candidate"]["precision/1"] == 1
+    empty = Answers(np.zeros((4, 1), bool), none)
+    for champion in (None, empty):
+        verdict = gate.judge(empty, champion, SETTINGS, (1,))
+        assert not verdict.passed
+        assert "none of the 4 queries has a relevant image" in verdict.why
+        json.dumps(verdict.plain())
+
+
+HITS = arrays.arrays(bool, (8, 3))
+
+
+@given(HITS)
+def test_an_index_always_passes_against_itself(hits):
+    one = Answers(hits, np.full(8, 3))
+    assert gate.judge(one, one, replace(SETTINGS, margin=0.0), (1, 3)).passed
+
+
+@given(HITS, HITS, st.integers(0, 7), st.integers(0, 2))
+def test_one_more_right_answer_never_makes_a_candidate_fail(hits, others, query, rank):
+    champion, better = Answers(others, np.full(8, 3)), hits.copy()
+    better[query, rank] = True
+    settings = replace(SETTINGS, metric="precision/3", margin=0.1)
+    before = gate.judge(Answers(hits, np.full(8, 3)), champion, settings, (3,))
+    after = gate.judge(Answers(better, np.full(8, 3)), champion, settings, (3,))
+    assert after.passed or not before.passed
+
+
+LABELS = 4
+PER_LABEL = 8
+ENCODER = Encoder(
+    name="resnet10t",
+    weights="none",
+    image_size=32,
+    channels=1,
+    crop=1.0,
+    options={"channels": [8, 8, 16, 24], "stem_width": 8},
+)
+
+
+def picture(label: int, number: int) -> bytes:
+    """A PNG that looks like the others of its label."""
+    pattern = np.random.default_rng(label).integers(0, 256, (4, 4)).repeat(6, 0).repeat(6, 1)
+    noise = np.random.default_rng([label, number]).integers(-20, 21, pattern.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(pattern + noise, 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def rows(role: str, numbers: range) -> list[tuple[str, int, bytes]]:
+    return [
+        (f"{role}-{label}-{number}", label, picture(label, number))
+        for label in range(LABELS)
+        for number in numbers
+    ]
+
+
+DATABASE, QUERIES = rows("image", range(PER_LABEL)), rows("query", range(100, 103))
+
+
+def table(entries: list[tuple[str, int, bytes]], role: str) -> pl.DataFrame:
+    side = pl.lit(24, pl.Int32)
+    return pl.DataFrame(
+        {
+            "id": [name for name, _, _ in entries],
+            "path": [name for name, _, _ in entries],
+            "label": [f"label {label}" for _, label, _ in entries],
+            "role": [role] * len(entries),
+            "sha256": [hashlib.sha256(content).hexdigest() for _, _, content in entries],
+        }
+    ).with_columns(width=side, height=side)
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """Downloaded images and a catalogue, and no index yet."""
+    found = Workspace.at(tmp_path)
+    folder, listed = found.stage("download"), []
+    with ShardWriter(folder, 1) as writer:
+        for name, _, content in [*DATABASE, *QUERIES]:
+            shard, offset = writer.add(name, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            row = {"key": name, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
+            listed.append(row | {"shard": shard, "offset": offset})
+    columns = pl.DataFrame(listed, schema_overrides=manifest.SCHEMA)
+    manifest.write(folder, columns, revision=1, source="test")
+    write_catalog(found, table(DATABASE, "train"), table(QUERIES, "query"))
+    return found
+
+
+def write_catalog(workspace: Workspace, database: pl.DataFrame, queries: pl.DataFrame) -> None:
+    write_table(workspace.stage("catalog") / "database.parquet", database.sort("id"))
+    write_table(workspace.stage("catalog") / "queries.parquet", queries.sort("id"))
+
+
+@pytest.fixture
+def make(workspace, tokenizer_settings, retriever_settings):
+    """Makes an index of database images; ``wrong`` of them get another image's embedding."""
+
+    def build(
+        folder: Path,
+        entries: list[tuple[str, int, bytes]] = DATABASE,
+        *,
+        wrong: int = 0,
+        size: int = 32,
+        levels: int = 3,
+    ) -> Path:
+        encoder = replace(ENCODER, image_size=size)
+        tokens = replace(tokenizer_settings, levels=levels)
+        retriever = replace(retriever_settings, dropout=0.0)
+        models = untrained(encoder, tokens, retriever)
+        pixels = decode_images([content for _, _, content in entries], models.decoding)
+        embeddings = models.embed(torch.from_numpy(pixels)).clone()
+        embeddings[:wrong] = embeddings[:wrong].roll(PER_LABEL, 0)
+        Index.create(
+            folder,
+            models_writer=lambda place: save_models(place, models, encoder, tokens, retriever),
+            config={"search": {"beams": 600, "candidates": 60, "fresh_beams": 0}},
+            items=table(entries, "train").drop("role"),
+            codebooks=models.tokenizer.codebooks,
+            codes=models.tokenize(embeddings),
+            embeddings=embeddings,
+            trained=torch.ones(len(entries), dtype=torch.bool),
+        )
+        return folder
+
+    return build
+
+
+def untrained(encoder: Encoder, tokens: parameters.Tokenizer, retriever: parameters.Retriever):
+    torch.manual_seed(0)
+    pretrained = create_encoder(encoder, seed=0)
+    tokenizer = Tokenizer(tokens, pretrained.width, 1, None)
+    tokenizer.codebooks.copy_(torch.randn_like(tokenizer.codebooks) / 3)
+    shape = Shape(
+        summary_width=tokens.width,
+        token_width=pretrained.token_width,
+        token_count=pretrained.token_count,
+        levels=tokens.levels,
+        codebook=tokens.codebook,
+    )
+    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(retriever, shape))
+    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
+    return made.to(torch.device("cpu"))
+
+
+@pytest.fixture
+def params(root):
+    found = parameters.load(root / "params.yaml")
+    return replace(
+        found,
+        compute=replace(found.compute, device="cpu", precision="fp32"),
+        evaluate=replace(found.evaluate, cutoffs=(1, 4)),
+        gate=Gate(metric="precision/4", margin=0.02, minimum=0.5),
+    )
+
+
+def figures(verdict: gate.Verdict) -> tuple[float, float]:
+    both = verdict.figures["candidate"], verdict.figures["champion"]
+    return both[0]["precision/4"], both[1]["precision/4"]
+
+
+def test_the_first_index_passes_if_it_is_good_enough(workspace, make, params):
+    make(workspace.stage("index"))
+    verdict = gate.compare(workspace, params, None)
+    assert verdict.passed and "first release" in verdict.why
+    assert verdict.figures["queries"] == len(QUERIES)
+    assert verdict.figures["candidate"]["precision/4"] > 0.9
+    assert verdict.figures["champion"] is None
+
+
+def test_a_first_index_that_finds_the_wrong_images_does_not_pass(workspace, make, params):
+    make(workspace.stage("index"), wrong=len(DATABASE))
+    verdict = gate.compare(workspace, params, None)
+    assert not verdict.passed and "below gate.minimum 0.500" in verdict.why
+
+
+def test_a_better_index_passes_an_equal_one_too_and_a_worse_one_is_refused(
+    workspace, make, params, tmp_path
+):
+    good = make(tmp_path / "good")
+    bad = make(tmp_path / "bad", wrong=len(DATABASE) // 2)
+    candidate = workspace.stage("index")
+    shutil.copytree(good, candidate)
+    better = gate.compare(workspace, params, bad)
+    assert better.passed and "better" in better.why
+    equal = gate.compare(workspace, params, good)
+    assert equal.passed and "as the champion's" in equal.why
+    assert equal.figures["candidate"] == equal.figures["champion"]
+    shutil.rmtree(candidate)
+    shutil.copytree(bad, candidate)
+    worse = gate.compare(workspace, params, good)
+    assert not worse.passed
+    own, champions = figures(worse)
+    assert own < champions - params.gate.margin
+    assert f"{own:.3f}" in worse.why and f"{champions:.3f}" in worse.why
+    assert "gate.margin allows 0.020" in worse.why
+
+
+def test_a_champion_of_another_encoder_and_tokenizer_reads_by_its_own(
+    workspace, make, params, tmp_path
+):
+    make(workspace.stage("index"))
+    verdict = gate.compare(workspace, params, make(tmp_path / "other", size=48, levels=2))
+    own, champions = figures(verdict)
+    assert own > 0.9 and champions > 0.9
+
+
+def test_images_that_have_left_the_catalogue_are_misses_where_they_stood(
+    workspace, make, params, tmp_path
+):
+    champion = make(tmp_path / "champion")
+    left = [entry for entry in DATABASE if entry[0].split("-")[1] != "0"]
+    write_catalog(workspace, table([*left, DATABASE[0]], "train"), table(QUERIES, "query"))
+    make(workspace.stage("index"), [*left, DATABASE[0]])
+    verdict = gate.compare(workspace, params, champion)
+    own, champions = figures(verdict)
+    assert verdict.passed and own >= champions
+    # of label 0 one image is left; the champion finds the seven that are gone in its first four
+    with Index.open(champion) as index:
+        asked = [content for _, label, content in QUERIES if label == 0]
+        found = index.search(asked, k=4).ids
+    kept = (found == DATABASE[0][0]).mean()
+    others = 1 - len(asked) / len(QUERIES)
+    assert champions == pytest.approx(others * 1.0 + (1 - others) * kept, abs=0.02)
+
+
+def test_labels_are_todays(workspace, make, params, tmp_path):
+    champion = make(tmp_path / "champion")
+    shutil.copytree(champion, workspace.stage("index"))
+    before = figures(gate.compare(workspace, params, champion))
+    moved = table(DATABASE, "train").with_columns(label=pl.lit("another"))
+    write_catalog(workspace, moved, table(QUERIES, "query").with_columns(label=pl.lit("another")))
+    assert figures(gate.compare(workspace, params, champion)) == (1.0, 1.0)
+    write_catalog(workspace, moved, table(QUERIES, "query"))
+    verdict = gate.compare(workspace, params, champion)
+    assert not verdict.passed and "none of the 12 queries" in verdict.why
+    assert before[0] < 1.0 or before == (1.0, 1.0)
+
+
+def test_a_query_is_no_answer_to_itself(workspace, make, params):
+    lonely = [("alone", 9, picture(9, 0)), *DATABASE]
+    asked = [("alone query", 9, picture(9, 0)), *QUERIES]
+    write_catalog(workspace, table(lonely, "train"), table(asked, "query"))
+    folder = workspace.stage("download")
+    listed = manifest.read(folder)
+    with ShardWriter(folder, 2) as writer:
+        shard, offset = writer.add("alone", lonely[0][2])
+    sha256 = hashlib.sha256(lonely[0][2]).hexdigest()
+    row = {"key": "alone", "size": len(lonely[0][2]), "etag": "", "sha256": sha256, "revision": 2}
+    added = pl.DataFrame([row | {"shard": shard, "offset": offset}], schema=listed.schema)
+    manifest.write(folder, pl.concat([listed, added]), revision=2, source="test")
+    make(workspace.stage("index"), lonely)
+    verdict = gate.compare(workspace, params, None)
+    assert verdict.figures["queries"] == len(QUERIES) + 1
+    assert verdict.figures["without_positive"] == 1
+
+
+def test_a_link_to_the_champion_is_followed(workspace, make, params, tmp_path):
+    make(workspace.stage("index"))
+    make(tmp_path / "releases" / "0001")
+    (tmp_path / "releases" / "champion").symlink_to("0001")
+    assert gate.compare(workspace, params, tmp_path / "releases" / "champion").passed
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "embeddings.npy", "retriever.safetensors"])
+def test_a_damaged_champion_is_one_clear_error(workspace, make, params, tmp_path, name):
+    make(workspace.stage("index"))
+    champion = make(tmp_path / "champion")
+    (path,) = champion.rglob(name)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        IndexingError, match=rf"champion cannot be compared.*{name}.*irgen rollback"
+    ):
+        gate.compare(workspace, params, champion)
+
+
+def test_a_champion_that_is_not_there_is_one_clear_error(workspace, make, params, tmp_path):
+    make(workspace.stage("index"))
+    with pytest.raises(IndexingError, match=r"champion cannot be compared.*no index at"):
+        gate.compare(workspace, params, tmp_path / "nothing")
+
+
+def test_a_damaged_candidate_is_not_taken_for_the_champion(workspace, make, params, tmp_path):
+    champion = make(tmp_path / "champion")
+    (path,) = make(workspace.stage("index")).rglob("tokenizer.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(IndexingError) as error:
+        gate.compare(workspace, params, champion)
+    assert "champion" not in str(error.value)
+
+
+def test_without_a_catalogue_or_an_index_the_stage_to_run_is_named(workspace, params):
+    with pytest.raises(ArtifactError, match="dvc repro index"):
+        gate.compare(workspace, params, None)
+    (workspace.stage("catalog") / "queries.parquet").unlink()
+    with pytest.raises(ArtifactError, match="dvc repro catalog"):
+        gate.compare(workspace, params, None)
