@@ -43,7 +43,9 @@ def read(root: Path) -> dict[str, Node]:
         )
         return {
             name(stage): Node(
-                upstream=tuple(map(name, sorted(edges.successors(stage), key=places.get))),
+                upstream=tuple(
+                    map(name, sorted(edges.successors(stage), key=lambda each: places[each]))
+                ),
                 conduct=conduct(name(stage), stage.meta),
                 always=bool(stage.always_changed),
             )
@@ -55,7 +57,7 @@ def name(stage: Any) -> str:
     """What DVC calls a stage in the project's folder, wherever this process is."""
     file, own = stage.path_in_repo, getattr(stage, "name", None)
     if file == "dvc.yaml":
-        return own
+        return str(own)
     return f"{file}:{own}" if own else file
 
 

@@ -53,9 +53,8 @@ def run(
         start_new_session=True,
     )
     late = threading.Event()
-    timer = threading.Timer(timeout, _stop, [process, late])
-    timer.daemon = True
-    timer.start()
+    overseer = threading.Thread(target=_oversee, args=(process, timeout, late), daemon=True)
+    overseer.start()
     lines = []
     try:
         assert process.stdout is not None
@@ -63,23 +62,28 @@ def run(
             if text := scrub(line.rstrip()):
                 lines.append(text)
                 tell(text)
-        status = process.wait()
     finally:
-        timer.cancel()
-        _signal(process, signal.SIGKILL)  # whatever the command left behind
-        process.wait()
+        if sys.exc_info()[0] is not None:  # interrupted
+            _signal(process, signal.SIGKILL)
+        overseer.join()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-    return Ended(status=status, lines=tuple(lines), timed_out=late.is_set())
+    return Ended(status=process.returncode, lines=tuple(lines), timed_out=late.is_set())
 
 
-def _stop(process: "subprocess.Popen[str]", late: threading.Event) -> None:
-    late.set()
-    _signal(process, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_SECONDS)
+def _oversee(process: "subprocess.Popen[str]", timeout: float, late: threading.Event) -> None:
+    """Waits for the command to end, or ends it; then ends what it left behind, which might hold
+    its output open."""
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        late.set()
+        _signal(process, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
     _signal(process, signal.SIGKILL)
+    process.wait()
 
 
 def _signal(process: "subprocess.Popen[str]", number: int) -> None:

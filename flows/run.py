@@ -10,6 +10,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Crashed, State
 
@@ -75,5 +76,5 @@ def bury(killed: Holder, log: Log) -> None:
                     message="its process was killed; the next run went on from there"
                 )
                 client.set_flow_run_state(found.id, state, force=True)
-    except (httpx.HTTPError, RuntimeError, ValueError) as error:  # it was another server's, say
+    except (httpx.HTTPError, ObjectNotFound, RuntimeError, ValueError) as error:  # another server's
         log.warning("%s could not be marked as crashed: %s", killed, error)

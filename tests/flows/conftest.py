@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import urllib.request
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +26,6 @@ QUIET = {
     "DVC_STUDIO_OFFLINE": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.2",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_WORKER_PREFETCH_SECONDS": "1",
@@ -102,21 +103,26 @@ def until(
     pytest.fail(f"{failure} (within {seconds:g} s)\n{more()}")
 
 
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """The session's server; flows called in the tests' own process report to it as well."""
-    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.settings.items():
-            patch.setenv(name, value)
-        from prefect.settings import Settings
-        from prefect.settings.context import SettingsContext, get_settings_context
+def alive(pid: int) -> bool:
+    """Whether a process is there and not just waiting to be buried."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
-        profile = get_settings_context().profile
-        with SettingsContext(profile=profile, settings=Settings()):
-            yield server
-    server.kill()
+
+# Prefect reads its settings when it is first imported, so they are made before any test is.
+SERVER = PrefectServer(Path(tempfile.mkdtemp(prefix="prefect-")))
+os.environ.update(SERVER.settings)
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[PrefectServer]:
+    """The session's server; flows called in the tests' own process report to it as well."""
+    SERVER.start()
+    yield SERVER
+    SERVER.kill()
+    shutil.rmtree(SERVER.folder, ignore_errors=True)
 
 
 TOY = """

@@ -1,0 +1,70 @@
+"""The flows' graph is DVC's, read as DVC reads it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import graph
+from irgen.errors import ParamsError
+
+from .conftest import Toy
+
+
+def declared(root: Path) -> dict[str, set[str]]:
+    """Who needs whom, by the text of dvc.yaml: a dependency below an output of another stage."""
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+
+    def paths(entry: dict, *kinds: str) -> list[str]:
+        items = [item for kind in kinds for item in entry.get(kind, [])]
+        return [item if isinstance(item, str) else next(iter(item)) for item in items]
+
+    made = {
+        path: name for name, entry in stages.items() for path in paths(entry, "outs", "metrics")
+    }
+    return {
+        name: {
+            owner
+            for dep in paths(entry, "deps")
+            for path, owner in made.items()
+            if f"{dep}/".startswith(f"{path}/") or f"{path}/".startswith(f"{dep}/")
+        }
+        for name, entry in stages.items()
+    }
+
+
+def test_the_graph_is_that_of_the_project_s_pipeline(root: Path) -> None:
+    nodes = graph.read(root)
+    assert {name: set(node.upstream) for name, node in nodes.items()} == declared(root)
+
+
+def test_a_stage_comes_after_all_it_needs(root: Path) -> None:
+    nodes = graph.read(root)
+    order = list(nodes)
+    for name, node in nodes.items():
+        assert all(order.index(each) < order.index(name) for each in node.upstream)
+
+
+def test_what_looks_outside_is_known(root: Path) -> None:
+    assert [name for name, node in graph.read(root).items() if node.always] == ["download"]
+
+
+def test_a_stage_s_meta_says_how_it_is_conducted(toy: Toy) -> None:
+    nodes = graph.read(toy.root)
+    assert nodes["first"].conduct == graph.Conduct(timeout_seconds=60.0, tags=("quick",))
+    assert nodes["right"].conduct.retries == 1
+    assert nodes["left"].conduct == graph.Conduct()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [({"retry": 1}, "did you mean 'retries'"), ({"retries": "1"}, "expected int"), (3, "section")],
+)
+def test_a_misspelt_option_is_told_with_its_place(said: object, told: str) -> None:
+    with pytest.raises(ParamsError, match=f"dvc.yaml: trie: meta: prefect.*{told}"):
+        graph.conduct("trie", {"prefect": said})
+
+
+def test_every_stage_of_the_project_says_how_it_is_conducted(root: Path) -> None:
+    for name, entry in yaml.safe_load((root / "dvc.yaml").read_text())["stages"].items():
+        assert set(entry["meta"]["prefect"]) == {"retries", "timeout_seconds", "tags"}, name

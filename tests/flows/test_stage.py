@@ -1,0 +1,89 @@
+"""One stage, by the real DVC: what came of it, and what it says when it fails."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import stage
+from flows.stage import StageError
+
+from .conftest import Toy, alive
+
+
+def run(toy: Toy, name: str, timeout: float = 60, said: list[str] | None = None) -> str:
+    tell = [].append if said is None else said.append
+    return stage.run(toy.root, name, build="b", timeout=timeout, tell=tell).result
+
+
+def test_a_stage_runs_then_is_skipped_then_restored(toy: Toy) -> None:
+    assert [run(toy, "first"), run(toy, "first")] == ["ran", "skipped"]
+    words = toy.root / "words.txt"
+    words.write_text("other words")
+    assert run(toy, "first") == "ran"
+    words.write_text("some words")
+    assert run(toy, "first") == "restored"
+    assert toy.ran() == ["first", "first"]
+    assert (toy.root / "data" / "first").read_text() == "first some words "
+
+
+def test_its_output_is_told_without_dvc_s_advice(toy: Toy) -> None:
+    said: list[str] = []
+    run(toy, "first", said=said)
+    assert "working on first" in said
+    assert not [line for line in said if "git add" in line or "dvc push" in line]
+
+
+def test_it_is_run_under_the_build_s_key(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    (toy.root / "work.py").write_text(
+        "import os; print('key', os.environ['IRGEN_BUILD']); open('data/first', 'w')"
+    )
+    (toy.root / "data").mkdir(exist_ok=True)
+    said: list[str] = []
+    run(toy, "first", said=said)
+    assert "key b" in said
+
+
+def test_a_failure_is_told_in_the_stage_s_own_words(toy: Toy) -> None:
+    toy.fault("first", "always")
+    with pytest.raises(StageError, match=r"^first failed: irgen first: this is what went wrong"):
+        run(toy, "first")
+
+
+def test_a_fault_of_the_pipeline_is_told_in_dvc_s(toy: Toy) -> None:
+    (toy.root / "words.txt").unlink()
+    with pytest.raises(StageError, match=r"first failed: .*words\.txt"):
+        run(toy, "first")
+
+
+def test_a_stage_that_takes_too_long_is_ended_with_all_it_started(toy: Toy) -> None:
+    toy.fault("first", "sleep")
+    started = time.monotonic()
+    with pytest.raises(StageError, match="first was stopped after 6 seconds: raise timeout_sec"):
+        run(toy, "first", timeout=6)
+    assert time.monotonic() - started < 25
+    pids = [int(each) for each in (toy.root / "children").read_text().split()]
+    assert len(pids) == 2 and not any(map(alive, pids))
+    toy.mend("first")
+    assert run(toy, "first") == "ran"  # no lock of DVC's is left behind
+
+
+def test_a_locked_repository_is_waited_for(toy: Toy) -> None:
+    import threading
+
+    import zc.lockfile
+
+    lock = zc.lockfile.LockFile(str(toy.root / ".dvc" / "tmp" / "lock"))
+    threading.Timer(6, lock.close).start()
+    assert run(toy, "first") == "ran"
+    assert os.environ.get("IRGEN_BUILD") is None
+
+
+def test_dvc_s_words_for_each_outcome_are_known(root: Path) -> None:
+    """The words are DVC's own; if it changes them this test and the three above tell."""
+    from dvc.stage import cache, run
+
+    source = Path(run.__file__).read_text() + Path(cache.__file__).read_text()
+    assert "Running stage '%s':" in source
+    assert "Stage '%s' is cached - skipping run, checking out outputs" in source
