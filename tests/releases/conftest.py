@@ -1,0 +1,179 @@
+"""A project with a catalogue of small pictures, and indexes of them, good and bad, to release."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from PIL import Image
+
+from irgen import cli
+from irgen.catalog import manifest
+from irgen.catalog.shards import ShardWriter
+from irgen.catalog.table import write_table
+from irgen.params import Params, load
+from irgen.workspace import Workspace
+
+LABELS, PER_LABEL = 4, 8
+
+
+def picture(label: int, number: int) -> bytes:
+    """A PNG that looks like the others of its label."""
+    pattern = np.random.default_rng(label).integers(0, 256, (4, 4)).repeat(6, 0).repeat(6, 1)
+    noise = np.random.default_rng([label, number]).integers(-20, 21, pattern.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(pattern + noise, 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def pictures(role: str, numbers: range) -> dict[str, bytes]:
+    return {
+        f"{role}-{label}-{number}": picture(label, number)
+        for label in range(LABELS)
+        for number in numbers
+    }
+
+
+DATABASE, QUERIES = pictures("image", range(PER_LABEL)), pictures("query", range(100, 103))
+
+
+def table(images: dict[str, bytes], role: str) -> pl.DataFrame:
+    """The catalogue's rows of images."""
+    hashes = [hashlib.sha256(content).hexdigest() for content in images.values()]
+    labels = [f"label {name.split('-')[1]}" for name in images]
+    side = pl.lit(24, pl.Int32)
+    columns = {"id": list(images), "path": list(images), "label": labels}
+    columns |= {"role": [role] * len(images), "sha256": hashes}
+    return pl.DataFrame(columns).with_columns(width=side, height=side).sort("id")
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, make_index: Callable) -> Callable[..., Path]:
+    """An index of the database: another one for each ``number``; a ``bad`` one takes every image
+    for one of another label."""
+    made: dict[tuple[int, bool], Path] = {}
+
+    def get(number: int, *, bad: bool = False) -> Path:
+        if (number, bad) not in made:
+            names = sorted(DATABASE)
+            contents = [DATABASE[name] for name in names]
+            if bad:
+                contents = contents[PER_LABEL:] + contents[:PER_LABEL]
+            folder = tmp_path_factory.mktemp("bundle") / "index"
+            search = {"beams": 600, "candidates": 60, "fresh_beams": 0}
+            about = table(DATABASE, "train").drop("role")
+            make_index(folder, contents, about, None, search=search, number=number)
+            made[number, bad] = folder
+        return made[number, bad]
+
+    return get
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder, and what its pipeline may put into it."""
+
+    root: Path
+    bundle: Callable[..., Path]
+
+    @property
+    def shelf(self) -> Path:
+        return self.root / "releases"
+
+    @property
+    def params(self) -> Params:
+        return load(self.root / "params.yaml")
+
+    def set(self, section: str, **values: Any) -> None:
+        """Changes keys of params.yaml."""
+        tree = yaml.safe_load((self.root / "params.yaml").read_text())
+        tree[section] |= values
+        (self.root / "params.yaml").write_text(yaml.safe_dump(tree))
+
+    def builds(self, number: int, *, bad: bool = False) -> None:
+        """The pipeline makes another index."""
+        place = self.root / "data" / "index"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.bundle(number, bad=bad), place)
+
+    def champion(self) -> str:
+        return (self.shelf / "champion").readlink().name
+
+    def folders(self) -> list[str]:
+        """What lies on the shelf, but for the lock."""
+        return sorted(path.name for path in self.shelf.iterdir() if path.name != ".lock")
+
+
+@pytest.fixture
+def project(
+    root: Path, tmp_path: Path, bundle: Callable, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    """A project whose pipeline has run: nothing was released yet, and nobody else is told."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("IRGEN_BUILD", raising=False)
+    found = Project(tmp_path / "project", bundle)
+    workspace, listed = Workspace.at(found.root), []
+    with ShardWriter(workspace.stage("download"), 1) as writer:
+        for name, content in (DATABASE | QUERIES).items():
+            shard, offset = writer.add(name, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            row = {"key": name, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
+            listed.append(row | {"shard": shard, "offset": offset})
+    columns = pl.DataFrame(listed, schema_overrides=manifest.SCHEMA)
+    manifest.write(workspace.stage("download"), columns, revision=7, source="test")
+    write_table(workspace.stage("catalog") / "database.parquet", table(DATABASE, "train"))
+    write_table(workspace.stage("catalog") / "queries.parquet", table(QUERIES, "query"))
+    shutil.copyfile(root / "params.yaml", found.root / "params.yaml")
+    found.set("compute", device="cpu", precision="fp32")
+    found.set("evaluate", cutoffs=[1, 4])
+    found.set("gate", metric="precision/4", margin=0.02, minimum=0.5)
+    found.set("release", keep=2, remote="", model="")
+    (found.root / "mlruns").mkdir()
+    shutil.copyfile(empty_store, found.root / "mlruns" / "mlflow.db")
+    found.builds(1)
+    return found
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, what it printed, and what it said as JSON."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def irgen(project: Project, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs ``irgen`` on the project."""
+
+    def command(*arguments: object) -> Done:
+        capsys.readouterr()
+        status = cli.main([*map(str, arguments), "--root", str(project.root)])
+        return Done(status, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def release(irgen: Callable[..., Done]) -> Callable[..., dict[str, Any]]:
+    """Releases what the pipeline made, and gives what was said of it, with the exit ``status``."""
+
+    def command(*options: str) -> dict[str, Any]:
+        done = irgen("release", "--json", *options)
+        assert done.status in (0, 3), done.err
+        return done.said | {"status": done.status, "err": done.err}
+
+    return command
