@@ -21,7 +21,7 @@ from irgen.artifacts.calibration import load_calibration
 from irgen.artifacts.identifiers import load_identified
 from irgen.artifacts.models import assemble
 from irgen.artifacts.tokenizer import load_tokenizer
-from irgen.catalog.sources import open_source
+from irgen.catalog.sources import list_digits
 from irgen.cli import STAGES
 from irgen.errors import CatalogError
 from irgen.evaluation.comparison import METHODS
@@ -57,9 +57,7 @@ def small_params(root: Path, project: Path, **changes: dict) -> Params:
 
 def write_digits(folder: Path, per_label: int) -> None:
     """The first images of each digit, as files in class folders."""
-    from irgen.params import Download
-
-    for entry in open_source(Download(source="digits", max_gigabytes=1.0)).load().entries:
+    for entry in list_digits().entries:
         label, name = entry.key.split("/")
         if len(list((folder / label).glob("*"))) < per_label:
             (folder / label).mkdir(parents=True, exist_ok=True)
@@ -277,8 +275,8 @@ def test_images_of_unknown_classes_and_known_ones_in_a_new_guise_are_drift(copy,
     params = small_params(folder, root)
     for path in sorted((folder / "digits").rglob("*.png"))[::5]:
         with Image.open(path) as picture:
-            turned = ImageOps.invert(picture.convert("L")).rotate(90)
-        turned.save(path.with_name(f"turned-{path.name}"))
+            changed = ImageOps.solarize(picture.convert("L"), 100)  # strokes turn hollow
+        changed.save(path.with_name(f"changed-{path.name}"))
     _, verdict = with_new_images(folder, params)
     assert verdict["drifted"]
     assert "residual_ratio" in {each["name"] for each in verdict["exceeded"]}
