@@ -36,7 +36,7 @@ class View:
     def with_key(self, keys: np.ndarray) -> np.ndarray:
         """The row (n,) int64 alive with each key, −1 where there is none."""
         rows = self.items.newest(keys)
-        alive = torch.cat(self.snapshot.alive).numpy()
+        alive = np.concatenate([part.numpy() for part in self.snapshot.alive])  # on this thread
         if len(alive):
             rows[~alive[rows]] = -1
         return rows
