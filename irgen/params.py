@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -27,8 +28,16 @@ class Compute:
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    source: str  # digits, a folder, a .tar/.tar.gz/.zip of class folders, or a .csv/.parquet list
+    """Where images come from; credentials are the environment's alone."""
+
+    source: str  # digits; a folder, .tar/.tar.gz/.zip or .csv/.parquet list; s3://…; http(s)://…
     max_gigabytes: float  # refuse archives that unpack to more
+    sha256: str  # of an archive or list at a URL, which then is this one for ever; "": any
+    endpoint: str  # http(s)://… of an S3 service other than Amazon's; "": what AWS's settings say
+    requester_pays: bool  # agree to pay for reading the bucket
+    customer_key: bool  # objects are encrypted with the key in IRGEN_SSE_CUSTOMER_KEY
+    connections: int  # to a bucket or server at once
+    retries: int  # of a call or download that fails; twelve in a row take about a minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +287,8 @@ def check_ranges(params: Params) -> None:
     """Raises ParamsError for a value that has the right type but makes no sense."""
     rules = [
         ("compute: batch_size", params.compute.batch_size, 1, None),
+        ("download: connections", params.download.connections, 1, 256),
+        ("download: retries", params.download.retries, 0, 100),
         ("catalog: query_fraction", params.catalog.query_fraction, 0, 0.9),
         ("catalog: validation_fraction", params.catalog.validation_fraction, 0, 0.9),
         ("encoder: image_size", params.encoder.image_size, 4, None),
@@ -310,6 +321,11 @@ def check_ranges(params: Params) -> None:
         if value < low or (high is not None and value > high):
             allowed = f"at least {low}" if high is None else f"from {low} to {high}"
             raise ParamsError(f"params.yaml: {where}: {value} is out of range; allowed: {allowed}")
+    if not re.fullmatch(r"([0-9a-fA-F]{64})?", params.download.sha256):
+        raise ParamsError(
+            f"params.yaml: download: sha256: {params.download.sha256!r} is not one: 64 hexadecimal "
+            "digits, or ''"
+        )
     if params.retriever.width % params.retriever.heads:
         raise ParamsError(
             f"params.yaml: retriever: width {params.retriever.width} must be a multiple of "

@@ -4,7 +4,7 @@ import os
 import re
 from typing import Any
 
-NAMES = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(ACCESS|API)_?KEY")
+NAMES = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(ACCESS|API|CUSTOMER)_?KEY")
 SHORTEST = 8  # a shorter value of such a variable may be any word
 
 

@@ -6,13 +6,14 @@ import timm
 import torch
 from PIL import Image
 
+from irgen.catalog.folders import list_folder
+from irgen.catalog.listing import Source
 from irgen.catalog.shards import Images
-from irgen.catalog.sources import open_source
 from irgen.catalog.sync import sync
 from irgen.compute import Machine
 from irgen.encoding import Encoding, fingerprint, summaries, views
 from irgen.models.encoder import ImageEncoder
-from irgen.params import Augment, Compute, Download
+from irgen.params import Augment, Compute
 
 CHANGES = Augment(
     views=3, scale=0.2, rotate=10.0, shear=0.0, shift=0.1, flip=False, colour=0.0, erase=0.0
@@ -29,7 +30,7 @@ def encoding(tmp_path) -> Encoding:
         content = io.BytesIO()
         Image.fromarray(generator.integers(256, size=(20, 20), dtype=np.uint8)).save(content, "png")
         (folder / f"{i:02}.png").write_bytes(content.getvalue())
-    source = open_source(Download(source=str(folder.parent), max_gigabytes=1.0))
+    source = Source(name="pictures", stamp=None, load=lambda: list_folder(folder.parent))
     sync(source, tmp_path / "download", shard_bytes=2**20)
     return Encoding(
         images=Images(tmp_path / "download"),

@@ -47,37 +47,40 @@ class Member:
 
 
 # A walk goes through an archive once, in order; a member's bytes are read before the next is drawn.
-Walk = Callable[[Path], Iterator[tuple[Member, Callable[[], bytes]]]]
+Members = Iterator[tuple[Member, Callable[[], bytes]]]
+Walk = Callable[[Path], Members]
 
 
-def list_archive(path: Path, limit: int) -> Listing:
+def list_archive(path: Path, limit: int, name: str = "") -> Listing:
     """Every image of the archive; a single top folder is left out of the keys.
 
     The archive is gone through twice: once to see that it is whole, safe and not larger than
     ``limit`` bytes unpacked, once to read. Where it names a path twice the last one counts, as tar
-    itself has it. Raises SourceError naming the member: a link or device, a path that leaves the
-    archive, a password; or if the archive is damaged, too large, or without images.
+    itself has it. Raises SourceError, which calls the archive by ``name`` (its path), naming the
+    member: a link or device, a path that leaves the archive, a password; or if the archive is
+    damaged, too large, or without images.
     """
+    said = name or str(path)
     walk = _walk_zip if path.name.lower().endswith(".zip") else _walk_tar
-    with _damage_told(path):
-        images, folders_ = _inspect(path, walk, limit)
-    refuse_empty(len(images), str(path))
+    with _damage_told(said):
+        images, folders_ = _inspect(walk(path), said, limit)
+    refuse_empty(len(images), said)
     top = common_top(images, folders_)
-    keys = {place: check_key(name.removeprefix(top), str(path)) for name, place in images.items()}
+    keys = {place: check_key(member.removeprefix(top), said) for member, place in images.items()}
     empty = [folder.removeprefix(top) for folder in empty_folders(images, folders_)]
     return Listing(
-        entries=_entries(path, walk, keys),
+        entries=_entries(walk(path), said, keys),
         count=len(keys),
-        empty_folders=tuple(check_key(folder, str(path)) for folder in empty if folder),
+        empty_folders=tuple(check_key(folder, said) for folder in empty if folder),
     )
 
 
-def _inspect(path: Path, walk: Walk, limit: int) -> tuple[dict[str, int], list[str]]:
+def _inspect(members: Members, path: str, limit: int) -> tuple[dict[str, int], list[str]]:
     """Name → place in the archive of every image, and the names of the folders."""
     images: dict[str, int] = {}
     folders = []
     total = 0
-    for place, (member, _) in enumerate(walk(path)):
+    for place, (member, _) in enumerate(members):
         name = _safe_name(member, path)
         total += member.size
         if total > limit:
@@ -92,7 +95,7 @@ def _inspect(path: Path, walk: Walk, limit: int) -> tuple[dict[str, int], list[s
     return images, folders
 
 
-def _safe_name(member: Member, path: Path) -> str:
+def _safe_name(member: Member, path: str) -> str:
     """The member's name with ``.`` parts taken out. Raises SourceError if it is not safe."""
     name, trouble = member.name, member.trouble
     parts = name.replace("\\", "/").split("/")
@@ -108,20 +111,20 @@ def _safe_name(member: Member, path: Path) -> str:
     return "" if clean == "." else clean
 
 
-def _entries(path: Path, walk: Walk, keys: dict[int, str]) -> Iterator[Entry]:
+def _entries(members: Members, path: str, keys: dict[int, str]) -> Iterator[Entry]:
     with _damage_told(path):
-        for place, (_, read) in enumerate(walk(path)):
+        for place, (_, read) in enumerate(members):
             if place in keys:
                 yield Entry(keys[place], None, partial(_told, path, read))
 
 
-def _told(path: Path, read: Callable[[], bytes]) -> bytes:
+def _told(path: str, read: Callable[[], bytes]) -> bytes:
     with _damage_told(path):
         return read()
 
 
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def _damage_told(path: str) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
@@ -131,7 +134,7 @@ def _damage_told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _walk_tar(path: Path) -> Iterator[tuple[Member, Callable[[], bytes]]]:
+def _walk_tar(path: Path) -> Members:
     with _open_plain(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # else tarfile remembers every member for ever
@@ -178,7 +181,7 @@ def _open_plain(path: Path) -> Iterator[IO[bytes]]:
             yield raw
 
 
-def _walk_zip(path: Path) -> Iterator[tuple[Member, Callable[[], bytes]]]:
+def _walk_zip(path: Path) -> Members:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.replace("\\", "/")  # as some packers on Windows write

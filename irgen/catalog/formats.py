@@ -96,7 +96,7 @@ def read_list(images: pl.DataFrame) -> pl.DataFrame:
 
 
 def _catalog(images: pl.DataFrame) -> pl.DataFrame:
-    return images.rename({"key": "path"}).drop("size", "etag", "shard", "offset")
+    return images.rename({"key": "path"}).drop("size", "etag", "shard", "offset", "version")
 
 
 FORMATS = {"folders": read_folders, "list": read_list}

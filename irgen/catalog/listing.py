@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import polars as pl
 
@@ -26,18 +27,27 @@ ROLE_FOLDERS = {
 }
 
 
+class Fetched(NamedTuple):
+    """An image's bytes, and the state they are of, which may be later than the listing."""
+
+    content: bytes
+    etag: str | None
+    version: str | None
+
+
 @dataclass(frozen=True)
 class Entry:
     """One image of a source.
 
     ``etag`` changes when the content may have; None: only the content itself tells. ``read`` gives
-    the bytes, and is called, if at all, before the next entry is drawn; None: the list names the
-    image, but it is not there.
+    the bytes, and is called, if at all, before the next entry is drawn, unless the listing can be
+    read ahead; it gives None if the image has gone since. No ``read``: the list names the image,
+    but it is not there.
     """
 
     key: str
     etag: str | None
-    read: Callable[[], bytes] | None
+    read: Callable[[], bytes | Fetched | None] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +55,14 @@ class Listing:
     """Everything a source holds; ``entries`` can be gone through once, ``count`` is their number.
 
     ``columns``: for a list, what it says of each key (key, label, and perhaps role, id, metadata).
+    ``ahead``: how many images may be read at once, by other threads and before their turn.
     """
 
     entries: Iterable[Entry]
     count: int
     empty_folders: tuple[str, ...] = ()
     columns: pl.DataFrame | None = None
+    ahead: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

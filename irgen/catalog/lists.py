@@ -22,38 +22,48 @@ def list_table(path: Path) -> Listing:
     list is damaged, lacks ``path`` or ``label``, names a path twice or one outside of its folder,
     has a column that the catalogue makes itself, or if none of its images is there.
     """
-    table = _read(path)
-    _check_columns(table, path)
-    keys = _keys(table["path"], path)
-    present = [os.path.lexists(path.parent / key) for key in keys]
-    if not any(present):
-        raise SourceError(
-            f"{path}: none of the {len(keys):,} images it names is there, "
-            f"e.g. {path.parent / keys[0]}; paths count from the list's folder"
-        )
-    columns = table.drop("path").insert_column(0, pl.Series("key", keys, pl.String))
-    found = sorted(zip(keys, present, strict=True))
+    columns = read_columns(path, str(path))
+    found = {key: os.path.lexists(path.parent / key) for key in columns["key"]}
+    refuse_missing(found, str(path), f"{path.parent}/")
     return Listing(
-        entries=(_entry(key, path.parent, there) for key, there in found),
-        count=len(keys),
+        entries=(_entry(key, path.parent, there) for key, there in sorted(found.items())),
+        count=len(found),
         columns=columns,
     )
 
 
-def _read(path: Path) -> pl.DataFrame:
+def read_columns(content: Path | bytes, source: str) -> pl.DataFrame:
+    """What the list ``source`` says: ``key``, the path of an image relative to the list's folder,
+    distinct and inside of it, ``label``, and any more. Raises SourceError as ``list_table``."""
+    table = _read(content, source)
+    _check_columns(table, source)
+    keys = _keys(table["path"], source)
+    return table.drop("path").insert_column(0, pl.Series("key", keys, pl.String))
+
+
+def refuse_missing(found: dict[str, bool], source: str, place: str) -> None:
+    """Raises SourceError if no image is found; ``place`` is where they are looked for."""
+    if not any(found.values()):
+        raise SourceError(
+            f"{source}: none of the {len(found):,} images it names is there, "
+            f"e.g. {place}{next(iter(found))}; paths count from the list's folder"
+        )
+
+
+def _read(content: Path | bytes, source: str) -> pl.DataFrame:
     texts = dict.fromkeys(TEXTS, pl.String)
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pl.read_parquet(path)
+        if source.lower().endswith(".parquet"):
+            table = pl.read_parquet(content)
             there = [name for name in TEXTS if name in table.columns]
             return table.with_columns(pl.col(there).cast(pl.String))
-        return pl.read_csv(path, schema_overrides=texts, infer_schema_length=None)
+        return pl.read_csv(content, schema_overrides=texts, infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise SourceError(f"{path} cannot be read as a list: {reason}") from None
+        raise SourceError(f"{source} cannot be read as a list: {reason}") from None
 
 
-def _check_columns(table: pl.DataFrame, path: Path) -> None:
+def _check_columns(table: pl.DataFrame, path: str) -> None:
     for needed in ("path", "label"):
         if needed not in table.columns:
             raise SourceError(
@@ -69,12 +79,12 @@ def _check_columns(table: pl.DataFrame, path: Path) -> None:
         raise SourceError(f"{path} has no rows; list one image a row")
 
 
-def _keys(paths: pl.Series, source: Path) -> list[str]:
+def _keys(paths: pl.Series, source: str) -> list[str]:
     """Paths with ``.`` and doubled slashes taken out, checked to be distinct and inside."""
     keys: list[str] = []
     seen: set[str] = set()
     for row, text in enumerate(paths, start=1):
-        key = str(PurePosixPath(check_key(text or "", str(source))))
+        key = str(PurePosixPath(check_key(text or "", source)))
         if key == ".":
             raise SourceError(f"{source}: row {row} has no path")
         if key.startswith("/") or ".." in key.split("/"):

@@ -1,6 +1,7 @@
 """The manifest: what the source holds, what each image's content is, and where its bytes lie."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -17,8 +18,27 @@ SCHEMA = pl.Schema(
         "revision": pl.Int32,  # of the sync that first saw this content under this key
         "shard": pl.String,
         "offset": pl.Int64,  # where the bytes start in the shard
+        "version": pl.String,  # what a versioned bucket calls this state of the object
     }
 )
+
+
+class Row(NamedTuple):
+    """One row of the manifest, as SCHEMA has it."""
+
+    key: str
+    size: int
+    etag: str
+    sha256: str | None
+    revision: int
+    shard: str | None
+    offset: int | None
+    version: str | None
+
+
+def rows(table: pl.DataFrame) -> list[Row]:
+    """The rows of a manifest, without the columns of a list."""
+    return [Row(*row) for row in table.select(SCHEMA.names()).iter_rows()]
 
 
 def read(folder: Path) -> pl.DataFrame:
@@ -34,6 +54,9 @@ def read(folder: Path) -> pl.DataFrame:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, error) from None
+    if "version" not in table.columns:  # written before there were buckets
+        place = list(SCHEMA).index("version")
+        table.insert_column(place, pl.Series("version", [None] * len(table), pl.String))
     wrong = [name for name, kind in SCHEMA.items() if table.schema.get(name) != kind]
     if wrong:
         raise ArtifactError(

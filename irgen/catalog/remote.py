@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from irgen.catalog.listing import Fetched
 from irgen.catalog.patience import Patience, TransientError
 from irgen.errors import SourceError
 
@@ -85,6 +86,23 @@ def read(remote: Remote, retries: int) -> Body | None:
             return _gather(remote, Patience(remote.url, retries))
         except DamagedError as error:
             damage.failed(error)
+
+
+def read_image(first: Remote, look: Callable[[], Remote | None], retries: int) -> Fetched | None:
+    """The bytes of a remote image, first tried in the state that was listed, and then as it is;
+    None: it has gone. Raises SourceError."""
+    known = [first]
+
+    def bring(found: Remote) -> Fetched | None:
+        body = read(found, retries)
+        return None if body is None else Fetched(body.content, state(found), body.version)
+
+    return steady(lambda: known.pop() if known else look(), bring)
+
+
+def state(found: Remote) -> str | None:
+    """The etag of a remote file in a manifest; None if its server tells none."""
+    return f"{found.etag}-{found.size}" if found.etag else None
 
 
 def _gather(remote: Remote, patience: Patience) -> Body | None:

@@ -23,7 +23,7 @@ from irgen.catalog.s3_client import Client as Client  # for those who use bucket
 from irgen.catalog.s3_client import client as client
 from irgen.errors import SourceError
 
-BLOCK = 1 << 20  # bytes read at once
+BLOCK = 1 << 16  # bytes read at once; what a cut connection loses
 PART = 16 << 20  # bytes of a part of a large upload
 MD5 = re.compile(r"[0-9a-f]{32}")
 CHECKSUMS = {"ChecksumSHA256": "sha256", "ChecksumSHA1": "sha1", "ChecksumCRC32": "crc32"}

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import IO
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.errors import ArtifactError
+from irgen.errors import ArtifactError, SourceError
 
 FOLDER = "images"
 SHARD_BYTES = 128 * 1024 * 1024
@@ -27,12 +28,20 @@ class ShardWriter:
     """Packs images into new shards ``r00002-000``, ``r00002-001`` … of at most ``limit`` bytes.
 
     A shard takes its name when it is full or the ``with`` block ends well; until then it is a
-    temporary file that the next sync sweeps away. An image larger than ``limit`` has a shard of its
-    own. Existing shards are never touched.
+    temporary file that the next sync sweeps away. A source that fails ends the block well, too:
+    what it gave is not lost. An image larger than ``limit`` has a shard of its own. Existing shards
+    are never touched. ``finished`` is called with the name of each shard that is complete.
     """
 
-    def __init__(self, folder: Path, revision: int, limit: int = SHARD_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        revision: int,
+        limit: int = SHARD_BYTES,
+        finished: Callable[[str], None] = lambda shard: None,
+    ) -> None:
         self._folder, self._revision, self._limit = folder, revision, limit
+        self._finished = finished
         self._file: IO[bytes] | None = None
         self._shard = ""
 
@@ -48,7 +57,7 @@ class ShardWriter:
     ) -> None:
         if self._file is None:
             return
-        if kind is None:
+        if kind is None or issubclass(kind, SourceError):
             self._finish()
         else:
             with suppress(OSError):  # a full disk says so again
@@ -85,6 +94,7 @@ class ShardWriter:
         self._file.close()
         self._temporary().replace(shard_path(self._folder, self._shard))
         self._file = None
+        self._finished(self._shard)
 
     def _temporary(self) -> Path:
         path = shard_path(self._folder, self._shard)
@@ -147,10 +157,10 @@ def intact(folder: Path, table: pl.DataFrame) -> set[str]:
     }
 
 
-def sweep(folder: Path, table: pl.DataFrame) -> int:
-    """Deletes every file among the shards that the manifest ``table`` does not list, left by a sync
-    that was cut short or emptied by this one; gives how many."""
-    listed = {f"{shard}.tar" for shard in table["shard"].drop_nulls().unique()}
+def sweep(folder: Path, table: pl.DataFrame, kept: Collection[str] = ()) -> int:
+    """Deletes every file among the shards that the manifest ``table`` does not list and is not
+    named in ``kept``, left by a sync that was cut short or emptied by this one; gives how many."""
+    listed = {f"{shard}.tar" for shard in table["shard"].drop_nulls().unique()} | {*kept}
     stray = [path for path in (folder / FOLDER).glob("*") if path.name not in listed]
     stray += folder.glob(f".{manifest.NAME}.*.tmp")
     for path in stray:

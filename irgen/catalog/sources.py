@@ -9,24 +9,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from irgen.catalog import archives, folders, lists
+from irgen.catalog import archives, folders, lists, urls
 from irgen.catalog.listing import Entry, Listing, Source
 from irgen.errors import SourceError
 from irgen.params import Download
 
-ALLOWED = "'digits', a folder, a .tar, .tar.gz, .tgz or .zip archive, or a .csv or .parquet list"
+CACHE = Path(".cache", "download")
+ALLOWED = (
+    "'digits', a folder, a .tar, .tar.gz, .tgz or .zip archive, or a .csv or .parquet list, here "
+    "or at a URL"
+)
 
 
-def open_source(settings: Download) -> Source:
-    """The source that ``download.source`` names: the embedded digits, a folder, an archive, a list.
+def open_source(settings: Download, cache: Path = CACHE) -> Source:
+    """The source that ``download.source`` names: the embedded digits, a folder, an archive, a list,
+    or one of these at a URL. Archives from elsewhere are fetched into ``cache``.
 
     Raises SourceError if it is not there or is none of these; what is in it shows on ``load``.
     """
     name = settings.source
+    if "://" in name:
+        return urls.open_url(settings, cache)
+    if settings.sha256:
+        raise SourceError(
+            f"download: sha256: {name!r} is no URL; only an archive or list that comes from "
+            "elsewhere is checked: set sha256 to ''"
+        )
     if name == "digits":
         return Source(name=name, stamp=None, load=list_digits)
-    if "://" in name:
-        raise SourceError(f"download: source: {name!r} is not supported here; give {ALLOWED}")
     path = Path(name).expanduser()
     try:
         about = path.stat()

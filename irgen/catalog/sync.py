@@ -1,28 +1,18 @@
 """Brings the packed copy of a source up to date: reads and writes only what is new or changed."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 from tqdm import tqdm
 
-from irgen.catalog import manifest
+from irgen.catalog import manifest, unfinished
+from irgen.catalog.ahead import Take, in_turn
 from irgen.catalog.listing import Entry, Source
+from irgen.catalog.manifest import Row
 from irgen.catalog.shards import SHARD_BYTES, ShardWriter, intact, sweep
-
-
-class Row(NamedTuple):
-    """One row of the manifest, as ``manifest.SCHEMA`` has it."""
-
-    key: str
-    size: int
-    etag: str
-    sha256: str | None
-    revision: int
-    shard: str | None
-    offset: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +37,32 @@ def sync(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Cha
     An image keeps its revision and its place while its content stays the same, even if its etag
     does not. New and changed ones get the next revision, which is one higher than the last iff
     anything changed. A source by another name that shares no image with the manifest is another
-    catalogue: its revision is 1. Killed at any moment, the next sync starts from the last manifest
-    and ends the same. Raises SourceError if the source cannot be listed or read; then nothing
-    changes.
+    catalogue: its revision is 1. Killed at any moment, the next sync starts from the last manifest,
+    reads nothing again that is in a complete shard, and ends the same. Raises SourceError if the
+    source cannot be listed or read; then the manifest stays as it was.
     """
-    revision, known_as = manifest.read_revision(folder)
-    old = manifest.read(folder) if revision else pl.DataFrame(schema=manifest.SCHEMA)
-    sweep(folder, old)
-    known = {row.key: row for row in map(Row._make, old.select(manifest.SCHEMA.names()).rows())}
+    revision, known_as, old = _stored(folder)
+    known = _by_key(old)
+    packed = unfinished.load(folder, source.name, old)
+    sweep(folder, old, unfinished.files(packed.values()))
     listing = source.load()
-    whole = intact(folder, old)
+    held = _Held(known, packed, intact(folder, old))
+    fresh: list[Row] = []
+
+    def finished(shard: str) -> None:
+        unfinished.save(folder, shard, source.name, fresh)
+        fresh.clear()
+
     rows = []
-    with ShardWriter(folder, revision + 1, shard_bytes) as shards:
-        bar = tqdm(listing.entries, "sync", listing.count, unit="image", disable=None)
-        for entry in bar:
-            rows.append(_row(entry, known.get(entry.key), whole, shards, revision + 1))
+    with ShardWriter(folder, revision + 1, shard_bytes, finished) as shards:
+        images = in_turn(listing, lambda entry: held.row(entry) is None)
+        for entry, take in tqdm(images, "sync", listing.count, unit="image", disable=None):
+            row = held.row(entry) or _read(entry, take, held, shards, fresh.append, revision + 1)
+            if row is not None:
+                rows.append(row)
+            elif listing.columns is not None:
+                rows.append(_absent(entry.key))
+    rows = [_seen(row, known.get(row.key), revision + 1) for row in rows]
     if known_as != source.name and not any(row.sha256 and row.revision <= revision for row in rows):
         revision, known = 0, {}
         rows = [row._replace(revision=1) if row.sha256 else row for row in rows]
@@ -70,31 +71,102 @@ def sync(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Cha
     change = _change(known, rows, _relabelled(old, new), revision)
     if change or source.name != known_as or not new.equals(old):
         manifest.write(folder, new, revision=change.revision, source=source.name)
-        sweep(folder, new)
+    sweep(folder, new)
     return change
 
 
-def _row(entry: Entry, old: Row | None, whole: set[str], shards: ShardWriter, revision: int) -> Row:
-    """The manifest's row for ``entry``; its bytes are read only if its etag is not the known one,
-    and packed only if its content is not, or if the shard that holds it is damaged."""
-    if entry.read is None:
-        return _absent(entry.key)
-    stored = old is not None and old.shard in whole
-    if old is not None and stored and entry.etag is not None and entry.etag == old.etag:
-        return old
-    content = entry.read()
+def look(source: Source, folder: Path) -> bool:
+    """Whether a sync may find a difference, by the source's listing alone: no image is read.
+
+    True if an image is new, gone, or has another etag, if a list says something else, if the packed
+    copy is damaged or of another source; and for a source with a stamp, whose listing says nothing.
+    Raises SourceError if the source cannot be listed.
+    """
+    _, known_as, old = _stored(folder)
+    if known_as != source.name or source.stamp is not None:
+        return True
+    listing = source.load()
+    held = _Held(_by_key(old), {}, intact(folder, old))
+    rows = [held.row(entry) for entry in listing.entries]
+    found = [row for row in rows if row is not None]
+    if len(found) < len(rows):
+        return True
+    found += map(_absent, listing.empty_folders)
+    return not _with_columns(found, listing.columns).equals(old)
+
+
+def _stored(folder: Path) -> tuple[int, str, pl.DataFrame]:
+    """Revision, source and table of the manifest; (0, "", empty) without one."""
+    revision, known_as = manifest.read_revision(folder)
+    empty = pl.DataFrame(schema=manifest.SCHEMA)
+    return revision, known_as, manifest.read(folder) if revision else empty
+
+
+def _by_key(table: pl.DataFrame) -> dict[str, Row]:
+    return {row.key: row for row in manifest.rows(table)}
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What is packed already: by a sync that ended, in shards that are whole, or by one that was
+    cut short."""
+
+    known: dict[str, Row]
+    packed: dict[str, Row]
+    whole: set[str]
+
+    def row(self, entry: Entry) -> Row | None:
+        """The row of the entry, if it can be told without reading its bytes."""
+        if entry.read is None:
+            return _absent(entry.key)
+        if entry.etag is None:
+            return None
+        for row in (self.stored(entry.key), self.packed.get(entry.key)):
+            if row is not None and row.etag == entry.etag:
+                return row
+        return None
+
+    def stored(self, key: str) -> Row | None:
+        """The row in the manifest, if its bytes are there."""
+        row = self.known.get(key)
+        return row if row is not None and row.shard in self.whole else None
+
+
+def _read(
+    entry: Entry,
+    take: Take,
+    held: _Held,
+    shards: ShardWriter,
+    packed: Callable[[Row], None],
+    revision: int,
+) -> Row | None:
+    """The row of an image that has to be read; packed only if its content is not there. None: it
+    has gone."""
+    fetched = take()
+    if fetched is None:
+        return None
+    content = fetched.content
     sha256 = hashlib.sha256(content).hexdigest()
-    etag = sha256 if entry.etag is None else entry.etag
-    same = old is not None and old.sha256 == sha256
-    if old is not None and same and stored:
-        return old._replace(etag=etag)
-    first_seen = old.revision if old is not None and same else revision
+    etag = fetched.etag or sha256
+    old = held.stored(entry.key)
+    if old is not None and old.sha256 == sha256:
+        return old._replace(etag=etag, version=fetched.version)
     shard, offset = shards.add(entry.key, content)
-    return Row(entry.key, len(content), etag, sha256, first_seen, shard, offset)
+    row = Row(entry.key, len(content), etag, sha256, revision, shard, offset, fetched.version)
+    packed(row)
+    return row
+
+
+def _seen(row: Row, old: Row | None, revision: int) -> Row:
+    """The row with the revision that first saw its content under its key."""
+    if row.sha256 is None:
+        return row
+    same = old is not None and old.sha256 == row.sha256
+    return row._replace(revision=old.revision if old is not None and same else revision)
 
 
 def _absent(key: str) -> Row:
-    return Row(key, 0, "", None, 0, None, None)
+    return Row(key, 0, "", None, 0, None, None, None)
 
 
 def _with_columns(rows: list[Row], columns: pl.DataFrame | None) -> pl.DataFrame:

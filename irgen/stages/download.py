@@ -1,6 +1,9 @@
 """Brings the local copy of the source up to date; reads and writes only what is new or changed."""
 
-from collections.abc import Callable
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from irgen.catalog import manifest
@@ -8,12 +11,16 @@ from irgen.catalog.listing import Source
 from irgen.catalog.shards import intact
 from irgen.catalog.sources import open_source
 from irgen.catalog.sync import Change, sync
+from irgen.catalog.sync import look as differs
 from irgen.errors import ArtifactError
 from irgen.files import file_digest, read_json, write_json
 from irgen.params import Params
 from irgen.workspace import Workspace
 
 Log = Callable[[dict[str, float], int], None]
+
+MEMORY = "archive.json"  # the stamp of what was synced last
+FILES = "files"  # archives from elsewhere, while they are fetched and read
 
 
 def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
@@ -22,14 +29,16 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
 
     Raises SourceError if the source is missing, unreadable, unsafe or empty.
     """
-    folder, memory = workspace.stage("download"), workspace.cache / "download" / "archive.json"
-    source = open_source(params.download)
-    if source.stamp is not None and _recall(memory) == _state(source, folder):
+    folder, cache = workspace.stage("download"), workspace.cache / "download"
+    source = open_source(params.download, cache / FILES)
+    if _is_remembered(source, workspace):
         print(_unchanged(len(manifest.images(manifest.read(folder))), folder))
         return {}
-    change = sync(source, folder)
-    if source.stamp is not None:
-        write_json(memory, _state(source, folder))
+    with _alone(cache):
+        change = sync(source, folder)
+        if source.stamp is not None:
+            write_json(cache / MEMORY, _state(source, folder))
+        shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
     if not change:
         print(_unchanged(change.images, folder))
         return {}
@@ -42,6 +51,31 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         "images/relabelled": change.relabelled,
         "revision": change.revision,
     }
+
+
+def look(params: Params, workspace: Workspace) -> bool:
+    """Whether the source may differ from what is in ``data/download``: from its listing, or for an
+    archive from its stamp, alone; no image is read. Raises SourceError if that cannot be told."""
+    source = open_source(params.download, workspace.cache / "download" / FILES)
+    if source.stamp is not None:
+        return not _is_remembered(source, workspace)
+    return differs(source, workspace.stage("download"))
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Waits for other experiments of the project: they fetch into the same files."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_remembered(source: Source, workspace: Workspace) -> bool:
+    if source.stamp is None:
+        return False
+    memory = workspace.cache / "download" / MEMORY
+    return _recall(memory) == _state(source, workspace.stage("download"))
 
 
 def _state(source: Source, folder: Path) -> dict[str, str] | None:

@@ -1,6 +1,7 @@
 """What ``download.source`` may name."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,17 @@ from sklearn.datasets import load_digits
 
 from irgen.catalog.sources import open_source
 from irgen.errors import SourceError
-from irgen.params import Download
+from irgen.params import Download, load
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def source_of(name: str):
-    return open_source(Download(source=name, max_gigabytes=1.0))
+def settings_of(name: str, **more: object) -> Download:
+    return replace(load(ROOT / "params.yaml").download, source=name, **more)
+
+
+def source_of(name: str, **more: object):
+    return open_source(settings_of(name, **more))
 
 
 def test_digits_are_eight_by_eight_pngs_with_the_pixels_of_scikit_learn() -> None:
@@ -32,8 +39,9 @@ def test_digits_are_eight_by_eight_pngs_with_the_pixels_of_scikit_learn() -> Non
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("s3://bucket/prefix", "not supported here"),
-        ("https://example.com/a.zip", "not supported here"),
+        ("ftp://example.com/a.zip", "not supported here"),
+        ("https://example.com/photos/", "a web server cannot be listed"),
+        ("s3://", "names no bucket"),
         ("/nowhere/at/all", "cannot be read"),
         ("", "holds no image"),
     ],
@@ -44,6 +52,13 @@ def test_what_is_not_there_or_not_supported_is_a_clear_error(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=said):
         source_of(name).load()
+
+
+def test_a_checksum_that_nothing_would_check_is_refused() -> None:
+    with pytest.raises(SourceError, match="sha256: 'digits' is no URL"):
+        source_of("digits", sha256="0" * 64)
+    with pytest.raises(SourceError, match="s3://shop/photos is not one file"):
+        source_of("s3://shop/photos", sha256="0" * 64)
 
 
 def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_shard_without_living_images_is_deleted(tmp_path: Path) -> None:
 def test_an_empty_class_is_a_row_and_not_a_change(tmp_path: Path) -> None:
     sync(source({"a/1": b"1"}), tmp_path)
     assert not sync(source({"a/1": b"1"}, empty_folders=("b/",)), tmp_path)
-    assert manifest.read(tmp_path).row(1) == ("b/", 0, "", None, 0, None, None)
+    assert manifest.read(tmp_path).row(1) == ("b/", 0, "", None, 0, None, None, None)
 
 
 def test_a_new_label_in_the_list_is_a_change_that_keeps_the_image(tmp_path: Path) -> None:
@@ -197,16 +197,16 @@ KILLED = """
         for i in range(40):
             if i == int(sys.argv[2]):
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield Entry(f"a/{i:02d}", f"v2-{i}", lambda i=i: bytes([i]) * 3000)
+            yield Entry(f"a/{i:02d}", "3000", lambda i=i: bytes([i]) * 3000)
 
     if sys.argv[2] == "manifest":
         manifest.write = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
         sys.argv[2] = "-1"
     if sys.argv[2] == "sweep":
         whole = module.sweep
-        def sweep(folder, table, seen=[]):
+        def sweep(*given, seen=[]):
             seen.append(1)
-            return whole(folder, table) if len(seen) == 1 else os.kill(os.getpid(), signal.SIGKILL)
+            return whole(*given) if len(seen) == 1 else os.kill(os.getpid(), signal.SIGKILL)
         module.sweep = sweep
         sys.argv[2] = "-1"
     listing = Listing(entries=entries(), count=40)
