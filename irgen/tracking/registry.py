@@ -53,7 +53,7 @@ def register(
         client.create_registered_model(settings.model)
     made = client.create_model_version(
         settings.model,
-        f"models:/{model.model_id}",
+        model.artifact_location,  # by its id it would be looked for in the default store
         run_id=run,
         tags=_tags(one),
         description=_words(one),

@@ -43,7 +43,7 @@ class Searching(PythonModel):
         self.spare = tempfile.TemporaryDirectory(prefix="irgen-")  # as long as this model lives
         return _pointed_to(artifacts, Path(self.spare.name))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, context, model_input, params=None):  # MLflow reads hints as a signature
         """A list with ``ids`` and ``scores`` for each image. Raises MlflowException, which the
         server answers with status 400, naming the image that is none."""
         k = (params or {}).get("k", DEFAULT_K)

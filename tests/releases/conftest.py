@@ -85,6 +85,11 @@ class Project:
     bundle: Callable[..., Path]
 
     @property
+    def query(self) -> bytes:
+        """An image to search with."""
+        return QUERIES["query-1-100"]
+
+    @property
     def shelf(self) -> Path:
         return self.root / "releases"
 
