@@ -27,7 +27,7 @@ def decode_images(
     one a core) decode, resize and crop as the catalogue's are; or one array or tensor of pixels
     (B, C, size, size) uint8, taken as it is. Pixels of another size, type or number of channels are
     refused: how they were made cannot be told from them. Raises ImageError naming the image by its
-    number, from 0, and by its path if it has one.
+    path, or by its number, from 0, if it has none.
     """
     if getattr(images, "ndim", 1) > 1:
         return _pixels(images, decoding)
@@ -79,8 +79,8 @@ def _naming(number: int, image: Input) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        path = f" ({fspath(image)})" if isinstance(image, str | PathLike) else ""
-        raise ImageError(f"image {number}{path}: {error}") from error
+        name = fspath(image) if isinstance(image, str | PathLike) else f"image {number}"
+        raise ImageError(f"{name}: {error}") from error
 
 
 def _kind(value: Any) -> str:

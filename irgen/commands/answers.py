@@ -96,16 +96,8 @@ def _cell(value: Any) -> str:
 
 def _explanations(answer: Answer, explanations: list[Explanation]) -> str:
     """How likely the retriever finds each code, among those that lead to an image."""
-    columns = [
-        "query",
-        "rank",
-        "id",
-        "code",
-        "level by level",
-        "whole",
-        "with this code",
-        "trained",
-    ]
+    columns = ["query", "rank", "id", "code", "level by level", "whole"]
+    columns += ["with this code", "trained"]
     rows = [
         [
             answer.queries[query],

@@ -106,10 +106,10 @@ def test_an_image_that_cannot_be_read_is_named(path: Path, tmp_path: Path) -> No
     broken = tmp_path / "broken.png"
     broken.write_bytes(content(1)[:60])
     cases = {
-        r"image 1 \(.*broken.png\): damaged": broken,
-        r"image 1 \(.*no.png\): No such file": str(tmp_path / "no.png"),
-        r"image 1 \(.*\): Is a directory": tmp_path,
-        r"image 1 \(a\0b\): ": "a\0b",
+        r"broken.png: damaged": broken,
+        r"no.png: No such file": str(tmp_path / "no.png"),
+        rf"{tmp_path}: Is a directory": tmp_path,
+        "a\0b: ": "a\0b",
         "image 1: not an image": b"<html>",
         "image 1: the file is empty": b"",
         "image 1: damaged": Image.open(broken),

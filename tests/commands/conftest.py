@@ -1,0 +1,144 @@
+"""A project with an index of forty small images, and the command line run in it."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from irgen import cli
+from irgen.index.index import Index
+from irgen.search.calibration import Bin, Calibration
+
+NAMES = [f"{'dogs' if n % 4 else 'cats'}/{n:02d}.png" for n in range(40)]
+KNOWN = Calibration(
+    cosines=(-1.0, 1.0),
+    probabilities=(0.0, 0.9),
+    queries=9,
+    pairs=90,
+    error=0.05,
+    reliability=(Bin(predicted=0.5, observed=0.45, pairs=90),),
+)
+
+
+def about(names: list[str], contents: list[bytes]) -> pl.DataFrame:
+    """What the pipeline keeps of images, and a price."""
+    return pl.DataFrame(
+        {
+            "id": names,
+            "path": names,
+            "label": [name.split("/")[0] for name in names],
+            "sha256": [hashlib.sha256(content).hexdigest() for content in contents],
+            "width": [5] * len(names),
+            "height": [6] * len(names),
+            "price": range(len(names)),
+        },
+        schema_overrides={"width": pl.Int32, "height": pl.Int32, "price": pl.Int64},
+    )
+
+
+@pytest.fixture
+def another(make_index: Callable, png: Callable) -> Callable[..., Path]:
+    """Makes another index of some of the images."""
+
+    def make(folder: Path, numbers: list[int], known: Calibration | None = KNOWN) -> Path:
+        names, contents = [NAMES[n] for n in numbers], [png(n) for n in numbers]
+        return make_index(folder, contents, about(names, contents), known)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, make_index: Callable, png: Callable) -> Path:
+    """The project as the pipeline leaves it: its index in data/index, image i being ``png(i)``."""
+    contents = [png(number) for number in range(len(NAMES))]
+    folder = tmp_path_factory.mktemp("made")
+    make_index(folder / "data" / "index", contents, about(NAMES, contents), KNOWN)
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to change, the current folder. In ``photos`` are image 3, which the index
+    holds, and 100 and 101, which it does not."""
+    folder = tmp_path / "project"
+    shutil.copytree(made, folder)
+    (folder / "photos").mkdir()
+    for number in (3, 100, 101):
+        (folder / "photos" / f"{number:03d}.png").write_bytes(png(number))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs ``irgen`` with arguments."""
+
+    def command(*arguments: object) -> Done:
+        capsys.readouterr()
+        status = cli.main([str(each) for each in arguments])
+        return Done(status, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def told(run: Callable[..., Done]) -> Callable[..., str]:
+    """Runs a command that is to end well, and gives what it printed."""
+
+    def command(*arguments: object) -> str:
+        done = run(*arguments)
+        assert done.status == 0, done.err
+        return done.out
+
+    return command
+
+
+@pytest.fixture
+def refused(run: Callable[..., Done], project: Path) -> Callable[..., str]:
+    """Runs a command that is to be refused: status 2, one line on stderr, nothing on stdout and
+    nothing changed; gives that line."""
+
+    def command(*arguments: object) -> str:
+        before = files(project)
+        done = run(*arguments)
+        assert (done.status, done.out) == (2, ""), done
+        (line,) = done.err.splitlines()
+        assert line.startswith(f"irgen {arguments[0]}: ")
+        assert files(project) == before
+        return line
+
+    return command
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder; but who last held a lock does not count."""
+    return {
+        str(path.relative_to(folder)): b"" if path.name == "lock" else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def holds() -> Callable[[Path], pl.DataFrame]:
+    """What the index in a folder holds, by id."""
+
+    def table(folder: Path) -> pl.DataFrame:
+        with Index.open(folder) as index:
+            view = index.view
+            return view.items.take(view.snapshot.alive_rows().numpy()).sort("id")
+
+    return table

@@ -1,0 +1,40 @@
+"""``irgen compact``: smaller on the disk, and the same to whoever searches."""
+
+import json
+
+from irgen.index.index import Index
+
+
+def test_what_was_removed_takes_no_more_space_and_answers_stay(project, run, told):
+    told("add", "photos")
+    told("remove", *(f"dogs/{number:02d}.png" for number in (1, 2, 3, 5, 6, 7)))
+    before = told("search", "photos/100.png", "-k", 40, "--json")
+    done = run("compact")
+    assert done.status == 0 and done.err == ""
+    assert done.out.startswith("index was compacted: 37 images in ")
+    about = json.loads(told("info", "--json"))
+    assert (about["generation"], about["added"], about["dead_rows"]) == (2, 0, 0)
+    assert [path.name for path in (project / "index" / "generations").iterdir()] == ["2"]
+    after = told("search", "photos/100.png", "-k", 40, "--json")
+    assert json.loads(after) == json.loads(before)
+
+
+def test_what_is_compact_is_left_alone_and_no_copy_is_made(project, told):
+    line = "data/index is compact: nothing was added or removed since it was written.\n"
+    assert told("compact") == line
+    assert not (project / "index").exists()
+    told("remove", "dogs/03.png")
+    told("compact")
+    assert told("compact") == line.replace("data/", "")
+
+
+def test_the_pipelines_own_index_is_not_compacted(refused):
+    assert "made by the pipeline" in refused("compact", "--index", "data/index")
+
+
+def test_a_reader_goes_on_while_another_compacts(project, told):
+    told("add", "photos")
+    with Index.open(project / "index") as reader:
+        before = reader.search_ids(["photos/100.png"], k=5)
+        told("compact")
+        assert reader.search_ids(["photos/100.png"], k=5).ids.tolist() == before.ids.tolist()

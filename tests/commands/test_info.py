@@ -1,0 +1,116 @@
+"""``irgen info``: what it says of an index, and what it does not let pass."""
+
+import json
+
+import pytest
+
+from irgen.index.index import Index
+
+
+def lines(text: str) -> dict[str, str]:
+    """What is said by what it is about."""
+    return dict(line.split("  ", 1) for line in text.splitlines())
+
+
+def said(told, *arguments: object) -> dict[str, str]:
+    return {name: text.strip() for name, text in lines(told("info", *arguments)).items()}
+
+
+def test_an_index_says_what_it_holds_and_how_it_is_searched(project, told):
+    found = said(told)
+    assert found["index"] == "data/index"
+    assert found["images"] == "40, of which the retriever was trained on 20"
+    assert found["since compacted"] == "0 images added"
+    assert found["codes"] == "3 levels of 8; embeddings of 6 numbers"
+    assert found["metadata"].startswith("path (String), label (String)")
+    assert found["search"].startswith("600 beams, 50 candidates, 600 fresh beams")
+    assert found["same label"] == "learnt from 90 hits of 9 queries, off by 5% on average"
+    assert found["pipeline"] == "this is what it makes; changes are made to a copy, index"
+    assert "verified" not in found
+
+
+def test_changes_are_counted_until_they_are_compacted(project, told):
+    told("add", "photos")
+    told("remove", "dogs/03.png", "photos/003.png")
+    found = said(told)
+    assert (found["index"], found["images"].split(",")[0]) == ("index", "41")
+    assert found["since compacted"] == "2 images added, 1 row of images that are gone"
+    assert found["pipeline"] == "made from data/index, which is still the same"
+    told("compact")
+    assert said(told)["since compacted"] == "0 images added"
+
+
+def test_json_says_the_same_to_machines(project, told):
+    told("remove", "dogs/03.png")
+    about = json.loads(told("info", "--json"))
+    assert (about["folder"], about["images"], about["dead_rows"]) == ("index", 39, 1)
+    assert (about["outdated"], about["verified"]) == (False, False)
+    assert json.loads(told("info", "--json", "--verify"))["verified"] is True
+    assert set(about["bytes"]) == {"generation", "log", "models"}
+
+
+def test_every_file_is_read_if_asked(project, told, refused):
+    assert said(told, "--verify")["verified"] == "every file is as it was written"
+    path = project / "data" / "index" / "generations" / "1" / "embeddings.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert said(told)["index"] == "data/index"  # what is not read is not noticed
+    assert "embeddings.npy is damaged" in refused("info", "--verify")
+
+
+def test_it_tells_that_the_pipeline_made_another_index_and_what_to_do(
+    project, run, told, another, holds
+):
+    told("add", "photos/100.png")
+    (project / "data" / "index").rename(project / "data" / "old")
+    another(project / "data" / "index", list(range(30)))
+    for command in (("search", "photos/003.png"), ("remove", "dogs/05.png")):
+        done = run(*command)
+        assert done.status == 0
+        assert done.err == (
+            f"irgen {command[0]}: data/index was made anew since index was made from it: see irgen "
+            "info\n"
+        )
+    found = said(told)["pipeline"]
+    assert "mv index index-old" in found
+    assert json.loads(told("info", "--json"))["outdated"] is True
+    (project / "index").rename(project / "index-old")
+    told("add", "photos/100.png")
+    assert len(holds(project / "index")) == 31
+
+
+def test_an_index_that_was_not_made_here_is_not_compared_with_the_pipelines(
+    project, told, tmp_path, another
+):
+    another(tmp_path / "own", [1, 2, 3])
+    assert "pipeline" not in said(told, "--index", tmp_path / "own")
+
+
+def test_without_a_calibration_it_says_why(project, told, another):
+    another(project / "plain", [1, 2], None)
+    assert said(told, "--index", "plain")["same label"] == (
+        "not known: it was made without a calibration"
+    )
+
+
+def test_an_interrupt_is_told(project, run, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Index, "verify", interrupted)
+    assert run("info", "--verify").status == 130
+
+
+@pytest.mark.parametrize("name", ["search", "add", "remove", "compact"])
+def test_commands_before_any_index_say_how_to_make_one(tmp_path, monkeypatch, run, png, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(png(1))
+    for command in ((name, "a.png") if name != "compact" else (name,), ("info",)):
+        done = run(*command)
+        assert (done.status, done.out) == (2, "")
+        assert done.err == (
+            f"irgen {command[0]}: there is no index at data/index: make one first (dvc repro "
+            "index)\n"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,119 @@
+"""Indexes that may not be changed or cannot be read: refused in one line, and left as they are."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from irgen.files import digest
+from irgen.index.index import Index
+
+CHANGES = {
+    "add": ("add", "photos/100.png"),
+    "remove": ("remove", "dogs/03.png"),
+    "compact": ("compact",),
+}
+READS = {"search": ("search", "photos/003.png"), "info": ("info", "--verify")}
+ALL = CHANGES | READS
+
+
+@pytest.fixture
+def own(project: Path, told) -> Path:
+    """The project's own index, changed since it was compacted."""
+    told("remove", "dogs/01.png")
+    return project / "index"
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_second_writer_is_refused_and_told_who_the_first_is(own, refused, told, name):
+    with Index.open(own, writable=True):
+        line = refused(*CHANGES[name])
+        assert f"index has a writer already (process {os.getpid()})" in line
+        told("search", "photos/003.png")  # readers go on
+        told("info")
+    told(*CHANGES[name])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_index_of_a_newer_version_is_refused(own, refused, name):
+    path = own / "bundle.json"
+    values = json.loads(path.read_text()) | {"version": 99}
+    values.pop("digest")
+    path.write_text(json.dumps(values | {"digest": digest(values)}))
+    assert "newer irgen (version 99" in refused(*ALL[name])
+
+
+def damage(path: Path, place: int) -> None:
+    """Flips a bit. The file is made anew, since another index may share it by a link."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["bundle.json", "generations/1/codes.npy", "logs/1.log"])
+@pytest.mark.parametrize("name", ALL)
+def test_a_damaged_index_is_refused_by_the_files_name(own, refused, name, file):
+    damage(own / file, 0)
+    assert f"index/{file}" in refused(*ALL[name])
+
+
+@pytest.mark.parametrize("name", ["search", "add"])
+def test_damaged_models_are_refused_before_they_are_used(own, refused, name):
+    damage(own / "models" / "retriever.safetensors", -1)
+    assert "retriever.safetensors is damaged" in refused(*ALL[name])
+
+
+@pytest.fixture
+def read_only(own: Path) -> Iterator[Path]:
+    """The project's own index where nothing can be written."""
+    own.chmod(0o555)
+    if os.access(own, os.W_OK):  # root may write anywhere, but for where nobody can
+        own.chmod(0o755)
+        mounted = subprocess.run(
+            f"mount --bind '{own}' '{own}' && mount -o remount,ro,bind '{own}'",
+            shell=True,
+            capture_output=True,
+        )
+        if mounted.returncode:
+            pytest.skip("root may write anywhere, and mounting is not allowed here")
+        yield own
+        subprocess.run(["umount", "--lazy", str(own)], check=True)
+    else:
+        yield own
+        own.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_index_that_cannot_be_written_can_be_searched_but_not_changed(
+    read_only, refused, told, name
+):
+    assert "dogs/03.png" in told("search", "photos/003.png")
+    assert "every file is as it was written" in told("info", "--verify")
+    line = refused(*CHANGES[name])
+    assert "index" in line and ("ead-only" in line or "ermission" in line)
+
+
+def test_another_projects_pipelines_index_is_not_changed_either(project, refused, tmp_path):
+    other = tmp_path / "other"
+    (other / "data").mkdir(parents=True)
+    (other / "dvc.yaml").touch()
+    (project / "data" / "index").rename(other / "data" / "index")
+    line = refused("add", "photos/100.png", "--index", other / "data" / "index")
+    assert "made by the pipeline" in line
+
+
+def test_an_empty_folder_in_the_way_of_the_copy_does_no_harm(project, told, refused):
+    (project / "index").mkdir()
+    assert "dogs/03.png" in told("search", "photos/003.png")
+    assert told("add", "photos/100.png") == "1 image added. index holds 41 now.\n"
+
+
+def test_anything_else_in_its_way_is_named(project, refused):
+    (project / "index").mkdir()
+    (project / "index" / "notes.txt").write_text("mine")
+    for command in ALL.values():
+        assert "index is not an index: it has no bundle.json" in refused(*command)

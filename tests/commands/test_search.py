@@ -1,0 +1,187 @@
+"""``irgen search``: every option, and every mistake."""
+
+import json
+
+import pytest
+
+from irgen.index.index import Index
+
+IDS = ("cats/00.png", "dogs/01.png")
+
+
+def hits(told, *arguments: object) -> list[list[dict]]:
+    """The hits of each query, by the machine's own form."""
+    return [each["hits"] for each in json.loads(told("search", *arguments, "--json"))]
+
+
+def test_an_image_finds_itself_first_in_a_table_with_a_row_a_hit(project, told):
+    lines = told("search", "photos/003.png", "-k", 3).splitlines()
+    assert lines[0].split("  ")[0] == "query"
+    assert [name for name in lines[0].split("  ") if name] == [
+        *("query", " rank", "id", " score", "same label", "found", "label")
+    ]
+    assert len(lines) == 2 + 3 and set(lines[1]) == {"─", " "}
+    first = lines[2].split()
+    assert first[:6] == ["photos/003.png", "1", "dogs/03.png", "1.000", "90%", "written"]
+    assert first[-1] == "dogs"
+
+
+def test_every_query_gets_its_own_hits_in_the_order_given(project, told):
+    found = json.loads(told("search", "photos/100.png", "photos/003.png", "--json", "--k", 40))
+    assert [each["query"] for each in found] == ["photos/100.png", "photos/003.png"]
+    assert found[1]["hits"][0]["id"] == "dogs/03.png"
+    for each in found:
+        assert [hit["rank"] for hit in each["hits"]] == list(range(1, 41))
+        scores = [hit["score"] for hit in each["hits"]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_ten_are_found_unless_told_otherwise_and_never_more_than_there_are(project, told):
+    assert len(hits(told, "photos/003.png")[0]) == 10
+    assert len(hits(told, "photos/003.png", "-k", 1000)[0]) == 40
+
+
+def test_more_like_an_image_of_the_index_needs_no_file_and_leaves_it_out(project, told):
+    for name, found in zip(IDS, hits(told, "--ids", *IDS, "-k", 40), strict=True):
+        assert len(found) == 39 and name not in {hit["id"] for hit in found}
+        assert all(hit["log_probability"] is None for hit in found)
+    assert "written" not in told("search", "--ids", *IDS)
+
+
+def test_a_filter_finds_what_it_lets_through_and_all_of_it(project, told):
+    allow = "label = 'cats' AND price < 20"
+    (found,) = hits(told, "photos/003.png", "--allow", allow)
+    assert sorted(hit["id"] for hit in found) == [f"cats/{n:02d}.png" for n in range(0, 20, 4)]
+    (found,) = hits(told, "--ids", IDS[0], "--allow", "id LIKE 'dogs/1%'", "-k", 40)
+    assert {hit["id"] for hit in found} == {f"dogs/{n}.png" for n in range(10, 20) if n % 4}
+
+
+@pytest.mark.parametrize(
+    "bound", [("--min-score", 1.1), ("--min-probability", 0.95), ("--allow", "price > 99")]
+)
+def test_where_nothing_is_good_enough_the_answer_is_none(project, told, bound):
+    lines = told("search", "photos/003.png", "photos/100.png", *bound).splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["photos/003.png", "no", "match"],
+        ["photos/100.png", "no", "match"],
+    ]
+    assert hits(told, "photos/003.png", *bound) == [[]]
+    assert told("search", "photos/003.png", *bound, "--csv").count("\n") == 1
+
+
+def test_bounds_keep_what_is_good_enough(project, told):
+    (every,) = hits(told, "photos/100.png", "-k", 40)
+    for name, bound in (("score", "--min-score"), ("same_label", "--min-probability")):
+        least = (every[4][name] + every[5][name]) / 2
+        (found,) = hits(told, "photos/100.png", "-k", 40, bound, least)
+        assert found == every[:5]
+
+
+def test_near_duplicates_are_hidden_if_asked(project, told, png):
+    (project / "photos" / "twin.png").write_bytes(png(3))
+    told("add", "photos/twin.png")
+    both = {hit["id"] for hit in hits(told, "photos/003.png")[0][:2]}
+    assert both == {"dogs/03.png", "photos/twin.png"}
+    (found,) = hits(told, "photos/003.png", "--distinct", 0.9999, "-k", 41)
+    assert len({hit["id"] for hit in found} & both) == 1
+    assert len(hits(told, "photos/003.png", "--distinct", -1)[0]) == 1
+
+
+def test_few_beams_reach_what_the_retriever_knows_and_fresh_beams_the_rest(project, told):
+    few = ("photos/100.png", "-k", 40, "--beams", 1, "--candidates", 1)
+    (found,) = hits(told, *few, "--fresh-beams", 0)
+    assert 0 < len(found) < 40 and not any(hit["dense"] for hit in found)
+    (more,) = hits(told, *few, "--fresh-beams", 600)
+    reached = {hit["id"] for hit in more if hit["dense"]}
+    assert reached and {hit["id"] for hit in more} >= {hit["id"] for hit in found}
+    assert all(int(name[5:7]) % 2 for name in reached)  # every second one was trained on
+    assert "by embedding" in told("search", *few, "--fresh-beams", 600)
+
+
+def test_candidates_bound_what_is_compared(project, told):
+    assert len(hits(told, "photos/100.png", "-k", 3, "--candidates", 40)[0]) == 3
+    (few,) = hits(told, "photos/100.png", "-k", 3, "--candidates", 3, "--fresh-beams", 0)
+    (written,) = hits(told, "photos/100.png", "-k", 40, "--no-rerank")
+    best = written[2]["score"]  # of those of one code, any may be gathered
+    assert len(few) == 3 and all(hit["log_probability"] >= best for hit in few)
+
+
+def test_without_reranking_the_score_is_what_the_retriever_gives_the_code(project, told):
+    (found,) = hits(told, "photos/100.png", "--no-rerank", "-k", 40)
+    assert all(hit["score"] == hit["log_probability"] < 0 for hit in found)
+    assert [hit["score"] for hit in found] == sorted((h["score"] for h in found), reverse=True)
+
+
+def test_explanations_tell_the_code_level_by_level(project, told):
+    lines = told("search", "photos/003.png", "-k", 2, "--explain").splitlines()
+    below = lines[lines.index("") + 1 :]
+    assert below[0].split("  ")[0] == "query" and "level by level" in below[0]
+    assert len(below) == 2 + 2 and "dogs/03.png" in below[2]
+    (found,) = hits(told, "photos/003.png", "-k", 2, "--explain")
+    for hit in found:
+        about = hit["explanation"]
+        assert len(about["code"]) == len(about["shares"]) == 3
+        assert sum(about["log_probabilities"]) == pytest.approx(hit["log_probability"], abs=0.01)
+        assert about["bucket"] >= 1
+    assert found[0]["explanation"]["trained"] is False  # as of every second image
+
+
+def test_without_a_calibration_no_probability_is_told(another, project, told, refused):
+    another(project / "plain", [0, 1], None)
+    assert "same label" not in told("search", "photos/003.png", "--index", "plain")
+    assert hits(told, "photos/003.png", "--index", "plain")[0][0]["same_label"] is None
+    line = refused("search", "photos/003.png", "--index", "plain", "--min-probability", 0.5)
+    assert "calibration" in line and "min_score" in line
+
+
+def test_another_project_and_another_index_are_searched_where_they_are(
+    project, told, monkeypatch, tmp_path
+):
+    expected = hits(told, "photos/003.png")
+    monkeypatch.chdir(tmp_path)
+    query = project / "photos" / "003.png"
+    assert hits(told, query, "--root", "project") == expected
+    (project / "data" / "index").rename(tmp_path / "elsewhere")
+    assert hits(told, query, "--index", "elsewhere") == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "name images"),
+        (("photos/003.png", "--ids", "a"), "name images"),
+        (("photos/003.png", "-k", 0), "k: 0 is too few"),
+        (("photos/003.png", "--beams", 0), "beams: 0"),
+        (("photos/003.png", "--candidates", -1), "candidates: -1"),
+        (("photos/003.png", "--fresh-beams", -1), "fresh"),
+        (("photos/003.png", "--distinct", 2), "distinct: 2.0"),
+        (("photos/003.png", "--min-probability", 1.5), "1.5"),
+        (("photos/nobody.png",), "photos/nobody.png: No such file"),
+        (("photos/003.png", "photos"), "photos: Is a directory"),
+        (("--ids", "nobody"), "not in the index: 'nobody'"),
+        (("--ids", *IDS, "--explain"), "--explain"),
+        (("--ids", *IDS, "--no-rerank"), "--no-rerank"),
+        (("--ids", *IDS, "--fresh-beams", 3), "--fresh-beams"),
+        (("photos/003.png", "--allow", "label ="), "label ="),
+        (("photos/003.png", "--allow", "colour = 'red'"), "price"),
+        (("photos/003.png", "--allow", "price + 1"), "true or false"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(refused, arguments, says):
+    assert says in refused("search", *arguments)
+
+
+def test_an_image_that_is_none_is_named(project, refused, png):
+    for content, reason in ((b"", "empty"), (b"text", "format"), (png(5)[:50], "damaged")):
+        (project / "broken.png").write_bytes(content)
+        line = refused("search", "photos/003.png", "broken.png")
+        assert "broken.png" in line and reason in line
+
+
+def test_an_interrupt_ends_with_130_and_no_traceback(project, run, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Index, "search", interrupted)
+    done = run("search", "photos/003.png")
+    assert (done.status, done.out, done.err) == (130, "", "irgen search: interrupted\n")
