@@ -27,16 +27,19 @@ from irgen.params import Drift
 
 NOTHING = 1e-6  # a residual this small is a rounding error
 SIGNALS = {  # what is judged, by the name of its limit in params.yaml: words, and how it is written
-    "residual_ratio": ("what their codes leave over, against held-out images", "{:.2f}×"),
-    "unseen_entries": ("with a codebook entry that no training image has", "{:.1%}"),
+    "residual_ratio": ("detail that their codes lose, over what held-out images lose", "{:.2f}×"),
+    "unseen_entries": ("share with a codebook entry that no training image has", "{:.1%}"),
     "unseen_prefixes": (
-        "beginning as no training image's code, against held-out ones",
+        "share whose code begins as no training image's, less that of held-out images",
         "{:+.1%}",
     ),
-    "unseen_labels": ("with a label that no training image has", "{:.1%}"),
-    "bucket_growth": ("growth of their buckets, against the growth of the database", "{:.2f}×"),
-    "collisions": ("with the code of another label's image, against held-out ones", "{:+.1%}"),
-    "precision_drop": ("precision lost on new queries, against old queries", "{:+.1%}"),
+    "unseen_labels": ("share with a label that no training image has", "{:.1%}"),
+    "bucket_growth": ("growth of buckets (images of one code), over the database's", "{:.2f}×"),
+    "collisions": (
+        "share with the code of a training image of another label, less that of held-out images",
+        "{:+.1%}",
+    ),
+    "precision_drop": ("precision that new queries lose against old ones", "{:+.1%}"),
 }
 
 
