@@ -33,7 +33,11 @@ def emit(name: str, root: Path, payload: dict[str, Any], *, key: str) -> None:
         "id": str(uuid5(NAMESPACE_URL, f"{name}/{key}")),
         "event": name,
         "occurred": datetime.now(UTC).isoformat(),
-        "resource": {"prefect.resource.id": "irgen.database", "prefect.resource.name": root.name},
+        "resource": {
+            "prefect.resource.id": "irgen.database",
+            "prefect.resource.name": root.name,
+            "irgen.root": str(root),
+        },
         "payload": scrub(payload),
     }
     for attempt in range(1, ATTEMPTS + 1):

@@ -12,11 +12,13 @@ from irgen.files import digest, file_digest, read_json, write_json
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """``key``: the state of the data it ended with. ``settled``: released or turned down, and
-    everybody told. ``metrics``: what was measured, flat."""
+    everybody told. ``metrics``: what was measured, flat. ``announced``: of each
+    event, the index that it was last told of."""
 
     key: str
     settled: bool
     metrics: dict[str, float] = field(default_factory=dict)
+    announced: dict[str, str] = field(default_factory=dict)
 
 
 def key(root: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import task_run
@@ -40,13 +41,33 @@ def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
     Raises StageError, with the stage's own message, if one failed for good; those downstream of it
     are not run, others are.
     """
+    log = get_run_logger()
+    rows, obstacle = _walk(root, build, pull, tagged=True)
+    if obstacle is not None:
+        # Prefect asks its server before it starts a task that has tags, and only then. What was
+        # under way has come to its end; going through again, DVC skips it.
+        log.warning("Prefect's server did not answer (%s): again, without tags", obstacle)
+        first = {row.stage: row for row in rows if row.outcome != stage.SKIPPED}
+        rows, _ = _walk(root, build, pull, tagged=False)
+        rows = [first.get(row.stage, row) if row.outcome == stage.SKIPPED else row for row in rows]
+    pages.table("stages", [asdict(row) for row in rows], _summary(rows), log)
+    failed = [row.note for row in rows if row.outcome == FAILED]
+    if failed:
+        raise StageError("; ".join(failed))
+    return {row.stage: row.outcome for row in rows}
+
+
+def _walk(
+    root: Path, build: str, pull: bool, *, tagged: bool
+) -> "tuple[list[Row], Exception | None]":
+    """Goes through the stages; returns what came of those that were begun, and what kept Prefect
+    from starting one of them, if anything did."""
     futures: dict[str, PrefectFuture[Done]] = {}
-    nodes = graph.read(root)
-    for name, node in nodes.items():
+    for name, node in graph.read(root).items():
         one = conducted.with_options(
             name=name,
             task_run_name=name,
-            tags=node.conduct.tags,
+            tags=node.conduct.tags if tagged else (),
             retries=node.conduct.retries,
             retry_delay_seconds=node.conduct.retry_delay_seconds,
         )
@@ -59,14 +80,15 @@ def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
             return_state=False,
             wait_for=[futures[each] for each in node.upstream],
         )
-    for future in futures.values():
-        future.wait()
-    rows = [_row(name, future.state) for name, future in futures.items()]
-    pages.table("stages", [asdict(row) for row in rows], _summary(rows), get_run_logger())
-    failed = [row.note for row in rows if row.outcome == FAILED]
-    if failed:
-        raise StageError("; ".join(failed))
-    return {row.stage: row.outcome for row in rows}
+    rows, obstacle = [], None
+    for name, future in futures.items():
+        try:
+            future.wait()
+        except ConcurrencySlotAcquisitionError as error:
+            obstacle = error
+        else:
+            rows.append(_row(name, future.state))
+    return rows, obstacle
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from prefect.states import Completed, State
 from flows import change, cutoff, events, finished, pages, pipeline, process, release, stage
 from flows.finished import Finished
 from flows.release import Decision
-from irgen import recording
+from irgen import journal, provenance, recording
 from irgen.files import read_json
 from irgen.workspace import Workspace
 
@@ -46,28 +46,35 @@ def decided(root: Path, build: str) -> Decision:
 
 def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
     """Runs the pipeline, judges what came of it, releases it if it is fit and tells of it; returns
-    the state that the flow run ends in.
+    the state that the flow run ends in. Raises what the pipeline or the release raises."""
+    made = passed(root, build, pull)
+    if not (root / "data" / "index").is_dir():
+        done = Finished(key=finished.key(root), settled=True, metrics=made.metrics)
+        finished.write(root, done)
+        return Completed(name="Built", message="the pipeline makes no index to be published")
+    return settle(root, made, build=build, pull=pull)
+
+
+def settle(root: Path, made: Pass, *, build: str, pull: bool = False) -> State[Any]:
+    """The gate and the release of a finished pass, and everybody told of it.
 
     A retrain that the gate turned down is taken back: the cut-off and, from DVC's cache, the
     results are again those before it, so that new images go on being published with the old
-    models. Raises what the pipeline or the release raises.
+    models.
     """
     log = get_run_logger()
-    made = passed(root, build, pull, log)
-    if not (root / "data" / "index").is_dir():
-        finished.write(root, Finished(key=finished.key(root), settled=True, metrics=made.metrics))
-        return Completed(name="Built", message="the pipeline makes no index to be published")
     decision = decided(root, build)
     if cutoff.end(root, released=decision.released):
         refused(root, decision, log)
         log.warning("the retrain was turned down: back to the models before it")
-        made = passed(root, build, pull, log)
+        made = passed(root, build, pull)
         decision = decided(root, build)
     return told(root, made, decision, log)
 
 
-def passed(root: Path, build: str, pull: bool, log: Log) -> Pass:
+def passed(root: Path, build: str, pull: bool) -> Pass:
     """One pass over the pipeline, noted as finished but not yet settled."""
+    log = get_run_logger()
     before = finished.read(root) or Finished(key="", settled=True)
     outcomes = pipeline.run(root, build=build, pull=pull)
     metrics = recording.quality(Workspace.at(root))
@@ -83,29 +90,46 @@ def tracked(root: Path, build: str, outcomes: dict[str, str], log: Log) -> None:
     """Completes the build's run in MLflow with the stages that had nothing to do, and links to it.
     MLflow may be down: then it is told of, and done by a later run."""
     said = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items())
+    lines = published(root, build, log, ["--build", build, "--stages", said])
+    if address := next((line for line in lines if line.startswith("http")), None):
+        pages.link("mlflow", address, "The build in MLflow", "Runs of this build's stages", log)
+
+
+def catch_up(root: Path, build: str, log: Log) -> None:
+    """Logs to MLflow what could not be logged while it was down, if there is anything."""
+    if journal.unpublished(provenance.journals(root)):
+        published(root, build, log, [])
+
+
+def published(root: Path, build: str, log: Log, options: list[str]) -> tuple[str, ...]:
+    """What ``irgen publish`` says; a warning if it does not get through."""
     ended = process.run(
-        [sys.executable, "-m", "irgen", "publish", "--build", build, "--stages", said],
+        [sys.executable, "-m", "irgen", "publish", *options],
         root=root,
         tell=log.info,
         timeout=TRACKING_SECONDS,
         settings=stage.settings(build),
     )
     if ended.status:
-        log.warning("MLflow does not have all of this build yet: %s", stage.reason(ended.lines))
-    address = next((line for line in ended.lines if line.startswith("http")), None)
-    if address:
-        pages.link("mlflow", address, "The build in MLflow", "Runs of this build's stages", log)
+        log.warning("MLflow does not have everything yet: %s", stage.reason(ended.lines))
+        return ()
+    return ended.lines
 
 
 def told(root: Path, made: Pass, decision: Decision, log: Log) -> State[Any]:
     """Tells of the decision and notes that all is settled."""
-    state = (
-        accepted(root, made, decision, log) if decision.released else refused(root, decision, log)
-    )
+    if decision.released:
+        state = accepted(root, made, decision, log)
+    else:
+        state = refused(root, decision, log)
     drifted(root, decision, log)
-    settled = bool(decision.about.get("settled", True))
-    done = Finished(key=finished.key(root), settled=settled, metrics=made.metrics)
-    finished.write(root, done)
+    settled = bool(decision.about["settled"])
+    if not settled:
+        log.warning("not everybody has been told: %s", "; ".join(decision.about["troubles"]))
+    last = finished.read(root)
+    assert last is not None, "a pass ends with its note"
+    key = finished.key(root)
+    finished.write(root, replace(last, key=key, settled=settled, metrics=made.metrics))
     return state
 
 
@@ -113,9 +137,8 @@ def accepted(root: Path, made: Pass, decision: Decision, log: Log) -> State[Any]
     """The index is served: what is new since the one before it."""
     about, counted = decision.about, change.counts(root)
     name = f"release {about['version']}"
-    if about.get("new", True):
-        payload = {"version": about["version"], "bundle": about["bundle"], **counted}
-        events.emit(events.UPDATED, root, payload | {"metrics": made.metrics}, key=about["bundle"])
+    payload = named(about) | counted | {"metrics": made.metrics}
+    if announce(root, events.UPDATED, payload):
         text = f"# {name} is served\n\n{change.told(counted)}\n\n{about['verdict']['why']}\n"
         pages.markdown("database", text, f"{name}: {change.told(counted)}", log)
     change.remember(root)
@@ -124,24 +147,32 @@ def accepted(root: Path, made: Pass, decision: Decision, log: Log) -> State[Any]
 
 def refused(root: Path, decision: Decision, log: Log) -> State[Any]:
     """The gate kept the index back: why, for whoever is on call."""
-    about = decision.about
-    why = about["verdict"]["why"]
-    name = f"candidate {about['version']}"
-    events.emit(
-        events.REJECTED,
-        root,
-        {
-            "version": about["version"],
-            "bundle": about["bundle"],
-            "why": why,
-            "figures": about["verdict"]["figures"],
-        },
-        key=about["bundle"],
-    )
-    text = f"# {name} is not served\n\n{why}\n\nThe index that was served still is.\n"
-    pages.markdown("rejected", text, f"{name}: {why}", log)
-    log.warning("%s is kept as a candidate: %s", name, why)
+    about, verdict = decision.about, decision.about["verdict"]
+    name, why = f"candidate {about['version']}", verdict["why"]
+    payload = named(about) | {"why": why, "figures": verdict["figures"]}
+    if announce(root, events.REJECTED, payload):
+        served = about["champion"]
+        stays = f"Release {served} still is." if served else "None is yet."
+        text = f"# {name} is not served\n\n{why}\n\n{stays}\n"
+        pages.markdown("rejected", text, f"{name}: {why}", log)
+    log.warning("%s is kept back: %s", name, why)
     return Completed(name="Rejected", message=f"{name} is kept back: {why}")
+
+
+def named(about: dict[str, Any]) -> dict[str, Any]:
+    """Which release an event is about, and which is served."""
+    return {key: about[key] for key in ("version", "name", "bundle", "revision", "champion")}
+
+
+def announce(root: Path, event: str, payload: dict[str, Any]) -> bool:
+    """Tells of a decision unless it is the one that was told of last; returns whether it did."""
+    last = finished.read(root)
+    bundle = payload["bundle"]
+    if last is None or last.announced.get(event) == bundle:
+        return False
+    events.emit(event, root, payload, key=f"{payload['version']} {bundle}")
+    finished.write(root, replace(last, announced=last.announced | {event: bundle}))
+    return True
 
 
 def drifted(root: Path, decision: Decision, log: Log) -> None:

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from flows import process, stage
-from irgen.errors import IrgenError
+from irgen.errors import ReleaseError
 
 TIMEOUT_SECONDS = 6 * 3600.0
 KEPT = 3  # the exit status of a candidate that the gate keeps back
-
-
-class ReleaseError(IrgenError):
-    """The index could be neither released nor turned down."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import finished, project, publication, run
-from irgen import params
+from flows import finished, look, project, publication, run
+from irgen import recording
+from irgen.workspace import Workspace
 
 
 @flow(name="update", persist_result=False)
@@ -26,19 +27,17 @@ def update(root: str = ".") -> State[Any]:
         if not turn.mine:
             return run.dropped(turn, place)
         last = finished.read(place)
-        if last and last.key == finished.key(place) and not looked(place):
-            if last.settled:
-                return Completed(name="Unchanged", message="the source is as it was")
-            log.info("the source is as it was; the last run's results are yet to be published")
-        return publication.carry_through(place, build=str(flow_run.id))
+        if last is None or last.key != finished.key(place) or looked(place, str(flow_run.id)):
+            return publication.carry_through(place, build=str(flow_run.id))
+        publication.catch_up(place, str(flow_run.id), log)
+        if last.settled:
+            return Completed(name="Unchanged", message="the source is as it was")
+        log.info("the source is as it was; the last run's results are yet to be published")
+        made = publication.Pass(outcomes={}, metrics=recording.quality(Workspace.at(place)))
+        return publication.settle(place, made, build=str(flow_run.id))
 
 
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)
-def looked(root: Path) -> bool:
-    """Whether the source may differ from what is here, by its listing alone. Raises SourceError if
-    it cannot be listed."""
-    from irgen.catalog.sources import open_source
-    from irgen.catalog.sync import look
-
-    settings = params.load(root / "params.yaml").download
-    return look(open_source(settings), root / "data" / "download")
+def looked(root: Path, build: str) -> bool:
+    """Whether the source may differ from what is here. Not tried again: the next update does."""
+    return look.run(root, build=build, tell=get_run_logger().info)

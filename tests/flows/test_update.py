@@ -1,0 +1,319 @@
+"""The flow ``update``, with a real Prefect server and a real source; the gate is told what to
+say."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import events, guard, publication, release
+from flows.build import build
+from flows.guard import Holder
+from flows.release import Decision
+from flows.retrain import retrain
+from flows.update import update
+from irgen import journal
+from irgen.files import digest, write_json
+
+from .conftest import ROOT, PrefectServer, Toy, until
+
+LIVING = """
+stages:
+  download:
+    cmd: python -m irgen download
+    always_changed: true
+    outs:
+      - data/download: {persist: true}
+  index:
+    cmd: python work.py index
+    deps: [work.py, words.txt, data/download/manifest.parquet]
+    params: [catalog.training_revision]
+    outs: [data/index]
+"""
+WORK = """
+import pathlib, yaml
+with open(".ran", "a") as file:
+    file.write("index\\n")
+index = pathlib.Path("data/index")
+index.mkdir(exist_ok=True)
+trained = yaml.safe_load(open("params.yaml"))["catalog"]["training_revision"]
+manifest = pathlib.Path("data/download/manifest.parquet").read_bytes()
+(index / "models").write_text(f"trained on revision {trained}")
+(index / "images").write_bytes(manifest)
+"""
+
+
+@pytest.fixture
+def living(toy: Toy, png: Callable[[int], bytes]) -> Toy:
+    """A project with a source of images and an index; its index is not one to be searched."""
+    (toy.root / "dvc.yaml").write_text(LIVING)
+    (toy.root / "work.py").write_text(WORK)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["download"]["source"] = "images"
+    (toy.root / "params.yaml").write_text(yaml.safe_dump(params))
+    for number in range(6):
+        put(toy, f"a/{number}.png", png(number))
+    return toy
+
+
+def put(toy: Toy, key: str, content: bytes) -> None:
+    path = toy.root / "images" / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What ``irgen release`` is to say: ``passes`` of the models' text, ``settled``; and what it
+    was asked, in ``asked``."""
+    said: dict[str, Any] = {"passes": lambda models: True, "settled": True, "asked": []}
+    served: dict[str, Any] = {"bundle": None, "version": 0}
+
+    def run(root: Path, *, build: str, tell: Any) -> Decision:
+        index = root / "data" / "index"
+        models = (index / "models").read_text()
+        bundle = digest(models, (index / "images").read_bytes().hex())
+        said["asked"].append(models)
+        released = said["passes"](models)
+        new = released and served["bundle"] != bundle
+        if new:
+            served.update(bundle=bundle, version=served["version"] + 1)
+        about = {
+            "version": served["version"] + (not released),
+            "name": bundle[:8],
+            "bundle": bundle,
+            "revision": 1,
+            "champion": served["version"] or None,
+            "verdict": {"passed": released, "why": "because", "figures": {"queries": 3}},
+            "settled": said["settled"],
+            "troubles": [] if said["settled"] else ["MLflow is down"],
+        }
+        return Decision(released=released, about=about)
+
+    monkeypatch.setattr(release, "run", run)
+    return said
+
+
+def told(server: PrefectServer, event: str, root: Path) -> list[dict[str, Any]]:
+    """What events of a name said, of this project, the latest first."""
+    asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
+    found = server.ask("/events/filter", asked)["events"]
+    return [each["payload"] for each in found if each["resource"]["irgen.root"] == str(root)]
+
+
+def test_what_has_changed_is_published_and_told_and_no_more(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
+) -> None:
+    state = update(str(living.root), return_state=True)
+    assert (state.name, living.ran()) == ("Released", ["index"])
+    assert "6 new, 0 changed, 0 gone; 6 images at revision 1" in state.message
+
+    started = time.monotonic()
+    state = update(str(living.root), return_state=True)
+    assert time.monotonic() - started < 15
+    assert (state.name, living.ran(), len(gate["asked"])) == ("Unchanged", [], 1)
+
+    put(living, "a/1.png", png(100))
+    put(living, "b/7.png", png(7))
+    (living.root / "images" / "a" / "2.png").unlink()
+    state = update(str(living.root), return_state=True)
+    assert "release 2 is served: 1 new, 1 changed, 1 gone; 6 images at revision 2" in state.message
+    assert living.ran() == ["index"]
+
+    def both() -> bool:
+        return len(told(prefect_server, events.UPDATED, living.root)) == 2
+
+    until(both, 10, "not one event for each publication")
+    payload = told(prefect_server, events.UPDATED, living.root)[0]
+    assert payload["new"] == 1 and payload["images"] == 6 and payload["version"] == 2
+    assert told(prefect_server, events.REJECTED, living.root) == []
+    asked = {"artifacts": {"key": {"any_": ["database"]}}, "sort": "CREATED_DESC"}
+    assert "1 new, 1 changed, 1 gone" in prefect_server.ask("/artifacts/filter", asked)[0]["data"]
+
+
+def test_a_source_that_cannot_be_listed_fails_at_once_in_its_own_words(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    update(str(living.root))
+    (living.root / "images").rename(living.root / "elsewhere")
+    state = update(str(living.root), return_state=True)
+    assert state.is_failed() and "'images' cannot be read" in state.message
+    assert living.ran() == ["index"]  # the first time
+
+
+def test_what_was_cut_short_is_done_by_the_next_update(
+    prefect_server: PrefectServer, living: Toy, gate: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt  # as near to a power cut as this process can come
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publication, "told", cut)
+        with pytest.raises(KeyboardInterrupt):
+            update(str(living.root))
+    assert told(prefect_server, events.UPDATED, living.root) == []
+    state = update(str(living.root), return_state=True)
+    assert state.name == "Released" and "6 new" in state.message
+    assert living.ran() == ["index"]
+    until(lambda: told(prefect_server, events.UPDATED, living.root), 10, "no event")
+    assert update(str(living.root), return_state=True).name == "Unchanged"
+
+
+def test_what_was_not_settled_is_settled_without_a_stage(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    gate["settled"] = False
+    update(str(living.root))
+    assert update(str(living.root), return_state=True).name == "Released"
+    gate["settled"] = True
+    assert update(str(living.root), return_state=True).name == "Released"
+    assert update(str(living.root), return_state=True).name == "Unchanged"
+    assert (len(gate["asked"]), living.ran()) == (3, ["index"])
+    assert len(told(prefect_server, events.UPDATED, living.root)) == 1
+
+
+def test_what_mlflow_did_not_get_is_published_when_nothing_else_is_due(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    update(str(living.root))
+    place = living.root / ".cache" / "tracking"
+    path, file = journal.create(place, "earlier", "index")
+    journal.append(file, "begin", stage="index")
+    file.close()
+    assert update(str(living.root), return_state=True).name == "Unchanged"
+    assert journal.state(path)["done"]  # a killed run that never got to a metric makes no run
+
+
+def test_a_worse_index_is_kept_back_and_why_is_told_once(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
+) -> None:
+    update(str(living.root))
+    gate["passes"] = lambda models: False
+    put(living, "a/9.png", png(9))
+    state = update(str(living.root), return_state=True)
+    assert (state.name, state.message) == ("Rejected", "candidate 2 is kept back: because")
+    build(str(living.root))
+    until(lambda: told(prefect_server, events.REJECTED, living.root), 10, "no event")
+    (payload,) = told(prefect_server, events.REJECTED, living.root)
+    assert (payload["why"], payload["figures"]) == ("because", {"queries": 3})
+    gate["passes"] = lambda models: True
+    put(living, "a/10.png", png(10))
+    assert "2 new" in update(str(living.root), return_state=True).message  # since it was served
+
+
+HELD = Holder(flow="build", run="someone", name="a-build", process=1)
+
+
+def test_an_update_during_a_build_is_dropped_on_purpose_and_asked_for_again(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    with guard.turn(living.root, HELD, wait=None):
+        state = update(str(living.root), return_state=True)
+        assert state.is_cancelled() and state.name == "Dropped"
+        assert "build 'a-build'" in state.message and living.ran() == []
+        assert guard.asked(living.root)
+        update(str(living.root), return_state=True)
+    assert guard.asked(living.root)
+
+
+def test_of_two_updates_at_once_one_is_dropped_and_another_is_asked_for(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    slow = f"import time; time.sleep(8)\n{WORK}"
+    (living.root / "work.py").write_text(slow)
+    states = []
+    both = [
+        threading.Thread(
+            target=lambda: states.append(update(str(living.root), return_state=True).name)
+        )
+        for _ in range(2)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(120)
+    assert sorted(states) == ["Dropped", "Released"]
+    assert living.ran() == ["index"] and len(gate["asked"]) == 1
+    until(
+        lambda: told(prefect_server, events.CHANGED, living.root), 10, "no other update asked for"
+    )
+
+
+def test_a_build_waits_for_whoever_has_the_project(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    with guard.turn(living.root, HELD, wait=None):
+        waiting = threading.Thread(target=build, args=[str(living.root)])
+        waiting.start()
+        time.sleep(3)
+        assert living.ran() == [] and waiting.is_alive()
+    waiting.join(120)
+    assert living.ran() == ["index"]
+
+
+def drift(toy: Toy, new: int, revision: int) -> None:
+    exceeded = [{"name": "unseen_labels", "value": 0.5, "threshold": 0.1}]
+    verdict = {"drifted": True, "exceeded": exceeded, "new": new, "revision": revision}
+    write_json(toy.root / "data" / "drift" / "verdict.json", verdict)
+
+
+def test_drift_is_told_with_its_figures(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    drift(living, 40, 1)
+    update(str(living.root))
+    until(lambda: told(prefect_server, events.DRIFTED, living.root), 10, "no event")
+    (payload,) = told(prefect_server, events.DRIFTED, living.root)
+    assert payload["exceeded"][0]["name"] == "unseen_labels" and payload["new"] == 40
+
+
+def test_a_retrain_trains_on_all_images_and_is_published(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
+) -> None:
+    update(str(living.root))
+    put(living, "b/1.png", png(50))
+    update(str(living.root))
+    drift(living, 40, 2)
+    state = retrain(str(living.root), return_state=True)
+    assert state.name == "Released" and gate["asked"][-1] == "trained on revision 2"
+    assert retrain(str(living.root), return_state=True).name == "Unneeded"
+
+
+def test_a_retrain_that_is_worse_is_taken_back_and_updates_go_on(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
+) -> None:
+    update(str(living.root))
+    put(living, "b/1.png", png(50))
+    update(str(living.root))
+    before = (living.root / "params.yaml").read_text()
+    drift(living, 40, 2)
+    living.ran()
+    gate["passes"] = lambda models: models == "trained on revision 1"
+    state = retrain(str(living.root), return_state=True)
+    assert state.name == "Released" and "release 2" in state.message  # that from before
+    assert gate["asked"][-2:] == ["trained on revision 2", "trained on revision 1"]
+    assert living.ran() == ["index"]  # the models from before came from DVC's cache
+    assert (living.root / "params.yaml").read_text() == before
+    assert len(told(prefect_server, events.REJECTED, living.root)) == 1
+    assert retrain(str(living.root), return_state=True).name == "Unneeded"  # not in a loop
+    put(living, "b/2.png", png(51))
+    assert "release 3" in update(str(living.root), return_state=True).message
+
+
+def test_a_retrain_that_was_cut_short_is_judged_by_the_next_update(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
+) -> None:
+    update(str(living.root))
+    put(living, "b/1.png", png(50))
+    update(str(living.root))
+    drift(living, 40, 2)
+    (living.root / "work.py").write_text("raise SystemExit('cut short')")
+    assert retrain(str(living.root), return_state=True).is_failed()
+    (living.root / "work.py").write_text(WORK)
+    gate["passes"] = lambda models: models == "trained on revision 1"
+    assert update(str(living.root), return_state=True).name == "Released"
+    assert gate["asked"][-2:] == ["trained on revision 2", "trained on revision 1"]
