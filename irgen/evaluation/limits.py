@@ -16,7 +16,8 @@ Classes kept back are told by their labels alone as long as they are less than a
 new images (at 30% the ratio is 1.35 … 1.89). Known classes in a new guise are told without labels:
 turned by 90° the ratio is 2.4 or more in all three sets; inverted 2.3 to 7.5, but 1.1 for the
 clothes; and omniglot's inverted drawings, most of them of one code, make the buckets grow 70-fold.
-On the digits, precision_drop is 0.02 with known classes alone, 0.10 with 15% of unknown ones.
+On the digits, precision_drop is 0.02 with known classes alone, 0.10 with 15% of unknown ones; with
+51% all queries' precision/10 was 0.816, and 0.948 when the models had been trained again.
 """
 
 from collections.abc import Mapping
