@@ -53,12 +53,15 @@ def connect(connections: int, retries: int) -> Web:
 
 
 def shown(url: str) -> str:
-    """The URL without what may be secret: user, password, query.
+    """The URL without what may be secret: user, password, query. Raises SourceError if it is none.
 
     >>> shown("https://me:pw@example.com/a.zip?X-Amz-Signature=1")
     'https://example.com/a.zip'
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SourceError(f"{url!r} is no URL ({error}); correct download.source") from None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

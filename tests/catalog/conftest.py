@@ -1,0 +1,87 @@
+"""A web server whose answers a test may spoil."""
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+
+class WebServer:
+    """A real web server on loopback that gives ranges, and can be told to fail.
+
+    ``files``: contents by path. ``ranged``, ``etags``, ``lengths``: what it can do. ``status`` (a
+    function of path and first byte) answers with that status instead; ``cut`` says after how many
+    bytes of a body the connection breaks. ``requests``: path and range of all that came.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.ranged = self.etags = self.lengths = True
+        self.status: Callable[[str, int], int | None] = lambda path, start: None
+        self.cut: Callable[[str, int], int | None] = lambda path, start: None
+        self.headers: dict[str, str] = {}
+        self.requests: list[tuple[str, str]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.uri = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path, wanted = request.path, request.headers.get("Range", "")
+        self.requests.append((path, wanted))
+        content = self.files.get(path.split("?")[0])
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) if self.ranged else None
+        start, stop = (int(found[1]), int(found[2]) + 1) if found else (0, len(content or b""))
+        status = self.status(path, start) or (404 if content is None else 206 if found else 200)
+        if content is not None and found and start >= len(content):
+            status = 416
+        body = content[start:stop] if content is not None and status in (200, 206) else b""
+        request.send_response(status)
+        if content is not None and found and status in (206, 416):
+            place = f"{start}-{start + len(body) - 1}" if body else "*"
+            request.send_header("Content-Range", f"bytes {place}/{len(content)}")
+        if content is not None and self.etags:
+            request.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
+        for name, value in self.headers.items():
+            request.send_header(name, value)
+        limit = self.cut(path, start) if body else None
+        if self.lengths or not body:
+            request.send_header("Content-Length", str(len(body)))
+        else:
+            request.send_header("Connection", "close")
+        request.end_headers()
+        request.wfile.write(body if limit is None else body[:limit])
+        if limit is not None or not self.lengths:
+            request.close_connection = True
+
+    def bodies(self) -> list[str]:
+        """The ranges that were asked for, without the looks at the first byte alone."""
+        return [wanted for _, wanted in self.requests if wanted != "bytes=0-0"]
+
+
+@pytest.fixture
+def web_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+    """A server without files, and short pauses before another try."""
+    from irgen.catalog import patience
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(patience, "FIRST", 0.01)
+    monkeypatch.setattr(patience, "LONGEST", 0.05)
+    server = WebServer()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
