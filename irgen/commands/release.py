@@ -18,17 +18,18 @@ def run(options: Namespace) -> int:
     keep_freed_memory()
     params = load(options.params or options.root / "params.yaml")
     outcome = releasing.make(options.root, params, force=options.force)
-    tell(outcome, options)
+    tell(outcome, words(outcome), options)
     return 0 if outcome.is_served else KEPT
 
 
-def tell(outcome: Outcome, options: Namespace) -> None:
-    """Prints what came of a release, and on stderr what others could not be told yet."""
+def tell(outcome: Outcome, sentence: str, options: Namespace) -> None:
+    """Prints what came of a release, in a ``sentence`` or as JSON, and on stderr what others could
+    not be told yet."""
     for trouble in outcome.troubles:
         print(
             f"irgen {options.name}: {trouble}; irgen release does the rest later", file=sys.stderr
         )
-    print(json.dumps(outcome.plain()) if options.json else words(outcome))
+    print(json.dumps(outcome.plain()) if options.json else sentence)
 
 
 def words(outcome: Outcome) -> str:

@@ -10,4 +10,6 @@ from irgen.params import load
 def run(options: Namespace) -> None:
     """Makes a release the champion and says so. Raises ReleaseError if it is not here."""
     params = load(options.params or options.root / "params.yaml")
-    release.tell(rollback.roll_back(options.root, params, options.version), options)
+    outcome = rollback.roll_back(options.root, params, options.version)
+    now = "now" if outcome.new else "already"
+    release.tell(outcome, f"Release {outcome.release.version} is served {now}.", options)

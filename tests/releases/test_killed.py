@@ -1,0 +1,84 @@
+"""A release that is killed, at whatever step, is done by the next one: once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from irgen.releases import shelf
+from irgen.tracking import store
+
+STEPS = [
+    ("irgen.releases.shelf", "copy", "after"),
+    ("irgen.releases.shelf", "put", "after"),
+    ("irgen.evaluation.gate", "compare", "after"),
+    ("irgen.catalog.s3", "put_file", "after"),
+    ("irgen.tracking.registry", "_logged_model", "after"),
+    ("irgen.tracking.registry", "register", "after"),
+    ("irgen.releases.shelf", "crown", "before"),
+    ("irgen.releases.shelf", "crown", "after"),
+    ("irgen.releases.remote", "announce", "after"),
+    ("irgen.tracking.registry", "name_champion", "before"),
+    ("irgen.releases.shelf", "drop", "after"),
+]
+
+
+@pytest.fixture(scope="module")
+def killed(root: Path):
+    """Runs a release in a project that is killed at a step."""
+    command = [sys.executable, str(Path(__file__).with_name("killed_release.py"))]
+    pipe = subprocess.PIPE
+    server: list[subprocess.Popen[str]] = []
+
+    def run(module: str, name: str, when: str, project: Path) -> None:
+        if not server:  # only now is the environment that of the test
+            server.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=root))
+            assert server[0].stdout.readline() == "ready\n"
+        server[0].stdin.write(f"{module} {name} {when} {project}\n")
+        server[0].stdin.flush()
+        assert server[0].stdout.readline() == "9\n", f"{name} was not killed"
+
+    yield run
+    for each in server:
+        each.stdin.close()
+        each.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_a_release_killed_at_any_step_is_one_release_when_done_again(
+    project, release, buckets, killed
+):
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=buckets.uri)
+    client.create_bucket(Bucket="shop")
+    remote = {"remote": "s3://shop/indexes", "endpoint": buckets.uri}
+    project.set("release", model="irgen", keep=1, **remote)
+    release()
+    registry = store.connect(project.root)
+    for number, (module, name, when) in enumerate(STEPS, 2):
+        project.builds(number)
+        killed(module, name, when, project.root)
+        served = shelf.champion(project.shelf)
+        assert served.version in (number - 1, number)  # never none
+        again = release()
+        assert again["settled"], (name, again["troubles"])
+        assert (again["version"], again["champion"]) == (number, number), name
+        assert again["previous"] == number - 1
+        there = [each.version for each in shelf.all_releases(project.shelf)]
+        assert there == list(range(number, max(number - 3, 0), -1)), name
+        assert not list(project.shelf.glob(".*.tmp"))
+        said = json.loads(
+            client.get_object(Bucket="shop", Key="indexes/champion.json")["Body"].read()
+        )
+        assert said["version"] == number
+        found = registry.search_model_versions("name = 'irgen'")
+        assert sorted(int(each.version) for each in found) == list(range(1, number + 1)), name
+        assert len({each.tags["irgen.bundle"] for each in found}) == number
+        at = registry.get_model_version_by_alias("irgen", "champion")
+        assert at.tags["irgen.bundle"] == again["bundle"]
+    within = registry.get_experiment_by_name("irgen").experiment_id
+    runs = registry.search_runs([within], "tags.`irgen.bundle` != ''")
+    assert len(runs) == number  # one a release

@@ -1,0 +1,91 @@
+"""The champion is moved by hand, back and on again, and stays where it was put."""
+
+from irgen.index.index import Index
+from irgen.tracking import store
+
+
+def released(project, release, *numbers: int) -> None:
+    for number in numbers:
+        project.builds(number)
+        release()
+
+
+def test_one_command_goes_back_and_another_comes_back(project, release, irgen):
+    released(project, release, 1, 2)
+    back = irgen("rollback", "--json")
+    assert back.status == 0
+    assert (back.said["version"], back.said["champion"], back.said["new"]) == (1, 1, True)
+    with Index.open(project.shelf / "champion") as index:
+        assert index.info()["config"]["number"] == 1
+    again = irgen("rollback", "2")
+    assert again.out == "Release 2 is served now.\n"
+    assert project.champion().startswith("0002")
+    assert irgen("rollback", "--json").said["champion"] == 1  # what it took the place of is known
+
+
+def test_what_was_rolled_back_from_is_not_released_again_by_itself(project, release, irgen):
+    released(project, release, 1, 2)
+    irgen("rollback")
+    kept = release()
+    assert (kept["status"], kept["state"], kept["champion"]) == (3, "withdrawn", 1)
+    assert "irgen rollback 2 brings it back" in kept["verdict"]["why"]
+    released(project, release, 3)
+    assert project.champion().startswith("0003")  # another index is judged as any other
+    project.builds(2)
+    assert release()["status"] == 3
+    assert release("--force")["champion"] == 2
+
+
+def test_the_registry_follows(project, release, irgen):
+    project.set("release", model="irgen")
+    released(project, release, 1, 2)
+    client = store.connect(project.root)
+    irgen("rollback")
+    assert str(client.get_model_version_by_alias("irgen", "champion").version) == "1"
+    irgen("rollback", 2)
+    assert str(client.get_model_version_by_alias("irgen", "champion").version) == "2"
+    assert len(client.search_model_versions("name = 'irgen'")) == 2
+
+
+def test_a_candidate_can_be_served_by_hand(project, release, irgen):
+    release()
+    project.builds(2, bad=True)
+    assert release()["status"] == 3
+    assert irgen("rollback", 2, "--json").said["previous"] == 1
+    assert release()["status"] == 0
+    assert irgen("rollback", "--json").said["champion"] == 1
+
+
+def test_there_must_be_something_to_go_back_to(project, release, irgen):
+    done = irgen("rollback")
+    assert done.status == 2 and "irgen release makes the first" in done.err
+    release()
+    done = irgen("rollback")
+    assert done.status == 2 and "took the place of none" in done.err
+    done = irgen("rollback", 9)
+    assert done.status == 2 and "there is no release 9" in done.err and "there: 1" in done.err
+    assert project.champion().startswith("0001")
+
+
+def test_pruning_spares_the_champion_and_what_it_took_the_place_of(project, release, irgen):
+    project.set("release", keep=1)
+    released(project, release, 1, 2, 3)
+    irgen("rollback", 2)
+    for number in (4, 5):
+        project.builds(number, bad=True)
+        assert release()["status"] == 3
+    assert [name[:4] for name in project.folders()] == ["0001", "0002", "0005", "cham"]
+    assert irgen("rollback", "--json").said["champion"] == 1
+
+
+def test_the_list_marks_what_is_served(project, release, irgen):
+    assert "There is no release" in irgen("releases").out
+    released(project, release, 1, 2)
+    irgen("rollback")
+    lines = irgen("releases").out.splitlines()
+    assert [line.split()[:3] for line in lines[2:]] == [
+        ["2", "withdrawn", "7"],
+        ["→", "1", "released"],
+    ]
+    said = irgen("releases", "--json").said
+    assert [(one["version"], one["champion"]) for one in said] == [(2, False), (1, True)]
