@@ -1,5 +1,6 @@
 """One stage of the pipeline: ``dvc repro`` of it alone, and what came of that."""
 
+import os
 import re
 import sys
 import time
@@ -71,10 +72,11 @@ def run(
 
 
 def settings(build: str) -> dict[str, str]:
-    """The environment of whatever a build starts: its key for tracking, no buffer between a line
-    and the log, no questions asked."""
+    """The environment of whatever a build starts: its key for tracking, ``python`` being the one
+    that this runs on, no buffer between a line and the log, no questions asked."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     quiet = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
-    return quiet | {"IRGEN_BUILD": build, "PYTHONUNBUFFERED": "1"}
+    return quiet | {"IRGEN_BUILD": build, "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def result(lines: tuple[str, ...]) -> str:

@@ -1,0 +1,204 @@
+"""The deployments of prefect.yaml on a real server, with a real worker."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import events, serve
+
+from .conftest import ROOT, PrefectServer, Toy, until
+
+PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
+NAMES = {"build", "update", "retrain", "compare"}
+
+
+def prefect(*arguments: str, root: Path) -> None:
+    environment = os.environ | {"IRGEN_ROOT": str(root)}
+    done = subprocess.run(
+        [*PREFECT, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, toy_template: Path) -> Toy:
+    """The project that is deployed: toy stages, and a source of images to look at."""
+    import shutil
+
+    root = tmp_path_factory.mktemp("deployed") / "toy"
+    shutil.copytree(toy_template, root)
+    toy = Toy.__new__(Toy)
+    toy.root = root
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["download"]["source"] = "images"
+    (root / "params.yaml").write_text(yaml.safe_dump(params | {"toy": {"right": 1}}))
+    (root / "images" / "a").mkdir(parents=True)
+    (root / "images" / "a" / "0.png").write_bytes(b"looked at by name only")
+    return toy
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server: PrefectServer, project: Toy) -> dict[str, Any]:
+    """What the server knows of each deployment after ``prefect deploy --all``."""
+    prefect("work-pool", "create", "irgen", "--type", "process", root=project.root)
+    prefect("deploy", "--all", root=project.root)
+    found = prefect_server.ask("/deployments/filter", {})
+    return {each["name"]: each for each in found}
+
+
+def runs(server: PrefectServer, deployment: dict[str, Any], *states: str) -> list[dict[str, Any]]:
+    asked = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}, "limit": 100}
+    found = server.ask("/flow_runs/filter", asked)
+    return [run for run in found if run["state"]["name"] in states or not states]
+
+
+def test_every_flow_is_deployed_with_its_schedule_and_its_events(
+    prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy
+) -> None:
+    assert set(deployed) == NAMES
+    schedules = {
+        name: [each["schedule"] for each in deployment["schedules"]]
+        for name, deployment in deployed.items()
+    }
+    assert schedules["build"][0]["cron"] == "0 3 * * 0"
+    assert schedules["update"][0]["interval"] == 900
+    assert schedules["retrain"] == schedules["compare"] == []
+    automations = prefect_server.ask("/automations/filter", {})
+    told = {
+        expected: automation["actions"][0]["deployment_id"]
+        for automation in automations
+        for expected in automation["trigger"]["expect"]
+    }
+    assert told == {
+        events.CHANGED: deployed["update"]["id"],
+        events.DRIFTED: deployed["retrain"]["id"],
+    }
+    step = deployed["update"]["pull_steps"][0]
+    assert step["prefect.deployments.steps.set_working_directory"]["directory"] == str(project.root)
+
+
+def test_no_deployment_has_a_limit_of_prefect_s(deployed: dict[str, Any]) -> None:
+    """Its slots are leases in the server's memory: a restart would kill the run that has one."""
+    assert not [name for name, each in deployed.items() if each["global_concurrency_limit"]]
+
+
+def test_a_schedule_makes_runs(prefect_server: PrefectServer, deployed: dict[str, Any]) -> None:
+    """Some versions of Prefect's dependencies together make none, and say nothing."""
+    for name in ("build", "update"):
+        until(
+            lambda name=name: runs(prefect_server, deployed[name], "Scheduled", "Late"),
+            60,
+            f"{name} has a schedule, but no run was scheduled",
+            prefect_server.told,
+        )
+
+
+def test_what_is_served_is_what_is_deployed() -> None:
+    served = {each.name: each for each in serve.deployments(ROOT / "prefect.yaml")}
+    assert set(served) == NAMES
+    (weekly,), (often,) = served["build"].schedules, served["update"].schedules
+    assert weekly.schedule.cron == "0 3 * * 0" and often.schedule.interval.seconds == 900
+    (trigger,) = served["update"].triggers
+    assert trigger.expect == {events.CHANGED} and trigger.within.seconds == 10
+
+
+@pytest.fixture
+def worker(
+    prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, tmp_path: Path
+) -> Iterator[Path]:
+    """A worker of the pool; gives its log."""
+    log = tmp_path / "worker.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*PREFECT, "worker", "start", "--pool", "irgen", "--limit", "3"],
+            cwd=tmp_path,
+            env=os.environ | {"IRGEN_ROOT": str(project.root)},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    yield log
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def post(server: PrefectServer, name: str) -> None:
+    """What a bucket's notification would do: a plain POST."""
+    event = {
+        "event": name,
+        "resource": {"prefect.resource.id": "somebody"},
+        "occurred": "2026-01-01T00:00:00Z",
+        "id": "6f4de7b6-7d0d-4a3c-9e57-0a8f2f7f3f11",
+    }
+    from datetime import UTC, datetime
+    from uuid import uuid4
+
+    event |= {"occurred": datetime.now(UTC).isoformat(), "id": str(uuid4())}
+    server.ask("/events", [event])
+
+
+@pytest.mark.slow
+def test_an_event_starts_an_update_and_many_start_one(
+    prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, worker: Path
+) -> None:
+    before = {run["id"] for run in runs(prefect_server, deployed["update"])}
+    for _ in range(5):
+        post(prefect_server, events.CHANGED)
+
+    def started() -> list[dict[str, Any]]:
+        found = runs(prefect_server, deployed["update"])
+        return [r for r in found if r["id"] not in before and not r["auto_scheduled"]]
+
+    until(started, 30, "the event started no run", worker.read_text)
+    until(
+        lambda: [
+            r for r in started() if r["state"]["type"] not in ("SCHEDULED", "PENDING", "RUNNING")
+        ],
+        120,
+        "the update did not end",
+        worker.read_text,
+    )
+    (run,) = started()
+    assert run["state"]["name"] == "Built", run["state"]["message"] + worker.read_text()
+    assert project.ran() == ["first", "last", "left", "right"]
+
+
+@pytest.mark.slow
+def test_a_dropped_update_ends_as_such_and_not_as_a_crash(
+    prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, worker: Path
+) -> None:
+    from flows import guard
+    from flows.guard import Holder
+
+    holder = Holder(flow="build", run="someone", name="a-build", process=1)
+    with guard.turn(project.root, holder, wait=None):
+        made = prefect_server.ask(f"/deployments/{deployed['update']['id']}/create_flow_run", {})
+
+        def state() -> dict[str, Any]:
+            return prefect_server.ask(f"/flow_runs/{made['id']}")["state"]
+
+        until(
+            lambda: state()["type"] not in ("SCHEDULED", "PENDING", "RUNNING"),
+            90,
+            "the update did not end",
+            worker.read_text,
+        )
+        import time
+
+        time.sleep(3)  # the worker has its say when the process has ended
+        assert (state()["type"], state()["name"]) == ("CANCELLED", "Dropped")
+        assert "a-build" in state()["message"]
