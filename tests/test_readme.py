@@ -1,5 +1,6 @@
 """Every command in the README exists."""
 
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from irgen import cli
+from irgen import cli, params
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -55,3 +56,9 @@ def test_the_readme_names_every_stage_and_every_target_of_make() -> None:
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`([\w./-]+\.(?:yaml|py))`", TEXT))))
 def test_a_file_the_readme_names_is_there(path: str) -> None:
     assert (ROOT / path).exists()
+
+
+def test_the_settings_of_a_source_that_the_readme_names_exist() -> None:
+    named = set(re.findall(r"`download\.(\w+)`", TEXT))
+    fields = {field.name for field in dataclasses.fields(params.Download)}
+    assert {"source", "endpoint", "sha256"} <= named <= fields
