@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import grid, pages, process, project, stage, workcopy
+from flows import grid, pages, process, project, publication, stage, workcopy
 from flows.grid import Point
 from flows.stage import StageError
 from irgen import recording
@@ -52,14 +52,16 @@ def tried(root: Path, there: Path, name: str, point: Point, comparison: str) -> 
     """Runs one point in the copy ``there``, brings the experiment to the project and returns the
     metrics to tell points apart by. Raises StageError with the last words of what failed."""
     log = get_run_logger()
+    build = f"{comparison}-{name}"
     ended = process.run(
         workcopy.experiment(there, name, grid.settings(point)),
         root=there,
         tell=log.info,
         timeout=TIMEOUT_SECONDS,
-        settings=stage.settings(f"{comparison}-{name}") | {"IRGEN_COMPARISON": comparison},
+        settings=stage.settings(build, comparison),
     )
     if ended.status or ended.timed_out:
         raise StageError(stage.reason(ended.lines))
     workcopy.bring(there, root, name)
+    publication.tracked(there, build, stage.outcomes(ended.lines), log, comparison)
     return grid.telling(recording.quality(Workspace.at(there)))

@@ -86,11 +86,15 @@ def passed(root: Path, build: str, pull: bool) -> Pass:
     return Pass(outcomes=outcomes, metrics=metrics)
 
 
-def tracked(root: Path, build: str, outcomes: dict[str, str], log: Log) -> None:
+def tracked(
+    root: Path, build: str, outcomes: dict[str, str], log: Log, comparison: str = ""
+) -> None:
     """Completes the build's run in MLflow with the stages that had nothing to do, and links to it.
     MLflow may be down: then it is told of, and done by a later run."""
     said = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items())
-    lines = published(root, build, log, ["--build", build, "--stages", said])
+    lines = published(
+        root, stage.settings(build, comparison), log, ["--build", build, "--stages", said]
+    )
     if address := next((line for line in lines if line.startswith("http")), None):
         pages.link("mlflow", address, "The build in MLflow", "Runs of this build's stages", log)
 
@@ -98,17 +102,19 @@ def tracked(root: Path, build: str, outcomes: dict[str, str], log: Log) -> None:
 def catch_up(root: Path, build: str, log: Log) -> None:
     """Logs to MLflow what could not be logged while it was down, if there is anything."""
     if journal.unpublished(provenance.journals(root)):
-        published(root, build, log, [])
+        published(root, stage.settings(build), log, [])
 
 
-def published(root: Path, build: str, log: Log, options: list[str]) -> tuple[str, ...]:
+def published(
+    root: Path, settings: dict[str, str], log: Log, options: list[str]
+) -> tuple[str, ...]:
     """What ``irgen publish`` says; a warning if it does not get through."""
     ended = process.run(
         [sys.executable, "-m", "irgen", "publish", *options],
         root=root,
         tell=log.info,
         timeout=TRACKING_SECONDS,
-        settings=stage.settings(build),
+        settings=settings,
     )
     if ended.status:
         log.warning("MLflow does not have everything yet: %s", stage.reason(ended.lines))

@@ -68,28 +68,35 @@ def run(
         )
     if ended.status:
         raise StageError(f"{stage} failed: {reason(ended.lines)}")
-    return Outcome(result=result(ended.lines), seconds=seconds)
+    result = outcomes(ended.lines).get(stage)
+    if result is None:
+        said = " / ".join(ended.lines)
+        raise StageError(f"dvc repro {stage} ended well but did not say what it did: {said}")
+    return Outcome(result=result, seconds=seconds)
 
 
-def settings(build: str) -> dict[str, str]:
-    """The environment of whatever a build starts: its key for tracking, ``python`` being the one
-    that this runs on, no buffer between a line and the log, no questions asked."""
+def settings(build: str, comparison: str = "") -> dict[str, str]:
+    """The environment of whatever a build starts: its key for tracking (and that of the comparison
+    it is a point of), ``python`` being the one that this runs on, no buffer between a line and the
+    log, no questions asked."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     quiet = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
-    return quiet | {"IRGEN_BUILD": build, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    keys = {"IRGEN_BUILD": build} | ({"IRGEN_COMPARISON": comparison} if comparison else {})
+    return quiet | keys | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def result(lines: tuple[str, ...]) -> str:
-    """What DVC did, by what it printed.
+def outcomes(lines: tuple[str, ...]) -> dict[str, str]:
+    """What DVC did with each stage, by what it printed.
 
-    >>> result(("Stage 'trie' didn't change, skipping", "Data and pipelines are up to date."))
-    'skipped'
+    >>> outcomes(("Stage 'trie' didn't change, skipping", "Running stage 'index':"))
+    {'trie': 'skipped', 'index': 'ran'}
     """
+    found = {}
     for line in lines:
         for pattern, meaning in SAID.items():
-            if re.fullmatch(pattern, line):
-                return meaning
-    raise StageError(f"dvc repro ended well but did not say what it did: {' / '.join(lines)}")
+            if match := re.fullmatch(pattern, line):
+                found[match[1]] = meaning
+    return found
 
 
 def reason(lines: tuple[str, ...]) -> str:

@@ -68,13 +68,15 @@ SHELLS = {"sh", "bash", "dash", "zsh", "fish", "make"}
 
 
 def tags(root: Path, stage: str) -> dict[str, str]:
-    """What tells this run from others: commit, stage hash, DVC experiment, machine."""
+    """What tells this run from others: commit, stage hash, DVC experiment and the comparison it
+    belongs to, machine."""
     found = {"irgen.stage": stage, "irgen.host": platform.node(), **_commit(root)}
     if (stage_digest := stage_hash(root, stage)) is not None:
         found["dvc.stage_hash"] = stage_digest
     for tag, variable in [
         ("dvc.experiment", "DVC_EXP_NAME"),
         ("dvc.baseline", "DVC_EXP_BASELINE_REV"),
+        ("irgen.comparison", "IRGEN_COMPARISON"),
     ]:
         if os.environ.get(variable):
             found[tag] = os.environ[variable]

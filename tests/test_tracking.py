@@ -275,3 +275,21 @@ def wait_for(condition, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def test_the_builds_of_a_comparison_are_below_one_run(
+    home: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IRGEN_COMPARISON", "grid-1")
+    for build in ("grid-1-a", "grid-1-b"):
+        monkeypatch.setenv("IRGEN_BUILD", build)
+        run_stage(home, params)
+    (above,), below = runs(store.connect(home))
+    assert above.data.tags["irgen.comparison_of"] == "grid-1"
+    builds = [run for run in below if "irgen.parent_of" in run.data.tags]
+    assert {run.data.tags["irgen.parent_of"] for run in builds} == {"grid-1-a", "grid-1-b"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in builds} == {above.info.run_id}
+    stages = [run for run in below if run not in builds]
+    assert {run.data.tags["mlflow.parentRunId"] for run in stages} == {
+        run.info.run_id for run in builds
+    }

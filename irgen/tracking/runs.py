@@ -59,7 +59,8 @@ def replay(
 
 def build_run(client: "MlflowClient", within: str, begin: dict[str, Any]) -> str:
     """The id of the run that stands for a build, in the experiment ``within``; made if need be from
-    what the first of its stages says (``build``, ``tags``, ``time``, ``all_params``)."""
+    what the first of its stages says (``build``, ``tags``, ``time``, ``all_params``). A build that
+    is a point of a comparison is below the run that stands for that."""
     build = journal.plain(begin["build"])
     found = find_run(client, within, {"irgen.parent_of": build})
     if found is None:
@@ -67,11 +68,25 @@ def build_run(client: "MlflowClient", within: str, begin: dict[str, Any]) -> str
         commit = shared.get("mlflow.source.git.commit", "")[:7]
         name = shared.get("dvc.experiment") or f"build {commit} {build}".replace("  ", " ")
         tags = shared | {"irgen.parent_of": build, "mlflow.runName": name} | source_tags("irgen")
+        if comparison := shared.get("irgen.comparison"):
+            above = comparison_run(client, within, comparison, begin["time"])
+            tags["mlflow.parentRunId"] = above
         found = client.create_run(within, start_time=begin["time"], tags=tags)
     run, logged = found.info.run_id, found.data.params
     missing = {key: value for key, value in begin["all_params"].items() if key not in logged}
     _log_params(client, run, missing)
     return run
+
+
+def comparison_run(client: "MlflowClient", within: str, comparison: str, started: int) -> str:
+    """The id of the run that a comparison's builds are below; made if need be."""
+    found = find_run(client, within, {"irgen.comparison_of": comparison})
+    if found is not None:
+        return found.info.run_id
+    tags = {"irgen.comparison_of": comparison, "mlflow.runName": f"comparison {comparison}"}
+    run = client.create_run(within, start_time=started, tags=tags | source_tags("irgen"))
+    client.set_terminated(run.info.run_id, "FINISHED", started)  # it holds others and does nothing
+    return run.info.run_id
 
 
 def _child(

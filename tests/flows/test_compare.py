@@ -73,5 +73,5 @@ def test_each_point_is_an_experiment_and_the_project_stays_as_it_is(
 def test_a_misspelt_parameter_is_told_before_anything_runs(
     prefect_server: PrefectServer, measured: Toy
 ) -> None:
-    with pytest.raises(ParamsError, match="did you mean 'toy.right'"):
+    with pytest.raises(ParamsError, match=r"did you mean 'toy\.right'"):
         compare({"toy.rigth": [1]}, str(measured.root))
