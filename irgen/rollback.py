@@ -36,6 +36,6 @@ def _target(place: Path, served: Release) -> int:
         return served.previous
     there = ", ".join(str(each.version) for each in shelf.all_releases(place))
     raise ReleaseError(
-        f"release {served.version} took the place of none; there: {there}; name one: irgen rollback "
-        "VERSION"
+        f"release {served.version} took the place of none; there: {there}; name one: irgen "
+        "rollback VERSION"
     )
