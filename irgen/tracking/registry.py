@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,8 @@ BUNDLE = "irgen.bundle"
 RELEASED = "irgen.release"
 # What a machine needs to serve the model, beside the package, which goes with it.
 NEEDED = (
-    *("mlflow", "boto3", "numpy", "pillow", "polars", "pyyaml", "safetensors", "timm", "torch"),
-    *("torchvision", "tqdm"),
+    *("mlflow", "boto3", "numpy", "pandas", "pillow", "polars", "pyyaml", "safetensors", "timm"),
+    *("torch", "torchvision", "tqdm"),
 )
 # A grey square of 8 × 8 pixels, as a PNG in base64.
 EXAMPLE = (
@@ -183,18 +182,16 @@ def save(place: Path, model: "LoggedModel", run: str, artifacts: dict[str, str])
         model_uuid=model.model_id,
         model_id=model.model_id,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that predict has no type hints; it has a signature
-        save_model(
-            str(place),
-            python_model=str(Path(__file__).with_name("served.py")),
-            code_paths=[str(Path(irgen.__file__).parent)],
-            artifacts=artifacts,
-            signature=signature(),
-            input_example=(pd.DataFrame({"image": [EXAMPLE]}), {"k": 10}),
-            pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in NEEDED],
-            mlflow_model=about,
-        )
+    save_model(
+        str(place),
+        python_model=str(Path(__file__).with_name("served.py")),
+        code_paths=[str(Path(irgen.__file__).parent)],
+        artifacts=artifacts,
+        signature=signature(),
+        input_example=(pd.DataFrame({"image": [EXAMPLE]}), {"k": 10}),
+        pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in NEEDED],
+        mlflow_model=about,
+    )
     for left in place.rglob("__pycache__"):
         shutil.rmtree(left, ignore_errors=True)
 

@@ -6,11 +6,13 @@ package beside it; so nothing of it is pickled.
 
 import base64
 import binascii
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
@@ -21,6 +23,7 @@ from irgen.index.index import Index
 from irgen.releases import release, remote
 
 COLUMN, DEFAULT_K, MOST_K = "image", 10, 1000
+DATA_URL = re.compile(r"^data:[^,]*,")
 
 
 class Searching(PythonModel):
@@ -43,7 +46,9 @@ class Searching(PythonModel):
         self.spare = tempfile.TemporaryDirectory(prefix="irgen-")  # as long as this model lives
         return _pointed_to(artifacts, Path(self.spare.name))
 
-    def predict(self, context, model_input, params=None):  # MLflow reads hints as a signature
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> Any:
         """A list with ``ids`` and ``scores`` for each image. Raises MlflowException, which the
         server answers with status 400, naming the image that is none."""
         k = (params or {}).get("k", DEFAULT_K)
@@ -62,15 +67,14 @@ def _hits(ids: Iterable[str | None], scores: Iterable[float]) -> dict[str, list]
     return {"ids": [name for name, _ in pairs], "scores": [score for _, score in pairs]}
 
 
-def _content(number: int, text: str) -> bytes:
+def _content(number: int, text: Any) -> bytes:
     """The bytes that base64 stands for; a data URL will do."""
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return base64.b64decode(DATA_URL.sub("", text), validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        found = f"{str(text)[:20]!r}…"
         raise MlflowException.invalid_parameter_value(
-            f"image {number}: expected the bytes of an image file in base64, found {text[:20]!r}…"
+            f"image {number}: expected the bytes of an image file in base64, found {found}"
         ) from None
 
 
