@@ -40,8 +40,8 @@ class Patience:
             seconds = time.monotonic() - self.started
             raise SourceError(
                 f"{self.what}: given up after {self.failures} tries in {seconds:.0f} s "
-                f"({scrub(str(error))}); what has arrived is kept: run again when the service is "
-                "well, or raise download.retries"
+                f"({scrub(str(error))}); run again when the service is well: what has arrived is "
+                "kept"
             ) from None
         time.sleep(max(pause(self.failures), min(error.wait, LONGEST)))
 
