@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from irgen.artifacts.models import Models
 
 ROOT = Path(__file__).resolve().parents[1]
+LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "lifeline.py")]
+
+
+@pytest.fixture(autouse=True)
+def no_store_in_the_working_folder() -> Iterator[None]:
+    """MLflow makes a store of its own where it is not told of one, and nobody is to find that."""
+    before = Path("mlflow.db").exists()
+    yield
+    assert before or not Path("mlflow.db").exists(), "MLflow was used without the project's store"
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +84,7 @@ class MlflowServer:
 
     def start(self) -> None:
         """Returns when the server answers; fails after a minute."""
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command = [*LIFELINE, sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
@@ -84,6 +93,7 @@ class MlflowServer:
             self.process = subprocess.Popen(
                 command,
                 env=os.environ | settings,
+                stdin=subprocess.PIPE,  # the lifeline: the server does not outlive the tests
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -100,7 +110,7 @@ class MlflowServer:
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.process.communicate()
             self.process = None
 
 

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "lifeline.py")]
 QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -53,11 +54,12 @@ class PrefectServer:
 
     def start(self) -> None:
         """Returns when the server answers; fails after a minute."""
-        command = [sys.executable, "-m", "prefect", "server", "start"]
+        command = [*LIFELINE, sys.executable, "-m", "prefect", "server", "start"]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", str(self.port)],
                 env=os.environ | self.settings,
+                stdin=subprocess.PIPE,  # the lifeline: the server does not outlive the tests
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -78,7 +80,7 @@ class PrefectServer:
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.process.communicate()
             self.process = None
 
     def ask(self, path: str, body: Any = None) -> Any:
