@@ -29,7 +29,12 @@ SMALL = {
 
 
 @pytest.fixture
-def living(tmp_path: Path, quiet_dvc: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+def living(
+    tmp_path: Path,
+    quiet_dvc: dict[str, str],
+    empty_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """A copy of the project with 200 images in a folder, ten of them held back."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = tmp_path / "project"
@@ -46,6 +51,8 @@ def living(tmp_path: Path, quiet_dvc: dict[str, str], monkeypatch: pytest.Monkey
             path = root / ("images" if place < 200 else "later") / entry.key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(entry.read())
+    (root / "mlruns").mkdir()
+    shutil.copyfile(empty_store, root / "mlruns" / "mlflow.db")
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=root, check=True, timeout=60)
     return root

@@ -48,13 +48,15 @@ manifest = pathlib.Path("data/download/manifest.parquet").read_bytes()
 
 
 @pytest.fixture
-def living(toy: Toy, png: Callable[[int], bytes]) -> Toy:
+def living(toy: Toy, png: Callable[[int], bytes], empty_store: Path) -> Toy:
     """A project with a source of images and an index; its index is not one to be searched."""
     (toy.root / "dvc.yaml").write_text(LIVING)
     (toy.root / "work.py").write_text(WORK)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["download"]["source"] = "images"
     (toy.root / "params.yaml").write_text(yaml.safe_dump(params))
+    (toy.root / "mlruns").mkdir()
+    shutil.copyfile(empty_store, toy.root / "mlruns" / "mlflow.db")
     for number in range(6):
         put(toy, f"a/{number}.png", png(number))
     return toy
@@ -68,9 +70,14 @@ def put(toy: Toy, key: str, content: bytes) -> None:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What ``irgen release`` is to say: ``passes`` of the models' text, ``settled``; and what it
-    was asked, in ``asked``."""
-    said: dict[str, Any] = {"passes": lambda models: True, "settled": True, "asked": []}
+    """What ``irgen release`` is to say: ``passes`` of the models' text, ``settled``; what it was
+    asked, in ``asked``, and how ``irgen publish`` was called, in ``published``."""
+    said: dict[str, Any] = {
+        "passes": lambda models: True,
+        "settled": True,
+        "asked": [],
+        "published": [],
+    }
     served: dict[str, Any] = {"bundle": None, "version": 0}
 
     def run(root: Path, *, build: str, tell: Any) -> Decision:
@@ -94,8 +101,18 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         }
         return Decision(released=released, about=about)
 
+    def published(root: Path, settings: Any, log: Any, options: list[str]) -> tuple[str, ...]:
+        said["published"].append(options)
+        return ()
+
     monkeypatch.setattr(release, "run", run)
+    monkeypatch.setattr(publication, "published", published)
     return said
+
+
+def go(flow: Callable[..., Any], toy: Toy) -> Any:
+    """Runs a flow in this process and returns the state it ends in."""
+    return flow(str(toy.root), return_state=True)
 
 
 def told(server: PrefectServer, event: str, root: Path) -> list[dict[str, Any]]:
@@ -108,19 +125,19 @@ def told(server: PrefectServer, event: str, root: Path) -> list[dict[str, Any]]:
 def test_what_has_changed_is_published_and_told_and_no_more(
     prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
 ) -> None:
-    state = update(str(living.root), return_state=True)
+    state = go(update, living)
     assert (state.name, living.ran()) == ("Released", ["index"])
     assert "6 new, 0 changed, 0 gone; 6 images at revision 1" in state.message
 
     started = time.monotonic()
-    state = update(str(living.root), return_state=True)
+    state = go(update, living)
     assert time.monotonic() - started < 15
     assert (state.name, living.ran(), len(gate["asked"])) == ("Unchanged", [], 1)
 
     put(living, "a/1.png", png(100))
     put(living, "b/7.png", png(7))
     (living.root / "images" / "a" / "2.png").unlink()
-    state = update(str(living.root), return_state=True)
+    state = go(update, living)
     assert "release 2 is served: 1 new, 1 changed, 1 gone; 6 images at revision 2" in state.message
     assert living.ran() == ["index"]
 
@@ -138,9 +155,9 @@ def test_what_has_changed_is_published_and_told_and_no_more(
 def test_a_source_that_cannot_be_listed_fails_at_once_in_its_own_words(
     prefect_server: PrefectServer, living: Toy, gate: dict
 ) -> None:
-    update(str(living.root))
+    go(update, living)
     (living.root / "images").rename(living.root / "elsewhere")
-    state = update(str(living.root), return_state=True)
+    state = go(update, living)
     assert state.is_failed() and "'images' cannot be read" in state.message
     assert living.ran() == ["index"]  # the first time
 
@@ -154,55 +171,48 @@ def test_what_was_cut_short_is_done_by_the_next_update(
     with monkeypatch.context() as patch:
         patch.setattr(publication, "told", cut)
         with pytest.raises(KeyboardInterrupt):
-            update(str(living.root))
+            go(update, living)
     assert told(prefect_server, events.UPDATED, living.root) == []
-    state = update(str(living.root), return_state=True)
+    state = go(update, living)
     assert state.name == "Released" and "6 new" in state.message
     assert living.ran() == ["index"]
     until(lambda: told(prefect_server, events.UPDATED, living.root), 10, "no event")
-    assert update(str(living.root), return_state=True).name == "Unchanged"
+    assert go(update, living).name == "Unchanged"
 
 
 def test_what_was_not_settled_is_settled_without_a_stage(
-    prefect_server: PrefectServer, living: Toy, gate: dict
+    prefect_server: PrefectServer, living: Toy, gate: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate["settled"] = False
-    update(str(living.root))
-    assert update(str(living.root), return_state=True).name == "Released"
+    go(update, living)
+    assert go(update, living).name == "Released"
     gate["settled"] = True
-    assert update(str(living.root), return_state=True).name == "Released"
-    assert update(str(living.root), return_state=True).name == "Unchanged"
+    assert go(update, living).name == "Released"
+    assert go(update, living).name == "Unchanged"
     assert (len(gate["asked"]), living.ran()) == (3, ["index"])
     assert len(told(prefect_server, events.UPDATED, living.root)) == 1
 
-
-def test_what_mlflow_did_not_get_is_published_when_nothing_else_is_due(
-    prefect_server: PrefectServer, living: Toy, gate: dict
-) -> None:
-    update(str(living.root))
-    place = living.root / ".cache" / "tracking"
-    path, file = journal.create(place, "earlier", "index")
-    journal.append(file, "begin", stage="index")
-    file.close()
-    assert update(str(living.root), return_state=True).name == "Unchanged"
-    assert journal.state(path)["done"]  # a killed run that never got to a metric makes no run
+    assert gate["published"].count([]) == 0
+    monkeypatch.setattr(journal, "unpublished", lambda place: [place / "left" / "index.jsonl"])
+    assert go(update, living).name == "Unchanged"
+    assert gate["published"].count([]) == 1  # what MLflow did not get while it was down
 
 
 def test_a_worse_index_is_kept_back_and_why_is_told_once(
     prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
 ) -> None:
-    update(str(living.root))
+    go(update, living)
     gate["passes"] = lambda models: False
     put(living, "a/9.png", png(9))
-    state = update(str(living.root), return_state=True)
+    state = go(update, living)
     assert (state.name, state.message) == ("Rejected", "candidate 2 is kept back: because")
-    build(str(living.root))
+    go(build, living)
     until(lambda: told(prefect_server, events.REJECTED, living.root), 10, "no event")
     (payload,) = told(prefect_server, events.REJECTED, living.root)
     assert (payload["why"], payload["figures"]) == ("because", {"queries": 3})
     gate["passes"] = lambda models: True
     put(living, "a/10.png", png(10))
-    assert "2 new" in update(str(living.root), return_state=True).message  # since it was served
+    assert "2 new" in go(update, living).message  # since it was served
 
 
 HELD = Holder(flow="build", run="someone", name="a-build", process=1)
@@ -212,11 +222,11 @@ def test_an_update_during_a_build_is_dropped_on_purpose_and_asked_for_again(
     prefect_server: PrefectServer, living: Toy, gate: dict
 ) -> None:
     with guard.turn(living.root, HELD, wait=None):
-        state = update(str(living.root), return_state=True)
+        state = go(update, living)
         assert state.is_cancelled() and state.name == "Dropped"
         assert "build 'a-build'" in state.message and living.ran() == []
         assert guard.asked(living.root)
-        update(str(living.root), return_state=True)
+        go(update, living)
     assert guard.asked(living.root)
 
 
@@ -227,10 +237,7 @@ def test_of_two_updates_at_once_one_is_dropped_and_another_is_asked_for(
     (living.root / "work.py").write_text(slow)
     states = []
     both = [
-        threading.Thread(
-            target=lambda: states.append(update(str(living.root), return_state=True).name)
-        )
-        for _ in range(2)
+        threading.Thread(target=lambda: states.append(go(update, living).name)) for _ in range(2)
     ]
     for one in both:
         one.start()
@@ -247,7 +254,7 @@ def test_a_build_waits_for_whoever_has_the_project(
     prefect_server: PrefectServer, living: Toy, gate: dict
 ) -> None:
     with guard.turn(living.root, HELD, wait=None):
-        waiting = threading.Thread(target=build, args=[str(living.root)])
+        waiting = threading.Thread(target=go, args=[build, living])
         waiting.start()
         time.sleep(3)
         assert living.ran() == [] and waiting.is_alive()
@@ -265,55 +272,49 @@ def test_drift_is_told_with_its_figures(
     prefect_server: PrefectServer, living: Toy, gate: dict
 ) -> None:
     drift(living, 40, 1)
-    update(str(living.root))
+    go(update, living)
     until(lambda: told(prefect_server, events.DRIFTED, living.root), 10, "no event")
     (payload,) = told(prefect_server, events.DRIFTED, living.root)
     assert payload["exceeded"][0]["name"] == "unseen_labels" and payload["new"] == 40
 
 
-def test_a_retrain_trains_on_all_images_and_is_published(
+def test_a_retrain_that_is_worse_is_taken_back_and_a_better_one_is_served(
     prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
 ) -> None:
-    update(str(living.root))
+    go(update, living)
     put(living, "b/1.png", png(50))
-    update(str(living.root))
-    drift(living, 40, 2)
-    state = retrain(str(living.root), return_state=True)
-    assert state.name == "Released" and gate["asked"][-1] == "trained on revision 2"
-    assert retrain(str(living.root), return_state=True).name == "Unneeded"
-
-
-def test_a_retrain_that_is_worse_is_taken_back_and_updates_go_on(
-    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
-) -> None:
-    update(str(living.root))
-    put(living, "b/1.png", png(50))
-    update(str(living.root))
+    go(update, living)
     before = (living.root / "params.yaml").read_text()
     drift(living, 40, 2)
     living.ran()
     gate["passes"] = lambda models: models == "trained on revision 1"
-    state = retrain(str(living.root), return_state=True)
+    state = go(retrain, living)
     assert state.name == "Released" and "release 2" in state.message  # that from before
     assert gate["asked"][-2:] == ["trained on revision 2", "trained on revision 1"]
     assert living.ran() == ["index"]  # the models from before came from DVC's cache
     assert (living.root / "params.yaml").read_text() == before
     assert len(told(prefect_server, events.REJECTED, living.root)) == 1
-    assert retrain(str(living.root), return_state=True).name == "Unneeded"  # not in a loop
+    assert go(retrain, living).name == "Unneeded"  # not in a loop
     put(living, "b/2.png", png(51))
-    assert "release 3" in update(str(living.root), return_state=True).message
+    assert "release 3" in go(update, living).message
+
+    gate["passes"] = lambda models: True
+    drift(living, 80, 3)  # twice as many, so it is tried again
+    assert "release 4" in go(retrain, living).message
+    assert gate["asked"][-1] == "trained on revision 3"
+    assert go(retrain, living).message == "the training covers revision 3 already"
 
 
 def test_a_retrain_that_was_cut_short_is_judged_by_the_next_update(
     prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
 ) -> None:
-    update(str(living.root))
+    go(update, living)
     put(living, "b/1.png", png(50))
-    update(str(living.root))
+    go(update, living)
     drift(living, 40, 2)
     (living.root / "work.py").write_text("raise SystemExit('cut short')")
-    assert retrain(str(living.root), return_state=True).is_failed()
+    assert go(retrain, living).is_failed()
     (living.root / "work.py").write_text(WORK)
     gate["passes"] = lambda models: models == "trained on revision 1"
-    assert update(str(living.root), return_state=True).name == "Released"
+    assert go(update, living).name == "Released"
     assert gate["asked"][-2:] == ["trained on revision 2", "trained on revision 1"]
