@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -90,14 +91,14 @@ def keep_freed_memory() -> None:
 
 
 def aside(work: Callable[..., T], *arguments: Any) -> T:
-    """What ``work(*arguments)`` returns or raises, run on the process's one thread on which torch
-    uses a single core; an interrupt is raised when the work is done.
+    """What ``work(*arguments)`` returns or raises, run on a thread on which torch uses a single
+    core; an interrupt is raised when the work is done.
 
     OpenMP gives each thread workers of its own at its first parallel operation. Where there are
     more of them than cores, all wait longer at the end of every operation: a thread that changes an
     index would slow those that search it by a third, for as long as it lives.
     """
-    future = _single(os.getpid()).submit(work, *arguments)
+    future = _threads(os.getpid()).submit(work, *arguments)
     try:
         return future.result()
     finally:
@@ -105,13 +106,19 @@ def aside(work: Callable[..., T], *arguments: Any) -> T:
 
 
 @functools.cache
-def _single(process: int) -> ThreadPoolExecutor:
-    """The thread of a process; a fork has none of its parent's."""
-    threads, before = ThreadPoolExecutor(1, "aside"), torch.get_num_threads()
-    threads.submit(torch.get_num_threads).result()  # what a thread begins with, it takes only once
-    threads.submit(torch.set_num_threads, 1).result()
-    torch.set_num_threads(before)  # of threads yet to come, for which that was a default as well
-    return threads
+def _threads(process: int) -> ThreadPoolExecutor:
+    """The threads of a process; a fork has none of its parent's."""
+    return ThreadPoolExecutor(8, "aside", initializer=_take_one_core)
+
+
+def _take_one_core() -> None:
+    """Sets this thread's number of cores; torch takes that as the default of threads to come, too,
+    until another thread says otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    other = Thread(target=torch.set_num_threads, args=[before])
+    other.start()
+    other.join()
 
 
 def seed_everything(*parts: int) -> torch.Generator:
