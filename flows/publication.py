@@ -73,9 +73,11 @@ def settle(root: Path, made: Pass, *, build: str, pull: bool = False) -> State[A
 
 
 def passed(root: Path, build: str, pull: bool) -> Pass:
-    """One pass over the pipeline, noted as finished but not yet settled."""
+    """One pass over the pipeline, noted as finished but not yet settled. While it lasts, and if it
+    fails, there is no finished one: the next update begins with it."""
     log = get_run_logger()
-    before = finished.read(root) or Finished(key="", settled=True)
+    before = replace(finished.read(root) or Finished(key="", settled=False), key="")
+    finished.write(root, before)
     outcomes = pipeline.run(root, build=build, pull=pull)
     metrics = recording.quality(Workspace.at(root))
     finished.write(root, replace(before, key=finished.key(root), settled=False))

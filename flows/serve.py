@@ -2,6 +2,10 @@
 ``python -m flows.serve``."""
 
 import os
+import sys
+import time
+import urllib.request
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,13 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron, Interval, Schedule
+from prefect.settings import PREFECT_API_URL
 
+from irgen.errors import IrgenError
+from irgen.secrets import scrub
+
+HERE = "http://127.0.0.1:4200/api"  # of `prefect server start`
+PATIENCE = 60.0  # seconds for a server that is just starting
 AT_ONCE = 3  # one has the project, one waits for it, one looks and finds it taken
 
 
@@ -39,13 +49,42 @@ def _schedule(said: dict[str, Any]) -> Schedule:
     return Interval(timedelta(seconds=said["interval"]))
 
 
-def main() -> None:
+def meet(address: str | None, seconds: float = PATIENCE) -> None:
+    """Returns when Prefect's server answers. Raises IrgenError if none is named, since Prefect would
+    start one that nobody can find, or if it does not answer within so many ``seconds``."""
+    if not address:
+        raise IrgenError(
+            "no Prefect server is named: start one (prefect server start) and export "
+            f"PREFECT_API_URL={HERE}"
+        )
+    deadline, told = time.monotonic() + seconds, False
+    while time.monotonic() < deadline:
+        with suppress(OSError, ValueError):
+            with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=5):
+                return
+        if not told:
+            print(f"waiting for Prefect's server at {scrub(address)}", flush=True)
+            told = True
+        time.sleep(0.5)
+    raise IrgenError(
+        f"Prefect's server at {scrub(address)} does not answer: start it (prefect server start), "
+        "or correct PREFECT_API_URL"
+    )
+
+
+def main() -> int:
     """Serves until it is interrupted. The project is ``IRGEN_ROOT``, or the folder it is in."""
     root = Path(os.environ.get("IRGEN_ROOT", ".")).resolve()
     os.chdir(root)
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "7")
+    try:
+        meet(PREFECT_API_URL.value())
+    except IrgenError as error:
+        print(f"serve-flows: {error}", file=sys.stderr)
+        return 2
     serve(*deployments(root / "prefect.yaml"), limit=AT_ONCE)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

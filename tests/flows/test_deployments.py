@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from flows import events, serve
+from irgen.errors import IrgenError
 
 from .conftest import ROOT, PrefectServer, Toy, until
 
@@ -202,3 +203,10 @@ def test_a_dropped_update_ends_as_such_and_not_as_a_crash(
         time.sleep(3)  # the worker has its say when the process has ended
         assert (state()["type"], state()["name"]) == ("CANCELLED", "Dropped")
         assert "a-build" in state()["message"]
+
+
+def test_without_a_server_nothing_is_served_and_the_remedy_is_told() -> None:
+    with pytest.raises(IrgenError, match=r"export PREFECT_API_URL=http://127\.0\.0\.1:4200/api"):
+        serve.meet(None)
+    with pytest.raises(IrgenError, match=r"127\.0\.0\.1:9/api does not answer: start it"):
+        serve.meet("http://127.0.0.1:9/api", seconds=1)

@@ -1,6 +1,7 @@
 """The flow ``update``, with a real Prefect server and a real source; the gate is told what to
 say."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
