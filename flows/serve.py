@@ -50,8 +50,8 @@ def _schedule(said: dict[str, Any]) -> Schedule:
 
 
 def meet(address: str | None, seconds: float = PATIENCE) -> None:
-    """Returns when Prefect's server answers. Raises IrgenError if none is named, since Prefect would
-    start one that nobody can find, or if it does not answer within so many ``seconds``."""
+    """Returns when Prefect's server answers. Raises IrgenError if it does not within so many
+    ``seconds``, or none is named: then Prefect would start one that nobody can find."""
     if not address:
         raise IrgenError(
             "no Prefect server is named: start one (prefect server start) and export "
@@ -59,9 +59,9 @@ def meet(address: str | None, seconds: float = PATIENCE) -> None:
         )
     deadline, told = time.monotonic() + seconds, False
     while time.monotonic() < deadline:
-        with suppress(OSError, ValueError):
-            with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=5):
-                return
+        health = f"{address.rstrip('/')}/health"
+        with suppress(OSError, ValueError), urllib.request.urlopen(health, timeout=5):
+            return
         if not told:
             print(f"waiting for Prefect's server at {scrub(address)}", flush=True)
             told = True
