@@ -23,10 +23,20 @@ measured = {"method": {"precision/10": value / 10, "words": len(words)}}
 (folder / "metrics.json").write_text(json.dumps(measured))
 print("comparison", os.environ["IRGEN_COMPARISON"] != "", os.environ["DVC_EXP_NAME"])
 """
+OUTSIDE = """
+import pathlib, sys
+if "exps" in pathlib.Path().resolve().parts:
+    sys.exit("every point is to have the data that are here")
+pathlib.Path("data/outside").write_text("images")
+"""
 STAGE = """
+  outside:
+    cmd: python outside.py
+    always_changed: true
+    outs: [data/outside: {persist: true}]
   measure:
     cmd: python measure.py
-    deps: [measure.py, words.txt, data/last]
+    deps: [measure.py, words.txt, data/outside]
     params: [toy.right]
     metrics: [data/evaluate/metrics.json: {cache: false}]
 """
@@ -36,12 +46,13 @@ STAGE = """
 def measured(toy: Toy) -> Toy:
     """The toy project with a metric that depends on a parameter, and a change not committed."""
     (toy.root / "measure.py").write_text(METRICS)
-    (toy.root / "dvc.yaml").write_text((toy.root / "dvc.yaml").read_text() + STAGE)
-    (toy.root / ".gitignore").write_text(
-        "data/*\n!data/evaluate/\n.cache\n.ran\n/data/first\n/data/last\n/data/left\n/data/right\n"
-    )
+    (toy.root / "outside.py").write_text(OUTSIDE)
+    (toy.root / "dvc.yaml").write_text(f"stages:{STAGE}")
+    (toy.root / ".gitignore").write_text("data/*\n!data/evaluate/\n.cache\n")
+    (toy.root / "data").mkdir()
     commit = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "measure"]
-    for command in (["git", "add", "."], commit):
+    look = [sys.executable, "-m", "dvc", "repro", "-q", "outside"]
+    for command in (look, ["git", "add", "."], commit):
         subprocess.run(command, cwd=toy.root, check=True)
     (toy.root / "words.txt").write_text("not committed")
     return toy
