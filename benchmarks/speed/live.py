@@ -68,7 +68,7 @@ class Loop:
 
     def then(self, index: Index, view: View) -> Call:
         """The same in what the index held once."""
-        options = index.searcher.options({"beams": self.beams}, None)
+        options = index.searcher.options(1, {"beams": self.beams}, None)
 
         def call(number: int) -> object:
             read = self.pool.read(number, self.batch)

@@ -130,7 +130,8 @@ def _search(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--beams",
         type=int,
-        help="How many codes the search follows; more find more and take longer.",
+        help="How many codes the search follows; more find more and take longer. By default as "
+        "irgen info says, or as many as images are to be found.",
     )
     command.add_argument(
         "--candidates", type=int, help="How many images at most are gathered and compared."

@@ -43,7 +43,7 @@ def _true(expression: pl.Expr, view: View, alive: np.ndarray) -> np.ndarray:
     try:
         found = frame.select(expression.alias("allow"))["allow"]
     except PolarsError as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split()).partition("; valid columns")[0][:160]
         known = ", ".join([ID, *view.items.schema])
         raise IndexingError(f"allow: {reason}; the columns are {known}") from None
     if found.dtype != pl.Boolean or len(found) != len(alive):

@@ -240,12 +240,12 @@ class Index:
         there are no more, or none good enough.
 
         ``images``: as of ``add``, or what ``models.read`` made of them. ``beams``, ``candidates``,
-        ``fresh_beams`` (by default the index's own settings), ``rerank``, ``distinct`` and
-        ``min_score``: see ``irgen.search.engine.Options``. ``allow``: a polars expression over id
-        and metadata, or a collection of ids; only images it lets through are found, and they are
-        found if there are any. ``min_probability``: drop images less likely than that to carry the
-        query's label. Raises ImageError for an image that cannot be decoded, IndexingError for
-        settings that make no sense.
+        ``fresh_beams`` (by default the index's own settings, and at least k beams), ``rerank``,
+        ``distinct`` and ``min_score``: see ``irgen.search.engine.Options``. ``allow``: a polars
+        expression over id and metadata, or a collection of ids; only images it lets through are
+        found, and k of them if there are so many. ``min_probability``: drop images less likely than
+        that to carry the query's label. Raises ImageError for an image that cannot be decoded,
+        IndexingError for settings that make no sense.
         """
         given = {
             "beams": beams,
@@ -255,7 +255,7 @@ class Index:
             "distinct": distinct,
             "min_score": min_score,
         }
-        options = self.searcher.options(given, min_probability)
+        options = self.searcher.options(k, given, min_probability)
         self.refresh()
         view = self.view
         parts = [
@@ -285,7 +285,7 @@ class Index:
             "distinct": distinct,
             "min_score": min_score,
         }
-        options = self.searcher.options(given, min_probability)
+        options = self.searcher.options(k + 1, given, min_probability)  # one finds itself
         self.refresh()
         return self.searcher.like(ids, self.view, k, options, allow)
 

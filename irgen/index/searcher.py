@@ -41,13 +41,15 @@ class Searcher:
         self._moved: tuple[View, Snapshot] | None = None
         self._remembering = Lock()
 
-    def options(self, given: dict[str, Any], min_probability: float | None) -> Options:
-        """The defaults with what is ``given`` (None: not given). Raises IndexingError for values
-        that make no sense, or a probability where the index has no calibration."""
-        options = replace(self.defaults, **{n: v for n, v in given.items() if v is not None})
-        for name, least in (("beams", 1), ("candidates", 1), ("fresh_beams", 0)):
-            if (value := getattr(options, name)) < least:
-                raise IndexingError(f"{name}: {value} is too few; allowed: {least} or more")
+    def options(self, least: int, given: dict[str, Any], min_probability: float | None) -> Options:
+        """The defaults, with as many beams as lead to ``least`` images, and with what is ``given``
+        (None: not given). Raises IndexingError for values that make no sense, or a probability
+        where the index has no calibration."""
+        enough = replace(self.defaults, beams=max(least, self.defaults.beams))
+        options = replace(enough, **{n: v for n, v in given.items() if v is not None})
+        for name, fewest in (("beams", 1), ("candidates", 1), ("fresh_beams", 0)):
+            if (value := getattr(options, name)) < fewest:
+                raise IndexingError(f"{name}: {value} is too few; allowed: {fewest} or more")
         if options.distinct is not None and not -1 <= options.distinct <= 1:
             raise IndexingError(f"distinct: {options.distinct} is no cosine; allowed: −1 to 1")
         if min_probability is None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +44,14 @@ def about(names: list[str], contents: list[bytes]) -> pl.DataFrame:
 def another(make_index: Callable, png: Callable) -> Callable[..., Path]:
     """Makes another index of some of the images."""
 
-    def make(folder: Path, numbers: list[int], known: Calibration | None = KNOWN) -> Path:
-        names, contents = [NAMES[n] for n in numbers], [png(n) for n in numbers]
-        return make_index(folder, contents, about(names, contents), known)
+    def make(
+        folder: Path,
+        numbers: Iterable[int],
+        known: Calibration | None = KNOWN,
+        names: Sequence[str] = NAMES,
+    ) -> Path:
+        chosen, contents = [names[n] for n in numbers], [png(n) for n in numbers]
+        return make_index(folder, contents, about(chosen, contents), known)
 
     return make
 

@@ -83,6 +83,18 @@ def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):
     assert index.search([], k=3).ids.shape == (0, 3)
 
 
+def test_as_many_as_are_asked_for_are_found_however_few_beams_are_usual(make_index, png, tmp_path):
+    items = pl.DataFrame({"id": NAMES}).hstack(ABOUT)
+    few = {"beams": 2, "candidates": 3, "fresh_beams": 0}
+    made = make_index(tmp_path / "few", [png(n) for n in range(40)], items, None, search=few)
+    with Index.open(made) as index:
+        for k, allow in ((3, None), (12, None), (10, pl.col("label") == "label 1"), (40, None)):
+            found = [index.search([png(60)], k, allow=allow)]
+            found.append(index.search_ids([NAMES[0]], min(k, 39), allow=allow))
+            assert [None in each.ids[0] for each in found] == [False, False]
+        assert None in index.search([png(60)], 40, beams=2).ids[0]
+
+
 def test_a_filter_finds_what_an_index_of_the_allowed_alone_would(index, make, png):
     numbers = [n for n in range(40) if n % 4 == 1 and n > 5]
     wanted = (pl.col("label") == "label 1") & (pl.col("price") > 5)
@@ -233,7 +245,7 @@ def test_a_search_never_sees_half_a_change(index, png):
     try:
         for _ in range(60):
             view = index.view
-            options = index.searcher.options({}, None)
+            options = index.searcher.options(1, {}, None)
             allow = pl.col("label") == "group"
             found = index.searcher.near(embeddings[:2], view, 9, options, allow)
             rows = view.existing([name for name in found.ids[0] if name])
