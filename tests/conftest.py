@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -342,6 +342,14 @@ class BucketServer:
             store.create_bucket(bucket, "us-east-1")
         for key, content in contents.items():
             store.put_object(bucket, key, content)
+
+    def drop(self, bucket: str, keys: Iterable[str]) -> None:
+        """Deletes objects from a bucket, past the network."""
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.s3.models import s3_backends
+
+        for key in keys:
+            s3_backends[DEFAULT_ACCOUNT_ID]["aws"].delete_object(bucket, key)
 
     def count(self, method: str, part: str = "") -> int:
         """How many requests of a method, with ``part`` in their paths, have come."""

@@ -1,0 +1,331 @@
+"""What an update costs beside a full rebuild without training: seconds of both, stage by stage.
+
+    python benchmarks/update.py --images 50000 --params experiments/clothing-224.yaml --threads 2
+
+Makes a project in a folder of its own. Its models are trained for few epochs on the photos of the
+parameters' source; then photos made from those (cropped, mirrored, other colours; each another
+file) fill the database up to ``--images``. Three passes of the flow ``update`` are timed, from the
+start of its process to its end, with a Prefect server on loopback:
+
+rebuild: nothing is cached but the trained models: every image is fetched, checked and encoded
+update: 1 % more images
+unchanged: as it is
+
+What is made is kept, a timed pass too: called again, it goes on where it was. Delete the folder to
+measure again. Writes ``benchmarks/results/update.json`` and ``.md``.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image, ImageEnhance
+
+from irgen.catalog.sources import open_source
+from irgen.files import read_json, write_bytes, write_json
+from irgen.params import load
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARE = 0.01  # of the images, added in the end
+TRAINING = ("pairs", "tokenizer", "retriever")
+SMALL = {  # enough for models that work; how good they are is not what is measured
+    "augment": {"views": 1},
+    "tokenizer": {"epochs": 4},
+    "retriever": {"epochs": 2},
+    "catalog": {"training_revision": 1},
+    "gate": {"margin": 1.0, "minimum": 0.0},
+}
+PASSES = ("rebuild", "update", "unchanged")
+UPDATE = "import sys; from flows.update import update; print(update('.', return_state=True).name)"
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "DVC_STUDIO_OFFLINE": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+}
+
+
+def unpack(params: Path, folder: Path, most: int) -> list[Path]:
+    """The files of the parameters' source below ``folder``; of the photos that are trained on, the
+    first ``most`` in the order of their names. Returns those."""
+    about = load(params).download
+    listed = open_source(about, folder.parent / "fetched").load()
+    for entry in listed.entries:
+        path = folder / entry.key
+        if entry.read is not None and not path.exists():
+            content = entry.read()
+            assert isinstance(content, bytes), "a local source"
+            write_bytes(path, content)
+    photos = sorted((folder / "train").rglob("*.*"), key=lambda path: path.name)
+    for path in photos[most:]:
+        path.unlink()
+    return photos[:most]
+
+
+def vary(photo: bytes, seed: int) -> bytes:
+    """A JPEG of the same size, cropped, perhaps mirrored, in other colours."""
+    chance = np.random.default_rng(seed)
+    with Image.open(io.BytesIO(photo)) as opened:
+        image = opened.convert("RGB")
+    width, height = image.size
+    share = chance.uniform(0.7, 0.95)
+    left, top = chance.uniform(0, 1 - share, 2) * (width, height)
+    box = (left, top, left + share * width, top + share * height)
+    image = image.resize((width, height), Image.Resampling.BILINEAR, box)
+    if chance.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = change(image).enhance(chance.uniform(0.8, 1.2))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def make_image(number: int, photos: list[Path], pool: Path) -> Path:
+    """The made photo of this number below ``pool``, in the folder of its label."""
+    photo = photos[number % len(photos)]
+    path = pool / photo.parent.name / f"{photo.stem}-{number:06d}.jpg"
+    if not path.exists():
+        write_bytes(path, vary(photo.read_bytes(), number))
+    return path
+
+
+def make_images(count: int, photos: list[Path], pool: Path, threads: int) -> list[Path]:
+    """That many made photos, in order; those that are there are not made again."""
+    make = partial(make_image, photos=photos, pool=pool)
+    with ProcessPoolExecutor(threads) as workers:
+        return list(workers.map(make, range(count), chunksize=100))
+
+
+def add(images: list[Path], source: Path) -> None:
+    """Puts made photos into the source (linked: times stay as they are)."""
+    for path in images:
+        target = source / "train" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            os.link(path, target)
+
+
+def make_project(root: Path, params: Path) -> None:
+    """A copy of the project that takes its images from its folder ``images``."""
+    if (root / ".dvc").exists():
+        return
+    ours = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "irgen", root / "irgen", ignore=ours, dirs_exist_ok=True)
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copyfile(ROOT / name, root / name)
+    settings = yaml.safe_load(params.read_text(encoding="utf-8"))
+    for section, values in SMALL.items():
+        settings[section] |= values
+    settings["download"] |= {"source": "images", "sha256": ""}
+    (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    weights = Path(settings["encoder"]["weights"])
+    if weights.name:
+        settings["encoder"]["weights"] = str(weights.resolve())
+        (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=root, check=True)
+
+
+class Server:
+    """A Prefect server on loopback, and the environment of whoever reports to it."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}/api"
+        database = f"sqlite+aiosqlite:///{folder.resolve()}/prefect.db"
+        self.settings = {
+            **{name: value for name, value in os.environ.items() if name[:6] != "MLFLOW"},
+            **QUIET,
+            "OMP_NUM_THREADS": str(threads),
+            "PREFECT_HOME": str(folder.resolve()),
+            "PREFECT_API_URL": self.uri,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+        }
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """What the server answers: to a POST if there is a body, else to a GET."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.uri}{path}", data, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def tasks(self) -> dict[str, float]:
+        """Seconds of each task of the latest flow run, in the order in which they began."""
+        latest = self.ask("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+        wanted = {"flow_runs": {"id": {"any_": [latest[0]["id"]]}}}
+        found = self.ask("/task_runs/filter", wanted)
+        found = sorted((one for one in found if one["start_time"]), key=lambda x: x["start_time"])
+        return {one["name"]: round(one["total_run_time"], 2) for one in found}
+
+
+@contextmanager
+def served(folder: Path, threads: int) -> Iterator[Server]:
+    """A server that is there while the block runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(folder, threads)
+    command = [sys.executable, "-I", "-S", str(ROOT / "flows" / "lifeline.py")]
+    command += [sys.executable, "-m", "prefect", "server", "start", "--port", str(server.port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1"],
+            env=server.settings,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        for _ in range(1200):
+            with suppress(OSError):
+                server.ask("/health")
+                break
+            time.sleep(0.1)
+        yield server
+    finally:
+        process.communicate()  # the lifeline is cut
+
+
+def run_update(root: Path, server: Server) -> dict[str, Any]:
+    """One flow run: how it ended, seconds on the clock and of the processors, and of its tasks."""
+    load_before, used = os.getloadavg()[0], _used()
+    started = time.perf_counter()
+    with (root / "update.log").open("a") as log:
+        done = subprocess.run(
+            [sys.executable, "-c", UPDATE],
+            cwd=root,
+            env=server.settings,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"the update failed: see {root / 'update.log'}")
+    return {
+        "state": done.stdout.split()[-1],
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(_used() - used, 1),
+        "load": [round(load_before, 1), round(os.getloadavg()[0], 1)],
+        "tasks": server.tasks(),
+    }
+
+
+def _used() -> float:
+    """Seconds of the processors that ended children have used, theirs included."""
+    about = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return about.ru_utime + about.ru_stime
+
+
+def throw_away(root: Path) -> None:
+    """Drops all that a rebuild without training makes again, and DVC's memory of past runs. The
+    copy of the source stays (it numbers the revisions), as far as it goes."""
+    keep = {*TRAINING, "download"}
+    for path in (root / "data").iterdir():
+        if path.name not in keep:
+            shutil.rmtree(path)
+    for path in (".cache/encodings", ".cache/catalog", ".dvc/cache/runs"):
+        shutil.rmtree(root / path, ignore_errors=True)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Every pass that was not measured yet; returns all of them."""
+    folder, count = options.folder, options.images
+    root, notes = folder / "project", folder / "measured.json"
+    found = read_json(notes) if notes.exists() else {"images": count, "threads": options.threads}
+    if found["images"] != count:
+        raise SystemExit(f"{folder} is of {found['images']} images: give another --folder")
+    photos = unpack(options.params, folder / "photos", options.photos)
+    new = round(SHARE * count)
+    made = make_images(count - len(photos) + new, photos, folder / "pool", options.threads)
+    make_project(root, options.params)
+    if not (root / "images").exists():
+        shutil.copytree(folder / "photos", root / "images")
+    first, later = made[:-new], made[-new:]
+    with served(folder / "prefect", options.threads) as server:
+        for name in ("training", *PASSES):
+            if name in found:
+                continue
+            if name == "rebuild":
+                add(first, root / "images")
+                throw_away(root)
+            elif name == "update":
+                add(later, root / "images")
+            print(f"{name} …", flush=True)
+            found[name] = run_update(root, server)
+            write_json(notes, found)
+            print(f"{name}: {found[name]}", flush=True)
+    return found
+
+
+def page(found: dict[str, Any], commit: str) -> str:
+    """The figures as Markdown: a row a step, a column a pass."""
+    rebuild, update, unchanged = (found[name] for name in PASSES)
+    steps = [*rebuild["tasks"], *(each for each in update["tasks"] if each not in rebuild["tasks"])]
+    lines = [["seconds", *PASSES], ["---", *["---:"] * len(PASSES)]]
+    for step in steps:
+        taken = [one["tasks"].get(step) for one in (rebuild, update, unchanged)]
+        lines.append([step, *("" if each is None else f"{each:.1f}" for each in taken)])
+    for title, key in (("whole", "seconds"), ("of the processors", "processor_seconds")):
+        lines.append([f"**{title}**", *(f"{found[name][key]:.1f}" for name in PASSES)])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    loads = "; ".join(
+        f"{name} {found[name]['load'][0]:g} to {found[name]['load'][1]:g}" for name in PASSES
+    )
+    ratio = update["seconds"] / rebuild["seconds"]
+    work = update["processor_seconds"] / rebuild["processor_seconds"]
+    return (
+        f"# Updates\n\n{found['images']:,} images, then 1 % more. The update takes "
+        f"**{100 * ratio:.1f} %** of the time of the full rebuild without training "
+        f"({100 * work:.1f} % of the processors' time); with nothing changed it takes "
+        f"**{unchanged['seconds']:.1f} s** and no stage runs.\n\n{table}\n\n"
+        "The whole is that of the flow run's process, from its start to its end; steps may overlap. "
+        f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {found['threads']} "
+        f"threads a process, commit {commit}. Load of the machine before and after: {loads}.\n"
+    )
+
+
+def main() -> int:
+    """Measures and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=50_000, help="in the database")
+    parser.add_argument("--photos", type=int, default=10**9, help="that are trained on, at most")
+    parser.add_argument("--params", type=Path, default=ROOT / "experiments/clothing-224.yaml")
+    parser.add_argument("--folder", type=Path, default=Path(".cache/update"))
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    options = parser.parse_args()
+    found = measure(options)
+    here = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
+    write_json(options.results / "update.json", found | {"commit": commit})
+    text = page(found, commit)
+    write_bytes(options.results / "update.md", text.encode())
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

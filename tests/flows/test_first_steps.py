@@ -1,0 +1,158 @@
+"""The README's page "A living database", typed as it stands by somebody who has just cloned it."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import LIFELINE, ROOT, PrefectServer, until
+
+pytestmark = pytest.mark.slow
+
+QUICK = {
+    "tokenizer": {"levels": 2, "codebook": 8, "width": 16, "epochs": 2, "warmup_epochs": 0},
+    "retriever": {"width": 16, "layers": 1, "heads": 2, "epochs": 1, "warmup_epochs": 0},
+    "gate": {"margin": 1.0, "minimum": 0.0},
+    "compute": {"threads": 1, "device": "cpu"},
+}
+PATIENCE = 240.0
+
+
+def typed() -> list[str]:
+    """The page's commands in order, each whole, without comments."""
+    page = re.search(
+        r"^## A living database$.*?(?=^## )", (ROOT / "README.md").read_text(), re.S | re.M
+    )
+    assert page is not None
+    found, open_ = [], ""
+    for block in re.findall(r"```bash\n(.*?)```", page[0], re.S):
+        for line in block.splitlines():
+            open_ += line if open_ else re.sub(r"\s+# .*", "", line)
+            try:
+                shlex.split(open_)
+            except ValueError:  # a quotation that goes on
+                open_ += "\n"
+                continue
+            if open_.endswith("\\"):
+                open_ += "\n"
+                continue
+            found.append(open_)
+            open_ = ""
+    assert not open_
+    return found
+
+
+class Newcomer:
+    """A clone in which commands are typed; what they print is kept."""
+
+    def __init__(self, root: Path, environment: dict[str, str]) -> None:
+        self.root, self.environment = root, environment
+        self.served: subprocess.Popen[bytes] | None = None
+        self.log = root.parent / "served.log"
+
+    def types(self, command: str) -> str:
+        """Runs a command to its end and returns what it printed."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{self.told()}"
+        return done.stdout
+
+    def leaves_running(self, command: str) -> None:
+        with self.log.open("w") as log:
+            self.served = subprocess.Popen(
+                [*LIFELINE, "bash", "-c", command],
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.PIPE,  # the lifeline
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def told(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+@pytest.fixture
+def newcomer(
+    tmp_path: Path, quiet_dvc: dict[str, str], prefect_server: PrefectServer, empty_store: Path
+) -> Iterator[Newcomer]:
+    """What `git clone` and `make install` leave, with parameters that are soon trained."""
+    root = tmp_path / "irgen"
+    for name in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split():
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/")):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, root / name)
+    (root / ".venv").symlink_to(sys.prefix)
+    for name in ("pyproject.toml", "constraints.txt"):
+        os.utime(root / name, (0, 0))  # else make would install anew
+    (root / "dvc.lock").unlink(missing_ok=True)
+    text = (root / "params.yaml").read_text()
+    for section, values in QUICK.items():
+        for key, value in values.items():
+            pattern = rf"(^{section}:\n(?:  .*\n)*?  {key}: )\S+"
+            text, count = re.subn(pattern, rf"\g<1>{value}".lower(), text, flags=re.M)
+            assert count == 1, f"{section}.{key}"
+    (root / "params.yaml").write_text(text)
+    assert yaml.safe_load(text)["gate"]["margin"] == 1.0
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    (root / "mlruns").mkdir()
+    shutil.copyfile(empty_store, root / "mlruns" / "mlflow.db")
+    path = f"{root}/.venv/bin:{os.environ['PATH']}"
+    environment = quiet_dvc | {"PATH": path, "IRGEN_ROOT": str(root)}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    found = Newcomer(root, environment)
+    yield found
+    if found.served is not None:
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            found.served.communicate(timeout=30)  # lets go of the lifeline
+
+
+def test_the_page_s_commands_do_what_it_says(newcomer: Newcomer) -> None:
+    """But for the server: the tests have one, at another address."""
+    commands = typed()
+    assert commands[:3] == [
+        "source .venv/bin/activate",
+        "export PREFECT_API_URL=http://127.0.0.1:4200/api",
+        "prefect server start --analytics-off",
+    ]
+    said = {}
+    for command in commands[3:]:
+        if command == "make serve-flows":
+            newcomer.leaves_running(command)
+            until(lambda: "are being served" in newcomer.told(), 90, "not served", newcomer.told)
+        else:
+            said[command] = newcomer.types(command)
+        if "event emit" in command:
+            until(
+                lambda: "release 2 is served: 40 new, 0 changed, 0 gone" in newcomer.told(),
+                PATIENCE,
+                "the new images were not published",
+                newcomer.told,
+            )
+
+    def of(part: str) -> str:
+        return next(text for command, text in said.items() if part in command)
+
+    assert of("digits.py photos") == "1,797 images in photos\n"
+    assert "Released" in of("build/build")
+    for stage in ("pairs", "tokenizer", "retriever"):
+        assert re.search(rf"{stage}: skipped", newcomer.told()), newcomer.told()
+    assert re.search(r"1  2/0012-moved\.png +1\.000", of("irgen search")), of("irgen search")
+    assert re.search(r"→ +2  released", of("irgen releases"))
+    assert "Release 1 is served now." in of("irgen rollback")

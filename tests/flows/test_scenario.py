@@ -1,0 +1,333 @@
+"""A living database from end to end: real servers of S3, Prefect and MLflow on loopback, and the
+project's deployments on a real worker. Somebody puts images into a bucket; the rest happens."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+import pytest
+import yaml
+
+from flows import cutoff, events, graph, stage
+from irgen.catalog.sources import list_digits
+from irgen.catalog.store import map_shard
+
+from ..conftest import BucketServer, MlflowServer
+from .conftest import LIFELINE, ROOT, PrefectServer, until
+
+pytestmark = pytest.mark.slow
+
+TRAINING = {"pairs", "tokenizer", "retriever"}
+SMALL = {
+    "tokenizer": {"levels": 2, "codebook": 8, "width": 16, "epochs": 1, "warmup_epochs": 0},
+    "retriever": {"width": 16, "layers": 1, "heads": 2, "epochs": 1, "warmup_epochs": 0},
+    "encoder": {"options": {"patch_size": 4, "embed_dim": 48, "depth": 2, "num_heads": 2}},
+    "index": {"fresh_beams": 10},
+    "evaluate": {"cutoffs": [1, 10], "beams": 10, "candidates": 40},
+    "report": {"gallery": 1, "confusions": 1},
+    "gate": {"margin": 1.0, "minimum": 0.0},
+    "compute": {"batch_size": 32, "threads": 1, "device": "cpu"},
+}
+WORKER = ("worker", "start", "--pool", "irgen", "--limit", "3")
+WHO = ("-c", "user.name=t", "-c", "user.email=t@t")
+OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+LONG = 420.0  # seconds; a flow run takes one or two minutes on a machine of its own
+
+
+def digits(labels: str) -> Iterator[tuple[str, bytes]]:
+    """Keys and contents of the real digits of some labels."""
+    return ((each.key, each.read()) for each in list_digits().entries if each.key[0] in labels)
+
+
+class Living:
+    """A project whose images are in a bucket, and the servers around it."""
+
+    def __init__(
+        self, root: Path, buckets: BucketServer, prefect: PrefectServer, mlflow: MlflowServer
+    ) -> None:
+        self.root, self.buckets, self.server, self.mlflow = root, buckets, prefect, mlflow
+        self.known, self.unseen = digits("01234567"), digits("89")
+        self.deployments: dict[str, str] = {}
+        self.log = root.parent / "worker.log"
+        self.environment = os.environ | {
+            "IRGEN_ROOT": str(root),
+            "MLFLOW_TRACKING_URI": mlflow.uri,
+            "AWS_ACCESS_KEY_ID": "AKIATESTTESTTEST",
+            "AWS_SECRET_ACCESS_KEY": "of-the-tests-and-nothing-else",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
+            "DVC_GLOBAL_CONFIG_DIR": str(root.parent / "dvc-global"),
+            "DVC_SYSTEM_CONFIG_DIR": str(root.parent / "dvc-system"),
+        }
+
+    def do(self, *command: str, root: Path | None = None) -> str:
+        """Runs a command in the project and returns what it printed."""
+        line = list(command) if command[0] == "git" else [sys.executable, "-m", *command]
+        done = subprocess.run(
+            line,
+            cwd=root or self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def upload(self, images: Iterator[tuple[str, bytes]], count: int) -> dict[str, bytes]:
+        """Puts the next ``count`` images into the bucket; returns them by key."""
+        taken = dict(next(images) for _ in range(count))
+        self.buckets.fill("shop", {f"photos/{key}": content for key, content in taken.items()})
+        return taken
+
+    def post(self, event: str) -> None:
+        """What a bucket's notification would do: a plain POST."""
+        about = {
+            "id": str(uuid4()),
+            "event": event,
+            "occurred": datetime.now(UTC).isoformat(),
+            "resource": {"prefect.resource.id": "bucket.shop"},
+        }
+        self.server.ask("/events", [about])
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """What the events of a name said that this project has told of."""
+        asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
+        found = self.server.ask("/events/filter", asked)["events"]
+        return [
+            each["payload"] for each in found if each["resource"]["irgen.root"] == str(self.root)
+        ]
+
+    def runs(self, flow: str) -> list[dict[str, Any]]:
+        """The runs of a deployment that were begun, the first one first."""
+        asked = {
+            "flow_runs": {"deployment_id": {"any_": [self.deployments[flow]]}},
+            "sort": "START_TIME_ASC",
+        }
+        found = self.server.ask("/flow_runs/filter", asked)
+        return [run for run in found if run["start_time"]]
+
+    def ended(self, flow: str, before: list[dict[str, Any]]) -> dict[str, Any]:
+        """The first run of a deployment, since ``before``, that released something or gave up."""
+        ids = {run["id"] for run in before}
+
+        def over() -> list[dict[str, Any]]:
+            found = [run for run in self.runs(flow) if run["id"] not in ids]
+            final = [run for run in found if run["state"]["type"] in OVER]
+            return [run for run in final if run["state"]["name"] not in ("Dropped", "Unchanged")]
+
+        (run, *_) = until(over, LONG, f"no {flow} came to its end", self.log.read_text)
+        assert run["state"]["type"] == "COMPLETED", run["state"]["message"] + self.log.read_text()
+        return run
+
+    def outcomes(self, run: dict[str, Any]) -> dict[str, str]:
+        """What came of each stage, by the table that the run left."""
+        asked = {
+            "artifacts": {"key": {"any_": ["stages"]}},
+            "flow_runs": {"id": {"any_": [run["id"]]}},
+            "sort": "CREATED_DESC",
+        }
+        rows = json.loads(self.server.ask("/artifacts/filter", asked)[0]["data"])
+        return {row["stage"]: row["outcome"] for row in rows}
+
+    def ran(self, run: dict[str, Any]) -> set[str]:
+        return {stage for stage, outcome in self.outcomes(run).items() if outcome == "ran"}
+
+    def champion(self) -> int:
+        """The version of the model in MLflow's registry that is the champion."""
+        path = "/api/2.0/mlflow/registered-models/alias?name=irgen&alias=champion"
+        with urllib.request.urlopen(self.mlflow.uri + path, timeout=20) as answer:
+            return int(json.load(answer)["model_version"]["version"])
+
+    def table(self, name: str) -> pl.DataFrame:
+        return pl.read_parquet(self.root / "data" / "catalog" / f"{name}.parquet")
+
+    def encoded(self) -> dict[str, int]:
+        """How many images each encoder has encoded."""
+        stores = (self.root / ".cache" / "encodings").iterdir()
+        return {
+            store.name: sum(len(map_shard(path).keys) for path in store.glob("*.safetensors"))
+            for store in stores
+        }
+
+    def search(self, images: dict[str, bytes]) -> dict[str, list[str]]:
+        """The ids that ``irgen search`` finds for each image, best first."""
+        folder = self.root.parent / "asked"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        paths = [folder / key.replace("/", "-") for key in images]
+        for path, content in zip(paths, images.values(), strict=True):
+            path.write_bytes(content)
+        said = self.do("irgen", "search", "--json", "-k", "5", *map(str, paths))
+        found = json.loads(said)
+        return {
+            key: [hit["id"] for hit in each["hits"]]
+            for key, each in zip(images, found, strict=True)
+        }
+
+
+@pytest.fixture(scope="module")
+def living(
+    tmp_path_factory: pytest.TempPathFactory,
+    bucket_server: BucketServer,
+    prefect_server: PrefectServer,
+    empty_store: Path,
+) -> Iterator[Living]:
+    """The project, built and released by its deployment on 240 digits, none of them 8 or 9."""
+    folder = tmp_path_factory.mktemp("living")
+    bucket_server.reset()
+    mlflow = MlflowServer(folder / "mlflow", empty_store)
+    made = Living(folder / "project", bucket_server, prefect_server, mlflow)
+    made.upload(made.known, 240)
+    bucket_server.fill("store", {})
+    copy_project(made)
+    worker: subprocess.Popen[bytes] | None = None
+    try:
+        mlflow.start()
+        deploy(made)
+        with made.log.open("w") as log:
+            worker = subprocess.Popen(
+                [*LIFELINE, sys.executable, "-m", "prefect", *WORKER],
+                cwd=folder,
+                env=made.environment,
+                stdin=subprocess.PIPE,  # the lifeline
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        before = made.runs("build")
+        prefect_server.ask(f"/deployments/{made.deployments['build']}/create_flow_run", {})
+        run = made.ended("build", before)
+        assert run["state"]["name"] == "Released", run["state"]["message"]
+        assert made.ran(run) == set(graph.read(made.root))
+        yield made
+    finally:
+        if worker is not None:
+            with suppress(BrokenPipeError):
+                worker.communicate(timeout=30)  # lets go of the lifeline
+        mlflow.kill()
+
+
+def copy_project(living: Living) -> None:
+    """The project as it would be cloned, its parameters small and its places the servers."""
+    root = living.root
+    root.mkdir()
+    for name in ("irgen", "flows"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "prefect.yaml", ".gitignore", ".dvcignore"):
+        shutil.copyfile(ROOT / name, root / name)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in SMALL.items():
+        params[section] |= values
+    params["download"] |= {"source": "s3://shop/photos", "endpoint": living.buckets.uri}
+    params["release"] |= {"remote": "s3://store/served", "endpoint": living.buckets.uri}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    living.do("git", "init", "-q")
+    living.do("dvc", "init", "-q")
+    living.do("dvc", "remote", "add", "-q", "-d", "store", "s3://store/dvc")
+    living.do("dvc", "remote", "modify", "-q", "store", "endpointurl", living.buckets.uri)
+
+
+def deploy(living: Living) -> None:
+    """The deployments of ``prefect.yaml``, as its first lines tell."""
+    living.do(
+        "prefect", "--no-prompt", "work-pool", "create", "irgen", "-t", "process", "--overwrite"
+    )
+    living.do("prefect", "--no-prompt", "deploy", "--all")
+    found = living.server.ask("/deployments/filter", {})
+    living.deployments = {each["name"]: each["id"] for each in found}
+
+
+@pytest.fixture(scope="module")
+def updated(living: Living) -> dict[str, Any]:
+    """Twelve images are uploaded, and an event says so: the state before, and the update's run."""
+    before = {
+        "champion": living.champion(),
+        "encoded": living.encoded(),
+        "requests": len(living.buckets.requests),
+        "retrained": living.runs("retrain"),
+    }
+    runs = living.runs("update")
+    new = living.upload(living.known, 12)
+    living.post(events.CHANGED)
+    return before | {"new": new, "run": living.ended("update", runs)}
+
+
+def test_new_images_are_found_and_nothing_is_trained(
+    living: Living, updated: dict[str, Any]
+) -> None:
+    run, new = updated["run"], updated["new"]
+    assert run["created_by"]["type"] == "AUTOMATION" and run["state"]["name"] == "Released"
+    assert "12 new, 0 changed, 0 gone; 252 images" in run["state"]["message"]
+    assert living.ran(run) == set(graph.read(living.root)) - TRAINING
+    since = living.buckets.requests[updated["requests"] :]
+    read = [path for method, path, _ in since if method == "GET" and "/photos/" in path]
+    assert sorted(read) == sorted(f"/shop/photos/{key}" for key in new)
+    assert living.encoded() == {name: was + 12 for name, was in updated["encoded"].items()}
+
+    assert living.champion() > updated["champion"]
+    served = (living.root / "releases" / "champion").readlink().name
+    until(
+        lambda: served in [each["name"] for each in living.told(events.UPDATED)],
+        30,
+        f"no event tells of {served}",
+    )
+    assert ("PUT", f"/store/served/{served}/release.json", "") in since  # for other machines
+
+    stored, queries = (living.table(name)["id"].to_list() for name in ("database", "queries"))
+    assert new.keys() <= {*stored, *queries}
+    found = living.search({key: new[key] for key in new.keys() & stored})
+    assert found and {key: ids[0] for key, ids in found.items()} == {key: key for key in found}
+
+
+def test_deleted_images_are_gone_and_unseen_classes_start_a_retrain(
+    living: Living, updated: dict[str, Any]
+) -> None:
+    stored = living.table("database")["id"].to_list()
+    gone = {key: content for key, content in updated["new"].items() if key in stored}
+    updates, champion = living.runs("update"), living.champion()
+    living.buckets.drop("shop", [f"photos/{key}" for key in gone])
+    unseen = living.upload(living.unseen, 72)
+    living.post(events.CHANGED)
+    run = living.ended("update", updates)
+    assert f"72 new, 0 changed, {len(gone)} gone" in run["state"]["message"]
+    assert not living.ran(run) & TRAINING
+    assert living.champion() > champion
+    found = living.search(gone)
+    assert all(found.values()) and not gone.keys() & {id for ids in found.values() for id in ids}
+
+    assert updated["retrained"] == []
+    run = living.ended("retrain", [])
+    assert run["created_by"]["type"] == "AUTOMATION" and run["state"]["name"] == "Released"
+    (verdict,) = living.told(events.DRIFTED)
+    assert "unseen_labels" in [each["name"] for each in verdict["exceeded"]]
+    assert living.ran(run) >= TRAINING
+    trained = set(living.table("train")["id"])
+    assert trained & unseen.keys() and cutoff.read(living.root) == 3
+    assert living.champion() > champion + 1
+
+
+def test_a_fresh_machine_takes_what_was_made_elsewhere(living: Living) -> None:
+    living.do("git", "add", ".")
+    living.do("git", *WHO, "commit", "-qm", "what was made")
+    living.do("dvc", "push", "-q", "--run-cache")
+    there = living.root.parent / "elsewhere"
+    living.do("git", "clone", "-q", str(living.root), str(there), root=living.root.parent)
+    said = living.do("dvc", "repro", "--pull", root=there)
+    ran = {name for name, came in stage.outcomes(tuple(said.splitlines())).items() if came == "ran"}
+    assert ran == {"download"}, said
+    for name in ("retriever/retriever.safetensors", "index/current"):
+        assert (there / "data" / name).read_bytes() == (living.root / "data" / name).read_bytes()
