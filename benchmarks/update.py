@@ -301,7 +301,7 @@ def page(found: dict[str, Any], commit: str) -> str:
         f"**{100 * ratio:.1f} %** of the time of the full rebuild without training "
         f"({100 * work:.1f} % of the processors' time); with nothing changed it takes "
         f"**{unchanged['seconds']:.1f} s** and no stage runs.\n\n{table}\n\n"
-        "The whole is that of the flow run's process, from its start to its end; steps may overlap. "
+        "The whole is the time of the flow run's process, from start to end; steps may overlap. "
         f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {found['threads']} "
         f"threads a process, commit {commit}. Load of the machine before and after: {loads}.\n"
     )
