@@ -10,7 +10,7 @@ from prefect.states import State
 from flows import project, publication, run
 
 
-@flow(name="build", persist_result=False)
+@flow(name="build", persist_result=False, result_serializer="json")
 def build(root: str = ".", pull: bool = False) -> State[Any]:
     """Brings every stage of the pipeline up to date and publishes the index if it is fit.
 

@@ -19,7 +19,7 @@ from irgen.workspace import Workspace
 TIMEOUT_SECONDS = 7 * 86_400.0
 
 
-@flow(name="compare", persist_result=False)
+@flow(name="compare", persist_result=False, result_serializer="json")
 def compare(parameters: dict[str, list[Any]], root: str = ".") -> State[Any]:
     """Runs the pipeline once for each point of a grid, on the data as it is here now.
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from flows.pages import TELLING
 from irgen.errors import ParamsError
 
 Point = dict[str, Any]
-TELLING = ("precision/10", "hit/10", "map/R")  # of every method, to tell points apart by
 
 
 def points(parameters: dict[str, list[Any]], path: Path) -> list[Point]:

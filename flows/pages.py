@@ -14,6 +14,8 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
+TELLING = ("precision/10", "hit/10", "map/R")  # of every method, the metrics that say most
+
 Log = logging.Logger | logging.LoggerAdapter
 
 
@@ -44,15 +46,18 @@ def _leave(log: Log, key: str, make: Callable[[], Any]) -> None:
 
 
 def compared(now: Mapping[str, float], before: Mapping[str, float], what: str) -> str:
-    """A Markdown table of metrics: before, now and by how much they moved; those that moved first.
+    """A Markdown table of metrics: before, now and by how much they moved; those that tell most
+    first, then those that moved.
 
-    >>> print(compared({"P": 0.5, "R": 1.0}, {"P": 0.25, "R": 1.0}, "the last"))
+    >>> print(compared({"P": 0.5, "m/hit/10": 1.0}, {"P": 0.25, "m/hit/10": 1.0}, "the last"))
     | metric | the last | now | change |
     | --- | ---: | ---: | ---: |
+    | m/hit/10 | 1.0000 | 1.0000 | = |
     | P | 0.2500 | 0.5000 | **+0.2500** |
-    | R | 1.0000 | 1.0000 | = |
     """
-    names = sorted(now, key=lambda name: (not _moved(now, before, name), name))
+    names = sorted(
+        now, key=lambda name: (not name.endswith(TELLING), not _moved(now, before, name), name)
+    )
     rows = [f"| metric | {what} | now | change |", "| --- | ---: | ---: | ---: |"]
     for name in names:
         old = f"{before[name]:.4f}" if name in before else "–"

@@ -196,4 +196,7 @@ def drifted(root: Path, decision: Decision, log: Log) -> None:
             f"{each['name']} {each['value']:.3g} (allowed: {each['threshold']:.3g})"
             for each in verdict["exceeded"]
         )
-        log.warning("drift at revision %s: %s", verdict["revision"], exceeded)
+        said = f"{verdict['new']} new images at revision {verdict['revision']}: {exceeded}"
+        text = f"# The new images have drifted\n\n{said}\n\nA retrain was asked for.\n"
+        pages.markdown("drift", text, said, log)
+        log.warning("drift, %s", said)

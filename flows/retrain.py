@@ -12,7 +12,7 @@ from irgen.catalog import manifest
 from irgen.files import read_json
 
 
-@flow(name="retrain", persist_result=False)
+@flow(name="retrain", persist_result=False, result_serializer="json")
 def retrain(root: str = ".", force: bool = False) -> State[Any]:
     """Moves the training cut-off to the newest images, runs the pipeline and publishes the index
     if the gate lets it pass; if not, the cut-off and the models go back to what they were.

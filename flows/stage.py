@@ -22,6 +22,7 @@ ADVICE = re.compile(
     r"Updating lock file|To track the changes with git|To enable auto staging|Use `dvc push`"
     r"|\s*git add |\s*dvc config core.autostage|Verifying data sources"
 )
+DVCS = re.compile(r"ERROR: |WARNING: |> |Running stage |Reproducing experiment ")
 
 
 class StageError(IrgenError):
@@ -100,11 +101,14 @@ def outcomes(lines: tuple[str, ...]) -> dict[str, str]:
 
 
 def reason(lines: tuple[str, ...]) -> str:
-    """The last line that is the stage's own, else DVC's; DVC's last line only says which command
-    failed.
+    """Why a command failed: what DVC found wrong, or the last line that is not DVC's if all it
+    says is that the command failed.
 
     >>> reason(("irgen trie: no codes", "ERROR: failed to reproduce 'trie': failed to run: …"))
     'irgen trie: no codes'
     """
-    own = [line for line in lines if not line.startswith(("ERROR: ", "> ", "Running stage "))]
-    return (own or list(lines) or ["it said nothing"])[-1].strip()
+    last = lines[-1] if lines else "it said nothing"
+    if last.startswith("ERROR: ") and "failed to run:" not in last:
+        return last.removeprefix("ERROR: ")
+    own = [line for line in lines if not DVCS.match(line)]
+    return (own or [last])[-1].strip()

@@ -14,7 +14,7 @@ from irgen import recording
 from irgen.workspace import Workspace
 
 
-@flow(name="update", persist_result=False)
+@flow(name="update", persist_result=False, result_serializer="json")
 def update(root: str = ".") -> State[Any]:
     """Looks at the source; if it has changed, or the last run did not come to its end, brings the
     pipeline up to date and publishes the index if it is fit.

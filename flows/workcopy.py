@@ -33,8 +33,10 @@ def of(root: Path, name: str) -> Iterator[Path]:
 
 
 def _bring_changes(root: Path, place: Path) -> None:
-    """Whatever is not committed of Git's files: a lock file that updates changed, for one."""
-    for name in _git(root, "diff", "--name-only", "-z", "HEAD").split("\0"):
+    """Whatever is not committed of Git's files, and the pipeline's own even if Git has none of
+    them: a lock file that updates changed, for one."""
+    changed = _git(root, "diff", "--name-only", "-z", "HEAD").split("\0")
+    for name in [*changed, "dvc.lock", "dvc.yaml", "params.yaml"]:
         source, target = root / name, place / name
         if name and source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)

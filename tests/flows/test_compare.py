@@ -52,7 +52,7 @@ def measured(toy: Toy) -> Toy:
     (toy.root / "data").mkdir()
     commit = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "measure"]
     look = [sys.executable, "-m", "dvc", "repro", "-q", "outside"]
-    for command in (look, ["git", "add", "."], commit):
+    for command in (["git", "add", "."], commit, look):
         subprocess.run(command, cwd=toy.root, check=True)
     (toy.root / "words.txt").write_text("not committed")
     return toy

@@ -51,6 +51,12 @@ def test_a_failure_is_told_in_the_stage_s_own_words(toy: Toy) -> None:
         run(toy, "first")
 
 
+def test_a_warning_of_dvc_s_is_no_reason() -> None:
+    lines = ("WARNING: No file hash info", "ERROR: failed to reproduce 'a': [Errno 2] No such file")
+    assert stage.reason(lines) == "failed to reproduce 'a': [Errno 2] No such file"
+    assert stage.reason(("> cmd", "ERROR: failed: failed to run: x")).startswith("ERROR: failed")
+
+
 def test_a_fault_of_the_pipeline_is_told_in_dvc_s(toy: Toy) -> None:
     (toy.root / "words.txt").unlink()
     with pytest.raises(StageError, match=r"first failed: .*words\.txt"):

@@ -277,6 +277,9 @@ def test_drift_is_told_with_its_figures(
     until(lambda: told(prefect_server, events.DRIFTED, living.root), 10, "no event")
     (payload,) = told(prefect_server, events.DRIFTED, living.root)
     assert payload["exceeded"][0]["name"] == "unseen_labels" and payload["new"] == 40
+    asked = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
+    page = prefect_server.ask("/artifacts/filter", asked)[0]["data"]
+    assert "40 new images at revision 1: unseen_labels 0.5 (allowed: 0.1)" in page
 
 
 def test_a_retrain_that_is_worse_is_taken_back_and_a_better_one_is_served(
