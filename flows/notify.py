@@ -49,6 +49,7 @@ def tell(address: str) -> list[str]:
         name=BLOCK,
         url="{{url}}",
         json_data={"text": "{{subject}}\n{{body}}"},
+        headers=None,
         cookies=None,
         secrets=SecretDict({"url": address}),
     )
@@ -66,11 +67,9 @@ def tell(address: str) -> list[str]:
 
 def _put(automation: AutomationCore) -> None:
     with get_client(sync_client=True) as client:
-        known = client.read_automations_by_name(automation.name)
-        if not known:
-            client.create_automation(automation)
-        for each in known:
-            client.update_automation(each.id, automation)
+        for each in client.read_automations_by_name(automation.name):
+            client.delete_automation(each.id)  # its server refuses this client's updates
+        client.create_automation(automation)
 
 
 def main() -> int:
