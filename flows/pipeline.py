@@ -12,6 +12,7 @@ from prefect.runtime import task_run
 from prefect.states import State
 
 from flows import graph, pages, stage
+from flows.graph import Node
 from flows.stage import Outcome, StageError
 
 FAILED, NOT_RUN = "failed", "not run"  # not run: a stage before it failed
@@ -26,9 +27,11 @@ class Done:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def conducted(root: Path, name: str, build: str, timeout: float, pull: bool) -> Done:
+def conducted(root: Path, name: str, node: Node, build: str, pull: bool) -> Done:
     """One stage; its output goes to the task's log, and DVC decides whether there is work."""
-    log = get_run_logger()
+    log, timeout = get_run_logger(), node.conduct.timeout_seconds
+    if pull and node.always:
+        stage.fetch(root, name, timeout=timeout, tell=log.info)
     outcome = stage.run(root, name, build=build, timeout=timeout, tell=log.info, pull=pull)
     log.info("%s: %s in %.1f s", name, outcome.result, outcome.seconds)
     return Done(outcome=outcome, attempts=task_run.run_count or 1)
@@ -74,8 +77,8 @@ def _walk(
         futures[name] = one.submit(
             root,
             name,
+            node,
             build,
-            node.conduct.timeout_seconds,
             pull,
             return_state=False,
             wait_for=[futures[each] for each in node.upstream],

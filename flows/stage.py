@@ -12,7 +12,8 @@ from flows import process
 from irgen.errors import IrgenError
 
 RAN, SKIPPED, RESTORED = "ran", "skipped", "restored"
-SAID = {  # what DVC prints, and what it means
+SAID = {  # what DVC prints, and what it means; the last of a stage's lines counts
+    r"Pulling data for stage: '(.+)'": RESTORED,
     r"Running stage '(.+)':": RAN,
     r"(?:Stage )?'(.+)' didn't change, skipping": SKIPPED,
     r"Stage '(.+)' is cached - skipping run, checking out outputs": RESTORED,
@@ -74,6 +75,16 @@ def run(
         said = " / ".join(ended.lines)
         raise StageError(f"dvc repro {stage} ended well but did not say what it did: {said}")
     return Outcome(result=result, seconds=seconds)
+
+
+def fetch(root: Path, stage: str, *, timeout: float, tell: Callable[[str], None]) -> None:
+    """Takes what a stage left from the remote. For a stage that runs each time and goes on from
+    what is there: DVC restores no such stage, and with nothing there it would begin from scratch.
+    If the remote does not have it, or there is something else already, it stays as it is."""
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "pull", stage]
+    ended = process.run(command, root=root, tell=tell, timeout=timeout, settings=settings(""))
+    if ended.status:
+        tell(f"{stage} goes on from what is here: {reason(ended.lines)}")
 
 
 def settings(build: str, comparison: str = "") -> dict[str, str]:

@@ -1,6 +1,8 @@
 """One stage, by the real DVC: what came of it, and what it says when it fails."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -93,3 +95,32 @@ def test_dvc_s_words_for_each_outcome_are_known(root: Path) -> None:
     source = Path(run.__file__).read_text() + Path(cache.__file__).read_text()
     assert "Running stage '%s':" in source
     assert "Stage '%s' is cached - skipping run, checking out outputs" in source
+
+
+@pytest.mark.slow
+def test_a_fresh_machine_takes_what_the_remote_has(toy: Toy, tmp_path: Path) -> None:
+    """Also of a stage that runs each time: it goes on from what another machine left."""
+    pipeline = toy.root / "dvc.yaml"
+    always = "    outs: [data/first]\n    always_changed: true"
+    pipeline.write_text(pipeline.read_text().replace("    outs: [data/first]", always))
+    for command in (
+        [sys.executable, "-m", "dvc", "remote", "add", "-q", "-d", "there", str(tmp_path / "s")],
+        [sys.executable, "-m", "dvc", "repro", "-q"],
+        [sys.executable, "-m", "dvc", "push", "-q", "--run-cache"],
+        ["git", "add", "."],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "made"],
+        ["git", "clone", "-q", str(toy.root), str(tmp_path / "clone")],
+    ):
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = os.environ | {"PATH": path}
+        subprocess.run(command, cwd=toy.root, env=environment, check=True, timeout=120)
+    clone = tmp_path / "clone"
+    lines: list[str] = []
+    stage.fetch(clone, "first", timeout=60, tell=lines.append)
+    assert (clone / "data" / "first").read_text() == (toy.root / "data" / "first").read_text()
+    names = ("first", "left", "right", "last")
+    came = [
+        stage.run(clone, name, build="b", timeout=60, tell=lines.append, pull=True).result
+        for name in names
+    ]
+    assert came == ["ran", "restored", "restored", "restored"], lines
