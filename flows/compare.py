@@ -53,15 +53,16 @@ def tried(root: Path, there: Path, name: str, point: Point, comparison: str) -> 
     metrics to tell points apart by. Raises StageError with the last words of what failed."""
     log = get_run_logger()
     build = f"{comparison}-{name}"
+    settings = stage.settings(build, comparison) | {"DVC_EXP_NAME": name}  # for irgen publish
     ended = process.run(
         workcopy.experiment(there, name, grid.settings(point)),
         root=there,
         tell=log.info,
         timeout=TIMEOUT_SECONDS,
-        settings=stage.settings(build, comparison),
+        settings=settings,
     )
     if ended.status or ended.timed_out:
         raise StageError(stage.reason(ended.lines))
     workcopy.bring(there, root, name)
-    publication.tracked(there, build, stage.outcomes(ended.lines), log, comparison)
+    publication.tracked(there, build, stage.outcomes(ended.lines), log, settings)
     return grid.telling(recording.quality(Workspace.at(there)))

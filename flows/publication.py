@@ -81,7 +81,7 @@ def passed(root: Path, build: str, pull: bool) -> Pass:
     outcomes = pipeline.run(root, build=build, pull=pull)
     metrics = recording.quality(Workspace.at(root))
     finished.write(root, replace(before, key=finished.key(root), settled=False))
-    tracked(root, build, outcomes, log)
+    tracked(root, build, outcomes, log, stage.settings(build))
     if metrics:
         text = pages.compared(metrics, before.metrics, "previous build")
         pages.markdown("metrics", text, "Metrics of this build beside the previous one's", log)
@@ -89,14 +89,12 @@ def passed(root: Path, build: str, pull: bool) -> Pass:
 
 
 def tracked(
-    root: Path, build: str, outcomes: dict[str, str], log: Log, comparison: str = ""
+    root: Path, build: str, outcomes: dict[str, str], log: Log, settings: dict[str, str]
 ) -> None:
     """Completes the build's run in MLflow with the stages that had nothing to do, and links to it.
     MLflow may be down: then it is told of, and done by a later run."""
     said = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items())
-    lines = published(
-        root, stage.settings(build, comparison), log, ["--build", build, "--stages", said]
-    )
+    lines = published(root, settings, log, ["--build", build, "--stages", said])
     if address := next((line for line in lines if line.startswith("http")), None):
         pages.link("mlflow", address, "The build in MLflow", "Runs of this build's stages", log)
 

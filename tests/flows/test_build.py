@@ -13,6 +13,8 @@ from irgen.errors import IrgenError
 
 from .conftest import ROOT, PrefectServer, Toy, alive, until
 
+pytestmark = pytest.mark.slow
+
 
 def start(toy: Toy, flow: str = "build") -> "subprocess.Popen[bytes]":
     """The flow in a process of its own, to be killed."""

@@ -11,6 +11,8 @@ from irgen.errors import ParamsError
 
 from .conftest import PrefectServer, Toy
 
+pytestmark = pytest.mark.slow
+
 METRICS = """
 import json, os, pathlib, sys, yaml
 value = yaml.safe_load(open("params.yaml"))["toy"]["right"]
@@ -63,7 +65,6 @@ def table(server: PrefectServer) -> list[dict]:
     return json.loads(server.ask("/artifacts/filter", asked)[0]["data"])
 
 
-@pytest.mark.slow
 def test_each_point_is_an_experiment_and_the_project_stays_as_it_is(
     prefect_server: PrefectServer, measured: Toy
 ) -> None:

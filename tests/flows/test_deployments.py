@@ -17,6 +17,8 @@ from irgen.errors import IrgenError
 
 from .conftest import ROOT, PrefectServer, Toy, until
 
+pytestmark = pytest.mark.slow
+
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 NAMES = {"build", "update", "retrain", "compare"}
 
@@ -152,7 +154,6 @@ def post(server: PrefectServer, name: str) -> None:
     server.ask("/events", [event])
 
 
-@pytest.mark.slow
 def test_an_event_starts_an_update_and_many_start_one(
     prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, worker: Path
 ) -> None:
@@ -178,7 +179,6 @@ def test_an_event_starts_an_update_and_many_start_one(
     assert project.ran() == ["first", "last", "left", "right"]
 
 
-@pytest.mark.slow
 def test_a_dropped_update_ends_as_such_and_not_as_a_crash(
     prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, worker: Path
 ) -> None:

@@ -18,6 +18,8 @@ from irgen.catalog.sources import list_digits
 
 from .conftest import ROOT, PrefectServer, until
 
+pytestmark = pytest.mark.slow
+
 TRAINING = {"pairs", "tokenizer", "retriever"}
 SMALL = {
     "download": {"source": "images"},
@@ -68,7 +70,6 @@ def ran(server: PrefectServer) -> set[str]:
     return {row["stage"] for row in json.loads(last(server, "stages")) if row["outcome"] == "ran"}
 
 
-@pytest.mark.slow
 def test_new_images_are_published_without_training(
     prefect_server: PrefectServer, living: Path
 ) -> None:

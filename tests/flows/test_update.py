@@ -22,6 +22,8 @@ from irgen.files import digest, write_json
 
 from .conftest import ROOT, PrefectServer, Toy, until
 
+pytestmark = pytest.mark.slow
+
 LIVING = """
 stages:
   download:
