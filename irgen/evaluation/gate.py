@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from irgen.artifacts.readings import readings
 from irgen.catalog.table import read_table
-from irgen.encoding import Encoding, open_encoding, pixels
+from irgen.encoding import Encoding, open_encoding
 from irgen.errors import IndexingError, IrgenError
 from irgen.evaluation import metrics, runs
 from irgen.index.index import Index
@@ -18,7 +19,6 @@ from irgen.params import Gate, Params
 from irgen.workspace import Workspace
 
 MOST_QUERIES = 2000  # a share of them is then known to about a hundredth
-BATCH = 256  # queries whose pixels are in memory together
 SLACK = 1e-9  # a difference of decimals that are equal
 
 
@@ -171,20 +171,15 @@ def ask(
     labels = [*database["label"], None]
     numbers = {name: row for row, name in enumerate(database["id"])}
     depth = runs.search_depth(k, queries["sha256"], hashes)
-    ids = np.empty((len(queries), depth), dtype=np.int64)
     device = str(encoding.machine.device)
     with Index.open(folder, device=device, precision=encoding.machine.decoder) as index:
         index.verify()
-        for start in range(0, len(queries), BATCH):
-            part = slice(start, start + BATCH)
-            images = pixels(
-                index.models.reader.encoder, queries["sha256"][part].to_list(), encoding
-            )
-            found = index.search(images, depth).ids  # (≤ BATCH, depth) of str or None
-            ids[part] = [
-                [-1 if name is None else numbers.get(name, len(database)) for name in row]
-                for row in found
-            ]
+        read = readings(index.models, queries["sha256"].to_list(), encoding)
+        found = index.search(read, depth).ids  # (Q, depth) of str or None
+    rows = [
+        [-1 if name is None else numbers.get(name, len(database)) for name in row] for row in found
+    ]
+    ids = np.array(rows, dtype=np.int64).reshape(len(queries), depth)
     ids, _ = runs.without_self(ids, np.zeros(ids.shape, np.float32), queries["sha256"], hashes, k)
     positives = runs.positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from irgen.artifacts.models import Models
+from irgen.artifacts.readings import taken
 from irgen.compute import Machine
 from irgen.index.index import Index
 from irgen.search import engine
@@ -19,27 +20,51 @@ from irgen.search.snapshot import Snapshot
 
 Encoded = Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a Read
 
+Encode = Callable[[Tensor], Encoded]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How queries become what a search takes: ``encode`` does it to pixels (Q, C, H, W), and is
+    there to be timed; ``known`` gives it of rows of the queries, which were encoded before."""
+
+    encode: Encode
+    known: Callable[[Tensor], Encoded]
+
 
 @dataclass(frozen=True)
 class Method:
-    """``encode`` turns pixels (Q, C, H, W) into what ``search`` takes; ``search(encoded, k)`` gives
-    the best k; ``bytes_per_image`` is what the search keeps of each database image."""
+    """``search(encoded, k)`` gives the best k for what ``encoder`` makes of queries;
+    ``bytes_per_image`` is what the search keeps of each database image."""
 
-    encode: Callable[[Tensor], Encoded]
+    encoder: Encoder
     search: Callable[[Encoded, int], Result]
     bytes_per_image: float
 
 
-def exact(encode: Callable[[Tensor], Tensor], database: Tensor, bytes_per_image: float) -> Method:
-    """The exact scan by cosine of unit vectors ``database`` (N, D)."""
+def vectors(encode: Callable[[Tensor], Tensor], known: Tensor) -> Encoder:
+    """Encodes by ``encode``, to unit vectors; ``known`` (Q, D) is what it gives of all queries."""
 
     def unit(pixels: Tensor) -> Tensor:
         return torch.nn.functional.normalize(encode(pixels).float(), dim=-1)
 
-    return Method(unit, lambda encoded, k: scan(encoded, database, k), bytes_per_image)
+    whole = torch.nn.functional.normalize(known.float(), dim=-1)
+    return Encoder(unit, lambda rows: whole[rows.to(whole.device)])
 
 
-def generative(models: Models, database: Snapshot, options: Options, machine: Machine) -> Method:
+def reads(models: Models, known: Read) -> Encoder:
+    """Encodes as the models read; ``known`` is what they read of all queries."""
+    return Encoder(models.read, lambda rows: taken(known, rows, models.device))
+
+
+def exact(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
+    """The exact scan by cosine of unit vectors ``database`` (N, D)."""
+    return Method(encoder, lambda encoded, k: scan(encoded, database, k), bytes_per_image)
+
+
+def generative(
+    models: Models, encoder: Encoder, database: Snapshot, options: Options, machine: Machine
+) -> Method:
     """Beam search over the database's trie, as an index searches with these options."""
     decoder = Decoder(models.query.decoder, machine.decoder)
 
@@ -48,10 +73,10 @@ def generative(models: Models, database: Snapshot, options: Options, machine: Ma
         return Result(hits.rows, hits.scores)
 
     parts = [part for s in database.segments for part in (s.trie, s.embeddings)]
-    return Method(models.read, search, sum(part.nbytes for part in parts) / len(database))
+    return Method(encoder, search, sum(part.nbytes for part in parts) / len(database))
 
 
-def served(index: Index, ids: list[str]) -> Method:
+def served(index: Index, encoder: Encoder, ids: list[str]) -> Method:
     """An index as it answers by itself: its own models, defaults and precision. ``ids`` (N,) are
     the database's, in the order of the rows that results are given in."""
     numbers = {name: row for row, name in enumerate(ids)}
@@ -64,4 +89,4 @@ def served(index: Index, ids: list[str]) -> Method:
         hits = engine.search(index.decoder, read, snapshot, k, options)
         return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
 
-    return Method(models.read, search, index.info()["bytes"]["generation"] / len(index))
+    return Method(encoder, search, index.info()["bytes"]["generation"] / len(index))

@@ -3,7 +3,7 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from irgen.artifacts.identifiers import Identified, load_identified
 from irgen.artifacts.models import assemble
+from irgen.artifacts.readings import readings
 from irgen.catalog.table import read_table
 from irgen.compute import Machine
-from irgen.encoding import open_encoding, pixels
+from irgen.encoding import Encoding, open_encoding, pixels, summaries
 from irgen.evaluation import methods, metrics, runs
-from irgen.evaluation.methods import Method
+from irgen.evaluation.methods import Encode, Method
 from irgen.files import atomic, file_digest, read_array, write_json
 from irgen.index.index import Index
 from irgen.models import quantizer
@@ -32,6 +33,7 @@ from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
+TIMED = 2  # batches whose times count
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,21 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     encoding, settings = open_encoding(params.compute, workspace), params.evaluate
     questions = read_questions(workspace, max(settings.cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
-    encoder, compared = build_methods(params, workspace, identified, encoding.machine)
-    images = pixels(encoder, questions.queries["sha256"].to_list(), encoding)
+    asked = questions.queries["sha256"].to_list()
+    pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
+    compared = build_methods(params, workspace, identified, pretrained, asked, encoding)
+    shown_to = pixels(pretrained, asked[: TIMED * settings.batch_size], encoding)
+    encoders = [method.encoder.encode for method in compared.values()]
+    encode_ms = time_encoders(encoders, shown_to, settings.batch_size, encoding.machine)
     hashes = questions.queries["sha256"], questions.database["sha256"]
     k, shown = runs.search_depth(questions.depth, *hashes), max(settings.cutoffs)
     found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(questions.positives)}
     times, curves, folder = {}, [], workspace.stage("evaluate")
     for name, method in compared.items():
         batch = (settings.batch_size, encoding.machine)
-        ids, scores, times[name] = ask(method, images, (k, shown), batch, name)
+        ids, scores, search_ms = ask(method, len(asked), (k, shown), batch, name)
+        total_ms = search_ms + encode_ms[method.encoder.encode]
+        times[name] = {"search_ms": search_ms, "total_ms": total_ms}
         ids, scores, hits = questions.answered(ids, scores)
         quality = metrics.summarise(hits, questions.positives, settings.cutoffs)
         found[name] = quality | {"bytes_per_image": method.bytes_per_image}
@@ -100,11 +108,17 @@ def read_questions(workspace: Workspace, at_least: int) -> Questions:
 
 
 def build_methods(
-    params: Params, workspace: Workspace, identified: Identified, machine: Machine
-) -> tuple[ImageEncoder, dict[str, Method]]:
-    """The encoder whose decoding all methods share, and the methods by name, in order."""
+    params: Params,
+    workspace: Workspace,
+    identified: Identified,
+    pretrained: ImageEncoder,
+    asked: list[str],
+    encoding: Encoding,
+) -> dict[str, Method]:
+    """The methods by name, in order. ``asked``: the queries' hashes; those that these models have
+    encoded before are not encoded again."""
+    machine = encoding.machine
     device, normal = machine.device, torch.nn.functional.normalize
-    pretrained = create_encoder(params.encoder, params.seed).eval().to(device)
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),
         workspace.existing("retriever", "retriever.safetensors"),
@@ -126,51 +140,72 @@ def build_methods(
     by_code = replace(by_cosine, rerank=False)
     folder = workspace.existing("index")
     index = Index.open(folder, device=str(device), precision=machine.decoder)
-    return pretrained, {
+    known = readings(models, asked, encoding)
+    plain = torch.from_numpy(summaries(pretrained, asked, encoding)).to(device)
+    by_summary = methods.vectors(lambda images: pretrained(images)[0], plain)
+    by_embedding = methods.vectors(models.embed, known.embedding.to(device))
+    by_models = methods.reads(models, known)
+    own = readings(index.models, asked, encoding)  # by the same networks, so in the same time
+    by_index = replace(by_models, known=methods.reads(index.models, own).known)
+    return {
         "scan_pretrained": methods.exact(
-            lambda images: pretrained(images)[0],
+            by_summary,
             normal(features, dim=-1).to(device),
             4 * features.shape[1],
         ),
-        "scan_tuned": methods.exact(models.embed, embeddings, 4 * embeddings.shape[1]),
-        "scan_codes": methods.exact(models.embed, normal(rebuilt, dim=-1), code_bytes),
-        "generative": methods.generative(models, database, by_code, machine),
-        "generative_reranked": methods.generative(models, database, by_cosine, machine),
-        "index": methods.served(index, identified.ids),
+        "scan_tuned": methods.exact(by_embedding, embeddings, 4 * embeddings.shape[1]),
+        "scan_codes": methods.exact(by_embedding, normal(rebuilt, dim=-1), code_bytes),
+        "generative": methods.generative(models, by_models, database, by_code, machine),
+        "generative_reranked": methods.generative(models, by_models, database, by_cosine, machine),
+        "index": methods.served(index, by_index, identified.ids),
     }
 
 
 @torch.inference_mode()
+def time_encoders(
+    encoders: Iterable[Encode], images: np.ndarray, size: int, machine: Machine
+) -> dict[Encode, float]:
+    """The median milliseconds a query that each encoder takes, over the first TIMED batches of
+    ``images`` (Q, C, H, H); decoding the file is not in it. The first time does not count."""
+    found = {}
+    batches = [rows for rows, _ in in_order(len(images), size)][:TIMED]
+    for encode in dict.fromkeys(encoders):
+        times = []
+        for rows in [batches[0], *batches]:
+            asked = torch.from_numpy(images[rows.numpy()]).to(machine.device)
+            started = _now(machine)
+            with machine.precision():
+                encode(asked)
+            times.append(1000 * (_now(machine) - started) / size)
+        found[encode] = statistics.median(times[1:])
+    return found
+
+
+@torch.inference_mode()
 def ask(
-    method: Method, images: np.ndarray, k: tuple[int, int], batch: tuple[int, Machine], title: str
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """All queries (Q, C, H, H) through a method: ids (Q, k), scores (Q, k), and the median
-    milliseconds a query of the search alone and with encoding (decoding the file is not in it).
+    method: Method, queries: int, k: tuple[int, int], batch: tuple[int, Machine], title: str
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """All queries through a method: ids (Q, k), scores (Q, k), and the median milliseconds a query
+    of the search alone, over the first TIMED batches.
 
     ``k`` = (results to judge, results that are timed): a deep list is for map@R alone. ``batch`` =
-    (its size, machine). The first batch is asked twice: its first time does not count.
+    (its size, machine). The first batch is asked once more: its first time does not count.
     """
     (deep, timed), (size, machine) = k, batch
-    ids, scores, searching, encoding = [], [], [], []
-    batches = list(in_order(len(images), size))
-    bar = tqdm(batches[:1] + batches, title, unit="batch", leave=False, disable=None)
-    for i, (rows, new) in enumerate(bar):
-        asked = torch.from_numpy(images[rows.numpy()]).to(machine.device)
-        started = _now(machine)
-        with machine.precision():
-            encoded = method.encode(asked)
-        encoded_at = _now(machine)
-        method.search(encoded, timed)
-        searched_at = _now(machine)
-        if i:
-            result = method.search(encoded, deep)
-            ids.append(result.ids[:new].cpu().numpy())
-            scores.append(result.scores[:new].cpu().numpy())
-            encoding.append(1000 * (encoded_at - started) / size)
-            searching.append(1000 * (searched_at - encoded_at) / size)
-    search_ms, encode_ms = statistics.median(searching), statistics.median(encoding)
-    times = {"search_ms": search_ms, "total_ms": search_ms + encode_ms}
-    return np.concatenate(ids), np.concatenate(scores), times
+    ids, scores, times = [], [], []
+    batches = in_order(queries, size)
+    for i, (rows, new) in enumerate(tqdm(batches, title, unit="batch", leave=False, disable=None)):
+        encoded = method.encoder.known(rows)
+        if i == 0:
+            method.search(encoded, timed)
+        if i < TIMED:
+            started = _now(machine)
+            method.search(encoded, timed)
+            times.append(1000 * (_now(machine) - started) / size)
+        result = method.search(encoded, deep)
+        ids.append(result.ids[:new].cpu().numpy())
+        scores.append(result.scores[:new].cpu().numpy())
+    return np.concatenate(ids), np.concatenate(scores), statistics.median(times)
 
 
 def _now(machine: Machine) -> float:

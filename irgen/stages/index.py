@@ -12,8 +12,9 @@ from torch import Tensor
 from irgen.artifacts.calibration import CALIBRATION, save_calibration
 from irgen.artifacts.identifiers import Identified, load_identified
 from irgen.artifacts.models import Models, assemble, save_models
+from irgen.artifacts.readings import readings, taken
 from irgen.catalog.table import read_table
-from irgen.encoding import Encoding, open_encoding, pixels
+from irgen.encoding import Encoding, open_encoding
 from irgen.errors import CatalogError
 from irgen.evaluation import calibration, runs
 from irgen.index.index import Index
@@ -115,13 +116,12 @@ def ask(
     asked = validation[np.linspace(0, len(validation) - 1, count).astype(int)]
     hashes = asked["sha256"], database["sha256"]
     depth = runs.search_depth(k, *hashes)
-    images = pixels(models.reader.encoder, asked["sha256"].to_list(), encoding)
+    read = readings(models, asked["sha256"].to_list(), encoding)
     decoder = Decoder(models.query.decoder, encoding.machine.decoder)
     ids, cosines = np.empty((count, depth), np.int64), np.empty((count, depth), np.float32)
     for rows, new in in_order(count, encoding.settings.batch_size):
-        with encoding.machine.precision():
-            read = models.read(torch.from_numpy(images[rows.numpy()]))
-        hits = engine.search(decoder, read, snapshot, depth, options)
+        some = taken(read, rows, models.device)
+        hits = engine.search(decoder, some, snapshot, depth, options)
         ids[rows[:new]], cosines[rows[:new]] = hits.rows[:new].cpu(), hits.cosine[:new].cpu()
     ids, cosines = runs.without_self(ids, cosines, *hashes, k)
     return Answers(ids, cosines, runs.relevance(ids, asked["label"], database["label"]))
