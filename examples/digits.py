@@ -17,7 +17,9 @@ def main() -> None:
     """Writes the files, one folder a digit; what is there already is left as it is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--moved", type=int, metavar="N", help="N copies, moved by a pixel, instead")
+    parser.add_argument(
+        "--moved", type=int, metavar="N", help="N copies, moved by a pixel, instead"
+    )
     options = parser.parse_args()
     count = 0
     for entry in list_digits().entries:
