@@ -13,7 +13,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check ui serve-flows
+.PHONY: help install run test scenario check ui serve-flows
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ run: install ## run the pipeline (what changed only), print the results and the 
 
 test: install ## run the tests
 	$(BIN)/pytest
+
+scenario: install ## run the whole pipeline with all its servers, as tests (some ten minutes)
+	$(BIN)/pytest -m scenario
 
 check: install ## what CI runs: lint, format, types, tests
 	$(BIN)/ruff check .

@@ -15,10 +15,10 @@ import yaml
 
 from .conftest import LIFELINE, ROOT, PrefectServer, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
 QUICK = {
-    "tokenizer": {"levels": 2, "codebook": 8, "width": 16, "epochs": 2, "warmup_epochs": 0},
+    "tokenizer": {"levels": 2, "codebook": 16, "width": 32, "epochs": 6},
     "retriever": {"width": 16, "layers": 1, "heads": 2, "epochs": 1, "warmup_epochs": 0},
     "gate": {"margin": 1.0, "minimum": 0.0},
     "compute": {"threads": 1, "device": "cpu"},
