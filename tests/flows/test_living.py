@@ -18,7 +18,7 @@ from irgen.catalog.sources import list_digits
 
 from .conftest import ROOT, PrefectServer, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
 TRAINING = {"pairs", "tokenizer", "retriever"}
 SMALL = {
