@@ -20,6 +20,8 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+README = (ROOT / "README.md").read_text()
+LIVING = README.split("## A living database\n")[1].split("\n## ")[0]
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = sorted(
     {
@@ -30,6 +32,7 @@ COMMANDS = sorted(
     }
 )
 PREFECT_STATES = {"Failed", "Crashed", "Late"}
+FIRST = sorted(re.findall(r"^(?:prefect|irgen|make) .*?(?=  +#|$)", LIVING, flags=re.MULTILINE))
 OTHERS = {"git", "cp", "systemctl", "export", "docker", "du", "sqlite3", "pg_dump", "make"}
 
 
@@ -67,8 +70,8 @@ def check_mlflow(arguments: list[str]) -> None:
     command.make_context(arguments[0], arguments[1:], parent=click.Context(group))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_page_exists(command: str) -> None:
+@pytest.mark.parametrize("command", [*COMMANDS, *FIRST])
+def test_a_command_of_the_page_or_of_the_first_steps_exists(command: str) -> None:
     program, *arguments = shlex.split(command)
     check(program, arguments)
     for name in re.findall(r"\b((?:deploy|docs|flows)/[\w./*-]+)", command):

@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 QUICK = {
     "tokenizer": {"levels": 2, "codebook": 16, "width": 32, "epochs": 6},
     "retriever": {"width": 16, "layers": 1, "heads": 2, "epochs": 1, "warmup_epochs": 0},
+    "evaluate": {"beams": 5, "candidates": 20},
+    "report": {"gallery": 1, "confusions": 1},
     "gate": {"margin": 1.0, "minimum": 0.0},
     "compute": {"threads": 1, "device": "cpu"},
 }

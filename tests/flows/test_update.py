@@ -122,7 +122,7 @@ def told(server: PrefectServer, event: str, root: Path) -> list[dict[str, Any]]:
     """What events of a name said, of this project, the latest first."""
     asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
     found = server.ask("/events/filter", asked)["events"]
-    return [each["payload"] for each in found if each["resource"]["irgen.root"] == str(root)]
+    return [each["payload"] for each in found if each["resource"].get("irgen.root") == str(root)]
 
 
 def test_what_has_changed_is_published_and_told_and_no_more(
