@@ -108,7 +108,9 @@ class Living:
         asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
         found = self.server.ask("/events/filter", asked)["events"]
         return [
-            each["payload"] for each in found if each["resource"].get("irgen.root") == str(self.root)
+            each["payload"]
+            for each in found
+            if each["resource"].get("irgen.root") == str(self.root)
         ]
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
