@@ -20,6 +20,7 @@ def of(root: Path, name: str) -> Iterator[Path]:
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         _git(root, "clone", "--quiet", "--shared", str(root), str(place))
+        _name_somebody(place)
         _bring_changes(root, place)
         with Repo(str(root)) as repo:
             cache = Path(repo.cache.local.path).parents[1]
@@ -30,6 +31,14 @@ def of(root: Path, name: str) -> Iterator[Path]:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _name_somebody(place: Path) -> None:
+    """DVC commits each experiment; a worker's user may have no name in Git."""
+    for key, value in (("user.name", "irgen"), ("user.email", "irgen@localhost")):
+        asked = ["git", "-C", str(place), "config", key]
+        if subprocess.run(asked, capture_output=True).returncode:
+            _git(place, "config", key, value)
 
 
 def _bring_changes(root: Path, place: Path) -> None:
