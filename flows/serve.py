@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from prefect import Flow, serve
-from prefect.deployments.runner import RunnerDeployment
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron, Interval, Schedule
@@ -38,6 +38,7 @@ def _deployment(said: dict[str, Any]) -> RunnerDeployment:
         description=said["description"],
         schedules=[_schedule(each) for each in said.get("schedules", [])],
         triggers=[DeploymentEventTrigger(**each) for each in said.get("triggers", [])],
+        entrypoint_type=EntrypointType.MODULE_PATH,  # as there; a file's would want a storage path
     )
     assert isinstance(made, RunnerDeployment)  # a coroutine only for who is one
     return made

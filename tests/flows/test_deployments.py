@@ -112,6 +112,10 @@ def test_a_schedule_makes_runs(prefect_server: PrefectServer, deployed: dict[str
 def test_what_is_served_is_what_is_deployed() -> None:
     served = {each.name: each for each in serve.deployments(ROOT / "prefect.yaml")}
     assert set(served) == NAMES
+    declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert {each["name"]: each["entrypoint"] for each in declared} == {
+        name: each.entrypoint for name, each in served.items()
+    }
     (weekly,), (often,) = served["build"].schedules, served["update"].schedules
     assert weekly.schedule.cron == "0 3 * * 0" and often.schedule.interval.seconds == 900
     (trigger,) = served["update"].triggers
