@@ -84,16 +84,6 @@ def _tell_registry(root: Path, champion: Release, params: Params) -> Troubles:
     return troubles
 
 
-def is_told(champion: Release, params: Params, home: Path) -> bool:
-    """Whether the bucket and the registry in use have this release, as far as is noted here."""
-    settings = params.release
-    pushed = not settings.remote or champion.pushed == remote.place_of(
-        settings.remote, champion.name
-    )
-    registered = not settings.model or champion.registry == provenance.store_key(home)
-    return pushed and registered
-
-
 @contextmanager
 def _told(what: str) -> Iterator[Troubles]:
     """Takes what the other side does wrong, and the reason it gives, into the list it gives."""

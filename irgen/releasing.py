@@ -194,17 +194,3 @@ def prune(root: Path, params: Params, served: Release) -> None:
     place = shelf.folder(root)
     for old in shelf.to_prune(shelf.all_releases(place), served, params.release.keep):
         shelf.drop(place, old)
-
-
-def is_settled(root: Path, params: Params) -> bool:
-    """Whether nothing is left to do for ``irgen release``, as far as can be told without asking
-    anybody: the index has been judged, and bucket and registry know the champion."""
-    place, index = shelf.folder(root), Workspace.at(root).stage("index")
-    served = shelf.champion(place)
-    if served is None or not index.is_dir():
-        return False
-    bundle = release.bundle_digest(release.contents(index))
-    judged = any(
-        one.bundle == bundle and one.state != "candidate" for one in shelf.all_releases(place)
-    )
-    return judged and announcing.is_told(served, params, provenance.project(root))

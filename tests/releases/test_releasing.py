@@ -24,7 +24,6 @@ def test_the_first_release_is_served_and_the_same_index_again_is_nothing_new(pro
     with Index.open(project.shelf / "champion") as index:
         index.verify()
         assert len(index) == 32
-    assert releasing.is_settled(project.root, project.params)
 
 
 def test_a_better_index_takes_the_place_of_the_champion_and_a_worse_one_does_not(
