@@ -198,51 +198,22 @@ def retriever_settings() -> params.Retriever:
     )
 
 
-TINY_ENCODER = params.Encoder(
-    name="resnet10t",
-    weights="none",
-    image_size=32,
-    channels=1,
-    crop=1.0,
-    options={"channels": [8, 8, 16, 24], "stem_width": 8},
-)
-
-
 @pytest.fixture(scope="session")
 def tiny_sections(
     tokenizer_settings: params.Tokenizer, retriever_settings: params.Retriever
 ) -> tuple[params.Encoder, params.Tokenizer, params.Retriever]:
     """The settings of ``tiny_models``."""
-    return TINY_ENCODER, tokenizer_settings, replace(retriever_settings, dropout=0.0)
+    from .tiny import ENCODER  # torch: seconds that not every test need pay
+
+    return ENCODER, tokenizer_settings, replace(retriever_settings, dropout=0.0)
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tiny_sections: tuple) -> "Models":
     """Real networks, small and untrained: enough to tell images apart."""
-    import torch
+    from .tiny import untrained
 
-    from irgen.artifacts.models import Models
-    from irgen.artifacts.retriever import frozen_reader
-    from irgen.models.reader import Query
-    from irgen.models.retriever import Retriever, Shape
-    from irgen.models.tokenizer import Tokenizer
-    from irgen.weights import create_encoder
-
-    _, tokenizing, retrieving = tiny_sections
-    torch.manual_seed(0)
-    pretrained = create_encoder(TINY_ENCODER, seed=0)
-    tokenizer = Tokenizer(tokenizing, pretrained.width, 1, None)
-    tokenizer.codebooks.copy_(torch.randn_like(tokenizer.codebooks) / 3)
-    shape = Shape(
-        summary_width=tokenizing.width,
-        token_width=pretrained.token_width,
-        token_count=pretrained.token_count,
-        levels=tokenizing.levels,
-        codebook=tokenizing.codebook,
-    )
-    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(retrieving, shape))
-    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
-    return made.to(torch.device("cpu"))
+    return untrained(*tiny_sections)
 
 
 @pytest.fixture(scope="session")

@@ -15,19 +15,13 @@ from irgen.errors import ArtifactError, IrgenError
 from irgen.models.reader import Query
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import Tokenizer
-from irgen.params import Encoder
 from irgen.training import checkpoint
 from irgen.weights import create_encoder
 
+from .. import tiny
+
 CPU = torch.device("cpu")
-ENCODER = Encoder(
-    name="resnet10t",
-    weights="none",
-    image_size=32,
-    channels=1,
-    crop=0.875,
-    options={"channels": [8, 8, 16, 24], "stem_width": 8},
-)
+ENCODER = dataclasses.replace(tiny.ENCODER, crop=0.875)
 CASES = {
     f"the tokenizer's encoder {own}, the retriever reads by the {source}'s {tuned}": (a, source, b)
     for a, own in ((False, "frozen"), (True, "tuned"))

@@ -20,18 +20,13 @@ from irgen.encoding import Encoding, pixels
 from irgen.models.reader import Query
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import Tokenizer
-from irgen.params import Compute, Encoder
+from irgen.params import Compute
 from irgen.weights import create_encoder
 
+from .. import tiny
+
 CPU = torch.device("cpu")
-ENCODER = Encoder(
-    name="resnet10t",
-    weights="none",
-    image_size=32,
-    channels=1,
-    crop=0.875,
-    options={"channels": [8, 8, 16, 24], "stem_width": 8},
-)
+ENCODER = dataclasses.replace(tiny.ENCODER, crop=0.875)
 PARTS = ("summary", "tokens", "embedding")
 
 

@@ -1,7 +1,6 @@
 """The gate: its rule by hand, and real small indexes asked the same queries."""
 
 import hashlib
-import io
 import json
 import shutil
 from dataclasses import replace
@@ -14,11 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image
 
 from irgen import params as parameters
-from irgen.artifacts.models import Models, save_models
-from irgen.artifacts.retriever import frozen_reader
+from irgen.artifacts.models import save_models
 from irgen.catalog import manifest
 from irgen.catalog.inputs import decode_images
 from irgen.catalog.shards import ShardWriter
@@ -27,12 +24,10 @@ from irgen.errors import ArtifactError, IndexingError
 from irgen.evaluation import gate
 from irgen.evaluation.gate import Answers
 from irgen.index.index import Index
-from irgen.models.reader import Query
-from irgen.models.retriever import Retriever, Shape
-from irgen.models.tokenizer import Tokenizer
-from irgen.params import Encoder, Gate
-from irgen.weights import create_encoder
+from irgen.params import Gate
 from irgen.workspace import Workspace
+
+from ..tiny import ENCODER, picture, untrained
 
 SETTINGS = Gate(metric="precision/1", margin=0.02, minimum=0.3)
 
@@ -119,23 +114,6 @@ def test_one_more_right_answer_never_makes_a_candidate_fail(hits, others, query,
 
 LABELS = 4
 PER_LABEL = 8
-ENCODER = Encoder(
-    name="resnet10t",
-    weights="none",
-    image_size=32,
-    channels=1,
-    crop=1.0,
-    options={"channels": [8, 8, 16, 24], "stem_width": 8},
-)
-
-
-def picture(label: int, number: int) -> bytes:
-    """A PNG that looks like the others of its label."""
-    pattern = np.random.default_rng(label).integers(0, 256, (4, 4)).repeat(6, 0).repeat(6, 1)
-    noise = np.random.default_rng([label, number]).integers(-20, 21, pattern.shape)
-    file = io.BytesIO()
-    Image.fromarray(np.clip(pattern + noise, 0, 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 def rows(role: str, numbers: range) -> list[tuple[str, int, bytes]]:
@@ -216,23 +194,6 @@ def make(workspace, tokenizer_settings, retriever_settings):
         return folder
 
     return build
-
-
-def untrained(encoder: Encoder, tokens: parameters.Tokenizer, retriever: parameters.Retriever):
-    torch.manual_seed(0)
-    pretrained = create_encoder(encoder, seed=0)
-    tokenizer = Tokenizer(tokens, pretrained.width, 1, None)
-    tokenizer.codebooks.copy_(torch.randn_like(tokenizer.codebooks) / 3)
-    shape = Shape(
-        summary_width=tokens.width,
-        token_width=pretrained.token_width,
-        token_count=pretrained.token_count,
-        levels=tokens.levels,
-        codebook=tokens.codebook,
-    )
-    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(retriever, shape))
-    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
-    return made.to(torch.device("cpu"))
 
 
 @pytest.fixture

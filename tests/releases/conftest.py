@@ -1,7 +1,6 @@
 """A project with a catalogue of small pictures, and indexes of them, good and bad, to release."""
 
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -9,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import yaml
-from PIL import Image
 
 from irgen import cli
 from irgen.catalog import manifest
@@ -22,16 +19,9 @@ from irgen.catalog.table import write_table
 from irgen.params import Params, load
 from irgen.workspace import Workspace
 
+from ..tiny import picture
+
 LABELS, PER_LABEL = 4, 8
-
-
-def picture(label: int, number: int) -> bytes:
-    """A PNG that looks like the others of its label."""
-    pattern = np.random.default_rng(label).integers(0, 256, (4, 4)).repeat(6, 0).repeat(6, 1)
-    noise = np.random.default_rng([label, number]).integers(-20, 21, pattern.shape)
-    file = io.BytesIO()
-    Image.fromarray(np.clip(pattern + noise, 0, 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 def pictures(role: str, numbers: range) -> dict[str, bytes]:

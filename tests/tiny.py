@@ -1,0 +1,55 @@
+"""Small real things to test with: an encoder, untrained models, pictures of a few labels."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+from irgen.artifacts.models import Models
+from irgen.artifacts.retriever import frozen_reader
+from irgen.models.reader import Query
+from irgen.models.retriever import Retriever, Shape
+from irgen.models.tokenizer import Tokenizer
+from irgen.params import Encoder
+from irgen.params import Retriever as RetrieverSettings
+from irgen.params import Tokenizer as TokenizerSettings
+from irgen.weights import create_encoder
+
+ENCODER = Encoder(
+    name="resnet10t",
+    weights="none",
+    image_size=32,
+    channels=1,
+    crop=1.0,
+    options={"channels": [8, 8, 16, 24], "stem_width": 8},
+)
+
+
+def untrained(
+    encoder: Encoder, tokenizing: TokenizerSettings, retrieving: RetrieverSettings
+) -> Models:
+    """Real networks, enough to tell images apart; always the same."""
+    torch.manual_seed(0)
+    pretrained = create_encoder(encoder, seed=0)
+    tokenizer = Tokenizer(tokenizing, pretrained.width, 1, None)
+    tokenizer.codebooks.copy_(torch.randn_like(tokenizer.codebooks) / 3)
+    shape = Shape(
+        summary_width=tokenizing.width,
+        token_width=pretrained.token_width,
+        token_count=pretrained.token_count,
+        levels=tokenizing.levels,
+        codebook=tokenizing.codebook,
+    )
+    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(retrieving, shape))
+    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
+    return made.to(torch.device("cpu"))
+
+
+def picture(label: int, number: int) -> bytes:
+    """A PNG that looks like the others of its label."""
+    pattern = np.random.default_rng(label).integers(0, 256, (4, 4)).repeat(6, 0).repeat(6, 1)
+    noise = np.random.default_rng([label, number]).integers(-20, 21, pattern.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(pattern + noise, 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
