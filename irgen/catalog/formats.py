@@ -15,13 +15,15 @@ def read_format(table: pl.DataFrame, name: Literal["auto", "folders", "list"]) -
     """The images of a manifest as id, path, label, role (null: none given), sha256, revision, and a
     list's metadata columns; sorted by id.
 
-    Images that are not there are left out. ``auto`` is ``list`` iff the manifest has labels. Raises
-    CatalogError if the folders or the list do not say what they should.
+    Images that are not there are left out; past ones keep their ``gone``. ``auto`` is ``list`` iff
+    the manifest has labels. Raises CatalogError if the folders or the list do not say what they
+    should.
     """
     if name == "auto":
         name = "list" if "label" in table.columns else "folders"
     catalog = FORMATS[name](manifest.images(table))
-    twice = catalog.filter(pl.col("id").is_duplicated())["id"]
+    at_once = [name for name in ("id", manifest.GONE) if name in catalog.columns]
+    twice = catalog.filter(pl.struct(at_once).is_duplicated())["id"]
     if len(twice):
         raise CatalogError(
             f"the list gives the id {twice[0]!r} to several images; ids are distinct"

@@ -12,7 +12,7 @@ from irgen.errors import SourceError
 
 ENDINGS = (".csv", ".parquet")
 TEXTS = ("path", "label", "role", "id")
-TAKEN = {*manifest.SCHEMA, "width", "height"}
+TAKEN = {*manifest.SCHEMA, manifest.GONE, "width", "height"}
 
 
 def list_table(path: Path) -> Listing:

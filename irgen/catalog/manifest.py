@@ -1,4 +1,5 @@
-"""The manifest: what the source holds, what each image's content is, and where its bytes lie."""
+"""The manifest: what the source holds, what each image's content is, and where its bytes lie; and
+what the source held before, so that training can go on from what it began with."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ SCHEMA = pl.Schema(
         "version": pl.String,  # what a versioned bucket calls this state of the object
     }
 )
+IDENTITY = ("label", "role", "id")  # of a list's columns, those that make an image another one
+GONE = "gone"  # the revision that first lacked the image; null while it is there
 
 
 class Row(NamedTuple):
@@ -47,6 +50,20 @@ def read(folder: Path) -> pl.DataFrame:
 
     Raises ArtifactError if it is missing, damaged or lacks a column.
     """
+    table = _read(folder)
+    return table.filter(pl.col(GONE).is_null()).drop(GONE)
+
+
+def read_past(folder: Path) -> pl.DataFrame:
+    """The images that the source held once, as SCHEMA and a list's label, role and id had them, and
+    ``gone``: the revision that first lacked them; each was there from ``revision`` to before
+    ``gone``. An image of which those changed is a past one, and a new one. Raises as ``read``."""
+    table = _read(folder)
+    kept = [name for name in (*SCHEMA, *IDENTITY, GONE) if name in table.columns]
+    return table.filter(pl.col(GONE).is_not_null()).select(kept)
+
+
+def _read(folder: Path) -> pl.DataFrame:
     path = folder / NAME
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: run the download stage (dvc repro download)")
@@ -62,6 +79,8 @@ def read(folder: Path) -> pl.DataFrame:
         raise ArtifactError(
             f"{path} has no proper column {', '.join(wrong)}; delete {folder} and run again"
         )
+    if GONE not in table.columns:
+        table = table.with_columns(pl.lit(None, pl.Int32).alias(GONE))
     return table
 
 
@@ -82,11 +101,22 @@ def _damaged(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path} is damaged ({reason}); delete {path.parent} and run again")
 
 
-def write(folder: Path, table: pl.DataFrame, *, revision: int, source: str) -> None:
-    """Writes the manifest sorted by key, whole or not at all."""
+def write(
+    folder: Path,
+    table: pl.DataFrame,
+    *,
+    revision: int,
+    source: str,
+    past: pl.DataFrame | None = None,
+) -> None:
+    """Writes the manifest sorted by key, and what is ``past``, whole or not at all."""
     notes = {"revision": str(revision), "source": source}
+    table = table.sort("key")
+    if past is not None and len(past):
+        known = [name for name in past.columns if name in table.columns or name == GONE]
+        table = pl.concat([table, past.select(known).sort("key", GONE)], how="diagonal")
     with atomic(folder / NAME) as path:
-        table.sort("key").rechunk().write_parquet(path, metadata=notes)
+        table.rechunk().write_parquet(path, metadata=notes)
 
 
 def images(table: pl.DataFrame) -> pl.DataFrame:

@@ -102,14 +102,18 @@ class ShardWriter:
 
 
 class Images:
-    """The packed images of a download folder, by content hash. Safe to share between threads.
+    """The packed images of a download folder, by content hash, and those that have gone while their
+    bytes are there. Safe to share between threads.
 
     Raises ArtifactError if the manifest or, on reading, a shard is missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        table = manifest.images(manifest.read(folder)).unique("sha256", keep="first")
+        place = ("sha256", "shard", "offset", "size")
+        there = manifest.images(manifest.read(folder)).select(place)
+        table = pl.concat([there, manifest.read_past(folder).select(place)])
+        table = table.unique("sha256", keep="first", maintain_order=True)
         self._shards = table["shard"].to_list()
         self._offsets = table["offset"].to_numpy()
         self._sizes = table["size"].to_numpy()

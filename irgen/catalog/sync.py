@@ -31,20 +31,24 @@ class Change:
         return bool(self.new or self.changed or self.gone or self.relabelled)
 
 
-def sync(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Change:
+def sync(
+    source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES, trained: int | None = None
+) -> Change:
     """Makes ``folder`` (manifest and shards) hold what ``source`` holds, and says what changed.
 
-    An image keeps its revision and its place while its content stays the same, even if its etag
-    does not. New and changed ones get the next revision, which is one higher than the last iff
-    anything changed. A source by another name that shares no image with the manifest is another
-    catalogue: its revision is 1. Killed at any moment, the next sync starts from the last manifest,
-    reads nothing again that is in a complete shard, and ends the same. Raises SourceError if the
-    source cannot be listed or read; then the manifest stays as it was.
+    An image keeps its revision and its place while its content and what a list says of its label,
+    role and id stay the same, even if its etag does not. New and changed ones get the next
+    revision, which is one higher than the last iff anything changed. The manifest remembers what
+    is gone; its bytes are kept if it was there after revision ``trained``, else not. A source by
+    another name that shares no image with the manifest is another catalogue: its revision is 1.
+    Killed at any moment, the next sync starts from the last manifest, reads nothing again that is
+    in a complete shard, and ends the same. Raises SourceError if the source cannot be listed or
+    read; then the manifest stays as it was.
     """
-    revision, known_as, old = _stored(folder)
+    revision, known_as, old, past = _stored(folder)
     known = _by_key(old)
     packed = unfinished.load(folder, source.name, old)
-    sweep(folder, old, unfinished.files(packed.values()))
+    sweep(folder, _wanted(old, past, trained), unfinished.files(packed.values()))
     listing = source.load()
     held = _Held(known, packed, intact(folder, old))
     fresh: list[Row] = []
@@ -62,16 +66,16 @@ def sync(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Cha
                 rows.append(row)
             elif listing.columns is not None:
                 rows.append(_absent(entry.key))
-    rows = [_seen(row, known.get(row.key), revision + 1) for row in rows]
-    if known_as != source.name and not any(row.sha256 and row.revision <= revision for row in rows):
-        revision, known = 0, {}
-        rows = [row._replace(revision=1) if row.sha256 else row for row in rows]
+    if known_as != source.name and not any(_is_known(row, known) for row in rows):
+        revision, known, past = 0, {}, past.clear()
     rows += map(_absent, listing.empty_folders)
-    new = _with_columns(rows, listing.columns)
+    new = _with_revisions(_with_columns(rows, listing.columns), old if known else None, revision)
     change = _change(known, rows, _relabelled(old, new), revision)
+    if known:
+        past = pl.concat([past, _gone(old, new, change.revision)], how="diagonal")
     if change or source.name != known_as or not new.equals(old):
-        manifest.write(folder, new, revision=change.revision, source=source.name)
-    sweep(folder, new)
+        manifest.write(folder, new, revision=change.revision, source=source.name, past=past)
+    sweep(folder, _wanted(new, past, trained))
     return change
 
 
@@ -82,7 +86,7 @@ def look(source: Source, folder: Path) -> bool:
     copy is damaged or of another source; and for a source with a stamp, whose listing says nothing.
     Raises SourceError if the source cannot be listed.
     """
-    _, known_as, old = _stored(folder)
+    _, known_as, old, _ = _stored(folder)
     if known_as != source.name or source.stamp is not None:
         return True
     listing = source.load()
@@ -95,11 +99,22 @@ def look(source: Source, folder: Path) -> bool:
     return not _with_columns(found, listing.columns).equals(old)
 
 
-def _stored(folder: Path) -> tuple[int, str, pl.DataFrame]:
-    """Revision, source and table of the manifest; (0, "", empty) without one."""
+def _stored(folder: Path) -> tuple[int, str, pl.DataFrame, pl.DataFrame]:
+    """Revision, source and tables of the manifest, what is there and what was; (0, "", empty,
+    empty) without one."""
     revision, known_as = manifest.read_revision(folder)
-    empty = pl.DataFrame(schema=manifest.SCHEMA)
-    return revision, known_as, manifest.read(folder) if revision else empty
+    if not revision:
+        empty = pl.DataFrame(schema=manifest.SCHEMA)
+        return 0, known_as, empty, empty.with_columns(pl.lit(None, pl.Int32).alias(manifest.GONE))
+    return revision, known_as, manifest.read(folder), manifest.read_past(folder)
+
+
+def _wanted(table: pl.DataFrame, past: pl.DataFrame, trained: int | None) -> pl.DataFrame:
+    """The shards that are wanted still."""
+    if trained is None:
+        return table.select("shard")
+    held = past.filter(pl.col(manifest.GONE) > trained)
+    return pl.concat([table.select("shard"), held.select("shard")])
 
 
 def _by_key(table: pl.DataFrame) -> dict[str, Row]:
@@ -157,12 +172,36 @@ def _read(
     return row
 
 
-def _seen(row: Row, old: Row | None, revision: int) -> Row:
-    """The row with the revision that first saw its content under its key."""
-    if row.sha256 is None:
-        return row
-    same = old is not None and old.sha256 == row.sha256
-    return row._replace(revision=old.revision if old is not None and same else revision)
+def _is_known(row: Row, known: dict[str, Row]) -> bool:
+    """Whether the image was there with this content."""
+    old = known.get(row.key)
+    return row.sha256 is not None and old is not None and old.sha256 == row.sha256
+
+
+def _with_revisions(new: pl.DataFrame, old: pl.DataFrame | None, revision: int) -> pl.DataFrame:
+    """``new`` with the revision that first saw each image as it is: that of ``old``, or the one
+    after ``revision``. ``old`` None: another catalogue, at its first."""
+    unseen = pl.when(pl.col("sha256").is_null()).then(0).otherwise(revision + 1)
+    if old is None:
+        return new.with_columns(unseen.cast(pl.Int32).alias("revision"))
+    same = _identity(old, new)
+    seen = manifest.images(old).select(*same, seen="revision")
+    joined = new.join(seen, on=same, how="left", nulls_equal=True, maintain_order="left")
+    revisions = pl.coalesce("seen", unseen).cast(pl.Int32).alias("revision")
+    return joined.with_columns(revisions).drop("seen").select(new.columns)
+
+
+def _gone(old: pl.DataFrame, new: pl.DataFrame, revision: int) -> pl.DataFrame:
+    """The images of ``old`` that are not in ``new`` as they were, gone since ``revision``."""
+    gone = manifest.images(old).join(new, on=_identity(old, new), how="anti", nulls_equal=True)
+    kept = [name for name in (*manifest.SCHEMA, *manifest.IDENTITY) if name in gone.columns]
+    return gone.select(*kept, pl.lit(revision, pl.Int32).alias(manifest.GONE))
+
+
+def _identity(old: pl.DataFrame, new: pl.DataFrame) -> list[str]:
+    """The columns that tell whether an image is the one it was."""
+    both = [n for n in manifest.IDENTITY if n in new.columns and old.schema.get(n) == new.schema[n]]
+    return ["key", "sha256", *both]
 
 
 def _absent(key: str) -> Row:

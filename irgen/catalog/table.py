@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from irgen.errors import ArtifactError
@@ -59,6 +60,20 @@ def read_table(path: Path) -> pl.DataFrame:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} is damaged ({reason}): run the catalog stage again") from None
     return check_table(table, str(path))
+
+
+def known_from(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
+    """Which images of ``table`` (N,) bool are in ``other`` under their id with the content they
+    have.
+
+    >>> now = pl.DataFrame({"id": ["a", "b", "c"], "sha256": ["1", "2", "3"]})
+    >>> known_from(now, pl.DataFrame({"id": ["b", "c"], "sha256": ["other", "3"]})).tolist()
+    [False, False, True]
+    """
+    same = ["id", "sha256"]
+    known = other.select(*same, known=pl.lit(True)).unique(same)
+    found = table.join(known, on=same, how="left", maintain_order="left")["known"]
+    return found.fill_null(False).to_numpy()
 
 
 def label_counts(table: pl.DataFrame) -> pl.DataFrame:

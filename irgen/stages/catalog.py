@@ -8,7 +8,7 @@ import polars as pl
 from irgen.catalog import manifest
 from irgen.catalog.check import check_images
 from irgen.catalog.formats import read_format
-from irgen.catalog.shards import Images
+from irgen.catalog.shards import Images, intact
 from irgen.catalog.splits import assign_roles
 from irgen.catalog.table import SCHEMA, label_counts, write_table
 from irgen.errors import CatalogError
@@ -32,24 +32,27 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     workspace.existing("download", manifest.NAME)
     folder, settings = workspace.stage("download"), params.catalog
     listed = manifest.read(folder)
-    images = read_format(listed, settings.format)
+    images, before = read_format(listed, settings.format), past(folder, settings)
     checked = check_images(
         Images(folder),
-        images["sha256"].to_list(),
+        [*images["sha256"], *before["sha256"]],
         workspace.cache / "catalog",
         params.compute.threads,
     )
-    images = images.join(checked, on="sha256", how="left").sort("id")
+    images, before = (
+        each.join(checked, on="sha256", how="left").sort("id") for each in (images, before)
+    )
     usable, rejected = _sort_out(listed, images)
     if not len(usable):
         raise CatalogError(_nothing_usable(rejected))
-    usable = assign_roles(
-        usable,
+    once = before.filter(pl.col("reason").is_null() & ~_nameless()).drop("reason")
+    ever = assign_roles(
+        pl.concat([usable, once], how="diagonal"),
         seed=params.seed,
         query_fraction=settings.query_fraction,
         validation_fraction=settings.validation_fraction,
     )
-    tables = tables_of(usable, settings)
+    usable, tables = ever.filter(_there()), tables_of(ever, settings)
     _check_tables(tables, usable, settings)
     _write(workspace.stage("catalog"), tables, rejected)
     metrics = measure(tables, usable, rejected)
@@ -58,12 +61,33 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     return metrics
 
 
+def past(folder: Path, settings: Catalog) -> pl.DataFrame:
+    """The images that have gone since the training revision, as ``read_format`` has them, and
+    ``gone``: those that were there at it are trained on as if they still were, and roles are drawn
+    as if nothing had gone. Only those whose bytes are there; none if they do not fit the format
+    that the source has now: then training follows the source."""
+    gone = manifest.read_past(folder).filter(pl.col(manifest.GONE) > settings.training_revision)
+    gone = gone.filter(pl.col("shard").is_in(list(intact(folder, gone))))
+    try:
+        return read_format(gone, settings.format)
+    except CatalogError:
+        return read_format(gone.clear(), settings.format)
+
+
+def _there() -> pl.Expr:
+    """Whether an image is there, and not one of the past."""
+    return pl.col(manifest.GONE).is_null()
+
+
+def _nameless() -> pl.Expr:
+    """Whether an image has no label."""
+    return pl.col("label").fill_null("").str.strip_chars() == ""
+
+
 def _sort_out(listed: pl.DataFrame, images: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The usable images, and the rejected keys with their reasons, sorted by key."""
     reason = (
-        pl.when(pl.col("label").fill_null("").str.strip_chars() == "")
-        .then(pl.lit("the list gives it no label"))
-        .otherwise(pl.col("reason"))
+        pl.when(_nameless()).then(pl.lit("the list gives it no label")).otherwise(pl.col("reason"))
     )
     images = images.with_columns(reason.alias("reason"))
     absent = listed.filter(pl.col("sha256").is_null()).select(
@@ -80,23 +104,24 @@ def _sort_out(listed: pl.DataFrame, images: pl.DataFrame) -> tuple[pl.DataFrame,
     return images.filter(pl.col("reason").is_null()).drop("reason"), rejected
 
 
-def tables_of(usable: pl.DataFrame, settings: Catalog) -> dict[str, pl.DataFrame]:
-    """The four tables. Images first seen after the training revision are in the database, if their
-    role is searched, and not in train or validation.
+def tables_of(ever: pl.DataFrame, settings: Catalog) -> dict[str, pl.DataFrame]:
+    """The four tables of the images that are there, or have gone since the training revision.
 
-    Only database and queries carry metadata: a corrected price must not bring about a new training.
+    Train and validation are what the catalogue held at that revision, whatever has become of it;
+    database and queries what it holds now. Only these carry metadata: a corrected price must not
+    bring about a new training.
     """
-    metadata = [name for name in usable.columns if name not in (*SCHEMA, "revision")]
+    metadata = [name for name in ever.columns if name not in (*SCHEMA, "revision", manifest.GONE)]
     trained = pl.col("revision") <= settings.training_revision
     role, plain = pl.col("role"), SCHEMA.names()
     rows = {
         "train": ((role == "train") & trained, plain),
         "validation": ((role == "validation") & trained, plain),
-        "database": (role.is_in(settings.database), [*plain, *metadata]),
-        "queries": (role == "query", [*plain, *metadata]),
+        "database": (role.is_in(settings.database) & _there(), [*plain, *metadata]),
+        "queries": ((role == "query") & _there(), [*plain, *metadata]),
     }
     return {
-        name: usable.filter(which).select(columns).sort("id")
+        name: ever.filter(which).select(columns).sort("id")
         for name, (which, columns) in rows.items()
     }
 

@@ -35,7 +35,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         print(_unchanged(len(manifest.images(manifest.read(folder))), folder))
         return {}
     with _alone(cache):
-        change = sync(source, folder)
+        change = sync(source, folder, trained=params.catalog.training_revision)
         if source.stamp is not None:
             write_json(cache / MEMORY, _state(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now

@@ -7,7 +7,7 @@ import polars as pl
 
 from irgen.artifacts.identifiers import load_identified
 from irgen.catalog import manifest
-from irgen.catalog.table import NAMES, read_table
+from irgen.catalog.table import NAMES, known_from, read_table
 from irgen.errors import ArtifactError
 from irgen.evaluation import drift, limits, metrics, runs
 from irgen.evaluation.drift import Coded
@@ -61,9 +61,8 @@ def came_later(
         raise ArtifactError(
             f"{missing} is in the catalogue and not in the manifest: run dvc repro catalog"
         )
-    known = pl.concat([tables["train"]["id"], tables["validation"]["id"]])
-    later = (table["revision"] > revisions.trained) & ~table["id"].is_in(known.implode())
-    return later.to_numpy()
+    shown = pl.concat([tables["train"], tables["validation"]])
+    return (table["revision"] > revisions.trained).to_numpy() & ~known_from(table, shown)
 
 
 def read_codebooks(workspace: Workspace) -> np.ndarray:

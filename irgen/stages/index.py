@@ -13,7 +13,7 @@ from irgen.artifacts.calibration import CALIBRATION, save_calibration
 from irgen.artifacts.identifiers import Identified, load_identified
 from irgen.artifacts.models import Models, assemble, save_models
 from irgen.artifacts.readings import readings, taken
-from irgen.catalog.table import read_table
+from irgen.catalog.table import known_from, read_table
 from irgen.encoding import Encoding, open_encoding
 from irgen.errors import CatalogError
 from irgen.evaluation import calibration, runs
@@ -48,7 +48,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         create_encoder(params.encoder, params.seed),
     ).to(encoding.machine.device)
     identified = load_identified(workspace.existing("identifiers", "database"))
-    trained = torch.from_numpy(database["id"].is_in(train["id"].implode()).to_numpy())
+    trained = torch.from_numpy(known_from(database, train))
     options = Options(
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,

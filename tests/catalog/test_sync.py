@@ -104,9 +104,11 @@ def test_a_new_label_in_the_list_is_a_change_that_keeps_the_image(tmp_path: Path
     assert not sync(source(contents, columns=listed(["a", "b"], [nan, 1.0])), tmp_path)
     change = sync(source(contents, columns=listed(["a", "c"], [nan, 1.0])), tmp_path)
     assert (change.relabelled, change.changed, change.revision) == (1, 0, 2)
-    assert manifest.read(tmp_path)["revision"].to_list() == [1, 1]
+    assert manifest.read(tmp_path)["revision"].to_list() == [1, 2], "another label, another image"
+    assert manifest.read_past(tmp_path).select("key", "label", "gone").rows() == [("2", "b", 2)]
     more = listed(["a", "c"], [nan, 1.0]).with_columns(brand=pl.lit("x"))
     assert sync(source(contents, columns=more), tmp_path).relabelled == 2
+    assert manifest.read(tmp_path)["revision"].to_list() == [1, 2]
 
 
 def test_an_image_that_the_list_names_too_early_is_new_when_it_comes(tmp_path: Path) -> None:
@@ -160,6 +162,34 @@ def test_a_source_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
         sync(failing, tmp_path, shard_bytes=1)
     sync(source({"a/1": b"1"}), tmp_path)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_what_is_gone_is_remembered_and_its_bytes_kept_if_training_had_it(tmp_path: Path) -> None:
+    sync(source({"a/1": b"1"}), tmp_path, trained=1)
+    sync(source({"a/1": b"other", "a/2": b"22"}), tmp_path, trained=1)
+    sync(source({"a/2": b"22"}), tmp_path, trained=1)
+    past = manifest.read_past(tmp_path).select("key", "revision", "gone").rows()
+    assert past == [("a/1", 1, 2), ("a/1", 2, 3)]
+    assert {p.name for p in (tmp_path / FOLDER).iterdir()} == {
+        "r00001-000.tar",
+        "r00002-000.tar",
+    }
+    first = manifest.read_past(tmp_path)["sha256"][0]
+    assert Images(tmp_path).read(first) == b"1"
+    sync(source({"a/2": b"22", "a/3": b"3"}), tmp_path, trained=3)
+    assert {p.name for p in (tmp_path / FOLDER).iterdir()} == {
+        "r00002-000.tar",
+        "r00004-000.tar",
+    }
+    assert manifest.read_past(tmp_path).select("key", "revision", "gone").rows() == past
+
+
+def test_an_image_that_comes_back_is_new_again(tmp_path: Path) -> None:
+    for contents in ({"a/1": b"1", "b/1": b"2"}, {"b/1": b"2"}, {"a/1": b"1", "b/1": b"2"}):
+        sync(source(contents), tmp_path, trained=1)
+    assert manifest.read(tmp_path).select("key", "revision").rows() == [("a/1", 3), ("b/1", 1)]
+    past = manifest.read_past(tmp_path).select("key", "revision", "gone").rows()
+    assert past == [("a/1", 1, 2)]
 
 
 KEYS = st.sampled_from(["a/1", "a/2", "b/1", "b/2", "c/1"])

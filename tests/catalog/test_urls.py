@@ -90,7 +90,8 @@ def test_an_archive_is_fetched_when_it_has_changed(
     put("shop.zip", zipped({"set/cat/1.png": png(1), "set/dog/1.png": png(3)}))
     assert download.look(params, workspace)
     assert download.run(params, workspace, no_log)["images/changed"] == 1
-    assert len(Images(workspace.stage("download"))) == 2
+    assert len(manifest.read(workspace.stage("download"))) == 2
+    assert len(Images(workspace.stage("download"))) == 3, "training has what is gone"
     assert not [path for path in workspace.cache.rglob("*") if "shop" in path.name]
 
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -31,7 +32,6 @@ QUIET = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_WORKER_PREFETCH_SECONDS": "1",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
-    "OMP_NUM_THREADS": "1",
 }
 
 
@@ -83,14 +83,22 @@ class PrefectServer:
             self.process.communicate()
             self.process = None
 
-    def ask(self, path: str, body: Any = None) -> Any:
-        """The server's answer: a POST if there is a body, else a GET."""
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """The server's answer: to a POST if there is a body, else to a GET. While its database is
+        locked a server says that it is not available, for seconds on a slow machine."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.uri}{path}", data, headers)
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            content = answer.read()
-        return json.loads(content) if content else None
+        request = urllib.request.Request(f"{self.uri}{path}", data, headers, method=method)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    content = answer.read()
+                return json.loads(content) if content else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
 
 
 def until(

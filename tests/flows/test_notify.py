@@ -2,7 +2,6 @@
 
 import json
 import threading
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -44,12 +43,7 @@ def chat(prefect_server: PrefectServer) -> Iterator[Chat]:
     found.shutdown()
     for each in prefect_server.ask("/automations/filter", {}):
         if each["name"] in notify.TOLD:
-            delete(prefect_server, each["id"])
-
-
-def delete(server: PrefectServer, automation: str) -> None:
-    request = urllib.request.Request(f"{server.uri}/automations/{automation}", method="DELETE")
-    urllib.request.urlopen(request, timeout=20).close()
+            prefect_server.ask(f"/automations/{each['id']}", method="DELETE")
 
 
 def test_a_candidate_drift_and_a_failure_are_told_once_each(

@@ -213,3 +213,43 @@ def test_omniglot_is_split_five_of_twenty(shared: Path, workspace: Workspace, pa
     assert set(label_counts(found["queries"])["count"]) == {5}
     assert set(label_counts(found["database"])["count"]) == {15}
     assert (len(found["train"]), len(found["validation"])) == (242 * 12, 242 * 3)
+
+
+def test_training_keeps_what_the_catalogue_held_at_its_revision(
+    shop: Path, params, workspace: Workspace, png: Png
+) -> None:
+    """Deleted, replaced and new images change the database, never the training tables nor the
+    roles of others."""
+    run(params(shop), workspace)
+    before = tables(workspace)
+    gone, replaced = before["train"]["path"].to_list()[:2]
+    (shop / gone).unlink()
+    (shop / replaced).write_bytes(png(900))
+    (shop / before["queries"]["path"][0]).unlink()
+    (shop / "owl" / "new.png").write_bytes(png(901))
+    run(params(shop), workspace)
+    after = tables(workspace)
+    for name in ("train", "validation"):
+        assert after[name].equals(before[name]), name
+    assert after["queries"]["id"].to_list() == before["queries"]["id"].to_list()[1:]
+    database = dict(after["database"].select("id", "sha256").iter_rows())
+    assert gone not in database and "owl/new.png" in database
+    assert database[replaced] != before["train"]["sha256"][1]
+
+    run(params(shop, training_revision=2), workspace)
+    retrained = dict(tables(workspace)["train"].select("id", "sha256").iter_rows())
+    assert gone not in retrained and retrained[replaced] == database[replaced]
+    run(params(shop), workspace)  # such a retrain was turned down
+    assert all(tables(workspace)[name].equals(after[name]) for name in NAMES)
+
+
+def test_training_follows_the_source_if_what_is_gone_cannot_be_read_any_more(
+    shop: Path, params, workspace: Workspace
+) -> None:
+    run(params(shop), workspace)
+    gone = tables(workspace)["train"]["path"][0]
+    (shop / gone).unlink()
+    run(params(shop), workspace)
+    (workspace.stage("download") / "images" / "r00001-000.tar").unlink()
+    run(params(shop), workspace)
+    assert gone not in tables(workspace)["train"]["path"]

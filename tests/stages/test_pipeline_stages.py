@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -316,7 +317,9 @@ def test_a_training_killed_half_way_goes_on_and_ends_the_same(copy, stage):
     whole = files(output)
     shutil.rmtree(output)
     command = [sys.executable, "-c", ALONE, stage, str(folder)]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    # Sums come out the same on the same number of threads only.
+    settings = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    child = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL)
     states, deadline = folder / ".cache" / "training", time.monotonic() + 60
     while not list(states.glob("*/state.safetensors")):
         assert child.poll() is None, "the training ended before it could be killed"
@@ -325,7 +328,7 @@ def test_a_training_killed_half_way_goes_on_and_ends_the_same(copy, stage):
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not output.exists()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert f"{stage}: going on after epoch" in again.stdout + again.stderr
     assert files(output) == whole
