@@ -84,6 +84,20 @@ def _tell_registry(root: Path, champion: Release, params: Params) -> Troubles:
     return troubles
 
 
+def forget(root: Path, old: Release, params: Params) -> Troubles:
+    """Deletes the version of a release that is to go, if this registry has one."""
+    if not (params.release.model and old.registered):
+        return []
+    from irgen.tracking import registry, store
+
+    home = provenance.project(root)
+    if old.registry != provenance.store_key(home):
+        return []
+    with _told("the registry still has a release that is to go") as troubles, store.alone(home):
+        registry.forget(store.connect(home), params.release.model, old.bundle)
+    return troubles
+
+
 @contextmanager
 def _told(what: str) -> Iterator[Troubles]:
     """Takes what the other side does wrong, and the reason it gives, into the list it gives."""

@@ -190,7 +190,10 @@ def _catch_up(root: Path, params: Params, before: Release) -> list[str]:
 
 
 def prune(root: Path, params: Params, served: Release) -> None:
-    """Takes off the shelf what is not kept. For who is alone with it."""
+    """Takes off the shelf, and out of the registry, what is not kept; what the registry cannot
+    forget now stays until the next release. For who is alone with it."""
     place = shelf.folder(root)
     for old in shelf.to_prune(shelf.all_releases(place), served, params.release.keep):
+        if announcing.forget(root, old, params):
+            return
         shelf.drop(place, old)

@@ -73,6 +73,18 @@ def name_candidate(client: "MlflowClient", model: str, version: str) -> None:
     _point(client, model, CANDIDATE, version)
 
 
+def forget(client: "MlflowClient", model: str, bundle: str) -> None:
+    """Deletes the version of an index, unless an alias names it, and marks its files as deleted;
+    ``mlflow gc`` frees them."""
+    version = _version(client, model, bundle)
+    if version is None or version in _aliases(client, model).values():
+        return
+    logged = client.get_model_version(model, version).model_id
+    client.delete_model_version(model, version)
+    if logged:
+        client.delete_logged_model(logged)
+
+
 def tell_build(client: "MlflowClient", within: str, build: str, tags: dict[str, str]) -> None:
     """Sets tags on the run of a build, if it has one."""
     found = find_run(client, within, {"irgen.parent_of": journal.plain(build)}) if build else None

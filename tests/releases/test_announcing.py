@@ -169,6 +169,50 @@ def test_mlflow_that_is_down_stops_no_release_and_gets_all_of_them_later(
     assert not release()["new"] and len(versions(client)) == 2
 
 
+def test_what_is_not_kept_leaves_the_registry_as_well(project, release, registry, monkeypatch):
+    project.set("release", keep=1)
+    for number in (1, 2, 3):
+        project.builds(number)
+        release()
+    forgotten = registry.get_model_version("irgen", "2").model_id
+    with monkeypatch.context() as patch:  # a registry that never had the first one
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root}/other.db")
+        project.builds(4)
+        assert release()["settled"]
+    assert versions(registry).keys() == {"1", "2", "3"}
+    project.builds(5)
+    release()
+    assert {name[:4] for name in versions(registry).values()} == {"0001", "0003", "0005"}
+    project.builds(6)
+    release()
+    assert {name[:4] for name in versions(registry).values()} == {"0001", "0005", "0006"}
+    assert champion(registry) == max(versions(registry), key=int)
+    within = store.experiment(registry, project.root, "irgen")
+    assert forgotten not in {each.model_id for each in registry.search_logged_models([within])}
+
+
+@pytest.mark.slow
+def test_what_the_registry_cannot_forget_now_stays_until_it_can(
+    project, release, mlflow_server, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    project.set("release", model="irgen", keep=1)
+    mlflow_server.start()
+    for number in (1, 2, 3):
+        project.builds(number)
+        release()
+    mlflow_server.kill()
+    project.builds(4)
+    assert not release()["settled"]
+    assert [name[:4] for name in project.folders()[:4]] == ["0001", "0002", "0003", "0004"]
+    mlflow_server.start()
+    assert release()["settled"]
+    left = ["0002", "0003", "0004"]
+    assert [name[:4] for name in project.folders()[:3]] == left
+    client = store.connect(project.root)
+    assert sorted(name[:4] for name in versions(client).values()) == left
+
+
 def downloaded(project, registry: MlflowClient, version: str) -> Path:
     """The files of a registered model."""
     from mlflow.artifacts import download_artifacts
