@@ -314,6 +314,13 @@ class BucketServer:
         for key, content in contents.items():
             store.put_object(bucket, key, content)
 
+    def content(self, bucket: str, key: str) -> bytes:
+        """The bytes of an object, past the network."""
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.s3.models import s3_backends
+
+        return s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_object(bucket, key).value
+
     def drop(self, bucket: str, keys: Iterable[str]) -> None:
         """Deletes objects from a bucket, past the network."""
         from moto.core import DEFAULT_ACCOUNT_ID

@@ -1,6 +1,7 @@
 """A bucket's prefix is a source like a folder: what differs comes, whatever the service does."""
 
 import hashlib
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -19,6 +20,10 @@ from irgen.errors import SourceError
 from irgen.params import Download, load
 
 Png = Callable[[int], bytes]
+READ = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}],
+}
 SLOW = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
 
 
@@ -165,6 +170,40 @@ def test_wrong_credentials_are_one_error_at_once(
         sync(opened(settings, tmp_path), tmp_path / "data")
     most = 1 if key == "AKIASTRANGER" else 1 + 2 * settings.connections
     assert len(buckets.requests) <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId"),
+        ("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch"),
+    ],
+)
+def test_a_service_that_checks_signatures_takes_the_right_ones_alone(
+    settings, photos, buckets, tmp_path: Path, monkeypatch, name: str, code: str
+) -> None:
+    """The server's own check, of every request and of who may do what."""
+    from moto import settings as moto
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.iam.models import iam_backends
+
+    iam = iam_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    iam.create_user("us-east-1", "reader")
+    iam.put_user_policy("reader", "read", json.dumps(READ))
+    key = iam.create_access_key("reader")
+    try:
+        monkeypatch.setattr(moto, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key.access_key_id)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key.secret_access_key)
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "wrong")
+            with pytest.raises(SourceError, match=rf"{code}.*{name}") as error:
+                sync(opened(settings, tmp_path), tmp_path / "data")
+            assert key.secret_access_key not in str(error.value)
+            assert len(buckets.requests) == 1, "it is not tried again"
+        assert sync(opened(settings, tmp_path), tmp_path / "data").new == len(photos)
+    finally:
+        iam_backends.reset()
 
 
 def test_an_object_replaced_during_the_sync_comes_as_it_is_now(

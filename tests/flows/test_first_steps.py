@@ -117,7 +117,7 @@ def newcomer(
     (root / "mlruns").mkdir()
     shutil.copyfile(empty_store, root / "mlruns" / "mlflow.db")
     path = f"{root}/.venv/bin:{os.environ['PATH']}"
-    environment = quiet_dvc | {"PATH": path, "IRGEN_ROOT": str(root)}
+    environment = quiet_dvc | {"PATH": path, "IRGEN_ROOT": str(root), "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     found = Newcomer(root, environment)
     yield found

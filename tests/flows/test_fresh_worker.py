@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.build import build
+
 from ..conftest import BucketServer
-from .conftest import ROOT, Toy
+from .conftest import ROOT, PrefectServer, Toy
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 WHO = ("AUTHOR", "COMMITTER")
@@ -56,3 +58,20 @@ def test_a_fresh_worker_restores_everything_and_runs_nothing(
     assert not (clone / ".ran").exists()
     for name in ("first", "left", "right", "last"):
         assert (clone / "data" / name).read_text() == (toy.root / "data" / name).read_text()
+
+
+@pytest.mark.slow
+def test_a_build_hands_its_results_to_the_remote(
+    toy: Toy, buckets: BucketServer, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    buckets.fill("bucket", {})
+    once = blocks()[0].replace("http://127.0.0.1:9000", buckets.uri)
+    typed("\n".join(line for line in once.splitlines() if "push" not in line), toy.root)
+    buckets.fault = lambda environ, answer: answer("403 Forbidden")
+    assert build(str(toy.root), return_state=True).name == "Built"
+    assert not buckets.count("PUT")
+    buckets.fault = None
+    (toy.root / "words.txt").write_text("other words")
+    assert build(str(toy.root), return_state=True).name == "Built"
+    assert buckets.count("PUT", "/dvc/files/md5/") >= 8  # four results of two builds
+    assert buckets.count("PUT", "/dvc/runs/") >= 8

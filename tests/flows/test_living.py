@@ -2,7 +2,10 @@
 that publishes new images, with a real Prefect server."""
 
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +23,7 @@ from .conftest import ROOT, PrefectServer, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
+DAY = 86_400 * 10**9  # nanoseconds
 TRAINING = {"pairs", "tokenizer", "retriever"}
 SMALL = {
     "download": {"source": "images"},
@@ -39,6 +43,7 @@ def living(
 ) -> Path:
     """A copy of the project with 200 images in a folder, ten of them held back."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     root = tmp_path / "project"
     root.mkdir()
     shutil.copytree(ROOT / "irgen", root / "irgen", ignore=shutil.ignore_patterns("__pycache__"))
@@ -94,3 +99,77 @@ def test_new_images_are_published_without_training(
     assert (living / "releases" / "champion").readlink() != first
     assert "| metric | previous build | now | change |" in last(prefect_server, "metrics")
     until(lambda: "10 new" in last(prefect_server, "database"), 10, "no page tells of it")
+
+
+BUILD = "from flows.build import build; print(build('.', return_state=True).name)"
+
+
+def killed_in(stage: str, root: Path) -> list[str]:
+    """Kills a build, with all that it has started, while a stage runs; the stages that ran."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    seen, lines = [], []
+    for line in process.stdout:
+        lines.append(line)
+        if found := re.search(r"Running stage '(\w+)'", line):
+            seen.append(found[1])
+            if found[1] == stage:
+                break
+    else:
+        pytest.fail(f"{stage} never ran:\n{''.join(lines)}")
+    time.sleep(0.5)  # into the work
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return seen
+
+
+def test_a_build_killed_in_each_of_its_stages_is_one_release(
+    prefect_server: PrefectServer, living: Path
+) -> None:
+    """What was done stays done: no stage but the one that looks outside runs twice to its end."""
+    done: set[str] = set()
+    for stage, node in graph.read(living).items():
+        seen = killed_in(stage, living)
+        assert not done.intersection(seen), f"{stage}: {seen}"
+        if not node.always:
+            done |= {*node.upstream} - {"download"}
+    state = build(str(living), return_state=True)
+    assert state.name == "Released", state.message
+    assert not ran(prefect_server) & done
+    assert [path.name[:4] for path in (living / "releases").glob("0*")] == ["0001"]
+    assert update(str(living), return_state=True).name == "Unchanged"
+
+
+def test_a_full_disk_and_a_clock_that_is_put_back_lose_nothing(
+    prefect_server: PrefectServer, living: Path
+) -> None:
+    """A real disk of some kilobytes where encodings are kept; then a clock put back by a day, which
+    leaves all that was written in its future."""
+    encodings = living / ".cache" / "encodings"
+    encodings.mkdir(parents=True)
+    small = ["mount", "-t", "tmpfs", "-o", "size=32k", "none", str(encodings)]
+    if subprocess.run(small, capture_output=True).returncode == 0:  # who may not mount, goes on
+        try:
+            state = build(str(living), return_state=True)
+        finally:
+            subprocess.run(["umount", str(encodings)], check=True)
+        assert state.is_failed() and "no space left on the disk" in state.message, state.message
+        assert not (living / "releases").exists()
+    assert build(str(living), return_state=True).name == "Released"
+
+    for path in living.rglob("*"):
+        if not path.is_symlink():
+            about = path.stat()
+            os.utime(path, ns=(about.st_atime_ns + DAY, about.st_mtime_ns + DAY))
+    path = next((living / "later").rglob("*.png"))
+    shutil.copyfile(path, living / "images" / path.parent.name / path.name)
+    state = update(str(living), return_state=True)
+    assert state.name == "Released" and "1 new, 0 changed, 0 gone; 201" in state.message
+    assert not ran(prefect_server) & TRAINING
