@@ -7,7 +7,11 @@ import polars as pl
 
 from irgen.catalog.fingerprints import ALIKE, near
 
-KINDS = ("same_file", "near_image", "shared_label")
+KINDS = {
+    "same_file": "the same file",
+    "near_image": "nearly the same picture",
+    "shared_label": "a label of both sides",
+}
 SCHEMA = pl.Schema(
     {
         "kind": pl.String,
@@ -50,6 +54,16 @@ def find_leaks(
 def count_leaks(leaks: pl.DataFrame) -> dict[str, int]:
     """How many queries, or labels for ``shared_label``, leak in each way: one row each."""
     return {kind: int((leaks["kind"] == kind).sum()) for kind in KINDS}
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Leaks by kind in words: queries, or labels, and how many.
+
+    >>> told({"same_file": 2, "near_image": 0, "shared_label": 1})
+    'the same file (2), a label of both sides (1)'
+    """
+    found = [f"{KINDS[kind]} ({n:,})" for kind, n in counts.items() if n]
+    return ", ".join(found) or "none found"
 
 
 def _others(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Turns the downloaded images into the catalogue: checked, labelled, and sorted into roles."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from irgen.catalog.check import check_images
 from irgen.catalog.fingerprints import thumbnail
 from irgen.catalog.formats import SETS, read_format, recognise
 from irgen.catalog.images import decode
-from irgen.catalog.leaks import count_leaks, find_leaks
+from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, told
 from irgen.catalog.protocols import Protocol
 from irgen.catalog.shards import Images
 from irgen.catalog.splits import assign_roles
@@ -167,29 +167,12 @@ def _nothing_usable(rejected: pl.DataFrame) -> str:
 
 def _refused(leaks: pl.DataFrame, folder: Path) -> str:
     rows = leaks.head(NAMED).select("kind", "query", "image").iter_rows()
-    shown = "; ".join(f"{WORDS[kind]}: {query} and {image}" for kind, query, image in rows)
+    shown = "; ".join(f"{KINDS[kind]}: {query} and {image}" for kind, query, image in rows)
     return (
         f"catalog.leaks is refuse, and there are leaks ({told(count_leaks(leaks))}), e.g. {shown}; "
         f"all are in {folder / 'leaks.parquet'}: take one of each pair out of the source, or set "
         "catalog.leaks to report"
     )
-
-
-WORDS = {
-    "same_file": "the same file",
-    "near_image": "nearly the same picture",
-    "shared_label": "a label of both sides",
-}
-
-
-def told(counts: Mapping[str, int]) -> str:
-    """Leaks by kind in words: queries, or labels, and how many.
-
-    >>> told({"same_file": 2, "near_image": 0, "shared_label": 1})
-    'the same file (2), a label of both sides (1)'
-    """
-    found = [f"{WORDS[kind]} ({n:,})" for kind, n in counts.items() if n]
-    return ", ".join(found) or "none found"
 
 
 def _write(
