@@ -1,6 +1,7 @@
 """Turns the downloaded images into the catalogue: checked, labelled, and sorted into roles."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     tables = tables_of(usable, settings, protocol)
     _check_tables(tables, usable, settings, protocol)
     prints = usable.select("sha256", "across", "down").unique("sha256")
-    leaks = find_leaks(
-        tables, prints, lambda sha256: thumbnail(decode(stored.read(sha256), 1)), protocol.disjoint
-    )
+    seen = cache(lambda sha256: thumbnail(decode(stored.read(sha256), 1)))
+    leaks = find_leaks(tables, prints, seen, protocol.disjoint)
     counts = count_leaks(leaks)
     about = {"format": form, "protocol": settings.protocol, "says": protocol.says, "leaks": counts}
     _write(workspace.stage("catalog"), tables, {"rejected": rejected, "leaks": leaks}, about)
