@@ -123,7 +123,7 @@ def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[st
     listed = replace(
         params,
         download=replace(params.download, source=str(source)),
-        catalog=replace(params.catalog, format="list", training_revision=1),
+        catalog=replace(params.catalog, format="list", protocol="given", training_revision=1),
     )
     known = digest(params.seed, [flatten(getattr(params, name)) for name in DECIDING], SHARE)
     if done.exists() and read_json(done)["params"] == known:

@@ -40,12 +40,30 @@ class Download:
     retries: int  # of a call or download that fails; twelve in a row take about a minute
 
 
+Format = Literal[
+    "auto",
+    "folders",
+    "list",
+    "inshop",
+    "cub200",
+    "cars196",
+    "imagenet",
+    "places365",
+    "products",
+    "omniglot",
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    format: Literal["auto", "folders", "list"]
+    format: Format  # auto: by what the source holds
+    protocol: Literal["given", "irgen", "standard"]  # given: as the source or publisher splits it
+    leaks: Literal["report", "refuse"]  # queries that are trained on or searched; refuse: stop
     query_fraction: float  # of each label, where the source names no roles
     validation_fraction: float  # of each label's training images, where the source names none
-    database: tuple[Literal["train", "validation", "query"], ...]  # the roles that are searched
+    database: tuple[
+        Literal["train", "validation", "query"], ...
+    ]  # searched roles, if no protocol's
     training_revision: int  # images first seen later join the database only
 
 

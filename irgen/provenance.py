@@ -186,7 +186,8 @@ def tables(root: Path, stage: str) -> list[dict[str, Any]]:
     found = []
     for path in dict.fromkeys(paths):
         is_table = path.startswith("data/catalog/") and path.endswith(".parquet")
-        if is_table and Path(path).stem != "rejected" and (root / path).is_file():
+        is_table = is_table and Path(path).stem not in ("rejected", "leaks")
+        if is_table and (root / path).is_file():
             found.append(_table(root, path))
     return found
 

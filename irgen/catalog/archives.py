@@ -18,9 +18,9 @@ from irgen.catalog.listing import (
     Listing,
     check_key,
     common_top,
+    counted,
     empty_folders,
-    is_image,
-    refuse_empty,
+    may_count,
 )
 from irgen.errors import SourceError
 
@@ -52,7 +52,8 @@ Walk = Callable[[Path], Members]
 
 
 def list_archive(path: Path, limit: int, name: str = "") -> Listing:
-    """Every image of the archive; a single top folder is left out of the keys.
+    """Every image of the archive; a single top folder is left out of the keys. The annotation files
+    of a published set are listed as its images are.
 
     The archive is gone through twice: once to see that it is whole, safe and not larger than
     ``limit`` bytes unpacked, once to read. Where it names a path twice the last one counts, as tar
@@ -63,8 +64,8 @@ def list_archive(path: Path, limit: int, name: str = "") -> Listing:
     said = name or str(path)
     walk = _walk_zip if path.name.lower().endswith(".zip") else _walk_tar
     with _damage_told(said):
-        images, folders_ = _inspect(walk(path), said, limit)
-    refuse_empty(len(images), said)
+        files, folders_ = _inspect(walk(path), said, limit)
+    images = {name: files[name] for name in counted(files, said)}
     top = common_top(images, folders_)
     keys = {place: check_key(member.removeprefix(top), said) for member, place in images.items()}
     empty = [folder.removeprefix(top) for folder in empty_folders(images, folders_)]
@@ -76,8 +77,8 @@ def list_archive(path: Path, limit: int, name: str = "") -> Listing:
 
 
 def _inspect(members: Members, path: str, limit: int) -> tuple[dict[str, int], list[str]]:
-    """Name → place in the archive of every image, and the names of the folders."""
-    images: dict[str, int] = {}
+    """Name → place in the archive of every file that may count, and the names of the folders."""
+    files: dict[str, int] = {}
     folders = []
     total = 0
     for place, (member, _) in enumerate(members):
@@ -90,9 +91,9 @@ def _inspect(members: Members, path: str, limit: int) -> tuple[dict[str, int], l
             )
         if member.is_folder:
             folders.append(name)
-        elif is_image(name):
-            images[name] = place
-    return images, folders
+        elif may_count(name):
+            files[name] = place
+    return files, folders
 
 
 def _safe_name(member: Member, path: str) -> str:

@@ -9,20 +9,20 @@ from irgen.catalog.listing import (
     Listing,
     check_key,
     common_top,
+    counted,
     empty_folders,
-    is_image,
-    refuse_empty,
+    may_count,
 )
 from irgen.catalog.remote import Remote, read_image, state
 
 
 def list_bucket(client: s3.Client, url: str, ahead: int) -> Listing:
     """Every image below the prefix ``url``, by its key relative to that; a single top folder is
-    left out of the keys. Raises SourceError if it cannot be listed or holds no image."""
+    left out of the keys. The annotation files of a published set are listed as its images are.
+    Raises SourceError if it cannot be listed or holds no image."""
     prefix = _folder(url)
     found = {name: one for name, one in _below(client, prefix).items() if name}
-    images = [name for name in found if is_image(name)]
-    refuse_empty(len(images), prefix)
+    images = counted(filter(may_count, found), prefix)
     folders = _folders(found)
     top = common_top(images, folders)
     keys = sorted((check_key(name.removeprefix(top), prefix), name) for name in images)

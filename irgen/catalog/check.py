@@ -9,30 +9,41 @@ from typing import NamedTuple
 import polars as pl
 from tqdm import tqdm
 
+from irgen.catalog.fingerprints import fingerprint
 from irgen.catalog.images import cores, decode
 from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 from irgen.files import atomic
 
-NAME = "checked-1.parquet"  # a new number whenever ``decode`` accepts other images than before
+NAME = "checked-2.parquet"  # a new number whenever ``decode`` accepts other images than before
 SCHEMA = pl.Schema(
-    {"sha256": pl.String, "width": pl.Int32, "height": pl.Int32, "reason": pl.String}
+    {
+        "sha256": pl.String,
+        "width": pl.Int32,
+        "height": pl.Int32,
+        "reason": pl.String,
+        "across": pl.UInt64,  # the two halves of its fingerprint
+        "down": pl.UInt64,
+    }
 )
 CHUNK = 20_000  # images between two saves
 
 
 class Checked(NamedTuple):
-    """One image: its size in pixels, upright, or the reason why it is none (and −1, −1)."""
+    """One image: its size in pixels, upright, and its fingerprint, or the reason why it is none
+    (and −1, −1, no fingerprint)."""
 
     sha256: str
     width: int
     height: int
     reason: str | None
+    across: int | None
+    down: int | None
 
 
 def check_images(images: Images, sha256s: Sequence[str], cache: Path, threads: int) -> pl.DataFrame:
     """One row for each distinct hash: sha256, width, height (pixels, −1 if rejected), reason (null
-    if the image is fine).
+    if the image is fine), and the fingerprint's halves across and down (null if rejected).
 
     What ``cache`` (a folder) remembers is not decoded again. ``threads``: 0, one a core.
     """
@@ -59,8 +70,8 @@ def _check(images: Images, sha256: str) -> Checked:
     try:
         image = decode(images.read(sha256), 3)
     except ImageError as error:
-        return Checked(sha256, -1, -1, str(error))
-    return Checked(sha256, image.width, image.height, None)
+        return Checked(sha256, -1, -1, str(error), None, None)
+    return Checked(sha256, image.width, image.height, None, *fingerprint(image))
 
 
 def _remembered(path: Path) -> pl.DataFrame:

@@ -10,23 +10,24 @@ from irgen.catalog.listing import (
     Listing,
     check_key,
     common_top,
+    counted,
     empty_folders,
     is_hidden,
-    is_image,
-    refuse_empty,
+    may_count,
 )
 from irgen.errors import SourceError
 
 
 def list_folder(root: Path) -> Listing:
     """Every image below ``root``, by relative path; a single top folder is left out of the keys.
+    The annotation files of a published set are listed as its images are.
 
     A link to a file inside counts as that file; a link to a folder inside is passed over, since its
     images are listed already. Raises SourceError for a link that leaves the folder, for what cannot
     be read, and if no image is there.
     """
-    images, folders = _walk(root)
-    refuse_empty(len(images), str(root))
+    files, folders = _walk(root)
+    images = counted(files, str(root))
     top = common_top(images, folders)
     keys = sorted((check_key(path.removeprefix(top), str(root)), path) for path in images)
     empty = [folder.removeprefix(top) for folder in empty_folders(images, folders)]
@@ -38,7 +39,7 @@ def list_folder(root: Path) -> Listing:
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
-    images, folders = [], []
+    found, folders = [], []
     inside = root.resolve()
     for parent, names, files in os.walk(root, onerror=_unreadable):
         here = Path(parent)
@@ -49,9 +50,9 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
             else:
                 folders.append((here / name).relative_to(root).as_posix())
         for name in files:
-            if is_image(name) and _is_file(here / name, inside):
-                images.append((here / name).relative_to(root).as_posix())
-    return images, folders
+            if may_count(name) and _is_file(here / name, inside):
+                found.append((here / name).relative_to(root).as_posix())
+    return found, folders
 
 
 def _is_file(path: Path, inside: Path) -> bool:

@@ -1,28 +1,69 @@
 """From a manifest to one table: each image's label and role, in the source's own format."""
 
-from typing import Literal
+from collections.abc import Callable
 
 import polars as pl
 
 from irgen.catalog import manifest
+from irgen.catalog.annotations import is_annotation, sets_of
 from irgen.catalog.listing import ROLE_FOLDERS
+from irgen.catalog.sets import cars196, cub200, imagenet, inshop, omniglot, places365, products
 from irgen.errors import CatalogError
 
 OWN = ("id", "path", "label", "role", "sha256", "revision")
+SETS = {
+    "inshop": inshop.read,
+    "cub200": cub200.read,
+    "cars196": cars196.read,
+    "imagenet": imagenet.read,
+    "places365": places365.read,
+    "products": products.read,
+    "omniglot": omniglot.read,
+}
 
 
-def read_format(table: pl.DataFrame, name: Literal["auto", "folders", "list"]) -> pl.DataFrame:
-    """The images of a manifest as id, path, label, role (null: none given), sha256, revision, and a
-    list's metadata columns; sorted by id.
+def recognise(table: pl.DataFrame) -> str:
+    """The format of a manifest: ``list`` if it has labels, a published set by its annotation files
+    or, Omniglot, by its names, else ``folders``.
 
-    Images that are not there are left out; past ones keep their ``gone``. ``auto`` is ``list`` iff
-    the manifest has labels. Raises CatalogError if the folders or the list do not say what they
-    should.
+    Raises CatalogError if there are annotation files of several sets.
     """
-    if name == "auto":
-        name = "list" if "label" in table.columns else "folders"
-    catalog = FORMATS[name](manifest.images(table))
-    at_once = [name for name in ("id", manifest.GONE) if name in catalog.columns]
+    if "label" in table.columns:
+        return "list"
+    found = sorted(sets_of(table["key"]))
+    if len(found) > 1:
+        raise CatalogError(
+            f"the source has annotation files of several sets ({', '.join(found)}); make the "
+            "folder of one the source, or set catalog.format"
+        )
+    if found:
+        return found[0]
+    there = manifest.images(table)
+    drawn = len(there) and there.select(omniglot.is_drawing()).to_series().all()
+    return "omniglot" if drawn else "folders"
+
+
+def read_format(
+    table: pl.DataFrame, name: str, read: Callable[[str], bytes] = lambda sha256: b""
+) -> pl.DataFrame:
+    """The images of a manifest as id, path, label, role (null: none given), sha256, revision, and a
+    list's metadata columns, or a published set's ``part`` and class ``number``; sorted by id.
+
+    Images that are not there are left out; past ones keep their ``gone``. ``name``: a key of
+    FORMATS or SETS, as ``recognise`` gives it; ``read`` gives the bytes of an annotation file by
+    its hash. Raises CatalogError if the folders or the lists do not say what they should.
+    """
+    images = manifest.images(table)
+    if name != "list":
+        notes = pl.Series([is_annotation(key) for key in images["key"]], dtype=pl.Boolean)
+        images, annotations = images.filter(~notes), images.filter(notes)
+    if name in SETS:
+        files = {key: read(sha) for key, sha in annotations.select("key", "sha256").iter_rows()}
+        role = pl.lit(None, pl.String).alias("role")
+        catalog = SETS[name](images, files).with_columns(role)
+    else:
+        catalog = FORMATS[name](images)
+    at_once = [column for column in ("id", manifest.GONE) if column in catalog.columns]
     twice = catalog.filter(pl.struct(at_once).is_duplicated())["id"]
     if len(twice):
         raise CatalogError(

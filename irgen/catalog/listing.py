@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from irgen.catalog.annotations import annotated, is_annotation
 from irgen.errors import SourceError
 
 IMAGE_ENDINGS = (
@@ -84,6 +85,22 @@ def is_image(path: str) -> bool:
     [True, False, False, False]
     """
     return path.lower().endswith(IMAGE_ENDINGS) and not is_hidden(path)
+
+
+def may_count(path: str) -> bool:
+    """Whether a file is an image, or an annotation file if the source turns out to have a set's."""
+    return is_image(path) or (is_annotation(path) and not is_hidden(path))
+
+
+def counted(paths: Iterable[str], source: str) -> list[str]:
+    """The images among files that ``may_count``, and the annotation files of a published set.
+
+    Raises SourceError if there is no image.
+    """
+    files = list(paths)
+    images = [path for path in files if is_image(path)]
+    refuse_empty(len(images), source)
+    return [*images, *annotated(path for path in files if not is_image(path))]
 
 
 def is_hidden(path: str) -> bool:

@@ -1,16 +1,15 @@
 """Where images come from: ``download.source`` of ``params.yaml`` as a source that can be listed."""
 
 import hashlib
-import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from irgen.catalog import archives, folders, lists, urls
+from irgen.catalog import archives, cifar, folders, lists, urls
 from irgen.catalog.listing import Entry, Listing, Source
+from irgen.catalog.png import png
 from irgen.errors import SourceError
 from irgen.params import Download
 
@@ -22,8 +21,9 @@ ALLOWED = (
 
 
 def open_source(settings: Download, cache: Path = CACHE) -> Source:
-    """The source that ``download.source`` names: the embedded digits, a folder, an archive, a list,
-    or one of these at a URL. Archives from elsewhere are fetched into ``cache``.
+    """The source that ``download.source`` names: the embedded digits, a folder (of images, or of
+    CIFAR's binary files), an archive, a list, or one of these at a URL. Archives from elsewhere are
+    fetched into ``cache``.
 
     Raises SourceError if it is not there or is none of these; what is in it shows on ``load``.
     """
@@ -44,6 +44,8 @@ def open_source(settings: Download, cache: Path = CACHE) -> Source:
         raise SourceError(
             f"download: source: {name!r} cannot be read ({error.strerror}); give {ALLOWED}"
         ) from None
+    if path.is_dir() and (version := cifar.version_of(path)):
+        return Source(name=name, stamp=None, load=partial(cifar.list_cifar, path, version))
     if path.is_dir():
         return Source(name=name, stamp=None, load=partial(folders.list_folder, path))
     if path.name.lower().endswith(lists.ENDINGS):
@@ -67,11 +69,4 @@ def list_digits() -> Listing:
 def _digit_entries(pixels: np.ndarray, labels: np.ndarray) -> Iterator[Entry]:
     for row, (image, label) in enumerate(zip(pixels, labels, strict=True)):
         etag = hashlib.sha256(image.tobytes()).hexdigest()  # of the pixels, not of the encoder
-        yield Entry(f"{label}/{row:04d}.png", etag, partial(_png, image))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """Stored, not compressed, so that every version of zlib writes the same bytes."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
-    return file.getvalue()
+        yield Entry(f"{label}/{row:04d}.png", etag, partial(png, image))

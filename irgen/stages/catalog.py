@@ -1,47 +1,64 @@
 """Turns the downloaded images into the catalogue: checked, labelled, and sorted into roles."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from irgen.catalog import manifest
+from irgen.catalog import manifest, protocols
 from irgen.catalog.check import check_images
-from irgen.catalog.formats import read_format
+from irgen.catalog.fingerprints import thumbnail
+from irgen.catalog.formats import FORMATS, SETS, read_format, recognise
+from irgen.catalog.images import decode
+from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, told
+from irgen.catalog.protocols import Protocol
 from irgen.catalog.shards import Images, intact
 from irgen.catalog.splits import assign_roles
 from irgen.catalog.table import SCHEMA, label_counts, write_table
 from irgen.errors import CatalogError
-from irgen.files import atomic
+from irgen.files import atomic, write_json
 from irgen.params import Catalog, Params
 from irgen.workspace import Workspace
 
 Log = Callable[[dict[str, float], int], None]
 
 SHOWN = 5  # rejections printed
+NAMED = 3  # leaks named where they are refused
+INNER = ("revision", "number", "across", "down", manifest.GONE)  # columns for this stage alone
 REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
 
 
 def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
-    """Writes ``data/catalog``: a table for each of train, validation, database and queries, and
-    ``rejected.parquet`` (key, reason). Metrics: images a table, labels, rejections, duplicates.
+    """Writes ``data/catalog``: a table for each of train, validation, database and queries,
+    ``rejected.parquet`` (key, reason), ``leaks.parquet`` (columns of ``leaks.SCHEMA``) and
+    ``protocol.json`` (format, protocol, what it says, leaks by kind). Metrics: images a table,
+    labels, rejections, duplicates, leaks.
 
-    Raises CatalogError if the source's format is not what it should be, or if no usable image, no
-    training image, no query or no database image is left.
+    Raises CatalogError if the source's format is not what it should be or has no such protocol, if
+    no usable image, no training image, no query or no database image is left, or for leaks that
+    are to be refused.
     """
     workspace.existing("download", manifest.NAME)
     folder, settings = workspace.stage("download"), params.catalog
     listed = manifest.read(folder)
-    images, before = read_format(listed, settings.format), past(folder, settings)
+    stored = Images(folder)
+    form = recognise(listed) if settings.format == "auto" else settings.format
+    protocol = protocols.choose(form, settings.protocol)
+    images = protocols.apply(read_format(listed, form, stored.read), protocol)
+    before = past(folder, form, settings)
     checked = check_images(
-        Images(folder),
-        [*images["sha256"], *before["sha256"]],
+        stored,
+        [*images.filter(pl.col("label").is_not_null())["sha256"], *before["sha256"]],
         workspace.cache / "catalog",
         params.compute.threads,
     )
     images, before = (
         each.join(checked, on="sha256", how="left").sort("id") for each in (images, before)
     )
+    if form in SETS:  # its folders are no classes
+        listed = listed.filter(~pl.col("key").str.ends_with("/"))
     usable, rejected = _sort_out(listed, images)
     if not len(usable):
         raise CatalogError(_nothing_usable(rejected))
@@ -49,29 +66,41 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     ever = assign_roles(
         pl.concat([usable, once], how="diagonal"),
         seed=params.seed,
-        query_fraction=settings.query_fraction,
+        query_fraction=settings.query_fraction if protocol.draws else 0.0,
         validation_fraction=settings.validation_fraction,
     )
-    usable, tables = ever.filter(_there()), tables_of(ever, settings)
-    _check_tables(tables, usable, settings)
-    _write(workspace.stage("catalog"), tables, rejected)
+    usable, tables = ever.filter(_there()), tables_of(ever, settings, protocol)
+    _check_tables(tables, usable, settings, protocol)
+    prints = ever.select("sha256", "across", "down").unique("sha256")
+    seen = cache(lambda sha256: thumbnail(decode(stored.read(sha256), 1)))
+    leaks = find_leaks(tables, prints, seen, protocol.disjoint)
+    counts = count_leaks(leaks)
+    about = {"format": form, "protocol": settings.protocol, "says": protocol.says, "leaks": counts}
+    _write(workspace.stage("catalog"), tables, {"rejected": rejected, "leaks": leaks}, about)
+    if settings.leaks == "refuse" and len(leaks):
+        raise CatalogError(_refused(leaks, workspace.stage("catalog")))
     metrics = measure(tables, usable, rejected)
+    metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
     newer = usable.filter(pl.col("revision") > settings.training_revision)
     _tell(metrics, rejected, len(usable), len(newer))
+    print(f"  {form}, protocol {settings.protocol}: {protocol.says}; leaks: {told(counts)}")
     return metrics
 
 
-def past(folder: Path, settings: Catalog) -> pl.DataFrame:
+def past(folder: Path, form: str, settings: Catalog) -> pl.DataFrame:
     """The images that have gone since the training revision, as ``read_format`` has them, and
     ``gone``: those that were there at it are trained on as if they still were, and roles are drawn
-    as if nothing had gone. Only those whose bytes are there; none if they do not fit the format
-    that the source has now: then training follows the source."""
+    as if nothing had gone. Only those whose bytes are there; none of a published set, and none if
+    they do not fit the format that the source has now: then training follows the source."""
     gone = manifest.read_past(folder).filter(pl.col(manifest.GONE) > settings.training_revision)
     gone = gone.filter(pl.col("shard").is_in(list(intact(folder, gone))))
+    none = read_format(gone.clear(), "folders")
+    if form not in FORMATS:
+        return none
     try:
-        return read_format(gone, settings.format)
+        return read_format(gone, form)
     except CatalogError:
-        return read_format(gone.clear(), settings.format)
+        return none
 
 
 def _there() -> pl.Expr:
@@ -104,34 +133,47 @@ def _sort_out(listed: pl.DataFrame, images: pl.DataFrame) -> tuple[pl.DataFrame,
     return images.filter(pl.col("reason").is_null()).drop("reason"), rejected
 
 
-def tables_of(ever: pl.DataFrame, settings: Catalog) -> dict[str, pl.DataFrame]:
+def tables_of(ever: pl.DataFrame, settings: Catalog, protocol: Protocol) -> dict[str, pl.DataFrame]:
     """The four tables of the images that are there, or have gone since the training revision.
 
     Train and validation are what the catalogue held at that revision, whatever has become of it;
     database and queries what it holds now. Only these carry metadata: a corrected price must not
     bring about a new training.
     """
-    metadata = [name for name in ever.columns if name not in (*SCHEMA, "revision", manifest.GONE)]
+    metadata = [name for name in ever.columns if name not in (*SCHEMA, *INNER)]
     trained = pl.col("revision") <= settings.training_revision
     role, plain = pl.col("role"), SCHEMA.names()
     rows = {
         "train": ((role == "train") & trained, plain),
         "validation": ((role == "validation") & trained, plain),
-        "database": (role.is_in(settings.database) & _there(), [*plain, *metadata]),
+        "database": (
+            role.is_in(protocol.database or settings.database) & _there(),
+            [*plain, *metadata],
+        ),
         "queries": ((role == "query") & _there(), [*plain, *metadata]),
     }
     return {
-        name: ever.filter(which).select(columns).sort("id")
+        name: ever.filter(which)
+        .select(columns)
+        .with_columns(role.replace({protocols.GALLERY: "train"}))
+        .sort("id")
         for name, (which, columns) in rows.items()
     }
 
 
-def _check_tables(tables: dict[str, pl.DataFrame], usable: pl.DataFrame, settings: Catalog) -> None:
+def _check_tables(
+    tables: dict[str, pl.DataFrame], usable: pl.DataFrame, settings: Catalog, protocol: Protocol
+) -> None:
     if not len(tables["train"]):
         raise CatalogError(
             f"no training image: no usable image of role train was there by revision "
             f"{settings.training_revision}; give the source training images, or raise "
             f"catalog.training_revision (the source is at {usable['revision'].to_numpy().max()})"
+        )
+    if not len(tables["queries"]) and not protocol.draws:
+        raise CatalogError(
+            f"no query: protocol {settings.protocol!r} ({protocol.says}) finds none in the source; "
+            "add the images that it asks with, or set another catalog.protocol"
         )
     if not len(tables["queries"]):
         raise CatalogError(
@@ -139,9 +181,12 @@ def _check_tables(tables: dict[str, pl.DataFrame], usable: pl.DataFrame, setting
             f"{settings.query_fraction:g} takes none from any label; raise it, or add images"
         )
     if not len(tables["database"]):
-        raise CatalogError(
-            f"no database image: none has a role in catalog.database {list(settings.database)}"
+        roles = (
+            f"the protocol's {list(protocol.database)}"
+            if protocol.database
+            else f"catalog.database {list(settings.database)}"
         )
+        raise CatalogError(f"no database image: none has a role in {roles}")
 
 
 def _nothing_usable(rejected: pl.DataFrame) -> str:
@@ -149,11 +194,28 @@ def _nothing_usable(rejected: pl.DataFrame) -> str:
     return f"no usable image, all {len(rejected):,} are rejected ({shown}); give another source"
 
 
-def _write(folder: Path, tables: dict[str, pl.DataFrame], rejected: pl.DataFrame) -> None:
+def _refused(leaks: pl.DataFrame, folder: Path) -> str:
+    rows = leaks.head(NAMED).select("kind", "query", "image").iter_rows()
+    shown = "; ".join(f"{KINDS[kind]}: {query} and {image}" for kind, query, image in rows)
+    return (
+        f"catalog.leaks is refuse, and there are leaks ({told(count_leaks(leaks))}), e.g. {shown}; "
+        f"all are in {folder / 'leaks.parquet'}: take one of each pair out of the source, or set "
+        "catalog.leaks to report"
+    )
+
+
+def _write(
+    folder: Path,
+    tables: dict[str, pl.DataFrame],
+    others: dict[str, pl.DataFrame],
+    about: dict[str, Any],
+) -> None:
     for name, table in tables.items():
         write_table(folder / f"{name}.parquet", table)
-    with atomic(folder / "rejected.parquet") as path:
-        rejected.rechunk().write_parquet(path)
+    for name, table in others.items():
+        with atomic(folder / f"{name}.parquet") as path:
+            table.rechunk().write_parquet(path)
+    write_json(folder / "protocol.json", about)
 
 
 def measure(

@@ -9,6 +9,7 @@ import polars as pl
 
 from irgen.artifacts.calibration import CALIBRATION, load_calibration
 from irgen.catalog.images import decode
+from irgen.catalog.leaks import told
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
 from irgen.evaluation import comparison, figures, gallery, limits, metrics, page, runs
@@ -40,7 +41,9 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     reliability = drawn.pop("reliability", None)  # has a place of its own
     shown = {method: _read_run(workspace, method).filter(pl.col("rank") <= k) for method in SHOWN}
     content = page.Content(
-        facts=_facts(params, catalog, rejected, codes) | _commit(workspace.data.parent),
+        facts=_facts(params, catalog, rejected, codes)
+        | _protocol(workspace)
+        | _commit(workspace.data.parent),
         measured=comparison.read(
             workspace.existing("evaluate", "metrics.json"), workspace.reports / "latency.json"
         ),
@@ -135,6 +138,15 @@ def _facts(
         "Decoder": f"{retriever.layers} layers, {retriever.width} wide",
         "Search": f"{params.evaluate.beams} beams, at most {params.evaluate.candidates} candidates",
         "Seed": str(params.seed),
+    }
+
+
+def _protocol(workspace: Workspace) -> dict[str, str]:
+    """By whose rules the figures were measured, and what queries were known before."""
+    about = read_json(workspace.existing("catalog", "protocol.json"))
+    return {
+        "Protocol": f"{about['protocol']} ({about['format']}): {about['says']}",
+        "Leaks": told(about["leaks"]),
     }
 
 

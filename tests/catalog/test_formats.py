@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from irgen.catalog import manifest
-from irgen.catalog.formats import read_format
+from irgen.catalog.formats import read_format, recognise
 from irgen.errors import CatalogError
 
 
@@ -14,12 +14,16 @@ def listed(keys: list[str], **columns: list) -> pl.DataFrame:
     return table.with_columns(**{name: pl.Series(v) for name, v in columns.items()}).sort("key")
 
 
+def read(table: pl.DataFrame) -> pl.DataFrame:
+    return read_format(table, recognise(table))
+
+
 def said(table: pl.DataFrame) -> list[tuple]:
     return table.select("id", "label", "role").rows()
 
 
 def test_class_folders_give_labels_and_no_roles() -> None:
-    table = read_format(listed(["dog/1.png", "cat/1.png"]), "auto")
+    table = read(listed(["dog/1.png", "cat/1.png"]))
     assert said(table) == [("cat/1.png", "cat", None), ("dog/1.png", "dog", None)]
     assert table.columns == ["id", "path", "label", "role", "sha256", "revision"]
 
@@ -38,7 +42,7 @@ def test_role_folders_of_any_name_and_case_give_roles(folder: str, role: str) ->
 
 
 def test_a_class_may_be_called_test() -> None:
-    assert said(read_format(listed(["test/1.png"]), "auto")) == [("test/1.png", "test", None)]
+    assert said(read(listed(["test/1.png"]))) == [("test/1.png", "test", None)]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_a_class_may_be_called_test() -> None:
 )
 def test_folders_that_fit_no_format_are_clear_errors(keys: list[str], message: str) -> None:
     with pytest.raises(CatalogError, match=message):
-        read_format(listed(keys), "auto")
+        read(listed(keys))
 
 
 def test_a_list_gives_label_role_id_and_metadata() -> None:
@@ -64,14 +68,14 @@ def test_a_list_gives_label_role_id_and_metadata() -> None:
         id=["c", None, "a"],
         price=[1.5, 2.5, None],
     )
-    catalog = read_format(table, "auto")
+    catalog = read(table)
     assert said(catalog) == [
         ("2.png", "dog", None),
         ("a", None, "train"),
         ("c", "cat", "query"),
     ]
     assert catalog.columns[-1] == "price"
-    assert read_format(listed(["b/1.png"], label=["x"]), "auto")["id"].to_list() == ["b/1.png"]
+    assert read(listed(["b/1.png"], label=["x"]))["id"].to_list() == ["b/1.png"]
 
 
 def test_a_list_may_be_read_by_its_folders_instead() -> None:
@@ -85,7 +89,7 @@ def test_a_faulty_list_is_a_clear_error() -> None:
     with pytest.raises(CatalogError, match=r"role 'holdout'; known: train"):
         read_format(listed(["1.png"], label=["a"], role=["holdout"]), "list")
     with pytest.raises(CatalogError, match="id 'x' to several"):
-        read_format(listed(["1.png", "2.png"], label=["a", "a"], id=["x", "x"]), "auto")
+        read(listed(["1.png", "2.png"], label=["a", "a"], id=["x", "x"]))
 
 
 def test_images_that_are_not_there_are_left_out() -> None:
@@ -93,4 +97,4 @@ def test_images_that_are_not_there_are_left_out() -> None:
     absent = table.with_columns(
         sha256=pl.when(pl.col("key") == "cat/1.png").then(None).otherwise("sha256")
     )
-    assert read_format(absent, "auto")["id"].to_list() == ["cat/2.png"]
+    assert read(absent)["id"].to_list() == ["cat/2.png"]

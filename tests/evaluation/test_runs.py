@@ -93,3 +93,16 @@ def test_without_self_is_filtering_each_list_in_plain_python(result, k):
     for query, before, after in zip(queries, ids, found, strict=True):
         kept = [i for i in before if i >= 0 and database[i] != query][:k]
         assert after.tolist() == kept + [-1] * (k - len(kept))
+
+
+def test_where_queries_are_the_database_each_is_judged_by_all_others() -> None:
+    """Leave-one-out, as on the unseen classes of CUB, Cars and Products."""
+    labels, hashes = ["a", "a", "a", "b", "b"], ["1", "2", "3", "4", "5"]
+    counts = runs.positives(labels, hashes, labels, hashes)
+    assert counts.tolist() == [2, 2, 2, 1, 1]
+    depth = runs.search_depth(2, hashes, hashes)
+    assert depth == 3
+    found = np.array([[row, (row + 1) % 5, (row + 2) % 5] for row in range(5)])  # itself first
+    ids, _ = runs.without_self(found, np.zeros(found.shape, np.float32), hashes, hashes, 2)
+    assert ids.tolist() == [[1, 2], [2, 3], [3, 4], [4, 0], [0, 1]]
+    assert runs.relevance(ids, labels, labels).sum(axis=1).tolist() == [2, 1, 0, 1, 0]

@@ -4,11 +4,15 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
+from irgen.catalog.leaks import KINDS
 from irgen.catalog.table import NAMES, label_counts, read_table
 from irgen.errors import ArtifactError, CatalogError
+from irgen.files import read_json
 from irgen.params import Params, load
 from irgen.stages import catalog, download
 from irgen.workspace import Workspace
@@ -90,6 +94,7 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
         "labels_without_image": 1,
         "queries_in_database": 0,
         **{f"duplicates/{name}": 0 for name in NAMES},
+        **{f"leaks/{kind}": 0 for kind in KINDS},
     }
     told = capsys.readouterr().out
     assert "29 images of 3 labels: 18 train, 4 validation, 22 database, 7 queries" in told
@@ -253,3 +258,31 @@ def test_training_follows_the_source_if_what_is_gone_cannot_be_read_any_more(
     (workspace.stage("download") / "images" / "r00001-000.tar").unlink()
     run(params(shop), workspace)
     assert gone not in tables(workspace)["train"]["path"]
+
+
+def test_a_copy_that_was_saved_again_is_told_or_refused(
+    tmp_path: Path, workspace: Workspace, params, capsys
+) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    scene = Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC)
+    for path, quality in {"train/a/1.jpg": 95, "test/a/2.jpg": 60, "train/b/3.jpg": 95}.items():
+        (tmp_path / "shop" / path).parent.mkdir(parents=True, exist_ok=True)
+        scene.rotate(180 * (path[6] == "b")).save(tmp_path / "shop" / path, quality=quality)
+    plain = {"validation_fraction": 0.0}
+    metrics = run(params(tmp_path / "shop", **plain), workspace)
+    assert metrics["leaks/near_image"] == 1 and metrics["leaks/same_file"] == 0
+    assert "leaks: nearly the same picture (1)" in capsys.readouterr().out
+    leaks = pl.read_parquet(workspace.stage("catalog") / "leaks.parquet")
+    assert leaks.select("query", "image").rows() == [("test/a/2.jpg", "train/a/1.jpg")]
+    told = r"refuse.*nearly the same picture: test/a/2.jpg and train/a/1.jpg.*leaks to report"
+    with pytest.raises(CatalogError, match=told):
+        run(params(tmp_path / "shop", leaks="refuse", **plain), workspace)
+
+
+def test_the_protocol_is_a_fact_beside_the_tables(shop: Path, workspace: Workspace, params) -> None:
+    run(params(shop, leaks="refuse"), workspace)
+    about = read_json(workspace.stage("catalog") / "protocol.json")
+    assert (about["format"], about["protocol"]) == ("folders", "given")
+    assert set(about["leaks"].values()) == {0}
+    with pytest.raises(CatalogError, match=r"'irgen' is not defined for the format 'folders'"):
+        run(params(shop, protocol="irgen"), workspace)

@@ -90,6 +90,9 @@ def write_catalog(workspace, table):
         write_table(folder / f"{name}.parquet", part.with_columns(role=role))
     rejected = {"key": ["bad & broken.png"], "reason": ["truncated"]}
     pl.DataFrame(rejected).write_parquet(folder / "rejected.parquet")
+    leaks = {"same_file": 0, "near_image": 2, "shared_label": 0}
+    about = {"format": "inshop", "protocol": "irgen", "says": "all is <known>", "leaks": leaks}
+    write_json(folder / "protocol.json", about)
     return catalog
 
 
@@ -189,6 +192,8 @@ def test_the_page_holds_the_table_the_gallery_and_the_rejected_images(workspace,
     assert "digit &lt;3&gt;" in html and "digit <3>" not in html
     assert "not measured on this machine" not in html
     assert "<h2>Drift</h2>" not in html
+    assert "irgen (inshop): all is &lt;known&gt;" in html
+    assert "nearly the same picture (2)" in html
 
 
 def test_two_runs_draw_the_same_figures_and_write_the_same_page(workspace, params):

@@ -1,0 +1,137 @@
+"""Leaks: queries that training or the database knows already."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import polars as pl
+
+from irgen.catalog.fingerprints import ALIKE, near
+
+KINDS = {
+    "same_file": "the same file",
+    "near_image": "nearly the same picture",
+    "shared_label": "a label of both sides",
+}
+SCHEMA = pl.Schema(
+    {
+        "kind": pl.String,
+        "query": pl.String,  # ids
+        "image": pl.String,
+        "trained": pl.Boolean,  # the image is a training or validation image
+        "searched": pl.Boolean,  # it is in the database
+        "same_label": pl.Boolean,
+        "bits": pl.Int64,  # of 128 that the two fingerprints differ in
+    }
+)
+PAIRS = {"row": pl.Int64, "other": pl.Int64, "bits": pl.Int64}
+LOOKED_AT = 5  # candidates a query whose pixels are compared
+
+
+def find_leaks(
+    tables: Mapping[str, pl.DataFrame],
+    fingerprints: pl.DataFrame,
+    thumbnail: Callable[[str], np.ndarray],
+    disjoint: bool,
+) -> pl.DataFrame:
+    """Columns of SCHEMA, sorted. ``same_file``: a query whose content is a training, validation or
+    database image's, too; ``near_image``: one that looks the same as such an image; each query once
+    a kind, with the nearest image. ``shared_label``, if labels have to be ``disjoint``: a label
+    that is trained on and asked, once, with its first query and image. An image is no leak of
+    itself: where queries are searched they are compared with each other.
+
+    ``tables``: the catalogue's; ``fingerprints``: sha256, across, down (UInt64); ``thumbnail``
+    gives the vector of an image by its hash. Near copies are proposed by fingerprints and confirmed
+    by thumbnails that correlate by ALIKE. Cropped, turned or mirrored copies are not found.
+    """
+    queries, others = tables["queries"], _others(tables)
+    found = [_same_files(queries, others)]
+    found.append(_near_images(queries, others, fingerprints, thumbnail))
+    if disjoint:
+        found.append(_shared_labels(queries, others))
+    return pl.concat(found).sort("kind", "query", "image")
+
+
+def count_leaks(leaks: pl.DataFrame) -> dict[str, int]:
+    """How many queries, or labels for ``shared_label``, leak in each way: one row each."""
+    return {kind: int((leaks["kind"] == kind).sum()) for kind in KINDS}
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Leaks by kind in words: queries, or labels, and how many.
+
+    >>> told({"same_file": 2, "near_image": 0, "shared_label": 1})
+    'the same file (2), a label of both sides (1)'
+    """
+    found = [f"{KINDS[kind]} ({n:,})" for kind, n in counts.items() if n]
+    return ", ".join(found) or "none found"
+
+
+def _others(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """What queries may not know: id, sha256, label, trained, searched."""
+    trained = pl.concat([tables["train"]["id"], tables["validation"]["id"]]).implode()
+    searched = tables["database"]["id"].implode()
+    columns = ("id", "sha256", "label")
+    whole = pl.concat(
+        [tables[name].select(columns) for name in ("train", "validation", "database")]
+    )
+    return (
+        whole.unique("id")
+        .sort("id")
+        .with_columns(trained=pl.col("id").is_in(trained), searched=pl.col("id").is_in(searched))
+    )
+
+
+def _rows(pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Pairs (query, label, image, label_right, trained, searched, bits) as rows of SCHEMA."""
+    same = pl.col("label") == pl.col("label_right")
+    return pairs.with_columns(kind=pl.lit(kind), same_label=same).select(
+        pl.col(name).cast(form) for name, form in SCHEMA.items()
+    )
+
+
+def _same_files(queries: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    asked = queries.select("sha256", "label", query="id")
+    pairs = asked.join(others.rename({"id": "image"}), on="sha256")
+    pairs = pairs.filter(pl.col("query") != pl.col("image")).sort("query", "image")
+    pairs = pairs.unique("query", keep="first", maintain_order=True)
+    return _rows(pairs.with_columns(bits=0), "same_file")
+
+
+def _near_images(
+    queries: pl.DataFrame,
+    others: pl.DataFrame,
+    fingerprints: pl.DataFrame,
+    thumbnail: Callable[[str], np.ndarray],
+) -> pl.DataFrame:
+    asked, known = (
+        table.join(fingerprints, on="sha256", how="left", maintain_order="left")
+        for table in (queries.select("id", "sha256", "label"), others)
+    )
+    halves = [
+        table.select("across", "down").to_numpy().astype(np.uint64) for table in (asked, known)
+    ]
+    rows = pl.DataFrame(near(*halves), schema=PAIRS, orient="row")
+    left, right = asked.with_row_index("row"), known.with_row_index("other")
+    pairs = (
+        rows.join(left.cast({"row": pl.Int64}).rename({"id": "query"}), on="row")
+        .join(right.cast({"other": pl.Int64}).rename({"id": "image"}), on="other")
+        .filter(pl.col("sha256") != pl.col("sha256_right"))
+        .sort("query", "bits", "image")
+        .group_by("query", maintain_order=True)
+        .head(LOOKED_AT)
+    )
+    alike = [
+        float(thumbnail(a) @ thumbnail(b)) >= ALIKE
+        for a, b in pairs.select("sha256", "sha256_right").iter_rows()
+    ]
+    pairs = pairs.filter(pl.Series(alike, dtype=pl.Boolean))
+    return _rows(pairs.unique("query", keep="first", maintain_order=True), "near_image")
+
+
+def _shared_labels(queries: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    asked = queries.sort("id").unique("label", keep="first", maintain_order=True)
+    known = others.filter("trained").unique("label", keep="first", maintain_order=True)
+    pairs = asked.select("label", query="id").join(
+        known.rename({"id": "image"}).with_columns(label_right="label"), on="label"
+    )
+    return _rows(pairs.with_columns(bits=pl.lit(None, pl.Int64)), "shared_label")

@@ -1,0 +1,139 @@
+"""Protocols: which part of a published set is trained on, searched and asked, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from irgen.errors import CatalogError
+
+GALLERY = "gallery"  # the role of what is searched and not trained on, while roles are sorted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """``roles`` of the publisher's parts (None: drawn from each label), and the roles of which the
+    ``database`` is made (none: those of catalog.database).
+
+    ``classes``: those up to this number are the part train and the others the part test, whatever
+    the publisher's split; 0: as published. ``every``: of the queries in the order of their ids the
+    first, and then every so many-th, is asked. ``disjoint``: no label is trained on and asked.
+    """
+
+    says: str
+    roles: Mapping[str, str | None]
+    database: tuple[str, ...] = ()
+    classes: int = 0
+    every: int = 1
+    disjoint: bool = False
+
+    @property
+    def draws(self) -> bool:
+        """Whether queries are drawn where the source names none."""
+        return not self.roles or None in self.roles.values()
+
+
+GIVEN = Protocol(says="roles as the source gives them, drawn from each label where not", roles={})
+TRAINED = ("train", "validation")
+SAME = Protocol(
+    says="same classes on both sides: the training images are the database, the test images ask",
+    roles={"train": "train", "test": "query", "val": "query"},
+    database=TRAINED,
+)
+UNSEEN = Protocol(
+    says="unseen classes: each test image asks all other test images; none of their classes is "
+    "trained on",
+    roles={"train": "train", "test": "query"},
+    database=("query",),
+    disjoint=True,
+)
+CUB200 = Protocol(
+    says="unseen classes: each image of the last 100 classes asks all others of them; the first "
+    "100 are trained on",
+    roles=UNSEEN.roles,
+    database=UNSEEN.database,
+    disjoint=True,
+    classes=100,
+)
+CARS196 = Protocol(
+    says="unseen classes: each image of the last 98 classes asks all others of them; the first 98 "
+    "are trained on",
+    roles=UNSEEN.roles,
+    database=UNSEEN.database,
+    disjoint=True,
+    classes=98,
+)
+INSHOP = Protocol(
+    says="queries ask the gallery; none of their identities is trained on",
+    roles={"train": "train", GALLERY: GALLERY, "query": "query"},
+    database=(GALLERY,),
+    disjoint=True,
+)
+INSHOP_IRGEN = Protocol(
+    says="the database is the training set, and the gallery, with the queries' identities, is part "
+    "of it",
+    roles={"train": "train", GALLERY: "train", "query": "query"},
+    database=TRAINED,
+)
+IMAGENET_IRGEN = Protocol(
+    says="the training images are the database, every tenth validation image asks",
+    roles={"train": "train", "val": "query"},
+    database=TRAINED,
+    every=10,
+)
+OMNIGLOT = Protocol(
+    says="unseen alphabets: each drawing of the evaluation set asks all others of it; the "
+    "background set is trained on",
+    roles={"background": "train", "evaluation": "query"},
+    database=("query",),
+    disjoint=True,
+)
+
+# given: as the publisher splits the set. irgen: as the paper does (ECCV 2024, arXiv 2303.10126, and
+# its code): the database is the training set. standard: that of metric learning, with unseen
+# classes (Liu et al. 2016 for In-shop; Song et al. 2016 for CUB, Cars and Products).
+PROTOCOLS: dict[str, dict[str, Protocol]] = {
+    "folders": {"given": GIVEN},
+    "list": {"given": GIVEN},
+    "inshop": {"given": INSHOP, "irgen": INSHOP_IRGEN, "standard": INSHOP},
+    "cub200": {"given": SAME, "irgen": SAME, "standard": CUB200},
+    "cars196": {"given": SAME, "irgen": SAME, "standard": CARS196},
+    "imagenet": {"given": SAME, "irgen": IMAGENET_IRGEN},
+    "places365": {"given": SAME, "irgen": SAME},
+    "products": {"given": UNSEEN, "standard": UNSEEN},
+    "omniglot": {"given": GIVEN, "standard": OMNIGLOT},
+}
+
+
+def choose(form: str, name: str) -> Protocol:
+    """The protocol ``name`` of the format ``form``. Raises CatalogError if it has none of that
+    name."""
+    known = PROTOCOLS[form]
+    if name not in known:
+        raise CatalogError(
+            f"params.yaml: catalog: protocol: {name!r} is not defined for the format {form!r}; "
+            f"allowed: {', '.join(known)}"
+        )
+    return known[name]
+
+
+def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """``images`` (id, part, number, role …) with the protocol's roles, without what it does not
+    ask; as they are if it has no roles. Images of no part have no role.
+
+    >>> images = pl.DataFrame({"id": ["a", "b", "c"], "part": ["val", "val", "train"],
+    ...                        "number": [None, None, None]})
+    >>> apply(images, IMAGENET_IRGEN).select("id", "role").rows()
+    [('a', 'query'), ('c', 'train')]
+    """
+    if not protocol.roles:
+        return images
+    part = pl.col("part")
+    if protocol.classes:
+        trained = pl.col("number") <= protocol.classes
+        part = pl.when(trained).then(pl.lit("train")).when(~trained).then(pl.lit("test"))
+    role = part.replace_strict(protocol.roles, default=None, return_dtype=pl.String)
+    asked = pl.col("role") == "query"
+    turn = (asked.cum_sum() - 1) % protocol.every == 0
+    images = images.with_columns(role.alias("role")).sort("id")
+    return images.filter(asked.not_().fill_null(True) | turn)

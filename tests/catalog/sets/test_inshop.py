@@ -1,0 +1,94 @@
+"""In-shop as its publisher lays it out."""
+
+from collections.abc import Callable
+
+import pytest
+
+from irgen.errors import CatalogError
+
+pytestmark = pytest.mark.filterwarnings("ignore:In-shop")  # a miniature has fewer images
+
+NAMES = {
+    "img/WOMEN/Dresses/id_00000002/02_1_front.jpg": ("id_00000002", "train"),
+    "img/WOMEN/Dresses/id_00000002/02_2_side.jpg": ("id_00000002", "train"),
+    "img/MEN/Denim/id_00000080/01_1_front.jpg": ("id_00000080", "train"),
+    "img/WOMEN/Blouses_Shirts/id_00000001/02_1_front.jpg": ("id_00000001", "query"),
+    "img/WOMEN/Blouses_Shirts/id_00000001/02_2_side.jpg": ("id_00000001", "gallery"),
+    "img/WOMEN/Blouses_Shirts/id_00000001/02_3_back.jpg": ("id_00000001", "gallery"),
+}
+
+
+def partition(names: dict = NAMES) -> str:
+    lines = [f"{name}    {item} {part}" for name, (item, part) in names.items()]
+    return "\n".join([str(len(names)), "image_name item_id evaluation_status", *lines, ""])
+
+
+def layout(folder: str = "Img/", **more: str | None) -> dict[str, str | None]:
+    return {**{folder + name: None for name in NAMES}, "Eval/list_eval_partition.txt": partition()}
+
+
+def test_queries_ask_the_gallery_and_none_of_their_items_is_trained_on(
+    write: Callable, catalogued: Callable
+) -> None:
+    found = catalogued(write(layout()))
+    assert found.labels("train") == {"id_00000002", "id_00000080"}
+    assert found.labels("database") == found.labels("queries") == {"id_00000001"}
+    assert found.ids("database") == [name for name in NAMES if NAMES[name][1] == "gallery"]
+    assert set(found.tables["database"].select("part", "role").rows()) == {("gallery", "train")}
+    assert (found.about["format"], found.about["protocol"]) == ("inshop", "given")
+    assert found.metrics["leaks/shared_label"] == 0
+    assert catalogued(write(layout()), protocol="standard").ids("database") == found.ids("database")
+
+
+def test_in_the_papers_protocol_the_gallery_is_trained_on(
+    write: Callable, catalogued: Callable
+) -> None:
+    found = catalogued(write(layout()), protocol="irgen")
+    assert (
+        found.ids("train")
+        == found.ids("database")
+        == sorted(set(NAMES) - set(found.ids("queries")))
+    )
+    assert found.labels("queries") <= found.labels("train")
+    assert found.about["protocol"] == "irgen"
+
+
+@pytest.mark.parametrize("folder", ["", "In-shop Clothes Retrieval Benchmark/Img/"])
+def test_an_image_has_the_same_id_wherever_the_images_lie(
+    folder: str, write: Callable, catalogued: Callable
+) -> None:
+    assert catalogued(write(layout(folder)), format="inshop").ids("train") == sorted(
+        name for name in NAMES if NAMES[name][1] == "train"
+    )
+
+
+def test_an_image_that_the_list_does_not_name_is_rejected(
+    write: Callable, catalogued: Callable
+) -> None:
+    found = catalogued(write({**layout(), "Img/img/other.jpg": None}))
+    assert found.rejected == [("Img/img/other.jpg", "the list gives it no label")]
+
+
+def test_another_number_of_images_than_published_is_told(
+    write: Callable, catalogued: Callable
+) -> None:
+    with pytest.warns(UserWarning, match="3 images of part train, published: 25,882"):
+        catalogued(write(layout()))
+
+
+def test_what_is_missing_or_another_set_is_told_with_where_to_get_it(
+    write: Callable, catalogued: Callable
+) -> None:
+    source = write(dict.fromkeys(NAMES), "listless")
+    with pytest.raises(CatalogError, match=r"list_eval_partition.txt is missing.*signing"):
+        catalogued(source, format="inshop")
+    short = layout()
+    del short["Img/" + next(iter(NAMES))]
+    with pytest.raises(CatalogError, match=r"name 1 images that are not there.*02_1_front.jpg"):
+        catalogued(write(short, "short"))
+    wrong = {"cat/1.jpg": None, "Eval/list_eval_partition.txt": partition()}
+    with pytest.raises(CatalogError, match=r"expected …img/WOMEN.*found e.g. cat/1.jpg"):
+        catalogued(write(wrong, "wrong"))
+    text = partition().replace("gallery", "validation")
+    with pytest.raises(CatalogError, match="part 'validation'; known: train, query, gallery"):
+        catalogued(write({**layout(), "Eval/list_eval_partition.txt": text}, "parts"))

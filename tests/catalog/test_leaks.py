@@ -1,0 +1,73 @@
+"""Queries that training or the database knows are found and counted."""
+
+import numpy as np
+import polars as pl
+
+from irgen.catalog.leaks import SCHEMA, count_leaks, find_leaks
+from irgen.catalog.table import SCHEMA as TABLE
+
+PRINTS = {
+    "a": (1 << 40, 7),
+    "a-again": (1 << 40, 5),
+    "a-darker": (1 << 41, 7),
+    "b": (2**60 - 1, 3),
+    "c": (3, 2**60 - 1),
+}
+
+
+def table(*images: tuple[str, str, str]) -> pl.DataFrame:
+    """Images (id, label, sha256)."""
+    rows = [(name, name, label, "train", sha, 5, 6) for name, label, sha in images]
+    return pl.DataFrame(rows, schema=TABLE, orient="row")
+
+
+def leaks(
+    train: list, queries: list, database: list | None = None, disjoint: bool = False
+) -> list[tuple]:
+    tables = {
+        "train": table(*train),
+        "validation": table(),
+        "database": table(*(train if database is None else database)),
+        "queries": table(*queries),
+    }
+    prints = pl.DataFrame(
+        [(sha, *halves) for sha, halves in PRINTS.items()],
+        schema={"sha256": pl.String, "across": pl.UInt64, "down": pl.UInt64},
+        orient="row",
+    )
+    found = find_leaks(tables, prints, thumbnail, disjoint)
+    assert found.schema == SCHEMA
+    return found.rows()
+
+
+def thumbnail(sha256: str) -> np.ndarray:
+    return np.array([1.0, 0.0] if sha256 in ("a", "a-again") else [0.8, 0.6])
+
+
+def test_the_same_file_under_another_id_is_a_leak() -> None:
+    found = leaks([("t", "x", "a"), ("u", "x", "a")], [("q", "y", "a")])
+    assert found == [("same_file", "q", "t", True, True, False, 0)]
+
+
+def test_a_near_copy_counts_if_its_pixels_are_alike() -> None:
+    train = [("t", "x", "a-again"), ("u", "x", "a-darker"), ("v", "x", "b")]
+    found = leaks(train, [("q", "x", "a")], database=[])
+    assert found == [("near_image", "q", "t", True, False, True, 1)]
+
+
+def test_a_query_that_is_searched_is_no_leak_of_itself() -> None:
+    both = [("q", "x", "a"), ("r", "x", "b")]
+    assert leaks([("t", "y", "b")], both, both) == [("same_file", "r", "t", True, False, False, 0)]
+
+
+def test_shared_labels_are_leaks_where_the_protocol_forbids_them() -> None:
+    train, queries = [("t", "x", "a"), ("u", "x", "a-darker")], [("q", "x", "b"), ("r", "y", "c")]
+    assert leaks(train, queries, database=queries) == []
+    assert leaks(train, queries, database=queries, disjoint=True) == [
+        ("shared_label", "q", "t", True, False, True, None)
+    ]
+
+
+def test_leaks_are_counted_by_kind() -> None:
+    found = pl.DataFrame({"kind": ["near_image", "near_image", "same_file"]})
+    assert count_leaks(found) == {"same_file": 1, "near_image": 2, "shared_label": 0}
