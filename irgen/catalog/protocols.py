@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -115,6 +116,15 @@ def choose(form: str, name: str) -> Protocol:
             f"allowed: {', '.join(known)}"
         )
     return known[name]
+
+
+def in_words(about: Mapping[str, Any]) -> str:
+    """A protocol that a catalogue was made by, of its ``protocol.json``, in a line.
+
+    >>> in_words({"protocol": "given", "format": "list", "says": "roles as given"})
+    'given (list): roles as given'
+    """
+    return f"{about['protocol']} ({about['format']}): {about['says']}"
 
 
 def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:

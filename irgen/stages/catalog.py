@@ -79,7 +79,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
     newer = usable.filter(pl.col("revision") > settings.training_revision)
     _tell(metrics, rejected, len(usable), len(newer))
-    print(f"  {form}, protocol {settings.protocol}: {protocol.says}; leaks: {told(counts)}")
+    print(f"  protocol {protocols.in_words(about)}; leaks: {told(counts)}")
     return metrics
 
 
