@@ -36,6 +36,11 @@ class Protocol:
 
 GIVEN = Protocol(says="roles as the source gives them, drawn from each label where not", roles={})
 TRAINED = ("train", "validation")
+DRAWN = Protocol(
+    says="queries are drawn from each label, all others are the database",
+    roles={"background": None, "evaluation": None},
+    database=TRAINED,
+)
 SAME = Protocol(
     says="same classes on both sides: the training images are the database, the test images ask",
     roles={"train": "train", "test": "query", "val": "query"},
@@ -102,7 +107,7 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
     "imagenet": {"given": SAME, "irgen": IMAGENET_IRGEN},
     "places365": {"given": SAME, "irgen": SAME},
     "products": {"given": UNSEEN, "standard": UNSEEN},
-    "omniglot": {"given": GIVEN, "standard": OMNIGLOT},
+    "omniglot": {"given": DRAWN, "standard": OMNIGLOT},
 }
 
 
@@ -129,7 +134,7 @@ def in_words(about: Mapping[str, Any]) -> str:
 
 def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     """``images`` (id, part, number, role …) with the protocol's roles, without what it does not
-    ask; as they are if it has no roles. Images of no part have no role.
+    ask and without ``number``; as they are if it has no roles. Images of no part have no role.
 
     >>> images = pl.DataFrame({"id": ["a", "b", "c"], "part": ["val", "val", "train"],
     ...                        "number": [None, None, None]})
@@ -146,4 +151,4 @@ def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     asked = pl.col("role") == "query"
     turn = (asked.cum_sum() - 1) % protocol.every == 0
     images = images.with_columns(role.alias("role")).sort("id")
-    return images.filter(asked.not_().fill_null(True) | turn)
+    return images.filter(asked.not_().fill_null(True) | turn).drop("number")

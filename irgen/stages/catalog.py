@@ -26,7 +26,6 @@ Log = Callable[[dict[str, float], int], None]
 
 SHOWN = 5  # rejections printed
 NAMED = 3  # leaks named where they are refused
-INNER = ("revision", "number", "across", "down")  # columns for this stage alone
 REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
 
 
@@ -53,7 +52,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         workspace.cache / "catalog",
         params.compute.threads,
     )
-    images = images.join(checked, on="sha256", how="left").sort("id")
+    images = images.join(checked.drop("across", "down"), on="sha256", how="left").sort("id")
     if form in SETS:  # its folders are no classes
         listed = listed.filter(~pl.col("key").str.ends_with("/"))
     usable, rejected = _sort_out(listed, images)
@@ -67,13 +66,13 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     )
     tables = tables_of(usable, settings, protocol)
     _check_tables(tables, usable, settings, protocol)
-    prints = usable.select("sha256", "across", "down").unique("sha256")
     seen = cache(lambda sha256: thumbnail(decode(stored.read(sha256), 1)))
+    prints = checked.select("sha256", "across", "down")
     leaks = find_leaks(tables, prints, seen, protocol.disjoint)
     counts = count_leaks(leaks)
     about = {"format": form, "protocol": settings.protocol, "says": protocol.says, "leaks": counts}
     _write(workspace.stage("catalog"), tables, {"rejected": rejected, "leaks": leaks}, about)
-    if settings.leaks == "refuse" and len(leaks):
+    if settings.leaks == "refuse" and len(leaks):  # all of them are to be looked at by now
         raise CatalogError(_refused(leaks, workspace.stage("catalog")))
     metrics = measure(tables, usable, rejected)
     metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
@@ -114,7 +113,7 @@ def tables_of(
 
     Only database and queries carry metadata: a corrected price must not bring about a new training.
     """
-    metadata = [name for name in usable.columns if name not in (*SCHEMA, *INNER)]
+    metadata = [name for name in usable.columns if name not in (*SCHEMA, "revision")]
     trained = pl.col("revision") <= settings.training_revision
     role, plain = pl.col("role"), SCHEMA.names()
     rows = {

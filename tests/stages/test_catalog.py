@@ -147,8 +147,9 @@ def test_a_list_brings_roles_metadata_and_rejections(
 ) -> None:
     for i in range(5):
         (tmp_path / f"{i}.png").write_bytes(png(i))
-    text = "path,label,role,id,price\n0.png,a,train,z,1\n1.png,a,test,y,2.5\n2.png,b,,x,\n"
-    (tmp_path / "shop.csv").write_text(text + "3.png,,train,w,4\n8.png,b,train,v,5\n")
+    text = "path,label,role,id,price,number\n0.png,a,train,z,1,7\n1.png,a,test,y,2.5,7\n"
+    text += "2.png,b,,x,,7\n3.png,,train,w,4,7\n8.png,b,train,v,5,7\n"
+    (tmp_path / "shop.csv").write_text(text)
     metrics = run(params(tmp_path / "shop.csv"), workspace)
     found = tables(workspace)
     assert found["database"].select("id", "role", "price").rows() == [
@@ -156,6 +157,7 @@ def test_a_list_brings_roles_metadata_and_rejections(
         ("z", "train", 1.0),
     ]
     assert found["queries"]["price"].to_list() == [2.5]
+    assert found["queries"]["number"].to_list() == [7]  # a name that published sets use inside
     assert "price" not in found["train"].columns
     assert rejected(workspace) == [
         ("3.png", "the list gives it no label"),
