@@ -1,6 +1,7 @@
 """The catalog stage: from downloaded images to checked tables with roles."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from irgen import provenance
 from irgen.catalog.leaks import KINDS
 from irgen.catalog.table import NAMES, label_counts, read_table
 from irgen.errors import ArtifactError, CatalogError
@@ -248,3 +250,12 @@ def test_the_protocol_is_a_fact_beside_the_tables(shop: Path, workspace: Workspa
     assert set(about["leaks"].values()) == {0}
     with pytest.raises(CatalogError, match=r"'irgen' is not defined for the format 'folders'"):
         run(params(shop, protocol="irgen"), workspace)
+
+
+def test_only_the_tables_of_images_are_data_sets_of_a_run(
+    shop: Path, workspace: Workspace, params, root: Path
+) -> None:
+    run(params(shop), workspace)
+    shutil.copy(root / "dvc.yaml", workspace.data.parent / "dvc.yaml")
+    found = provenance.tables(workspace.data.parent, "catalog")
+    assert sorted(table["name"] for table in found) == sorted(NAMES)
