@@ -147,7 +147,9 @@ def run_stage(options: argparse.Namespace) -> None:
 
 def results(options: argparse.Namespace) -> None:
     """Prints the methods table, what ran and the report's path; rewrites an old or missing one."""
+    from irgen.catalog.protocols import in_words
     from irgen.evaluation import comparison
+    from irgen.files import read_json
 
     workspace = Workspace.at(options.root)
     path = workspace.stage("evaluate") / "metrics.json"
@@ -158,6 +160,9 @@ def results(options: argparse.Namespace) -> None:
         run_stage(argparse.Namespace(**vars(options) | {"name": "report"}))
     measured = comparison.read(path, workspace.reports / "latency.json")
     print(comparison.text(comparison.table(measured)), end="\n\n")
+    about = workspace.stage("catalog") / "protocol.json"
+    if about.exists():
+        print(f"Protocol {in_words(read_json(about))}")
     if ran := what_ran(options.root):
         print(ran)
     print(f"Report: {page.resolve()}")

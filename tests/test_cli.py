@@ -101,9 +101,12 @@ def test_results_show_the_table_and_that_nothing_had_to_be_done(
     metrics = {"generative": figures, "queries": {"count": 7, "without_positive": 0}}
     write_json(home / "data" / "evaluate" / "metrics.json", metrics)
     write_bytes(home / "reports" / "index.html", b"<html>")
+    about = {"format": "cub200", "protocol": "standard", "says": "unseen classes"}
+    write_json(home / "data" / "catalog" / "protocol.json", about)
     assert cli.main(["results", "--root", str(home)]) == 0
     told = capsys.readouterr().out
     assert "0.500" in told and "Nothing had to be done" in told
+    assert "Protocol standard (cub200): unseen classes\n" in told
     assert f"Report: {home}/reports/index.html" in told
 
 

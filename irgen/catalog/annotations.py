@@ -50,6 +50,17 @@ def annotated(paths: Iterable[str]) -> list[str]:
     return found if any(path.rpartition("/")[2] in MARKERS for path in found) else []
 
 
+def without(images: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a manifest, column key, that are no annotation files; of a list's all rows.
+
+    >>> without(pl.DataFrame({"key": ["images.txt", "images/1.jpg"]}))["key"].to_list()
+    ['images/1.jpg']
+    """
+    if "label" in images.columns:
+        return images
+    return images.filter(pl.Series([not is_annotation(k) for k in images["key"]], dtype=pl.Boolean))
+
+
 def sets_of(paths: Iterable[str]) -> set[str]:
     """The sets whose markers are among ``paths``."""
     names = (path.rpartition("/")[2] for path in paths)

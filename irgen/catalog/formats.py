@@ -5,7 +5,7 @@ from collections.abc import Callable
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.catalog.annotations import is_annotation, sets_of
+from irgen.catalog.annotations import sets_of, without
 from irgen.catalog.listing import ROLE_FOLDERS
 from irgen.catalog.sets import cars196, cub200, imagenet, inshop, omniglot, places365, products
 from irgen.errors import CatalogError
@@ -53,12 +53,11 @@ def read_format(
     FORMATS or SETS, as ``recognise`` gives it; ``read`` gives the bytes of an annotation file by
     its hash. Raises CatalogError if the folders or the lists do not say what they should.
     """
-    images = manifest.images(table)
-    if name != "list":
-        notes = pl.Series([is_annotation(key) for key in images["key"]], dtype=pl.Boolean)
-        images, annotations = images.filter(~notes), images.filter(notes)
+    there = manifest.images(table)
+    images = without(there)
     if name in SETS:
-        files = {key: read(sha) for key, sha in annotations.select("key", "sha256").iter_rows()}
+        annotations = there.join(images, on="key", how="anti").select("key", "sha256")
+        files = {key: read(sha256) for key, sha256 in annotations.iter_rows()}
         role = pl.lit(None, pl.String).alias("role")
         catalog = SETS[name](images, files).with_columns(role)
     else:

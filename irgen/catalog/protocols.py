@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -35,6 +36,11 @@ class Protocol:
 
 GIVEN = Protocol(says="roles as the source gives them, drawn from each label where not", roles={})
 TRAINED = ("train", "validation")
+DRAWN = Protocol(
+    says="queries are drawn from each label, all others are the database",
+    roles={"background": None, "evaluation": None},
+    database=TRAINED,
+)
 SAME = Protocol(
     says="same classes on both sides: the training images are the database, the test images ask",
     roles={"train": "train", "test": "query", "val": "query"},
@@ -101,7 +107,7 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
     "imagenet": {"given": SAME, "irgen": IMAGENET_IRGEN},
     "places365": {"given": SAME, "irgen": SAME},
     "products": {"given": UNSEEN, "standard": UNSEEN},
-    "omniglot": {"given": GIVEN, "standard": OMNIGLOT},
+    "omniglot": {"given": DRAWN, "standard": OMNIGLOT},
 }
 
 
@@ -117,9 +123,18 @@ def choose(form: str, name: str) -> Protocol:
     return known[name]
 
 
+def in_words(about: Mapping[str, Any]) -> str:
+    """A protocol that a catalogue was made by, of its ``protocol.json``, in a line.
+
+    >>> in_words({"protocol": "given", "format": "list", "says": "roles as given"})
+    'given (list): roles as given'
+    """
+    return f"{about['protocol']} ({about['format']}): {about['says']}"
+
+
 def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     """``images`` (id, part, number, role …) with the protocol's roles, without what it does not
-    ask; as they are if it has no roles. Images of no part have no role.
+    ask and without ``number``; as they are if it has no roles. Images of no part have no role.
 
     >>> images = pl.DataFrame({"id": ["a", "b", "c"], "part": ["val", "val", "train"],
     ...                        "number": [None, None, None]})
@@ -136,4 +151,4 @@ def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     asked = pl.col("role") == "query"
     turn = (asked.cum_sum() - 1) % protocol.every == 0
     images = images.with_columns(role.alias("role")).sort("id")
-    return images.filter(asked.not_().fill_null(True) | turn)
+    return images.filter(asked.not_().fill_null(True) | turn).drop("number")

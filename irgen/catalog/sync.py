@@ -1,7 +1,7 @@
 """Brings the packed copy of a source up to date: reads and writes only what is new or changed."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from irgen.catalog import manifest, unfinished
 from irgen.catalog.ahead import Take, in_turn
+from irgen.catalog.annotations import is_annotation
 from irgen.catalog.listing import Entry, Source
 from irgen.catalog.manifest import Row
 from irgen.catalog.shards import SHARD_BYTES, ShardWriter, intact, sweep
@@ -18,7 +19,7 @@ from irgen.catalog.shards import SHARD_BYTES, ShardWriter, intact, sweep
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """What a sync found, in images; ``relabelled``: the list says something else of the same
-    image."""
+    image, or an annotation file is new, changed or gone."""
 
     images: int
     new: int
@@ -230,8 +231,9 @@ def _relabelled(old: pl.DataFrame, new: pl.DataFrame) -> int:
 
 
 def _change(known: dict[str, Row], rows: list[Row], relabelled: int, revision: int) -> Change:
-    before = {key: row.sha256 for key, row in known.items() if row.sha256}
-    after = {row.key: row.sha256 for row in rows if row.sha256}
+    before, notes_before = _contents(known.values())
+    after, notes = _contents(rows)
+    relabelled += sum(notes.get(k) != notes_before.get(k) for k in notes.keys() | notes_before)
     new = sum(key not in before for key in after)
     gone = sum(key not in after for key in before)
     changed = sum(key in before and before[key] != sha for key, sha in after.items())
@@ -243,3 +245,10 @@ def _change(known: dict[str, Row], rows: list[Row], relabelled: int, revision: i
         relabelled=relabelled if known else 0,
         revision=revision + bool(new or changed or gone or (known and relabelled)),
     )
+
+
+def _contents(rows: Iterable[Row]) -> tuple[dict[str, str], dict[str, str]]:
+    """The hashes by key of the images that are there, and of the annotation files."""
+    there = {row.key: row.sha256 for row in rows if row.sha256}
+    notes = {key: sha256 for key, sha256 in there.items() if is_annotation(key)}
+    return {key: sha256 for key, sha256 in there.items() if key not in notes}, notes

@@ -26,7 +26,7 @@ Log = Callable[[dict[str, float], int], None]
 
 SHOWN = 5  # rejections printed
 NAMED = 3  # leaks named where they are refused
-INNER = ("revision", "number", "across", "down", manifest.GONE)  # columns for this stage alone
+INNER = ("revision", manifest.GONE)  # columns for this stage alone
 REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
 
 
@@ -54,8 +54,9 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         workspace.cache / "catalog",
         params.compute.threads,
     )
+    looks = checked.drop("across", "down")
     images, before = (
-        each.join(checked, on="sha256", how="left").sort("id") for each in (images, before)
+        each.join(looks, on="sha256", how="left").sort("id") for each in (images, before)
     )
     if form in SETS:  # its folders are no classes
         listed = listed.filter(~pl.col("key").str.ends_with("/"))
@@ -71,19 +72,19 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     )
     usable, tables = ever.filter(_there()), tables_of(ever, settings, protocol)
     _check_tables(tables, usable, settings, protocol)
-    prints = ever.select("sha256", "across", "down").unique("sha256")
     seen = cache(lambda sha256: thumbnail(decode(stored.read(sha256), 1)))
+    prints = checked.select("sha256", "across", "down")
     leaks = find_leaks(tables, prints, seen, protocol.disjoint)
     counts = count_leaks(leaks)
     about = {"format": form, "protocol": settings.protocol, "says": protocol.says, "leaks": counts}
     _write(workspace.stage("catalog"), tables, {"rejected": rejected, "leaks": leaks}, about)
-    if settings.leaks == "refuse" and len(leaks):
+    if settings.leaks == "refuse" and len(leaks):  # all of them are to be looked at by now
         raise CatalogError(_refused(leaks, workspace.stage("catalog")))
     metrics = measure(tables, usable, rejected)
     metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
     newer = usable.filter(pl.col("revision") > settings.training_revision)
     _tell(metrics, rejected, len(usable), len(newer))
-    print(f"  {form}, protocol {settings.protocol}: {protocol.says}; leaks: {told(counts)}")
+    print(f"  protocol {protocols.in_words(about)}; leaks: {told(counts)}")
     return metrics
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from irgen.catalog import manifest
+from irgen.catalog.annotations import without
 from irgen.catalog.listing import Source
 from irgen.catalog.shards import intact
 from irgen.catalog.sources import open_source
@@ -32,7 +33,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     folder, cache = workspace.stage("download"), workspace.cache / "download"
     source = open_source(params.download, cache / FILES)
     if _is_remembered(source, workspace):
-        print(_unchanged(len(manifest.images(manifest.read(folder))), folder))
+        print(_unchanged(len(without(manifest.images(manifest.read(folder)))), folder))
         return {}
     with _alone(cache):
         change = sync(source, folder, trained=params.catalog.training_revision)

@@ -10,6 +10,7 @@ import polars as pl
 from irgen.artifacts.calibration import CALIBRATION, load_calibration
 from irgen.catalog.images import decode
 from irgen.catalog.leaks import told
+from irgen.catalog.protocols import in_words
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
 from irgen.evaluation import comparison, figures, gallery, limits, metrics, page, runs
@@ -145,7 +146,7 @@ def _protocol(workspace: Workspace) -> dict[str, str]:
     """By whose rules the figures were measured, and what queries were known before."""
     about = read_json(workspace.existing("catalog", "protocol.json"))
     return {
-        "Protocol": f"{about['protocol']} ({about['format']}): {about['says']}",
+        "Protocol": in_words(about),
         "Leaks": told(about["leaks"]),
     }
 

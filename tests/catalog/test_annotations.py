@@ -41,16 +41,20 @@ def test_a_file_of_a_common_name_alone_changes_nothing(tmp_path: Path, png: Png)
     assert keys(tmp_path) == ["a/1.png"]
 
 
-def test_their_bytes_are_packed_as_images_are(tmp_path: Path, png: Png) -> None:
+def test_their_bytes_are_packed_as_images_are_and_do_not_count_as_such(
+    tmp_path: Path, png: Png
+) -> None:
     root = fill(tmp_path / "set", {"images/a/1.png": png(1), **LISTS})
     source = Source(name="set", stamp=None, load=lambda: list_folder(root))
-    assert sync(source, tmp_path / "data")
+    first = sync(source, tmp_path / "data")
+    assert (first.images, first.new, first.relabelled, first.revision) == (1, 1, 0, 1)
     table, stored = manifest.read(tmp_path / "data"), Images(tmp_path / "data")
     found = dict(table.select("key", "sha256").iter_rows())
     assert {name: stored.read(found[name]) for name in LISTS} == LISTS
     assert not sync(source, tmp_path / "data")
     (root / "images.txt").write_bytes(b"1 a/2.png\n")
-    assert sync(source, tmp_path / "data").changed == 1
+    change = sync(source, tmp_path / "data")
+    assert (change.changed, change.relabelled, change.revision) == (0, 1, 2)
 
 
 def test_a_bucket_gives_them_as_a_folder_does(tmp_path: Path, png: Png, buckets) -> None:

@@ -1,6 +1,7 @@
 """The catalog stage: from downloaded images to checked tables with roles."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from irgen import provenance
 from irgen.catalog.leaks import KINDS
 from irgen.catalog.table import NAMES, label_counts, read_table
 from irgen.errors import ArtifactError, CatalogError
@@ -147,8 +149,9 @@ def test_a_list_brings_roles_metadata_and_rejections(
 ) -> None:
     for i in range(5):
         (tmp_path / f"{i}.png").write_bytes(png(i))
-    text = "path,label,role,id,price\n0.png,a,train,z,1\n1.png,a,test,y,2.5\n2.png,b,,x,\n"
-    (tmp_path / "shop.csv").write_text(text + "3.png,,train,w,4\n8.png,b,train,v,5\n")
+    text = "path,label,role,id,price,number\n0.png,a,train,z,1,7\n1.png,a,test,y,2.5,7\n"
+    text += "2.png,b,,x,,7\n3.png,,train,w,4,7\n8.png,b,train,v,5,7\n"
+    (tmp_path / "shop.csv").write_text(text)
     metrics = run(params(tmp_path / "shop.csv"), workspace)
     found = tables(workspace)
     assert found["database"].select("id", "role", "price").rows() == [
@@ -156,6 +159,7 @@ def test_a_list_brings_roles_metadata_and_rejections(
         ("z", "train", 1.0),
     ]
     assert found["queries"]["price"].to_list() == [2.5]
+    assert found["queries"]["number"].to_list() == [7]  # a name that published sets use inside
     assert "price" not in found["train"].columns
     assert rejected(workspace) == [
         ("3.png", "the list gives it no label"),
@@ -286,3 +290,12 @@ def test_the_protocol_is_a_fact_beside_the_tables(shop: Path, workspace: Workspa
     assert set(about["leaks"].values()) == {0}
     with pytest.raises(CatalogError, match=r"'irgen' is not defined for the format 'folders'"):
         run(params(shop, protocol="irgen"), workspace)
+
+
+def test_only_the_tables_of_images_are_data_sets_of_a_run(
+    shop: Path, workspace: Workspace, params, root: Path
+) -> None:
+    run(params(shop), workspace)
+    shutil.copy(root / "dvc.yaml", workspace.data.parent / "dvc.yaml")
+    found = provenance.tables(workspace.data.parent, "catalog")
+    assert sorted(table["name"] for table in found) == sorted(NAMES)

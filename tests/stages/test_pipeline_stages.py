@@ -407,3 +407,35 @@ def test_without_validation_images_the_last_epochs_weights_are_kept(copy, root):
     assert not [name for name in found["index"] if name.startswith("calibration")]
     known = load_calibration(folder / "data/index/models/calibration.json")
     assert isinstance(known, Uncalibrated) and "validation_fraction" in known.reason
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Stanford")
+def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
+    """Digits laid out as Stanford Online Products: 0 to 6 are trained on, 7 to 9 ask each other."""
+    lines = {"train": [], "test": []}
+    for entry in list_digits().entries:
+        label, name = entry.key.split("/")
+        rows = lines["train" if int(label) < 7 else "test"]
+        if sum(row.startswith(f"{label} ") for row in rows) < 12:
+            path = tmp_path / "digits" / "digit_final" / f"{label}_{name}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(entry.read())
+            rows.append(f"{label} 1 digit_final/{path.name}")
+    for part, rows in lines.items():
+        numbered = [f"{i} {row}" for i, row in enumerate(rows, start=1)]
+        head = "image_id class_id super_class_id path"
+        text = "\n".join([head, *numbered])
+        (tmp_path / "digits" / f"Ebay_{part}.txt").write_text(text)
+    tokenizer = SMALL["tokenizer"] | {"epochs": 2}
+    retriever = SMALL["retriever"] | {"epochs": 2}
+    catalog = {"protocol": "standard"}
+    params = small_params(tmp_path, root, catalog=catalog, tokenizer=tokenizer, retriever=retriever)
+    metrics = run(params, tmp_path)
+    assert metrics["catalog"]["images/queries"] == metrics["catalog"]["images/database"] == 36
+    found = json.loads((tmp_path / "data/evaluate/metrics.json").read_text())
+    assert found["queries"] == {"count": 36, "without_positive": 0}
+    for method in METHODS:
+        answers = pl.read_parquet(tmp_path / f"data/evaluate/runs/{method}.parquet")
+        assert not (answers["query"] == answers["item"]).any()  # the tables are the same rows
+    assert "standard (products): unseen classes" in (tmp_path / "reports/index.html").read_text()

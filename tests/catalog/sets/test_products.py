@@ -58,3 +58,13 @@ def test_a_missing_list_is_named(write: Callable, catalogued: Callable) -> None:
     del files["Stanford_Online_Products/Ebay_test.txt"]
     with pytest.raises(CatalogError, match=r"Ebay_test.txt is missing.*Ebay_train.txt"):
         catalogued(write(files))
+
+
+def test_a_class_of_both_lists_is_a_leak(write: Callable, catalogued: Callable) -> None:
+    files = layout()
+    name = "Stanford_Online_Products/Ebay_test.txt"
+    source = write({**files, name: files[name].replace(" 11319 ", " 2 ")})
+    assert catalogued(source).about["leaks"]["shared_label"] == 1
+    told = r"a label of both sides: bicycle_final/333_0.JPG and sofa_final/222_0.JPG"
+    with pytest.raises(CatalogError, match=told):
+        catalogued(source, leaks="refuse")
