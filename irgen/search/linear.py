@@ -19,15 +19,15 @@ def linear(weight: Tensor, bias: Tensor, precision: Precision, gelu: bool = Fals
     """The map x ↦ x Wᵀ + b, with ``gelu`` its GELU: weight (out, in), bias (out,) float32.
 
     fp32 and int8 give float32, bf16 gives bfloat16, from inputs of any float type. int8 (CPU only):
-    weights are quantised per row, activations per call over their range, so that what a query gets
-    depends a little on its batch.
+    weights are quantised per row, activations per call over their range (to 7 bits where there is
+    no VNNI), so that what a query gets depends a little on its batch.
     """
     weight, bias = weight.detach(), bias.detach()
     if precision == "int8":
         return _quantised(weight, bias, gelu)
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     weight, bias = weight.to(kind), bias.to(kind)
-    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if weight.device.type == "cpu" and _packs(kind):
         return _packed(weight, bias, gelu)
 
     def plain(x: Tensor) -> Tensor:
@@ -35,6 +35,13 @@ def linear(weight: Tensor, bias: Tensor, precision: Precision, gelu: bool = Fals
         return F.gelu(y) if gelu else y
 
     return plain
+
+
+def _packs(kind: torch.dtype) -> bool:
+    """Whether oneDNN takes such weights on this CPU: bf16 wants more than AVX2."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return kind != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _packed(weight: Tensor, bias: Tensor, gelu: bool) -> Map:
@@ -55,9 +62,11 @@ def _quantised(weight: Tensor, bias: Tensor, gelu: bool) -> Map:
         warnings.simplefilter("ignore", UserWarning)
         rounded = torch.quantize_per_channel(weight.float(), scales, zeros, 0, torch.qint8)
     packed = ops.linear_prepack(rounded, bias.float())
+    # Without VNNI sums of two products have 16 bits, which activations of 8 bits would overflow.
+    narrow = not torch.cpu._is_vnni_supported()
 
     def quantised(x: Tensor) -> Tensor:
-        y = ops.linear_dynamic(x.float(), packed)
+        y = ops.linear_dynamic(x.float(), packed, narrow)
         return F.gelu(y) if gelu else y
 
     return quantised
