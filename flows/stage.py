@@ -23,6 +23,8 @@ ADVICE = re.compile(
     r"Updating lock file|To track the changes with git|To enable auto staging|Use `dvc push`"
     r"|\s*git add |\s*dvc config core.autostage|Verifying data sources"
 )
+BUSY = "is busy, it is being blocked by"
+PATIENCE_SECONDS = 60.0
 DVCS = re.compile(r"ERROR: |WARNING: |> |Running stage |Reproducing experiment ")
 
 
@@ -48,20 +50,26 @@ def run(
     tell: Callable[[str], None],
     pull: bool = False,
 ) -> Outcome:
-    """Brings one stage up to date, its upstream stages being so already.
+    """Brings one stage up to date, its upstream stages being so already. DVC does not wait for a
+    process that has a stage's files, such as one that is just dying with the flow run before this
+    one: so this does, for a minute.
 
     ``build`` is the key under which the stages' runs are tracked together; ``pull``: take what the
     remote has instead of running. Raises StageError with what the stage said last.
     """
     started = time.monotonic()
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
-    ended = process.run(
-        [*command, "--pull"] if pull else command,
-        root=root,
-        tell=lambda line: None if ADVICE.match(line) else tell(line),
-        timeout=timeout,
-        settings=settings(build),
-    )
+    while True:
+        ended = process.run(
+            [*command, "--pull"] if pull else command,
+            root=root,
+            tell=lambda line: None if ADVICE.match(line) else tell(line),
+            timeout=timeout,
+            settings=settings(build),
+        )
+        if not is_busy(ended.lines) or time.monotonic() - started > PATIENCE_SECONDS:
+            break
+        time.sleep(1)
     seconds = time.monotonic() - started
     if ended.timed_out:
         raise StageError(
@@ -75,6 +83,15 @@ def run(
         said = " / ".join(ended.lines)
         raise StageError(f"dvc repro {stage} ended well but did not say what it did: {said}")
     return Outcome(result=result, seconds=seconds)
+
+
+def is_busy(lines: tuple[str, ...]) -> bool:
+    """Whether DVC refused to begin because another process of it has the files.
+
+    >>> is_busy(("ERROR: failed to reproduce 'a': 'data/a' is busy, it is being blocked by:",))
+    True
+    """
+    return any(line.startswith("ERROR: ") and BUSY in line for line in lines)
 
 
 def fetch(root: Path, stage: str, *, timeout: float, tell: Callable[[str], None]) -> None:

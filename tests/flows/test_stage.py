@@ -1,6 +1,7 @@
 """One stage, by the real DVC: what came of it, and what it says when it fails."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 from flows import stage
 from flows.stage import StageError
 
-from .conftest import Toy, alive
+from .conftest import Toy, alive, until
 
 
 def run(toy: Toy, name: str, timeout: float = 60, said: list[str] | None = None) -> str:
@@ -86,6 +87,21 @@ def test_a_locked_repository_is_waited_for(toy: Toy) -> None:
     threading.Timer(6, lock.close).start()
     assert run(toy, "first") == "ran"
     assert os.environ.get("IRGEN_BUILD") is None
+
+
+def test_files_that_another_dvc_has_are_waited_for(toy: Toy) -> None:
+    import threading
+
+    run(toy, "first")
+    toy.fault("right", "sleep")
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", "right"]
+    other = subprocess.Popen(command, cwd=toy.root, start_new_session=True)
+    until((toy.root / "children").exists, 60, "the other did not begin")
+    (toy.root / "words.txt").write_text("other words")
+    threading.Timer(4, lambda: (os.killpg(other.pid, signal.SIGKILL), other.wait())).start()
+    said: list[str] = []
+    assert run(toy, "first", said=said) == "ran"
+    assert stage.is_busy(tuple(said))
 
 
 def test_dvc_s_words_for_each_outcome_are_known(root: Path) -> None:
