@@ -1,6 +1,9 @@
-"""The flow ``compare``: a grid of parameters, each point a DVC experiment, all under one run in
-MLflow. It works in a copy of the project, so that updates go on meanwhile."""
+"""The flow ``compare``: the comparison that ``experiments/comparison.yaml`` plans, or a grid of
+parameters, each point a DVC experiment in a copy of the project; all points under one run in
+MLflow. Neither changes what is served, and updates go on meanwhile."""
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +17,30 @@ from flows import grid, pages, process, project, publication, stage, workcopy
 from flows.grid import Point
 from flows.stage import StageError
 from irgen import recording
+from irgen.study.plan import TABLES, load_plan
 from irgen.workspace import Workspace
 
 TIMEOUT_SECONDS = 7 * 86_400.0
 
 
 @flow(name="compare", persist_result=False, result_serializer="json")
-def compare(parameters: dict[str, list[Any]], root: str = ".") -> State[Any]:
-    """Runs the pipeline once for each point of a grid, on the data as it is here now.
+def compare(
+    parameters: dict[str, list[Any]] | None = None,
+    sets: list[str] | None = None,
+    ablations: bool = False,
+    root: str = ".",
+) -> State[Any]:
+    """Runs what the plan compares (`irgen compare`), or the pipeline once for each point of a grid,
+    on the data as it is here now; nothing that is served changes.
 
-    parameters: for each key of params.yaml, such as tokenizer.levels, the values to try. root: the
-    project's folder. The experiments are in `dvc exp show` as they end, a table of them is left as
-    an artifact; nothing that is served changes.
+    parameters: a grid: for each key of params.yaml, such as tokenizer.levels, the values to try;
+    the experiments are in `dvc exp show` as they end, a table of them is left as an artifact. None:
+    the plan's comparison; its tables are left as artifacts. sets: of the plan's, which; by default
+    all. ablations: the plan's ablations too. root: the project's folder.
     """
     place, log = project.find(root), get_run_logger()
+    if parameters is None:
+        return planned(place, sets or [], ablations, log)
     points = grid.points(parameters, place / "params.yaml")
     rows, failed = [], []
     with workcopy.of(place, f"compare-{flow_run.id}") as there:
@@ -45,6 +58,28 @@ def compare(parameters: dict[str, list[Any]], root: str = ".") -> State[Any]:
     if failed:
         raise StageError("; ".join(failed))
     return Completed(message=f"{len(points)} experiments, in dvc exp show")
+
+
+def planned(root: Path, sets: list[str], ablations: bool, log: publication.Log) -> State[Any]:
+    """The comparison of the plan. Raises StageError with its last words if it failed; the tables
+    that it has made are left all the same."""
+    plan = load_plan(root)
+    options = [*sets, *(["--ablations"] if ablations else [])]
+    ended = process.run(
+        [sys.executable, "-m", "irgen", "compare", *options],
+        root=root,
+        tell=log.info,
+        timeout=TIMEOUT_SECONDS,
+        settings=stage.settings(""),
+    )
+    for name in sets or plan.sets:
+        made = root / TABLES / name / "comparison.md"
+        if made.is_file():
+            key = re.sub(r"[^a-z0-9]+", "-", f"comparison-{name}".lower()).strip("-")
+            pages.markdown(key, made.read_text(encoding="utf-8"), f"Comparison of {name}", log)
+    if ended.status or ended.timed_out:
+        raise StageError(stage.reason(ended.lines))
+    return Completed(message=f"compared: {', '.join(sets or plan.sets)}")
 
 
 @task(name="experiment", cache_policy=NO_CACHE, persist_result=False)

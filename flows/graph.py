@@ -30,7 +30,8 @@ class Node:
 
 
 def read(root: Path) -> dict[str, Node]:
-    """Every stage by its name, producers before consumers, else in the order of ``dvc.yaml``.
+    """Every stage by its name, producers before consumers, else in the order of ``dvc.yaml``. The
+    stages of a ``dvc.yaml`` in another folder are another pipeline's, as for ``dvc repro``.
 
     Raises ParamsError for a ``meta: prefect:`` that says something unknown, DVC's own errors for a
     pipeline that cannot be read.
@@ -39,7 +40,7 @@ def read(root: Path) -> dict[str, Node]:
         places = {stage: place for place, stage in enumerate(repo.index.stages)}
         edges = repo.index.graph  # from consumer to producer
         order = networkx.lexicographical_topological_sort(
-            edges.reverse(), key=lambda stage: places[stage]
+            edges.subgraph(filter(is_ours, edges)).reverse(), key=lambda stage: places[stage]
         )
         return {
             name(stage): Node(
@@ -51,6 +52,11 @@ def read(root: Path) -> dict[str, Node]:
             )
             for stage in order
         }
+
+
+def is_ours(stage: Any) -> bool:
+    """Whether a stage is of the project's own ``dvc.yaml``, or stands for a file that was added."""
+    return stage.path_in_repo == "dvc.yaml" or stage.path_in_repo.endswith(".dvc")
 
 
 def name(stage: Any) -> str:

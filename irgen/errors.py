@@ -36,6 +36,10 @@ class ReleaseError(IrgenError):
     way."""
 
 
+class StudyError(IrgenError):
+    """A comparison cannot be made, or a part of it failed."""
+
+
 class TrackingError(IrgenError):
     """The tracking server does not answer or refuses what it is sent."""
 

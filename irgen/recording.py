@@ -216,26 +216,30 @@ def new_files(workspace: Workspace, stage: str, since: int) -> list[dict[str, An
     places = [(workspace.stage(stage), "")]
     if stage in ("evaluate", "report"):
         places.append((workspace.reports, "reports/"))
+    return [each for place, prefix in places for each in described(place, prefix, since)]
+
+
+def described(place: Path, prefix: str = "", since: int = 0) -> list[dict[str, Any]]:
+    """The files below ``place`` written since ``since`` (ns): name, path, bytes, sha256."""
     found = []
-    for place, prefix in places:
-        for path in sorted(place.rglob("*")):
-            if path.name.startswith(".") or not path.is_file() or path.stat().st_mtime_ns < since:
-                continue
-            found.append(
-                {
-                    "name": prefix + path.relative_to(place).as_posix(),
-                    "path": str(path.resolve()),
-                    "bytes": path.stat().st_size,
-                    "sha256": file_digest(path),
-                }
-            )
+    for path in sorted(place.rglob("*")):
+        if path.name.startswith(".") or not path.is_file() or path.stat().st_mtime_ns < since:
+            continue
+        found.append(
+            {
+                "name": prefix + path.relative_to(place).as_posix(),
+                "path": str(path.resolve()),
+                "bytes": path.stat().st_size,
+                "sha256": file_digest(path),
+            }
+        )
     return found
 
 
 def quality(workspace: Workspace) -> dict[str, float]:
     """``data/evaluate/metrics.json`` as one flat mapping: ``generative/precision/10`` and so on."""
     path = workspace.stage("evaluate") / "metrics.json"
-    return _numbers(read_json(path)) if path.exists() else {}
+    return numbers(read_json(path)) if path.exists() else {}
 
 
 def monitored(workspace: Workspace) -> dict[str, Any] | None:
@@ -245,22 +249,22 @@ def monitored(workspace: Workspace) -> dict[str, Any] | None:
     if not (place / "metrics.json").exists():
         return None
     values = {
-        f"drift/{name}": each for name, each in _numbers(read_json(place / "metrics.json")).items()
+        f"drift/{name}": each for name, each in numbers(read_json(place / "metrics.json")).items()
     }
     values |= {name: each for name, each in quality(workspace).items() if name.startswith(FOLLOWED)}
     return {"step": provenance.data_revision(workspace.data.parent), "values": values}
 
 
-def _numbers(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def numbers(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """The numbers in nested mappings, by their paths.
 
-    >>> _numbers({"index": {"precision/10": 1}, "name": "x"})
+    >>> numbers({"index": {"precision/10": 1}, "name": "x"})
     {'index/precision/10': 1.0}
     """
     found: dict[str, float] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            found |= _numbers(value, f"{prefix}{name}/")
+            found |= numbers(value, f"{prefix}{name}/")
         elif isinstance(value, (int, float)):
             found[f"{prefix}{name}"] = float(value)
     return found

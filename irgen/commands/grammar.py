@@ -52,6 +52,25 @@ TOLD = {
         The one that was served is not released again by itself; rollback to it brings it back.""",
 }
 
+COMPARING = {
+    "compare": "compare methods, identifiers and ablations on whole data sets, over seeds",
+    "point": "run one training and evaluation of a comparison (what its DVC stages do)",
+    "tables": "write a comparison's tables (what its last DVC stage does)",
+}
+
+ASKED = {
+    "compare": """Runs the plan, experiments/comparison.yaml, for each SET (its settings are
+        experiments/SET.yaml): every variant it compares with each of its seeds, then tables of all
+        methods and variants with significance, as HTML, Markdown and LaTeX, below
+        experiments/tables/SET, and as a run in MLflow with one below it for each training. Runs by
+        DVC: whatever was done with the same inputs is not done again, and a run that was killed
+        goes on from there.""",
+    "point": """Trains and evaluates one VARIANT of a SET with one SEED, and keeps what it finds
+        below experiments/results. Stages that another ran with the same inputs are shared.""",
+    "tables": """Writes the tables, figures and the page of what is there below
+        experiments/results/SET.""",
+}
+
 READS = (
     "By default this is index/ in the root if it is there, else the release that is served "
     "(releases/champion), else data/index."
@@ -88,6 +107,33 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         )
         command.set_defaults(command=_run)
     _add_releasing(commands)
+    _add_comparing(commands)
+
+
+def _add_comparing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    runners = {"compare": "run", "point": "run_point", "tables": "run_tables"}
+    for name, line in COMPARING.items():
+        command = commands.add_parser(name, help=line, description=ASKED[name])
+        if name == "compare":
+            command.add_argument(
+                "sets", nargs="*", metavar="SET", help="By default all that the plan names."
+            )
+            command.add_argument(
+                "--ablations", action="store_true", help="Run the plan's ablations too, at the end."
+            )
+        else:
+            command.add_argument("set", metavar="SET")
+        if name == "point":
+            command.add_argument("variant", metavar="VARIANT")
+            command.add_argument("seed", type=int, metavar="SEED")
+        command.add_argument(
+            "--root", type=Path, default=Path(), help="The project's folder; by default this one."
+        )
+        command.set_defaults(command=_compare, runner=runners[name])
+
+
+def _compare(options: argparse.Namespace) -> int | None:
+    return getattr(import_module("irgen.commands.compare"), options.runner)(options)
 
 
 def _add_releasing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

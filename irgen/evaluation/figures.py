@@ -85,6 +85,30 @@ def bars(plot: Plot, names: Sequence[str], heights: Sequence[float]) -> bytes:
         return _svg(figure, plot.title)
 
 
+def scatter(plot: Plot, points: Sequence[Line]) -> bytes:
+    """Named points over a logarithmic x; each line has one point. Points without a finite x above 0
+    and y are left out."""
+    drawn = [each for each in map(_finite, points) if len(each.x) and each.x[0] > 0]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(plot)
+        axes.set_xscale("log")
+        for i, point in enumerate(drawn):
+            axes.plot(point.x, point.y, COLOURS[i % len(COLOURS)], marker="o", ls="none", ms=6)
+        axes.margins(x=0.12, y=0.1)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        _name_at_ends(axes, drawn, joined=True)
+        return _svg(figure, plot.title)
+
+
+def entries_used(names: Sequence[str], levels: Sequence[Sequence[float]]) -> bytes:
+    """How many entries each level uses, a line a kind of identifier over its levels."""
+    series = [
+        Line(name=name, x=range(1, len(found) + 1), y=found)
+        for name, found in zip(names, levels, strict=True)
+    ]
+    return lines(Plot(title="entries used at each level", x="level", floor=0), series)
+
+
 def losses(history: pl.DataFrame, whose: str) -> bytes:
     """Every loss of a training history over its epochs."""
     found = _columns(history, "loss", {"loss": "total"})
@@ -220,20 +244,23 @@ def _dress(axes: Axes, plot: Plot) -> None:
         axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
 
 
-def _name_at_ends(axes: Axes, drawn: Sequence[Line]) -> None:
-    """Writes each line's name right of its last point, moved up or down so that none overlap."""
+def _name_at_ends(axes: Axes, drawn: Sequence[Line], *, joined: bool = False) -> None:
+    """Writes each line's name right of its last point, moved up or down so that none overlap.
+    ``joined``: a thin line leads there from the point."""
     low, high = axes.get_ylim()
     gap = (high - low) * 0.075
     order = sorted(range(len(drawn)), key=lambda i: (drawn[i].y[-1], i))
     heights = _spread([drawn[i].y[-1] for i in order], gap, low, high)
     for i, height in zip(order, heights, strict=True):
+        colour = COLOURS[i % len(COLOURS)]
         axes.annotate(
             drawn[i].name,
-            xy=(1.0, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=COLOURS[i % len(COLOURS)],
+            xy=(drawn[i].x[-1], drawn[i].y[-1]) if joined else (1.0, height),
+            xycoords="data" if joined else ("axes fraction", "data"),
+            xytext=(1.02, height) if joined else (6, 0),
+            textcoords=("axes fraction", "data") if joined else "offset points",
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5} if joined else None,
+            color=colour,
             va="center",
             fontsize=9.5,
         )

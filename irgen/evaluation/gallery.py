@@ -2,12 +2,18 @@
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 from PIL import Image
 from PIL.Image import Resampling
+
+from irgen.evaluation import metrics, runs
+
+Thumbnail = Callable[[str], str]  # a data URI by an image's content hash
 
 SIDE = 96  # pixels of a thumbnail's longer side
 
@@ -31,6 +37,48 @@ class Example:
     label: str
     reason: str
     found: dict[str, list[Found]]
+
+
+def examples(
+    queries: pl.DataFrame,
+    database: pl.DataFrame,
+    shown: dict[str, pl.DataFrame],
+    wanted: tuple[int, int, int],
+    thumbnail: Thumbnail,
+) -> list[Example]:
+    """Queries chosen by how well the first method of ``shown`` (runs by method, cut at k) answers
+    them, with what each of those found. ``wanted`` = (k, how many queries, seed)."""
+    k, count, seed = wanted
+    positives = runs.positives(
+        queries["label"], queries["sha256"], database["label"], database["sha256"]
+    )
+    hits = runs.from_table(next(iter(shown.values())), len(queries), k)[2]
+    quality = np.where(positives > 0, metrics.precision_capped(hits, positives, k), np.nan)
+    return [
+        Example(
+            image=thumbnail(queries["sha256"][row]),
+            label=str(queries["label"][row]),
+            reason=reason,
+            found={m: _found(run, row, database, thumbnail) for m, run in shown.items()},
+        )
+        for row, reason in choose(quality, count, seed)
+    ]
+
+
+def _found(
+    run: pl.DataFrame, query: int, database: pl.DataFrame, thumbnail: Thumbnail
+) -> list[Found]:
+    own = run.filter(pl.col("query") == query).sort("rank")
+    return [
+        Found(
+            image=thumbnail(database["sha256"][row["item"]]),
+            label=str(database["label"][row["item"]]),
+            score=row["score"],
+            code=row["code"],
+            relevant=row["relevant"],
+        )
+        for row in own.iter_rows(named=True)
+    ]
 
 
 def choose(quality: npt.NDArray[np.float64], n: int, seed: int) -> list[tuple[int, str]]:

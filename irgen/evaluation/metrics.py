@@ -111,14 +111,23 @@ def summarise(hits: Hits, positives: Counts, cutoffs: Iterable[int]) -> dict[str
     >>> summarise(hits, np.array([1, 2, 0]), [2])["precision/2"]
     0.25
     """
-    hits, positives = _answerable(hits, positives)
-    means = {
-        f"{name}/{k}": _mean(metric(hits, positives, k))
+    found = by_query(*_answerable(hits, positives), cutoffs)
+    return {name: _mean(values) for name, values in found.items()}
+
+
+def by_query(hits: Hits, positives: Counts, cutoffs: Iterable[int]) -> dict[str, Values]:
+    """What :func:`summarise` takes the means of: each metric of every query, (Q,) float64.
+
+    >>> by_query(np.array([[True, False]]), np.array([1]), [2])["precision/2"].tolist()
+    [0.5]
+    """
+    found = {
+        f"{name}/{k}": metric(hits, positives, k)
         for name, metric in AT_CUTOFF.items()
         for k in cutoffs
     }
-    means["map/R"] = _mean(average_precision_at_r(hits, positives))
-    return means
+    found["map/R"] = average_precision_at_r(hits, positives)
+    return found
 
 
 def precision_curve(hits: Hits, positives: Counts, depth: int) -> list[float]:
@@ -129,6 +138,33 @@ def precision_curve(hits: Hits, positives: Counts, depth: int) -> list[float]:
     """
     hits, positives = _answerable(hits, positives)
     return [_mean(precision(hits, positives, k)) for k in range(1, depth + 1)]
+
+
+RECALLS = tuple(i / 20 for i in range(1, 21))
+
+
+def recall_curve(hits: Hits, positives: Counts) -> list[float]:
+    """Mean interpolated precision at each of RECALLS over the queries with R ≥ 1: the best
+    precision at any rank where that share of the positives has been found, 0 where it never is
+    (TREC's definition). Hits deeper than the list count as misses.
+
+    >>> [p for p in recall_curve(np.array([[True, False, True]]), np.array([2])) if p < 1][:2]
+    [0.6666666666666666, 0.6666666666666666]
+    """
+    hits, positives = _answerable(hits, positives)
+    if not hits.size:
+        return [0.0] * len(RECALLS)
+    found = hits.cumsum(axis=1)  # (Q, k)
+    precisions = found / np.arange(1, hits.shape[1] + 1)
+    best = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]  # at this rank or later
+    curve = []
+    for recall in RECALLS:
+        wanted = np.ceil(recall * positives - 1e-9)[:, None]
+        reached = found >= wanted
+        first = reached.argmax(axis=1)
+        values = np.take_along_axis(best, first[:, None], axis=1)[:, 0]
+        curve.append(_mean(np.where(reached.any(axis=1), values, 0.0)))
+    return curve
 
 
 def count_queries(positives: Counts) -> dict[str, int]:

@@ -14,6 +14,8 @@ from irgen.evaluation.comparison import METHODS, Measured
 from irgen.evaluation.gallery import Example
 from irgen.search.calibration import Calibration, Uncalibrated
 
+PARTS = ("page.css", "gallery.html")  # that pages include
+
 DEFINITIONS = {
     "P@k": "Precision: relevant images among the first k, divided by k.",
     "precision_capped@k": "The same, divided by min(k, R): 1 where nothing better was possible.",
@@ -60,11 +62,9 @@ class Content:
 
 
 def render(content: Content) -> str:
-    """The whole page. Every text is escaped; only the figures are taken as they are."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"inline": inline, "number": "{:,}".format, "score": "{:.3f}".format}
-    source = resources.files("irgen.evaluation").joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    """The whole page of a run."""
+    return filled(
+        _source("page.html"),
         content=content,
         table=comparison.table(content.measured),
         verdict=comparison.verdict(content.measured),
@@ -72,6 +72,22 @@ def render(content: Content) -> str:
         methods=METHODS,
         definitions=DEFINITIONS,
     )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template, which may include PARTS, with these values. Every text is escaped; only figures
+    are taken as they are."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.DictLoader({name: _source(name) for name in PARTS}),
+    )
+    environment.filters |= {"inline": inline, "number": "{:,}".format, "score": "{:.3f}".format}
+    return environment.from_string(template).render(**values)
+
+
+def _source(name: str) -> str:
+    return resources.files("irgen.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 
 def _learnt(known: Calibration | Uncalibrated) -> str:

@@ -111,9 +111,32 @@ def _slots(first: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
 def similarity(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
     """Cosines (Q, C) of each query's unit embedding (Q, D) with those of ``rows`` (Q, C); −inf
     where there is no row. Rounding may lift one above 1."""
-    vectors = snapshot.gather(rows, "embeddings").to(queries.dtype)  # (Q, C, D)
-    cosines = torch.bmm(vectors, queries[..., None])[..., 0]
-    return cosines.masked_fill(rows < 0, -torch.inf)
+    return _cosines(rows, vectors_of(rows, queries, snapshot), queries)
+
+
+def vectors_of(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
+    """The embeddings (Q, C, D) of ``rows`` (Q, C), of the queries' type."""
+    return snapshot.gather(rows, "embeddings").to(queries.dtype)
+
+
+def _cosines(rows: Tensor, vectors: Tensor, queries: Tensor) -> Tensor:
+    return torch.bmm(vectors, queries[..., None])[..., 0].masked_fill(rows < 0, -torch.inf)
+
+
+def similarities(
+    candidates: Candidates, queries: Tensor, snapshot: Snapshot, refine: float
+) -> tuple[Tensor, Tensor]:
+    """Cosines (Q, C) of each query's unit embedding (Q, D) with its candidates', and of its refined
+    embedding: moved by ``refine`` towards what the retriever has in mind, the mean of the images
+    written, each weighted by the probability of its identifier. −inf where there is none."""
+    vectors = vectors_of(candidates.rows, queries, snapshot)
+    plain = _cosines(candidates.rows, vectors, queries)
+    if not refine:
+        return plain, plain
+    weights = candidates.shares.exp()  # (Q, C), 0 of what the retriever did not write
+    meant = torch.bmm(weights.to(vectors.dtype)[:, None], vectors)[:, 0]  # (Q, D)
+    refined = F.normalize(queries + refine * F.normalize(meant, dim=-1), dim=-1)
+    return plain, _cosines(candidates.rows, vectors, refined)
 
 
 def by_cosine(candidates: Candidates, cosines: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from irgen.catalog.leaks import told
 from irgen.catalog.protocols import in_words
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
-from irgen.evaluation import comparison, figures, gallery, limits, metrics, page, runs
+from irgen.evaluation import comparison, figures, gallery, limits, page
 from irgen.evaluation.confusions import confusions
 from irgen.files import atomic, read_json, write_bytes
 from irgen.params import Params, flatten
@@ -21,7 +21,6 @@ from irgen.search.calibration import Calibration
 from irgen.workspace import Workspace
 
 Log = Callable[[dict[str, float], int], None]
-Thumbnail = Callable[[str], str]
 
 DEPTH = 10  # most results shown of each query, and the cut-off of the confusions
 SHOWN = ("generative", "scan_tuned")
@@ -168,41 +167,10 @@ def _gallery(
     shown: dict[str, pl.DataFrame],
 ) -> list[gallery.Example]:
     """Queries chosen by how well the generative search answers them, with both methods' results."""
-    queries, database = catalog["queries"], catalog["database"]
-    wanted = runs.positives(
-        queries["label"], queries["sha256"], database["label"], database["sha256"]
-    )
-    k = _depth(params)
-    hits = runs.from_table(shown["generative"], len(queries), k)[2]
-    quality = np.where(wanted > 0, metrics.precision_capped(hits, wanted, k), np.nan)
-    chosen = gallery.choose(quality, params.report.gallery, params.seed)
     images = Images(workspace.stage("download"))
 
     def thumbnail(sha256: str) -> str:
         return gallery.thumbnail(decode(images.read(sha256), params.encoder.channels))
 
-    return [
-        gallery.Example(
-            image=thumbnail(queries["sha256"][row]),
-            label=str(queries["label"][row]),
-            reason=reason,
-            found={m: _found(table, row, database, thumbnail) for m, table in shown.items()},
-        )
-        for row, reason in chosen
-    ]
-
-
-def _found(
-    run: pl.DataFrame, query: int, database: pl.DataFrame, thumbnail: Thumbnail
-) -> list[gallery.Found]:
-    own = run.filter(pl.col("query") == query).sort("rank")
-    return [
-        gallery.Found(
-            image=thumbnail(database["sha256"][row["item"]]),
-            label=str(database["label"][row["item"]]),
-            score=row["score"],
-            code=row["code"],
-            relevant=row["relevant"],
-        )
-        for row in own.iter_rows(named=True)
-    ]
+    wanted = (_depth(params), params.report.gallery, params.seed)
+    return gallery.examples(catalog["queries"], catalog["database"], shown, wanted, thumbnail)

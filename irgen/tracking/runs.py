@@ -21,6 +21,7 @@ from irgen.tracking.store import experiment, find_run, metric_name, source_tags
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+OF_A_COMPARISON = "tables"  # whose journal is about the comparison itself, no build of it
 OF_A_STAGE = ("irgen.stage", "irgen.outcome", "dvc.stage_hash")  # no tags of its build
 
 
@@ -38,6 +39,8 @@ def replay(
     if live and fresh and known["records"] == len(found):
         return False
     within = experiment(client, home, begin["experiment"])
+    if begin["stage"] == OF_A_COMPARISON:
+        return _complete_comparison(path, found, client, within)
     parent = build_run(client, within, begin)
     run, sent = (known["run"], known["records"]) if fresh else (None, 0)
     if run is None:
@@ -66,7 +69,8 @@ def build_run(client: "MlflowClient", within: str, begin: dict[str, Any]) -> str
     if found is None:
         shared = {key: value for key, value in begin["tags"].items() if key not in OF_A_STAGE}
         commit = shared.get("mlflow.source.git.commit", "")[:7]
-        name = shared.get("dvc.experiment") or f"build {commit} {build}".replace("  ", " ")
+        named = shared.get("irgen.point") or shared.get("dvc.experiment")
+        name = named or f"build {commit} {build}".replace("  ", " ")
         tags = shared | {"irgen.parent_of": build, "mlflow.runName": name} | source_tags("irgen")
         if comparison := shared.get("irgen.comparison"):
             above = comparison_run(client, within, comparison, begin["time"])
@@ -87,6 +91,21 @@ def comparison_run(client: "MlflowClient", within: str, comparison: str, started
     run = client.create_run(within, start_time=started, tags=tags | source_tags("irgen"))
     client.set_terminated(run.info.run_id, "FINISHED", started)  # it holds others and does nothing
     return run.info.run_id
+
+
+def _complete_comparison(
+    path: Path, found: list[dict[str, Any]], client: "MlflowClient", within: str
+) -> bool:
+    """Logs a comparison's tables to the run that stands for it."""
+    begin, end = found[0], found[-1]
+    if end["kind"] != "end":
+        return False
+    run = comparison_run(client, within, begin["tags"]["irgen.comparison"], begin["time"])
+    _log_metrics(client, run, found)
+    for artifact in end["artifacts"]:
+        _log_artifact(client, run, path, artifact, begin["max_bytes"])
+    journal.set_state(path, done=True, run=run, records=len(found))
+    return True
 
 
 def _child(

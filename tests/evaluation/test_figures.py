@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from irgen.evaluation import figures
+from irgen.evaluation.figures import Line, Plot
 from irgen.search.calibration import Bin
 
 HISTORY = pl.DataFrame(
@@ -76,3 +77,22 @@ def test_names_at_the_ends_of_lines_keep_their_distance_within_the_axis():
 
 def test_the_reliability_curve_tells_how_many_hits_each_point_is():
     assert {"1,234", "20", "hits", "probability told"} <= set(words(DRAWN["reliability"]()))
+
+
+def test_a_scatter_names_its_points_and_leaves_out_what_has_no_place() -> None:
+    points = [
+        Line(name="fast", x=[0.1], y=[0.8]),
+        Line(name="slow", x=[100.0], y=[0.9]),
+        Line(name="free", x=[0.0], y=[0.7]),
+        Line(name="unknown", x=[float("nan")], y=[0.7]),
+    ]
+    plot = Plot(title="cost", x="ms", share=True)
+    svg = figures.scatter(plot, points).decode()
+    assert "fast" in svg and "slow" in svg and "free" not in svg and "unknown" not in svg
+    assert figures.scatter(plot, points).decode() == svg
+    assert figures.scatter(plot, [])
+
+
+def test_entries_used_has_a_line_a_kind() -> None:
+    svg = figures.entries_used(["semantic", "random"], [[10, 12, 20], [16, 16]]).decode()
+    assert "semantic" in svg and "random" in svg

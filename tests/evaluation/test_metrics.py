@@ -1,5 +1,7 @@
 """Metrics: by hand, by property, and beside independent libraries."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -188,3 +190,30 @@ def test_average_precision_at_r_is_scikit_learns_on_the_first_r_times_their_reca
         top = row[:r]
         part = average_precision_score(top, -np.arange(r)) * top.sum() / r if top.any() else 0.0
         assert metrics.average_precision_at_r(row[None], np.array([r]))[0] == pytest.approx(part)
+
+
+def test_means_are_those_of_the_queries() -> None:
+    generator = np.random.default_rng(5)
+    hits = generator.random((40, 20)) < 0.3
+    positives = hits.sum(axis=1) + generator.integers(0, 5, 40)
+    found = metrics.by_query(hits[positives > 0], positives[positives > 0], [1, 10])
+    means = metrics.summarise(hits, positives, [1, 10])
+    assert means == {name: pytest.approx(values.mean()) for name, values in found.items()}
+
+
+def test_the_recall_curve_is_interpolated_as_trec_does() -> None:
+    hits = np.array([[False, True, True, False, True, False, False, False]])
+    curve = dict(zip(metrics.RECALLS, metrics.recall_curve(hits, np.array([4])), strict=True))
+    assert curve[0.25] == curve[0.5] == pytest.approx(2 / 3), "at rank 3, though found at rank 2"
+    assert curve[0.75] == pytest.approx(3 / 5)
+    assert curve[0.8] == curve[1.0] == 0, "the fourth is never found"
+
+
+def test_the_recall_curve_never_rises_and_is_one_for_a_perfect_list() -> None:
+    generator = np.random.default_rng(6)
+    hits = generator.random((30, 40)) < 0.2
+    curve = metrics.recall_curve(hits, hits.sum(axis=1))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(curve))
+    perfect = np.arange(10)[None] < np.array([[4], [7]])
+    assert metrics.recall_curve(perfect, np.array([4, 7])) == [1.0] * len(metrics.RECALLS)
+    assert metrics.recall_curve(np.zeros((2, 0), bool), np.array([0, 0])) == [0.0] * 20

@@ -69,7 +69,7 @@ def test_each_point_is_an_experiment_and_the_project_stays_as_it_is(
     prefect_server: PrefectServer, measured: Toy
 ) -> None:
     before = (measured.root / "params.yaml").read_bytes()
-    state = compare({"toy.right": [3, 13, 5]}, str(measured.root), return_state=True)
+    state = compare({"toy.right": [3, 13, 5]}, root=str(measured.root), return_state=True)
     assert state.is_failed() and "thirteen will not do" in state.message
     rows = table(prefect_server)
     assert [row["toy.right"] for row in rows] == [3, 13, 5]
@@ -86,4 +86,4 @@ def test_a_misspelt_parameter_is_told_before_anything_runs(
     prefect_server: PrefectServer, measured: Toy
 ) -> None:
     with pytest.raises(ParamsError, match=r"did you mean 'toy\.right'"):
-        compare({"toy.rigth": [1]}, str(measured.root))
+        compare({"toy.rigth": [1]}, root=str(measured.root))

@@ -68,3 +68,11 @@ def test_a_misspelt_option_is_told_with_its_place(said: object, told: str) -> No
 def test_every_stage_of_the_project_says_how_it_is_conducted(root: Path) -> None:
     for name, entry in yaml.safe_load((root / "dvc.yaml").read_text())["stages"].items():
         assert set(entry["meta"]["prefect"]) == {"retries", "timeout_seconds", "tags"}, name
+
+
+def test_the_stages_of_other_files_are_other_pipelines(toy: Toy) -> None:
+    before = graph.read(toy.root)
+    (toy.root / "other").mkdir()
+    text = "stages:\n  far:\n    cmd: 'true'\n    deps: [../params.yaml]\n    outs: [out]\n"
+    (toy.root / "other" / "dvc.yaml").write_text(text)
+    assert graph.read(toy.root) == before

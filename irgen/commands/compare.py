@@ -1,0 +1,120 @@
+"""``irgen compare``: every method, identifier and ablation of the plan, as tables; and the commands
+of its DVC stages, ``irgen point`` and ``irgen tables``."""
+
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from irgen import comparing
+from irgen.errors import StudyError
+from irgen.study import point as points
+from irgen.study import sheet
+from irgen.study.plan import PLAN, TABLES, Plan, Point, load_plan, params_of, settings_file
+
+PIPELINE = PLAN.with_name("dvc.yaml")
+
+
+def run(options: Namespace) -> None:
+    """Brings the points of the chosen sets up to date by DVC, one after the other, and the tables
+    of what is there; prints where they are. What was done with the same inputs is not done again.
+
+    Raises ParamsError for a set or plan that is not right, StudyError if a point failed; the tables
+    are then of the others.
+    """
+    plan = load_plan(options.root)
+    sets = tuple(options.sets) or plan.sets
+    for name in sets:
+        _check(options.root, plan, name)
+    failed = []
+    for ablations in (False, True) if options.ablations else (False,):
+        chosen = [stage_of(plan, each) for each in _points(plan, sets, ablations)]
+        if _dvc(options.root, ["--keep-going", *chosen]):
+            failed.append("ablations" if ablations else "methods and identifiers")
+        for name in sets:
+            if _dvc(options.root, ["--single-item", f"{PIPELINE}:tables@{name}"]):
+                failed.append(f"tables of {name}")
+    for name in sets:
+        print(f"Tables: {(options.root / TABLES / name / 'comparison.html').resolve()}")
+    _publish(options.root)
+    if failed:
+        raise StudyError(
+            f"not everything was compared ({', '.join(failed)}): what failed says why above; run "
+            "the same command again, and it goes on from there"
+        )
+
+
+def _points(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Point]:
+    """Every point compared; with ``ablations`` those of the ablations instead. All variants of a
+    seed come before the next seed's, so that half a comparison makes whole tables."""
+    seeds, names = (plan.ablation_seeds, plan.ablated) if ablations else (plan.seeds, plan.compared)
+    return [
+        Point(set=each, variant=name, seed=seed)
+        for seed in seeds
+        for each in sets
+        for name in names
+    ]
+
+
+def stage_of(plan: Plan, point: Point) -> str:
+    """What DVC calls the stage of a point."""
+    kind = "point" if point.variant in plan.compared else "ablation"
+    return f"{PIPELINE}:{kind}@{point.set}-{point.variant}-{point.seed}"
+
+
+def _check(root: Path, plan: Plan, name: str) -> None:
+    """Raises ParamsError unless all settings of a set make sense."""
+    if name not in plan.sets:
+        settings_file(root, name)
+        known = ", ".join(plan.sets)
+        raise StudyError(f"{name} is not in {PLAN}: add it to sets there ({known})")
+    for variant in plan.variants:
+        params_of(root, plan, Point(set=name, variant=variant, seed=plan.seeds[0]))
+
+
+def _dvc(root: Path, arguments: list[str]) -> int:
+    """``dvc repro`` in the project, its output as it comes; returns its status."""
+    if not (root / ".dvc").is_dir():
+        raise StudyError(f"{root.resolve()} is no DVC project: run from the project's root")
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *arguments]
+    settings = {"PATH": search, "DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1"}
+    return subprocess.run(command, cwd=root, env=os.environ | settings).returncode
+
+
+def run_point(options: Namespace) -> None:
+    """Runs one point. Raises what its stages raise."""
+    plan = load_plan(options.root)
+    point = Point(set=options.set, variant=options.variant, seed=options.seed)
+    params = params_of(options.root, plan, point)
+
+    def tell(line: str) -> None:
+        print(f"{point}: {line}", flush=True)
+
+    folder = points.run(options.root, plan, point, tell)
+    comparing.tell_point(options.root, plan, point, params, folder)
+
+
+def run_tables(options: Namespace) -> None:
+    """Writes the tables of a set. Raises ArtifactError if nothing was measured yet."""
+    plan = load_plan(options.root)
+    folder = sheet.write(options.root, plan, options.set)
+    first = Point(set=options.set, variant=plan.standard, seed=plan.seeds[0])
+    params = params_of(options.root, plan, first)
+    comparing.tell_tables(options.root, plan, options.set, params, folder)
+
+
+def _publish(root: Path) -> None:
+    """Brings what was compared to MLflow; if it does not answer, that is told, and done later."""
+    from irgen import publishing
+    from irgen.errors import TrackingError
+    from irgen.provenance import project
+    from irgen.tracking import store as tracked
+
+    try:
+        publishing.publish_all(project(root))
+    except TrackingError as error:
+        print(f"tracking: {error}; the results are logged later (irgen publish)", file=sys.stderr)
+    else:
+        print(f"MLflow: {tracked.shown(project(root))}")

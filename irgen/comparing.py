@@ -1,0 +1,83 @@
+"""Comparisons as they are tracked: a run for the comparison of a set, one below it for each point.
+
+Written as journals, like a stage's run, and published with them; the same point again, with the
+same inputs, is the same run.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from irgen import journal, provenance, recording
+from irgen.files import digest, file_digest, read_json
+from irgen.params import Params, flatten
+from irgen.secrets import scrub
+from irgen.study.plan import Plan, Point, settings_file
+
+POINT, TABLES = "point", "tables"
+MEANS = ("mean", "deviation")
+
+
+def comparison_of(root: Path, plan: Plan, name: str) -> str:
+    """The key of a set's comparison: another plan or other settings make another comparison."""
+    return f"{name}-{digest(repr(plan), file_digest(settings_file(root, name)))[:8]}"
+
+
+def tell_point(root: Path, plan: Plan, point: Point, params: Params, folder: Path) -> None:
+    """Leaves the results of a point, below ``folder``, for MLflow."""
+    variant = plan.variants[point.variant]
+    about = digest(file_digest(folder / "metrics.json"), flatten(params))[:8]
+    build = f"{point.set}-{point.variant}-{point.seed}-{about}"
+    tags = {
+        "irgen.comparison": comparison_of(root, plan, point.set),
+        "irgen.point": f"{variant.title}, seed {point.seed}",
+        "irgen.set": point.set,
+        "irgen.table": variant.table,
+        "irgen.variant": point.variant,
+    }
+    beginning = recording.beginning(POINT, params, root)
+    beginning |= {"build": build, "params": variant.changes}
+    values = recording.numbers(read_json(folder / "metrics.json"))
+    for method, times in read_json(folder / "latency.json")["methods"].items():
+        values |= {f"{method}/{name}": value for name, value in times.items()}
+    spread = read_json(folder / "about.json")["identifiers"]
+    values |= {f"identifiers/{name}": value for name, value in spread.items()}
+    _tell(root, beginning | {"tags": beginning["tags"] | tags}, folder, values, summary=values)
+
+
+def tell_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path) -> None:
+    """Leaves the tables of a set's comparison, below ``folder``, for the run that stands for it."""
+    comparison = comparison_of(root, plan, name)
+    beginning = recording.beginning(TABLES, params, root)
+    tags = beginning["tags"] | {"irgen.comparison": comparison}
+    about = digest(file_digest(folder / "comparison.json"))[:8]
+    beginning |= {"build": f"{comparison}-{TABLES}-{about}", "tags": tags}
+    _tell(root, beginning, folder, {}, summary={})
+
+
+def _tell(
+    root: Path,
+    beginning: dict[str, Any],
+    folder: Path,
+    values: dict[str, float],
+    summary: dict[str, float],
+) -> None:
+    """Writes the journal, unless it is there."""
+    place = provenance.journals(root)
+    stage, build = beginning["stage"], beginning["build"]
+    if (place / journal.plain(build) / f"{stage}.jsonl").exists():
+        return
+    _, file = journal.create(place, build, stage)
+    with file:
+        journal.append(file, "begin", **scrub(beginning))
+        journal.append(file, "metrics", values=values, step=0)
+        journal.append(
+            file,
+            "end",
+            status="FINISHED",
+            trouble="",
+            artifacts=recording.described(folder),
+            tables=[],
+            summary=summary,
+            standing={},
+            monitor=None,
+        )

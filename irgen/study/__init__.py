@@ -1,0 +1,1 @@
+"""Comparisons: the same data set trained and searched in many ways, over several seeds."""

@@ -1,0 +1,134 @@
+"""What is compared: ``experiments/comparison.yaml``, and the settings of each of its variants."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from irgen.errors import ParamsError
+from irgen.params import Params, check_ranges, parse
+
+PLAN = Path("experiments", "comparison.yaml")
+RESULTS = PLAN.with_name("results")  # of points
+TABLES = PLAN.with_name("tables")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A set's own settings with ``changes`` (keys of params.yaml such as ``tokenizer.levels``);
+    a row of ``table`` under ``title``."""
+
+    table: str
+    title: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """``sets``: names of files ``experiments/<set>.yaml``. The variants in ``compared`` are run
+    with every one of ``seeds``, those in ``ablated`` with ``ablation_seeds``. The first variant
+    compared is the one that all others differ from, and the one that baselines stand beside.
+    """
+
+    sets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    ablation_seeds: tuple[int, ...]
+    compared: tuple[str, ...]
+    ablated: tuple[str, ...]
+    variants: dict[str, Variant]
+
+    @property
+    def standard(self) -> str:
+        """The variant that the others differ from."""
+        return self.compared[0]
+
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        """The seeds that a variant is run with."""
+        return self.seeds if variant in self.compared else self.ablation_seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One training and evaluation: a variant of a set's settings with a seed."""
+
+    set: str
+    variant: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.set}/{self.variant}/{self.seed}"
+
+
+def load_plan(root: Path) -> Plan:
+    """The plan of the project at ``root``.
+
+    Raises ParamsError for a plan that is missing or says something unknown, and for a variant that
+    is listed and not described, or the other way round.
+    """
+    path = root / PLAN
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing: it says what is compared") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    found: Plan = parse(Plan, tree, where=str(PLAN))
+    variants = {
+        name: parse(Variant, variant, where=f"{PLAN}: variants: {name}")
+        for name, variant in found.variants.items()
+    }
+    listed = [*found.compared, *found.ablated]
+    for name in listed:
+        if name not in variants:
+            raise ParamsError(f"{PLAN}: {name!r} is listed, but not among variants: describe it")
+        if listed.count(name) > 1:
+            raise ParamsError(f"{PLAN}: {name!r} is listed twice: once is enough")
+    for name in variants.keys() - set(listed):
+        raise ParamsError(f"{PLAN}: variant {name!r} is neither in compared nor in ablated")
+    return dataclasses.replace(found, variants=variants)
+
+
+def settings_file(root: Path, name: str) -> Path:
+    """The parameters of a set. Raises ParamsError, with those there are, if it has none."""
+    path = root / PLAN.parent / f"{name}.yaml"
+    if not path.is_file():
+        others = sorted(each.stem for each in path.parent.glob("*.yaml") if each.name != PLAN.name)
+        raise ParamsError(
+            f"{name!r} is no set: {path} is missing; there are {', '.join(others) or 'none'}"
+        )
+    return path
+
+
+def params_of(root: Path, plan: Plan, point: Point) -> Params:
+    """The parameters of a point. Raises ParamsError for a set, a variant or a key that is not
+    known, and for values that make no sense."""
+    if point.variant not in plan.variants:
+        known = ", ".join(plan.variants)
+        raise ParamsError(f"{PLAN}: no variant {point.variant!r}; there are {known}")
+    path = settings_file(root, point.set)
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in plan.variants[point.variant].changes.items():
+        tree = changed(tree, key, value, where=f"{PLAN}: variants: {point.variant}: changes")
+    tree = changed(tree, "seed", point.seed, where=str(path))
+    params: Params = parse(Params, tree, where=f"{path.name} as {point.variant}")
+    check_ranges(params)
+    return params
+
+
+def changed(tree: dict[str, Any], key: str, value: Any, *, where: str) -> dict[str, Any]:
+    """The settings with another value at ``key``. Raises ParamsError if there is no such key.
+
+    >>> changed({"tokenizer": {"levels": 4}}, "tokenizer.levels", 2, where="here")
+    {'tokenizer': {'levels': 2}}
+    """
+    found = copy.deepcopy(tree)
+    inner, (*above, last) = found, key.split(".")
+    for part in above:
+        inner = inner.get(part) if isinstance(inner, dict) else None  # type: ignore[assignment]
+    if not isinstance(inner, dict) or last not in inner:
+        raise ParamsError(f"{where}: {key!r} is no key of the settings")
+    inner[last] = value
+    return found

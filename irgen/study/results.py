@@ -1,0 +1,108 @@
+"""What the points of one set have found, together: means and deviations over seeds, queries side by
+side."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from irgen.errors import ArtifactError
+from irgen.files import read_json
+from irgen.study.plan import Plan, Point
+from irgen.study.point import results_of
+from irgen.study.significance import Values
+
+QUERIES = "queries.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one point has found: by method the ``metrics`` and the ``latency`` in milliseconds;
+    ``queries`` a row a method and query; ``about`` what was run."""
+
+    point: Point
+    about: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    latency: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    queries: pl.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over seeds: its mean and standard deviation, which of one seed is None."""
+
+    mean: float
+    deviation: float | None
+
+
+def read(root: Path, point: Point) -> Result:
+    """The results of a point. Raises ArtifactError if they are missing."""
+    folder = results_of(root, point)
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder} is missing: run irgen compare {point.set}")
+    timed = read_json(folder / "latency.json")
+    return Result(
+        point=point,
+        about=read_json(folder / "about.json"),
+        metrics=read_json(folder / "metrics.json"),
+        latency=timed["methods"],
+        seconds=timed["seconds"],
+        queries=pl.read_parquet(folder / QUERIES),
+    )
+
+
+def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
+    """The results of a set by variant, in the plan's order and of its seeds, as far as they are
+    there. Raises ArtifactError if there are none of the variant that others are compared with."""
+    found = {}
+    for variant in (*plan.compared, *plan.ablated):
+        points = [Point(set=name, variant=variant, seed=seed) for seed in plan.seeds_of(variant)]
+        results = [read(root, point) for point in points if results_of(root, point).is_dir()]
+        if results:
+            found[variant] = results
+    if plan.standard not in found:
+        wanted = results_of(root, Point(set=name, variant=plan.standard, seed=plan.seeds[0]))
+        raise ArtifactError(f"{wanted} is missing: nothing to compare; run irgen compare {name}")
+    return found
+
+
+def spread(values: list[float]) -> Spread:
+    """Mean and sample standard deviation.
+
+    >>> spread([1.0, 3.0])
+    Spread(mean=2.0, deviation=1.4142135623730951)
+    """
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(mean=statistics.mean(values), deviation=deviation)
+
+
+def over_seeds(results: list[Result], method: str, key: str) -> Spread | None:
+    """A method's metric over the seeds; None if it was not measured with all of them."""
+    values = [result.metrics.get(method, {}).get(key) for result in results]
+    known = [value for value in values if value is not None]
+    return spread(known) if known and len(known) == len(values) else None
+
+
+def by_query(results: list[Result], method: str, key: str) -> Values | None:
+    """A method's metric for each query that has an answer (Q,), the mean over the seeds; None if it
+    was not measured."""
+    parts = []
+    for result in results:
+        own = result.queries.filter(pl.col("method") == method).sort("query")
+        if not len(own) or key not in own.columns:
+            return None
+        parts.append(own[key].to_numpy().astype(np.float64))
+    if len({len(part) for part in parts}) != 1:  # seeds that split queries off differ
+        return np.concatenate(parts)
+    return np.mean(parts, axis=0)
+
+
+def alike(first: list[Result], second: list[Result]) -> tuple[list[Result], list[Result]]:
+    """Those of both that share a seed, in the same order."""
+    seeds = {result.point.seed for result in first} & {result.point.seed for result in second}
+    kept = [[each for each in results if each.point.seed in seeds] for results in (first, second)]
+    return kept[0], kept[1]

@@ -1,0 +1,299 @@
+"""Tables of a comparison: a row a method or variant, each cell a mean ± deviation over seeds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from irgen.evaluation.comparison import METHODS
+from irgen.study import results, significance
+from irgen.study.plan import Plan
+from irgen.study.results import Result, Spread
+
+SCAN, OWN, RERANKED = "scan_tuned", "generative", "generative_reranked"
+BETTER, WORSE = "▲", "▼"
+Found = dict[str, list[Result]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A figure as it is written, ``mark`` saying whether it is significantly better or worse than
+    the row that is the measure; ``best`` of its column."""
+
+    text: str
+    mark: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """``seeds`` of every cell; ``measure``: the row that others are tested against."""
+
+    title: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    measure: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """``about``: what is to be known to read it."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    about: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """``key`` of a metric, or of the latency; ``tested``: significance is told."""
+
+    title: str
+    key: str
+    tested: bool = False
+    form: str = ".3f"
+    of: str = "metrics"
+    method: str = ""  # another one than the row's
+    higher: bool = True
+
+
+TESTED = (
+    Column(title="P@1", key="precision/1", tested=True),
+    Column(title="P@10", key="precision/10", tested=True),
+    Column(title="P@20", key="precision/20", tested=True),
+    Column(title="mAP@R", key="map/R", tested=True),
+)
+COST = (
+    Column(title="ms search", key="search_ms", of="latency", form=".2f", higher=False),
+    Column(title="ms with encoding", key="total_ms", of="latency", form=".2f", higher=False),
+    Column(title="bytes/image", key="bytes_per_image", form=",.0f", higher=False),
+)
+
+
+def methods(found: Found, plan: Plan) -> Table:
+    """Every search method of the standard variant, tested against the exact scan of the tuned
+    embeddings."""
+    standard = found[plan.standard]
+    columns = (*TESTED[:3], Column(title="hit@10", key="hit/10"), TESTED[3], *COST)
+    names = [name for name in METHODS if all(name in each.metrics for each in standard)]
+    entries = [Entry(METHODS[name], standard, name, name == SCAN) for name in names]
+    return _table("methods", "Methods", columns, entries)
+
+
+def identifiers(found: Found, plan: Plan) -> Table:
+    """Generative search by rule of the identifiers; codes of each rule beside it."""
+    rows = [name for name in found if plan.variants[name].table == "identifiers"]
+    columns = (
+        *TESTED,
+        Column(title="re-ranked P@10", key="precision/10", method=RERANKED),
+        Column(title="distinct codes", key="distinct_codes", of="identifiers", form=",.0f"),
+        Column(title="images/code", key="images_a_code", of="identifiers", form=".2f"),
+    )
+    return _table("identifiers", "Identifiers", columns, _variants(found, plan, rows))
+
+
+def ablations(found: Found, plan: Plan) -> list[Table]:
+    """A table for each subject of the ablations, the standard variant first, with the same seeds
+    as the others."""
+    columns = (
+        *TESTED,
+        Column(title="re-ranked P@10", key="precision/10", method=RERANKED),
+        Column(title="tuned scan P@10", key="precision/10", method=SCAN),
+        COST[0],
+    )
+    subjects = dict.fromkeys(plan.variants[name].table for name in plan.ablated if name in found)
+    tables = []
+    for subject in subjects:
+        names = [n for n in found if plan.variants[n].table == subject and n in plan.ablated]
+        entries = _variants(found, plan, [plan.standard, *names])
+        name = subject.lower().replace(" ", "-")
+        tables.append(_table(name, f"Ablation: {subject}", columns, entries))
+    return tables
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a row is made of."""
+
+    title: str
+    found: list[Result]
+    method: str
+    measure: bool
+
+
+def _variants(found: Found, plan: Plan, names: list[str]) -> list[Entry]:
+    """The variants as rows, the standard one with the seeds that the others have too."""
+    others = [name for name in names if name != plan.standard]
+    seeds = {each.point.seed for name in others for each in found[name]}
+    entries = []
+    for name in names:
+        kept = [each for each in found[name] if not seeds or each.point.seed in seeds]
+        if kept:
+            entries.append(Entry(plan.variants[name].title, kept, OWN, name == plan.standard))
+    return entries
+
+
+def _table(name: str, title: str, columns: tuple[Column, ...], entries: list[Entry]) -> Table:
+    values = [[_value(column, entry) for column in columns] for entry in entries]
+    marks = [_marks(column, entries) for column in columns]
+    rows = []
+    for i, entry in enumerate(entries):
+        cells = tuple(
+            Cell(
+                text=written(value, column.form),
+                mark=marks[j].get(i, ""),
+                best=_is_best(value, [line[j] for line in values], column),
+            )
+            for j, (column, value) in enumerate(zip(columns, values[i], strict=True))
+        )
+        seeds = tuple(each.point.seed for each in entry.found)
+        rows.append(Row(title=entry.title, cells=cells, seeds=seeds, measure=entry.measure))
+    measure = next((entry.title for entry in entries if entry.measure), "")
+    queries = int(entries[0].found[0].metrics.get("queries", {}).get("count", 0)) if entries else 0
+    return Table(
+        name=name,
+        title=title,
+        columns=tuple(column.title for column in columns),
+        rows=tuple(rows),
+        about=(
+            f"Mean ± standard deviation over the seeds named; {queries:,} queries. {BETTER} "
+            f"{WORSE}: better or worse than “{measure}” (paired randomisation test over queries, "
+            f"p < {significance.LEVEL} after Holm's correction within the column)."
+        ),
+    )
+
+
+def _value(column: Column, entry: Entry) -> Spread | None:
+    method = column.method or entry.method
+    if column.of == "latency":
+        timed = [each.latency.get(method, {}).get(column.key) for each in entry.found]
+        known = [value for value in timed if value is not None]
+        return results.spread(known) if known else None
+    if column.of == "identifiers":
+        return results.spread([each.about["identifiers"][column.key] for each in entry.found])
+    return results.over_seeds(entry.found, method, column.key)
+
+
+def _marks(column: Column, entries: list[Entry]) -> dict[int, str]:
+    """BETTER or WORSE by the number of the row, where the difference is significant."""
+    measure = next((entry for entry in entries if entry.measure), None)
+    if not column.tested or measure is None:
+        return {}
+    values, gains = {}, {}
+    for i, entry in enumerate(entries):
+        own, other = results.alike(entry.found, measure.found)
+        if entry is measure or not own:
+            continue
+        first = results.by_query(own, column.method or entry.method, column.key)
+        second = results.by_query(other, column.method or measure.method, column.key)
+        if first is not None and second is not None and first.shape == second.shape:
+            values[str(i)] = significance.p_value(first, second)
+            gains[i] = float(first.mean() - second.mean())
+    told = significance.corrected(values)
+    return {
+        i: BETTER if gain > 0 else WORSE
+        for i, gain in gains.items()
+        if told[str(i)] < significance.LEVEL
+    }
+
+
+def _is_best(value: Spread | None, others: list[Spread | None], column: Column) -> bool:
+    known = [other.mean for other in others if other is not None]
+    if value is None or len(known) < 2 or not column.higher:
+        return False
+    return column.of == "metrics" and value.mean >= max(known)
+
+
+def written(value: Spread | None, form: str) -> str:
+    """A figure in text: ``0.912 ± 0.004``, without the deviation if it is of one seed.
+
+    >>> written(Spread(mean=0.5, deviation=0.25), ".2f"), written(None, ".2f")
+    ('0.50 ± 0.25', '–')
+    """
+    if value is None:
+        return "–"
+    if value.deviation is None:
+        return f"{value.mean:{form}}"
+    return f"{value.mean:{form}} ± {value.deviation:{form}}"
+
+
+def seeds_in_words(seeds: tuple[int, ...]) -> str:
+    """Seeds in a cell.
+
+    >>> seeds_in_words((0, 1, 2)), seeds_in_words((0, 2)), seeds_in_words((1,))
+    ('0–2', '0, 2', '1')
+    """
+    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}–{seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def markdown(table: Table) -> str:
+    """The table in GitHub's markdown, its heading above and what is to be known below."""
+    head = ["", *table.columns, "seeds"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for row in table.rows:
+        cells = [
+            _bold(cell.text, cell.best) + (f" {cell.mark}" if cell.mark else "")
+            for cell in row.cells
+        ]
+        lines.append([row.title, *cells, seeds_in_words(row.seeds)])
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"### {table.title}\n\n{body}\n\n{table.about}\n"
+
+
+def _bold(text: str, best: bool) -> str:
+    return f"**{text}**" if best else text
+
+
+LATEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "±": r"$\pm$",
+    "–": "--",
+    "≥": r"$\geq$",
+    "λ": r"$\lambda$",
+    "×": r"$\times$",
+    "“": "``",
+    "”": "''",
+    "ö": r"\"o",
+    "<": r"$<$",
+    BETTER: r"$\blacktriangle$",
+    WORSE: r"$\blacktriangledown$",
+}
+
+
+def latex(table: Table) -> str:
+    """The table for a paper (packages booktabs and amssymb)."""
+
+    def plain(text: str) -> str:
+        return "".join(LATEX.get(sign, sign) for sign in text)
+
+    lines = [" & ".join(["", *map(plain, table.columns), "seeds"]) + r" \\", r"\midrule"]
+    for row in table.rows:
+        cells = []
+        for cell in row.cells:
+            text = rf"\textbf{{{plain(cell.text)}}}" if cell.best else plain(cell.text)
+            cells.append(f"{text} {plain(cell.mark)}".strip())
+        cells = [plain(row.title), *cells, plain(seeds_in_words(row.seeds))]
+        lines.append(" & ".join(cells) + r" \\")
+    body = "\n".join(lines)
+    kinds = "l" + "r" * (len(table.columns) + 1)
+    return (
+        f"\\begin{{table}}\n\\centering\\small\n\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{body}\n"
+        f"\\bottomrule\n\\end{{tabular}}\n\\caption{{{plain(table.title)}. {plain(table.about)}}}\n"
+        f"\\label{{tab:{table.name}}}\n\\end{{table}}\n"
+    )
+
+
+FORMS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex}
+
+
+def all_of(found: Found, plan: Plan) -> list[Table]:
+    """Every table that the results there are allow."""
+    tables = [methods(found, plan)]
+    if sum(plan.variants[name].table == "identifiers" for name in found) > 1:
+        tables.append(identifiers(found, plan))
+    return tables + ablations(found, plan)

@@ -1,0 +1,103 @@
+"""The plan of a comparison: what it may say, and what comes of it."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from irgen.errors import ParamsError
+from irgen.params import flatten, load
+from irgen.study.plan import PLAN, Plan, Point, load_plan, params_of, settings_file
+
+TREE = {
+    "sets": ["small"],
+    "seeds": [0, 1],
+    "ablation_seeds": [0],
+    "compared": ["plain", "short"],
+    "ablated": ["wide"],
+    "variants": {
+        "plain": {"table": "identifiers", "title": "as it is", "changes": {}},
+        "short": {"table": "identifiers", "title": "M = 1", "changes": {"tokenizer.levels": 1}},
+        "wide": {"table": "beams", "title": "W = 99", "changes": {"evaluate.beams": 99}},
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, root: Path) -> Path:
+    """A project with a plan and the settings of one set."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / PLAN).write_text(yaml.safe_dump(TREE))
+    (tmp_path / "experiments" / "small.yaml").write_text((root / "params.yaml").read_text())
+    return tmp_path
+
+
+def with_changes(project: Path, **changes: object) -> Path:
+    (project / PLAN).write_text(yaml.safe_dump(TREE | changes))
+    return project
+
+
+def test_a_point_has_its_set_s_settings_its_changes_and_its_seed(project: Path) -> None:
+    plan = load_plan(project)
+    own = load(project / "experiments" / "small.yaml")
+    found = params_of(project, plan, Point(set="small", variant="short", seed=1))
+    expected = flatten(own) | {"seed": 1, "tokenizer.levels": 1}
+    assert flatten(found) == expected
+
+
+def test_seeds_differ_between_what_is_compared_and_what_is_ablated(project: Path) -> None:
+    plan = load_plan(project)
+    assert plan.standard == "plain"
+    assert plan.seeds_of("short") == (0, 1) and plan.seeds_of("wide") == (0,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"compared": ["plain", "none"]}, "'none' is listed, but not among variants"),
+        ({"ablated": ["wide", "short"]}, "'short' is listed twice"),
+        ({"ablated": ["short"], "compared": ["plain"]}, "'wide' is neither"),
+        ({"seed": [0]}, "unknown key 'seed'; did you mean 'seeds'"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(project: Path, changes: dict, told: str) -> None:
+    with pytest.raises(ParamsError, match=told):
+        load_plan(with_changes(project, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"tokenizer.level": 3}, "'tokenizer.level' is no key of the settings"),
+        ({"tokenizer.levels": 99}, "tokenizer: levels: 99 is out of range"),
+        ({"tokenizer.levels": "3"}, "expected int"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_told(project: Path, changes: dict, told: str) -> None:
+    odd = {"table": "odd", "title": "odd", "changes": changes}
+    variants = TREE["variants"] | {"wide": odd}
+    plan = load_plan(with_changes(project, variants=variants))
+    with pytest.raises(ParamsError, match=told):
+        params_of(project, plan, Point(set="small", variant="wide", seed=0))
+
+
+def test_what_is_unknown_is_told_with_what_is_there(project: Path) -> None:
+    plan = load_plan(project)
+    with pytest.raises(ParamsError, match=r"'large' is no set: .* there are small"):
+        settings_file(project, "large")
+    with pytest.raises(ParamsError, match="no variant 'tall'; there are plain, short, wide"):
+        params_of(project, plan, Point(set="small", variant="tall", seed=0))
+    (project / PLAN).unlink()
+    with pytest.raises(ParamsError, match=r"comparison.yaml is missing"):
+        load_plan(project)
+
+
+def test_the_project_s_own_plan_makes_sense_on_every_set(root: Path) -> None:
+    plan = load_plan(root)
+    assert isinstance(plan, Plan) and plan.sets
+    for name in plan.sets:
+        standard = params_of(root, plan, Point(set=name, variant=plan.standard, seed=0))
+        assert standard == dataclasses.replace(load(settings_file(root, name)), seed=0)
+        for variant in plan.variants:
+            params_of(root, plan, Point(set=name, variant=variant, seed=0))
