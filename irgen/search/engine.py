@@ -22,8 +22,8 @@ class Options:
     most that many are gathered. ``fresh_beams``: beams that lead the query's embedding to images
     the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
     all candidates by cosine with the query's embedding, moved by ``refine`` towards what the
-    retriever has in mind (see ``rank.similarities``); without it they stand in the order of their identifiers, as the
-    retriever writes them, and ``fresh_beams`` plays no part. ``distinct`` hides an image whose
+    retriever has in mind (see ``rank.similarities``); without it they stand in the order of their
+    identifiers, as the retriever writes them, and ``fresh_beams`` plays no part. ``distinct`` hides an image whose
     cosine with a better one is at least that. ``min_score`` drops hits whose score is lower,
     ``min_cosine`` those whose cosine is.
     """
