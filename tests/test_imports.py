@@ -30,3 +30,14 @@ def test_a_stage_starts_with_what_it_needs_alone(stage: str, root: Path) -> None
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
     )
     assert set(done.stdout.split()) <= NEEDED[stage]
+
+
+def test_a_release_of_what_was_asked_before_needs_no_network(root: Path) -> None:
+    script = (
+        "import sys, irgen.commands.release, irgen.evaluation.gate; "
+        "print(*(each for each in ('mlflow', 'timm', 'torch') if each in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert not done.stdout.split()

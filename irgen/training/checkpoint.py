@@ -93,7 +93,7 @@ class Resume:
     """
 
     def __init__(self, folder: Path, *depends_on: Any):
-        self.path = folder / digest(_source_digest(), *depends_on)[:16] / "state.safetensors"
+        self.path = folder / digest(source_digest(), *depends_on)[:16] / "state.safetensors"
 
     def load(self) -> "tuple[dict[str, Tensor], Any] | None":
         """The last state saved, or None; a damaged one counts as none."""
@@ -113,7 +113,7 @@ class Resume:
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
-def _source_digest() -> str:
+def source_digest() -> str:
     """A digest of this package's code."""
     package = Path(irgen.__file__).parent
     return digest([file_digest(path) for path in sorted(package.rglob("*.py"))])
