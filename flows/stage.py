@@ -106,11 +106,12 @@ def fetch(root: Path, stage: str, *, timeout: float, tell: Callable[[str], None]
 
 def settings(build: str, comparison: str = "") -> dict[str, str]:
     """The environment of whatever a build starts: its key for tracking (and that of the comparison
-    it is a point of), ``python`` being the one that this runs on, no buffer between a line and the
-    log, no questions asked."""
+    it is a point of), which the build itself sees published, ``python`` being the one that this
+    runs on, no buffer between a line and the log, no questions asked."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     quiet = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
-    keys = {"IRGEN_BUILD": build} | ({"IRGEN_COMPARISON": comparison} if comparison else {})
+    keys = {"IRGEN_BUILD": build, "IRGEN_CONDUCTED": "1"}
+    keys |= {"IRGEN_COMPARISON": comparison} if comparison else {}
     return quiet | keys | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
 

@@ -41,7 +41,7 @@ class Machine:
 def prepare(settings: Compute) -> Machine:
     """Chooses device and precision, and makes torch deterministic. Raises ParamsError if the device
     asked for is not there."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports a compiler
     keep_freed_memory()
     device = _device(settings.device)
     wanted = settings.precision

@@ -14,6 +14,7 @@ import yaml
 from irgen.files import digest
 
 EXPERIMENTS = "/.dvc/tmp/exps/"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: a stage reads a thousand lines
 
 
 def project(root: Path) -> Path:
@@ -170,7 +171,7 @@ def _md5(path: Path) -> str | None:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        return yaml.load(path.read_text(), Loader=LOADER) or {}
     except (OSError, yaml.YAMLError):
         return {}
 

@@ -14,27 +14,49 @@ from irgen.errors import TrackingError
 from irgen.tracking import runs, store
 
 POLL_SECONDS = 0.2
+STANDSTILL_SECONDS = 15.0  # after which a publisher is not waited for any longer
 LIVE_SECONDS = 2.0  # between two batches of a live run
 
 
 def publish_all(home: Path) -> int:
     """Publishes every journal that is not yet, oldest first, and returns how many were.
 
-    A journal still being written is left to the publisher beside it. Raises TrackingError when the
+    A publisher that is at it is left to do it, as long as it gets on. A journal still being written is left to the publisher beside it. Raises TrackingError when the
     store does not answer; a journal that the store refuses is reported and passed over.
     """
-    waiting = journal.unpublished(provenance.journals(home))
-    waiting = [path for path in waiting if not journal.being_written(path)]
+    before = _left_behind(home)
+    waiting = _left_by_the_publisher(home, before)
+    done = len(before) - len(waiting)
     if not waiting:
-        return 0
+        return done
     client = _connect(home)
-    done = 0
     for path in waiting:
         try:
             done += publish(path, client, home, live=False)
         except store.RefusedError as error:
             print(f"tracking: {path} is passed over: {error}", file=sys.stderr)
     return done
+
+
+def _left_behind(home: Path) -> list[Path]:
+    """The journals that are to be published and that nobody writes any more."""
+    found = journal.unpublished(provenance.journals(home))
+    return [path for path in found if not journal.being_written(path)]
+
+
+def _left_by_the_publisher(home: Path, waiting: list[Path]) -> list[Path]:
+    """What is still ``waiting`` once the publisher, which has MLflow loaded and may be half through
+    with it, has done what it can: it is gone, has given one up, or got nowhere for a while."""
+    until, lock = time.monotonic() + STANDSTILL_SECONDS, provenance.publisher_lock(home)
+    while waiting and time.monotonic() < until and journal.is_held(lock):
+        if any(journal.state(path).get("gave_up") for path in waiting):
+            break
+        time.sleep(POLL_SECONDS / 4)
+        left = [path for path in waiting if not journal.state(path)["done"]]
+        if len(left) < len(waiting):
+            until = time.monotonic() + STANDSTILL_SECONDS
+        waiting = left
+    return waiting
 
 
 def watch(home: Path, linger: float) -> None:

@@ -23,6 +23,7 @@ from irgen.secrets import scrub
 from irgen.workspace import Workspace
 
 PATIENCE = 60.0  # seconds a finished stage waits for what it tracked to be published
+CONDUCTED = "IRGEN_CONDUCTED"  # set if whoever started the stage sees to it (irgen publish)
 HEAD_START = 2.0  # seconds before the publisher is started: a stage may have nothing to tell
 LINGER = 15.0  # seconds the publisher waits for the next stage
 FOLLOWED = ("index/precision/", "index/hit/")  # of the quality, from revision to revision
@@ -32,8 +33,10 @@ FOLLOWED = ("index/precision/", "index/hit/")  # of the quality, from revision t
 def recorded(stage: str, params: Params, workspace: Workspace, root: Path) -> Iterator["Record"]:
     """Records what happens in the block as the run of ``stage``.
 
-    A run that logs no metric and leaves no new file (an unchanged download, a mistake of the user's
-    that is told at once) is forgotten. Nothing that goes wrong with tracking reaches the block.
+    It is published while the next stages run if ``IRGEN_CONDUCTED`` is set; else the end waits for
+    that. A run that logs no metric and leaves no new file (an unchanged download, a mistake of the
+    user's that is told at once) is forgotten. Nothing that goes wrong with tracking reaches the
+    block.
     """
     record = Record(stage, params, workspace, root)
     status, trouble = "FINISHED", ""
@@ -103,6 +106,8 @@ class Record:
         final = self.metrics | (summary if self.stage == "evaluate" else {})
         if final:
             self._append("metrics", values=final, step=self.step)
+        if os.environ.get(CONDUCTED):  # before there is an end, with which copies are let go of
+            self._keep(files)
         self._append(
             "end",
             status=status,
@@ -117,11 +122,15 @@ class Record:
     def _settle(self, files: list[dict[str, Any]]) -> None:
         assert self.path is not None and self.file is not None
         self._publish()
-        if not self._published() and self.path.exists():
-            limit = self.params.tracking.max_artifact_megabytes
-            _keep(files, journal.keepsakes(self.path), limit)
+        if not (os.environ.get(CONDUCTED) or self._published()) and self.path.exists():
+            self._keep(files)
         self.tell_trouble()
         self.file.close()
+
+    def _keep(self, files: list[dict[str, Any]]) -> None:
+        """Copies what is to be published, so that it may be changed before it is."""
+        assert self.path is not None
+        _keep(files, journal.keepsakes(self.path), self.params.tracking.max_artifact_megabytes)
 
     def _published(self) -> bool:
         """Waits until the publisher is through with the journal, has given it up, or is gone."""

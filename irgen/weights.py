@@ -3,7 +3,6 @@
 import difflib
 from pathlib import Path
 
-import timm
 import torch
 from torch import nn
 
@@ -50,6 +49,8 @@ def _backbone(config: Encoder) -> nn.Module:
 
 
 def _create(config: Encoder, pretrained: bool, overlay: dict[str, str] | None) -> nn.Module:
+    import timm  # takes seconds, which stages that make no encoder need not pay
+
     options = dict(config.options)
     if timm.is_model(config.name) and _takes_image_size(config.name):
         options.setdefault("img_size", config.image_size)

@@ -227,6 +227,27 @@ def test_a_replay_that_was_cut_off_and_done_again_logs_nothing_twice(
     assert len(history(client, children[0].info.run_id, "loss")) == 3
 
 
+def test_a_conducted_stage_waits_for_no_publisher_and_what_it_leaves_may_be_changed(
+    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waited(_: recording.Record) -> bool:
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr(recording.Record, "_published", waited)
+    monkeypatch.setenv(recording.CONDUCTED, "1")
+    run_stage(home, params)
+    (home / "data" / "tokenizer" / "small.json").write_text('{"a": 2}')
+    path = next(journals(home).glob("*/*.jsonl"))
+    kept = journal.keepsakes(path)
+    assert [each.name for each in kept.iterdir()] == ["small.json"]  # the other one is too large
+    assert publishing.publish_all(home) == 1
+    client = store.connect(home)
+    run = runs(client)[1][0].info.run_id
+    assert client.download_artifacts(run, "small.json", str(home))
+    assert (home / "small.json").read_text() == '{"a": 1}'
+    assert not kept.exists()
+
+
 @pytest.mark.slow
 def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
     home: Path,

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
 from irgen.errors import ArtifactError
 from irgen.files import atomic, read_array, write_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -17,14 +19,14 @@ class Identified:
     """A role's images: ``ids`` (N,), ``codes`` (N, M) int64, unit ``embeddings`` (N, D) float32."""
 
     ids: list[str]
-    codes: Tensor
-    embeddings: Tensor
+    codes: "Tensor"
+    embeddings: "Tensor"
 
 
 def save_identified(folder: Path, identified: Identified) -> None:
     """Writes ``codes.parquet`` (id, level_1 … level_M) and ``embeddings.npy``."""
     columns = {
-        f"level_{m + 1}": c.numpy() for m, c in enumerate(identified.codes.T.to(torch.int32))
+        f"level_{m + 1}": c for m, c in enumerate(identified.codes.numpy().T.astype(np.int32))
     }
     with atomic(folder / "codes.parquet") as temporary:
         pl.DataFrame({"id": identified.ids, **columns}).write_parquet(temporary)
@@ -32,7 +34,16 @@ def save_identified(folder: Path, identified: Identified) -> None:
 
 
 def load_identified(folder: Path) -> Identified:
-    """The inverse of ``save_identified``; embeddings stay memory-mapped until read."""
+    """The inverse of ``save_identified``."""
+    import torch
+
+    ids, codes, embeddings = read_identified(folder)
+    return Identified(ids, torch.from_numpy(codes), torch.from_numpy(embeddings.copy()))
+
+
+def read_identified(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Ids (N,), codes (N, M) int64 and embeddings (N, D) float32, memory-mapped, as
+    ``save_identified`` wrote them; without torch, whose import takes seconds."""
     table = pl.read_parquet(folder / "codes.parquet")
     embeddings = read_array(folder / "embeddings.npy")
     if len(table) != len(embeddings):
@@ -40,7 +51,4 @@ def load_identified(folder: Path) -> Identified:
             f"{folder}: {len(table)} codes but {len(embeddings)} embeddings; "
             "delete it and run dvc repro"
         )
-    codes = table.drop("id").to_numpy().astype(np.int64)
-    return Identified(
-        table["id"].to_list(), torch.from_numpy(codes), torch.from_numpy(embeddings.copy())
-    )
+    return table["id"].to_list(), table.drop("id").to_numpy().astype(np.int64), embeddings

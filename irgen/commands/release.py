@@ -5,7 +5,6 @@ import sys
 from argparse import Namespace
 
 from irgen import releasing
-from irgen.compute import keep_freed_memory
 from irgen.params import load
 from irgen.releasing import Outcome
 
@@ -15,7 +14,6 @@ KEPT = 3  # exit status: the gate, or a rollback, keeps the index back
 def run(options: Namespace) -> int:
     """Releases ``data/index`` and says what came of it; 0 if it is served now, newly so or already,
     3 if it is kept as a candidate. Raises IrgenError if neither can be done."""
-    keep_freed_memory()
     params = load(options.params or options.root / "params.yaml")
     outcome = releasing.make(options.root, params, force=options.force)
     tell(outcome, words(outcome), options)

@@ -7,7 +7,6 @@ from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.isotonic import IsotonicRegression
 
 from irgen.search.calibration import Bin, Calibration, Uncalibrated, cosine_of
 
@@ -61,6 +60,8 @@ def knots(
     end speaks against the rest there, so that no number of pairs that are all alike makes a hit
     certain: n of them in a row give (n + 1) / (n + 2) at most, or 1 / (n + 2).
     """
+    from scipy.optimize import isotonic_regression  # takes a second, and a report fits nothing
+
     cosines = np.concatenate([cosines, [cosines.min(), cosines.max()]]).astype(np.float64)
     right = np.concatenate([right, [True, False]]).astype(np.float64)
     order = np.argsort(cosines, kind="stable")
@@ -69,9 +70,11 @@ def knots(
     first = cosines[np.arange(count) * len(cosines) // count]
     starts = np.unique(np.searchsorted(cosines, first))  # pairs of one cosine stay together
     sizes = np.diff(np.append(starts, len(cosines)))
-    means = (np.add.reduceat(values, starts) / sizes for values in (cosines, right))
-    model = IsotonicRegression(y_min=0, y_max=1).fit(*means, sample_weight=sizes)
-    return model.X_thresholds_, model.y_thresholds_
+    x, y = (np.add.reduceat(values, starts) / sizes for values in (cosines, right))
+    y = isotonic_regression(y, weights=sizes).x.clip(0, 1)  # means are rounded
+    bends = np.append(True, y[1:] != y[:-1])  # of a level stretch its two ends are enough
+    bends |= np.append(bends[1:], True)
+    return x[bends], y[bends]
 
 
 def _cross_fitted(cosines: Cosines, right: Right, there: Right) -> npt.NDArray[np.float64]:

@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from irgen.artifacts.readings import readings
-from irgen.catalog.table import read_table
-from irgen.encoding import Encoding, open_encoding
 from irgen.errors import IndexingError, IrgenError
 from irgen.evaluation import metrics, runs
-from irgen.index.index import Index
+from irgen.evaluation.answers import Ids, ask, asked_about
 from irgen.params import Gate, Params
 from irgen.workspace import Workspace
 
-MOST_QUERIES = 2000  # a share of them is then known to about a hundredth
 SLACK = 1e-9  # a difference of decimals that are equal
 
 
@@ -131,20 +127,20 @@ def compare(workspace: Workspace, params: Params, champion: Path | None) -> Verd
     both are read and checked. Raises IndexingError if either is damaged or no index, ArtifactError
     if a stage has not run.
     """
-    encoding = open_encoding(params.compute, workspace)
-    queries, database = (
-        read_table(workspace.existing("catalog", f"{role}.parquet"))
-        for role in ("queries", "database")
-    )
-    queries = queries[_evenly(len(queries), MOST_QUERIES)]
+    queries, database = asked_about(workspace)
     metric_cutoff = int(params.gate.metric.split("/")[1])
     cutoffs = params.evaluate.cutoffs
     k = max(*cutoffs, metric_cutoff)
-    candidate = ask(workspace.existing("index"), queries, database, k, encoding)
+
+    def asked(folder: Path) -> Answers:
+        found = ask(folder, queries, database, k, params.compute, workspace)
+        return judged(found, queries, database, k)
+
+    candidate = asked(workspace.existing("index"))
     if champion is None:
         return judge(candidate, None, params.gate, cutoffs)
     try:
-        known = ask(champion.resolve(), queries, database, k, encoding)
+        known = asked(champion.resolve())
     except IrgenError as error:
         raise IndexingError(
             f"the champion cannot be compared with: {error}; or roll back to another release "
@@ -153,33 +149,16 @@ def compare(workspace: Workspace, params: Params, champion: Path | None) -> Verd
     return judge(candidate, known, params.gate, cutoffs)
 
 
-def _evenly(count: int, most: int) -> np.ndarray:
-    """At most ``most`` of ``count`` rows, at equal distances.
-
-    >>> _evenly(5, 3).tolist()
-    [0, 2, 4]
-    """
-    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
-
-
-def ask(
-    folder: Path, queries: pl.DataFrame, database: pl.DataFrame, k: int, encoding: Encoding
-) -> Answers:
-    """The first k answers of the index at ``folder``, judged by the tables of the catalogue; a
-    query itself does not count."""
+def judged(found: Ids, queries: pl.DataFrame, database: pl.DataFrame, k: int) -> Answers:
+    """The first k of the answers, judged by the tables of the catalogue; a query itself does not
+    count."""
     hashes = [*database["sha256"], ""]  # the last row stands for what has left the catalogue
     labels = [*database["label"], None]
     numbers = {name: row for row, name in enumerate(database["id"])}
-    depth = runs.search_depth(k, queries["sha256"], hashes)
-    device = str(encoding.machine.device)
-    with Index.open(folder, device=device, precision=encoding.machine.decoder) as index:
-        index.verify()
-        read = readings(index.models, queries["sha256"].to_list(), encoding)
-        found = index.search(read, depth).ids  # (Q, depth) of str or None
     rows = [
         [-1 if name is None else numbers.get(name, len(database)) for name in row] for row in found
     ]
-    ids = np.array(rows, dtype=np.int64).reshape(len(queries), depth)
+    ids = np.array(rows, dtype=np.int64).reshape(len(queries), -1 if rows else k)
     ids, _ = runs.without_self(ids, np.zeros(ids.shape, np.float32), queries["sha256"], hashes, k)
     positives = runs.positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]

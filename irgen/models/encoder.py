@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import timm.data
 import torch
 from torch import Tensor, nn
 
@@ -24,9 +23,11 @@ class ImageEncoder(nn.Module):
     std: Tensor
 
     def __init__(self, backbone: nn.Module, image_size: int, channels: Literal[1, 3], crop: float):
+        from timm.data import resolve_model_data_config  # seconds that who makes none need not pay
+
         super().__init__()
         self.backbone: Any = backbone  # timm's models share methods, but no class that names them
-        config = timm.data.resolve_model_data_config(backbone)
+        config = resolve_model_data_config(backbone)
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         if channels == 1:
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)

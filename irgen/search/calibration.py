@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +58,18 @@ class Uncalibrated:
     reason: str
 
 
-def apply(calibration: Calibration, cosines: Tensor) -> Tensor:
+def apply(calibration: Calibration, cosines: "Tensor") -> "Tensor":
     """Probabilities of hits with these cosines, of any shape, float32; −inf where there is no hit
     (cosine −inf).
 
+    >>> import torch
     >>> knots = {"cosines": (0.0, 1.0), "probabilities": (0.25, 0.75)}
     >>> known = Calibration(**knots, queries=1, pairs=1, error=0.0, reliability=())
     >>> apply(known, torch.tensor([-0.5, 0.5, 2.0, -torch.inf])).tolist()
     [0.25, 0.5, 0.75, -inf]
     """
+    import torch  # seconds that a report need not pay
+
     x, y = (
         torch.tensor(each, dtype=torch.float64, device=cosines.device)
         for each in (calibration.cosines, calibration.probabilities)

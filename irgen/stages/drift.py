@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from irgen.artifacts.identifiers import load_identified
+from irgen.artifacts.identifiers import read_identified
 from irgen.catalog import manifest
 from irgen.catalog.table import NAMES, known_from, read_table
 from irgen.errors import ArtifactError
@@ -68,21 +68,19 @@ def came_later(
 def read_codebooks(workspace: Workspace) -> np.ndarray:
     """The tokenizer's codebooks (M, L, D)."""
     path = workspace.existing("tokenizer", "tokenizer.safetensors")
-    tensors, _ = checkpoint.load(path)
-    return tensors["codebooks"].numpy()
+    return checkpoint.load_array(path, "codebooks")
 
 
 def coded(role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Workspace) -> Coded:
     """A role's images, row by row with its table."""
-    identified = load_identified(workspace.existing("identifiers", role))
-    if identified.ids != table["id"].to_list():
+    ids, codes, embeddings = read_identified(workspace.existing("identifiers", role))
+    if ids != table["id"].to_list():
         raise ArtifactError(
             f"the codes of {role} are not those of its table: run dvc repro identifiers"
         )
-    codes = identified.codes.numpy()
     return Coded(
         codes=codes,
-        residuals=drift.residuals(identified.embeddings.numpy(), codes, codebooks),
+        residuals=drift.residuals(embeddings, codes, codebooks),
         labels=np.array(table["label"].to_list(), dtype=np.str_),
     )
 

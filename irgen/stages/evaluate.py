@@ -4,7 +4,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,9 +18,9 @@ from irgen.artifacts.readings import readings
 from irgen.catalog.table import read_table
 from irgen.compute import Machine
 from irgen.encoding import Encoding, open_encoding, pixels, summaries
-from irgen.evaluation import methods, metrics, runs
+from irgen.evaluation import answers, methods, metrics, runs
 from irgen.evaluation.methods import Encode, Method
-from irgen.files import atomic, file_digest, read_array, write_json
+from irgen.files import atomic, digest, file_digest, read_array, read_json, write_json
 from irgen.index.index import Index
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
@@ -61,9 +62,14 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     asked = questions.queries["sha256"].to_list()
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
     compared = build_methods(params, workspace, identified, pretrained, asked, encoding)
-    shown_to = pixels(pretrained, asked[: TIMED * settings.batch_size], encoding)
-    encoders = [method.encoder.encode for method in compared.values()]
-    encode_ms = time_encoders(encoders, shown_to, settings.batch_size, encoding.machine)
+    encoders = list(dict.fromkeys(method.encoder.encode for method in compared.values()))
+
+    def time_them() -> list[float]:
+        shown_to = pixels(pretrained, asked[: TIMED * settings.batch_size], encoding)
+        return time_encoders(encoders, shown_to, settings.batch_size, encoding.machine)
+
+    timings = timings_of(params, workspace, encoding)
+    encode_ms = dict(zip(encoders, known_or(timings, time_them), strict=True))
     hashes = questions.queries["sha256"], questions.database["sha256"]
     k, shown = runs.search_depth(questions.depth, *hashes), max(settings.cutoffs)
     found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(questions.positives)}
@@ -90,6 +96,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         "methods": times,
     }
     write_json(workspace.reports / "latency.json", about)
+    answers.ask_ahead(workspace, settings.cutoffs, params.compute)
     return {f"{name}/{key}": value for name, row in found.items() for key, value in row.items()}
 
 
@@ -164,12 +171,12 @@ def build_methods(
 @torch.inference_mode()
 def time_encoders(
     encoders: Iterable[Encode], images: np.ndarray, size: int, machine: Machine
-) -> dict[Encode, float]:
+) -> list[float]:
     """The median milliseconds a query that each encoder takes, over the first TIMED batches of
     ``images`` (Q, C, H, H); decoding the file is not in it. The first time does not count."""
-    found = {}
+    found = []
     batches = [rows for rows, _ in in_order(len(images), size)][:TIMED]
-    for encode in dict.fromkeys(encoders):
+    for encode in encoders:
         times = []
         for rows in [batches[0], *batches]:
             asked = torch.from_numpy(images[rows.numpy()]).to(machine.device)
@@ -177,8 +184,28 @@ def time_encoders(
             with machine.precision():
                 encode(asked)
             times.append(1000 * (_now(machine) - started) / size)
-        found[encode] = statistics.median(times[1:])
+        found.append(statistics.median(times[1:]))
     return found
+
+
+def timings_of(params: Params, workspace: Workspace, encoding: Encoding) -> Path:
+    """Where the times of these encoders are kept: by their weights, this code and this machine,
+    whatever there is to be searched. An update leaves all of these as they were."""
+    weights = [
+        file_digest(workspace.existing(name, f"{name}.safetensors"))
+        for name in ("tokenizer", "retriever")
+    ]
+    machine = describe(encoding.machine, params.evaluate.batch_size)
+    about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
+    key = digest(checkpoint.source_digest(), weights, *about)[:16]
+    return workspace.cache / "timings" / f"{key}.json"
+
+
+def known_or(place: Path, measure: Callable[[], list[float]]) -> list[float]:
+    """What was measured before and kept at ``place``, or is measured now and kept there."""
+    if not place.exists():
+        write_json(place, measure())
+    return read_json(place)
 
 
 @torch.inference_mode()

@@ -19,8 +19,6 @@ from mlflow.pyfunc import PythonModel
 
 from irgen.errors import IrgenError, ReleaseError
 from irgen.files import read_json
-from irgen.index.index import Index
-from irgen.releases import release, remote
 
 COLUMN, DEFAULT_K, MOST_K = "image", 10, 1000
 DATA_URL = re.compile(r"^data:[^,]*,")
@@ -33,6 +31,8 @@ class Searching(PythonModel):
     def load_context(self, context: Any) -> None:
         """Opens the index that the model carries, or the one that it points to. Raises
         MlflowException if that is gone."""
+        from irgen.index.index import Index  # seconds that who only keeps the model need not pay
+
         try:
             folder = self._folder(context.artifacts)
             self.index = Index.open(folder, device=_device())
@@ -81,6 +81,8 @@ def _content(number: int, text: Any) -> bytes:
 def _pointed_to(artifacts: dict[str, str], spare: Path) -> Path:
     """The release that is too large to be kept with the model: where it was, or a copy of the
     bucket's in ``spare``."""
+    from irgen.releases import release, remote
+
     told = read_json(Path(artifacts["pointer"]))
     folder = Path(told["path"])
     if folder.is_dir() and release.bundle_digest(release.contents(folder)) == told["bundle"]:

@@ -5,31 +5,42 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 import irgen
 from irgen.errors import ArtifactError, WeightsError
 from irgen.files import atomic, digest, file_digest
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-def save(path: Path, tensors: Mapping[str, Tensor], config: Any) -> None:
+
+def save(path: Path, tensors: "Mapping[str, Tensor]", config: Any) -> None:
     """Writes tensors and a JSON-able ``config`` into one safetensors file, atomically."""
+    from safetensors.torch import save_file  # and torch with it, which who reads need not have
+
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
         save_file(owned, temporary, metadata={"config": json.dumps(config, sort_keys=True)})
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], Any]:
+def load(path: Path) -> "tuple[dict[str, Tensor], Any]":
     """The tensors and config of a file ``save`` wrote. Raises ArtifactError if it is missing or
     damaged."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads((file.metadata() or {})["config"])
+
+
+def load_array(path: Path, name: str) -> np.ndarray:
+    """One tensor of a file ``save`` wrote, without torch, whose import takes seconds. Raises
+    ArtifactError if the file is missing or damaged, or has no such tensor."""
+    with _opened(path, "np") as file:
+        return file.get_tensor(name)
 
 
 def load_config(path: Path, *keys: str) -> dict[str, Any]:
@@ -47,9 +58,9 @@ def load_config(path: Path, *keys: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, framework: str = "pt") -> Iterator[Any]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except FileNotFoundError:
         raise ArtifactError(
@@ -62,7 +73,7 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from None
 
 
-def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+def load_into(module: "torch.nn.Module", tensors: "Mapping[str, Tensor]", where: Path) -> None:
     """Loads every tensor into ``module``. Raises WeightsError if names or shapes differ."""
     try:
         module.load_state_dict(dict(tensors))
@@ -82,9 +93,9 @@ class Resume:
     """
 
     def __init__(self, folder: Path, *depends_on: Any):
-        self.path = folder / digest(_source_digest(), *depends_on)[:16] / "state.safetensors"
+        self.path = folder / digest(source_digest(), *depends_on)[:16] / "state.safetensors"
 
-    def load(self) -> tuple[dict[str, Tensor], Any] | None:
+    def load(self) -> "tuple[dict[str, Tensor], Any] | None":
         """The last state saved, or None; a damaged one counts as none."""
         if not self.path.exists():
             return None
@@ -93,7 +104,7 @@ class Resume:
         except ArtifactError:
             return None
 
-    def save(self, tensors: Mapping[str, Tensor], state: Any) -> None:
+    def save(self, tensors: "Mapping[str, Tensor]", state: Any) -> None:
         """Keeps the state of an epoch's end in place of the one before."""
         save(self.path, tensors, state)
 
@@ -102,13 +113,13 @@ class Resume:
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
-def _source_digest() -> str:
+def source_digest() -> str:
     """A digest of this package's code."""
     package = Path(irgen.__file__).parent
     return digest([file_digest(path) for path in sorted(package.rglob("*.py"))])
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: "torch.optim.Optimizer") -> "dict[str, Tensor]":
     """AdamW's moments by parameter number, for ``Resume.save``."""
     return {
         f"optimizer.{i}.{name}": value
@@ -117,7 +128,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizer: "torch.optim.Optimizer", tensors: "Mapping[str, Tensor]") -> None:
     """The inverse of ``optimizer_tensors``."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -127,11 +138,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def prefixed(tensors: "Mapping[str, Tensor]", prefix: str) -> "dict[str, Tensor]":
     """``tensors`` with ``prefix`` before every name."""
     return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
-def unprefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def unprefixed(tensors: "Mapping[str, Tensor]", prefix: str) -> "dict[str, Tensor]":
     """Those of ``tensors`` whose names begin with ``prefix``, without it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -40,6 +40,20 @@ def test_the_map_comes_near_the_true_probabilities():
     assert len(found.cosines) <= MOST_KNOTS
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_map_is_that_of_scikit_learns_isotonic_regression(seed, monkeypatch):
+    from sklearn.isotonic import IsotonicRegression
+
+    monkeypatch.setattr("irgen.evaluation.calibration.PAIRS_A_KNOT", 1)
+    monkeypatch.setattr("irgen.evaluation.calibration.MOST_KNOTS", 10_000)
+    cosines, right = (each.ravel() for each in sample(queries=9, seed=seed))
+    x, y = knots(cosines, right)
+    imagined = np.append(cosines, [cosines.min(), cosines.max()]), np.append(right, [True, False])
+    model = IsotonicRegression().fit(*imagined)
+    np.testing.assert_allclose(np.interp(cosines, x, y), model.predict(cosines), atol=1e-9)
+    assert (np.diff(x) > 0).all() and len(x) <= 2 * len(np.unique(y))
+
+
 def test_the_error_is_that_of_queries_the_map_has_not_seen():
     assert fitted(*sample()).error < 0.02
     cosines, right = sample()

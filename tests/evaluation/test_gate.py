@@ -21,6 +21,7 @@ from irgen.catalog.inputs import decode_images
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
 from irgen.errors import ArtifactError, IndexingError
+from irgen.evaluation import answers as kept_answers
 from irgen.evaluation import gate
 from irgen.evaluation.gate import Answers
 from irgen.index.index import Index
@@ -247,6 +248,28 @@ def test_a_better_index_passes_an_equal_one_too_and_a_worse_one_is_refused(
     assert own < champions - params.gate.margin
     assert f"{own:.3f}" in worse.why and f"{champions:.3f}" in worse.why
     assert "gate.margin allows 0.020" in worse.why
+
+
+def test_an_index_that_answered_before_is_not_asked_again_unless_it_is_another(
+    workspace, make, params, tmp_path, monkeypatch
+):
+    make(workspace.stage("index"))
+    champion = make(tmp_path / "champion", wrong=len(DATABASE) // 2)
+    kept_answers.ask_ahead(workspace, (1, 4), params.compute)
+    asked = []
+    ask = kept_answers._ask
+    monkeypatch.setattr(
+        kept_answers, "_ask", lambda folder, *_: asked.append(folder) or ask(folder, *_)
+    )
+    first = gate.compare(workspace, params, champion)
+    assert asked == [champion]
+    assert gate.compare(workspace, params, champion) == first and len(asked) == 1
+    shutil.rmtree(workspace.cache / "answers")
+    assert gate.compare(workspace, params, champion) == first and len(asked) == 3
+    with Index.open(workspace.stage("index"), writable=True) as index:
+        index.remove([DATABASE[0][0]])
+    gate.compare(workspace, params, champion)
+    assert len(asked) == 4
 
 
 def test_a_champion_of_another_encoder_and_tokenizer_reads_by_its_own(
