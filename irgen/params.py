@@ -157,6 +157,7 @@ class Evaluate:
     cutoffs: tuple[int, ...]  # k of precision@k …
     beams: int  # W
     candidates: int  # most images gathered from the beams, at least the largest cut-off
+    fuse: float  # weight of the first entry's log-probability beside the cosine, in re-ranking
     batch_size: int  # queries a search batch
 
 
@@ -326,6 +327,7 @@ def check_ranges(params: Params) -> None:
         ("index: fresh_beams", params.index.fresh_beams, 0, None),
         ("evaluate: beams", params.evaluate.beams, 1, None),
         ("evaluate: cutoffs", min(params.evaluate.cutoffs), 1, None),
+        ("evaluate: fuse", params.evaluate.fuse, 0, 10),
         ("evaluate: candidates", params.evaluate.candidates, max(params.evaluate.cutoffs), None),
         ("drift: minimum_images", params.drift.minimum_images, 1, None),
         ("drift: minimum_share", params.drift.minimum_share, 0, None),

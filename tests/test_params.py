@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from irgen.errors import ParamsError
 from irgen.params import Params, check_ranges, flatten, load, parse
+from irgen.study.plan import load_plan, settings_file
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -24,7 +25,9 @@ def changed(section: str, key: str, value: object) -> dict:
 
 
 @pytest.mark.parametrize(
-    "path", [ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))], ids=str
+    "path",
+    [ROOT / "params.yaml", *(settings_file(ROOT, name) for name in load_plan(ROOT).sets)],
+    ids=str,
 )
 def test_every_params_file_of_the_project_loads(path: Path) -> None:
     assert isinstance(load(path), Params)

@@ -166,7 +166,7 @@ def _pieces(search: Search, number: int) -> tuple[float, float, float, float]:
     beams = beam.search(clocked, [part for _, part in parts], search.beams)
     had_written = time.perf_counter()
     found = rank.gather(search.held, parts, beams, search.options.candidates)
-    rank.by_cosine(found, rank.similarity(found.rows, read.embedding, search.held))
+    rank.by_score(found, rank.similarity(found.rows, read.embedding, search.held))
     ended = time.perf_counter()
     writing = had_written - had_read
     return had_read - began, clocked.seconds, writing - clocked.seconds, ended - had_written

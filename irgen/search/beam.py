@@ -32,13 +32,16 @@ class Beams:
     the code. ``codes`` (Q, W, M) int64; ``scores`` (Q, W) float32: the sum of the scorer's gains,
     of a decoder the sequence's log-probability; ``shares`` (Q, W) float32: the same with the gains
     of each step renormalised over the entries that exist, so that the exponentials of all codes
-    there are sum to 1. −1 and −inf where there are fewer than W codes.
+    there are sum to 1; ``firsts`` (Q, W) float32: of that the part of the first entry, the
+    logarithm of its probability among the first entries that exist. −1 and −inf where there are
+    fewer than W codes.
     """
 
     leaves: tuple[Tensor, ...]
     codes: Tensor
     scores: Tensor
     shares: Tensor
+    firsts: Tensor
 
 
 @torch.inference_mode()
@@ -54,7 +57,7 @@ def search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
     scores = given = torch.zeros(queries, 1, device=device)  # given: log of what exists' share
     origin = last = torch.zeros(queries, 1, dtype=torch.int64, device=device)
     nodes = [torch.zeros(queries, 1, dtype=torch.int32, device=device) for _ in parts]
-    codes = last.new_empty(queries, 1, 0)
+    codes, firsts = last.new_empty(queries, 1, 0), scores
     for level in range(levels):
         size = max(part.widths[level] for part in parts)
         gains = scorer.gains(level, last, origin)[..., :size]  # (Q, beams, size)
@@ -67,9 +70,10 @@ def search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
         origin, last = best // size, best % size  # (Q, beams')
         nodes = [table.flatten(1).gather(1, best) for table in tables]
         given = (given + gains.logsumexp(-1)).gather(1, origin)
+        firsts = scores - given if level == 0 else firsts.gather(1, origin)
         past = codes.gather(1, origin[..., None].expand(-1, -1, level))
         codes = torch.cat([past, last[..., None]], -1)  # (Q, beams', level + 1)
-    return _finish(nodes, codes, scores, scores - given, width)
+    return _finish(nodes, codes, (scores, scores - given, firsts), width)
 
 
 def children(part: Live, level: int, nodes: Tensor, size: int) -> Tensor:
@@ -100,17 +104,20 @@ def _wide(table: Tensor, size: int) -> Tensor:
 
 
 def _finish(
-    nodes: list[Tensor], codes: Tensor, scores: Tensor, shares: Tensor, width: int
+    nodes: list[Tensor], codes: Tensor, scores: tuple[Tensor, Tensor, Tensor], width: int
 ) -> Beams:
-    """Exactly ``width`` places, blank where nothing was found."""
-    dead = scores == -torch.inf
+    """Exactly ``width`` places, blank where nothing was found. ``scores`` = (scores, shares,
+    firsts)."""
+    dead = scores[0] == -torch.inf
     codes = codes.masked_fill(dead[..., None], -1)
-    shares = shares.masked_fill(dead, -torch.inf)
-    if missing := width - scores.shape[1]:
+    missing = width - codes.shape[1]
+    if missing:
         nodes = [F.pad(at, (0, missing), value=-1) for at in nodes]
         codes = F.pad(codes, (0, 0, 0, missing), value=-1)
-        scores, shares = (F.pad(x, (0, missing), value=-torch.inf) for x in (scores, shares))
-    return Beams(tuple(nodes), codes, scores, shares)
+    found = (each.masked_fill(dead, -torch.inf) for each in scores)
+    return Beams(
+        tuple(nodes), codes, *(F.pad(each, (0, missing), value=-torch.inf) for each in found)
+    )
 
 
 @torch.inference_mode()

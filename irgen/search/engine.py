@@ -21,9 +21,9 @@ class Options:
     ``beams`` W and ``candidates`` are independent: of the images under the W best identifiers at
     most that many are gathered. ``fresh_beams``: beams that lead the query's embedding to images
     the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
-    all candidates by cosine with the query's embedding, moved by ``refine`` towards what the
-    retriever has in mind (see ``rank.similarities``); without it they stand in the order of their
-    identifiers, as the retriever writes them, and ``fresh_beams`` plays no part. ``distinct`` hides an image whose
+    all candidates by cosine, and by what the retriever makes of the first entry with the weight
+    ``fuse`` (see ``rank.fused``); without it they stand in the order of their identifiers, as the
+    retriever writes them, and ``fresh_beams`` plays no part. ``distinct`` hides an image whose
     cosine with a better one is at least that. ``min_score`` drops hits whose score is lower,
     ``min_cosine`` those whose cosine is.
     """
@@ -32,7 +32,7 @@ class Options:
     candidates: int = 100
     fresh_beams: int = 30
     rerank: bool = True
-    refine: float = 0.0
+    fuse: float = 0.0
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
@@ -53,11 +53,11 @@ class Hits:
     """The best k images of each query, best first; all (Q, k).
 
     ``rows`` int64, −1 where there are fewer than k. float32, −inf where there are fewer: ``scores``
-    is what they are ordered by, the cosine with the refined embedding or without re-ranking the
-    ``log_probability`` of the identifier under the retriever; ``cosine`` is that of the tuned
-    embeddings; ``share`` is the logarithm of its
-    probability among the identifiers that take part in the search. Both are −inf too for an image
-    that the retriever did not write; ``dense`` bool says which these are.
+    is what they are ordered by, the fused score or without re-ranking the ``log_probability`` of
+    the identifier under the retriever; ``cosine`` is that of the tuned embeddings; ``share`` is the
+    logarithm of the identifier's probability among those that take part in the search. Both
+    logarithms are −inf too for an image that the retriever did not write; ``dense`` bool says which
+    these are.
     """
 
     rows: Tensor
@@ -101,7 +101,7 @@ def search_embeddings(
         return _none(len(embeddings), k, embeddings.device)
     if but is not None:
         found = found.only(found.rows != but[:, None])
-    return _ranked(found, embeddings, snapshot, k, replace(options, rerank=True, refine=0.0))
+    return _ranked(found, embeddings, snapshot, k, replace(options, rerank=True))
 
 
 def _near(
@@ -119,10 +119,9 @@ def _near(
 def _ranked(
     found: Candidates, embeddings: Tensor, snapshot: Snapshot, k: int, options: Options
 ) -> Hits:
-    refine = options.refine if options.rerank else 0.0
-    cosines, refined = rank.similarities(found, embeddings, snapshot, refine)
-    order = rank.by_cosine(found, refined) if options.rerank else rank.by_code(found, cosines)
-    scores = refined if options.rerank else found.scores
+    cosines = rank.similarity(found.rows, embeddings, snapshot)
+    scores = rank.fused(found, cosines, options.fuse) if options.rerank else found.scores
+    order = rank.by_score(found, scores) if options.rerank else rank.by_code(found, cosines)
     rows = found.rows.gather(1, order)
     kept = rows >= 0
     if options.distinct is not None:

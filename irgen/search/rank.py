@@ -20,13 +20,14 @@ class Candidates:
 
     All (Q, C): ``rows`` int64, −1 where there are fewer; ``keys`` int64, by which ties are broken;
     ``scores`` and ``shares`` float32, those of the image's identifier (see ``Beams``), −inf where
-    there is none; ``dense`` bool: reached by its embedding alone, not written by the retriever.
+    there is none; ``firsts`` float32, likewise, but 0 where there is none; ``dense`` bool: reached by its embedding alone, not written by the retriever.
     """
 
     rows: Tensor
     keys: Tensor
     scores: Tensor
     shares: Tensor
+    firsts: Tensor
     dense: Tensor
 
     def only(self, kept: Tensor) -> "Candidates":
@@ -36,13 +37,15 @@ class Candidates:
             self.keys.masked_fill(~kept, LAST),
             self.scores.masked_fill(~kept, -torch.inf),
             self.shares.masked_fill(~kept, -torch.inf),
+            self.firsts.masked_fill(~kept, 0.0),
             self.dense & kept,
         )
 
     def reached(self) -> "Candidates":
         """The same as images reached by their embedding: without scores of an identifier."""
         blank = torch.full_like(self.scores, -torch.inf)
-        return Candidates(self.rows, self.keys, blank, blank, self.rows >= 0)
+        unknown = torch.zeros_like(blank)
+        return Candidates(self.rows, self.keys, blank, blank, unknown, self.rows >= 0)
 
     def along(self, others: "Candidates") -> "Candidates":
         """Both side by side; an image that is in both stays as it is here."""
@@ -51,6 +54,7 @@ class Candidates:
             torch.cat([self.keys, others.keys], 1),
             torch.cat([self.scores, others.scores], 1),
             torch.cat([self.shares, others.shares], 1),
+            torch.cat([self.firsts, others.firsts], 1),
             torch.cat([self.dense, others.dense], 1),
         )
         order = both.rows.argsort(dim=1, stable=True)  # of equals, the first stays first
@@ -84,9 +88,12 @@ def gather(
     if len(parts) > 1:  # each part is in order, the two together are not
         order = _sorted(beam.masked_fill(every < 0, LAST), keys)[:, :limit]
         every, beam, keys = (column.gather(1, order) for column in (every, beam, keys))
-    scores, shares = beams.scores.gather(1, beam), beams.shares.gather(1, beam)
+    scores, shares, firsts = (
+        each.gather(1, beam) for each in (beams.scores, beams.shares, beams.firsts)
+    )
     exist = every >= 0
-    return Candidates(every, keys, scores, shares, torch.zeros_like(exist)).only(exist)
+    found = Candidates(every, keys, scores, shares, firsts, torch.zeros_like(exist))
+    return found.only(exist)
 
 
 def _ends(part: Live, leaves: Tensor) -> Tensor:
@@ -111,37 +118,22 @@ def _slots(first: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
 def similarity(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
     """Cosines (Q, C) of each query's unit embedding (Q, D) with those of ``rows`` (Q, C); −inf
     where there is no row. Rounding may lift one above 1."""
-    return _cosines(rows, vectors_of(rows, queries, snapshot), queries)
+    vectors = snapshot.gather(rows, "embeddings").to(queries.dtype)  # (Q, C, D)
+    cosines = torch.bmm(vectors, queries[..., None])[..., 0]
+    return cosines.masked_fill(rows < 0, -torch.inf)
 
 
-def vectors_of(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
-    """The embeddings (Q, C, D) of ``rows`` (Q, C), of the queries' type."""
-    return snapshot.gather(rows, "embeddings").to(queries.dtype)
+def fused(candidates: Candidates, cosines: Tensor, weight: float) -> Tensor:
+    """Cosines (Q, C) plus ``weight`` times the logarithm of the probability that the retriever
+    gives to the first entry of an image's identifier: what kind of image is meant is best told by
+    the first entry, which of its kind is nearest by the cosine. An image that was reached by its
+    embedding alone is not judged by what the retriever cannot know of it."""
+    return cosines + weight * candidates.firsts if weight else cosines
 
 
-def _cosines(rows: Tensor, vectors: Tensor, queries: Tensor) -> Tensor:
-    return torch.bmm(vectors, queries[..., None])[..., 0].masked_fill(rows < 0, -torch.inf)
-
-
-def similarities(
-    candidates: Candidates, queries: Tensor, snapshot: Snapshot, refine: float
-) -> tuple[Tensor, Tensor]:
-    """Cosines (Q, C) of each query's unit embedding (Q, D) with its candidates', and of its refined
-    embedding: moved by ``refine`` towards what the retriever has in mind, the mean of the images
-    written, each weighted by the probability of its identifier. −inf where there is none."""
-    vectors = vectors_of(candidates.rows, queries, snapshot)
-    plain = _cosines(candidates.rows, vectors, queries)
-    if not refine:
-        return plain, plain
-    weights = candidates.shares.exp()  # (Q, C), 0 of what the retriever did not write
-    meant = torch.bmm(weights.to(vectors.dtype)[:, None], vectors)[:, 0]  # (Q, D)
-    refined = F.normalize(queries + refine * F.normalize(meant, dim=-1), dim=-1)
-    return plain, _cosines(candidates.rows, vectors, refined)
-
-
-def by_cosine(candidates: Candidates, cosines: Tensor) -> Tensor:
-    """The order (Q, C) of the candidates by cosine, ties by key."""
-    return _sorted(-cosines, candidates.keys)
+def by_score(candidates: Candidates, scores: Tensor) -> Tensor:
+    """The order (Q, C) of the candidates by these scores, best first, ties by key."""
+    return _sorted(-scores, candidates.keys)
 
 
 def by_code(candidates: Candidates, cosines: Tensor) -> Tensor:

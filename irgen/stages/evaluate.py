@@ -142,7 +142,10 @@ def build_methods(
     prefixes = trie.from_tensors(arrays).to(device)
     database = Snapshot.fixed(prefixes, codes, embeddings, codebooks)
     by_cosine = Options(
-        beams=params.evaluate.beams, candidates=params.evaluate.candidates, fresh_beams=0
+        beams=params.evaluate.beams,
+        candidates=params.evaluate.candidates,
+        fuse=params.evaluate.fuse,
+        fresh_beams=0,
     )
     by_code = replace(by_cosine, rerank=False)
     folder = workspace.existing("index")

@@ -29,7 +29,7 @@ from irgen.training.batches import in_order
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
-DEFAULTS = ("beams", "candidates", "fresh_beams")  # of a search of the index, kept with it
+DEFAULTS = ("beams", "candidates", "fresh_beams", "fuse")  # of a search of the index, kept with it
 MOST_QUERIES = 2000  # validation images asked: more would hardly move the map
 
 
@@ -52,6 +52,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     options = Options(
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,
+        fuse=params.evaluate.fuse,
         fresh_beams=params.index.fresh_beams,
     )
     defaults = {name: getattr(options, name) for name in DEFAULTS}

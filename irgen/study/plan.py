@@ -95,7 +95,8 @@ def settings_file(root: Path, name: str) -> Path:
     """The parameters of a set. Raises ParamsError, with those there are, if it has none."""
     path = root / PLAN.parent / f"{name}.yaml"
     if not path.is_file():
-        others = sorted(each.stem for each in path.parent.glob("*.yaml") if each.name != PLAN.name)
+        no_sets = {PLAN.stem, "dvc"}
+        others = sorted({each.stem for each in path.parent.glob("*.yaml")} - no_sets)
         raise ParamsError(
             f"{name!r} is no set: {path} is missing; there are {', '.join(others) or 'none'}"
         )

@@ -17,7 +17,7 @@ def database(embeddings: torch.Tensor | None = None) -> Snapshot:
 def beams(leaves: list[list[int]], scores: list[list[float]], *others: list[list[int]]) -> Beams:
     parts = tuple(torch.tensor(part, dtype=torch.int32) for part in (leaves, *others))
     table = torch.tensor(scores)
-    return Beams(parts, torch.zeros(*table.shape, 2), table, table + 0.5)
+    return Beams(parts, torch.zeros(*table.shape, 2), table, table + 0.5, table * 0.5)
 
 
 def gather(found: Beams, limit: int, snapshot: Snapshot | None = None) -> Candidates:
@@ -56,13 +56,27 @@ def test_one_bucket_in_two_segments_is_cut_by_key_as_one():
     assert gather(found, 9, both).keys.tolist() == [[0, 15, 20, 45, 50, 1, 10, 40]]
 
 
-def test_images_are_ordered_by_cosine_or_by_code_and_ties_by_key():
+def test_images_are_ordered_by_score_or_by_code_and_ties_by_key():
     candidates = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)  # rows 1 4 | 0 2 5
     cosines = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.7]])
     by_code = candidates.rows.gather(1, rank.by_code(candidates, cosines))
     assert by_code.tolist() == [[4, 1, 2, 5, 0]]
-    by_cosine = candidates.rows.gather(1, rank.by_cosine(candidates, cosines))
-    assert by_cosine.tolist() == [[4, 2, 5, 0, 1]]
+    by_score = candidates.rows.gather(1, rank.by_score(candidates, cosines))
+    assert by_score.tolist() == [[4, 2, 5, 0, 1]]
+
+
+def test_what_the_retriever_makes_of_the_first_entry_moves_an_image_by_the_weight():
+    written = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)  # rows 1 4 | 0 2 5
+    cosines = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.7]])
+    moved = rank.fused(written, cosines, 0.2)  # firsts are half of the scores
+    torch.testing.assert_close(moved, torch.tensor([[0.0, 0.8, 0.3, 0.5, 0.5]]))
+    assert rank.fused(written, cosines, 0.0) is cosines
+
+
+def test_an_image_reached_by_its_embedding_is_not_judged_by_the_retriever():
+    near = gather(beams([[2, 1]], [[9.0, 8.0]]), 10).reached()
+    cosines = torch.tensor([[0.1, 0.9, 0.5]])
+    torch.testing.assert_close(rank.fused(near, cosines, 0.2), cosines)
 
 
 def test_similarity_is_the_cosine_of_unit_vectors():
