@@ -54,6 +54,8 @@ SMALL = {  # enough for models that work; how good they are is not what is measu
 }
 PASSES = ("rebuild", "update", "unchanged")
 UPDATE = "import sys; from flows.update import update; print(update('.', return_state=True).name)"
+# Of whoever starts this: their server, and that Python should compile the code at each start.
+OTHERS = ("MLFLOW", "PYTHONDONTWRITEBYTECODE")
 QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -155,7 +157,7 @@ class Server:
         self.uri = f"http://127.0.0.1:{self.port}/api"
         database = f"sqlite+aiosqlite:///{folder.resolve()}/prefect.db"
         self.settings = {
-            **{name: value for name, value in os.environ.items() if name[:6] != "MLFLOW"},
+            **{name: os.environ[name] for name in os.environ if not name.startswith(OTHERS)},
             **QUIET,
             "OMP_NUM_THREADS": str(threads),
             "PREFECT_HOME": str(folder.resolve()),

@@ -21,8 +21,9 @@ LIVE_SECONDS = 2.0  # between two batches of a live run
 def publish_all(home: Path) -> int:
     """Publishes every journal that is not yet, oldest first, and returns how many were.
 
-    A publisher that is at it is left to do it, as long as it gets on. A journal still being written is left to the publisher beside it. Raises TrackingError when the
-    store does not answer; a journal that the store refuses is reported and passed over.
+    A publisher that is at it is left to do it, as long as it gets on. A journal still being written
+    is left to the publisher beside it. Raises TrackingError when the store does not answer; a
+    journal that the store refuses is reported and passed over.
     """
     before = _left_behind(home)
     waiting = _left_by_the_publisher(home, before)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -246,6 +247,32 @@ def test_a_conducted_stage_waits_for_no_publisher_and_what_it_leaves_may_be_chan
     assert client.download_artifacts(run, "small.json", str(home))
     assert (home / "small.json").read_text() == '{"a": 1}'
     assert not kept.exists()
+
+
+def test_what_a_publisher_is_at_is_left_to_it_unless_it_gives_up(
+    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(recording.CONDUCTED, "1")
+    run_stage(home, params)
+    run_stage(home, params, stage="retriever")
+    first, second = sorted(journals(home).glob("*/*.jsonl"))
+    connect = publishing._connect
+    monkeypatch.setattr(publishing, "_connect", lambda _: pytest.fail("it does not wait"))
+
+    def work() -> None:
+        journal.set_state(first, done=True)
+        journal.set_state(second, done=True)
+
+    with journal.locked(provenance.publisher_lock(home), seconds=1) as mine:
+        assert mine
+        threading.Timer(0.5, work).start()
+        assert publishing.publish_all(home) == 2
+        second.with_suffix(".state").unlink()
+        give_up = {"done": False, "gave_up": True}
+        threading.Timer(0.5, lambda: journal.set_state(second, **give_up)).start()
+        monkeypatch.setattr(publishing, "_connect", connect)
+        assert publishing.publish_all(home) == 1
+    assert len(runs(store.connect(home))[1]) == 1
 
 
 @pytest.mark.slow

@@ -68,7 +68,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         shown_to = pixels(pretrained, asked[: TIMED * settings.batch_size], encoding)
         return time_encoders(encoders, shown_to, settings.batch_size, encoding.machine)
 
-    timings = timings_of(params, workspace, encoding)
+    machine = describe(encoding.machine, settings.batch_size)
+    timings = timings_of(params, workspace, machine)
     encode_ms = dict(zip(encoders, known_or(timings, time_them), strict=True))
     hashes = questions.queries["sha256"], questions.database["sha256"]
     k, shown = runs.search_depth(questions.depth, *hashes), max(settings.cutoffs)
@@ -92,7 +93,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     write_json(folder / "metrics.json", found)
     about = {
         "metrics_digest": file_digest(folder / "metrics.json"),
-        "machine": describe(encoding.machine, settings.batch_size),
+        "machine": machine,
         "methods": times,
     }
     write_json(workspace.reports / "latency.json", about)
@@ -191,14 +192,13 @@ def time_encoders(
     return found
 
 
-def timings_of(params: Params, workspace: Workspace, encoding: Encoding) -> Path:
+def timings_of(params: Params, workspace: Workspace, machine: Mapping[str, str | int]) -> Path:
     """Where the times of these encoders are kept: by their weights, this code and this machine,
     whatever there is to be searched. An update leaves all of these as they were."""
     weights = [
         file_digest(workspace.existing(name, f"{name}.safetensors"))
         for name in ("tokenizer", "retriever")
     ]
-    machine = describe(encoding.machine, params.evaluate.batch_size)
     about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
     key = digest(checkpoint.source_digest(), weights, *about)[:16]
     return workspace.cache / "timings" / f"{key}.json"
