@@ -30,6 +30,7 @@ STAGES = {
     "retriever": "train the retriever: from an image to its neighbours' codes",
     "index": "make the index that is served: models, images and how sure a hit is",
     "evaluate": "compare every search method on the same queries",
+    "baselines": "compare with what others use: approximate searches, CGD and IRT_R",
     "drift": "tell whether new images still are like those the models were trained on",
     "report": "write the page a person reads",
 }

@@ -46,3 +46,14 @@ class TrackingError(IrgenError):
 
 class ImageError(IrgenError):
     """An image cannot be decoded; the message is the reason, fit for a list of rejections."""
+
+
+class ExtraError(IrgenError):
+    """A package of an optional extra is not installed, or does not load."""
+
+    def __init__(self, package: str, extra: str, error: ImportError | None = None) -> None:
+        why = f" ({error})" if error and error.name != package.split(".")[0] else ""
+        super().__init__(
+            f"{package.replace('_', '-')} is not installed{why}: pip install -c constraints.txt "
+            f"-e '.[{extra}]'"
+        )

@@ -162,6 +162,92 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hnsw:
+    """A graph over the tuned embeddings, by faiss."""
+
+    links: int  # of an image to others, half as many as on the lowest layer
+    build: int  # efConstruction: images looked at when one is added
+    search: int  # efSearch: images looked at when one is searched for
+
+
+@dataclass(frozen=True, kw_only=True)
+class IvfPq:
+    """Inverted lists of compressed tuned embeddings, by faiss."""
+
+    lists: int  # at most; fewer where the database is too small to train so many
+    probes: int  # lists read a query
+    code_bytes: int  # an image at most; the largest number that divides tokenizer.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scann:
+    """ScaNN over the tuned embeddings or, where it is not installed, what in faiss is like it."""
+
+    lists: int
+    probes: int
+    part: int  # dimensions that share one four-bit code
+    anisotropy: float  # threshold of its loss; nothing in faiss is like it
+    reranked: int  # candidates scored exactly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spann:
+    """What in faiss is like SPANN, over the tuned embeddings."""
+
+    heads: float  # centroids, as a share of the database
+    copies: int  # lists an image is in, at most
+    closure: float  # how much further than its nearest centroid another may be to get a copy
+    probes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descriptor:
+    """What trained descriptors share. Whether the encoder is tuned says ``tokenizer``."""
+
+    width: int  # D
+    epochs: int
+    batch_size: int
+    per_label: int  # images of a label that come together in a batch
+    learning_rate: float
+    encoder_learning_rate: float
+    layer_decay: float
+    weight_decay: float
+    warmup_epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cgd(Descriptor):
+    """Combination of Multiple Global Descriptors (arXiv 1903.10663)."""
+
+    margin: float  # of the triplet loss, between distances of unit vectors
+    label_smoothing: float  # of the auxiliary classification loss
+    temperature: float
+    class_weight: float  # of that loss beside the triplet loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Irt(Descriptor):
+    """Training Vision Transformers for Image Retrieval (arXiv 2102.05644)."""
+
+    hidden: int  # width of the head's hidden layer; 0: a linear map
+    dropout: float
+    margin: float  # cosine from which on another label's image is pushed away
+    koleo: float  # weight of the differential-entropy regulariser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """The methods that the paper compares with; asked and judged as ``evaluate`` says."""
+
+    hnsw: Hnsw
+    ivf_pq: IvfPq
+    scann: Scann
+    spann: Spann
+    cgd: Cgd
+    irt_r: Irt
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drift:
     """When images that came after the training are too unlike those it knew: the most that is
     allowed of each signal. "Held out" are validation images and queries of the training's time:
@@ -227,6 +313,7 @@ class Params:
     retriever: Retriever
     index: Index
     evaluate: Evaluate
+    baselines: Baselines
     drift: Drift
     gate: Gate
     release: Release
@@ -329,6 +416,48 @@ def check_ranges(params: Params) -> None:
         ("evaluate: cutoffs", min(params.evaluate.cutoffs), 1, None),
         ("evaluate: fuse", params.evaluate.fuse, 0, 10),
         ("evaluate: candidates", params.evaluate.candidates, max(params.evaluate.cutoffs), None),
+        ("baselines: hnsw: links", params.baselines.hnsw.links, 2, None),
+        ("baselines: hnsw: build", params.baselines.hnsw.build, 1, None),
+        (
+            "baselines: hnsw: search",
+            params.baselines.hnsw.search,
+            max(params.evaluate.cutoffs),
+            None,
+        ),
+        ("baselines: ivf_pq: lists", params.baselines.ivf_pq.lists, 1, None),
+        ("baselines: ivf_pq: probes", params.baselines.ivf_pq.probes, 1, None),
+        ("baselines: ivf_pq: code_bytes", params.baselines.ivf_pq.code_bytes, 1, None),
+        ("baselines: scann: lists", params.baselines.scann.lists, 1, None),
+        ("baselines: scann: probes", params.baselines.scann.probes, 1, None),
+        ("baselines: scann: part", params.baselines.scann.part, 1, None),
+        (
+            "baselines: scann: reranked",
+            params.baselines.scann.reranked,
+            max(params.evaluate.cutoffs),
+            None,
+        ),
+        ("baselines: spann: copies", params.baselines.spann.copies, 1, None),
+        ("baselines: spann: probes", params.baselines.spann.probes, 1, None),
+        ("baselines: spann: heads", params.baselines.spann.heads, 0, 1),
+        ("baselines: spann: closure", params.baselines.spann.closure, 0, None),
+        ("baselines: cgd: width", params.baselines.cgd.width, 3, None),
+        ("baselines: cgd: epochs", params.baselines.cgd.epochs, 1, None),
+        ("baselines: cgd: batch_size", params.baselines.cgd.batch_size, 2, None),
+        (
+            "baselines: cgd: per_label",
+            params.baselines.cgd.per_label,
+            2,
+            params.baselines.cgd.batch_size,
+        ),
+        ("baselines: irt_r: width", params.baselines.irt_r.width, 1, None),
+        ("baselines: irt_r: epochs", params.baselines.irt_r.epochs, 1, None),
+        ("baselines: irt_r: batch_size", params.baselines.irt_r.batch_size, 2, None),
+        (
+            "baselines: irt_r: per_label",
+            params.baselines.irt_r.per_label,
+            2,
+            params.baselines.irt_r.batch_size,
+        ),
         ("drift: minimum_images", params.drift.minimum_images, 1, None),
         ("drift: minimum_share", params.drift.minimum_share, 0, None),
         ("drift: minimum_held_out", params.drift.minimum_held_out, 1, None),

@@ -47,7 +47,9 @@ ORDER = [
 ONE_IMPORTER = {
     "mlflow": "irgen/tracking/",
     "boto3": "irgen/catalog/s3_client.py",
-    "faiss": None,
+    "faiss": "irgen/evaluation/neighbours.py",
+    "scann": "irgen/evaluation/neighbours.py",
+    "pytorch_metric_learning": "irgen/training/rankings.py",
     "matplotlib": "irgen/evaluation/figures.py",
     "jinja2": "irgen/evaluation/page.py",
     "psutil": "irgen/provenance.py",

@@ -12,13 +12,13 @@ from irgen.artifacts.identifiers import load_identified
 from irgen.artifacts.models import Models, assemble
 from irgen.encoding import open_encoding, pixels
 from irgen.evaluation import metrics, runs
+from irgen.evaluation.measuring import Questions, read_questions
 from irgen.params import Params
 from irgen.search import engine, trie
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, Read
 from irgen.search.linear import PRECISIONS, Precision
 from irgen.search.snapshot import Snapshot
-from irgen.stages.evaluate import Questions, read_questions
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 from speed import neighbours

@@ -1,6 +1,6 @@
 """The methods side by side: metrics and latency as one table, in text and in markdown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,18 @@ METHODS = {
     "generative_reranked": "generative search, re-ranked",
     "index": "the index that is served",
 }
+BASELINES = {
+    "hnsw": "tuned embeddings by HNSW",
+    "ivf_pq": "tuned embeddings by IVF-PQ",
+    "scann": "tuned embeddings by ScaNN",
+    "scann_like": "tuned embeddings by ScaNN's nearest faiss equivalent: "
+    "4-bit PQ fast scan, re-ranked",
+    "spann_like": "tuned embeddings by SPANN's nearest faiss equivalent: "
+    "HNSW over centroids, closure lists in memory",
+    "cgd": "CGD, exact scan",
+    "irt_r": "IRT_R, exact scan",
+}  # what the stage baselines measures, not in evaluate's table; of the two ScaNN the one in use
+EVERY = METHODS | BASELINES
 NOTE = "–: not measured on this machine: dvc repro -sf evaluate"
 
 
@@ -38,25 +50,26 @@ class Table:
     note: str
 
 
-def read(path: Path, latency: Path) -> Measured:
-    """Reads metrics.json and latency.json. A latency that is missing, or was measured for other
-    metrics than these, counts as unknown. Raises ArtifactError if metrics.json is missing."""
+def read(path: Path, latency: Path, methods: Mapping[str, str] = METHODS) -> Measured:
+    """Reads metrics.json and latency.json, of ``methods`` alone: METHODS or BASELINES. A latency
+    that is missing, or was measured for other metrics than these, counts as unknown. Raises
+    ArtifactError if metrics.json is missing."""
     found = read_json(path)
     timed = read_json(latency) if latency.exists() else {}
     same = timed.get("metrics_digest") == file_digest(path)
     return Measured(
-        quality={method: found[method] for method in METHODS if method in found},
+        quality={method: found[method] for method in methods if method in found},
         latency=timed.get("methods", {}) if same else {},
         queries=found.get("queries", {}),
     )
 
 
 def table(measured: Measured) -> Table:
-    """A row a method in the order of METHODS: precision at every cut-off, hit at the one nearest to
-    10, map@R, milliseconds a query (search alone and with encoding), bytes an image."""
+    """A row a method, in the order they were read in: precision at every cut-off, hit at the one
+    nearest to 10, map@R, milliseconds a query (search alone and with encoding), bytes an image."""
     columns = _columns(measured)
     rows = tuple(
-        (METHODS[method], *(_text(cell(method), form) for cell, form in columns.values()))
+        (EVERY[method], *(_text(cell(method), form) for cell, form in columns.values()))
         for method in measured.quality
     )
     unknown = not set(measured.quality) <= set(measured.latency)

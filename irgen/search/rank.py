@@ -20,7 +20,8 @@ class Candidates:
 
     All (Q, C): ``rows`` int64, −1 where there are fewer; ``keys`` int64, by which ties are broken;
     ``scores`` and ``shares`` float32, those of the image's identifier (see ``Beams``), −inf where
-    there is none; ``firsts`` float32, likewise, but 0 where there is none; ``dense`` bool: reached by its embedding alone, not written by the retriever.
+    there is none; ``firsts`` float32, likewise, but 0 where there is none; ``dense`` bool: reached
+    by its embedding alone, not written by the retriever.
     """
 
     rows: Tensor
@@ -92,8 +93,8 @@ def gather(
         each.gather(1, beam) for each in (beams.scores, beams.shares, beams.firsts)
     )
     exist = every >= 0
-    found = Candidates(every, keys, scores, shares, firsts, torch.zeros_like(exist))
-    return found.only(exist)
+    unreached = torch.zeros_like(exist)
+    return Candidates(every, keys, scores, shares, firsts, unreached).only(exist)
 
 
 def _ends(part: Live, leaves: Tensor) -> Tensor:

@@ -106,9 +106,10 @@ def _gather(place: Place, params: Params, point: Point, keys: dict[str, str], fo
         write_json(
             temporary / "latency.json", {"methods": latency, "seconds": seconds(place, keys)}
         )
-        for name in ("queries.parquet", "curves.parquet"):
-            parts = [pl.read_parquet(data / stage / name) for stage in judged]
-            pl.concat(parts).write_parquet(temporary / name)
+        each = [pl.read_parquet(data / stage / "queries.parquet") for stage in judged]
+        pl.concat(each).write_parquet(temporary / "queries.parquet")
+        curves = [curve for stage in judged for curve in curves_of(data / stage)]
+        pl.concat(curves).write_parquet(temporary / "curves.parquet")
         for name in ("queries", "database"):
             shutil.copyfile(
                 data / "catalog" / f"{name}.parquet", temporary / f"{name}.table.parquet"
@@ -131,3 +132,17 @@ def spread(folder: Path, codebook: int) -> dict[str, float]:
         "distinct_codes": float(distinct),
         "images_a_code": len(codes) / distinct,
     }
+
+
+def curves_of(folder: Path) -> list[pl.DataFrame]:
+    """What was written of a stage's curves, alike: method, curve (precision or recall), x, y."""
+    columns = {"precision": "k", "recall": "recall"}
+    return [
+        pl.read_csv(folder / f"{curve}.csv").select(
+            "method",
+            pl.lit(curve).alias("curve"),
+            pl.col(x).cast(pl.Float64).alias("x"),
+            pl.col("precision").alias("y"),
+        )
+        for curve, x in columns.items()
+    ]

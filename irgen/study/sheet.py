@@ -14,7 +14,7 @@ from irgen.catalog.protocols import in_words
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.evaluation import figures, gallery, page
-from irgen.evaluation.comparison import METHODS
+from irgen.evaluation.comparison import EVERY
 from irgen.evaluation.figures import Line, Plot
 from irgen.files import atomic, write_bytes, write_json
 from irgen.study import results, tables, tree
@@ -83,7 +83,7 @@ def write(root: Path, plan: Plan, name: str) -> Path:
             resources.files("irgen.study").joinpath("comparison.html").read_text("utf-8"),
             content=content,
             definitions=page.DEFINITIONS,
-            names=METHODS,
+            names=EVERY,
             seeds=tables.seeds_in_words,
         )
         write_bytes(temporary / "comparison.html", html.encode())
@@ -96,16 +96,16 @@ def verdicts(made: list[Table]) -> list[str]:
     rows = {row.title: row for row in table.rows}
     said = []
     for method in (RERANKED, OWN):
-        row = rows.get(METHODS[method])
-        if row is None or METHODS[SCAN] not in rows:
+        row = rows.get(EVERY[method])
+        if row is None or EVERY[SCAN] not in rows:
             continue
-        measure = rows[METHODS[SCAN]]
+        measure = rows[EVERY[SCAN]]
         told = []
         for i in (j for j, title in enumerate(table.columns) if title.startswith(("P@", "mAP"))):
             mark = {tables.BETTER: "better", tables.WORSE: "worse"}.get(row.cells[i].mark, "alike")
             both = f"{row.cells[i].text} beside {measure.cells[i].text}"
             told.append(f"{table.columns[i]} {both} ({mark})")
-        said.append(f"{METHODS[method]} and {METHODS[SCAN]}: {'; '.join(told)}.".capitalize())
+        said.append(f"{EVERY[method]} and {EVERY[SCAN]}: {'; '.join(told)}.".capitalize())
     return said
 
 
@@ -184,14 +184,14 @@ def _drawn(found: pl.DataFrame, curve: str, plot: Plot) -> bytes:
     for method in CURVES:
         part = own.filter(pl.col("method") == method).sort("x")
         if len(part):
-            series.append(Line(name=METHODS[method], x=part["x"].to_list(), y=part["y"].to_list()))
+            series.append(Line(name=EVERY[method], x=part["x"].to_list(), y=part["y"].to_list()))
     return figures.lines(plot, series)
 
 
 def _cost(standard: list[results.Result], of: str, key: str, plot: Plot) -> bytes:
     """Every method's precision@10 over what it costs."""
     points = []
-    for method, title in METHODS.items():
+    for method, title in EVERY.items():
         quality = results.over_seeds(standard, method, "precision/10")
         costs = [getattr(each, of).get(method, {}).get(key) for each in standard]
         known = [cost for cost in costs if cost is not None]

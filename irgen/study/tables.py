@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from irgen.evaluation.comparison import METHODS
+from irgen.evaluation.comparison import EVERY
 from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread
@@ -75,8 +75,8 @@ def methods(found: Found, plan: Plan) -> Table:
     embeddings."""
     standard = found[plan.standard]
     columns = (*TESTED[:3], Column(title="hit@10", key="hit/10"), TESTED[3], *COST)
-    names = [name for name in METHODS if all(name in each.metrics for each in standard)]
-    entries = [Entry(METHODS[name], standard, name, name == SCAN) for name in names]
+    names = [name for name in EVERY if all(name in each.metrics for each in standard)]
+    entries = [Entry(EVERY[name], standard, name, name == SCAN) for name in names]
     return _table("methods", "Methods", columns, entries)
 
 

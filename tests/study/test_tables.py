@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from irgen.evaluation.comparison import METHODS
+from irgen.evaluation.comparison import EVERY
 from irgen.study import tables
 from irgen.study.plan import Plan, Point, Variant
 from irgen.study.results import Result, alike, by_query, over_seeds
@@ -78,9 +78,9 @@ def test_methods_stand_beside_the_scan_with_their_significance(found: dict) -> N
     table = tables.methods(found, PLAN)
     rows = rows_of(table)
     at = table.columns.index("P@10")
-    assert rows[METHODS["scan_tuned"]].measure
-    assert rows[METHODS["generative"]].cells[at].mark == WORSE
-    best = rows[METHODS["generative_reranked"]].cells[at]
+    assert rows[EVERY["scan_tuned"]].measure
+    assert rows[EVERY["generative"]].cells[at].mark == WORSE
+    best = rows[EVERY["generative_reranked"]].cells[at]
     assert best.mark == BETTER and best.best
     assert all(row.seeds == (0, 1, 2) for row in table.rows)
 
@@ -89,7 +89,7 @@ def test_a_cell_is_the_mean_and_deviation_over_its_seeds(found: dict) -> None:
     values = [each.metrics["generative"]["precision/10"] for each in found["plain"]]
     told = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     table = tables.methods(found, PLAN)
-    cell = rows_of(table)[METHODS["generative"]].cells[table.columns.index("P@10")]
+    cell = rows_of(table)[EVERY["generative"]].cells[table.columns.index("P@10")]
     assert cell.text == told
 
 

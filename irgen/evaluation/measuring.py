@@ -1,0 +1,197 @@
+"""Methods on the same queries: asked, timed, judged, and written as runs, metrics and latency."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from irgen.catalog.table import read_table
+from irgen.compute import Machine
+from irgen.evaluation import metrics, runs
+from irgen.evaluation.methods import Encode, Method
+from irgen.files import atomic, file_digest, read_json, write_json
+from irgen.training.batches import in_order
+from irgen.workspace import Workspace
+
+DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
+TIMED = 2  # batches whose times count
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Queries and database as the catalogue has them, and how deep a result list is judged."""
+
+    queries: pl.DataFrame
+    database: pl.DataFrame
+    positives: np.ndarray  # (Q,) int64, R of each query
+    depth: int
+
+    def answered(self, ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Results (Q, any) without the queries themselves: ids, scores and hits (Q, depth)."""
+        hashes = self.queries["sha256"], self.database["sha256"]
+        ids, scores = runs.without_self(ids, scores, *hashes, self.depth)
+        return ids, scores, runs.relevance(ids, self.queries["label"], self.database["label"])
+
+
+def read_questions(workspace: Workspace, at_least: int) -> Questions:
+    """The catalogue's queries and database; lists are judged down to R, to ``at_least`` and at most
+    to DEEPEST."""
+    queries, database = (
+        read_table(workspace.existing("catalog", f"{role}.parquet"))
+        for role in ("queries", "database")
+    )
+    positives = runs.positives(
+        queries["label"], queries["sha256"], database["label"], database["sha256"]
+    )
+    depth = max(at_least, min(int(positives.max(initial=1)), DEEPEST))
+    return Questions(queries, database, positives, depth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """How methods are asked: ``questions``, by which ``cutoffs`` they are judged, in batches of
+    ``batch_size`` queries on ``machine``; ``images`` gives the first queries' pixels (any, C, H, H)
+    uint8, for the encoders to be timed with; ``timings`` is where their times are kept, None if
+    they are measured each time."""
+
+    questions: Questions
+    cutoffs: tuple[int, ...]
+    batch_size: int
+    machine: Machine
+    images: Callable[[], np.ndarray]
+    timings: Path | None = None
+
+
+def measure(
+    compared: Mapping[str, Method], exam: Exam, codes: np.ndarray, folder: Path, latency: Path
+) -> dict[str, float]:
+    """Asks every method all questions and writes into ``folder``: metrics.json, queries.parquet
+    (the same of each query that has an answer), precision.csv, recall.csv and
+    ``runs/<method>.parquet``; and ``latency``, which differs from machine to machine.
+
+    ``codes`` (N, M) are the database's, for the runs. Returns the metrics as ``method/metric``.
+    """
+    questions, machine = exam.questions, exam.machine
+    encoders = list(dict.fromkeys(method.encoder.encode for method in compared.values()))
+    encode_ms = dict(zip(encoders, encoding_times(encoders, exam), strict=True))
+    hashes = questions.queries["sha256"], questions.database["sha256"]
+    k, shown = runs.search_depth(questions.depth, *hashes), max(exam.cutoffs)
+    found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(questions.positives)}
+    times, curves, recalls, each = {}, [], [], []
+    answerable = questions.positives > 0
+    for name, method in compared.items():
+        batch = (exam.batch_size, machine)
+        ids, scores, search_ms = ask(method, len(questions.queries), (k, shown), batch, name)
+        total_ms = search_ms + encode_ms[method.encoder.encode]
+        times[name] = {"search_ms": search_ms, "total_ms": total_ms}
+        ids, scores, hits = questions.answered(ids, scores)
+        quality = metrics.summarise(hits, questions.positives, exam.cutoffs)
+        found[name] = quality | {"bytes_per_image": method.bytes_per_image}
+        curve = metrics.precision_curve(hits, questions.positives, shown)
+        curves += [{"method": name, "k": i, "precision": p} for i, p in enumerate(curve, start=1)]
+        precisions = metrics.recall_curve(hits, questions.positives)
+        recalls += [
+            {"method": name, "recall": r, "precision": p}
+            for r, p in zip(metrics.RECALLS, precisions, strict=True)
+        ]
+        values = metrics.by_query(hits[answerable], questions.positives[answerable], exam.cutoffs)
+        columns = {key: column.astype(np.float32) for key, column in values.items()}
+        rows = {"method": [name] * int(answerable.sum()), "query": np.flatnonzero(answerable)}
+        each.append(pl.DataFrame(rows | columns))
+        top = (ids[:, :shown], scores[:, :shown], hits[:, :shown])
+        with atomic(folder / "runs" / f"{name}.parquet") as temporary:
+            runs.to_table(*top, codes).write_parquet(temporary)
+    for file, lines in (("precision.csv", curves), ("recall.csv", recalls)):
+        with atomic(folder / file) as temporary:
+            pl.DataFrame(lines).write_csv(temporary)
+    with atomic(folder / "queries.parquet") as temporary:
+        pl.concat(each).write_parquet(temporary)
+    write_json(folder / "metrics.json", found)
+    about = {
+        "metrics_digest": file_digest(folder / "metrics.json"),
+        "machine": describe(machine, exam.batch_size),
+        "methods": times,
+    }
+    write_json(latency, about)
+    return {f"{name}/{key}": value for name, row in found.items() for key, value in row.items()}
+
+
+def encoding_times(encoders: Iterable[Encode], exam: Exam) -> list[float]:
+    """Milliseconds a query that each encoder takes: those that were kept, or measured now."""
+    if exam.timings is not None and exam.timings.exists():
+        return read_json(exam.timings)
+    found = time_encoders(encoders, exam.images(), exam.batch_size, exam.machine)
+    if exam.timings is not None:
+        write_json(exam.timings, found)
+    return found
+
+
+@torch.inference_mode()
+def time_encoders(
+    encoders: Iterable[Encode], images: np.ndarray, size: int, machine: Machine
+) -> list[float]:
+    """The median milliseconds a query that each encoder takes, over the first TIMED batches of
+    ``images`` (Q, C, H, H); decoding the file is not in it. The first time does not count."""
+    found = []
+    batches = [rows for rows, _ in in_order(len(images), size)][:TIMED]
+    for encode in encoders:
+        times = []
+        for rows in [batches[0], *batches]:
+            asked = torch.from_numpy(images[rows.numpy()]).to(machine.device)
+            started = _now(machine)
+            with machine.precision():
+                encode(asked)
+            times.append(1000 * (_now(machine) - started) / size)
+        found.append(statistics.median(times[1:]))
+    return found
+
+
+@torch.inference_mode()
+def ask(
+    method: Method, queries: int, k: tuple[int, int], batch: tuple[int, Machine], title: str
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """All queries through a method: ids (Q, k), scores (Q, k), and the median milliseconds a query
+    of the search alone, over the first TIMED batches.
+
+    ``k`` = (results to judge, results that are timed): a deep list is for map@R alone. ``batch`` =
+    (its size, machine). The first batch is asked once more: its first time does not count.
+    """
+    (deep, timed), (size, machine) = k, batch
+    ids, scores, times = [], [], []
+    batches = in_order(queries, size)
+    for i, (rows, new) in enumerate(tqdm(batches, title, unit="batch", leave=False, disable=None)):
+        encoded = method.encoder.known(rows)
+        if i == 0:
+            method.search(encoded, timed)
+        if i < TIMED:
+            started = _now(machine)
+            method.search(encoded, timed)
+            times.append(1000 * (_now(machine) - started) / size)
+        result = method.search(encoded, deep)
+        ids.append(result.ids[:new].cpu().numpy())
+        scores.append(result.scores[:new].cpu().numpy())
+    return np.concatenate(ids), np.concatenate(scores), statistics.median(times)
+
+
+def _now(machine: Machine) -> float:
+    if machine.device.type == "cuda":
+        torch.cuda.synchronize(machine.device)
+    return time.perf_counter()
+
+
+def describe(machine: Machine, batch_size: int) -> dict[str, str | int]:
+    """What the times were measured on."""
+    return {
+        "device": str(machine.device),
+        "autocast": str(machine.autocast),
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "batch_size": batch_size,
+    }

@@ -1,0 +1,176 @@
+"""What the paper compares with, on the same queries: other searches of the tuned embeddings, and
+exact scans of descriptors that are trained by ranking losses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from irgen.artifacts.identifiers import Identified, load_identified
+from irgen.artifacts.models import assemble
+from irgen.artifacts.readings import readings
+from irgen.catalog.images import stream_pixels
+from irgen.catalog.table import read_table
+from irgen.encoding import Encoding, open_encoding, pixels, views
+from irgen.evaluation import methods, neighbours
+from irgen.evaluation.measuring import TIMED, Exam, Questions, measure, read_questions
+from irgen.evaluation.methods import Method
+from irgen.models.descriptors import Combined, Described, Projected
+from irgen.models.encoder import ImageEncoder
+from irgen.models.tokenizer import class_numbers
+from irgen.params import Descriptor, Params, flatten
+from irgen.training import descriptors, rankings
+from irgen.training.batches import Pixels, Views, in_order
+from irgen.training.checkpoint import Resume
+from irgen.weights import create_encoder
+from irgen.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A head and what it is trained for; ``head`` makes it for an encoder and classes."""
+
+    settings: Descriptor
+    losses: descriptors.Losses
+    head: Callable[[ImageEncoder, int], Combined | Projected]
+
+
+def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Writes ``data/baselines/``: metrics.json, precision.csv and a run a method, as ``evaluate``
+    does of its methods; and ``reports/baselines-latency.json``. Raises ExtraError if a package of
+    the extra ``compare`` is missing."""
+    encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
+    questions = read_questions(workspace, max(cutoffs))
+    identified = load_identified(workspace.existing("identifiers", "database"))
+    neighbours.library()
+    rankings.library()
+    asked = questions.queries["sha256"].to_list()
+    compared = approximate(params, workspace, identified, asked, encoding)
+    rivals, kept = trained(params, workspace, questions, encoding, log)
+    size = params.evaluate.batch_size
+    exam = Exam(
+        questions=questions,
+        cutoffs=cutoffs,
+        batch_size=size,
+        machine=encoding.machine,
+        images=lambda: pixels(
+            create_encoder(params.encoder, params.seed), asked[: TIMED * size], encoding
+        ),
+    )
+    places = workspace.stage("baselines"), workspace.reports / "baselines-latency.json"
+    found = measure(compared | rivals, exam, identified.codes.numpy(), *places)
+    for resume in kept:
+        resume.clear()
+    return found
+
+
+def approximate(
+    params: Params,
+    workspace: Workspace,
+    identified: Identified,
+    asked: list[str],
+    encoding: Encoding,
+) -> dict[str, Method]:
+    """Approximate searches of the tuned embeddings, by the queries that the exact scan is given.
+    ``asked``: the queries' hashes. ScaNN's name says whether it is itself or what is like it."""
+    device, settings = encoding.machine.device, params.baselines
+    models = assemble(
+        workspace.existing("tokenizer", "tokenizer.safetensors"),
+        workspace.existing("retriever", "retriever.safetensors"),
+        create_encoder(params.encoder, params.seed).eval(),
+    ).to(device)
+    known = readings(models, asked, encoding).embedding.to(device)
+    given = methods.vectors(models.embed, known), identified.embeddings
+    if neighbours.scann_library():
+        scann = {"scann": neighbours.scann(*given, settings.scann)}
+    else:
+        scann = {"scann_like": neighbours.scann_like(*given, settings.scann)}
+    return {
+        "hnsw": neighbours.hnsw(*given, settings.hnsw),
+        "ivf_pq": neighbours.ivf_pq(*given, settings.ivf_pq),
+        **scann,
+        "spann_like": neighbours.spann_like(*given, settings.spann),
+    }
+
+
+def trained(
+    params: Params, workspace: Workspace, questions: Questions, encoding: Encoding, log: Callable
+) -> tuple[dict[str, Method], list[Resume]]:
+    """Exact scans of descriptors trained on the tokenizer's training images, with its encoder's
+    first weights, frozen or tuned as there; and the states to clear once all is written."""
+    rivals = {
+        "cgd": Rival(
+            params.baselines.cgd,
+            rankings.combined,
+            lambda encoder, n: Combined(encoder.token_width, n, params.baselines.cgd),
+        ),
+        "irt_r": Rival(
+            params.baselines.irt_r,
+            rankings.contrasted,
+            lambda encoder, n: Projected(encoder.width, params.baselines.irt_r),
+        ),
+    }
+    train = read_table(workspace.existing("catalog", "train.parquet"))
+    found, kept, device = {}, [], encoding.machine.device
+    for name, rival in rivals.items():
+        settings = [flatten(part) for part in (params.encoder, params.augment, rival.settings)]
+        inputs = [params.seed, params.tokenizer.tune_encoder, str(encoding.machine), train.rows()]
+        kept.append(Resume(workspace.cache / "training", name, settings, inputs))
+        model = describe(params, train, rival, (encoding, kept[-1]), _named(log, name))
+        tables = questions.queries, questions.database
+        queries, database = (embed_all(model, table, encoding).to(device) for table in tables)
+        by_model = methods.vectors(model, queries)
+        found[name] = methods.exact(by_model, database, 4 * database.shape[1])
+    return found, kept
+
+
+def describe(
+    params: Params,
+    train: pl.DataFrame,
+    rival: Rival,
+    place: tuple[Encoding, Resume],
+    log: Callable,
+) -> Described:
+    """A rival trained on the images of ``train``; it reads pixels, whether or not its encoder was
+    tuned. ``place`` = (where images are encoded, where the training's state is)."""
+    encoding, resume = place
+    encoder = create_encoder(params.encoder, params.seed)
+    sha256s, tune = train["sha256"].to_list(), params.tokenizer.tune_encoder
+    images: Views | Pixels
+    if tune:
+        decoded = pixels(encoder, sha256s, encoding)
+        images = Pixels(decoded, encoder.decoding.size, params.augment)
+    else:
+        images = views(encoder, sha256s, params.augment, params.seed, encoding)
+    labels = train["label"].unique().sort().to_list()
+    torch.manual_seed(params.seed)
+    model = Described(rival.head(encoder, len(labels)), encoder if tune else None)
+    data, goal = (images, class_numbers(train["label"], labels)), (rival.losses, rival.settings)
+    descriptors.train(model, data, goal, (encoding.machine, params.seed), resume, log)
+    return Described(model.head, encoder).to(encoding.machine.device).eval()
+
+
+@torch.inference_mode()
+def embed_all(model: Described, table: pl.DataFrame, encoding: Encoding) -> Tensor:
+    """Descriptors (N, D) of a table's images, on the CPU; always in full batches, so that an
+    image's descriptor does not depend on the others."""
+    assert model.encoder is not None, "it reads pixels"
+    sizes = {"batch_size": encoding.settings.batch_size, "threads": encoding.settings.threads}
+    sha256s, machine, parts = table["sha256"].to_list(), encoding.machine, []
+    for batch in stream_pixels(encoding.images, sha256s, model.encoder.decoding, **sizes):
+        rows, new = next(in_order(len(batch), encoding.settings.batch_size))
+        with machine.precision():
+            images = torch.from_numpy(batch[rows.numpy()]).to(machine.device)
+            parts.append(model(images)[:new].float().cpu())
+    return torch.cat(parts)
+
+
+def _named(log: Callable, name: str) -> Callable:
+    """``log`` with the method's name before each metric's."""
+
+    def under(row: dict[str, float], step: int) -> None:
+        log({f"{name}/{key}": value for key, value in row.items()}, step)
+
+    return under

@@ -1,0 +1,132 @@
+"""The stage of baselines on a few hundred real digits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+import torch
+import yaml
+
+from irgen.errors import ParamsError
+from irgen.evaluation import comparison, neighbours, runs
+from irgen.params import load
+
+from .test_pipeline_stages import ALONE, SMALL, files, run, small_params, write_digits
+
+SHORT = {"width": 24, "epochs": 4, "batch_size": 32, "warmup_epochs": 1}
+SCANN = "scann" if neighbours.scann_library() else "scann_like"
+NAMES = {"hnsw", "ivf_pq", SCANN, "spann_like", "cgd", "irt_r"}
+BEFORE = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
+OUTPUTS = {"metrics.json", "precision.csv", *(f"runs/{name}.parquet" for name in NAMES)}
+
+
+def shortened(root, project, **changes):
+    """Parameters of a few epochs, in ``root``."""
+    one = {"epochs": 2}
+    sections = {
+        "tokenizer": {**SMALL["tokenizer"], **one, "hidden": 0},
+        "retriever": {**SMALL["retriever"], **one},
+    }
+    small_params(root, project, **{**sections, **changes})
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    for name in ("cgd", "irt_r"):
+        tree["baselines"][name] |= SHORT
+    (root / "params.yaml").write_text(yaml.safe_dump(tree))
+    return load(root / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, root):
+    """A project whose stages ran up to the baselines, with them: (folder, params, metrics)."""
+    folder = tmp_path_factory.mktemp("project")
+    write_digits(folder / "digits", 24)
+    params = shortened(folder, root)
+    return folder, params, run(params, folder, *BEFORE, "retriever", "baselines")["baselines"]
+
+
+def test_every_baseline_is_measured_on_every_query_and_beats_chance(built):
+    folder, _, metrics = built
+    output = folder / "data/baselines"
+    assert set(files(output)) == OUTPUTS
+    found = json.loads((output / "metrics.json").read_text())
+    assert set(found) == {"queries", *NAMES}
+    queries = len(pl.read_parquet(folder / "data/catalog/queries.parquet"))
+    assert found["queries"] == {"count": queries, "without_positive": 0}
+    for name in NAMES:
+        assert found[name]["precision/10"] == metrics[f"{name}/precision/10"] > 0.2, name
+        ranked = pl.read_parquet(output / f"runs/{name}.parquet")
+        assert ranked["query"].n_unique() == queries and ranked.schema == runs.SCHEMA
+    assert found["cgd"]["bytes_per_image"] == found["irt_r"]["bytes_per_image"] == 4 * 24
+    curves = pl.read_csv(output / "precision.csv")
+    assert curves.columns == ["method", "k", "precision"] and set(curves["method"]) == NAMES
+
+
+def test_their_table_has_names_and_times_and_leaves_evaluates_own_alone(built):
+    folder, _, _ = built
+    paths = folder / "data/baselines/metrics.json", folder / "reports/baselines-latency.json"
+    measured = comparison.read(*paths, comparison.BASELINES)
+    assert set(measured.quality) == set(measured.latency) == NAMES
+    assert all(0 < t["search_ms"] <= t["total_ms"] for t in measured.latency.values())
+    shown = comparison.table(measured)
+    assert [row[0] for row in shown.rows] == [
+        title for name, title in comparison.BASELINES.items() if name in NAMES
+    ]
+    assert shown.note == "" and not comparison.read(*paths).quality
+    assert not comparison.BASELINES.keys() & comparison.METHODS.keys()
+
+
+def test_the_stage_repeats_itself_byte_for_byte(built):
+    folder, params, _ = built
+    before = files(folder / "data/baselines")
+    run(params, folder, "baselines")
+    assert files(folder / "data/baselines") == before
+    assert not list((folder / ".cache/training").glob("*/state.safetensors"))
+
+
+def test_a_frozen_encoder_is_read_by_the_tokenizers_own_views(tmp_path, root):
+    write_digits(tmp_path / "digits", 16)
+    frozen = {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 16, "epochs": 1}
+    params = shortened(tmp_path, root, tokenizer=frozen, augment={"views": 2})
+    run(params, tmp_path, *BEFORE, "retriever")
+    views = sorted((tmp_path / ".cache/views").iterdir())
+    found = run(params, tmp_path, "baselines")["baselines"]
+    assert sorted((tmp_path / ".cache/views").iterdir()) == views
+    assert found["cgd/precision/10"] > 0.15 and found["irt_r/precision/10"] > 0.15
+
+
+def test_a_stage_killed_in_its_second_training_goes_on_and_ends_the_same(built):
+    folder, _, _ = built
+    whole = files(folder / "data/baselines")
+    command = [sys.executable, "-c", ALONE, "baselines", str(folder)]
+    settings = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    child = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL)
+    states, deadline = folder / ".cache" / "training", time.monotonic() + 60
+    while len(list(states.glob("*/state.safetensors"))) < 2:
+        assert child.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline, "no epoch within a minute"
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    again = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    told = again.stdout + again.stderr
+    assert f"combined: going on after epoch {SHORT['epochs']}" in told
+    assert "projected: going on after epoch" in told
+    assert files(folder / "data/baselines") == whole
+    assert not list(states.glob("*/state.safetensors"))
+
+
+def test_a_search_that_gives_fewer_than_the_largest_cutoff_is_refused(built):
+    path = built[0] / "params.yaml"
+    text = path.read_text()
+    tree = yaml.safe_load(text)
+    tree["baselines"]["scann"]["reranked"] = 5
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ParamsError, match="baselines: scann: reranked: 5 is out of range"):
+        load(path)
+    path.write_text(text)
