@@ -34,6 +34,7 @@ from irgen.workspace import Workspace
 
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
 TIMED = 2  # batches whose times count
+CURVES = {"method": pl.String, "k": pl.Int64, "precision": pl.Float64}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,14 @@ class Questions:
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/evaluate/``: metrics.json, precision.csv and a run a method; and, beside DVC's
-    outputs since it differs from machine to machine, ``reports/latency.json``."""
+    outputs since it differs from machine to machine, ``reports/latency.json``.
+
+    Of codes that are not the tokenizer's there is no index, and nothing to rebuild embeddings from:
+    ``index`` and ``scan_codes`` are left out. Without the trie the generative methods have
+    ``invalid``, the share of written identifiers that do not exist. Where no query has a label,
+    nothing that needs one is there, and precision.csv is empty; ``agreement/k``, the share of the k
+    nearest by pretrained features that are among the first k, is told instead.
+    """
     encoding, settings = open_encoding(params.compute, workspace), params.evaluate
     questions = read_questions(workspace, max(settings.cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
@@ -68,21 +76,28 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     k, shown = runs.search_depth(questions.depth, *hashes), max(settings.cutoffs)
     found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(questions.positives)}
     times, curves, folder = {}, [], workspace.stage("evaluate")
+    labelled = questions.queries["label"].null_count() < len(questions.queries)
+    nearest = np.empty((len(asked), 0), np.int64)
     for name, method in compared.items():
         batch = (settings.batch_size, encoding.machine)
         ids, scores, search_ms = ask(method, len(asked), (k, shown), batch, name)
         total_ms = search_ms + encode_ms[method.encoder.encode]
         times[name] = {"search_ms": search_ms, "total_ms": total_ms}
         ids, scores, hits = questions.answered(ids, scores)
-        quality = metrics.summarise(hits, questions.positives, settings.cutoffs)
-        found[name] = quality | {"bytes_per_image": method.bytes_per_image}
-        curve = metrics.precision_curve(hits, questions.positives, shown)
-        curves += [{"method": name, "k": i, "precision": p} for i, p in enumerate(curve, start=1)]
+        if labelled:
+            quality = metrics.summarise(hits, questions.positives, settings.cutoffs)
+            curve = metrics.precision_curve(hits, questions.positives, shown)
+            points = enumerate(curve, start=1)
+            curves += [{"method": name, "k": i, "precision": p} for i, p in points]
+        else:
+            nearest = ids if name == "scan_pretrained" else nearest
+            quality = metrics.agreement(ids, nearest, settings.cutoffs)
+        found[name] = quality | dict(method.about) | {"bytes_per_image": method.bytes_per_image}
         top = (ids[:, :shown], scores[:, :shown], hits[:, :shown])
         with atomic(folder / "runs" / f"{name}.parquet") as temporary:
             runs.to_table(*top, identified.codes.numpy()).write_parquet(temporary)
     with atomic(folder / "precision.csv") as temporary:
-        pl.DataFrame(curves).write_csv(temporary)
+        pl.DataFrame(curves, schema=CURVES).write_csv(temporary)
     write_json(folder / "metrics.json", found)
     about = {
         "metrics_digest": file_digest(folder / "metrics.json"),
@@ -130,35 +145,48 @@ def build_methods(
     )
     codes, embeddings = identified.codes.to(device), identified.embeddings.to(device)
     codebooks = models.tokenizer.codebooks
-    rebuilt = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
-    code_bytes = codes.shape[1] * np.log2(codebooks.shape[1]) / 8 + codebooks.nbytes / len(codes)
     prefixes = trie.from_tensors(arrays).to(device)
     database = Snapshot.fixed(prefixes, codes, embeddings, codebooks)
     by_cosine = Options(
-        beams=params.evaluate.beams, candidates=params.evaluate.candidates, fresh_beams=0
+        beams=params.evaluate.beams,
+        candidates=params.evaluate.candidates,
+        fresh_beams=0,
+        trie=params.evaluate.trie,
     )
     by_code = replace(by_cosine, rerank=False)
-    folder = workspace.existing("index")
-    index = Index.open(folder, device=str(device), precision=machine.decoder)
     known = readings(models, asked, encoding)
     plain = torch.from_numpy(summaries(pretrained, asked, encoding)).to(device)
     by_summary = methods.vectors(lambda images: pretrained(images)[0], plain)
     by_embedding = methods.vectors(models.embed, known.embedding.to(device))
     by_models = methods.reads(models, known)
-    own = readings(index.models, asked, encoding)  # by the same networks, so in the same time
-    by_index = replace(by_models, known=methods.reads(index.models, own).known)
-    return {
+    about: dict[str, float] = {}
+    if not params.evaluate.trie:
+        batch = (len(asked), params.evaluate.batch_size, machine)
+        about["invalid"] = methods.invalid(models, by_models, database, by_code, batch)
+    found = {
         "scan_pretrained": methods.exact(
             by_summary,
             normal(features, dim=-1).to(device),
             4 * features.shape[1],
         ),
         "scan_tuned": methods.exact(by_embedding, embeddings, 4 * embeddings.shape[1]),
-        "scan_codes": methods.exact(by_embedding, normal(rebuilt, dim=-1), code_bytes),
-        "generative": methods.generative(models, by_models, database, by_code, machine),
-        "generative_reranked": methods.generative(models, by_models, database, by_cosine, machine),
-        "index": methods.served(index, by_index, identified.ids),
     }
+    semantic = params.identifiers.rule == "semantic"
+    if semantic:
+        rebuilt = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
+        bits = codes.shape[1] * np.log2(codebooks.shape[1])
+        code_bytes = bits / 8 + codebooks.nbytes / len(codes)
+        found["scan_codes"] = methods.exact(by_embedding, normal(rebuilt, dim=-1), code_bytes)
+    for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
+        method = methods.generative(models, by_models, database, options, machine)
+        found[name] = replace(method, about=about)
+    if semantic:
+        folder = workspace.existing("index")
+        index = Index.open(folder, device=str(device), precision=machine.decoder)
+        own = readings(index.models, asked, encoding)  # by the same networks, so in the same time
+        by_index = replace(by_models, known=methods.reads(index.models, own).known)
+        found["index"] = methods.served(index, by_index, identified.ids)
+    return found
 
 
 @torch.inference_mode()
