@@ -25,18 +25,20 @@ from pathlib import Path
 from irgen.cli import STAGES
 from irgen.evaluation.comparison import METHODS
 from irgen.files import digest, read_json, write_bytes, write_json
-from irgen.params import flatten, load
+from irgen.params import Params, flatten, load
 from irgen.workspace import Workspace
 
+SERVING = ("index", "drift")  # of codes that can be served
 SHOWN = ("precision/1", "precision/10", "precision/20", "hit/10", "map/R")
 
 
 def run_seed(params_file: Path, seed: int, root: Path) -> dict:
-    """All stages with one seed in ``root``: metrics, latency, seconds a stage, peak gigabytes."""
+    """All stages there are with one seed in ``root``: metrics, latency, seconds a stage, peak
+    gigabytes."""
     params = dataclasses.replace(load(params_file), seed=seed)
     workspace = Workspace(data=root / "data", reports=root / "reports", cache=root.parent / "cache")
     seconds = {}
-    for stage in [stage for stage in STAGES if stage != "baselines"]:
+    for stage in stages(params):
         started = time.perf_counter()
         import_module(f"irgen.stages.{stage}").run(params, workspace, lambda metrics, step: None)
         seconds[stage] = time.perf_counter() - started
@@ -49,6 +51,12 @@ def run_seed(params_file: Path, seed: int, root: Path) -> dict:
         "seconds": seconds,
         "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+
+
+def stages(params: Params) -> list[str]:
+    """The stages that identifiers of this rule go through."""
+    served = params.identifiers.rule == "semantic"
+    return [stage for stage in STAGES if served or stage not in SERVING]
 
 
 def _child(params_file: Path, seed: int, root: Path, out: Path) -> None:
@@ -65,6 +73,8 @@ def table(runs: list[dict]) -> str:
     heads = ["method", *(key.replace("precision/", "P@").replace("/", "@") for key in SHOWN)]
     lines = [[*heads, "ms search", "ms with encoding", "bytes/image"]]
     for method, name in METHODS.items():
+        if method not in runs[0]["metrics"]:
+            continue
         quality = [run["metrics"][method] for run in runs]
         row = [name, *(spread([q[key] for q in quality], ".3f") for key in SHOWN)]
         for key in ("search_ms", "total_ms"):

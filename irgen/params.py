@@ -43,6 +43,7 @@ class Download:
 Format = Literal[
     "auto",
     "folders",
+    "images",
     "list",
     "inshop",
     "cub200",
@@ -64,6 +65,7 @@ class Catalog:
     database: tuple[
         Literal["train", "validation", "query"], ...
     ]  # searched roles, if no protocol's
+    inserted_fraction: float  # of each label's training images that only the database gets
     training_revision: int  # images first seen later join the database only
 
 
@@ -118,8 +120,24 @@ class Tokenizer:
     temperature: float  # of the cosine classifier: logits are cosines divided by it
     prefix_weight: float  # λ1, of the prefixes' mean cross-entropy
     residual_weight: float  # λ2, of the prefixes' mean relative residual
-    refit_epochs: int  # codebooks are refitted every so many epochs
+    refit_epochs: int  # codebooks, and clusters that stand for labels, are renewed this often
     kmeans_iterations: int
+    labels: Literal["given", "clusters"]  # whose classes teach; clusters: no label is looked at
+    clusters: int  # their number, where labels: clusters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identifiers:
+    """By what rule images get their codes. Any other than semantic is there to be compared with:
+    what is served codes new images by the tokenizer."""
+
+    rule: Literal["semantic", "random", "hierarchical_kmeans", "rqvae"]
+    rqvae_hidden: int  # width of the autoencoder's hidden layers
+    rqvae_width: int  # of what its codebooks quantise
+    rqvae_epochs: int
+    rqvae_batch_size: int
+    rqvae_learning_rate: float
+    rqvae_commitment: float  # weight of the encoder's pull towards its entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +177,7 @@ class Evaluate:
     candidates: int  # most images gathered from the beams, at least the largest cut-off
     fuse: float  # weight of the first entry's log-probability beside the cosine, in re-ranking
     batch_size: int  # queries a search batch
+    trie: bool  # false: identifiers are written freely, and those that do not exist find nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +329,7 @@ class Params:
     augment: Augment
     pairs: Pairs
     tokenizer: Tokenizer
+    identifiers: Identifiers
     retriever: Retriever
     index: Index
     evaluate: Evaluate
@@ -397,6 +417,7 @@ def check_ranges(params: Params) -> None:
         ("download: retries", params.download.retries, 0, 100),
         ("catalog: query_fraction", params.catalog.query_fraction, 0, 0.9),
         ("catalog: validation_fraction", params.catalog.validation_fraction, 0, 0.9),
+        ("catalog: inserted_fraction", params.catalog.inserted_fraction, 0, 0.9),
         ("encoder: image_size", params.encoder.image_size, 4, None),
         ("encoder: crop", params.encoder.crop, 0.1, 1),
         ("augment: views", params.augment.views, 1, None),
@@ -407,6 +428,12 @@ def check_ranges(params: Params) -> None:
         ("tokenizer: refit_epochs", params.tokenizer.refit_epochs, 1, None),
         ("tokenizer: prefix_weight", params.tokenizer.prefix_weight, 0, None),
         ("tokenizer: residual_weight", params.tokenizer.residual_weight, 0, None),
+        ("tokenizer: clusters", params.tokenizer.clusters, 2, None),
+        ("identifiers: rqvae_hidden", params.identifiers.rqvae_hidden, 1, None),
+        ("identifiers: rqvae_width", params.identifiers.rqvae_width, 1, None),
+        ("identifiers: rqvae_epochs", params.identifiers.rqvae_epochs, 1, None),
+        ("identifiers: rqvae_batch_size", params.identifiers.rqvae_batch_size, 1, None),
+        ("identifiers: rqvae_commitment", params.identifiers.rqvae_commitment, 0, None),
         ("retriever: epochs", params.retriever.epochs, 1, None),
         ("retriever: validate_every", params.retriever.validate_every, 1, None),
         ("retriever: patience", params.retriever.patience, 1, None),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from irgen import announcing, journal, provenance, recording, restoring
+from irgen.artifacts.identifiers import check_served
 from irgen.evaluation import gate
 from irgen.files import digest, file_digest
 from irgen.params import Params, flatten
@@ -66,9 +67,11 @@ def make(root: Path, params: Params, *, force: bool = False) -> Outcome:
 
     The same index is one release for ever: done again, only what is missing is done. An index that
     a rollback took back is not released again but by ``force`` or a rollback to it. Raises
-    ArtifactError if there is no index, ReleaseError if another release is under way for long or the
-    index is changed meanwhile, SourceError if a first release cannot see what the bucket has.
+    ArtifactError if there is no index, IndexingError if ``params`` ask for codes that cannot be
+    served, ReleaseError if another release is under way for long or the index is changed meanwhile,
+    SourceError if a first release cannot see what the bucket has.
     """
+    check_served(params.identifiers.rule)
     place = shelf.folder(root)
     index = Workspace.at(root).existing("index")
     with shelf.alone(place):

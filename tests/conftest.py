@@ -170,6 +170,8 @@ def tokenizer_settings() -> params.Tokenizer:
         residual_weight=1.0,
         refit_epochs=1,
         kmeans_iterations=5,
+        labels="given",
+        clusters=4,
     )
 
 

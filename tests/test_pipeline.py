@@ -84,11 +84,10 @@ def code(stage: str) -> list[str]:
 def parameters(stage: str) -> list[str]:
     """The keys of params.yaml that the stage's module reads, ``compute.threads`` and such apart."""
     module = tree(ROOT / "irgen" / "stages" / f"{stage}.py")
-    chains = {chain(node) for node in ast.walk(module) if isinstance(node, ast.Attribute)}
-    inner = {parts[:-1] for parts in chains if parts}
-    read = {
-        ".".join(parts[1:3]) for parts in chains if parts[:1] == ("params",) and parts not in inner
-    }
+    attributes = [node for node in ast.walk(module) if isinstance(node, ast.Attribute)]
+    inner = {id(node.value) for node in attributes}  # of params.a.b: params.a, not read as a whole
+    chains = {chain(node) for node in attributes if id(node) not in inner}
+    read = {".".join(parts[1:3]) for parts in chains if parts[:1] == ("params",)}
     read |= {"."} if hands_all_on(module) else set()
     return sorted(decisive(read))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from irgen.errors import ArtifactError
+from irgen.errors import ArtifactError, IndexingError
 from irgen.files import atomic, read_array, write_array
 
 if TYPE_CHECKING:
@@ -21,6 +21,17 @@ class Identified:
     ids: list[str]
     codes: "Tensor"
     embeddings: "Tensor"
+
+
+def check_served(rule: str) -> None:
+    """Raises IndexingError unless images got their codes by the tokenizer, as an index codes those
+    that are added to it. ``rule``: identifiers.rule of params.yaml."""
+    if rule != "semantic":
+        raise IndexingError(
+            f"params.yaml: identifiers: rule: {rule!r} is there to be compared with and cannot be "
+            "served: an index codes the images that are added to it by the tokenizer; run irgen "
+            "evaluate to measure this rule, or set identifiers.rule to semantic"
+        )
 
 
 def save_identified(folder: Path, identified: Identified) -> None:

@@ -11,12 +11,18 @@ from irgen.params import Tokenizer as Settings
 from irgen.training import checkpoint
 from irgen.weights import untrained_encoder
 
+GIVEN = {"labels": "given", "clusters": 2}  # of a file that does not tell where labels came from
+
 
 def save_tokenizer(
     path: Path, model: Tokenizer, encoder: Encoder, settings: Settings, labels: list[str]
 ) -> None:
-    """Writes the tokenizer with all it takes to load it: configuration and class names."""
-    config = {"encoder": asdict(encoder), "tokenizer": asdict(settings), "labels": labels}
+    """Writes the tokenizer with all it takes to load it: configuration and class names, which are
+    numbers where it was taught by clusters."""
+    told = asdict(settings)
+    if settings.labels == "given":  # as files had it before there was anything else
+        told = {name: value for name, value in told.items() if name not in GIVEN}
+    config = {"encoder": asdict(encoder), "tokenizer": told, "labels": labels}
     checkpoint.save(path, model.state_dict(), config | {"summary_width": summary_width(model)})
 
 
@@ -32,7 +38,7 @@ def load_tokenizer(path: Path) -> tuple[Tokenizer, list[str]]:
     is missing, damaged or of something else."""
     config = checkpoint.load_config(path, "tokenizer", "encoder", "labels", "summary_width")
     tensors, _ = checkpoint.load(path)
-    settings = parse(Settings, config["tokenizer"], where=str(path))
+    settings = parse(Settings, GIVEN | config["tokenizer"], where=str(path))
     encoder = parse(Encoder, config["encoder"], where=str(path))
     own = untrained_encoder(encoder) if settings.tune_encoder else None
     model = Tokenizer(settings, config["summary_width"], len(config["labels"]), own)

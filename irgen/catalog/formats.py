@@ -24,7 +24,7 @@ SETS = {
 
 def recognise(table: pl.DataFrame) -> str:
     """The format of a manifest: ``list`` if it has labels, a published set by its annotation files
-    or, Omniglot, by its names, else ``folders``.
+    or, Omniglot, by its names, ``images`` if none lies in a folder, else ``folders``.
 
     Raises CatalogError if there are annotation files of several sets.
     """
@@ -40,7 +40,10 @@ def recognise(table: pl.DataFrame) -> str:
         return found[0]
     there = manifest.images(table)
     drawn = len(there) and there.select(omniglot.is_drawing()).to_series().all()
-    return "omniglot" if drawn else "folders"
+    if drawn:
+        return "omniglot"
+    bare = len(there) and not there["key"].str.contains("/", literal=True).any()
+    return "images" if bare else "folders"
 
 
 def read_format(
@@ -96,7 +99,8 @@ def _check_depth(parts: list[str], with_roles: bool) -> None:
     path = "/".join(parts)
     if len(parts) == 1:
         raise CatalogError(
-            f"{path} lies in no class folder; put each image into its class's folder"
+            f"{path} lies in no class folder; put each image into its class's folder, or, if no "
+            "image has a label, set catalog.format to images"
         )
     if with_roles and not (len(parts) == 3 and parts[0].lower() in ROLE_FOLDERS):
         raise CatalogError(
@@ -108,6 +112,18 @@ def _check_depth(parts: list[str], with_roles: bool) -> None:
             f"{path} lies too deep: allowed are class/file, or train|validation|test/class/file; "
             "give anything else as a list (.csv or .parquet with path and label)"
         )
+
+
+def read_images(images: pl.DataFrame) -> pl.DataFrame:
+    """Images without labels, in any folders: below a role's folder at the top (names as in
+    ``read_folders``) they have that role. The id is the path."""
+    tops = [key.split("/")[0].lower() if "/" in key else "" for key in images["key"]]
+    plain = images.drop("label", "role", "id", strict=False)
+    return _catalog(plain).with_columns(
+        pl.col("path").alias("id"),
+        pl.lit(None, pl.String).alias("label"),
+        pl.Series("role", [ROLE_FOLDERS.get(top) for top in tops], pl.String),
+    )
 
 
 def read_list(images: pl.DataFrame) -> pl.DataFrame:
@@ -141,4 +157,4 @@ def _catalog(images: pl.DataFrame) -> pl.DataFrame:
     return images.rename({"key": "path"}).drop("size", "etag", "shard", "offset", "version")
 
 
-FORMATS = {"folders": read_folders, "list": read_list}
+FORMATS = {"folders": read_folders, "images": read_images, "list": read_list}

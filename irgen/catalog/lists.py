@@ -68,7 +68,8 @@ def _check_columns(table: pl.DataFrame, path: str) -> None:
         if needed not in table.columns:
             raise SourceError(
                 f"{path} has no column {needed!r}; it has {', '.join(table.columns)}; "
-                "a list needs path and label, and may have role, id and any metadata"
+                "a list needs path and label, which may be empty (tokenizer.labels: clusters), and "
+                "may have role, id and any metadata"
             )
     taken = sorted(TAKEN.intersection(table.columns))
     if taken:

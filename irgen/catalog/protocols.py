@@ -100,6 +100,7 @@ OMNIGLOT = Protocol(
 # classes (Liu et al. 2016 for In-shop; Song et al. 2016 for CUB, Cars and Products).
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     "folders": {"given": GIVEN},
+    "images": {"given": GIVEN},
     "list": {"given": GIVEN},
     "inshop": {"given": INSHOP, "irgen": INSHOP_IRGEN, "standard": INSHOP},
     "cub200": {"given": SAME, "irgen": SAME, "standard": CUB200},

@@ -31,6 +31,27 @@ def assign_roles(
     return table
 
 
+def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
+    """Which images of ``table`` (role, label, sha256, revision …) are to be searched and not
+    trained on, as if they had been inserted after the training: (N,) bool.
+
+    ``fraction`` of the contents of each label's train images first seen in one revision, in the
+    order of sha256(seed, content), rounded half up, and one of them at least is not. Copies go
+    together, and images of later revisions never change what earlier ones are.
+
+    >>> table = pl.DataFrame({"sha256": list("aabcd"), "label": "x", "role": "train",
+    ...                       "revision": 1})
+    >>> sum(inserted(table, seed=0, fraction=0.75)), sum(inserted(table, seed=0, fraction=0.0))
+    (3, 0)
+    """
+    group = ("role", "label", "revision")
+    draw = [hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest() for sha256 in table["sha256"]]
+    count = pl.col("draw").n_unique().over(group)
+    wanted = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
+    chosen = (pl.col("role") == "train") & (pl.col("draw").rank("dense").over(group) <= wanted)
+    return table.with_columns(pl.Series("draw", draw, pl.String)).select(chosen).to_series()
+
+
 def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.DataFrame:
     """Gives ``role`` to the first ``fraction`` of each label's and revision's train images."""
     group = ("role", "label", "revision")

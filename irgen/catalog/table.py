@@ -14,7 +14,7 @@ SCHEMA = pl.Schema(
     {
         "id": pl.String,  # stable and distinct
         "path": pl.String,  # the image's key in the manifest
-        "label": pl.String,
+        "label": pl.String,  # null: the source gives none
         "role": pl.String,
         "sha256": pl.String,
         "width": pl.Int32,  # pixels, upright
@@ -25,12 +25,13 @@ SCHEMA = pl.Schema(
 
 def check_table(table: pl.DataFrame, where: str) -> pl.DataFrame:
     """``table`` itself; raises ArtifactError, naming ``where``, unless it has the columns of
-    ``SCHEMA`` (others may follow) without nulls, known roles, and distinct ids in order."""
+    ``SCHEMA`` (others may follow) without nulls but in labels, known roles, and distinct ids in
+    order."""
     for name, kind in SCHEMA.items():
         found = table.schema.get(name)
         if found != kind:
             raise ArtifactError(f"{where}: column {name!r} should be {kind}, found {found}")
-        if table[name].null_count():
+        if name != "label" and table[name].null_count():
             raise ArtifactError(f"{where}: column {name!r} has empty values")
     unknown = set(table["role"].unique()) - set(ROLES)
     if unknown:
@@ -77,9 +78,11 @@ def known_from(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
 
 
 def label_counts(table: pl.DataFrame) -> pl.DataFrame:
-    """Columns label and count (i64), one row a label, sorted by label.
+    """Columns label and count (i64), one row a label, sorted by label; images without one are not
+    counted.
 
     >>> label_counts(pl.DataFrame({"label": ["b", "a", "b"]})).rows()
     [('a', 1), ('b', 2)]
     """
-    return table.group_by("label").agg(pl.len().cast(pl.Int64).alias("count")).sort("label")
+    counts = table.group_by("label").agg(pl.len().cast(pl.Int64).alias("count"))
+    return counts.drop_nulls("label").sort("label")

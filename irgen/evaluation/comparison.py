@@ -66,7 +66,8 @@ def read(path: Path, latency: Path, methods: Mapping[str, str] = METHODS) -> Mea
 
 def table(measured: Measured) -> Table:
     """A row a method, in the order they were read in: precision at every cut-off, hit at the one
-    nearest to 10, map@R, milliseconds a query (search alone and with encoding), bytes an image."""
+    nearest to 10, map@R, milliseconds a query (search alone and with encoding), bytes an image;
+    agreement and the share of invalid identifiers where they were measured."""
     columns = _columns(measured)
     rows = tuple(
         (EVERY[method], *(_text(cell(method), form) for cell, form in columns.values()))
@@ -110,7 +111,7 @@ def verdict(measured: Measured) -> str:
     """One or two plain sentences: generative search beside the exact scan of the tuned embeddings,
     re-ranking, and time if it is known. Empty if either method was not measured."""
     quality, key = measured.quality, f"precision/{main_cutoff(measured)}"
-    if not {"generative", "scan_tuned"} <= set(quality):
+    if not all(key in quality.get(method, {}) for method in ("generative", "scan_tuned")):
         return ""
     own, scan = quality["generative"][key], quality["scan_tuned"][key]
     says = (
@@ -151,10 +152,17 @@ def _columns(measured: Measured) -> dict[str, tuple[Cell, Callable[[float], str]
         **{f"P@{c}": (quality(f"precision/{c}"), "{:.3f}".format) for c in cutoffs(measured)},
         f"hit@{k}": (quality(f"hit/{k}"), "{:.3f}".format),
         "mAP@R": (quality("map/R"), "{:.3f}".format),
+        **{key.replace("/", "@"): (quality(key), "{:.3f}".format) for key in _others(measured)},
         "ms search": (latency("search_ms"), _milliseconds),
         "ms with encoding": (latency("total_ms"), _milliseconds),
         "bytes/image": (quality("bytes_per_image"), "{:,.0f}".format),
     }
+
+
+def _others(measured: Measured) -> list[str]:
+    """The metrics of some runs alone, in the order they were measured in."""
+    every = dict.fromkeys(key for values in measured.quality.values() for key in values)
+    return [key for key in every if key == "invalid" or key.startswith("agreement/")]
 
 
 def _text(value: Any, form: Callable[[float], str]) -> str:

@@ -13,9 +13,13 @@ def confusions(
     Columns: ``wanted`` (the query's label), ``found`` (the irrelevant result's), ``misses`` (such
     results in the top k), ``queries`` (that have one), ``cost`` (misses / (k · Q), what mean
     precision@k loses by them over all Q queries). Ties by label. Places left empty are no pair's
-    fault and are not in it.
+    fault and are not in it, and of a query without a label nothing can be said.
     """
-    queries = pl.DataFrame({"wanted": query_labels}).with_row_index("query")
+    queries = (
+        pl.DataFrame({"wanted": query_labels})
+        .with_row_index("query")
+        .filter(pl.col("wanted").is_not_null())
+    )
     items = pl.DataFrame({"found": database_labels}).with_row_index("item")
     return (
         run.filter((pl.col("rank") <= k) & ~pl.col("relevant"))

@@ -15,6 +15,7 @@ from irgen.evaluation import metrics, runs
 
 Thumbnail = Callable[[str], str]  # a data URI by an image's content hash
 
+NAMELESS = "(no label)"
 SIDE = 96  # pixels of a thumbnail's longer side
 
 
@@ -57,7 +58,7 @@ def examples(
     return [
         Example(
             image=thumbnail(queries["sha256"][row]),
-            label=str(queries["label"][row]),
+            label=queries["label"][row] or NAMELESS,
             reason=reason,
             found={m: _found(run, row, database, thumbnail) for m, run in shown.items()},
         )
@@ -72,7 +73,7 @@ def _found(
     return [
         Found(
             image=thumbnail(database["sha256"][row["item"]]),
-            label=str(database["label"][row["item"]]),
+            label=database["label"][row["item"]] or NAMELESS,
             score=row["score"],
             code=row["code"],
             relevant=row["relevant"],

@@ -22,6 +22,11 @@ from irgen.workspace import Workspace
 
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
 TIMED = 2  # batches whose times count
+NEAREST = "scan_pretrained"  # that others are compared with where there are no labels
+CURVES = {
+    "precision": {"method": pl.String, "k": pl.Int64, "precision": pl.Float64},
+    "recall": {"method": pl.String, "recall": pl.Float64, "precision": pl.Float64},
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,39 @@ class Exam:
     timings: Path | None = None
 
 
+class Judged:
+    """What labels say of every method: values of each query, and curves."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[tuple[str, float, float]]] = {name: [] for name in CURVES}
+        self.queries: list[pl.DataFrame] = []
+
+    def add(
+        self, name: str, hits: metrics.Hits, positives: metrics.Counts, cutoffs: tuple[int, ...]
+    ) -> dict[str, float]:
+        """Judges a method by its hits (Q, k) and returns the means."""
+        precisions = metrics.precision_curve(hits, positives, max(cutoffs))
+        self.curves["precision"] += [(name, k, p) for k, p in enumerate(precisions, start=1)]
+        recalls = zip(metrics.RECALLS, metrics.recall_curve(hits, positives), strict=True)
+        self.curves["recall"] += [(name, recall, p) for recall, p in recalls]
+        some = positives > 0
+        values = metrics.by_query(hits[some], positives[some], cutoffs)
+        columns = {key: column.astype(np.float32) for key, column in values.items()}
+        rows = {"method": [name] * int(some.sum()), "query": np.flatnonzero(some)}
+        self.queries.append(pl.DataFrame(rows | columns))
+        return metrics.summarise(hits, positives, cutoffs)
+
+    def write(self, folder: Path) -> None:
+        """Writes queries.parquet, precision.csv and recall.csv."""
+        for curve, schema in CURVES.items():
+            with atomic(folder / f"{curve}.csv") as temporary:
+                table = pl.DataFrame(self.curves[curve], schema=schema, orient="row")
+                table.write_csv(temporary)
+        empty = pl.DataFrame(schema={"method": pl.String, "query": pl.Int64})
+        with atomic(folder / "queries.parquet") as temporary:
+            (pl.concat(self.queries) if self.queries else empty).write_parquet(temporary)
+
+
 def measure(
     compared: Mapping[str, Method], exam: Exam, codes: np.ndarray, folder: Path, latency: Path
 ) -> dict[str, float]:
@@ -77,6 +115,9 @@ def measure(
     ``runs/<method>.parquet``; and ``latency``, which differs from machine to machine.
 
     ``codes`` (N, M) are the database's, for the runs. Returns the metrics as ``method/metric``.
+    Where no query has a label, nothing that needs one is there, and curves and queries are empty;
+    ``agreement/k``, the share of the k nearest by pretrained features that are among the first k,
+    is told instead.
     """
     questions, machine = exam.questions, exam.machine
     encoders = list(dict.fromkeys(method.encoder.encode for method in compared.values()))
@@ -84,35 +125,25 @@ def measure(
     hashes = questions.queries["sha256"], questions.database["sha256"]
     k, shown = runs.search_depth(questions.depth, *hashes), max(exam.cutoffs)
     found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(questions.positives)}
-    times, curves, recalls, each = {}, [], [], []
-    answerable = questions.positives > 0
+    labelled = questions.queries["label"].null_count() < len(questions.queries)
+    nearest = np.empty((len(questions.queries), 0), np.int64)
+    times, judged = {}, Judged()
     for name, method in compared.items():
         batch = (exam.batch_size, machine)
         ids, scores, search_ms = ask(method, len(questions.queries), (k, shown), batch, name)
         total_ms = search_ms + encode_ms[method.encoder.encode]
         times[name] = {"search_ms": search_ms, "total_ms": total_ms}
         ids, scores, hits = questions.answered(ids, scores)
-        quality = metrics.summarise(hits, questions.positives, exam.cutoffs)
-        found[name] = quality | {"bytes_per_image": method.bytes_per_image}
-        curve = metrics.precision_curve(hits, questions.positives, shown)
-        curves += [{"method": name, "k": i, "precision": p} for i, p in enumerate(curve, start=1)]
-        precisions = metrics.recall_curve(hits, questions.positives)
-        recalls += [
-            {"method": name, "recall": r, "precision": p}
-            for r, p in zip(metrics.RECALLS, precisions, strict=True)
-        ]
-        values = metrics.by_query(hits[answerable], questions.positives[answerable], exam.cutoffs)
-        columns = {key: column.astype(np.float32) for key, column in values.items()}
-        rows = {"method": [name] * int(answerable.sum()), "query": np.flatnonzero(answerable)}
-        each.append(pl.DataFrame(rows | columns))
+        if labelled:
+            quality = judged.add(name, hits, questions.positives, exam.cutoffs)
+        else:
+            nearest = ids if name == NEAREST else nearest
+            quality = metrics.agreement(ids, nearest, exam.cutoffs)
+        found[name] = quality | dict(method.about) | {"bytes_per_image": method.bytes_per_image}
         top = (ids[:, :shown], scores[:, :shown], hits[:, :shown])
         with atomic(folder / "runs" / f"{name}.parquet") as temporary:
             runs.to_table(*top, codes).write_parquet(temporary)
-    for file, lines in (("precision.csv", curves), ("recall.csv", recalls)):
-        with atomic(folder / file) as temporary:
-            pl.DataFrame(lines).write_csv(temporary)
-    with atomic(folder / "queries.parquet") as temporary:
-        pl.concat(each).write_parquet(temporary)
+    judged.write(folder)
     write_json(folder / "metrics.json", found)
     about = {
         "metrics_digest": file_digest(folder / "metrics.json"),

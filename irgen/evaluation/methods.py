@@ -1,7 +1,7 @@
 """Every search method behind one signature: pixels → what it searches with → a Result."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from irgen.artifacts.models import Models
 from irgen.artifacts.readings import taken
 from irgen.compute import Machine
 from irgen.index.index import Index
-from irgen.search import engine
+from irgen.search import beam, engine
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, Read
 from irgen.search.result import Result
 from irgen.search.scan import scan
 from irgen.search.snapshot import Snapshot
+from irgen.training.batches import in_order
 
 Encoded = Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a Read
 
@@ -35,11 +36,13 @@ class Encoder:
 @dataclass(frozen=True)
 class Method:
     """``search(encoded, k)`` gives the best k for what ``encoder`` makes of queries;
-    ``bytes_per_image`` is what the search keeps of each database image."""
+    ``bytes_per_image`` is what the search keeps of each database image; ``about``: what else was
+    measured of it."""
 
     encoder: Encoder
     search: Callable[[Encoded, int], Result]
     bytes_per_image: float
+    about: Mapping[str, float] = field(default_factory=dict)
 
 
 def vectors(encode: Callable[[Tensor], Tensor], known: Tensor) -> Encoder:
@@ -74,6 +77,30 @@ def generative(
 
     parts = [part for s in database.segments for part in (s.trie, s.embeddings)]
     return Method(encoder, search, sum(part.nbytes for part in parts) / len(database))
+
+
+@torch.inference_mode()
+def invalid(
+    models: Models,
+    encoder: Encoder,
+    database: Snapshot,
+    options: Options,
+    batch: tuple[int, int, Machine],
+) -> float:
+    """The share of the identifiers that are written without the trie, ``options.beams`` a query,
+    which no image of the database has. ``batch`` = (queries, batch size, machine)."""
+    queries, size, machine = batch
+    decoder, parts = Decoder(models.query.decoder, machine.decoder), database.parts(fresh=False)
+    missing = written = 0
+    for rows, new in in_order(queries, size):
+        read = encoder.known(rows)
+        writing = decoder.read(read.summary, read.tokens)
+        beams = beam.freely(writing, [part for _, part in parts], options.beams)
+        real = beams.scores[:new] > -torch.inf
+        there = torch.stack(beams.leaves)[:, :new].amax(0) >= 0
+        written += int(real.sum())
+        missing += int((real & ~there).sum())
+    return missing / max(written, 1)
 
 
 def served(index: Index, encoder: Encoder, ids: list[str]) -> Method:

@@ -167,6 +167,24 @@ def recall_curve(hits: Hits, positives: Counts) -> list[float]:
     return curve
 
 
+def agreement(
+    ids: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64], cutoffs: Iterable[int]
+) -> dict[str, float]:
+    """Where there are no labels, how like another search's results (Q, any) these (Q, any) are, −1
+    where a list has ended: ``agreement/k``, the share of the other's first k that are among the
+    first k, over all queries; 0 if there is none.
+
+    >>> agreement(np.array([[5, 7, 2]]), np.array([[7, 1, -1]]), [1, 2])
+    {'agreement/1': 0.0, 'agreement/2': 0.5}
+    """
+    found = {}
+    for k in cutoffs:
+        theirs = nearest[:, :k]
+        same = (theirs[:, :, None] == ids[:, None, :k]).any(2) & (theirs >= 0)
+        found[f"agreement/{k}"] = float(same.sum()) / max(int((theirs >= 0).sum()), 1)
+    return found
+
+
 def count_queries(positives: Counts) -> dict[str, int]:
     """How many queries there are, and how many of them nothing in the database could answer.
 

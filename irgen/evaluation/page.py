@@ -26,6 +26,8 @@ DEFINITIONS = {
     "hit@k": "Share of queries with at least one relevant image among the first k.",
     "recall@k": "Relevant images among the first k, divided by R.",
     "mAP@R": "Mean over queries of the average precision over the first R ranks, divided by R.",
+    "agreement@k": "Without labels: share of the k nearest by pretrained features that is found.",
+    "invalid": "Without the trie: share of the written identifiers that no image has.",
     "ms search": "Milliseconds a query, asked in batches: from its encoding to its results.",
     "ms with encoding": "The same, from the decoded image on.",
     "bytes/image": "What a method keeps in memory for each image of the database.",

@@ -76,6 +76,25 @@ def search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
     return _finish(nodes, codes, (scores, scores - given, firsts), width)
 
 
+@torch.inference_mode()
+def freely(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
+    """The ``width`` best identifiers of all that can be written, L a level: an ordinary beam
+    search, with the tries asked at the end alone. A leaf is −1 in every part for an identifier that
+    does not exist. The scorer's gains are log-probabilities, so ``shares`` are the scores."""
+    scores = torch.zeros(scorer.queries, 1, device=scorer.device)
+    origin = last = torch.zeros(scorer.queries, 1, dtype=torch.int64, device=scorer.device)
+    codes, firsts = last.new_empty(scorer.queries, 1, 0), scores
+    for level in range(parts[0].trie.levels):
+        gains = scorer.gains(level, last, origin)  # (Q, beams, L)
+        totals = (scores[..., None] + gains).flatten(1)  # (Q, beams × L)
+        scores, best = totals.topk(min(width, totals.shape[1]), dim=1)
+        origin, last = best // gains.shape[-1], best % gains.shape[-1]
+        firsts = scores if level == 0 else firsts.gather(1, origin)
+        past = codes.gather(1, origin[..., None].expand(-1, -1, level))
+        codes = torch.cat([past, last[..., None]], -1)  # (Q, beams', level + 1)
+    return _finish(leaves(parts, codes), codes, (scores, scores, firsts), width)
+
+
 def children(part: Live, level: int, nodes: Tensor, size: int) -> Tensor:
     """(Q, beams, size) int32: the live node of ``level`` that each entry leads to from each of
     ``nodes`` (Q, beams) of the level above, −1 where there is none; a node −1 has no children."""

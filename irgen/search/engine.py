@@ -25,7 +25,8 @@ class Options:
     ``fuse`` (see ``rank.fused``); without it they stand in the order of their identifiers, as the
     retriever writes them, and ``fresh_beams`` plays no part. ``distinct`` hides an image whose
     cosine with a better one is at least that. ``min_score`` drops hits whose score is lower,
-    ``min_cosine`` those whose cosine is.
+    ``min_cosine`` those whose cosine is. Without the ``trie`` the retriever writes what it likes,
+    and identifiers that do not exist find nothing: what the trie is compared with.
     """
 
     beams: int = 30
@@ -36,6 +37,7 @@ class Options:
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
+    trie: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
     if not parts:
         return _none(queries, k, read.embedding.device)
     writing = decoder.read(read.summary, read.tokens)
-    beams = beam.search(writing, [part for _, part in parts], options.beams)
+    write = beam.search if options.trie else beam.freely
+    beams = write(writing, [part for _, part in parts], options.beams)
     found = rank.gather(snapshot, parts, beams, limit)
     if options.rerank and options.fresh_beams:
         near = _near(read.embedding, snapshot, limit, options.fresh_beams, fresh=True)

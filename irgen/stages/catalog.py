@@ -15,7 +15,7 @@ from irgen.catalog.images import decode
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, told
 from irgen.catalog.protocols import Protocol
 from irgen.catalog.shards import Images, intact
-from irgen.catalog.splits import assign_roles
+from irgen.catalog.splits import assign_roles, inserted
 from irgen.catalog.table import SCHEMA, label_counts, write_table
 from irgen.errors import CatalogError
 from irgen.files import atomic, write_json
@@ -26,7 +26,9 @@ Log = Callable[[dict[str, float], int], None]
 
 SHOWN = 5  # rejections printed
 NAMED = 3  # leaks named where they are refused
-INNER = ("revision", manifest.GONE)  # columns for this stage alone
+INNER = ("revision", manifest.GONE, "inserted")  # columns for this stage alone
+NO_LABEL = "the list gives it no label"
+WITHOUT = "give the source labels, or set tokenizer.labels to clusters and pairs.rule to near"
 REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
 
 
@@ -35,6 +37,9 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     ``rejected.parquet`` (key, reason), ``leaks.parquet`` (columns of ``leaks.SCHEMA``) and
     ``protocol.json`` (format, protocol, what it says, leaks by kind). Metrics: images a table,
     labels, rejections, duplicates, leaks.
+
+    Images without a label are rejected where labels teach; with ``tokenizer.labels: clusters``
+    their label is null.
 
     Raises CatalogError if the source's format is not what it should be or has no such protocol, if
     no usable image, no training image, no query or no database image is left, or for leaks that
@@ -45,12 +50,17 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     listed = manifest.read(folder)
     stored = Images(folder)
     form = recognise(listed) if settings.format == "auto" else settings.format
+    if form == "images" and params.tokenizer.labels == "given":
+        raise CatalogError(
+            f"the source's images lie in no class folders, so none has a label; {WITHOUT}"
+        )
     protocol = protocols.choose(form, settings.protocol)
     images = protocols.apply(read_format(listed, form, stored.read), protocol)
     before = past(folder, form, settings)
+    refused = _nameless() if params.tokenizer.labels == "given" else pl.lit(False)
     checked = check_images(
         stored,
-        [*images.filter(pl.col("label").is_not_null())["sha256"], *before["sha256"]],
+        [*images.filter(~refused)["sha256"], *before["sha256"]],
         workspace.cache / "catalog",
         params.compute.threads,
     )
@@ -60,16 +70,18 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     )
     if form in SETS:  # its folders are no classes
         listed = listed.filter(~pl.col("key").str.ends_with("/"))
-    usable, rejected = _sort_out(listed, images)
+    usable, rejected = _sort_out(listed, images, refused)
     if not len(usable):
         raise CatalogError(_nothing_usable(rejected))
-    once = before.filter(pl.col("reason").is_null() & ~_nameless()).drop("reason")
+    once = _named(before.filter(pl.col("reason").is_null() & ~refused)).drop("reason")
     ever = assign_roles(
         pl.concat([usable, once], how="diagonal"),
         seed=params.seed,
         query_fraction=settings.query_fraction if protocol.draws else 0.0,
         validation_fraction=settings.validation_fraction,
     )
+    late = inserted(ever, seed=params.seed, fraction=settings.inserted_fraction)
+    ever = ever.with_columns(late.alias("inserted"))
     usable, tables = ever.filter(_there()), tables_of(ever, settings, protocol)
     _check_tables(tables, usable, settings, protocol)
     seen = cache(lambda sha256: thumbnail(decode(stored.read(sha256), 1)))
@@ -82,8 +94,10 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         raise CatalogError(_refused(leaks, workspace.stage("catalog")))
     metrics = measure(tables, usable, rejected)
     metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
-    newer = usable.filter(pl.col("revision") > settings.training_revision)
-    _tell(metrics, rejected, len(usable), len(newer))
+    newer = pl.col("revision") > settings.training_revision
+    if settings.inserted_fraction:
+        metrics["images/inserted"] = len(usable.filter(pl.col("inserted") & ~newer))
+    _tell(metrics, rejected, len(usable), len(usable.filter(newer)))
     print(f"  protocol {protocols.in_words(about)}; leaks: {told(counts)}")
     return metrics
 
@@ -114,11 +128,17 @@ def _nameless() -> pl.Expr:
     return pl.col("label").fill_null("").str.strip_chars() == ""
 
 
-def _sort_out(listed: pl.DataFrame, images: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The usable images, and the rejected keys with their reasons, sorted by key."""
-    reason = (
-        pl.when(_nameless()).then(pl.lit("the list gives it no label")).otherwise(pl.col("reason"))
-    )
+def _named(images: pl.DataFrame) -> pl.DataFrame:
+    """The images with null as their label if it is blank."""
+    return images.with_columns(label=pl.when(~_nameless()).then(pl.col("label")))
+
+
+def _sort_out(
+    listed: pl.DataFrame, images: pl.DataFrame, refused: pl.Expr
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The usable images, and the rejected keys with their reasons, sorted by key; ``refused`` are
+    those for want of a label."""
+    reason = pl.when(refused).then(pl.lit(NO_LABEL)).otherwise(pl.col("reason"))
     images = images.with_columns(reason.alias("reason"))
     absent = listed.filter(pl.col("sha256").is_null()).select(
         "key",
@@ -131,13 +151,14 @@ def _sort_out(listed: pl.DataFrame, images: pl.DataFrame) -> tuple[pl.DataFrame,
         pl.col("path").alias("key"), "reason"
     )
     rejected = pl.concat([absent, bad]).cast(REJECTED).sort("key")
-    return images.filter(pl.col("reason").is_null()).drop("reason"), rejected
+    return _named(images.filter(pl.col("reason").is_null()).drop("reason")), rejected
 
 
 def tables_of(ever: pl.DataFrame, settings: Catalog, protocol: Protocol) -> dict[str, pl.DataFrame]:
     """The four tables of the images that are there, or have gone since the training revision.
 
-    Train and validation are what the catalogue held at that revision, whatever has become of it;
+    Train and validation are what the catalogue held at that revision, whatever has become of it,
+    train without images that are ``inserted``;
     database and queries what it holds now. Only these carry metadata: a corrected price must not
     bring about a new training.
     """
@@ -145,7 +166,7 @@ def tables_of(ever: pl.DataFrame, settings: Catalog, protocol: Protocol) -> dict
     trained = pl.col("revision") <= settings.training_revision
     role, plain = pl.col("role"), SCHEMA.names()
     rows = {
-        "train": ((role == "train") & trained, plain),
+        "train": ((role == "train") & trained & ~pl.col("inserted"), plain),
         "validation": ((role == "validation") & trained, plain),
         "database": (
             role.is_in(protocol.database or settings.database) & _there(),
@@ -181,6 +202,13 @@ def _check_tables(
             "no query: the source names none and catalog.query_fraction "
             f"{settings.query_fraction:g} takes none from any label; raise it, or add images"
         )
+    searched = protocol.database or settings.database
+    if settings.inserted_fraction and "train" not in searched:
+        raise CatalogError(
+            f"catalog.inserted_fraction is {settings.inserted_fraction:g}, but training images are "
+            f"not searched: the database has the roles {list(searched)}; set it to 0, or add train "
+            "to catalog.database"
+        )
     if not len(tables["database"]):
         roles = (
             f"the protocol's {list(protocol.database)}"
@@ -192,7 +220,8 @@ def _check_tables(
 
 def _nothing_usable(rejected: pl.DataFrame) -> str:
     shown = "; ".join(f"{key}: {reason}" for key, reason in rejected.head(3).iter_rows())
-    return f"no usable image, all {len(rejected):,} are rejected ({shown}); give another source"
+    remedy = WITHOUT if NO_LABEL in rejected["reason"] else "give another source"
+    return f"no usable image, all {len(rejected):,} are rejected ({shown}); {remedy}"
 
 
 def _refused(leaks: pl.DataFrame, folder: Path) -> str:
@@ -249,6 +278,8 @@ def _tell(metrics: dict[str, float], rejected: pl.DataFrame, usable: int, newer:
         for name in ("train", "validation", "database", "queries")
     )
     line = f"{usable:,} images of {metrics['labels']:,} labels: {sizes}"
+    if held := metrics.get("images/inserted"):
+        line += f"; {held:,} of the database not trained on, as if inserted later"
     if newer:
         line += f"; {newer:,} newer than the training revision"
     print(f"{line}; {len(rejected):,} rejected")

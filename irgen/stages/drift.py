@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from irgen.artifacts.identifiers import read_identified
+from irgen.artifacts.identifiers import check_served, read_identified
 from irgen.catalog import manifest
 from irgen.catalog.table import NAMES, known_from, read_table
 from irgen.errors import ArtifactError
@@ -22,7 +22,9 @@ SERVED = "index"  # the search method whose answers are judged
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/drift/metrics.json``, all that was measured, and ``verdict.json``, whether it
-    is drift and why. Trains nothing and reads no image."""
+    is drift and why. Trains nothing and reads no image. Raises IndexingError if the codes are not
+    the tokenizer's: what is judged are their leavings of an image and the index's answers."""
+    check_served(params.identifiers.rule)
     tables = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
     workspace.existing("download", manifest.NAME)
     revisions = Revisions(
@@ -81,7 +83,7 @@ def coded(role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Work
     return Coded(
         codes=codes,
         residuals=drift.residuals(embeddings, codes, codebooks),
-        labels=np.array(table["label"].to_list(), dtype=np.str_),
+        labels=np.array(table["label"].fill_null("").to_list(), dtype=np.str_),
     )
 
 

@@ -30,7 +30,12 @@ from irgen.workspace import Workspace
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/evaluate/`` (see ``measuring.measure``); and, beside DVC's outputs since it
-    differs from machine to machine, ``reports/latency.json``."""
+    differs from machine to machine, ``reports/latency.json``.
+
+    Of codes that are not the tokenizer's there is no index, and nothing to rebuild embeddings from:
+    ``index`` and ``scan_codes`` are left out. Without the trie the generative methods have
+    ``invalid``, the share of written identifiers that do not exist.
+    """
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     questions = read_questions(workspace, max(cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
@@ -48,7 +53,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     places = workspace.stage("evaluate"), workspace.reports / "latency.json"
     found = measure(compared, exam, identified.codes.numpy(), *places)
-    answers.ask_ahead(workspace, cutoffs, params.compute)
+    if "index" in compared:
+        answers.ask_ahead(workspace, cutoffs, params.compute)
     return found
 
 
@@ -87,8 +93,6 @@ def build_methods(
     )
     codes, embeddings = identified.codes.to(device), identified.embeddings.to(device)
     codebooks = models.tokenizer.codebooks
-    rebuilt = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
-    code_bytes = codes.shape[1] * np.log2(codebooks.shape[1]) / 8 + codebooks.nbytes / len(codes)
     prefixes = trie.from_tensors(arrays).to(device)
     database = Snapshot.fixed(prefixes, codes, embeddings, codebooks)
     by_cosine = Options(
@@ -96,26 +100,39 @@ def build_methods(
         candidates=params.evaluate.candidates,
         fuse=params.evaluate.fuse,
         fresh_beams=0,
+        trie=params.evaluate.trie,
     )
     by_code = replace(by_cosine, rerank=False)
-    folder = workspace.existing("index")
-    index = Index.open(folder, device=str(device), precision=machine.decoder)
     known = readings(models, asked, encoding)
     plain = torch.from_numpy(summaries(pretrained, asked, encoding)).to(device)
     by_summary = methods.vectors(lambda images: pretrained(images)[0], plain)
     by_embedding = methods.vectors(models.embed, known.embedding.to(device))
     by_models = methods.reads(models, known)
-    own = readings(index.models, asked, encoding)  # by the same networks, so in the same time
-    by_index = replace(by_models, known=methods.reads(index.models, own).known)
-    return {
+    about: dict[str, float] = {}
+    if not params.evaluate.trie:
+        batch = (len(asked), params.evaluate.batch_size, machine)
+        about["invalid"] = methods.invalid(models, by_models, database, by_code, batch)
+    found = {
         "scan_pretrained": methods.exact(
             by_summary,
             normal(features, dim=-1).to(device),
             4 * features.shape[1],
         ),
         "scan_tuned": methods.exact(by_embedding, embeddings, 4 * embeddings.shape[1]),
-        "scan_codes": methods.exact(by_embedding, normal(rebuilt, dim=-1), code_bytes),
-        "generative": methods.generative(models, by_models, database, by_code, machine),
-        "generative_reranked": methods.generative(models, by_models, database, by_cosine, machine),
-        "index": methods.served(index, by_index, identified.ids),
     }
+    semantic = params.identifiers.rule == "semantic"
+    if semantic:
+        rebuilt = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
+        bits = codes.shape[1] * np.log2(codebooks.shape[1])
+        code_bytes = bits / 8 + codebooks.nbytes / len(codes)
+        found["scan_codes"] = methods.exact(by_embedding, normal(rebuilt, dim=-1), code_bytes)
+    for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
+        method = methods.generative(models, by_models, database, options, machine)
+        found[name] = replace(method, about=about)
+    if semantic:
+        folder = workspace.existing("index")
+        index = Index.open(folder, device=str(device), precision=machine.decoder)
+        own = readings(index.models, asked, encoding)  # by the same networks, so in the same time
+        by_index = replace(by_models, known=methods.reads(index.models, own).known)
+        found["index"] = methods.served(index, by_index, identified.ids)
+    return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from irgen.artifacts.calibration import CALIBRATION, save_calibration
-from irgen.artifacts.identifiers import Identified, load_identified
+from irgen.artifacts.identifiers import Identified, check_served, load_identified
 from irgen.artifacts.models import Models, assemble, save_models
 from irgen.artifacts.readings import readings, taken
 from irgen.catalog.table import known_from, read_table
@@ -34,7 +34,11 @@ MOST_QUERIES = 2000  # validation images asked: more would hardly move the map
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Writes ``data/index``, an index of the database's images that opens by itself."""
+    """Writes ``data/index``, an index of the database's images that opens by itself.
+
+    Raises IndexingError if the codes are not the tokenizer's, and CatalogError without an image.
+    """
+    check_served(params.identifiers.rule)
     train, validation, database = (
         read_table(workspace.existing("catalog", f"{role}.parquet"))
         for role in ("train", "validation", "database")

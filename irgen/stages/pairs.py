@@ -15,13 +15,20 @@ from irgen.workspace import Workspace
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/pairs/pairs.parquet``: anchor, positive (rows of train.parquet), similarity;
-    sorted by anchor, then nearest first."""
+    sorted by anchor, then nearest first. Raises CatalogError if there is no pair, or if the rule
+    needs labels that images lack."""
     table = read_table(workspace.existing("catalog", "train.parquet"))
     features = torch.from_numpy(
         read_array(workspace.existing("features", "train", "features.npy")).copy()
     )
-    labels = torch.from_numpy(table["label"].rank("dense").to_numpy().astype("int64"))
-    rows, scores = RULES[params.pairs.rule](features, labels, params.pairs.neighbours, params.seed)
+    rule, missing = params.pairs.rule, table["label"].null_count()
+    if missing and rule != "near":
+        raise CatalogError(
+            f"pairs: rule: {rule} needs labels, and {missing:,} training images have none; set "
+            "pairs: rule: near, or give the source labels"
+        )
+    labels = torch.from_numpy(table["label"].rank("dense").fill_null(0).to_numpy().astype("int64"))
+    rows, scores = RULES[rule](features, labels, params.pairs.neighbours, params.seed)
     anchors, places = torch.nonzero(rows >= 0, as_tuple=True)
     if not len(anchors):
         raise CatalogError(

@@ -17,7 +17,7 @@ from irgen.evaluation import comparison, figures, gallery, limits, page
 from irgen.evaluation.confusions import confusions
 from irgen.files import atomic, read_json, write_bytes
 from irgen.params import Params, flatten
-from irgen.search.calibration import Calibration
+from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.workspace import Workspace
 
 Log = Callable[[dict[str, float], int], None]
@@ -28,12 +28,16 @@ SHOWN = ("generative", "scan_tuned")
 
 def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     """Writes data/report/figures/*.svg, the same for the same inputs, and reports/index.html, and
-    prints where the page is. Raises ArtifactError if an earlier stage has not run."""
+    prints where the page is. Raises ArtifactError if an earlier stage has not run; with codes that
+    cannot be served neither index nor drift need have."""
     k = _depth(params)
     catalog = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
     rejected = pl.read_parquet(workspace.existing("catalog", "rejected.parquet"))
     codes = _codes(workspace)
-    known = load_calibration(workspace.existing("index", "models", CALIBRATION))
+    served = params.identifiers.rule == "semantic"
+    known: Calibration | Uncalibrated = Uncalibrated(reason="codes of this rule cannot be served")
+    if served:
+        known = load_calibration(workspace.existing("index", "models", CALIBRATION))
     drawn = _draw(workspace, codes, params.tokenizer.codebook)
     if isinstance(known, Calibration):
         drawn["reliability"] = figures.reliability(known.reliability)
@@ -49,7 +53,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         ),
         calibration=known,
         reliability=reliability,
-        drift=_drift(params, workspace),
+        drift=_drift(params, workspace) if served else None,
         figures=drawn,
         gallery=_gallery(params, workspace, catalog, shown),
         confusions=confusions(
@@ -126,7 +130,7 @@ def _facts(
 ) -> dict[str, str]:
     """What was run, in a few words each."""
     encoder, retriever = params.encoder, params.retriever
-    labels = pl.concat([table["label"] for table in catalog.values()]).n_unique()
+    labels = pl.concat([table["label"] for table in catalog.values()]).drop_nulls().n_unique()
     images = {name: f"{len(table):,}" for name, table in catalog.items()}
     return {
         "Source": f"{params.download.source}: {labels:,} labels, {len(rejected):,} rejected",

@@ -26,12 +26,15 @@ from irgen.workspace import Workspace
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/retriever/retriever.safetensors`` and ``history.csv``. Reads training and
-    validation images only."""
+    validation images only. With ``tokenizer.labels: clusters`` no label is looked at, so nothing
+    validates and the last epoch's average is kept."""
     settings, encoding = params.retriever, open_encoding(params.compute, workspace)
     train, validation = (
         read_table(workspace.existing("catalog", f"{role}.parquet"))
         for role in ("train", "validation")
     )
+    if params.tokenizer.labels == "clusters":
+        validation = validation.clear()
     tokenizer, labels = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
     pretrained = create_encoder(params.encoder, params.seed)
     reader = frozen_reader(pretrained, tokenizer, settings.encoder)

@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from irgen.artifacts.history import write_history
 from irgen.artifacts.tokenizer import save_tokenizer
 from irgen.catalog.table import read_table
 from irgen.encoding import open_encoding, pixels, views
 from irgen.errors import CatalogError
+from irgen.files import read_array
+from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params, flatten
+from irgen.params import Tokenizer as Settings
 from irgen.training import tokenizer as training
 from irgen.training.batches import Pixels, Views
 from irgen.training.checkpoint import Resume
@@ -21,7 +27,9 @@ from irgen.workspace import Workspace
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Writes ``data/tokenizer/tokenizer.safetensors`` (weights and codebooks) and ``history.csv``.
-    Reads training and validation images only."""
+    Reads training and validation images only, and with ``labels: clusters`` none of their labels:
+    classes are at first clusters of the pretrained features. Raises CatalogError for fewer training
+    images than entries or clusters, and for one without a label where labels teach."""
     settings, encoding = params.tokenizer, open_encoding(params.compute, workspace)
     train, validation = (
         read_table(workspace.existing("catalog", f"{role}.parquet"))
@@ -34,9 +42,14 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
             "or add images"
         )
     encoder = create_encoder(params.encoder, params.seed)
-    labels = train["label"].unique().sort().to_list()
+    labels = classes(train, settings)
+    if settings.labels == "given":
+        numbers = [class_numbers(table["label"], labels) for table in (train, validation)]
+    else:
+        validation = validation.clear()
+        numbers = [first_clusters(settings, params.seed, workspace), torch.empty(0).long()]
 
-    def labelled(table: pl.DataFrame) -> training.Labelled:
+    def labelled(table: pl.DataFrame, own: Tensor) -> training.Labelled:
         sha256s = table["sha256"].to_list()
         images: Views | Pixels
         if settings.tune_encoder:
@@ -44,9 +57,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
             images = Pixels(decoded, encoder.decoding.size, params.augment)
         else:
             images = views(encoder, sha256s, params.augment, params.seed, encoding)
-        return training.Labelled(images, class_numbers(table["label"], labels))
+        return training.Labelled(images, own)
 
-    data = labelled(train), labelled(validation)
+    data = labelled(train, numbers[0]), labelled(validation, numbers[1])
     torch.manual_seed(params.seed)
     model = Tokenizer(
         settings, encoder.width, len(labels), encoder if settings.tune_encoder else None
@@ -56,6 +69,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         "tokenizer",
         [flatten(section) for section in (params.encoder, params.augment, settings)],
         [params.seed, str(encoding.machine), train.rows(), validation.rows()],
+        [] if settings.labels == "given" else numbers[0].tolist(),
     )
     history = training.train(model, data, settings, (encoding.machine, params.seed), resume, log)
     folder = workspace.stage("tokenizer")
@@ -63,3 +77,28 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     write_history(folder / "history.csv", history)
     resume.clear()
     return {name: value for name, value in history[-1].items() if name != "epoch"}
+
+
+def classes(train: pl.DataFrame, settings: Settings) -> list[str]:
+    """The names of the classes that teach: the labels of training images, or numbers of clusters.
+    Raises CatalogError if there are no labels, or too few images for the clusters."""
+    if settings.labels == "given":
+        if missing := train["label"].null_count():
+            raise CatalogError(
+                f"tokenizer: labels: given, but {missing:,} training images have no label; give "
+                "the source labels, or set tokenizer.labels to clusters"
+            )
+        return train["label"].unique().sort().to_list()
+    if len(train) < settings.clusters:
+        raise CatalogError(
+            f"tokenizer: clusters: {settings.clusters} cannot be made of {len(train)} training "
+            f"images; set tokenizer.clusters to {len(train)} or less, or add images"
+        )
+    return [str(number) for number in range(settings.clusters)]
+
+
+def first_clusters(settings: Settings, seed: int, workspace: Workspace) -> Tensor:
+    """The clusters (N,) of training images by the cosine of their pretrained features."""
+    path = workspace.existing("features", "train", "features.npy")
+    features = F.normalize(torch.from_numpy(np.array(read_array(path))), dim=-1)
+    return cluster(features, settings.clusters, settings.kmeans_iterations, seed)

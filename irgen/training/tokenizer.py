@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from irgen.compute import Machine, seed_everything
-from irgen.models import quantizer
+from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses
 from irgen.params import Tokenizer as Settings
 from irgen.training import checkpoint, optimizer
@@ -22,7 +22,8 @@ History = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images to read and their class numbers (N,) int64; −1 is a label training never saw."""
+    """Images to read and their class numbers (N,) int64; −1 is a label training never saw. With
+    labels: clusters the numbers are those that training begins with, and unread of validation."""
 
     images: Views | Pixels
     labels: Tensor
@@ -40,6 +41,11 @@ def train(
     codebooks, then all codebooks refitted to the whole training set; so the codes fit the final
     network too.
 
+    With ``labels: clusters`` the classes are clusters (DeepCluster's idea): whenever codebooks are
+    refitted, and training goes on, the tuned embeddings are clustered anew, and a new cluster takes
+    the number of the old one it shares most images with. Validation accuracies are then left out:
+    there is nothing true to compare with, and no label is looked at.
+
     ``data`` = (training, validation), the latter may be empty; ``run`` = (machine, seed). ``model``
     is trained in place. Returns one row of metrics an epoch; each is also given to ``log``.
     """
@@ -54,7 +60,7 @@ def train(
             settings.weight_decay,
         )
     )
-    history = _resume(model, adam, resume)
+    labels, history = _resume(model, adam, resume, training.labels)
     if not history:
         _refit(model, training, settings, (machine, seed), first=True)
     steps = -(-len(training.images) // settings.batch_size)
@@ -71,7 +77,7 @@ def train(
             (inputs, *_) = training.images.training(rows, generator)
             with machine.precision():
                 embeddings = model.embed(inputs.to(machine.device))
-            found = losses(model, embeddings, training.labels[rows].to(machine.device), settings)
+            found = losses(model, embeddings, labels[rows].to(machine.device), settings)
             adam.zero_grad()
             found["loss"].backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -79,12 +85,20 @@ def train(
             for name, value in found.items():
                 sums[name] += float(value.detach()) * len(rows)
         row = {name: value / len(training.images) for name, value in sums.items()}
-        if (epoch + 1) % settings.refit_epochs == 0 or epoch + 1 == settings.epochs:
-            row |= _refit(model, training, settings, (machine, seed + epoch + 1), first=False)
-            row |= _validate(model, validation, settings, machine)
+        last = epoch + 1 == settings.epochs
+        if (epoch + 1) % settings.refit_epochs == 0 or last:
+            spread, embeddings = _refit(
+                model, training, settings, (machine, seed + epoch + 1), first=False
+            )
+            row |= spread
+            if settings.labels == "given":
+                row |= _validate(model, validation, settings, machine)
+            elif not last:
+                labels, kept = _reclustered(embeddings, labels, settings, seed + epoch + 1)
+                row["clusters_kept"] = kept
         history.append({"epoch": epoch + 1, **row})
         log(row, epoch + 1)
-        state = checkpoint.prefixed(model.state_dict(), "model.")
+        state = checkpoint.prefixed(model.state_dict(), "model.") | {"labels": labels}
         resume.save(state | checkpoint.optimizer_tensors(adam), history)
     return history
 
@@ -97,16 +111,29 @@ class _Holder(nn.Module):
         self.parameter = parameter
 
 
-def _resume(model: Tokenizer, adam: torch.optim.Optimizer, resume: checkpoint.Resume) -> History:
-    """Restores an interrupted training; an empty history where there is none."""
+def _reclustered(
+    embeddings: Tensor, labels: Tensor, settings: Settings, seed: int
+) -> tuple[Tensor, float]:
+    """Clusters (N,) of the embeddings (N, D) as they are now, numbered by those ``labels`` (N,) of
+    before, and the share of images that keep theirs."""
+    found = clusters.cluster(embeddings, settings.clusters, settings.kmeans_iterations, seed)
+    found = clusters.renumbered(found, labels, settings.clusters)
+    return found, float((found == labels).double().mean())
+
+
+def _resume(
+    model: Tokenizer, adam: torch.optim.Optimizer, resume: checkpoint.Resume, labels: Tensor
+) -> tuple[Tensor, History]:
+    """Restores an interrupted training: its class numbers and its history; ``labels`` and an empty
+    one where there is none."""
     kept = resume.load()
     if kept is None:
-        return []
+        return labels, []
     tensors, history = kept
     checkpoint.load_into(model, checkpoint.unprefixed(tensors, "model."), resume.path)
     checkpoint.restore_optimizer(adam, tensors)
     tqdm.write(f"tokenizer: going on after epoch {len(history)}")
-    return history
+    return tensors["labels"], history
 
 
 @torch.inference_mode()
@@ -124,9 +151,10 @@ def embed_all(
 
 def _refit(
     model: Tokenizer, data: Labelled, settings: Settings, run: tuple[Machine, int], first: bool
-) -> dict[str, float]:
+) -> tuple[dict[str, float], Tensor]:
     """Residual k-means over all training embeddings, from k-means++ starts at first, then from the
-    codebooks as they are. ``run`` = (machine, seed). Returns how the codes spread."""
+    codebooks as they are. ``run`` = (machine, seed). Returns how the codes spread, and the
+    embeddings (N, D)."""
     machine, seed = run
     embeddings = embed_all(model, data.images, settings.batch_size, machine)
     shape = (settings.levels, settings.codebook)
@@ -134,7 +162,7 @@ def _refit(
     codebooks, restarts = quantizer.fit(embeddings, start, shape, settings.kmeans_iterations, seed)
     model.codebooks.copy_(codebooks.to(machine.device))
     found = quantizer.usage(quantizer.encode(embeddings, codebooks), settings.codebook)
-    return found | {"restarts": float(restarts)}
+    return found | {"restarts": float(restarts)}, embeddings
 
 
 @torch.inference_mode()

@@ -98,3 +98,20 @@ def test_images_that_are_not_there_are_left_out() -> None:
         sha256=pl.when(pl.col("key") == "cat/1.png").then(None).otherwise("sha256")
     )
     assert read(absent)["id"].to_list() == ["cat/2.png"]
+
+
+def test_images_in_no_folder_are_recognised_as_images_without_labels() -> None:
+    table = read(listed(["b.png", "a.png"]))
+    assert said(table) == [("a.png", None, None), ("b.png", None, None)]
+    assert table.schema["label"] == table.schema["role"] == pl.String
+
+
+def test_images_without_labels_have_the_role_of_the_folder_at_the_top() -> None:
+    keys = ["train/1.png", "Test/deep/2.png", "2019/05/3.png", "4.png", "val.png"]
+    assert said(read_format(listed(keys), "images")) == [
+        ("2019/05/3.png", None, None),
+        ("4.png", None, None),
+        ("Test/deep/2.png", None, "query"),
+        ("train/1.png", None, "train"),
+        ("val.png", None, None),
+    ]

@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irgen.catalog.splits import assign_roles
+from irgen.catalog.splits import assign_roles, inserted
 
 Images = list[tuple[str, int, str | None]]  # label, revision, role
 
@@ -83,3 +83,43 @@ def test_every_label_gives_its_share_of_queries(images: Images, query: float) ->
         own = {path: role for path, role in found.items() if path.startswith(label)}
         expected = min(int(len(own) * query + 0.5), max(len(own) - 1, 0))
         assert count(own, "query") == expected
+
+
+def late(images: Images, contents: list[str], seed: int = 0, fraction: float = 0.3) -> list[str]:
+    """The paths of the images that are to be searched and not trained on."""
+    whole = table(images).with_columns(pl.Series("sha256", contents))
+    return whole.filter(inserted(whole, seed=seed, fraction=fraction))["path"].to_list()
+
+
+def test_a_share_of_each_labels_training_images_is_inserted_later_and_nothing_else() -> None:
+    images: Images = [("a", 1, "train")] * 20 + [("b", 1, "train")] * 10
+    images += [("a", 1, "query")] * 9 + [("a", 1, "validation")] * 9 + [("c", 1, "train")]
+    contents = [f"content {i}" for i in range(len(images))]
+    found = late(images, contents, fraction=0.3)
+    assert [sum(path.startswith(label) for path in found) for label in "abc"] == [6, 3, 0]
+    assert {int(path[2:]) for path in found} <= set(range(30))
+    assert found == late(images, contents, fraction=0.3)
+    assert found != late(images, contents, seed=1, fraction=0.3)
+    assert late(images, contents, fraction=0.0) == []
+
+
+def test_which_images_are_inserted_follows_from_their_content_and_copies_go_together() -> None:
+    contents = [f"content {i // 2}" for i in range(40)]
+    images: Images = [("a", 1, "train")] * 40
+    found = [int(path[2:]) for path in late(images, contents, fraction=0.5)]
+    assert len(found) == 20 and {i ^ 1 for i in found} == set(found)
+    turned = [int(path[2:]) for path in late(images, contents[::-1], fraction=0.5)]
+    assert {contents[i] for i in found} == {contents[::-1][i] for i in turned}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 30), LATER, st.floats(0, 0.9))
+def test_images_of_later_revisions_never_change_which_are_inserted(
+    first: int, later: Images, fraction: float
+) -> None:
+    images: Images = [("a", 1, "train")] * first
+    contents = [f"content {i}" for i in range(first + len(later))]
+    after = late([*images, *((a, b, "train") for a, b, _ in later)], contents, fraction=fraction)
+    before = late(images, contents[:first], fraction=fraction)
+    assert [path for path in after if int(path[2:]) < first] == before
+    assert len(before) < first  # one at least is trained on

@@ -34,7 +34,7 @@ def test_equal_tables_are_equal_files_however_they_were_made(tmp_path: Path) -> 
     [
         (table(["a"]).drop("label"), "column 'label' should be String, found None"),
         (table(["a"]).with_columns(width=pl.lit(1.5)), "'width' should be Int32"),
-        (table(["a"]).with_columns(label=pl.lit(None, pl.String)), "'label' has empty values"),
+        (table(["a"]).with_columns(sha256=pl.lit(None, pl.String)), "'sha256' has empty values"),
         (table(["a"]).with_columns(role=pl.lit("test")), "unknown role 'test'; known: train"),
         (table(["b", "a"]), "not distinct and in order"),
         (table(["a", "a"]), "not distinct and in order"),
@@ -56,3 +56,10 @@ def test_a_missing_or_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
 def test_labels_are_counted_in_order() -> None:
     assert label_counts(table([])).rows() == []
     assert label_counts(table(["a", "b"])).rows() == [("cat", 2)]
+
+
+def test_an_image_may_have_no_label_and_is_then_not_counted(tmp_path: Path) -> None:
+    bare = table(["a", "b"]).with_columns(label=pl.Series([None, "cat"], dtype=pl.String))
+    write_table(tmp_path / "train.parquet", bare)
+    assert read_table(tmp_path / "train.parquet").equals(bare)
+    assert label_counts(bare).rows() == [("cat", 1)]

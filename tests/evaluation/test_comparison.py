@@ -97,3 +97,16 @@ def test_equal_methods_are_called_equal_and_lone_ones_are_not_judged():
     assert "as many as by the exact scan" in comparison.verdict(measured)
     lone = comparison.Measured(quality={"generative": quality(0.9)}, latency={}, queries={})
     assert comparison.verdict(lone) == ""
+
+
+def test_what_only_some_runs_measure_has_a_column_where_it_was_measured(tmp_path):
+    found = {
+        "scan_tuned": {"agreement/10": 0.7, "bytes_per_image": 24.0},
+        "generative": {"agreement/10": 0.5, "invalid": 0.25, "bytes_per_image": 30.0},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(found))
+    measured = comparison.read(tmp_path / "metrics.json", tmp_path / "absent.json")
+    table = comparison.table(measured)
+    assert table.columns[3:5] == ("agreement@10", "invalid")
+    assert [row[3:5] for row in table.rows] == [("0.700", "–"), ("0.500", "0.250")]
+    assert comparison.verdict(measured) == ""

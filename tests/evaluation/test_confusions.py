@@ -36,3 +36,14 @@ def test_costs_and_empty_places_make_up_what_precision_lacks():
 def test_only_the_first_k_ranks_and_n_pairs_count():
     assert confusions(run(), QUERIES, DATABASE, k=1, n=1).rows()[0][:3] == ("cat", "dog", 1)
     assert confusions(run().clear(), QUERIES, DATABASE, k=3, n=5).height == 0
+
+
+def test_a_query_without_a_label_takes_nothing_for_anything_else():
+    run = runs.to_table(
+        np.array([[0, 1], [0, 1]]),
+        np.zeros((2, 2), np.float32),
+        np.zeros((2, 2), dtype=bool),
+        np.zeros((2, 1), dtype=np.int64),
+    )
+    found = confusions(run, [None, "a"], ["b", None], 2, 9)
+    assert found.select("wanted", "found", "misses").rows() == [("a", None, 1), ("a", "b", 1)]

@@ -158,3 +158,12 @@ def test_a_full_disk_leaves_the_champion_and_no_half_release(project, release, r
         assert release()["champion"] == 2
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_codes_that_cannot_be_served_are_not_released(project, irgen):
+    project.set("identifiers", rule="random")
+    done = irgen("release")
+    assert (
+        done.status == 2 and "'random'" in done.err and "identifiers.rule to semantic" in done.err
+    )
+    assert project.folders() == []

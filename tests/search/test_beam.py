@@ -220,3 +220,52 @@ def test_a_wide_codebook_needs_no_table_of_children(retriever, monkeypatch):
     assert live.everything(trie.build(codes)).second is None
     ranges = written(retriever, *queries(3), trie.build(codes), 9)
     assert torch.equal(plain.leaves[0], ranges.leaves[0])
+
+
+def test_a_free_beam_that_is_wide_enough_finds_what_the_trie_leaves_and_much_that_is_not_there(
+    retriever,
+):
+    summary, tokens = queries(4)
+    built = trie.build(random_codes(60))
+    distinct = trie.codes_of(built)
+    parts = [live.everything(built)]
+    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 6**3)
+    bound = written(retriever, summary, tokens, built, len(distinct))
+    there = free.leaves[0] >= 0
+    assert (there.sum(1) == len(distinct)).all() and (free.scores > -torch.inf).all()
+    for q in range(4):
+        assert torch.equal(free.leaves[0][q][there[q]], bound.leaves[0][q])
+        assert torch.equal(free.codes[q][there[q]], bound.codes[q])
+        torch.testing.assert_close(free.scores[q][there[q]], bound.scores[q], atol=1e-4, rtol=0)
+    torch.testing.assert_close(free.shares.exp().sum(1), torch.ones(4))  # all there is
+
+
+def test_a_free_beam_is_a_beam_over_the_trie_of_every_code(retriever):
+    summary, tokens = queries(5)
+    every = torch.cartesian_prod(*[torch.arange(6)] * 3)
+    parts = [live.everything(trie.build(random_codes(40)))]
+    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 4)
+    bound = written(retriever, summary, tokens, trie.build(every), 4)
+    assert torch.equal(free.codes, bound.codes)
+    torch.testing.assert_close(free.scores, bound.scores)
+    assert torch.equal(free.leaves[0] >= 0, beam.leaves(parts, bound.codes)[0] >= 0)
+
+
+def test_a_free_beam_knows_codes_of_every_part_and_those_of_no_live_row_do_not_exist(retriever):
+    summary, tokens = queries(3)
+    codes = random_codes(60)
+    built = trie.build(codes)
+    alive = torch.arange(60) % 2 == 0
+    parts = [live.only(built, alive), live.everything(trie.build(codes[1::2][:10]))]
+    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 6**3)
+    known = {tuple(code) for code in [*codes[alive].tolist(), *codes[1::2][:10].tolist()]}
+    there = torch.stack(free.leaves).amax(0) >= 0
+    for q in range(3):
+        assert {tuple(code) for code in free.codes[q][there[q]].tolist()} == known
+
+
+def test_a_free_beam_of_fewer_codes_than_beams_is_blank_at_its_end(retriever):
+    parts = [live.everything(trie.build(random_codes(9)))]
+    free = beam.freely(Decoder(retriever).read(*queries(2)), parts, 6**3 + 5)
+    assert (free.codes[:, 6**3 :] == -1).all() and (free.leaves[0][:, 6**3 :] == -1).all()
+    assert (free.scores[:, 6**3 :] == -torch.inf).all()

@@ -225,3 +225,17 @@ def test_the_order_breaks_ties_by_key(decoder, read, fresh):
     snapshot = fresh(list(range(0, 140, 7)))  # they all look the same
     hits = engine.search(decoder, read(1), snapshot, 20, WIDE)
     assert hits.rows[0].tolist() == list(range(20))
+
+
+def test_without_the_trie_a_wide_search_finds_the_same_and_a_narrow_one_less(decoder, read, fresh):
+    snapshot, asked = fresh(list(range(60))), read(5)
+    for rerank in (True, False):
+        wide = replace(WIDE, rerank=rerank, fresh_beams=0)
+        bound = engine.search(decoder, asked, snapshot, 60, wide)
+        free = engine.search(decoder, asked, snapshot, 60, replace(wide, trie=False))
+        assert torch.equal(free.rows, bound.rows)
+        torch.testing.assert_close(free.scores, bound.scores, atol=1e-4, rtol=1e-4)
+    narrow = replace(WIDE, beams=6, fresh_beams=0)
+    bound = engine.search(decoder, asked, snapshot, 60, narrow)
+    free = engine.search(decoder, asked, snapshot, 60, replace(narrow, trie=False))
+    assert int((free.rows >= 0).sum()) < int((bound.rows >= 0).sum())

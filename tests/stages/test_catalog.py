@@ -299,3 +299,77 @@ def test_only_the_tables_of_images_are_data_sets_of_a_run(
     shutil.copy(root / "dvc.yaml", workspace.data.parent / "dvc.yaml")
     found = provenance.tables(workspace.data.parent, "catalog")
     assert sorted(table["name"] for table in found) == sorted(NAMES)
+
+
+def by_clusters(params: Params) -> Params:
+    tokenizer = dataclasses.replace(params.tokenizer, labels="clusters")
+    return dataclasses.replace(params, tokenizer=tokenizer)
+
+
+def test_inserted_images_are_in_the_database_and_not_trained_on(
+    shop: Path, workspace: Workspace, params, capsys
+) -> None:
+    run(params(shop), workspace)
+    before = tables(workspace)
+    metrics = run(params(shop, inserted_fraction=0.5), workspace)
+    found = tables(workspace)
+    assert label_counts(found["train"]).rows() == [("cat", 6), ("dog", 2), ("owl", 1)]
+    for name in ("validation", "database", "queries"):
+        assert found[name].equals(before[name]), name
+    late = set(found["database"]["id"]) - {*found["train"]["id"], *found["validation"]["id"]}
+    assert late == set(before["train"]["id"]) - set(found["train"]["id"])
+    assert metrics["images/inserted"] == len(late) == 9
+    assert "9 of the database not trained on" in capsys.readouterr().out
+
+
+def test_new_images_leave_what_is_inserted_as_it_is(
+    shop: Path, workspace: Workspace, params, png: Png
+) -> None:
+    run(params(shop, inserted_fraction=0.5), workspace)
+    before = tables(workspace)["train"]
+    (shop / before["path"][0]).unlink()
+    for i in range(8):
+        (shop / "dog" / f"9{i}.png").write_bytes(png(900 + i))
+    run(params(shop, inserted_fraction=0.5), workspace)
+    assert tables(workspace)["train"].equals(before)
+
+
+def test_images_cannot_be_inserted_into_a_database_without_training_images(
+    shop: Path, workspace: Workspace, params
+) -> None:
+    with pytest.raises(CatalogError, match=r"inserted_fraction is 0.5.*add train"):
+        run(params(shop, inserted_fraction=0.5, database=("validation",)), workspace)
+
+
+def test_images_without_labels_are_refused_with_the_remedy_and_taken_with_it(
+    tmp_path: Path, workspace: Workspace, params, png: Png
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        (tmp_path / "photos" / f"{i:02d}.png").write_bytes(png(i))
+    with pytest.raises(CatalogError, match=r"tokenizer.labels to clusters and pairs.rule to near"):
+        run(params(tmp_path / "photos"), workspace)
+    metrics = run(by_clusters(params(tmp_path / "photos")), workspace)
+    found = tables(workspace)
+    assert [len(found[name]) for name in NAMES] == [12, 3, 15, 5]
+    assert all(table["label"].null_count() == len(table) for table in found.values())
+    assert metrics["labels"] == metrics["images/rejected"] == 0
+    assert read_json(workspace.stage("catalog") / "protocol.json")["format"] == "images"
+
+
+def test_a_list_may_leave_labels_empty_if_clusters_stand_for_them(
+    tmp_path: Path, workspace: Workspace, params, png: Png
+) -> None:
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+    lines = [f"{i}.png," for i in range(12)]
+    (tmp_path / "shop.csv").write_text("\n".join(["path,label", *lines]))
+    with pytest.raises(CatalogError, match=r"gives it no label.*tokenizer.labels to clusters"):
+        run(params(tmp_path / "shop.csv"), workspace)
+    lines[0] = "0.png,cat"
+    lines[1] = '1.png,"  "'
+    (tmp_path / "shop.csv").write_text("\n".join(["path,label", *lines]))
+    metrics = run(by_clusters(params(tmp_path / "shop.csv")), workspace)
+    labels = pl.concat([tables(workspace)[name]["label"] for name in ("database", "queries")])
+    assert sorted(labels, key=str) == [None] * 11 + ["cat"]
+    assert metrics["labels"] == 1

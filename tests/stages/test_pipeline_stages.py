@@ -24,7 +24,7 @@ from irgen.artifacts.models import assemble
 from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.sources import list_digits
 from irgen.cli import STAGES
-from irgen.errors import CatalogError
+from irgen.errors import CatalogError, IndexingError
 from irgen.evaluation.comparison import METHODS
 from irgen.index.index import Index
 from irgen.params import Params, load
@@ -439,3 +439,172 @@ def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
         answers = pl.read_parquet(tmp_path / f"data/evaluate/runs/{method}.parquet")
         assert not (answers["query"] == answers["item"]).any()  # the tables are the same rows
     assert "standard (products): unseen classes" in (tmp_path / "reports/index.html").read_text()
+
+
+def codes_of(folder: Path) -> dict[str, dict[str, list[int]]]:
+    """Codes by role and id."""
+    found = {}
+    for role in ("train", "validation", "database", "queries"):
+        identified = load_identified(folder / "data/identifiers" / role)
+        found[role] = dict(zip(identified.ids, identified.codes.tolist(), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("rule", ["random", "hierarchical_kmeans", "rqvae"])
+def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, root, rule):
+    folder, _ = copy
+    before = codes_of(folder)
+    embeddings = (folder / "data/identifiers/database/embeddings.npy").read_bytes()
+    params = small_params(
+        folder,
+        root,
+        identifiers={"rule": rule, "rqvae_epochs": 10},
+        retriever=SMALL["retriever"] | {"epochs": 2},
+    )
+    shutil.rmtree(folder / "data/index")
+    found = run(params, folder, "identifiers", "trie", "retriever", "evaluate", "report")
+    after = codes_of(folder)
+    assert after["database"] != before["database"]
+    assert all(after["database"][name] == code for name, code in after["train"].items())
+    assert (folder / "data/identifiers/database/embeddings.npy").read_bytes() == embeddings
+    measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
+    assert set(measured) == {"queries", *METHODS} - {"scan_codes", "index"}
+    assert 0 < measured["generative"]["precision/10"] <= 1
+    for level in range(2):
+        entries = [code[level] for code in after["database"].values()]
+        assert 0 <= min(entries) <= max(entries) < 16
+    if rule == "rqvae":
+        error = found["identifiers"]
+        assert error["rqvae/error/level_2"] < error["rqvae/error/level_1"] < 1
+    for stage in ("index", "drift"):
+        with pytest.raises(IndexingError, match=f"rule: '{rule}'.*identifiers.rule to semantic"):
+            run(params, folder, stage)
+    assert not (folder / "data/index").exists()
+
+
+def test_codes_by_any_rule_repeat_byte_for_byte(copy, root):
+    folder, _ = copy
+    for rule in ("random", "hierarchical_kmeans", "rqvae"):
+        params = small_params(folder, root, identifiers={"rule": rule, "rqvae_epochs": 3})
+        run(params, folder, "identifiers")
+        first = files(folder / "data/identifiers")
+        shutil.rmtree(folder / "data/identifiers")
+        run(params, folder, "identifiers")
+        assert files(folder / "data/identifiers") == first
+
+
+def test_without_the_trie_identifiers_that_do_not_exist_are_counted_and_find_nothing(copy, root):
+    folder, _ = copy
+    bound = json.loads((folder / "data/evaluate/metrics.json").read_text())
+    sections = SMALL["evaluate"] | {"trie": False}
+    run(small_params(folder, root, evaluate=sections), folder, "evaluate")
+    free = json.loads((folder / "data/evaluate/metrics.json").read_text())
+    for name in ("scan_pretrained", "scan_tuned", "scan_codes", "index"):
+        assert free[name] == bound[name]
+    for name in ("generative", "generative_reranked"):
+        assert 0 < free[name]["invalid"] < 1 and "invalid" not in bound[name]
+        assert 0 < free[name]["precision/10"] <= bound[name]["precision/10"] + 0.05
+    run(
+        small_params(folder, root, evaluate={"beams": 256, "trie": False, "candidates": 300}),
+        folder,
+        "evaluate",
+    )
+    every = json.loads((folder / "data/evaluate/metrics.json").read_text())
+    codes = codes_of(folder)["database"].values()
+    exist = len({tuple(code) for code in codes}) / 16**2
+    assert every["generative"]["invalid"] == pytest.approx(1 - exist)
+
+
+def test_the_retriever_is_not_trained_on_images_that_are_inserted_later(copy, root):
+    folder, _ = copy
+    whole = len(pl.read_parquet(folder / "data/catalog/train.parquet"))
+    params = small_params(
+        folder,
+        root,
+        catalog={"inserted_fraction": 0.25},
+        tokenizer=SMALL["tokenizer"] | {"epochs": 2},
+        retriever=SMALL["retriever"] | {"epochs": 2},
+    )
+    stages = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
+    found = run(params, folder, *stages, "index", "evaluate", "drift")
+    inserted = found["catalog"]["images/inserted"]
+    assert 0.2 < inserted / whole < 0.3
+    assert found["index"]["trained"] == whole - inserted
+    assert found["index"]["images"] == found["catalog"]["images/database"]
+    assert found["drift"]["images/new"] == 0  # nothing has come since
+
+
+WITHOUT_LABELS = {
+    "pairs": {"rule": "near", "neighbours": 10},
+    "tokenizer": SMALL["tokenizer"] | {"labels": "clusters", "clusters": 10, "epochs": 4},
+    "retriever": SMALL["retriever"] | {"epochs": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory, root):
+    """A folder of 200 digits in no class folders, through all stages."""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    write_digits(folder / "labelled", 20)
+    (folder / "digits").mkdir()
+    for i, path in enumerate(sorted((folder / "labelled").rglob("*.png"))):
+        shutil.copy(path, folder / "digits" / f"{i:03d}.png")
+    params = small_params(folder, root, **WITHOUT_LABELS)
+    return folder, params, run(params, folder)
+
+
+def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
+    folder, _, metrics = unlabelled
+    assert (metrics["catalog"]["labels"], metrics["catalog"]["images/queries"]) == (0, 40)
+    measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
+    assert set(measured) == {"queries", *METHODS}
+    assert measured["queries"] == {"count": 40, "without_positive": 40}
+    for method in METHODS:
+        told = {f"agreement/{k}" for k in (1, 10, 20)} | {"bytes_per_image"}
+        assert set(measured[method]) == told  # nothing that a label would be needed for
+    assert measured["scan_pretrained"]["agreement/10"] == 1
+    assert measured["scan_tuned"]["agreement/10"] > 10 / 160  # by chance
+    assert "validation/precision/10" not in metrics["retriever"]
+    assert not [name for name in metrics["tokenizer"] if name.startswith("validation")]
+    known = load_calibration(folder / "data/index/models/calibration.json")
+    assert isinstance(known, Uncalibrated)
+    page = (folder / "reports/index.html").read_text()
+    assert "no query has a relevant image" in page and "agreement@10" in page
+
+
+def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):
+    folder, _, _ = unlabelled
+    shutil.copytree(folder / "data/index", tmp_path / "index")
+    path = folder / "digits" / "007.png"
+    with Index.open(tmp_path / "index", writable=True) as index:
+        index.add([path], ["another"])
+        found = index.search([path], 3)
+    assert "another" in found.ids[0].tolist()
+
+
+def test_clusters_teach_without_ever_looking_at_a_label(copy, root):
+    folder, _ = copy
+    params = small_params(folder, root, **WITHOUT_LABELS)
+    run(params, folder, "pairs", "tokenizer")
+    before = files(folder / "data/tokenizer")
+    for name in ("train", "validation"):
+        path = folder / f"data/catalog/{name}.parquet"
+        table = pl.read_parquet(path)
+        table.with_columns(label=pl.Series(table["label"].to_list()[::-1])).write_parquet(path)
+    run(params, folder, "pairs", "tokenizer")
+    assert files(folder / "data/tokenizer") == before
+    _, names = load_tokenizer(folder / "data/tokenizer/tokenizer.safetensors")
+    assert names == [str(number) for number in range(10)]
+
+
+def test_what_needs_labels_names_the_remedy(unlabelled, root):
+    folder, params, _ = unlabelled
+    with pytest.raises(CatalogError, match=r"near_same_label needs labels.*rule: near"):
+        by_label = dataclasses.replace(params.pairs, rule="near_same_label")
+        run(dataclasses.replace(params, pairs=by_label), folder, "pairs")
+    given = dataclasses.replace(params.tokenizer, labels="given")
+    with pytest.raises(CatalogError, match=r"have no label.*tokenizer.labels to clusters"):
+        run(dataclasses.replace(params, tokenizer=given), folder, "tokenizer")
+    many = dataclasses.replace(params.tokenizer, clusters=1000)
+    with pytest.raises(CatalogError, match=r"clusters: 1000 cannot.*tokenizer.clusters to \d+"):
+        run(dataclasses.replace(params, tokenizer=many), folder, "tokenizer")

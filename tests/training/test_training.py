@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from irgen.compute import Machine
+from irgen.models import clusters as clustering
 from irgen.models.reader import Query
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import Tokenizer
@@ -159,3 +160,58 @@ def test_an_image_without_a_neighbour_is_never_an_anchor(clusters):
     assert pairs.anchors().tolist() == [0, 2]
     drawn = pairs.draw(torch.tensor([0, 2]), torch.Generator().manual_seed(0))
     assert drawn.tolist() == [[2], [0]]
+
+
+def train_by_clusters(clusters, settings, folder, log=quiet):
+    """As ``train_tokenizer``, with k-means clusters of the summaries as the classes."""
+    summaries, _ = clusters
+    first = clustering.cluster(torch.from_numpy(summaries[:96, 0]), settings.clusters, 20, 0)
+    torch.manual_seed(0)
+    model = Tokenizer(settings, 10, settings.clusters, None)
+    data = (
+        tokenizing.Labelled(Views(summaries[:96], None), first),
+        tokenizing.Labelled(Views(summaries[96:], None), torch.full((24,), -1)),
+    )
+    resume = Resume(folder, dataclasses.asdict(settings))
+    return model, tokenizing.train(model, data, settings, (CPU, 0), resume, log)
+
+
+@pytest.fixture
+def by_clusters(tokenizer_settings):
+    return dataclasses.replace(tokenizer_settings, labels="clusters", clusters=4, epochs=12)
+
+
+def same_label_share(model, clusters) -> float:
+    """How often the nearest training image by tuned embedding has the held-out image's label."""
+    summaries, labels = clusters
+    vectors = model.eval().adapt(torch.from_numpy(summaries[:, 0]))
+    nearest = (vectors[96:] @ vectors[:96].T).argmax(1)
+    return float((labels[:96][nearest] == labels[96:]).double().mean())
+
+
+def test_clusters_teach_nearly_as_well_as_labels_where_classes_are_apart(
+    clusters, by_clusters, tmp_path
+):
+    given, _ = train_tokenizer(
+        clusters, dataclasses.replace(by_clusters, labels="given"), tmp_path / "given"
+    )
+    model, history = train_by_clusters(clusters, by_clusters, tmp_path / "clusters")
+    assert same_label_share(model, clusters) >= same_label_share(given, clusters) - 0.1 > 0.7
+    assert history[-2]["clusters_kept"] > 0.9 and "clusters_kept" not in history[-1]
+    assert not [name for row in history for name in row if name.startswith("validation")]
+    assert history[-1]["accuracy/prefix_3"] > 0.9
+
+
+@pytest.mark.parametrize("last_epoch", [1, 3])
+def test_a_killed_training_by_clusters_goes_on_with_the_clusters_it_had(
+    clusters, by_clusters, tmp_path, last_epoch
+):
+    settings = dataclasses.replace(by_clusters, epochs=5, clusters=7, learning_rate=0.05)
+    whole, history = train_by_clusters(clusters, settings, tmp_path / "whole")
+    assert min(row.get("clusters_kept", 1.0) for row in history) < 1  # something is to be restored
+    with pytest.raises(KilledError):
+        train_by_clusters(clusters, settings, tmp_path / "broken", killed_after(last_epoch - 1))
+    resumed, again = train_by_clusters(clusters, settings, tmp_path / "broken")
+    assert again == history
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
