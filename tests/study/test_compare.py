@@ -1,0 +1,211 @@
+"""A whole comparison of a few real digits: by DVC, killed half way, with its tables and runs."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from irgen.catalog.sources import list_digits
+from irgen.errors import ArtifactError
+from irgen.evaluation.comparison import METHODS
+from irgen.study import results
+from irgen.study.plan import PLAN, RESULTS, TABLES, Point, load_plan
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "compute": {"batch_size": 64},
+    "encoder": {
+        "name": "resnet10t",
+        "options": {"channels": [16, 24, 32, 48], "stem_width": 16, "output_stride": 8},
+    },
+    "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "epochs": 6, "batch_size": 16},
+    "retriever": {"width": 32, "layers": 1, "heads": 2, "epochs": 8, "ema_decay": 0.8},
+    "evaluate": {"beams": 8, "candidates": 40},
+    "tracking": {"experiment": "few-digits"},
+}
+DESCRIPTOR = {"width": 16, "epochs": 2, "batch_size": 32}
+VARIANTS = {
+    "semantic": {"table": "identifiers", "title": "semantic identifiers", "changes": {}},
+    "random": {
+        "table": "identifiers",
+        "title": "random identifiers",
+        "changes": {"identifiers.rule": "random"},
+    },
+    "narrow": {"table": "beams", "title": "W = 2", "changes": {"evaluate.beams": 2}},
+}
+COMPARED = {
+    "sets": ["digits"],
+    "seeds": [0, 1],
+    "ablation_seeds": [0],
+    "compared": ["semantic", "random"],
+    "ablated": ["narrow"],
+    "variants": VARIANTS,
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A project that compares two kinds of identifiers on 300 digits."""
+    folder = tmp_path_factory.mktemp("comparing")
+    ours = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(root / "irgen", folder / "irgen", ignore=ours)
+    (folder / "experiments").mkdir()
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore", "experiments/dvc.yaml"):
+        shutil.copyfile(root / name, folder / name)
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    for section, values in SMALL.items():
+        tree[section] |= values
+    for name in ("cgd", "irt_r"):
+        tree["baselines"][name] |= DESCRIPTOR
+    tree["download"]["source"] = str(folder / "images")
+    (folder / "experiments" / "digits.yaml").write_text(yaml.safe_dump(tree))
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
+    (folder / PLAN).write_text(yaml.safe_dump(COMPARED))
+    for entry in list_digits().entries:
+        label, name = entry.key.split("/")
+        place = folder / "images" / label
+        place.mkdir(parents=True, exist_ok=True)
+        if len(list(place.glob("*"))) < 30:
+            (place / name).write_bytes(entry.read())
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+def start(project: Path, *options: str) -> "subprocess.Popen[str]":
+    settings = {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", "irgen", "compare", *options],
+        cwd=project,
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(project: Path, *options: str) -> str:
+    process = start(project, *options)
+    told, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, told
+    return told
+
+
+@pytest.fixture(scope="module")
+def compared(project: Path) -> tuple[Path, str, str]:
+    """The project after a comparison that was killed once its first point was there, and what the
+    rest of it, and then its ablations, said."""
+    process = start(project)
+    first = project / RESULTS / "digits" / "semantic" / "0" / "metrics.json"
+    deadline = time.monotonic() + 300
+    while not first.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return project, run(project), run(project, "--ablations")
+
+
+def test_a_killed_comparison_goes_on_and_runs_no_stage_twice(
+    compared: tuple[Path, str, str],
+) -> None:
+    _, rest, ablations = compared
+    assert "digits/semantic/0: tokenizer took" not in rest, "it was there"
+    assert "digits/random/0: tokenizer took" not in rest, "it is that of the semantic point"
+    assert "digits/random/0: retriever took" in rest
+    assert "digits/semantic/1: tokenizer took" in rest
+    assert "digits/narrow/0: evaluate took" in ablations
+    assert "digits/narrow/0: retriever took" not in ablations
+
+
+def test_every_point_has_the_same_methods_and_the_standard_one_the_baselines(
+    compared: tuple[Path, str, str],
+) -> None:
+    project, _, _ = compared
+    plan = load_plan(project)
+    found = results.there(project, plan, "digits")
+    assert {name: [each.point.seed for each in points] for name, points in found.items()} == {
+        "semantic": [0, 1],
+        "random": [0, 1],
+        "narrow": [0],
+    }
+    for result in found["semantic"]:
+        assert {*METHODS, "cgd", "irt_r", "hnsw", "ivf_pq"} <= set(result.metrics)
+        assert result.latency.keys() == result.metrics.keys() - {"queries"}
+    assert "index" not in found["random"][0].metrics
+
+
+def test_means_of_the_queries_are_the_metrics(compared: tuple[Path, str, str]) -> None:
+    project, _, _ = compared
+    result = results.read(project, Point(set="digits", variant="semantic", seed=0))
+    for method in ("generative", "cgd"):
+        values = result.queries.filter(pl.col("method") == method)["map/R"]
+        assert float(values.mean()) == pytest.approx(result.metrics[method]["map/R"], abs=1e-5)
+
+
+def test_the_tables_are_there_in_every_form(compared: tuple[Path, str, str]) -> None:
+    project, _, _ = compared
+    folder = project / TABLES / "digits"
+    markdown = (folder / "comparison.md").read_text()
+    for text in ("### Methods", "### Identifiers", "### Ablation: beams", "CGD", "W = 2"):
+        assert text in markdown
+    assert r"\begin{tabular}" in (folder / "comparison.tex").read_text()
+    page = (folder / "comparison.html").read_text()
+    assert "What the first codes have learnt" in page and page.count("<svg") == 6
+    assert "data:image/" in page and "http" not in page.split("<body>")[1].split("<svg")[0]
+    tables = json.loads((folder / "comparison.json").read_text())
+    assert [table["name"] for table in tables] == ["methods", "identifiers", "beams"]
+    curves = pl.read_csv(folder / "curves.csv")
+    assert set(curves["curve"]) == {"precision", "recall"}
+
+
+def test_mlflow_has_a_run_a_point_below_the_comparison_s_which_has_the_tables(
+    compared: tuple[Path, str, str],
+) -> None:
+    project, _, _ = compared
+    client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "few-digits"]
+    runs = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+    points = ["semantic identifiers, seed 0", "random identifiers, seed 1", "W = 2, seed 0"]
+    above = {runs[name].data.tags["mlflow.parentRunId"] for name in points}
+    (parent,) = above
+    assert client.get_run(parent).data.tags["irgen.comparison_of"].startswith("digits-")
+    for name in points:
+        assert "generative/precision/10" in runs[name].data.metrics
+        assert "generative/search_ms" in runs[name].data.metrics
+    assert {"comparison.html", "comparison.md", "figures"} <= {
+        each.path for each in client.list_artifacts(parent)
+    }
+
+
+def test_nothing_is_done_when_nothing_has_changed(compared: tuple[Path, str, str]) -> None:
+    project, _, _ = compared
+    told = run(project, "--ablations")
+    assert "took" not in told and "Tables: " in told
+
+
+def test_mistakes_are_told_in_a_line(project: Path) -> None:
+    for options, told in (
+        (["digit"], "'digit' is no set"),
+        (["--root", "nowhere"], "comparison.yaml is missing"),
+    ):
+        process = start(project, *options)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 2 and told in said and len(said.splitlines()) == 1, said
+
+
+def test_tables_of_nothing_are_refused(tmp_path: Path, project: Path) -> None:
+    plan = load_plan(project)
+    with pytest.raises(ArtifactError, match="run irgen compare digits"):
+        results.there(tmp_path, plan, "digits")
