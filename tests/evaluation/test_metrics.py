@@ -188,3 +188,17 @@ def test_average_precision_at_r_is_scikit_learns_on_the_first_r_times_their_reca
         top = row[:r]
         part = average_precision_score(top, -np.arange(r)) * top.sum() / r if top.any() else 0.0
         assert metrics.average_precision_at_r(row[None], np.array([r]))[0] == pytest.approx(part)
+
+
+def test_agreement_is_the_share_of_the_others_first_k_that_are_among_the_first_k():
+    ids = np.array([[3, 1, 2], [9, 8, -1], [-1, -1, -1]])
+    nearest = np.array([[1, 2, 3], [7, 9, 5], [4, -1, -1]])
+    found = metrics.agreement(ids, nearest, [1, 2, 3, 10])
+    assert found == {
+        "agreement/1": 0.0,
+        "agreement/2": pytest.approx((1 + 1 + 0) / 5),
+        "agreement/3": pytest.approx((3 + 1 + 0) / 7),
+        "agreement/10": pytest.approx((3 + 1 + 0) / 7),
+    }
+    assert metrics.agreement(ids, ids, [3]) == {"agreement/3": 1.0}
+    assert metrics.agreement(ids[:0], ids[:0], [3]) == {"agreement/3": 0.0}
