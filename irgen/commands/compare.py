@@ -9,7 +9,7 @@ from pathlib import Path
 
 from irgen import comparing
 from irgen.errors import StudyError
-from irgen.study import point as points
+from irgen.study import point as trained
 from irgen.study import sheet
 from irgen.study.plan import PLAN, TABLES, Plan, Point, load_plan, params_of, settings_file
 
@@ -29,9 +29,11 @@ def run(options: Namespace) -> None:
         _check(options.root, plan, name)
     failed = []
     for ablations in (False, True) if options.ablations else (False,):
-        chosen = [stage_of(plan, each) for each in _points(plan, sets, ablations)]
-        if _dvc(options.root, ["--keep-going", *chosen]):
-            failed.append("ablations" if ablations else "methods and identifiers")
+        points = _points(plan, sets, ablations)
+        for number, point in enumerate(points, 1):
+            print(f"{point}, {number} of {len(points)}", flush=True)
+            if _dvc(options.root, [stage_of(plan, point)]):
+                failed.append(str(point))
         for name in sets:
             if _dvc(options.root, ["--single-item", f"{PIPELINE}:tables@{name}"]):
                 failed.append(f"tables of {name}")
@@ -92,7 +94,7 @@ def run_point(options: Namespace) -> None:
     def tell(line: str) -> None:
         print(f"{point}: {line}", flush=True)
 
-    folder = points.run(options.root, plan, point, tell)
+    folder = trained.run(options.root, plan, point, tell)
     comparing.tell_point(options.root, plan, point, params, folder)
 
 

@@ -179,9 +179,11 @@ def agreement(
     """
     found = {}
     for k in cutoffs:
-        theirs = nearest[:, :k]
-        same = (theirs[:, :, None] == ids[:, None, :k]).any(2) & (theirs >= 0)
-        found[f"agreement/{k}"] = float(same.sum()) / max(int((theirs >= 0).sum()), 1)
+        theirs, ours = (
+            [set(row) - {-1} for row in each[:, :k].tolist()] for each in (nearest, ids)
+        )
+        same = sum(len(a & b) for a, b in zip(theirs, ours, strict=True))
+        found[f"agreement/{k}"] = same / max(sum(map(len, theirs)), 1)
     return found
 
 

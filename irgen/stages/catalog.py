@@ -38,8 +38,8 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     ``protocol.json`` (format, protocol, what it says, leaks by kind). Metrics: images a table,
     labels, rejections, duplicates, leaks.
 
-    Images without a label are rejected where labels teach; with ``tokenizer.labels: clusters``
-    their label is null.
+    Images without a label are rejected where labels teach, and of published sets; with
+    ``tokenizer.labels: clusters`` those of other sources are taken, and their label is null.
 
     Raises CatalogError if the source's format is not what it should be or has no such protocol, if
     no usable image, no training image, no query or no database image is left, or for leaks that
@@ -57,7 +57,8 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     protocol = protocols.choose(form, settings.protocol)
     images = protocols.apply(read_format(listed, form, stored.read), protocol)
     before = past(folder, form, settings)
-    refused = _nameless() if params.tokenizer.labels == "given" else pl.lit(False)
+    optional = params.tokenizer.labels == "clusters" and form not in SETS  # their lists name all
+    refused = pl.lit(False) if optional else _nameless()
     checked = check_images(
         stored,
         [*images.filter(~refused)["sha256"], *before["sha256"]],

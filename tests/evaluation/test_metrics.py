@@ -217,3 +217,17 @@ def test_the_recall_curve_never_rises_and_is_one_for_a_perfect_list() -> None:
     perfect = np.arange(10)[None] < np.array([[4], [7]])
     assert metrics.recall_curve(perfect, np.array([4, 7])) == [1.0] * len(metrics.RECALLS)
     assert metrics.recall_curve(np.zeros((2, 0), bool), np.array([0, 0])) == [0.0] * 20
+
+
+def test_agreement_is_the_share_of_the_others_first_k_that_are_among_the_first_k():
+    ids = np.array([[3, 1, 2], [9, 8, -1], [-1, -1, -1]])
+    nearest = np.array([[1, 2, 3], [7, 9, 5], [4, -1, -1]])
+    found = metrics.agreement(ids, nearest, [1, 2, 3, 10])
+    assert found == {
+        "agreement/1": 0.0,
+        "agreement/2": pytest.approx((1 + 1 + 0) / 5),
+        "agreement/3": pytest.approx((3 + 1 + 0) / 7),
+        "agreement/10": pytest.approx((3 + 1 + 0) / 7),
+    }
+    assert metrics.agreement(ids, ids, [3]) == {"agreement/3": 1.0}
+    assert metrics.agreement(ids[:0], ids[:0], [3]) == {"agreement/3": 0.0}

@@ -584,7 +584,8 @@ def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):
 
 def test_clusters_teach_without_ever_looking_at_a_label(copy, root):
     folder, _ = copy
-    params = small_params(folder, root, **WITHOUT_LABELS)
+    tokenizer = WITHOUT_LABELS["tokenizer"] | {"epochs": 2}
+    params = small_params(folder, root, **WITHOUT_LABELS | {"tokenizer": tokenizer})
     run(params, folder, "pairs", "tokenizer")
     before = files(folder / "data/tokenizer")
     for name in ("train", "validation"):

@@ -63,16 +63,18 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def catalogued(root: Path, tmp_path: Path) -> Callable[..., Catalogued]:
-    """``catalogued(source, protocol=…)`` runs download and catalog, without validation images."""
+    """``catalogued(source, protocol=…)`` runs download and catalog, without validation images;
+    ``teaching`` is ``tokenizer.labels``."""
     plain = load(root / "params.yaml")
 
-    def run(source: Path, **changes: object) -> Catalogued:
+    def run(source: Path, teaching: str = "given", **changes: object) -> Catalogued:
         workspace = Workspace.at(tmp_path / "project")
         settings = {"validation_fraction": 0.0, **changes}
         params = replace(
             plain,
             download=replace(plain.download, source=str(source)),
             catalog=replace(plain.catalog, **settings),
+            tokenizer=replace(plain.tokenizer, labels=teaching),
         )
         download.run(params, workspace, lambda metrics, step: None)
         metrics = catalog.run(params, workspace, lambda metrics, step: None)

@@ -62,10 +62,11 @@ def test_an_image_has_the_same_id_wherever_the_images_lie(
     )
 
 
-def test_an_image_that_the_list_does_not_name_is_rejected(
-    write: Callable, catalogued: Callable
+@pytest.mark.parametrize("teaching", ["given", "clusters"])
+def test_an_image_that_the_list_does_not_name_is_rejected_whoever_teaches(
+    write: Callable, catalogued: Callable, teaching: str
 ) -> None:
-    found = catalogued(write({**layout(), "Img/img/other.jpg": None}))
+    found = catalogued(write({**layout(), "Img/img/other.jpg": None}), teaching)
     assert found.rejected == [("Img/img/other.jpg", "the list gives it no label")]
 
 
