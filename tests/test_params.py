@@ -120,10 +120,30 @@ def test_a_file_that_is_no_parameters_is_refused(tmp_path: Path, text: str, told
         load(tmp_path / "none.yaml")
 
 
+def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in tree.items():
+        place = f"{prefix}{key}"
+        nested = isinstance(value, dict) and place != "encoder.options"
+        found |= leaves(value, f"{place}.") if nested else {place: value}
+    return found
+
+
 def test_flattening_keeps_every_value_under_its_dotted_key() -> None:
-    flat = flatten(load(ROOT / "params.yaml"))
-    assert flat["seed"] == TREE["seed"]
-    dotted = {f"{section}.{key}": TREE[section][key] for section, key in KEYS}
-    kept = [flat[key] == value for key, value in dotted.items() if key in flat]
-    assert all(kept) and len(kept) > 100
-    assert flat["baselines.cgd.margin"] == TREE["baselines"]["cgd"]["margin"]
+    assert flatten(load(ROOT / "params.yaml")) == leaves(TREE)
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "expected"),
+    [
+        ("hnsw", "serch", r"baselines: hnsw: unknown key 'serch'; did you mean 'search'"),
+        ("cgd", "margin", r"baselines: cgd: margin: expected float, found \[\]"),
+    ],
+)
+def test_a_mistake_in_a_section_within_a_section_is_named_with_both(
+    method: str, key: str, expected: str
+) -> None:
+    tree = copy.deepcopy(TREE)
+    tree["baselines"][method][key] = []
+    with pytest.raises(ParamsError, match=expected):
+        parse(Params, tree, where="params.yaml")

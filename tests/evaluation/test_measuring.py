@@ -1,0 +1,67 @@
+"""Methods asked and judged, on points that a human can rank."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from irgen.compute import Machine
+from irgen.evaluation import comparison, measuring, methods, runs
+from irgen.files import file_digest, read_json
+
+CPU = Machine(device=torch.device("cpu"), autocast=None)
+ANGLES = torch.tensor([0.0, 0.1, 0.3, 1.5, 1.65])  # of the database's vectors
+QUERIES = torch.tensor([0.0, 1.6])
+
+
+def on_circle(angles: torch.Tensor) -> torch.Tensor:
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def table(labels: str, hashes: str) -> pl.DataFrame:
+    return pl.DataFrame({"label": list(labels), "sha256": list(hashes)})
+
+
+@pytest.fixture
+def exam() -> measuring.Exam:
+    """Two queries, the first of which is in the database itself, among five images."""
+    queries, database = table("ab", "vx"), table("aabab", "vwyzu")
+    positives = runs.positives(
+        queries["label"], queries["sha256"], database["label"], database["sha256"]
+    )
+    questions = measuring.Questions(queries, database, positives, depth=4)
+    images = np.zeros((2, 1, 2, 2), dtype=np.uint8)
+    return measuring.Exam(
+        questions=questions, cutoffs=(1, 2), batch_size=2, machine=CPU, images=images
+    )
+
+
+def test_methods_are_judged_timed_and_written_without_the_query_itself(exam, tmp_path):
+    known = on_circle(QUERIES)
+    right = methods.vectors(lambda pixels: pixels.flatten(1).float()[:, :2] + 1, known)
+    wrong = methods.vectors(lambda pixels: pixels.flatten(1).float()[:, :2] + 1, -known)
+    compared = {
+        "right": methods.exact(right, on_circle(ANGLES), 8),
+        "wrong": methods.exact(wrong, on_circle(ANGLES), 8),
+    }
+    folder, latency = tmp_path / "any", tmp_path / "latency.json"
+    codes = np.arange(10).reshape(5, 2)
+    found = measuring.measure(compared, exam, codes, folder, latency)
+    written = read_json(folder / "metrics.json")
+    assert written["queries"] == {"count": 2, "without_positive": 0}
+    assert found["right/precision/1"] == 1 and found["right/precision/2"] == 0.5
+    assert found["right/map/R"] == 0.5  # of both there are two, the other one at rank 3
+    assert found["wrong/precision/1"] == 0 and found["wrong/bytes_per_image"] == 8
+    assert {f"right/{k}": v for k, v in written["right"].items()}.items() <= found.items()
+    ranked = pl.read_parquet(folder / "runs/right.parquet")
+    assert ranked.schema == runs.SCHEMA
+    assert ranked.filter(query=0)["item"].to_list() == [1, 2]  # image 0 is the query
+    assert ranked.filter(query=1)["code"].to_list() == ["8-9", "6-7"]
+    times = read_json(latency)
+    assert times["metrics_digest"] == file_digest(folder / "metrics.json")
+    assert times["machine"]["batch_size"] == 2
+    assert all(0 < t["search_ms"] < t["total_ms"] for t in times["methods"].values())
+    curves = pl.read_csv(folder / "precision.csv")
+    assert curves.filter(method="right")["precision"].to_list() == [1.0, 0.5]
+    names = {"right": "the right way", "wrong": "the wrong way"}
+    assert set(comparison.read(folder / "metrics.json", latency, names).quality) == set(names)
