@@ -166,4 +166,4 @@ def test_codes_that_cannot_be_served_are_not_released(project, irgen):
     assert (
         done.status == 2 and "'random'" in done.err and "identifiers.rule to semantic" in done.err
     )
-    assert project.folders() == []
+    assert not project.shelf.exists()
