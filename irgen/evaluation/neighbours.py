@@ -1,9 +1,9 @@
 """What one would use instead of a learned search: approximate nearest neighbours of unit vectors.
 
-The one file that imports faiss and ScaNN, both of them packages of the extra ``compare``. Every
+The one file that imports faiss (extra ``compare``) and ScaNN (extra ``scann``). Every
 function is given unit vectors ``database`` (N, D) and gives a :class:`Method` whose scores are
 cosines, as far as its codes can tell them. Indexes are built on one thread, so that the same
-vectors give the same index; a search takes as many threads as torch.
+vectors give the same index (but see ``scann``); a search takes as many threads as torch.
 
 A search gives no more images than it looks at in its usual effort (efSearch of a graph, the lists
 that are probed, what is re-ranked): a deep list, which is judged for map@R alone, is not to be
@@ -89,7 +89,9 @@ def ivf_pq(encoder: Encoder, database: Tensor, settings: IvfPq) -> Method:
 
 def scann(encoder: Encoder, database: Tensor, settings: Scann) -> Method:
     """ScaNN (Guo et al. 2020, arXiv 1908.10396) as it is: partitions, four-bit codes trained by an
-    anisotropic loss, and the best of them scored exactly. Raises ExtraError if it is missing."""
+    anisotropic loss, and the best of them scored exactly; a score's last digit depends on where in
+    memory the vectors lie, so that near ties may change places from one build to the next. Raises
+    ExtraError if it is missing."""
     library = scann_library()
     if library is None:
         raise ExtraError("scann", "scann")
