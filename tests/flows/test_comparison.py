@@ -14,11 +14,14 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from flows.compare import compare
 from irgen.catalog.sources import list_digits
 from irgen.errors import ArtifactError
 from irgen.evaluation.comparison import METHODS
 from irgen.study import results
 from irgen.study.plan import PLAN, RESULTS, TABLES, Point, load_plan
+
+from .conftest import PrefectServer
 
 pytestmark = pytest.mark.slow
 
@@ -193,6 +196,19 @@ def test_nothing_is_done_when_nothing_has_changed(compared: tuple[Path, str, str
     project, _, _ = compared
     told = run(project, "--ablations")
     assert "took" not in told and "Tables: " in told
+
+
+def test_the_flow_runs_the_plan_and_leaves_its_tables_in_prefect(
+    prefect_server: PrefectServer, compared: tuple[Path, str, str]
+) -> None:
+    project, _, _ = compared
+    state = compare(sets=["digits"], root=str(project), return_state=True)
+    assert state.is_completed() and "digits" in state.message
+    asked = {"artifacts": {"key": {"any_": ["comparison-digits"]}}}
+    (artifact,) = prefect_server.ask("/artifacts/filter", asked)
+    assert "### Methods" in artifact["data"]
+    state = compare(sets=["none"], root=str(project), return_state=True)
+    assert state.is_failed() and "'none' is no set" in state.message
 
 
 def test_mistakes_are_told_in_a_line(project: Path) -> None:
