@@ -39,7 +39,7 @@ def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
     order of sha256(seed, content), rounded half up, and one of them at least is not. Copies go
     together, and images of later revisions never change what earlier ones are.
 
-    >>> table = pl.DataFrame({"sha256": list("aabcd"), "label": "x", "role": "train",
+    >>> table = pl.DataFrame({"sha256": list("abcd"), "label": "x", "role": "train",
     ...                       "revision": 1})
     >>> sum(inserted(table, seed=0, fraction=0.75)), sum(inserted(table, seed=0, fraction=0.0))
     (3, 0)
