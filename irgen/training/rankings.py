@@ -20,6 +20,7 @@ def library() -> Any:
         import pytorch_metric_learning.distances
         import pytorch_metric_learning.losses
         import pytorch_metric_learning.miners
+        import pytorch_metric_learning.reducers
     except ImportError as error:
         raise ExtraError("pytorch_metric_learning", "compare", error) from error
     return pytorch_metric_learning
@@ -70,17 +71,21 @@ def hardest_triplets(embeddings: Tensor, labels: Tensor, margin: float) -> Tenso
 
 
 def contrast(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """The mean of 1 − cosine over pairs of one label and the mean of cosine − ``margin`` over pairs
-    of two labels, each over those pairs only where it is above 0.
+    """The sum of 1 − cosine over an anchor's positives and of cosine − ``margin``, where that is
+    above 0, over its negatives; the mean over the batch's anchors, as in IRT_R.
 
     >>> points = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
-    >>> round(contrast(points, torch.tensor([0, 0, 1]), 0.5).item(), 3)  # 0.2 + (0.1 + 0.46) / 2
-    0.48
+    >>> round(contrast(points, torch.tensor([0, 0, 1]), 0.5).item(), 3)  # 2 (0.2 + 0.1 + 0.46) / 3
+    0.507
     """
     learning = library()
-    cosine = learning.distances.CosineSimilarity()
-    loss = learning.losses.ContrastiveLoss(pos_margin=1, neg_margin=margin, distance=cosine)
-    return loss(embeddings, labels)
+    loss = learning.losses.ContrastiveLoss(
+        pos_margin=1,
+        neg_margin=margin,
+        distance=learning.distances.CosineSimilarity(),
+        reducer=learning.reducers.SumReducer(),
+    )
+    return loss(embeddings, labels) / len(embeddings)
 
 
 def koleo(embeddings: Tensor) -> Tensor:
