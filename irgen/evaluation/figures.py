@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from irgen.search.calibration import Bin
 
@@ -95,7 +95,9 @@ def scatter(plot: Plot, points: Sequence[Line]) -> bytes:
         for i, point in enumerate(drawn):
             axes.plot(point.x, point.y, COLOURS[i % len(COLOURS)], marker="o", ls="none", ms=6)
         axes.margins(x=0.12, y=0.1)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         _name_at_ends(axes, drawn, joined=True)
         return _svg(figure, plot.title)
 
@@ -253,17 +255,24 @@ def _name_at_ends(axes: Axes, drawn: Sequence[Line], *, joined: bool = False) ->
     heights = _spread([drawn[i].y[-1] for i in order], gap, low, high)
     for i, height in zip(order, heights, strict=True):
         colour = COLOURS[i % len(COLOURS)]
+        end: Any = {"xy": (1.0, height), "xycoords": ("axes fraction", "data")}
         axes.annotate(
             drawn[i].name,
-            xy=(drawn[i].x[-1], drawn[i].y[-1]) if joined else (1.0, height),
-            xycoords="data" if joined else ("axes fraction", "data"),
-            xytext=(1.02, height) if joined else (6, 0),
-            textcoords=("axes fraction", "data") if joined else "offset points",
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5} if joined else None,
+            **end,
+            xytext=(6, 0),
+            textcoords="offset points",
             color=colour,
             va="center",
             fontsize=9.5,
         )
+        if joined:
+            axes.annotate(
+                "",
+                **end,
+                xytext=(drawn[i].x[-1], drawn[i].y[-1]),
+                textcoords="data",
+                arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6},
+            )
     axes.set_ylim(low, high)
 
 

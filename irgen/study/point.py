@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from irgen.artifacts.identifiers import load_identified
-from irgen.files import atomic, file_digest, read_json, write_json
+from irgen.files import atomic, digest, file_digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params, flatten
 from irgen.provenance import project
@@ -96,6 +96,7 @@ def _gather(place: Place, params: Params, point: Point, keys: dict[str, str], fo
             for path in sorted((data / "catalog").glob("*.parquet"))
         },
         "machine": timed[0]["machine"] if timed else {},
+        "asked": digest(pl.read_parquet(data / "catalog" / "queries.parquet")["sha256"].to_list()),
         "identifiers": spread(data / "identifiers" / "database", params.tokenizer.codebook),
     }
     latency = {method: each for found in timed for method, each in found["methods"].items()}

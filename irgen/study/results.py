@@ -88,17 +88,17 @@ def over_seeds(results: list[Result], method: str, key: str) -> Spread | None:
 
 
 def by_query(results: list[Result], method: str, key: str) -> Values | None:
-    """A method's metric for each query that has an answer (Q,), the mean over the seeds; None if it
-    was not measured."""
-    parts = []
+    """A method's metric for each query that has an answer (any,): the mean over the seeds that ask
+    the same queries, one after the other where a seed draws its own. None if it was not measured
+    with each."""
+    parts: dict[str, list[Values]] = {}
     for result in results:
         own = result.queries.filter(pl.col("method") == method).sort("query")
         if not len(own) or key not in own.columns:
             return None
-        parts.append(own[key].to_numpy().astype(np.float64))
-    if len({len(part) for part in parts}) != 1:  # seeds that split queries off differ
-        return np.concatenate(parts)
-    return np.mean(parts, axis=0)
+        values = own[key].to_numpy().astype(np.float64)
+        parts.setdefault(result.about["asked"], []).append(values)
+    return np.concatenate([np.mean(same, axis=0) for same in parts.values()])
 
 
 def alike(first: list[Result], second: list[Result]) -> tuple[list[Result], list[Result]]:

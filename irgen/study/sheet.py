@@ -191,12 +191,13 @@ def _drawn(found: pl.DataFrame, curve: str, plot: Plot) -> bytes:
 def _cost(standard: list[results.Result], of: str, key: str, plot: Plot) -> bytes:
     """Every method's precision@10 over what it costs."""
     points = []
-    for method, title in EVERY.items():
+    for method in EVERY:
         quality = results.over_seeds(standard, method, "precision/10")
         costs = [getattr(each, of).get(method, {}).get(key) for each in standard]
         known = [cost for cost in costs if cost is not None]
         if quality is not None and known:
-            points.append(Line(name=title, x=[float(np.median(known))], y=[quality.mean]))
+            name = method.replace("_", " ")  # what it is called in full, the tables say
+            points.append(Line(name=name, x=[float(np.median(known))], y=[quality.mean]))
     return figures.scatter(plot, points)
 
 

@@ -50,7 +50,7 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
         )
     return Result(
         point=Point(set="some", variant=name, seed=seed),
-        about={"identifiers": {"distinct_codes": 5.0, "images_a_code": 2.0}},
+        about={"asked": "the same", "identifiers": {"distinct_codes": 5.0, "images_a_code": 2.0}},
         metrics=metrics,
         latency={method: {"search_ms": 1.0 + seed, "total_ms": 2.0} for method in gains},
         seconds={},
@@ -128,6 +128,14 @@ def test_queries_are_averaged_over_seeds(found: dict) -> None:
     values = by_query(found["plain"], "generative", "map/R")
     assert values == pytest.approx(np.mean(parts, axis=0))
     assert by_query(found["plain"], "nothing", "map/R") is None
+
+
+def test_seeds_that_draw_their_own_queries_stand_side_by_side(found: dict) -> None:
+    found["plain"][2].about["asked"] = "others"
+    values = by_query(found["plain"], "generative", "map/R")
+    own = found["plain"][2].queries.filter(pl.col("method") == "generative")["map/R"]
+    assert values is not None and len(values) == 120
+    assert values[60:] == pytest.approx(own.to_numpy())
 
 
 def test_only_seeds_of_both_are_alike(found: dict) -> None:
