@@ -14,7 +14,6 @@ from irgen.secrets import scrub
 from irgen.study.plan import Plan, Point, settings_file
 
 POINT, TABLES = "point", "tables"
-MEANS = ("mean", "deviation")
 
 
 def comparison_of(root: Path, plan: Plan, name: str) -> str:
@@ -41,23 +40,28 @@ def tell_point(root: Path, plan: Plan, point: Point, params: Params, folder: Pat
         values |= {f"{method}/{name}": value for name, value in times.items()}
     spread = read_json(folder / "about.json")["identifiers"]
     values |= {f"identifiers/{name}": value for name, value in spread.items()}
-    _tell(root, beginning | {"tags": beginning["tags"] | tags}, folder, values, summary=values)
+    files = recording.described(folder)
+    _tell(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
 
 
-def tell_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path) -> None:
-    """Leaves the tables of a set's comparison, below ``folder``, for the run that stands for it."""
+def tell_tables(
+    root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path
+) -> None:
+    """Leaves the tables of a set's comparison, below ``folder``, and its page for the run that
+    stands for it."""
     comparison = comparison_of(root, plan, name)
     beginning = recording.beginning(TABLES, params, root)
     tags = beginning["tags"] | {"irgen.comparison": comparison}
     about = digest(file_digest(folder / "comparison.json"))[:8]
     beginning |= {"build": f"{comparison}-{TABLES}-{about}", "tags": tags}
-    _tell(root, beginning, folder, {}, summary={})
+    files = recording.described(folder) + recording.described(page.parent, only=page.name)
+    _tell(root, beginning, files, {}, summary={})
 
 
 def _tell(
     root: Path,
     beginning: dict[str, Any],
-    folder: Path,
+    files: list[dict[str, Any]],
     values: dict[str, float],
     summary: dict[str, float],
 ) -> None:
@@ -75,7 +79,7 @@ def _tell(
             "end",
             status="FINISHED",
             trouble="",
-            artifacts=recording.described(folder),
+            artifacts=files,
             tables=[],
             summary=summary,
             standing={},

@@ -228,10 +228,13 @@ def new_files(workspace: Workspace, stage: str, since: int) -> list[dict[str, An
     return [each for place, prefix in places for each in described(place, prefix, since)]
 
 
-def described(place: Path, prefix: str = "", since: int = 0) -> list[dict[str, Any]]:
-    """The files below ``place`` written since ``since`` (ns): name, path, bytes, sha256."""
+def described(
+    place: Path, prefix: str = "", since: int = 0, only: str = "*"
+) -> list[dict[str, Any]]:
+    """The files below ``place`` that are named like ``only`` and were written since ``since`` (ns):
+    name, path, bytes, sha256."""
     found = []
-    for path in sorted(place.rglob("*")):
+    for path in sorted(place.rglob(only)):
         if path.name.startswith(".") or not path.is_file() or path.stat().st_mtime_ns < since:
             continue
         found.append(

@@ -38,7 +38,8 @@ def run(options: Namespace) -> None:
             if _dvc(options.root, ["--single-item", f"{PIPELINE}:tables@{name}"]):
                 failed.append(f"tables of {name}")
     for name in sets:
-        print(f"Tables: {(options.root / TABLES / name / 'comparison.html').resolve()}")
+        print(f"Tables: {(options.root / TABLES / name / 'comparison.md').resolve()}")
+        print(f"Page: {sheet.page_of(options.root, name).resolve()}")
     _publish(options.root)
     if failed:
         raise StudyError(
@@ -104,7 +105,8 @@ def run_tables(options: Namespace) -> None:
     folder = sheet.write(options.root, plan, options.set)
     first = Point(set=options.set, variant=plan.standard, seed=plan.seeds[0])
     params = params_of(options.root, plan, first)
-    comparing.tell_tables(options.root, plan, options.set, params, folder)
+    page = sheet.page_of(options.root, options.set)
+    comparing.tell_tables(options.root, plan, options.set, params, folder, page)
 
 
 def _publish(root: Path) -> None:

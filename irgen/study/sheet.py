@@ -46,8 +46,9 @@ class Content:
 
 
 def write(root: Path, plan: Plan, name: str) -> Path:
-    """Writes ``experiments/tables/<set>/``: comparison.md, .tex, .html and .json, curves.csv and
-    figures; returns the folder. Raises ArtifactError if nothing was measured yet."""
+    """Writes ``experiments/tables/<set>/``: comparison.md, .tex and .json, curves.csv and figures;
+    and ``reports/comparison-<set>.html``, which has images of the set in it. Returns the folder.
+    Raises ArtifactError if nothing was measured yet."""
     found = results.there(root, plan, name)
     made = tables.all_of(found, plan)
     standard = found[plan.standard]
@@ -79,15 +80,20 @@ def write(root: Path, plan: Plan, name: str) -> Path:
             write_bytes(temporary / f"comparison.{form}", text.encode())
         write_json(temporary / "comparison.json", [asdict(table) for table in made])
         curves(root, standard).write_csv(temporary / "curves.csv")
-        html = page.filled(
-            resources.files("irgen.study").joinpath("comparison.html").read_text("utf-8"),
-            content=content,
-            definitions=page.DEFINITIONS,
-            names=EVERY,
-            seeds=tables.seeds_in_words,
-        )
-        write_bytes(temporary / "comparison.html", html.encode())
+    html = page.filled(
+        resources.files("irgen.study").joinpath("comparison.html").read_text("utf-8"),
+        content=content,
+        definitions=page.DEFINITIONS,
+        names=EVERY,
+        seeds=tables.seeds_in_words,
+    )
+    write_bytes(page_of(root, name), html.encode())
     return folder
+
+
+def page_of(root: Path, name: str) -> Path:
+    """The page of a set's comparison."""
+    return root / "reports" / f"comparison-{name}.html"
 
 
 def verdicts(made: list[Table]) -> list[str]:

@@ -20,6 +20,7 @@ from irgen.errors import ArtifactError
 from irgen.evaluation.comparison import METHODS
 from irgen.study import results
 from irgen.study.plan import PLAN, RESULTS, TABLES, Point, load_plan
+from irgen.study.sheet import page_of
 
 from .conftest import PrefectServer
 
@@ -164,7 +165,7 @@ def test_the_tables_are_there_in_every_form(compared: tuple[Path, str, str]) -> 
     for text in ("### Methods", "### Identifiers", "### Ablation: beams", "CGD", "W = 2"):
         assert text in markdown
     assert r"\begin{tabular}" in (folder / "comparison.tex").read_text()
-    page = (folder / "comparison.html").read_text()
+    page = page_of(project, "digits").read_text()
     assert "What the first codes have learnt" in page and page.count("<svg") == 6
     assert "data:image/" in page and "http" not in page.split("<body>")[1].split("<svg")[0]
     tables = json.loads((folder / "comparison.json").read_text())
@@ -187,7 +188,7 @@ def test_mlflow_has_a_run_a_point_below_the_comparison_s_which_has_the_tables(
     for name in points:
         assert "generative/precision/10" in runs[name].data.metrics
         assert "generative/search_ms" in runs[name].data.metrics
-    assert {"comparison.html", "comparison.md", "figures"} <= {
+    assert {"comparison-digits.html", "comparison.md", "figures"} <= {
         each.path for each in client.list_artifacts(parent)
     }
 
