@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
+from irgen.commands.compare import stage_of
 from irgen.errors import ParamsError
 from irgen.params import flatten, load
-from irgen.study.plan import PLAN, Plan, Point, load_plan, params_of, settings_file
+from irgen.study.plan import PLAN, TABLES, Plan, Point, load_plan, params_of, settings_file
 
 TREE = {
     "sets": ["small"],
@@ -101,3 +103,22 @@ def test_the_project_s_own_plan_makes_sense_on_every_set(root: Path) -> None:
         assert standard == dataclasses.replace(load(settings_file(root, name)), seed=0)
         for variant in plan.variants:
             params_of(root, plan, Point(set=name, variant=variant, seed=0))
+
+
+def test_every_set_of_the_plan_has_its_figures_among_dvc_s_plots(root: Path) -> None:
+    pipeline = yaml.safe_load((root / PLAN).with_name("dvc.yaml").read_text())
+    expected = [f"{TABLES.name}/{name}/figures" for name in load_plan(root).sets]
+    assert pipeline["plots"] == expected
+
+
+def test_dvc_has_a_stage_for_every_point(root: Path) -> None:
+    plan = load_plan(root)
+    with Repo(str(root)) as repo:
+        stages = {f"{each.path_in_repo}:{each.name}" for each in repo.index.stages}
+    points = [
+        Point(set=name, variant=variant, seed=seed)
+        for name in plan.sets
+        for variant in plan.variants
+        for seed in plan.seeds_of(variant)
+    ]
+    assert {stage_of(plan, point) for point in points} <= stages
