@@ -4,6 +4,7 @@ MLflow. Neither changes what is served, and updates go on meanwhile."""
 
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from flows import grid, pages, process, project, publication, stage, workcopy
 from flows.grid import Point
 from flows.stage import StageError
 from irgen import recording
+from irgen.errors import ParamsError
 from irgen.study.plan import TABLES, load_plan
 from irgen.workspace import Workspace
 
@@ -39,6 +41,8 @@ def compare(
     all. ablations: the plan's ablations too. root: the project's folder.
     """
     place, log = project.find(root), get_run_logger()
+    if parameters is not None and (sets or ablations):
+        raise ParamsError("compare: give parameters (a grid), or sets and ablations of the plan")
     if parameters is None:
         return planned(place, sets or [], ablations, log)
     points = grid.points(parameters, place / "params.yaml")
@@ -63,7 +67,7 @@ def compare(
 def planned(root: Path, sets: list[str], ablations: bool, log: publication.Log) -> State[Any]:
     """The comparison of the plan. Raises StageError with its last words if it failed; the tables
     that it has made are left all the same."""
-    plan = load_plan(root)
+    plan, started = load_plan(root), time.time()
     options = [*sets, *(["--ablations"] if ablations else [])]
     ended = process.run(
         [sys.executable, "-m", "irgen", "compare", *options],
@@ -74,7 +78,7 @@ def planned(root: Path, sets: list[str], ablations: bool, log: publication.Log) 
     )
     for name in sets or plan.sets:
         made = root / TABLES / name / "comparison.md"
-        if made.is_file():
+        if made.is_file() and (made.stat().st_mtime >= started or not ended.status):
             key = re.sub(r"[^a-z0-9]+", "-", f"comparison-{name}".lower()).strip("-")
             pages.markdown(key, made.read_text(encoding="utf-8"), f"Comparison of {name}", log)
     if ended.status or ended.timed_out:

@@ -11,14 +11,15 @@ from irgen import journal, provenance, recording
 from irgen.files import digest, file_digest, read_json
 from irgen.params import Params, flatten
 from irgen.secrets import scrub
-from irgen.study.plan import Plan, Point, settings_file
+from irgen.study.plan import Plan, Point, params_of
 
 POINT, TABLES = "point", "tables"
 
 
 def comparison_of(root: Path, plan: Plan, name: str) -> str:
-    """The key of a set's comparison: another plan or other settings make another comparison."""
-    return f"{name}-{digest(repr(plan), file_digest(settings_file(root, name)))[:8]}"
+    """The key of a set's comparison: other settings of the set make another comparison."""
+    first = Point(set=name, variant=plan.standard, seed=0)
+    return f"{name}-{digest(flatten(params_of(root, plan, first)))[:8]}"
 
 
 def tell_point(root: Path, plan: Plan, point: Point, params: Params, folder: Path) -> None:

@@ -4,19 +4,23 @@ training."""
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from irgen.catalog import images as images_module
 from irgen.catalog.images import read_pixels, stream_pixels
 from irgen.catalog.shards import Images
 from irgen.catalog.store import ArrayStore
 from irgen.compute import Machine, prepare, seed_everything
-from irgen.files import atomic, digest
+from irgen.files import atomic, digest, file_digest
+from irgen.models import encoder as encoder_module
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
+from irgen.training import augment as augment_module
 from irgen.training.augment import augment
 from irgen.training.batches import Views
 from irgen.workspace import Workspace
@@ -44,15 +48,20 @@ def open_encoding(settings: Compute, workspace: Workspace) -> Encoding:
 
 def fingerprint(encoder: ImageEncoder, machine: Machine) -> str:
     """A digest of all that decides what an encoder makes of an image: weights, decoding,
-    precision."""
+    precision, and the code that decodes and encodes."""
     tensors = {
         name: digest(
             tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes().hex()
         )
         for name, tensor in encoder.state_dict().items()
     }
-    decoding = astuple(encoder.decoding)
-    return digest(tensors, decoding, str(machine.autocast), machine.device.type)[:16]
+    decoding, code = astuple(encoder.decoding), code_of(images_module, encoder_module)
+    return digest(tensors, decoding, str(machine.autocast), machine.device.type, code)[:16]
+
+
+def code_of(*modules: ModuleType) -> list[str]:
+    """Digests of modules' files: what they make is made again when they change."""
+    return [file_digest(Path(str(module.__file__))) for module in modules]
 
 
 def pixels(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
@@ -117,7 +126,8 @@ def views(
     The first view is the plain image, the others are changed at random (seeded). Disk: V · P · T ·
     2 bytes an image. Made again only if the encoder, the images or ``changes`` differ.
     """
-    key = digest(fingerprint(encoder, encoding.machine), sha256s, vars(changes), seed)[:16]
+    how = (vars(changes), seed, encoding.settings.batch_size, code_of(augment_module))
+    key = digest(fingerprint(encoder, encoding.machine), sha256s, *how)[:16]
     folder = encoding.cache / "views" / key
     if not folder.exists():
         with atomic(folder) as temporary:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from irgen.artifacts.models import Models
+from irgen.catalog import images
 from irgen.catalog.images import stream_pixels
 from irgen.catalog.store import ArrayStore
 from irgen.compute import Machine
-from irgen.encoding import Encoding
+from irgen.encoding import Encoding, code_of
 from irgen.files import digest
+from irgen.models import encoder, reader
 from irgen.search.engine import Read
 from irgen.training.batches import in_order
 
@@ -86,5 +88,9 @@ def _fingerprint(models: Models, machine: Machine) -> str:
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest(
-        content.hexdigest(), vars(models.decoding), str(machine.autocast), str(machine.device.type)
+        content.hexdigest(),
+        vars(models.decoding),
+        str(machine.autocast),
+        str(machine.device.type),
+        code_of(images, encoder, reader),
     )

@@ -28,18 +28,25 @@ def run(options: Namespace) -> None:
     for name in sets:
         _check(options.root, plan, name)
     failed = []
+    for name in sets:
+        if _dvc(options.root, ["--single-item", f"{PIPELINE}:source@{name}"]):
+            raise StudyError(f"the images of {name} could not be looked at: why is said above")
     for ablations in (False, True) if options.ablations else (False,):
         points = _points(plan, sets, ablations)
         for number, point in enumerate(points, 1):
             print(f"{point}, {number} of {len(points)}", flush=True)
-            if _dvc(options.root, [stage_of(plan, point)]):
+            if _dvc(options.root, ["--single-item", stage_of(plan, point)]):
                 failed.append(str(point))
         for name in sets:
             if _dvc(options.root, ["--single-item", f"{PIPELINE}:tables@{name}"]):
                 failed.append(f"tables of {name}")
     for name in sets:
-        print(f"Tables: {(options.root / TABLES / name / 'comparison.md').resolve()}")
-        print(f"Page: {sheet.page_of(options.root, name).resolve()}")
+        made = options.root / TABLES / name / "comparison.md"
+        if made.is_file():
+            if not sheet.page_of(options.root, name).is_file():  # DVC does not know of it
+                sheet.write(options.root, plan, name)
+            print(f"Tables: {made.resolve()}")
+            print(f"Page: {sheet.page_of(options.root, name).resolve()}")
     _publish(options.root)
     if failed:
         raise StudyError(
@@ -84,6 +91,11 @@ def _dvc(root: Path, arguments: list[str]) -> int:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *arguments]
     settings = {"PATH": search, "DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1"}
     return subprocess.run(command, cwd=root, env=os.environ | settings).returncode
+
+
+def run_source(options: Namespace) -> None:
+    """Looks at a set's images. Raises SourceError if they cannot be had."""
+    trained.look(options.root, load_plan(options.root), options.set)
 
 
 def run_point(options: Namespace) -> None:

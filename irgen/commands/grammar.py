@@ -56,6 +56,7 @@ TOLD = {
 
 COMPARING = {
     "compare": "compare methods, identifiers and ablations on whole data sets, over seeds",
+    "source": "look at the images of a set of a comparison (what its DVC stages depend on)",
     "point": "run one training and evaluation of a comparison (what its DVC stages do)",
     "tables": "write a comparison's tables (what its last DVC stage does)",
 }
@@ -67,6 +68,7 @@ ASKED = {
         experiments/tables/SET, and as a run in MLflow with one below it for each training. Runs by
         DVC: whatever was done with the same inputs is not done again, and a run that was killed
         goes on from there.""",
+    "source": """Brings the images of a SET up to date and writes down what they are.""",
     "point": """Trains and evaluates one VARIANT of a SET with one SEED, and keeps what it finds
         below experiments/results. Stages that another ran with the same inputs are shared.""",
     "tables": """Writes the tables, figures and the page of what is there below
@@ -113,7 +115,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _add_comparing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    runners = {"compare": "run", "point": "run_point", "tables": "run_tables"}
+    runners = {"compare": "run", "source": "run_source"}
+    runners |= {"point": "run_point", "tables": "run_tables"}
     for name, line in COMPARING.items():
         command = commands.add_parser(name, help=line, description=ASKED[name])
         if name == "compare":

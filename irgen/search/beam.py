@@ -32,16 +32,16 @@ class Beams:
     the code. ``codes`` (Q, W, M) int64; ``scores`` (Q, W) float32: the sum of the scorer's gains,
     of a decoder the sequence's log-probability; ``shares`` (Q, W) float32: the same with the gains
     of each step renormalised over the entries that exist, so that the exponentials of all codes
-    there are sum to 1; ``firsts`` (Q, W) float32: of that the part of the first entry, the
-    logarithm of its probability among the first entries that exist. −1 and −inf where there are
-    fewer than W codes.
+    there are sum to 1. −1 and −inf where there are fewer than W codes. ``opening`` (Q, size)
+    float32: the part of it that is the first entry's, of every entry below the largest there is:
+    the logarithm of its probability among the first entries that exist, −inf if it does not.
     """
 
     leaves: tuple[Tensor, ...]
     codes: Tensor
     scores: Tensor
     shares: Tensor
-    firsts: Tensor
+    opening: Tensor
 
 
 @torch.inference_mode()
@@ -57,7 +57,7 @@ def search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
     scores = given = torch.zeros(queries, 1, device=device)  # given: log of what exists' share
     origin = last = torch.zeros(queries, 1, dtype=torch.int64, device=device)
     nodes = [torch.zeros(queries, 1, dtype=torch.int32, device=device) for _ in parts]
-    codes, firsts = last.new_empty(queries, 1, 0), scores
+    codes, opening = last.new_empty(queries, 1, 0), scores
     for level in range(levels):
         size = max(part.widths[level] for part in parts)
         gains = scorer.gains(level, last, origin)[..., :size]  # (Q, beams, size)
@@ -65,15 +65,16 @@ def search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
             children(part, level, at, size) for part, at in zip(parts, nodes, strict=True)
         ]  # (Q, beams, size) each
         gains = gains.masked_fill(reduce(torch.bitwise_and, tables) < 0, -torch.inf)
+        if level == 0:
+            opening = gains[:, 0].log_softmax(-1)
         totals = (scores[..., None] + gains).flatten(1)  # (Q, beams × size)
         scores, best = totals.topk(min(width, totals.shape[1]), dim=1)
         origin, last = best // size, best % size  # (Q, beams')
         nodes = [table.flatten(1).gather(1, best) for table in tables]
         given = (given + gains.logsumexp(-1)).gather(1, origin)
-        firsts = scores - given if level == 0 else firsts.gather(1, origin)
         past = codes.gather(1, origin[..., None].expand(-1, -1, level))
         codes = torch.cat([past, last[..., None]], -1)  # (Q, beams', level + 1)
-    return _finish(nodes, codes, (scores, scores - given, firsts), width)
+    return _finish(nodes, codes, (scores, scores - given), opening, width)
 
 
 @torch.inference_mode()
@@ -83,16 +84,16 @@ def freely(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
     does not exist. The scorer's gains are log-probabilities, so ``shares`` are the scores."""
     scores = torch.zeros(scorer.queries, 1, device=scorer.device)
     origin = last = torch.zeros(scorer.queries, 1, dtype=torch.int64, device=scorer.device)
-    codes, firsts = last.new_empty(scorer.queries, 1, 0), scores
+    codes, opening = last.new_empty(scorer.queries, 1, 0), scores
     for level in range(parts[0].trie.levels):
         gains = scorer.gains(level, last, origin)  # (Q, beams, L)
+        opening = gains[:, 0] if level == 0 else opening
         totals = (scores[..., None] + gains).flatten(1)  # (Q, beams × L)
         scores, best = totals.topk(min(width, totals.shape[1]), dim=1)
         origin, last = best // gains.shape[-1], best % gains.shape[-1]
-        firsts = scores if level == 0 else firsts.gather(1, origin)
         past = codes.gather(1, origin[..., None].expand(-1, -1, level))
         codes = torch.cat([past, last[..., None]], -1)  # (Q, beams', level + 1)
-    return _finish(leaves(parts, codes), codes, (scores, scores, firsts), width)
+    return _finish(leaves(parts, codes), codes, (scores, scores), opening, width)
 
 
 def children(part: Live, level: int, nodes: Tensor, size: int) -> Tensor:
@@ -123,20 +124,23 @@ def _wide(table: Tensor, size: int) -> Tensor:
 
 
 def _finish(
-    nodes: list[Tensor], codes: Tensor, scores: tuple[Tensor, Tensor, Tensor], width: int
+    nodes: list[Tensor],
+    codes: Tensor,
+    scores: tuple[Tensor, Tensor],
+    opening: Tensor,
+    width: int,
 ) -> Beams:
-    """Exactly ``width`` places, blank where nothing was found. ``scores`` = (scores, shares,
-    firsts)."""
+    """Exactly ``width`` places, blank where nothing was found. ``scores`` = (scores, shares)."""
     dead = scores[0] == -torch.inf
     codes = codes.masked_fill(dead[..., None], -1)
     missing = width - codes.shape[1]
     if missing:
         nodes = [F.pad(at, (0, missing), value=-1) for at in nodes]
         codes = F.pad(codes, (0, 0, 0, missing), value=-1)
-    found = (each.masked_fill(dead, -torch.inf) for each in scores)
-    return Beams(
-        tuple(nodes), codes, *(F.pad(each, (0, missing), value=-torch.inf) for each in found)
+    own, shares = (
+        F.pad(each.masked_fill(dead, -torch.inf), (0, missing), value=-torch.inf) for each in scores
     )
+    return Beams(tuple(nodes), codes, own, shares, opening)
 
 
 @torch.inference_mode()

@@ -84,7 +84,7 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
     if options.rerank and options.fresh_beams:
         near = _near(read.embedding, snapshot, limit, options.fresh_beams, fresh=True)
         found = found if near is None else found.along(near)
-    return _ranked(found, read.embedding, snapshot, k, options)
+    return _ranked(found, read.embedding, snapshot, k, (options, beams.opening))
 
 
 @torch.inference_mode()
@@ -104,7 +104,7 @@ def search_embeddings(
         return _none(len(embeddings), k, embeddings.device)
     if but is not None:
         found = found.only(found.rows != but[:, None])
-    return _ranked(found, embeddings, snapshot, k, replace(options, rerank=True))
+    return _ranked(found, embeddings, snapshot, k, (replace(options, rerank=True), None))
 
 
 def _near(
@@ -120,10 +120,19 @@ def _near(
 
 
 def _ranked(
-    found: Candidates, embeddings: Tensor, snapshot: Snapshot, k: int, options: Options
+    found: Candidates,
+    embeddings: Tensor,
+    snapshot: Snapshot,
+    k: int,
+    how: tuple[Options, Tensor | None],
 ) -> Hits:
+    """Orders, filters and cuts. ``how`` = (options, what the retriever makes of the first entries,
+    where it was asked)."""
+    options, opening = how
     cosines = rank.similarity(found.rows, embeddings, snapshot)
-    scores = rank.fused(found, cosines, options.fuse) if options.rerank else found.scores
+    scores = cosines if options.rerank else found.scores
+    if options.rerank and opening is not None:
+        scores = rank.fused(found.rows, cosines, opening, snapshot, options.fuse)
     order = rank.by_score(found, scores) if options.rerank else rank.by_code(found, cosines)
     rows = found.rows.gather(1, order)
     kept = rows >= 0

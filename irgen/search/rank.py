@@ -20,15 +20,13 @@ class Candidates:
 
     All (Q, C): ``rows`` int64, −1 where there are fewer; ``keys`` int64, by which ties are broken;
     ``scores`` and ``shares`` float32, those of the image's identifier (see ``Beams``), −inf where
-    there is none; ``firsts`` float32, likewise, but 0 where there is none; ``dense`` bool: reached
-    by its embedding alone, not written by the retriever.
+    there is none; ``dense`` bool: reached by its embedding alone, not written by the retriever.
     """
 
     rows: Tensor
     keys: Tensor
     scores: Tensor
     shares: Tensor
-    firsts: Tensor
     dense: Tensor
 
     def only(self, kept: Tensor) -> "Candidates":
@@ -38,15 +36,13 @@ class Candidates:
             self.keys.masked_fill(~kept, LAST),
             self.scores.masked_fill(~kept, -torch.inf),
             self.shares.masked_fill(~kept, -torch.inf),
-            self.firsts.masked_fill(~kept, 0.0),
             self.dense & kept,
         )
 
     def reached(self) -> "Candidates":
         """The same as images reached by their embedding: without scores of an identifier."""
         blank = torch.full_like(self.scores, -torch.inf)
-        unknown = torch.zeros_like(blank)
-        return Candidates(self.rows, self.keys, blank, blank, unknown, self.rows >= 0)
+        return Candidates(self.rows, self.keys, blank, blank, self.rows >= 0)
 
     def along(self, others: "Candidates") -> "Candidates":
         """Both side by side; an image that is in both stays as it is here."""
@@ -55,7 +51,6 @@ class Candidates:
             torch.cat([self.keys, others.keys], 1),
             torch.cat([self.scores, others.scores], 1),
             torch.cat([self.shares, others.shares], 1),
-            torch.cat([self.firsts, others.firsts], 1),
             torch.cat([self.dense, others.dense], 1),
         )
         order = both.rows.argsort(dim=1, stable=True)  # of equals, the first stays first
@@ -89,12 +84,9 @@ def gather(
     if len(parts) > 1:  # each part is in order, the two together are not
         order = _sorted(beam.masked_fill(every < 0, LAST), keys)[:, :limit]
         every, beam, keys = (column.gather(1, order) for column in (every, beam, keys))
-    scores, shares, firsts = (
-        each.gather(1, beam) for each in (beams.scores, beams.shares, beams.firsts)
-    )
+    scores, shares = beams.scores.gather(1, beam), beams.shares.gather(1, beam)
     exist = every >= 0
-    unreached = torch.zeros_like(exist)
-    return Candidates(every, keys, scores, shares, firsts, unreached).only(exist)
+    return Candidates(every, keys, scores, shares, torch.zeros_like(exist)).only(exist)
 
 
 def _ends(part: Live, leaves: Tensor) -> Tensor:
@@ -124,12 +116,18 @@ def similarity(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
     return cosines.masked_fill(rows < 0, -torch.inf)
 
 
-def fused(candidates: Candidates, cosines: Tensor, weight: float) -> Tensor:
-    """Cosines (Q, C) plus ``weight`` times the logarithm of the probability that the retriever
-    gives to the first entry of an image's identifier: what kind of image is meant is best told by
-    the first entry, which of its kind is nearest by the cosine. An image that was reached by its
-    embedding alone is not judged by what the retriever cannot know of it."""
-    return cosines + weight * candidates.firsts if weight else cosines
+def fused(
+    rows: Tensor, cosines: Tensor, opening: Tensor, snapshot: Snapshot, weight: float
+) -> Tensor:
+    """Cosines (Q, C) of ``rows`` (Q, C) plus ``weight`` times the logarithm of the probability that
+    the retriever gives to the first entry of each one's code, ``opening`` (Q, size): what kind of
+    image is meant is best told by the first entry, which of its kind is nearest by the cosine.
+    That is so of an image that the retriever has not written, too: it has a first entry."""
+    if not weight:
+        return cosines
+    entries = snapshot.gather(rows, "codes")[..., 0].long()  # (Q, C); of no row, of any
+    entries = entries.clamp_max(opening.shape[1] - 1)
+    return torch.where(rows < 0, cosines, cosines + weight * opening.gather(1, entries))
 
 
 def by_score(candidates: Candidates, scores: Tensor) -> Tensor:

@@ -29,15 +29,19 @@ Log = Callable[[dict[str, float], int], None]
 @dataclass(frozen=True)
 class Images:
     """A role's images, row by row: content hashes ``sha256s`` (N,), tuned ``embeddings`` (N, D),
-    and the folder of the pretrained features."""
+    the folder of the pretrained features, and whether they are ``pretrained`` at all."""
 
     role: str
     sha256s: list[str]
     embeddings: Tensor
     workspace: Workspace
+    pretrained: bool
 
     def features(self) -> Tensor:
-        """Pretrained features (N, S), of length 1, since images are compared by cosine."""
+        """Pretrained features (N, S), of length 1, since images are compared by cosine. Of an
+        encoder without weights they would say nothing: then they are the tuned embeddings."""
+        if not self.pretrained:
+            return self.embeddings
         path = self.workspace.existing("features", self.role, "features.npy")
         return torch.nn.functional.normalize(torch.from_numpy(np.array(read_array(path))), dim=-1)
 
@@ -67,7 +71,8 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         table = read_table(workspace.existing("catalog", f"{role}.parquet"))
         sha256s = table["sha256"].to_list()
         embeddings = tuned(model, role, sha256s, params, workspace)
-        images = Images(role, sha256s, embeddings, workspace)
+        pretrained = params.encoder.weights != "none"
+        images = Images(role, sha256s, embeddings, workspace, pretrained)
         if code is None:
             assert role == "train", "training images come first"
             code, learnt = RULES[params.identifiers.rule](images, means)

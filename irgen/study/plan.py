@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 
 from irgen.errors import ParamsError
-from irgen.params import Params, check_ranges, parse
+from irgen.params import Params, check_ranges, load, parse
 
 PLAN = Path("experiments", "comparison.yaml")
 RESULTS = PLAN.with_name("results")  # of points
 TABLES = PLAN.with_name("tables")
+SOURCES = PLAN.with_name("sources")  # what the images of each set are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,9 @@ def load_plan(root: Path) -> Plan:
             raise ParamsError(f"{PLAN}: {name!r} is listed, but not among variants: describe it")
         if listed.count(name) > 1:
             raise ParamsError(f"{PLAN}: {name!r} is listed twice: once is enough")
+    for name, variant in variants.items():
+        if "seed" in variant.changes:
+            raise ParamsError(f"{PLAN}: variants: {name}: seed is no change: give it in seeds")
     for name in variants.keys() - set(listed):
         raise ParamsError(f"{PLAN}: variant {name!r} is neither in compared nor in ablated")
     return dataclasses.replace(found, variants=variants)
@@ -110,6 +114,7 @@ def params_of(root: Path, plan: Plan, point: Point) -> Params:
         known = ", ".join(plan.variants)
         raise ParamsError(f"{PLAN}: no variant {point.variant!r}; there are {known}")
     path = settings_file(root, point.set)
+    load(path)  # whatever is wrong with the set's own settings
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key, value in plan.variants[point.variant].changes.items():
         tree = changed(tree, key, value, where=f"{PLAN}: variants: {point.variant}: changes")

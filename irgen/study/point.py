@@ -8,12 +8,13 @@ from pathlib import Path
 import polars as pl
 
 from irgen.artifacts.identifiers import load_identified
-from irgen.files import atomic, digest, file_digest, read_json, write_json
+from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params, flatten
 from irgen.provenance import project
-from irgen.study.plan import RESULTS, Plan, Point, params_of
-from irgen.study.reuse import Place, brought, seconds
+from irgen.study.plan import RESULTS, SOURCES, Plan, Point, params_of
+from irgen.study.reuse import Done, Place, brought, seconds
+from irgen.workspace import Workspace
 
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
 SEMANTIC = "semantic"
@@ -33,14 +34,15 @@ def run(root: Path, plan: Plan, point: Point, tell: Tell) -> Path:
     epoch.
     """
     params = params_of(root, plan, point)
-    place = _place(root, point)
-    keys = _downloaded(place, params, point)
+    cache = project(root) / ".cache"
+    place = Place(root=root, cache=cache / "comparison" / "stages", encodings=cache)
+    done = {"download": downloaded(root, params, point)}
     stages = [*STAGES, *(["index"] if params.identifiers.rule == SEMANTIC else []), "evaluate"]
     if point.variant == plan.standard:
         stages += ["baselines"]
     for stage in stages:
-        keys[stage] = brought(place, stage, params, keys, tell)
-    return _gather(place, params, point, keys, results_of(root, point))
+        done[stage] = brought(place, stage, params, done, tell)
+    return _gather(place, params, point, done, results_of(root, point))
 
 
 def images_of(root: Path, point: Point) -> Path:
@@ -48,78 +50,80 @@ def images_of(root: Path, point: Point) -> Path:
     return project(root) / ".cache" / "comparison" / "sources" / point.set / "data" / "download"
 
 
-def _place(root: Path, point: Point) -> Place:
-    cache = project(root) / ".cache"
-    shared = cache / "comparison"
-    folder = shared / "points" / point.set / f"{point.variant}-{point.seed}"
-    return Place(root=root, cache=shared / "stages", folder=folder, encodings=cache)
-
-
-def _downloaded(place: Place, params: Params, point: Point) -> dict[str, str]:
-    """Brings the set's images up to date, one copy for all its points, and gives their key."""
-    home = place.cache.parent / "sources" / point.set
-    kept = place.workspace("download")
-    elsewhere = Place(root=place.root, cache=home, folder=home, encodings=home / "cache")
-    workspace = elsewhere.workspace("download")
+def downloaded(root: Path, params: Params, point: Point) -> Done:
+    """Brings a set's images up to date, one copy for all its points; the key is of what they are,
+    wherever they lie."""
+    folder = images_of(root, point)
+    home = folder.parents[1]
+    workspace = Workspace(data=folder.parent, cache=home / "cache", reports=home / "reports")
     import_module("irgen.stages.download").run(params, workspace, lambda metrics, step: None)
-    link = kept.stage("download")
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(workspace.stage("download").resolve(), target_is_directory=True)
-    manifest = pl.read_parquet(link / "manifest.parquet").select("key", "sha256")
-    content = manifest.sort("key").write_csv().encode()
-    with atomic(home / "content.csv") as temporary:
-        temporary.write_bytes(content)
-    return {"download": file_digest(home / "content.csv")[:20]}
+    manifest = pl.read_parquet(folder / "manifest.parquet")
+    about = manifest.select(pl.exclude("shard", "offset", "etag", "version")).sort("key")
+    return Done(digest(about.write_csv())[:20], folder)
 
 
-def _gather(place: Place, params: Params, point: Point, keys: dict[str, str], folder: Path) -> Path:
+def look(root: Path, plan: Plan, name: str) -> Path:
+    """Brings a set's images up to date and writes down what they are, which its points depend on:
+    ``experiments/sources/<set>.json``. Raises SourceError if they cannot be had."""
+    point = Point(set=name, variant=plan.standard, seed=plan.seeds[0])
+    found = downloaded(root, params_of(root, plan, point), point)
+    path = root / SOURCES / f"{name}.json"
+    about = {"images": found.key}
+    if not path.exists() or read_json(path) != about:
+        write_json(path, about)
+    return path
+
+
+def _gather(
+    place: Place, params: Params, point: Point, done: dict[str, Done], folder: Path
+) -> Path:
     """Writes what comparing needs of a point: one file a kind for all its methods."""
-    data = place.folder / "data"
-    judged = [stage for stage in ("evaluate", "baselines") if stage in keys]
-    metrics = {
-        k: v for stage in judged for k, v in read_json(data / stage / "metrics.json").items()
-    }
-    timed = [
-        read_json(path)
-        for stage in judged
-        for path in sorted((place.folder / "reports" / stage).glob("*latency.json"))
-    ]
+    catalog, identifiers = done["catalog"].data, done["identifiers"].data / "database"
+    judged = [done[stage] for stage in ("evaluate", "baselines") if stage in done]
+    timed = [read_json(path) for each in judged for path in _times(each)]
+    asked = pl.read_parquet(catalog / "queries.parquet")["sha256"].to_list()
     about = {
         "set": point.set,
         "variant": point.variant,
         "seed": point.seed,
         "params": flatten(params),
-        "protocol": read_json(data / "catalog" / "protocol.json"),
+        "source": done["download"].key,
+        "protocol": read_json(catalog / "protocol.json"),
         "images": {
             path.stem: pl.scan_parquet(path).select(pl.len()).collect().item()
-            for path in sorted((data / "catalog").glob("*.parquet"))
+            for path in sorted(catalog.glob("*.parquet"))
         },
         "machine": timed[0]["machine"] if timed else {},
-        "asked": digest(pl.read_parquet(data / "catalog" / "queries.parquet")["sha256"].to_list()),
-        "identifiers": spread(data / "identifiers" / "database", params.tokenizer.codebook),
+        "asked": digest(asked),
+        "identifiers": spread(identifiers, params.tokenizer.codebook),
     }
     latency = {method: each for found in timed for method, each in found["methods"].items()}
     with atomic(folder) as temporary:
         temporary.mkdir(parents=True)
         write_json(temporary / "about.json", about)
-        write_json(temporary / "metrics.json", metrics)
-        write_json(
-            temporary / "latency.json", {"methods": latency, "seconds": seconds(place, keys)}
-        )
-        each = [pl.read_parquet(data / stage / "queries.parquet") for stage in judged]
-        pl.concat(each).write_parquet(temporary / "queries.parquet")
-        curves = [curve for stage in judged for curve in curves_of(data / stage)]
+        write_json(temporary / "metrics.json", _together(judged))
+        times = {"methods": latency, "seconds": seconds(place, done)}
+        write_json(temporary / "latency.json", times)
+        queries = [pl.read_parquet(each.data / "queries.parquet") for each in judged]
+        pl.concat(queries).write_parquet(temporary / "queries.parquet")
+        curves = [curve for each in judged for curve in curves_of(each.data)]
         pl.concat(curves).write_parquet(temporary / "curves.parquet")
         for name in ("queries", "database"):
-            shutil.copyfile(
-                data / "catalog" / f"{name}.parquet", temporary / f"{name}.table.parquet"
-            )
-        codes = data / "identifiers" / "database" / "codes.parquet"
-        shutil.copyfile(codes, temporary / "codes.parquet")
-        for stage in judged:
-            shutil.copytree(data / stage / "runs", temporary / "runs", dirs_exist_ok=True)
+            shutil.copyfile(catalog / f"{name}.parquet", temporary / f"{name}.table.parquet")
+        shutil.copyfile(identifiers / "codes.parquet", temporary / "codes.parquet")
+        for each in judged:
+            shutil.copytree(each.data / "runs", temporary / "runs", dirs_exist_ok=True)
     return folder
+
+
+def _times(done: Done) -> list[Path]:
+    assert done.reports is not None, "what is judged is timed"
+    return sorted(done.reports.glob("*latency.json"))
+
+
+def _together(judged: list[Done]) -> dict[str, dict[str, float]]:
+    """The metrics of all methods."""
+    return {k: v for each in judged for k, v in read_json(each.data / "metrics.json").items()}
 
 
 def spread(folder: Path, codebook: int) -> dict[str, float]:

@@ -11,7 +11,8 @@ import polars as pl
 
 from irgen.errors import ArtifactError
 from irgen.files import read_json
-from irgen.study.plan import Plan, Point
+from irgen.params import flatten
+from irgen.study.plan import Plan, Point, params_of
 from irgen.study.point import results_of
 from irgen.study.significance import Values
 
@@ -57,13 +58,23 @@ def read(root: Path, point: Point) -> Result:
 
 def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
     """The results of a set by variant, in the plan's order and of its seeds, as far as they are
-    there. Raises ArtifactError if there are none of the variant that others are compared with."""
-    found = {}
+    there; those of other settings than the plan's, or of other images than the standard variant's
+    latest, are left out and told of. Raises ArtifactError if there are none of the variant that
+    others are compared with."""
+    found: dict[str, list[Result]] = {}
+    source = None
     for variant in (*plan.compared, *plan.ablated):
-        points = [Point(set=name, variant=variant, seed=seed) for seed in plan.seeds_of(variant)]
-        results = [read(root, point) for point in points if results_of(root, point).is_dir()]
-        if results:
-            found[variant] = results
+        for seed in plan.seeds_of(variant):
+            point = Point(set=name, variant=variant, seed=seed)
+            if not results_of(root, point).is_dir():
+                continue
+            result = read(root, point)
+            source = source or result.about["source"]
+            same = result.about["params"] == flatten(params_of(root, plan, point))
+            if same and result.about["source"] == source:
+                found.setdefault(variant, []).append(result)
+            else:
+                print(f"{point} is left out: it is of other settings or images; run it again")
     if plan.standard not in found:
         wanted = results_of(root, Point(set=name, variant=plan.standard, seed=plan.seeds[0]))
         raise ArtifactError(f"{wanted} is missing: nothing to compare; run irgen compare {name}")

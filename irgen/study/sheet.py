@@ -108,10 +108,12 @@ def verdicts(made: list[Table]) -> list[str]:
         measure = rows[EVERY[SCAN]]
         told = []
         for i in (j for j, title in enumerate(table.columns) if title.startswith(("P@", "mAP"))):
-            mark = {tables.BETTER: "better", tables.WORSE: "worse"}.get(row.cells[i].mark, "alike")
+            marks = {tables.BETTER: "better", tables.WORSE: "worse"}
+            mark = marks.get(row.cells[i].mark, "no significant difference")
             both = f"{row.cells[i].text} beside {measure.cells[i].text}"
             told.append(f"{table.columns[i]} {both} ({mark})")
-        said.append(f"{EVERY[method]} and {EVERY[SCAN]}: {'; '.join(told)}.".capitalize())
+        name = EVERY[method]
+        said.append(f"{name[0].upper()}{name[1:]}, and {EVERY[SCAN]}: {'; '.join(told)}.")
     return said
 
 

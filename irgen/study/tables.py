@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from irgen.catalog.protocols import in_words
 from irgen.evaluation.comparison import EVERY
 from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread
 
-SCAN, OWN, RERANKED = "scan_tuned", "generative", "generative_reranked"
+SHORT = ("hnsw", "scann", "scann_like")  # whose lists end with what was looked at
+SCAN, OWN, RERANKED, INDEX = "scan_tuned", "generative", "generative_reranked", "index"
 BETTER, WORSE = "▲", "▼"
 Found = dict[str, list[Result]]
 
@@ -54,7 +56,6 @@ class Column:
     form: str = ".3f"
     of: str = "metrics"
     method: str = ""  # another one than the row's
-    higher: bool = True
 
 
 TESTED = (
@@ -64,9 +65,9 @@ TESTED = (
     Column(title="mAP@R", key="map/R", tested=True),
 )
 COST = (
-    Column(title="ms search", key="search_ms", of="latency", form=".2f", higher=False),
-    Column(title="ms with encoding", key="total_ms", of="latency", form=".2f", higher=False),
-    Column(title="bytes/image", key="bytes_per_image", form=",.0f", higher=False),
+    Column(title="ms search", key="search_ms", of="latency", form=".2f"),
+    Column(title="ms with encoding", key="total_ms", of="latency", form=".2f"),
+    Column(title="bytes/image", key="bytes_per_image", form=",.0f"),
 )
 
 
@@ -98,7 +99,9 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
     columns = (
         *TESTED,
         Column(title="re-ranked P@10", key="precision/10", method=RERANKED),
+        Column(title="index P@10", key="precision/10", method=INDEX),
         Column(title="tuned scan P@10", key="precision/10", method=SCAN),
+        Column(title="invalid", key="invalid"),
         COST[0],
     )
     subjects = dict.fromkeys(plan.variants[name].table for name in plan.ablated if name in found)
@@ -107,7 +110,8 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
         names = [n for n in found if plan.variants[n].table == subject and n in plan.ablated]
         entries = _variants(found, plan, [plan.standard, *names])
         name = subject.lower().replace(" ", "-")
-        tables.append(_table(name, f"Ablation: {subject}", columns, entries))
+        shown = [each for each in columns if any(_value(each, entry) for entry in entries)]
+        tables.append(_table(name, f"Ablation: {subject}", tuple(shown), entries))
     return tables
 
 
@@ -149,22 +153,27 @@ def _table(name: str, title: str, columns: tuple[Column, ...], entries: list[Ent
         seeds = tuple(each.point.seed for each in entry.found)
         rows.append(Row(title=entry.title, cells=cells, seeds=seeds, measure=entry.measure))
     measure = next((entry.title for entry in entries if entry.measure), "")
-    queries = int(entries[0].found[0].metrics.get("queries", {}).get("count", 0)) if entries else 0
+    about = entries[0].found[0].about
     return Table(
         name=name,
         title=title,
         columns=tuple(column.title for column in columns),
         rows=tuple(rows),
         about=(
-            f"Mean ± standard deviation over the seeds named; {queries:,} queries. {BETTER} "
-            f"{WORSE}: better or worse than “{measure}” (paired randomisation test over queries, "
-            f"p < {significance.LEVEL} after Holm's correction within the column)."
+            "Mean ± standard deviation over the seeds named; protocol "
+            f"{in_words(about['protocol'])}. {BETTER} {WORSE}: better or worse than “{measure}”, "
+            "with every seed and by a paired randomisation test over the queries "
+            f"(p < {significance.LEVEL} after Holm's correction within the column), which says "
+            "something of these trained models, not of training them again. –: not measured, or "
+            "of lists too short for it."
         ),
     )
 
 
 def _value(column: Column, entry: Entry) -> Spread | None:
     method = column.method or entry.method
+    if _is_short(column, entry):
+        return None
     if column.of == "latency":
         timed = [each.latency.get(method, {}).get(column.key) for each in entry.found]
         known = [value for value in timed if value is not None]
@@ -175,33 +184,50 @@ def _value(column: Column, entry: Entry) -> Spread | None:
 
 
 def _marks(column: Column, entries: list[Entry]) -> dict[int, str]:
-    """BETTER or WORSE by the number of the row, where the difference is significant."""
+    """BETTER or WORSE by the number of the row, where the difference is significant and of the
+    same sign with every seed."""
     measure = next((entry for entry in entries if entry.measure), None)
     if not column.tested or measure is None:
         return {}
     values, gains = {}, {}
     for i, entry in enumerate(entries):
         own, other = results.alike(entry.found, measure.found)
-        if entry is measure or not own:
-            continue
         first = results.by_query(own, column.method or entry.method, column.key)
         second = results.by_query(other, column.method or measure.method, column.key)
-        if first is not None and second is not None and first.shape == second.shape:
-            values[str(i)] = significance.p_value(first, second)
-            gains[i] = float(first.mean() - second.mean())
+        if entry is measure or _is_short(column, entry) or first is None or second is None:
+            continue
+        values[str(i)] = significance.p_value(first, second)
+        gains[i] = [
+            float((mine - theirs).mean())
+            for mine, theirs in zip(
+                _each(own, column, entry), _each(other, column, measure), strict=True
+            )
+        ]
     told = significance.corrected(values)
     return {
-        i: BETTER if gain > 0 else WORSE
+        i: BETTER if gain[0] > 0 else WORSE
         for i, gain in gains.items()
-        if told[str(i)] < significance.LEVEL
+        if told[str(i)] < significance.LEVEL and len({each > 0 for each in gain}) == 1
     }
+
+
+def _each(found: list[Result], column: Column, entry: Entry) -> list[significance.Values]:
+    """The values of the queries, seed by seed."""
+    values = (results.by_query([one], column.method or entry.method, column.key) for one in found)
+    return [each for each in values if each is not None]
+
+
+def _is_short(column: Column, entry: Entry) -> bool:
+    """Whether the method returns no more images than it looks at, so that a metric of deep lists
+    would tell how many these are."""
+    return column.key == "map/R" and entry.method in SHORT
 
 
 def _is_best(value: Spread | None, others: list[Spread | None], column: Column) -> bool:
     known = [other.mean for other in others if other is not None]
-    if value is None or len(known) < 2 or not column.higher:
+    if value is None or len(known) < 2 or not column.tested:
         return False
-    return column.of == "metrics" and value.mean >= max(known)
+    return value.mean >= max(known)
 
 
 def written(value: Spread | None, form: str) -> str:

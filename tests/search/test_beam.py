@@ -157,17 +157,15 @@ def test_shares_of_all_codes_sum_to_one(retriever):
     assert (found.shares >= found.scores).all()
 
 
-def test_shares_of_the_first_entries_sum_to_one_and_are_those_spelling_gives(retriever):
+def test_what_opens_a_code_sums_to_one_and_is_what_spelling_gives(retriever):
     built = trie.build(random_codes(80))
     decoder = Decoder(retriever)
     found = written(retriever, *queries(4), built, len(built.entries[-1]))
     _, given = beam.spell(decoder.read(*queries(4)), [live.everything(built)], found.codes)
-    torch.testing.assert_close(found.firsts, given[..., 0])
-    for codes, shares in zip(found.codes, found.firsts, strict=True):
-        by_entry = {
-            int(code[0]): float(share.exp()) for code, share in zip(codes, shares, strict=True)
-        }
-        assert sum(by_entry.values()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(found.opening.gather(1, found.codes[..., 0]), given[..., 0])
+    torch.testing.assert_close(found.opening.exp().sum(1), torch.ones(4))
+    missing = sorted(set(range(found.opening.shape[1])) - set(found.codes[0, :, 0].tolist()))
+    assert (found.opening[:, missing] == -torch.inf).all()
 
 
 def test_spelling_a_code_gives_the_gains_its_beam_was_made_of(retriever):

@@ -7,6 +7,7 @@ from irgen.search.snapshot import Segment, Snapshot
 
 CODES = torch.tensor([[0, 0], [1, 1], [0, 0], [1, 0], [1, 1], [0, 0]])  # leaves: 00, 10, 11
 INF = torch.inf
+OPENING = torch.tensor([[0.6, 0.4]]).log()
 
 
 def database(embeddings: torch.Tensor | None = None) -> Snapshot:
@@ -17,7 +18,7 @@ def database(embeddings: torch.Tensor | None = None) -> Snapshot:
 def beams(leaves: list[list[int]], scores: list[list[float]], *others: list[list[int]]) -> Beams:
     parts = tuple(torch.tensor(part, dtype=torch.int32) for part in (leaves, *others))
     table = torch.tensor(scores)
-    return Beams(parts, torch.zeros(*table.shape, 2), table, table + 0.5, table * 0.5)
+    return Beams(parts, torch.zeros(*table.shape, 2), table, table + 0.5, OPENING)
 
 
 def gather(found: Beams, limit: int, snapshot: Snapshot | None = None) -> Candidates:
@@ -66,17 +67,14 @@ def test_images_are_ordered_by_score_or_by_code_and_ties_by_key():
 
 
 def test_what_the_retriever_makes_of_the_first_entry_moves_an_image_by_the_weight():
-    written = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)  # rows 1 4 | 0 2 5
-    cosines = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.7]])
-    moved = rank.fused(written, cosines, 0.2)  # firsts are half of the scores
-    torch.testing.assert_close(moved, torch.tensor([[0.0, 0.8, 0.3, 0.5, 0.5]]))
-    assert rank.fused(written, cosines, 0.0) is cosines
-
-
-def test_an_image_reached_by_its_embedding_is_not_judged_by_the_retriever():
-    near = gather(beams([[2, 1]], [[9.0, 8.0]]), 10).reached()
-    cosines = torch.tensor([[0.1, 0.9, 0.5]])
-    torch.testing.assert_close(rank.fused(near, cosines, 0.2), cosines)
+    rows = torch.tensor([[3, 0, -1]])
+    cosines, weight = torch.tensor([[0.1, 0.9, -INF]]), 0.2
+    moved = rank.fused(rows, cosines, OPENING, database(), weight)
+    expected = [
+        cosine + weight * float(OPENING[0, CODES[row, 0]]) for row, cosine in ((3, 0.1), (0, 0.9))
+    ]
+    torch.testing.assert_close(moved, torch.tensor([[*expected, -INF]]))
+    assert rank.fused(rows, cosines, OPENING, database(), 0.0) is cosines
 
 
 def test_similarity_is_the_cosine_of_unit_vectors():

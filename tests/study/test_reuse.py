@@ -1,6 +1,7 @@
 """Which changes make a stage run again for a comparison, and which do not."""
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from irgen.params import Params, load
 from irgen.study import reuse
-from irgen.study.reuse import Place, key
+from irgen.study.reuse import Done, Place, key
 
 PIPELINE = {
     "stages": {
@@ -20,7 +21,7 @@ PIPELINE = {
         }
     }
 }
-BEFORE = {"catalog": "1", "features": "2"}
+BEFORE = {"catalog": Done("1", Path("a")), "features": Done("2", Path("b"))}
 
 
 @pytest.fixture
@@ -46,26 +47,44 @@ def test_what_a_stage_does_not_depend_on_does_not_change_its_key(
     others = dataclasses.replace(
         params, pairs=dataclasses.replace(params.pairs, neighbours=params.pairs.neighbours + 1)
     )
-    assert key(project, "pairs", others, BEFORE | {"catalog": "9"}) == first
+    assert key(project, "pairs", others, BEFORE | {"catalog": Done("9", Path("a"))}) == first
 
 
 def test_code_parameters_and_stages_before_it_change_its_key(project: Path, params: Params) -> None:
     keys = [key(project, "pairs", params, BEFORE)]
-    keys.append(key(project, "pairs", params, BEFORE | {"features": "3"}))
+    keys.append(key(project, "pairs", params, BEFORE | {"features": Done("3", Path("b"))}))
     keys.append(key(project, "pairs", dataclasses.replace(params, seed=5), BEFORE))
-    keys.append(key(project, "pairs", params, {"catalog": "1"}))
+    keys.append(key(project, "pairs", params, {"catalog": BEFORE["catalog"]}))
     (project / "irgen" / "models" / "pairs.py").write_text("RULES = {'near': None}\n")
     keys.append(key(project, "pairs", params, BEFORE))
     assert len(set(keys)) == len(keys)
 
 
-def test_a_stage_that_is_not_declared_depends_on_everything(project: Path, params: Params) -> None:
+def test_a_stage_that_is_not_declared_depends_on_all_that_it_may_use(
+    project: Path, params: Params
+) -> None:
     keys = [key(project, "baselines", params, BEFORE)]
     keys.append(key(project, "baselines", dataclasses.replace(params, seed=5), BEFORE))
-    keys.append(key(project, "baselines", params, BEFORE | {"catalog": "9"}))
-    (project / "irgen" / "other.py").write_text("changed = True\n")
+    keys.append(key(project, "baselines", params, BEFORE | {"catalog": Done("9", Path("a"))}))
+    (project / "irgen" / "models" / "pairs.py").write_text("RULES = {'near': None}\n")
     keys.append(key(project, "baselines", params, BEFORE))
     assert len(set(keys)) == len(keys)
+    (project / "irgen" / "other.py").write_text("changed = True\n")
+    report = dataclasses.replace(params.report, gallery=params.report.gallery + 1)
+    assert key(project, "baselines", dataclasses.replace(params, report=report), BEFORE) == keys[-1]
+
+
+def test_other_weights_in_the_same_file_are_another_input(project: Path, params: Params) -> None:
+    tree = PIPELINE["stages"] | {"features": {"params": ["encoder"], "deps": [], "outs": []}}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": tree}))
+    weights = project / "weights.safetensors"
+    weights.write_bytes(b"first")
+    encoder = dataclasses.replace(params.encoder, weights=str(weights))
+    own = dataclasses.replace(params, encoder=encoder)
+    first = key(project, "features", own, {})
+    assert key(project, "features", own, {}) == first
+    weights.write_bytes(b"second")
+    assert key(project, "features", own, {}) != first
 
 
 class Stage:
@@ -88,20 +107,40 @@ def test_results_are_shared_whole_or_not_at_all(
     project: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
+    place = Place(root=project, cache=project / "c", encodings=project / "e")
+    before = {name: Done(each.key, project) for name, each in BEFORE.items()}
 
-    def bring(point: str, seed: int, *, fails: bool = False) -> str:
+    def bring(seed: int, *, fails: bool = False) -> Path:
         monkeypatch.setattr(reuse, "import_module", lambda name: Stage(fails))
-        place = Place(
-            root=project, cache=project / "c", folder=project / point, encodings=project / "e"
-        )
         own = dataclasses.replace(params, seed=seed)
-        reuse.brought(place, "pairs", own, BEFORE, told.append)
-        return (project / point / "data" / "pairs" / "pairs.txt").read_text()
+        return reuse.brought(place, "pairs", own, before, told.append).data
 
     with pytest.raises(RuntimeError):
-        bring("a", 0, fails=True)
-    assert not list((project / "c").glob("*")), "what failed is not kept"
-    assert bring("a", 0) == bring("b", 0) == "seed 0"
-    assert Stage.runs == 2 and len(told) == 1, "the second point took what the first had made"
-    assert bring("b", 1) == "seed 1"
-    assert (project / "a" / "data" / "pairs" / "pairs.txt").read_text() == "seed 0"
+        bring(0, fails=True)
+    assert not list((project / "c").glob("pairs-*")), "what failed is not kept"
+    first = bring(0)
+    assert (first / "pairs.txt").read_text() == "seed 0"
+    assert bring(0) == first
+    assert Stage.runs == 2 and len(told) == 1, "it was taken from who had made it"
+    assert (bring(1) / "pairs.txt").read_text() == "seed 1"
+    assert (first / "pairs.txt").read_text() == "seed 0"
+
+
+def test_what_a_kill_has_left_is_gone_on_with_by_the_same_inputs_alone(
+    project: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    class Slow(Stage):
+        def run(self, params: Params, workspace: reuse.Workspace, log: object) -> None:
+            seen.append((workspace.stage("pairs") / "pairs.txt").exists())
+            super().run(params, workspace, log)
+
+    place = Place(root=project, cache=project / "c", encodings=project / "e")
+    before = {name: Done(each.key, project) for name, each in BEFORE.items()}
+    for seed, fails in ((0, True), (1, False), (0, False)):
+        monkeypatch.setattr(reuse, "import_module", lambda name, fails=fails: Slow(fails))
+        own = dataclasses.replace(params, seed=seed)
+        with suppress(RuntimeError):
+            reuse.brought(place, "pairs", own, before, print)
+    assert seen == [False, False, True]

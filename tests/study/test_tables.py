@@ -50,7 +50,15 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
         )
     return Result(
         point=Point(set="some", variant=name, seed=seed),
-        about={"asked": "the same", "identifiers": {"distinct_codes": 5.0, "images_a_code": 2.0}},
+        about={
+            "asked": "the same",
+            "protocol": {
+                "format": "folders",
+                "protocol": "given",
+                "says": "as the source gives them",
+            },
+            "identifiers": {"distinct_codes": 5.0, "images_a_code": 2.0},
+        },
         metrics=metrics,
         latency={method: {"search_ms": 1.0 + seed, "total_ms": 2.0} for method in gains},
         seconds={},
