@@ -1,12 +1,14 @@
 """Methods asked and judged, on points that a human can rank."""
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
 from irgen.compute import Machine
-from irgen.evaluation import comparison, measuring, methods, runs
+from irgen.evaluation import comparison, measuring, methods, metrics, runs
 from irgen.files import file_digest, read_json
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
@@ -32,7 +34,7 @@ def exam() -> measuring.Exam:
     questions = measuring.Questions(queries, database, positives, depth=4)
     images = np.zeros((2, 1, 2, 2), dtype=np.uint8)
     return measuring.Exam(
-        questions=questions, cutoffs=(1, 2), batch_size=2, machine=CPU, images=images
+        questions=questions, cutoffs=(1, 2), batch_size=2, machine=CPU, images=lambda: images
     )
 
 
@@ -63,5 +65,24 @@ def test_methods_are_judged_timed_and_written_without_the_query_itself(exam, tmp
     assert all(0 < t["search_ms"] < t["total_ms"] for t in times["methods"].values())
     curves = pl.read_csv(folder / "precision.csv")
     assert curves.filter(method="right")["precision"].to_list() == [1.0, 0.5]
+    queries = pl.read_parquet(folder / "queries.parquet")
+    assert queries.filter(method="right")["precision/2"].mean() == found["right/precision/2"]
+    recalls = pl.read_csv(folder / "recall.csv").filter(method="right")
+    assert recalls["precision"].to_list() == metrics.recall_curve(
+        np.array(2 * [[True, False, True, False]]), np.array([2, 2])
+    )
     names = {"right": "the right way", "wrong": "the wrong way"}
     assert set(comparison.read(folder / "metrics.json", latency, names).quality) == set(names)
+
+
+def test_times_that_were_kept_are_not_measured_again(exam, tmp_path):
+    kept = dataclasses.replace(exam, timings=tmp_path / "timings.json")
+    first = measuring.encoding_times([lambda pixels: pixels], kept)
+
+    def never() -> np.ndarray:
+        raise AssertionError("it was measured before")
+
+    again = dataclasses.replace(kept, images=never)
+    assert measuring.encoding_times([lambda pixels: pixels], again) == first
+    with pytest.raises(AssertionError, match="measured before"):
+        measuring.encoding_times([lambda pixels: pixels], dataclasses.replace(exam, images=never))
