@@ -7,6 +7,7 @@ import yaml
 
 from flows import cutoff
 from irgen.errors import ParamsError
+from irgen.study.plan import load_plan, settings_file
 
 BLOCK = """seed: 0
 
@@ -38,7 +39,8 @@ def test_the_number_is_moved_and_nothing_else(project: Path) -> None:
 
 
 def test_it_is_found_in_the_project_s_own_settings(root: Path) -> None:
-    for path in [root / "params.yaml", *(root / "experiments").glob("*.yaml")]:
+    sets = [settings_file(root, name) for name in load_plan(root).sets]
+    for path in [root / "params.yaml", *sets]:
         found = cutoff._find(path.read_text())
         assert int(found[2]) == yaml.safe_load(path.read_text())["catalog"]["training_revision"]
 
