@@ -18,7 +18,13 @@ SHORT = {"width": 24, "epochs": 4, "batch_size": 32, "warmup_epochs": 1}
 SCANN = "scann" if neighbours.scann_library() else "scann_like"
 NAMES = {"hnsw", "ivf_pq", SCANN, "spann_like", "cgd", "irt_r"}
 BEFORE = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
-OUTPUTS = {"metrics.json", "precision.csv", *(f"runs/{name}.parquet" for name in NAMES)}
+OUTPUTS = {
+    "metrics.json",
+    "precision.csv",
+    "queries.parquet",
+    "recall.csv",
+    *(f"runs/{name}.parquet" for name in NAMES),
+}
 
 
 def shortened(root, project, **changes):
