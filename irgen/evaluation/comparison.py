@@ -121,7 +121,7 @@ def verdict(measured: Measured) -> str:
     )
     if "generative_reranked" in quality:
         reranked = quality["generative_reranked"][key]
-        says += f" Ordered by tuned embedding, its candidates reach {reranked:.1%}."
+        says += f" Re-ranked, its candidates reach {reranked:.1%}."
     if {"generative", "scan_tuned"} <= set(measured.latency):
         times = [measured.latency[method]["search_ms"] for method in ("generative", "scan_tuned")]
         says += " A query takes {} ms, the scan {} ms.".format(*map(_milliseconds, times))
