@@ -14,7 +14,7 @@ from irgen.evaluation.comparison import METHODS, Measured
 from irgen.evaluation.gallery import Example
 from irgen.search.calibration import Calibration, Uncalibrated
 
-PARTS = ("page.css", "gallery.html")  # that pages include
+PARTS = ("page.css", "gallery.html", "definitions.html")  # that pages include
 
 DEFINITIONS = {
     "P@k": "Precision: relevant images among the first k, divided by k.",
