@@ -50,14 +50,14 @@ class Projected(nn.Module):
             layers += [nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(inner, settings.width)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, summary: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, summary: Tensor, tokens: Tensor | None = None) -> Tensor:
         """(B, S) summaries and (B, P, T) tokens, which are not read → unit vectors (B, D)."""
         return F.normalize(self.layers(summary), dim=-1)
 
 
 class Described(nn.Module):
-    """A head and the encoder it is trained with; None for a frozen one, whose summaries and tokens
-    it then is given."""
+    """A head and the encoder it is trained with; None for a frozen one, whose summaries, and tokens
+    if the head reads any, it then is given."""
 
     def __init__(self, head: Combined | Projected, encoder: ImageEncoder | None):
         super().__init__()
@@ -66,9 +66,12 @@ class Described(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Pixels (B, C, H, W), or summaries (B, S) and tokens (B, P, T) of a frozen encoder → unit
         vectors (B, D); the head is in fp32 whatever the precision around."""
-        summary, tokens = inputs if self.encoder is None else self.encoder(*inputs)
-        with torch.autocast(summary.device.type, enabled=False):
-            return self.head(summary.float(), tokens.float())
+        return self.describe(*(inputs if self.encoder is None else self.encoder(*inputs)))
+
+    def describe(self, *read: Tensor) -> Tensor:
+        """What an encoder has read, summaries (B, S) and tokens (B, P, T) → unit vectors (B, D)."""
+        with torch.autocast(read[0].device.type, enabled=False):
+            return self.head(*(part.float() for part in read))
 
 
 def generalised_mean(tokens: Tensor, exponent: Tensor) -> Tensor:

@@ -30,11 +30,13 @@ from irgen.workspace import Workspace
 
 @dataclass(frozen=True)
 class Rival:
-    """A head and what it is trained for; ``head`` makes it for an encoder and classes."""
+    """A head and what it is trained for; ``head`` makes it for an encoder and classes, ``tokens``
+    says whether it reads any."""
 
     settings: Descriptor
     losses: descriptors.Losses
     head: Callable[[ImageEncoder, int], Combined | Projected]
+    tokens: bool
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
@@ -105,66 +107,93 @@ def trained(
             params.baselines.cgd,
             rankings.combined,
             lambda encoder, n: Combined(encoder.token_width, n, params.baselines.cgd),
+            tokens=True,
         ),
         "irt_r": Rival(
             params.baselines.irt_r,
             rankings.contrasted,
             lambda encoder, n: Projected(encoder.width, params.baselines.irt_r),
+            tokens=False,
         ),
     }
     train = read_table(workspace.existing("catalog", "train.parquet"))
-    found, kept, device = {}, [], encoding.machine.device
+    frozen = None if params.tokenizer.tune_encoder else create_encoder(params.encoder, params.seed)
+    models, kept, device = {}, [], encoding.machine.device
     for name, rival in rivals.items():
         settings = [flatten(part) for part in (params.encoder, params.augment, rival.settings)]
         inputs = [params.seed, params.tokenizer.tune_encoder, str(encoding.machine), train.rows()]
         kept.append(Resume(workspace.cache / "training", name, settings, inputs))
-        model = describe(params, train, rival, (encoding, kept[-1]), _named(log, name))
-        tables = questions.queries, questions.database
-        queries, database = (embed_all(model, table, encoding).to(device) for table in tables)
-        by_model = methods.vectors(model, queries)
-        found[name] = methods.exact(by_model, database, 4 * database.shape[1])
+        place = encoding, kept[-1]
+        models[name] = describe(params, train, (rival, frozen), place, _named(log, name))
+    queries = embed_all(models, questions.queries, encoding)
+    database = embed_all(models, questions.database, encoding)
+    found = {
+        name: methods.exact(
+            methods.vectors(model, queries[name].to(device)),
+            database[name].to(device),
+            4 * database[name].shape[1],
+        )
+        for name, model in models.items()
+    }
     return found, kept
 
 
 def describe(
     params: Params,
     train: pl.DataFrame,
-    rival: Rival,
+    who: tuple[Rival, ImageEncoder | None],
     place: tuple[Encoding, Resume],
     log: Callable,
 ) -> Described:
     """A rival trained on the images of ``train``; it reads pixels, whether or not its encoder was
-    tuned. ``place`` = (where images are encoded, where the training's state is)."""
-    encoding, resume = place
-    encoder = create_encoder(params.encoder, params.seed)
-    sha256s, tune = train["sha256"].to_list(), params.tokenizer.tune_encoder
+    tuned. ``who`` = (the rival, the encoder if it is frozen); ``place`` = (where images are
+    encoded, where the training's state is)."""
+    (rival, frozen), (encoding, resume) = who, place
+    encoder = frozen or create_encoder(params.encoder, params.seed)
+    sha256s = train["sha256"].to_list()
     images: Views | Pixels
-    if tune:
+    if frozen is None:
         decoded = pixels(encoder, sha256s, encoding)
         images = Pixels(decoded, encoder.decoding.size, params.augment)
     else:
         images = views(encoder, sha256s, params.augment, params.seed, encoding)
+        images = images if rival.tokens else images.without_tokens()
     labels = train["label"].unique().sort().to_list()
     torch.manual_seed(params.seed)
-    model = Described(rival.head(encoder, len(labels)), encoder if tune else None)
+    model = Described(rival.head(encoder, len(labels)), None if frozen else encoder)
     data, goal = (images, class_numbers(train["label"], labels)), (rival.losses, rival.settings)
     descriptors.train(model, data, goal, (encoding.machine, params.seed), resume, log)
     return Described(model.head, encoder).to(encoding.machine.device).eval()
 
 
 @torch.inference_mode()
-def embed_all(model: Described, table: pl.DataFrame, encoding: Encoding) -> Tensor:
-    """Descriptors (N, D) of a table's images, on the CPU; always in full batches, so that an
-    image's descriptor does not depend on the others."""
-    assert model.encoder is not None, "it reads pixels"
+def embed_all(
+    models: dict[str, Described], table: pl.DataFrame, encoding: Encoding
+) -> dict[str, Tensor]:
+    """Each model's descriptors (N, D) of a table's images, on the CPU; always in full batches, so
+    that an image's descriptor does not depend on the others. Models that share an encoder share
+    what it makes of an image."""
     sizes = {"batch_size": encoding.settings.batch_size, "threads": encoding.settings.threads}
-    sha256s, machine, parts = table["sha256"].to_list(), encoding.machine, []
-    for batch in stream_pixels(encoding.images, sha256s, model.encoder.decoding, **sizes):
+    sha256s, machine = table["sha256"].to_list(), encoding.machine
+    parts: dict[str, list[Tensor]] = {name: [] for name in models}
+    decoding = encoder_of(next(iter(models.values()))).decoding
+    for batch in stream_pixels(encoding.images, sha256s, decoding, **sizes):
         rows, new = next(in_order(len(batch), encoding.settings.batch_size))
-        with machine.precision():
-            images = torch.from_numpy(batch[rows.numpy()]).to(machine.device)
-            parts.append(model(images)[:new].float().cpu())
-    return torch.cat(parts)
+        images = torch.from_numpy(batch[rows.numpy()]).to(machine.device)
+        encoded: dict[ImageEncoder, tuple[Tensor, Tensor]] = {}
+        for name, model in models.items():
+            encoder = encoder_of(model)
+            with machine.precision():
+                if encoder not in encoded:
+                    encoded[encoder] = encoder(images)
+                parts[name].append(model.describe(*encoded[encoder])[:new].float().cpu())
+    return {name: torch.cat(each) for name, each in parts.items()}
+
+
+def encoder_of(model: Described) -> ImageEncoder:
+    """The encoder of a model that reads pixels."""
+    assert model.encoder is not None, "it reads pixels"
+    return model.encoder
 
 
 def _named(log: Callable, name: str) -> Callable:

@@ -56,7 +56,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
             decoded = pixels(encoder, sha256s, encoding)
             images = Pixels(decoded, encoder.decoding.size, params.augment)
         else:
-            images = views(encoder, sha256s, params.augment, params.seed, encoding)
+            seen = views(encoder, sha256s, params.augment, params.seed, encoding)
+            images = seen.without_tokens()
         return training.Labelled(images, own)
 
     data = labelled(train, numbers[0]), labelled(validation, numbers[1])

@@ -24,6 +24,10 @@ class Views:
     def __len__(self) -> int:
         return len(self.summaries)
 
+    def without_tokens(self) -> "Views":
+        """The same for those who read summaries alone: tokens are by far the larger part."""
+        return Views(self.summaries, None)
+
     def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """A random view of each of the images ``rows`` (B,)."""
         views = torch.randint(self.summaries.shape[1], (len(rows),), generator=generator)
