@@ -1,6 +1,5 @@
 """What a pass has made, handed to DVC's remote if there is one: a fresh machine begins with it."""
 
-import sys
 from pathlib import Path
 
 from dvc.repo import Repo
@@ -8,7 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flows import process, stage
+from flows import process, stage, warm
 from flows.stage import StageError
 
 TIMEOUT_SECONDS = 21_600.0
@@ -42,7 +41,7 @@ def remote(root: Path) -> str | None:
 def pushed(root: Path) -> None:
     """Pushes. Raises StageError with what DVC said last."""
     ended = process.run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "push", "--run-cache"],
+        warm.dvc("--wait-for-lock", "push", "--run-cache"),
         root=root,
         tell=get_run_logger().info,
         timeout=TIMEOUT_SECONDS,

@@ -50,7 +50,7 @@ def run(
         text=True,
         encoding="utf-8",
         errors="replace",
-        start_new_session=True,
+        process_group=0,
     )
     late = threading.Event()
     overseer = threading.Thread(target=_oversee, args=(process, timeout, late), daemon=True)

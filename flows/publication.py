@@ -12,7 +12,19 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed, State
 
-from flows import backup, change, cutoff, events, finished, pages, pipeline, process, release, stage
+from flows import (
+    backup,
+    change,
+    cutoff,
+    events,
+    finished,
+    pages,
+    pipeline,
+    process,
+    release,
+    stage,
+    warm,
+)
 from flows.finished import Finished
 from flows.release import Decision
 from irgen import journal, provenance, recording
@@ -48,14 +60,15 @@ def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
     """Runs the pipeline, judges what came of it, releases it if it is fit, tells of it, and hands
     the results to DVC's remote; returns the state that the flow run ends in. Raises what the
     pipeline or the release raises."""
-    made = passed(root, build, pull)
-    if (root / "data" / "index").is_dir():
-        state = settle(root, made, build=build, pull=pull)
-    else:
-        done = Finished(key=finished.key(root), settled=True, metrics=made.metrics)
-        finished.write(root, done)
-        state = Completed(name="Built", message="the pipeline makes no index to be published")
-    backup.run(root)
+    with warm.libraries(root, stage.settings(build)):
+        made = passed(root, build, pull)
+        if (root / "data" / "index").is_dir():
+            state = settle(root, made, build=build, pull=pull)
+        else:
+            done = Finished(key=finished.key(root), settled=True, metrics=made.metrics)
+            finished.write(root, done)
+            state = Completed(name="Built", message="the pipeline makes no index to be published")
+        backup.run(root)
     return state
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import process
+from flows import process, warm
 from irgen.errors import IrgenError
 
 RAN, SKIPPED, RESTORED = "ran", "skipped", "restored"
@@ -58,7 +58,7 @@ def run(
     remote has instead of running. Raises StageError with what the stage said last.
     """
     started = time.monotonic()
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    command = warm.dvc("--wait-for-lock", "repro", "--single-item", stage)
     while True:
         ended = process.run(
             [*command, "--pull"] if pull else command,
@@ -98,7 +98,7 @@ def fetch(root: Path, stage: str, *, timeout: float, tell: Callable[[str], None]
     """Takes what a stage left from the remote. For a stage that runs each time and goes on from
     what is there: DVC restores no such stage, and with nothing there it would begin from scratch.
     If the remote does not have it, or there is something else already, it stays as it is."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "pull", stage]
+    command = warm.dvc("--wait-for-lock", "pull", stage)
     ended = process.run(command, root=root, tell=tell, timeout=timeout, settings=settings(""))
     if ended.status:
         tell(f"{stage} goes on from what is here: {reason(ended.lines)}")

@@ -10,6 +10,7 @@ MODULES = sorted((ROOT / "irgen").rglob("*.py"))
 
 # Each may import those before it; a folder counts as one.
 ORDER = [
+    "warm",
     "errors",
     "secrets",
     "params",

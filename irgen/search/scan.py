@@ -18,14 +18,30 @@ def scan(queries: Tensor, database: Tensor, k: int) -> Result:
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(database), BLOCK):
         block = database[start : start + BLOCK]
-        found = queries @ block.T.to(queries)  # (Q, block)
-        numbers = torch.arange(start, start + len(block), device=queries.device)
-        scores = torch.cat([scores, found], 1)
-        rows = torch.cat([rows, numbers.expand(len(queries), -1)], 1)
-        scores, order = scores.sort(dim=1, descending=True, stable=True)
-        scores, rows = scores[:, :k], rows.gather(1, order[:, :k])
+        kept = scores.shape[1]
+        scores, places = best(torch.cat([scores, queries @ block.T.to(queries)], 1), k)
+        known = rows.gather(1, places.clamp_max(kept - 1)) if kept else places
+        rows = torch.where(places < kept, known, start + places - kept)
     missing = k - scores.shape[1]
     pad = torch.nn.functional.pad
     return Result(
         pad(rows, (0, missing), value=-1), pad(scores.float(), (0, missing), value=-torch.inf)
     )
+
+
+def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest of each row, ties by place, and their places: (Q, n) → (Q, min(k, n)) twice.
+
+    Tells the k-th highest first, so that no more than k are put in order.
+
+    >>> best(torch.tensor([[0.5, 0.9, 0.5, 0.5]]), 3)[1].tolist()
+    [[1, 0, 2]]
+    """
+    k = min(k, scores.shape[1])
+    last = scores.topk(k).values[:, -1:]  # (Q, 1)
+    above, level = scores > last, scores == last
+    room = k - above.sum(1, keepdim=True)
+    chosen = above | (level & (level.cumsum(1, dtype=torch.int32) <= room))
+    places = chosen.nonzero()[:, 1].view(len(scores), k)
+    values, order = scores.gather(1, places).sort(dim=1, descending=True, stable=True)
+    return values, places.gather(1, order)
