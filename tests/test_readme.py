@@ -69,3 +69,14 @@ def test_the_settings_of_a_source_that_the_readme_names_exist() -> None:
     named = set(re.findall(r"`download\.(\w+)`", TEXT))
     fields = {field.name for field in dataclasses.fields(params.Download)}
     assert {"source", "endpoint", "sha256"} <= named <= fields
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in (ROOT / "experiments/tables").iterdir())
+)
+def test_the_readme_s_tables_are_those_of_the_comparison(name: str) -> None:
+    made = (ROOT / "experiments" / "tables" / name / "comparison.md").read_text()
+    tables = re.findall(r"^\|  \|.*?(?=^$)", made, flags=re.DOTALL | re.MULTILINE)
+    methods, identifiers = tables[:2]  # ablations follow
+    assert methods in TEXT
+    assert identifiers in TEXT
