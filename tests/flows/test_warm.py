@@ -31,6 +31,20 @@ pathlib.Path("new").write_text(f"{os.getpid()} {child.pid}")
 os.rename("new", "pids")
 time.sleep(600)
 """
+ENDS = """
+import atexit, sys, tempfile, threading, time
+class Slow:
+    def __del__(self):
+        print("taken down")
+sys.modules["slow"] = Slow()
+kept = tempfile.TemporaryDirectory(prefix="kept", dir=".")
+atexit.register(print, "of the process")
+def late():
+    time.sleep(0.3)
+    print("of a thread")
+threading.Thread(target=late).start()
+print("the end")
+"""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are Linux's alone")
 
@@ -111,6 +125,8 @@ def test_lines_come_in_order_and_when_they_are_printed(tmp_path: Path, monkeypat
     [
         ("import sys; sys.exit(7)", 7),
         ("raise ValueError('no')", 1),
+        ("raise SystemExit('why not')", 1),
+        ("raise KeyboardInterrupt", 128 + signal.SIGINT),
         ("import os; os.kill(os.getpid(), 9)", 137),
         ("import subprocess as s; raise SystemExit(s.run(['false']).returncode)", 1),
     ],
@@ -118,6 +134,15 @@ def test_lines_come_in_order_and_when_they_are_printed(tmp_path: Path, monkeypat
 def test_the_status_is_the_commands(tmp_path: Path, monkeypatch, text: str, status: int) -> None:
     with served(tmp_path, monkeypatch):
         assert run(module(tmp_path, text), tmp_path).status == status
+
+
+def test_a_fork_ends_at_once_after_all_that_is_to_be_done_at_an_end(
+    tmp_path: Path, monkeypatch
+) -> None:
+    with served(tmp_path, monkeypatch):
+        ended = run(module(tmp_path, ENDS), tmp_path)
+    assert ended.lines == ("the end", "of a thread", "of the process")
+    assert not list(tmp_path.glob("kept*")), "what a finalizer was to delete is there"
 
 
 def test_a_timeout_ends_a_fork_and_what_it_started(tmp_path: Path, monkeypatch) -> None:
