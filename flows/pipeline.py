@@ -1,9 +1,15 @@
 """The whole pipeline as Prefect tasks: one a stage, after those it depends on, as DVC has them."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from typing import Any
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.futures import PrefectFuture
@@ -12,10 +18,11 @@ from prefect.runtime import task_run
 from prefect.states import State
 
 from flows import graph, pages, stage
-from flows.graph import Node
+from flows.graph import Conduct, Node
 from flows.stage import Outcome, StageError
 
 FAILED, NOT_RUN = "failed", "not run"  # not run: a stage before it failed
+START_SECONDS = 2.0  # that a task has to begin in before the next one is submitted all the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +34,11 @@ class Done:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def conducted(root: Path, name: str, node: Node, build: str, pull: bool) -> Done:
+def conducted(
+    root: Path, name: str, node: Node, build: str, pull: bool, begun: Callable[[], None]
+) -> Done:
     """One stage; its output goes to the task's log, and DVC decides whether there is work."""
+    begun()
     log, timeout = get_run_logger(), node.conduct.timeout_seconds
     if pull and node.always:
         stage.fetch(root, name, timeout=timeout, tell=log.info)
@@ -65,26 +75,21 @@ def _walk(
 ) -> "tuple[list[Row], Exception | None]":
     """Goes through the stages; returns what came of those that were begun, and what kept Prefect
     from starting one of them, if anything did."""
+    nodes = graph.read(root)
     futures: dict[str, PrefectFuture[Done]] = {}
-    for name, node in graph.read(root).items():
-        one = conducted.with_options(
-            name=name,
-            task_run_name=name,
-            tags=node.conduct.tags if tagged else (),
-            retries=node.conduct.retries,
-            retry_delay_seconds=node.conduct.retry_delay_seconds,
-        )
-        futures[name] = one.submit(
-            root,
-            name,
-            node,
-            build,
-            pull,
-            return_state=False,
-            wait_for=[futures[each] for each in node.upstream],
-        )
+    order = TopologicalSorter({name: node.upstream for name, node in nodes.items()})
+    order.prepare()
+    ended: SimpleQueue[str] = SimpleQueue()
+    while order.is_active():
+        for name in order.get_ready():
+            before = [futures[each] for each in nodes[name].upstream]
+            one = _task(name, nodes[name].conduct, tagged)
+            futures[name] = _begun(one, before, root, name, nodes[name], build, pull)
+            futures[name].add_done_callback(partial(_tell, ended, name))
+        order.done(ended.get())
     rows, obstacle = [], None
-    for name, future in futures.items():
+    for name in nodes:
+        future = futures[name]
         try:
             future.wait()
         except ConcurrencySlotAcquisitionError as error:
@@ -92,6 +97,34 @@ def _walk(
         else:
             rows.append(_row(name, future.state))
     return rows, obstacle
+
+
+def _task(name: str, conduct: Conduct, tagged: bool) -> "Task[..., Done]":
+    """A stage's task, with or without its tags."""
+    return conducted.with_options(
+        name=name,
+        task_run_name=name,
+        tags=conduct.tags if tagged else (),
+        retries=conduct.retries,
+        retry_delay_seconds=conduct.retry_delay_seconds,
+    )
+
+
+def _begun(
+    one: "Task[..., Done]", before: "list[PrefectFuture[Done]]", *arguments: Any
+) -> "PrefectFuture[Done]":
+    """Submits a task, which needs those ``before``, and lets it begin before another one may: of
+    tasks with tags that begin together, Prefect's server on SQLite turns some away for two
+    seconds."""
+    begun = Event()
+    future = one.submit(*arguments, begun.set, return_state=False, wait_for=before)
+    future.add_done_callback(lambda _: begun.set())
+    begun.wait(START_SECONDS)
+    return future
+
+
+def _tell(ended: SimpleQueue[str], name: str, future: "PrefectFuture[Done]") -> None:
+    ended.put(name)
 
 
 @dataclass(frozen=True, kw_only=True)
