@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
 from irgen.catalog.table import read_table
 from irgen.encoding import open_encoding, summaries
 from irgen.files import write_array
@@ -17,10 +19,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     table of that role."""
     encoder = create_encoder(params.encoder, params.seed)
     encoding = open_encoding(params.compute, workspace)
+    tables = [read_table(workspace.existing("catalog", f"{role}.parquet")) for role in ROLES]
+    sha256s = [sha256 for table in tables for sha256 in table["sha256"]]
+    features = summaries(encoder, sha256s, encoding)  # all at once: the cache is read once
+    ends = np.cumsum([len(table) for table in tables])
     found: dict[str, float] = {"width": float(encoder.width)}
-    for role in ROLES:
-        table = read_table(workspace.existing("catalog", f"{role}.parquet"))
-        features = summaries(encoder, table["sha256"].to_list(), encoding)
-        write_array(workspace.stage("features") / role / "features.npy", features)
-        found[f"images/{role}"] = float(len(features))
+    for role, rows in zip(ROLES, np.split(features, ends[:-1]), strict=True):
+        write_array(workspace.stage("features") / role / "features.npy", rows)
+        found[f"images/{role}"] = float(len(rows))
     return found

@@ -10,7 +10,7 @@ from torch import Tensor
 from irgen.artifacts.identifiers import Identified, save_identified
 from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.table import NAMES, read_table
-from irgen.encoding import open_encoding, summaries
+from irgen.encoding import Encoding, open_encoding, summaries
 from irgen.errors import CatalogError
 from irgen.files import read_array
 from irgen.models import hierarchy, rqvae
@@ -65,12 +65,13 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         seed=params.seed,
         log=log,
     )
+    encoding = open_encoding(params.compute, workspace)
     found: dict[str, float] = {}
     code: Coder | None = None
     for role in NAMES:
         table = read_table(workspace.existing("catalog", f"{role}.parquet"))
         sha256s = table["sha256"].to_list()
-        embeddings = tuned(model, role, sha256s, params, workspace)
+        embeddings = tuned(model, role, sha256s, encoding, workspace)
         pretrained = params.encoder.weights != "none"
         images = Images(role, sha256s, embeddings, workspace, pretrained)
         if code is None:
@@ -147,11 +148,10 @@ RULES: dict[str, Rule] = {
 
 
 def tuned(
-    model: Tokenizer, role: str, sha256s: list[str], params: Params, workspace: Workspace
+    model: Tokenizer, role: str, sha256s: list[str], encoding: Encoding, workspace: Workspace
 ) -> Tensor:
     """Tuned embeddings (N, D) of a role's images, from its cached summaries or, with a tuned
     encoder, from those images the encoder has not seen yet and the cache."""
-    encoding = open_encoding(params.compute, workspace)
     if model.encoder is None:
         known = np.array(read_array(workspace.existing("features", role, "features.npy")))
     else:
