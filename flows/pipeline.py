@@ -22,7 +22,7 @@ from flows.graph import Conduct, Node
 from flows.stage import Outcome, StageError
 
 FAILED, NOT_RUN = "failed", "not run"  # not run: a stage before it failed
-START_SECONDS = 2.0  # that a task has to begin in before the next one is submitted all the same
+START_SECONDS = 0.5  # that a task has to begin in before the next one is submitted all the same
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import finished, look, project, publication, run
+from flows import finished, look, project, publication, run, stage, warm
 from irgen import recording
 from irgen.workspace import Workspace
 
@@ -27,8 +27,9 @@ def update(root: str = ".") -> State[Any]:
         if not turn.mine:
             return run.dropped(turn, place)
         last = finished.read(place)
-        if last is None or last.key != finished.key(place) or looked(place, str(flow_run.id)):
-            return publication.carry_through(place, build=str(flow_run.id))
+        with warm.libraries(place, stage.settings(str(flow_run.id))):  # while the source is listed
+            if last is None or last.key != finished.key(place) or looked(place, str(flow_run.id)):
+                return publication.carry_through(place, build=str(flow_run.id))
         publication.catch_up(place, str(flow_run.id), log)
         if last.settled:
             return Completed(name="Unchanged", message="the source is as it was")

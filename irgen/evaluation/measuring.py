@@ -192,20 +192,18 @@ def ask(
     of the search alone, over the first TIMED batches.
 
     ``k`` = (results to judge, results that are timed): a deep list is for map@R alone. ``batch`` =
-    (its size, machine). The first batch is asked once more: its first time does not count.
+    (its size, machine). A batch is timed when it has been asked already: first times do not count.
     """
     (deep, timed), (size, machine) = k, batch
     ids, scores, times = [], [], []
     batches = in_order(queries, size)
     for i, (rows, new) in enumerate(tqdm(batches, title, unit="batch", leave=False, disable=None)):
         encoded = method.encoder.known(rows)
-        if i == 0:
-            method.search(encoded, timed)
+        result = method.search(encoded, deep)
         if i < TIMED:
             started = _now(machine)
             method.search(encoded, timed)
             times.append(1000 * (_now(machine) - started) / size)
-        result = method.search(encoded, deep)
         ids.append(result.ids[:new].cpu().numpy())
         scores.append(result.scores[:new].cpu().numpy())
     return np.concatenate(ids), np.concatenate(scores), statistics.median(times)

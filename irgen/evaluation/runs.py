@@ -29,11 +29,20 @@ def relevance(ids: Ids, query_labels: Labels, database_labels: Labels) -> npt.ND
     >>> relevance(np.array([[1, 0, -1]]), ["a"], ["b", "a"]).tolist()
     [[True, False, False]]
     """
-    numbers: dict[str | None, int] = {None: -1}
-    database = np.array([numbers.setdefault(x, len(numbers)) for x in database_labels] + [-1])
-    queries = np.array([numbers.get(label, -1) for label in query_labels], dtype=np.int64)
-    found = database[ids]  # (Q, k); row −1 is the filler at the end
+    queries, database = _numbered(query_labels, database_labels)
+    found = np.append(database, -1)[ids]  # (Q, k); row −1 is the filler at the end
     return (found == queries[:, None]) & (found >= 0) & (ids >= 0)
+
+
+def _numbered(*columns: Labels | Hashes) -> list[npt.NDArray[np.int64]]:
+    """The same number for the same text, whichever column (any) it is in; −1 for null.
+
+    >>> [column.tolist() for column in _numbered(["b", None], ["a", "b"])]
+    [[1, -1], [0, 1]]
+    """
+    texts = pl.concat([pl.Series(list(column), dtype=pl.String) for column in columns])
+    numbers = texts.rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
+    return np.split(numbers, np.cumsum([len(column) for column in columns])[:-1])
 
 
 def positives(
@@ -74,10 +83,8 @@ def without_self(
     ids (Q, any) and scores alike, in and out; the rest moves up in its order, and what is then
     missing of k is padded with −1 / −inf. Padding inside a list moves to its end.
     """
-    numbers: dict[str, int] = {}
-    database = np.array([numbers.setdefault(sha, len(numbers)) for sha in database_sha256] + [-1])
-    queries = np.array([numbers.get(sha, -2) for sha in query_sha256], dtype=np.int64)
-    keep = (ids >= 0) & (database[ids] != queries[:, None])  # (Q, any)
+    queries, database = _numbered(query_sha256, database_sha256)
+    keep = (ids >= 0) & (np.append(database, -1)[ids] != queries[:, None])  # (Q, any)
     order = np.argsort(~keep, axis=1, kind="stable")[:, :k]  # (Q, ≤k)
     kept = np.take_along_axis(keep, order, axis=1)
     shape = (len(ids), k)

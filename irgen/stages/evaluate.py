@@ -132,7 +132,5 @@ def build_methods(
     if semantic:
         folder = workspace.existing("index")
         index = Index.open(folder, device=str(device), precision=machine.decoder)
-        own = readings(index.models, asked, encoding)  # by the same networks, so in the same time
-        by_index = replace(by_models, known=methods.reads(index.models, own).known)
-        found["index"] = methods.served(index, by_index, identified.ids)
+        found["index"] = methods.served(index, by_models, identified.ids)  # of the same networks
     return found
