@@ -3,9 +3,10 @@
     python benchmarks/update.py --images 50000 --params experiments/clothing-224.yaml --threads 2
 
 Makes a project in a folder of its own. Its models are trained for few epochs on the photos of the
-parameters' source; then photos made from those (cropped, mirrored, other colours; each another
-file) fill the database up to ``--images``. Three passes of the flow ``update`` are timed, from the
-start of its process to its end, with a Prefect server on loopback:
+parameters' source, and search as params.yaml has it; then photos made from those (cropped,
+mirrored, other colours; each another file) fill the database up to ``--images``. Three passes of
+the flow ``update`` are timed, from the start of its process to its end, with a Prefect server on
+loopback:
 
 rebuild: nothing is cached but the trained models: every image is fetched, checked and encoded
 update: 1 % more images
@@ -51,6 +52,7 @@ SMALL = {  # enough for models that work; how good they are is not what is measu
     "retriever": {"epochs": 2},
     "catalog": {"training_revision": 1},
     "gate": {"margin": 1.0, "minimum": 0.0},
+    "evaluate": {"beams": 20, "candidates": 100},  # as params.yaml has them
 }
 PASSES = ("rebuild", "update", "unchanged")
 UPDATE = "import sys; from flows.update import update; print(update('.', return_state=True).name)"
