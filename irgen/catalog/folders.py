@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from irgen.catalog.listing import (
@@ -27,41 +26,63 @@ def list_folder(root: Path) -> Listing:
     be read, and if no image is there.
     """
     files, folders = _walk(root)
-    images = counted(files, str(root))
+    images = counted(files, str(root))  # their paths
     top = common_top(images, folders)
     keys = sorted((check_key(path.removeprefix(top), str(root)), path) for path in images)
     empty = [folder.removeprefix(top) for folder in empty_folders(images, folders)]
     return Listing(
-        entries=(file_entry(key, root / path) for key, path in keys),
+        entries=(file_entry(key, f"{root}/{path}", files[path]) for key, path in keys),
         count=len(keys),
         empty_folders=tuple(check_key(folder, str(root)) for folder in empty if folder),
     )
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
-    found, folders = [], []
-    inside = root.resolve()
-    for parent, names, files in os.walk(root, onerror=_unreadable):
-        here = Path(parent)
-        names[:] = sorted(name for name in names if not is_hidden(name))
-        for name in names:
-            if (here / name).is_symlink():
-                refuse_escape(here / name, inside)
-            else:
-                folders.append((here / name).relative_to(root).as_posix())
-        for name in files:
-            if may_count(name) and _is_file(here / name, inside):
-                found.append((here / name).relative_to(root).as_posix())
+def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
+    """The files that may count, with what the system says of them, and the folders."""
+    found: dict[str, os.stat_result] = {}
+    folders: list[str] = []
+    inside, waiting = root.resolve(), [""]
+    while waiting:
+        here = waiting.pop()
+        for entry in _scan(f"{root}/{here}"):
+            path = f"{here}{entry.name}"
+            if _is_folder(entry):
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_symlink():
+                    refuse_escape(Path(entry.path), inside)
+                else:
+                    folders.append(path)
+                    waiting.append(f"{path}/")
+            elif may_count(entry.name) and (about := _file(entry, inside)):
+                found[path] = about
     return found, folders
 
 
-def _is_file(path: Path, inside: Path) -> bool:
+def _scan(folder: str) -> list[os.DirEntry[str]]:
     try:
-        if path.is_symlink():
-            refuse_escape(path, inside)
-        return stat.S_ISREG(path.stat().st_mode)
+        with os.scandir(folder) as entries:
+            return list(entries)
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable(Path(folder), error) from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # told, if it would count
+        return False
+
+
+def _file(entry: os.DirEntry[str], inside: Path) -> os.stat_result | None:
+    """What the system says of a file; None of anything else."""
+    try:
+        if entry.is_symlink():
+            refuse_escape(Path(entry.path), inside)
+        about = entry.stat()
+    except OSError as error:
+        raise unreadable(Path(entry.path), error) from None
+    return about if stat.S_ISREG(about.st_mode) else None
 
 
 def refuse_escape(path: Path, inside: Path) -> None:
@@ -74,24 +95,20 @@ def refuse_escape(path: Path, inside: Path) -> None:
         )
 
 
-def file_entry(key: str, path: Path) -> Entry:
-    """A local file: its size and time of change are the etag."""
+def file_entry(key: str, path: Path | str, about: os.stat_result | None = None) -> Entry:
+    """A local file: its size and time of change, which may be known already, are the etag."""
     try:
-        about = path.stat()
+        about = about or Path(path).stat()
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable(Path(path), error) from None
 
     def read() -> bytes:
         try:
-            return path.read_bytes()
+            return Path(path).read_bytes()
         except OSError as error:
-            raise unreadable(path, error) from None
+            raise unreadable(Path(path), error) from None
 
     return Entry(key, f"{about.st_size}-{about.st_mtime_ns}", read)
-
-
-def _unreadable(error: OSError) -> Iterator[None]:
-    raise unreadable(Path(error.filename), error)
 
 
 def unreadable(path: Path, error: OSError) -> SourceError:

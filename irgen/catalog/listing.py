@@ -97,15 +97,19 @@ def counted(paths: Iterable[str], source: str) -> list[str]:
 
     Raises SourceError if there is no image.
     """
-    files = list(paths)
-    images = [path for path in files if is_image(path)]
+    images: list[str] = []
+    others: list[str] = []
+    for path in paths:
+        (images if is_image(path) else others).append(path)
     refuse_empty(len(images), source)
-    return [*images, *annotated(path for path in files if not is_image(path))]
+    return [*images, *annotated(others)]
 
 
 def is_hidden(path: str) -> bool:
     """Whether any part of a path starts with a dot or belongs to macOS alone."""
-    return any(part.startswith(".") or part == NOT_OURS for part in path.split("/"))
+    if path.startswith(".") or "/." in path:
+        return True
+    return NOT_OURS in path and NOT_OURS in path.split("/")
 
 
 def common_top(images: Iterable[str], folders: Iterable[str]) -> str:
@@ -134,12 +138,14 @@ def empty_folders(images: Iterable[str], folders: Iterable[str]) -> list[str]:
     ['dog/', 'train/owl/']
     """
     named = {folder for folder in folders if folder and not is_hidden(folder)}
-    full = {parent for path in (*images, *named) for parent in _parents(path)}
+    holding = {path.rpartition("/")[0] for path in (*images, *named)}
+    full = {parent for folder in holding for parent in _parents(folder)}
     return [f"{folder}/" for folder in sorted(named - full)]
 
 
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")[:-1]
+def _parents(folder: str) -> list[str]:
+    """The folder and those above it."""
+    parts = folder.split("/")
     return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
