@@ -22,6 +22,7 @@ from flows.graph import Conduct, Node
 from flows.stage import Outcome, StageError
 
 FAILED, NOT_RUN = "failed", "not run"  # not run: a stage before it failed
+LAST = 2  # stages: the pipeline is nearly through
 START_SECONDS = 0.5  # that a task has to begin in before the next one is submitted all the same
 
 
@@ -47,21 +48,24 @@ def conducted(
     return Done(outcome=outcome, attempts=task_run.run_count or 1)
 
 
-def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
+def run(
+    root: Path, *, build: str, pull: bool = False, nearly: Callable[[], None] = lambda: None
+) -> dict[str, str]:
     """Brings every stage up to date, each after its upstream ones and beside those it has nothing
-    to do with, and returns what came of each; a table of it is left as an artifact.
+    to do with, and returns what came of each; a table of it is left as an artifact. ``nearly`` is
+    called, once, when no more than LAST stages are left.
 
     Raises StageError, with the stage's own message, if one failed for good; those downstream of it
     are not run, others are.
     """
     log = get_run_logger()
-    rows, obstacle = _walk(root, build, pull, tagged=True)
+    rows, obstacle = _walk(root, build, pull, nearly, tagged=True)
     if obstacle is not None:
         # Prefect asks its server before it starts a task that has tags, and only then. What was
         # under way has come to its end; going through again, DVC skips it.
         log.warning("Prefect's server did not answer (%s): again, without tags", obstacle)
         first = {row.stage: row for row in rows if row.outcome != stage.SKIPPED}
-        rows, _ = _walk(root, build, pull, tagged=False)
+        rows, _ = _walk(root, build, pull, lambda: None, tagged=False)
         rows = [first.get(row.stage, row) if row.outcome == stage.SKIPPED else row for row in rows]
     pages.table("stages", [asdict(row) for row in rows], _summary(rows), log)
     failed = [row.note for row in rows if row.outcome == FAILED]
@@ -71,7 +75,7 @@ def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
 
 
 def _walk(
-    root: Path, build: str, pull: bool, *, tagged: bool
+    root: Path, build: str, pull: bool, nearly: Callable[[], None], *, tagged: bool
 ) -> "tuple[list[Row], Exception | None]":
     """Goes through the stages; returns what came of those that were begun, and what kept Prefect
     from starting one of them, if anything did."""
@@ -80,6 +84,7 @@ def _walk(
     order = TopologicalSorter({name: node.upstream for name, node in nodes.items()})
     order.prepare()
     ended: SimpleQueue[str] = SimpleQueue()
+    left = len(nodes)
     while order.is_active():
         for name in order.get_ready():
             before = [futures[each] for each in nodes[name].upstream]
@@ -87,6 +92,9 @@ def _walk(
             futures[name] = _begun(one, before, root, name, nodes[name], build, pull)
             futures[name].add_done_callback(partial(_tell, ended, name))
         order.done(ended.get())
+        left -= 1
+        if left == LAST:
+            nearly()
     rows, obstacle = [], None
     for name in nodes:
         future = futures[name]

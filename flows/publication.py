@@ -3,6 +3,7 @@ and everybody told. Every step may be done again, so a pass that was killed is d
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,11 @@ from flows import (
     pages,
     pipeline,
     process,
-    release,
     stage,
     warm,
 )
 from flows.finished import Finished
-from flows.release import Decision
+from flows.release import Ahead, Decision
 from irgen import journal, provenance, recording
 from irgen.files import read_json
 from irgen.workspace import Workspace
@@ -51,19 +51,19 @@ class Pass:
     retries=2,
     retry_delay_seconds=15,
 )
-def decided(root: Path, build: str) -> Decision:
+def decided(ahead: Ahead) -> Decision:
     """The gate and the release."""
-    return release.run(root, build=build, tell=get_run_logger().info)
+    return ahead.run(get_run_logger().info)
 
 
 def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
     """Runs the pipeline, judges what came of it, releases it if it is fit, tells of it, and hands
     the results to DVC's remote; returns the state that the flow run ends in. Raises what the
     pipeline or the release raises."""
-    with warm.libraries(root, stage.settings(build)):
-        made = passed(root, build, pull)
+    with warm.libraries(root, stage.settings(build)), Ahead(root, build) as ahead:
+        made = passed(root, build, pull, ahead.start)
         if (root / "data" / "index").is_dir():
-            state = settle(root, made, build=build, pull=pull)
+            state = settle(root, made, ahead, pull=pull)
         else:
             done = Finished(key=finished.key(root), settled=True, metrics=made.metrics)
             finished.write(root, done)
@@ -72,7 +72,7 @@ def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
     return state
 
 
-def settle(root: Path, made: Pass, *, build: str, pull: bool = False) -> State[Any]:
+def settle(root: Path, made: Pass, ahead: Ahead, *, pull: bool = False) -> State[Any]:
     """The gate and the release of a finished pass, and everybody told of it.
 
     A retrain that the gate turned down is taken back: the cut-off and, from DVC's cache, the
@@ -80,22 +80,23 @@ def settle(root: Path, made: Pass, *, build: str, pull: bool = False) -> State[A
     models.
     """
     log = get_run_logger()
-    decision = decided(root, build)
+    decision = decided(ahead)
     if cutoff.end(root, released=decision.released):
         refused(root, decision, log)
         log.warning("the retrain was turned down: back to the models before it")
-        made = passed(root, build, pull)
-        decision = decided(root, build)
+        made = passed(root, ahead.build, pull, ahead.start)
+        decision = decided(ahead)
     return told(root, made, decision, log)
 
 
-def passed(root: Path, build: str, pull: bool) -> Pass:
-    """One pass over the pipeline, noted as finished but not yet settled. While it lasts, and if it
-    fails, there is no finished one: the next update begins with it."""
+def passed(root: Path, build: str, pull: bool, nearly: Callable[[], None]) -> Pass:
+    """One pass over the pipeline, noted as finished but not yet settled; ``nearly`` is called when
+    it is nearly through. While it lasts, and if it fails, there is no finished one: the next update
+    begins with it."""
     log = get_run_logger()
     before = replace(finished.read(root) or Finished(key="", settled=False), key="")
     finished.write(root, before)
-    outcomes = pipeline.run(root, build=build, pull=pull)
+    outcomes = pipeline.run(root, build=build, pull=pull, nearly=nearly)
     metrics = recording.quality(Workspace.at(root))
     finished.write(root, replace(before, key=finished.key(root), settled=False))
     tracked(root, build, outcomes, log, stage.settings(build))

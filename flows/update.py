@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows import finished, look, project, publication, run, stage, warm
+from flows.release import Ahead
 from irgen import recording
 from irgen.workspace import Workspace
 
@@ -35,7 +36,8 @@ def update(root: str = ".") -> State[Any]:
             return Completed(name="Unchanged", message="the source is as it was")
         log.info("the source is as it was; the last run's results are yet to be published")
         made = publication.Pass(outcomes={}, metrics=recording.quality(Workspace.at(place)))
-        return publication.settle(place, made, build=str(flow_run.id))
+        with Ahead(place, str(flow_run.id)) as release:
+            return publication.settle(place, made, release)
 
 
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)

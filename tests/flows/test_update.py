@@ -109,6 +109,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return ()
 
     monkeypatch.setattr(release, "run", run)
+    monkeypatch.setattr(release.Ahead, "start", lambda ahead: None)
     monkeypatch.setattr(publication, "published", published)
     return said
 
