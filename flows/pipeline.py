@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 from prefect.states import State
 
-from flows import graph, pages, stage
+from flows import graph, limits, pages, stage
 from flows.graph import Conduct, Node
 from flows.stage import Outcome, StageError
 
@@ -85,10 +85,15 @@ def _walk(
     order.prepare()
     ended: SimpleQueue[str] = SimpleQueue()
     left = len(nodes)
+    free = tagged and limits.unlimited(
+        {tag for each in nodes.values() for tag in each.conduct.tags}
+    )
     while order.is_active():
         for name in order.get_ready():
             before = [futures[each] for each in nodes[name].upstream]
             one = _task(name, nodes[name].conduct, tagged)
+            if free:
+                limits.remember_none(nodes[name].conduct.tags)
             futures[name] = _begun(one, before, root, name, nodes[name], build, pull)
             futures[name].add_done_callback(partial(_tell, ended, name))
         order.done(ended.get())

@@ -26,7 +26,7 @@ from flows import (
     warm,
 )
 from flows.finished import Finished
-from flows.release import Ahead, Decision
+from flows.release import Ahead, Decision, has_index
 from irgen import journal, provenance, recording
 from irgen.files import read_json
 from irgen.workspace import Workspace
@@ -62,7 +62,7 @@ def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
     pipeline or the release raises."""
     with warm.libraries(root, stage.settings(build)), Ahead(root, build) as ahead:
         made = passed(root, build, pull, ahead.start)
-        if (root / "data" / "index").is_dir():
+        if has_index(root):
             state = settle(root, made, ahead, pull=pull)
         else:
             done = Finished(key=finished.key(root), settled=True, metrics=made.metrics)

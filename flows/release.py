@@ -27,6 +27,11 @@ class Decision:
     about: dict[str, Any]
 
 
+def has_index(root: Path) -> bool:
+    """Whether the pipeline has made an index."""
+    return (root / "data" / "index").is_dir()
+
+
 def run(root: Path, *, build: str, tell: Callable[[str], None]) -> Decision:
     """Judges data/index against the champion and releases it if it is fit; doing it again changes
     nothing. Raises ReleaseError with what the command said if it failed."""
@@ -75,7 +80,9 @@ class Ahead:
             self.thread.join()
 
     def start(self) -> None:
-        """Starts the process."""
+        """Starts the process, if there is an index to be released."""
+        if not has_index(self.root):
+            return
         self.word.unlink(missing_ok=True)  # of a pass before
         self.ended = None
         self.thread = Thread(target=self._wait, daemon=True)

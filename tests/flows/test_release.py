@@ -30,6 +30,7 @@ sys.exit(int(pathlib.Path("status").read_text()))
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "index").mkdir(parents=True)
     (tmp_path / "irgen").mkdir()
     (tmp_path / "irgen" / "__main__.py").write_text(SAYS)
     (tmp_path / "status").write_text("0")
@@ -69,6 +70,13 @@ def test_a_release_that_was_not_started_or_has_been_killed_is_started_when_it_is
         assert thread is not None
         thread.join(20)
         assert not ahead.run(print).about["ahead"]
+
+
+def test_without_an_index_nothing_is_started_ahead(project: Path) -> None:
+    (project / "data" / "index").rmdir()
+    with Ahead(project, "b") as ahead:
+        ahead.start()
+        assert ahead.thread is None and not ahead.run(print).about["ahead"]
 
 
 def test_a_second_pass_has_a_release_of_its_own_that_waits(project: Path) -> None:
