@@ -44,6 +44,8 @@ def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
     >>> sum(inserted(table, seed=0, fraction=0.75)), sum(inserted(table, seed=0, fraction=0.0))
     (3, 0)
     """
+    if not fraction:
+        return pl.repeat(False, len(table), dtype=pl.Boolean, eager=True)
     group = ("role", "label", "revision")
     draw = [hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest() for sha256 in table["sha256"]]
     count = pl.col("draw").n_unique().over(group)

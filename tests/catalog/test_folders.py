@@ -22,6 +22,8 @@ def fill(root: Path, files: dict[str, bytes]) -> Path:
 def test_images_are_listed_in_order_and_nothing_else(tmp_path: Path, png: Png) -> None:
     others = {"LICENSE": b"", ".DS_Store": b"", "cat/._1.png": b"", "__MACOSX/cat/1.png": b""}
     fill(tmp_path, {"dog/1.PNG": png(1), "cat/2.jpg": png(2), **others})
+    fill(tmp_path, {".git/owl/1.png": png(3)})
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
     (tmp_path / "owl").mkdir()
     listing = list_folder(tmp_path)
     assert [(e.key, e.read()) for e in listing.entries] == [
@@ -46,6 +48,22 @@ def test_the_etag_changes_with_size_or_time(tmp_path: Path, png: Png) -> None:
     os.utime(tmp_path / "cat" / "1.png", ns=(0, 12345))
     (after,) = list_folder(tmp_path).entries
     assert before.etag != after.etag == f"{len(png(1))}-12345"
+
+
+def test_a_link_s_etag_is_that_of_the_file_it_leads_to(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"cat/1.png": png(1)})
+    (tmp_path / "cat" / "2.png").symlink_to("1.png")
+    os.utime(tmp_path / "cat" / "2.png", ns=(0, 12345), follow_symlinks=False)
+    file, link = list_folder(tmp_path).entries
+    assert (link.etag, link.read()) == (file.etag, png(1))
+
+
+def test_a_file_that_has_gone_since_is_a_clear_error(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"cat/1.png": png(1)})
+    (entry,) = list_folder(tmp_path).entries
+    (tmp_path / "cat" / "1.png").unlink()
+    with pytest.raises(SourceError, match=r"cat/1\.png cannot be read .*run again"):
+        entry.read()
 
 
 def test_links_inside_are_followed_once_and_links_out_are_refused(tmp_path: Path, png: Png) -> None:
@@ -87,8 +105,20 @@ def test_a_file_without_permission_is_a_clear_error(tmp_path: Path, png: Png) ->
         entry.read()
 
 
-def test_a_name_that_is_not_utf8_is_a_clear_error(tmp_path: Path, png: Png) -> None:
-    (tmp_path / "cat").mkdir()
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff.png")).write_bytes(png(1))
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_a_clear_error(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"cat/1.png": png(1), "dog/1.png": png(2)})
+    (tmp_path / "cat").chmod(0)
+    with pytest.raises(SourceError, match=r"cat cannot be read .*grant read access"):
+        list_folder(tmp_path)
+    (tmp_path / "cat").chmod(0o400)  # its names may be read, but not what they are
+    with pytest.raises(SourceError, match=r"cat/1\.png cannot be read .*grant read access"):
+        list_folder(tmp_path)
+    (tmp_path / "cat").chmod(0o700)
+
+
+@pytest.mark.parametrize("name", [b"cat/\xff.png", b"\xff/1.png", b"\xff/LICENSE"])
+def test_a_name_that_is_not_utf8_is_a_clear_error(tmp_path: Path, png: Png, name: bytes) -> None:
+    fill(tmp_path, {"cat/1.png": png(1), os.fsdecode(name): png(2)})
     with pytest.raises(SourceError, match="not UTF-8"):
         list_folder(tmp_path)
