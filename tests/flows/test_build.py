@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from prefect import flow
 
+from flows import pipeline
 from flows.build import build
 from irgen.errors import IrgenError
 
@@ -94,6 +96,18 @@ def test_a_stage_s_output_is_in_the_log_and_its_tags_on_its_task(
     )
     runs = prefect_server.ask("/task_runs/filter", {"task_runs": tags})
     assert {run["name"] for run in runs} == {"first"}
+
+
+def test_when_two_stages_are_left_it_is_told_once(prefect_server: PrefectServer, toy: Toy) -> None:
+    told: list[list[str]] = []
+
+    @flow
+    def passed() -> dict[str, str]:
+        return pipeline.run(toy.root, build="b", nearly=lambda: told.append(toy.ran()))
+
+    assert set(passed().values()) == {"ran"}
+    (before,) = told
+    assert "first" in before and "last" not in before
 
 
 def test_a_folder_without_a_pipeline_is_told(prefect_server: PrefectServer, tmp_path: Path) -> None:
