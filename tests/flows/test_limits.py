@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.concurrency import services
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows import limits
@@ -15,7 +16,9 @@ from .conftest import PrefectServer, Toy
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The names that Prefect's server is asked for a place with."""
+    """The names that Prefect's server is asked for a place with; what Prefect remembers of other
+    tests, which it does for five seconds, is forgotten."""
+    services._no_limits_cache.clear()
     found: list[list[str]] = []
     ask = PrefectClient.increment_concurrency_slots_with_lease
 
