@@ -13,7 +13,9 @@ update: 1 % more images
 unchanged: as it is
 
 What is made is kept, a timed pass too: called again, it goes on where it was. Delete the folder to
-measure again. Writes ``benchmarks/results/update.json`` and ``.md``.
+measure again. Writes ``benchmarks/results/update.json`` and ``.md``; with ``--encoder`` the name of
+that encoder of timm's is in theirs, and it has no weights but those it is made with: what it takes
+does not depend on them.
 """
 
 import argparse
@@ -128,8 +130,9 @@ def add(images: list[Path], source: Path) -> None:
             os.link(path, target)
 
 
-def make_project(root: Path, params: Path) -> None:
-    """A copy of the project that takes its images from its folder ``images``."""
+def make_project(root: Path, params: Path, encoder: str) -> None:
+    """A copy of the project that takes its images from its folder ``images``; ``encoder`` is
+    another one than that of the parameters, if not empty."""
     if (root / ".dvc").exists():
         return
     ours = shutil.ignore_patterns("__pycache__")
@@ -140,11 +143,12 @@ def make_project(root: Path, params: Path) -> None:
     for section, values in SMALL.items():
         settings[section] |= values
     settings["download"] |= {"source": "images", "sha256": ""}
-    (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    if encoder:
+        settings["encoder"] |= {"name": encoder, "weights": ""}
     weights = Path(settings["encoder"]["weights"])
     if weights.name:
         settings["encoder"]["weights"] = str(weights.resolve())
-        (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=root, check=True)
 
@@ -264,7 +268,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     photos = unpack(options.params, folder / "photos", options.photos)
     new = round(SHARE * count)
     made = make_images(count - len(photos) + new, photos, folder / "pool", options.threads)
-    make_project(root, options.params)
+    make_project(root, options.params, options.encoder)
     if not (root / "images").exists():
         shutil.copytree(folder / "photos", root / "images")
     first, later = made[:-new], made[-new:]
@@ -284,6 +288,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def encoder_of(root: Path) -> dict[str, Any]:
+    """What encoded the project's images, how exactly, and how many milliseconds an image took it
+    when evaluation timed it."""
+    timed = read_json(root / "reports" / "latency.json")
+    plain = timed["methods"]["scan_pretrained"]
+    return {
+        "encoder": load(root / "params.yaml").encoder.name,
+        "precision": "fp32" if timed["machine"]["autocast"] == "None" else "bf16",
+        "encoding_ms": round(plain["total_ms"] - plain["search_ms"], 1),
+    }
+
+
 def page(found: dict[str, Any], commit: str) -> str:
     """The figures as Markdown: a row a step, a column a pass."""
     rebuild, update, unchanged = (found[name] for name in PASSES)
@@ -301,7 +317,8 @@ def page(found: dict[str, Any], commit: str) -> str:
     ratio = update["seconds"] / rebuild["seconds"]
     work = update["processor_seconds"] / rebuild["processor_seconds"]
     return (
-        f"# Updates\n\n{found['images']:,} images, then 1 % more. The update takes "
+        f"# Updates\n\n{found['images']:,} images, then 1 % more; {found['encoder']}, "
+        f"{found['precision']}, {found['encoding_ms']:g} ms an image. The update takes "
         f"**{100 * ratio:.1f} %** of the time of the full rebuild without training "
         f"({100 * work:.1f} % of the processors' time); with nothing changed it takes "
         f"**{unchanged['seconds']:.1f} s** and no stage runs.\n\n{table}\n\n"
@@ -317,16 +334,18 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=50_000, help="in the database")
     parser.add_argument("--photos", type=int, default=10**9, help="that are trained on, at most")
     parser.add_argument("--params", type=Path, default=ROOT / "experiments/clothing-224.yaml")
+    parser.add_argument("--encoder", default="", help="another one than that of the parameters")
     parser.add_argument("--folder", type=Path, default=Path(".cache/update"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
-    found = measure(options)
+    found = measure(options) | encoder_of(options.folder / "project")
     here = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
-    write_json(options.results / "update.json", found | {"commit": commit})
+    name = f"update-{options.encoder}" if options.encoder else "update"
+    write_json(options.results / f"{name}.json", found | {"commit": commit})
     text = page(found, commit)
-    write_bytes(options.results / "update.md", text.encode())
+    write_bytes(options.results / f"{name}.md", text.encode())
     print(text)
     return 0
 

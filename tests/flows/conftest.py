@@ -36,20 +36,21 @@ QUIET = {
 
 
 class PrefectServer:
-    """A server with its services that a test may kill and start again; what it knows is kept."""
+    """A server with its services that a test may kill and start again; what it knows is kept, in
+    ``database`` or else in SQLite."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str = "") -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}/api"
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
-        database = f"sqlite+aiosqlite:///{folder}/prefect.db"
+        sqlite = f"sqlite+aiosqlite:///{folder}/prefect.db"
         self.settings = QUIET | {
             "PREFECT_HOME": str(folder),
             "PREFECT_API_URL": self.uri,
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database or sqlite,
         }
 
     def start(self) -> None:

@@ -1,0 +1,115 @@
+"""Prefect on PostgreSQL, as a team runs it: deployments are scheduled and stages run."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, PrefectServer, Toy, until
+
+pytestmark = pytest.mark.slow
+
+BUILD = "import sys; from flows.build import build; print(build('.', return_state=True).name)"
+INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def program(name: str) -> str:
+    """The path of one of PostgreSQL's programs; skips if there is none."""
+    found = shutil.which(name) or next(iter(shutil.which(name, path=str(p)) for p in INSTALLED), "")
+    if not found:
+        pytest.skip(f"PostgreSQL's {name} is not installed: apt-get install postgresql")
+    return found
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty database on a PostgreSQL server of its own."""
+    initdb, server = program("initdb"), program("postgres")
+    # It refuses to run as root, and that user may not look into root's temporary folders.
+    folder = Path("/tmp") / f"irgen-postgres-{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    ids = {"user": user.pw_uid, "group": user.pw_gid} if os.getuid() == 0 else {}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    made = [initdb, "--pgdata", str(folder / "data"), "--username", "irgen", "--auth", "trust"]
+    subprocess.run(made, cwd=folder, check=True, timeout=120, capture_output=True, **ids)
+    process = subprocess.Popen(
+        [server, "-D", str(folder / "data"), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **ids,
+    )
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        until(answers, 60, "PostgreSQL did not start")
+        yield f"postgresql+asyncpg://irgen@127.0.0.1:{port}/postgres"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server that keeps what it knows in that database."""
+    started = PrefectServer(tmp_path_factory.mktemp("prefect"), database)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.kill()
+
+
+def run(*command: str, root: Path, server: PrefectServer) -> str:
+    """What a command prints that reports to the server."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=root,
+        env=os.environ | server.settings | {"IRGEN_ROOT": str(root), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_what_is_deployed_is_scheduled(server: PrefectServer) -> None:
+    prefect = ("-m", "prefect", "--no-prompt")
+    run(*prefect, "work-pool", "create", "irgen", "--type", "process", root=ROOT, server=server)
+    run(*prefect, "deploy", "--all", root=ROOT, server=server)
+    deployed = server.ask("/deployments/filter", {})
+    often = next(each["id"] for each in deployed if each["name"] == "update")
+    wanted = {"flow_runs": {"deployment_id": {"any_": [often]}}, "limit": 1}
+    until(lambda: server.ask("/flow_runs/filter", wanted), 60, "no run was scheduled", server.told)
+    assert not (server.folder / "prefect.db").exists()
+
+
+def test_a_build_runs_every_stage_and_is_seen(server: PrefectServer, toy: Toy) -> None:
+    assert run("-c", BUILD, root=toy.root, server=server).split()[-1] == "Built"
+    assert toy.ran() == ["first", "last", "left", "right"]
+    tasks = server.ask("/task_runs/filter", {})
+    assert {task["name"]: task["state"]["type"] for task in tasks} == dict.fromkeys(
+        ("first", "last", "left", "right"), "COMPLETED"
+    )
+
+
+def test_a_limit_of_a_tag_is_kept_to(server: PrefectServer, toy: Toy) -> None:
+    server.ask("/v2/concurrency_limits/", {"name": "tag:quick", "limit": 1})
+    assert run("-c", BUILD, root=toy.root, server=server).split()[-1] == "Built"
+    assert toy.ran() == ["first", "last", "left", "right"]
+    assert server.ask("/v2/concurrency_limits/filter", {})[0]["active_slots"] == 0
