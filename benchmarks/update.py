@@ -144,9 +144,9 @@ def make_project(root: Path, params: Path, encoder: str) -> None:
         settings[section] |= values
     settings["download"] |= {"source": "images", "sha256": ""}
     if encoder:
-        settings["encoder"] |= {"name": encoder, "weights": ""}
+        settings["encoder"] |= {"name": encoder, "weights": "none"}
     weights = Path(settings["encoder"]["weights"])
-    if weights.name:
+    if weights.is_file():
         settings["encoder"]["weights"] = str(weights.resolve())
     (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
@@ -230,7 +230,7 @@ def run_update(root: Path, server: Server) -> dict[str, Any]:
             text=True,
         )
     seconds = time.perf_counter() - started
-    if done.returncode:
+    if done.returncode or done.stdout.split()[-1:] == ["Failed"]:
         raise SystemExit(f"the update failed: see {root / 'update.log'}")
     return {
         "state": done.stdout.split()[-1],

@@ -14,6 +14,7 @@ from irgen.index.index import Index
 from irgen.search import beam, engine
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, Read
+from irgen.search.kinds import Kinds
 from irgen.search.result import Result
 from irgen.search.scan import scan
 from irgen.search.snapshot import Snapshot
@@ -66,10 +67,16 @@ def exact(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
 
 
 def generative(
-    models: Models, encoder: Encoder, database: Snapshot, options: Options, machine: Machine
+    models: Models,
+    encoder: Encoder,
+    database: Snapshot,
+    options: Options,
+    machine: Machine,
+    kinds: Kinds | None,
 ) -> Method:
-    """Beam search over the database's trie, as an index searches with these options."""
-    decoder = Decoder(models.query.decoder, machine.decoder)
+    """Beam search over the database's trie, as an index searches with these options. ``kinds``:
+    None for codes that are not the tokenizer's."""
+    decoder = Decoder(models.query.decoder, machine.decoder, kinds)
 
     def search(read: Read, k: int) -> Result:
         hits = engine.search(decoder, read, database, k, options)

@@ -28,6 +28,7 @@ from irgen.index.view import View
 from irgen.search.calibration import Uncalibrated
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Read
+from irgen.search.kinds import Kinds
 
 BATCH = 64  # images that go through the encoder together
 
@@ -323,7 +324,8 @@ class Index:
         with self._loading:
             if self._decoder is None:
                 precision = chosen_precision(self.precision, self.device)
-                self._decoder = Decoder(models.query.decoder, precision)
+                kinds = Kinds.of(models.tokenizer)
+                self._decoder = Decoder(models.query.decoder, precision, kinds)
             return self._decoder
 
     def _read(self, images: Images | Read) -> Iterator[Read]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from irgen.models.retriever import Block, Retriever
+from irgen.search.kinds import Kinds
 from irgen.search.linear import Precision, linear
 
 
@@ -15,11 +16,14 @@ class Decoder:
     """A retriever made ready for beam search: the same function as its ``forward``, tested to be,
     with what search does not need left out and what it repeats done once.
 
-    The residual stream stays float32; the matrix products run in ``precision``.
+    The residual stream stays float32; the matrix products run in ``precision``. ``kinds`` are those
+    of the tokenizer that the codes are of, None if they are of another rule.
     """
 
-    def __init__(self, retriever: Retriever, precision: Precision = "fp32"):
-        self.retriever, self.precision = retriever.eval(), precision
+    def __init__(
+        self, retriever: Retriever, precision: Precision = "fp32", kinds: Kinds | None = None
+    ):
+        self.retriever, self.precision, self.kinds = retriever.eval(), precision, kinds
         blocks = [block for block in retriever.blocks if isinstance(block, Block)]
         self.layers = [_Layer(block, precision) for block in blocks]
         self.remember = linear(

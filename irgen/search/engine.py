@@ -2,6 +2,7 @@
 their embeddings, all ordered and cut at k."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,12 +22,14 @@ class Options:
     ``beams`` W and ``candidates`` are independent: of the images under the W best identifiers at
     most that many are gathered. ``fresh_beams``: beams that lead the query's embedding to images
     the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
-    all candidates by cosine, and by what the retriever makes of the first entry with the weight
-    ``fuse`` (see ``rank.fused``); without it they stand in the order of their identifiers, as the
-    retriever writes them, and ``fresh_beams`` plays no part. ``distinct`` hides an image whose
-    cosine with a better one is at least that. ``min_score`` drops hits whose score is lower,
-    ``min_cosine`` those whose cosine is. Without the ``trie`` the retriever writes what it likes,
-    and identifiers that do not exist find nothing: what the trie is compared with.
+    all candidates by cosine and, with the weight ``fuse``, by their first entry (``rank.fused``):
+    by how likely the retriever is to write it, or with ``fuse_by`` label by how likely its label is
+    meant (``Kinds``; where the decoder has none, as by entry). Without ``rerank`` they stand in the
+    order of their identifiers, as the retriever writes them, and ``fresh_beams`` plays no part.
+    ``distinct`` hides an image whose cosine with a better one is at least that. ``min_score`` drops
+    hits whose score is lower, ``min_cosine`` those whose cosine is. Without the ``trie`` the
+    retriever writes what it likes, and identifiers that do not exist find nothing: what the trie is
+    compared with.
     """
 
     beams: int = 30
@@ -34,6 +37,7 @@ class Options:
     fresh_beams: int = 30
     rerank: bool = True
     fuse: float = 0.0
+    fuse_by: Literal["entry", "label"] = "entry"
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
@@ -84,7 +88,10 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
     if options.rerank and options.fresh_beams:
         near = _near(read.embedding, snapshot, limit, options.fresh_beams, fresh=True)
         found = found if near is None else found.along(near)
-    return _ranked(found, read.embedding, snapshot, k, (options, beams.opening))
+    opening = beams.opening
+    if options.fuse_by == "label" and decoder.kinds is not None:
+        opening = decoder.kinds.alike(opening, read.embedding)
+    return _ranked(found, read.embedding, snapshot, k, (options, opening))
 
 
 @torch.inference_mode()
@@ -126,8 +133,8 @@ def _ranked(
     k: int,
     how: tuple[Options, Tensor | None],
 ) -> Hits:
-    """Orders, filters and cuts. ``how`` = (options, what the retriever makes of the first entries,
-    where it was asked)."""
+    """Orders, filters and cuts. ``how`` = (options, what first entries say, where the retriever
+    was asked)."""
     options, opening = how
     cosines = rank.similarity(found.rows, embeddings, snapshot)
     scores = cosines if options.rerank else found.scores

@@ -22,6 +22,7 @@ from irgen.models.encoder import ImageEncoder
 from irgen.params import Params
 from irgen.search import trie
 from irgen.search.engine import Options
+from irgen.search.kinds import Kinds
 from irgen.search.snapshot import Snapshot
 from irgen.training import checkpoint
 from irgen.weights import create_encoder
@@ -99,6 +100,7 @@ def build_methods(
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,
         fuse=params.evaluate.fuse,
+        fuse_by=params.evaluate.fuse_by,
         fresh_beams=0,
         trie=params.evaluate.trie,
     )
@@ -126,8 +128,9 @@ def build_methods(
         bits = codes.shape[1] * np.log2(codebooks.shape[1])
         code_bytes = bits / 8 + codebooks.nbytes / len(codes)
         found["scan_codes"] = methods.exact(by_embedding, normal(rebuilt, dim=-1), code_bytes)
+    kinds = Kinds.of(models.tokenizer) if semantic else None
     for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
-        method = methods.generative(models, by_models, database, options, machine)
+        method = methods.generative(models, by_models, database, options, machine, kinds)
         found[name] = replace(method, about=about)
     if semantic:
         folder = workspace.existing("index")

@@ -24,12 +24,14 @@ from irgen.search import engine
 from irgen.search.calibration import Calibration, Uncalibrated, apply
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
+from irgen.search.kinds import Kinds
 from irgen.search.snapshot import Segment, Snapshot
 from irgen.training.batches import in_order
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
-DEFAULTS = ("beams", "candidates", "fresh_beams", "fuse")  # of a search of the index, kept with it
+# Of a search of the index, kept with it:
+DEFAULTS = ("beams", "candidates", "fresh_beams", "fuse", "fuse_by")
 MOST_QUERIES = 2000  # validation images asked: more would hardly move the map
 
 
@@ -57,6 +59,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,
         fuse=params.evaluate.fuse,
+        fuse_by=params.evaluate.fuse_by,
         fresh_beams=params.index.fresh_beams,
     )
     defaults = {name: getattr(options, name) for name in DEFAULTS}
@@ -122,7 +125,7 @@ def ask(
     hashes = asked["sha256"], database["sha256"]
     depth = runs.search_depth(k, *hashes)
     read = readings(models, asked["sha256"].to_list(), encoding)
-    decoder = Decoder(models.query.decoder, encoding.machine.decoder)
+    decoder = Decoder(models.query.decoder, encoding.machine.decoder, Kinds.of(models.tokenizer))
     ids, cosines = np.empty((count, depth), np.int64), np.empty((count, depth), np.float32)
     for rows, new in in_order(count, encoding.settings.batch_size):
         some = taken(read, rows, models.device)

@@ -168,7 +168,13 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
         trained = snapshot.segments[0].trained.tolist()
         assert {name for name, was in zip(ids, trained, strict=True) if was} == set(train["id"])
         assert index.info()["config"] == {
-            "search": {"beams": 8, "candidates": 40, "fresh_beams": 30, "fuse": 0.05}
+            "search": {
+                "beams": 8,
+                "candidates": 40,
+                "fresh_beams": 30,
+                "fuse": 0.05,
+                "fuse_by": "entry",
+            }
         }
         index.verify()
     assert metrics["index"]["images"] == len(database)
