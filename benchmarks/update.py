@@ -57,6 +57,7 @@ SMALL = {  # enough for models that work; how good they are is not what is measu
     "evaluate": {"beams": 20, "candidates": 100},  # as params.yaml has them
 }
 PASSES = ("rebuild", "update", "unchanged")
+ENDS = dict.fromkeys(("training", *PASSES), "Released") | {"unchanged": "Unchanged"}
 UPDATE = "import sys; from flows.update import update; print(update('.', return_state=True).name)"
 # Of whoever starts this: their server, and that Python should compile the code at each start.
 OTHERS = ("MLFLOW", "PYTHONDONTWRITEBYTECODE")
@@ -230,7 +231,7 @@ def run_update(root: Path, server: Server) -> dict[str, Any]:
             text=True,
         )
     seconds = time.perf_counter() - started
-    if done.returncode or done.stdout.split()[-1:] == ["Failed"]:
+    if done.returncode:
         raise SystemExit(f"the update failed: see {root / 'update.log'}")
     return {
         "state": done.stdout.split()[-1],
@@ -262,9 +263,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Every pass that was not measured yet; returns all of them."""
     folder, count = options.folder, options.images
     root, notes = folder / "project", folder / "measured.json"
-    found = read_json(notes) if notes.exists() else {"images": count, "threads": options.threads}
-    if found["images"] != count:
-        raise SystemExit(f"{folder} is of {found['images']} images: give another --folder")
+    asked = {
+        "images": count,
+        "photos": options.photos,
+        "threads": options.threads,
+        "params": options.params.name,
+        "encoder": options.encoder,
+        "commit": commit(),
+    }
+    found = read_json(notes) if notes.exists() else asked
+    if others := {name: found[name] for name in asked if found[name] != asked[name]}:
+        raise SystemExit(f"{folder} has figures of {others}, not {asked}: give another --folder")
     photos = unpack(options.params, folder / "photos", options.photos)
     new = round(SHARE * count)
     made = make_images(count - len(photos) + new, photos, folder / "pool", options.threads)
@@ -283,6 +292,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 add(later, root / "images")
             print(f"{name} …", flush=True)
             found[name] = run_update(root, server)
+            if found[name]["state"] != ENDS[name]:
+                raise SystemExit(f"{name} ended as {found[name]}: see {root / 'update.log'}")
             write_json(notes, found)
             print(f"{name}: {found[name]}", flush=True)
     return found
@@ -300,7 +311,13 @@ def encoder_of(root: Path) -> dict[str, Any]:
     }
 
 
-def page(found: dict[str, Any], commit: str) -> str:
+def commit() -> str:
+    """The commit that this is of."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def page(found: dict[str, Any]) -> str:
     """The figures as Markdown: a row a step, a column a pass."""
     rebuild, update, unchanged = (found[name] for name in PASSES)
     steps = [*rebuild["tasks"], *(each for each in update["tasks"] if each not in rebuild["tasks"])]
@@ -324,7 +341,8 @@ def page(found: dict[str, Any], commit: str) -> str:
         f"**{unchanged['seconds']:.1f} s** and no stage runs.\n\n{table}\n\n"
         "The whole is the time of the flow run's process, from start to end; steps may overlap. "
         f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {found['threads']} "
-        f"threads a process, commit {commit}. Load of the machine before and after: {loads}.\n"
+        f"threads a process, commit {found['commit']}. Load of the machine before and after: "
+        f"{loads}.\n"
     )
 
 
@@ -340,11 +358,9 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     found = measure(options) | encoder_of(options.folder / "project")
-    here = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
     name = f"update-{options.encoder}" if options.encoder else "update"
-    write_json(options.results / f"{name}.json", found | {"commit": commit})
-    text = page(found, commit)
+    write_json(options.results / f"{name}.json", found)
+    text = page(found)
     write_bytes(options.results / f"{name}.md", text.encode())
     print(text)
     return 0

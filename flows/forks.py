@@ -25,7 +25,9 @@ AT_LOADING = ("PYTHON", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "TORCH", "
 
 
 def load(libraries: list[str]) -> None:
-    """Imports what can be imported. Raises SystemExit if that started a thread."""
+    """Imports what can be imported. Raises SystemExit if that started a thread, and OSError where
+    the system does not let a process be waited for as ``keep`` does."""
+    os.close(os.pidfd_open(os.getpid()))
     import_module("numpy")
     allowed = threads()  # OpenBLAS's
     for name in libraries:

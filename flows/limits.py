@@ -7,6 +7,7 @@ of a pass, which is asked once, that memory is renewed before each task.
 """
 
 from collections.abc import Iterable, MutableMapping
+from contextlib import nullcontext
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -16,7 +17,8 @@ PAGE = 200  # the most that the server tells at once
 
 
 def unlimited(tags: Iterable[str]) -> bool:
-    """Whether no limit is set on any of the tags; False if the server does not answer."""
+    """Whether no limit is set on any of the tags; False if the server does not answer, or says what
+    this version does not understand."""
     wanted = {_name(tag) for tag in tags}
     found: set[str] = set()
     try:
@@ -25,7 +27,7 @@ def unlimited(tags: Iterable[str]) -> bool:
                 found |= {limit.name for limit in page}
                 if len(page) < PAGE:
                     break
-    except httpx.HTTPError:
+    except (httpx.HTTPError, RuntimeError, ValueError):
         return False
     return not wanted & found
 
@@ -33,7 +35,8 @@ def unlimited(tags: Iterable[str]) -> bool:
 def remember_none(tags: Iterable[str]) -> None:
     """Lets Prefect begin a task with these tags without asking, if it is within five seconds."""
     memory: MutableMapping[frozenset[str], bool] = getattr(services, "_no_limits_cache", {})
-    memory[frozenset(map(_name, tags))] = True
+    with getattr(services, "_cache_lock", nullcontext()):
+        memory[frozenset(map(_name, tags))] = True
 
 
 def _name(tag: str) -> str:

@@ -33,12 +33,14 @@ def run(
     tell: Callable[[str], None],
     timeout: float,
     settings: Mapping[str, str] | None = None,
+    begun: Callable[[int], None] = lambda group: None,
 ) -> Ended:
     """Runs ``command`` in ``root`` and hands each line it prints to ``tell``, as it comes.
 
     After ``timeout`` seconds its process group is ended, by SIGKILL if it does not go. If this
     process dies, however it does, the group is killed at once: nothing goes on writing below
-    ``root`` unseen. ``settings`` are added to the environment.
+    ``root`` unseen. ``settings`` are added to the environment. ``begun`` is told the number of the
+    group.
     """
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(LIFELINE), *command],
@@ -52,6 +54,7 @@ def run(
         errors="replace",
         process_group=0,
     )
+    begun(process.pid)
     late = threading.Event()
     overseer = threading.Thread(target=_oversee, args=(process, timeout, late), daemon=True)
     overseer.start()

@@ -1,9 +1,12 @@
 """The gate and the release, by ``irgen release``, and what it decided."""
 
 import json
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -37,13 +40,20 @@ def run(root: Path, *, build: str, tell: Callable[[str], None]) -> Decision:
     return _decision(_ended(root, build, tell))
 
 
-def _ended(root: Path, build: str, tell: Callable[[str], None], *options: str) -> Ended:
+def _ended(
+    root: Path,
+    build: str,
+    tell: Callable[[str], None],
+    *options: str,
+    begun: Callable[[int], None] = lambda group: None,
+) -> Ended:
     return process.run(
         [sys.executable, "-m", "irgen", "release", "--json", *options],
         root=root,
         tell=lambda line: None if line.startswith("{") else tell(line),
         timeout=TIMEOUT_SECONDS,
         settings=stage.settings(build),
+        begun=begun,
     )
 
 
@@ -64,6 +74,7 @@ class Ahead:
         self.word = Path(self.folder.name) / "word"
         self.thread: Thread | None = None
         self.ended: Ended | None = None
+        self.groups: list[int] = []  # of the processes that were started
 
     def __enter__(self) -> "Ahead":
         return self
@@ -84,17 +95,27 @@ class Ahead:
 
     def _wait(self) -> None:
         self.ended = _ended(
-            self.root, self.build, lambda line: self.tell(line), "--after", str(self.word)
+            self.root,
+            self.build,
+            lambda line: self.tell(line),
+            *("--after", str(self.word)),
+            begun=self.groups.append,
         )
 
     def run(self, tell: Callable[[str], None]) -> Decision:
-        """The release, as ``run`` has it, by the process if there is one that waits."""
+        """The release, as ``run`` has it, by the process if there is one that waits. If this is
+        interrupted the process is killed: it has no right to the project any more."""
         thread, self.thread = self.thread, None
         if thread is None or not thread.is_alive():
             return run(self.root, build=self.build, tell=tell)
         self.tell = tell
-        self.word.touch()
-        thread.join()
+        try:
+            self.word.touch()
+            thread.join()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(self.groups[-1], signal.SIGKILL)
+            raise
         assert self.ended is not None, "its thread has come to its end"
         return _decision(self.ended)
 

@@ -16,8 +16,8 @@ DESCRIPTIONS = {
     "search": """Finds the images of the index that are most like each IMAGE, best first, and says
         how sure that is. The columns: score, by which images are ordered, is the cosine of the two
         images' embeddings, 1 at most, less what the retriever finds improbable about the first
-        entry of the image's code, by evaluate.fuse of params.yaml (with --no-rerank it is the
-        log-probability of the image's code);
+        entry of the image's code, or about the label it stands for, by evaluate.fuse and fuse_by of
+        params.yaml (with --no-rerank it is the log-probability of the image's code);
         "same label" is the probability that an image carries the query's label, as learnt from
         validation images; "found" says whether the retriever wrote the image's code or the image
         was reached by its embedding, as images are that came after training.""",

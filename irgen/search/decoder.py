@@ -3,13 +3,19 @@ level of all beams a step."""
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from irgen.models.retriever import Block, Retriever
-from irgen.search.kinds import Kinds
 from irgen.search.linear import Precision, linear
+
+
+class Kinds(Protocol):
+    """What first entries stand for: see ``irgen.search.kinds``, which no training needs."""
+
+    def alike(self, opening: Tensor, embeddings: Tensor) -> Tensor: ...
 
 
 class Decoder:

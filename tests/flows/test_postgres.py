@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from .conftest import ROOT, PrefectServer, Toy, until
 
@@ -109,7 +110,19 @@ def test_a_build_runs_every_stage_and_is_seen(server: PrefectServer, toy: Toy) -
 
 
 def test_a_limit_of_a_tag_is_kept_to(server: PrefectServer, toy: Toy) -> None:
-    server.ask("/v2/concurrency_limits/", {"name": "tag:quick", "limit": 1})
+    pipeline = yaml.safe_load((toy.root / "dvc.yaml").read_text())
+    for name in ("left", "right"):  # which else run side by side
+        pipeline["stages"][name]["meta"] = {"prefect": {"tags": ["one"], "timeout_seconds": 60}}
+        pipeline["stages"][name]["cmd"] = f"sleep 1 && python work.py {name}"
+    (toy.root / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    server.ask("/v2/concurrency_limits/", {"name": "tag:one", "limit": 1})
     assert run("-c", BUILD, root=toy.root, server=server).split()[-1] == "Built"
-    assert toy.ran() == ["first", "last", "left", "right"]
+    latest = server.ask("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
+    tasks = server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [latest]}}})
+    first, second = sorted(
+        (each["start_time"], each["end_time"])
+        for each in tasks
+        if each["name"] in ("left", "right")
+    )
+    assert first[1] <= second[0]
     assert server.ask("/v2/concurrency_limits/filter", {})[0]["active_slots"] == 0

@@ -11,7 +11,7 @@ import pytest
 from flows.release import Ahead
 from irgen.errors import ReleaseError
 
-from .conftest import until
+from .conftest import alive, until
 
 # Stands for a project whose gate says something: what it was started with, and when.
 SAYS = """
@@ -129,3 +129,31 @@ def test_the_command_waits_for_its_word_and_ends_if_it_cannot_come(tmp_path: Pat
     with begun() as waiting:
         word.parent.rmdir()
         assert waiting.communicate(timeout=60) == ("", "") and waiting.returncode == 0
+
+
+def test_a_flow_that_is_cancelled_while_it_releases_leaves_nothing_behind(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = (project / "irgen" / "__main__.py").read_text()
+    slow = says.replace('print("judged")', 'print("judged", flush=True); time.sleep(600)')
+    (project / "irgen" / "__main__.py").write_text(slow)
+
+    class Cancelled(BaseException):
+        pass
+
+    with pytest.raises(Cancelled), Ahead(project, "b") as ahead:
+        ahead.start()
+        wait_for_start(project)
+        thread = ahead.thread
+        assert thread is not None
+        wait = thread.join
+
+        def interrupted() -> None:
+            until(lambda: said, 20, "it was not told to begin")
+            raise Cancelled
+
+        said: list[str] = []
+        monkeypatch.setattr(thread, "join", interrupted)
+        ahead.run(said.append)
+    wait(20)
+    assert not thread.is_alive() and not alive(started(project)[0])
