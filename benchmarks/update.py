@@ -305,7 +305,7 @@ def encoder_of(root: Path) -> dict[str, Any]:
     timed = read_json(root / "reports" / "latency.json")
     plain = timed["methods"]["scan_pretrained"]
     return {
-        "encoder": load(root / "params.yaml").encoder.name,
+        "encoder": yaml.safe_load((root / "params.yaml").read_text())["encoder"]["name"],
         "precision": "fp32" if timed["machine"]["autocast"] == "None" else "bf16",
         "encoding_ms": round(plain["total_ms"] - plain["search_ms"], 1),
     }

@@ -1,7 +1,8 @@
 """The training cut-off of ``params.yaml``: moved for a retrain, and back if that came to nothing.
 
 What is under way or was tried is noted in ``retrain.json``: a retrain that was killed is gone on
-with, one that was turned down is not tried again before there are twice as many new images.
+with, one that was turned down, or cancelled by somebody, is not tried again before there are twice
+as many new images.
 """
 
 import re

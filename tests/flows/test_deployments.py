@@ -9,13 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
-from flows import events, serve
+from flows import cutoff, events, serve
 from irgen.errors import IrgenError
 
-from .conftest import ROOT, PrefectServer, Toy, until
+from .conftest import ROOT, PrefectServer, Toy, alive, until
 
 pytestmark = pytest.mark.slow
 
@@ -207,6 +208,33 @@ def test_a_dropped_update_ends_as_such_and_not_as_a_crash(
         time.sleep(3)  # the worker has its say when the process has ended
         assert (state()["type"], state()["name"]) == ("CANCELLED", "Dropped")
         assert "a-build" in state()["message"]
+
+
+def test_a_retrain_that_is_cancelled_is_taken_back(
+    prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, worker: Path
+) -> None:
+    manifest = project.root / "data" / "download" / "manifest.parquet"
+    manifest.parent.mkdir(parents=True)
+    pl.DataFrame({"key": ["a"]}).write_parquet(manifest, metadata={"revision": "7"})
+    before = cutoff.read(project.root)
+    (project.root / "words.txt").write_text("others")
+    project.fault("last", "sleep")
+    asked = f"/deployments/{deployed['retrain']['id']}/create_flow_run"
+    made = prefect_server.ask(asked, {"parameters": {"root": str(project.root), "force": True}})
+    until((project.root / "children").exists, 90, "no stage was begun", worker.read_text)
+    assert cutoff.read(project.root) == 7 != before
+    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
+    prefect_server.ask(f"/flow_runs/{made['id']}/set_state", cancelling)
+
+    def ended() -> bool:
+        return bool(prefect_server.ask(f"/flow_runs/{made['id']}")["state"]["type"] == "CANCELLED")
+
+    until(ended, 90, "the run was not cancelled", worker.read_text)
+    until(lambda: cutoff.read(project.root) == before, 20, "it is not back", worker.read_text)
+    last = cutoff.last(project.root)
+    assert last is not None and last.state == "rejected" and cutoff.underway(project.root) is None
+    for number in (project.root / "children").read_text().split():
+        until(lambda number=number: not alive(int(number)), 20, "the stage goes on")
 
 
 def test_without_a_server_nothing_is_served_and_the_remedy_is_told() -> None:
