@@ -176,7 +176,7 @@ class Evaluate:
     beams: int  # W
     candidates: int  # most images gathered from the beams, at least the largest cut-off
     fuse: float  # weight of the first entry's log-probability beside the cosine, in re-ranking
-    fuse_by: Literal["entry", "label"]  # that the retriever writes it, or that its label is meant
+    fuse_by: Literal["entry", "label"]  # that it is written, or that the query carries its label
     batch_size: int  # queries a search batch
     trie: bool  # false: identifiers are written freely, and those that do not exist find nothing
 

@@ -15,7 +15,7 @@ from irgen.search.linear import Precision, linear
 class Kinds(Protocol):
     """What first entries stand for: see ``irgen.search.kinds``, which no training needs."""
 
-    def alike(self, opening: Tensor, embeddings: Tensor) -> Tensor: ...
+    def alike(self, embeddings: Tensor) -> Tensor: ...
 
 
 class Decoder:

@@ -23,13 +23,13 @@ class Options:
     most that many are gathered. ``fresh_beams``: beams that lead the query's embedding to images
     the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
     all candidates by cosine and, with the weight ``fuse``, by their first entry (``rank.fused``):
-    by how likely the retriever is to write it, or with ``fuse_by`` label by how likely its label is
-    meant (``Kinds``; where the decoder has none, as by entry). Without ``rerank`` they stand in the
-    order of their identifiers, as the retriever writes them, and ``fresh_beams`` plays no part.
-    ``distinct`` hides an image whose cosine with a better one is at least that. ``min_score`` drops
-    hits whose score is lower, ``min_cosine`` those whose cosine is. Without the ``trie`` the
-    retriever writes what it likes, and identifiers that do not exist find nothing: what the trie is
-    compared with.
+    by how likely the retriever is to write it, or with ``fuse_by`` label by how likely the query
+    carries its label (``Kinds``; where the decoder has none, as by entry). Without ``rerank`` they
+    stand in the order of their identifiers, as the retriever writes them, and ``fresh_beams`` plays
+    no part. ``distinct`` hides an image whose cosine with a better one is at least that.
+    ``min_score`` drops hits whose score is lower, ``min_cosine`` those whose cosine is. Without the
+    ``trie`` the retriever writes what it likes, and identifiers that do not exist find nothing:
+    what the trie is compared with.
     """
 
     beams: int = 30
@@ -90,7 +90,7 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
         found = found if near is None else found.along(near)
     opening = beams.opening
     if options.fuse_by == "label" and decoder.kinds is not None:
-        opening = decoder.kinds.alike(opening, read.embedding)
+        opening = decoder.kinds.alike(read.embedding)
     return _ranked(found, read.embedding, snapshot, k, (options, opening))
 
 

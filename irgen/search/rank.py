@@ -120,8 +120,8 @@ def fused(
     rows: Tensor, cosines: Tensor, opening: Tensor, snapshot: Snapshot, weight: float
 ) -> Tensor:
     """Cosines (Q, C) of ``rows`` (Q, C) plus ``weight`` times what ``opening`` (Q, size) has for
-    the first entry of each one's code: the logarithm of the probability that it is of the query's
-    label (``Kinds.alike``), or where codes tell no labels that the retriever writes this entry.
+    the first entry of each one's code: the logarithm of the probability that the retriever writes
+    it, or that the query carries its label (``Kinds.alike``).
     What kind of image is meant is best told so, which of its kind is nearest by the cosine. That is
     so of an image that the retriever has not written, too: it has a first entry."""
     if not weight:

@@ -103,10 +103,13 @@ def test_what_is_deployed_is_scheduled(server: PrefectServer) -> None:
 def test_a_build_runs_every_stage_and_is_seen(server: PrefectServer, toy: Toy) -> None:
     assert run("-c", BUILD, root=toy.root, server=server).split()[-1] == "Built"
     assert toy.ran() == ["first", "last", "left", "right"]
-    tasks = server.ask("/task_runs/filter", {})
-    assert {task["name"]: task["state"]["type"] for task in tasks} == dict.fromkeys(
-        ("first", "last", "left", "right"), "COMPLETED"
-    )
+    expected = dict.fromkeys(("first", "last", "left", "right"), "COMPLETED")
+
+    def seen() -> bool:
+        tasks = server.ask("/task_runs/filter", {})
+        return {task["name"]: task["state"]["type"] for task in tasks} == expected
+
+    until(seen, 30, "not every stage was told of", server.told)
 
 
 def test_a_limit_of_a_tag_is_kept_to(server: PrefectServer, toy: Toy) -> None:
@@ -117,12 +120,16 @@ def test_a_limit_of_a_tag_is_kept_to(server: PrefectServer, toy: Toy) -> None:
     (toy.root / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
     server.ask("/v2/concurrency_limits/", {"name": "tag:one", "limit": 1})
     assert run("-c", BUILD, root=toy.root, server=server).split()[-1] == "Built"
-    latest = server.ask("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
-    tasks = server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [latest]}}})
-    first, second = sorted(
-        (each["start_time"], each["end_time"])
-        for each in tasks
-        if each["name"] in ("left", "right")
-    )
+    ended = {"state": {"type": {"any_": ["COMPLETED"]}}}  # others have no start, and come first
+    wanted = {"flow_runs": ended, "sort": "START_TIME_DESC", "limit": 1}
+    latest = server.ask("/flow_runs/filter", wanted)[0]["id"]
+
+    def times() -> list[tuple[str, str]]:
+        tasks = server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [latest]}}})
+        two = [each for each in tasks if each["name"] in ("left", "right") and each["end_time"]]
+        return sorted((each["start_time"], each["end_time"]) for each in two)
+
+    until(lambda: len(times()) == 2, 30, "not both were told of", server.told)
+    first, second = times()
     assert first[1] <= second[0]
     assert server.ask("/v2/concurrency_limits/filter", {})[0]["active_slots"] == 0
