@@ -367,8 +367,8 @@ def parse(kind: Any, value: Any, *, where: str) -> Any:
             raise ParamsError(f"{where}: {value!r} is not allowed; choose one of {allowed}")
         return value
     if origin is tuple:
-        if not isinstance(value, list) or not value:
-            raise ParamsError(f"{where}: expected a list of at least one value, found {value!r}")
+        if not isinstance(value, list):
+            raise ParamsError(f"{where}: expected a list, found {value!r}")
         return tuple(
             parse(arguments[0], item, where=f"{where}[{i}]") for i, item in enumerate(value)
         )
@@ -412,6 +412,13 @@ def _name(kind: Any) -> str:
 
 def check_ranges(params: Params) -> None:
     """Raises ParamsError for a value that has the right type but makes no sense."""
+    lists = {
+        "catalog: database": params.catalog.database,
+        "evaluate: cutoffs": params.evaluate.cutoffs,
+    }
+    for where, values in lists.items():
+        if not values:
+            raise ParamsError(f"params.yaml: {where}: give at least one value, found an empty list")
     rules = [
         ("compute: batch_size", params.compute.batch_size, 1, None),
         ("download: connections", params.download.connections, 1, 256),

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ class Variant:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """``sets``: names of files ``experiments/<set>.yaml``. The variants in ``compared`` are run
-    with every one of ``seeds``, those in ``ablated`` with ``ablation_seeds``. The first variant
-    compared is the one that all others differ from, and the one that baselines stand beside.
+    with every one of ``seeds``, those in ``ablated`` (which may be none) with ``ablation_seeds``,
+    which are among them. The first variant compared is the one that all others differ from, and
+    the one that baselines stand beside.
     """
 
     sets: tuple[str, ...]
@@ -66,8 +68,9 @@ class Point:
 def load_plan(root: Path) -> Plan:
     """The plan of the project at ``root``.
 
-    Raises ParamsError for a plan that is missing or says something unknown, and for a variant that
-    is listed and not described, or the other way round.
+    Raises ParamsError for a plan that is missing or says something unknown, for a name that DVC
+    could not have in a stage's, for what is listed twice, and for a variant that is listed and not
+    described, or the other way round.
     """
     path = root / PLAN
     try:
@@ -81,18 +84,53 @@ def load_plan(root: Path) -> Plan:
         name: parse(Variant, variant, where=f"{PLAN}: variants: {name}")
         for name, variant in found.variants.items()
     }
-    listed = [*found.compared, *found.ablated]
-    for name in listed:
-        if name not in variants:
-            raise ParamsError(f"{PLAN}: {name!r} is listed, but not among variants: describe it")
-        if listed.count(name) > 1:
-            raise ParamsError(f"{PLAN}: {name!r} is listed twice: once is enough")
+    found = dataclasses.replace(found, variants=variants)
+    _check_lists(found)
     for name, variant in variants.items():
-        if "seed" in variant.changes:
-            raise ParamsError(f"{PLAN}: variants: {name}: seed is no change: give it in seeds")
-    for name in variants.keys() - set(listed):
+        _check_changes(name, variant)
+    return found
+
+
+def _check_lists(plan: Plan) -> None:
+    """Raises ParamsError for a list that is empty and must not be, for what is listed twice, and
+    for names and seeds that do not fit together."""
+    listed = [*plan.compared, *plan.ablated]
+    for key in ("sets", "seeds", "compared", *(["ablation_seeds"] if plan.ablated else [])):
+        if not getattr(plan, key):
+            raise ParamsError(f"{PLAN}: {key}: expected at least one, found an empty list")
+    for values in (listed, plan.sets, plan.seeds, plan.ablation_seeds):
+        for each in values:
+            if list(values).count(each) > 1:
+                raise ParamsError(f"{PLAN}: {each!r} is listed twice: once is enough")
+    for seed in plan.ablation_seeds:
+        if seed not in plan.seeds:
+            seeds = ", ".join(map(str, plan.seeds))
+            raise ParamsError(
+                f"{PLAN}: ablation_seeds: {seed} is not among seeds ({seeds}): what an ablation "
+                f"differs from, {plan.standard!r}, is run with those"
+            )
+    for name in (*plan.sets, *plan.variants):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ParamsError(
+                f"{PLAN}: {name!r} cannot be in the name of a DVC stage: letters, digits, - and _"
+            )
+    for name in listed:
+        if name not in plan.variants:
+            raise ParamsError(f"{PLAN}: {name!r} is listed, but not among variants: describe it")
+    for name in plan.variants.keys() - set(listed):
         raise ParamsError(f"{PLAN}: variant {name!r} is neither in compared nor in ablated")
-    return dataclasses.replace(found, variants=variants)
+
+
+def _check_changes(name: str, variant: Variant) -> None:
+    """Raises ParamsError for a change that would not be one."""
+    for key in variant.changes:
+        if key == "seed":
+            raise ParamsError(f"{PLAN}: variants: {name}: seed is no change: give it in seeds")
+        if key.startswith("baselines"):
+            raise ParamsError(
+                f"{PLAN}: variants: {name}: {key} would change nothing: baselines stand beside the "
+                "first variant compared alone; set it in the set's own settings"
+            )
 
 
 def settings_file(root: Path, name: str) -> Path:

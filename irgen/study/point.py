@@ -13,7 +13,7 @@ from irgen.models.quantizer import usage
 from irgen.params import Params, flatten
 from irgen.provenance import project
 from irgen.study.plan import RESULTS, SOURCES, Plan, Point, params_of
-from irgen.study.reuse import Done, Place, brought, seconds
+from irgen.study.reuse import Done, Place, brought, code_of, seconds
 from irgen.workspace import Workspace
 
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
@@ -88,6 +88,7 @@ def _gather(
         "seed": point.seed,
         "params": flatten(params),
         "source": done["download"].key,
+        "code": code_of(place.root, (*STAGES, "evaluate")),
         "protocol": read_json(catalog / "protocol.json"),
         "images": {
             path.stem: pl.scan_parquet(path).select(pl.len()).collect().item()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from irgen.errors import ArtifactError
@@ -22,7 +21,8 @@ QUERIES = "queries.parquet"
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What one point has found: by method the ``metrics`` and the ``latency`` in milliseconds;
-    ``queries`` a row a method and query; ``about`` what was run."""
+    ``queries`` a row a method and query, with the ``sha256`` of its image; ``about`` what was
+    run."""
 
     point: Point
     about: dict[str, Any]
@@ -46,39 +46,55 @@ def read(root: Path, point: Point) -> Result:
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is missing: run irgen compare {point.set}")
     timed = read_json(folder / "latency.json")
+    images = pl.read_parquet(folder / "queries.table.parquet", columns=["sha256"])
     return Result(
         point=point,
         about=read_json(folder / "about.json"),
         metrics=read_json(folder / "metrics.json"),
         latency=timed["methods"],
         seconds=timed["seconds"],
-        queries=pl.read_parquet(folder / QUERIES),
+        queries=pl.read_parquet(folder / QUERIES).join(
+            images.with_row_index("query").cast({"query": pl.Int64}), on="query", how="left"
+        ),
     )
 
 
 def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
     """The results of a set by variant, in the plan's order and of its seeds, as far as they are
-    there; those of other settings than the plan's, or of other images than the standard variant's
-    latest, are left out and told of. Raises ArtifactError if there are none of the variant that
-    others are compared with."""
+    there. Those of other settings than the plan's are left out and told of; so are those of other
+    images, other code or another precision than the standard variant's. Raises ArtifactError if
+    there are none of the variant that others are compared with."""
     found: dict[str, list[Result]] = {}
-    source = None
+    first: Result | None = None
     for variant in (*plan.compared, *plan.ablated):
         for seed in plan.seeds_of(variant):
             point = Point(set=name, variant=variant, seed=seed)
             if not results_of(root, point).is_dir():
                 continue
             result = read(root, point)
-            source = source or result.about["source"]
-            same = result.about["params"] == flatten(params_of(root, plan, point))
-            if same and result.about["source"] == source:
-                found.setdefault(variant, []).append(result)
+            own = result.about["params"] == flatten(params_of(root, plan, point))
+            others = ["settings"] if not own else []
+            first = first or (result if own else None)
+            others += [] if first is None else differences(first, result)
+            if others:
+                print(f"{point} is left out: it is of other {', '.join(others)}; run it again")
             else:
-                print(f"{point} is left out: it is of other settings or images; run it again")
+                found.setdefault(variant, []).append(result)
     if plan.standard not in found:
         wanted = results_of(root, Point(set=name, variant=plan.standard, seed=plan.seeds[0]))
         raise ArtifactError(f"{wanted} is missing: nothing to compare; run irgen compare {name}")
     return found
+
+
+def differences(first: Result, second: Result) -> list[str]:
+    """What keeps two results from being compared: images, code or precision, if they are of
+    others."""
+    pairs = {
+        "images": [each.about["source"] for each in (first, second)],
+        "code": [each.about.get("code") for each in (first, second)],
+        "precision": [each.about["machine"].get("autocast") for each in (first, second)],
+    }
+    return [name for name, (one, other) in pairs.items() if one != other]
 
 
 def spread(values: list[float]) -> Spread:
@@ -98,18 +114,26 @@ def over_seeds(results: list[Result], method: str, key: str) -> Spread | None:
     return spread(known) if known and len(known) == len(values) else None
 
 
-def by_query(results: list[Result], method: str, key: str) -> Values | None:
-    """A method's metric for each query that has an answer (any,): the mean over the seeds that ask
-    the same queries, one after the other where a seed draws its own. None if it was not measured
-    with each."""
-    parts: dict[str, list[Values]] = {}
+def by_query(results: list[Result], method: str, key: str) -> pl.DataFrame | None:
+    """A method's metric for each image that is asked about and has an answer: ``sha256``, in order,
+    and ``value``, the mean over the seeds that ask about it. None if it was not measured with each
+    of them, or there are none."""
+    parts = []
     for result in results:
-        own = result.queries.filter(pl.col("method") == method).sort("query")
+        own = result.queries.filter(pl.col("method") == method)
         if not len(own) or key not in own.columns:
             return None
-        values = own[key].to_numpy().astype(np.float64)
-        parts.setdefault(result.about["asked"], []).append(values)
-    return np.concatenate([np.mean(same, axis=0) for same in parts.values()])
+        parts.append(own.select("sha256", value=pl.col(key).cast(pl.Float64)))
+    if not parts:
+        return None
+    return pl.concat(parts).group_by("sha256").agg(pl.col("value").mean()).sort("sha256")
+
+
+def paired(first: pl.DataFrame, second: pl.DataFrame) -> tuple[Values, Values] | None:
+    """The values of two methods ``by_query``, query by query; None if these are others."""
+    if not first["sha256"].equals(second["sha256"]):
+        return None
+    return first["value"].to_numpy(), second["value"].to_numpy()
 
 
 def alike(first: list[Result], second: list[Result]) -> tuple[list[Result], list[Result]]:

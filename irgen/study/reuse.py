@@ -58,6 +58,12 @@ def declared(root: Path, stage: str, before: tuple[str, ...]) -> Declared:
     return Declared(tuple(code), tuple(entry.get("params", [])), tuple(dict.fromkeys(data)))
 
 
+def code_of(root: Path, stages: tuple[str, ...]) -> str:
+    """The digest of the code that decides the results of these stages."""
+    paths = {path for stage in stages for path in declared(root, stage, ()).code}
+    return digest([(path, file_digest(root / path)) for path in sorted(paths)])
+
+
 @dataclass(frozen=True)
 class Done:
     """A stage's results: the key of what decided them, and the folders they are in."""

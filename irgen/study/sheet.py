@@ -25,7 +25,9 @@ from irgen.study.tree import Branch
 
 CURVES = (OWN, RERANKED, SCAN, "scan_pretrained", "scan_codes", "cgd", "irt_r")
 SHOWN = (OWN, RERANKED, SCAN)
+TOLD = ("P@", "mAP")  # columns that are spoken of
 DEPTH, EXAMPLES = 10, 9
+MACHINE = ("autocast", "device", "processor", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +109,13 @@ def verdicts(made: list[Table]) -> list[str]:
             continue
         measure = rows[EVERY[SCAN]]
         told = []
-        for i in (j for j, title in enumerate(table.columns) if title.startswith(("P@", "mAP"))):
+        for i in (j for j, title in enumerate(table.columns) if title.startswith(TOLD)):
             marks = {tables.BETTER: "better", tables.WORSE: "worse"}
             mark = marks.get(row.cells[i].mark, "no significant difference")
             both = f"{row.cells[i].text} beside {measure.cells[i].text}"
             told.append(f"{table.columns[i]} {both} ({mark})")
+        if not told:
+            continue
         name = EVERY[method]
         said.append(f"{name[0].upper()}{name[1:]}, and {EVERY[SCAN]}: {'; '.join(told)}.")
     return said
@@ -123,18 +127,21 @@ def facts(found: Found, plan: Plan) -> dict[str, str]:
     about, images = standard[0].about, standard[0].about["images"]
     points = [result for each in found.values() for result in each]
     spent = sum(sum(result.seconds.values()) for result in standard)
-    machine = about["machine"]
+    machines = {_machine(each.about["machine"]): None for each in points}
     return {
         "Protocol": in_words(about["protocol"]),
         "Images": f"{images['database']:,} in the database, {images['queries']:,} queries, "
         f"trained on {images['train']:,}",
         "Compared": f"{len(found)} variants, {len(points)} trainings and evaluations",
-        "Seeds": tables.seeds_in_words(plan.seeds),
+        "Seeds": tables.seeds_in_words(tuple(each.point.seed for each in standard)),
         "Minutes": f"{spent / 60:.0f} for the standard variant, all seeds together",
-        "Times measured on": ", ".join(
-            f"{key} {value}" for key, value in sorted(machine.items()) if key != "batch_size"
-        ),
+        "Times measured on": "; ".join(machines),
     }
+
+
+def _machine(about: dict[str, Any]) -> str:
+    """A machine in words."""
+    return ", ".join(f"{key} {value}" for key, value in sorted(about.items()) if key in MACHINE)
 
 
 def draw(root: Path, found: Found, plan: Plan, name: str) -> dict[str, bytes]:

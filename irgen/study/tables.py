@@ -1,7 +1,9 @@
 """Tables of a comparison: a row a method or variant, each cell a mean ± deviation over seeds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from irgen.catalog.protocols import in_words
 from irgen.evaluation.comparison import EVERY
@@ -9,8 +11,10 @@ from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread
 
-SHORT = ("hnsw", "scann", "scann_like")  # whose lists end with what was looked at
+# Whose lists end with what was looked at:
+SHORT = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
 SCAN, OWN, RERANKED, INDEX = "scan_tuned", "generative", "generative_reranked", "index"
+IDENTIFIERS = "identifiers"  # the subject with a table of its own
 BETTER, WORSE = "▲", "▼"
 Found = dict[str, list[Result]]
 
@@ -75,27 +79,37 @@ def methods(found: Found, plan: Plan) -> Table:
     """Every search method of the standard variant, tested against the exact scan of the tuned
     embeddings."""
     standard = found[plan.standard]
-    columns = (*TESTED[:3], Column(title="hit@10", key="hit/10"), TESTED[3], *COST)
+    hit, agreement = (
+        Column(title=title, key=key)
+        for title, key in (("hit@10", "hit/10"), ("agreement@10", "agreement/10"))
+    )
+    columns = (*TESTED[:3], hit, TESTED[3], agreement, *COST)
     names = [name for name in EVERY if all(name in each.metrics for each in standard)]
     entries = [Entry(EVERY[name], standard, name, name == SCAN) for name in names]
     return _table("methods", "Methods", columns, entries)
 
 
 def identifiers(found: Found, plan: Plan) -> Table:
-    """Generative search by rule of the identifiers; codes of each rule beside it."""
-    rows = [name for name in found if plan.variants[name].table == "identifiers"]
+    """Generative search by rule of the identifiers; codes of each rule beside it, and how it is
+    re-ranked, which is not the same for all if it is by label."""
+    rows = [name for name in found if plan.variants[name].table == IDENTIFIERS]
     columns = (
         *TESTED,
         Column(title="re-ranked P@10", key="precision/10", method=RERANKED),
         Column(title="distinct codes", key="distinct_codes", of="identifiers", form=",.0f"),
         Column(title="images/code", key="images_a_code", of="identifiers", form=".2f"),
     )
-    return _table("identifiers", "Identifiers", columns, _variants(found, plan, rows))
+    made = _table("identifiers", "Identifiers", columns, _variants(found, plan, rows))
+    settings = found[plan.standard][0].about["params"]
+    told = f" Re-ranked: cosine + {settings['evaluate.fuse']:g} × the first entry's log-probability"
+    if settings["evaluate.fuse_by"] == "label":
+        told += ", of the tokenizer's identifiers by the label it stands for, of others as written"
+    return replace(made, about=f"{made.about}{told}.")
 
 
 def ablations(found: Found, plan: Plan) -> list[Table]:
-    """A table for each subject of the ablations, the standard variant first, with the same seeds
-    as the others."""
+    """A table for each other subject of the variants, the standard variant first, with the seeds
+    of the others."""
     columns = (
         *TESTED,
         Column(title="re-ranked P@10", key="precision/10", method=RERANKED),
@@ -104,14 +118,14 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
         Column(title="invalid", key="invalid"),
         COST[0],
     )
-    subjects = dict.fromkeys(plan.variants[name].table for name in plan.ablated if name in found)
+    others = [name for name in found if name != plan.standard]
+    subjects = dict.fromkeys(plan.variants[name].table for name in others)
     tables = []
-    for subject in subjects:
-        names = [n for n in found if plan.variants[n].table == subject and n in plan.ablated]
+    for subject in (each for each in subjects if each != IDENTIFIERS):
+        names = [name for name in others if plan.variants[name].table == subject]
         entries = _variants(found, plan, [plan.standard, *names])
         name = subject.lower().replace(" ", "-")
-        shown = [each for each in columns if any(_value(each, entry) for entry in entries)]
-        tables.append(_table(name, f"Ablation: {subject}", tuple(shown), entries))
+        tables.append(_table(name, f"Ablation: {subject}", columns, entries))
     return tables
 
 
@@ -138,6 +152,8 @@ def _variants(found: Found, plan: Plan, names: list[str]) -> list[Entry]:
 
 
 def _table(name: str, title: str, columns: tuple[Column, ...], entries: list[Entry]) -> Table:
+    """The table, without columns that nothing was measured of."""
+    columns = tuple(each for each in columns if any(_value(each, entry) for entry in entries))
     values = [[_value(column, entry) for column in columns] for entry in entries]
     marks = [_marks(column, entries) for column in columns]
     rows = []
@@ -161,12 +177,21 @@ def _table(name: str, title: str, columns: tuple[Column, ...], entries: list[Ent
         rows=tuple(rows),
         about=(
             "Mean ± standard deviation over the seeds named; protocol "
-            f"{in_words(about['protocol'])}. {BETTER} {WORSE}: better or worse than “{measure}”, "
-            "with every seed and by a paired randomisation test over the queries "
-            f"(p < {significance.LEVEL} after Holm's correction within the column), which says "
-            "something of these trained models, not of training them again. –: not measured, or "
-            "of lists too short for it."
+            f"{in_words(about['protocol'])}. {_tested(measure)}–: not measured, or of lists too "
+            "short for it."
         ),
+    )
+
+
+def _tested(measure: str) -> str:
+    """What the marks say, if there is a row that others are measured by."""
+    if not measure:
+        return ""
+    return (
+        f"{BETTER} {WORSE}: better or worse than “{measure}”, with every seed and by a paired "
+        f"randomisation test over the queries (p < {significance.LEVEL} after Holm's correction "
+        "within the column), which says something of these trained models, not of training them "
+        "again. "
     )
 
 
@@ -185,7 +210,7 @@ def _value(column: Column, entry: Entry) -> Spread | None:
 
 def _marks(column: Column, entries: list[Entry]) -> dict[int, str]:
     """BETTER or WORSE by the number of the row, where the difference is significant and of the
-    same sign with every seed."""
+    same sign with every seed. None of a row whose seeds asked other queries."""
     measure = next((entry for entry in entries if entry.measure), None)
     if not column.tested or measure is None:
         return {}
@@ -196,9 +221,11 @@ def _marks(column: Column, entries: list[Entry]) -> dict[int, str]:
         second = results.by_query(other, column.method or measure.method, column.key)
         if entry is measure or _is_short(column, entry) or first is None or second is None:
             continue
-        values[str(i)] = significance.p_value(first, second)
+        if (both := results.paired(first, second)) is None or not _same_asked(own, other):
+            continue
+        values[str(i)] = significance.p_value(*both)
         gains[i] = [
-            float((mine - theirs).mean())
+            mine - theirs
             for mine, theirs in zip(
                 _each(own, column, entry), _each(other, column, measure), strict=True
             )
@@ -207,14 +234,19 @@ def _marks(column: Column, entries: list[Entry]) -> dict[int, str]:
     return {
         i: BETTER if gain[0] > 0 else WORSE
         for i, gain in gains.items()
-        if told[str(i)] < significance.LEVEL and len({each > 0 for each in gain}) == 1
+        if told[str(i)] < significance.LEVEL and len({np.sign(each) for each in gain}) == 1
     }
 
 
-def _each(found: list[Result], column: Column, entry: Entry) -> list[significance.Values]:
-    """The values of the queries, seed by seed."""
-    values = (results.by_query([one], column.method or entry.method, column.key) for one in found)
-    return [each for each in values if each is not None]
+def _same_asked(first: list[Result], second: list[Result]) -> bool:
+    """Whether two rows asked the same, seed by seed."""
+    return [each.about["asked"] for each in first] == [each.about["asked"] for each in second]
+
+
+def _each(found: list[Result], column: Column, entry: Entry) -> list[float]:
+    """The means over the queries, seed by seed."""
+    method = column.method or entry.method
+    return [each.metrics[method][column.key] for each in found]
 
 
 def _is_short(column: Column, entry: Entry) -> bool:
@@ -320,6 +352,6 @@ FORMS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex}
 def all_of(found: Found, plan: Plan) -> list[Table]:
     """Every table that the results there are allow."""
     tables = [methods(found, plan)]
-    if sum(plan.variants[name].table == "identifiers" for name in found) > 1:
+    if sum(plan.variants[name].table == IDENTIFIERS for name in found) > 1:
         tables.append(identifiers(found, plan))
     return tables + ablations(found, plan)

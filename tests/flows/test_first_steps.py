@@ -1,5 +1,6 @@
 """The README's page "A living database", typed as it stands by somebody who has just cloned it."""
 
+import json
 import os
 import re
 import shlex
@@ -141,6 +142,8 @@ def test_the_page_s_commands_do_what_it_says(newcomer: Newcomer) -> None:
             until(lambda: "are being served" in newcomer.told(), 90, "not served", newcomer.told)
         else:
             said[command] = newcomer.types(command)
+        if command.startswith("irgen search"):
+            best = json.loads(newcomer.types(f"{command} --explain --json"))[0]["hits"][0]
         if "event emit" in command:
             until(
                 lambda: "release 2 is served: 40 new, 0 changed, 0 gone" in newcomer.told(),
@@ -157,5 +160,10 @@ def test_the_page_s_commands_do_what_it_says(newcomer: Newcomer) -> None:
     for stage in ("pairs", "tokenizer", "retriever"):
         assert re.search(rf"{stage}: skipped", newcomer.told()), newcomer.told()
     assert re.search(r" 1  2/0012-moved\.png ", of("irgen search")), of("irgen search")
+    assert best["id"] == "2/0012-moved.png"
+    assert best["cosine"] == pytest.approx(1, abs=1e-3)  # it is the query itself
+    first_entry = best["explanation"]["shares"][0]  # natural logarithm
+    fuse = yaml.safe_load((newcomer.root / "params.yaml").read_text())["evaluate"]["fuse"]
+    assert best["score"] == pytest.approx(best["cosine"] + fuse * first_entry, abs=1e-3)
     assert re.search(r"→ +2  released", of("irgen releases"))
     assert "Release 1 is served now." in of("irgen rollback")

@@ -48,6 +48,18 @@ def test_a_point_has_its_set_s_settings_its_changes_and_its_seed(project: Path) 
     assert flatten(found) == expected
 
 
+def test_a_plan_may_be_without_ablations(project: Path) -> None:
+    variants = {name: each for name, each in TREE["variants"].items() if name != "wide"}
+    plan = load_plan(with_changes(project, ablated=[], ablation_seeds=[], variants=variants))
+    assert plan.ablated == () and plan.compared == ("plain", "short")
+
+
+def test_a_change_of_a_baseline_is_refused_for_it_would_do_nothing(project: Path) -> None:
+    odd = {"table": "odd", "title": "odd", "changes": {"baselines.hnsw.search": 9}}
+    with pytest.raises(ParamsError, match=r"baselines\.hnsw\.search would change nothing"):
+        load_plan(with_changes(project, variants=TREE["variants"] | {"wide": odd}))
+
+
 def test_seeds_differ_between_what_is_compared_and_what_is_ablated(project: Path) -> None:
     plan = load_plan(project)
     assert plan.standard == "plain"
@@ -61,6 +73,12 @@ def test_seeds_differ_between_what_is_compared_and_what_is_ablated(project: Path
         ({"ablated": ["wide", "short"]}, "'short' is listed twice"),
         ({"ablated": ["short"], "compared": ["plain"]}, "'wide' is neither"),
         ({"seed": [0]}, "unknown key 'seed'; did you mean 'seeds'"),
+        ({"seeds": [0, 0]}, "0 is listed twice"),
+        ({"sets": ["small", "small"]}, "'small' is listed twice"),
+        ({"sets": ["small.set"]}, "'small.set' cannot be in the name of a DVC stage"),
+        ({"seeds": []}, "seeds: expected at least one"),
+        ({"ablation_seeds": []}, "ablation_seeds: expected at least one"),
+        ({"ablation_seeds": [3]}, "ablation_seeds: 3 is not among seeds .0, 1.: .* 'plain'"),
     ],
 )
 def test_a_plan_that_contradicts_itself_is_refused(project: Path, changes: dict, told: str) -> None:

@@ -1,5 +1,6 @@
 """Tables of made-up results: what a cell says, where marks stand, how they are written."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from irgen.evaluation.comparison import EVERY
 from irgen.study import tables
 from irgen.study.plan import Plan, Point, Variant
-from irgen.study.results import Result, alike, by_query, over_seeds
+from irgen.study.results import Result, alike, by_query, differences, over_seeds
+from irgen.study.sheet import verdicts
 from irgen.study.tables import BETTER, WORSE, Cell, Row, Table
 
 KEYS = ("precision/1", "precision/10", "precision/20", "hit/10", "map/R")
@@ -45,6 +47,7 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
         rows.append(
             pl.DataFrame(
                 {"method": [method] * queries, "query": range(queries)}
+                | {"sha256": [f"{number:04d}" for number in range(queries)]}
                 | dict.fromkeys(KEYS, values)
             )
         )
@@ -58,6 +61,7 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
                 "says": "as the source gives them",
             },
             "identifiers": {"distinct_codes": 5.0, "images_a_code": 2.0},
+            "params": {"evaluate.fuse": 0.1, "evaluate.fuse_by": "entry"},
         },
         metrics=metrics,
         latency={method: {"search_ms": 1.0 + seed, "total_ms": 2.0} for method in gains},
@@ -134,16 +138,96 @@ def test_queries_are_averaged_over_seeds(found: dict) -> None:
         for each in found["plain"]
     ]
     values = by_query(found["plain"], "generative", "map/R")
-    assert values == pytest.approx(np.mean(parts, axis=0))
+    assert values is not None
+    assert values["value"].to_numpy() == pytest.approx(np.mean(parts, axis=0))
     assert by_query(found["plain"], "nothing", "map/R") is None
+    assert by_query([], "generative", "map/R") is None
 
 
-def test_seeds_that_draw_their_own_queries_stand_side_by_side(found: dict) -> None:
-    found["plain"][2].about["asked"] = "others"
-    values = by_query(found["plain"], "generative", "map/R")
-    own = found["plain"][2].queries.filter(pl.col("method") == "generative")["map/R"]
-    assert values is not None and len(values) == 120
-    assert values[60:] == pytest.approx(own.to_numpy())
+def asks_others(result: Result, first: int) -> Result:
+    """The same values of other queries: those numbered from ``first``, in another order."""
+    own = result.queries
+    number = pl.col("query").reverse() + first
+    named = own.with_columns(sha256=number.cast(pl.String).str.zfill(4))
+    return replace(result, queries=named, about=result.about | {"asked": f"from {first}"})
+
+
+def test_an_image_that_several_seeds_ask_about_is_one_query(found: dict) -> None:
+    """Seeds that draw their queries ask about some images twice: 40 of 80 here."""
+    first, second = found["plain"][0], asks_others(found["plain"][1], 20)
+    values = by_query([first, second], "generative", "map/R")
+    assert values is not None and values["sha256"].to_list() == [f"{n:04d}" for n in range(80)]
+    told = dict(values.rows())
+
+    def of(result: Result, sha256: str) -> float:
+        chosen = (pl.col("method") == "generative") & (pl.col("sha256") == sha256)
+        return result.queries.filter(chosen)["map/R"].item()
+
+    assert told["0003"] == pytest.approx(of(first, "0003"))
+    assert told["0042"] == pytest.approx((of(first, "0042") + of(second, "0042")) / 2)
+    assert told["0079"] == pytest.approx(of(second, "0079"))
+
+
+def test_rows_that_asked_other_queries_are_not_tested_against_each_other(found: dict) -> None:
+    found["one"] = [asks_others(each, 0) for each in found["one"]]  # the same ones, reordered
+    found["many"] = [asks_others(found["one"][0], 500)]
+    (table,) = tables.ablations(found, PLAN)
+    assert all(cell.mark == "" for row in table.rows for cell in row.cells)
+
+
+def test_rows_without_a_common_seed_are_not_tested(found: dict) -> None:
+    found["plain"] = found["plain"][:1]
+    found["random"] = found["random"][1:]
+    table = tables.identifiers(found, PLAN)
+    assert list(rows_of(table)) == ["by chance"], "the standard has none of the seeds"
+    assert "▲" not in table.about
+
+
+def test_a_difference_that_one_seed_does_not_see_has_no_mark(found: dict) -> None:
+    gains = {"scan_tuned": 0.1, "generative": -0.1, "generative_reranked": 0.1}
+    same = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.1}
+    found["random"] = [result("random", 0, same), *(result("random", s, gains) for s in (1, 2))]
+    assert rows_of(tables.identifiers(found, PLAN))["by chance"].cells[1].mark == ""
+
+
+def test_a_variant_of_another_subject_that_is_compared_has_a_row(found: dict) -> None:
+    plan = replace(PLAN, compared=("plain", "random", "many"), ablated=("one",))
+    found["many"] = [result("many", seed, {"generative": 0.0}) for seed in plan.seeds]
+    (table,) = tables.ablations(found, plan)
+    seeds = {row.title: row.seeds for row in table.rows}
+    assert seeds == {"semantic": (0, 1, 2), "W = 1": (0,), "W = 100": (0, 1, 2)}
+
+
+def test_how_identifiers_are_re_ranked_is_told(found: dict) -> None:
+    assert "cosine + 0.1 × the first entry's log-prob" in tables.identifiers(found, PLAN).about
+    found["plain"][0].about["params"]["evaluate.fuse_by"] = "label"
+    assert "of others as written" in tables.identifiers(found, PLAN).about
+
+
+def test_columns_that_nothing_was_measured_of_are_left_out(found: dict) -> None:
+    """Without labels there is an agreement with the nearest alone."""
+    plain = found["plain"]
+    for each in plain:
+        for method, values in each.metrics.items():
+            if method != "queries":
+                values |= {"agreement/10": 0.5}
+                for key in KEYS:
+                    del values[key]
+    table = tables.methods({"plain": plain}, PLAN)
+    assert table.columns == ("agreement@10", "ms search", "ms with encoding", "bytes/image")
+    assert verdicts([table]) == []
+
+
+def test_results_of_other_code_or_precision_are_not_compared(found: dict) -> None:
+    first, second, third = (
+        replace(each, about=each.about | {"source": "a", "code": "c", "machine": {}})
+        for each in found["plain"]
+    )
+    assert differences(first, second) == []
+    second.about["code"] = "d"
+    third.about["machine"] = {"autocast": "torch.bfloat16"}
+    assert differences(first, second) == ["code"]
+    assert differences(first, third) == ["precision"]
 
 
 def test_only_seeds_of_both_are_alike(found: dict) -> None:
