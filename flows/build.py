@@ -20,3 +20,6 @@ def build(root: str = ".", pull: bool = False) -> State[Any]:
     place = project.find(root)
     with run.turn(place, "build", get_run_logger(), wait=True):
         return publication.carry_through(place, build=str(flow_run.id), pull=pull)
+
+
+build.on_cancellation(run.take_back)

@@ -1,12 +1,12 @@
 """The training cut-off of ``params.yaml``: moved for a retrain, and back if that came to nothing.
 
-What is under way or was tried is noted in ``retrain.json``: a retrain that was killed is gone on
-with, one that was turned down, or cancelled by somebody, is not tried again before there are twice
-as many new images.
+What is under way or was tried is noted in ``retrain.json``: a retrain that was killed, or failed
+once or twice, is gone on with; one that was turned down, cancelled by somebody, or fails for good,
+is not tried again before there are twice as many new images.
 """
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,17 +19,26 @@ from irgen.files import read_json, write_bytes, write_json
 LINE = re.compile(
     r"^(catalog:[^\n]*\n(?:[ \t#][^\n]*\n|\n)*?[ \t]+training_revision:[ \t]*)(\d+)", re.M
 )
+FAILURES = 3  # of the stages, after which a retrain is given up
 INLINE = re.compile(r"^(catalog:[ \t]*\{[^}\n]*?\btraining_revision:[ \t]*)(\d+)", re.M)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A retrain: from which cut-off to which, how many images were new then, what came of it."""
+    """A retrain: from which cut-off to which, how many images were new then, what came of it, and
+    how often its stages have failed."""
 
     before: int
     revision: int
     new: int
-    state: Literal["running", "released", "rejected"]
+    state: Literal["running", "released", "rejected", "failed"]
+    failures: int = 0
+
+
+TURNED_DOWN = {
+    "rejected": "was turned down by the gate, or cancelled",
+    "failed": f"failed {FAILURES} times",
+}
 
 
 def read(root: Path) -> int:
@@ -84,11 +93,30 @@ def end(root: Path, *, released: bool) -> bool:
     attempt = underway(root)
     if attempt is None:
         return False
-    if not released:
-        move(root, attempt.before)
-    state = {"state": "released" if released else "rejected"}
-    write_json(_note(root), asdict(attempt) | state)
+    if released:
+        write_json(_note(root), asdict(replace(attempt, state="released")))
+    else:
+        _take_back(root, replace(attempt, state="rejected"))
     return not released
+
+
+def failed(root: Path) -> bool:
+    """Notes that a stage failed for good while a retrain was under way. The last of FAILURES ends
+    the retrain: the cut-off goes back to where it was. Returns whether it did."""
+    attempt = underway(root)
+    if attempt is None:
+        return False
+    attempt = replace(attempt, failures=attempt.failures + 1)
+    if attempt.failures < FAILURES:
+        write_json(_note(root), asdict(attempt))
+        return False
+    _take_back(root, replace(attempt, state="failed"))
+    return True
+
+
+def _take_back(root: Path, attempt: Attempt) -> None:
+    move(root, attempt.before)
+    write_json(_note(root), asdict(attempt))
 
 
 def objection(root: Path, revision: int, new: int) -> str:
@@ -97,10 +125,10 @@ def objection(root: Path, revision: int, new: int) -> str:
     if revision <= read(root) and underway(root) is None:
         return f"the training covers revision {revision} already"
     attempt = last(root)
-    if attempt and attempt.state == "rejected" and new < 2 * attempt.new:
+    if attempt and attempt.state in TURNED_DOWN and new < 2 * attempt.new:
         return (
-            f"a retrain up to revision {attempt.revision}, with {attempt.new} new images, was "
-            f"turned down by the gate; the next is due at {2 * attempt.new}, there are {new}"
+            f"a retrain up to revision {attempt.revision}, with {attempt.new} new images, "
+            f"{TURNED_DOWN[attempt.state]}; the next is due at {2 * attempt.new}, there are {new}"
         )
     return ""
 

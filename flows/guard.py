@@ -61,11 +61,21 @@ def turn(root: Path, me: Holder, *, wait: Callable[[Holder | None], None] | None
             time.sleep(POLL_SECONDS)
         killed = _read(path)
         _write(file, json.dumps(asdict(me)))
-        _asked(root).unlink(missing_ok=True)  # who asked before now is served by this turn
         try:
             yield Turn(mine=True, other=killed)
         finally:
             _write(file, "")
+
+
+def free(root: Path, *, seconds: float = 0.0) -> bool:
+    """Whether nobody holds the project, or stops doing so within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    with (memory(root) / "lock").open("a+", encoding="utf-8") as file:
+        while not _take(file):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_SECONDS / 10)
+        return True
 
 
 def ask(root: Path) -> None:
@@ -74,7 +84,7 @@ def ask(root: Path) -> None:
 
 
 def asked(root: Path) -> bool:
-    """Whether word was left since the last turn began; it is taken up."""
+    """Whether word was left; it is taken up."""
     try:
         _asked(root).unlink()
     except FileNotFoundError:

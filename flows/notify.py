@@ -29,7 +29,7 @@ TOLD = {  # an automation's name: the events, what is said in a line, and more
     ),
     "irgen: drifted": (
         {events.DRIFTED},
-        "Drift at revision {{ event.payload.revision }}: a retrain begins",
+        "Drift at revision {{ event.payload.revision }}: a retrain was asked for",
         "{{ event.payload.exceeded | map(attribute='name') | join(', ') }}",
     ),
     "irgen: trouble": (

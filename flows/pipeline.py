@@ -26,6 +26,14 @@ LAST = 2  # stages: the pipeline is nearly through
 START_SECONDS = 0.5  # that a task has to begin in before the next one is submitted all the same
 
 
+class PassError(StageError):
+    """Some of the ``stages`` of a pass failed for good; the message is theirs."""
+
+    def __init__(self, message: str, stages: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.stages = stages
+
+
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """What a task hands back of its stage."""
@@ -55,7 +63,7 @@ def run(
     to do with, and returns what came of each; a table of it is left as an artifact. ``nearly`` is
     called, once, when no more than LAST stages are left.
 
-    Raises StageError, with the stage's own message, if one failed for good; those downstream of it
+    Raises PassError, with the stage's own message, if one failed for good; those downstream of it
     are not run, others are.
     """
     log = get_run_logger()
@@ -68,9 +76,9 @@ def run(
         rows, _ = _walk(root, build, pull, lambda: None, tagged=False)
         rows = [first.get(row.stage, row) if row.outcome == stage.SKIPPED else row for row in rows]
     pages.table("stages", [asdict(row) for row in rows], _summary(rows), log)
-    failed = [row.note for row in rows if row.outcome == FAILED]
+    failed = [row for row in rows if row.outcome == FAILED]
     if failed:
-        raise StageError("; ".join(failed))
+        raise PassError("; ".join(row.note for row in failed), tuple(row.stage for row in failed))
     return {row.stage: row.outcome for row in rows}
 
 

@@ -26,6 +26,7 @@ from flows import (
     warm,
 )
 from flows.finished import Finished
+from flows.pipeline import PassError
 from flows.release import Ahead, Decision, has_index
 from irgen import journal, provenance, recording
 from irgen.files import read_json
@@ -33,6 +34,7 @@ from irgen.workspace import Workspace
 
 Log = logging.Logger | logging.LoggerAdapter
 TRACKING_SECONDS = 300.0
+SOURCE = "download"  # the stage that looks at it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +94,21 @@ def settle(root: Path, made: Pass, ahead: Ahead, *, pull: bool = False) -> State
 def passed(root: Path, build: str, pull: bool, nearly: Callable[[], None]) -> Pass:
     """One pass over the pipeline, noted as finished but not yet settled; ``nearly`` is called when
     it is nearly through. While it lasts, and if it fails, there is no finished one: the next update
-    begins with it."""
+    begins with it. A retrain whose stages fail again and again is taken back, so that the next
+    update goes on with the old models; a source that cannot be had is no fault of a retrain's."""
     log = get_run_logger()
     before = replace(finished.read(root) or Finished(key="", settled=False), key="")
     finished.write(root, before)
-    outcomes = pipeline.run(root, build=build, pull=pull, nearly=nearly)
+    try:
+        outcomes = pipeline.run(root, build=build, pull=pull, nearly=nearly)
+    except PassError as error:
+        if SOURCE not in error.stages and cutoff.failed(root):
+            log.warning(
+                "the retrain is given up after %s failures: the next update goes on with the "
+                "models before it",
+                cutoff.FAILURES,
+            )
+        raise
     metrics = recording.quality(Workspace.at(root))
     finished.write(root, replace(before, key=finished.key(root), settled=False))
     tracked(root, build, outcomes, log, stage.settings(build))
@@ -189,30 +201,36 @@ def named(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def announce(root: Path, event: str, payload: dict[str, Any]) -> bool:
-    """Tells of a decision unless it is the one that was told of last; returns whether it did."""
+    """Tells of a decision unless it is the one that was told of last; returns whether it did. The
+    same index again, after another one, is told of again."""
     last = finished.read(root)
     bundle = payload["bundle"]
     if last is None or last.announced.get(event) == bundle:
         return False
-    events.emit(event, root, payload, key=f"{payload['version']} {bundle}")
+    key = f"{payload['version']} {bundle} {provenance.data_revision(root)}"
+    events.emit(event, root, payload, key=key)
     finished.write(root, replace(last, announced=last.announced | {event: bundle}))
     return True
 
 
 def drifted(root: Path, decision: Decision, log: Log) -> None:
-    """Says so if the new images have drifted from those the models were trained on."""
+    """Says so if the new images have drifted from those the models were trained on, and asks for a
+    retrain unless it would be of no use."""
     path = root / "data" / "drift" / "verdict.json"
     if not path.is_file():
         return
     verdict = read_json(path)
     if verdict["drifted"]:
-        key = f"{decision.about['bundle']}/{verdict['revision']}"
-        events.emit(events.DRIFTED, root, verdict, key=key)
+        objection = cutoff.objection(root, verdict["revision"], verdict["new"])
+        if not objection:
+            key = f"{decision.about['bundle']}/{verdict['revision']}"
+            events.emit(events.DRIFTED, root, verdict, key=key)
         exceeded = ", ".join(
             f"{each['name']} {each['value']:.3g} (allowed: {each['threshold']:.3g})"
             for each in verdict["exceeded"]
         )
         said = f"{verdict['new']} new images at revision {verdict['revision']}: {exceeded}"
-        text = f"# The new images have drifted\n\n{said}\n\nA retrain was asked for.\n"
+        asked = f"No retrain: {objection}." if objection else "A retrain was asked for."
+        text = f"# The new images have drifted\n\n{said}\n\n{asked}\n"
         pages.markdown("drift", text, said, log)
-        log.warning("drift, %s", said)
+        log.warning("drift, %s. %s", said, asked)

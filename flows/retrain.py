@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from prefect import Flow, flow
-from prefect.client.schemas.objects import FlowRun
+from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
@@ -35,8 +34,4 @@ def retrain(root: str = ".", force: bool = False) -> State[Any]:
         return publication.carry_through(place, build=str(flow_run.id))
 
 
-@retrain.on_cancellation
-def taken_back(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A retrain that somebody cancels is not gone on with, as one that was killed is: the cut-off
-    goes back, and it counts as turned down."""
-    cutoff.end(project.find(flow_run.parameters.get("root", ".")), released=False)
+retrain.on_cancellation(run.take_back)

@@ -23,7 +23,7 @@ from irgen.secrets import scrub
 
 HERE = "http://127.0.0.1:4200/api"  # of `prefect server start`
 PATIENCE = 60.0  # seconds for a server that is just starting
-AT_ONCE = 3  # one has the project, one waits for it, one looks and finds it taken
+AT_ONCE = 5  # one has the project, two wait for it, one looks and finds it taken, one compares
 
 
 def deployments(path: Path) -> list[RunnerDeployment]:

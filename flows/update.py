@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import finished, look, project, publication, run, stage, warm
+from flows import finished, guard, look, project, publication, run, stage, warm
 from flows.release import Ahead
 from irgen import recording
 from irgen.workspace import Workspace
@@ -26,7 +26,8 @@ def update(root: str = ".") -> State[Any]:
     place, log = project.find(root), get_run_logger()
     with run.turn(place, "update", log, wait=False) as turn:
         if not turn.mine:
-            return run.dropped(turn, place)
+            return run.dropped(turn, place, log)
+        guard.asked(place)  # whoever asked before now is served by this one
         last = finished.read(place)
         with warm.libraries(place, stage.settings(str(flow_run.id))):  # while the source is listed
             if last is None or last.key != finished.key(place) or looked(place, str(flow_run.id)):
@@ -38,6 +39,9 @@ def update(root: str = ".") -> State[Any]:
         made = publication.Pass(outcomes={}, metrics=recording.quality(Workspace.at(place)))
         with Ahead(place, str(flow_run.id)) as release:
             return publication.settle(place, made, release)
+
+
+update.on_cancellation(run.take_back)
 
 
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)

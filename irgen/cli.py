@@ -19,6 +19,7 @@ from irgen.errors import ArtifactError, IrgenError
 from irgen.params import load
 from irgen.workspace import Workspace
 
+JOURNAL_DAYS = 14.0  # that a published journal is kept
 STAGES = {
     "download": "sync the source: fetch what is new or changed, drop what is gone",
     "catalog": "check every image and sort images into roles, in one table a role",
@@ -194,8 +195,8 @@ def publish(options: argparse.Namespace) -> None:
     (``IRGEN_BUILD`` of its stages) with the stages that did not run, so that its run in MLflow has
     every stage and every metric. With a server that is down this is kept for the next time.
     """
-    from irgen import publishing
-    from irgen.provenance import project
+    from irgen import journal, publishing
+    from irgen.provenance import journals, project
     from irgen.tracking import store as tracked
 
     home = project(options.root)
@@ -209,6 +210,7 @@ def publish(options: argparse.Namespace) -> None:
         build = options.build or os.environ.get("IRGEN_BUILD") or "build"
         complete_build(options.root, params, build, dict(options.stages))
     count = publishing.publish_all(home)
+    journal.forget(journals(home), days=JOURNAL_DAYS)
     print(f"Published {count} runs to {tracked.shown(home)}")
     if options.stages and (page := tracked.build_page(home, params.tracking.experiment, build)):
         print(page)

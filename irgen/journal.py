@@ -9,6 +9,7 @@ so a journal without an end whose lock is free is one whose writer was killed.
 import fcntl
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,6 +106,18 @@ def unpublished(folder: Path) -> list[Path]:
             if path.stat().st_size and not state(path)["done"]:
                 waiting.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(waiting)]
+
+
+def forget(folder: Path, *, days: float) -> None:
+    """Deletes the builds whose journals are all published and have not been touched for so many
+    days: whoever looks for what is unpublished goes through all there are."""
+    oldest = time.time() - days * 86_400
+    for home in (path for path in folder.glob("*") if path.is_dir()):
+        journals = list(home.glob("*.jsonl"))
+        with suppress(FileNotFoundError):
+            touched = max((path.stat().st_mtime for path in home.iterdir()), default=0.0)
+            if touched < oldest and all(state(path)["done"] for path in journals):
+                shutil.rmtree(home)
 
 
 def keepsakes(path: Path) -> Path:

@@ -24,15 +24,15 @@ def adopt(place: Path, settings: Settings) -> Release | None:
 
 
 def fetch(place: Path, settings: Settings, version: int | None = None) -> Release:
-    """Brings a release here – the one that is served by the bucket's word, or that ``version`` –
-    and makes it the champion if there is none here. Raises ReleaseError if no bucket is set or it
-    has no such release, SourceError if it does not answer."""
+    """Brings a release here. The one that is served by the bucket's word is served here, too; that
+    ``version`` only if none is yet. Raises ReleaseError if no bucket is set or it has no such
+    release, SourceError if it does not answer."""
     if not settings.remote:
         raise ReleaseError("params.yaml: release: remote is empty: there is nowhere to fetch from")
     client = remote.connect(settings.endpoint)
     with shelf.alone(place):
         one = _brought(place, client, settings.remote, _name(client, settings.remote, version))
-        if not (place / shelf.CHAMPION).exists():
+        if version is None or not (place / shelf.CHAMPION).exists():
             shelf.crown(place, one)
         return one
 

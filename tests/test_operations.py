@@ -34,7 +34,8 @@ COMMANDS = sorted(
 PREFECT_STATES = {"Failed", "Crashed", "Late"}
 FIRST = sorted(re.findall(r"^(?:prefect|irgen|make) .*?(?=  +#|$)", LIVING, flags=re.MULTILINE))
 OTHERS = {"git", "cp", "systemctl", "export", "docker", "du", "sqlite3", "pg_dump", "make"}
-OTHERS |= {"cd", "source"}  # the shell's own
+OTHERS |= {"install", "sudo", "useradd"}
+OTHERS |= {"cd", "set", "source"}  # the shell's own
 
 
 def check(program: str, arguments: list[str]) -> None:

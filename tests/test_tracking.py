@@ -341,3 +341,17 @@ def test_the_builds_of_a_comparison_are_below_one_run(
     assert {run.data.tags["mlflow.parentRunId"] for run in stages} == {
         run.info.run_id for run in builds
     }
+
+
+def test_published_journals_are_forgotten_in_time(home: Path) -> None:
+    place = journals(home)
+    for build, done in (("old", True), ("new", True), ("waiting", False)):
+        path, file = journal.create(place, build, "catalog")
+        with file:
+            journal.append(file, "begin")
+        journal.set_state(path, done=done)
+        if build != "new":
+            for each in path.parent.iterdir():
+                os.utime(each, (0, 0))
+    journal.forget(place, days=14)
+    assert sorted(path.name for path in place.iterdir()) == ["new", "waiting"]

@@ -13,7 +13,7 @@ from irgen.catalog.shards import intact
 from irgen.catalog.sources import open_source
 from irgen.catalog.sync import Change, sync
 from irgen.catalog.sync import look as differs
-from irgen.errors import ArtifactError
+from irgen.errors import ArtifactError, ParamsError
 from irgen.files import file_digest, read_json, write_json
 from irgen.params import Params
 from irgen.workspace import Workspace
@@ -28,11 +28,13 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     """Writes ``data/download`` (manifest and shards). Metrics: images, and how many are new,
     changed, gone and relabelled; none at all if the source has not changed.
 
-    Raises SourceError if the source is missing, unreadable, unsafe or empty.
+    Raises SourceError if the source is missing, unreadable, unsafe or empty; ParamsError if the
+    revisions here do not reach ``catalog.training_revision``: they are counted anew.
     """
     folder, cache = workspace.stage("download"), workspace.cache / "download"
     source = open_source(params.download, cache / FILES)
     if _is_remembered(source, workspace):
+        _check_cutoff(params.catalog.training_revision, folder)
         print(_unchanged(len(without(manifest.images(manifest.read(folder)))), folder))
         return {}
     with _alone(cache):
@@ -40,6 +42,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         if source.stamp is not None:
             write_json(cache / MEMORY, _state(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
+    _check_cutoff(params.catalog.training_revision, folder)
     if not change:
         print(_unchanged(change.images, folder))
         return {}
@@ -52,6 +55,18 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         "images/relabelled": change.relabelled,
         "revision": change.revision,
     }
+
+
+def _check_cutoff(trained: int, folder: Path) -> None:
+    """Images that came up to the cut-off are trained on: one ahead of all revisions would have the
+    models trained anew by each update until the revisions reach it."""
+    revision, _ = manifest.read_revision(folder)
+    if trained > revision:
+        raise ParamsError(
+            f"params.yaml: catalog: training_revision: {trained} is ahead of the images here, "
+            f"which are at revision {revision}, counted anew: bring their manifest back (dvc pull "
+            f"download), or set it to {revision}, which trains on all of them"
+        )
 
 
 def look(params: Params, workspace: Workspace) -> bool:

@@ -84,3 +84,13 @@ def test_a_cut_off_that_somebody_moved_meanwhile_is_left_alone(project: Path) ->
     cutoff.move(project, 5)
     assert not cutoff.end(project, released=False)
     assert cutoff.read(project) == 5
+
+
+def test_one_that_fails_again_and_again_is_taken_back(project: Path) -> None:
+    assert not cutoff.failed(project), "none is under way"
+    cutoff.begin(project, 8, new=40)
+    assert [cutoff.failed(project) for _ in range(cutoff.FAILURES)] == [False, False, True]
+    assert cutoff.read(project) == 3 and cutoff.underway(project) is None
+    assert "failed 3 times; the next is due at 80" in cutoff.objection(project, 8, 40)
+    assert cutoff.objection(project, 21, 80) == ""
+    assert cutoff.begin(project, 21, new=80).failures == 0

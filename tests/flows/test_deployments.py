@@ -131,7 +131,7 @@ def worker(
     log = tmp_path / "worker.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*PREFECT, "worker", "start", "--pool", "irgen", "--limit", "3"],
+            [*PREFECT, "worker", "start", "--pool", "irgen", "--limit", "5"],
             cwd=tmp_path,
             env=os.environ | {"IRGEN_ROOT": str(project.root)},
             stdout=file,

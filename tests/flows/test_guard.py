@@ -70,9 +70,15 @@ with guard.turn(Path({str(tmp_path)!r}), guard.{OTHER!r}, wait=None) as turn:
 
 
 def test_word_left_during_a_turn_is_taken_up_once(tmp_path: Path) -> None:
-    guard.ask(tmp_path)
     with guard.turn(tmp_path, ME, wait=None):
-        assert not guard.asked(tmp_path)  # asked before the turn: the turn serves it
+        assert not guard.asked(tmp_path)
         guard.ask(tmp_path)
         guard.ask(tmp_path)
     assert [guard.asked(tmp_path), guard.asked(tmp_path)] == [True, False]
+
+
+def test_whether_it_is_free_is_known_without_taking_it(tmp_path: Path) -> None:
+    assert guard.free(tmp_path)
+    with guard.turn(tmp_path, ME, wait=None) as turn:
+        assert turn.mine and not guard.free(tmp_path) and not guard.free(tmp_path, seconds=0.3)
+    assert guard.free(tmp_path)

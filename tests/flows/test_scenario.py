@@ -38,7 +38,7 @@ SMALL = {
     "gate": {"margin": 1.0, "minimum": 0.0},
     "compute": {"batch_size": 32, "threads": 1, "device": "cpu"},
 }
-WORKER = ("worker", "start", "--pool", "irgen", "--limit", "3")
+WORKER = ("worker", "start", "--pool", "irgen", "--limit", "5")
 OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 LONG = 420.0  # seconds; a flow run takes one or two minutes on a machine of its own
 

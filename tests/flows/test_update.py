@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import events, guard, publication, release
+from flows import events, finished, guard, publication, release
 from flows.build import build
 from flows.guard import Holder
 from flows.release import Decision
@@ -277,14 +277,27 @@ def drift(toy: Toy, new: int, revision: int) -> None:
 def test_drift_is_told_with_its_figures(
     prefect_server: PrefectServer, living: Toy, gate: dict
 ) -> None:
-    drift(living, 40, 1)
+    drift(living, 40, 2)
     go(update, living)
     until(lambda: told(prefect_server, events.DRIFTED, living.root), 10, "no event")
     (payload,) = told(prefect_server, events.DRIFTED, living.root)
     assert payload["exceeded"][0]["name"] == "unseen_labels" and payload["new"] == 40
     asked = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
     page = prefect_server.ask("/artifacts/filter", asked)[0]["data"]
-    assert "40 new images at revision 1: unseen_labels 0.5 (allowed: 0.1)" in page
+    assert "40 new images at revision 2: unseen_labels 0.5 (allowed: 0.1)" in page
+    assert "A retrain was asked for." in page
+
+
+def test_a_retrain_that_would_be_of_no_use_is_not_asked_for(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    drift(living, 40, 1)
+    go(update, living)
+    asked = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
+    until(lambda: prefect_server.ask("/artifacts/filter", asked), 10, "no page")
+    page = prefect_server.ask("/artifacts/filter", asked)[0]["data"]
+    assert "No retrain: the training covers revision 1 already." in page
+    assert told(prefect_server, events.DRIFTED, living.root) == []
 
 
 def test_a_retrain_that_is_worse_is_taken_back_and_a_better_one_is_served(
@@ -303,7 +316,8 @@ def test_a_retrain_that_is_worse_is_taken_back_and_a_better_one_is_served(
     assert living.ran() == ["index"]  # the models from before came from DVC's cache
     assert (living.root / "params.yaml").read_text() == before
     assert len(told(prefect_server, events.REJECTED, living.root)) == 1
-    assert go(retrain, living).name == "Unneeded"  # not in a loop
+    assert told(prefect_server, events.DRIFTED, living.root) == []  # it was tried: not in a loop
+    assert go(retrain, living).name == "Unneeded"
     put(living, "b/2.png", png(51))
     assert "release 3" in go(update, living).message
 
@@ -327,3 +341,50 @@ def test_a_retrain_that_was_cut_short_is_judged_by_the_next_update(
     gate["passes"] = lambda models: models == "trained on revision 1"
     assert go(update, living).name == "Released"
     assert gate["asked"][-2:] == ["trained on revision 2", "trained on revision 1"]
+
+
+def test_a_retrain_that_keeps_failing_is_given_up_and_new_images_are_published_again(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
+) -> None:
+    go(update, living)
+    put(living, "b/1.png", png(50))
+    go(update, living)
+    drift(living, 40, 2)
+    before = (living.root / "params.yaml").read_text()
+    fails_for_it = "if trained == 2:\n    raise SystemExit('out of memory')\n"
+    (living.root / "work.py").write_text(WORK + fails_for_it)
+    assert "out of memory" in go(retrain, living).message
+    (living.root / "images").rename(living.root / "elsewhere")
+    assert go(update, living).is_failed()  # the source is away: no fault of the retrain's
+    (living.root / "elsewhere").rename(living.root / "images")
+    put(living, "b/2.png", png(51))
+    assert all("out of memory" in go(update, living).message for _ in range(2))
+    assert (living.root / "params.yaml").read_text() == before
+    assert go(update, living).name == "Released"
+    assert gate["asked"][-1] == "trained on revision 1"
+    assert go(retrain, living).message.startswith("a retrain up to revision 2, with 40 new images")
+
+
+def test_an_update_that_was_dropped_is_asked_for_though_the_holder_fails(
+    prefect_server: PrefectServer, living: Toy, gate: dict
+) -> None:
+    (living.root / "work.py").write_text(
+        "import pathlib; pathlib.Path('.cache/flows/asked').touch(); raise SystemExit('no')"
+    )
+    assert go(update, living).is_failed()
+    until(
+        lambda: told(prefect_server, events.CHANGED, living.root), 10, "no other update asked for"
+    )
+    assert not guard.asked(living.root)
+
+
+def test_the_same_index_again_after_another_one_is_told_of_again(
+    prefect_server: PrefectServer, living: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished.write(living.root, finished.Finished(key="", settled=False))
+    for revision, bundle in enumerate("ABAA", 1):
+        monkeypatch.setattr(provenance, "data_revision", lambda root, now=revision: now)
+        payload = {"version": "AB".index(bundle) + 1, "bundle": bundle}
+        new = publication.announce(living.root, events.UPDATED, payload)
+        assert new == (revision < 4)
+    until(lambda: len(told(prefect_server, events.UPDATED, living.root)) == 3, 10, "not all told")

@@ -39,6 +39,18 @@ def test_a_fresh_machine_fetches_what_is_served(project, release, irgen, bucket)
     assert irgen("rollback", "2").status == 0
 
 
+def test_a_machine_that_only_searches_follows_what_is_served(project, release, irgen, bucket):
+    released(project, release, 1)
+    elsewhere = project.shelf.with_name("elsewhere")
+    shutil.copytree(project.shelf, elsewhere, symlinks=True)
+    released(project, release, 2)
+    shutil.rmtree(project.shelf)
+    elsewhere.rename(project.shelf)
+    assert project.champion().startswith("0001")
+    assert irgen("releases", "fetch").status == 0
+    assert project.champion().startswith("0002") and len(project.folders()) == 3
+
+
 def test_a_fresh_machine_judges_against_what_is_served_and_counts_on(project, release, bucket):
     released(project, release, 1, 2)
     shutil.rmtree(project.shelf)

@@ -12,7 +12,7 @@ import pytest
 
 from irgen.catalog import archives, manifest
 from irgen.catalog.shards import Images
-from irgen.errors import SourceError
+from irgen.errors import ParamsError, SourceError
 from irgen.params import Params, load
 from irgen.stages import download
 from irgen.workspace import Workspace
@@ -118,3 +118,12 @@ def test_a_source_that_vanishes_does_not_empty_the_copy(
     with pytest.raises(SourceError, match="cannot be read"):
         download.run(params(path), workspace, no_log)
     assert len(Images(workspace.stage("download"))) == 1
+
+
+def test_a_cut_off_ahead_of_all_revisions_is_refused(workspace: Workspace, params) -> None:
+    """As after the loss of data/download: each update would train until revisions reach it."""
+    plain = params("digits")
+    late = dataclasses.replace(plain.catalog, training_revision=3)
+    for _ in range(2):  # also when the source has not changed
+        with pytest.raises(ParamsError, match=r"training_revision: 3 .* set it to 1"):
+            download.run(dataclasses.replace(plain, catalog=late), workspace, no_log)
