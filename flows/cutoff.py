@@ -19,8 +19,8 @@ from irgen.files import read_json, write_bytes, write_json
 LINE = re.compile(
     r"^(catalog:[^\n]*\n(?:[ \t#][^\n]*\n|\n)*?[ \t]+training_revision:[ \t]*)(\d+)", re.M
 )
-FAILURES = 3  # of the stages, after which a retrain is given up
 INLINE = re.compile(r"^(catalog:[ \t]*\{[^}\n]*?\btraining_revision:[ \t]*)(\d+)", re.M)
+FAILURES = 3  # of the stages, after which a retrain is given up
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -274,6 +274,14 @@ def drift(toy: Toy, new: int, revision: int) -> None:
     write_json(toy.root / "data" / "drift" / "verdict.json", verdict)
 
 
+def has_drifted(toy: Toy, png: Callable[[int], bytes]) -> None:
+    """Publishes twice, then forty images are new at the second revision, or so it is said."""
+    go(update, toy)
+    put(toy, "b/1.png", png(50))
+    go(update, toy)
+    drift(toy, 40, 2)
+
+
 def test_drift_is_told_with_its_figures(
     prefect_server: PrefectServer, living: Toy, gate: dict
 ) -> None:
@@ -331,10 +339,7 @@ def test_a_retrain_that_is_worse_is_taken_back_and_a_better_one_is_served(
 def test_a_retrain_that_was_cut_short_is_judged_by_the_next_update(
     prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
 ) -> None:
-    go(update, living)
-    put(living, "b/1.png", png(50))
-    go(update, living)
-    drift(living, 40, 2)
+    has_drifted(living, png)
     (living.root / "work.py").write_text("raise SystemExit('cut short')")
     assert go(retrain, living).is_failed()
     (living.root / "work.py").write_text(WORK)
@@ -346,10 +351,7 @@ def test_a_retrain_that_was_cut_short_is_judged_by_the_next_update(
 def test_a_retrain_that_keeps_failing_is_given_up_and_new_images_are_published_again(
     prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
 ) -> None:
-    go(update, living)
-    put(living, "b/1.png", png(50))
-    go(update, living)
-    drift(living, 40, 2)
+    has_drifted(living, png)
     before = (living.root / "params.yaml").read_text()
     fails_for_it = "if trained == 2:\n    raise SystemExit('out of memory')\n"
     (living.root / "work.py").write_text(WORK + fails_for_it)
