@@ -2,7 +2,9 @@
 again, so the stage that asked it first spares the gate the question, and the networks."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -15,6 +17,9 @@ from irgen.params import Compute
 from irgen.training import checkpoint
 from irgen.workspace import Workspace
 
+if TYPE_CHECKING:
+    from irgen.index.index import Index
+
 BESIDE = ("lock", "release.json")  # in the folder of an index or a release, and no part of it
 KEPT = 12  # the answers of as many indexes
 MOST_QUERIES = 2000  # a share of them is then known to about a hundredth
@@ -22,10 +27,14 @@ MOST_QUERIES = 2000  # a share of them is then known to about a hundredth
 Ids = list[list[str | None]]
 
 
-def ask_ahead(workspace: Workspace, cutoffs: Iterable[int], settings: Compute) -> None:
-    """Asks ``data/index`` what the gate will, while its networks are at hand."""
+def ask_ahead(
+    index: "Index", workspace: Workspace, cutoffs: Iterable[int], settings: Compute
+) -> None:
+    """Asks ``data/index``, which ``index`` is opened from, what the gate will, while its networks
+    are at hand."""
     queries, database = asked_about(workspace)
-    ask(workspace.existing("index"), queries, database, max(cutoffs), settings, workspace)
+    folder, k = workspace.existing("index"), max(cutoffs)
+    ask(folder, queries, database, k, settings, workspace, index)
 
 
 def asked_about(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -44,17 +53,23 @@ def ask(
     k: int,
     settings: Compute,
     workspace: Workspace,
+    index: "Index | None" = None,
 ) -> Ids:
     """The answers of the index at ``folder``, so many that k are left without a query itself."""
     depth = runs.search_depth(k, queries["sha256"], [*database["sha256"], ""])
-    return answers(folder, queries["sha256"].to_list(), depth, settings, workspace)
+    return answers(folder, queries["sha256"].to_list(), depth, settings, workspace, index)
 
 
 def answers(
-    folder: Path, sha256s: list[str], depth: int, settings: Compute, workspace: Workspace
+    folder: Path,
+    sha256s: list[str],
+    depth: int,
+    settings: Compute,
+    workspace: Workspace,
+    index: "Index | None" = None,
 ) -> Ids:
     """Ids of the first ``depth`` images that the index at ``folder`` finds for each of the queries
-    (Q), by its own models and settings; None where there are fewer.
+    (Q), by its own models and settings; None where there are fewer. ``index``: it, if it is open.
 
     They are kept by the content of the index, every file of which is read, the queries and this
     package's code. An index that was not asked before is checked. Raises IndexingError if it is
@@ -70,7 +85,7 @@ def answers(
     path = workspace.cache / "answers" / f"{key}.parquet"
     if path.exists():
         return pl.read_parquet(path)["ids"].to_list()
-    found = _ask(folder, sha256s, depth, settings, workspace)
+    found = _ask(folder, sha256s, depth, settings, workspace, index)
     with atomic(path) as temporary:
         pl.DataFrame({"ids": found}, schema={"ids": pl.List(pl.String)}).write_parquet(temporary)
     _forget(path.parent)
@@ -78,15 +93,25 @@ def answers(
 
 
 def _ask(
-    folder: Path, sha256s: list[str], depth: int, settings: Compute, workspace: Workspace
+    folder: Path,
+    sha256s: list[str],
+    depth: int,
+    settings: Compute,
+    workspace: Workspace,
+    opened: "Index | None",
 ) -> Ids:
     from irgen.artifacts.readings import readings  # and the networks' libraries with these three
     from irgen.encoding import open_encoding
     from irgen.index.index import Index
 
     encoding = open_encoding(settings, workspace)
-    device = str(encoding.machine.device)
-    with Index.open(folder, device=device, precision=encoding.machine.decoder) as index:
+    device, precision = str(encoding.machine.device), encoding.machine.decoder
+    asked: AbstractContextManager[Index] = (
+        Index.open(folder, device=device, precision=precision)
+        if opened is None
+        else nullcontext(opened)
+    )
+    with asked as index:
         index.verify()
         read = readings(index.models, sha256s, encoding)
         return [list(row) for row in index.search(read, depth).ids]

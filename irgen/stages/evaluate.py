@@ -42,7 +42,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     identified = load_identified(workspace.existing("identifiers", "database"))
     asked = questions.queries["sha256"].to_list()
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
-    compared = build_methods(params, workspace, identified, pretrained, asked, encoding)
+    index = open_index(params, workspace, encoding)
+    compared = build_methods(params, workspace, identified, pretrained, asked, encoding, index)
     size = params.evaluate.batch_size
     exam = Exam(
         questions=questions,
@@ -54,8 +55,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     places = workspace.stage("evaluate"), workspace.reports / "latency.json"
     found = measure(compared, exam, identified.codes.numpy(), *places)
-    if "index" in compared:
-        answers.ask_ahead(workspace, cutoffs, params.compute)
+    if index is not None:
+        answers.ask_ahead(index, workspace, cutoffs, params.compute)
     return found
 
 
@@ -71,6 +72,15 @@ def timings_of(params: Params, workspace: Workspace, machine: Mapping[str, str |
     return workspace.cache / "timings" / f"{key}.json"
 
 
+def open_index(params: Params, workspace: Workspace, encoding: Encoding) -> Index | None:
+    """The index that was made; None of codes that are not the tokenizer's."""
+    if params.identifiers.rule != "semantic":
+        return None
+    machine = encoding.machine
+    device, precision = str(machine.device), machine.decoder
+    return Index.open(workspace.existing("index"), device=device, precision=precision)
+
+
 def build_methods(
     params: Params,
     workspace: Workspace,
@@ -78,9 +88,10 @@ def build_methods(
     pretrained: ImageEncoder,
     asked: list[str],
     encoding: Encoding,
+    index: Index | None,
 ) -> dict[str, Method]:
     """The methods by name, in order. ``asked``: the queries' hashes; those that these models have
-    encoded before are not encoded again."""
+    encoded before are not encoded again. ``index``: None of codes that are not the tokenizer's."""
     machine = encoding.machine
     device, normal = machine.device, torch.nn.functional.normalize
     models = assemble(
@@ -122,18 +133,15 @@ def build_methods(
         ),
         "scan_tuned": methods.exact(by_embedding, embeddings, 4 * embeddings.shape[1]),
     }
-    semantic = params.identifiers.rule == "semantic"
-    if semantic:
+    if index is not None:
         rebuilt = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
         bits = codes.shape[1] * np.log2(codebooks.shape[1])
         code_bytes = bits / 8 + codebooks.nbytes / len(codes)
         found["scan_codes"] = methods.exact(by_embedding, normal(rebuilt, dim=-1), code_bytes)
-    kinds = Kinds.of(models.tokenizer) if semantic else None
+    kinds = None if index is None else Kinds.of(models.tokenizer)
     for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
         method = methods.generative(models, by_models, database, options, machine, kinds)
         found[name] = replace(method, about=about)
-    if semantic:
-        folder = workspace.existing("index")
-        index = Index.open(folder, device=str(device), precision=machine.decoder)
+    if index is not None:
         found["index"] = methods.served(index, by_models, identified.ids)  # of the same networks
     return found

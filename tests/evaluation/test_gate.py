@@ -255,7 +255,8 @@ def test_an_index_that_answered_before_is_not_asked_again_unless_it_is_another(
 ):
     make(workspace.stage("index"))
     champion = make(tmp_path / "champion", wrong=len(DATABASE) // 2)
-    kept_answers.ask_ahead(workspace, (1, 4), params.compute)
+    with Index.open(workspace.stage("index")) as index:
+        kept_answers.ask_ahead(index, workspace, (1, 4), params.compute)
     asked = []
     ask = kept_answers._ask
     monkeypatch.setattr(
