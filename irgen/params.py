@@ -177,6 +177,7 @@ class Evaluate:
     candidates: int  # most images gathered from the beams, at least the largest cut-off
     fuse: float  # weight of the first entry's log-probability beside the cosine, in re-ranking
     fuse_by: Literal["entry", "label"]  # that it is written, or that the query carries its label
+    order_by: Literal["identifier", "entry"]  # without re-ranking: all that is written, or its first
     batch_size: int  # queries a search batch
     trie: bool  # false: identifiers are written freely, and those that do not exist find nothing
 

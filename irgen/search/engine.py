@@ -25,8 +25,9 @@ class Options:
     all candidates by cosine and, with the weight ``fuse``, by their first entry (``rank.fused``):
     by how likely the retriever is to write it, or with ``fuse_by`` label by how likely the query
     carries its label (``Kinds``; where the decoder has none, as by entry). Without ``rerank`` they
-    stand in the order of their identifiers, as the retriever writes them, and ``fresh_beams`` plays
-    no part. ``distinct`` hides an image whose cosine with a better one is at least that.
+    stand in the order in which the retriever writes them, by the probability of the whole
+    identifier or with ``order_by`` entry of its first entry alone, those of one by cosine, and
+    ``fresh_beams`` plays no part. ``distinct`` hides an image whose cosine with a better one is at least that.
     ``min_score`` drops hits whose score is lower, ``min_cosine`` those whose cosine is. Without the
     ``trie`` the retriever writes what it likes, and identifiers that do not exist find nothing:
     what the trie is compared with.
@@ -38,6 +39,7 @@ class Options:
     rerank: bool = True
     fuse: float = 0.0
     fuse_by: Literal["entry", "label"] = "entry"
+    order_by: Literal["identifier", "entry"] = "identifier"
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
@@ -60,7 +62,7 @@ class Hits:
 
     ``rows`` int64, −1 where there are fewer than k. float32, −inf where there are fewer: ``scores``
     is what they are ordered by, the fused score or without re-ranking the ``log_probability`` of
-    the identifier under the retriever; ``cosine`` is that of the tuned embeddings; ``share`` is the
+    the identifier under the retriever, or of its first entry; ``cosine`` is that of the tuned embeddings; ``share`` is the
     logarithm of the identifier's probability among those that take part in the search. Both
     logarithms are −inf too for an image that the retriever did not write; ``dense`` bool says which
     these are.
@@ -89,7 +91,7 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
         near = _near(read.embedding, snapshot, limit, options.fresh_beams, fresh=True)
         found = found if near is None else found.along(near)
     opening = beams.opening
-    if options.fuse_by == "label" and decoder.kinds is not None:
+    if options.rerank and options.fuse_by == "label" and decoder.kinds is not None:
         opening = decoder.kinds.alike(read.embedding)
     return _ranked(found, read.embedding, snapshot, k, (options, opening))
 
@@ -137,10 +139,16 @@ def _ranked(
     was asked)."""
     options, opening = how
     cosines = rank.similarity(found.rows, embeddings, snapshot)
-    scores = cosines if options.rerank else found.scores
-    if options.rerank and opening is not None:
-        scores = rank.fused(found.rows, cosines, opening, snapshot, options.fuse)
-    order = rank.by_score(found, scores) if options.rerank else rank.by_code(found, cosines)
+    if options.rerank:
+        scores = cosines
+        if opening is not None:
+            scores = rank.fused(found.rows, cosines, opening, snapshot, options.fuse)
+        order = rank.by_score(found, scores)
+    else:
+        scores = found.scores
+        if options.order_by == "entry" and opening is not None:
+            scores = rank.opened(found.rows, opening, snapshot)
+        order = rank.by_code(found, scores, cosines)
     rows = found.rows.gather(1, order)
     kept = rows >= 0
     if options.distinct is not None:

@@ -124,11 +124,15 @@ def fused(
     it, or that the query carries its label (``Kinds.alike``).
     What kind of image is meant is best told so, which of its kind is nearest by the cosine. That is
     so of an image that the retriever has not written, too: it has a first entry."""
-    if not weight:
-        return cosines
+    return cosines + weight * opened(rows, opening, snapshot) if weight else cosines
+
+
+def opened(rows: Tensor, opening: Tensor, snapshot: Snapshot) -> Tensor:
+    """What ``opening`` (Q, size) has for the first entry of the code of ``rows`` (Q, C); −inf where
+    there is no row."""
     entries = snapshot.gather(rows, "codes")[..., 0].long()  # (Q, C); of no row, of any
     entries = entries.clamp_max(opening.shape[1] - 1)
-    return torch.where(rows < 0, cosines, cosines + weight * opening.gather(1, entries))
+    return opening.gather(1, entries).masked_fill(rows < 0, -torch.inf)
 
 
 def by_score(candidates: Candidates, scores: Tensor) -> Tensor:
@@ -136,10 +140,10 @@ def by_score(candidates: Candidates, scores: Tensor) -> Tensor:
     return _sorted(-scores, candidates.keys)
 
 
-def by_code(candidates: Candidates, cosines: Tensor) -> Tensor:
-    """The order (Q, C) of the candidates by their identifier's score, those of one identifier by
-    cosine, ties by key."""
-    return _sorted(-candidates.scores, -cosines, candidates.keys)
+def by_code(candidates: Candidates, scores: Tensor, cosines: Tensor) -> Tensor:
+    """The order (Q, C) of the candidates by the scores of their identifiers or of the beginnings of
+    these, those that have the same by cosine, ties by key."""
+    return _sorted(-scores, -cosines, candidates.keys)
 
 
 def _sorted(*columns: Tensor) -> Tensor:

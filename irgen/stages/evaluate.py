@@ -112,6 +112,7 @@ def build_methods(
         candidates=params.evaluate.candidates,
         fuse=params.evaluate.fuse,
         fuse_by=params.evaluate.fuse_by,
+        order_by=params.evaluate.order_by,
         fresh_beams=0,
         trie=params.evaluate.trie,
     )

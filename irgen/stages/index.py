@@ -31,7 +31,7 @@ from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 # Of a search of the index, kept with it:
-DEFAULTS = ("beams", "candidates", "fresh_beams", "fuse", "fuse_by")
+DEFAULTS = ("beams", "candidates", "fresh_beams", "fuse", "fuse_by", "order_by")
 MOST_QUERIES = 2000  # validation images asked: more would hardly move the map
 
 
@@ -60,6 +60,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         candidates=params.evaluate.candidates,
         fuse=params.evaluate.fuse,
         fuse_by=params.evaluate.fuse_by,
+        order_by=params.evaluate.order_by,
         fresh_beams=params.index.fresh_beams,
     )
     defaults = {name: getattr(options, name) for name in DEFAULTS}

@@ -55,6 +55,23 @@ def test_without_reranking_images_stand_in_the_order_the_retriever_writes(decode
     torch.testing.assert_close(gains.sum(-1), hits.log_probability, atol=1e-4, rtol=1e-4)
 
 
+def test_or_by_how_likely_it_is_to_write_their_first_entry(decoder, read, fresh):
+    snapshot, asked = fresh(list(range(60))), read(5)
+    by_entry = replace(WIDE, rerank=False, order_by="entry")
+    hits = engine.search(decoder, asked, snapshot, 60, by_entry)
+    first = snapshot.gather(hits.rows, "codes")[..., 0].long()
+    writing, (part,) = decoder.read(asked.summary, asked.tokens), snapshot.lives
+    _, told = beam.spell(writing, [part], snapshot.gather(hits.rows, "codes").long())
+    torch.testing.assert_close(hits.scores, told[..., 0], atol=1e-4, rtol=1e-4)
+    assert (hits.scores.diff(dim=1) <= 0).all()
+    same_entry = first.diff(dim=1) == 0
+    assert same_entry.any() and (hits.cosine.diff(dim=1)[same_entry] <= 0).all()
+    assert torch.equal(
+        engine.search(decoder, asked, snapshot, 60, replace(by_entry, rerank=True)).scores,
+        engine.search(decoder, asked, snapshot, 60, WIDE).scores,
+    )
+
+
 def test_an_image_the_retriever_would_never_write_is_reached_by_its_embedding(decoder, read, fresh):
     snapshot, asked = fresh([n for n in range(80) if n % 3]), read(4)
     narrow = Options(beams=2, candidates=20, fresh_beams=4)

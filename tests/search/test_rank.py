@@ -60,7 +60,7 @@ def test_one_bucket_in_two_segments_is_cut_by_key_as_one():
 def test_images_are_ordered_by_score_or_by_code_and_ties_by_key():
     candidates = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)  # rows 1 4 | 0 2 5
     cosines = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.7]])
-    by_code = candidates.rows.gather(1, rank.by_code(candidates, cosines))
+    by_code = candidates.rows.gather(1, rank.by_code(candidates, candidates.scores, cosines))
     assert by_code.tolist() == [[4, 1, 2, 5, 0]]
     by_score = candidates.rows.gather(1, rank.by_score(candidates, cosines))
     assert by_score.tolist() == [[4, 2, 5, 0, 1]]
