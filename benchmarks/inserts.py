@@ -31,9 +31,10 @@ from irgen.encoding import open_encoding, pixels
 from irgen.evaluation import metrics, runs
 from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
-from irgen.params import Params, flatten, load
+from irgen.params import Params, load
 from irgen.search.engine import Read
 from irgen.search.scan import scan
+from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 K = 10  # results judged

@@ -27,6 +27,16 @@ def counts(root: Path) -> dict[str, int]:
     }
 
 
+def withheld(counted: dict[str, int]) -> str:
+    """What the counts mean as long as the index that they are of is not served.
+
+    >>> withheld({"images": 9, "new": 2, "changed": 0, "gone": 0, "revision": 4})
+    'Waiting with it: 2 new, 0 changed, 0 gone; 9 images at revision 4.'
+    """
+    found = " Searches still find what is gone." if counted["gone"] else ""
+    return f"Waiting with it: {told(counted)}.{found}"
+
+
 def remember(root: Path) -> None:
     """Notes the manifest as the one that is published."""
     source = root / "data" / "download" / manifest.NAME

@@ -7,7 +7,7 @@ from typing import Any
 import networkx
 from dvc.repo import Repo
 
-from irgen.params import parse
+from irgen.typed import parse
 
 
 @dataclass(frozen=True, kw_only=True)

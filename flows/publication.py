@@ -182,14 +182,16 @@ def accepted(root: Path, made: Pass, decision: Decision, log: Log) -> State[Any]
 
 
 def refused(root: Path, decision: Decision, log: Log) -> State[Any]:
-    """The gate kept the index back: why, for whoever is on call."""
+    """The gate kept the index back: why, and what is not published with it, for whoever is on
+    call."""
     about, verdict = decision.about, decision.about["verdict"]
     name, why = f"candidate {about['version']}", verdict["why"]
-    payload = named(about) | {"why": why, "figures": verdict["figures"]}
+    counted = change.counts(root)
+    payload = named(about) | counted | {"why": why, "figures": verdict["figures"]}
     if announce(root, events.REJECTED, payload):
         served = about["champion"]
         stays = f"Release {served} still is." if served else "None is yet."
-        text = f"# {name} is not served\n\n{why}\n\n{stays}\n"
+        text = f"# {name} is not served\n\n{why}\n\n{stays}\n\n{change.withheld(counted)}\n"
         pages.markdown("rejected", text, f"{name}: {why}", log)
     log.warning("%s is kept back: %s", name, why)
     return Completed(name="Rejected", message=f"{name} is kept back: {why}")

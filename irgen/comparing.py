@@ -9,9 +9,10 @@ from typing import Any
 
 from irgen import journal, provenance, recording
 from irgen.files import digest, file_digest, read_json
-from irgen.params import Params, flatten
+from irgen.params import Params
 from irgen.secrets import scrub
 from irgen.study.plan import Plan, Point, params_of
+from irgen.typed import flatten
 
 POINT, TABLES = "point", "tables"
 

@@ -18,8 +18,9 @@ from typing import Any, TextIO
 from irgen import journal, provenance
 from irgen.errors import IrgenError
 from irgen.files import file_digest, read_json
-from irgen.params import Params, flatten
+from irgen.params import Params
 from irgen.secrets import scrub
+from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 PATIENCE = 60.0  # seconds a finished stage waits for what it tracked to be published

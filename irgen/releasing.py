@@ -11,9 +11,10 @@ from irgen import announcing, journal, provenance, recording, restoring
 from irgen.artifacts.identifiers import check_served
 from irgen.evaluation import gate
 from irgen.files import digest, file_digest
-from irgen.params import Params, flatten
+from irgen.params import Params
 from irgen.releases import release, shelf
 from irgen.releases.release import Release
+from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 KEPT = ("rejected", "withdrawn")  # states of what is not released by itself

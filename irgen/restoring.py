@@ -24,9 +24,12 @@ def adopt(place: Path, settings: Settings) -> Release | None:
 
 
 def fetch(place: Path, settings: Settings, version: int | None = None) -> Release:
-    """Brings a release here. The one that is served by the bucket's word is served here, too; that
-    ``version`` only if none is yet. Raises ReleaseError if no bucket is set or it has no such
-    release, SourceError if it does not answer."""
+    """Brings a release here. The one that is served by the bucket's word is served here, too, and
+    what ``settings`` do not keep goes; that ``version`` only if none is yet.
+
+    Raises ReleaseError if no bucket is set or it has no such release, SourceError if it does not
+    answer.
+    """
     if not settings.remote:
         raise ReleaseError("params.yaml: release: remote is empty: there is nowhere to fetch from")
     client = remote.connect(settings.endpoint)
@@ -34,7 +37,15 @@ def fetch(place: Path, settings: Settings, version: int | None = None) -> Releas
         one = _brought(place, client, settings.remote, _name(client, settings.remote, version))
         if version is None or not (place / shelf.CHAMPION).exists():
             shelf.crown(place, one)
+            _make_room(place, one, settings.keep)
         return one
+
+
+def _make_room(place: Path, served: Release, keep: int) -> None:
+    """Takes what is not kept off the shelf, but for what the bucket never had."""
+    for old in shelf.to_prune(shelf.all_releases(place), served, keep):
+        if old.pushed:
+            shelf.drop(place, old)
 
 
 def _brought(place: Path, client: Client, where: str, name: str) -> Release:

@@ -13,6 +13,7 @@ ORDER = [
     "warm",
     "errors",
     "secrets",
+    "typed",
     "params",
     "files",
     "workspace",

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irgen.errors import ParamsError
-from irgen.params import Params, check_ranges, flatten, load, parse
+from irgen.params import Params, check, load
 from irgen.study.plan import load_plan, settings_file
+from irgen.typed import flatten, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -83,9 +84,8 @@ def test_a_count_is_an_integer_and_nothing_else(value: object) -> None:
     ],
 )
 def test_a_value_out_of_range_says_what_is_allowed(section: str, key: str, value: object) -> None:
-    params = parse(Params, changed(section, key, value), where="params.yaml")
-    with pytest.raises(ParamsError, match=rf"{section}: (\w+: )?.*(allowed|multiple)"):
-        check_ranges(params)
+    with pytest.raises(ParamsError, match=rf"params.yaml: {section}: (\w+: )?.*(allowed|multiple)"):
+        check(parse(Params, changed(section, key, value), where="params.yaml"))
 
 
 def test_nan_is_no_number() -> None:

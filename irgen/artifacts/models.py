@@ -14,10 +14,11 @@ from irgen.errors import ArtifactError
 from irgen.models.encoder import ImageEncoder
 from irgen.models.reader import Query, Reader
 from irgen.models.tokenizer import Tokenizer
-from irgen.params import Encoder, Retriever, parse
+from irgen.params import Encoder, Retriever
 from irgen.params import Tokenizer as TokenizerSettings
 from irgen.search.engine import Read
 from irgen.training import checkpoint
+from irgen.typed import parse
 from irgen.weights import untrained_encoder
 
 TOKENIZER, RETRIEVER = "tokenizer.safetensors", "retriever.safetensors"

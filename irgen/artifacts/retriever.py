@@ -9,8 +9,8 @@ from irgen.models.reader import Query, Reader
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import Tokenizer
 from irgen.params import Retriever as Settings
-from irgen.params import parse
 from irgen.training import checkpoint
+from irgen.typed import parse
 
 
 def save_retriever(path: Path, model: Query, settings: Settings) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from torch import nn
 
 from irgen.models.tokenizer import Tokenizer
-from irgen.params import Encoder, parse
+from irgen.params import Encoder
 from irgen.params import Tokenizer as Settings
 from irgen.training import checkpoint
+from irgen.typed import parse
 from irgen.weights import untrained_encoder
 
 GIVEN = {"labels": "given", "clusters": 2}  # of a file that does not tell where labels came from

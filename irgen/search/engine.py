@@ -27,10 +27,10 @@ class Options:
     carries its label (``Kinds``; where the decoder has none, as by entry). Without ``rerank`` they
     stand in the order in which the retriever writes them, by the probability of the whole
     identifier or with ``order_by`` entry of its first entry alone, those of one by cosine, and
-    ``fresh_beams`` plays no part. ``distinct`` hides an image whose cosine with a better one is at least that.
-    ``min_score`` drops hits whose score is lower, ``min_cosine`` those whose cosine is. Without the
-    ``trie`` the retriever writes what it likes, and identifiers that do not exist find nothing:
-    what the trie is compared with.
+    ``fresh_beams`` plays no part. ``distinct`` hides an image whose cosine with a better one is at
+    least that. ``min_score`` drops hits whose score is lower, ``min_cosine`` those whose cosine is.
+    Without the ``trie`` the retriever writes what it likes, and identifiers that do not exist find
+    nothing: what the trie is compared with.
     """
 
     beams: int = 30
@@ -62,10 +62,10 @@ class Hits:
 
     ``rows`` int64, −1 where there are fewer than k. float32, −inf where there are fewer: ``scores``
     is what they are ordered by, the fused score or without re-ranking the ``log_probability`` of
-    the identifier under the retriever, or of its first entry; ``cosine`` is that of the tuned embeddings; ``share`` is the
-    logarithm of the identifier's probability among those that take part in the search. Both
-    logarithms are −inf too for an image that the retriever did not write; ``dense`` bool says which
-    these are.
+    the identifier under the retriever, or that of its first entry; ``cosine`` is that of the tuned
+    embeddings; ``share`` is the logarithm of the identifier's probability among those that take
+    part in the search. Both logarithms are −inf too for an image that the retriever did not write;
+    ``dense`` bool says which these are.
     """
 
     rows: Tensor

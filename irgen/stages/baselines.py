@@ -20,10 +20,11 @@ from irgen.evaluation.methods import Method
 from irgen.models.descriptors import Combined, Described, Projected
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
-from irgen.params import Descriptor, Params, flatten
+from irgen.params import Descriptor, Params
 from irgen.training import descriptors, rankings
 from irgen.training.batches import Pixels, Views, in_order
 from irgen.training.checkpoint import Resume
+from irgen.typed import flatten
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 

@@ -16,8 +16,9 @@ from irgen.catalog.table import NAMES, read_table
 from irgen.evaluation import comparison, figures, gallery, limits, page
 from irgen.evaluation.confusions import confusions
 from irgen.files import atomic, read_json, write_bytes
-from irgen.params import Params, flatten
+from irgen.params import Params
 from irgen.search.calibration import Calibration, Uncalibrated
+from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 Log = Callable[[dict[str, float], int], None]

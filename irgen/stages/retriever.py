@@ -16,10 +16,11 @@ from irgen.encoding import open_encoding, pixels, views
 from irgen.models.reader import Query
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import adapt_all, class_numbers
-from irgen.params import Params, flatten
+from irgen.params import Params
 from irgen.training import retriever as training
 from irgen.training.batches import Pixels, Views
 from irgen.training.checkpoint import Resume
+from irgen.typed import flatten
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 

@@ -16,11 +16,12 @@ from irgen.errors import CatalogError
 from irgen.files import read_array
 from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
-from irgen.params import Params, flatten
+from irgen.params import Params
 from irgen.params import Tokenizer as Settings
 from irgen.training import tokenizer as training
 from irgen.training.batches import Pixels, Views
 from irgen.training.checkpoint import Resume
+from irgen.typed import flatten
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from irgen.errors import ParamsError
-from irgen.params import Params, check_ranges, load, parse
+from irgen.params import Params, check, load
+from irgen.typed import parse
 
 PLAN = Path("experiments", "comparison.yaml")
 RESULTS = PLAN.with_name("results")  # of points
@@ -158,7 +159,7 @@ def params_of(root: Path, plan: Plan, point: Point) -> Params:
         tree = changed(tree, key, value, where=f"{PLAN}: variants: {point.variant}: changes")
     tree = changed(tree, "seed", point.seed, where=str(path))
     params: Params = parse(Params, tree, where=f"{path.name} as {point.variant}")
-    check_ranges(params)
+    check(params)
     return params
 
 

@@ -10,10 +10,11 @@ import polars as pl
 from irgen.artifacts.identifiers import load_identified
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
-from irgen.params import Params, flatten
+from irgen.params import Params
 from irgen.provenance import project
 from irgen.study.plan import RESULTS, SOURCES, Plan, Point, params_of
 from irgen.study.reuse import Done, Place, brought, code_of, seconds
+from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")

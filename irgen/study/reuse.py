@@ -19,7 +19,8 @@ import yaml
 
 from irgen.files import digest, file_digest, read_json, write_json
 from irgen.journal import locked
-from irgen.params import Params, flatten
+from irgen.params import Params
+from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 ABOUT = "about.json"

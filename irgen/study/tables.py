@@ -68,6 +68,9 @@ TESTED = (
     Column(title="P@20", key="precision/20", tested=True),
     Column(title="mAP@R", key="map/R", tested=True),
 )
+AS_RERANKED = tuple(
+    replace(column, title=f"re-ranked {column.title}", method=RERANKED) for column in TESTED
+)
 COST = (
     Column(title="ms search", key="search_ms", of="latency", form=".2f"),
     Column(title="ms with encoding", key="total_ms", of="latency", form=".2f"),
@@ -95,13 +98,16 @@ def identifiers(found: Found, plan: Plan) -> Table:
     rows = [name for name in found if plan.variants[name].table == IDENTIFIERS]
     columns = (
         *TESTED,
-        Column(title="re-ranked P@10", key="precision/10", method=RERANKED),
+        *AS_RERANKED,
         Column(title="distinct codes", key="distinct_codes", of="identifiers", form=",.0f"),
         Column(title="images/code", key="images_a_code", of="identifiers", form=".2f"),
     )
     made = _table("identifiers", "Identifiers", columns, _variants(found, plan, rows))
     settings = found[plan.standard][0].about["params"]
-    told = f" Re-ranked: cosine + {settings['evaluate.fuse']:g} × the first entry's log-probability"
+    told = " Not re-ranked: by the log-probability of the "
+    told += "first entry" if settings["evaluate.order_by"] == "entry" else "whole identifier"
+    told += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.fuse']:g} × the first "
+    told += "entry's log-probability"
     if settings["evaluate.fuse_by"] == "label":
         told += ", of the tokenizer's identifiers by the label it stands for, of others as written"
     return replace(made, about=f"{made.about}{told}.")
@@ -112,7 +118,7 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
     of the others."""
     columns = (
         *TESTED,
-        Column(title="re-ranked P@10", key="precision/10", method=RERANKED),
+        replace(AS_RERANKED[1], tested=False),
         Column(title="index P@10", key="precision/10", method=INDEX),
         Column(title="tuned scan P@10", key="precision/10", method=SCAN),
         Column(title="invalid", key="invalid"),

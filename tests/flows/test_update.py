@@ -210,12 +210,17 @@ def test_a_worse_index_is_kept_back_and_why_is_told_once(
     go(update, living)
     gate["passes"] = lambda models: False
     put(living, "a/9.png", png(9))
+    (living.root / "images" / "a" / "2.png").unlink()
     state = go(update, living)
     assert (state.name, state.message) == ("Rejected", "candidate 2 is kept back: because")
+    asked = {"artifacts": {"key": {"any_": ["rejected"]}}, "sort": "CREATED_DESC"}
+    page = prefect_server.ask("/artifacts/filter", asked)[0]["data"]
+    assert "1 new, 0 changed, 1 gone" in page and "Searches still find what is gone." in page
     go(build, living)
     until(lambda: told(prefect_server, events.REJECTED, living.root), 10, "no event")
     (payload,) = told(prefect_server, events.REJECTED, living.root)
     assert (payload["why"], payload["figures"]) == ("because", {"queries": 3})
+    assert (payload["new"], payload["gone"]) == (1, 1)
     gate["passes"] = lambda models: True
     put(living, "a/10.png", png(10))
     assert "2 new" in go(update, living).message  # since it was served

@@ -51,6 +51,17 @@ def test_a_machine_that_only_searches_follows_what_is_served(project, release, i
     assert project.champion().startswith("0002") and len(project.folders()) == 3
 
 
+def test_a_machine_that_follows_keeps_no_more_than_it_is_told(project, release, irgen, bucket):
+    released(project, release, 1, 2, 3, 4)
+    shutil.rmtree(project.shelf)
+    for version in (1, 2, 3):
+        assert irgen("releases", "fetch", version).status == 0
+    assert len(project.folders()) == 4  # and the link to the champion
+    project.set("release", keep=1)
+    assert irgen("releases", "fetch").status == 0
+    assert [name[:4] for name in project.folders()] == ["0003", "0004", "cham"]
+
+
 def test_a_fresh_machine_judges_against_what_is_served_and_counts_on(project, release, bucket):
     released(project, release, 1, 2)
     shutil.rmtree(project.shelf)

@@ -9,8 +9,9 @@ from dvc.repo import Repo
 
 from irgen.commands.compare import stage_of
 from irgen.errors import ParamsError
-from irgen.params import flatten, load
+from irgen.params import load
 from irgen.study.plan import PLAN, TABLES, Plan, Point, load_plan, params_of, settings_file
+from irgen.typed import flatten
 
 TREE = {
     "sets": ["small"],

@@ -61,7 +61,11 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
                 "says": "as the source gives them",
             },
             "identifiers": {"distinct_codes": 5.0, "images_a_code": 2.0},
-            "params": {"evaluate.fuse": 0.1, "evaluate.fuse_by": "entry"},
+            "params": {
+                "evaluate.fuse": 0.1,
+                "evaluate.fuse_by": "entry",
+                "evaluate.order_by": "identifier",
+            },
         },
         metrics=metrics,
         latency={method: {"search_ms": 1.0 + seed, "total_ms": 2.0} for method in gains},
@@ -198,10 +202,27 @@ def test_a_variant_of_another_subject_that_is_compared_has_a_row(found: dict) ->
     assert seeds == {"semantic": (0, 1, 2), "W = 1": (0,), "W = 100": (0, 1, 2)}
 
 
-def test_how_identifiers_are_re_ranked_is_told(found: dict) -> None:
-    assert "cosine + 0.1 × the first entry's log-prob" in tables.identifiers(found, PLAN).about
-    found["plain"][0].about["params"]["evaluate.fuse_by"] = "label"
-    assert "of others as written" in tables.identifiers(found, PLAN).about
+def test_how_images_stand_under_identifiers_is_told(found: dict) -> None:
+    about = tables.identifiers(found, PLAN).about
+    assert "cosine + 0.1 × the first entry's log-prob" in about
+    assert "of the whole identifier, then by cosine" in about
+    found["plain"][0].about["params"] |= {
+        "evaluate.fuse_by": "label",
+        "evaluate.order_by": "entry",
+    }
+    about = tables.identifiers(found, PLAN).about
+    assert "of others as written" in about and "of the first entry, then by cosine" in about
+
+
+def test_identifiers_are_tested_re_ranked_too(found: dict) -> None:
+    lost = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
+    found["random"] = [result("random", seed, lost) for seed in range(3)]
+    table = tables.identifiers(found, PLAN)
+    marks = dict(zip(table.columns, rows_of(table)["by chance"].cells, strict=True))
+    assert marks["P@10"].mark == "" and marks["re-ranked P@10"].mark == tables.WORSE
+    assert [title for title in table.columns if title.startswith("re-ranked")] == [
+        f"re-ranked {title}" for title in ("P@1", "P@10", "P@20", "mAP@R")
+    ]
 
 
 def test_columns_that_nothing_was_measured_of_are_left_out(found: dict) -> None:
