@@ -67,23 +67,20 @@ def _tell(
     values: dict[str, float],
     summary: dict[str, float],
 ) -> None:
-    """Writes the journal, unless it is there."""
-    place = provenance.journals(root)
-    stage, build = beginning["stage"], beginning["build"]
-    if (place / journal.plain(build) / f"{stage}.jsonl").exists():
+    """Writes the journal, unless it is there. A process that is killed leaves none, so that the
+    next one writes it."""
+    folder = provenance.journals(root) / journal.plain(beginning["build"])
+    path = folder / f"{beginning['stage']}.jsonl"
+    if path.exists():
         return
-    _, file = journal.create(place, build, stage)
-    with file:
-        journal.append(file, "begin", **scrub(beginning))
-        journal.append(file, "metrics", values=values, step=0)
-        journal.append(
-            file,
-            "end",
-            status="FINISHED",
-            trouble="",
-            artifacts=files,
-            tables=[],
-            summary=summary,
-            standing={},
-            monitor=None,
-        )
+    end = {
+        "status": "FINISHED",
+        "trouble": "",
+        "artifacts": files,
+        "tables": [],
+        "summary": summary,
+        "standing": {},
+        "monitor": None,
+    }
+    metrics = {"values": values, "step": 0}
+    journal.write(path, [("begin", scrub(beginning)), ("metrics", metrics), ("end", end)])

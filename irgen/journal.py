@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from irgen.files import read_json, write_json
+from irgen.files import read_json, write_bytes, write_json
 
 
 def now() -> int:
@@ -41,9 +41,17 @@ def create(folder: Path, build: str, stage: str) -> tuple[Path, TextIO]:
 
 def append(file: TextIO, kind: str, **fields: Any) -> None:
     """Writes one record and hands it to the operating system, so that it outlives a kill."""
-    record = {"kind": kind, "time": now(), **fields}
-    file.write(json.dumps(record, default=str) + "\n")
+    file.write(_line(kind, fields))
     file.flush()
+
+
+def write(path: Path, records: list[tuple[str, dict[str, Any]]]) -> None:
+    """Writes a journal of (kind, fields) of which all is known: the whole of it, or nothing."""
+    write_bytes(path, "".join(_line(kind, fields) for kind, fields in records).encode())
+
+
+def _line(kind: str, fields: dict[str, Any]) -> str:
+    return json.dumps({"kind": kind, "time": now(), **fields}, default=str) + "\n"
 
 
 def records(path: Path) -> list[dict[str, Any]]:

@@ -15,11 +15,14 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.compare import compare
+from irgen import journal
 from irgen.catalog.sources import list_digits
+from irgen.comparing import tell_point
 from irgen.errors import ArtifactError
 from irgen.evaluation.comparison import METHODS
 from irgen.study import results
-from irgen.study.plan import PLAN, RESULTS, TABLES, Point, load_plan
+from irgen.study.plan import PLAN, RESULTS, TABLES, Point, load_plan, params_of
+from irgen.study.point import results_of
 from irgen.study.sheet import page_of
 
 from .conftest import PrefectServer
@@ -191,6 +194,26 @@ def test_mlflow_has_a_run_a_point_below_the_comparison_s_which_has_the_tables(
     assert {"comparison-digits.html", "comparison.md", "figures"} <= {
         each.path for each in client.list_artifacts(parent)
     }
+
+
+def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
+    compared: tuple[Path, str, str],
+) -> None:
+    project, _, _ = compared
+    plan, point = load_plan(project), Point(set="digits", variant="semantic", seed=1)
+    told = (project, plan, point, params_of(project, plan, point), results_of(project, point))
+    (home,) = (project / ".cache" / "tracking").glob("digits-semantic-1-*")
+    shutil.rmtree(home)
+    if not (child := os.fork()):
+        journal._line = lambda kind, fields: (
+            "begin" if kind == "begin" else os.kill(os.getpid(), signal.SIGKILL)
+        )
+        tell_point(*told)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert journal.unpublished(home.parent) == []
+    tell_point(*told)
+    kinds = [record["kind"] for record in journal.records(home / "point.jsonl")]
+    assert kinds == ["begin", "metrics", "end"]
 
 
 def test_nothing_is_done_when_nothing_has_changed(compared: tuple[Path, str, str]) -> None:
