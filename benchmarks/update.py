@@ -54,7 +54,7 @@ SMALL = {  # enough for models that work; how good they are is not what is measu
     "retriever": {"epochs": 2},
     "catalog": {"training_revision": 1},
     "gate": {"margin": 1.0, "minimum": 0.0},
-    "evaluate": {"beams": 20, "candidates": 100},  # as params.yaml has them
+    "evaluate": {"beams": 20, "candidates": 100, "batch_size": 64},  # as params.yaml has them
 }
 PASSES = ("rebuild", "update", "unchanged")
 ENDS = dict.fromkeys(("training", *PASSES), "Released") | {"unchanged": "Unchanged"}

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from flows.project import memory
-from irgen.catalog import manifest
 from irgen.files import digest, file_digest, read_json, write_json
+from irgen.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Finished:
 
 def key(root: Path) -> str:
     """What the pipeline's results stand at: the manifest of the images and DVC's lock file."""
-    paths = (root / "data" / "download" / manifest.NAME, root / "dvc.lock")
+    paths = (Workspace.at(root).manifest, root / "dvc.lock")
     return digest(*(file_digest(path) if path.is_file() else None for path in paths))
 
 

@@ -1,7 +1,7 @@
 """A process that has libraries loaded and forks itself for whoever asks by a socket:
 ``python forks.py socket library …``. ``irgen/warm.py`` is who asks.
 
-None of the project's code is loaded before the fork, so that a fork runs it as it is then. No
+None of the stages' code is loaded before the fork, so that a fork runs it as it is then. No
 thread may have been started by then either, but for OpenBLAS's, which ends its own before a fork;
 and what libraries read from the environment when they are loaded must be as it was.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 READY = b"r"
+BLAS = ("numpy", "scipy.optimize")  # with an OpenBLAS each
 AT_LOADING = ("PYTHON", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "TORCH", "LD_", "CUDA_")
 
 
@@ -28,11 +29,12 @@ def load(libraries: list[str]) -> None:
     """Imports what can be imported. Raises SystemExit if that started a thread, and OSError where
     the system does not let a process be waited for as ``keep`` does."""
     os.close(os.pidfd_open(os.getpid()))
-    import_module("numpy")
-    allowed = threads()  # OpenBLAS's
+    allowed = 1
     for name in libraries:
         with suppress(ImportError):
             import_module(name)
+        if name in BLAS:
+            allowed = threads()
     if threads() > allowed:
         raise SystemExit(f"a thread was started by one of {', '.join(libraries)}")
     gc.collect()

@@ -6,6 +6,7 @@ from typing import Any
 
 import networkx
 from dvc.repo import Repo
+from dvc.repo.index import Index
 
 from irgen.typed import parse
 
@@ -31,16 +32,18 @@ class Node:
 
 def read(root: Path) -> dict[str, Node]:
     """Every stage by its name, producers before consumers, else in the order of ``dvc.yaml``. The
-    stages of a ``dvc.yaml`` in another folder are another pipeline's, as for ``dvc repro``.
+    stages of a ``dvc.yaml`` in another folder are another pipeline's, as for ``dvc repro``; they
+    are not looked for, since there may be millions of images in the project's folders.
 
     Raises ParamsError for a ``meta: prefect:`` that says something unknown, DVC's own errors for a
     pipeline that cannot be read.
     """
     with Repo(str(root)) as repo:
-        places = {stage: place for place, stage in enumerate(repo.index.stages)}
-        edges = repo.index.graph  # from consumer to producer
+        index = pipeline(repo)
+        places = {stage: place for place, stage in enumerate(index.stages)}
+        edges = index.graph  # from consumer to producer
         order = networkx.lexicographical_topological_sort(
-            edges.subgraph(filter(is_ours, edges)).reverse(), key=lambda stage: places[stage]
+            edges.reverse(), key=lambda stage: places[stage]
         )
         return {
             name(stage): Node(
@@ -54,9 +57,13 @@ def read(root: Path) -> dict[str, Node]:
         }
 
 
-def is_ours(stage: Any) -> bool:
-    """Whether a stage is of the project's own ``dvc.yaml``, or stands for a file that was added."""
-    return stage.path_in_repo == "dvc.yaml" or stage.path_in_repo.endswith(".dvc")
+def pipeline(repo: Repo) -> Index:
+    """The stages of the project's own ``dvc.yaml``, and of what they read those that ``dvc add``
+    made, which stand for a file that was added."""
+    own = Index.from_file(repo, str(Path(repo.root_dir, "dvc.yaml")))
+    read = {Path(f"{dependency.fspath}.dvc") for each in own.stages for dependency in each.deps}
+    added = [Index.from_file(repo, str(path)) for path in sorted(read) if path.is_file()]
+    return Index.from_indexes(repo, [own, *added])
 
 
 def name(stage: Any) -> str:

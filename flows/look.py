@@ -6,9 +6,6 @@ from pathlib import Path
 
 from flows import process, stage
 from irgen.errors import IrgenError, SourceError
-from irgen.params import load
-from irgen.stages import download
-from irgen.workspace import Workspace
 
 TIMEOUT_SECONDS = 3600.0  # a bucket of a hundred million objects is listed in that
 CHANGED, UNCHANGED = "the source has changed", "the source is as it was"
@@ -33,6 +30,10 @@ def run(root: Path, *, build: str, tell: Callable[[str], None]) -> bool:
 
 def main() -> int:
     """Looks at the source of the project in the working folder; prints what it found."""
+    from irgen.params import load  # which the flow, who starts this, has no use for
+    from irgen.stages import download
+    from irgen.workspace import Workspace
+
     try:
         found = download.look(load(Path("params.yaml")), Workspace.at(Path()))
     except IrgenError as error:

@@ -22,7 +22,7 @@ from flows.graph import Conduct, Node
 from flows.stage import Outcome, StageError
 
 FAILED, NOT_RUN = "failed", "not run"  # not run: a stage before it failed
-LAST = 2  # stages: the pipeline is nearly through
+LAST = 3  # stages: the pipeline is nearly through
 START_SECONDS = 0.5  # that a task has to begin in before the next one is submitted all the same
 
 

@@ -9,10 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import finished, guard, look, project, publication, run, stage, warm
-from flows.release import Ahead
-from irgen import recording
-from irgen.workspace import Workspace
+from flows import finished, guard, look, project, run, stage, warm
 
 
 @flow(name="update", persist_result=False, result_serializer="json")
@@ -28,17 +25,19 @@ def update(root: str = ".") -> State[Any]:
         if not turn.mine:
             return run.dropped(turn, place, log)
         guard.asked(place)  # whoever asked before now is served by this one
-        last = finished.read(place)
-        with warm.libraries(place, stage.settings(str(flow_run.id))):  # while the source is listed
-            if last is None or last.key != finished.key(place) or looked(place, str(flow_run.id)):
-                return publication.carry_through(place, build=str(flow_run.id))
-        publication.catch_up(place, str(flow_run.id), log)
+        last, build = finished.read(place), str(flow_run.id)
+        with warm.libraries(place, stage.settings(build)):  # while the source is listed
+            due = last is None or last.key != finished.key(place)
+            looking = None if due else looked.submit(place, build)
+            from flows import publication  # so is DVC, and what else that needs, loaded
+
+            if last is None or looking is None or looking.result():
+                return publication.carry_through(place, build=build)
+        publication.catch_up(place, build, log)
         if last.settled:
             return Completed(name="Unchanged", message="the source is as it was")
         log.info("the source is as it was; the last run's results are yet to be published")
-        made = publication.Pass(outcomes={}, metrics=recording.quality(Workspace.at(place)))
-        with Ahead(place, str(flow_run.id)) as release:
-            return publication.settle(place, made, release)
+        return publication.publish(place, build=build)
 
 
 update.on_cancellation(run.take_back)

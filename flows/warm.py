@@ -13,10 +13,14 @@ from flows.process import LIFELINE
 from irgen import warm
 
 FORKS = Path(__file__).with_name("forks.py")
-LIBRARIES = (
-    *("dvc.cli.parser", "dvc.repo.reproduce", "dvc.data_cloud", "dvc.lock", "dvc.rwlock"),
-    *("scmrepo.git", "ruamel.yaml", "matplotlib.figure", "torch", "timm"),
-)
+LIBRARIES = {  # of each module that commands are run by: DVC is ready long before torch is
+    "dvc": (
+        *("dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.datasets", "dvc.repo.plots"),
+        *("dvc.data_cloud", "dvc.lock", "dvc.rwlock", "dvc.dirs"),
+        *("configobj", "ruamel.yaml", "scmrepo.git", "tabulate", "flows.lockfile"),
+    ),
+    "irgen": ("numpy", "scipy.optimize", "torch", "timm", "matplotlib.figure"),
+}
 SECONDS = 5.0  # to end in
 
 
@@ -32,30 +36,37 @@ def libraries(root: Path, settings: Mapping[str, str]) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="irgen-") as folder:  # a socket's path must be short
-        place = str(Path(folder) / "warm")
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(LIFELINE), *command(place)],
-            cwd=root,
-            env=os.environ | dict(settings),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            process_group=0,
-        )
-        os.environ[warm.VARIABLE] = place
+        served = [_started(root, settings, command(folder, module)) for module in LIBRARIES]
+        os.environ[warm.VARIABLE] = folder
         try:
             yield
         finally:
             del os.environ[warm.VARIABLE]
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait(SECONDS)  # so that the time it took counts as this process's
-            process.communicate()  # the lifeline is cut
+            for process in served:
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, signal.SIGTERM)
+                    process.wait(SECONDS)  # so that the time it took counts as this process's
+                process.communicate()  # the lifeline is cut
 
 
-def command(place: str) -> list[str]:
-    """What loads the libraries and then serves at ``place``."""
-    return [sys.executable, str(FORKS), place, *LIBRARIES]
+def command(folder: str, module: str) -> list[str]:
+    """What loads a module's libraries and then serves at its socket in ``folder``."""
+    return [sys.executable, str(FORKS), str(Path(folder) / module), *LIBRARIES[module]]
+
+
+def _started(
+    root: Path, settings: Mapping[str, str], command: list[str]
+) -> "subprocess.Popen[bytes]":
+    """A process that ends when this one does."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(LIFELINE), *command],
+        cwd=root,
+        env=os.environ | dict(settings),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
 
 
 def dvc(*arguments: str) -> list[str]:

@@ -20,6 +20,7 @@ from irgen.params import load
 from irgen.workspace import Workspace
 
 JOURNAL_DAYS = 14.0  # that a published journal is kept
+GIVING_WAY = 10  # by as much the publisher is nicer than the stages that it tells of
 STAGES = {
     "download": "sync the source: fetch what is new or changed, drop what is gone",
     "catalog": "check every image and sort images into roles, in one table a role",
@@ -201,6 +202,7 @@ def publish(options: argparse.Namespace) -> None:
 
     home = project(options.root)
     if options.watch is not None:
+        os.nice(GIVING_WAY)
         publishing.watch(home, options.watch)
         return
     if options.stages:

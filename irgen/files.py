@@ -65,9 +65,10 @@ def write_array(path: Path, values: np.ndarray) -> None:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array in a .npy file, memory-mapped. Raises ArtifactError if it is missing or damaged."""
+    """The array in a .npy file, memory-mapped; what is written to it stays in memory. Raises
+    ArtifactError if it is missing or damaged."""
     try:
-        return np.load(path, mmap_mode="r")
+        return np.load(path, mmap_mode="c")
     except FileNotFoundError:
         raise ArtifactError(
             f"{path} is missing: run the stage that writes it (dvc repro)"

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import psutil
 import yaml
 
 from irgen.files import digest
+from irgen.workspace import Workspace
 
 EXPERIMENTS = "/.dvc/tmp/exps/"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: a stage reads a thousand lines
@@ -171,9 +173,14 @@ def _md5(path: Path) -> str | None:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        return yaml.load(path.read_text(), Loader=LOADER) or {}
+        return _parsed(path.read_text())
     except (OSError, yaml.YAMLError):
         return {}
+
+
+@lru_cache(maxsize=3)  # dvc.yaml, dvc.lock, params.yaml: asked about stage by stage
+def _parsed(text: str) -> dict[str, Any]:
+    return yaml.load(text, Loader=LOADER) or {}
 
 
 def tables(root: Path, stage: str) -> list[dict[str, Any]]:
@@ -217,9 +224,8 @@ def standing(root: Path) -> dict[str, str]:
 
 def data_revision(root: Path) -> int:
     """The revision the downloaded data stands at; 0 before the first download."""
-    path = root / "data" / "download" / "manifest.parquet"
     try:
-        return int(pl.read_parquet_metadata(path).get("revision", 0))
+        return int(pl.read_parquet_metadata(Workspace.at(root).manifest).get("revision", 0))
     except (pl.exceptions.PolarsError, OSError, ValueError):
         return 0
 

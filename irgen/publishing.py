@@ -180,5 +180,6 @@ def publish(path: Path, client: "store.MlflowClient", home: Path, *, live: bool)
 
 
 def _connect(home: Path) -> "store.MlflowClient":
+    store.load(home)
     with store.alone(home):  # the first to come makes the tables of a new store
         return store.connect(home)

@@ -1,9 +1,10 @@
 """A command run by a process that has its libraries loaded already: ``warm.py dvc repro …``.
 
-``IRGEN_WARM`` names the socket of such a process (``flows/forks.py``), which forks itself for each
-that asks; the fork joins this process's group, takes over its files, folder and environment, and
-ends if this process does. Without one, or if it refuses, the command starts as always. Imports
-nothing but the standard library, since what it imports is paid for by every command.
+``IRGEN_WARM`` names the folder of the sockets of such processes (``flows/forks.py``), one a module
+and named after it. One forks itself for each that asks; the fork joins this process's group, takes
+over its files, folder and environment, and ends if this process does. Without one, or if it
+refuses, the command starts as always. Imports nothing but the standard library, since what it
+imports is paid for by every command.
 """
 
 import json
@@ -28,7 +29,7 @@ def run(module: str, arguments: list[str]) -> int | None:
     with socket.socket(socket.AF_UNIX) as line:
         try:
             line.settimeout(PATIENCE_SECONDS)
-            line.connect(place)
+            line.connect(f"{place}/{module}")
             if line.recv(1) != READY:
                 return None
             line.settimeout(None)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from irgen.errors import ArtifactError
 
+MANIFEST = "manifest.parquet"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
@@ -23,6 +25,11 @@ class Workspace:
     def at(cls, root: Path) -> "Workspace":
         """The usual layout below a project's root."""
         return cls(data=root / "data", cache=root / ".cache", reports=root / "reports")
+
+    @property
+    def manifest(self) -> Path:
+        """What there is of the source, in the folder of the images (``catalog.manifest``)."""
+        return self.stage("download") / MANIFEST
 
     def stage(self, name: str) -> Path:
         """The folder that stage ``name`` writes."""

@@ -49,7 +49,7 @@ def load_identified(folder: Path) -> Identified:
     import torch
 
     ids, codes, embeddings = read_identified(folder)
-    return Identified(ids, torch.from_numpy(codes), torch.from_numpy(embeddings.copy()))
+    return Identified(ids, torch.from_numpy(codes), torch.from_numpy(embeddings))
 
 
 def read_identified(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:

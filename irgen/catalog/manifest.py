@@ -8,8 +8,8 @@ import polars as pl
 
 from irgen.errors import ArtifactError
 from irgen.files import atomic
+from irgen.workspace import MANIFEST as NAME
 
-NAME = "manifest.parquet"
 SCHEMA = pl.Schema(
     {
         "key": pl.String,  # a path inside the source; a class folder without images ends in "/"

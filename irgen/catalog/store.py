@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from irgen.errors import ArtifactError
 from irgen.files import atomic
 
+KEY = 32  # bytes of a hash
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}
 
 
@@ -58,7 +59,7 @@ class ArrayStore:
         self._check(values.dtype, values.shape[1:])
         keys = np.frombuffer(b"".join(bytes.fromhex(sha256s[r]) for r in rows), np.uint8)
         content = {
-            "keys": keys.reshape(len(rows), 32),
+            "keys": keys.reshape(len(rows), KEY),
             "values": np.ascontiguousarray(values if len(rows) == len(values) else values[rows]),
         }
         with atomic(self._folder / f"{uuid.uuid4().hex}.safetensors") as path:
@@ -105,9 +106,9 @@ class ArrayStore:
                 warnings.warn(f"{path} is passed over, delete it: {error}", stacklevel=3)
                 continue
             self._shards.append(shard)
-            number = len(self._shards) - 1
-            for row, key in enumerate(shard.keys):
-                self._places.setdefault(key.tobytes(), (number, row))
+            number, keys = len(self._shards) - 1, shard.keys.tobytes()
+            for row in range(len(shard.keys)):
+                self._places.setdefault(keys[row * KEY : (row + 1) * KEY], (number, row))
 
 
 def map_shard(path: Path) -> Shard:
@@ -125,7 +126,7 @@ def map_shard(path: Path) -> Shard:
     if path.stat().st_size != 8 + length + end:
         raise ValueError("it is truncated")
     shard = Shard(*(_map(path, header[name], 8 + length) for name in Shard._fields))
-    if shard.keys.ndim != 2 or shard.keys.shape[1] != 32 or len(shard.keys) != len(shard.values):
+    if shard.keys.ndim != 2 or shard.keys.shape[1] != KEY or len(shard.keys) != len(shard.values):
         raise ValueError("keys and values do not fit each other")
     return shard
 

@@ -40,7 +40,7 @@ def _numbered(*columns: Labels | Hashes) -> list[npt.NDArray[np.int64]]:
     >>> [column.tolist() for column in _numbered(["b", None], ["a", "b"])]
     [[1, -1], [0, 1]]
     """
-    texts = pl.concat([pl.Series(list(column), dtype=pl.String) for column in columns])
+    texts = pl.concat([pl.Series("", column, dtype=pl.String) for column in columns])
     numbers = texts.rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
     return np.split(numbers, np.cumsum([len(column) for column in columns])[:-1])
 

@@ -38,10 +38,14 @@ def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     [[1, 0, 2]]
     """
     k = min(k, scores.shape[1])
-    last = scores.topk(k).values[:, -1:]  # (Q, 1)
-    above, level = scores > last, scores == last
-    room = k - above.sum(1, keepdim=True)
-    chosen = above | (level & (level.cumsum(1, dtype=torch.int32) <= room))
-    places = chosen.nonzero()[:, 1].view(len(scores), k)
+    found, places = scores.topk(k)
+    last = found[:, -1:]  # (Q, 1)
+    if ((scores >= last).sum(1) > k).any():  # there are ties for the last place
+        above, level = scores > last, scores == last
+        room = k - above.sum(1, keepdim=True)
+        chosen = above | (level & (level.cumsum(1, dtype=torch.int32) <= room))
+        places = chosen.nonzero()[:, 1].view(len(scores), k)
+    else:
+        places = places.sort(dim=1).values
     values, order = scores.gather(1, places).sort(dim=1, descending=True, stable=True)
     return values, places.gather(1, order)

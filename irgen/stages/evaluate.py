@@ -100,9 +100,8 @@ def build_methods(
         pretrained,
     ).to(device)
     arrays, _ = checkpoint.load(workspace.existing("trie", "trie.safetensors"))
-    features = torch.from_numpy(
-        np.array(read_array(workspace.existing("features", "database", "features.npy")))
-    )
+    path = workspace.existing("features", "database", "features.npy")
+    features = normal(torch.from_numpy(read_array(path)), dim=-1)
     codes, embeddings = identified.codes.to(device), identified.embeddings.to(device)
     codebooks = models.tokenizer.codebooks
     prefixes = trie.from_tensors(arrays).to(device)
@@ -127,11 +126,7 @@ def build_methods(
         batch = (len(asked), params.evaluate.batch_size, machine)
         about["invalid"] = methods.invalid(models, by_models, database, by_code, batch)
     found = {
-        "scan_pretrained": methods.exact(
-            by_summary,
-            normal(features, dim=-1).to(device),
-            4 * features.shape[1],
-        ),
+        "scan_pretrained": methods.exact(by_summary, features.to(device), 4 * features.shape[1]),
         "scan_tuned": methods.exact(by_embedding, embeddings, 4 * embeddings.shape[1]),
     }
     if index is not None:

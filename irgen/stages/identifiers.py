@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +42,7 @@ class Images:
         if not self.pretrained:
             return self.embeddings
         path = self.workspace.existing("features", self.role, "features.npy")
-        return torch.nn.functional.normalize(torch.from_numpy(np.array(read_array(path))), dim=-1)
+        return torch.nn.functional.normalize(torch.from_numpy(read_array(path)), dim=-1)
 
 
 Coder = Callable[[Images], Tensor]  # images → codes (N, M) int64
@@ -153,7 +152,7 @@ def tuned(
     """Tuned embeddings (N, D) of a role's images, from its cached summaries or, with a tuned
     encoder, from those images the encoder has not seen yet and the cache."""
     if model.encoder is None:
-        known = np.array(read_array(workspace.existing("features", role, "features.npy")))
+        known = read_array(workspace.existing("features", role, "features.npy"))
     else:
         known = summaries(model.encoder, sha256s, encoding)
     return adapt_all(model, known, encoding.machine.device)

@@ -18,9 +18,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     sorted by anchor, then nearest first. Raises CatalogError if there is no pair, or if the rule
     needs labels that images lack."""
     table = read_table(workspace.existing("catalog", "train.parquet"))
-    features = torch.from_numpy(
-        read_array(workspace.existing("features", "train", "features.npy")).copy()
-    )
+    path = workspace.existing("features", "train", "features.npy")
+    features = torch.from_numpy(read_array(path))
     rule, missing = params.pairs.rule, table["label"].null_count()
     if missing and rule != "near":
         raise CatalogError(

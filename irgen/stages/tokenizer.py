@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -102,5 +101,5 @@ def classes(train: pl.DataFrame, settings: Settings) -> list[str]:
 def first_clusters(settings: Settings, seed: int, workspace: Workspace) -> Tensor:
     """The clusters (N,) of training images by the cosine of their pretrained features."""
     path = workspace.existing("features", "train", "features.npy")
-    features = F.normalize(torch.from_numpy(np.array(read_array(path))), dim=-1)
+    features = F.normalize(torch.from_numpy(read_array(path)), dim=-1)
     return cluster(features, settings.clusters, settings.kmeans_iterations, seed)

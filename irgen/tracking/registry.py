@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CHAMPION, CANDIDATE = "champion", "candidate"
 BUNDLE = "irgen.bundle"
 RELEASED = "irgen.release"
+SERVED = Path(__file__).with_name("served.py")
 # What a machine needs to serve the model, beside the package, which goes with it.
 NEEDED = (
     *("mlflow", "boto3", "numpy", "pandas", "pillow", "polars", "pyyaml", "safetensors", "timm"),
@@ -196,16 +198,34 @@ def save(place: Path, model: "LoggedModel", run: str, artifacts: dict[str, str])
     )
     save_model(
         str(place),
-        python_model=str(Path(__file__).with_name("served.py")),
+        python_model=str(SERVED),
         code_paths=[str(Path(irgen.__file__).parent)],
         artifacts=artifacts,
         signature=signature(),
         input_example=(pd.DataFrame({"image": [EXAMPLE]}), {"k": 10}),
-        pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in NEEDED],
+        pip_requirements=_pinned(),
         mlflow_model=about,
     )
     for left in place.rglob("__pycache__"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def rehearse() -> None:
+    """Saves a model that is thrown away: the first time that MLflow saves one in a process it looks
+    at every package that is installed, which takes seconds."""
+    from mlflow.pyfunc import save_model
+
+    with tempfile.TemporaryDirectory(prefix="irgen-") as folder:
+        save_model(
+            str(Path(folder) / "model"),
+            python_model=str(SERVED),
+            signature=signature(),
+            pip_requirements=_pinned(),
+        )
+
+
+def _pinned() -> list[str]:
+    return [f"{name}=={installed(name).partition('+')[0]}" for name in NEEDED]
 
 
 def signature() -> Any:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +39,19 @@ def shown(home: Path) -> str:
     return scrub(store(home))
 
 
-def connect(home: Path) -> "MlflowClient":
-    """A client of the store, set to give up soon; makes a new SQLite store's tables."""
+def load(home: Path) -> None:
+    """Imports what ``connect`` needs, which takes seconds: nobody should wait for the store
+    meanwhile."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    import_module("mlflow")
+    if not store(home).startswith("http"):
+        import_module("mlflow.store.tracking.sqlalchemy_store")
+
+
+def connect(home: Path) -> "MlflowClient":
+    """A client of the store, set to give up soon; makes a new SQLite store's tables."""
+    load(home)
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         (home / "mlruns" / "artifacts").mkdir(parents=True, exist_ok=True)
     from mlflow import MlflowClient

@@ -98,7 +98,7 @@ def test_a_stage_s_output_is_in_the_log_and_its_tags_on_its_task(
     assert {run["name"] for run in runs} == {"first"}
 
 
-def test_when_two_stages_are_left_it_is_told_once(prefect_server: PrefectServer, toy: Toy) -> None:
+def test_when_few_stages_are_left_it_is_told_once(prefect_server: PrefectServer, toy: Toy) -> None:
     told: list[list[str]] = []
 
     @flow

@@ -1,0 +1,68 @@
+"""DVC writes the same lock file whichever parser reads the one before."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.serialize import _yaml
+
+from .conftest import Toy
+
+ODD = {
+    "schema": "2.0",
+    "stages": {
+        "first": {
+            "cmd": "python -m irgen first",
+            "deps": [
+                {"path": "data/a", "hash": "md5", "md5": 32 * "1", "size": 1},
+                {"path": "data/b", "hash": "md5", "md5": "1e" + 30 * "0", "size": 0},
+            ],
+            "params": {
+                "params.yaml": {
+                    "floats": [3e-4, 1e-7, 1e20, 0.1 + 0.2, float("inf")],
+                    "texts": ["yes", "", "1.0", "0o7", "null", "a: b", "# c", "ä", "x" * 200],
+                    "others": [None, True, {}, [], {"a": [1]}],
+                }
+            },
+        }
+    },
+}
+
+
+def written(content: Any) -> str:
+    stream = io.StringIO()
+    _yaml._dump(content, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["", "dvc.lock", "experiments/dvc.lock"])
+def test_what_dvc_writes_does_not_depend_on_the_parser(root: Path, name: str) -> None:
+    text = (root / name).read_text() if name else written(ODD)
+    found = [written(parse(text, "")) for parse in (_yaml.parse_yaml, _yaml.parse_yaml_for_update)]
+    assert found == [text, text]
+
+
+def test_dvc_uses_it_for_its_lock_file_alone(toy: Toy) -> None:
+    script = """
+import flows.lockfile, sys
+from dvc.utils.serialize import _yaml
+from dvc.cli import main
+class Seen(Exception): pass
+def never(text, path):
+    raise Seen(path)
+flows.lockfile.keeping_comments = never
+assert main(["repro", "first"]) == 0 and main(["commit", "-f", "first"]) == 0
+try:
+    with _yaml.modify_yaml("dvc.yaml"):
+        raise AssertionError("its comments are lost")
+except Seen as error:
+    print("kept:", error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=toy.root, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "kept: dvc.yaml" in done.stdout, done.stderr
+    assert (toy.root / "dvc.lock").read_text().startswith("schema: '2.0'\nstages:\n  first:\n")
