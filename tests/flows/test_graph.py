@@ -1,5 +1,7 @@
 """The flows' graph is DVC's, read as DVC reads it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,14 @@ def test_the_stages_of_other_files_are_other_pipelines(toy: Toy) -> None:
     text = "stages:\n  far:\n    cmd: 'true'\n    deps: [../params.yaml]\n    outs: [out]\n"
     (toy.root / "other" / "dvc.yaml").write_text(text)
     assert graph.read(toy.root) == before
+
+
+def test_a_file_that_was_added_is_a_task_of_its_own_if_a_stage_reads_it(toy: Toy) -> None:
+    text = (toy.root / "dvc.yaml").read_text()
+    (toy.root / "dvc.yaml").write_text(text.replace("words.txt", "added"))
+    for name in ("added", "far"):
+        (toy.root / name).write_text(name)
+        command = [sys.executable, "-m", "dvc", "add", "-q", name]
+        subprocess.run(command, cwd=toy.root, check=True, timeout=60)
+    nodes = graph.read(toy.root)
+    assert nodes["first"].upstream == ("added.dvc",) and "far.dvc" not in nodes
