@@ -29,12 +29,13 @@ def load(libraries: list[str]) -> None:
     """Imports what can be imported. Raises SystemExit if that started a thread, and OSError where
     the system does not let a process be waited for as ``keep`` does."""
     os.close(os.pidfd_open(os.getpid()))
-    allowed = 1
+    allowed = threads()
     for name in libraries:
+        before = threads()
         with suppress(ImportError):
             import_module(name)
         if name in BLAS:
-            allowed = threads()
+            allowed += threads() - before
     if threads() > allowed:
         raise SystemExit(f"a thread was started by one of {', '.join(libraries)}")
     gc.collect()

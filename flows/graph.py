@@ -58,12 +58,14 @@ def read(root: Path) -> dict[str, Node]:
 
 
 def pipeline(repo: Repo) -> Index:
-    """The stages of the project's own ``dvc.yaml``, and of what they read those that ``dvc add``
-    made, which stand for a file that was added."""
-    own = Index.from_file(repo, str(Path(repo.root_dir, "dvc.yaml")))
-    read = {Path(f"{dependency.fspath}.dvc") for each in own.stages for dependency in each.deps}
-    added = [Index.from_file(repo, str(path)) for path in sorted(read) if path.is_file()]
-    return Index.from_indexes(repo, [own, *added])
+    """The stages of the project's own ``dvc.yaml``, and those that stand for a file or folder that
+    ``dvc add`` was given, if a stage reads it or what is in it."""
+    root = Path(repo.root_dir)
+    own = Index.from_file(repo, str(root / "dvc.yaml"))
+    read = {Path(dependency.fspath) for each in own.stages for dependency in each.deps}
+    read |= {above for path in read for above in path.parents if root in above.parents}
+    added = sorted(path for each in read if (path := Path(f"{each}.dvc")).is_file())
+    return Index.from_indexes(repo, [own, *(Index.from_file(repo, str(each)) for each in added)])
 
 
 def name(stage: Any) -> str:

@@ -22,7 +22,7 @@ from flows.graph import Conduct, Node
 from flows.stage import Outcome, StageError
 
 FAILED, NOT_RUN = "failed", "not run"  # not run: a stage before it failed
-LAST = 3  # stages: the pipeline is nearly through
+LAST = 2  # stages: the pipeline is nearly through
 START_SECONDS = 0.5  # that a task has to begin in before the next one is submitted all the same
 
 
@@ -93,6 +93,8 @@ def _walk(
     order.prepare()
     ended: SimpleQueue[str] = SimpleQueue()
     left = len(nodes)
+    if left <= LAST:
+        nearly()
     free = tagged and limits.unlimited(
         {tag for each in nodes.values() for tag in each.conduct.tags}
     )

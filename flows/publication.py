@@ -10,7 +10,6 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.states import Completed, State
 
@@ -40,17 +39,10 @@ SOURCE = "download"  # the stage that looks at it
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """A pass over the pipeline: what came of each stage, what it measured, and the task that sees
-    to it that MLflow knows, if it is still under way."""
+    """A pass over the pipeline: what came of each stage, and what it measured."""
 
     outcomes: dict[str, str]
     metrics: dict[str, float]
-    tracking: PrefectFuture[None] | None = None
-
-    def wait(self) -> None:
-        """Until MLflow knows, or it is known that it does not answer."""
-        if self.tracking is not None:
-            self.tracking.wait()
 
 
 @task(
@@ -75,7 +67,6 @@ def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
         if has_index(root):
             state = settle(root, made, ahead, pull=pull)
         else:
-            made.wait()
             done = Finished(key=finished.key(root), settled=True, metrics=made.metrics)
             finished.write(root, done)
             state = Completed(name="Built", message="the pipeline makes no index to be published")
@@ -98,21 +89,13 @@ def settle(root: Path, made: Pass, ahead: Ahead, *, pull: bool = False) -> State
     models.
     """
     log = get_run_logger()
-    decision = judged(made, ahead)
+    decision = decided(ahead)
     if cutoff.end(root, released=decision.released):
         refused(root, decision, log)
         log.warning("the retrain was turned down: back to the models before it")
         made = passed(root, ahead.build, pull, ahead.start)
-        decision = judged(made, ahead)
+        decision = decided(ahead)
     return told(root, made, decision, log)
-
-
-def judged(made: Pass, ahead: Ahead) -> Decision:
-    """The gate and the release of a pass, beside which MLflow is told of it."""
-    try:
-        return decided(ahead)
-    finally:
-        made.wait()
 
 
 def passed(root: Path, build: str, pull: bool, nearly: Callable[[], None]) -> Pass:
@@ -135,17 +118,11 @@ def passed(root: Path, build: str, pull: bool, nearly: Callable[[], None]) -> Pa
         raise
     metrics = recording.quality(Workspace.at(root))
     finished.write(root, replace(before, key=finished.key(root), settled=False))
-    tracking = track.submit(root, build, outcomes)
+    tracked(root, build, outcomes, log, stage.settings(build))
     if metrics:
         text = pages.compared(metrics, before.metrics, "previous build")
         pages.markdown("metrics", text, "Metrics of this build beside the previous one's", log)
-    return Pass(outcomes=outcomes, metrics=metrics, tracking=tracking)
-
-
-@task(name="track", task_run_name="track", cache_policy=NO_CACHE, persist_result=False)
-def track(root: Path, build: str, outcomes: dict[str, str]) -> None:
-    """``tracked``, beside what else the flow does."""
-    tracked(root, build, outcomes, get_run_logger(), stage.settings(build))
+    return Pass(outcomes=outcomes, metrics=metrics)
 
 
 def tracked(

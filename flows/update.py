@@ -1,6 +1,8 @@
 """The flow ``update``: looks at the source, and publishes what has changed; nothing is trained."""
 
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from prefect import flow, task
@@ -27,11 +29,11 @@ def update(root: str = ".") -> State[Any]:
         guard.asked(place)  # whoever asked before now is served by this one
         last, build = finished.read(place), str(flow_run.id)
         with warm.libraries(place, stage.settings(build)):  # while the source is listed
-            due = last is None or last.key != finished.key(place)
-            looking = None if due else looked.submit(place, build)
-            from flows import publication  # so is DVC, and what else that needs, loaded
+            Thread(target=import_module, args=["flows.publication"], daemon=True).start()
+            due = last is None or last.key != finished.key(place) or looked(place, build)
+            from flows import publication  # loaded meanwhile, with DVC and what else it needs
 
-            if last is None or looking is None or looking.result():
+            if last is None or due:
                 return publication.carry_through(place, build=build)
         publication.catch_up(place, build, log)
         if last.settled:

@@ -43,8 +43,10 @@ def libraries(root: Path, settings: Mapping[str, str]) -> Iterator[None]:
         finally:
             del os.environ[warm.VARIABLE]
             for process in served:
-                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM)
+            for process in served:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(SECONDS)  # so that the time it took counts as this process's
                 process.communicate()  # the lifeline is cut
 

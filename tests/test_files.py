@@ -3,12 +3,22 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from irgen.errors import ArtifactError
-from irgen.files import atomic, digest, file_digest, read_json, write_bytes, write_json
+from irgen.files import (
+    atomic,
+    digest,
+    file_digest,
+    read_array,
+    read_json,
+    write_array,
+    write_bytes,
+    write_json,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -77,3 +87,11 @@ def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path) -> None:
     write_bytes(tmp_path / "file", b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert file_digest(tmp_path / "file") == known
+
+
+def test_an_array_that_is_read_may_be_changed_and_its_file_stays(tmp_path: Path) -> None:
+    write_array(tmp_path / "array.npy", np.arange(3))
+    found = read_array(tmp_path / "array.npy")
+    found[0] = 7
+    assert found.tolist() == [7, 1, 2]
+    assert read_array(tmp_path / "array.npy").tolist() == [0, 1, 2]

@@ -14,11 +14,11 @@ import pytest
 from mlflow import MlflowClient
 
 from irgen import journal, provenance, publishing, recording
-from irgen.errors import SourceError
+from irgen.errors import SourceError, TrackingError
 from irgen.params import Params, load
 from irgen.provenance import journals
 from irgen.recording import recorded
-from irgen.tracking import store
+from irgen.tracking import registry, store
 from irgen.workspace import Workspace
 
 DVC_YAML = """
@@ -193,7 +193,7 @@ import os, signal, sys
 from pathlib import Path
 from irgen.params import load
 from irgen.recording import recorded
-from irgen.tracking import store
+from irgen.tracking import registry, store
 from irgen.workspace import Workspace
 home = Path(sys.argv[1])
 with recorded("tokenizer", load(Path(sys.argv[2])), Workspace.at(home), home) as record:
@@ -355,3 +355,18 @@ def test_published_journals_are_forgotten_in_time(home: Path) -> None:
                 os.utime(each, (0, 0))
     journal.forget(place, days=14)
     assert sorted(path.name for path in place.iterdir()) == ["new", "waiting"]
+
+
+def test_a_library_of_the_store_s_that_does_not_load_is_the_store_s_trouble(
+    home: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise ImportError(f"{name} does not fit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "import_module", broken)
+        with pytest.raises(TrackingError, match="mlflow does not fit"):
+            store.connect(home)
+    monkeypatch.setattr(registry, "NEEDED", ("no-such-package",))
+    with pytest.raises(TrackingError, match="no-such-package"):
+        registry.rehearse()

@@ -1,7 +1,6 @@
 """``irgen release``: the index that the pipeline made becomes the one that is served, if it may."""
 
 import json
-import os
 import sys
 import time
 from argparse import Namespace
@@ -14,7 +13,6 @@ from irgen.params import load
 from irgen.releasing import Outcome
 
 POLL_SECONDS = 0.02
-GIVING_WAY = 10  # by as much it is nicer than the stages that it loads beside
 KEPT = 3  # exit status: the gate, or a rollback, keeps the index back
 
 
@@ -35,11 +33,10 @@ def _called(root: Path, word: Path) -> bool:
     from irgen.tracking import registry, store
 
     home = provenance.project(root)
-    os.nice(GIVING_WAY)
-    store.load(home)
-    with suppress(TrackingError), store.alone(home):  # told when it matters
-        store.connect(home)
-    if word.parent.is_dir():
+    with suppress(TrackingError):  # told when it matters
+        store.load(home)
+        with store.alone(home):
+            store.connect(home)
         registry.rehearse()
     while not word.exists():
         if not word.parent.is_dir():

@@ -39,6 +39,7 @@ def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     k = min(k, scores.shape[1])
     found, places = scores.topk(k)
+    assert not found.isnan().any(), "a score is no number"
     last = found[:, -1:]  # (Q, 1)
     if ((scores >= last).sum(1) > k).any():  # there are ties for the last place
         above, level = scores > last, scores == last

@@ -2,6 +2,8 @@
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version as installed
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
 from irgen.evaluation import comparison, figures, gallery, limits, page
 from irgen.evaluation.confusions import confusions
-from irgen.files import atomic, read_json, write_bytes
+from irgen.files import atomic, digest, file_digest, read_json, write_bytes
 from irgen.params import Params
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.typed import flatten
@@ -106,17 +108,30 @@ def _draw(workspace: Workspace, codes: np.ndarray, codebook: int) -> dict[str, b
         pl.read_csv(workspace.existing(stage, "history.csv"), infer_schema_length=None)
         for stage in ("tokenizer", "retriever")
     )
+    once = partial(_drawn, workspace.cache / "figures")  # an update trains nothing
     return {
         "precision": figures.precision_over_k(curve, comparison.METHODS),
-        "retriever_validation": figures.validation_precision(retriever),
-        "retriever_losses": figures.losses(retriever, "retriever"),
-        "retriever_accuracy": figures.accuracies(retriever, "retriever"),
-        "tokenizer_losses": figures.losses(tokenizer, "tokenizer"),
-        "tokenizer_accuracy": figures.accuracies(tokenizer, "tokenizer"),
-        "entries_used": figures.codebook_use(tokenizer, codebook),
-        "perplexity": figures.perplexities(tokenizer),
+        "retriever_validation": once(figures.validation_precision, retriever),
+        "retriever_losses": once(figures.losses, retriever, "retriever"),
+        "retriever_accuracy": once(figures.accuracies, retriever, "retriever"),
+        "tokenizer_losses": once(figures.losses, tokenizer, "tokenizer"),
+        "tokenizer_accuracy": once(figures.accuracies, tokenizer, "tokenizer"),
+        "entries_used": once(figures.codebook_use, tokenizer, codebook),
+        "perplexity": once(figures.perplexities, tokenizer),
         "buckets": figures.bucket_sizes(codes),
     }
+
+
+def _drawn(
+    folder: Path, draw: Callable[..., bytes], history: pl.DataFrame, *others: str | int
+) -> bytes:
+    """The figure that ``draw`` makes of a training's history, kept in ``folder``."""
+    code = file_digest(Path(figures.__file__)), installed("matplotlib")
+    key = digest(draw.__name__, history.write_csv(), others, code)[:16]
+    path = folder / f"{key}.svg"
+    if not path.exists():
+        write_bytes(path, draw(history, *others))
+    return path.read_bytes()
 
 
 def _write_figures(folder: Path, drawn: dict[str, bytes]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import irgen
 from irgen import journal
+from irgen.errors import TrackingError
 from irgen.params import Release as Settings
 from irgen.releases.release import Release
 from irgen.tracking.store import find_run, metric_name, plain, source_tags
@@ -186,7 +187,6 @@ def _artifacts(settings: Settings, one: Release, folder: Path, work: Path) -> di
 def save(place: Path, model: "LoggedModel", run: str, artifacts: dict[str, str]) -> None:
     """Writes the model into the new folder ``place`` as MLflow loads it: the code of
     ``irgen.tracking.served`` with the package, its signature and an example."""
-    import pandas as pd
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
@@ -202,7 +202,7 @@ def save(place: Path, model: "LoggedModel", run: str, artifacts: dict[str, str])
         code_paths=[str(Path(irgen.__file__).parent)],
         artifacts=artifacts,
         signature=signature(),
-        input_example=(pd.DataFrame({"image": [EXAMPLE]}), {"k": 10}),
+        input_example=_example(),
         pip_requirements=_pinned(),
         mlflow_model=about,
     )
@@ -212,16 +212,26 @@ def save(place: Path, model: "LoggedModel", run: str, artifacts: dict[str, str])
 
 def rehearse() -> None:
     """Saves a model that is thrown away: the first time that MLflow saves one in a process it looks
-    at every package that is installed, which takes seconds."""
+    at every package that is installed, which takes seconds. Raises TrackingError if it cannot."""
     from mlflow.pyfunc import save_model
 
-    with tempfile.TemporaryDirectory(prefix="irgen-") as folder:
-        save_model(
-            str(Path(folder) / "model"),
-            python_model=str(SERVED),
-            signature=signature(),
-            pip_requirements=_pinned(),
-        )
+    try:
+        with tempfile.TemporaryDirectory(prefix="irgen-") as folder:
+            save_model(
+                str(Path(folder) / "model"),
+                python_model=str(SERVED),
+                signature=signature(),
+                input_example=_example(),
+                pip_requirements=_pinned(),
+            )
+    except Exception as error:  # whatever ails it will ail the release, and is told by that
+        raise TrackingError(f"no model can be saved: {error}") from error
+
+
+def _example() -> Any:
+    import pandas as pd
+
+    return pd.DataFrame({"image": [EXAMPLE]}), {"k": 10}
 
 
 def _pinned() -> list[str]:

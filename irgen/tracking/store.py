@@ -41,12 +41,15 @@ def shown(home: Path) -> str:
 
 def load(home: Path) -> None:
     """Imports what ``connect`` needs, which takes seconds: nobody should wait for the store
-    meanwhile."""
+    meanwhile. Raises TrackingError if it cannot."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    import_module("mlflow")
-    if not store(home).startswith("http"):
-        import_module("mlflow.store.tracking.sqlalchemy_store")
+    try:
+        import_module("mlflow")
+        if store(home).startswith("sqlite"):
+            import_module("mlflow.store.tracking.sqlalchemy_store")
+    except Exception as error:  # packages that do not fit raise what they like
+        raise failure(error, home) from error
 
 
 def connect(home: Path) -> "MlflowClient":

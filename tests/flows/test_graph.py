@@ -80,11 +80,14 @@ def test_the_stages_of_other_files_are_other_pipelines(toy: Toy) -> None:
     assert graph.read(toy.root) == before
 
 
-def test_a_file_that_was_added_is_a_task_of_its_own_if_a_stage_reads_it(toy: Toy) -> None:
+@pytest.mark.parametrize("below", ["", "/deep/words"])
+def test_what_was_added_is_a_task_of_its_own_if_a_stage_reads_it(toy: Toy, below: str) -> None:
     text = (toy.root / "dvc.yaml").read_text()
-    (toy.root / "dvc.yaml").write_text(text.replace("words.txt", "added"))
-    for name in ("added", "far"):
+    (toy.root / "dvc.yaml").write_text(text.replace("words.txt", f"added{below}"))
+    for name in (f"added{below}", "far"):
+        (toy.root / name).parent.mkdir(parents=True, exist_ok=True)
         (toy.root / name).write_text(name)
+    for name in ("added", "far"):
         command = [sys.executable, "-m", "dvc", "add", "-q", name]
         subprocess.run(command, cwd=toy.root, check=True, timeout=60)
     nodes = graph.read(toy.root)

@@ -223,16 +223,19 @@ def test_libraries_that_would_be_loaded_otherwise_are_loaded_by_the_command(
         assert said(run(module(tmp_path, TELLS), tmp_path))["warm"]
 
 
-def test_a_library_that_starts_a_thread_is_not_served(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("libraries", [("threaded",), ("threaded", "numpy"), ("numpy", "threaded")])
+def test_a_library_that_starts_a_thread_is_not_served(
+    tmp_path: Path, monkeypatch, libraries: tuple[str, ...]
+) -> None:
     text = "import threading, time\nthreading.Thread(target=time.sleep, args=[60]).start()\n"
     (tmp_path / "threaded.py").write_text(text)
-    monkeypatch.setattr(warm, "LIBRARIES", {"told": ("threaded",)})
+    monkeypatch.setattr(warm, "LIBRARIES", {"told": libraries})
     forks = warm.command(str(tmp_path), "told")
     with subprocess.Popen(forks, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         told = server.stderr.readline()
         server.kill()
-    assert "a thread was started by one of threaded" in told
+    assert f"a thread was started by one of {', '.join(libraries)}" in told
     assert not (tmp_path / "told").exists()
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,3 +25,11 @@ def test_blocks_give_the_same_as_numpys_full_sort(count, k, block, ties):
     assert np.array_equal(found.ids[:, : order.shape[1]].numpy(), order)
     assert (found.ids[:, order.shape[1] :] == -1).all()
     assert (found.scores[:, order.shape[1] :] == -torch.inf).all()
+
+
+def test_a_row_with_ties_beside_one_without_and_a_score_that_is_no_number():
+    scores = torch.tensor([[0.5, 0.9, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4]])
+    assert scanning.best(scores, 2)[1].tolist() == [[1, 0], [3, 2]]
+    scores[1, 0] = torch.nan
+    with pytest.raises(AssertionError, match="no number"):
+        scanning.best(scores, 2)
