@@ -28,7 +28,7 @@ def update(root: str = ".") -> State[Any]:
             return run.dropped(turn, place, log)
         guard.asked(place)  # whoever asked before now is served by this one
         last, build = finished.read(place), str(flow_run.id)
-        with warm.libraries(place, stage.settings(build)):  # while the source is listed
+        with warm.libraries(place, stage.settings(build), "dvc"):  # while the source is listed
             Thread(target=import_module, args=["flows.publication"], daemon=True).start()
             due = last is None or last.key != finished.key(place) or looked(place, build)
             from flows import publication  # loaded meanwhile, with DVC and what else it needs

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from flows.process import LIFELINE
@@ -24,31 +24,49 @@ LIBRARIES = {  # of each module that commands are run by: DVC is ready long befo
 SECONDS = 5.0  # to end in
 
 
+served: dict[str, set[str]] = {}  # by the folder of their sockets, modules that are, or soon
+
+
 @contextmanager
-def libraries(root: Path, settings: Mapping[str, str]) -> Iterator[None]:
+def libraries(root: Path, settings: Mapping[str, str], *modules: str) -> Iterator[None]:
     """While the block runs, what it starts in ``root`` may be a fork of a process that has the
-    libraries loaded, and is as soon as it has. ``settings`` are the environment of all of them.
+    libraries of its module loaded, and is as soon as it has. ``modules``: all if none is named;
+    within such a block, those that it has not are added. ``settings`` are the environment of all.
 
     Nothing fails if there is no such process: it is not on Linux, or ``IRGEN_WARM`` is set (to
     ``off``, say).
     """
-    if sys.platform != "linux" or warm.VARIABLE in os.environ:
+    outer = os.environ.get(warm.VARIABLE)
+    if sys.platform != "linux" or not (outer is None or outer in served):
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="irgen-") as folder:  # a socket's path must be short
-        served = [_started(root, settings, command(folder, module)) for module in LIBRARIES]
-        os.environ[warm.VARIABLE] = folder
+    with ExitStack() as stack:
+        if outer is None:  # a socket's path must be short
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="irgen-"))
+            os.environ[warm.VARIABLE] = folder
+            stack.callback(os.environ.pop, warm.VARIABLE)
+            stack.callback(served.pop, folder)
+        else:
+            folder = outer
+        there = served.setdefault(folder, set())
+        new = [each for each in modules or LIBRARIES if each not in there]
+        there.update(new)
+        processes = [_started(root, settings, command(folder, each)) for each in new]
         try:
             yield
         finally:
-            del os.environ[warm.VARIABLE]
-            for process in served:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM)
-            for process in served:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(SECONDS)  # so that the time it took counts as this process's
-                process.communicate()  # the lifeline is cut
+            there.difference_update(new)
+            _end(processes)
+
+
+def _end(processes: "list[subprocess.Popen[bytes]]") -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS)  # so that the time it took counts as this process's
+        process.communicate()  # the lifeline is cut
 
 
 def command(folder: str, module: str) -> list[str]:

@@ -98,6 +98,22 @@ def test_a_command_has_what_is_loaded_and_its_own_arguments_folder_and_environme
     assert found["socket"] is None, "only DVC starts commands that are to be warm"
 
 
+def test_a_block_within_a_block_has_what_that_has_not(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(warm, "LIBRARIES", {"dvc": ("colorsys",), "told": ("colorsys",)})
+    command = module(tmp_path, TELLS)
+    with warm.libraries(tmp_path, {}, "dvc"):
+        place = Path(os.environ[VARIABLE])
+        until((place / "dvc").exists, 120, "nobody serves")
+        first = (place / "dvc").stat().st_ino
+        with warm.libraries(tmp_path, {}):
+            until((place / "told").exists, 120, "nobody serves")
+            assert said(run(command, tmp_path))["warm"] and os.environ[VARIABLE] == str(place)
+        assert not said(run(command, tmp_path))["warm"], "it goes with its block"
+        assert (place / "dvc").stat().st_ino == first, "who serves already goes on"
+    assert VARIABLE not in os.environ and not place.exists()
+
+
 def test_a_command_is_one_of_the_group_of_who_asked(tmp_path: Path, monkeypatch) -> None:
     with served(tmp_path, monkeypatch):
         client = subprocess.Popen(
