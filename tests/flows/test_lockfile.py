@@ -66,3 +66,26 @@ except Seen as error:
     )
     assert done.returncode == 0 and "kept: dvc.yaml" in done.stdout, done.stderr
     assert (toy.root / "dvc.lock").read_text().startswith("schema: '2.0'\nstages:\n  first:\n")
+
+
+def test_a_lock_file_that_is_not_written_to_its_end_stays_as_it_was(toy: Toy) -> None:
+    script = """
+import flows.lockfile
+from dvc.utils.serialize import _common, _yaml
+from pathlib import Path
+def half(data, stream):
+    stream.write("schema:")
+    raise KeyboardInterrupt
+Path("dvc.lock").write_text("schema: '2.0'\\n")
+with _yaml.modify_yaml("dvc.lock") as data:
+    data["stages"] = {}
+assert Path("dvc.lock").read_text() == "schema: '2.0'\\nstages: {}\\n"
+try:
+    _common._dump_data("dvc.lock", {}, half)
+except KeyboardInterrupt:
+    print(Path("dvc.lock").read_text(), *Path().glob(".dvc.lock*"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=toy.root, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["schema:", "'2.0'", "stages:", "{}"], done.stderr
