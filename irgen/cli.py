@@ -5,10 +5,13 @@ Mistakes a user can mend end in one line on stderr and exit status 2.
 
 import argparse
 import errno
+import math
 import os
 import select
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 from irgen import __version__
 from irgen.commands import grammar
 from irgen.errors import ArtifactError, IrgenError
+from irgen.journal import locked
 from irgen.params import load
 from irgen.workspace import Workspace
 
@@ -36,6 +40,12 @@ STAGES = {
     "drift": "tell whether new images still are like those the models were trained on",
     "report": "write the page a person reads",
 }
+# What uses all cores, or the GPU. Two such stages on the same cores take three times as long as one
+# after the other, and what is timed must have the machine to itself.
+COMPUTING = (
+    *("features", "pairs", "tokenizer", "identifiers", "retriever"),
+    *("index", "evaluate", "baselines", "drift"),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,8 +154,23 @@ def run_stage(options: argparse.Namespace) -> None:
     # an experiment in a folder of its own shares what its project has encoded
     workspace = replace(Workspace.at(options.root), cache=project(options.root) / ".cache")
     stage = import_module(f"irgen.stages.{options.name}")
-    with recorded(options.name, params, workspace, options.root) as record:
+    with (
+        turn(options.name, options.root),
+        recorded(options.name, params, workspace, options.root) as record,
+    ):
         record.result(stage.run(params, workspace, record.log))
+
+
+@contextmanager
+def turn(stage: str, root: Path) -> Iterator[None]:
+    """Waits until no other stage of the project in ``root`` computes, and tells so, if this one is
+    one of COMPUTING; no other does while the block runs."""
+    lock = Workspace.at(root).cache / "turn.lock"
+    with ExitStack() as stack:
+        if stage in COMPUTING and not stack.enter_context(locked(lock, seconds=0.0)):
+            print(f"{stage} waits: another stage computes", flush=True)
+            stack.enter_context(locked(lock, seconds=math.inf))
+        yield
 
 
 def results(options: argparse.Namespace) -> None:
