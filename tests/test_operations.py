@@ -189,6 +189,11 @@ def test_the_containers_start_what_exists_and_find_each_other() -> None:
                 owned = f"--owner=irgen --group=irgen {volume.split(':')[1]}\n"
                 assert owned in (DEPLOY / "Dockerfile").read_text(), volume
             assert known or (DEPLOY / source).exists(), f"{name}: {volume}"
+    # Python's folder is root's, and Prefect has no pages if it cannot write them somewhere
+    assert (
+        services["prefect"]["environment"]["PREFECT_SERVER_UI_STATIC_DIRECTORY"]
+        == "/tmp/prefect-ui"
+    )
     pool = yaml.safe_load((ROOT / "prefect.yaml").read_text())["definitions"]["pool"]["name"]
     assert f"--pool {pool} " in services["worker"]["command"]
 

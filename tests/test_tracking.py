@@ -316,6 +316,22 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
         assert names == {"small.json", "large.bin.pointer.json"}
 
 
+@pytest.mark.slow
+def test_a_build_s_page_is_where_a_browser_finds_it(
+    home: Path, params: Params, mlflow_server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    mlflow_server.start()
+    run_stage(home, params)
+    asked = home, params.tracking.experiment, os.environ["IRGEN_BUILD"]
+    page = store.build_page(*asked)
+    assert page is not None and page.startswith(f"{mlflow_server.uri}/#/experiments/")
+    monkeypatch.setenv("IRGEN_MLFLOW_PAGES", "https://pages.example/mlflow/")
+    assert store.build_page(*asked) == page.replace(
+        mlflow_server.uri, "https://pages.example/mlflow"
+    )
+
+
 def wait_for(condition, seconds: float = 30) -> None:
     import time
 

@@ -109,8 +109,9 @@ def plain(value: str) -> str:
 
 
 def build_page(home: Path, name: str, build: str) -> str | None:
-    """The address of a build's run in MLflow's pages; None if no server is in use, or it does not
-    have the build. Raises TrackingError."""
+    """The address of a build's run in MLflow's pages, which are the server's own if
+    ``IRGEN_MLFLOW_PAGES`` does not say where browsers find them; None if no server is in use, or
+    it does not have the build. Raises TrackingError."""
     uri = store(home)
     if not uri.startswith("http"):
         return None
@@ -120,7 +121,8 @@ def build_page(home: Path, name: str, build: str) -> str | None:
         found = find_run(client, within, {"irgen.parent_of": journal.plain(build)})
     if found is None:
         return None
-    return f"{scrub(uri).rstrip('/')}/#/experiments/{within}/runs/{found.info.run_id}"
+    pages = os.environ.get("IRGEN_MLFLOW_PAGES") or uri
+    return f"{scrub(pages).rstrip('/')}/#/experiments/{within}/runs/{found.info.run_id}"
 
 
 def source_tags(name: str) -> dict[str, str]:
