@@ -1,10 +1,12 @@
 """One stage of the pipeline: ``dvc repro`` of it alone, and what came of that."""
 
+import json
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ ADVICE = re.compile(
     r"|\s*git add |\s*dvc config core.autostage|Verifying data sources"
 )
 BUSY = "is busy, it is being blocked by"
+UNREADABLE = re.compile(r"Unable to read RWLock-file '(.+?)'")
 PATIENCE_SECONDS = 60.0
 DVCS = re.compile(r"ERROR: |WARNING: |> |Running stage |Reproducing experiment ")
 
@@ -67,7 +70,8 @@ def run(
             timeout=timeout,
             settings=settings(build),
         )
-        if not is_busy(ended.lines) or time.monotonic() - started > PATIENCE_SECONDS:
+        again = is_busy(ended.lines) or is_mended(ended.lines, root)
+        if not again or time.monotonic() - started > PATIENCE_SECONDS:
             break
         time.sleep(1)
     seconds = time.monotonic() - started
@@ -92,6 +96,22 @@ def is_busy(lines: tuple[str, ...]) -> bool:
     True
     """
     return any(line.startswith("ERROR: ") and BUSY in line for line in lines)
+
+
+def is_mended(lines: tuple[str, ...], root: Path) -> bool:
+    """Whether DVC could not read its file of who has which files, and now can. It is written in
+    place, under a lock that must be had to read it, too: one that is cut off is of a process that
+    was killed. Such a file is deleted."""
+    found = next((match for line in lines if (match := UNREADABLE.search(line))), None)
+    if found is None:
+        return False
+    path = root / found[1]
+    with suppress(FileNotFoundError):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            path.unlink()
+    return True
 
 
 def fetch(root: Path, stage: str, *, timeout: float, tell: Callable[[str], None]) -> None:

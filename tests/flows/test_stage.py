@@ -1,5 +1,6 @@
 """One stage, by the real DVC: what came of it, and what it says when it fails."""
 
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,28 @@ def test_a_stage_runs_then_is_skipped_then_restored(toy: Toy) -> None:
     assert run(toy, "first") == "restored"
     assert toy.ran() == ["first", "first"]
     assert (toy.root / "data" / "first").read_text() == "first some words "
+
+
+@pytest.mark.parametrize("left", ["", '{"write": {"data/first": {"pid": 1, "c'])
+def test_dvc_s_file_of_locks_that_a_killed_process_left_is_none(toy: Toy, left: str) -> None:
+    locks = toy.root / ".dvc" / "tmp" / "rwlock"
+    locks.parent.mkdir(exist_ok=True)
+    locks.write_text(left)
+    said: list[str] = []
+    assert run(toy, "first", said=said) == "ran"
+    assert any(stage.UNREADABLE.search(line) for line in said), "DVC has read it"
+    assert not any(json.loads(locks.read_text()).values())
+
+
+def test_dvc_s_file_of_locks_stays_if_it_can_be_read_by_now(toy: Toy) -> None:
+    locks = toy.root / ".dvc" / "tmp" / "rwlock"
+    locks.parent.mkdir(exist_ok=True)
+    said = ("ERROR: failed: Unable to read RWLock-file '.dvc/tmp/rwlock'. JSON structure is …",)
+    for there in ("{}", None):
+        locks.unlink(missing_ok=True) if there is None else locks.write_text(there)
+        assert stage.is_mended(said, toy.root)
+        assert locks.exists() == (there is not None)
+    assert not stage.is_mended(("ERROR: failed to reproduce 'first'",), toy.root)
 
 
 def test_its_output_is_told_without_dvc_s_advice(toy: Toy) -> None:
