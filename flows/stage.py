@@ -70,8 +70,10 @@ def run(
             timeout=timeout,
             settings=settings(build),
         )
-        again = is_busy(ended.lines) or is_mended(ended.lines, root)
-        if not again or time.monotonic() - started > PATIENCE_SECONDS:
+        mended = is_mended(ended.lines, root)
+        if mended:
+            tell(f"that was left by a DVC that was killed, and is mended; {stage} again")
+        if not (mended or is_busy(ended.lines)) or time.monotonic() - started > PATIENCE_SECONDS:
             break
         time.sleep(1)
     seconds = time.monotonic() - started
