@@ -115,12 +115,13 @@ def identifiers(found: Found, plan: Plan) -> Table:
 
 def ablations(found: Found, plan: Plan) -> list[Table]:
     """A table for each other subject of the variants, the standard variant first, with the seeds
-    of the others."""
+    of the others: generative search, and beside it what else a variant may have changed."""
     columns = (
         *TESTED,
-        replace(AS_RERANKED[1], tested=False),
+        *(replace(column, tested=False) for column in (AS_RERANKED[1], AS_RERANKED[3])),
         Column(title="index P@10", key="precision/10", method=INDEX),
         Column(title="tuned scan P@10", key="precision/10", method=SCAN),
+        Column(title="tuned scan mAP@R", key="map/R", method=SCAN),
         Column(title="invalid", key="invalid"),
         COST[0],
     )

@@ -124,6 +124,18 @@ def test_an_ablation_has_the_standard_variant_with_the_same_seeds(found: dict) -
     assert "±" not in rows["W = 1"].cells[1].text, "one seed has no deviation"
 
 
+def test_an_ablation_tells_what_a_variant_makes_of_the_scan_and_of_re_ranking(found: dict) -> None:
+    gained = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.2}
+    found["one"] = [result("one", 0, gained)]
+    (table,) = tables.ablations(found, PLAN)
+    cells = dict(zip(table.columns, rows_of(table)["W = 1"].cells, strict=True))
+    for metric, key in (("P@10", "precision/10"), ("mAP@R", "map/R")):
+        for title, method in (("re-ranked", "generative_reranked"), ("tuned scan", "scan_tuned")):
+            told = found["one"][0].metrics[method][key]
+            cell = cells[f"{title} {metric}"]
+            assert cell.text == f"{told:.3f}" and cell.mark == "", "only told, not tested"
+
+
 def test_what_has_not_been_run_is_left_out(found: dict) -> None:
     names = [table.name for table in tables.all_of({"plain": found["plain"]}, PLAN)]
     assert names == ["methods"]
