@@ -181,7 +181,7 @@ class Evaluate:
     candidates: Size  # most images gathered from the beams, at least the largest cut-off
     fuse: Annotated[float, Range(0, 10)]  # weight of the first entry's logarithm in re-ranking
     fuse_by: Literal["entry", "label"]  # that it is written, or that the query carries its label
-    order_by: Literal["identifier", "entry"]  # what images that are not re-ranked stand by
+    order_by: Literal["identifier", "entry", "label"]  # how images stand that are not re-ranked
     batch_size: Size  # queries a search batch
     trie: bool  # false: identifiers are written freely, and those that do not exist find nothing
 

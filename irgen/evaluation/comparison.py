@@ -11,6 +11,7 @@ from irgen.files import file_digest, read_json
 METHODS = {
     "scan_pretrained": "exact scan, pretrained features",
     "scan_tuned": "exact scan, tuned embeddings",
+    "scan_labels": "exact scan, likeliest label first",
     "scan_codes": "exact scan, codes only",
     "generative": "generative search",
     "generative_reranked": "generative search, re-ranked",

@@ -66,6 +66,26 @@ def exact(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
     return Method(encoder, lambda encoded, k: scan(encoded, database, k), bytes_per_image)
 
 
+def classified(
+    encoder: Encoder, database: Tensor, labels: Tensor, classify: Encode, bytes_per_image: float
+) -> Method:
+    """The exact scan of unit vectors ``database`` (N, D) in the order of labels: images of the
+    label that ``classify`` finds likeliest for a query first, those of one label by cosine.
+    ``labels`` (N,) int64 are the images' own, −1 of those that come last, having none of its C."""
+
+    def search(encoded: Tensor, k: int) -> Result:
+        told = classify(encoded)  # (Q, C)
+        places = torch.nn.functional.pad(told.argsort(descending=True).argsort(), (0, 1))
+        places[:, -1] = told.shape[1]
+
+        def behind(start: int, end: int) -> Tensor:
+            return -3.0 * places[:, labels[start:end]]  # more than cosines differ by
+
+        return scan(encoded, database, k, behind)
+
+    return Method(encoder, search, bytes_per_image)
+
+
 def generative(
     models: Models,
     encoder: Encoder,

@@ -17,6 +17,8 @@ class Kinds(Protocol):
 
     def alike(self, embeddings: Tensor) -> Tensor: ...
 
+    def written(self, opening: Tensor) -> Tensor: ...
+
 
 class Decoder:
     """A retriever made ready for beam search: the same function as its ``forward``, tested to be,

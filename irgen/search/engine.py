@@ -26,9 +26,10 @@ class Options:
     by how likely the retriever is to write it, or with ``fuse_by`` label by how likely the query
     carries its label (``Kinds``; where the decoder has none, as by entry). Without ``rerank`` they
     stand in the order in which the retriever writes them, by the probability of the whole
-    identifier or with ``order_by`` entry of its first entry alone, those of one by cosine, and
-    ``fresh_beams`` plays no part. ``distinct`` hides an image whose cosine with a better one is at
-    least that. ``min_score`` drops hits whose score is lower, ``min_cosine`` those whose cosine is.
+    identifier, with ``order_by`` entry of its first entry alone, or with label of all first entries
+    that stand for its label, those of one by cosine, and ``fresh_beams`` plays no part.
+    ``distinct`` hides an image whose cosine with a better one is at least that. ``min_score`` drops
+    hits whose score is lower, ``min_cosine`` those whose cosine is.
     Without the ``trie`` the retriever writes what it likes, and identifiers that do not exist find
     nothing: what the trie is compared with.
     """
@@ -39,7 +40,7 @@ class Options:
     rerank: bool = True
     fuse: float = 0.0
     fuse_by: Literal["entry", "label"] = "entry"
-    order_by: Literal["identifier", "entry"] = "identifier"
+    order_by: Literal["identifier", "entry", "label"] = "identifier"
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
@@ -62,10 +63,10 @@ class Hits:
 
     ``rows`` int64, −1 where there are fewer than k. float32, −inf where there are fewer: ``scores``
     is what they are ordered by, the fused score or without re-ranking the ``log_probability`` of
-    the identifier under the retriever, or that of its first entry; ``cosine`` is that of the tuned
-    embeddings; ``share`` is the logarithm of the identifier's probability among those that take
-    part in the search. Both logarithms are −inf too for an image that the retriever did not write;
-    ``dense`` bool says which these are.
+    the identifier under the retriever, or that of its first entry or label; ``cosine`` is that of
+    the tuned embeddings; ``share`` is the logarithm of the identifier's probability among those
+    that take part in the search. Both logarithms are −inf too for an image that the retriever did
+    not write; ``dense`` bool says which these are.
     """
 
     rows: Tensor
@@ -90,9 +91,11 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
     if options.rerank and options.fresh_beams:
         near = _near(read.embedding, snapshot, limit, options.fresh_beams, fresh=True)
         found = found if near is None else found.along(near)
-    opening = beams.opening
-    if options.rerank and options.fuse_by == "label" and decoder.kinds is not None:
-        opening = decoder.kinds.alike(read.embedding)
+    opening, kinds = beams.opening, decoder.kinds
+    if kinds is not None and options.rerank and options.fuse_by == "label":
+        opening = kinds.alike(read.embedding)
+    elif kinds is not None and not options.rerank and options.order_by == "label":
+        opening = kinds.written(opening)
     return _ranked(found, read.embedding, snapshot, k, (options, opening))
 
 
@@ -146,7 +149,7 @@ def _ranked(
         order = rank.by_score(found, scores)
     else:
         scores = found.scores
-        if options.order_by == "entry" and opening is not None:
+        if options.order_by != "identifier" and opening is not None:
             scores = rank.opened(found.rows, opening, snapshot)
         order = rank.by_code(found, scores, cosines)
     rows = found.rows.gather(1, order)

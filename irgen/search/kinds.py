@@ -27,5 +27,13 @@ class Kinds:
         """(Q, L): the logarithm of the probability that queries with these unit embeddings (Q, D)
         carry the label of an image whose code begins with each entry. So entries of one label stand
         for each other, which the entry that is written alone does not know."""
-        seen = self.tokenizer.classify(embeddings).softmax(-1)  # (Q, C)
-        return (seen @ self.labels.T).log()
+        return self._shared(self.tokenizer.classify(embeddings).softmax(-1))
+
+    def written(self, opening: Tensor) -> Tensor:
+        """(Q, L): the same, as a retriever reads the queries that writes each first entry with the
+        log-probability ``opening`` (Q, L): what entries of one label have, all of them have."""
+        return self._shared(opening.exp() @ self.labels)
+
+    def _shared(self, told: Tensor) -> Tensor:
+        """The logarithm of the probability that a label told by ``told`` (Q, C) is an entry's."""
+        return (told @ self.labels.T).log()

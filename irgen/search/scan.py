@@ -1,5 +1,7 @@
 """The exact scan: every database vector against every query, block by block."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,17 +11,23 @@ BLOCK = 65536  # database rows a matrix product
 
 
 @torch.inference_mode()
-def scan(queries: Tensor, database: Tensor, k: int) -> Result:
+def scan(
+    queries: Tensor,
+    database: Tensor,
+    k: int,
+    added: Callable[[int, int], Tensor] = lambda start, end: torch.zeros(()),
+) -> Result:
     """The k nearest by inner product, ties by row: (Q, D), (N, D) → (Q, k).
 
-    With unit vectors scores are cosines. Never holds more than (Q, k + 65536) scores.
+    With unit vectors scores are cosines. Never holds more than (Q, k + 65536) scores. What
+    ``added(start, end)`` gives for these rows, (Q, end − start), is added to their scores.
     """
     scores = torch.empty(len(queries), 0, device=queries.device)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(database), BLOCK):
         block = database[start : start + BLOCK]
-        kept = scores.shape[1]
-        scores, places = best(torch.cat([scores, queries @ block.T.to(queries)], 1), k)
+        kept, more = scores.shape[1], added(start, start + len(block)).to(queries)
+        scores, places = best(torch.cat([scores, queries @ block.T.to(queries) + more], 1), k)
         known = rows.gather(1, places.clamp_max(kept - 1)) if kept else places
         rows = torch.where(places < kept, known, start + places - kept)
     missing = k - scores.shape[1]

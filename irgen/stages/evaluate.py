@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 
 from irgen.artifacts.identifiers import Identified, load_identified
@@ -19,6 +20,7 @@ from irgen.files import digest, file_digest, read_array
 from irgen.index.index import Index
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
+from irgen.models.tokenizer import class_numbers
 from irgen.params import Params
 from irgen.search import trie
 from irgen.search.engine import Options
@@ -34,16 +36,18 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     differs from machine to machine, ``reports/latency.json``.
 
     Of codes that are not the tokenizer's there is no index, and nothing to rebuild embeddings from:
-    ``index`` and ``scan_codes`` are left out. Without the trie the generative methods have
+    ``index`` and ``scan_codes`` are left out; so is ``scan_labels`` where the tokenizer was taught
+    clusters. Without the trie the generative methods have
     ``invalid``, the share of written identifiers that do not exist.
     """
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     questions = read_questions(workspace, max(cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
-    asked = questions.queries["sha256"].to_list()
+    asked, labels = questions.queries["sha256"].to_list(), questions.database["label"]
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
     index = open_index(params, workspace, encoding)
-    compared = build_methods(params, workspace, identified, pretrained, asked, encoding, index)
+    about = (asked, labels)
+    compared = build_methods(params, workspace, identified, pretrained, about, encoding, index)
     size = params.evaluate.batch_size
     exam = Exam(
         questions=questions,
@@ -86,13 +90,14 @@ def build_methods(
     workspace: Workspace,
     identified: Identified,
     pretrained: ImageEncoder,
-    asked: list[str],
+    about: tuple[list[str], pl.Series],
     encoding: Encoding,
     index: Index | None,
 ) -> dict[str, Method]:
-    """The methods by name, in order. ``asked``: the queries' hashes; those that these models have
-    encoded before are not encoded again. ``index``: None of codes that are not the tokenizer's."""
-    machine = encoding.machine
+    """The methods by name, in order. ``about`` = (the queries' hashes: those that these models have
+    encoded before are not encoded again; the labels of the database). ``index``: None of codes that
+    are not the tokenizer's."""
+    machine, (asked, labels) = encoding.machine, about
     device, normal = machine.device, torch.nn.functional.normalize
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),
@@ -121,14 +126,21 @@ def build_methods(
     by_summary = methods.vectors(lambda images: pretrained(images)[0], plain)
     by_embedding = methods.vectors(models.embed, known.embedding.to(device))
     by_models = methods.reads(models, known)
-    about: dict[str, float] = {}
+    told: dict[str, float] = {}
     if not params.evaluate.trie:
         batch = (len(asked), params.evaluate.batch_size, machine)
-        about["invalid"] = methods.invalid(models, by_models, database, by_code, batch)
+        told["invalid"] = methods.invalid(models, by_models, database, by_code, batch)
     found = {
         "scan_pretrained": methods.exact(by_summary, features.to(device), 4 * features.shape[1]),
         "scan_tuned": methods.exact(by_embedding, embeddings, 4 * embeddings.shape[1]),
     }
+    if params.tokenizer.labels == "given":
+        numbers = class_numbers(labels, models.labels).to(device)
+        bytes_per_image = 4.0 * (embeddings.shape[1] + 1)
+        classify = models.tokenizer.classify
+        found["scan_labels"] = methods.classified(
+            by_embedding, embeddings, numbers, classify, bytes_per_image
+        )
     if index is not None:
         rebuilt = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
         bits = codes.shape[1] * np.log2(codebooks.shape[1])
@@ -137,7 +149,7 @@ def build_methods(
     kinds = None if index is None else Kinds.of(models.tokenizer)
     for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
         method = methods.generative(models, by_models, database, options, machine, kinds)
-        found[name] = replace(method, about=about)
+        found[name] = replace(method, about=told)
     if index is not None:
         found["index"] = methods.served(index, by_models, identified.ids)  # of the same networks
     return found

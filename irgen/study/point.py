@@ -8,6 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from irgen.artifacts.identifiers import load_identified
+from irgen.catalog.table import read_table
+from irgen.evaluation import runs
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
@@ -89,12 +91,13 @@ def _gather(
         "seed": point.seed,
         "params": flatten(params),
         "source": done["download"].key,
-        "code": code_of(place.root, (*STAGES, "evaluate")),
+        "code": code_of(place.root, (*STAGES, "index", "evaluate", "baselines")),
         "protocol": read_json(catalog / "protocol.json"),
         "images": {
             path.stem: pl.scan_parquet(path).select(pl.len()).collect().item()
             for path in sorted(catalog.glob("*.parquet"))
         },
+        "relevant": relevant(catalog),
         "machine": timed[0]["machine"] if timed else {},
         "asked": digest(asked),
         "identifiers": spread(identifiers, params.tokenizer.codebook),
@@ -116,6 +119,17 @@ def _gather(
         for each in judged:
             shutil.copytree(each.data / "runs", temporary / "runs", dirs_exist_ok=True)
     return folder
+
+
+def relevant(catalog: Path) -> list[int]:
+    """The fewest and the most images of the database that a query with any is to find."""
+    queries, database = (
+        read_table(catalog / f"{name}.parquet") for name in ("queries", "database")
+    )
+    asked, there = ((table["label"], table["sha256"]) for table in (queries, database))
+    counts = runs.positives(*asked, *there)
+    some = counts[counts > 0]
+    return [int(some.min()), int(some.max())] if len(some) else [0, 0]
 
 
 def alike(found: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 
+from irgen.compute import prepare
 from irgen.files import digest, file_digest, read_json, write_json
 from irgen.journal import locked
 from irgen.params import Params
@@ -88,8 +89,11 @@ def key(root: Path, stage: str, params: Params, done: Mapping[str, Done]) -> str
     weights = Path(params.encoder.weights)
     if "encoder.weights" in chosen and weights.is_file():
         chosen["encoder.weights"] = file_digest(weights)
+    if "compute.precision" in chosen:  # auto is another one on another machine
+        chosen["compute.precision"] = str(prepare(params.compute).autocast)
     if stage in TIMED:
         chosen |= {"device": params.compute.device, "torch": torch.__version__}
+        chosen |= {"threads": torch.get_num_threads()}
     code = {path: file_digest(root / path) for path in about.code}
     upstream = {name: done[name].key if name in done else "left out" for name in about.upstream}
     return digest(stage, chosen, code, upstream)[:20]

@@ -25,9 +25,8 @@ from irgen.study.tree import Branch
 
 CURVES = (OWN, RERANKED, SCAN, "scan_pretrained", "scan_codes", "cgd", "irt_r")
 SHOWN = (OWN, RERANKED, SCAN)
-TOLD = ("P@", "mAP")  # columns that are spoken of
+TOLD = ("P@", "hit@", "mAP")  # columns that are spoken of
 DEPTH, EXAMPLES = 10, 9
-MACHINE = ("autocast", "device", "processor", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +126,6 @@ def facts(found: Found, plan: Plan) -> dict[str, str]:
     about, images = standard[0].about, standard[0].about["images"]
     points = [result for each in found.values() for result in each]
     spent = sum(sum(result.seconds.values()) for result in standard)
-    machines = {_machine(each.about["machine"]): None for each in points}
     return {
         "Protocol": in_words(about["protocol"]),
         "Images": f"{images['database']:,} in the database, {images['queries']:,} queries, "
@@ -135,13 +133,8 @@ def facts(found: Found, plan: Plan) -> dict[str, str]:
         "Compared": f"{len(found)} variants, {len(points)} trainings and evaluations",
         "Seeds": tables.seeds_in_words(tuple(each.point.seed for each in standard)),
         "Minutes": f"{spent / 60:.0f} for the standard variant, all seeds together",
-        "Times measured on": "; ".join(machines),
+        "Times measured on": tables.machines(points),
     }
-
-
-def _machine(about: dict[str, Any]) -> str:
-    """A machine in words."""
-    return ", ".join(f"{key} {value}" for key, value in sorted(about.items()) if key in MACHINE)
 
 
 def draw(root: Path, found: Found, plan: Plan, name: str) -> dict[str, bytes]:

@@ -11,22 +11,31 @@ from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread
 
-# Whose lists end with what was looked at:
+# Whose lists end with what was looked at, which is the largest cut-off's:
 SHORT = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
 SCAN, OWN, RERANKED, INDEX = "scan_tuned", "generative", "generative_reranked", "index"
 IDENTIFIERS = "identifiers"  # the subject with a table of its own
 BETTER, WORSE = "▲", "▼"
+MACHINE = ("autocast", "device", "processor", "threads")
+ORDERS = {  # evaluate.order_by in words
+    "identifier": "the whole identifier",
+    "entry": "the first entry",
+    "label": "the label of the first entry (of identifiers not the tokenizer's, that entry itself)",
+}
 Found = dict[str, list[Result]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """A figure as it is written, ``mark`` saying whether it is significantly better or worse than
-    the row that is the measure; ``best`` of its column."""
+    the row that is the measure; ``best`` of its column. ``value`` over the seeds, and ``p`` after
+    Holm's correction where it was tested, are for whoever goes on calculating."""
 
     text: str
     mark: str = ""
     best: bool = False
+    value: Spread | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +91,29 @@ def methods(found: Found, plan: Plan) -> Table:
     """Every search method of the standard variant, tested against the exact scan of the tuned
     embeddings."""
     standard = found[plan.standard]
-    hit, agreement = (
-        Column(title=title, key=key)
-        for title, key in (("hit@10", "hit/10"), ("agreement@10", "agreement/10"))
-    )
+    hit = Column(title="hit@10", key="hit/10", tested=True)
+    agreement = Column(title="agreement@10", key="agreement/10")
     columns = (*TESTED[:3], hit, TESTED[3], agreement, *COST)
     names = [name for name in EVERY if all(name in each.metrics for each in standard)]
     entries = [Entry(EVERY[name], standard, name, name == SCAN) for name in names]
-    return _table("methods", "Methods", columns, entries)
+    made, about = _table("methods", "Methods", columns, entries), standard[0].about
+    least, most = about["relevant"]
+    told = f" {about['images']['queries']:,} queries on {about['images']['database']:,} images"
+    told += f", of which {least:,} to {most:,} are relevant to each" if most else ""
+    return replace(made, about=f"{made.about}{told}. Times: {machines(standard)}.")
+
+
+def machines(found: list[Result]) -> str:
+    """What the times of results were measured on, in words."""
+    told = (
+        ", ".join(
+            f"{key} {value}"
+            for key, value in sorted(each.about["machine"].items())
+            if key in MACHINE
+        )
+        for each in found
+    )
+    return "; ".join(dict.fromkeys(told))
 
 
 def identifiers(found: Found, plan: Plan) -> Table:
@@ -104,8 +128,7 @@ def identifiers(found: Found, plan: Plan) -> Table:
     )
     made = _table("identifiers", "Identifiers", columns, _variants(found, plan, rows))
     settings = found[plan.standard][0].about["params"]
-    told = " Not re-ranked: by the log-probability of the "
-    told += "first entry" if settings["evaluate.order_by"] == "entry" else "whole identifier"
+    told = f" Not re-ranked: by the log-probability of {ORDERS[settings['evaluate.order_by']]}"
     told += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.fuse']:g} × the first "
     told += "entry's log-probability"
     if settings["evaluate.fuse_by"] == "label":
@@ -115,7 +138,8 @@ def identifiers(found: Found, plan: Plan) -> Table:
 
 def ablations(found: Found, plan: Plan) -> list[Table]:
     """A table for each other subject of the variants, the standard variant first, with the seeds
-    of the others: generative search, and beside it what else a variant may have changed."""
+    of the others: generative search, and beside it what else a variant may have changed. A variant
+    that the set's settings are already has no row."""
     columns = (
         *TESTED,
         *(replace(column, tested=False) for column in (AS_RERANKED[1], AS_RERANKED[3])),
@@ -125,7 +149,7 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
         Column(title="invalid", key="invalid"),
         COST[0],
     )
-    others = [name for name in found if name != plan.standard]
+    others = [name for name in found if not _is_standard(found[name], found[plan.standard])]
     subjects = dict.fromkeys(plan.variants[name].table for name in others)
     tables = []
     for subject in (each for each in subjects if each != IDENTIFIERS):
@@ -134,6 +158,12 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
         name = subject.lower().replace(" ", "-")
         tables.append(_table(name, f"Ablation: {subject}", columns, entries))
     return tables
+
+
+def _is_standard(variant: list[Result], standard: list[Result]) -> bool:
+    """Whether a variant changes nothing of the settings that the standard one has."""
+    own, other = (results[0].about["params"] | {"seed": 0} for results in (variant, standard))
+    return own == other
 
 
 @dataclass(frozen=True)
@@ -168,8 +198,10 @@ def _table(name: str, title: str, columns: tuple[Column, ...], entries: list[Ent
         cells = tuple(
             Cell(
                 text=written(value, column.form),
-                mark=marks[j].get(i, ""),
+                mark=marks[j][i].mark if i in marks[j] else "",
                 best=_is_best(value, [line[j] for line in values], column),
+                value=value,
+                p=marks[j][i].p if i in marks[j] else None,
             )
             for j, (column, value) in enumerate(zip(columns, values[i], strict=True))
         )
@@ -183,23 +215,34 @@ def _table(name: str, title: str, columns: tuple[Column, ...], entries: list[Ent
         columns=tuple(column.title for column in columns),
         rows=tuple(rows),
         about=(
-            "Mean ± standard deviation over the seeds named; protocol "
-            f"{in_words(about['protocol'])}. {_tested(measure)}–: not measured, or of lists too "
-            "short for it."
+            f"{_spoken(rows)}; protocol {in_words(about['protocol'])}. {_tested(measure, rows)}"
+            "–: not measured, or of lists too short for it."
         ),
     )
 
 
-def _tested(measure: str) -> str:
+def _spoken(rows: list[Row]) -> str:
+    """What a cell is."""
+    if _has_deviations(rows):
+        return "Mean ± standard deviation over the seeds named"
+    return "Of the one seed named, so that nothing is known of how training again would move it"
+
+
+def _tested(measure: str, rows: list[Row]) -> str:
     """What the marks say, if there is a row that others are measured by."""
     if not measure:
         return ""
+    each = "with every seed and " if _has_deviations(rows) else ""
     return (
-        f"{BETTER} {WORSE}: better or worse than “{measure}”, with every seed and by a paired "
+        f"{BETTER} {WORSE}: better or worse than “{measure}”, {each}by a paired "
         f"randomisation test over the queries (p < {significance.LEVEL} after Holm's correction "
         "within the column), which says something of these trained models, not of training them "
         "again. "
     )
+
+
+def _has_deviations(rows: list[Row]) -> bool:
+    return any(len(row.seeds) > 1 for row in rows)
 
 
 def _value(column: Column, entry: Entry) -> Spread | None:
@@ -215,7 +258,15 @@ def _value(column: Column, entry: Entry) -> Spread | None:
     return results.over_seeds(entry.found, method, column.key)
 
 
-def _marks(column: Column, entries: list[Entry]) -> dict[int, str]:
+@dataclass(frozen=True)
+class Marked:
+    """What the test says of a cell."""
+
+    mark: str
+    p: float
+
+
+def _marks(column: Column, entries: list[Entry]) -> dict[int, Marked]:
     """BETTER or WORSE by the number of the row, where the difference is significant and of the
     same sign with every seed. None of a row whose seeds asked other queries."""
     measure = next((entry for entry in entries if entry.measure), None)
@@ -238,11 +289,13 @@ def _marks(column: Column, entries: list[Entry]) -> dict[int, str]:
             )
         ]
     told = significance.corrected(values)
-    return {
-        i: BETTER if gain[0] > 0 else WORSE
-        for i, gain in gains.items()
-        if told[str(i)] < significance.LEVEL and len({np.sign(each) for each in gain}) == 1
-    }
+    marked = {}
+    for i, gain in gains.items():
+        p = told[str(i)]
+        clear = p < significance.LEVEL and len({np.sign(each) for each in gain}) == 1
+        mark = (BETTER if gain[0] > 0 else WORSE) if clear else ""
+        marked[i] = Marked(mark, p)
+    return marked
 
 
 def _same_asked(first: list[Result], second: list[Result]) -> bool:
@@ -257,16 +310,20 @@ def _each(found: list[Result], column: Column, entry: Entry) -> list[float]:
 
 
 def _is_short(column: Column, entry: Entry) -> bool:
-    """Whether the method returns no more images than it looks at, so that a metric of deep lists
-    would tell how many these are."""
-    return column.key == "map/R" and entry.method in SHORT
+    """Whether the method returns no more images than it looks at, and there are more to be found,
+    so that a metric of deep lists would tell how many these are."""
+    if column.key != "map/R" or entry.method not in SHORT:
+        return False
+    abouts = [each.about for each in entry.found]
+    return any(each["relevant"][1] > max(each["params"]["evaluate.cutoffs"]) for each in abouts)
 
 
 def _is_best(value: Spread | None, others: list[Spread | None], column: Column) -> bool:
-    known = [other.mean for other in others if other is not None]
+    """Whether no other figure of the column reads higher."""
+    known = [f"{other.mean:{column.form}}" for other in others if other is not None]
     if value is None or len(known) < 2 or not column.tested:
         return False
-    return value.mean >= max(known)
+    return f"{value.mean:{column.form}}" == max(known, key=float)
 
 
 def written(value: Spread | None, form: str) -> str:

@@ -43,6 +43,35 @@ def test_it_is_the_probability_of_one_label(tokenizer: Tokenizer) -> None:
             assert float(found[query, entry]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_entries_that_are_written_share_what_their_label_has(tokenizer: Tokenizer) -> None:
+    """One entry of the second label is the likeliest, the two of the first together are more so."""
+    kinds = Kinds.of(tokenizer)
+    opening = torch.tensor([[0.3, 0.3, 0.0, 0.4, 0.0, 0.0]])
+    told = kinds.written(opening.log()).exp()[0]
+    assert told[0] == told[1] > told[2] > told[3] == told[4]
+    of_label = opening @ kinds.labels  # (1, C)
+    torch.testing.assert_close(told, (of_label @ kinds.labels.T)[0])
+
+
+def test_images_that_are_not_re_ranked_stand_by_it(tokenizer, decoder, read, fresh) -> None:
+    snapshot, asked = fresh(list(range(50))), read(4)
+    kinds = Kinds.of(tokenizer)
+    both = Decoder(decoder.retriever, kinds=kinds)
+    by_label = Options(beams=216, candidates=1000, rerank=False, order_by="label")
+    hits = engine.search(both, asked, snapshot, 50, by_label)
+    by_entry = engine.search(both, asked, snapshot, 50, replace(by_label, order_by="entry"))
+    first = snapshot.gather(hits.rows, "codes")[..., 0].long()
+    opening = torch.full((4, 6), -torch.inf)
+    opening.scatter_(1, snapshot.gather(by_entry.rows, "codes")[..., 0].long(), by_entry.scores)
+    torch.testing.assert_close(hits.scores, kinds.written(opening).gather(1, first))
+    assert (hits.scores.diff(dim=1) <= 0).all()
+    same = hits.scores.diff(dim=1) == 0
+    assert (hits.cosine.diff(dim=1)[same] <= 0).all(), "of one label, by cosine"
+    assert (first.diff(dim=1)[same] != 0).any(), "entries of one label stand for each other"
+    as_without = engine.search(decoder, asked, snapshot, 50, by_label)
+    assert torch.equal(as_without.scores, by_entry.scores), "without kinds, by the entry"
+
+
 def test_a_search_orders_by_it(tokenizer: Tokenizer, decoder, read, fresh) -> None:
     snapshot, asked = fresh(list(range(50))), read(4)
     both = Decoder(decoder.retriever, kinds=Kinds.of(tokenizer))

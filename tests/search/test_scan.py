@@ -27,6 +27,17 @@ def test_blocks_give_the_same_as_numpys_full_sort(count, k, block, ties):
     assert (found.scores[:, order.shape[1] :] == -torch.inf).all()
 
 
+def test_what_is_added_counts_in_every_block(monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    database, queries = (torch.randn(n, 4, generator=generator) for n in (25, 3))
+    more = torch.randn(3, 25, generator=generator)
+    monkeypatch.setattr(scanning, "BLOCK", 7)
+    found = scanning.scan(queries, database, 25, lambda start, end: more[:, start:end])
+    expected = (queries @ database.T + more).sort(dim=1, descending=True)
+    assert torch.equal(found.ids, expected.indices)
+    torch.testing.assert_close(found.scores, expected.values)
+
+
 def test_a_row_with_ties_beside_one_without_and_a_score_that_is_no_number():
     scores = torch.tensor([[0.5, 0.9, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4]])
     assert scanning.best(scores, 2)[1].tolist() == [[1, 0], [3, 2]]

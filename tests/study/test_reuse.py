@@ -5,8 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from irgen import compute
 from irgen.params import Params, load
 from irgen.study import reuse
 from irgen.study.reuse import Done, Place, key
@@ -72,6 +74,33 @@ def test_a_stage_that_is_not_declared_depends_on_all_that_it_may_use(
     (project / "irgen" / "other.py").write_text("changed = True\n")
     report = dataclasses.replace(params.report, gallery=params.report.gallery + 1)
     assert key(project, "baselines", dataclasses.replace(params, report=report), BEFORE) == keys[-1]
+
+
+def test_auto_is_another_precision_on_another_machine(
+    project: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = {"params": ["compute.precision"], "deps": [], "outs": []}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"pairs": stage}}))
+    auto, plain = (
+        dataclasses.replace(params, compute=dataclasses.replace(params.compute, precision=each))
+        for each in ("auto", "fp32")
+    )
+    found = {}
+    for fast in (True, False):
+        monkeypatch.setattr(compute, "has_fast_bf16", lambda device, fast=fast: fast)
+        found[fast] = key(project, "pairs", auto, BEFORE)
+    assert found[True] != found[False] == key(project, "pairs", plain, BEFORE)
+
+
+def test_times_of_one_core_are_not_those_of_two(project: Path, params: Params) -> None:
+    before, keys = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            keys.append([key(project, stage, params, BEFORE) for stage in ("baselines", "pairs")])
+    finally:
+        torch.set_num_threads(before)
+    assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
 
 
 def test_other_weights_in_the_same_file_are_another_input(project: Path, params: Params) -> None:

@@ -61,7 +61,13 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
                 "says": "as the source gives them",
             },
             "identifiers": {"distinct_codes": 5.0, "images_a_code": 2.0},
+            "images": {"queries": queries, "database": 900},
+            "relevant": [3, 20],
+            "machine": {"device": "cpu", "threads": 2, "batch_size": 32},
             "params": {
+                "seed": seed,
+                "changed": name,
+                "evaluate.cutoffs": [1, 10, 20],
                 "evaluate.fuse": 0.1,
                 "evaluate.fuse_by": "entry",
                 "evaluate.order_by": "identifier",
@@ -134,6 +140,56 @@ def test_an_ablation_tells_what_a_variant_makes_of_the_scan_and_of_re_ranking(fo
             told = found["one"][0].metrics[method][key]
             cell = cells[f"{title} {metric}"]
             assert cell.text == f"{told:.3f}" and cell.mark == "", "only told, not tested"
+
+
+def test_a_variant_that_is_as_the_settings_are_has_no_row(found: dict) -> None:
+    own = found["many"][0].about["params"]
+    found["many"][0].about["params"] = own | {"changed": "plain"}
+    (table,) = tables.ablations(found, PLAN)
+    assert list(rows_of(table)) == ["semantic", "W = 1"]
+
+
+def test_of_one_seed_no_deviation_is_spoken_of(found: dict) -> None:
+    (ablation,) = tables.ablations(found, PLAN)
+    assert "one seed named" in ablation.about and "every seed" not in ablation.about
+    assert "deviation over the seeds" in tables.methods(found, PLAN).about
+
+
+def test_a_short_list_is_judged_by_a_deep_metric_where_it_is_deep_enough(found: dict) -> None:
+    gains = {"scan_tuned": 0.1, "hnsw": 0.1}
+    found["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
+    at = list(tables.methods(found, PLAN).columns).index("mAP@R")
+
+    def cell() -> Cell:
+        return rows_of(tables.methods(found, PLAN))[EVERY["hnsw"]].cells[at]
+
+    assert cell().text != "–", "20 images are relevant, and 20 are returned"
+    found["plain"][1].about["relevant"] = [3, 21]
+    assert cell().text == "–" and cell().mark == ""
+
+
+def test_the_methods_table_tells_what_was_asked_of_what_and_timed_where(found: dict) -> None:
+    found["plain"][2].about["machine"] = {"device": "cpu", "threads": 1}
+    about = tables.methods(found, PLAN).about
+    assert "60 queries on 900 images, of which 3 to 20 are relevant to each." in about
+    assert about.endswith("Times: device cpu, threads 2; device cpu, threads 1.")
+
+
+def test_cells_have_the_figures_behind_their_text(found: dict) -> None:
+    table = tables.methods(found, PLAN)
+    cell = rows_of(table)[EVERY["generative"]].cells[table.columns.index("hit@10")]
+    assert cell.value == over_seeds(found["plain"], "generative", "hit/10")
+    assert cell.mark == WORSE and cell.p is not None and 0 < cell.p < 0.05
+    measure = rows_of(table)[EVERY["scan_tuned"]].cells[0]
+    assert measure.p is None, "nothing is tested against itself"
+
+
+def test_whatever_reads_as_the_best_is_the_best(found: dict) -> None:
+    gains = {"scan_tuned": 0.1, "generative": 0.10001, "generative_reranked": 0.0}
+    found["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
+    rows = rows_of(tables.methods(found, PLAN))
+    first, second = (rows[EVERY[name]].cells[1] for name in ("scan_tuned", "generative"))
+    assert first.text.split()[0] == second.text.split()[0] and first.best and second.best
 
 
 def test_what_has_not_been_run_is_left_out(found: dict) -> None:
@@ -224,6 +280,8 @@ def test_how_images_stand_under_identifiers_is_told(found: dict) -> None:
     }
     about = tables.identifiers(found, PLAN).about
     assert "of others as written" in about and "of the first entry, then by cosine" in about
+    found["plain"][0].about["params"] |= {"evaluate.order_by": "label"}
+    assert "of the label of the first entry (" in tables.identifiers(found, PLAN).about
 
 
 def test_identifiers_are_tested_re_ranked_too(found: dict) -> None:
