@@ -174,7 +174,7 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "fresh_beams": 30,
                 "fuse": 0.05,
                 "fuse_by": "entry",
-                "order_by": "identifier",
+                "order_by": "label",
             }
         }
         index.verify()
