@@ -93,4 +93,4 @@ def dvc(*arguments: str) -> list[str]:
     """A DVC command, by the process that has it loaded if there is one."""
     if warm.VARIABLE in os.environ:
         return [sys.executable, "-I", "-S", str(warm.__file__), "dvc", *arguments]
-    return [sys.executable, "-m", "dvc", *arguments]
+    return [sys.executable, "-m", "flows.lockfile", *arguments]

@@ -84,11 +84,12 @@ def _check(root: Path, plan: Plan, name: str) -> None:
 
 
 def _dvc(root: Path, arguments: list[str]) -> int:
-    """``dvc repro`` in the project, its output as it comes; returns its status."""
+    """``dvc repro`` in the project, its output as it comes, so that a kill leaves DVC's files
+    whole; returns its status."""
     if not (root / ".dvc").is_dir():
         raise StudyError(f"{root.resolve()} is no DVC project: run from the project's root")
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *arguments]
+    command = [sys.executable, "-m", "flows.lockfile", "--wait-for-lock", "repro", *arguments]
     settings = {"PATH": search, "DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1"}
     return subprocess.run(command, cwd=root, env=os.environ | settings).returncode
 

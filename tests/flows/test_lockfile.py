@@ -68,6 +68,35 @@ except Seen as error:
     assert (toy.root / "dvc.lock").read_text().startswith("schema: '2.0'\nstages:\n  first:\n")
 
 
+@pytest.mark.parametrize("written", [b'"write"', b"sch"], ids=["rwlock", "dvc.lock"])
+def test_a_dvc_that_is_killed_while_it_writes_leaves_nothing_that_stops_the_next(
+    toy: Toy, written: bytes
+) -> None:
+    """Killed at the first bytes of what each file begins with; the next one goes on."""
+    script = f"""
+import os, signal, sys, flows.lockfile
+from dvc import rwlock
+from dvc.cli import main
+from dvc.utils.serialize import _common
+def dies(file):
+    file.write({written.decode()!r}); file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+if b"write" in {written!r}:
+    rwlock.json.dump = lambda lock, file: dies(file)
+else:
+    dump = _common._dump_data
+    _common._dump_data = lambda path, data, dumper, fs=None, **options: dump(
+        path, data, lambda data, stream, **options: dies(stream), fs=fs, **options)
+sys.exit(main(["repro", "first"]))
+"""
+    begun = [sys.executable, "-c", script]
+    assert subprocess.run(begun, cwd=toy.root, capture_output=True).returncode == -9
+    again = [sys.executable, "-m", "flows.lockfile", "repro", "first"]
+    done = subprocess.run(again, cwd=toy.root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "first:" in (toy.root / "dvc.lock").read_text()
+
+
 def test_a_lock_file_that_is_not_written_to_its_end_stays_as_it_was(toy: Toy) -> None:
     script = """
 import flows.lockfile
