@@ -99,7 +99,8 @@ def methods(found: Found, plan: Plan) -> Table:
     made, about = _table("methods", "Methods", columns, entries), standard[0].about
     least, most = about["relevant"]
     told = f" {about['images']['queries']:,} queries on {about['images']['database']:,} images"
-    told += f", of which {least:,} to {most:,} are relevant to each" if most else ""
+    many = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    told += f", of which {many} are relevant to each" if most else ""
     return replace(made, about=f"{made.about}{told}. Times: {machines(standard)}.")
 
 
