@@ -17,7 +17,7 @@ from irgen.evaluation import figures, gallery, page
 from irgen.evaluation.comparison import EVERY
 from irgen.evaluation.figures import Line, Plot
 from irgen.files import atomic, write_bytes, write_json
-from irgen.study import results, tables, tree
+from irgen.study import forms, results, tables, tree
 from irgen.study.plan import TABLES, Plan, Point
 from irgen.study.point import images_of, results_of
 from irgen.study.tables import OWN, RERANKED, SCAN, Found, Table
@@ -76,7 +76,7 @@ def write(root: Path, plan: Plan, name: str) -> Path:
         (temporary / "figures").mkdir(parents=True)
         for title, svg in drawn.items():
             (temporary / "figures" / f"{title}.svg").write_bytes(svg)
-        for form, render in tables.FORMS.items():
+        for form, render in forms.FORMS.items():
             text = "\n".join(render(table) for table in made)
             write_bytes(temporary / f"comparison.{form}", text.encode())
         write_json(temporary / "comparison.json", [asdict(table) for table in made])
@@ -86,7 +86,7 @@ def write(root: Path, plan: Plan, name: str) -> Path:
         content=content,
         definitions=page.DEFINITIONS,
         names=EVERY,
-        seeds=tables.seeds_in_words,
+        seeds=forms.seeds_in_words,
     )
     write_bytes(page_of(root, name), html.encode())
     return folder
@@ -131,7 +131,7 @@ def facts(found: Found, plan: Plan) -> dict[str, str]:
         "Images": f"{images['database']:,} in the database, {images['queries']:,} queries, "
         f"trained on {images['train']:,}",
         "Compared": f"{len(found)} variants, {len(points)} trainings and evaluations",
-        "Seeds": tables.seeds_in_words(tuple(each.point.seed for each in standard)),
+        "Seeds": forms.seeds_in_words(tuple(each.point.seed for each in standard)),
         "Minutes": f"{spent / 60:.0f} for the standard variant, all seeds together",
         "Times measured on": tables.machines(points),
     }

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from irgen.evaluation.comparison import EVERY
-from irgen.study import tables
+from irgen.study import forms, tables
 from irgen.study.plan import Plan, Point, Variant
 from irgen.study.results import Result, alike, by_query, differences, over_seeds
 from irgen.study.sheet import verdicts
@@ -341,7 +341,7 @@ TABLE = Table(
 
 
 def test_markdown_says_all_there_is() -> None:
-    assert tables.markdown(TABLE) == (
+    assert forms.markdown(TABLE) == (
         "### Odd & even\n\n"
         "|  | P@1 | seeds |\n"
         "| --- | ---: | ---: |\n"
@@ -352,7 +352,7 @@ def test_markdown_says_all_there_is() -> None:
 
 
 def test_latex_escapes_what_it_must(tmp_path: Path) -> None:
-    text = tables.latex(TABLE)
+    text = forms.latex(TABLE)
     assert r"50\% of\_it & \textbf{0.5 $\pm$ 0.1} $\blacktriangle$ & 0, 1 \\" in text
     assert r"\caption{Odd \& even. p $<$ 0.05}" in text
     assert text.isascii()
