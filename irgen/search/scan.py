@@ -15,7 +15,7 @@ def scan(
     queries: Tensor,
     database: Tensor,
     k: int,
-    added: Callable[[int, int], Tensor] = lambda start, end: torch.zeros(()),
+    added: Callable[[int, int], Tensor] | None = None,
 ) -> Result:
     """The k nearest by inner product, ties by row: (Q, D), (N, D) → (Q, k).
 
@@ -26,8 +26,10 @@ def scan(
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(database), BLOCK):
         block = database[start : start + BLOCK]
-        kept, more = scores.shape[1], added(start, start + len(block)).to(queries)
-        scores, places = best(torch.cat([scores, queries @ block.T.to(queries) + more], 1), k)
+        kept, found = scores.shape[1], queries @ block.T.to(queries)
+        if added is not None:
+            found += added(start, start + len(block))
+        scores, places = best(torch.cat([scores, found], 1), k)
         known = rows.gather(1, places.clamp_max(kept - 1)) if kept else places
         rows = torch.where(places < kept, known, start + places - kept)
     missing = k - scores.shape[1]
