@@ -1,0 +1,64 @@
+"""benchmarks/crossvalidation.py: who is asked, what is left out of teaching, and what is told."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+import torch
+
+from irgen.errors import ParamsError
+from irgen.params import load
+
+
+@pytest.fixture(scope="module")
+def crossvalidation(root):
+    path = root / "benchmarks" / "crossvalidation.py"
+    spec = importlib.util.spec_from_file_location("crossvalidation", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_image_is_in_one_of_folds_that_are_alike_in_size(crossvalidation):
+    folds = crossvalidation.folds_of(103, 10, 0)
+    assert sorted(folds.bincount().tolist()) == [10] * 7 + [11] * 3
+    assert not torch.equal(folds, crossvalidation.folds_of(103, 10, 1))
+
+
+def test_a_fold_is_asked_about_among_the_others_that_teach(
+    crossvalidation, root, tmp_path, tokenizer_settings, retriever_settings
+):
+    default = load(root / "params.yaml")
+    params = dataclasses.replace(
+        default,
+        encoder=dataclasses.replace(
+            default.encoder, options={"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+        ),
+        tokenizer=dataclasses.replace(tokenizer_settings, epochs=20, batch_size=128),
+        retriever=dataclasses.replace(retriever_settings, epochs=2, batch_size=128),
+    )
+    taught = crossvalidation.read_taught(params, tmp_path)
+    fold = crossvalidation.folds_of(len(taught.labels), 10, 0) == 0
+    found = crossvalidation.ask(params, taught, fold, tmp_path, True)
+    asked = int(fold.sum())
+    assert {len(values) for each in found.values() for values in each.values()} == {asked}
+    scan = found[crossvalidation.SCAN]["precision/1"].mean()
+    assert scan > 0.5  # of ten digits, by a small net's features
+    shuffled = dataclasses.replace(taught, labels=taught.labels[torch.randperm(len(fold))])
+    none = crossvalidation.ask(params, shuffled, fold, tmp_path, False)
+    assert none[crossvalidation.SCAN]["precision/1"].mean() < 0.3  # what is asked taught nobody
+    assert set(found) - set(none) == {name for name in found if "written" in name or "both" in name}
+    told = crossvalidation.page("digits", found, "one fold")
+    assert f"| {crossvalidation.SCAN} | {scan:.4f} |" in told
+
+
+def test_settings_are_changed_by_name_and_an_encoder_that_is_trained_is_refused(
+    crossvalidation, root
+):
+    path = root / "experiments" / "clothing-224.yaml"
+    params = crossvalidation.params_of(path, ["tokenizer.prefix_weight=0.5", "tokenizer.levels=3"])
+    assert (params.tokenizer.prefix_weight, params.tokenizer.levels) == (0.5, 3)
+    with pytest.raises(ParamsError, match="no_such"):
+        crossvalidation.params_of(path, ["tokenizer.no_such=1"])
+    with pytest.raises(SystemExit, match="not meant here"):
+        crossvalidation.params_of(root / "experiments" / "omniglot-small.yaml", [])
