@@ -7,7 +7,7 @@ Of the catalogue's training and validation images each is asked about once, of m
 taught by the other folds, which are the database, too. Ten folds of a small set ask more than its
 validation images alone. All images of the database are ordered by each score, so that beams and
 candidates play no part. ``--no-retriever`` leaves out what the retriever says, which takes most of
-the time. What the frozen encoder makes of the images is cached.
+the time. What a frozen encoder makes of the images is cached.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +33,7 @@ from tqdm import tqdm
 
 from irgen.catalog.table import read_table
 from irgen.compute import prepare
-from irgen.encoding import open_encoding, views
+from irgen.encoding import Encoding, open_encoding, pixels, summaries, views
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import DEEPEST
 from irgen.files import read_json, write_bytes, write_json
@@ -48,13 +49,14 @@ from irgen.study.plan import changed
 from irgen.study.significance import p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
-from irgen.training.batches import Views, in_order
+from irgen.training.batches import Pixels, Views, in_order
 from irgen.training.checkpoint import Resume
 from irgen.typed import parse
 from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
-WEIGHTS = (0.2, 0.4, 0.8)
+WEIGHTS = (0.1, 0.2, 0.4, 0.8)
+NOTHING = torch.empty(0).long()  # no row
 CUTOFFS = (1, 10, 20)
 SHOWN = ("precision/1", "precision/10", "precision/20", "map/R")
 SCAN = "cosine: the exact scan"
@@ -63,17 +65,14 @@ Values = dict[str, np.ndarray]  # a metric of every query
 
 @dataclass(frozen=True)
 class Taught:
-    """The N images that teach, as a frozen encoder sees them, their class numbers (N,), and the
-    names of the classes."""
+    """The N images that teach: content hashes, class numbers (N,), names of the classes, how they
+    are encoded, and for an encoder that is trained the decoded ``pixels`` (N, C, H, H)."""
 
-    images: Views
+    sha256s: list[str]
     labels: Tensor
     classes: list[str]
-
-    def seen(self, rows: Tensor) -> Views:
-        """Those at ``rows`` (n,)."""
-        tokens, summaries = self.images.tokens, self.images.summaries
-        return Views(summaries[rows.numpy()], None if tokens is None else tokens[rows.numpy()])
+    encoding: Encoding
+    pixels: np.ndarray | None
 
 
 def read_taught(params: Params, folder: Path) -> Taught:
@@ -83,11 +82,10 @@ def read_taught(params: Params, folder: Path) -> Taught:
         import_module(f"irgen.stages.{name}").run(params, workspace, lambda metrics, step: None)
     paths = [workspace.existing("catalog", f"{name}.parquet") for name in ("train", "validation")]
     table = pl.concat([read_table(path) for path in paths]).unique("sha256", maintain_order=True)
-    classes = table["label"].unique().sort().to_list()
-    encoding = open_encoding(params.compute, workspace)
-    encoder = create_encoder(params.encoder, params.seed)
-    images = views(encoder, table["sha256"].to_list(), params.augment, params.seed, encoding)
-    return Taught(images, class_numbers(table["label"], classes), classes)
+    classes, sha256s = table["label"].unique().sort().to_list(), table["sha256"].to_list()
+    encoding, encoder = open_encoding(params.compute, workspace), create_encoder(params.encoder, 0)
+    decoded = pixels(encoder, sha256s, encoding) if params.tokenizer.tune_encoder else None
+    return Taught(sha256s, class_numbers(table["label"], classes), classes, encoding, decoded)
 
 
 def folds_of(count: int, folds: int, seed: int) -> Tensor:
@@ -95,28 +93,57 @@ def folds_of(count: int, folds: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)) % folds
 
 
-def teach(
-    params: Params, taught: Taught, rows: Tensor, folder: Path
-) -> tuple[Tokenizer, Tensor, Views]:
-    """A tokenizer taught by the images at ``rows`` (n,); the unit embeddings (N, D) of all images,
-    and what a retriever that uses it sees of them."""
-    settings, machine = params.tokenizer, prepare(params.compute)
-    images, nothing = taught.images.without_tokens().summaries, torch.empty(0).long()
+@dataclass(frozen=True)
+class Made:
+    """A tokenizer, and of all N images their unit ``embeddings`` (N, D) and what a retriever
+    ``sees`` of them."""
+
+    tokenizer: Tokenizer
+    embeddings: Tensor
+    sees: Views
+
+
+def some(images: Views, rows: Tensor) -> Views:
+    """Those at ``rows`` (n,)."""
+    tokens = None if images.tokens is None else images.tokens[rows.numpy()]
+    return Views(images.summaries[rows.numpy()], tokens)
+
+
+def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
+    """A tokenizer taught by the images at ``rows`` (n,)."""
+    settings, machine, nothing = params.tokenizer, taught.encoding.machine, NOTHING
+    pretrained = create_encoder(params.encoder, params.seed)
     torch.manual_seed(params.seed)
-    model = Tokenizer(settings, images.shape[2], len(taught.classes), None)
-    data = (
-        tokenizing.Labelled(taught.seen(rows).without_tokens(), taught.labels[rows]),
-        tokenizing.Labelled(taught.seen(nothing).without_tokens(), nothing),
-    )
+    if taught.pixels is None:
+        model = Tokenizer(settings, pretrained.width, len(taught.classes), None)
+        seen = views(pretrained, taught.sha256s, params.augment, 0, taught.encoding)
+        data: Any = [some(seen.without_tokens(), part) for part in (rows, nothing)]
+    else:
+        model = Tokenizer(settings, pretrained.width, len(taught.classes), deepcopy(pretrained))
+        size = pretrained.decoding.size
+        data = [Pixels(taught.pixels[part], size, params.augment) for part in (rows, nothing)]
+    labelled = [
+        tokenizing.Labelled(images, taught.labels[part])
+        for images, part in zip(data, (rows, nothing), strict=True)
+    ]
     resume = Resume(folder, "tokenizer")
-    tokenizing.train(model, data, settings, (machine, params.seed), resume, lambda row, step: None)
+    run = (machine, params.seed)
+    tokenizing.train(model, (labelled[0], labelled[1]), settings, run, resume, unheard)
     resume.clear()
-    flat = adapt_all(model, images.reshape(-1, images.shape[2]), machine.device)
-    adapted = flat.view(*images.shape[:2], -1)  # (N, V, D)
-    seen = Views(adapted.numpy(), taught.images.tokens)
+    encoding = taught.encoding
+    if model.encoder is not None:  # seen by nobody else
+        encoding = replace(encoding, cache=folder)
+        seen = views(model.encoder, taught.sha256s, params.augment, 0, encoding)
+    flat = adapt_all(model, seen.summaries.reshape(-1, seen.summaries.shape[2]), machine.device)
+    adapted = flat.view(*seen.summaries.shape[:2], -1)  # (N, V, D)
+    sees = Views(adapted.numpy(), seen.tokens)
     if params.retriever.encoder == "pretrained":
-        seen = taught.images
-    return model.cpu(), adapted[:, 0].contiguous(), seen
+        sees = views(pretrained, taught.sha256s, params.augment, 0, encoding)
+    return Made(model.cpu(), adapted[:, 0].contiguous(), sees)
+
+
+def unheard(row: dict[str, float], step: int) -> None:
+    """Metrics of an epoch, which nobody asks for."""
 
 
 @torch.inference_mode()
@@ -133,64 +160,65 @@ def openings(model: Query, images: Views, params: Params) -> Tensor:
 
 
 def write(
-    params: Params, taught: Taught, split: tuple[Tensor, Tensor], made: tuple, folder: Path
+    params: Params, taught: Taught, split: tuple[Tensor, Tensor], made: Made, folder: Path
 ) -> Tensor:
     """What a retriever taught by the first images of ``split`` writes for the second ones: see
-    ``openings``. ``made`` = (codes (n, M) of the first ones, what it sees of all images). The last
-    epoch's average is taken, for nothing validates."""
-    settings, machine = params.retriever, prepare(params.compute)
-    (rows, asked), (codes, seen) = split, made
-    features = torch.from_numpy(np.array(taught.images.summaries[rows.numpy(), 0])).float()
+    ``openings``. The last epoch's average is taken, for nothing validates."""
+    settings, machine, (rows, asked) = params.retriever, taught.encoding.machine, split
+    pretrained = create_encoder(params.encoder, params.seed)
+    features = summaries(pretrained, [taught.sha256s[row] for row in rows], taught.encoding)
     found, _ = RULES[params.pairs.rule](
-        features, taught.labels[rows], params.pairs.neighbours, params.seed
+        torch.from_numpy(features), taught.labels[rows], params.pairs.neighbours, params.seed
     )
     anchors, places = torch.nonzero(found >= 0, as_tuple=True)
     pairs = pl.DataFrame({"anchor": anchors.numpy(), "positive": found[anchors, places].numpy()})
-    own, tokens = Taught(seen, taught.labels, taught.classes), seen.tokens
+    codes, tokens = made.tokenizer.tokenize(made.embeddings[rows]), made.sees.tokens
     assert tokens is not None, "a retriever reads tokens"
     shape = Shape(
-        summary_width=seen.summaries.shape[2],
+        summary_width=made.sees.summaries.shape[2],
         token_width=tokens.shape[3],
         token_count=tokens.shape[2],
         levels=codes.shape[1],
         codebook=params.tokenizer.codebook,
     )
     torch.manual_seed(params.seed)
-    model, nothing = Query(None, Retriever(settings, shape)), torch.empty(0).long()
+    model = Query(None, Retriever(settings, shape))
     data = (
-        retrieving.Pairs(own.seen(rows), codes, *neighbours(pairs, len(rows))),
-        retrieving.Held(own.seen(nothing), nothing, taught.labels[rows]),
+        retrieving.Pairs(some(made.sees, rows), codes, *neighbours(pairs, len(rows))),
+        retrieving.Held(some(made.sees, NOTHING), NOTHING, taught.labels[rows]),
     )
     resume = Resume(folder, "retriever")
-    retrieving.train(model, data, settings, (machine, params.seed), resume, lambda row, step: None)
+    retrieving.train(model, data, settings, (machine, params.seed), resume, unheard)
     resume.clear()
-    return openings(model, own.seen(asked), params)
+    return openings(model, some(made.sees, asked), params)
 
 
 def ask(params: Params, taught: Taught, fold: Tensor, folder: Path, written: bool) -> dict:
     """Every metric of every query of the fold (N,) bool, by the score that orders the database."""
-    rows, asked = torch.nonzero(~fold).flatten(), torch.nonzero(fold).flatten()
-    model, embeddings, seen = teach(params, taught, rows, folder)
-    kinds, codes = Kinds.of(model), model.tokenize(embeddings[rows])
-    first, queries, names = codes[:, 0], embeddings[asked], taught.labels.numpy().astype(str)
+    split = torch.nonzero(~fold).flatten(), torch.nonzero(fold).flatten()
+    made = teach(params, taught, split[0], folder)
+    kinds, database = Kinds.of(made.tokenizer), made.embeddings[split[0]]
+    first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[split[1]]
     label = kinds.alike(queries)
-    scores: dict[str, Tensor | None] = {SCAN: None}
-    scores |= {f"+ {weight} × label": weight * label for weight in WEIGHTS}
+    said = {"label": label}
     if written:
-        opening = write(params, taught, (rows, asked), (codes, seen), folder)
-        own = kinds.written(opening)
+        entry = write(params, taught, split, made, folder)
+        own = kinds.written(entry)
         both = ((label.exp() + own.exp()) / 2).log()
-        scores |= {f"+ {weight} × label as written": weight * own for weight in WEIGHTS}
-        scores |= {f"+ {weight} × mean of both": weight * both for weight in WEIGHTS}
-        scores |= {"label as written, then cosine": 1000 * own}
-    wanted = runs.positives(names[asked], asked.tolist(), names[rows], rows.tolist())
+        said |= {"first entry": entry, "label as written": own, "mean of both labels": both}
+    scores: dict[str, Tensor | None] = {SCAN: None}
+    scores |= {f"+ {w} × {name}": w * score for name, score in said.items() for w in WEIGHTS}
+    if written:
+        scores["label as written, then cosine"] = 1000 * own
+    names, (rows, asked) = taught.labels.numpy().astype(str), (part.tolist() for part in split)
+    wanted = runs.positives(names[asked], asked, names[rows], rows)
     found = {}
     for name, score in scores.items():
 
         def added(start: int, end: int, score: Any = score) -> Tensor:
             return score[:, first[start:end]]
 
-        top = scan(queries, embeddings[rows], DEEPEST, None if score is None else added).ids
+        top = scan(queries, database, DEEPEST, None if score is None else added).ids
         hits = runs.relevance(top.numpy(), names[asked], names[rows])
         found[name] = metrics.by_query(hits, wanted, CUTOFFS)
     return found
@@ -265,8 +293,8 @@ def params_of(path: Path, changes: list[str]) -> Params:
     params: Params = parse(Params, tree, where=str(path))
     check(params)
     settings = params.tokenizer
-    if settings.tune_encoder or params.retriever.tune_encoder or settings.labels != "given":
-        raise SystemExit("an encoder that is trained, and labels: clusters, are not meant here")
+    if params.retriever.tune_encoder or settings.labels != "given":
+        raise SystemExit("retriever.tune_encoder, and labels: clusters, are not meant here")
     return params
 
 
