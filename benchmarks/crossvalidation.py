@@ -32,6 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from irgen.catalog.table import read_table
+from irgen.commands.wording import counted
 from irgen.compute import prepare
 from irgen.encoding import Encoding, open_encoding, pixels, summaries, views
 from irgen.evaluation import metrics, runs
@@ -265,9 +266,10 @@ def main() -> int:
     here = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
     title = " ".join([options.params.stem, *options.changes])
+    cores = len(os.sched_getaffinity(0))
     told = (
         f"{len(taught.labels):,} images, {options.folds} folds, {prepare(params.compute).decoder}, "
-        f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), commit {commit}, "
+        f"{counted(cores, 'core')} ({platform.machine()}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )
     results = Path(__file__).parent / "results"
