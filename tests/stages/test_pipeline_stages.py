@@ -39,7 +39,14 @@ SMALL = {
         "options": {"channels": [16, 24, 32, 48], "stem_width": 16, "output_stride": 8},
     },
     "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "epochs": 8, "batch_size": 16},
-    "retriever": {"width": 32, "layers": 1, "heads": 2, "epochs": 12, "ema_decay": 0.8},
+    "retriever": {
+        "width": 32,
+        "layers": 1,
+        "heads": 2,
+        "epochs": 12,
+        "batch_size": 16,
+        "ema_decay": 0.8,
+    },
     "evaluate": {"beams": 8, "candidates": 40},
     "report": {"gallery": 2},
 }
