@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from irgen.catalog.table import read_table
 from irgen.commands.wording import counted
-from irgen.compute import prepare
+from irgen.compute import Machine
 from irgen.encoding import Encoding, open_encoding, pixels, summaries, views
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import DEEPEST
@@ -112,20 +112,20 @@ def some(images: Views, rows: Tensor) -> Views:
 
 def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
     """A tokenizer taught by the images at ``rows`` (n,)."""
-    settings, machine, nothing = params.tokenizer, taught.encoding.machine, NOTHING
+    settings, machine, parts = params.tokenizer, taught.encoding.machine, (rows, NOTHING)
     pretrained = create_encoder(params.encoder, params.seed)
     torch.manual_seed(params.seed)
     if taught.pixels is None:
         model = Tokenizer(settings, pretrained.width, len(taught.classes), None)
         seen = views(pretrained, taught.sha256s, params.augment, 0, taught.encoding)
-        data: Any = [some(seen.without_tokens(), part) for part in (rows, nothing)]
+        data: Any = [some(seen.without_tokens(), part) for part in parts]
     else:
         model = Tokenizer(settings, pretrained.width, len(taught.classes), deepcopy(pretrained))
         size = pretrained.decoding.size
-        data = [Pixels(taught.pixels[part], size, params.augment) for part in (rows, nothing)]
+        data = [Pixels(taught.pixels[part], size, params.augment) for part in parts]
     labelled = [
         tokenizing.Labelled(images, taught.labels[part])
-        for images, part in zip(data, (rows, nothing), strict=True)
+        for images, part in zip(data, parts, strict=True)
     ]
     resume = Resume(folder, "tokenizer")
     run = (machine, params.seed)
@@ -148,12 +148,12 @@ def unheard(row: dict[str, float], step: int) -> None:
 
 
 @torch.inference_mode()
-def openings(model: Query, images: Views, params: Params) -> Tensor:
+def openings(model: Query, images: Views, machine: Machine) -> Tensor:
     """(Q, L): the log-probability with which a retriever writes each first entry."""
-    machine, found = prepare(params.compute), []
+    found, levels = [], model.decoder.shape.levels
     for rows, new in in_order(len(images), 64):
         inputs = [part.to(machine.device) for part in images.plain(rows)]
-        blank = torch.zeros(len(rows), params.tokenizer.levels, dtype=torch.int64)
+        blank = torch.zeros(len(rows), levels, dtype=torch.int64)
         with machine.precision():
             logits = model.eval()(inputs, blank.to(machine.device))[:, 0]
         found.append(logits[:new].float().log_softmax(-1).cpu())
@@ -191,7 +191,7 @@ def write(
     resume = Resume(folder, "retriever")
     retrieving.train(model, data, settings, (machine, params.seed), resume, unheard)
     resume.clear()
-    return openings(model, some(made.sees, asked), params)
+    return openings(model, some(made.sees, asked), machine)
 
 
 def ask(params: Params, taught: Taught, fold: Tensor, folder: Path, written: bool) -> dict:
@@ -211,8 +211,9 @@ def ask(params: Params, taught: Taught, fold: Tensor, folder: Path, written: boo
     scores |= {f"+ {w} × {name}": w * score for name, score in said.items() for w in WEIGHTS}
     if written:
         scores["label as written, then cosine"] = 1000 * own
-    names, (rows, asked) = taught.labels.numpy().astype(str), (part.tolist() for part in split)
-    wanted = runs.positives(names[asked], asked, names[rows], rows)
+    names, (rows, asked) = pl.Series(taught.classes), (part.tolist() for part in split)
+    names, hashes = names[taught.labels.tolist()], pl.Series(taught.sha256s)  # of each image
+    wanted = runs.positives(names[asked], hashes[asked], names[rows], hashes[rows])
     found = {}
     for name, score in scores.items():
 
@@ -268,7 +269,7 @@ def main() -> int:
     title = " ".join([options.params.stem, *options.changes])
     cores = len(os.sched_getaffinity(0))
     told = (
-        f"{len(taught.labels):,} images, {options.folds} folds, {prepare(params.compute).decoder}, "
+        f"{len(taught.labels):,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
         f"{counted(cores, 'core')} ({platform.machine()}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )
