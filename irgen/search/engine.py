@@ -1,6 +1,7 @@
 """The search of an index: beams written by the retriever, the images it cannot know reached by
 their embeddings, all ordered and cut at k."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,10 +25,11 @@ class Options:
     the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
     all candidates by cosine and, with the weight ``fuse``, by their first entry (``rank.fused``):
     by how likely the retriever is to write it, or with ``fuse_by`` label by how likely the query
-    carries its label (``Kinds``; where the decoder has none, as by entry). Without ``rerank`` they
-    stand in the order in which the retriever writes them, by the probability of the whole
-    identifier, with ``order_by`` entry of its first entry alone, or with label of all first entries
-    that stand for its label, those of one by cosine, and ``fresh_beams`` plays no part.
+    carries its label, the mean of what the tokenizer's classifier and the retriever say (``Kinds``;
+    where the decoder has none, as by entry). Without ``rerank`` they stand in the order in which
+    the retriever writes them, by the probability of the whole identifier, with ``order_by`` entry
+    of its first entry alone, or with label of all first entries that stand for its label, those of
+    one by cosine, and ``fresh_beams`` plays no part.
     ``distinct`` hides an image whose cosine with a better one is at least that. ``min_score`` drops
     hits whose score is lower, ``min_cosine`` those whose cosine is.
     Without the ``trie`` the retriever writes what it likes, and identifiers that do not exist find
@@ -93,10 +95,15 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
         found = found if near is None else found.along(near)
     opening, kinds = beams.opening, decoder.kinds
     if kinds is not None and options.rerank and options.fuse_by == "label":
-        opening = kinds.alike(read.embedding)
+        opening = _mean(kinds.alike(read.embedding), kinds.written(opening))
     elif kinds is not None and not options.rerank and options.order_by == "label":
         opening = kinds.written(opening)
     return _ranked(found, read.embedding, snapshot, k, (options, opening))
+
+
+def _mean(*logarithms: Tensor) -> Tensor:
+    """The logarithm of the mean of probabilities, element by element."""
+    return torch.stack(logarithms).logsumexp(0) - math.log(len(logarithms))
 
 
 @torch.inference_mode()

@@ -30,9 +30,10 @@ class Kinds:
         return self._shared(self.tokenizer.classify(embeddings).softmax(-1))
 
     def written(self, opening: Tensor) -> Tensor:
-        """(Q, L): the same, as a retriever reads the queries that writes each first entry with the
-        log-probability ``opening`` (Q, L): what entries of one label have, all of them have."""
-        return self._shared(opening.exp() @ self.labels)
+        """(Q, L): the same, as a retriever reads the queries that writes each of the first
+        ``size`` entries with the log-probability ``opening`` (Q, size), and no other: what entries
+        of one label have, all of them have."""
+        return self._shared(opening.exp() @ self.labels[: opening.shape[1]])
 
     def _shared(self, told: Tensor) -> Tensor:
         """The logarithm of the probability that a label told by ``told`` (Q, C) is an entry's."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from irgen.models.tokenizer import Tokenizer
-from irgen.search import engine
+from irgen.search import beam, engine
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
 from irgen.search.kinds import Kinds
@@ -51,6 +51,8 @@ def test_entries_that_are_written_share_what_their_label_has(tokenizer: Tokenize
     assert told[0] == told[1] > told[2] > told[3] == told[4]
     of_label = opening @ kinds.labels  # (1, C)
     torch.testing.assert_close(told, (of_label @ kinds.labels.T)[0])
+    as_short = kinds.written(opening[:, :4].log()).exp()[0]  # no image has an entry after these
+    torch.testing.assert_close(as_short, told)
 
 
 def test_images_that_are_not_re_ranked_stand_by_it(tokenizer, decoder, read, fresh) -> None:
@@ -72,21 +74,31 @@ def test_images_that_are_not_re_ranked_stand_by_it(tokenizer, decoder, read, fre
     assert torch.equal(as_without.scores, by_entry.scores), "without kinds, by the entry"
 
 
-def test_a_search_orders_by_it(tokenizer: Tokenizer, decoder, read, fresh) -> None:
+def test_a_search_orders_by_what_both_models_say(tokenizer, decoder, read, fresh) -> None:
     snapshot, asked = fresh(list(range(50))), read(4)
-    both = Decoder(decoder.retriever, kinds=Kinds.of(tokenizer))
+    kinds = Kinds.of(tokenizer)
+    both = Decoder(decoder.retriever, kinds=kinds)
     options = Options(beams=216, candidates=1000, fuse=0.3, fuse_by="label", fresh_beams=0)
     hits = engine.search(both, asked, snapshot, 50, options)
     first = snapshot.gather(hits.rows, "codes")[..., 0].long()
-    expected = 0.3 * Kinds.of(tokenizer).alike(asked.embedding).gather(1, first)
+    writing = decoder.read(asked.summary, asked.tokens)
+    opening = beam.search(writing, [snapshot.parts(fresh=False)[0][1]], 216).opening
+    read_so, written_so = kinds.alike(asked.embedding).exp(), kinds.written(opening).exp()
+    assert not torch.allclose(read_so, written_so, atol=0.1), "they are of two minds"
+    expected = 0.3 * ((read_so + written_so) / 2).log().gather(1, first)
     cosines = torch.bmm(
         snapshot.gather(hits.rows, "embeddings").float(), asked.embedding[..., None]
     )
     torch.testing.assert_close(hits.scores, cosines[..., 0] + expected)
     assert (hits.scores.diff(dim=1) <= 0).all()
-    by_entry = replace(options, fuse_by="entry")
-    as_without = engine.search(decoder, asked, snapshot, 50, by_entry)
-    assert torch.equal(engine.search(both, asked, snapshot, 50, by_entry).scores, as_without.scores)
-    assert torch.equal(
-        engine.search(decoder, asked, snapshot, 50, options).scores, as_without.scores
-    )
+
+
+def test_without_labels_to_go_by_it_orders_by_entries(tokenizer, decoder, read, fresh) -> None:
+    snapshot, asked = fresh(list(range(50))), read(4)
+    both = Decoder(decoder.retriever, kinds=Kinds.of(tokenizer))
+    by_label = Options(beams=216, candidates=1000, fuse=0.3, fuse_by="label", fresh_beams=0)
+    by_entry = replace(by_label, fuse_by="entry")
+    expected = engine.search(decoder, asked, snapshot, 50, by_entry).scores
+    assert torch.equal(engine.search(decoder, asked, snapshot, 50, by_label).scores, expected)
+    assert torch.equal(engine.search(both, asked, snapshot, 50, by_entry).scores, expected)
+    assert not torch.equal(engine.search(both, asked, snapshot, 50, by_label).scores, expected)
