@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from irgen.search import beam, rank
 from irgen.search.codebooks import Nearing
-from irgen.search.decoder import Decoder
+from irgen.search.decoder import Decoder, Kinds
 from irgen.search.rank import Candidates
 from irgen.search.snapshot import Snapshot
 
@@ -25,11 +25,12 @@ class Options:
     the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
     all candidates by cosine and, with the weight ``fuse``, by their first entry (``rank.fused``):
     by how likely the retriever is to write it, or with ``fuse_by`` label by how likely the query
-    carries its label, the mean of what the tokenizer's classifier and the retriever say (``Kinds``;
-    where the decoder has none, as by entry). Without ``rerank`` they stand in the order in which
-    the retriever writes them, by the probability of the whole identifier, with ``order_by`` entry
-    of its first entry alone, or with label of all first entries that stand for its label, those of
-    one by cosine, and ``fresh_beams`` plays no part.
+    carries its label, as the tokenizer's classifier reads the query, or with both by the mean of
+    that and of what the retriever writes (``Kinds``; where the decoder has none, as by entry).
+    Without ``rerank`` they stand in the order in which the retriever writes them, by the
+    probability of the whole identifier, with ``order_by`` entry of its first entry alone, or with
+    label of all first entries that stand for its label, those of one by cosine, and ``fresh_beams``
+    plays no part.
     ``distinct`` hides an image whose cosine with a better one is at least that. ``min_score`` drops
     hits whose score is lower, ``min_cosine`` those whose cosine is.
     Without the ``trie`` the retriever writes what it likes, and identifiers that do not exist find
@@ -41,7 +42,7 @@ class Options:
     fresh_beams: int = 30
     rerank: bool = True
     fuse: float = 0.0
-    fuse_by: Literal["entry", "label"] = "entry"
+    fuse_by: Literal["entry", "label", "both"] = "entry"
     order_by: Literal["identifier", "entry", "label"] = "identifier"
     distinct: float | None = None
     min_score: float | None = None
@@ -94,16 +95,21 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
         near = _near(read.embedding, snapshot, limit, options.fresh_beams, fresh=True)
         found = found if near is None else found.along(near)
     opening, kinds = beams.opening, decoder.kinds
-    if kinds is not None and options.rerank and options.fuse_by == "label":
-        opening = _mean(kinds.alike(read.embedding), kinds.written(opening))
-    elif kinds is not None and not options.rerank and options.order_by == "label":
-        opening = kinds.written(opening)
+    if kinds is not None:
+        opening = _by_label(kinds, read.embedding, opening, options)
     return _ranked(found, read.embedding, snapshot, k, (options, opening))
 
 
-def _mean(*logarithms: Tensor) -> Tensor:
-    """The logarithm of the mean of probabilities, element by element."""
-    return torch.stack(logarithms).logsumexp(0) - math.log(len(logarithms))
+def _by_label(kinds: Kinds, embeddings: Tensor, opening: Tensor, options: Options) -> Tensor:
+    """What the options go by of first entries: ``opening`` as it is, or the logarithm of the
+    probability that queries carry their label (Q, L)."""
+    by = options.fuse_by if options.rerank else options.order_by
+    if by == "both":
+        read, written = kinds.alike(embeddings), kinds.written(opening)
+        return torch.logaddexp(read, written) - math.log(2)
+    if by == "label":
+        return kinds.alike(embeddings) if options.rerank else kinds.written(opening)
+    return opening
 
 
 @torch.inference_mode()

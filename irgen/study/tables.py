@@ -21,6 +21,11 @@ ORDERS = {  # evaluate.order_by in words
     "entry": "the first entry",
     "label": "the label of the first entry (of identifiers not the tokenizer's, that entry itself)",
 }
+READINGS = {  # evaluate.fuse_by in words
+    "entry": "",
+    "label": ", of the tokenizer's identifiers by its label as the classifier reads the query",
+    "both": ", of the tokenizer's identifiers by its label as classifier and retriever have it",
+}
 Found = dict[str, list[Result]]
 
 
@@ -131,8 +136,8 @@ def identifiers(found: Found, plan: Plan) -> Table:
     told = f" Not re-ranked: by the log-probability of {ORDERS[settings['evaluate.order_by']]}"
     told += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.fuse']:g} × the first "
     told += "entry's log-probability"
-    if settings["evaluate.fuse_by"] == "label":
-        told += ", of the tokenizer's identifiers by the label it stands for, of others as written"
+    if reading := READINGS[settings["evaluate.fuse_by"]]:
+        told += f"{reading}, of others as written"
     return replace(made, about=f"{made.about}{told}.")
 
 

@@ -264,10 +264,11 @@ def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png,
     contents, items = [png(n) for n in range(40)], pl.DataFrame({"id": NAMES})
     how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "fuse": 0.5}
     found = {}
-    for by in ("label", "entry"):
+    for by in ("label", "both", "entry"):
         folder = make_index(tmp_path / by, contents, items, None, search=how | {"fuse_by": by})
         with Index.open(folder, precision="fp32") as index:
             assert len(index.models.labels) == 1
             found[by] = index.search([png(3)], k=40)
-    np.testing.assert_allclose(found["label"].scores, found["label"].cosine, atol=1e-4)
+    for by in ("label", "both"):
+        np.testing.assert_allclose(found[by].scores, found[by].cosine, atol=1e-4)
     assert (found["entry"].scores < found["entry"].cosine - 0.01).all()

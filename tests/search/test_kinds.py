@@ -74,18 +74,20 @@ def test_images_that_are_not_re_ranked_stand_by_it(tokenizer, decoder, read, fre
     assert torch.equal(as_without.scores, by_entry.scores), "without kinds, by the entry"
 
 
-def test_a_search_orders_by_what_both_models_say(tokenizer, decoder, read, fresh) -> None:
+@pytest.mark.parametrize("by", ["label", "both"])
+def test_a_search_orders_by_it(tokenizer: Tokenizer, decoder, read, fresh, by) -> None:
     snapshot, asked = fresh(list(range(50))), read(4)
     kinds = Kinds.of(tokenizer)
-    both = Decoder(decoder.retriever, kinds=kinds)
-    options = Options(beams=216, candidates=1000, fuse=0.3, fuse_by="label", fresh_beams=0)
-    hits = engine.search(both, asked, snapshot, 50, options)
+    with_kinds = Decoder(decoder.retriever, kinds=kinds)
+    options = Options(beams=216, candidates=1000, fuse=0.3, fuse_by=by, fresh_beams=0)
+    hits = engine.search(with_kinds, asked, snapshot, 50, options)
     first = snapshot.gather(hits.rows, "codes")[..., 0].long()
     writing = decoder.read(asked.summary, asked.tokens)
     opening = beam.search(writing, [snapshot.parts(fresh=False)[0][1]], 216).opening
-    read_so, written_so = kinds.alike(asked.embedding).exp(), kinds.written(opening).exp()
-    assert not torch.allclose(read_so, written_so, atol=0.1), "they are of two minds"
-    expected = 0.3 * ((read_so + written_so) / 2).log().gather(1, first)
+    as_read, as_written = kinds.alike(asked.embedding).exp(), kinds.written(opening).exp()
+    assert not torch.allclose(as_read, as_written, atol=0.1), "they are of two minds"
+    told = as_read if by == "label" else (as_read + as_written) / 2
+    expected = 0.3 * told.log().gather(1, first)
     cosines = torch.bmm(
         snapshot.gather(hits.rows, "embeddings").float(), asked.embedding[..., None]
     )
@@ -93,10 +95,11 @@ def test_a_search_orders_by_what_both_models_say(tokenizer, decoder, read, fresh
     assert (hits.scores.diff(dim=1) <= 0).all()
 
 
-def test_without_labels_to_go_by_it_orders_by_entries(tokenizer, decoder, read, fresh) -> None:
+@pytest.mark.parametrize("by", ["label", "both"])
+def test_without_labels_to_go_by_it_orders_by_entries(tokenizer, decoder, read, fresh, by) -> None:
     snapshot, asked = fresh(list(range(50))), read(4)
     both = Decoder(decoder.retriever, kinds=Kinds.of(tokenizer))
-    by_label = Options(beams=216, candidates=1000, fuse=0.3, fuse_by="label", fresh_beams=0)
+    by_label = Options(beams=216, candidates=1000, fuse=0.3, fuse_by=by, fresh_beams=0)
     by_entry = replace(by_label, fuse_by="entry")
     expected = engine.search(decoder, asked, snapshot, 50, by_entry).scores
     assert torch.equal(engine.search(decoder, asked, snapshot, 50, by_label).scores, expected)

@@ -279,7 +279,10 @@ def test_how_images_stand_under_identifiers_is_told(found: dict) -> None:
         "evaluate.order_by": "entry",
     }
     about = tables.identifiers(found, PLAN).about
-    assert "of others as written" in about and "of the first entry, then by cosine" in about
+    assert "of the first entry, then by cosine" in about
+    assert "as the classifier reads the query, of others as written" in about
+    found["plain"][0].about["params"] |= {"evaluate.fuse_by": "both"}
+    assert "as classifier and retriever have it, of others" in tables.identifiers(found, PLAN).about
     found["plain"][0].about["params"] |= {"evaluate.order_by": "label"}
     assert "of the label of the first entry (" in tables.identifiers(found, PLAN).about
 
