@@ -2,12 +2,16 @@
 
     python benchmarks/crossvalidation.py experiments/<set>.yaml
     python benchmarks/crossvalidation.py experiments/<set>.yaml --set tokenizer.prefix_weight=1
+    python benchmarks/crossvalidation.py experiments/<set>.yaml --untaught
 
 Of the catalogue's training and validation images each is asked about once, of models that were
 taught by the other folds, which are the database, too. Ten folds of a small set ask more than its
 validation images alone. All images of the database are ordered by each score, so that beams and
 candidates play no part. ``--no-retriever`` leaves out what the retriever says, which takes most of
 the time. What a frozen encoder makes of the images is cached.
+
+With ``--untaught`` the folds are of labels: half of a fold's images join the database after all,
+the other half are asked about, and none teaches.
 """
 
 import argparse
@@ -18,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -95,6 +100,30 @@ def folds_of(count: int, folds: int, seed: int) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Rows of images: those that teach, those that are searched, those that are asked about."""
+
+    teaching: Tensor
+    searched: Tensor
+    asked: Tensor
+
+
+def draw_folds(labels: Tensor, folds: int, seed: int, untaught: bool) -> Iterator[Fold]:
+    """Folds of the images with these class numbers (N,), or if ``untaught`` of their labels."""
+    count = int(labels.max()) + 1 if untaught else len(labels)
+    of = folds_of(count, folds, seed)
+    of = of[labels] if untaught else of
+    for number in range(folds):
+        own, rest = torch.nonzero(of == number).flatten(), torch.nonzero(of != number).flatten()
+        if untaught:
+            own = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))]
+            joined = own[len(own) // 2 :]
+            yield Fold(rest, torch.cat([rest, joined]), own[: len(own) // 2])
+        else:
+            yield Fold(rest, rest, own)
+
+
+@dataclass(frozen=True)
 class Made:
     """A tokenizer, and of all N images their unit ``embeddings`` (N, D) and what a retriever
     ``sees`` of them."""
@@ -114,18 +143,19 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
     """A tokenizer taught by the images at ``rows`` (n,)."""
     settings, machine, parts = params.tokenizer, taught.encoding.machine, (rows, NOTHING)
     pretrained = create_encoder(params.encoder, params.seed)
+    classes, labels = taught.labels[rows].unique(return_inverse=True)
     torch.manual_seed(params.seed)
     if taught.pixels is None:
-        model = Tokenizer(settings, pretrained.width, len(taught.classes), None)
+        model = Tokenizer(settings, pretrained.width, len(classes), None)
         seen = views(pretrained, taught.sha256s, params.augment, 0, taught.encoding)
         data: Any = [some(seen.without_tokens(), part) for part in parts]
     else:
-        model = Tokenizer(settings, pretrained.width, len(taught.classes), deepcopy(pretrained))
+        model = Tokenizer(settings, pretrained.width, len(classes), deepcopy(pretrained))
         size = pretrained.decoding.size
         data = [Pixels(taught.pixels[part], size, params.augment) for part in parts]
     labelled = [
-        tokenizing.Labelled(images, taught.labels[part])
-        for images, part in zip(data, parts, strict=True)
+        tokenizing.Labelled(images, numbers)
+        for images, numbers in zip(data, (labels, NOTHING), strict=True)
     ]
     resume = Resume(folder, "tokenizer")
     run = (machine, params.seed)
@@ -160,12 +190,10 @@ def openings(model: Query, images: Views, machine: Machine) -> Tensor:
     return torch.cat(found)
 
 
-def write(
-    params: Params, taught: Taught, split: tuple[Tensor, Tensor], made: Made, folder: Path
-) -> Tensor:
-    """What a retriever taught by the first images of ``split`` writes for the second ones: see
-    ``openings``. The last epoch's average is taken, for nothing validates."""
-    settings, machine, (rows, asked) = params.retriever, taught.encoding.machine, split
+def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) -> Tensor:
+    """What a retriever taught by the fold's images writes for those asked about: see ``openings``.
+    The last epoch's average is taken, for nothing validates."""
+    settings, machine, rows = params.retriever, taught.encoding.machine, fold.teaching
     pretrained = create_encoder(params.encoder, params.seed)
     features = summaries(pretrained, [taught.sha256s[row] for row in rows], taught.encoding)
     found, _ = RULES[params.pairs.rule](
@@ -191,19 +219,18 @@ def write(
     resume = Resume(folder, "retriever")
     retrieving.train(model, data, settings, (machine, params.seed), resume, unheard)
     resume.clear()
-    return openings(model, some(made.sees, asked), machine)
+    return openings(model, some(made.sees, fold.asked), machine)
 
 
-def ask(params: Params, taught: Taught, fold: Tensor, folder: Path, written: bool) -> dict:
-    """Every metric of every query of the fold (N,) bool, by the score that orders the database."""
-    split = torch.nonzero(~fold).flatten(), torch.nonzero(fold).flatten()
-    made = teach(params, taught, split[0], folder)
-    kinds, database = Kinds.of(made.tokenizer), made.embeddings[split[0]]
-    first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[split[1]]
+def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool) -> dict:
+    """Every metric of every query of the fold, by the score that orders the database."""
+    made = teach(params, taught, fold.teaching, folder)
+    kinds, database = Kinds.of(made.tokenizer), made.embeddings[fold.searched]
+    first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[fold.asked]
     label = kinds.alike(queries)
     said = {"label": label}
     if written:
-        entry = write(params, taught, split, made, folder)
+        entry = write(params, taught, fold, made, folder)
         own = kinds.written(entry)
         both = ((label.exp() + own.exp()) / 2).log()
         said |= {"first entry": entry, "label as written": own, "mean of both labels": both}
@@ -211,7 +238,7 @@ def ask(params: Params, taught: Taught, fold: Tensor, folder: Path, written: boo
     scores |= {f"+ {w} × {name}": w * score for name, score in said.items() for w in WEIGHTS}
     if written:
         scores["label as written, then cosine"] = 1000 * own
-    names, (rows, asked) = pl.Series(taught.classes), (part.tolist() for part in split)
+    names, (rows, asked) = pl.Series(taught.classes), (fold.searched.tolist(), fold.asked.tolist())
     names, hashes = names[taught.labels.tolist()], pl.Series(taught.sha256s)  # of each image
     wanted = runs.positives(names[asked], hashes[asked], names[rows], hashes[rows])
     found = {}
@@ -246,17 +273,19 @@ def main() -> int:
     parser.add_argument("params", type=Path)
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="changes")
     parser.add_argument("--folds", type=int, default=10)
-    parser.add_argument("--no-retriever", action="store_true")
+    parser.add_argument("--no-retriever", action="store_true", help="do without what it says")
+    parser.add_argument("--untaught", action="store_true", help="folds of labels, not of images")
     parser.add_argument("--folder", type=Path, default=Path(".cache/crossvalidation"))
     options = parser.parse_args()
     params = params_of(options.params, options.changes)
     taught = read_taught(params, options.folder / options.params.stem)
-    fold, started = folds_of(len(taught.labels), options.folds, params.seed), time.perf_counter()
+    folds = draw_folds(taught.labels, options.folds, params.seed, options.untaught)
+    started = time.perf_counter()
     found: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
-    for number in tqdm(range(options.folds), "folds", disable=None):
+    for number, fold in enumerate(tqdm(folds, "folds", options.folds, disable=None)):
         seeded = replace(params, seed=params.seed + number)
         with tempfile.TemporaryDirectory() as place:
-            one = ask(seeded, taught, fold == number, Path(place), not options.no_retriever)
+            one = ask(seeded, taught, fold, Path(place), not options.no_retriever)
         for name, values in one.items():
             for metric, each in values.items():
                 found[name][metric].append(each)
@@ -266,10 +295,12 @@ def main() -> int:
     }
     here = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
-    title = " ".join([options.params.stem, *options.changes])
+    about = ["labels nobody taught"] if options.untaught else []
+    title = ", ".join([" ".join([options.params.stem, *options.changes]), *about])
     cores = len(os.sched_getaffinity(0))
+    asked = len(joined[SCAN]["map/R"])
     told = (
-        f"{len(taught.labels):,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
+        f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
         f"{counted(cores, 'core')} ({platform.machine()}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )

@@ -25,6 +25,25 @@ def test_each_image_is_in_one_of_folds_that_are_alike_in_size(crossvalidation):
     assert not torch.equal(folds, crossvalidation.folds_of(103, 10, 1))
 
 
+@pytest.mark.parametrize("untaught", [False, True])
+def test_each_image_is_asked_about_by_one_who_was_not_taught_it(crossvalidation, untaught):
+    labels = torch.arange(7).repeat(12)
+    asked = []
+    for fold in crossvalidation.draw_folds(labels, 3, 0, untaught=untaught):
+        everybody = torch.cat([fold.searched, fold.asked]).sort().values
+        assert torch.equal(everybody, torch.arange(84)), "nobody is left out, or there twice"
+        assert set(fold.teaching.tolist()) <= set(fold.searched.tolist())
+        strange = set(labels[fold.asked].tolist()) - set(labels[fold.teaching].tolist())
+        if untaught:
+            assert strange == set(labels[fold.asked].tolist())
+            joined = set(fold.searched.tolist()) - set(fold.teaching.tolist())
+            assert strange == set(labels[list(joined)].tolist())
+        else:
+            assert not strange and torch.equal(fold.teaching, fold.searched)
+        asked += fold.asked.tolist()
+    assert len(set(asked)) == len(asked) == (42 if untaught else 84)
+
+
 @pytest.mark.parametrize("tuned", [False, True])
 def test_a_fold_is_asked_about_among_the_others_that_teach(
     crossvalidation, root, tmp_path, tokenizer_settings, retriever_settings, tuned
@@ -45,19 +64,22 @@ def test_a_fold_is_asked_about_among_the_others_that_teach(
         retriever=dataclasses.replace(retriever_settings, epochs=2, batch_size=128),
     )
     taught = crossvalidation.read_taught(params, tmp_path)
-    fold = crossvalidation.folds_of(len(taught.labels), 10, 0) == 0
+    fold = next(crossvalidation.draw_folds(taught.labels, 10, 0, untaught=False))
     found = crossvalidation.ask(params, taught, fold, tmp_path, True)
-    asked = int(fold.sum())
+    asked = len(fold.asked)
     assert {len(values) for each in found.values() for values in each.values()} == {asked}
     scan = found[crossvalidation.SCAN]["precision/1"].mean()
     assert scan > 0.5  # of ten digits, by a small net's features
-    shuffled = dataclasses.replace(taught, labels=taught.labels[torch.randperm(len(fold))])
+    shuffled = dataclasses.replace(taught, labels=taught.labels[torch.randperm(len(taught.labels))])
     none = crossvalidation.ask(params, shuffled, fold, tmp_path, False)
     assert none[crossvalidation.SCAN]["precision/1"].mean() < 0.3  # what is asked taught nobody
     scan_or_label = {
         name for name in found if name == crossvalidation.SCAN or name[-7:] == "× label"
     }
     assert set(none) == scan_or_label
+    strange = next(crossvalidation.draw_folds(taught.labels, 10, 0, untaught=True))
+    untaught = crossvalidation.ask(params, taught, strange, tmp_path, False)
+    assert untaught[crossvalidation.SCAN]["precision/1"].shape == (len(strange.asked),)
     told = crossvalidation.page("digits", found, "one fold")
     assert f"| {crossvalidation.SCAN} | {scan:.4f} |" in told
 

@@ -15,7 +15,7 @@ COMMANDS = {
 DESCRIPTIONS = {
     "search": """Finds the images of the index that are most like each IMAGE, best first, and says
         how sure that is. The columns: score, by which images are ordered, is the cosine of the two
-        images' embeddings, 1 at most, less what the retriever finds improbable about the first
+        images' embeddings, 1 at most, less what the models find improbable about the first
         entry of the image's code, or about the label it stands for, by evaluate.fuse and fuse_by of
         params.yaml (with --no-rerank it is the log-probability of the image's code, or with
         evaluate.order_by of its first entry alone or of that entry's label);
