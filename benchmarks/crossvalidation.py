@@ -16,7 +16,6 @@ the other half are asked about, and none teaches.
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from irgen.commands.wording import counted
 from irgen.compute import Machine
 from irgen.encoding import Encoding, open_encoding, pixels, summaries, views
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.measuring import DEEPEST
+from irgen.evaluation.measuring import DEEPEST, processor
 from irgen.files import read_json, write_bytes, write_json
 from irgen.models.pairs import RULES
 from irgen.models.reader import Query
@@ -301,7 +300,7 @@ def main() -> int:
     asked = len(joined[SCAN]["map/R"])
     told = (
         f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
-        f"{counted(cores, 'core')} ({platform.machine()}), commit {commit}, "
+        f"{counted(cores, 'core')} ({processor(taught.encoding.machine.device)}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )
     results = Path(__file__).parent / "results"

@@ -32,6 +32,7 @@ from speed.synthetic import Database, Recipe
 
 from irgen import params
 from irgen.compute import keep_freed_memory
+from irgen.evaluation.measuring import processor
 from irgen.files import write_bytes, write_json
 from irgen.index.index import Index
 from irgen.models.retriever import Retriever
@@ -301,10 +302,10 @@ def about(started: float, plan: Plan) -> dict[str, Any]:
     asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     commit = asked.stdout.strip() or "unknown"
     seconds = time.perf_counter() - started
-    processor = _processor()
+    name = processor(torch.device("cpu"))
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
     text = (
-        f"{processor}, {cores} cores, {threads} threads (torch and faiss alike), "
+        f"{name}, {cores} cores, {threads} threads (torch and faiss alike), "
         f"{torch.backends.cpu.get_cpu_capability()}; torch {torch.__version__}, faiss "
         f"{faiss.__version__}, Python {platform.python_version()}; commit {commit}; the whole run "
         f"took {seconds / 60:.1f} minutes (what was kept from earlier runs not counted). Decoder: "
@@ -312,15 +313,7 @@ def about(started: float, plan: Plan) -> dict[str, Any]:
         f"of width {ours.TOKEN_WIDTH}, made-up weights; vectors of {plan.recipe.width} dimensions; "
         "precision fp32 unless named."
     )
-    return {"text": text, "commit": commit, "processor": processor, "threads": threads}
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text().splitlines() if path.exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return {"text": text, "commit": commit, "processor": name, "threads": threads}
 
 
 def say(what: str) -> None:

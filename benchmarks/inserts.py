@@ -10,7 +10,6 @@ A seed that was trained with these very parameters before is not trained again.
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.encoding import open_encoding, pixels
 from irgen.evaluation import metrics, runs
+from irgen.evaluation.measuring import processor
 from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
 from irgen.params import Params, load
@@ -252,7 +252,7 @@ def page(name: str, seeds: list[dict], commit: str) -> str:
     return (
         f"## {name}\n\n{body}\n\n{len(seeds)} seeds; both groups were held out of the same "
         f"training. Database, seed by seed: {images}. {len(os.sched_getaffinity(0))} cores "
-        f"({platform.machine()}), commit {commit}; training took {min(train):,.0f} to "
+        f"({processor(torch.device('cpu'))}), commit {commit}; training took {min(train):,.0f} to "
         f"{max(train):,.0f} s, adding {min(add):,.0f} to {max(add):,.0f} s.\n"
     )
 

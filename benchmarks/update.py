@@ -22,7 +22,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import resource
 import shutil
 import socket
@@ -38,10 +37,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image, ImageEnhance
 
 from irgen.catalog.sources import open_source
+from irgen.evaluation.measuring import processor
 from irgen.files import read_json, write_bytes, write_json
 from irgen.params import load
 
@@ -339,8 +340,8 @@ def page(found: dict[str, Any]) -> str:
         f"({100 * work:.1f} % of the processors' time); with nothing changed it takes "
         f"**{unchanged['seconds']:.1f} s** and no stage runs.\n\n{table}\n\n"
         "The whole is the time of the flow run's process, from start to end; steps may overlap. "
-        f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {found['threads']} "
-        f"threads a process, commit {found['commit']}. Load of the machine before and after: "
+        f"{len(os.sched_getaffinity(0))} cores ({processor(torch.device('cpu'))}), "
+        f"{found['threads']} threads a process, commit {found['commit']}. Load of the machine before and after: "
         f"{loads}.\n"
     )
 

@@ -1,6 +1,7 @@
 """Methods on the same queries: asked, timed, judged, and written as runs, metrics and latency."""
 
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,7 @@ from irgen.workspace import Workspace
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
 TIMED = 2  # batches whose times count
 NEAREST = "scan_pretrained"  # that others are compared with where there are no labels
+BF16 = ("amx_bf16", "avx512_bf16")  # flags of a CPU, the faster first
 CURVES = {
     "precision": {"method": pl.String, "k": pl.Int64, "precision": pl.Float64},
     "recall": {"method": pl.String, "recall": pl.Float64, "precision": pl.Float64},
@@ -221,6 +223,18 @@ def describe(machine: Machine, batch_size: int) -> dict[str, str | int]:
         "device": str(machine.device),
         "autocast": str(machine.autocast),
         "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(machine.device),
         "batch_size": batch_size,
     }
+
+
+def processor(device: torch.device) -> str:
+    """The name of what computes: the GPU's, or the CPU's with the instructions that make bf16 fast,
+    where it has any."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    path, name = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
+    told = path.read_text(encoding="utf-8") if path.exists() else ""
+    about = dict(re.findall(r"^(model name|flags)\s*: (.*)$", told, flags=re.MULTILINE))
+    fast = [flag for flag in BF16 if flag in about.get("flags", "").split()]
+    return " with ".join([about.get("model name", name), *fast[:1]])

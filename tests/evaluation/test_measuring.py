@@ -86,3 +86,19 @@ def test_times_that_were_kept_are_not_measured_again(exam, tmp_path):
     assert measuring.encoding_times([lambda pixels: pixels], again) == first
     with pytest.raises(AssertionError, match="measured before"):
         measuring.encoding_times([lambda pixels: pixels], dataclasses.replace(exam, images=never))
+
+
+def test_times_name_the_processor_and_what_makes_its_bf16_fast(monkeypatch, tmp_path) -> None:
+    told = tmp_path / "cpuinfo"
+    real = measuring.Path
+    monkeypatch.setattr(measuring, "Path", lambda path: told if "cpuinfo" in path else real(path))
+    one = "processor : 0\nmodel name\t: {name}\nflags\t\t: fpu avx2 {flags}\n\n"
+    cpu = torch.device("cpu")
+    told.write_text(2 * one.format(name="A Core", flags="avx512_bf16 sse"))
+    assert measuring.processor(cpu) == "A Core with avx512_bf16"
+    told.write_text(one.format(name="A Core", flags="avx512_bf16 amx_bf16"))
+    assert measuring.processor(cpu) == "A Core with amx_bf16"
+    told.write_text(one.format(name="An Old Core", flags=""))
+    assert measuring.processor(cpu) == "An Old Core"
+    told.unlink()
+    assert measuring.processor(cpu), "some other system's name for it"
