@@ -341,8 +341,8 @@ def page(found: dict[str, Any]) -> str:
         f"**{unchanged['seconds']:.1f} s** and no stage runs.\n\n{table}\n\n"
         "The whole is the time of the flow run's process, from start to end; steps may overlap. "
         f"{len(os.sched_getaffinity(0))} cores ({processor(torch.device('cpu'))}), "
-        f"{found['threads']} threads a process, commit {found['commit']}. Load of the machine before and after: "
-        f"{loads}.\n"
+        f"{found['threads']} threads a process, commit {found['commit']}. "
+        f"Load of the machine before and after: {loads}.\n"
     )
 
 
