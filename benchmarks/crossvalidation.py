@@ -3,6 +3,7 @@
     python benchmarks/crossvalidation.py experiments/<set>.yaml
     python benchmarks/crossvalidation.py experiments/<set>.yaml --set tokenizer.prefix_weight=1
     python benchmarks/crossvalidation.py experiments/<set>.yaml --untaught
+    python benchmarks/crossvalidation.py experiments/<set>.yaml --baseline irt_r
 
 Of the catalogue's training and validation images each is asked about once, of models that were
 taught by the other folds, which are the database, too. Ten folds of a small set ask more than its
@@ -10,6 +11,7 @@ validation images alone. All images of the database are ordered by each score, s
 candidates play no part. ``--no-retriever`` leaves out what the retriever says, which takes most of
 the time. What a frozen encoder makes of the images is cached.
 
+With ``--baseline cgd`` or ``irt_r`` that method is taught instead, and its exact scan asked.
 With ``--untaught`` the folds are of labels: half of a fold's images join the database after all,
 the other half are asked about, and none teaches.
 """
@@ -42,6 +44,7 @@ from irgen.encoding import Encoding, open_encoding, pixels, summaries, views
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import DEEPEST, processor
 from irgen.files import read_json, write_bytes, write_json
+from irgen.models.descriptors import Described
 from irgen.models.pairs import RULES
 from irgen.models.reader import Query
 from irgen.models.retriever import Retriever, Shape
@@ -49,9 +52,11 @@ from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
 from irgen.params import Params, check, load
 from irgen.search.kinds import Kinds
 from irgen.search.scan import scan
+from irgen.stages.baselines import rivals
 from irgen.stages.retriever import neighbours
 from irgen.study.plan import changed
 from irgen.study.significance import p_value
+from irgen.training import descriptors
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
 from irgen.training.batches import Pixels, Views, in_order
@@ -132,8 +137,10 @@ class Made:
     sees: Views
 
 
-def some(images: Views, rows: Tensor) -> Views:
-    """Those at ``rows`` (n,)."""
+def some(images: Any, rows: Tensor) -> Any:
+    """Views or Pixels of those at ``rows`` (n,)."""
+    if isinstance(images, Pixels):
+        return replace(images, pixels=images.pixels[rows.numpy()])
     tokens = None if images.tokens is None else images.tokens[rows.numpy()]
     return Views(images.summaries[rows.numpy()], tokens)
 
@@ -150,8 +157,8 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
         data: Any = [some(seen.without_tokens(), part) for part in parts]
     else:
         model = Tokenizer(settings, pretrained.width, len(classes), deepcopy(pretrained))
-        size = pretrained.decoding.size
-        data = [Pixels(taught.pixels[part], size, params.augment) for part in parts]
+        decoded = Pixels(taught.pixels, pretrained.decoding.size, params.augment)
+        data = [some(decoded, part) for part in parts]
     labelled = [
         tokenizing.Labelled(images, numbers)
         for images, numbers in zip(data, (labels, NOTHING), strict=True)
@@ -221,6 +228,32 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
     return openings(model, some(made.sees, fold.asked), machine)
 
 
+def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> Tensor:
+    """Unit vectors (N, D) of all images by a baseline that the fold's images teach."""
+    rival, machine = rivals(params)[name], taught.encoding.machine
+    encoder = create_encoder(params.encoder, params.seed)
+    images: Any
+    if taught.pixels is None:
+        images = views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
+        images = images if rival.tokens else images.without_tokens()
+    else:
+        images = Pixels(taught.pixels, encoder.decoding.size, params.augment)
+    classes, labels = taught.labels[fold.teaching].unique(return_inverse=True)
+    torch.manual_seed(params.seed)
+    head = rival.head(encoder, len(classes))
+    model = Described(head, None if taught.pixels is None else encoder)
+    data, goal = (some(images, fold.teaching), labels), (rival.losses, rival.settings)
+    resume = Resume(folder, name)
+    descriptors.train(model, data, goal, (machine, params.seed), resume, unheard)
+    resume.clear()
+    found = []
+    with torch.inference_mode(), machine.precision():
+        for rows, new in in_order(len(images), 64):
+            inputs = [part.to(machine.device) for part in images.plain(rows)]
+            found.append(model.eval()(*inputs)[:new].float().cpu())
+    return torch.cat(found)
+
+
 def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool) -> dict:
     """Every metric of every query of the fold, by the score that orders the database."""
     made = teach(params, taught, fold.teaching, folder)
@@ -237,9 +270,6 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
     scores |= {f"+ {w} × {name}": w * score for name, score in said.items() for w in WEIGHTS}
     if written:
         scores["label as written, then cosine"] = 1000 * own
-    names, (rows, asked) = pl.Series(taught.classes), (fold.searched.tolist(), fold.asked.tolist())
-    names, hashes = names[taught.labels.tolist()], pl.Series(taught.sha256s)  # of each image
-    wanted = runs.positives(names[asked], hashes[asked], names[rows], hashes[rows])
     found = {}
     for name, score in scores.items():
 
@@ -247,9 +277,24 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
             return score[:, first[start:end]]
 
         top = scan(queries, database, DEEPEST, None if score is None else added).ids
-        hits = runs.relevance(top.numpy(), names[asked], names[rows])
-        found[name] = metrics.by_query(hits, wanted, CUTOFFS)
+        found[name] = judge(taught, fold, top)
     return found
+
+
+def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> dict:
+    """Every metric of every query of the fold, by a baseline's descriptors."""
+    vectors = describe(params, taught, fold, folder, name)
+    top = scan(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
+    return {name: judge(taught, fold, top)}
+
+
+def judge(taught: Taught, fold: Fold, top: Tensor) -> Values:
+    """Every metric of every query of the fold, of lists ``top`` (Q, k) of rows searched."""
+    rows, asked = fold.searched.tolist(), fold.asked.tolist()
+    names, hashes = pl.Series(taught.classes), pl.Series(taught.sha256s)
+    names = names[taught.labels.tolist()]  # of each image
+    wanted = runs.positives(names[asked], hashes[asked], names[rows], hashes[rows])
+    return metrics.by_query(runs.relevance(top.numpy(), names[asked], names[rows]), wanted, CUTOFFS)
 
 
 def page(title: str, found: dict[str, Values], told: str) -> str:
@@ -259,8 +304,10 @@ def page(title: str, found: dict[str, Values], told: str) -> str:
         ["---", *["---:"] * 6],
     ]
     for name, values in found.items():
-        p = [p_value(values[each], found[SCAN][each]) for each in ("precision/10", "map/R")]
-        beside = ["", ""] if name == SCAN else [f"{each:.4f}" for each in p]
+        beside = ["", ""]
+        if SCAN in found and name != SCAN:
+            pairs = [(values[each], found[SCAN][each]) for each in ("precision/10", "map/R")]
+            beside = [f"{p_value(*pair):.4f}" for pair in pairs]
         lines.append([name, *(f"{values[each].mean():.4f}" for each in SHOWN), *beside])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"## {title}\n\n{body}\n\n{told}\n"
@@ -273,6 +320,7 @@ def main() -> int:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="changes")
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--no-retriever", action="store_true", help="do without what it says")
+    parser.add_argument("--baseline", choices=["cgd", "irt_r"], help="teach it, ask its scan")
     parser.add_argument("--untaught", action="store_true", help="folds of labels, not of images")
     parser.add_argument("--folder", type=Path, default=Path(".cache/crossvalidation"))
     options = parser.parse_args()
@@ -284,7 +332,10 @@ def main() -> int:
     for number, fold in enumerate(tqdm(folds, "folds", options.folds, disable=None)):
         seeded = replace(params, seed=params.seed + number)
         with tempfile.TemporaryDirectory() as place:
-            one = ask(seeded, taught, fold, Path(place), not options.no_retriever)
+            if options.baseline:
+                one = ask_baseline(seeded, taught, fold, Path(place), options.baseline)
+            else:
+                one = ask(seeded, taught, fold, Path(place), not options.no_retriever)
         for name, values in one.items():
             for metric, each in values.items():
                 found[name][metric].append(each)
@@ -294,10 +345,11 @@ def main() -> int:
     }
     here = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
-    about = ["labels nobody taught"] if options.untaught else []
+    about = [options.baseline] if options.baseline else []
+    about += ["labels nobody taught"] if options.untaught else []
     title = ", ".join([" ".join([options.params.stem, *options.changes]), *about])
     cores = len(os.sched_getaffinity(0))
-    asked = len(joined[SCAN]["map/R"])
+    asked = len(next(iter(joined.values()))["map/R"])
     told = (
         f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
         f"{counted(cores, 'core')} ({processor(taught.encoding.machine.device)}), commit {commit}, "

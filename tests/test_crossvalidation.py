@@ -80,6 +80,9 @@ def test_a_fold_is_asked_about_among_the_others_that_teach(
     strange = next(crossvalidation.draw_folds(taught.labels, 10, 0, untaught=True))
     untaught = crossvalidation.ask(params, taught, strange, tmp_path, False)
     assert untaught[crossvalidation.SCAN]["precision/1"].shape == (len(strange.asked),)
+    rival = crossvalidation.ask_baseline(params, taught, fold, tmp_path, "irt_r")
+    assert rival["irt_r"]["precision/1"].mean() > 0.5
+    assert rival["irt_r"]["precision/1"].shape == (asked,)
     told = crossvalidation.page("digits", found, "one fold")
     assert f"| {crossvalidation.SCAN} | {scan:.4f} |" in told
 

@@ -103,24 +103,10 @@ def trained(
 ) -> tuple[dict[str, Method], list[Resume]]:
     """Exact scans of descriptors trained on the tokenizer's training images, with its encoder's
     first weights, frozen or tuned as there; and the states to clear once all is written."""
-    rivals = {
-        "cgd": Rival(
-            params.baselines.cgd,
-            rankings.combined,
-            lambda encoder, n: Combined(encoder.token_width, n, params.baselines.cgd),
-            tokens=True,
-        ),
-        "irt_r": Rival(
-            params.baselines.irt_r,
-            rankings.contrasted,
-            lambda encoder, n: Projected(encoder.width, params.baselines.irt_r),
-            tokens=False,
-        ),
-    }
     train = read_table(workspace.existing("catalog", "train.parquet"))
     frozen = None if params.tokenizer.tune_encoder else create_encoder(params.encoder, params.seed)
     models, kept, device = {}, [], encoding.machine.device
-    for name, rival in rivals.items():
+    for name, rival in rivals(params).items():
         settings = [flatten(part) for part in (params.encoder, params.augment, rival.settings)]
         inputs = [params.seed, params.tokenizer.tune_encoder, str(encoding.machine), train.rows()]
         kept.append(Resume(workspace.cache / "training", name, settings, inputs))
@@ -137,6 +123,24 @@ def trained(
         for name, model in models.items()
     }
     return found, kept
+
+
+def rivals(params: Params) -> dict[str, Rival]:
+    """Those of the paper's tables, by name."""
+    return {
+        "cgd": Rival(
+            params.baselines.cgd,
+            rankings.combined,
+            lambda encoder, n: Combined(encoder.token_width, n, params.baselines.cgd),
+            tokens=True,
+        ),
+        "irt_r": Rival(
+            params.baselines.irt_r,
+            rankings.contrasted,
+            lambda encoder, n: Projected(encoder.width, params.baselines.irt_r),
+            tokens=False,
+        ),
+    }
 
 
 def describe(
