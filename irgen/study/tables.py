@@ -14,6 +14,7 @@ from irgen.study.results import Result, Spread
 SHORT = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
 SCAN, OWN, RERANKED, INDEX = "scan_tuned", "generative", "generative_reranked", "index"
 IDENTIFIERS = "identifiers"  # the subject with a table of its own
+READING = "reading"  # the subject of what candidates are re-ranked by
 BETTER, WORSE = "▲", "▼"
 MACHINE = ("autocast", "device", "processor", "threads")
 ORDERS = {  # evaluate.order_by in words
@@ -145,9 +146,8 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
     """A table for each other subject of the variants, the standard variant first, with the seeds
     of the others: generative search, and beside it what else a variant may have changed. A variant
     that the set's settings are already has no row."""
+    written = (*TESTED, *(replace(AS_RERANKED[i], tested=False) for i in (1, 3)))
     columns = (
-        *TESTED,
-        *(replace(column, tested=False) for column in (AS_RERANKED[1], AS_RERANKED[3])),
         Column(title="index P@10", key="precision/10", method=INDEX),
         Column(title="tuned scan P@10", key="precision/10", method=SCAN),
         Column(title="tuned scan mAP@R", key="map/R", method=SCAN),
@@ -161,7 +161,8 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
         names = [name for name in others if plan.variants[name].table == subject]
         entries = _variants(found, plan, [plan.standard, *names])
         name = subject.lower().replace(" ", "-")
-        tables.append(_table(name, f"Ablation: {subject}", columns, entries))
+        quality = AS_RERANKED if subject == READING else written
+        tables.append(_table(name, f"Ablation: {subject}", (*quality, *columns), entries))
     return tables
 
 

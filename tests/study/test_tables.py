@@ -224,6 +224,17 @@ def asks_others(result: Result, first: int) -> Result:
     return replace(result, queries=named, about=result.about | {"asked": f"from {first}"})
 
 
+def test_readings_are_compared_by_what_they_re_rank(found: dict) -> None:
+    worse = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
+    found["one"] = [result("one", seed, worse) for seed in range(3)]
+    found["one"][0].about["params"] |= {"evaluate.fuse_by": "both"}
+    variants = PLAN.variants | {"one": variant("reading", "another reading")}
+    plan = replace(PLAN, variants=variants)
+    (table,) = (each for each in tables.ablations(found, plan) if each.name == "reading")
+    assert table.columns[:4] == tuple(f"re-ranked {k}" for k in ("P@1", "P@10", "P@20", "mAP@R"))
+    assert [cell.mark for cell in rows_of(table)["another reading"].cells[:4]] == ["▼"] * 4
+
+
 def test_an_image_that_several_seeds_ask_about_is_one_query(found: dict) -> None:
     """Seeds that draw their queries ask about some images twice: 40 of 80 here."""
     first, second = found["plain"][0], asks_others(found["plain"][1], 20)
