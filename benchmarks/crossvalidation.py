@@ -37,6 +37,7 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
+from irgen.artifacts.retriever import frozen_reader
 from irgen.catalog.table import read_table
 from irgen.commands.wording import counted
 from irgen.compute import Machine
@@ -46,7 +47,7 @@ from irgen.evaluation.measuring import DEEPEST, processor
 from irgen.files import read_json, write_bytes, write_json
 from irgen.models.descriptors import Described
 from irgen.models.pairs import RULES
-from irgen.models.reader import Query
+from irgen.models.reader import Query, Reader
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
 from irgen.params import Params, check, load
@@ -76,7 +77,7 @@ Values = dict[str, np.ndarray]  # a metric of every query
 @dataclass(frozen=True)
 class Taught:
     """The N images that teach: content hashes, class numbers (N,), names of the classes, how they
-    are encoded, and for an encoder that is trained the decoded ``pixels`` (N, C, H, H)."""
+    are encoded, and where an encoder is trained the decoded ``pixels`` (N, C, H, H)."""
 
     sha256s: list[str]
     labels: Tensor
@@ -94,7 +95,8 @@ def read_taught(params: Params, folder: Path) -> Taught:
     table = pl.concat([read_table(path) for path in paths]).unique("sha256", maintain_order=True)
     classes, sha256s = table["label"].unique().sort().to_list(), table["sha256"].to_list()
     encoding, encoder = open_encoding(params.compute, workspace), create_encoder(params.encoder, 0)
-    decoded = pixels(encoder, sha256s, encoding) if params.tokenizer.tune_encoder else None
+    trained = params.tokenizer.tune_encoder or params.retriever.tune_encoder
+    decoded = pixels(encoder, sha256s, encoding) if trained else None
     return Taught(sha256s, class_numbers(table["label"], classes), classes, encoding, decoded)
 
 
@@ -130,11 +132,12 @@ def draw_folds(labels: Tensor, folds: int, seed: int, untaught: bool) -> Iterato
 @dataclass(frozen=True)
 class Made:
     """A tokenizer, and of all N images their unit ``embeddings`` (N, D) and what a retriever
-    ``sees`` of them."""
+    ``sees`` of them; where it learns to read itself, the ``reader`` that it begins with."""
 
     tokenizer: Tokenizer
     embeddings: Tensor
-    sees: Views
+    sees: Views | Pixels
+    reader: Reader | None = None
 
 
 def some(images: Any, rows: Tensor) -> Any:
@@ -151,11 +154,12 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
     pretrained = create_encoder(params.encoder, params.seed)
     classes, labels = taught.labels[rows].unique(return_inverse=True)
     torch.manual_seed(params.seed)
-    if taught.pixels is None:
+    if not settings.tune_encoder:
         model = Tokenizer(settings, pretrained.width, len(classes), None)
         seen = views(pretrained, taught.sha256s, params.augment, 0, taught.encoding)
         data: Any = [some(seen.without_tokens(), part) for part in parts]
     else:
+        assert taught.pixels is not None, "an encoder that is trained is given pixels"
         model = Tokenizer(settings, pretrained.width, len(classes), deepcopy(pretrained))
         decoded = Pixels(taught.pixels, pretrained.decoding.size, params.augment)
         data = [some(decoded, part) for part in parts]
@@ -173,10 +177,15 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
         seen = views(model.encoder, taught.sha256s, params.augment, 0, encoding)
     flat = adapt_all(model, seen.summaries.reshape(-1, seen.summaries.shape[2]), machine.device)
     adapted = flat.view(*seen.summaries.shape[:2], -1)  # (N, V, D)
-    sees = Views(adapted.numpy(), seen.tokens)
+    made = Made(model.cpu(), adapted[:, 0].contiguous(), Views(adapted.numpy(), seen.tokens))
+    if params.retriever.tune_encoder:
+        assert taught.pixels is not None, "whoever learns to read is given pixels"
+        reader = frozen_reader(pretrained, deepcopy(model), params.retriever.encoder)
+        plain = Pixels(taught.pixels, pretrained.decoding.size, params.augment)
+        return replace(made, sees=plain, reader=reader)
     if params.retriever.encoder == "pretrained":
-        sees = views(pretrained, taught.sha256s, params.augment, 0, encoding)
-    return Made(model.cpu(), adapted[:, 0].contiguous(), sees)
+        return replace(made, sees=views(pretrained, taught.sha256s, params.augment, 0, encoding))
+    return made
 
 
 def unheard(row: dict[str, float], step: int) -> None:
@@ -184,7 +193,7 @@ def unheard(row: dict[str, float], step: int) -> None:
 
 
 @torch.inference_mode()
-def openings(model: Query, images: Views, machine: Machine) -> Tensor:
+def openings(model: Query, images: Views | Pixels, machine: Machine) -> Tensor:
     """(Q, L): the log-probability with which a retriever writes each first entry."""
     found, levels = [], model.decoder.shape.levels
     for rows, new in in_order(len(images), 64):
@@ -207,17 +216,18 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
     )
     anchors, places = torch.nonzero(found >= 0, as_tuple=True)
     pairs = pl.DataFrame({"anchor": anchors.numpy(), "positive": found[anchors, places].numpy()})
-    codes, tokens = made.tokenizer.tokenize(made.embeddings[rows]), made.sees.tokens
-    assert tokens is not None, "a retriever reads tokens"
+    codes = made.tokenizer.tokenize(made.embeddings[rows])
+    reader = made.reader or frozen_reader(pretrained, made.tokenizer, settings.encoder)
+    width, encoder = params.tokenizer.width, reader.encoder
     shape = Shape(
-        summary_width=made.sees.summaries.shape[2],
-        token_width=tokens.shape[3],
-        token_count=tokens.shape[2],
+        summary_width=encoder.width if reader.adapter is None else width,
+        token_width=encoder.token_width,
+        token_count=encoder.token_count,
         levels=codes.shape[1],
         codebook=params.tokenizer.codebook,
     )
     torch.manual_seed(params.seed)
-    model = Query(None, Retriever(settings, shape))
+    model = Query(made.reader, Retriever(settings, shape))
     data = (
         retrieving.Pairs(some(made.sees, rows), codes, *neighbours(pairs, len(rows))),
         retrieving.Held(some(made.sees, NOTHING), NOTHING, taught.labels[rows]),
@@ -233,15 +243,16 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
     rival, machine = rivals(params)[name], taught.encoding.machine
     encoder = create_encoder(params.encoder, params.seed)
     images: Any
-    if taught.pixels is None:
+    if not params.tokenizer.tune_encoder:
         images = views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
         images = images if rival.tokens else images.without_tokens()
     else:
+        assert taught.pixels is not None, "an encoder that is trained is given pixels"
         images = Pixels(taught.pixels, encoder.decoding.size, params.augment)
     classes, labels = taught.labels[fold.teaching].unique(return_inverse=True)
     torch.manual_seed(params.seed)
     head = rival.head(encoder, len(classes))
-    model = Described(head, None if taught.pixels is None else encoder)
+    model = Described(head, encoder if params.tokenizer.tune_encoder else None)
     data, goal = (some(images, fold.teaching), labels), (rival.losses, rival.settings)
     resume = Resume(folder, name)
     descriptors.train(model, data, goal, (machine, params.seed), resume, unheard)
@@ -378,8 +389,8 @@ def params_of(path: Path, changes: list[str]) -> Params:
     params: Params = parse(Params, tree, where=str(path))
     check(params)
     settings = params.tokenizer
-    if params.retriever.tune_encoder or settings.labels != "given":
-        raise SystemExit("retriever.tune_encoder, and labels: clusters, are not meant here")
+    if settings.labels != "given":
+        raise SystemExit("labels: clusters are not meant here")
     return params
 
 

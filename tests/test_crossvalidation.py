@@ -61,7 +61,9 @@ def test_a_fold_is_asked_about_among_the_others_that_teach(
             tune_encoder=tuned,
             encoder_learning_rate=0.003,
         ),
-        retriever=dataclasses.replace(retriever_settings, epochs=2, batch_size=128),
+        retriever=dataclasses.replace(
+            retriever_settings, epochs=2, batch_size=128, tune_encoder=tuned, encoder="pretrained"
+        ),
     )
     taught = crossvalidation.read_taught(params, tmp_path)
     fold = next(crossvalidation.draw_folds(taught.labels, 10, 0, untaught=False))
@@ -87,7 +89,7 @@ def test_a_fold_is_asked_about_among_the_others_that_teach(
     assert f"| {crossvalidation.SCAN} | {scan:.4f} |" in told
 
 
-def test_settings_are_changed_by_name_and_a_retriever_with_its_own_encoder_is_refused(
+def test_settings_are_changed_by_name_and_what_needs_labels_is_refused_without(
     crossvalidation, root
 ):
     path = root / "experiments" / "clothing-224.yaml"
@@ -96,4 +98,4 @@ def test_settings_are_changed_by_name_and_a_retriever_with_its_own_encoder_is_re
     with pytest.raises(ParamsError, match="no_such"):
         crossvalidation.params_of(path, ["tokenizer.no_such=1"])
     with pytest.raises(SystemExit, match="not meant here"):
-        crossvalidation.params_of(path, ["retriever.tune_encoder=true"])
+        crossvalidation.params_of(path, ["tokenizer.labels=clusters"])
