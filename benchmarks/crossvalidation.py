@@ -270,7 +270,6 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
     made = teach(params, taught, fold.teaching, folder)
     kinds, database = Kinds.of(made.tokenizer), made.embeddings[fold.searched]
     first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[fold.asked]
-    known = torch.isin(fold.searched, fold.teaching)
     label = kinds.alike(queries)
     said = {"label": label}
     if written:
@@ -286,8 +285,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
     for name, score in scores.items():
 
         def added(start: int, end: int, score: Any = score) -> Tensor:
-            told = score[:, first[start:end]]  # as irgen.search.engine has it
-            return torch.where(known[start:end], told, score.amax(1, keepdim=True))
+            return score[:, first[start:end]]
 
         top = scan(queries, database, DEEPEST, None if score is None else added).ids
         found[name] = judge(taught, fold, top)

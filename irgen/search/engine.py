@@ -26,8 +26,7 @@ class Options:
     all candidates by cosine and, with the weight ``fuse``, by their first entry (``rank.fused``):
     by how likely the retriever is to write it, or with ``fuse_by`` label by how likely the query
     carries its label, as the tokenizer's classifier reads the query, or with both by the mean of
-    that and of what the retriever writes (``Kinds``; where the decoder has none, as by entry). An
-    image that the retriever was not trained on stands as if its entry were the query's best.
+    that and of what the retriever writes (``Kinds``; where the decoder has none, as by entry).
     Without ``rerank`` they stand in the order in which the retriever writes them, by the
     probability of the whole identifier, with ``order_by`` entry of its first entry alone, or with
     label of all first entries that stand for its label, those of one by cosine, and ``fresh_beams``
@@ -159,7 +158,7 @@ def _ranked(
     if options.rerank:
         scores = cosines
         if opening is not None:
-            scores = _fused(found.rows, cosines, opening, snapshot, options.fuse)
+            scores = rank.fused(found.rows, cosines, opening, snapshot, options.fuse)
         order = rank.by_score(found, scores)
     else:
         scores = found.scores
@@ -190,19 +189,6 @@ def _ranked(
         share=column(found.shares, -torch.inf),
         dense=column(found.dense, False),
     )
-
-
-def _fused(
-    rows: Tensor, cosines: Tensor, opening: Tensor, snapshot: Snapshot, weight: float
-) -> Tensor:
-    """``rank.fused``, but an image that the retriever was not trained on stands as if its first
-    entry were the query's best. It may be of a kind that nobody was taught, of which classifier and
-    retriever know nothing: they would set it behind every image of the kind they take it for."""
-    scores = rank.fused(rows, cosines, opening, snapshot, weight)
-    if not snapshot.parts(fresh=True):
-        return scores
-    unknown = (rows >= 0) & ~snapshot.gather(rows, "trained")
-    return torch.where(unknown, cosines + weight * opening.amax(1, keepdim=True), scores)
 
 
 def _none(queries: int, k: int, device: torch.device) -> Hits:
