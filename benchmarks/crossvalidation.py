@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -281,14 +281,14 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
     scores |= {f"+ {w} × {name}": w * score for name, score in said.items() for w in WEIGHTS}
     if written:
         scores["label as written, then cosine"] = 1000 * own
-    found = {}
+    found, judge = {}, judge_of(taught, fold)
     for name, score in scores.items():
 
         def added(start: int, end: int, score: Any = score) -> Tensor:
             return score[:, first[start:end]]
 
         top = scan(queries, database, DEEPEST, None if score is None else added).ids
-        found[name] = judge(taught, fold, top)
+        found[name] = judge(top)
     return found
 
 
@@ -296,16 +296,21 @@ def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name:
     """Every metric of every query of the fold, by a baseline's descriptors."""
     vectors = describe(params, taught, fold, folder, name)
     top = scan(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
-    return {name: judge(taught, fold, top)}
+    return {name: judge_of(taught, fold)(top)}
 
 
-def judge(taught: Taught, fold: Fold, top: Tensor) -> Values:
-    """Every metric of every query of the fold, of lists ``top`` (Q, k) of rows searched."""
+def judge_of(taught: Taught, fold: Fold) -> Callable[[Tensor], Values]:
+    """Tells every metric of every query of the fold, of lists (Q, k) of rows searched."""
     rows, asked = fold.searched.tolist(), fold.asked.tolist()
     names, hashes = pl.Series(taught.classes), pl.Series(taught.sha256s)
     names = names[taught.labels.tolist()]  # of each image
     wanted = runs.positives(names[asked], hashes[asked], names[rows], hashes[rows])
-    return metrics.by_query(runs.relevance(top.numpy(), names[asked], names[rows]), wanted, CUTOFFS)
+
+    def judge(top: Tensor) -> Values:
+        hits = runs.relevance(top.numpy(), names[asked], names[rows])
+        return metrics.by_query(hits, wanted, CUTOFFS)
+
+    return judge
 
 
 def page(title: str, found: dict[str, Values], told: str) -> str:
