@@ -45,7 +45,6 @@ from irgen.encoding import Encoding, open_encoding, pixels, summaries, views
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import DEEPEST, processor
 from irgen.files import read_json, write_bytes, write_json
-from irgen.models.descriptors import Described
 from irgen.models.pairs import RULES
 from irgen.models.reader import Query, Reader
 from irgen.models.retriever import Retriever, Shape
@@ -54,10 +53,10 @@ from irgen.params import Params, check, load
 from irgen.search.kinds import Kinds
 from irgen.search.scan import scan
 from irgen.stages.baselines import rivals
+from irgen.stages.baselines import teach as teach_rival
 from irgen.stages.retriever import neighbours
 from irgen.study.plan import changed
-from irgen.study.significance import p_value
-from irgen.training import descriptors
+from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
 from irgen.training.batches import Pixels, Views, in_order
@@ -70,6 +69,7 @@ WEIGHTS = (0.1, 0.2, 0.4, 0.8)
 NOTHING = torch.empty(0).long()  # no row
 CUTOFFS = (1, 10, 20)
 SHOWN = ("precision/1", "precision/10", "precision/20", "map/R")
+TESTED = ("precision/10", "map/R")
 SCAN = "cosine: the exact scan"
 Values = dict[str, np.ndarray]  # a metric of every query
 
@@ -241,27 +241,25 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
 def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> Tensor:
     """Unit vectors (N, D) of all images by a baseline that the fold's images teach."""
     rival, machine = rivals(params)[name], taught.encoding.machine
+    tuned = params.tokenizer.tune_encoder
     encoder = create_encoder(params.encoder, params.seed)
     images: Any
-    if not params.tokenizer.tune_encoder:
-        images = views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
-        images = images if rival.tokens else images.without_tokens()
-    else:
+    if tuned:
         assert taught.pixels is not None, "an encoder that is trained is given pixels"
         images = Pixels(taught.pixels, encoder.decoding.size, params.augment)
-    classes, labels = taught.labels[fold.teaching].unique(return_inverse=True)
-    torch.manual_seed(params.seed)
-    head = rival.head(encoder, len(classes))
-    model = Described(head, encoder if params.tokenizer.tune_encoder else None)
-    data, goal = (some(images, fold.teaching), labels), (rival.losses, rival.settings)
-    resume = Resume(folder, name)
-    descriptors.train(model, data, goal, (machine, params.seed), resume, unheard)
+    else:
+        images = views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
+        images = images if rival.tokens else images.without_tokens()
+    _, labels = taught.labels[fold.teaching].unique(return_inverse=True)
+    data, resume = (some(images, fold.teaching), labels), Resume(folder, name)
+    model = teach_rival((rival, encoder), tuned, data, (machine, params.seed), resume, unheard)
     resume.clear()
     found = []
     with torch.inference_mode(), machine.precision():
         for rows, new in in_order(len(images), 64):
             inputs = [part.to(machine.device) for part in images.plain(rows)]
-            found.append(model.eval()(*inputs)[:new].float().cpu())
+            told = model(*inputs) if tuned else model.describe(*inputs)
+            found.append(told[:new].float().cpu())
     return torch.cat(found)
 
 
@@ -314,16 +312,20 @@ def judge_of(taught: Taught, fold: Fold) -> Callable[[Tensor], Values]:
 
 
 def page(title: str, found: dict[str, Values], told: str) -> str:
-    """Markdown: a row a score, with p beside the scan's."""
+    """Markdown: a row a score, with p beside the scan's after Holm's correction."""
     lines = [
         ["", "P@1", "P@10", "P@20", "mAP@R", "p at P@10", "p at mAP@R"],
         ["---", *["---:"] * 6],
     ]
+    others = found.keys() - {SCAN} if SCAN in found else set()
+    chance = {
+        each: corrected({name: p_value(found[name][each], found[SCAN][each]) for name in others})
+        for each in TESTED
+    }
     for name, values in found.items():
         beside = ["", ""]
         if SCAN in found and name != SCAN:
-            pairs = [(values[each], found[SCAN][each]) for each in ("precision/10", "map/R")]
-            beside = [f"{p_value(*pair):.4f}" for pair in pairs]
+            beside = [f"{chance[each][name]:.4f}" for each in TESTED]
         lines.append([name, *(f"{values[each].mean():.4f}" for each in SHOWN), *beside])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"## {title}\n\n{body}\n\n{told}\n"

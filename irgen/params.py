@@ -17,6 +17,7 @@ Number = Annotated[int, Range(0)]
 Pair = Annotated[int, Range(2)]  # two at least
 Weight = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Temperature = Annotated[float, Range(0.001)]
 Split = Annotated[float, Range(0, 0.9)]  # of images that are put aside: some must be left
 
 
@@ -121,7 +122,7 @@ class Tokenizer:
     weight_decay: Weight
     warmup_epochs: Number
     label_smoothing: Share
-    temperature: float  # of the cosine classifier: logits are cosines divided by it
+    temperature: Temperature  # of the cosine classifier: logits are cosines divided by it
     prefix_weight: Weight  # λ1, of the prefixes' mean cross-entropy
     residual_weight: Weight  # λ2, of the prefixes' mean relative residual
     refit_epochs: Size  # codebooks, and clusters that stand for labels, are renewed this often
@@ -230,6 +231,8 @@ class Descriptor:
     """What trained descriptors share. Whether the encoder is tuned says ``tokenizer``."""
 
     width: Size  # D
+    hidden: Number  # width of the head's hidden layer; 0: a linear map
+    dropout: Share  # before each of its layers
     epochs: Size
     batch_size: Pair
     per_label: Pair  # images of a label that come together in a batch
@@ -246,7 +249,7 @@ class Cgd(Descriptor):
 
     margin: float  # of the triplet loss, between distances of unit vectors
     label_smoothing: Share  # of the auxiliary classification loss
-    temperature: float
+    temperature: Temperature
     class_weight: Weight  # of that loss beside the triplet loss
 
 
@@ -254,8 +257,6 @@ class Cgd(Descriptor):
 class Irt(Descriptor):
     """Training Vision Transformers for Image Retrieval (arXiv 2102.05644)."""
 
-    hidden: Number  # width of the head's hidden layer; 0: a linear map
-    dropout: Share
     margin: float  # cosine from which on another label's image is pushed away
     koleo: Weight  # weight of the differential-entropy regulariser
 

@@ -36,8 +36,9 @@ def find_leaks(
     """Columns of SCHEMA, sorted. ``same_file``: a query whose content is a training, validation or
     database image's, too; ``near_image``: one that looks the same as such an image; each query once
     a kind, with the nearest image. ``shared_label``, if labels have to be ``disjoint``: a label
-    that is trained on and asked, once, with its first query and image. An image is no leak of
-    itself: where queries are searched they are compared with each other.
+    that is trained on and asked, once, with its first query and image. An image that is searched
+    is no leak of itself: where queries are searched they are compared with each other; one that is
+    trained on is, under whatever id.
 
     ``tables``: the catalogue's; ``fingerprints``: sha256, across, down (UInt64); ``thumbnail``
     gives the vector of an image by its hash. Near copies are proposed by fingerprints and confirmed
@@ -67,17 +68,18 @@ def told(counts: Mapping[str, int]) -> str:
 
 
 def _others(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """What queries may not know: id, sha256, label, trained, searched."""
-    trained = pl.concat([tables["train"]["id"], tables["validation"]["id"]]).implode()
-    searched = tables["database"]["id"].implode()
-    columns = ("id", "sha256", "label")
-    whole = pl.concat(
-        [tables[name].select(columns) for name in ("train", "validation", "database")]
-    )
+    """What queries may not know: id, sha256, label, trained, searched; an id once for each content
+    it has or had."""
+    trains = {"train": True, "validation": True, "database": False}
+    parts = [
+        tables[name].select("id", "sha256", "label", trained=pl.lit(own), searched=pl.lit(not own))
+        for name, own in trains.items()
+    ]
     return (
-        whole.unique("id")
-        .sort("id")
-        .with_columns(trained=pl.col("id").is_in(trained), searched=pl.col("id").is_in(searched))
+        pl.concat(parts)
+        .group_by("id", "sha256", maintain_order=True)
+        .agg(pl.col("label").first(), pl.col("trained", "searched").any())
+        .sort("id", "sha256")
     )
 
 
@@ -92,7 +94,8 @@ def _rows(pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
 def _same_files(queries: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     asked = queries.select("sha256", "label", query="id")
     pairs = asked.join(others.rename({"id": "image"}), on="sha256")
-    pairs = pairs.filter(pl.col("query") != pl.col("image")).sort("query", "image")
+    pairs = pairs.filter((pl.col("query") != pl.col("image")) | pl.col("trained"))
+    pairs = pairs.sort("query", "trained", "image", descending=[False, True, False])
     pairs = pairs.unique("query", keep="first", maintain_order=True)
     return _rows(pairs.with_columns(bits=0), "same_file")
 

@@ -4,9 +4,16 @@ import hashlib
 
 import polars as pl
 
+from irgen.catalog.manifest import GONE
+
 
 def assign_roles(
-    table: pl.DataFrame, *, seed: int, query_fraction: float, validation_fraction: float
+    table: pl.DataFrame,
+    *,
+    seed: int,
+    query_fraction: float,
+    validation_fraction: float,
+    trained_until: int | None = None,
 ) -> pl.DataFrame:
     """``table`` (path, label, role, revision …) with every role filled.
 
@@ -15,6 +22,10 @@ def assign_roles(
     validation_fraction of the remaining train images become validation. Fractions are of the images
     of one label first seen in one revision, in the order of sha256(seed, path), rounded half up;
     one of them at least stays train. So images of later revisions never move earlier ones.
+
+    Nobody draws a query whose content is trained on, under another path or label that it had: with
+    ``trained_until``, the training revision, ``table`` has ``sha256`` and ``gone``, null for what
+    is there, and what has gone of its train images is that.
 
     >>> table = pl.DataFrame({"path": [f"a/{i}" for i in range(20)], "label": "a", "role": None,
     ...                       "revision": 1}, schema_overrides={"role": pl.String})
@@ -26,6 +37,7 @@ def assign_roles(
     table = table.with_columns(pl.col("role").fill_null("train"))
     if "query" not in named:
         table = _take(table, "query", query_fraction, seed)
+        table = table if trained_until is None else _stay(table, trained_until)
     if "validation" not in named:
         table = _take(table, "validation", validation_fraction, seed)
     return table
@@ -66,4 +78,15 @@ def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.Data
         table.with_columns(pl.Series("draw", draw, pl.String))
         .with_columns(pl.when(chosen).then(pl.lit(role)).otherwise(pl.col("role")).alias("role"))
         .drop("draw")
+    )
+
+
+def _stay(table: pl.DataFrame, trained_until: int) -> pl.DataFrame:
+    """Gives back ``train`` to queries whose content a train image had that has gone since."""
+    gone = pl.col(GONE).is_not_null()
+    known = gone & (pl.col("role") == "train") & (pl.col("revision") <= trained_until)
+    contents = table.filter(known)["sha256"].implode()
+    again = ~gone & (pl.col("role") == "query") & pl.col("sha256").is_in(contents)
+    return table.with_columns(
+        pl.when(again).then(pl.lit("train")).otherwise(pl.col("role")).alias("role")
     )

@@ -4,7 +4,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from irgen.workspace import Workspace
 
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
 TIMED = 2  # batches whose times count
-NEAREST = "scan_pretrained"  # that others are compared with where there are no labels
+Lists = tuple[np.ndarray, np.ndarray]  # ids and scores (Q, k) each
 BF16 = ("amx_bf16", "avx512_bf16")  # flags of a CPU, the faster first
 CURVES = {
     "precision": {"method": pl.String, "k": pl.Int64, "precision": pl.Float64},
@@ -40,10 +40,15 @@ class Questions:
     positives: np.ndarray  # (Q,) int64, R of each query
     depth: int
 
-    def answered(self, ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Results (Q, any) without the queries themselves: ids, scores and hits (Q, depth)."""
-        hashes = self.queries["sha256"], self.database["sha256"]
-        ids, scores = runs.without_self(ids, scores, *hashes, self.depth)
+    @property
+    def hashes(self) -> tuple[pl.Series, pl.Series]:
+        """Content hashes of queries and database."""
+        return self.queries["sha256"], self.database["sha256"]
+
+    def answered(self, lists: Lists, k: int) -> tuple[np.ndarray, ...]:
+        """The first k of a method's lists without the queries themselves: ids, scores and hits
+        (Q, k)."""
+        ids, scores = runs.without_self(*lists, *self.hashes, k)
         return ids, scores, runs.relevance(ids, self.queries["label"], self.database["label"])
 
 
@@ -65,14 +70,16 @@ def read_questions(workspace: Workspace, at_least: int) -> Questions:
 class Exam:
     """How methods are asked: ``questions``, by which ``cutoffs`` they are judged, in batches of
     ``batch_size`` queries on ``machine``; ``images`` gives the first queries' pixels (any, C, H, H)
-    uint8, for the encoders to be timed with; ``timings`` is where their times are kept, None if
-    they are measured each time."""
+    uint8, for the encoders to be timed with; ``nearest`` is whose lists stand in for labels where
+    there are none; ``timings`` is where the encoders' times are kept, None if they are measured
+    each time."""
 
     questions: Questions
     cutoffs: tuple[int, ...]
     batch_size: int
     machine: Machine
     images: Callable[[], np.ndarray]
+    nearest: Method
     timings: Path | None = None
 
 
@@ -84,19 +91,26 @@ class Judged:
         self.queries: list[pl.DataFrame] = []
 
     def add(
-        self, name: str, hits: metrics.Hits, positives: metrics.Counts, cutoffs: tuple[int, ...]
+        self,
+        name: str,
+        hits: tuple[metrics.Hits, metrics.Hits],
+        positives: metrics.Counts,
+        cutoffs: tuple[int, ...],
     ) -> dict[str, float]:
-        """Judges a method by its hits (Q, k) and returns the means."""
-        precisions = metrics.precision_curve(hits, positives, max(cutoffs))
+        """Judges a method and returns the means. ``hits`` = (of lists as deep as the largest
+        cut-off, of those as deep as map@R and recall need)."""
+        top, deep = hits
+        precisions = metrics.precision_curve(top, positives, max(cutoffs))
         self.curves["precision"] += [(name, k, p) for k, p in enumerate(precisions, start=1)]
-        recalls = zip(metrics.RECALLS, metrics.recall_curve(hits, positives), strict=True)
+        recalls = zip(metrics.RECALLS, metrics.recall_curve(deep, positives), strict=True)
         self.curves["recall"] += [(name, recall, p) for recall, p in recalls]
         some = positives > 0
-        values = metrics.by_query(hits[some], positives[some], cutoffs)
+        values = metrics.by_query(top[some], positives[some], cutoffs)
+        values["map/R"] = metrics.average_precision_at_r(deep[some], positives[some])
         columns = {key: column.astype(np.float32) for key, column in values.items()}
         rows = {"method": [name] * int(some.sum()), "query": np.flatnonzero(some)}
         self.queries.append(pl.DataFrame(rows | columns))
-        return metrics.summarise(hits, positives, cutoffs)
+        return metrics.means(values)
 
     def write(self, folder: Path) -> None:
         """Writes queries.parquet, precision.csv and recall.csv."""
@@ -117,34 +131,37 @@ def measure(
     ``runs/<method>.parquet``; and ``latency``, which differs from machine to machine.
 
     ``codes`` (N, M) are the database's, for the runs. Returns the metrics as ``method/metric``.
+    What is judged at a cut-off is a search for as many images as the largest one, which is what is
+    timed; map@R and recall are of another search, which may look further as it is asked for more.
     Where no query has a label, nothing that needs one is there, and curves and queries are empty;
-    ``agreement/k``, the share of the k nearest by pretrained features that are among the first k,
-    is told instead.
+    ``agreement/k``, the share of the first k of ``exam.nearest`` that are among the first k, is
+    told instead.
     """
     questions, machine = exam.questions, exam.machine
     encoders = list(dict.fromkeys(method.encoder.encode for method in compared.values()))
     encode_ms = dict(zip(encoders, encoding_times(encoders, exam), strict=True))
-    hashes = questions.queries["sha256"], questions.database["sha256"]
-    k, shown = runs.search_depth(questions.depth, *hashes), max(exam.cutoffs)
+    shown, depth = max(exam.cutoffs), questions.depth
+    wanted = [runs.search_depth(k, *questions.hashes) for k in sorted({shown, depth})]
+    count, batch = len(questions.queries), (exam.batch_size, machine)
     found: dict[str, Mapping[str, float]] = {"queries": metrics.count_queries(questions.positives)}
     labelled = questions.queries["label"].null_count() < len(questions.queries)
-    nearest = np.empty((len(questions.queries), 0), np.int64)
+    if not labelled:
+        nearest, _ = ask(exam.nearest, count, wanted[:1], batch, "nearest")
+        like, _, _ = questions.answered(nearest[0], shown)
     times, judged = {}, Judged()
     for name, method in compared.items():
-        batch = (exam.batch_size, machine)
-        ids, scores, search_ms = ask(method, len(questions.queries), (k, shown), batch, name)
+        lists, search_ms = ask(method, count, wanted, batch, name)
         total_ms = search_ms + encode_ms[method.encoder.encode]
         times[name] = {"search_ms": search_ms, "total_ms": total_ms}
-        ids, scores, hits = questions.answered(ids, scores)
+        ids, scores, hits = questions.answered(lists[0], shown)
         if labelled:
-            quality = judged.add(name, hits, questions.positives, exam.cutoffs)
+            both = hits, questions.answered(lists[-1], depth)[2]
+            quality = judged.add(name, both, questions.positives, exam.cutoffs)
         else:
-            nearest = ids if name == NEAREST else nearest
-            quality = metrics.agreement(ids, nearest, exam.cutoffs)
+            quality = metrics.agreement(ids, like, exam.cutoffs)
         found[name] = quality | dict(method.about) | {"bytes_per_image": method.bytes_per_image}
-        top = (ids[:, :shown], scores[:, :shown], hits[:, :shown])
         with atomic(folder / "runs" / f"{name}.parquet") as temporary:
-            runs.to_table(*top, codes).write_parquet(temporary)
+            runs.to_table(ids, scores, hits, codes).write_parquet(temporary)
     judged.write(folder)
     write_json(folder / "metrics.json", found)
     about = {
@@ -188,27 +205,33 @@ def time_encoders(
 
 @torch.inference_mode()
 def ask(
-    method: Method, queries: int, k: tuple[int, int], batch: tuple[int, Machine], title: str
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """All queries through a method: ids (Q, k), scores (Q, k), and the median milliseconds a query
-    of the search alone, over the first TIMED batches.
+    method: Method, queries: int, wanted: Sequence[int], batch: tuple[int, Machine], title: str
+) -> tuple[list[Lists], float]:
+    """All queries through a method, once for each number of results ``wanted``: ids and scores
+    (Q, k) of each; and the median milliseconds a query of the first of these searches alone, over
+    the first TIMED batches.
 
-    ``k`` = (results to judge, results that are timed): a deep list is for map@R alone. ``batch`` =
-    (its size, machine). A batch is timed when it has been asked already: first times do not count.
+    ``batch`` = (its size, machine). A batch is timed when it has been asked already: first times do
+    not count.
     """
-    (deep, timed), (size, machine) = k, batch
-    ids, scores, times = [], [], []
+    size, machine = batch
+    parts: list[list[Lists]] = [[] for _ in wanted]
+    times = []
     batches = in_order(queries, size)
     for i, (rows, new) in enumerate(tqdm(batches, title, unit="batch", leave=False, disable=None)):
         encoded = method.encoder.known(rows)
-        result = method.search(encoded, deep)
+        for k, part in zip(wanted, parts, strict=True):
+            result = method.search(encoded, k)
+            part.append((result.ids[:new].cpu().numpy(), result.scores[:new].cpu().numpy()))
         if i < TIMED:
             started = _now(machine)
-            method.search(encoded, timed)
+            method.search(encoded, wanted[0])
             times.append(1000 * (_now(machine) - started) / size)
-        ids.append(result.ids[:new].cpu().numpy())
-        scores.append(result.scores[:new].cpu().numpy())
-    return np.concatenate(ids), np.concatenate(scores), statistics.median(times)
+    lists = []
+    for part in parts:
+        ids, scores = zip(*part, strict=True)
+        lists.append((np.concatenate(ids), np.concatenate(scores)))
+    return lists, statistics.median(times)
 
 
 def _now(machine: Machine) -> float:

@@ -10,7 +10,10 @@ from torch import Tensor
 from irgen.artifacts.models import Models
 from irgen.artifacts.readings import taken
 from irgen.compute import Machine
+from irgen.encoding import Encoding, summaries
+from irgen.files import read_array
 from irgen.index.index import Index
+from irgen.models.encoder import ImageEncoder
 from irgen.search import beam, engine
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, Read
@@ -19,6 +22,7 @@ from irgen.search.result import Result
 from irgen.search.scan import scan
 from irgen.search.snapshot import Snapshot
 from irgen.training.batches import in_order
+from irgen.workspace import Workspace
 
 Encoded = Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a Read
 
@@ -66,6 +70,20 @@ def exact(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
     return Method(encoder, lambda encoded, k: scan(encoded, database, k), bytes_per_image)
 
 
+@torch.inference_mode()
+def by_features(
+    pretrained: ImageEncoder, workspace: Workspace, asked: list[str], encoding: Encoding
+) -> Method:
+    """The exact scan of what the encoder, on the device, makes of images before any training;
+    ``asked``: the queries' hashes."""
+    device = encoding.machine.device
+    path = workspace.existing("features", "database", "features.npy")
+    features = torch.nn.functional.normalize(torch.from_numpy(read_array(path)), dim=-1)
+    known = torch.from_numpy(summaries(pretrained, asked, encoding)).to(device)
+    encoder = vectors(lambda images: pretrained(images)[0], known)
+    return exact(encoder, features.to(device), 4 * features.shape[1])
+
+
 def classified(
     encoder: Encoder, database: Tensor, labels: Tensor, classify: Encode, bytes_per_image: float
 ) -> Method:
@@ -102,8 +120,21 @@ def generative(
         hits = engine.search(decoder, read, database, k, options)
         return Result(hits.rows, hits.scores)
 
-    parts = [part for s in database.segments for part in (s.trie, s.embeddings)]
-    return Method(encoder, search, sum(part.nbytes for part in parts) / len(database))
+    return Method(encoder, search, bytes_held(database) / len(database))
+
+
+def bytes_held(database: Snapshot) -> int:
+    """What a search of a database keeps in memory: its tries and the tables by which beams walk
+    them, which rows take part, codes, embeddings and keys."""
+    found = 0
+    for segment, *views in zip(database.segments, database.lives, database.fresh, strict=True):
+        columns = (segment.codes, segment.embeddings, segment.keys, segment.trained)
+        found += segment.trie.nbytes + sum(column.nbytes for column in columns)
+        for live in views:
+            tables = [live.first] if live.second is None else [live.first, live.second]
+            own = [] if live.counts is None else [*live.counts, live.buckets, live.postings]
+            found += sum(part.nbytes for part in (*tables, *own))
+    return found
 
 
 @torch.inference_mode()
@@ -131,16 +162,18 @@ def invalid(
 
 
 def served(index: Index, encoder: Encoder, ids: list[str]) -> Method:
-    """An index as it answers by itself: its own models, defaults and precision. ``ids`` (N,) are
-    the database's, in the order of the rows that results are given in."""
+    """An index as it answers by itself: its own models, options and precision. ``ids`` (N,) are
+    the database's, in the order of the rows that results are given in. Ids and metadata of its
+    images, which are read from the disk, count as none of its memory."""
     numbers = {name: row for row, name in enumerate(ids)}
-    view, models, options = index.view, index.models, index.searcher.defaults
+    view, models = index.view, index.models
     names = view.items.ids(view.snapshot.alive_rows().numpy())
     snapshot = index.searcher.among(view, None)
     rows = torch.tensor([*(numbers[name] for name in names), -1], device=models.device)
 
     def search(read: Read, k: int) -> Result:
+        options = index.searcher.options(k, {}, None)
         hits = engine.search(index.decoder, read, snapshot, k, options)
         return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
 
-    return Method(encoder, search, index.info()["bytes"]["generation"] / len(index))
+    return Method(encoder, search, bytes_held(snapshot) / len(index))

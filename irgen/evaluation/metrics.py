@@ -7,7 +7,7 @@ there on. A query with R = 0 cannot be answered: it scores 0 in every metric, an
 leaves it out of the means, while :func:`count_queries` tells how many there were.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,11 @@ def summarise(hits: Hits, positives: Counts, cutoffs: Iterable[int]) -> dict[str
     >>> summarise(hits, np.array([1, 2, 0]), [2])["precision/2"]
     0.25
     """
-    found = by_query(*_answerable(hits, positives), cutoffs)
+    return means(by_query(*_answerable(hits, positives), cutoffs))
+
+
+def means(found: Mapping[str, Values]) -> dict[str, float]:
+    """The mean of each metric over the queries, 0 over none."""
     return {name: _mean(values) for name, values in found.items()}
 
 

@@ -5,22 +5,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irgen.models.encoder import ImageEncoder
-from irgen.params import Cgd, Irt
+from irgen.params import Cgd, Descriptor, Irt
 
 
 class Combined(nn.Module):
     """CGD (Jun et al. 2019, arXiv 1903.10663): several global descriptors of the token grid, each
-    through a linear layer of its own, as one unit vector.
+    through layers of its own (in the paper a linear one), as one unit vector.
 
     The descriptors are the grid's mean (SPoC), its generalised mean (GeM, with a learned exponent)
-    and its maximum (MAC). The auxiliary classifier reads the first of them, behind its linear
-    layer, so that it teaches something even where the encoder is frozen.
+    and its maximum (MAC). The auxiliary classifier reads the first of them, behind its layers, so
+    that it teaches something even where the encoder is frozen.
     """
 
     def __init__(self, token_width: int, classes: int, settings: Cgd):
         super().__init__()
         widths = [len(part) for part in torch.arange(settings.width).tensor_split(3)]
-        self.branches = nn.ModuleList(nn.Linear(token_width, width, bias=False) for width in widths)
+        self.branches = nn.ModuleList(layers(token_width, width, settings) for width in widths)
         self.exponent = nn.Parameter(torch.tensor(3.0))
         self.classes = nn.Linear(widths[0], classes, bias=False)
         self.scale = 1 / settings.temperature
@@ -43,16 +43,20 @@ class Projected(nn.Module):
 
     def __init__(self, summary_width: int, settings: Irt):
         super().__init__()
-        inner = settings.hidden or settings.width
-        layers: list[nn.Module] = [nn.LayerNorm(summary_width), nn.Dropout(settings.dropout)]
-        layers.append(nn.Linear(summary_width, inner))
-        if settings.hidden:
-            layers += [nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(inner, settings.width)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = layers(summary_width, settings.width, settings)
 
     def forward(self, summary: Tensor, tokens: Tensor | None = None) -> Tensor:
         """(B, S) summaries and (B, P, T) tokens, which are not read → unit vectors (B, D)."""
         return F.normalize(self.layers(summary), dim=-1)
+
+
+def layers(inputs: int, outputs: int, settings: Descriptor) -> nn.Sequential:
+    """(…, inputs) → (…, outputs), linear or with a hidden layer."""
+    inner = settings.hidden or outputs
+    first = [nn.LayerNorm(inputs), nn.Dropout(settings.dropout), nn.Linear(inputs, inner)]
+    if not settings.hidden:
+        return nn.Sequential(*first)
+    return nn.Sequential(*first, nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(inner, outputs))
 
 
 class Described(nn.Module):

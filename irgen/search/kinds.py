@@ -36,5 +36,6 @@ class Kinds:
         return self._shared(opening.exp() @ self.labels[: opening.shape[1]])
 
     def _shared(self, told: Tensor) -> Tensor:
-        """The logarithm of the probability that a label told by ``told`` (Q, C) is an entry's."""
-        return (told @ self.labels.T).log()
+        """The logarithm of the probability that a label told by ``told`` (Q, C) is an entry's;
+        finite, so that of entries beyond the smallest number the cosine still tells."""
+        return (told @ self.labels.T).clamp_min(torch.finfo(told.dtype).tiny).log()

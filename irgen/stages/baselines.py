@@ -13,6 +13,7 @@ from irgen.artifacts.models import assemble
 from irgen.artifacts.readings import readings
 from irgen.catalog.images import stream_pixels
 from irgen.catalog.table import read_table
+from irgen.compute import Machine
 from irgen.encoding import Encoding, open_encoding, pixels, views
 from irgen.evaluation import methods, neighbours
 from irgen.evaluation.measuring import TIMED, Exam, Questions, measure, read_questions
@@ -53,14 +54,14 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     compared = approximate(params, workspace, identified, asked, encoding)
     rivals, kept = trained(params, workspace, questions, encoding, log)
     size = params.evaluate.batch_size
+    pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
     exam = Exam(
         questions=questions,
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: pixels(
-            create_encoder(params.encoder, params.seed), asked[: TIMED * size], encoding
-        ),
+        images=lambda: pixels(pretrained, asked[: TIMED * size], encoding),
+        nearest=methods.by_features(pretrained, workspace, asked, encoding),
     )
     places = workspace.stage("baselines"), workspace.reports / "baselines-latency.json"
     found = measure(compared | rivals, exam, identified.codes.numpy(), *places)
@@ -163,12 +164,28 @@ def describe(
     else:
         images = views(encoder, sha256s, params.augment, params.seed, encoding)
         images = images if rival.tokens else images.without_tokens()
-    labels = train["label"].unique().sort().to_list()
-    torch.manual_seed(params.seed)
-    model = Described(rival.head(encoder, len(labels)), None if frozen else encoder)
-    data, goal = (images, class_numbers(train["label"], labels)), (rival.losses, rival.settings)
-    descriptors.train(model, data, goal, (encoding.machine, params.seed), resume, log)
-    return Described(model.head, encoder).to(encoding.machine.device).eval()
+    numbers = class_numbers(train["label"], train["label"].unique().sort().to_list())
+    run = encoding.machine, params.seed
+    return teach((rival, encoder), frozen is None, (images, numbers), run, resume, log)
+
+
+def teach(
+    who: tuple[Rival, ImageEncoder],
+    tuned: bool,
+    data: tuple[Views | Pixels, Tensor],
+    run: tuple[Machine, int],
+    resume: Resume,
+    log: Callable,
+) -> Described:
+    """A rival trained on ``data`` = (N images, their class numbers (N,), all of which occur); it
+    reads pixels by the encoder that it comes with, whether or not that was ``tuned`` with it.
+    ``run`` = (machine, seed)."""
+    (rival, encoder), (machine, seed) = who, run
+    torch.manual_seed(seed)
+    head = rival.head(encoder, int(data[1].max()) + 1)
+    model = Described(head, encoder if tuned else None)
+    descriptors.train(model, data, (rival.losses, rival.settings), run, resume, log)
+    return Described(head, encoder).to(machine.device).eval()
 
 
 @torch.inference_mode()

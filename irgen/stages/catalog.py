@@ -80,6 +80,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         seed=params.seed,
         query_fraction=settings.query_fraction if protocol.draws else 0.0,
         validation_fraction=settings.validation_fraction,
+        trained_until=settings.training_revision,
     )
     late = inserted(ever, seed=params.seed, fraction=settings.inserted_fraction)
     ever = ever.with_columns(late.alias("inserted"))

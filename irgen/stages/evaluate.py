@@ -12,11 +12,11 @@ import torch
 from irgen.artifacts.identifiers import Identified, load_identified
 from irgen.artifacts.models import assemble
 from irgen.artifacts.readings import readings
-from irgen.encoding import Encoding, open_encoding, pixels, summaries
+from irgen.encoding import Encoding, open_encoding, pixels
 from irgen.evaluation import answers, methods
 from irgen.evaluation.measuring import TIMED, Exam, describe, measure, read_questions
 from irgen.evaluation.methods import Method
-from irgen.files import digest, file_digest, read_array
+from irgen.files import digest, file_digest
 from irgen.index.index import Index
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
@@ -55,6 +55,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         batch_size=size,
         machine=encoding.machine,
         images=lambda: pixels(pretrained, asked[: TIMED * size], encoding),
+        nearest=compared["scan_pretrained"],
         timings=timings_of(params, workspace, describe(encoding.machine, size)),
     )
     places = workspace.stage("evaluate"), workspace.reports / "latency.json"
@@ -98,15 +99,13 @@ def build_methods(
     encoded before are not encoded again; the labels of the database). ``index``: None of codes that
     are not the tokenizer's."""
     machine, (asked, labels) = encoding.machine, about
-    device, normal = machine.device, torch.nn.functional.normalize
+    device = machine.device
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),
         workspace.existing("retriever", "retriever.safetensors"),
         pretrained,
     ).to(device)
     arrays, _ = checkpoint.load(workspace.existing("trie", "trie.safetensors"))
-    path = workspace.existing("features", "database", "features.npy")
-    features = normal(torch.from_numpy(read_array(path)), dim=-1)
     codes, embeddings = identified.codes.to(device), identified.embeddings.to(device)
     codebooks = models.tokenizer.codebooks
     prefixes = trie.from_tensors(arrays).to(device)
@@ -122,8 +121,6 @@ def build_methods(
     )
     by_code = replace(by_cosine, rerank=False)
     known = readings(models, asked, encoding)
-    plain = torch.from_numpy(summaries(pretrained, asked, encoding)).to(device)
-    by_summary = methods.vectors(lambda images: pretrained(images)[0], plain)
     by_embedding = methods.vectors(models.embed, known.embedding.to(device))
     by_models = methods.reads(models, known)
     told: dict[str, float] = {}
@@ -131,7 +128,7 @@ def build_methods(
         batch = (len(asked), params.evaluate.batch_size, machine)
         told["invalid"] = methods.invalid(models, by_models, database, by_code, batch)
     found = {
-        "scan_pretrained": methods.exact(by_summary, features.to(device), 4 * features.shape[1]),
+        "scan_pretrained": methods.by_features(pretrained, workspace, asked, encoding),
         "scan_tuned": methods.exact(by_embedding, embeddings, 4 * embeddings.shape[1]),
     }
     if params.tokenizer.labels == "given":
@@ -145,7 +142,8 @@ def build_methods(
         rebuilt = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
         bits = codes.shape[1] * np.log2(codebooks.shape[1])
         code_bytes = bits / 8 + codebooks.nbytes / len(codes)
-        found["scan_codes"] = methods.exact(by_embedding, normal(rebuilt, dim=-1), code_bytes)
+        unit = torch.nn.functional.normalize(rebuilt, dim=-1)
+        found["scan_codes"] = methods.exact(by_embedding, unit, code_bytes)
     kinds = None if index is None else Kinds.of(models.tokenizer)
     for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
         method = methods.generative(models, by_models, database, options, machine, kinds)

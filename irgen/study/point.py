@@ -10,7 +10,7 @@ import polars as pl
 from irgen.artifacts.identifiers import load_identified
 from irgen.catalog.table import read_table
 from irgen.evaluation import runs
-from irgen.files import atomic, digest, read_json, write_json
+from irgen.files import atomic, digest, file_digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
 from irgen.provenance import project
@@ -54,7 +54,7 @@ def images_of(root: Path, point: Point) -> Path:
 
 
 def downloaded(root: Path, params: Params, point: Point) -> Done:
-    """Brings a set's images up to date, one copy for all its points; the key is of what they are,
+    """Brings a set's images up to date, one copy for all its points; its content is what they are,
     wherever they lie."""
     folder = images_of(root, point)
     home = folder.parents[1]
@@ -66,12 +66,15 @@ def downloaded(root: Path, params: Params, point: Point) -> Done:
 
 
 def look(root: Path, plan: Plan, name: str) -> Path:
-    """Brings a set's images up to date and writes down what they are, which its points depend on:
-    ``experiments/sources/<set>.json``. Raises SourceError if they cannot be had."""
+    """Brings a set's images up to date and writes down what they and the encoder's weights are,
+    which its points depend on: ``experiments/sources/<set>.json``. Raises SourceError if they
+    cannot be had."""
     point = Point(set=name, variant=plan.standard, seed=plan.seeds[0])
-    found = downloaded(root, params_of(root, plan, point), point)
+    params = params_of(root, plan, point)
+    about = {"images": downloaded(root, params, point).content}
+    if (weights := Path(params.encoder.weights)).is_file():
+        about["weights"] = file_digest(weights)
     path = root / SOURCES / f"{name}.json"
-    about = {"images": found.key}
     if not path.exists() or read_json(path) != about:
         write_json(path, about)
     return path
@@ -90,7 +93,7 @@ def _gather(
         "variant": point.variant,
         "seed": point.seed,
         "params": flatten(params),
-        "source": done["download"].key,
+        "source": done["download"].content,
         "code": code_of(place.root, (*STAGES, "index", "evaluate", "baselines")),
         "protocol": read_json(catalog / "protocol.json"),
         "images": {
@@ -107,7 +110,7 @@ def _gather(
         temporary.mkdir(parents=True)
         write_json(temporary / "about.json", about)
         write_json(temporary / "metrics.json", _together(judged))
-        times = {"methods": latency, "seconds": seconds(place, done)}
+        times = {"methods": latency, "seconds": seconds(done)}
         write_json(temporary / "latency.json", times)
         queries = [pl.read_parquet(each.data / "queries.parquet") for each in judged]
         pl.concat(queries).write_parquet(temporary / "queries.parquet")

@@ -62,8 +62,8 @@ def read(root: Path, point: Point) -> Result:
 def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
     """The results of a set by variant, in the plan's order and of its seeds, as far as they are
     there. Those of other settings than the plan's are left out and told of; so are those of other
-    images, other code or another precision than the standard variant's. Raises ArtifactError if
-    there are none of the variant that others are compared with."""
+    images, other code, another precision or processor than the standard variant's. Raises
+    ArtifactError if there are none of the variant that others are compared with."""
     found: dict[str, list[Result]] = {}
     first: Result | None = None
     for variant in (*plan.compared, *plan.ablated):
@@ -87,12 +87,13 @@ def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
 
 
 def differences(first: Result, second: Result) -> list[str]:
-    """What keeps two results from being compared: images, code or precision, if they are of
-    others."""
+    """What keeps two results from being compared: images, code, precision or processor, if they
+    are of others."""
     pairs = {
         "images": [each.about["source"] for each in (first, second)],
         "code": [each.about.get("code") for each in (first, second)],
         "precision": [each.about["machine"].get("autocast") for each in (first, second)],
+        "processor": [each.about["machine"].get("processor") for each in (first, second)],
     }
     return [name for name, (one, other) in pairs.items() if one != other]
 

@@ -1,10 +1,10 @@
 """Stages whose results points share: what ran with the same inputs before is not run again.
 
 A stage's results lie below ``<cache>/<stage>-<key>``; the key is made of all that decides them:
-the stage's parameters and code, as ``dvc.yaml`` declares them, the encoder's weights, and the keys
-of the stages before it. A stage works in a folder that is named after its key, and that gets its
-name when the stage has ended: what is there is whole, and what a kill has left is gone on with by
-whoever needs the same.
+the stage's parameters and code, as ``dvc.yaml`` declares them, the encoder's weights, and what the
+stages before it have written: where other code writes the same, nothing after it runs again. A
+stage works in a folder that is named after its key, and that gets its name when the stage has
+ended: what is there is whole, and what a kill has left is gone on with by whoever needs the same.
 """
 
 import time
@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from irgen.compute import prepare
+from irgen.evaluation.measuring import processor
 from irgen.files import digest, file_digest, read_json, write_json
 from irgen.journal import locked
 from irgen.params import Params
@@ -68,11 +69,17 @@ def code_of(root: Path, stages: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Done:
-    """A stage's results: the key of what decided them, and the folders they are in."""
+    """A stage's results: the digest of what they are, and the folders they are in."""
 
-    key: str
+    content: str
     data: Path
     reports: Path | None = None
+
+
+def content_of(folder: Path) -> str:
+    """The digest of all files below a folder, by their paths in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest([(path.relative_to(folder).as_posix(), file_digest(path)) for path in files])
 
 
 def key(root: Path, stage: str, params: Params, done: Mapping[str, Done]) -> str:
@@ -92,10 +99,10 @@ def key(root: Path, stage: str, params: Params, done: Mapping[str, Done]) -> str
     if "compute.precision" in chosen:  # auto is another one on another machine
         chosen["compute.precision"] = str(prepare(params.compute).autocast)
     if stage in TIMED:
-        chosen |= {"device": params.compute.device, "torch": torch.__version__}
-        chosen |= {"threads": torch.get_num_threads()}
+        chosen |= {"processor": processor(prepare(params.compute).device)}
+        chosen |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     code = {path: file_digest(root / path) for path in about.code}
-    upstream = {name: done[name].key if name in done else "left out" for name in about.upstream}
+    upstream = {name: done[name].content if name in done else "left out" for name in about.upstream}
     return digest(stage, chosen, code, upstream)[:20]
 
 
@@ -132,10 +139,12 @@ def brought(
             started = time.perf_counter()
             import_module(f"irgen.stages.{stage}").run(params, workspace, _unheard)
             seconds = time.perf_counter() - started
-            write_json(working / ABOUT, {"stage": stage, "seconds": round(seconds, 1)})
+            about = {"stage": stage, "seconds": round(seconds, 1)}
+            about["content"] = content_of(working / "data" / stage)
+            write_json(working / ABOUT, about)
             working.replace(kept)
             tell(f"{stage} took {seconds:.1f} s")
-    return Done(own, kept / "data" / stage, kept / "reports")
+    return Done(read_json(kept / ABOUT)["content"], kept / "data" / stage, kept / "reports")
 
 
 def _unheard(metrics: dict[str, float], step: int) -> None:
@@ -149,11 +158,11 @@ def _link(path: Path, target: Path) -> None:
     path.symlink_to(target.resolve(), target_is_directory=True)
 
 
-def seconds(place: Place, done: Mapping[str, Done]) -> dict[str, float]:
+def seconds(done: Mapping[str, Done]) -> dict[str, float]:
     """What each stage took when it ran, whichever point it ran for."""
     found: dict[str, float] = {}
     for stage, each in done.items():
-        path = place.cache / f"{stage}-{each.key}" / ABOUT
+        path = each.data.parents[1] / ABOUT
         if path.is_file():
             about: dict[str, Any] = read_json(path)
             found[stage] = about["seconds"]

@@ -210,7 +210,8 @@ def _cost(standard: list[results.Result], of: str, key: str, plot: Plot) -> byte
 
 
 def _entries(found: dict[str, float]) -> list[float]:
-    return [value for name, value in sorted(found.items()) if name.startswith("entries_used/")]
+    names = [name for name in found if name.startswith("entries_used/")]
+    return [found[name] for name in sorted(names, key=lambda name: int(name.rsplit("_", 1)[1]))]
 
 
 def branches(root: Path, point: Point) -> list[Branch]:

@@ -100,6 +100,9 @@ def methods(found: Found, plan: Plan) -> Table:
     agreement = Column(title="agreement@10", key="agreement/10")
     columns = (*TESTED[:3], hit, TESTED[3], agreement, *COST)
     names = [name for name in EVERY if all(name in each.metrics for each in standard)]
+    for name in EVERY:
+        if name not in names and any(name in each.metrics for each in standard):
+            print(f"{EVERY[name]} is left out: it was not measured with every seed")
     entries = [Entry(EVERY[name], standard, name, name == SCAN) for name in names]
     made, about = _table("methods", "Methods", columns, entries), standard[0].about
     least, most = about["relevant"]

@@ -56,8 +56,8 @@ def contrasted(
 
 
 def hardest_triplets(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """The mean over the batch's hardest triplets, one an anchor, that violate the margin of their
-    distances, of how much they do; 0 if none does.
+    """By how much the batch's hardest triplets, one an anchor, violate the margin of their
+    distances, 0 if they do not: the mean over all of them.
 
     >>> points = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
     >>> hardest_triplets(points, torch.tensor([0, 0, 1, 1]), 0.1).item()
@@ -67,7 +67,9 @@ def hardest_triplets(embeddings: Tensor, labels: Tensor, margin: float) -> Tenso
     """
     learning = library()
     triplets = learning.miners.BatchHardMiner()(embeddings, labels)
-    return learning.losses.TripletMarginLoss(margin=margin)(embeddings, labels, triplets)
+    mean = learning.reducers.MeanReducer()
+    loss = learning.losses.TripletMarginLoss(margin=margin, reducer=mean)
+    return loss(embeddings, labels, triplets)
 
 
 def contrast(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:

@@ -60,6 +60,24 @@ def test_a_query_that_is_searched_is_no_leak_of_itself() -> None:
     assert leaks([("t", "y", "b")], both, both) == [("same_file", "r", "t", True, False, False, 0)]
 
 
+def test_a_query_that_is_trained_on_is_a_leak_whatever_its_id() -> None:
+    found = leaks([("q", "x", "a"), ("u", "y", "b")], [("q", "z", "a")], database=[])
+    assert found == [("same_file", "q", "q", True, False, False, 0)]
+
+
+def test_both_contents_of_an_image_that_was_replaced_are_known() -> None:
+    found = leaks([("t", "x", "b")], [("q", "x", "b"), ("r", "x", "c")], [("t", "x", "c")])
+    assert found == [
+        ("same_file", "q", "t", True, False, True, 0),
+        ("same_file", "r", "t", False, True, True, 0),
+    ]
+
+
+def test_of_several_copies_one_that_is_trained_on_is_named() -> None:
+    found = leaks([("z", "x", "a")], [("q", "x", "a")], [("c", "x", "a")])
+    assert found == [("same_file", "q", "z", True, False, True, 0)]
+
+
 def test_shared_labels_are_leaks_where_the_protocol_forbids_them() -> None:
     train, queries = [("t", "x", "a"), ("u", "x", "a-darker")], [("q", "x", "b"), ("r", "y", "c")]
     assert leaks(train, queries, database=queries) == []

@@ -37,6 +37,32 @@ def test_the_seed_decides_and_repeats() -> None:
     assert roles(images, 1) == roles(images, 1) != roles(images, 2)
 
 
+def test_what_is_trained_on_is_no_query_under_another_label() -> None:
+    """Thirty images of a, of which three were given label b later: as they were, they train."""
+    rows = [(f"a/{i}", "a", 1, f"sha {i}", 2 if i < 3 else None) for i in range(30)]
+    rows += [(f"b/{i}", "b", 2, f"sha {i}", None) for i in range(3)]
+    rows += [(f"b/{i}", "b", 2, f"sha {i}", None) for i in range(30, 40)]
+    schema = ["path", "label", "revision", "sha256", "gone"]
+    table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(
+        role=pl.lit(None, pl.String)
+    )
+    met = 0
+    for seed in range(8):
+        drawn, kept = (
+            assign_roles(
+                table, seed=seed, query_fraction=0.25, validation_fraction=0.0, trained_until=until
+            )
+            for until in (None, 1)
+        )
+        known = drawn.filter((pl.col("gone") == 2) & (pl.col("role") == "train"))["sha256"]
+        again = (drawn["role"] == "query") & drawn["gone"].is_null()
+        again &= drawn["sha256"].is_in(known.implode())
+        met += again.sum()
+        assert (kept.filter(again)["role"] == "train").all()
+        assert kept.filter(~again).equals(drawn.filter(~again)), "nobody else is moved"
+    assert met, "some seed draws one of the three"
+
+
 def test_one_image_of_each_label_at_least_stays_in_train() -> None:
     for size in (1, 2, 3):
         found = roles([("a", 1, None)] * size, query=0.9, validation=0.9)

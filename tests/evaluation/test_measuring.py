@@ -10,6 +10,7 @@ import torch
 from irgen.compute import Machine
 from irgen.evaluation import comparison, measuring, methods, metrics, runs
 from irgen.files import file_digest, read_json
+from irgen.search.result import Result
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 ANGLES = torch.tensor([0.0, 0.1, 0.3, 1.5, 1.65])  # of the database's vectors
@@ -34,17 +35,26 @@ def exam() -> measuring.Exam:
     questions = measuring.Questions(queries, database, positives, depth=4)
     images = np.zeros((2, 1, 2, 2), dtype=np.uint8)
     return measuring.Exam(
-        questions=questions, cutoffs=(1, 2), batch_size=2, machine=CPU, images=lambda: images
+        questions=questions,
+        cutoffs=(1, 2),
+        batch_size=2,
+        machine=CPU,
+        images=lambda: images,
+        nearest=methods.exact(facing(1), on_circle(ANGLES), 8),
+    )
+
+
+def facing(way: int) -> methods.Encoder:
+    """Queries as they are, or with −1 turned round."""
+    return methods.vectors(
+        lambda pixels: pixels.flatten(1).float()[:, :2], way * on_circle(QUERIES)
     )
 
 
 def test_methods_are_judged_timed_and_written_without_the_query_itself(exam, tmp_path):
-    known = on_circle(QUERIES)
-    right = methods.vectors(lambda pixels: pixels.flatten(1).float()[:, :2] + 1, known)
-    wrong = methods.vectors(lambda pixels: pixels.flatten(1).float()[:, :2] + 1, -known)
     compared = {
-        "right": methods.exact(right, on_circle(ANGLES), 8),
-        "wrong": methods.exact(wrong, on_circle(ANGLES), 8),
+        "right": methods.exact(facing(1), on_circle(ANGLES), 8),
+        "wrong": methods.exact(facing(-1), on_circle(ANGLES), 8),
     }
     folder, latency = tmp_path / "any", tmp_path / "latency.json"
     codes = np.arange(10).reshape(5, 2)
@@ -73,6 +83,47 @@ def test_methods_are_judged_timed_and_written_without_the_query_itself(exam, tmp
     )
     names = {"right": "the right way", "wrong": "the wrong way"}
     assert set(comparison.read(folder / "metrics.json", latency, names).quality) == set(names)
+
+
+def test_what_is_judged_at_a_cut_off_is_a_search_for_no_more(exam, tmp_path):
+    right, wrong = (methods.exact(facing(way), on_circle(ANGLES), 8) for way in (1, -1))
+    asked: list[int] = []
+
+    def search(encoded: torch.Tensor, k: int) -> Result:
+        asked.append(k)
+        return right.search(encoded, k) if k == 3 else wrong.search(-encoded, k)
+
+    both = dataclasses.replace(right, search=search)
+    compared = {"right": right, "wrong": wrong, "both": both}
+    found = measuring.measure(compared, exam, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json")
+    assert asked == [3, 5, 3], "two and four images and the query itself, then the timed one again"
+    for metric in ("precision/1", "hit/2"):
+        assert found[f"both/{metric}"] == found[f"right/{metric}"] != found[f"wrong/{metric}"]
+    assert found["both/map/R"] == found["wrong/map/R"] != found["right/map/R"]
+    queries = pl.read_parquet(tmp_path / "queries.parquet").filter(method="both")
+    assert queries["map/R"].mean() == pytest.approx(found["wrong/map/R"])
+    recalls = pl.read_csv(tmp_path / "recall.csv")
+    assert (
+        recalls.filter(method="both")["precision"].to_list()
+        == recalls.filter(method="wrong")["precision"].to_list()
+        != recalls.filter(method="right")["precision"].to_list()
+    )
+
+
+def test_without_labels_methods_are_compared_with_the_nearest_that_is_none_of_them(exam, tmp_path):
+    queries, database = (
+        each.with_columns(label=pl.lit(None, pl.String))
+        for each in (exam.questions.queries, exam.questions.database)
+    )
+    questions = measuring.Questions(queries, database, np.zeros(2, int), depth=2)
+    blind = dataclasses.replace(exam, questions=questions)
+    compared = {
+        "same": methods.exact(facing(1), on_circle(ANGLES), 8),
+        "other": methods.exact(facing(-1), on_circle(ANGLES), 8),
+    }
+    found = measuring.measure(compared, blind, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json")
+    assert found["same/agreement/1"] == found["same/agreement/2"] == 1
+    assert found["other/agreement/1"] == 0
 
 
 def test_times_that_were_kept_are_not_measured_again(exam, tmp_path):

@@ -43,6 +43,12 @@ def test_it_is_the_probability_of_one_label(tokenizer: Tokenizer) -> None:
             assert float(found[query, entry]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_cosine_tells_where_labels_are_as_good_as_impossible(tokenizer: Tokenizer) -> None:
+    tokenizer.scale = 1 / 0.001
+    alike = Kinds.of(tokenizer).alike(torch.eye(5)[:1])
+    assert alike.isfinite().all() and float(alike.min()) < -80 < float(alike.max())
+
+
 def test_entries_that_are_written_share_what_their_label_has(tokenizer: Tokenizer) -> None:
     """One entry of the second label is the likeliest, the two of the first together are more so."""
     kinds = Kinds.of(tokenizer)

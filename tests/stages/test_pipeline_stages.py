@@ -189,6 +189,22 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
     assert 0 < metrics["index"]["bytes_per_image"] < 1000
 
 
+def test_the_row_of_the_index_is_what_a_search_of_it_finds(built):
+    """Also where it is asked for more images than it has beams by default."""
+    folder, params, _ = built
+    queries, database = (
+        pl.read_parquet(folder / f"data/catalog/{name}.parquet") for name in ("queries", "database")
+    )
+    with Index.open(folder / "data/index", precision="fp32") as index:
+        paths = [folder / "digits" / path for path in queries["path"]]
+        found = index.search(paths, max(params.evaluate.cutoffs))
+        assert params.evaluate.beams < found.ids.shape[1]
+    ranked = pl.read_parquet(folder / "data/evaluate/runs/index.parquet")
+    for query, ids in enumerate(found.ids.tolist()):
+        rows = ranked.filter(query=query)["item"]
+        assert database["id"][rows.to_list()].to_list() == [name for name in ids if name]
+
+
 def test_an_image_added_to_the_index_gets_what_the_pipeline_would_have_given(built, tmp_path):
     folder, _, _ = built
     shutil.copytree(folder / "data/index", tmp_path / "index")

@@ -137,7 +137,7 @@ def test_results_are_shared_whole_or_not_at_all(
 ) -> None:
     told: list[str] = []
     place = Place(root=project, cache=project / "c", encodings=project / "e")
-    before = {name: Done(each.key, project) for name, each in BEFORE.items()}
+    before = {name: Done(each.content, project) for name, each in BEFORE.items()}
 
     def bring(seed: int, *, fails: bool = False) -> Path:
         monkeypatch.setattr(reuse, "import_module", lambda name: Stage(fails))
@@ -155,6 +155,25 @@ def test_results_are_shared_whole_or_not_at_all(
     assert (first / "pairs.txt").read_text() == "seed 0"
 
 
+def test_a_stage_is_its_results_whoever_made_them(
+    project: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other code that writes the same leaves what comes after it as it is."""
+    place = Place(root=project, cache=project / "c", encodings=project / "e")
+    before = {name: Done(each.content, project) for name, each in BEFORE.items()}
+    monkeypatch.setattr(reuse, "import_module", lambda name: Stage())
+
+    def bring(seed: int) -> Done:
+        own = dataclasses.replace(params, seed=seed)
+        return reuse.brought(place, "pairs", own, before, print)
+
+    first = bring(0)
+    (project / "irgen" / "models" / "pairs.py").write_text("RULES = {'the same': None}\n")
+    again, other = bring(0), bring(1)
+    assert again.data != first.data and again.content == first.content != other.content
+    assert reuse.seconds({"pairs": again}).keys() == {"pairs"}
+
+
 def test_what_a_kill_has_left_is_gone_on_with_by_the_same_inputs_alone(
     project: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +185,7 @@ def test_what_a_kill_has_left_is_gone_on_with_by_the_same_inputs_alone(
             super().run(params, workspace, log)
 
     place = Place(root=project, cache=project / "c", encodings=project / "e")
-    before = {name: Done(each.key, project) for name, each in BEFORE.items()}
+    before = {name: Done(each.content, project) for name, each in BEFORE.items()}
     for seed, fails in ((0, True), (1, False), (0, False)):
         monkeypatch.setattr(reuse, "import_module", lambda name, fails=fails: Slow(fails))
         own = dataclasses.replace(params, seed=seed)
