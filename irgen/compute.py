@@ -39,9 +39,10 @@ class Machine:
 
 
 def prepare(settings: Compute) -> Machine:
-    """Chooses device and precision, and makes torch deterministic. Raises ParamsError if the device
-    asked for is not there."""
+    """Chooses device and precision, and makes torch deterministic as far as it can be (on CUDA it
+    warns of what is not). Raises ParamsError if the device asked for is not there."""
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports a compiler
+    torch.backends.cudnn.allow_tf32 = False  # plain fp32 is meant to be that
     keep_freed_memory()
     device = _device(settings.device)
     wanted = settings.precision

@@ -100,7 +100,7 @@ class Augment:
     scale: float  # zoom in by up to this share of the side, and stretch by up to half of it
     rotate: float  # degrees either way
     shear: float  # degrees either way
-    shift: float  # share of the side either way
+    shift: float  # share of half the side either way
     flip: bool  # left-right
     colour: float  # brightness and contrast, share either way
     erase: Share  # chance of a blank rectangle

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from irgen.errors import ParamsError, WeightsError
+from irgen.files import file_digest
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Encoder
 
@@ -24,6 +25,13 @@ def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
         )
     torch.manual_seed(seed)
     return ImageEncoder(_backbone(config), config.image_size, config.channels, config.crop)
+
+
+def weights_digest(config: Encoder) -> str:
+    """What the encoder's first weights are: the digest of their file, or the name of where else
+    they come from."""
+    path = Path(config.weights)
+    return file_digest(path) if path.is_file() else config.weights
 
 
 def untrained_encoder(config: Encoder) -> ImageEncoder:

@@ -11,6 +11,7 @@ from PIL import Image
 SIDE = 8
 BANDS = 8  # of 16 bits: pictures that differ in fewer bits than that agree in one band at least
 MOST = BANDS - 1  # bits
+CROWD = 10_000
 BLOCK = 1 << 22  # pairs looked at at once
 THUMBNAIL = 16  # pixels a side
 ALIKE = 0.98  # correlation of two thumbnails
@@ -46,8 +47,9 @@ def near(asked: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Every pair of fingerprints that differ in at most MOST of 128 bits: rows (n, 3) int64 of a
     row of ``asked``, a row of ``others`` and the bits, sorted. Pictures without contrast have none.
 
-    asked (Q, 2) and others (N, 2) uint64. Exact: two that differ in MOST bits agree in one of BANDS
-    bands, and only those that do are compared.
+    asked (Q, 2) and others (N, 2) uint64. Two that differ in MOST bits agree in one of BANDS bands,
+    and only those that do are compared; not in a band that more than CROWD of the others have
+    alike, as the blank margins of photos on white: what agrees there alone is missed.
     """
     there = np.flatnonzero(others.any(axis=1))
     pairs = [np.empty((0, 3), np.int64)]
@@ -65,7 +67,7 @@ def near(asked: np.ndarray, others: np.ndarray) -> np.ndarray:
         right = np.searchsorted(values, wanted, "right")
         groups = np.split(turn, starts[1:])
         for rows, first, last in zip(groups, left, right, strict=True):
-            if first < last:
+            if 0 < last - first <= CROWD:
                 pairs += _close(asked, others, rows, order[first:last])
     return np.unique(np.concatenate(pairs), axis=0)
 

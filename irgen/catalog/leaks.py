@@ -83,6 +83,10 @@ def _others(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     )
 
 
+def _trained_first(others: pl.DataFrame) -> pl.DataFrame:
+    return others.sort("trained", "id", descending=[True, False])
+
+
 def _rows(pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
     """Pairs (query, label, image, label_right, trained, searched, bits) as rows of SCHEMA."""
     same = pl.col("label") == pl.col("label_right")
@@ -93,7 +97,9 @@ def _rows(pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 def _same_files(queries: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     asked = queries.select("sha256", "label", query="id")
-    pairs = asked.join(others.rename({"id": "image"}), on="sha256")
+    copies = _trained_first(others).group_by("sha256", maintain_order=True)
+    two = copies.head(2)  # one of them is another than asked
+    pairs = asked.join(two.rename({"id": "image"}), on="sha256")
     pairs = pairs.filter((pl.col("query") != pl.col("image")) | pl.col("trained"))
     pairs = pairs.sort("query", "trained", "image", descending=[False, True, False])
     pairs = pairs.unique("query", keep="first", maintain_order=True)
@@ -106,9 +112,10 @@ def _near_images(
     fingerprints: pl.DataFrame,
     thumbnail: Callable[[str], np.ndarray],
 ) -> pl.DataFrame:
+    once = _trained_first(others).unique("sha256", keep="first", maintain_order=True)
     asked, known = (
         table.join(fingerprints, on="sha256", how="left", maintain_order="left")
-        for table in (queries.select("id", "sha256", "label"), others)
+        for table in (queries.select("id", "sha256", "label"), once)
     )
     halves = [
         table.select("across", "down").to_numpy().astype(np.uint64) for table in (asked, known)

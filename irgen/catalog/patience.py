@@ -22,6 +22,12 @@ class TransientError(Exception):
         self.wait = wait
 
 
+def cut_off(error: Exception) -> bool:
+    """Whether a TLS connection ended in the middle of a word, as a balancer that starts again ends
+    it: that may pass, a certificate that is not trusted stays so."""
+    return "EOF" in str(error)
+
+
 class Patience:
     """Counts the failures in a row of one piece of work."""
 

@@ -14,7 +14,7 @@ from botocore import exceptions as botocore
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
-from irgen.catalog.patience import TransientError, patiently
+from irgen.catalog.patience import TransientError, cut_off, patiently
 from irgen.catalog.remote import DamagedError, ReplacedError
 from irgen.errors import SourceError
 from irgen.secrets import scrub
@@ -136,6 +136,8 @@ def once(client: Client, operation: str, url: str, **arguments: Any) -> Any:
     except botocore.ClientError as error:
         raise _told(error, url) from None
     except botocore.SSLError as error:
+        if cut_off(error):
+            raise TransientError(_flat(error)) from None
         raise SourceError(f"{url}: {_flat(error)}; check the endpoint and AWS_CA_BUNDLE") from None
     except CUT as error:
         raise TransientError(_flat(error)) from None

@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from irgen import __version__
 from irgen.catalog import lists
 from irgen.catalog.listing import Entry, Listing
-from irgen.catalog.patience import TransientError, patiently
+from irgen.catalog.patience import TransientError, cut_off, patiently
 from irgen.catalog.remote import Answer, Remote, ReplacedError, read_image, state
 from irgen.errors import SourceError
 from irgen.secrets import scrub
@@ -128,6 +128,8 @@ def _ask(web: Web, url: str, headers: dict[str, str]) -> requests.Response:
     try:
         answer = web.session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
     except wrong.SSLError as error:
+        if cut_off(error):
+            raise TransientError(_flat(error)) from None
         raise SourceError(
             f"{shown(url)}: {_flat(error)}; check it and REQUESTS_CA_BUNDLE"
         ) from None

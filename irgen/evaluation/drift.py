@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from irgen.evaluation import metrics
 
+BLOCK = 1 << 16  # images whose residuals are taken at once
 Codes = npt.NDArray[np.integer]
 Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -55,12 +56,14 @@ def residuals(embeddings: Values, codes: Codes, codebooks: Values) -> Values:
     >>> residuals(np.array([[1.0, 1.0]]), np.array([[0, 0]]), books).tolist()
     [[0.5, 0.125]]
     """
-    left = np.array(embeddings, dtype=np.float32)
-    whole = np.square(left, dtype=np.float64).sum(axis=1)
     found = np.empty(codes.shape, dtype=np.float64)
-    for level in range(codes.shape[1]):
-        left -= codebooks[level][codes[:, level]]
-        found[:, level] = np.square(left, dtype=np.float64).sum(axis=1) / np.maximum(whole, 1e-12)
+    for start in range(0, len(codes), BLOCK):
+        rows = slice(start, start + BLOCK)
+        left = np.array(embeddings[rows], dtype=np.float32)
+        whole = np.maximum(np.square(left, dtype=np.float64).sum(axis=1), 1e-12)
+        for level in range(codes.shape[1]):
+            left -= codebooks[level][codes[rows, level]]
+            found[rows, level] = np.square(left, dtype=np.float64).sum(axis=1) / whole
     return found
 
 

@@ -161,9 +161,10 @@ def invalid(
     return missing / max(written, 1)
 
 
-def served(index: Index, encoder: Encoder, ids: list[str]) -> Method:
+def served(index: Index, encoder: Encoder, ids: list[str], copies: int) -> Method:
     """An index as it answers by itself: its own models, options and precision. ``ids`` (N,) are
-    the database's, in the order of the rows that results are given in. Ids and metadata of its
+    the database's, in the order of the rows that results are given in; ``copies``: as many more
+    images than a search wants are asked for, in place of the query's own. Ids and metadata of its
     images, which are read from the disk, count as none of its memory."""
     numbers = {name: row for row, name in enumerate(ids)}
     view, models = index.view, index.models
@@ -172,7 +173,7 @@ def served(index: Index, encoder: Encoder, ids: list[str]) -> Method:
     rows = torch.tensor([*(numbers[name] for name in names), -1], device=models.device)
 
     def search(read: Read, k: int) -> Result:
-        options = index.searcher.options(k, {}, None)
+        options = index.searcher.options(k - copies, {}, None)
         hits = engine.search(index.decoder, read, snapshot, k, options)
         return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
 

@@ -12,6 +12,7 @@ Scores = npt.NDArray[np.float32]
 Labels = Sequence[str | None] | pl.Series
 Hashes = Sequence[str] | pl.Series
 
+COPIES = 100  # of one query that are made room for: a placeholder may be there ten thousand times
 SCHEMA = {
     "query": pl.Int64,
     "rank": pl.Int64,
@@ -66,13 +67,14 @@ def positives(
 
 
 def search_depth(k: int, query_sha256: Hashes, database_sha256: Hashes) -> int:
-    """How many results to ask a search for, so that k are left after :func:`without_self`.
+    """How many results to ask a search for, so that k are left after :func:`without_self`, of a
+    query that is not there more than COPIES times.
 
     >>> search_depth(10, ["x", "y"], ["x", "x", "z"])
     12
     """
     copies = Counter(database_sha256)
-    return k + max((copies[sha] for sha in query_sha256), default=0)
+    return k + min(max((copies[sha] for sha in query_sha256), default=0), COPIES)
 
 
 def without_self(

@@ -14,8 +14,7 @@ def near_same_label(features: Tensor, labels: Tensor, k: int, seed: int) -> tupl
     has fewer than k others, and cosines (N, k), −inf there. Never N × N in memory.
     """
     unit, rows, scores = F.normalize(features, dim=-1), *_blank(len(features), k)
-    for label in labels.unique().tolist():
-        members = torch.nonzero(labels == label).flatten()
+    for members in _by_label(labels):
         nearest, cosines = _nearest(unit[members], k)
         rows[members] = torch.where(nearest >= 0, members[nearest.clamp_min(0)], -1)
         scores[members] = cosines
@@ -33,8 +32,7 @@ def same_label(features: Tensor, labels: Tensor, k: int, seed: int) -> tuple[Ten
     padding as in ``near_same_label``. This is what the paper's code does."""
     unit, rows, scores = F.normalize(features, dim=-1), *_blank(len(features), k)
     generator = torch.Generator().manual_seed(seed)
-    for label in labels.unique().tolist():
-        members = torch.nonzero(labels == label).flatten()
+    for members in _by_label(labels):
         for row in members.tolist():
             others = members[torch.randperm(len(members), generator=generator)]
             drawn = others[others != row][:k]
@@ -44,6 +42,12 @@ def same_label(features: Tensor, labels: Tensor, k: int, seed: int) -> tuple[Ten
 
 
 RULES = {"near_same_label": near_same_label, "near": near, "same_label": same_label}
+
+
+def _by_label(labels: Tensor) -> tuple[Tensor, ...]:
+    """The rows of each label, ascending, labels in order."""
+    counts = labels.unique(return_counts=True)[1]
+    return labels.argsort(stable=True).split(counts.tolist())
 
 
 def _blank(count: int, k: int) -> tuple[Tensor, Tensor]:

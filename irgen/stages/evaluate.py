@@ -13,7 +13,7 @@ from irgen.artifacts.identifiers import Identified, load_identified
 from irgen.artifacts.models import assemble
 from irgen.artifacts.readings import readings
 from irgen.encoding import Encoding, open_encoding, pixels
-from irgen.evaluation import answers, methods
+from irgen.evaluation import answers, methods, runs
 from irgen.evaluation.measuring import TIMED, Exam, describe, measure, read_questions
 from irgen.evaluation.methods import Method
 from irgen.files import digest, file_digest
@@ -46,7 +46,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     asked, labels = questions.queries["sha256"].to_list(), questions.database["label"]
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
     index = open_index(params, workspace, encoding)
-    about = (asked, labels)
+    copies = runs.search_depth(0, *questions.hashes)
+    about = (asked, labels, copies)
     compared = build_methods(params, workspace, identified, pretrained, about, encoding, index)
     size = params.evaluate.batch_size
     exam = Exam(
@@ -91,14 +92,14 @@ def build_methods(
     workspace: Workspace,
     identified: Identified,
     pretrained: ImageEncoder,
-    about: tuple[list[str], pl.Series],
+    about: tuple[list[str], pl.Series, int],
     encoding: Encoding,
     index: Index | None,
 ) -> dict[str, Method]:
     """The methods by name, in order. ``about`` = (the queries' hashes: those that these models have
-    encoded before are not encoded again; the labels of the database). ``index``: None of codes that
-    are not the tokenizer's."""
-    machine, (asked, labels) = encoding.machine, about
+    encoded before are not encoded again; the labels of the database; how often a query is there, at
+    most). ``index``: None of codes that are not the tokenizer's."""
+    machine, (asked, labels, copies) = encoding.machine, about
     device = machine.device
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),
@@ -149,5 +150,5 @@ def build_methods(
         method = methods.generative(models, by_models, database, options, machine, kinds)
         found[name] = replace(method, about=told)
     if index is not None:
-        found["index"] = methods.served(index, by_models, identified.ids)  # of the same networks
+        found["index"] = methods.served(index, by_models, identified.ids, copies)  # same networks
     return found

@@ -125,7 +125,7 @@ def ask(
     asked = validation[np.linspace(0, len(validation) - 1, count).astype(int)]
     hashes = asked["sha256"], database["sha256"]
     depth = runs.search_depth(k, *hashes)
-    options = replace(options, beams=max(depth, options.beams))  # as the index will search
+    options = replace(options, beams=max(k, options.beams))  # as the index will search
     read = readings(models, asked["sha256"].to_list(), encoding)
     decoder = Decoder(models.query.decoder, encoding.machine.decoder, Kinds.of(models.tokenizer))
     ids, cosines = np.empty((count, depth), np.int64), np.empty((count, depth), np.float32)

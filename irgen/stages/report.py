@@ -20,6 +20,7 @@ from irgen.evaluation.confusions import confusions
 from irgen.files import atomic, digest, file_digest, read_json, write_bytes
 from irgen.params import Params
 from irgen.search.calibration import Calibration, Uncalibrated
+from irgen.secrets import scrub
 from irgen.typed import flatten
 from irgen.workspace import Workspace
 
@@ -149,7 +150,7 @@ def _facts(
     labels = pl.concat([table["label"] for table in catalog.values()]).drop_nulls().n_unique()
     images = {name: f"{len(table):,}" for name, table in catalog.items()}
     return {
-        "Source": f"{params.download.source}: {labels:,} labels, {len(rejected):,} rejected",
+        "Source": f"{scrub(params.download.source)}: {labels:,} labels, {len(rejected):,} rejected",
         "Database and queries": f"{images['database']} images, {images['queries']} queries",
         "Trained on": f"{images['train']} images, validated on {images['validation']}",
         "Encoder": f"{encoder.name}, weights: {encoder.weights}, {encoder.image_size} px",

@@ -13,6 +13,7 @@ from irgen.artifacts.retriever import frozen_reader, save_retriever
 from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.table import read_table
 from irgen.encoding import open_encoding, pixels, views
+from irgen.files import file_digest
 from irgen.models.reader import Query
 from irgen.models.retriever import Retriever, Shape
 from irgen.models.tokenizer import adapt_all, class_numbers
@@ -21,7 +22,7 @@ from irgen.training import retriever as training
 from irgen.training.batches import Pixels, Views
 from irgen.training.checkpoint import Resume
 from irgen.typed import flatten
-from irgen.weights import create_encoder
+from irgen.weights import create_encoder, weights_digest
 from irgen.workspace import Workspace
 
 
@@ -30,13 +31,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     validation images only. With ``tokenizer.labels: clusters`` no label is looked at, so nothing
     validates and the last epoch's average is kept."""
     settings, encoding = params.retriever, open_encoding(params.compute, workspace)
-    train, validation = (
-        read_table(workspace.existing("catalog", f"{role}.parquet"))
-        for role in ("train", "validation")
-    )
+    tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
+    train, validation = map(read_table, tables)
     if params.tokenizer.labels == "clusters":
         validation = validation.clear()
-    tokenizer, labels = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
+    taught = workspace.existing("tokenizer", "tokenizer.safetensors")
+    tokenizer, labels = load_tokenizer(taught)
     pretrained = create_encoder(params.encoder, params.seed)
     reader = frozen_reader(pretrained, tokenizer, settings.encoder)
 
@@ -52,8 +52,11 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         adapted = adapt_all(tokenizer, flat, encoding.machine.device).numpy()
         return Views(adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens)
 
-    codes = load_identified(workspace.existing("identifiers", "train")).codes
-    pairs = pl.read_parquet(workspace.existing("pairs", "pairs.parquet"))
+    identified = workspace.existing("identifiers", "train")
+    codes = load_identified(identified).codes
+    mined = workspace.existing("pairs", "pairs.parquet")
+    pairs = pl.read_parquet(mined)
+    inputs = [*tables, taught, identified / "codes.parquet", mined]
     positives, offsets = neighbours(pairs, len(train))
     data = (
         training.Pairs(images(train), codes, positives, offsets),
@@ -78,8 +81,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         workspace.cache / "training",
         "retriever",
         [flatten(section) for section in (params.encoder, params.augment, settings)],
-        [params.seed, str(encoding.machine), train.rows(), validation.rows()],
-        [codes.tolist(), pairs.rows()],
+        [params.seed, str(encoding.machine), params.tokenizer.labels],
+        [weights_digest(params.encoder), *map(file_digest, inputs)],
     )
     history = training.train(model, data, settings, (encoding.machine, params.seed), resume, log)
     folder = workspace.stage("retriever")

@@ -1,6 +1,7 @@
 """Trains the semantic tokenizer: encoder or adapter, class heads at every prefix, codebooks."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 import torch
@@ -12,7 +13,7 @@ from irgen.artifacts.tokenizer import save_tokenizer
 from irgen.catalog.table import read_table
 from irgen.encoding import open_encoding, pixels, views
 from irgen.errors import CatalogError
-from irgen.files import read_array
+from irgen.files import file_digest, read_array
 from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
@@ -21,7 +22,7 @@ from irgen.training import tokenizer as training
 from irgen.training.batches import Pixels, Views
 from irgen.training.checkpoint import Resume
 from irgen.typed import flatten
-from irgen.weights import create_encoder
+from irgen.weights import create_encoder, weights_digest
 from irgen.workspace import Workspace
 
 
@@ -31,10 +32,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     classes are at first clusters of the pretrained features. Raises CatalogError for fewer training
     images than entries or clusters, and for one without a label where labels teach."""
     settings, encoding = params.tokenizer, open_encoding(params.compute, workspace)
-    train, validation = (
-        read_table(workspace.existing("catalog", f"{role}.parquet"))
-        for role in ("train", "validation")
-    )
+    tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
+    train, validation = map(read_table, tables)
+    features = []  # that clusters are made of
     if len(train) < settings.codebook:
         raise CatalogError(
             f"tokenizer: codebook: {settings.codebook} entries a level cannot be fitted to "
@@ -47,7 +47,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         numbers = [class_numbers(table["label"], labels) for table in (train, validation)]
     else:
         validation = validation.clear()
-        numbers = [first_clusters(settings, params.seed, workspace), torch.empty(0).long()]
+        features = [workspace.existing("features", "train", "features.npy")]
+        numbers = [first_clusters(settings, params.seed, *features), torch.empty(0).long()]
 
     def labelled(table: pl.DataFrame, own: Tensor) -> training.Labelled:
         sha256s = table["sha256"].to_list()
@@ -69,8 +70,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         workspace.cache / "training",
         "tokenizer",
         [flatten(section) for section in (params.encoder, params.augment, settings)],
-        [params.seed, str(encoding.machine), train.rows(), validation.rows()],
-        [] if settings.labels == "given" else numbers[0].tolist(),
+        [params.seed, str(encoding.machine), weights_digest(params.encoder)],
+        [file_digest(path) for path in (*tables, *features)],
     )
     history = training.train(model, data, settings, (encoding.machine, params.seed), resume, log)
     folder = workspace.stage("tokenizer")
@@ -98,8 +99,7 @@ def classes(train: pl.DataFrame, settings: Settings) -> list[str]:
     return [str(number) for number in range(settings.clusters)]
 
 
-def first_clusters(settings: Settings, seed: int, workspace: Workspace) -> Tensor:
+def first_clusters(settings: Settings, seed: int, path: Path) -> Tensor:
     """The clusters (N,) of training images by the cosine of their pretrained features."""
-    path = workspace.existing("features", "train", "features.npy")
     features = F.normalize(torch.from_numpy(read_array(path)), dim=-1)
     return cluster(features, settings.clusters, settings.kmeans_iterations, seed)

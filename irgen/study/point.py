@@ -10,13 +10,14 @@ import polars as pl
 from irgen.artifacts.identifiers import load_identified
 from irgen.catalog.table import read_table
 from irgen.evaluation import runs
-from irgen.files import atomic, digest, file_digest, read_json, write_json
+from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
 from irgen.provenance import project
 from irgen.study.plan import RESULTS, SOURCES, Plan, Point, params_of
 from irgen.study.reuse import Done, Place, brought, code_of, seconds
 from irgen.typed import flatten
+from irgen.weights import weights_digest
 from irgen.workspace import Workspace
 
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
@@ -71,9 +72,8 @@ def look(root: Path, plan: Plan, name: str) -> Path:
     cannot be had."""
     point = Point(set=name, variant=plan.standard, seed=plan.seeds[0])
     params = params_of(root, plan, point)
-    about = {"images": downloaded(root, params, point).content}
-    if (weights := Path(params.encoder.weights)).is_file():
-        about["weights"] = file_digest(weights)
+    images = downloaded(root, params, point).content
+    about = {"images": images, "weights": weights_digest(params.encoder)}
     path = root / SOURCES / f"{name}.json"
     if not path.exists() or read_json(path) != about:
         write_json(path, about)

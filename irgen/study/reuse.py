@@ -23,6 +23,7 @@ from irgen.files import digest, file_digest, read_json, write_json
 from irgen.journal import locked
 from irgen.params import Params
 from irgen.typed import flatten
+from irgen.weights import weights_digest
 from irgen.workspace import Workspace
 
 ABOUT = "about.json"
@@ -77,8 +78,10 @@ class Done:
 
 
 def content_of(folder: Path) -> str:
-    """The digest of all files below a folder, by their paths in it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """The digest of all files below a folder, by their paths in it; not of what a kill has left
+    half written, whose name begins with a dot."""
+    whole = (path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in whole if not path.name.startswith("."))
     return digest([(path.relative_to(folder).as_posix(), file_digest(path)) for path in files])
 
 
@@ -93,9 +96,8 @@ def key(root: Path, stage: str, params: Params, done: Mapping[str, Done]) -> str
         for each in about.params
         if name == each or name.startswith(f"{each}.")
     }
-    weights = Path(params.encoder.weights)
-    if "encoder.weights" in chosen and weights.is_file():
-        chosen["encoder.weights"] = file_digest(weights)
+    if "encoder.weights" in chosen:
+        chosen["encoder.weights"] = weights_digest(params.encoder)
     if "compute.precision" in chosen:  # auto is another one on another machine
         chosen["compute.precision"] = str(prepare(params.compute).autocast)
     if stage in TIMED:

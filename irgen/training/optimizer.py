@@ -19,7 +19,7 @@ def groups(
     """AdamW's parameter groups: ``rates`` = (of the encoder's top, of the other modules).
 
     An encoder block n below the top learns at ``layer_decay``ⁿ of the encoder's rate; vectors
-    (biases, norms) are not decayed.
+    (norms, the biases of linear layers) are not decayed, tables are, positions' included.
     """
     found: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for module in others:

@@ -169,11 +169,12 @@ def _refit(
 def _validate(
     model: Tokenizer, validation: Labelled, settings: Settings, machine: Machine
 ) -> dict[str, float]:
-    """Accuracies of the embedding and of every prefix on validation images."""
-    if not len(validation.images):
+    """Accuracies of the embedding and of every prefix on validation images of classes that are
+    taught; nothing if there are none."""
+    known = validation.labels >= 0
+    if not known.any():
         return {}
-    embeddings = embed_all(model, validation.images, settings.batch_size, machine).to(
-        machine.device
-    )
-    scores = losses(model, embeddings, validation.labels.clamp_min(0).to(machine.device), settings)
+    embeddings = embed_all(model, validation.images, settings.batch_size, machine)[known]
+    labels = validation.labels[known].to(machine.device)
+    scores = losses(model, embeddings.to(machine.device), labels, settings)
     return {f"validation/{name}": float(v) for name, v in scores.items() if "accuracy" in name}

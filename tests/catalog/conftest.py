@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -85,3 +87,21 @@ def web_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     yield server
     server.server.shutdown()
     server.server.server_close()
+
+
+@pytest.fixture
+def hanging_up() -> Iterator[str]:
+    """The https address of a server that ends each connection in the middle of the handshake, as a
+    balancer does that starts again."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = listening.accept()
+                connection.recv(1 << 16)  # all that was said, so that it is an end and no reset
+                connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"https://127.0.0.1:{listening.getsockname()[1]}"
+    listening.close()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from irgen.catalog import fingerprints
 from irgen.catalog.fingerprints import ALIKE, MOST, fingerprint, near, thumbnail
 
 
@@ -49,6 +50,20 @@ def test_a_copy_is_near_and_alike(change) -> None:
 def test_other_pictures_are_not() -> None:
     images = [scene(number) for number in range(60)]
     assert len(near(prints(images), prints(images))) == 60
+
+
+def test_what_a_crowd_has_alike_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten share one band of 16 bits and have the other seven of their own."""
+    monkeypatch.setattr(fingerprints, "CROWD", 9)
+    own = np.random.default_rng(0).integers(1, 1 << 16, (11, 8), dtype=np.uint16)
+    own[:10, 0] = 5
+    crowd = own.view(np.uint64)
+    assert near(crowd[:10], crowd).tolist() == [[i, i, 0] for i in range(10)]
+    own[1] = own[0]
+    own[1, 1:] ^= 1  # as near as can be, in the band that ten have alike
+    assert [1, 0, 7] not in near(crowd, crowd).tolist()
+    monkeypatch.setattr(fingerprints, "CROWD", 10)
+    assert [1, 0, 7] in near(crowd, crowd).tolist()
 
 
 def test_pictures_without_contrast_are_near_nothing() -> None:

@@ -78,6 +78,13 @@ def test_of_several_copies_one_that_is_trained_on_is_named() -> None:
     assert found == [("same_file", "q", "z", True, False, True, 0)]
 
 
+def test_copies_by_the_thousand_are_one_leak_a_query() -> None:
+    copies = [(f"{number:05d}", "x", "a") for number in range(3000)]
+    found = leaks([("t", "x", "b")], copies, copies)
+    assert len(found) == 3000 and found[0][1:3] == ("00000", "00001")
+    assert {row[2] for row in found[1:]} == {"00000"}
+
+
 def test_shared_labels_are_leaks_where_the_protocol_forbids_them() -> None:
     train, queries = [("t", "x", "a"), ("u", "x", "a-darker")], [("q", "x", "b"), ("r", "y", "c")]
     assert leaks(train, queries, database=queries) == []

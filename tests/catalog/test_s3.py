@@ -194,6 +194,11 @@ def test_a_service_that_is_not_there_is_given_up_in_bounded_time(client) -> None
     assert time.monotonic() - started < 5
 
 
+def test_a_handshake_that_is_cut_is_tried_again(client, hanging_up: str) -> None:
+    with pytest.raises(SourceError, match=r"given up after 2 tries.*EOF"):
+        s3.list_keys(s3.client(hanging_up, retries=1), "s3://shop/")
+
+
 @pytest.mark.parametrize("url", ["s3://", "s3:///key", "shop/key"])
 def test_a_url_without_a_bucket_is_a_clear_error(url: str) -> None:
     with pytest.raises(SourceError, match="names no bucket"):

@@ -126,6 +126,11 @@ def test_what_will_not_pass_is_told_at_once(way, web_server, status: int, said: 
     assert "secret" not in str(told.value)
 
 
+def test_a_handshake_that_is_cut_is_tried_again(hanging_up: str) -> None:
+    with pytest.raises(SourceError, match=r"given up after 2 tries.*EOF"):
+        web.look_at(web.connect(1, 1), f"{hanging_up}/a.zip")
+
+
 def test_a_file_that_is_not_there_is_none(way, web_server, tmp_path: Path) -> None:
     assert web.look_at(way, f"{web_server.uri}/none.zip") is None
     assert bring(way, f"{web_server.uri}/none.zip", tmp_path / "a") is None

@@ -48,6 +48,11 @@ def test_lists_shorter_than_k_are_padded():
     assert scores.tolist() == [[1.0, -np.inf, -np.inf]]
 
 
+def test_search_depth_makes_room_for_some_copies_and_not_for_any_number():
+    assert runs.search_depth(2, ["x"], ["x"] * 99) == 101
+    assert runs.search_depth(2, ["x"], ["x"] * 10_000) == 2 + runs.COPIES == 102
+
+
 def test_search_depth_leaves_k_after_the_query_is_removed():
     hashes = ["x", "x", "y", "z"]
     depth = runs.search_depth(2, ["x", "n"], hashes)

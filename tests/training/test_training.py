@@ -45,15 +45,30 @@ def clusters() -> tuple[np.ndarray, torch.Tensor]:
     return summaries[:, None].astype(np.float32), torch.from_numpy(labels)
 
 
-def train_tokenizer(clusters, settings, folder, log=quiet):
+def train_tokenizer(clusters, settings, folder, log=quiet, known=slice(96, None)):
+    """``known``: the validation images whose class is taught."""
     summaries, labels = clusters
     torch.manual_seed(0)
     model = Tokenizer(settings, 10, 4, None)
     training = tokenizing.Labelled(Views(summaries[:96], None), labels[:96])
-    validation = tokenizing.Labelled(Views(summaries[96:], None), labels[96:])
+    asked = torch.full_like(labels, -1)
+    asked[known] = labels[known]
+    validation = tokenizing.Labelled(Views(summaries[96:], None), asked[96:])
     resume = Resume(folder, dataclasses.asdict(settings))
     history = tokenizing.train(model, (training, validation), settings, (CPU, 0), resume, log)
     return model, history
+
+
+def test_validation_images_of_no_class_that_is_taught_say_nothing(
+    clusters, tokenizer_settings, tmp_path
+):
+    settings = dataclasses.replace(tokenizer_settings, epochs=12)
+    none = train_tokenizer(clusters, settings, tmp_path / "none", known=slice(0))[1]
+    assert not [name for name in none[-1] if name.startswith("validation")]
+    some = train_tokenizer(clusters, settings, tmp_path / "some", known=slice(96, 108))[1]
+    every = train_tokenizer(clusters, settings, tmp_path / "every")[1]
+    assert some[-1]["validation/accuracy/embedding"] > 0.7
+    assert some[-1]["loss"] == every[-1]["loss"] == none[-1]["loss"]
 
 
 def test_the_tokenizer_learns_classes_at_every_prefix_and_logs_all_it_should(
