@@ -131,9 +131,9 @@ def bytes_held(database: Snapshot) -> int:
         columns = (segment.codes, segment.embeddings, segment.keys, segment.trained)
         found += segment.trie.nbytes + sum(column.nbytes for column in columns)
         for live in views:
-            tables = [live.first] if live.second is None else [live.first, live.second]
-            own = [] if live.counts is None else [*live.counts, live.buckets, live.postings]
-            found += sum(part.nbytes for part in (*tables, *own))
+            parts = [live.first, live.second if segment.trie.levels > 1 else None]
+            parts += [] if live.counts is None else [*live.counts, live.buckets, live.postings]
+            found += sum(part.nbytes for part in parts if part is not None)
     return found
 
 
