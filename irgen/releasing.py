@@ -160,10 +160,11 @@ def serve(
     and tells of it; ``previous`` is noted as the version it takes the place of. For who is alone
     with the shelf."""
     place = shelf.folder(root)
-    one, troubles = _handed_on(root, params, one)
     new = served is None or served.version != one.version
-    if new:
+    if new:  # noted first, so that the bucket's record has it, too
         one = shelf.note(place, one.but(previous=previous))
+    one, troubles = _handed_on(root, params, one)
+    if new:
         shelf.crown(place, one)
     if one.state != "released":
         one = shelf.note(place, one.but(state="released"))
