@@ -4,15 +4,17 @@ due without asking any stage."""
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from flows import cutoff
 from flows.project import memory
+from irgen.errors import ParamsError
 from irgen.files import digest, file_digest, read_json, write_json
 from irgen.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """``key``: the state of the data it ended with. ``settled``: released or turned down, and
-    everybody told. ``metrics``: what was measured, flat. ``announced``: of each
+    """``key``: the state of the data, and the cut-off, it ended with. ``settled``: released or
+    turned down, and everybody told. ``metrics``: what was measured, flat. ``announced``: of each
     event, the index that it was last told of."""
 
     key: str
@@ -22,9 +24,19 @@ class Finished:
 
 
 def key(root: Path) -> str:
-    """What the pipeline's results stand at: the manifest of the images and DVC's lock file."""
+    """What the pipeline's results stand at: the manifest of the images, DVC's lock file, and the
+    training cut-off, so that the results of a retrain that was taken back are not those that are
+    due."""
     paths = (Workspace.at(root).manifest, root / "dvc.lock")
-    return digest(*(file_digest(path) if path.is_file() else None for path in paths))
+    digests = [file_digest(path) if path.is_file() else None for path in paths]
+    return digest(*digests, _cutoff(root))
+
+
+def _cutoff(root: Path) -> int | None:
+    try:
+        return cutoff.read(root)
+    except (ParamsError, FileNotFoundError):  # a pipeline that has none
+        return None
 
 
 def read(root: Path) -> Finished | None:

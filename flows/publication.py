@@ -29,6 +29,7 @@ from flows.finished import Finished
 from flows.pipeline import PassError
 from flows.release import Ahead, Decision, has_index
 from irgen import journal, provenance, recording
+from irgen.cli import STAGES
 from irgen.files import read_json
 from irgen.workspace import Workspace
 
@@ -129,8 +130,9 @@ def tracked(
     root: Path, build: str, outcomes: dict[str, str], log: Log, settings: dict[str, str]
 ) -> None:
     """Completes the build's run in MLflow with the stages that had nothing to do, and links to it.
-    MLflow may be down: then it is told of, and done by a later run."""
-    said = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items())
+    Stages that are none of irgen's, such as a user's own, track nothing. MLflow may be down: then
+    it is told of, and done by a later run."""
+    said = ",".join(f"{name}={came}" for name, came in outcomes.items() if name in STAGES)
     lines = published(root, settings, log, ["--build", build, "--stages", said])
     if address := next((line for line in lines if line.startswith("http")), None):
         pages.link("mlflow", address, "The build in MLflow", "Runs of this build's stages", log)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import process, warm
+from flows import cutoff, process, warm
 from irgen.errors import IrgenError
 
 RAN, SKIPPED, RESTORED = "ran", "skipped", "restored"
@@ -68,7 +68,7 @@ def run(
             root=root,
             tell=lambda line: None if ADVICE.match(line) else tell(line),
             timeout=timeout,
-            settings=settings(build),
+            settings=settings(build) | _spared(root),
         )
         mended = is_mended(ended.lines, root)
         if mended:
@@ -135,6 +135,13 @@ def settings(build: str, comparison: str = "") -> dict[str, str]:
     keys = {"IRGEN_BUILD": build, "IRGEN_CONDUCTED": "1"}
     keys |= {"IRGEN_COMPARISON": comparison} if comparison else {}
     return quiet | keys | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _spared(root: Path) -> dict[str, str]:
+    """For ``download``, while a retrain is under way: the cut-off that it may go back to, so that
+    no bytes are deleted that the models of then were trained on."""
+    attempt = cutoff.underway(root)
+    return {"IRGEN_CUTOFF_BEFORE": str(attempt.before)} if attempt else {}
 
 
 def outcomes(lines: tuple[str, ...]) -> dict[str, str]:

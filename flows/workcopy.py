@@ -10,27 +10,55 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from flows import graph
+from irgen import journal
+
+NAMES = "compare-*"
+LOCK_SECONDS = 5.0
 
 
 @contextmanager
 def of(root: Path, name: str) -> Iterator[Path]:
-    """A copy, gone when the block ends. It lies where DVC has the folders of its own experiments,
-    so that stages find the project's cache and journals as they do there."""
+    """A copy by a name of NAMES, gone when the block ends; if its process is killed, when the next
+    copy is made. It lies where DVC has the folders of its own experiments, so that stages find the
+    project's cache and journals as they do there."""
     place = root / ".dvc" / "tmp" / "exps" / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _git(root, "clone", "--quiet", "--shared", str(root), str(place))
-        _name_somebody(place)
-        _bring_changes(root, place)
-        with Repo(str(root)) as repo:
-            cache = Path(repo.cache.local.path).parents[1]
-        for file in (root / ".dvc").glob("config.local"):
-            shutil.copyfile(file, place / ".dvc" / file.name)
-        _dvc(place, "config", "--local", "cache.dir", str(cache))
-        _dvc(place, "checkout", "--quiet", "--allow-missing")
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    _clear(place.parent)
+    with journal.locked(_lock(place), seconds=LOCK_SECONDS) as mine:
+        assert mine, f"{place} is another process's"
+        try:
+            _make(root, place)
+            yield place
+        finally:
+            _remove(place)
+
+
+def _make(root: Path, place: Path) -> None:
+    _git(root, "clone", "--quiet", "--shared", str(root), str(place))
+    _name_somebody(place)
+    _bring_changes(root, place)
+    with Repo(str(root)) as repo:
+        cache = Path(repo.cache.local.path).parents[1]
+    for file in (root / ".dvc").glob("config.local"):
+        shutil.copyfile(file, place / ".dvc" / file.name)
+    _dvc(place, "config", "--local", "cache.dir", str(cache))
+    _dvc(place, "checkout", "--quiet", "--allow-missing")
+
+
+def _clear(folder: Path) -> None:
+    """Removes the copies of processes that are no more: their locks are free."""
+    for place in folder.glob(NAMES):
+        if place.is_dir() and not journal.is_held(_lock(place)):
+            _remove(place)
+
+
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    _lock(place).unlink(missing_ok=True)
+
+
+def _lock(place: Path) -> Path:
+    """The file beside a copy that is locked as long as its process lives."""
+    return place.with_name(f"{place.name}.lock")
 
 
 def _name_somebody(place: Path) -> None:

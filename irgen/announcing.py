@@ -93,7 +93,8 @@ def forget(root: Path, old: Release, params: Params) -> Troubles:
     home = provenance.project(root)
     if old.registry != provenance.store_key(home):
         return []
-    with _told("the registry still has a release that is to go") as troubles, store.alone(home):
+    what = f"the registry still has a release that is to go ({old.version})"
+    with _told(what) as troubles, store.alone(home):
         registry.forget(store.connect(home), params.release.model, old.bundle)
     return troubles
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from irgen.errors import ArtifactError
 from irgen.files import read_json, write_bytes, write_json
 
 
@@ -96,9 +97,13 @@ def locked(path: Path, *, seconds: float) -> Iterator[bool]:
 
 
 def state(path: Path) -> dict[str, Any]:
-    """What is published of a journal: ``done``; the ``store``, ``run`` and ``records`` so far."""
+    """What is published of a journal: ``done``; the ``store``, ``run`` and ``records`` so far. One
+    whose note a power cut left empty counts as unpublished: done again, nothing is there twice."""
     place = path.with_suffix(".state")
-    return read_json(place) if place.exists() else {"done": False}
+    try:
+        return read_json(place) if place.exists() else {"done": False}
+    except ArtifactError:
+        return {"done": False}
 
 
 def set_state(path: Path, **fields: Any) -> None:

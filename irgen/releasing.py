@@ -149,7 +149,7 @@ def _keep(root: Path, params: Params, one: Release, served: Release | None) -> O
         one, more = announcing.register(root, one, params)
         troubles += more
     if served is not None:
-        prune(root, params, served)
+        troubles += prune(root, params, served)
     return Outcome(release=one, champion=served, troubles=troubles)
 
 
@@ -160,15 +160,16 @@ def serve(
     and tells of it; ``previous`` is noted as the version it takes the place of. For who is alone
     with the shelf."""
     place = shelf.folder(root)
-    one, troubles = _handed_on(root, params, one)
     new = served is None or served.version != one.version
-    if new:
+    if new:  # noted first, so that the bucket's record has it, too
         one = shelf.note(place, one.but(previous=previous))
+    one, troubles = _handed_on(root, params, one)
+    if new:
         shelf.crown(place, one)
     if one.state != "released":
         one = shelf.note(place, one.but(state="released"))
     troubles += announcing.tell_champion(root, one, params)
-    prune(root, params, one)
+    troubles += prune(root, params, one)
     return Outcome(release=one, champion=one, new=new, troubles=troubles)
 
 
@@ -193,11 +194,13 @@ def _catch_up(root: Path, params: Params, before: Release) -> list[str]:
     return []
 
 
-def prune(root: Path, params: Params, served: Release) -> None:
+def prune(root: Path, params: Params, served: Release) -> list[str]:
     """Takes off the shelf, and out of the registry, what is not kept; what the registry cannot
-    forget now stays until the next release. For who is alone with it."""
-    place = shelf.folder(root)
+    forget now stays until the next release, and why is given back. For who is alone with it."""
+    place, troubles = shelf.folder(root), list[str]()
     for old in shelf.to_prune(shelf.all_releases(place), served, params.release.keep):
-        if announcing.forget(root, old, params):
-            return
-        shelf.drop(place, old)
+        if late := announcing.forget(root, old, params):
+            troubles += late
+        else:
+            shelf.drop(place, old)
+    return troubles

@@ -14,11 +14,14 @@ def roll_back(root: Path, params: Params, version: int | None = None) -> Outcome
     """Makes the release ``version`` the champion; by default the one whose place the champion took.
 
     If that was one before, the champion is withdrawn: it is not released again by itself, but by
-    another rollback, to it, which withdraws nothing. Raises ReleaseError if there is no champion,
-    or no such release here.
+    another rollback, to it, which withdraws nothing. A champion whose folder is gone is in the way
+    of no ``version``. Raises ReleaseError if there is no champion, or no such release here.
     """
     place = shelf.folder(root)
     with shelf.alone(place):
+        if version is not None and shelf.is_lost(place):
+            one = shelf.existing(place, version)
+            return releasing.serve(root, params, one, None, previous=one.previous)
         served = shelf.champion(place)
         if served is None:
             raise ReleaseError(f"nothing in {place} is served yet: irgen release makes the first")

@@ -228,6 +228,22 @@ def test_a_replay_that_was_cut_off_and_done_again_logs_nothing_twice(
     assert len(history(client, children[0].info.run_id, "loss")) == 3
 
 
+@pytest.mark.parametrize("left", [b"", b'{"done": tr', b"\xff\x00"])
+def test_a_note_that_cannot_be_read_has_the_journal_published_again_and_nothing_twice(
+    home: Path, params: Params, no_publisher, left: bytes
+) -> None:
+    run_stage(home, params)
+    assert publishing.publish_all(home) == 1
+    (path,) = journals(home).glob("*/*.jsonl")
+    path.with_suffix(".state").write_bytes(left)
+    assert journal.unpublished(journals(home)) == [path]
+    journal.forget(journals(home), days=0)
+    assert publishing.publish_all(home) == 1
+    assert journal.unpublished(journals(home)) == []
+    parents, children = runs(store.connect(home))
+    assert (len(parents), len(children)) == (1, 1)
+
+
 def test_a_conducted_stage_waits_for_no_publisher_and_what_it_leaves_may_be_changed(
     home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,11 +60,18 @@ def champion(shelf: Path) -> Release | None:
         return None
     place = shelf / link.readlink()
     if not (place / ABOUT).exists():
+        there = ", ".join(str(each.version) for each in all_releases(shelf)) or "none"
         raise ReleaseError(
             f"{link} leads to {place.name}, which is not there: bring it back with irgen releases "
-            "fetch, or choose another one with irgen rollback VERSION"
+            f"fetch, or choose another one with irgen rollback VERSION; there: {there}"
         )
     return release.read(place)
+
+
+def is_lost(shelf: Path) -> bool:
+    """Whether a release is served whose folder is gone: the link leads nowhere."""
+    link = shelf / CHAMPION
+    return link.is_symlink() and not (link / ABOUT).exists()
 
 
 def existing(shelf: Path, version: int) -> Release:

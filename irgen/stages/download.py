@@ -1,6 +1,7 @@
 """Brings the local copy of the source up to date; reads and writes only what is new or changed."""
 
 import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         print(_unchanged(len(without(manifest.images(manifest.read(folder)))), folder))
         return {}
     with _alone(cache):
-        change = sync(source, folder, trained=params.catalog.training_revision)
+        change = sync(source, folder, trained=_spared(params.catalog.training_revision))
         if source.stamp is not None:
             write_json(cache / MEMORY, _state(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
@@ -55,6 +56,12 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         "images/relabelled": change.relabelled,
         "revision": change.revision,
     }
+
+
+def _spared(trained: int) -> int:
+    """The revision whose images keep their bytes when they go: the cut-off, or while a retrain is
+    under way that from before it (``IRGEN_CUTOFF_BEFORE``), which it may go back to."""
+    return min(trained, int(os.environ.get("IRGEN_CUTOFF_BEFORE", trained)))
 
 
 def _check_cutoff(trained: int, folder: Path) -> None:

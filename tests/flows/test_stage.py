@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import stage
+from flows import cutoff, stage
 from flows.stage import StageError
 
 from .conftest import Toy, alive, until
@@ -70,6 +70,22 @@ def test_it_is_run_under_the_build_s_key(toy: Toy, monkeypatch: pytest.MonkeyPat
     said: list[str] = []
     run(toy, "first", said=said)
     assert "key b" in said
+
+
+def test_it_is_told_the_cut_off_that_a_retrain_under_way_may_go_back_to(toy: Toy) -> None:
+    (toy.root / "params.yaml").write_text("toy: {right: 1}\ncatalog: {training_revision: 2}\n")
+    (toy.root / "work.py").write_text(
+        "import os; print('before', os.environ.get('IRGEN_CUTOFF_BEFORE')); open('data/first', 'w')"
+    )
+    (toy.root / "data").mkdir(exist_ok=True)
+    cutoff.begin(toy.root, 3, new=40)
+    said: list[str] = []
+    run(toy, "first", said=said)
+    assert "before 2" in said
+    cutoff.end(toy.root, released=True)
+    (toy.root / "words.txt").write_text("other words")
+    run(toy, "first", said=said)
+    assert "before None" in said
 
 
 def test_a_failure_is_told_in_the_stage_s_own_words(toy: Toy) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import events, finished, guard, publication, release
+from flows import cutoff, events, finished, guard, publication, release
 from flows.build import build
 from flows.guard import Holder
 from flows.release import Decision
@@ -349,6 +349,41 @@ def test_a_retrain_that_was_cut_short_is_judged_by_the_next_update(
     assert go(retrain, living).is_failed()
     (living.root / "work.py").write_text(WORK)
     gate["passes"] = lambda models: models == "trained on revision 1"
+    assert go(update, living).name == "Released"
+    assert gate["asked"][-2:] == ["trained on revision 2", "trained on revision 1"]
+
+
+def test_a_retrain_that_was_cancelled_once_it_had_trained_is_not_published(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png, monkeypatch
+) -> None:
+    has_drifted(living, png)
+
+    def cut(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publication, "decided", cut)
+        with pytest.raises(KeyboardInterrupt):
+            go(retrain, living)
+    assert cutoff.end(living.root, released=False)  # as the hook of a cancelled run does
+    go(update, living)
+    assert "trained on revision 2" not in gate["asked"]
+    assert (living.root / "data" / "index" / "models").read_text() == "trained on revision 1"
+    assert go(update, living).name == "Unchanged"
+
+
+def test_a_retrain_that_was_turned_down_is_taken_back_though_nobody_could_be_told(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png, monkeypatch
+) -> None:
+    has_drifted(living, png)
+    gate["passes"] = lambda models: models == "trained on revision 1"
+
+    def unheard(*arguments: Any, **named: Any) -> None:
+        raise events.EventError("the server is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(events, "emit", unheard)
+        assert go(retrain, living).is_failed()
     assert go(update, living).name == "Released"
     assert gate["asked"][-2:] == ["trained on revision 2", "trained on revision 1"]
 

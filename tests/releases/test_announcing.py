@@ -7,6 +7,8 @@ import pytest
 from mlflow import MlflowClient
 
 from irgen import provenance
+from irgen.errors import TrackingError
+from irgen.tracking import registry as tracked
 from irgen.tracking import store
 
 
@@ -189,6 +191,33 @@ def test_what_is_not_kept_leaves_the_registry_as_well(project, release, registry
     assert champion(registry) == max(versions(registry), key=int)
     within = store.experiment(registry, project.root, "irgen")
     assert forgotten not in {each.model_id for each in registry.search_logged_models([within])}
+
+
+def test_what_the_registry_will_not_forget_is_told_and_keeps_no_other_one_here(
+    project, release, registry, monkeypatch
+):
+    project.set("release", keep=1)
+    refused, forget = {"0001", "0002"}, tracked.forget
+
+    def refusing(client, model, bundle):
+        if any(name.endswith(bundle[:8]) and name[:4] in refused for name in project.folders()):
+            raise TrackingError("permission denied")
+        forget(client, model, bundle)
+
+    monkeypatch.setattr(tracked, "forget", refusing)
+    for number in (1, 2, 3, 4):
+        project.builds(number)
+        said = release()
+    assert said["champion"] == 4 and not said["settled"]
+    (told,) = said["troubles"]
+    assert told.startswith("the registry still has a release that is to go (1): MLflow at ")
+    assert told.endswith("permission denied")
+    refused.remove("0001")
+    project.builds(5, bad=True)
+    assert "is to go (2)" in release()["err"]
+    assert [name[:4] for name in project.folders()[:4]] == ["0002", "0003", "0004", "0005"]
+    refused.clear()
+    assert release()["settled"] and len(versions(registry)) == 3
 
 
 @pytest.mark.slow

@@ -39,6 +39,18 @@ def test_a_fresh_machine_fetches_what_is_served(project, release, irgen, bucket)
     assert irgen("rollback", "2").status == 0
 
 
+def test_a_champion_that_was_fetched_knows_which_one_it_took_the_place_of(
+    project, release, irgen, bucket
+):
+    released(project, release, 1, 2)
+    shutil.rmtree(project.shelf)
+    irgen("releases", "fetch")
+    done = irgen("rollback")
+    assert done.status == 2 and "there is no release 1" in done.err and "there: 2" in done.err
+    irgen("releases", "fetch", 1)
+    assert irgen("rollback").out == "Release 1 is served now.\n"
+
+
 def test_a_machine_that_only_searches_follows_what_is_served(project, release, irgen, bucket):
     released(project, release, 1)
     elsewhere = project.shelf.with_name("elsewhere")
@@ -59,7 +71,7 @@ def test_a_machine_that_follows_keeps_no_more_than_it_is_told(project, release, 
     assert len(project.folders()) == 4  # and the link to the champion
     project.set("release", keep=1)
     assert irgen("releases", "fetch").status == 0
-    assert [name[:4] for name in project.folders()] == ["0003", "0004", "cham"]
+    assert [name[:4] for name in project.folders()] == ["0002", "0003", "0004", "cham"]
 
 
 def test_a_fresh_machine_judges_against_what_is_served_and_counts_on(project, release, bucket):

@@ -1,5 +1,7 @@
 """The champion is moved by hand, back and on again, and stays where it was put."""
 
+import shutil
+
 from irgen.index.index import Index
 from irgen.tracking import store
 
@@ -65,6 +67,18 @@ def test_there_must_be_something_to_go_back_to(project, release, irgen):
     done = irgen("rollback", 9)
     assert done.status == 2 and "there is no release 9" in done.err and "there: 1" in done.err
     assert project.champion().startswith("0001")
+
+
+def test_another_release_takes_the_place_of_a_champion_that_is_gone(project, release, irgen):
+    released(project, release, 1, 2, 3)
+    shutil.rmtree(project.shelf / project.champion())
+    lost = irgen("rollback")
+    assert lost.status == 2 and "irgen rollback VERSION; there: 2, 1" in lost.err
+    done = irgen("rollback", 9)
+    assert done.status == 2 and "there is no release 9" in done.err
+    assert irgen("rollback", 2).out == "Release 2 is served now.\n"
+    assert project.champion().startswith("0002")
+    assert irgen("rollback", "--json").said["champion"] == 1
 
 
 def test_pruning_spares_the_champion_and_what_it_took_the_place_of(project, release, irgen):

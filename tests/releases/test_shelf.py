@@ -57,7 +57,9 @@ def test_the_champion_is_one_of_them_or_none_or_lost(tmp_path):
     shelf.crown(place, two)
     assert shelf.champion(place) == two
     assert (place / "champion").readlink() == Path(two.name)  # the folder may be moved
+    assert not shelf.is_lost(place)
     shelf.drop(place, two)
+    assert shelf.is_lost(place)
     with pytest.raises(ReleaseError, match=r"leads to 0002-.*irgen releases fetch"):
         shelf.champion(place)
 

@@ -127,3 +127,29 @@ def test_a_cut_off_ahead_of_all_revisions_is_refused(workspace: Workspace, param
     for _ in range(2):  # also when the source has not changed
         with pytest.raises(ParamsError, match=r"training_revision: 3 .* set it to 1"):
             download.run(dataclasses.replace(plain, catalog=late), workspace, no_log)
+
+
+def test_a_retrain_under_way_spares_what_the_models_before_it_were_trained_on(
+    tmp_path: Path, workspace: Workspace, params, png: Png, monkeypatch
+) -> None:
+    shop, plain = tmp_path / "shop" / "cat", params(tmp_path / "shop")
+
+    def trained(revision: int) -> Params:
+        section = dataclasses.replace(plain.catalog, training_revision=revision)
+        return dataclasses.replace(plain, catalog=section)
+
+    shop.mkdir(parents=True)
+    for number in (1, 2):  # a shard each
+        (shop / f"{number}.png").write_bytes(png(number))
+        download.run(trained(1), workspace, no_log)
+    (shop / "2.png").unlink()
+    download.run(trained(2), workspace, no_log)
+    shard = workspace.stage("download") / "images" / "r00002-000.tar"
+    monkeypatch.setenv("IRGEN_CUTOFF_BEFORE", "2")
+    download.run(trained(3), workspace, no_log)
+    assert shard.exists(), "the retrain may be taken back"
+    download.run(trained(2), workspace, no_log)
+    assert shard.exists()
+    monkeypatch.delenv("IRGEN_CUTOFF_BEFORE")
+    download.run(trained(3), workspace, no_log)
+    assert not shard.exists(), "it was released: nothing served was trained on it"
