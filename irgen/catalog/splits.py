@@ -6,8 +6,6 @@ import polars as pl
 
 from irgen.catalog.manifest import GONE
 
-FIRST = 1  # revision: of what the source held when it was first looked at
-
 
 def assign_roles(
     table: pl.DataFrame,
@@ -21,11 +19,9 @@ def assign_roles(
 
     An image without a role counts as train. If the source names no query, query_fraction of the
     train images of each label become queries; then, if it names no validation image,
-    validation_fraction of the remaining train images become validation. Fractions are of a label's
-    images of the first revision, in the order of sha256(seed, path), rounded half up; of later
-    revisions, in which a label may have few, each image is drawn by itself, with that probability.
-    One image of a label's first revision at least stays train. So images of later revisions never
-    move earlier ones.
+    validation_fraction of the remaining train images become validation. Fractions are of the images
+    of one label first seen in one revision, in the order of sha256(seed, path), rounded half up;
+    one of them at least stays train. So images of later revisions never move earlier ones.
 
     Nobody draws a query whose content is trained on, under another path or label that it had: with
     ``trained_until``, the training revision, ``table`` has ``sha256`` and ``gone``, null for what
@@ -63,7 +59,7 @@ def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
     if not fraction:
         return pl.repeat(False, len(table), dtype=pl.Boolean, eager=True)
     group = ("role", "label", "revision")
-    draw = [_draw(seed, sha256) for sha256 in table["sha256"]]
+    draw = [hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest() for sha256 in table["sha256"]]
     count = pl.col("draw").n_unique().over(group)
     wanted = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
     chosen = (pl.col("role") == "train") & (pl.col("draw").rank("dense").over(group) <= wanted)
@@ -71,34 +67,18 @@ def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
 
 
 def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.DataFrame:
-    """Gives ``role`` to the first ``fraction`` of each label's train images of the first revision,
-    and to each later one with that probability."""
+    """Gives ``role`` to the first ``fraction`` of each label's and revision's train images."""
     group = ("role", "label", "revision")
+    draw = [hashlib.sha256(f"{seed}:{path}".encode()).hexdigest() for path in table["path"]]
     rank = pl.col("draw").rank("ordinal").over(group)  # 1 …
     count = pl.len().over(group)
     wanted = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
-    new = pl.col("revision") == pl.col("revision").min().over("label")
-    lucky = (pl.col("chance") < fraction) & ~(new & (rank == count))
-    taken = pl.when(pl.col("revision") == FIRST).then(rank <= wanted).otherwise(lucky)
-    chosen = (pl.col("role") == "train") & taken
-    draws = (
-        pl.Series("draw", [_draw(seed, path) for path in table["path"]], pl.String),
-        pl.Series("chance", [_chance(seed, role, path) for path in table["path"]], pl.Float64),
-    )
+    chosen = (pl.col("role") == "train") & (rank <= wanted)
     return (
-        table.with_columns(draws)
+        table.with_columns(pl.Series("draw", draw, pl.String))
         .with_columns(pl.when(chosen).then(pl.lit(role)).otherwise(pl.col("role")).alias("role"))
-        .drop("draw", "chance")
+        .drop("draw")
     )
-
-
-def _draw(*words: object) -> str:
-    return hashlib.sha256(":".join(map(str, words)).encode()).hexdigest()
-
-
-def _chance(*words: object) -> float:
-    """In [0, 1), the same for the same words."""
-    return int(_draw(*words)[:13], 16) / 16**13
 
 
 def _stay(table: pl.DataFrame, trained_until: int) -> pl.DataFrame:

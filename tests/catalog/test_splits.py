@@ -63,21 +63,6 @@ def test_what_is_trained_on_is_no_query_under_another_label() -> None:
     assert met, "some seed draws one of the three"
 
 
-def test_images_that_come_one_by_one_ask_and_validate_too() -> None:
-    first: Images = [("a", 1, None)] * 10
-    later: Images = [("a", revision, None) for revision in range(2, 402)]
-    found = roles(first + later, query=0.25, validation=0.2)
-    late = {path: role for path, role in found.items() if int(path[2:]) >= 10}
-    assert 75 < count(late, "query") < 125  # a quarter of 400, give or take three deviations
-    assert 35 < count(late, "validation") < 85  # a fifth of the other 300
-
-
-def test_a_label_that_comes_later_is_not_all_queries() -> None:
-    for number in range(40):
-        found = roles([("a", 1, None), *[(f"b{number}", 2, None)] * 2], query=0.9)
-        assert count({path: role for path, role in found.items() if path[0] == "b"}, "train") >= 1
-
-
 def test_one_image_of_each_label_at_least_stays_in_train() -> None:
     for size in (1, 2, 3):
         found = roles([("a", 1, None)] * size, query=0.9, validation=0.9)
