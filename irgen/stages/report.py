@@ -68,7 +68,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
             params.report.confusions,
         ),
         rejected=rejected,
-        params=flatten(params),
+        params=scrub(flatten(params)),
         k=k,
     )
     path = workspace.reports / "index.html"

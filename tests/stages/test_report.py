@@ -206,6 +206,15 @@ def test_two_runs_draw_the_same_figures_and_write_the_same_page(workspace, param
     assert found[0] == found[1]
 
 
+def test_the_page_says_where_images_are_from_without_its_password(workspace, params):
+    source = "https://me:a-long-one@example.org/set.zip?X-Amz-Signature=signed"
+    secret = replace(params, download=replace(params.download, source=source))
+    report.run(secret, workspace, ignore)
+    page = (workspace.reports / "index.html").read_text()
+    assert "example.org/set.zip" in page
+    assert "a-long-one" not in page and "signed" not in page
+
+
 def test_without_a_calibration_the_page_says_why_and_has_no_curve(workspace, params):
     write_calibration(workspace, Uncalibrated(reason="7 validation queries are too few"))
     report.run(params, workspace, ignore)
