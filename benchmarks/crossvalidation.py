@@ -37,21 +37,24 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from irgen.artifacts.retriever import frozen_reader
 from irgen.catalog.table import read_table
+from irgen.checkpoints.retriever import frozen_reader
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.weights import create_encoder
 from irgen.commands.wording import counted
 from irgen.compute import Machine
-from irgen.encoding import Encoding, open_encoding, pixels, summaries, views
+from irgen.encoding.batches import Pixels, Views, in_order
+from irgen.encoding.encode import Encoding, open_encoding, pixels, summaries, views
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import DEEPEST, processor
 from irgen.files import read_json, write_bytes, write_json
+from irgen.models.decoder import Retriever, Shape
 from irgen.models.pairs import RULES
-from irgen.models.reader import Query, Reader
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.retriever import Query, Reader
 from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
 from irgen.params import Params, check, load
-from irgen.search.kinds import Kinds
-from irgen.search.scan import scan
+from irgen.search.brute_force import scan
+from irgen.search.labels import Kinds
 from irgen.stages.baselines import rivals
 from irgen.stages.baselines import teach as teach_rival
 from irgen.stages.retriever import neighbours
@@ -59,10 +62,7 @@ from irgen.study.plan import changed
 from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
-from irgen.training.batches import Pixels, Views, in_order
-from irgen.training.checkpoint import Resume
 from irgen.typed import parse
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)

@@ -23,17 +23,17 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.identifiers import load_identified
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.encoding import open_encoding, pixels
+from irgen.checkpoints.identifiers import load_identified
+from irgen.encoding.encode import open_encoding, pixels
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import processor
 from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
 from irgen.params import Params, load
+from irgen.search.brute_force import scan
 from irgen.search.engine import Read
-from irgen.search.scan import scan
 from irgen.typed import flatten
 from irgen.workspace import Workspace
 

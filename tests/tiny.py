@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from irgen.artifacts.models import Models
-from irgen.artifacts.retriever import frozen_reader
-from irgen.models.reader import Query
-from irgen.models.retriever import Retriever, Shape
+from irgen.checkpoints.models import Models
+from irgen.checkpoints.retriever import frozen_reader
+from irgen.checkpoints.weights import create_encoder
+from irgen.models.decoder import Retriever, Shape
+from irgen.models.retriever import Query
 from irgen.models.tokenizer import Tokenizer
 from irgen.params import Encoder
 from irgen.params import Retriever as RetrieverSettings
 from irgen.params import Tokenizer as TokenizerSettings
-from irgen.weights import create_encoder
 
 ENCODER = Encoder(
     name="resnet10t",

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from irgen import params
-from irgen.artifacts.models import Models, save_models
+from irgen.checkpoints.models import Models, save_models
+from irgen.checkpoints.weights import create_encoder
 from irgen.index.index import Index
 from irgen.index.view import View
-from irgen.models.reader import Query, Reader
-from irgen.models.retriever import Retriever
+from irgen.models.decoder import Retriever
+from irgen.models.retriever import Query, Reader
 from irgen.models.tokenizer import Tokenizer
-from irgen.weights import create_encoder
 from speed import ours, synthetic
 from speed.ours import Pool
 from speed.stopwatch import Call, Patience, Times, in_turns, once, repeat

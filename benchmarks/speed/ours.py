@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from irgen import params
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import Retriever, Shape
 from irgen.search import beam, engine, rank
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Hits, Options, Read

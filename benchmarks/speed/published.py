@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irgen.models.retriever import Block, Retriever
+from irgen.models.decoder import Block, Retriever
 
 Node = dict[int, "Node"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from irgen.models.retriever import Retriever
+from irgen.models.decoder import Retriever
+from irgen.search.brute_force import scan
 from irgen.search.decoder import Decoder
-from irgen.search.scan import scan
 from irgen.search.snapshot import Snapshot
 from speed import ours, published
 from speed.neighbours import Neighbours

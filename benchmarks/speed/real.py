@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from irgen.artifacts.identifiers import load_identified
-from irgen.artifacts.models import Models, assemble
-from irgen.encoding import open_encoding, pixels
+from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.models import Models, assemble
+from irgen.checkpoints.weights import create_encoder
+from irgen.encoding.encode import open_encoding, pixels
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import Questions, read_questions
 from irgen.params import Params
@@ -19,7 +20,6 @@ from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, Read
 from irgen.search.linear import PRECISIONS, Precision
 from irgen.search.snapshot import Snapshot
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 from speed import neighbours
 from speed.neighbours import Neighbours

@@ -7,10 +7,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from irgen import comparing
 from irgen.errors import StudyError
-from irgen.study import point as trained
-from irgen.study import sheet
+from irgen.study import report, tracking
+from irgen.study import trial as trained
 from irgen.study.plan import PLAN, TABLES, Plan, Point, load_plan, params_of, settings_file
 
 PIPELINE = PLAN.with_name("dvc.yaml")
@@ -43,10 +42,10 @@ def run(options: Namespace) -> None:
     for name in sets:
         made = options.root / TABLES / name / "comparison.md"
         if made.is_file():
-            if not sheet.page_of(options.root, name).is_file():  # DVC does not know of it
-                sheet.write(options.root, plan, name)
+            if not report.page_of(options.root, name).is_file():  # DVC does not know of it
+                report.write(options.root, plan, name)
             print(f"Tables: {made.resolve()}")
-            print(f"Page: {sheet.page_of(options.root, name).resolve()}")
+            print(f"Page: {report.page_of(options.root, name).resolve()}")
     _publish(options.root)
     if failed:
         raise StudyError(
@@ -109,28 +108,28 @@ def run_point(options: Namespace) -> None:
         print(f"{point}: {line}", flush=True)
 
     folder = trained.run(options.root, plan, point, tell)
-    comparing.tell_point(options.root, plan, point, params, folder)
+    tracking.tell_point(options.root, plan, point, params, folder)
 
 
 def run_tables(options: Namespace) -> None:
     """Writes the tables of a set. Raises ArtifactError if nothing was measured yet."""
     plan = load_plan(options.root)
-    folder = sheet.write(options.root, plan, options.set)
+    folder = report.write(options.root, plan, options.set)
     first = Point(set=options.set, variant=plan.standard, seed=plan.seeds[0])
     params = params_of(options.root, plan, first)
-    page = sheet.page_of(options.root, options.set)
-    comparing.tell_tables(options.root, plan, options.set, params, folder, page)
+    page = report.page_of(options.root, options.set)
+    tracking.tell_tables(options.root, plan, options.set, params, folder, page)
 
 
 def _publish(root: Path) -> None:
     """Brings what was compared to MLflow; if it does not answer, that is told, and done later."""
-    from irgen import publishing
     from irgen.errors import TrackingError
-    from irgen.provenance import project
-    from irgen.tracking import store as tracked
+    from irgen.tracking import mlflow_store as tracked
+    from irgen.tracking import sync
+    from irgen.tracking.provenance import project
 
     try:
-        publishing.publish_all(project(root))
+        sync.publish_all(project(root))
     except TrackingError as error:
         print(f"tracking: {error}; the results are logged later (irgen publish)", file=sys.stderr)
     else:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from irgen.catalog.table import read_table
 from irgen.compute import Machine
+from irgen.encoding.batches import in_order
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.methods import Encode, Method
 from irgen.files import atomic, file_digest, read_json, write_json
-from irgen.training.batches import in_order
 from irgen.workspace import Workspace
 
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed

@@ -7,21 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irgen.artifacts.models import Models
-from irgen.artifacts.readings import taken
+from irgen.checkpoints.models import Models
 from irgen.compute import Machine
-from irgen.encoding import Encoding, summaries
+from irgen.encoding.batches import in_order
+from irgen.encoding.encode import Encoding, summaries
+from irgen.encoding.query_features import taken
 from irgen.files import read_array
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
 from irgen.search import beam, engine
+from irgen.search.brute_force import scan
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, Read
-from irgen.search.kinds import Kinds
+from irgen.search.labels import Kinds
 from irgen.search.result import Result
-from irgen.search.scan import scan
 from irgen.search.snapshot import Snapshot
-from irgen.training.batches import in_order
 from irgen.workspace import Workspace
 
 Encoded = Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a Read

@@ -11,9 +11,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.calibration import CALIBRATION, load_calibration
-from irgen.artifacts.models import Models, load_models
 from irgen.catalog.inputs import Input, decode_images
+from irgen.checkpoints.calibration import CALIBRATION, load_calibration
+from irgen.checkpoints.models import Models, load_models
 from irgen.compute import aside
 from irgen.errors import ImageError, IndexingError
 from irgen.index import bundle, creation, generation, metadata, rows
@@ -28,7 +28,7 @@ from irgen.index.view import View
 from irgen.search.calibration import Uncalibrated
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Read
-from irgen.search.kinds import Kinds
+from irgen.search.labels import Kinds
 
 BATCH = 64  # images that go through the encoder together
 

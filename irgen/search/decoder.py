@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from irgen.models.retriever import Block, Retriever
+from irgen.models.decoder import Block, Retriever
 from irgen.search.linear import Precision, linear
 
 
 class Kinds(Protocol):
-    """What first entries stand for: see ``irgen.search.kinds``, which no training needs."""
+    """What first entries stand for: see ``irgen.search.labels``, which no training needs."""
 
     def alike(self, embeddings: Tensor) -> Tensor: ...
 

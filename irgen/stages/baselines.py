@@ -8,14 +8,17 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.identifiers import Identified, load_identified
-from irgen.artifacts.models import assemble
-from irgen.artifacts.readings import readings
 from irgen.catalog.images import stream_pixels
 from irgen.catalog.table import read_table
+from irgen.checkpoints.identifiers import Identified, load_identified
+from irgen.checkpoints.models import assemble
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
-from irgen.encoding import Encoding, open_encoding, pixels, views
-from irgen.evaluation import methods, neighbours
+from irgen.encoding.batches import Pixels, Views, in_order
+from irgen.encoding.encode import Encoding, open_encoding, pixels, views
+from irgen.encoding.query_features import readings
+from irgen.evaluation import ann, methods
 from irgen.evaluation.measuring import TIMED, Exam, Questions, measure, read_questions
 from irgen.evaluation.methods import Method
 from irgen.models.descriptors import Combined, Described, Projected
@@ -23,10 +26,7 @@ from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
 from irgen.params import Descriptor, Params
 from irgen.training import descriptors, rankings
-from irgen.training.batches import Pixels, Views, in_order
-from irgen.training.checkpoint import Resume
 from irgen.typed import flatten
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 
@@ -48,7 +48,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     questions = read_questions(workspace, max(cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
-    neighbours.library()
+    ann.library()
     rankings.library()
     asked = questions.queries["sha256"].to_list()
     compared = approximate(params, workspace, identified, asked, encoding)
@@ -87,15 +87,15 @@ def approximate(
     ).to(device)
     known = readings(models, asked, encoding).embedding.to(device)
     given = methods.vectors(models.embed, known), identified.embeddings
-    if neighbours.scann_library():
-        scann = {"scann": neighbours.scann(*given, settings.scann)}
+    if ann.scann_library():
+        scann = {"scann": ann.scann(*given, settings.scann)}
     else:
-        scann = {"scann_like": neighbours.scann_like(*given, settings.scann)}
+        scann = {"scann_like": ann.scann_like(*given, settings.scann)}
     return {
-        "hnsw": neighbours.hnsw(*given, settings.hnsw),
-        "ivf_pq": neighbours.ivf_pq(*given, settings.ivf_pq),
+        "hnsw": ann.hnsw(*given, settings.hnsw),
+        "ivf_pq": ann.ivf_pq(*given, settings.ivf_pq),
         **scann,
-        "spann_like": neighbours.spann_like(*given, settings.spann),
+        "spann_like": ann.spann_like(*given, settings.spann),
     }
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from irgen.artifacts.identifiers import Identified, load_identified
-from irgen.artifacts.models import assemble
-from irgen.artifacts.readings import readings
-from irgen.encoding import Encoding, open_encoding, pixels
+from irgen.checkpoints import tensor_file
+from irgen.checkpoints.identifiers import Identified, load_identified
+from irgen.checkpoints.models import assemble
+from irgen.checkpoints.weights import create_encoder
+from irgen.encoding.encode import Encoding, open_encoding, pixels
+from irgen.encoding.query_features import readings
 from irgen.evaluation import answers, methods, runs
 from irgen.evaluation.measuring import TIMED, Exam, describe, measure, read_questions
 from irgen.evaluation.methods import Method
@@ -24,10 +26,8 @@ from irgen.models.tokenizer import class_numbers
 from irgen.params import Params
 from irgen.search import trie
 from irgen.search.engine import Options
-from irgen.search.kinds import Kinds
+from irgen.search.labels import Kinds
 from irgen.search.snapshot import Snapshot
-from irgen.training import checkpoint
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 
@@ -74,7 +74,7 @@ def timings_of(params: Params, workspace: Workspace, machine: Mapping[str, str |
         for name in ("tokenizer", "retriever")
     ]
     about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
-    key = digest(checkpoint.source_digest(), weights, *about)[:16]
+    key = digest(tensor_file.source_digest(), weights, *about)[:16]
     return workspace.cache / "timings" / f"{key}.json"
 
 
@@ -106,7 +106,7 @@ def build_methods(
         workspace.existing("retriever", "retriever.safetensors"),
         pretrained,
     ).to(device)
-    arrays, _ = checkpoint.load(workspace.existing("trie", "trie.safetensors"))
+    arrays, _ = tensor_file.load(workspace.existing("trie", "trie.safetensors"))
     codes, embeddings = identified.codes.to(device), identified.embeddings.to(device)
     codebooks = models.tokenizer.codebooks
     prefixes = trie.from_tensors(arrays).to(device)

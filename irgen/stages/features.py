@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from irgen.catalog.table import read_table
-from irgen.encoding import open_encoding, summaries
+from irgen.checkpoints.weights import create_encoder
+from irgen.encoding.encode import open_encoding, summaries
 from irgen.files import write_array
 from irgen.params import Params
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 ROLES = ("train", "validation", "database", "queries")

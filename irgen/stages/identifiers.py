@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irgen.artifacts.identifiers import Identified, save_identified
-from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.table import NAMES, read_table
-from irgen.encoding import Encoding, open_encoding, summaries
+from irgen.checkpoints.identifiers import Identified, save_identified
+from irgen.checkpoints.tokenizer import load_tokenizer
+from irgen.encoding.encode import Encoding, open_encoding, summaries
 from irgen.errors import CatalogError
 from irgen.files import read_array
 from irgen.models import hierarchy, rqvae

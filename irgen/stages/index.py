@@ -9,12 +9,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.calibration import CALIBRATION, save_calibration
-from irgen.artifacts.identifiers import Identified, check_served, load_identified
-from irgen.artifacts.models import Models, assemble, save_models
-from irgen.artifacts.readings import readings, taken
 from irgen.catalog.table import known_from, read_table
-from irgen.encoding import Encoding, open_encoding
+from irgen.checkpoints.calibration import CALIBRATION, save_calibration
+from irgen.checkpoints.identifiers import Identified, check_served, load_identified
+from irgen.checkpoints.models import Models, assemble, save_models
+from irgen.checkpoints.weights import create_encoder
+from irgen.encoding.batches import in_order
+from irgen.encoding.encode import Encoding, open_encoding
+from irgen.encoding.query_features import readings, taken
 from irgen.errors import CatalogError
 from irgen.evaluation import calibration, runs
 from irgen.index.index import Index
@@ -24,10 +26,8 @@ from irgen.search import engine
 from irgen.search.calibration import Calibration, Uncalibrated, apply
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
-from irgen.search.kinds import Kinds
+from irgen.search.labels import Kinds
 from irgen.search.snapshot import Segment, Snapshot
-from irgen.training.batches import in_order
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 # Of a search of the index, kept with it:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.artifacts.calibration import CALIBRATION, load_calibration
+from irgen.catalog.datasets.protocols import in_words
 from irgen.catalog.images import decode
 from irgen.catalog.leaks import told
-from irgen.catalog.protocols import in_words
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
+from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.evaluation import comparison, figures, gallery, limits, page
 from irgen.evaluation.confusions import confusions
 from irgen.files import atomic, digest, file_digest, read_json, write_bytes

@@ -7,22 +7,22 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.history import write_history
-from irgen.artifacts.identifiers import load_identified
-from irgen.artifacts.retriever import frozen_reader, save_retriever
-from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.table import read_table
-from irgen.encoding import open_encoding, pixels, views
+from irgen.checkpoints.history import write_history
+from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.retriever import frozen_reader, save_retriever
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.tokenizer import load_tokenizer
+from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.encoding.batches import Pixels, Views
+from irgen.encoding.encode import open_encoding, pixels, views
 from irgen.files import file_digest
-from irgen.models.reader import Query
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import Retriever, Shape
+from irgen.models.retriever import Query
 from irgen.models.tokenizer import adapt_all, class_numbers
 from irgen.params import Params
 from irgen.training import retriever as training
-from irgen.training.batches import Pixels, Views
-from irgen.training.checkpoint import Resume
 from irgen.typed import flatten
-from irgen.weights import create_encoder, weights_digest
 from irgen.workspace import Workspace
 
 

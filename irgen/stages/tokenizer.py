@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irgen.artifacts.history import write_history
-from irgen.artifacts.tokenizer import save_tokenizer
 from irgen.catalog.table import read_table
-from irgen.encoding import open_encoding, pixels, views
+from irgen.checkpoints.history import write_history
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.tokenizer import save_tokenizer
+from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.encoding.batches import Pixels, Views
+from irgen.encoding.encode import open_encoding, pixels, views
 from irgen.errors import CatalogError
 from irgen.files import file_digest, read_array
 from irgen.models.clusters import cluster
@@ -19,10 +22,7 @@ from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
 from irgen.params import Tokenizer as Settings
 from irgen.training import tokenizer as training
-from irgen.training.batches import Pixels, Views
-from irgen.training.checkpoint import Resume
 from irgen.typed import flatten
-from irgen.weights import create_encoder, weights_digest
 from irgen.workspace import Workspace
 
 

@@ -11,8 +11,8 @@ import polars as pl
 from irgen.errors import ArtifactError
 from irgen.files import read_json
 from irgen.study.plan import Plan, Point, params_of
-from irgen.study.point import results_of
 from irgen.study.significance import Values
+from irgen.study.trial import results_of
 from irgen.typed import flatten
 
 QUERIES = "queries.parquet"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irgen.catalog.protocols import in_words
+from irgen.catalog.datasets.protocols import in_words
 from irgen.evaluation.comparison import EVERY
 from irgen.study import results, significance
 from irgen.study.plan import Plan

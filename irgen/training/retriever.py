@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
-from irgen.models import retriever as retrieval
-from irgen.models.reader import Query
+from irgen.encoding.batches import Pixels, Views, in_order, shuffled
+from irgen.models import decoder as retrieval
+from irgen.models.retriever import Query
 from irgen.params import Retriever as Settings
 from irgen.search import beam, rank, trie
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
-from irgen.training import checkpoint, optimizer
-from irgen.training.batches import Pixels, Views, in_order, shuffled
+from irgen.training import optimizer
 
 Log = Callable[[dict[str, float], int], None]
 History = list[dict[str, float]]
@@ -62,7 +63,7 @@ def train(
     data: tuple[Pairs, Held],
     settings: Settings,
     run: tuple[Machine, int],
-    resume: checkpoint.Resume,
+    resume: tensor_file.Resume,
     log: Log,
 ) -> History:
     """Cross-entropy on the codes of drawn neighbours; the weights kept are the moving average that
@@ -151,27 +152,27 @@ def _keep(
     adam: torch.optim.Optimizer,
     best: dict[str, Tensor],
     history: History,
-    resume: checkpoint.Resume,
+    resume: tensor_file.Resume,
 ) -> None:
-    state = checkpoint.optimizer_tensors(adam)
-    state |= checkpoint.prefixed(model.state_dict(), "model.")
-    state |= checkpoint.prefixed(average.state_dict(), "average.")
-    resume.save(state | checkpoint.prefixed(best, "best."), history)
+    state = tensor_file.optimizer_tensors(adam)
+    state |= tensor_file.prefixed(model.state_dict(), "model.")
+    state |= tensor_file.prefixed(average.state_dict(), "average.")
+    resume.save(state | tensor_file.prefixed(best, "best."), history)
 
 
 def _resume(
-    model: Query, average: AveragedModel, adam: torch.optim.Optimizer, resume: checkpoint.Resume
+    model: Query, average: AveragedModel, adam: torch.optim.Optimizer, resume: tensor_file.Resume
 ) -> tuple[dict[str, Tensor], History]:
     """Restores an interrupted training: its best weights so far and its history, empty if none."""
     kept = resume.load()
     if kept is None:
         return {}, []
     tensors, history = kept
-    checkpoint.load_into(model, checkpoint.unprefixed(tensors, "model."), resume.path)
-    checkpoint.load_into(average, checkpoint.unprefixed(tensors, "average."), resume.path)
-    checkpoint.restore_optimizer(adam, tensors)
+    tensor_file.load_into(model, tensor_file.unprefixed(tensors, "model."), resume.path)
+    tensor_file.load_into(average, tensor_file.unprefixed(tensors, "average."), resume.path)
+    tensor_file.restore_optimizer(adam, tensors)
     tqdm.write(f"retriever: going on after epoch {len(history)}")
-    return checkpoint.unprefixed(tensors, "best."), history
+    return tensor_file.unprefixed(tensors, "best."), history
 
 
 @torch.inference_mode()

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from irgen import params as parameters
-from irgen.artifacts.models import save_models
 from irgen.catalog import manifest
 from irgen.catalog.inputs import decode_images
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
+from irgen.checkpoints.models import save_models
 from irgen.errors import ArtifactError, IndexingError
 from irgen.evaluation import answers as kept_answers
 from irgen.evaluation import gate

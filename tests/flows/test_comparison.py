@@ -15,15 +15,15 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.compare import compare
-from irgen import journal
-from irgen.catalog.sources import list_digits
-from irgen.comparing import tell_point
+from irgen.catalog.sources.open import list_digits
 from irgen.errors import ArtifactError
 from irgen.evaluation.comparison import METHODS
 from irgen.study import results
 from irgen.study.plan import PLAN, RESULTS, TABLES, Point, load_plan, params_of
-from irgen.study.point import results_of
-from irgen.study.sheet import page_of
+from irgen.study.report import page_of
+from irgen.study.tracking import tell_point
+from irgen.study.trial import results_of
+from irgen.tracking import run_log
 
 from .conftest import PrefectServer
 
@@ -205,15 +205,15 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
     (home,) = (project / ".cache" / "tracking").glob("digits-semantic-1-*")
     shutil.rmtree(home)
     if not (child := os.fork()):
-        whole = journal._line
-        journal._line = lambda kind, fields: (
+        whole = run_log._line
+        run_log._line = lambda kind, fields: (
             os.kill(os.getpid(), signal.SIGKILL) if kind == "end" else whole(kind, fields)
         )
         tell_point(*told)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    assert journal.unpublished(home.parent) == []
+    assert run_log.unpublished(home.parent) == []
     tell_point(*told)
-    kinds = [record["kind"] for record in journal.records(home / "point.jsonl")]
+    kinds = [record["kind"] for record in run_log.records(home / "point.jsonl")]
     assert kinds == ["begin", "metrics", "end"]
 
 

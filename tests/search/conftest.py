@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import Retriever, Shape
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Read
 from irgen.search.snapshot import Segment, Snapshot

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irgen.models import quantizer
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import Retriever, Shape
 from irgen.search import beam, live, trie
 from irgen.search.codebooks import Nearing
 from irgen.search.decoder import Decoder

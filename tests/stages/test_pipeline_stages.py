@@ -18,18 +18,18 @@ import torch
 import yaml
 from PIL import Image, ImageOps
 
-from irgen.artifacts.calibration import load_calibration
-from irgen.artifacts.identifiers import load_identified
-from irgen.artifacts.models import assemble
-from irgen.artifacts.tokenizer import load_tokenizer
-from irgen.catalog.sources import list_digits
+from irgen.catalog.sources.open import list_digits
+from irgen.checkpoints.calibration import load_calibration
+from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.models import assemble
+from irgen.checkpoints.tokenizer import load_tokenizer
+from irgen.checkpoints.weights import create_encoder
 from irgen.cli import STAGES
 from irgen.errors import CatalogError, IndexingError
 from irgen.evaluation.comparison import METHODS
 from irgen.index.index import Index
 from irgen.params import Params, load
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 SMALL = {

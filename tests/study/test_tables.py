@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from irgen.evaluation.comparison import EVERY
-from irgen.study import forms, tables
+from irgen.study import formats, tables
 from irgen.study.plan import Plan, Point, Variant
+from irgen.study.report import verdicts
 from irgen.study.results import Result, alike, by_query, differences, over_seeds
-from irgen.study.sheet import verdicts
 from irgen.study.tables import BETTER, WORSE, Cell, Row, Table
 
 KEYS = ("precision/1", "precision/10", "precision/20", "hit/10", "map/R")
@@ -355,7 +355,7 @@ TABLE = Table(
 
 
 def test_markdown_says_all_there_is() -> None:
-    assert forms.markdown(TABLE) == (
+    assert formats.markdown(TABLE) == (
         "### Odd & even\n\n"
         "|  | P@1 | seeds |\n"
         "| --- | ---: | ---: |\n"
@@ -366,7 +366,7 @@ def test_markdown_says_all_there_is() -> None:
 
 
 def test_latex_escapes_what_it_must(tmp_path: Path) -> None:
-    text = forms.latex(TABLE)
+    text = formats.latex(TABLE)
     assert r"50\% of\_it & \textbf{0.5 $\pm$ 0.1} $\blacktriangle$ & 0, 1 \\" in text
     assert r"\caption{Odd \& even. p $<$ 0.05}" in text
     assert text.isascii()

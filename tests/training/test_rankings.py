@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
+from irgen.encoding.batches import Pixels, Views
 from irgen.errors import ExtraError
 from irgen.models.descriptors import Combined, Described, Projected, generalised_mean
 from irgen.params import Augment, Cgd, Encoder, Irt
-from irgen.search.scan import scan
+from irgen.search.brute_force import scan
 from irgen.training import descriptors, rankings
-from irgen.training.batches import Pixels, Views
-from irgen.training.checkpoint import Resume
-from irgen.weights import create_encoder
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 SHARED = {

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from irgen.checkpoints.tensor_file import Resume
 from irgen.compute import Machine
+from irgen.encoding.batches import Views
 from irgen.models import clusters as clustering
-from irgen.models.reader import Query
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import Retriever, Shape
+from irgen.models.retriever import Query
 from irgen.models.tokenizer import Tokenizer
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
-from irgen.training.batches import Views
-from irgen.training.checkpoint import Resume
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 
