@@ -48,13 +48,13 @@ from irgen.encoding.encode import Encoding, open_encoding, pixels, summaries, vi
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import DEEPEST, processor
 from irgen.files import read_json, write_bytes, write_json
-from irgen.models.decoder import Retriever, Shape
+from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.pairs import RULES
-from irgen.models.retriever import Query, Reader
+from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
 from irgen.params import Params, check, load
 from irgen.search.brute_force import scan
-from irgen.search.labels import Kinds
+from irgen.search.labels import LabelScorer
 from irgen.stages.baselines import rivals
 from irgen.stages.baselines import teach as teach_rival
 from irgen.stages.retriever import neighbours
@@ -137,7 +137,7 @@ class Made:
     tokenizer: Tokenizer
     embeddings: Tensor
     sees: Views | Pixels
-    reader: Reader | None = None
+    reader: QueryEncoder | None = None
 
 
 def some(images: Any, rows: Tensor) -> Any:
@@ -193,7 +193,7 @@ def unheard(row: dict[str, float], step: int) -> None:
 
 
 @torch.inference_mode()
-def openings(model: Query, images: Views | Pixels, machine: Machine) -> Tensor:
+def openings(model: Retriever, images: Views | Pixels, machine: Machine) -> Tensor:
     """(Q, L): the log-probability with which a retriever writes each first entry."""
     found, levels = [], model.decoder.shape.levels
     for rows, new in in_order(len(images), 64):
@@ -227,7 +227,7 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
         codebook=params.tokenizer.codebook,
     )
     torch.manual_seed(params.seed)
-    model = Query(made.reader, Retriever(settings, shape))
+    model = Retriever(made.reader, IdentifierDecoder(settings, shape))
     data = (
         retrieving.Pairs(some(made.sees, rows), codes, *neighbours(pairs, len(rows))),
         retrieving.Held(some(made.sees, NOTHING), NOTHING, taught.labels[rows]),
@@ -266,7 +266,7 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
 def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool) -> dict:
     """Every metric of every query of the fold, by the score that orders the database."""
     made = teach(params, taught, fold.teaching, folder)
-    kinds, database = Kinds.of(made.tokenizer), made.embeddings[fold.searched]
+    kinds, database = LabelScorer.of(made.tokenizer), made.embeddings[fold.searched]
     first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[fold.asked]
     label = kinds.alike(queries)
     said = {"label": label}

@@ -33,7 +33,7 @@ from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
 from irgen.params import Params, load
 from irgen.search.brute_force import scan
-from irgen.search.engine import Read
+from irgen.search.engine import QueryFeatures
 from irgen.typed import flatten
 from irgen.workspace import Workspace
 
@@ -147,7 +147,7 @@ class Case:
     images, their ``embeddings`` (N, D) for the exact scan, and the index."""
 
     queries: pl.DataFrame
-    read: Read
+    read: QueryFeatures
     database: pl.DataFrame
     embeddings: Tensor
     index: Index
@@ -191,7 +191,9 @@ def open_case(params: Params, workspace: Workspace) -> Case:
     encoding = open_encoding(params.compute, workspace)
     images = pixels(index.models.reader.encoder, queries["sha256"].to_list(), encoding)
     parts = [index.models.read(batch) for batch in torch.from_numpy(images).split(32)]
-    read = Read(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Read)))
+    read = QueryFeatures(
+        *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(QueryFeatures))
+    )
     embeddings = load_identified(workspace.existing("identifiers", "database")).embeddings
     return Case(queries, read, database, embeddings, index)
 

@@ -180,8 +180,12 @@ class Evaluate:
     cutoffs: tuple[Size, ...]  # k of precision@k …
     beams: Size  # W
     candidates: Size  # most images gathered from the beams, at least the largest cut-off
-    fuse: Annotated[float, Range(0, 10)]  # weight of the first entry's logarithm in re-ranking
-    fuse_by: Literal["entry", "label", "both"]  # written; its label read; mean of label and written
+    rerank_weight: Annotated[
+        float, Range(0, 10)
+    ]  # weight of the first entry's logarithm in re-ranking
+    rerank_signal: Literal[
+        "entry", "label", "both"
+    ]  # written; its label read; mean of label and written
     order_by: Literal["identifier", "entry", "label"]  # how images stand that are not re-ranked
     batch_size: Size  # queries a search batch
     trie: bool  # false: identifiers are written freely, and those that do not exist find nothing

@@ -9,8 +9,8 @@ from PIL import Image
 from irgen.checkpoints.models import Models
 from irgen.checkpoints.retriever import frozen_reader
 from irgen.checkpoints.weights import create_encoder
-from irgen.models.decoder import Retriever, Shape
-from irgen.models.retriever import Query
+from irgen.models.decoder import IdentifierDecoder, Shape
+from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
 from irgen.params import Encoder
 from irgen.params import Retriever as RetrieverSettings
@@ -41,7 +41,9 @@ def untrained(
         levels=tokenizing.levels,
         codebook=tokenizing.codebook,
     )
-    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(retrieving, shape))
+    query = Retriever(
+        frozen_reader(pretrained, tokenizer, "tokenizer"), IdentifierDecoder(retrieving, shape)
+    )
     made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
     return made.to(torch.device("cpu"))
 

@@ -24,8 +24,8 @@ from irgen.checkpoints.models import Models, save_models
 from irgen.checkpoints.weights import create_encoder
 from irgen.index.index import Index
 from irgen.index.view import View
-from irgen.models.decoder import Retriever
-from irgen.models.retriever import Query, Reader
+from irgen.models.decoder import IdentifierDecoder
+from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer
 from speed import ours, synthetic
 from speed.ours import Pool
@@ -77,7 +77,7 @@ class Loop:
         return call
 
 
-def writer_of(model: Retriever, codebooks: Tensor) -> Any:
+def writer_of(model: IdentifierDecoder, codebooks: Tensor) -> Any:
     """A function that writes models with these codebooks and this decoder into a folder: the ones
     an index is really made with, a small vision transformer reading 112 × 112 pixels."""
     usual = params.load(Path(__file__).parents[2] / "params.yaml")
@@ -100,7 +100,7 @@ def writer_of(model: Retriever, codebooks: Tensor) -> Any:
         pretrained = create_encoder(encoder, seed=0)
         tokens = Tokenizer(tokenizer, pretrained.width, 2, None).eval()
         tokens.codebooks.copy_(codebooks)
-        query = Query(Reader(pretrained, tokens.adapter), model)
+        query = Retriever(QueryEncoder(pretrained, tokens.adapter), model)
         found = Models(tokenizer=tokens, query=query, pretrained=pretrained, labels=["a", "b"])
         save_models(folder, found, encoder, tokenizer, retriever)
 
@@ -108,7 +108,7 @@ def writer_of(model: Retriever, codebooks: Tensor) -> Any:
 
 
 @contextmanager
-def bundle(database: Database, model: Retriever, folder: Path) -> Iterator[float]:
+def bundle(database: Database, model: IdentifierDecoder, folder: Path) -> Iterator[float]:
     """An index of the database at ``folder`` while the block runs; gives the seconds it took."""
     count = len(database.codes)
     items = pl.DataFrame(

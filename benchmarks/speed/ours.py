@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from irgen import params
-from irgen.models.decoder import Retriever, Shape
+from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.search import beam, engine, rank
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Hits, Options, Read
+from irgen.search.engine import Hits, Options, QueryFeatures
 from irgen.search.snapshot import Segment, Snapshot
 from speed import published
 from speed.stopwatch import Patience, Times
@@ -25,7 +25,7 @@ SHARPNESS = 5.0  # by which the logits' random part is scaled, to the spread tra
 K = 10
 
 
-def retriever(codes: Tensor, size: int, layers: int = LAYERS, seed: int = 0) -> Retriever:
+def retriever(codes: Tensor, size: int, layers: int = LAYERS, seed: int = 0) -> IdentifierDecoder:
     """A decoder with random weights. Its biases are the logarithms of how often each entry of codes
     (N, M) occurs, so that beams go where images are, as a trained one's do."""
     torch.manual_seed(seed)
@@ -38,7 +38,7 @@ def retriever(codes: Tensor, size: int, layers: int = LAYERS, seed: int = 0) -> 
         levels=codes.shape[1],
         codebook=size,
     )
-    model = Retriever(settings, shape).eval().requires_grad_(False)
+    model = IdentifierDecoder(settings, shape).eval().requires_grad_(False)
     model.heads *= SHARPNESS
     for level, column in enumerate(codes.T):
         counts = torch.bincount(column.long(), minlength=size) + 1
@@ -76,10 +76,10 @@ class Pool:
         """Which queries the batch of that number asks: (batch,) int64."""
         return (torch.arange(batch) + number * batch) % len(self.embeddings)
 
-    def read(self, number: int, batch: int) -> Read:
+    def read(self, number: int, batch: int) -> QueryFeatures:
         """A batch of queries."""
         rows = self.rows(number, batch)
-        return Read(self.embeddings[rows], self.tokens[rows], self.embeddings[rows])
+        return QueryFeatures(self.embeddings[rows], self.tokens[rows], self.embeddings[rows])
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ TIE = 1e-4
 
 
 def agreement(
-    model: Retriever, held: Snapshot, trie: published.Node, asked: tuple[Pool, int, int]
+    model: IdentifierDecoder, held: Snapshot, trie: published.Node, asked: tuple[Pool, int, int]
 ) -> Agreement:
     """Our codes beside those of the published search with the same fp32 weights; ``asked``: the
     pool, how many of its queries, and the beams."""

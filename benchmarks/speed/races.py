@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from irgen.models.decoder import Retriever
+from irgen.models.decoder import IdentifierDecoder
 from irgen.search.brute_force import scan
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
@@ -86,12 +86,12 @@ def over_sizes(
 class Published:
     """The published algorithm over a database, and the codes its images are looked up in."""
 
-    model: Retriever
+    model: IdentifierDecoder
     trie: published.Node
     codes: Tensor  # (N, M) int64, as published
 
     @classmethod
-    def over(cls, model: Retriever, database: Database) -> "Published":
+    def over(cls, model: IdentifierDecoder, database: Database) -> "Published":
         """Made ready to search."""
         return cls(model, published.build(database.codes), database.codes.long())
 

@@ -13,11 +13,11 @@ from irgen.checkpoints.models import Models, assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import open_encoding, pixels
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.measuring import Questions, read_questions
+from irgen.evaluation.measuring import QuerySet, read_questions
 from irgen.params import Params
 from irgen.search import engine, trie
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Options, Read
+from irgen.search.engine import Options, QueryFeatures
 from irgen.search.linear import PRECISIONS, Precision
 from irgen.search.snapshot import Snapshot
 from irgen.workspace import Workspace
@@ -37,10 +37,10 @@ Answer = Callable[[slice, int], np.ndarray]  # (which queries, k) → rows (Q, k
 class Run:
     """What a finished run has to search with: queries as the models read them, models, database."""
 
-    read: Read
+    read: QueryFeatures
     models: Models
     held: Snapshot
-    questions: Questions
+    questions: QuerySet
     depth: int  # results to ask for, so that 10 are left without the query itself
 
     @classmethod
@@ -65,7 +65,9 @@ class Run:
             for start in range(0, len(images), 64)
         ]
         names = ("summary", "tokens", "embedding")
-        read = Read(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        read = QueryFeatures(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in names)
+        )
         return cls(read, models, held, questions, runs.search_depth(K, *hashes))
 
     def __len__(self) -> int:
@@ -80,7 +82,7 @@ class Run:
         )
 
         def answer(which: slice, k: int) -> np.ndarray:
-            read = Read(
+            read = QueryFeatures(
                 self.read.summary[which], self.read.tokens[which], self.read.embedding[which]
             )
             return engine.search(decoder, read, self.held, k, options).rows.numpy()

@@ -14,11 +14,12 @@ from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from irgen.checkpoints.weights import untrained_encoder
 from irgen.errors import ArtifactError
 from irgen.models.encoder import ImageEncoder
-from irgen.models.retriever import Query, Reader
+from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer
-from irgen.params import Encoder, Retriever
+from irgen.params import Encoder
+from irgen.params import Retriever as RetrieverSettings
 from irgen.params import Tokenizer as TokenizerSettings
-from irgen.search.engine import Read
+from irgen.search.engine import QueryFeatures
 from irgen.typed import parse
 
 TOKENIZER, RETRIEVER = "tokenizer.safetensors", "retriever.safetensors"
@@ -36,7 +37,7 @@ class Models:
     """
 
     tokenizer: Tokenizer
-    query: Query
+    query: Retriever
     pretrained: ImageEncoder | None
     labels: list[str]
 
@@ -48,7 +49,7 @@ class Models:
         return found
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> QueryEncoder:
         """What reads the retriever's queries."""
         assert self.query.reader is not None, "a query is read from pixels"
         return self.query.reader
@@ -71,7 +72,7 @@ class Models:
         return self
 
     @torch.inference_mode()
-    def read(self, pixels: Tensor) -> Read:
+    def read(self, pixels: Tensor) -> QueryFeatures:
         """What a search needs of images (B, C, H, W) of 0 … 255; no encoder runs twice."""
         pixels = pixels.to(self.device)
         summary, tokens = self.reader(pixels)
@@ -81,7 +82,7 @@ class Models:
             embedding = self.tokenizer.adapt(summary)
         else:  # the reader's adapter is the tokenizer's
             embedding = summary
-        return Read(summary.float(), tokens.float(), embedding)
+        return QueryFeatures(summary.float(), tokens.float(), embedding)
 
     @torch.inference_mode()
     def embed(self, pixels: Tensor) -> Tensor:
@@ -112,12 +113,12 @@ def save_models(
     models: Models,
     encoder: Encoder,
     tokenizer: TokenizerSettings,
-    retriever: Retriever,
+    retriever: RetrieverSettings,
 ) -> None:
     """Writes three files that load without the original weights. The last arguments are the
     sections of params.yaml that the models were made by; equal models give equal bytes."""
     save_tokenizer(folder / TOKENIZER, models.tokenizer, encoder, tokenizer, models.labels)
-    query = models.query if retriever.tune_encoder else Query(None, models.query.decoder)
+    query = models.query if retriever.tune_encoder else Retriever(None, models.query.decoder)
     save_retriever(folder / RETRIEVER, query, retriever)
     kept = models.pretrained
     config = {"encoder": asdict(encoder), "kept": kept is not None, "reads": _reads(models.encoder)}

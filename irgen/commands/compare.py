@@ -10,7 +10,7 @@ from pathlib import Path
 from irgen.errors import StudyError
 from irgen.study import report, tracking
 from irgen.study import trial as trained
-from irgen.study.plan import PLAN, TABLES, Plan, Point, load_plan, params_of, settings_file
+from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, params_of, settings_file
 
 PIPELINE = PLAN.with_name("dvc.yaml")
 
@@ -54,19 +54,19 @@ def run(options: Namespace) -> None:
         )
 
 
-def _points(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Point]:
+def _points(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Trial]:
     """Every point compared; with ``ablations`` those of the ablations instead. All variants of a
     seed come before the next seed's, so that half a comparison makes whole tables."""
     seeds, names = (plan.ablation_seeds, plan.ablated) if ablations else (plan.seeds, plan.compared)
     return [
-        Point(set=each, variant=name, seed=seed)
+        Trial(set=each, variant=name, seed=seed)
         for seed in seeds
         for each in sets
         for name in names
     ]
 
 
-def stage_of(plan: Plan, point: Point) -> str:
+def stage_of(plan: Plan, point: Trial) -> str:
     """What DVC calls the stage of a point."""
     kind = "point" if point.variant in plan.compared else "ablation"
     return f"{PIPELINE}:{kind}@{point.set}-{point.variant}-{point.seed}"
@@ -79,7 +79,7 @@ def _check(root: Path, plan: Plan, name: str) -> None:
         known = ", ".join(plan.sets)
         raise StudyError(f"{name} is not in {PLAN}: add it to sets there ({known})")
     for variant in plan.variants:
-        params_of(root, plan, Point(set=name, variant=variant, seed=plan.seeds[0]))
+        params_of(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
 
 
 def _dvc(root: Path, arguments: list[str]) -> int:
@@ -101,7 +101,7 @@ def run_source(options: Namespace) -> None:
 def run_point(options: Namespace) -> None:
     """Runs one point. Raises what its stages raise."""
     plan = load_plan(options.root)
-    point = Point(set=options.set, variant=options.variant, seed=options.seed)
+    point = Trial(set=options.set, variant=options.variant, seed=options.seed)
     params = params_of(options.root, plan, point)
 
     def tell(line: str) -> None:
@@ -115,7 +115,7 @@ def run_tables(options: Namespace) -> None:
     """Writes the tables of a set. Raises ArtifactError if nothing was measured yet."""
     plan = load_plan(options.root)
     folder = report.write(options.root, plan, options.set)
-    first = Point(set=options.set, variant=plan.standard, seed=plan.seeds[0])
+    first = Trial(set=options.set, variant=plan.standard, seed=plan.seeds[0])
     params = params_of(options.root, plan, first)
     page = report.page_of(options.root, options.set)
     tracking.tell_tables(options.root, plan, options.set, params, folder, page)

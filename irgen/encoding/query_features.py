@@ -17,12 +17,12 @@ from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import Encoding, code_of
 from irgen.files import digest
 from irgen.models import encoder, retriever
-from irgen.search.engine import Read
+from irgen.search.engine import QueryFeatures
 
 SHARD = 64  # batches that a kill loses at most
 
 
-def readings(models: Models, sha256s: list[str], encoding: Encoding) -> Read:
+def readings(models: Models, sha256s: list[str], encoding: Encoding) -> QueryFeatures:
     """What ``models.read`` makes of images, row-aligned with ``sha256s``, in the machine's
     precision, on the CPU.
 
@@ -41,9 +41,11 @@ def readings(models: Models, sha256s: list[str], encoding: Encoding) -> Read:
     return _parts(store.get(sha256s), models)
 
 
-def taken(read: Read, rows: Tensor, device: torch.device) -> Read:
+def taken(read: QueryFeatures, rows: Tensor, device: torch.device) -> QueryFeatures:
     """The given rows of what was read, on ``device``."""
-    return Read(*(part[rows].to(device) for part in (read.summary, read.tokens, read.embedding)))
+    return QueryFeatures(
+        *(part[rows].to(device) for part in (read.summary, read.tokens, read.embedding))
+    )
 
 
 def _read(models: Models, sha256s: list[str], encoding: Encoding) -> np.ndarray:
@@ -61,12 +63,12 @@ def _read(models: Models, sha256s: list[str], encoding: Encoding) -> np.ndarray:
     return np.concatenate(made)
 
 
-def _parts(flat: np.ndarray, models: Models) -> Read:
+def _parts(flat: np.ndarray, models: Models) -> QueryFeatures:
     encoder, width = models.reader.encoder, models.tokenizer.codebooks.shape[-1]
     cells, rows = encoder.token_count * encoder.token_width, torch.from_numpy(flat)
     summary = rows.shape[1] - cells - width
     tokens = rows[:, summary : summary + cells]
-    return Read(
+    return QueryFeatures(
         rows[:, :summary],
         tokens.reshape(-1, encoder.token_count, encoder.token_width),
         rows[:, summary + cells :],

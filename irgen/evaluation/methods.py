@@ -18,13 +18,15 @@ from irgen.models.encoder import ImageEncoder
 from irgen.search import beam, engine
 from irgen.search.brute_force import scan
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Options, Read
-from irgen.search.labels import Kinds
+from irgen.search.engine import Options, QueryFeatures
+from irgen.search.labels import LabelScorer
 from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 from irgen.workspace import Workspace
 
-Encoded = Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a Read
+Encoded = (
+    Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a QueryFeatures
+)
 
 Encode = Callable[[Tensor], Encoded]
 
@@ -60,7 +62,7 @@ def vectors(encode: Callable[[Tensor], Tensor], known: Tensor) -> Encoder:
     return Encoder(unit, lambda rows: whole[rows.to(whole.device)])
 
 
-def reads(models: Models, known: Read) -> Encoder:
+def reads(models: Models, known: QueryFeatures) -> Encoder:
     """Encodes as the models read; ``known`` is what they read of all queries."""
     return Encoder(models.read, lambda rows: taken(known, rows, models.device))
 
@@ -110,13 +112,13 @@ def generative(
     database: Snapshot,
     options: Options,
     machine: Machine,
-    kinds: Kinds | None,
+    kinds: LabelScorer | None,
 ) -> Method:
     """Beam search over the database's trie, as an index searches with these options. ``kinds``:
     None for codes that are not the tokenizer's."""
     decoder = Decoder(models.query.decoder, machine.decoder, kinds)
 
-    def search(read: Read, k: int) -> Result:
+    def search(read: QueryFeatures, k: int) -> Result:
         hits = engine.search(decoder, read, database, k, options)
         return Result(hits.rows, hits.scores)
 
@@ -153,7 +155,7 @@ def invalid(
     for rows, new in in_order(queries, size):
         read = encoder.known(rows)
         writing = decoder.read(read.summary, read.tokens)
-        beams = beam.freely(writing, [part for _, part in parts], options.beams)
+        beams = beam.unconstrained_search(writing, [part for _, part in parts], options.beams)
         real = beams.scores[:new] > -torch.inf
         there = torch.stack(beams.leaves)[:, :new].amax(0) >= 0
         written += int(real.sum())
@@ -172,7 +174,7 @@ def served(index: Index, encoder: Encoder, ids: list[str], copies: int) -> Metho
     snapshot = index.searcher.among(view, None)
     rows = torch.tensor([*(numbers[name] for name in names), -1], device=models.device)
 
-    def search(read: Read, k: int) -> Result:
+    def search(read: QueryFeatures, k: int) -> Result:
         options = index.searcher.options(k - copies, {}, None)
         hits = engine.search(index.decoder, read, snapshot, k, options)
         return Result(rows[hits.rows], hits.scores)  # row −1 is the last one

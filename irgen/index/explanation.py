@@ -9,7 +9,7 @@ from torch import Tensor
 from irgen.index.view import View
 from irgen.search import beam, rank
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Read
+from irgen.search.engine import QueryFeatures
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class Explanation:
 
 
 @torch.inference_mode()
-def explain(decoder: Decoder, read: Read, view: View, rows: np.ndarray) -> list[Explanation]:
+def explain(
+    decoder: Decoder, read: QueryFeatures, view: View, rows: np.ndarray
+) -> list[Explanation]:
     """Explanations of rows (n,) that are alive, for the one query in ``read``."""
     if not len(rows):
         return []
@@ -45,7 +47,7 @@ def explain(decoder: Decoder, read: Read, view: View, rows: np.ndarray) -> list[
     numbers = torch.from_numpy(rows)[None].to(read.embedding.device)  # (1, n)
     codes = snapshot.gather(numbers, "codes").long()  # (1, n, M)
     parts = [part for _, part in snapshot.parts(fresh=False)]
-    gains, shares = beam.spell(decoder.read(read.summary, read.tokens), parts, codes)
+    gains, shares = beam.score_codes(decoder.read(read.summary, read.tokens), parts, codes)
     leaves = zip(parts, beam.leaves(parts, codes), strict=True)
     buckets = torch.stack([_bucket(part.buckets, at) for part, at in leaves]).sum(0)
     cosines = rank.similarity(numbers, read.embedding, snapshot)

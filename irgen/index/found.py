@@ -16,9 +16,9 @@ class Found:
     """The best k images of each query, best first; every array is (Q, k).
 
     ``ids`` str, None where fewer were found. float32, −inf there: ``scores`` is what the images are
-    ordered by, the ``cosine`` of the tuned embeddings and the index's ``fuse`` times what it has of
-    first entries, or without re-ranking the ``log_probability`` of the image's identifier under the
-    retriever or that of its first entry or label; ``probability`` is the
+    ordered by, the ``cosine`` of the tuned embeddings and the index's ``rerank_weight`` times what
+    it has of first entries, or without re-ranking the ``log_probability`` of the image's identifier
+    under the retriever or that of its first entry or label; ``probability`` is the
     identifier's probability among those that take part in the search; ``same_label`` the
     calibrated probability that the image carries the query's label, −inf throughout if the index
     has no calibration. ``dense`` bool: the image was reached by its embedding and not written by

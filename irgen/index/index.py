@@ -27,8 +27,8 @@ from irgen.index.store import Store
 from irgen.index.view import View
 from irgen.search.calibration import Uncalibrated
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Read
-from irgen.search.labels import Kinds
+from irgen.search.engine import QueryFeatures
+from irgen.search.labels import LabelScorer
 
 BATCH = 64  # images that go through the encoder together
 
@@ -225,7 +225,7 @@ class Index:
 
     def search(
         self,
-        images: Images | Read,
+        images: Images | QueryFeatures,
         k: int = 10,
         *,
         beams: int | None = None,
@@ -324,17 +324,17 @@ class Index:
         with self._loading:
             if self._decoder is None:
                 precision = chosen_precision(self.precision, self.device)
-                kinds = Kinds.of(models.tokenizer)
+                kinds = LabelScorer.of(models.tokenizer)
                 self._decoder = Decoder(models.query.decoder, precision, kinds)
             return self._decoder
 
-    def _read(self, images: Images | Read) -> Iterator[Read]:
+    def _read(self, images: Images | QueryFeatures) -> Iterator[QueryFeatures]:
         """What the models make of query images, batch by batch."""
-        if isinstance(images, Read):
+        if isinstance(images, QueryFeatures):
             for start in range(0, len(images.embedding), BATCH):
                 part = slice(start, start + BATCH)
                 columns = (images.summary[part], images.tokens[part], images.embedding[part])
-                yield Read(*(column.to(self.device) for column in columns))
+                yield QueryFeatures(*(column.to(self.device) for column in columns))
             return
         models = self.models
         for start in range(0, len(images), BATCH):

@@ -19,7 +19,7 @@ from irgen.index.view import View
 from irgen.search import calibration, engine
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Options, Read
+from irgen.search.engine import Options, QueryFeatures
 from irgen.search.linear import PRECISIONS, Precision
 from irgen.search.snapshot import Snapshot
 
@@ -65,7 +65,7 @@ class Searcher:
     def written(
         self,
         decoder: Decoder,
-        read: Read,
+        read: QueryFeatures,
         view: View,
         k: int,
         options: Options,

@@ -81,7 +81,7 @@ class Block(nn.Module):
         return self.cross(x + self.self_out(read), memory), (key, value)
 
 
-class Retriever(nn.Module):
+class IdentifierDecoder(nn.Module):
     """Decoder over an image's tokens with one embedding table, position and head per level.
 
     It reads the image as a summary (B, S) and tokens (B, P, T), whoever encoded them.

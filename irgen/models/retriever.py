@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from irgen.models.decoder import Retriever
+from irgen.models.decoder import IdentifierDecoder
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import adapt
 
 
-class Reader(nn.Module):
+class QueryEncoder(nn.Module):
     """An encoder, and the tokenizer's adapter where the encoder is shared with it: the summary is
     then the tuned embedding, else the encoder's own."""
 
@@ -23,11 +23,11 @@ class Reader(nn.Module):
         return (summary if self.adapter is None else adapt(self.adapter, summary)), tokens
 
 
-class Query(nn.Module):
+class Retriever(nn.Module):
     """A reader and a decoder. ``reader`` is None while what a frozen reader made is read from a
     cache."""
 
-    def __init__(self, reader: Reader | None, decoder: Retriever):
+    def __init__(self, reader: QueryEncoder | None, decoder: IdentifierDecoder):
         super().__init__()
         self.reader, self.decoder = reader, decoder
 

@@ -165,7 +165,7 @@ def serve(
         one = store.note(place, one.but(previous=previous))
     one, troubles = _handed_on(root, params, one)
     if new:
-        store.crown(place, one)
+        store.promote(place, one)
     if one.state != "released":
         one = store.note(place, one.but(state="released"))
     troubles += announce.tell_champion(root, one, params)

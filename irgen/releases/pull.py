@@ -19,7 +19,7 @@ def adopt(place: Path, settings: Settings) -> Release | None:
     if said is None:
         return None
     one = _brought(place, client, settings.remote, said["name"])
-    store.crown(place, one)
+    store.promote(place, one)
     return one
 
 
@@ -36,7 +36,7 @@ def fetch(place: Path, settings: Settings, version: int | None = None) -> Releas
     with store.alone(place):
         one = _brought(place, client, settings.remote, _name(client, settings.remote, version))
         if version is None or not (place / store.CHAMPION).exists():
-            store.crown(place, one)
+            store.promote(place, one)
             _make_room(place, one, settings.keep)
         return one
 

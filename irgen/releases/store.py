@@ -116,7 +116,7 @@ def note(shelf: Path, changed: Release) -> Release:
     return changed
 
 
-def crown(shelf: Path, chosen: Release) -> None:
+def promote(shelf: Path, chosen: Release) -> None:
     """Makes a release the champion, in one step: who opens the champion gets the old one or the new
     one."""
     link = shelf / f".{CHAMPION}.{os.getpid()}.tmp"

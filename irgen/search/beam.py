@@ -13,7 +13,7 @@ from irgen.search.live import Live
 
 
 class Scorer(Protocol):
-    """What a beam search asks of whoever scores the entries: see ``decoder.Writing``."""
+    """What a beam search asks of whoever scores the entries: see ``decoder.DecoderState``."""
 
     @property
     def queries(self) -> int: ...
@@ -78,7 +78,7 @@ def search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
 
 
 @torch.inference_mode()
-def freely(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
+def unconstrained_search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
     """The ``width`` best identifiers of all that can be written, L a level: an ordinary beam
     search, with the tries asked at the end alone. A leaf is −1 in every part for an identifier that
     does not exist. The scorer's gains are log-probabilities, so ``shares`` are the scores."""
@@ -144,7 +144,7 @@ def _finish(
 
 
 @torch.inference_mode()
-def spell(scorer: Scorer, parts: Sequence[Live], codes: Tensor) -> tuple[Tensor, Tensor]:
+def score_codes(scorer: Scorer, parts: Sequence[Live], codes: Tensor) -> tuple[Tensor, Tensor]:
     """The scorer's gains along given codes: (Q, n, M) int64 → the gains (Q, n, M) of each level,
     and the same renormalised over the entries that exist, −inf from where a code does not."""
     origin = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass
-class Nearing:
+class CodebookScorer:
     """Residual quantisation of query embeddings, beam by beam.
 
     The gain of an entry is what it takes off the squared distance between the embedding z and the
@@ -20,7 +20,7 @@ class Nearing:
     residuals: Tensor
 
     @classmethod
-    def of(cls, embeddings: Tensor, codebooks: Tensor) -> "Nearing":
+    def of(cls, embeddings: Tensor, codebooks: Tensor) -> "CodebookScorer":
         """From embeddings (Q, D) alone, nothing written."""
         return cls(codebooks, embeddings.float()[:, None])
 
@@ -36,7 +36,7 @@ class Nearing:
 
     def gains(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
         """What each entry takes off the squared distance, (Q, beams, L); arguments as of
-        ``Writing.gains``."""
+        ``DecoderState.gains``."""
         if level:
             width = self.residuals.shape[-1]
             kept = self.residuals.gather(1, origin[..., None].expand(-1, -1, width))

@@ -8,11 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from irgen.models.decoder import Block, Retriever
+from irgen.models.decoder import Block, IdentifierDecoder
 from irgen.search.linear import Precision, linear
 
 
-class Kinds(Protocol):
+class LabelScorer(Protocol):
     """What first entries stand for: see ``irgen.search.labels``, which no training needs."""
 
     def alike(self, embeddings: Tensor) -> Tensor: ...
@@ -29,7 +29,10 @@ class Decoder:
     """
 
     def __init__(
-        self, retriever: Retriever, precision: Precision = "fp32", kinds: Kinds | None = None
+        self,
+        retriever: IdentifierDecoder,
+        precision: Precision = "fp32",
+        kinds: LabelScorer | None = None,
     ):
         self.retriever, self.precision, self.kinds = retriever.eval(), precision, kinds
         blocks = [block for block in retriever.blocks if isinstance(block, Block)]
@@ -48,7 +51,7 @@ class Decoder:
         ]
 
     @torch.inference_mode()
-    def read(self, summary: Tensor, tokens: Tensor) -> "Writing":
+    def read(self, summary: Tensor, tokens: Tensor) -> "DecoderState":
         """Reads the images of a batch of queries: (Q, S), (Q, P, T)."""
         norm, project = self.read_tokens
         first = self.retriever.read_summary(summary.float())[:, None]
@@ -57,11 +60,11 @@ class Decoder:
         both = self.remember(memory.flatten(0, 1))  # all layers at once
         shape = (*memory.shape[:2], len(self.layers), 2, self.layers[0].heads, -1)
         keys, values = both.view(shape).permute(3, 2, 0, 4, 1, 5).flatten(2, 3)
-        return Writing(self, keys, values)
+        return DecoderState(self, keys, values)
 
 
 @dataclass
-class Writing:
+class DecoderState:
     """Identifiers being written for a batch of queries: the scorer of a generative beam search.
 
     ``keys`` and ``values`` (layers, Q·H, 1 + P, d) of the images, shared by a query's beams.

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irgen.search import beam, rank
-from irgen.search.codebooks import Nearing
-from irgen.search.decoder import Decoder, Kinds
+from irgen.search.codebooks import CodebookScorer
+from irgen.search.decoder import Decoder, LabelScorer
 from irgen.search.rank import Candidates
 from irgen.search.snapshot import Snapshot
 
@@ -23,13 +23,13 @@ class Options:
     ``beams`` W and ``candidates`` are independent: of the images under the W best identifiers at
     most that many are gathered. ``fresh_beams``: beams that lead the query's embedding to images
     the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
-    all candidates by cosine and, with the weight ``fuse``, by their first entry (``rank.fused``):
-    by how likely the retriever is to write it, or with ``fuse_by`` label by how likely the query
-    carries its label, as the tokenizer's classifier reads the query, or with both by the mean of
-    that and of what the retriever writes (``Kinds``; where the decoder has none, as by entry).
-    Without ``rerank`` they stand in the order in which the retriever writes them, by the
-    probability of the whole identifier, with ``order_by`` entry of its first entry alone, or with
-    label of all first entries that stand for its label, those of one by cosine, and ``fresh_beams``
+    all candidates by cosine plus ``rerank_weight`` times a log-probability that ``rerank_signal``
+    names (``rank.fused``): that of the first code under the retriever, that of the code's label as
+    the tokenizer's classifier reads the query, or the mean of both (``LabelScorer``; where the
+    decoder has none, that of the first code).
+    Without ``rerank`` they stand in the order in which the retriever predicts them, by the
+    probability of the whole identifier, with ``order_by`` entry of its first code alone, or with
+    label of all first codes that stand for its label, those of one by cosine, and ``fresh_beams``
     plays no part.
     ``distinct`` hides an image whose cosine with a better one is at least that. ``min_score`` drops
     hits whose score is lower, ``min_cosine`` those whose cosine is.
@@ -41,8 +41,8 @@ class Options:
     candidates: int = 100
     fresh_beams: int = 30
     rerank: bool = True
-    fuse: float = 0.0
-    fuse_by: Literal["entry", "label", "both"] = "entry"
+    rerank_weight: float = 0.0
+    rerank_signal: Literal["entry", "label", "both"] = "entry"
     order_by: Literal["identifier", "entry", "label"] = "identifier"
     distinct: float | None = None
     min_score: float | None = None
@@ -51,7 +51,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Read:
+class QueryFeatures:
     """What the models made of a batch of query images: ``summary`` (Q, S), ``tokens`` (Q, P, T) and
     the unit ``embedding`` (Q, D), all float32."""
 
@@ -81,14 +81,16 @@ class Hits:
 
 
 @torch.inference_mode()
-def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Options) -> Hits:
+def search(
+    decoder: Decoder, read: QueryFeatures, snapshot: Snapshot, k: int, options: Options
+) -> Hits:
     """The k best images of ``snapshot`` for each query."""
     parts, limit = snapshot.parts(fresh=False), max(k, options.candidates)
     queries = len(read.embedding)
     if not parts:
         return _none(queries, k, read.embedding.device)
     writing = decoder.read(read.summary, read.tokens)
-    write = beam.search if options.trie else beam.freely
+    write = beam.search if options.trie else beam.unconstrained_search
     beams = write(writing, [part for _, part in parts], options.beams)
     found = rank.gather(snapshot, parts, beams, limit)
     if options.rerank and options.fresh_beams:
@@ -100,10 +102,10 @@ def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Op
     return _ranked(found, read.embedding, snapshot, k, (options, opening))
 
 
-def _by_label(kinds: Kinds, embeddings: Tensor, opening: Tensor, options: Options) -> Tensor:
+def _by_label(kinds: LabelScorer, embeddings: Tensor, opening: Tensor, options: Options) -> Tensor:
     """What the options go by of first entries: ``opening`` as it is, or the logarithm of the
     probability that queries carry their label (Q, L)."""
-    by = options.fuse_by if options.rerank else options.order_by
+    by = options.rerank_signal if options.rerank else options.order_by
     if by == "both":
         read, written = kinds.alike(embeddings), kinds.written(opening)
         return torch.logaddexp(read, written) - math.log(2)
@@ -139,7 +141,7 @@ def _near(
     parts = snapshot.parts(fresh)
     if not parts:
         return None
-    nearing = Nearing.of(embeddings, snapshot.codebooks)
+    nearing = CodebookScorer.of(embeddings, snapshot.codebooks)
     beams = beam.search(nearing, [part for _, part in parts], width)
     return rank.gather(snapshot, parts, beams, limit).reached()
 
@@ -158,7 +160,7 @@ def _ranked(
     if options.rerank:
         scores = cosines
         if opening is not None:
-            scores = rank.fused(found.rows, cosines, opening, snapshot, options.fuse)
+            scores = rank.fused(found.rows, cosines, opening, snapshot, options.rerank_weight)
         order = rank.by_score(found, scores)
     else:
         scores = found.scores

@@ -9,7 +9,7 @@ from irgen.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Kinds:
+class LabelScorer:
     """The tokenizer's classifier, and ``labels`` (L, C): what it makes of each first entry, the
     probability of every label that it was taught."""
 
@@ -18,7 +18,7 @@ class Kinds:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, tokenizer: Tokenizer) -> "Kinds":
+    def of(cls, tokenizer: Tokenizer) -> "LabelScorer":
         """Those of a tokenizer, on its device; images must have their codes by it."""
         return cls(tokenizer, tokenizer.classify(tokenizer.codebooks[0]).softmax(-1))
 

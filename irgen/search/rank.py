@@ -121,7 +121,7 @@ def fused(
 ) -> Tensor:
     """Cosines (Q, C) of ``rows`` (Q, C) plus ``weight`` times what ``opening`` (Q, size) has for
     the first entry of each one's code: the logarithm of the probability that the retriever writes
-    it, or that the query carries its label (``Kinds.alike``).
+    it, or that the query carries its label (``LabelScorer.alike``).
     What kind of image is meant is best told so, which of its kind is nearest by the cosine. That is
     so of an image that the retriever has not written, too: it has a first entry."""
     return cosines + weight * opened(rows, opening, snapshot) if weight else cosines

@@ -19,7 +19,7 @@ from irgen.encoding.batches import Pixels, Views, in_order
 from irgen.encoding.encode import Encoding, open_encoding, pixels, views
 from irgen.encoding.query_features import readings
 from irgen.evaluation import ann, methods
-from irgen.evaluation.measuring import TIMED, Exam, Questions, measure, read_questions
+from irgen.evaluation.measuring import TIMED, EvalConfig, QuerySet, measure, read_questions
 from irgen.evaluation.methods import Method
 from irgen.models.descriptors import Combined, Described, Projected
 from irgen.models.encoder import ImageEncoder
@@ -55,7 +55,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     rivals, kept = trained(params, workspace, questions, encoding, log)
     size = params.evaluate.batch_size
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
-    exam = Exam(
+    exam = EvalConfig(
         questions=questions,
         cutoffs=cutoffs,
         batch_size=size,
@@ -100,7 +100,7 @@ def approximate(
 
 
 def trained(
-    params: Params, workspace: Workspace, questions: Questions, encoding: Encoding, log: Callable
+    params: Params, workspace: Workspace, questions: QuerySet, encoding: Encoding, log: Callable
 ) -> tuple[dict[str, Method], list[Resume]]:
     """Exact scans of descriptors trained on the tokenizer's training images, with its encoder's
     first weights, frozen or tuned as there; and the states to clear once all is written."""

@@ -16,7 +16,7 @@ from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import Encoding, open_encoding, pixels
 from irgen.encoding.query_features import readings
 from irgen.evaluation import answers, methods, runs
-from irgen.evaluation.measuring import TIMED, Exam, describe, measure, read_questions
+from irgen.evaluation.measuring import TIMED, EvalConfig, describe, measure, read_questions
 from irgen.evaluation.methods import Method
 from irgen.files import digest, file_digest
 from irgen.index.index import Index
@@ -26,7 +26,7 @@ from irgen.models.tokenizer import class_numbers
 from irgen.params import Params
 from irgen.search import trie
 from irgen.search.engine import Options
-from irgen.search.labels import Kinds
+from irgen.search.labels import LabelScorer
 from irgen.search.snapshot import Snapshot
 from irgen.workspace import Workspace
 
@@ -50,7 +50,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     about = (asked, labels, copies)
     compared = build_methods(params, workspace, identified, pretrained, about, encoding, index)
     size = params.evaluate.batch_size
-    exam = Exam(
+    exam = EvalConfig(
         questions=questions,
         cutoffs=cutoffs,
         batch_size=size,
@@ -114,8 +114,8 @@ def build_methods(
     by_cosine = Options(
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,
-        fuse=params.evaluate.fuse,
-        fuse_by=params.evaluate.fuse_by,
+        rerank_weight=params.evaluate.rerank_weight,
+        rerank_signal=params.evaluate.rerank_signal,
         order_by=params.evaluate.order_by,
         fresh_beams=0,
         trie=params.evaluate.trie,
@@ -145,7 +145,7 @@ def build_methods(
         code_bytes = bits / 8 + codebooks.nbytes / len(codes)
         unit = torch.nn.functional.normalize(rebuilt, dim=-1)
         found["scan_codes"] = methods.exact(by_embedding, unit, code_bytes)
-    kinds = None if index is None else Kinds.of(models.tokenizer)
+    kinds = None if index is None else LabelScorer.of(models.tokenizer)
     for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
         method = methods.generative(models, by_models, database, options, machine, kinds)
         found[name] = replace(method, about=told)

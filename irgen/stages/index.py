@@ -26,12 +26,12 @@ from irgen.search import engine
 from irgen.search.calibration import Calibration, Uncalibrated, apply
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
-from irgen.search.labels import Kinds
+from irgen.search.labels import LabelScorer
 from irgen.search.snapshot import Segment, Snapshot
 from irgen.workspace import Workspace
 
 # Of a search of the index, kept with it:
-DEFAULTS = ("beams", "candidates", "fresh_beams", "fuse", "fuse_by", "order_by")
+DEFAULTS = ("beams", "candidates", "fresh_beams", "rerank_weight", "rerank_signal", "order_by")
 MOST_QUERIES = 2000  # validation images asked: more would hardly move the map
 
 
@@ -58,8 +58,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     options = Options(
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,
-        fuse=params.evaluate.fuse,
-        fuse_by=params.evaluate.fuse_by,
+        rerank_weight=params.evaluate.rerank_weight,
+        rerank_signal=params.evaluate.rerank_signal,
         order_by=params.evaluate.order_by,
         fresh_beams=params.index.fresh_beams,
     )
@@ -127,7 +127,9 @@ def ask(
     depth = runs.search_depth(k, *hashes)
     options = replace(options, beams=max(k, options.beams))  # as the index will search
     read = readings(models, asked["sha256"].to_list(), encoding)
-    decoder = Decoder(models.query.decoder, encoding.machine.decoder, Kinds.of(models.tokenizer))
+    decoder = Decoder(
+        models.query.decoder, encoding.machine.decoder, LabelScorer.of(models.tokenizer)
+    )
     ids, cosines = np.empty((count, depth), np.int64), np.empty((count, depth), np.float32)
     for rows, new in in_order(count, encoding.settings.batch_size):
         some = taken(read, rows, models.device)

@@ -17,8 +17,8 @@ from irgen.checkpoints.weights import create_encoder, weights_digest
 from irgen.encoding.batches import Pixels, Views
 from irgen.encoding.encode import open_encoding, pixels, views
 from irgen.files import file_digest
-from irgen.models.decoder import Retriever, Shape
-from irgen.models.retriever import Query
+from irgen.models.decoder import IdentifierDecoder, Shape
+from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import adapt_all, class_numbers
 from irgen.params import Params
 from irgen.training import retriever as training
@@ -75,8 +75,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         codebook=params.tokenizer.codebook,
     )
     torch.manual_seed(params.seed)
-    decoder = Retriever(settings, shape)
-    model = Query(deepcopy(reader) if settings.tune_encoder else None, decoder)
+    decoder = IdentifierDecoder(settings, shape)
+    model = Retriever(deepcopy(reader) if settings.tune_encoder else None, decoder)
     resume = Resume(
         workspace.cache / "training",
         "retriever",

@@ -55,7 +55,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Trial:
     """One training and evaluation: a variant of a set's settings with a seed."""
 
     set: str
@@ -146,7 +146,7 @@ def settings_file(root: Path, name: str) -> Path:
     return path
 
 
-def params_of(root: Path, plan: Plan, point: Point) -> Params:
+def params_of(root: Path, plan: Plan, point: Trial) -> Params:
     """The parameters of a point. Raises ParamsError for a set, a variant or a key that is not
     known, and for values that make no sense."""
     if point.variant not in plan.variants:

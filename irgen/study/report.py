@@ -19,7 +19,7 @@ from irgen.evaluation.figures import Line, Plot
 from irgen.files import atomic, write_bytes, write_json
 from irgen.study import code_pictures, formats, results, tables
 from irgen.study.code_pictures import Branch
-from irgen.study.plan import TABLES, Plan, Point
+from irgen.study.plan import TABLES, Plan, Trial
 from irgen.study.tables import OWN, RERANKED, SCAN, Found, Table
 from irgen.study.trial import images_of, results_of
 
@@ -214,7 +214,7 @@ def _entries(found: dict[str, float]) -> list[float]:
     return [found[name] for name in sorted(names, key=lambda name: int(name.rsplit("_", 1)[1]))]
 
 
-def branches(root: Path, point: Point) -> list[Branch]:
+def branches(root: Path, point: Trial) -> list[Branch]:
     """The code tree's first level in pictures."""
     folder = results_of(root, point)
     table = read_table(folder / "database.table.parquet")
@@ -222,7 +222,7 @@ def branches(root: Path, point: Point) -> list[Branch]:
     return code_pictures.branches(codes, table, _thumbnails(root, point), point.seed)
 
 
-def examples(root: Path, point: Point) -> list[gallery.Example]:
+def examples(root: Path, point: Trial) -> list[gallery.Example]:
     """Queries chosen by how well generative search answers them, with what each method found."""
     folder = results_of(root, point)
     queries, database = (
@@ -239,6 +239,6 @@ def examples(root: Path, point: Point) -> list[gallery.Example]:
     )
 
 
-def _thumbnails(root: Path, point: Point) -> gallery.Thumbnail:
+def _thumbnails(root: Path, point: Trial) -> gallery.Thumbnail:
     images = Images(images_of(root, point))
     return lambda sha256: gallery.thumbnail(decode(images.read(sha256), 3))

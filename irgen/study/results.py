@@ -10,7 +10,7 @@ import polars as pl
 
 from irgen.errors import ArtifactError
 from irgen.files import read_json
-from irgen.study.plan import Plan, Point, params_of
+from irgen.study.plan import Plan, Trial, params_of
 from irgen.study.significance import Values
 from irgen.study.trial import results_of
 from irgen.typed import flatten
@@ -24,7 +24,7 @@ class Result:
     ``queries`` a row a method and query, with the ``sha256`` of its image; ``about`` what was
     run."""
 
-    point: Point
+    point: Trial
     about: dict[str, Any]
     metrics: dict[str, dict[str, float]]
     latency: dict[str, dict[str, float]]
@@ -40,7 +40,7 @@ class Spread:
     deviation: float | None
 
 
-def read(root: Path, point: Point) -> Result:
+def read(root: Path, point: Trial) -> Result:
     """The results of a point. Raises ArtifactError if they are missing."""
     folder = results_of(root, point)
     if not folder.is_dir():
@@ -68,7 +68,7 @@ def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
     first: Result | None = None
     for variant in (*plan.compared, *plan.ablated):
         for seed in plan.seeds_of(variant):
-            point = Point(set=name, variant=variant, seed=seed)
+            point = Trial(set=name, variant=variant, seed=seed)
             if not results_of(root, point).is_dir():
                 continue
             result = read(root, point)
@@ -81,7 +81,7 @@ def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
             else:
                 found.setdefault(variant, []).append(result)
     if plan.standard not in found:
-        wanted = results_of(root, Point(set=name, variant=plan.standard, seed=plan.seeds[0]))
+        wanted = results_of(root, Trial(set=name, variant=plan.standard, seed=plan.seeds[0]))
         raise ArtifactError(f"{wanted} is missing: nothing to compare; run irgen compare {name}")
     return found
 

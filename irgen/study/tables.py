@@ -22,7 +22,7 @@ ORDERS = {  # evaluate.order_by in words
     "entry": "the first entry",
     "label": "the label of the first entry (of identifiers not the tokenizer's, that entry itself)",
 }
-READINGS = {  # evaluate.fuse_by in words
+READINGS = {  # evaluate.rerank_signal in words
     "entry": "",
     "label": ", of the tokenizer's identifiers by its label as the classifier reads the query",
     "both": ", of the tokenizer's identifiers by its label as classifier and retriever have it",
@@ -138,9 +138,9 @@ def identifiers(found: Found, plan: Plan) -> Table:
     made = _table("identifiers", "Identifiers", columns, _variants(found, plan, rows))
     settings = found[plan.standard][0].about["params"]
     told = f" Not re-ranked: by the log-probability of {ORDERS[settings['evaluate.order_by']]}"
-    told += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.fuse']:g} × the first "
-    told += "entry's log-probability"
-    if reading := READINGS[settings["evaluate.fuse_by"]]:
+    told += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.rerank_weight']:g} × "
+    told += "the first entry's log-probability"
+    if reading := READINGS[settings["evaluate.rerank_signal"]]:
         told += f"{reading}, of others as written"
     return replace(made, about=f"{made.about}{told}.")
 

@@ -10,7 +10,7 @@ from typing import Any
 from irgen.files import digest, file_digest, read_json
 from irgen.params import Params
 from irgen.secrets import scrub
-from irgen.study.plan import Plan, Point, params_of
+from irgen.study.plan import Plan, Trial, params_of
 from irgen.tracking import provenance, recorder, run_log
 from irgen.typed import flatten
 
@@ -19,11 +19,11 @@ POINT, TABLES = "point", "tables"
 
 def comparison_of(root: Path, plan: Plan, name: str) -> str:
     """The key of a set's comparison: other settings of the set make another comparison."""
-    first = Point(set=name, variant=plan.standard, seed=0)
+    first = Trial(set=name, variant=plan.standard, seed=0)
     return f"{name}-{digest(flatten(params_of(root, plan, first)))[:8]}"
 
 
-def tell_point(root: Path, plan: Plan, point: Point, params: Params, folder: Path) -> None:
+def tell_point(root: Path, plan: Plan, point: Trial, params: Params, folder: Path) -> None:
     """Leaves the results of a point, below ``folder``, for MLflow."""
     variant = plan.variants[point.variant]
     about = digest(file_digest(folder / "metrics.json"), flatten(params))[:8]

@@ -14,7 +14,7 @@ from irgen.evaluation import runs
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
-from irgen.study.plan import RESULTS, SOURCES, Plan, Point, params_of
+from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, params_of
 from irgen.study.stage_cache import Done, Place, brought, code_of, seconds
 from irgen.tracking.provenance import project
 from irgen.typed import flatten
@@ -25,12 +25,12 @@ SEMANTIC = "semantic"
 Tell = Callable[[str], None]
 
 
-def results_of(root: Path, point: Point) -> Path:
+def results_of(root: Path, point: Trial) -> Path:
     """The folder of what a point has found."""
     return root / RESULTS / point.set / point.variant / str(point.seed)
 
 
-def run(root: Path, plan: Plan, point: Point, tell: Tell) -> Path:
+def run(root: Path, plan: Plan, point: Trial, tell: Tell) -> Path:
     """Runs the stages of a point that nobody ran with the same inputs, and writes its results;
     returns their folder. Raises ParamsError, and what stages raise.
 
@@ -49,12 +49,12 @@ def run(root: Path, plan: Plan, point: Point, tell: Tell) -> Path:
     return _gather(place, params, point, done, results_of(root, point))
 
 
-def images_of(root: Path, point: Point) -> Path:
+def images_of(root: Path, point: Trial) -> Path:
     """The folder of a set's images, one for all its points."""
     return project(root) / ".cache" / "comparison" / "sources" / point.set / "data" / "download"
 
 
-def downloaded(root: Path, params: Params, point: Point) -> Done:
+def downloaded(root: Path, params: Params, point: Trial) -> Done:
     """Brings a set's images up to date, one copy for all its points; its content is what they are,
     wherever they lie."""
     folder = images_of(root, point)
@@ -70,7 +70,7 @@ def look(root: Path, plan: Plan, name: str) -> Path:
     """Brings a set's images up to date and writes down what they and the encoder's weights are,
     which its points depend on: ``experiments/sources/<set>.json``. Raises SourceError if they
     cannot be had."""
-    point = Point(set=name, variant=plan.standard, seed=plan.seeds[0])
+    point = Trial(set=name, variant=plan.standard, seed=plan.seeds[0])
     params = params_of(root, plan, point)
     images = downloaded(root, params, point).content
     about = {"images": images, "weights": weights_digest(params.encoder)}
@@ -81,7 +81,7 @@ def look(root: Path, plan: Plan, name: str) -> Path:
 
 
 def _gather(
-    place: Place, params: Params, point: Point, done: dict[str, Done], folder: Path
+    place: Place, params: Params, point: Trial, done: dict[str, Done], folder: Path
 ) -> Path:
     """Writes what comparing needs of a point: one file a kind for all its methods."""
     catalog, identifiers = done["catalog"].data, done["identifiers"].data / "database"

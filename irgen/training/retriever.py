@@ -13,7 +13,7 @@ from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
 from irgen.encoding.batches import Pixels, Views, in_order, shuffled
 from irgen.models import decoder as retrieval
-from irgen.models.retriever import Query
+from irgen.models.retriever import Retriever
 from irgen.params import Retriever as Settings
 from irgen.search import beam, rank, trie
 from irgen.search.decoder import Decoder
@@ -59,7 +59,7 @@ class Held:
 
 
 def train(
-    model: Query,
+    model: Retriever,
     data: tuple[Pairs, Held],
     settings: Settings,
     run: tuple[Machine, int],
@@ -77,7 +77,7 @@ def train(
         model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True
     )
     averaged = average.module
-    assert isinstance(averaged, Query), "the average is of the model"
+    assert isinstance(averaged, Retriever), "the average is of the model"
     adam = optimizer.adamw(
         optimizer.groups(
             model.reader,
@@ -147,7 +147,7 @@ def _exhausted(history: History, patience: int) -> bool:
 
 
 def _keep(
-    model: Query,
+    model: Retriever,
     average: AveragedModel,
     adam: torch.optim.Optimizer,
     best: dict[str, Tensor],
@@ -161,7 +161,10 @@ def _keep(
 
 
 def _resume(
-    model: Query, average: AveragedModel, adam: torch.optim.Optimizer, resume: tensor_file.Resume
+    model: Retriever,
+    average: AveragedModel,
+    adam: torch.optim.Optimizer,
+    resume: tensor_file.Resume,
 ) -> tuple[dict[str, Tensor], History]:
     """Restores an interrupted training: its best weights so far and its history, empty if none."""
     kept = resume.load()
@@ -176,7 +179,7 @@ def _resume(
 
 
 @torch.inference_mode()
-def validate(model: Query, held: Held, database: Snapshot, machine: Machine) -> float:
+def validate(model: Retriever, held: Held, database: Snapshot, machine: Machine) -> float:
     """Mean precision@10 of generative search for the validation queries among the training images.
 
     Images of one bucket come in order of row: their tuned embeddings are not needed to compare

@@ -14,8 +14,8 @@ from irgen.checkpoints.retriever import frozen_reader, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.errors import ArtifactError, IrgenError
-from irgen.models.decoder import Retriever, Shape
-from irgen.models.retriever import Query
+from irgen.models.decoder import IdentifierDecoder, Shape
+from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
 
 from .. import tiny
@@ -65,7 +65,7 @@ def make(tokenizer_settings, retriever_settings):
             levels=3,
             codebook=8,
         )
-        query = Query(reader, Retriever(sections[2], shape))
+        query = Retriever(reader, IdentifierDecoder(sections[2], shape))
         models = Models(
             tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a", "b", "c"]
         )
@@ -137,7 +137,7 @@ def test_weights_that_nobody_reads_by_are_not_kept(make, tmp_path, case):
     tokenizer_tuned, source, reader_tuned = case
     models, sections = make(*case)
     save_tokenizer(tmp_path / "t", models.tokenizer, *sections[:2], models.labels)
-    query = models.query if reader_tuned else Query(None, models.query.decoder)
+    query = models.query if reader_tuned else Retriever(None, models.query.decoder)
     save_retriever(tmp_path / "r", query, sections[2])
     found = assemble(tmp_path / "t", tmp_path / "r", models.pretrained)
     needed = not tokenizer_tuned or (source == "pretrained" and not reader_tuned)

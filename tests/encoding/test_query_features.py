@@ -18,8 +18,8 @@ from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
 from irgen.encoding.encode import Encoding, pixels
 from irgen.encoding.query_features import readings, taken
-from irgen.models.decoder import Retriever, Shape
-from irgen.models.retriever import Query
+from irgen.models.decoder import IdentifierDecoder, Shape
+from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
 from irgen.params import Compute
 
@@ -66,7 +66,9 @@ def make(tokenizer_settings, retriever_settings):
             levels=3,
             codebook=8,
         )
-        query = Query(frozen_reader(pretrained, tokenizer, source), Retriever(settings, shape))
+        query = Retriever(
+            frozen_reader(pretrained, tokenizer, source), IdentifierDecoder(settings, shape)
+        )
         models = Models(
             tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a", "b", "c"]
         )

@@ -19,7 +19,7 @@ from irgen.catalog.sources.open import list_digits
 from irgen.errors import ArtifactError
 from irgen.evaluation.comparison import METHODS
 from irgen.study import results
-from irgen.study.plan import PLAN, RESULTS, TABLES, Point, load_plan, params_of
+from irgen.study.plan import PLAN, RESULTS, TABLES, Trial, load_plan, params_of
 from irgen.study.report import page_of
 from irgen.study.tracking import tell_point
 from irgen.study.trial import results_of
@@ -155,7 +155,7 @@ def test_every_point_has_the_same_methods_and_the_standard_one_the_baselines(
 
 def test_means_of_the_queries_are_the_metrics(compared: tuple[Path, str, str]) -> None:
     project, _, _ = compared
-    result = results.read(project, Point(set="digits", variant="semantic", seed=0))
+    result = results.read(project, Trial(set="digits", variant="semantic", seed=0))
     for method in ("generative", "cgd"):
         values = result.queries.filter(pl.col("method") == method)["map/R"]
         assert float(values.mean()) == pytest.approx(result.metrics[method]["map/R"], abs=1e-5)
@@ -200,7 +200,7 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
     compared: tuple[Path, str, str],
 ) -> None:
     project, _, _ = compared
-    plan, point = load_plan(project), Point(set="digits", variant="semantic", seed=1)
+    plan, point = load_plan(project), Trial(set="digits", variant="semantic", seed=1)
     told = (project, plan, point, params_of(project, plan, point), results_of(project, point))
     (home,) = (project / ".cache" / "tracking").glob("digits-semantic-1-*")
     shutil.rmtree(home)

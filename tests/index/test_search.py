@@ -262,10 +262,12 @@ def test_a_search_never_sees_half_a_change(index, png):
 def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png, tmp_path):
     """The models were taught a single label: every image is of it, so it orders nothing."""
     contents, items = [png(n) for n in range(40)], pl.DataFrame({"id": NAMES})
-    how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "fuse": 0.5}
+    how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "rerank_weight": 0.5}
     found = {}
     for by in ("label", "both", "entry"):
-        folder = make_index(tmp_path / by, contents, items, None, search=how | {"fuse_by": by})
+        folder = make_index(
+            tmp_path / by, contents, items, None, search=how | {"rerank_signal": by}
+        )
         with Index.open(folder, precision="fp32") as index:
             assert len(index.models.labels) == 1
             found[by] = index.search([png(3)], k=40)

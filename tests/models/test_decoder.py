@@ -3,15 +3,15 @@ import dataclasses
 import pytest
 import torch
 
-from irgen.models.decoder import Retriever, Shape, loss
+from irgen.models.decoder import IdentifierDecoder, Shape, loss
 
 SHAPE = Shape(summary_width=12, token_width=10, token_count=5, levels=4, codebook=7)
 
 
 @pytest.fixture
-def retriever(retriever_settings) -> Retriever:
+def retriever(retriever_settings) -> IdentifierDecoder:
     torch.manual_seed(0)
-    return Retriever(retriever_settings, SHAPE).eval()
+    return IdentifierDecoder(retriever_settings, SHAPE).eval()
 
 
 def image(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,5 +61,5 @@ def test_the_loss_of_certain_and_right_logits_is_nothing_without_smoothing():
 
 def test_one_level_alone_works(retriever_settings):
     shape = dataclasses.replace(SHAPE, levels=1)
-    retriever = Retriever(retriever_settings, shape)
+    retriever = IdentifierDecoder(retriever_settings, shape)
     assert retriever(*image(2), torch.tensor([[3], [4]])).shape == (2, 1, 7)

@@ -53,8 +53,8 @@ def test_the_champion_is_one_of_them_or_none_or_lost(tmp_path):
     place = tmp_path / "releases"
     one, two = put(place, 1), put(place, 2)
     assert store.champion(place) is None
-    store.crown(place, one)
-    store.crown(place, two)
+    store.promote(place, one)
+    store.promote(place, two)
     assert store.champion(place) == two
     assert (place / "champion").readlink() == Path(two.name)  # the folder may be moved
     assert not store.is_lost(place)

@@ -4,18 +4,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irgen.models import quantizer
-from irgen.models.decoder import Retriever, Shape
+from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.search import beam, live, trie
-from irgen.search.codebooks import Nearing
+from irgen.search.codebooks import CodebookScorer
 from irgen.search.decoder import Decoder
 
 SHAPE = Shape(summary_width=6, token_width=8, token_count=4, levels=3, codebook=6)
 
 
 @pytest.fixture
-def retriever(retriever_settings) -> Retriever:
+def retriever(retriever_settings) -> IdentifierDecoder:
     torch.manual_seed(0)
-    model = Retriever(retriever_settings, SHAPE).eval()
+    model = IdentifierDecoder(retriever_settings, SHAPE).eval()
     for parameter in model.parameters():
         parameter.data *= 3  # far from uniform, so that orders are certain
     return model
@@ -161,7 +161,7 @@ def test_what_opens_a_code_sums_to_one_and_is_what_spelling_gives(retriever):
     built = trie.build(random_codes(80))
     decoder = Decoder(retriever)
     found = written(retriever, *queries(4), built, len(built.entries[-1]))
-    _, given = beam.spell(decoder.read(*queries(4)), [live.everything(built)], found.codes)
+    _, given = beam.score_codes(decoder.read(*queries(4)), [live.everything(built)], found.codes)
     torch.testing.assert_close(found.opening.gather(1, found.codes[..., 0]), given[..., 0])
     torch.testing.assert_close(found.opening.exp().sum(1), torch.ones(4))
     missing = sorted(set(range(found.opening.shape[1])) - set(found.codes[0, :, 0].tolist()))
@@ -172,14 +172,14 @@ def test_spelling_a_code_gives_the_gains_its_beam_was_made_of(retriever):
     built = trie.build(random_codes(80))
     decoder, parts = Decoder(retriever), [live.everything(built)]
     found = beam.search(decoder.read(*queries(4)), parts, 6)
-    gains, given = beam.spell(decoder.read(*queries(4)), parts, found.codes)
+    gains, given = beam.score_codes(decoder.read(*queries(4)), parts, found.codes)
     torch.testing.assert_close(gains.sum(-1), found.scores)
     torch.testing.assert_close(given.sum(-1), found.shares)
 
 
 def test_a_code_that_is_not_there_has_no_share(retriever):
     parts = [live.everything(trie.build(torch.tensor([[1, 2, 3], [2, 0, 0]])))]
-    gains, given = beam.spell(
+    gains, given = beam.score_codes(
         Decoder(retriever).read(*queries(1)), parts, torch.tensor([[[1, 2, 4], [1, 0, 0]]])
     )
     assert gains.isfinite().all()
@@ -193,7 +193,9 @@ def test_the_codebooks_lead_to_the_nearest_reconstructions():
     embeddings = torch.randn(4, 5, generator=generator)
     built = trie.build(random_codes(70))
     distinct = trie.codes_of(built)
-    found = beam.search(Nearing.of(embeddings, codebooks), [live.everything(built)], len(distinct))
+    found = beam.search(
+        CodebookScorer.of(embeddings, codebooks), [live.everything(built)], len(distinct)
+    )
     rebuilt = quantizer.decode(distinct, codebooks)[:, -1]
     taken_off = embeddings.square().sum(1)[:, None] - torch.cdist(embeddings, rebuilt) ** 2
     torch.testing.assert_close(found.scores, taken_off.sort(dim=1, descending=True).values)
@@ -227,7 +229,7 @@ def test_a_free_beam_that_is_wide_enough_finds_what_the_trie_leaves_and_much_tha
     built = trie.build(random_codes(60))
     distinct = trie.codes_of(built)
     parts = [live.everything(built)]
-    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 6**3)
+    free = beam.unconstrained_search(Decoder(retriever).read(summary, tokens), parts, 6**3)
     bound = written(retriever, summary, tokens, built, len(distinct))
     there = free.leaves[0] >= 0
     assert (there.sum(1) == len(distinct)).all() and (free.scores > -torch.inf).all()
@@ -242,7 +244,7 @@ def test_a_free_beam_is_a_beam_over_the_trie_of_every_code(retriever):
     summary, tokens = queries(5)
     every = torch.cartesian_prod(*[torch.arange(6)] * 3)
     parts = [live.everything(trie.build(random_codes(40)))]
-    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 4)
+    free = beam.unconstrained_search(Decoder(retriever).read(summary, tokens), parts, 4)
     bound = written(retriever, summary, tokens, trie.build(every), 4)
     assert torch.equal(free.codes, bound.codes)
     torch.testing.assert_close(free.scores, bound.scores)
@@ -255,7 +257,7 @@ def test_a_free_beam_knows_codes_of_every_part_and_those_of_no_live_row_do_not_e
     built = trie.build(codes)
     alive = torch.arange(60) % 2 == 0
     parts = [live.only(built, alive), live.everything(trie.build(codes[1::2][:10]))]
-    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 6**3)
+    free = beam.unconstrained_search(Decoder(retriever).read(summary, tokens), parts, 6**3)
     known = {tuple(code) for code in [*codes[alive].tolist(), *codes[1::2][:10].tolist()]}
     there = torch.stack(free.leaves).amax(0) >= 0
     for q in range(3):
@@ -264,6 +266,6 @@ def test_a_free_beam_knows_codes_of_every_part_and_those_of_no_live_row_do_not_e
 
 def test_a_free_beam_of_fewer_codes_than_beams_is_blank_at_its_end(retriever):
     parts = [live.everything(trie.build(random_codes(9)))]
-    free = beam.freely(Decoder(retriever).read(*queries(2)), parts, 6**3 + 5)
+    free = beam.unconstrained_search(Decoder(retriever).read(*queries(2)), parts, 6**3 + 5)
     assert (free.codes[:, 6**3 :] == -1).all() and (free.leaves[0][:, 6**3 :] == -1).all()
     assert (free.scores[:, 6**3 :] == -torch.inf).all()

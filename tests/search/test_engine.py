@@ -51,7 +51,7 @@ def test_without_reranking_images_stand_in_the_order_the_retriever_writes(decode
     assert (hits.cosine.diff(dim=1)[same_code] <= 0).all()
     codes = snapshot.gather(hits.rows, "codes").long()
     writing, (part,) = decoder.read(asked.summary, asked.tokens), snapshot.lives
-    gains, _ = beam.spell(writing, [part], codes)
+    gains, _ = beam.score_codes(writing, [part], codes)
     torch.testing.assert_close(gains.sum(-1), hits.log_probability, atol=1e-4, rtol=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_or_by_how_likely_it_is_to_write_their_first_entry(decoder, read, fresh)
     hits = engine.search(decoder, asked, snapshot, 60, by_entry)
     first = snapshot.gather(hits.rows, "codes")[..., 0].long()
     writing, (part,) = decoder.read(asked.summary, asked.tokens), snapshot.lives
-    _, told = beam.spell(writing, [part], snapshot.gather(hits.rows, "codes").long())
+    _, told = beam.score_codes(writing, [part], snapshot.gather(hits.rows, "codes").long())
     torch.testing.assert_close(hits.scores, told[..., 0], atol=1e-4, rtol=1e-4)
     assert (hits.scores.diff(dim=1) <= 0).all()
     same_entry = first.diff(dim=1) == 0

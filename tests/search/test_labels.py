@@ -9,7 +9,7 @@ from irgen.models.tokenizer import Tokenizer
 from irgen.search import beam, engine
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
-from irgen.search.labels import Kinds
+from irgen.search.labels import LabelScorer
 
 
 @pytest.fixture
@@ -25,17 +25,17 @@ def tokenizer(tokenizer_settings) -> Tokenizer:
 
 def test_an_entry_counts_as_those_of_its_label_do(tokenizer: Tokenizer) -> None:
     of_the_first = torch.eye(5)[:1]
-    alike = Kinds.of(tokenizer).alike(of_the_first).exp()[0]
+    alike = LabelScorer.of(tokenizer).alike(of_the_first).exp()[0]
     assert alike[0] == alike[1] and alike[3] == alike[4]
     assert alike[0] > alike[2] > 0.5 > alike[3]
-    unknown = Kinds.of(tokenizer).alike(torch.eye(5)[4:]).exp()[0]  # as far from both labels
+    unknown = LabelScorer.of(tokenizer).alike(torch.eye(5)[4:]).exp()[0]  # as far from both labels
     torch.testing.assert_close(unknown, torch.full((6,), 0.5))
 
 
 @torch.inference_mode()
 def test_it_is_the_probability_of_one_label(tokenizer: Tokenizer) -> None:
     embeddings = torch.nn.functional.normalize(torch.randn(3, 5), dim=-1)
-    kinds, told = Kinds.of(tokenizer), tokenizer.classify(embeddings).softmax(-1)
+    kinds, told = LabelScorer.of(tokenizer), tokenizer.classify(embeddings).softmax(-1)
     found = kinds.alike(embeddings).exp()
     for query in range(3):
         for entry in range(6):
@@ -45,13 +45,13 @@ def test_it_is_the_probability_of_one_label(tokenizer: Tokenizer) -> None:
 
 def test_the_cosine_tells_where_labels_are_as_good_as_impossible(tokenizer: Tokenizer) -> None:
     tokenizer.scale = 1 / 0.001
-    alike = Kinds.of(tokenizer).alike(torch.eye(5)[:1])
+    alike = LabelScorer.of(tokenizer).alike(torch.eye(5)[:1])
     assert alike.isfinite().all() and float(alike.min()) < -80 < float(alike.max())
 
 
 def test_entries_that_are_written_share_what_their_label_has(tokenizer: Tokenizer) -> None:
     """One entry of the second label is the likeliest, the two of the first together are more so."""
-    kinds = Kinds.of(tokenizer)
+    kinds = LabelScorer.of(tokenizer)
     opening = torch.tensor([[0.3, 0.3, 0.0, 0.4, 0.0, 0.0]])
     told = kinds.written(opening.log()).exp()[0]
     assert told[0] == told[1] > told[2] > told[3] == told[4]
@@ -63,7 +63,7 @@ def test_entries_that_are_written_share_what_their_label_has(tokenizer: Tokenize
 
 def test_images_that_are_not_re_ranked_stand_by_it(tokenizer, decoder, read, fresh) -> None:
     snapshot, asked = fresh(list(range(50))), read(4)
-    kinds = Kinds.of(tokenizer)
+    kinds = LabelScorer.of(tokenizer)
     both = Decoder(decoder.retriever, kinds=kinds)
     by_label = Options(beams=216, candidates=1000, rerank=False, order_by="label")
     hits = engine.search(both, asked, snapshot, 50, by_label)
@@ -83,9 +83,11 @@ def test_images_that_are_not_re_ranked_stand_by_it(tokenizer, decoder, read, fre
 @pytest.mark.parametrize("by", ["label", "both"])
 def test_a_search_orders_by_it(tokenizer: Tokenizer, decoder, read, fresh, by) -> None:
     snapshot, asked = fresh(list(range(50))), read(4)
-    kinds = Kinds.of(tokenizer)
+    kinds = LabelScorer.of(tokenizer)
     with_kinds = Decoder(decoder.retriever, kinds=kinds)
-    options = Options(beams=216, candidates=1000, fuse=0.3, fuse_by=by, fresh_beams=0)
+    options = Options(
+        beams=216, candidates=1000, rerank_weight=0.3, rerank_signal=by, fresh_beams=0
+    )
     hits = engine.search(with_kinds, asked, snapshot, 50, options)
     first = snapshot.gather(hits.rows, "codes")[..., 0].long()
     writing = decoder.read(asked.summary, asked.tokens)
@@ -104,9 +106,11 @@ def test_a_search_orders_by_it(tokenizer: Tokenizer, decoder, read, fresh, by) -
 @pytest.mark.parametrize("by", ["label", "both"])
 def test_without_labels_to_go_by_it_orders_by_entries(tokenizer, decoder, read, fresh, by) -> None:
     snapshot, asked = fresh(list(range(50))), read(4)
-    both = Decoder(decoder.retriever, kinds=Kinds.of(tokenizer))
-    by_label = Options(beams=216, candidates=1000, fuse=0.3, fuse_by=by, fresh_beams=0)
-    by_entry = replace(by_label, fuse_by="entry")
+    both = Decoder(decoder.retriever, kinds=LabelScorer.of(tokenizer))
+    by_label = Options(
+        beams=216, candidates=1000, rerank_weight=0.3, rerank_signal=by, fresh_beams=0
+    )
+    by_entry = replace(by_label, rerank_signal="entry")
     expected = engine.search(decoder, asked, snapshot, 50, by_entry).scores
     assert torch.equal(engine.search(decoder, asked, snapshot, 50, by_label).scores, expected)
     assert torch.equal(engine.search(both, asked, snapshot, 50, by_entry).scores, expected)

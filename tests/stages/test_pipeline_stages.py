@@ -179,8 +179,8 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "beams": 8,
                 "candidates": 40,
                 "fresh_beams": 30,
-                "fuse": 0.05,
-                "fuse_by": "entry",
+                "rerank_weight": 0.05,
+                "rerank_signal": "entry",
                 "order_by": "label",
             }
         }

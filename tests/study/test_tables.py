@@ -9,7 +9,7 @@ import pytest
 
 from irgen.evaluation.comparison import EVERY
 from irgen.study import formats, tables
-from irgen.study.plan import Plan, Point, Variant
+from irgen.study.plan import Plan, Trial, Variant
 from irgen.study.report import verdicts
 from irgen.study.results import Result, alike, by_query, differences, over_seeds
 from irgen.study.tables import BETTER, WORSE, Cell, Row, Table
@@ -52,7 +52,7 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
             )
         )
     return Result(
-        point=Point(set="some", variant=name, seed=seed),
+        point=Trial(set="some", variant=name, seed=seed),
         about={
             "asked": "the same",
             "protocol": {
@@ -68,8 +68,8 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
                 "seed": seed,
                 "changed": name,
                 "evaluate.cutoffs": [1, 10, 20],
-                "evaluate.fuse": 0.1,
-                "evaluate.fuse_by": "entry",
+                "evaluate.rerank_weight": 0.1,
+                "evaluate.rerank_signal": "entry",
                 "evaluate.order_by": "identifier",
             },
         },
@@ -227,7 +227,7 @@ def asks_others(result: Result, first: int) -> Result:
 def test_readings_are_compared_by_what_they_re_rank(found: dict) -> None:
     worse = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
     found["one"] = [result("one", seed, worse) for seed in range(3)]
-    found["one"][0].about["params"] |= {"evaluate.fuse_by": "both"}
+    found["one"][0].about["params"] |= {"evaluate.rerank_signal": "both"}
     variants = PLAN.variants | {"one": variant("reading", "another reading")}
     plan = replace(PLAN, variants=variants)
     (table,) = (each for each in tables.ablations(found, plan) if each.name == "reading")
@@ -286,13 +286,13 @@ def test_how_images_stand_under_identifiers_is_told(found: dict) -> None:
     assert "cosine + 0.1 × the first entry's log-prob" in about
     assert "of the whole identifier, then by cosine" in about
     found["plain"][0].about["params"] |= {
-        "evaluate.fuse_by": "label",
+        "evaluate.rerank_signal": "label",
         "evaluate.order_by": "entry",
     }
     about = tables.identifiers(found, PLAN).about
     assert "of the first entry, then by cosine" in about
     assert "as the classifier reads the query, of others as written" in about
-    found["plain"][0].about["params"] |= {"evaluate.fuse_by": "both"}
+    found["plain"][0].about["params"] |= {"evaluate.rerank_signal": "both"}
     assert "as classifier and retriever have it, of others" in tables.identifiers(found, PLAN).about
     found["plain"][0].about["params"] |= {"evaluate.order_by": "label"}
     assert "of the label of the first entry (" in tables.identifiers(found, PLAN).about

@@ -11,8 +11,8 @@ from irgen.checkpoints.tensor_file import Resume
 from irgen.compute import Machine
 from irgen.encoding.batches import Views
 from irgen.models import clusters as clustering
-from irgen.models.decoder import Retriever, Shape
-from irgen.models.retriever import Query
+from irgen.models.decoder import IdentifierDecoder, Shape
+from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
@@ -125,7 +125,7 @@ def train_retriever(clusters, settings, folder, held: int, log=quiet):
     positives, offsets = all_pairs(labels[:96])
     torch.manual_seed(0)
     shape = Shape(summary_width=10, token_width=10, token_count=3, levels=2, codebook=8)
-    model = Query(None, Retriever(settings, shape))
+    model = Retriever(None, IdentifierDecoder(settings, shape))
     data = (
         retrieving.Pairs(Views(summaries[:96], tokens[:96]), codes, positives, offsets),
         retrieving.Held(
