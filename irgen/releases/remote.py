@@ -20,7 +20,7 @@ RETRIES = 4  # of a call; what fails is done by the next release
 
 def connect(endpoint: str) -> s3.Client:
     """A way into the bucket. Raises SourceError if boto3 finds no valid configuration."""
-    return s3.client(endpoint, retries=RETRIES)
+    return s3.connect(endpoint, retries=RETRIES)
 
 
 def place_of(remote: str, name: str) -> str:
@@ -35,7 +35,7 @@ def place_of(remote: str, name: str) -> str:
 def push(client: s3.Client, folder: Path, one: Release, place: str) -> None:
     """Copies the release in ``folder`` to ``place``, but for what is there already. Raises
     SourceError."""
-    prefix = s3.split(place)[1]
+    prefix = s3.split_url(place)[1]
     there = {each.key: each.size for each in s3.list_objects(client, f"{place}/")}
     for name, about in one.files.items():
         if there.get(f"{prefix}/{name}") != about["size"]:
@@ -71,7 +71,7 @@ def names(client: s3.Client, remote: str) -> list[str]:
 
 def _folders(client: s3.Client, remote: str) -> dict[str, bool]:
     """The releases' folders, and whether they are whole."""
-    prefix = s3.split(place_of(remote, ""))[1]
+    prefix = s3.split_url(place_of(remote, ""))[1]
     found: dict[str, bool] = {}
     for key in s3.list_keys(client, place_of(remote, "")):
         name, _, rest = key.removeprefix(prefix).partition("/")
@@ -114,6 +114,6 @@ def prune(client: s3.Client, remote: str, stay: set[str], keep: int) -> list[str
         s3.delete(client, [f"{place}/{ABOUT}"])
         s3.delete(
             client,
-            [f"s3://{s3.split(place)[0]}/{key}" for key in s3.list_keys(client, f"{place}/")],
+            [f"s3://{s3.split_url(place)[0]}/{key}" for key in s3.list_keys(client, f"{place}/")],
         )
     return others[keep:]

@@ -12,11 +12,11 @@ from irgen.catalog.check import check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.datasets.protocols import Protocol
 from irgen.catalog.fingerprints import thumbnail
-from irgen.catalog.formats import FORMATS, SETS, read_format, recognise
+from irgen.catalog.formats import FORMATS, SETS, read_format, recognise_format
 from irgen.catalog.images import decode
-from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, told
-from irgen.catalog.shards import Images, intact
-from irgen.catalog.splits import assign_roles, inserted
+from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
+from irgen.catalog.shards import Images, find_intact
+from irgen.catalog.splits import assign_roles, choose_inserted
 from irgen.catalog.table import SCHEMA, label_counts, write_table
 from irgen.errors import CatalogError
 from irgen.files import atomic, write_json
@@ -50,13 +50,13 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     folder, settings = workspace.stage("download"), params.catalog
     listed = manifest.read(folder)
     stored = Images(folder)
-    form = recognise(listed) if settings.format == "auto" else settings.format
+    form = recognise_format(listed) if settings.format == "auto" else settings.format
     if form == "images" and params.tokenizer.labels == "given":
         raise CatalogError(
             f"the source's images lie in no class folders, so none has a label; {WITHOUT}"
         )
-    protocol = protocols.choose(form, settings.protocol)
-    images = protocols.apply(read_format(listed, form, stored.read), protocol)
+    protocol = protocols.choose_protocol(form, settings.protocol)
+    images = protocols.apply_protocol(read_format(listed, form, stored.read), protocol)
     before = past(folder, form, settings)
     optional = params.tokenizer.labels == "clusters" and form not in SETS  # their lists name all
     refused = pl.lit(False) if optional else _nameless()
@@ -83,7 +83,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         validation_fraction=settings.validation_fraction,
         trained_until=settings.training_revision,
     )
-    late = inserted(ever, seed=params.seed, fraction=settings.inserted_fraction)
+    late = choose_inserted(ever, seed=params.seed, fraction=settings.inserted_fraction)
     ever = ever.with_columns(late.alias("inserted"))
     usable, tables = ever.filter(_there()), tables_of(ever, settings, protocol)
     _check_tables(tables, usable, settings, protocol)
@@ -101,7 +101,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     if settings.inserted_fraction:
         metrics["images/inserted"] = len(usable.filter(pl.col("inserted") & ~newer))
     _tell(metrics, rejected, len(usable), len(usable.filter(newer)))
-    print(f"  protocol {protocols.in_words(about)}; leaks: {told(counts)}")
+    print(f"  protocol {protocols.describe_protocol(about)}; leaks: {format_leaks(counts)}")
     return metrics
 
 
@@ -111,7 +111,7 @@ def past(folder: Path, form: str, settings: Catalog) -> pl.DataFrame:
     as if nothing had gone. Only those whose bytes are there; none of a published set, and none if
     they do not fit the format that the source has now: then training follows the source."""
     gone = manifest.read_past(folder).filter(pl.col(manifest.GONE) > settings.training_revision)
-    gone = gone.filter(pl.col("shard").is_in(list(intact(folder, gone))))
+    gone = gone.filter(pl.col("shard").is_in(list(find_intact(folder, gone))))
     none = read_format(gone.clear(), "folders")
     if form not in FORMATS:
         return none
@@ -231,9 +231,9 @@ def _refused(leaks: pl.DataFrame, folder: Path) -> str:
     rows = leaks.head(NAMED).select("kind", "query", "image").iter_rows()
     shown = "; ".join(f"{KINDS[kind]}: {query} and {image}" for kind, query, image in rows)
     return (
-        f"catalog.leaks is refuse, and there are leaks ({told(count_leaks(leaks))}), e.g. {shown}; "
-        f"all are in {folder / 'leaks.parquet'}: take one of each pair out of the source, or set "
-        "catalog.leaks to report"
+        f"catalog.leaks is refuse, and there are leaks ({format_leaks(count_leaks(leaks))}), "
+        f"e.g. {shown}; all are in {folder / 'leaks.parquet'}: take one of each pair out of the "
+        "source, or set catalog.leaks to report"
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irgen.catalog.datasets.protocols import in_words
+from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.evaluation.comparison import EVERY
 from irgen.study import results, significance
 from irgen.study.plan import Plan
@@ -224,7 +224,8 @@ def _table(name: str, title: str, columns: tuple[Column, ...], entries: list[Ent
         columns=tuple(column.title for column in columns),
         rows=tuple(rows),
         about=(
-            f"{_spoken(rows)}; protocol {in_words(about['protocol'])}. {_tested(measure, rows)}"
+            f"{_spoken(rows)}; protocol {describe_protocol(about['protocol'])}. "
+            f"{_tested(measure, rows)}"
             "–: not measured, or of lists too short for it."
         ),
     )
