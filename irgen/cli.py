@@ -176,8 +176,8 @@ def turn(stage: str, root: Path) -> Iterator[None]:
 def results(options: argparse.Namespace) -> None:
     """Prints the methods table, what ran and the report's path; rewrites an old or missing one."""
     from irgen.catalog.datasets.protocols import in_words
-    from irgen.evaluation import comparison
     from irgen.files import read_json
+    from irgen.report import comparison
 
     workspace = Workspace.at(options.root)
     path = workspace.stage("evaluate") / "metrics.json"

@@ -26,9 +26,9 @@ from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.cli import STAGES
 from irgen.errors import CatalogError, IndexingError
-from irgen.evaluation.comparison import METHODS
 from irgen.index.index import Index
 from irgen.params import Params, load
+from irgen.report.comparison import METHODS
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.workspace import Workspace
 
