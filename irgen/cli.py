@@ -306,6 +306,6 @@ def full_disk(error: BaseException, root: Path) -> str:
     what = f"writing {name}" if name else f"writing below {root.resolve()}"
     return (
         f"no space left on the disk while {what}; what was there before is untouched. Free some "
-        "space (dvc gc --workspace drops old results; .cache/encodings and .cache/readings can go) "
-        "and run again"
+        "space (dvc gc --workspace drops old results; .cache/encodings and .cache/query_features "
+        "can go) and run again"
     )
