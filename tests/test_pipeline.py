@@ -1,6 +1,6 @@
 """``dvc.yaml`` says exactly what each stage's code reads: no stale result, no needless re-run.
 
-``python tests/test_pipeline.py`` puts the code and the parameters right.
+``python tests/test_pipeline.py`` puts the code right.
 """
 
 import ast
@@ -20,7 +20,7 @@ DATABASE = ("database", "queries", "data/download", "data/trie", "data/index", "
 REMEDY = "run python tests/test_pipeline.py"
 
 # Plumbing: what these hold decides how a run is started, told and kept, not what it computes.
-PLUMBING = {"__init__", "cli", "errors", "files", "params", "workspace"}
+PLUMBING = {"__init__", "cli", "errors", "files", "params", "strict", "workspace"}
 # Sections of which only some keys change what is computed.
 DECISIVE = {"compute": ("compute.precision",)}
 
@@ -151,10 +151,12 @@ def test_a_stage_depends_on_the_code_it_imports_and_no_other(stage: str) -> None
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "download"])
-def test_a_stage_declares_the_parameters_it_reads_and_no_other(stage: str) -> None:
-    declared = sorted(dvc_yaml()["stages"][stage].get("params", []))
-    expected = parameters(stage)
-    assert declared == expected, f"dvc.yaml: {stage}: {REMEDY}; it reads {', '.join(expected)}"
+def test_a_stage_declares_the_parameters_it_reads(stage: str) -> None:
+    declared = dvc_yaml()["stages"][stage].get("params", [])
+    for key in parameters(stage):
+        assert {key, key.split(".")[0]} & set(declared), f"dvc.yaml: {stage}: {key} is missing"
+    sections = {key.split(".")[0] for key in parameters(stage)}
+    assert {key.split(".")[0] for key in declared} <= sections
 
 
 def producers() -> dict[str, str]:
@@ -184,7 +186,7 @@ def test_training_depends_on_no_output_that_new_images_change(stage: str) -> Non
 
 
 def corrected(text: str) -> str:
-    """dvc.yaml with the code and parameters each stage should have; all else as it was."""
+    """dvc.yaml with the code each stage should have; all else as it was."""
     lines: list[str] = []
     stage, section = "", ""
     for line in text.splitlines():
@@ -194,8 +196,6 @@ def corrected(text: str) -> str:
             if section == "deps" and stage != "download":
                 lines += [f"      - {path}" for path in code(stage)]
             section = line.split(":")[0].strip()
-        if line.startswith("    params:"):
-            line = f"    params: [{', '.join(parameters(stage))}]"
         if not (section == "deps" and line.startswith("      - irgen/")):
             lines.append(line)
     return "\n".join(lines) + "\n"
