@@ -9,17 +9,17 @@ import polars as pl
 
 from irgen.errors import ArtifactError
 from irgen.files import read_json
+from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, load_trial_params
 from irgen.study.significance import Values
 from irgen.study.trial import results_folder
-from irgen.typed import flatten
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """The results of one trial. ``metrics`` and ``latency`` (milliseconds) are by method,
-    ``seconds`` by stage. ``queries`` has a row for each method and query, with the ``sha256`` of its image.
-    ``about`` describes what was run."""
+    ``seconds`` by stage. ``queries`` has a row for each method and query, with the ``sha256`` of
+    its image. ``about`` describes what was run."""
 
     trial: Trial
     about: dict[str, Any]
