@@ -180,15 +180,11 @@ class Evaluate:
     cutoffs: tuple[Size, ...]  # k of precision@k …
     beams: Size  # W
     candidates: Size  # most images gathered from the beams, at least the largest cut-off
-    rerank_weight: Annotated[
-        float, Range(0, 10)
-    ]  # weight of the first entry's logarithm in re-ranking
-    rerank_signal: Literal[
-        "entry", "label", "both"
-    ]  # written; its label read; mean of label and written
-    order_by: Literal["identifier", "entry", "label"]  # how images stand that are not re-ranked
+    rerank_weight: Annotated[float, Range(0, 10)]  # sort by cosine + weight × log-probability
+    rerank_signal: Literal["first_code", "label", "both"]  # whose log-probability re-ranks
+    order_by: Literal["code", "first_code", "label"]  # what sorts hits that are not re-ranked
     batch_size: Size  # queries a search batch
-    trie: bool  # false: identifiers are written freely, and those that do not exist find nothing
+    trie: bool  # false: beam search is unconstrained
 
 
 @dataclass(frozen=True, kw_only=True)
