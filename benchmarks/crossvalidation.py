@@ -59,6 +59,7 @@ from irgen.models.pairs import RULES
 from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
 from irgen.params import Params, check, load
+from irgen.params.strict import parse
 from irgen.search.brute_force import brute_force_search
 from irgen.search.label_scorer import LabelScorer
 from irgen.stages.baselines import rivals
@@ -68,7 +69,6 @@ from irgen.study.plan import changed
 from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
-from irgen.typed import parse
 from irgen.workspace import Workspace
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)

@@ -12,8 +12,6 @@ MODULES = sorted((ROOT / "irgen").rglob("*.py"))
 ORDER = [
     "warm",
     "errors",
-    "secrets",
-    "typed",
     "params",
     "files",
     "workspace",

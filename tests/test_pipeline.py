@@ -21,7 +21,9 @@ MOST_ENTRIES = 8
 # Code that no result depends on. Imports of these modules are not followed.
 PLUMBING = {
     "errors": "messages",
-    "params": "the settings themselves are dependencies",
+    "params/strict": "checks settings, which are dependencies themselves",
+    "params/sections": "declares settings",
+    "params/baselines": "declares settings",
     "files": "atomic writes and hashes",
     "workspace": "paths",
     "compute": "the device; compute.precision is a dependency",
@@ -30,7 +32,6 @@ PLUMBING = {
     "catalog/shards": "reads an image's bytes by their content hash",
     "catalog/inputs": "reads images that users name",
 }
-PLUMBING |= {"secrets": "messages", "typed": "checks settings"}
 # Sections of params.yaml of which one key decides results.
 DECISIVE = {"compute": "compute.precision"}
 # Sections that no stage of the pipeline reads.

@@ -21,8 +21,8 @@ from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import adapt_all, class_numbers
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.training import retriever as training
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 

@@ -21,8 +21,8 @@ from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
 from irgen.params import Tokenizer as Settings
+from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 

@@ -10,10 +10,10 @@ import polars as pl
 
 from irgen.errors import ArtifactError
 from irgen.files import read_json
+from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, params_of
 from irgen.study.significance import Values
 from irgen.study.trial import results_folder
-from irgen.typed import flatten
 
 QUERIES = "queries.parquet"
 

@@ -22,7 +22,7 @@ from irgen.compute import prepare
 from irgen.evaluation.measuring import processor
 from irgen.files import digest, file_digest, read_json, write_json
 from irgen.params import Params
-from irgen.typed import flatten
+from irgen.params.strict import flatten
 from irgen.workspace import Workspace
 
 SUMMARY = "about.json"

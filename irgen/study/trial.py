@@ -15,10 +15,10 @@ from irgen.evaluation import runs
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, params_of
 from irgen.study.stage_cache import Folders, StageResult, digest_code, read_seconds, run_cached
 from irgen.tracking.provenance import project
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")

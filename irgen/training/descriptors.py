@@ -11,7 +11,7 @@ from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
 from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.models.descriptors import Described
-from irgen.params import Descriptor as Settings
+from irgen.params.baselines import Descriptor as Settings
 from irgen.training import optimizer
 
 Log = Callable[[dict[str, float], int], None]

@@ -13,7 +13,8 @@ from irgen.compute import Machine
 from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.errors import ExtraError
 from irgen.models.descriptors import Combined, Described, Projected, generalised_mean
-from irgen.params import Augment, Cgd, Encoder, Irt
+from irgen.params import Augment, Encoder
+from irgen.params.baselines import Cgd, Irt
 from irgen.search.brute_force import brute_force_search
 from irgen.training import descriptors, rankings
 
