@@ -18,12 +18,12 @@ READING = "reading"  # variants of this subject differ in how candidates are re-
 BETTER, WORSE = "▲", "▼"
 MACHINE = ("autocast", "device", "processor", "threads")
 ORDERS = {  # evaluate.order_by in words
-    "identifier": "the whole identifier",
-    "entry": "the first entry",
+    "code": "the whole identifier",
+    "first_code": "the first entry",
     "label": "the label of the first entry (of identifiers not the tokenizer's, that entry itself)",
 }
 READINGS = {  # evaluate.rerank_signal in words
-    "entry": "",
+    "first_code": "",
     "label": ", of the tokenizer's identifiers by its label as the classifier reads the query",
     "both": ", of the tokenizer's identifiers by its label as classifier and retriever have it",
 }

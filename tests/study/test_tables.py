@@ -75,8 +75,8 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
                 "changed": name,
                 "evaluate.cutoffs": [1, 10, 20],
                 "evaluate.rerank_weight": 0.1,
-                "evaluate.rerank_signal": "entry",
-                "evaluate.order_by": "identifier",
+                "evaluate.rerank_signal": "first_code",
+                "evaluate.order_by": "code",
             },
         },
         metrics=metrics,
@@ -293,7 +293,7 @@ def test_how_images_stand_under_identifiers_is_told(loaded: dict) -> None:
     assert "of the whole identifier, then by cosine" in about
     loaded["plain"][0].about["params"] |= {
         "evaluate.rerank_signal": "label",
-        "evaluate.order_by": "entry",
+        "evaluate.order_by": "first_code",
     }
     about = tables.build_identifiers(loaded, PLAN).note
     assert "of the first entry, then by cosine" in about
