@@ -120,7 +120,7 @@ def _check_changes(name: str, variant: Variant) -> None:
 
 
 def settings_file(root: Path, name: str) -> Path:
-    """Return the path of a set's settings. Raises ParamsError, naming the sets, if it is missing."""
+    """Return the path of a set's settings. Raises ParamsError if it is missing."""
     path = root / PLAN.parent / f"{name}.yaml"
     if not path.is_file():
         no_sets = {PLAN.stem, "dvc"}

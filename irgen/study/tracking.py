@@ -1,4 +1,4 @@
-"""Log comparisons for MLflow: a run for the comparison of a set, with a run for each trial below it.
+"""Log comparisons for MLflow: one run for the comparison of a set, with one run a trial below it.
 
 They are run logs, like those of stages, and are synced with them. The same trial with the same
 inputs is logged once.
@@ -47,7 +47,7 @@ def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path
 
 
 def log_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path) -> None:
-    """Log the tables of a set's comparison in ``folder``, and its page, with the comparison's run."""
+    """Log the tables of a set's comparison in ``folder``, and its page."""
     comparison = comparison_key(root, plan, name)
     beginning = recorder.beginning(TABLES, params, root)
     tags = beginning["tags"] | {"irgen.comparison": comparison}
