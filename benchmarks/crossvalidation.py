@@ -59,6 +59,7 @@ from irgen.models.pairs import RULES
 from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer, class_numbers, embed_summaries
 from irgen.params import Params, check, load
+from irgen.params.strict import parse
 from irgen.search.brute_force import scan
 from irgen.search.labels import LabelScorer
 from irgen.stages.baselines import rivals
@@ -69,7 +70,6 @@ from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
 from irgen.training.run import TrainingRun
-from irgen.typed import parse
 from irgen.workspace import Workspace
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)

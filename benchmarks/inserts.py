@@ -32,9 +32,9 @@ from irgen.evaluation.measuring import processor
 from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
 from irgen.params import Params, load
+from irgen.params.strict import flatten
 from irgen.search.brute_force import scan
 from irgen.search.engine import QueryFeatures
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 K = 10  # results judged

@@ -12,8 +12,6 @@ MODULES = sorted((ROOT / "irgen").rglob("*.py"))
 ORDER = [
     "warm",
     "errors",
-    "secrets",
-    "typed",
     "params",
     "files",
     "workspace",
@@ -42,7 +40,7 @@ ONE_IMPORTER = {
     "boto3": "irgen/catalog/sources/s3_client.py",
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
-    "pytorch_metric_learning": "irgen/training/rankings.py",
+    "pytorch_metric_learning": "irgen/training/ranking_losses.py",
     "matplotlib": "irgen/report/figures.py",
     "jinja2": "irgen/report/page.py",
     "psutil": "irgen/tracking/provenance.py",

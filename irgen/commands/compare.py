@@ -95,7 +95,7 @@ def _dvc(root: Path, arguments: list[str]) -> int:
 
 def run_source(options: Namespace) -> None:
     """Looks at a set's images. Raises SourceError if they cannot be had."""
-    trained.look(options.root, load_plan(options.root), options.set)
+    trained.write_source(options.root, load_plan(options.root), options.set)
 
 
 def run_point(options: Namespace) -> None:

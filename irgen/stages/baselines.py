@@ -27,10 +27,11 @@ from irgen.evaluation.methods import Method
 from irgen.models.descriptors import CgdHead, DescriptorModel, IrtHead
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
-from irgen.params import Descriptor, Params
+from irgen.params import Params
+from irgen.params.baselines import Descriptor
+from irgen.params.strict import flatten
 from irgen.training import descriptors, ranking_losses
 from irgen.training.run import TrainingRun, open_run
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 

@@ -20,9 +20,9 @@ from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import class_numbers, embed_summaries
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.training import retriever as training
 from irgen.training.run import open_run
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 

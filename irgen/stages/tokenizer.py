@@ -20,9 +20,9 @@ from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
 from irgen.params import Tokenizer as Settings
+from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
 from irgen.training.run import open_run
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 

@@ -7,12 +7,12 @@ same inputs, is the same run.
 from pathlib import Path
 from typing import Any
 
+from irgen.errors import redact
 from irgen.files import digest, file_digest, read_json
 from irgen.params import Params
-from irgen.secrets import scrub
+from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, params_of
 from irgen.tracking import provenance, recorder, run_log
-from irgen.typed import flatten
 
 POINT, TABLES = "point", "tables"
 
@@ -83,4 +83,4 @@ def _tell(
         "monitor": None,
     }
     metrics = {"values": values, "step": 0}
-    run_log.write(path, [("begin", scrub(beginning)), ("metrics", metrics), ("end", end)])
+    run_log.write(path, [("begin", redact(beginning)), ("metrics", metrics), ("end", end)])

@@ -9,7 +9,7 @@ from irgen.checkpoints.resume import History, TrainingState
 from irgen.compute import seed_everything
 from irgen.encoding.batches import LabelledImages
 from irgen.models.descriptors import DescriptorModel
-from irgen.params import Descriptor as Settings
+from irgen.params.baselines import Descriptor as Settings
 from irgen.training.optimizer import create_optimizer, set_rates
 from irgen.training.run import EpochMeans, TrainingRun, show_progress
 

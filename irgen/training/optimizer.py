@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from irgen.params import Descriptor, Retriever, Tokenizer
+from irgen.params import Retriever, Tokenizer
+from irgen.params.baselines import Descriptor
 
 
 def create_optimizer(

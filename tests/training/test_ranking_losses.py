@@ -13,7 +13,8 @@ from irgen.compute import Machine
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.errors import ExtraError
 from irgen.models.descriptors import CgdHead, DescriptorModel, IrtHead, generalised_mean
-from irgen.params import Augment, Cgd, Encoder, Irt
+from irgen.params import Augment, Encoder
+from irgen.params.baselines import Cgd, Irt
 from irgen.search.brute_force import scan
 from irgen.training import descriptors, ranking_losses
 from irgen.training.run import TrainingRun
