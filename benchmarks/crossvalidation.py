@@ -60,8 +60,8 @@ from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer, class_numbers, embed_summaries
 from irgen.params import Params, check, load
 from irgen.params.strict import parse
-from irgen.search.brute_force import scan
-from irgen.search.labels import LabelScorer
+from irgen.search.brute_force import brute_force_search
+from irgen.search.label_scorer import LabelScorer
 from irgen.stages.baselines import rivals
 from irgen.stages.baselines import teach as teach_rival
 from irgen.stages.retriever import neighbours
@@ -278,13 +278,13 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
 def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool) -> dict:
     """Every metric of every query of the fold, by the score that orders the database."""
     made = teach(params, taught, fold.teaching, folder)
-    kinds, database = LabelScorer.of(made.tokenizer), made.embeddings[fold.searched]
+    label_scorer, database = LabelScorer.build(made.tokenizer), made.embeddings[fold.searched]
     first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[fold.asked]
-    label = kinds.alike(queries)
+    label = label_scorer.score_query_labels(queries)
     said = {"label": label}
     if written:
         entry = write(params, taught, fold, made, folder)
-        own = kinds.written(entry)
+        own = label_scorer.score_predicted_labels(entry)
         both = ((label.exp() + own.exp()) / 2).log()
         said |= {"first entry": entry, "label as written": own, "mean of both labels": both}
     scores: dict[str, Tensor | None] = {SCAN: None}
@@ -297,7 +297,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
         def added(start: int, end: int, score: Any = score) -> Tensor:
             return score[:, first[start:end]]
 
-        top = scan(queries, database, DEEPEST, None if score is None else added).ids
+        top = brute_force_search(queries, database, DEEPEST, None if score is None else added).ids
         found[name] = judge(top)
     return found
 
@@ -305,7 +305,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
 def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> dict:
     """Every metric of every query of the fold, by a baseline's descriptors."""
     vectors = describe(params, taught, fold, folder, name)
-    top = scan(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
+    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
     return {name: judge_of(taught, fold)(top)}
 
 

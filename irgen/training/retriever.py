@@ -135,8 +135,8 @@ def validate(
     for rows, new in full_batches(len(images), 64):
         inputs = [part.to(machine.device) for part in images.plain(rows)]
         with machine.precision():
-            state = decoder.read(*model.encode(inputs))
-        beams = beam.search(state, [part for _, part in parts], BEAMS)
+            state = decoder.start(*model.encode(inputs))
+        beams = beam.search(state, [part.live for part in parts], BEAMS)
         neighbours = rank.gather(database, parts, beams, CUTOFF).rows[:new, :CUTOFF].cpu()
         same = validation.training_labels[neighbours.clamp_min(0)] == labels[rows[:new], None]
         hits += float((same & (neighbours >= 0)).sum()) / CUTOFF
