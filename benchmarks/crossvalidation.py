@@ -65,7 +65,7 @@ from irgen.search.label_scorer import LabelScorer
 from irgen.stages.baselines import rivals
 from irgen.stages.baselines import teach as teach_rival
 from irgen.stages.retriever import neighbours
-from irgen.study.plan import changed
+from irgen.study.plan import set_value
 from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
@@ -404,7 +404,7 @@ def params_of(path: Path, changes: list[str]) -> Params:
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     for change in changes:
         key, _, value = change.partition("=")
-        tree = changed(tree, key, yaml.safe_load(value), where=str(path))
+        tree = set_value(tree, key, yaml.safe_load(value), where=str(path))
     params: Params = parse(Params, tree, where=str(path))
     check(params)
     settings = params.tokenizer
