@@ -7,9 +7,8 @@ inputs before; neither starts the stage, which then cannot tell of itself.
 from pathlib import Path
 from typing import Any
 
-from irgen.errors import TrackingError
+from irgen.errors import TrackingError, redact
 from irgen.params import Params
-from irgen.secrets import scrub
 from irgen.tracking import provenance, recorder, run_log
 from irgen.workspace import Workspace
 
@@ -74,7 +73,7 @@ def _tell(root: Path, params: Params, build: str, stage: str, outcome: str) -> N
     place.unlink(missing_ok=True)  # of a process that was killed while it told
     _, file = run_log.create(provenance.journals(root), build, name(stage, outcome))
     with file:
-        run_log.append(file, "begin", **scrub(beginning))
+        run_log.append(file, "begin", **redact(beginning))
         if summary and stage == "evaluate":
             run_log.append(file, "metrics", values=summary, step=0)
         run_log.append(file, "end", **_ending(root, stage, workspace) | {"summary": summary})

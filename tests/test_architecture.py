@@ -12,8 +12,6 @@ MODULES = sorted((ROOT / "irgen").rglob("*.py"))
 ORDER = [
     "warm",
     "errors",
-    "secrets",
-    "typed",
     "params",
     "files",
     "workspace",
@@ -26,6 +24,7 @@ ORDER = [
     "training",
     "index",
     "evaluation",
+    "report",
     "stages",
     "tracking",
     "outcomes",
@@ -41,9 +40,9 @@ ONE_IMPORTER = {
     "boto3": "irgen/catalog/sources/s3.py",
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
-    "pytorch_metric_learning": "irgen/training/rankings.py",
-    "matplotlib": "irgen/evaluation/figures.py",
-    "jinja2": "irgen/evaluation/page.py",
+    "pytorch_metric_learning": "irgen/training/ranking_losses.py",
+    "matplotlib": "irgen/report/figures.py",
+    "jinja2": "irgen/report/page.py",
     "psutil": "irgen/tracking/provenance.py",
 }
 CONDUCTORS = {"dvc", "prefect", "flows"}

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 
-VERSION = 1  # raise when the result changes
+VERSION = 1  # raise when an image decodes to other pixels
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -11,10 +11,10 @@ from irgen.checkpoints.identifiers import check_served
 from irgen.evaluation import gate
 from irgen.files import digest, file_digest
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.releases import announce, pull, release, store
 from irgen.releases.release import Release
 from irgen.tracking import provenance, recorder, run_log
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 KEPT = ("rejected", "withdrawn")  # states of what is not released by itself

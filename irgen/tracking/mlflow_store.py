@@ -11,8 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irgen.errors import TrackingError
-from irgen.secrets import scrub
+from irgen.errors import TrackingError, redact
 from irgen.tracking import provenance, run_log
 from irgen.tracking.provenance import store
 
@@ -36,7 +35,7 @@ class RefusedError(TrackingError):
 
 def shown(home: Path) -> str:
     """The tracking URI as it may be printed: without a password."""
-    return scrub(store(home))
+    return redact(store(home))
 
 
 def load(home: Path) -> None:
@@ -83,7 +82,7 @@ def failure(error: Exception, home: Path) -> TrackingError:
         reason = match.group(0)
     refused = getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
     kind = RefusedError if refused else TrackingError
-    return kind(scrub(f"MLflow at {store(home)} failed: {reason[:300]}"))
+    return kind(redact(f"MLflow at {store(home)} failed: {reason[:300]}"))
 
 
 def experiment(client: "MlflowClient", home: Path, name: str) -> str:
@@ -122,7 +121,7 @@ def build_page(home: Path, name: str, build: str) -> str | None:
     if found is None:
         return None
     pages = os.environ.get("IRGEN_MLFLOW_PAGES") or uri
-    return f"{scrub(pages).rstrip('/')}/#/experiments/{within}/runs/{found.info.run_id}"
+    return f"{redact(pages).rstrip('/')}/#/experiments/{within}/runs/{found.info.run_id}"
 
 
 def source_tags(name: str) -> dict[str, str]:

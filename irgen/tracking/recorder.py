@@ -15,12 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from irgen.errors import IrgenError
+from irgen.errors import IrgenError, redact
 from irgen.files import file_digest, read_json
 from irgen.params import Params
-from irgen.secrets import scrub
+from irgen.params.strict import flatten
 from irgen.tracking import provenance, run_log
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 PATIENCE = 60.0  # seconds a finished stage waits for what it tracked to be published
@@ -176,7 +175,7 @@ class Record:
         if self.file is None:
             return
         try:
-            run_log.append(self.file, kind, **scrub(fields))
+            run_log.append(self.file, kind, **redact(fields))
         except OSError as error:
             self.file = None
             _warn(f"the journal {self.path} cannot be written ({error.strerror}); the run goes on")
@@ -296,7 +295,7 @@ def _never_fatal() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # tracking must not end a training run, whatever ails it
-        _warn(f"{scrub(f'{type(error).__name__}: {error}')}; the run goes on")
+        _warn(f"{redact(f'{type(error).__name__}: {error}')}; the run goes on")
 
 
 def _warn(message: str) -> None:

@@ -15,9 +15,8 @@ from typing import NamedTuple, TypeVar
 from tqdm import tqdm
 
 from irgen.catalog.sources.listing import Fetched
-from irgen.errors import SourceError
+from irgen.errors import SourceError, redact
 from irgen.files import digest
-from irgen.secrets import scrub
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10  # seconds between two tries; the pause doubles
 DAMAGE_RETRIES = 3  # damaged content is fetched again so often
@@ -105,14 +104,14 @@ def persist(
 def given_up(url: str, tries: int, reason: str) -> SourceError:
     """Return the error after the last try has failed."""
     return SourceError(
-        f"{url}: given up after {tries} tries ({scrub(reason)}); run again when the service is "
+        f"{url}: given up after {tries} tries ({redact(reason)}); run again when the service is "
         "well: what has arrived is kept"
     )
 
 
 def flatten(error: Exception) -> str:
     """Return an error's text in one line, without secrets."""
-    return scrub(" ".join(str(error).split()))[:300]
+    return redact(" ".join(str(error).split()))[:300]
 
 
 def follow(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -> T | None:

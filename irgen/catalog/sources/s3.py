@@ -24,8 +24,7 @@ from botocore.parsers import ResponseParserError
 from irgen.catalog.sources import image_list, remote
 from irgen.catalog.sources.listing import Entry, Listing, is_candidate, list_parents, map_keys
 from irgen.catalog.sources.remote import Answer, Remote, flatten
-from irgen.errors import SourceError
-from irgen.secrets import scrub
+from irgen.errors import SourceError, redact
 
 CUSTOMER_KEY = "IRGEN_SSE_CUSTOMER_KEY"  # 32 bytes in base64
 TRANSFERS = 4  # parts of a large file on their way at once
@@ -397,7 +396,7 @@ def _report_errors(client: Client, url: str) -> Iterator[None]:
 
 def _explain(error: botocore.ClientError, url: str) -> Exception:
     answer, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-    code, text = str(answer.get("Code", "")), scrub(str(answer.get("Message", "")))
+    code, text = str(answer.get("Code", "")), redact(str(answer.get("Message", "")))
     status = metadata.get("HTTPStatusCode", 0)
     if status == 416:  # shorter than it was
         return remote.ReplacedError()

@@ -10,7 +10,7 @@ from irgen.catalog.datasets import cub200, inshop, products
 from irgen.catalog.datasets.annotations import LISTED, Published, match_images
 from irgen.catalog.datasets.protocols import PROTOCOLS, choose_protocol
 from irgen.errors import CatalogError
-from irgen.params import Format
+from irgen.params.sections import Format
 
 SMALL = Published(title="Small", files="get it at home", images={"train": 2}, labels=1)
 
