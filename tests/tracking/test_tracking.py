@@ -124,7 +124,7 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
 STAGE = """
 import sys
 from pathlib import Path
-from irgen import recording
+from irgen.tracking import recorder
 from irgen.params import load
 from irgen.workspace import Workspace
 recorder.LINGER = 3.0
@@ -191,8 +191,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from irgen.params import load
-from irgen.recording import recorded
-from irgen.tracking import registry, mlflow_store
+from irgen.tracking.recorder import recorded
+
 from irgen.workspace import Workspace
 home = Path(sys.argv[1])
 with recorded("tokenizer", load(Path(sys.argv[2])), Workspace.at(home), home) as record:
