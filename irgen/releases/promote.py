@@ -18,10 +18,10 @@ from irgen.errors import IrgenError
 from irgen.evaluation import gate
 from irgen.files import digest, file_digest
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.releases import pull, registry, release, remote, store
 from irgen.releases.release import Release
 from irgen.tracking import provenance, stage_facts
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 KEPT = ("rejected", "withdrawn")  # states of releases that are not promoted

@@ -162,9 +162,7 @@ def _find_or_create_model(
     if models:
         return (complete or models)[0]
     name = f"release-{release.name}"
-    return client.create_logged_model(
-        experiment, name=name, source_run_id=run, tags=_tags(release)
-    )
+    return client.create_logged_model(experiment, name=name, source_run_id=run, tags=_tags(release))
 
 
 def _tags(release: Release) -> dict[str, str]:

@@ -1,17 +1,14 @@
 """What is compared: ``experiments/comparison.yaml``, and the settings of each of its variants."""
 
 import copy
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from irgen.errors import ParamsError
 from irgen.params import Params, check, load
-from irgen.typed import parse
+from irgen.params.strict import parse, read_yaml
 
 PLAN = Path("experiments", "comparison.yaml")
 RESULTS = PLAN.with_name("results")  # of points
@@ -73,21 +70,9 @@ def load_plan(root: Path) -> Plan:
     could not have in a stage's, for what is listed twice, and for a variant that is listed and not
     described, or the other way round.
     """
-    path = root / PLAN
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing: it says what is compared") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    found: Plan = parse(Plan, tree, where=str(PLAN))
-    variants = {
-        name: parse(Variant, variant, where=f"{PLAN}: variants: {name}")
-        for name, variant in found.variants.items()
-    }
-    found = dataclasses.replace(found, variants=variants)
+    found: Plan = parse(Plan, read_yaml(root / PLAN), where=str(PLAN))
     _check_lists(found)
-    for name, variant in variants.items():
+    for name, variant in found.variants.items():
         _check_changes(name, variant)
     return found
 
@@ -154,7 +139,7 @@ def params_of(root: Path, plan: Plan, point: Trial) -> Params:
         raise ParamsError(f"{PLAN}: no variant {point.variant!r}; there are {known}")
     path = settings_file(root, point.set)
     load(path)  # whatever is wrong with the set's own settings
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tree = read_yaml(path)
     for key, value in plan.variants[point.variant].changes.items():
         tree = changed(tree, key, value, where=f"{PLAN}: variants: {point.variant}: changes")
     tree = changed(tree, "seed", point.seed, where=str(path))
@@ -164,16 +149,17 @@ def params_of(root: Path, plan: Plan, point: Trial) -> Params:
 
 
 def changed(tree: dict[str, Any], key: str, value: Any, *, where: str) -> dict[str, Any]:
-    """The settings with another value at ``key``. Raises ParamsError if there is no such key.
+    """Return the settings with another value at ``key``. Raise ParamsError if ``key`` leads through
+    a value that is not a section.
 
-    >>> changed({"tokenizer": {"levels": 4}}, "tokenizer.levels", 2, where="here")
-    {'tokenizer': {'levels': 2}}
+    >>> changed({"tokenizer": {"levels": 4}}, "tokenizer.width", 2, where="here")
+    {'tokenizer': {'levels': 4, 'width': 2}}
     """
-    found = copy.deepcopy(tree)
-    inner, (*above, last) = found, key.split(".")
-    for part in above:
-        inner = inner.get(part) if isinstance(inner, dict) else None  # type: ignore[assignment]
-    if not isinstance(inner, dict) or last not in inner:
-        raise ParamsError(f"{where}: {key!r} is no key of the settings")
-    inner[last] = value
-    return found
+    tree = copy.deepcopy(tree)
+    section, (*sections, last) = tree, key.split(".")
+    for name in sections:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ParamsError(f"{where}: {key!r} is not a setting: {name} is not a section")
+    section[last] = value
+    return tree

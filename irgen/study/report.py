@@ -13,15 +13,15 @@ from irgen.catalog.datasets.protocols import in_words
 from irgen.catalog.images import decode
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.evaluation import figures, gallery, page
-from irgen.evaluation.comparison import EVERY
-from irgen.evaluation.figures import Line, Plot
 from irgen.files import atomic, write_bytes, write_json
+from irgen.report import figures, gallery, page
+from irgen.report.comparison import EVERY
+from irgen.report.figures import Line, Plot
 from irgen.study import code_pictures, formats, results, tables
 from irgen.study.code_pictures import Branch
 from irgen.study.plan import TABLES, Plan, Trial
 from irgen.study.tables import OWN, RERANKED, SCAN, Found, Table
-from irgen.study.trial import images_of, results_of
+from irgen.study.trial import images_folder, results_folder
 
 CURVES = (OWN, RERANKED, SCAN, "scan_pretrained", "scan_codes", "cgd", "irt_r")
 SHOWN = (OWN, RERANKED, SCAN)
@@ -142,7 +142,7 @@ def draw(root: Path, found: Found, plan: Plan, name: str) -> dict[str, bytes]:
     standard = found[plan.standard]
     lines = curves(root, standard)
     kinds = [variant for variant in found if plan.variants[variant].table == "identifiers"]
-    codes = pl.read_parquet(results_of(root, standard[0].point) / "codes.parquet")
+    codes = pl.read_parquet(results_folder(root, standard[0].point) / "codes.parquet")
     return {
         "precision_over_k": _drawn(
             lines, "precision", Plot(title="precision over k", x="k, images returned", share=True)
@@ -178,7 +178,9 @@ def draw(root: Path, found: Found, plan: Plan, name: str) -> dict[str, bytes]:
 
 def curves(root: Path, standard: list[results.Result]) -> pl.DataFrame:
     """Curves of every method, means over the seeds: method, curve (precision or recall), x, y."""
-    parts = [pl.read_parquet(results_of(root, each.point) / "curves.parquet") for each in standard]
+    parts = [
+        pl.read_parquet(results_folder(root, each.point) / "curves.parquet") for each in standard
+    ]
     return (
         pl.concat(parts)
         .group_by("method", "curve", "x", maintain_order=True)
@@ -216,7 +218,7 @@ def _entries(found: dict[str, float]) -> list[float]:
 
 def branches(root: Path, point: Trial) -> list[Branch]:
     """The code tree's first level in pictures."""
-    folder = results_of(root, point)
+    folder = results_folder(root, point)
     table = read_table(folder / "database.table.parquet")
     codes = pl.read_parquet(folder / "codes.parquet")
     return code_pictures.branches(codes, table, _thumbnails(root, point), point.seed)
@@ -224,7 +226,7 @@ def branches(root: Path, point: Trial) -> list[Branch]:
 
 def examples(root: Path, point: Trial) -> list[gallery.Example]:
     """Queries chosen by how well generative search answers them, with what each method found."""
-    folder = results_of(root, point)
+    folder = results_folder(root, point)
     queries, database = (
         read_table(folder / f"{name}.table.parquet") for name in ("queries", "database")
     )
@@ -240,5 +242,5 @@ def examples(root: Path, point: Trial) -> list[gallery.Example]:
 
 
 def _thumbnails(root: Path, point: Trial) -> gallery.Thumbnail:
-    images = Images(images_of(root, point))
+    images = Images(images_folder(root, point.set))
     return lambda sha256: gallery.thumbnail(decode(images.read(sha256), 3))

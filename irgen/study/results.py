@@ -10,10 +10,10 @@ import polars as pl
 
 from irgen.errors import ArtifactError
 from irgen.files import read_json
+from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, params_of
 from irgen.study.significance import Values
-from irgen.study.trial import results_of
-from irgen.typed import flatten
+from irgen.study.trial import results_folder
 
 QUERIES = "queries.parquet"
 
@@ -42,7 +42,7 @@ class Spread:
 
 def read(root: Path, point: Trial) -> Result:
     """The results of a point. Raises ArtifactError if they are missing."""
-    folder = results_of(root, point)
+    folder = results_folder(root, point)
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is missing: run irgen compare {point.set}")
     timed = read_json(folder / "latency.json")
@@ -69,7 +69,7 @@ def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
     for variant in (*plan.compared, *plan.ablated):
         for seed in plan.seeds_of(variant):
             point = Trial(set=name, variant=variant, seed=seed)
-            if not results_of(root, point).is_dir():
+            if not results_folder(root, point).is_dir():
                 continue
             result = read(root, point)
             own = result.about["params"] == flatten(params_of(root, plan, point))
@@ -81,7 +81,7 @@ def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
             else:
                 found.setdefault(variant, []).append(result)
     if plan.standard not in found:
-        wanted = results_of(root, Trial(set=name, variant=plan.standard, seed=plan.seeds[0]))
+        wanted = results_folder(root, Trial(set=name, variant=plan.standard, seed=plan.seeds[0]))
         raise ArtifactError(f"{wanted} is missing: nothing to compare; run irgen compare {name}")
     return found
 

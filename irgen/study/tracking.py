@@ -1,20 +1,20 @@
 """Comparisons as they are tracked: a run for the comparison of a set, one below it for each point.
 
-Written as journals, like a stage's run, and published with them; the same point again, with the
-same inputs, is the same run.
+Written as run logs, like a stage's run, and synced with them; the same point again, with the same
+inputs, is the same run.
 """
 
 from pathlib import Path
 from typing import Any
 
+from irgen.errors import redact
 from irgen.files import digest, file_digest, read_json
 from irgen.params import Params
-from irgen.secrets import scrub
+from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, params_of
-from irgen.tracking import provenance, recorder, run_log
-from irgen.typed import flatten
+from irgen.tracking import locations, run_log, stage_facts
 
-POINT, TABLES = "point", "tables"
+POINT, TABLES = "point", run_log.TABLES
 
 
 def comparison_of(root: Path, plan: Plan, name: str) -> str:
@@ -35,14 +35,14 @@ def tell_point(root: Path, plan: Plan, point: Trial, params: Params, folder: Pat
         "irgen.table": variant.table,
         "irgen.variant": point.variant,
     }
-    beginning = recorder.beginning(POINT, params, root)
+    beginning = stage_facts.describe_begin(POINT, params, root)
     beginning |= {"build": build, "params": variant.changes}
-    values = recorder.numbers(read_json(folder / "metrics.json"))
+    values = stage_facts.flatten_numbers(read_json(folder / "metrics.json"))
     for method, times in read_json(folder / "latency.json")["methods"].items():
         values |= {f"{method}/{name}": value for name, value in times.items()}
     spread = read_json(folder / "about.json")["identifiers"]
     values |= {f"identifiers/{name}": value for name, value in spread.items()}
-    files = recorder.described(folder)
+    files = stage_facts.describe_files(folder)
     _tell(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
 
 
@@ -52,11 +52,13 @@ def tell_tables(
     """Leaves the tables of a set's comparison, below ``folder``, and its page for the run that
     stands for it."""
     comparison = comparison_of(root, plan, name)
-    beginning = recorder.beginning(TABLES, params, root)
+    beginning = stage_facts.describe_begin(TABLES, params, root)
     tags = beginning["tags"] | {"irgen.comparison": comparison}
     about = digest(file_digest(folder / "comparison.json"))[:8]
     beginning |= {"build": f"{comparison}-{TABLES}-{about}", "tags": tags}
-    files = recorder.described(folder) + recorder.described(page.parent, only=page.name)
+    files = stage_facts.describe_files(folder) + stage_facts.describe_files(
+        page.parent, pattern=page.name
+    )
     _tell(root, beginning, files, {}, summary={})
 
 
@@ -67,20 +69,20 @@ def _tell(
     values: dict[str, float],
     summary: dict[str, float],
 ) -> None:
-    """Writes the journal, unless it is there. A process that is killed leaves none, so that the
+    """Writes the run log, unless it is there. A process that is killed leaves none, so that the
     next one writes it."""
-    folder = provenance.journals(root) / run_log.plain(beginning["build"])
+    folder = locations.run_logs(root) / run_log.safe_name(beginning["build"])
     path = folder / f"{beginning['stage']}.jsonl"
     if path.exists():
         return
     end = {
         "status": "FINISHED",
-        "trouble": "",
-        "artifacts": files,
+        "error": "",
+        "files": files,
         "tables": [],
         "summary": summary,
-        "standing": {},
+        "build_tags": {},
         "monitor": None,
     }
     metrics = {"values": values, "step": 0}
-    run_log.write(path, [("begin", scrub(beginning)), ("metrics", metrics), ("end", end)])
+    run_log.write(path, [("begin", redact(beginning)), ("metrics", metrics), ("end", end)])

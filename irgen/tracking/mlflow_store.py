@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from irgen.errors import TrackingError
-from irgen.secrets import scrub
+from irgen.errors import TrackingError, redact
 from irgen.tracking.locations import find_project, run_logs, tracking_uri
 from irgen.tracking.run_log import safe_name
 
@@ -87,12 +86,12 @@ def _translate(error: Exception, project: Path) -> TrackingError:
         reason = match.group(0)
     is_refused = getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
     kind = RefusedError if is_refused else TrackingError
-    return kind(scrub(f"MLflow at {tracking_uri(project)} failed: {reason[:300]}"))
+    return kind(redact(f"MLflow at {tracking_uri(project)} failed: {reason[:300]}"))
 
 
 def format_uri(root: Path) -> str:
     """Return the tracking URI without a password."""
-    return scrub(tracking_uri(root))
+    return redact(tracking_uri(root))
 
 
 def find_experiment(client: "MlflowClient", root: Path, name: str) -> str:
@@ -131,7 +130,7 @@ def run_page(root: Path, experiment: str, run: str) -> str | None:
     if not uri.startswith("http"):
         return None
     pages = os.environ.get("IRGEN_MLFLOW_PAGES") or uri
-    return f"{scrub(pages).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+    return f"{redact(pages).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
 
 def source_tags(name: str) -> dict[str, str]:

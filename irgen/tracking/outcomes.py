@@ -7,9 +7,8 @@ before. Neither starts the stage, so the stage logs no run. The build's run says
 from pathlib import Path
 from typing import Any
 
-from irgen.errors import TrackingError
+from irgen.errors import TrackingError, redact
 from irgen.params import Params
-from irgen.secrets import scrub
 from irgen.tracking import locations, provenance, run_log, stage_facts
 from irgen.workspace import Workspace
 
@@ -34,7 +33,7 @@ def log_outcomes(root: Path, params: Params, build: str, outcomes: dict[str, str
     }
     folder = locations.run_logs(root) / run_log.safe_name(build)
     path = folder / f"{run_log.OUTCOMES}.jsonl"
-    run_log.write(path, [("begin", scrub(begin)), ("end", _describe_end(root, outcomes))])
+    run_log.write(path, [("begin", redact(begin)), ("end", _describe_end(root, outcomes))])
     run_log.write_state(path, done=False)
     return path
 
@@ -44,9 +43,7 @@ def _describe_end(root: Path, outcomes: dict[str, str]) -> dict[str, Any]:
     workspace = Workspace.at(root)
     idle = [stage for stage, outcome in outcomes.items() if outcome != RAN]
     tables = {
-        table["name"]: table
-        for stage in idle
-        for table in provenance.describe_tables(root, stage)
+        table["name"]: table for stage in idle for table in provenance.describe_tables(root, stage)
     }
     return {
         "status": "FINISHED",

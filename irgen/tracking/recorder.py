@@ -14,10 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from irgen.errors import IrgenError
+from irgen.errors import IrgenError, redact
 from irgen.files import is_locked
 from irgen.params import Params
-from irgen.secrets import scrub
 from irgen.tracking import locations, run_log, stage_facts
 from irgen.workspace import Workspace
 
@@ -160,7 +159,7 @@ class Recorder:
         if self.run_log is None:
             return
         try:
-            self.run_log.append(kind, **scrub(fields))
+            self.run_log.append(kind, **redact(fields))
         except OSError as error:
             path, self.run_log = self.run_log.path, None
             _warn(f"the run log {path} cannot be written ({error.strerror}); the run goes on")
@@ -189,7 +188,7 @@ def _only_warn() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # tracking must not end a training, whatever goes wrong with it
-        _warn(f"{scrub(f'{type(error).__name__}: {error}')}; the run goes on")
+        _warn(f"{redact(f'{type(error).__name__}: {error}')}; the run goes on")
 
 
 def _warn(message: str) -> None:

@@ -206,9 +206,7 @@ def _log_to_monitor(
     monitor = find_run(client, experiment, {MONITOR: "true"})
     if monitor is None:
         tags = {MONITOR: "true", "mlflow.runName": "monitor", "mlflow.note.content": MONITOR_NOTE}
-        monitor = client.create_run(
-            experiment, start_time=time, tags=tags | source_tags("irgen")
-        )
+        monitor = client.create_run(experiment, start_time=time, tags=tags | source_tags("irgen"))
     run, new = monitor.info.run_id, {}
     for name, value in values.items():
         history = client.get_metric_history(run, uploads.format_name(name))

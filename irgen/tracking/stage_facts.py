@@ -5,8 +5,8 @@ from typing import Any
 
 from irgen.files import file_digest, read_json
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.tracking import locations, provenance
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 FOLLOWED = ("index/precision/", "index/hit/")  # quality followed from data revision to revision

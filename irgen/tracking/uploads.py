@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
 LONGEST_VALUE = 6000  # characters of a parameter
 TYPES: dict[str, Any] = {  # of columns that MLflow shows by their type; the others are strings
-    **{"Int64": pl.Int64, "Int32": pl.Int32, "Boolean": pl.Boolean},
-    **{"Float64": pl.Float64, "Float32": pl.Float32},
+    "Int64": pl.Int64,
+    "Int32": pl.Int32,
+    "Boolean": pl.Boolean,
+    "Float64": pl.Float64,
+    "Float32": pl.Float32,
 }
 
 
@@ -116,5 +119,11 @@ def _as_dataset(table: dict[str, Any]) -> "Dataset":
             digest=table["digest"],
         ).to_dict()
     cells = table["rows"] * len(columns)
-    described["profile"] = json.dumps({"num_rows": table["rows"], "num_elements": cells})
-    return Dataset.from_dictionary(described)
+    return Dataset(
+        described["name"],
+        described["digest"],
+        described["source_type"],
+        described["source"],
+        described["schema"],
+        json.dumps({"num_rows": table["rows"], "num_elements": cells}),
+    )

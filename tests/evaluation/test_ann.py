@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from irgen.errors import CatalogError, ExtraError
 from irgen.evaluation import ann, methods
-from irgen.params import Hnsw, IvfPq, Scann, Spann
+from irgen.params.baselines import Hnsw, IvfPq, Scann, Spann
 from irgen.search.brute_force import scan
 
 SCANN = Scann(lists=8, probes=8, part=2, anisotropy=0.2, reranked=60)

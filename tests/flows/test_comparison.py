@@ -17,12 +17,12 @@ from mlflow import MlflowClient
 from flows.compare import compare
 from irgen.catalog.sources.open import list_digits
 from irgen.errors import ArtifactError
-from irgen.evaluation.comparison import METHODS
+from irgen.report.comparison import METHODS
 from irgen.study import results
 from irgen.study.plan import PLAN, RESULTS, TABLES, Trial, load_plan, params_of
 from irgen.study.report import page_of
 from irgen.study.tracking import tell_point
-from irgen.study.trial import results_of
+from irgen.study.trial import results_folder
 from irgen.tracking import run_log
 
 from .conftest import PrefectServer
@@ -201,7 +201,7 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
 ) -> None:
     project, _, _ = compared
     plan, point = load_plan(project), Trial(set="digits", variant="semantic", seed=1)
-    told = (project, plan, point, params_of(project, plan, point), results_of(project, point))
+    told = (project, plan, point, params_of(project, plan, point), results_folder(project, point))
     (home,) = (project / ".cache" / "tracking").glob("digits-semantic-1-*")
     shutil.rmtree(home)
     if not (child := os.fork()):

@@ -10,8 +10,8 @@ from dvc.repo import Repo
 from irgen.commands.compare import stage_of
 from irgen.errors import ParamsError
 from irgen.params import load
+from irgen.params.strict import flatten
 from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, params_of, settings_file
-from irgen.typed import flatten
 
 TREE = {
     "sets": ["small"],
@@ -90,9 +90,9 @@ def test_a_plan_that_contradicts_itself_is_refused(project: Path, changes: dict,
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"tokenizer.level": 3}, "'tokenizer.level' is no key of the settings"),
+        ({"tokenizer.level": 3}, "unknown key 'level'; did you mean 'levels'"),
         ({"tokenizer.levels": 99}, "tokenizer: levels: 99 is out of range"),
-        ({"tokenizer.levels": "3"}, "expected int"),
+        ({"tokenizer.levels": "3"}, "expected a whole number"),
     ],
 )
 def test_a_change_that_makes_no_sense_is_told(project: Path, changes: dict, told: str) -> None:
