@@ -10,7 +10,7 @@ from pathlib import Path
 from irgen.errors import StudyError
 from irgen.study import report, tracking
 from irgen.study import trial as trained
-from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, params_of, settings_file
+from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, load_trial_params, settings_file
 
 PIPELINE = PLAN.with_name("dvc.yaml")
 
@@ -42,10 +42,10 @@ def run(options: Namespace) -> None:
     for name in sets:
         made = options.root / TABLES / name / "comparison.md"
         if made.is_file():
-            if not report.page_of(options.root, name).is_file():  # DVC does not know of it
-                report.write(options.root, plan, name)
+            if not report.page_path(options.root, name).is_file():  # DVC does not know of it
+                report.write_report(options.root, plan, name)
             print(f"Tables: {made.resolve()}")
-            print(f"Page: {report.page_of(options.root, name).resolve()}")
+            print(f"Page: {report.page_path(options.root, name).resolve()}")
     _publish(options.root)
     if failed:
         raise StudyError(
@@ -79,7 +79,7 @@ def _check(root: Path, plan: Plan, name: str) -> None:
         known = ", ".join(plan.sets)
         raise StudyError(f"{name} is not in {PLAN}: add it to sets there ({known})")
     for variant in plan.variants:
-        params_of(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
+        load_trial_params(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
 
 
 def _dvc(root: Path, arguments: list[str]) -> int:
@@ -102,23 +102,23 @@ def run_point(options: Namespace) -> None:
     """Runs one point. Raises what its stages raise."""
     plan = load_plan(options.root)
     point = Trial(set=options.set, variant=options.variant, seed=options.seed)
-    params = params_of(options.root, plan, point)
+    params = load_trial_params(options.root, plan, point)
 
     def tell(line: str) -> None:
         print(f"{point}: {line}", flush=True)
 
     folder = trained.run(options.root, plan, point, tell)
-    tracking.tell_point(options.root, plan, point, params, folder)
+    tracking.log_trial(options.root, plan, point, params, folder)
 
 
 def run_tables(options: Namespace) -> None:
     """Writes the tables of a set. Raises ArtifactError if nothing was measured yet."""
     plan = load_plan(options.root)
-    folder = report.write(options.root, plan, options.set)
+    folder = report.write_report(options.root, plan, options.set)
     first = Trial(set=options.set, variant=plan.standard, seed=plan.seeds[0])
-    params = params_of(options.root, plan, first)
-    page = report.page_of(options.root, options.set)
-    tracking.tell_tables(options.root, plan, options.set, params, folder, page)
+    params = load_trial_params(options.root, plan, first)
+    page = report.page_path(options.root, options.set)
+    tracking.log_tables(options.root, plan, options.set, params, folder, page)
 
 
 def _publish(root: Path) -> None:
