@@ -27,7 +27,6 @@ ORDER = [
     "report",
     "stages",
     "tracking",
-    "outcomes",
     "study",
     "releases",
     "commands",
