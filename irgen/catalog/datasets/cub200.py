@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import Columns, (
+from irgen.catalog.datasets.annotations import (
     LISTED,
+    Columns,
     Published,
     get_file,
     match_images,
