@@ -1,5 +1,5 @@
-"""Whether a new index may take the place of the one that is served: both answer the same queries,
-judged by the catalogue as it is now."""
+"""The gate: may a new index replace the one that is served? Both answer the same queries, judged by
+the catalogue as it is now."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -15,13 +15,13 @@ from irgen.evaluation.answers import Ids, ask, asked_about
 from irgen.params import Gate, Params
 from irgen.workspace import Workspace
 
-SLACK = 1e-9  # a difference of decimals that are equal
+SLACK = 1e-9  # rounding error between equal metrics
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What an index found for each query: ``hits`` (Q, k) bool, whether the image at each rank is
-    relevant, and ``positives`` (Q,) int64, how many images of today's database are."""
+    """The judged answers of an index: ``hits`` (Q, k) bool, whether the image at each rank is
+    relevant; ``positives`` (Q,) int64, the number of relevant images in today's database."""
 
     hits: metrics.Hits
     positives: metrics.Counts
@@ -29,7 +29,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether the candidate ``passed``, ``why`` in a sentence, and the ``figures`` it rests on."""
+    """Whether the candidate ``passed``, ``why`` in a sentence, and the ``figures`` behind it."""
 
     passed: bool
     why: str
@@ -43,16 +43,16 @@ class Verdict:
 def judge(
     candidate: Answers, champion: Answers | None, settings: Gate, cutoffs: Iterable[int]
 ) -> Verdict:
-    """The candidate passes unless it is worse than the champion by more than ``gate.margin``, or
-    worse at all and below ``gate.minimum``; without a champion it must reach that minimum.
+    """Let the candidate pass unless it is worse than the champion by more than ``gate.margin``, or
+    worse at all and below ``gate.minimum``. Without a champion it must reach that minimum.
 
-    Queries that nothing in the database answers do not count; if there are no others, nothing
-    passes, for nothing was compared. ``figures``: the ``metric``, ``margin`` and ``minimum``;
+    Queries without a relevant image in the database do not count; if there are no others, nothing
+    passes. ``figures``: the ``metric``, ``margin`` and ``minimum``;
     ``queries`` and those ``without_positive``; ``candidate`` and ``champion`` (None: there is
     none) with precision and hit at every cut-off and the metric; and the candidate's
     ``difference`` from the champion with its ``error``, one standard error of the paired mean.
     """
-    own = _values(candidate, settings.metric)
+    values = _compute(candidate, settings.metric)
     count = metrics.count_queries(candidate.positives)
     figures: dict[str, Any] = {
         "metric": settings.metric,
@@ -63,36 +63,38 @@ def judge(
         "candidate": _summary(candidate, settings.metric, cutoffs),
         "champion": None,
     }
-    if not len(own):
+    if not len(values):
         why = (
-            f"none of the {count['count']:,} queries has a relevant image in the database, so "
-            "nothing can be compared: give the source queries of labels that it has"
+            f"none of the {count['count']:,} queries has a relevant image in the database: add "
+            "queries with labels that the database has"
         )
         return Verdict(passed=False, why=why, figures=figures)
     if champion is None:
-        return _first(float(own.mean()), settings, figures)
-    gain = own - _values(champion, settings.metric)
+        return _judge_alone(figures, settings)
+    gain = values - _compute(champion, settings.metric)
     figures["champion"] = _summary(champion, settings.metric, cutoffs)
     figures["difference"] = float(gain.mean())
     figures["error"] = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
-    return _against(figures, settings)
+    return _judge_against(figures, settings)
 
 
-def _first(value: float, settings: Gate, figures: dict[str, Any]) -> Verdict:
+def _judge_alone(figures: dict[str, Any], settings: Gate) -> Verdict:
+    value = figures["candidate"][settings.metric]
     passed = value >= settings.minimum - SLACK
-    needs = f"gate.minimum {settings.minimum:.3f}, which a first release has to reach"
-    why = f"{settings.metric} is {value:.3f}, {'above' if passed else 'below'} {needs}"
+    needed = f"gate.minimum {settings.minimum:.3f}, which a first release has to reach"
+    why = f"{settings.metric} is {value:.3f}, {'above' if passed else 'below'} {needed}"
     return Verdict(passed=passed, why=why, figures=figures)
 
 
-def _against(figures: dict[str, Any], settings: Gate) -> Verdict:
+def _judge_against(figures: dict[str, Any], settings: Gate) -> Verdict:
     value = figures["candidate"][settings.metric]
     other, difference = figures["champion"][settings.metric], figures["difference"]
     why = f"{settings.metric} is {value:.3f}"
     if abs(difference) <= SLACK:
-        return Verdict(passed=True, why=f"{why}, as the champion's", figures=figures)
-    how = "better" if difference > 0 else "worse"
-    why += f", {abs(difference):.3f} ± {figures['error']:.3f} {how} than the champion's {other:.3f}"
+        return Verdict(passed=True, why=f"{why}, like the champion's", figures=figures)
+    comparison = "better" if difference > 0 else "worse"
+    error = figures["error"]
+    why += f", {abs(difference):.3f} ± {error:.3f} {comparison} than the champion's {other:.3f}"
     if difference > 0:
         return Verdict(passed=True, why=why, figures=figures)
     if -difference > settings.margin + SLACK:
@@ -105,62 +107,64 @@ def _against(figures: dict[str, Any], settings: Gate) -> Verdict:
     return Verdict(passed=True, why=why, figures=figures)
 
 
-def _values(answers: Answers, metric: str) -> metrics.Values:
-    """The metric, ``precision/10`` or so, of each query that can be answered."""
+def _compute(answers: Answers, metric: str) -> metrics.Values:
+    """Return a metric such as ``precision/10`` for each query with a relevant image."""
     name, k = metric.split("/")
-    some = answers.positives > 0
-    return metrics.AT_CUTOFF[name](answers.hits[some], answers.positives[some], int(k))
+    answerable = answers.positives > 0
+    hits, positives = answers.hits[answerable], answers.positives[answerable]
+    return metrics.AT_CUTOFF[name](hits, positives, int(k))
 
 
 def _summary(answers: Answers, metric: str, cutoffs: Iterable[int]) -> dict[str, float]:
     wanted = [f"{name}/{k}" for name in ("precision", "hit") for k in cutoffs]
-    found = {name: _values(answers, name) for name in dict.fromkeys([*wanted, metric])}
-    return {name: float(values.mean()) if len(values) else 0.0 for name, values in found.items()}
+    values = {name: _compute(answers, name) for name in dict.fromkeys([*wanted, metric])}
+    return {name: float(each.mean()) if len(each) else 0.0 for name, each in values.items()}
 
 
 def compare(workspace: Workspace, params: Params, champion: Path | None) -> Verdict:
-    """Asks ``data/index``, the candidate, and the index at ``champion`` (None: there is none yet)
-    the catalogue's queries, at most MOST_QUERIES of them, and judges the answers.
+    """Search ``data/index``, the candidate, and the index at ``champion`` (None: there is none)
+    with the catalogue's queries, and judge the answers.
 
-    Each index reads the queries by its own models and searches by its own settings. An image that
-    has left the catalogue is a miss, and a label is what the catalogue says today. All files of
-    both are read and checked. Raises IndexingError if either is damaged or no index, ArtifactError
-    if a stage has not run.
+    Each index encodes the queries with its own models and searches with its own settings. An image
+    that has left the catalogue is a miss; labels are those of today's catalogue. All files of both
+    are read and checked. Raise IndexingError if either is damaged or no index, ArtifactError if a
+    stage has not run.
     """
     queries, database = asked_about(workspace)
     metric_cutoff = int(params.gate.metric.split("/")[1])
     cutoffs = params.evaluate.cutoffs
     k = max(*cutoffs, metric_cutoff)
 
-    def asked(folder: Path) -> Answers:
-        found = ask(folder, queries, database, k, params.compute, workspace)
-        return judged(found, queries, database, k)
+    def search(folder: Path) -> Answers:
+        ids = ask(folder, queries, database, k, params.compute, workspace)
+        return judge_answers(ids, queries, database, k)
 
-    candidate = asked(workspace.existing("index"))
+    candidate = search(workspace.existing("index"))
     if champion is None:
         return judge(candidate, None, params.gate, cutoffs)
     try:
-        known = asked(champion.resolve())
+        served = search(champion.resolve())
     except IrgenError as error:
         raise IndexingError(
             f"the champion cannot be compared with: {error}; or roll back to another release "
             "(irgen rollback)"
         ) from error
-    return judge(candidate, known, params.gate, cutoffs)
+    return judge(candidate, served, params.gate, cutoffs)
 
 
-def judged(found: Ids, queries: pl.DataFrame, database: pl.DataFrame, k: int) -> Answers:
-    """The first k of the answers, judged by the tables of the catalogue; a query itself does not
-    count."""
-    hashes = [*database["sha256"], ""]  # the last row stands for what has left the catalogue
+def judge_answers(ids: Ids, queries: pl.DataFrame, database: pl.DataFrame, k: int) -> Answers:
+    """Judge the first k ``ids`` of each query by the tables of the catalogue; a query itself does
+    not count."""
+    hashes = [*database["sha256"], ""]  # the last row stands for images that left the catalogue
     labels = [*database["label"], None]
-    numbers = {name: row for row, name in enumerate(database["id"])}
-    rows = [
-        [-1 if name is None else numbers.get(name, len(database)) for name in row] for row in found
+    row_of = {name: row for row, name in enumerate(database["id"])}
+    found = [
+        [-1 if name is None else row_of.get(name, len(database)) for name in names] for names in ids
     ]
-    ids = np.array(rows, dtype=np.int64).reshape(len(queries), -1 if rows else k)
-    ids, _ = runs.without_self(ids, np.zeros(ids.shape, np.float32), queries["sha256"], hashes, k)
+    rows = np.array(found, dtype=np.int64).reshape(len(queries), -1 if found else k)  # (Q, k)
+    scores = np.zeros(rows.shape, np.float32)
+    rows, _ = runs.without_self(rows, scores, queries["sha256"], hashes, k)
     positives = runs.positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    return Answers(runs.relevance(ids, queries["label"], labels), positives)
+    return Answers(runs.relevance(rows, queries["label"], labels), positives)

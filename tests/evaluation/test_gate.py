@@ -47,13 +47,13 @@ def judged(candidate: int, champion: int | None, settings: Gate = SETTINGS) -> g
     ("candidate", "champion", "passed", "why"),
     [
         (95, 90, True, "precision/1 is 0.950, 0.050 ± 0.022 better than the champion's 0.900"),
-        (90, 90, True, "precision/1 is 0.900, as the champion's"),
+        (90, 90, True, "precision/1 is 0.900, like the champion's"),
         (89, 90, True, "0.890, 0.010 ± 0.010 worse than the champion's 0.900, which gate.margin"),
         (88, 90, True, "which gate.margin 0.020 allows"),  # the very margin
         (87, 90, False, "0.870, 0.030 ± 0.017 worse than the champion's 0.900; gate.margin allows"),
         (29, 30, False, "0.290, 0.010 ± 0.010 worse than the champion's 0.300 and below gate.min"),
         (29, 28, True, "better than the champion's 0.280"),  # what is better need not be good
-        (29, 29, True, "as the champion's"),
+        (29, 29, True, "like the champion's"),
         (30, None, True, "precision/1 is 0.300, above gate.minimum 0.300"),
         (29, None, False, "precision/1 is 0.290, below gate.minimum 0.300"),
     ],
@@ -66,7 +66,7 @@ def test_a_candidate_passes_unless_it_is_worse_than_it_may_be(candidate, champio
 
 def test_the_figures_are_of_both_at_every_cutoff_and_survive_json():
     verdict = judged(87, 90)
-    told = json.loads(json.dumps(verdict.plain()))
+    told = json.loads(json.dumps(verdict.to_json()))
     assert told["passed"] is False and told["why"] == verdict.why
     assert told["figures"] == {
         "metric": "precision/1",
@@ -91,7 +91,7 @@ def test_queries_that_nothing_answers_do_not_count_and_alone_let_nothing_pass():
         verdict = gate.judge(empty, champion, SETTINGS, (1,))
         assert not verdict.passed
         assert "none of the 4 queries has a relevant image" in verdict.why
-        json.dumps(verdict.plain())
+        json.dumps(verdict.to_json())
 
 
 HITS = arrays.arrays(bool, (8, 3))
@@ -238,7 +238,7 @@ def test_a_better_index_passes_an_equal_one_too_and_a_worse_one_is_refused(
     better = gate.compare(workspace, params, bad)
     assert better.passed and "better" in better.why
     equal = gate.compare(workspace, params, good)
-    assert equal.passed and "as the champion's" in equal.why
+    assert equal.passed and "like the champion's" in equal.why
     assert equal.figures["candidate"] == equal.figures["champion"]
     shutil.rmtree(candidate)
     shutil.copytree(bad, candidate)
