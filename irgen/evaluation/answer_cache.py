@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from irgen.checkpoints import tensor_file
 from irgen.evaluation.query_set import read_query_tables, search_depth
 from irgen.files import atomic, digest
 from irgen.index import disk
@@ -22,6 +21,7 @@ from irgen.workspace import Workspace
 if TYPE_CHECKING:
     from irgen.index.index import Index
 
+VERSION = 1  # raise when decoding, encoding or search change what an index answers
 BESIDE = ("lock", "release.json")  # files in the folder of an index that are no part of it
 KEPT_INDEXES = 12  # answers of as many indexes are kept
 MAX_QUERIES = 2000  # a share of so many is known to about a hundredth
@@ -58,7 +58,7 @@ def ask(
     was asked before; None at the end of a shorter list.
 
     The lists are deep enough for k results without the query itself. The index searches by its own
-    models and settings. The cache key is the content of all its files, the queries and the code. An
+    models and settings. The cache key is the content of all its files, the queries and VERSION. An
     index that was not asked before is verified. ``index``: the index at ``folder``, if it is open.
     Raises IndexingError if it is damaged, or none.
     """
@@ -70,7 +70,7 @@ def ask(
         if Path(name).name not in BESIDE
     }
     machine = (settings.device, settings.precision, settings.batch_size)
-    key = digest(tensor_file.source_digest(), files, sha256s, depth, machine)[:16]
+    key = digest(VERSION, files, sha256s, depth, machine)[:16]
     path = workspace.cache / "answers" / f"{key}.parquet"
     if path.exists():
         return pl.read_parquet(path)["ids"].to_list()

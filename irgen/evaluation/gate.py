@@ -36,8 +36,8 @@ class Verdict:
     why: str
     figures: dict[str, Any]
 
-    def plain(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON can hold it."""
         return asdict(self)
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from irgen.checkpoints.identifiers import Identified
 from irgen.checkpoints.models import Models
-from irgen.encoding.batches import full_batches
+from irgen.compute import full_batches
 from irgen.encoding.encode import Encoding, encode_summaries
 from irgen.encoding.query_features import select_queries
 from irgen.evaluation.query_set import QuerySet

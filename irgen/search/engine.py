@@ -18,6 +18,8 @@ from irgen.search.snapshot import Snapshot
 if TYPE_CHECKING:
     from irgen.params import Evaluate
 
+VERSION = 1  # raise when a search finds other images, or gives other scores
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

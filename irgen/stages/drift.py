@@ -44,7 +44,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     found |= {f"signal/{name}": value for name, value in known.items()}
     found |= {"drifted": float(verdict.drifted), "revision": revisions.now}
     write_json(workspace.stage("drift") / "metrics.json", found)
-    write_json(workspace.stage("drift") / "verdict.json", verdict.plain())
+    write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
     print(f"drift: {drift_verdict.words(verdict)}")
     return found
 

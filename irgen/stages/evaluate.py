@@ -13,7 +13,7 @@ from irgen.checkpoints.models import assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import Encoding, decode_pixels, open_encoding
 from irgen.encoding.query_features import encode_queries
-from irgen.evaluation import answer_cache
+from irgen.evaluation import answer_cache, latency
 from irgen.evaluation.latency import TIMED_BATCHES, describe_machine
 from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import MethodInputs, build_methods
@@ -59,14 +59,14 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
 
 def find_timings(params: Params, workspace: Workspace, machine: Mapping[str, str | int]) -> Path:
-    """Return the file that keeps the encoders' times: one a machine, code and trained weights.
-    An update of the database leaves all of these as they were."""
+    """Return the file that keeps the encoders' times: one for each machine, ``latency.VERSION`` and
+    trained weights. An update of the database leaves all of these as they were."""
     weights = [
         file_digest(workspace.existing(name, f"{name}.safetensors"))
         for name in ("tokenizer", "retriever")
     ]
     about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
-    key = digest(tensor_file.source_digest(), weights, *about)[:16]
+    key = digest(latency.VERSION, weights, *about)[:16]
     return workspace.cache / "timings" / f"{key}.json"
 
 

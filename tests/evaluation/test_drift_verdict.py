@@ -150,7 +150,7 @@ def test_held_out_images_without_any_residual_make_a_large_ratio_and_not_an_erro
 
 def test_a_verdict_survives_json():
     verdict = judged(**BEYOND["unseen_labels"], **BEYOND["collisions"])
-    told = json.loads(json.dumps(verdict.plain()))
+    told = json.loads(json.dumps(verdict.to_json()))
     assert told["drifted"] is True and told["new"] == 200 and told["revision"] == 3
     assert [each["name"] for each in told["exceeded"]] == ["unseen_labels", "collisions"]
     assert drift_verdict.verdict_of(told) == verdict

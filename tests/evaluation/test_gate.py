@@ -65,7 +65,7 @@ def test_a_candidate_passes_unless_it_is_worse_than_it_may_be(candidate, champio
 
 def test_the_figures_are_of_both_at_every_cutoff_and_survive_json():
     verdict = judged(87, 90)
-    told = json.loads(json.dumps(verdict.plain()))
+    told = json.loads(json.dumps(verdict.to_json()))
     assert told["passed"] is False and told["why"] == verdict.why
     assert told["figures"] == {
         "metric": "precision/1",
@@ -90,7 +90,7 @@ def test_queries_that_nothing_answers_do_not_count_and_alone_let_nothing_pass():
         verdict = gate.judge(empty, champion, SETTINGS, (1,))
         assert not verdict.passed
         assert "none of the 4 queries has a relevant image" in verdict.why
-        json.dumps(verdict.plain())
+        json.dumps(verdict.to_json())
 
 
 HITS = arrays.arrays(bool, (8, 3))

@@ -72,8 +72,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     tree = yaml.safe_load((root / "params.yaml").read_text())
     for section, values in SMALL.items():
         tree[section] |= values
-    for name in ("cgd", "irt_r"):
-        tree["baselines"][name] |= DESCRIPTOR
+    tree["baselines"] = {"cgd": DESCRIPTOR, "irt_r": DESCRIPTOR}
     tree["download"]["source"] = str(folder / "images")
     (folder / "experiments" / "digits.yaml").write_text(yaml.safe_dump(tree))
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
@@ -211,15 +210,15 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
     (home,) = (project / ".cache" / "tracking").glob("digits-semantic-1-*")
     shutil.rmtree(home)
     if not (child := os.fork()):
-        whole = run_log._line
-        run_log._line = lambda kind, fields: (
+        whole = run_log._format
+        run_log._format = lambda kind, fields: (
             os.kill(os.getpid(), signal.SIGKILL) if kind == "end" else whole(kind, fields)
         )
         log_trial(*told)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    assert run_log.unpublished(home.parent) == []
+    assert run_log.list_unsynced(home.parent) == []
     log_trial(*told)
-    kinds = [record["kind"] for record in run_log.records(home / "point.jsonl")]
+    kinds = [record["kind"] for record in run_log.read(home / "trial.jsonl")]
     assert kinds == ["begin", "metrics", "end"]
 
 

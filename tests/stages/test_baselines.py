@@ -38,7 +38,7 @@ def shortened(root, project, **changes):
     small_params(root, project, **{**sections, **changes})
     tree = yaml.safe_load((root / "params.yaml").read_text())
     for name in ("cgd", "irt_r"):
-        tree["baselines"][name] |= SHORT
+        tree.setdefault("baselines", {}).setdefault(name, {}).update(SHORT)
     (root / "params.yaml").write_text(yaml.safe_dump(tree))
     return load(root / "params.yaml")
 

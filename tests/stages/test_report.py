@@ -167,7 +167,7 @@ STILL = {"drifted": False, "exceeded": (), "revision": 3, "trained": 1}
 def write_drift(workspace, verdict, known):
     signals = {f"signal/{name}": value for name, value in known.items()}
     write_json(workspace.stage("drift") / "metrics.json", signals)
-    write_json(workspace.stage("drift") / "verdict.json", verdict.plain())
+    write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
 
 
 def write_calibration(workspace, known):
