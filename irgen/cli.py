@@ -183,7 +183,7 @@ def turn(stage: str, root: Path) -> Iterator[None]:
 
 def results(options: argparse.Namespace) -> None:
     """Prints the methods table, what ran and the report's path; rewrites an old or missing one."""
-    from irgen.catalog.datasets.protocols import in_words
+    from irgen.catalog.datasets.protocols import describe_protocol
     from irgen.files import read_json
     from irgen.report import comparison
 
@@ -198,7 +198,7 @@ def results(options: argparse.Namespace) -> None:
     print(comparison.text(comparison.table(measured)), end="\n\n")
     about = workspace.stage("catalog") / "protocol.json"
     if about.exists():
-        print(f"Protocol {in_words(read_json(about))}")
+        print(f"Protocol {describe_protocol(read_json(about))}")
     if ran := what_ran(options.root):
         print(ran)
     print(f"Report: {page.resolve()}")

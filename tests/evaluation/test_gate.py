@@ -16,13 +16,12 @@ from hypothesis.extra import numpy as arrays
 
 from irgen import params as parameters
 from irgen.catalog import manifest
-from irgen.catalog.inputs import decode_images
+from irgen.catalog.images import decode_images
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
 from irgen.checkpoints.models import save_models
 from irgen.errors import ArtifactError, IndexingError
-from irgen.evaluation import answers as kept_answers
-from irgen.evaluation import gate
+from irgen.evaluation import answer_cache, gate
 from irgen.evaluation.gate import Answers
 from irgen.index.index import Index
 from irgen.params import Gate
@@ -47,13 +46,13 @@ def judged(candidate: int, champion: int | None, settings: Gate = SETTINGS) -> g
     ("candidate", "champion", "passed", "why"),
     [
         (95, 90, True, "precision/1 is 0.950, 0.050 ± 0.022 better than the champion's 0.900"),
-        (90, 90, True, "precision/1 is 0.900, like the champion's"),
+        (90, 90, True, "precision/1 is 0.900, as the champion's"),
         (89, 90, True, "0.890, 0.010 ± 0.010 worse than the champion's 0.900, which gate.margin"),
         (88, 90, True, "which gate.margin 0.020 allows"),  # the very margin
         (87, 90, False, "0.870, 0.030 ± 0.017 worse than the champion's 0.900; gate.margin allows"),
         (29, 30, False, "0.290, 0.010 ± 0.010 worse than the champion's 0.300 and below gate.min"),
         (29, 28, True, "better than the champion's 0.280"),  # what is better need not be good
-        (29, 29, True, "like the champion's"),
+        (29, 29, True, "as the champion's"),
         (30, None, True, "precision/1 is 0.300, above gate.minimum 0.300"),
         (29, None, False, "precision/1 is 0.290, below gate.minimum 0.300"),
     ],
@@ -238,7 +237,7 @@ def test_a_better_index_passes_an_equal_one_too_and_a_worse_one_is_refused(
     better = gate.compare(workspace, params, bad)
     assert better.passed and "better" in better.why
     equal = gate.compare(workspace, params, good)
-    assert equal.passed and "like the champion's" in equal.why
+    assert equal.passed and "as the champion's" in equal.why
     assert equal.figures["candidate"] == equal.figures["champion"]
     shutil.rmtree(candidate)
     shutil.copytree(bad, candidate)
@@ -256,11 +255,11 @@ def test_an_index_that_answered_before_is_not_asked_again_unless_it_is_another(
     make(workspace.stage("index"))
     champion = make(tmp_path / "champion", wrong=len(DATABASE) // 2)
     with Index.open(workspace.stage("index")) as index:
-        kept_answers.ask_ahead(index, workspace, (1, 4), params.compute)
+        answer_cache.ask_ahead(index, workspace, (1, 4), params.compute)
     asked = []
-    ask = kept_answers._ask
+    ask = answer_cache._search
     monkeypatch.setattr(
-        kept_answers, "_ask", lambda folder, *_: asked.append(folder) or ask(folder, *_)
+        answer_cache, "_search", lambda folder, *_: asked.append(folder) or ask(folder, *_)
     )
     first = gate.compare(workspace, params, champion)
     assert asked == [champion]
