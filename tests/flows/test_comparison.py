@@ -72,8 +72,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     tree = yaml.safe_load((root / "params.yaml").read_text())
     for section, values in SMALL.items():
         tree[section] |= values
-    for name in ("cgd", "irt_r"):
-        tree["baselines"][name] |= DESCRIPTOR
+    tree["baselines"] = {"cgd": DESCRIPTOR, "irt_r": DESCRIPTOR}
     tree["download"]["source"] = str(folder / "images")
     (folder / "experiments" / "digits.yaml").write_text(yaml.safe_dump(tree))
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
