@@ -23,7 +23,7 @@ from irgen.tracking import provenance, run_log
 from irgen.workspace import Workspace
 
 PATIENCE = 60.0  # seconds a finished stage waits for what it tracked to be published
-CONDUCTED = "IRGEN_CONDUCTED"  # set if whoever started the stage sees to it (irgen publish)
+CONDUCTED = "IRGEN_CONDUCTED"  # set if whoever started the stage sees to it (irgen sync-runs)
 HEAD_START = 2.0  # seconds before the publisher is started: a stage may have nothing to tell
 LINGER = 15.0  # seconds the publisher waits for the next stage
 FOLLOWED = ("index/precision/", "index/hit/")  # of the quality, from revision to revision
@@ -168,7 +168,7 @@ class Record:
         with suppress(OSError):
             if trouble.exists():
                 (self.path.parent / "told").touch(exist_ok=False)
-                later = "the run goes on and is logged later (by the next run, or irgen publish)"
+                later = "the run goes on and is logged later (by the next run, or irgen sync-runs)"
                 _warn(f"{trouble.read_text()}; {later}")
 
     def _append(self, kind: str, **fields: Any) -> None:
@@ -184,7 +184,7 @@ class Record:
 def start_publisher(root: Path) -> "subprocess.Popen[bytes]":
     """Starts the publisher in a session of its own; what it has to say goes to a log file."""
     home = provenance.project(root)
-    command = [sys.executable, "-m", "irgen", "publish", "--root", str(home)]
+    command = [sys.executable, "-m", "irgen", "sync-runs", "--root", str(home)]
     modules = Path(__file__).resolve().parents[1]
     search_path = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (provenance.journals(root) / "publisher.log").open("w") as log:
