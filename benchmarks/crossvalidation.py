@@ -41,7 +41,7 @@ from irgen.catalog.table import read_table
 from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.weights import create_encoder
-from irgen.commands.wording import counted
+from irgen.commands.format import format_count
 from irgen.compute import Machine
 from irgen.encoding.batches import EncodedViews, Pixels, full_batches
 from irgen.encoding.encode import (
@@ -60,8 +60,8 @@ from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
 from irgen.params import Params, check, load
 from irgen.params.strict import parse
-from irgen.search.brute_force import scan
-from irgen.search.labels import LabelScorer
+from irgen.search.brute_force import brute_force_search
+from irgen.search.label_scorer import LabelScorer
 from irgen.stages.baselines import rivals
 from irgen.stages.baselines import teach as teach_rival
 from irgen.stages.retriever import neighbours
@@ -274,13 +274,13 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
 def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool) -> dict:
     """Every metric of every query of the fold, by the score that orders the database."""
     made = teach(params, taught, fold.teaching, folder)
-    kinds, database = LabelScorer.of(made.tokenizer), made.embeddings[fold.searched]
+    label_scorer, database = LabelScorer.build(made.tokenizer), made.embeddings[fold.searched]
     first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[fold.asked]
-    label = kinds.alike(queries)
+    label = label_scorer.score_query_labels(queries)
     said = {"label": label}
     if written:
         entry = write(params, taught, fold, made, folder)
-        own = kinds.written(entry)
+        own = label_scorer.score_predicted_labels(entry)
         both = ((label.exp() + own.exp()) / 2).log()
         said |= {"first entry": entry, "label as written": own, "mean of both labels": both}
     scores: dict[str, Tensor | None] = {SCAN: None}
@@ -293,7 +293,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
         def added(start: int, end: int, score: Any = score) -> Tensor:
             return score[:, first[start:end]]
 
-        top = scan(queries, database, DEEPEST, None if score is None else added).ids
+        top = brute_force_search(queries, database, DEEPEST, None if score is None else added).ids
         found[name] = judge(top)
     return found
 
@@ -301,7 +301,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
 def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> dict:
     """Every metric of every query of the fold, by a baseline's descriptors."""
     vectors = describe(params, taught, fold, folder, name)
-    top = scan(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
+    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
     return {name: judge_of(taught, fold)(top)}
 
 
@@ -378,7 +378,7 @@ def main() -> int:
     asked = len(next(iter(joined.values()))["map/R"])
     told = (
         f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
-        f"{counted(cores, 'core')} ({processor(taught.encoding.machine.device)}), commit {commit}, "
+        f"{format_count(cores, 'core')} ({processor(taught.encoding.machine.device)}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )
     results = Path(__file__).parent / "results"

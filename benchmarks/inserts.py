@@ -33,7 +33,7 @@ from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
 from irgen.params import Params, load
 from irgen.params.strict import flatten
-from irgen.search.brute_force import scan
+from irgen.search.brute_force import brute_force_search
 from irgen.search.engine import QueryFeatures
 from irgen.workspace import Workspace
 
@@ -157,7 +157,7 @@ class Case:
         fewer; and which of them (Q, K) bool the retriever did not write."""
         if method == "exact scan":
             taken = torch.from_numpy(self.members(groups)).nonzero()[:, 0]
-            rows = scan(self.read.embedding, self.embeddings[taken], K).ids
+            rows = brute_force_search(self.read.embedding, self.embeddings[taken], K).ids
             return torch.where(rows >= 0, taken[rows], -1).numpy(), np.zeros(rows.shape, dtype=bool)
         allow = None if groups == GROUPS else pl.col("group").is_in(groups)
         found = self.index.search(self.read, K, fresh_beams=METHODS[method], allow=allow)

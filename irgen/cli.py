@@ -135,6 +135,6 @@ def describe_full_disk(error: BaseException) -> str:
     path = getattr(error, "filename", None) or f"below {Path.cwd()}"
     return (
         f"no space left on the disk while writing {path}; what was there before is untouched. Free "
-        "some space (dvc gc --workspace drops old results; .cache/encodings and .cache/query_features "
-        "can go) and run again"
+        "some space (dvc gc --workspace drops old results; .cache/encodings and "
+        ".cache/query_features can go) and run again"
     )

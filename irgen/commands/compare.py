@@ -17,7 +17,7 @@ from irgen.study.plan import (
     Plan,
     Trial,
     load_plan,
-    params_of,
+    load_trial_params,
     settings_file,
 )
 
@@ -66,7 +66,7 @@ def check_set(root: Path, plan: Plan, name: str) -> None:
         sets = ", ".join(plan.sets)
         raise StudyError(f"{name} is not in {PLAN}: add it to sets there ({sets})")
     for variant in plan.variants:
-        params_of(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
+        load_trial_params(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
 
 
 def list_trials(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Trial]:
@@ -119,9 +119,9 @@ def print_tables(root: Path, plan: Plan, sets: tuple[str, ...]) -> None:
     for name in sets:
         table = root / TABLES / name / "comparison.md"
         if table.is_file():
-            page = report.page_of(root, name)
+            page = report.page_path(root, name)
             if not page.is_file():  # DVC does not know of it
-                report.write(root, plan, name)
+                report.write_report(root, plan, name)
             print(f"Tables: {table.resolve()}")
             print(f"Page: {page.resolve()}")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from irgen.commands.options import root_option
-from irgen.study.plan import Trial, load_plan, params_of
+from irgen.study.plan import Trial, load_plan, load_trial_params
 
 
 @click.command(hidden=True)
@@ -31,13 +31,13 @@ def trial(name: str, variant: str, seed: int, root: Path) -> None:
 
     plan = load_plan(root)
     one = Trial(set=name, variant=variant, seed=seed)
-    params = params_of(root, plan, one)
+    params = load_trial_params(root, plan, one)
 
     def report_line(line: str) -> None:
         print(f"{one}: {line}", flush=True)
 
     folder = trials.run(root, plan, one, report_line)
-    tracking.tell_point(root, plan, one, params, folder)
+    tracking.log_trial(root, plan, one, params, folder)
 
 
 @click.command(hidden=True)
@@ -48,7 +48,7 @@ def tables(name: str, root: Path) -> None:
     from irgen.study import report, tracking
 
     plan = load_plan(root)
-    folder = report.write(root, plan, name)
+    folder = report.write_report(root, plan, name)
     first = Trial(set=name, variant=plan.standard, seed=plan.seeds[0])
-    page = report.page_of(root, name)
-    tracking.tell_tables(root, plan, name, params_of(root, plan, first), folder, page)
+    page = report.page_path(root, name)
+    tracking.log_tables(root, plan, name, load_trial_params(root, plan, first), folder, page)

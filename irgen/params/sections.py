@@ -202,10 +202,10 @@ class Evaluate:
     rerank_weight: Annotated[float, Field(ge=0, le=10)] = param(
         0.05, "candidates are sorted by cosine + rerank_weight * log-probability"
     )
-    rerank_signal: Literal["entry", "label", "both"] = param(
-        "entry", "log-probability of the image's first code, of its label, or the mean of both"
+    rerank_signal: Literal["first_code", "label", "both"] = param(
+        "first_code", "log-probability of the image's first code, of its label, or the mean of both"
     )
-    order_by: Literal["identifier", "entry", "label"] = param(
+    order_by: Literal["code", "first_code", "label"] = param(
         "label", "order without re-ranking: log-probability of all codes, the first, or the label"
     )
     batch_size: Size = param(64, "queries per search batch")

@@ -26,7 +26,7 @@ from irgen.models.tokenizer import class_numbers
 from irgen.params import Params
 from irgen.search import trie
 from irgen.search.engine import Options
-from irgen.search.labels import LabelScorer
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.snapshot import Snapshot
 from irgen.workspace import Workspace
 
@@ -145,9 +145,9 @@ def build_methods(
         code_bytes = bits / 8 + codebooks.nbytes / len(codes)
         unit = torch.nn.functional.normalize(rebuilt, dim=-1)
         found["scan_codes"] = methods.exact(by_embedding, unit, code_bytes)
-    kinds = None if index is None else LabelScorer.of(models.tokenizer)
+    label_scorer = None if index is None else LabelScorer.build(models.tokenizer)
     for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
-        method = methods.generative(models, by_models, database, options, machine, kinds)
+        method = methods.generative(models, by_models, database, options, machine, label_scorer)
         found[name] = replace(method, about=told)
     if index is not None:
         found["index"] = methods.served(index, by_models, identified.ids, copies)  # same networks

@@ -26,7 +26,7 @@ from irgen.search import engine
 from irgen.search.calibration import Calibration, Uncalibrated, apply
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
-from irgen.search.labels import LabelScorer
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.snapshot import Segment, Snapshot
 from irgen.workspace import Workspace
 
@@ -128,7 +128,7 @@ def ask(
     options = replace(options, beams=max(k, options.beams))  # as the index will search
     read = encode_queries(models, asked["sha256"].to_list(), encoding)
     decoder = Decoder(
-        models.retriever.decoder, encoding.machine.decoder, LabelScorer.of(models.tokenizer)
+        models.retriever.decoder, encoding.machine.decoder, LabelScorer.build(models.tokenizer)
     )
     ids, cosines = np.empty((count, depth), np.int64), np.empty((count, depth), np.float32)
     for rows, new in full_batches(count, encoding.settings.batch_size):

@@ -131,19 +131,19 @@ def settings_file(root: Path, name: str) -> Path:
     return path
 
 
-def params_of(root: Path, plan: Plan, point: Trial) -> Params:
-    """The parameters of a point. Raises ParamsError for a set, a variant or a key that is not
+def load_trial_params(root: Path, plan: Plan, trial: Trial) -> Params:
+    """The parameters of a trial. Raises ParamsError for a set, a variant or a key that is not
     known, and for values that make no sense."""
-    if point.variant not in plan.variants:
+    if trial.variant not in plan.variants:
         known = ", ".join(plan.variants)
-        raise ParamsError(f"{PLAN}: no variant {point.variant!r}; there are {known}")
-    path = settings_file(root, point.set)
+        raise ParamsError(f"{PLAN}: no variant {trial.variant!r}; there are {known}")
+    path = settings_file(root, trial.set)
     load(path)  # whatever is wrong with the set's own settings
     tree = read_yaml(path)
-    for key, value in plan.variants[point.variant].changes.items():
-        tree = changed(tree, key, value, where=f"{PLAN}: variants: {point.variant}: changes")
-    tree = changed(tree, "seed", point.seed, where=str(path))
-    params: Params = parse(Params, tree, where=f"{path.name} as {point.variant}")
+    for key, value in plan.variants[trial.variant].changes.items():
+        tree = changed(tree, key, value, where=f"{PLAN}: variants: {trial.variant}: changes")
+    tree = changed(tree, "seed", trial.seed, where=str(path))
+    params: Params = parse(Params, tree, where=f"{path.name} as {trial.variant}")
     check(params)
     return params
 

@@ -1,4 +1,4 @@
-"""Comparisons as they are tracked: a run for the comparison of a set, one below it for each point.
+"""Comparisons as they are tracked: a run for the comparison of a set, one below it for each trial.
 
 Written as journals, like a stage's run, and published with them; the same point again, with the
 same inputs, is the same run.
@@ -11,29 +11,29 @@ from irgen.errors import redact
 from irgen.files import digest, file_digest, read_json
 from irgen.params import Params
 from irgen.params.strict import flatten
-from irgen.study.plan import Plan, Trial, params_of
+from irgen.study.plan import Plan, Trial, load_trial_params
 from irgen.tracking import provenance, recorder, run_log
 
 POINT, TABLES = "point", "tables"
 
 
-def comparison_of(root: Path, plan: Plan, name: str) -> str:
+def comparison_key(root: Path, plan: Plan, name: str) -> str:
     """The key of a set's comparison: other settings of the set make another comparison."""
     first = Trial(set=name, variant=plan.standard, seed=0)
-    return f"{name}-{digest(flatten(params_of(root, plan, first)))[:8]}"
+    return f"{name}-{digest(flatten(load_trial_params(root, plan, first)))[:8]}"
 
 
-def tell_point(root: Path, plan: Plan, point: Trial, params: Params, folder: Path) -> None:
+def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path) -> None:
     """Leaves the results of a point, below ``folder``, for MLflow."""
-    variant = plan.variants[point.variant]
+    variant = plan.variants[trial.variant]
     about = digest(file_digest(folder / "metrics.json"), flatten(params))[:8]
-    build = f"{point.set}-{point.variant}-{point.seed}-{about}"
+    build = f"{trial.set}-{trial.variant}-{trial.seed}-{about}"
     tags = {
-        "irgen.comparison": comparison_of(root, plan, point.set),
-        "irgen.point": f"{variant.title}, seed {point.seed}",
-        "irgen.set": point.set,
+        "irgen.comparison": comparison_key(root, plan, trial.set),
+        "irgen.point": f"{variant.title}, seed {trial.seed}",
+        "irgen.set": trial.set,
         "irgen.table": variant.table,
-        "irgen.variant": point.variant,
+        "irgen.variant": trial.variant,
     }
     beginning = recorder.beginning(POINT, params, root)
     beginning |= {"build": build, "params": variant.changes}
@@ -46,12 +46,10 @@ def tell_point(root: Path, plan: Plan, point: Trial, params: Params, folder: Pat
     _tell(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
 
 
-def tell_tables(
-    root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path
-) -> None:
+def log_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path) -> None:
     """Leaves the tables of a set's comparison, below ``folder``, and its page for the run that
     stands for it."""
-    comparison = comparison_of(root, plan, name)
+    comparison = comparison_key(root, plan, name)
     beginning = recorder.beginning(TABLES, params, root)
     tags = beginning["tags"] | {"irgen.comparison": comparison}
     about = digest(file_digest(folder / "comparison.json"))[:8]

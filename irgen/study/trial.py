@@ -16,7 +16,7 @@ from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
 from irgen.params.strict import flatten
-from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, params_of
+from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, load_trial_params
 from irgen.study.stage_cache import Folders, StageResult, digest_code, read_seconds, run_cached
 from irgen.tracking.provenance import project
 from irgen.workspace import Workspace
@@ -42,7 +42,7 @@ def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None])
 
     A killed run continues with the stage it was in, a training with the epoch.
     """
-    params = params_of(root, plan, trial)
+    params = load_trial_params(root, plan, trial)
     cache = project(root) / ".cache"
     folders = Folders(root=root, cache=cache / "comparison" / "stages", encodings=cache)
     stages = [*STAGES, *(["index"] if params.identifiers.rule == SEMANTIC else []), "evaluate"]
@@ -70,7 +70,7 @@ def write_source(root: Path, plan: Plan, set_name: str) -> Path:
     the images and of the encoder's weights, on which its trials depend. Raises SourceError if the
     images cannot be had."""
     trial = Trial(set=set_name, variant=plan.standard, seed=plan.seeds[0])
-    params = params_of(root, plan, trial)
+    params = load_trial_params(root, plan, trial)
     images = download(root, params, set_name).content
     digests = {"images": images, "weights": weights_digest(params.encoder)}
     path = root / SOURCES / f"{set_name}.json"

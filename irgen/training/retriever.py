@@ -191,8 +191,8 @@ def validate(model: Retriever, held: Held, database: Snapshot, machine: Machine)
     for rows, new in full_batches(len(held.images), 64):
         inputs = [part.to(machine.device) for part in held.images.plain(rows)]
         with machine.precision():
-            writing = decoder.read(*model.encode(inputs))
-        beams = beam.search(writing, [part for _, part in parts], BEAMS)
+            writing = decoder.start(*model.encode(inputs))
+        beams = beam.search(writing, [part.live for part in parts], BEAMS)
         found = rank.gather(database, parts, beams, CUTOFF)
         ids = found.rows[:new, :CUTOFF].cpu()
         right = held.training_labels[ids.clamp_min(0)] == held.labels[rows[:new], None]

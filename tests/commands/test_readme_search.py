@@ -35,9 +35,14 @@ def commands(section: str) -> list[list[str]]:
 
 
 def test_every_command_on_an_index_is_shown_and_runs(section, project, told):
-    from irgen.commands import grammar
 
-    assert {name for name, *_ in commands(section)} >= set(grammar.COMMANDS)
+    assert {name for name, *_ in commands(section)} >= {
+        "search",
+        "add",
+        "remove",
+        "info",
+        "compact",
+    }
     for command in commands(section):
         assert told(*command), command
 

@@ -11,7 +11,7 @@ from irgen.commands.compare import stage_of
 from irgen.errors import ParamsError
 from irgen.params import load
 from irgen.params.strict import flatten
-from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, params_of, settings_file
+from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, load_trial_params, settings_file
 
 TREE = {
     "sets": ["small"],
@@ -44,7 +44,7 @@ def with_changes(project: Path, **changes: object) -> Path:
 def test_a_point_has_its_set_s_settings_its_changes_and_its_seed(project: Path) -> None:
     plan = load_plan(project)
     own = load(project / "experiments" / "small.yaml")
-    found = params_of(project, plan, Trial(set="small", variant="short", seed=1))
+    found = load_trial_params(project, plan, Trial(set="small", variant="short", seed=1))
     expected = flatten(own) | {"seed": 1, "tokenizer.levels": 1}
     assert flatten(found) == expected
 
@@ -100,7 +100,7 @@ def test_a_change_that_makes_no_sense_is_told(project: Path, changes: dict, told
     variants = TREE["variants"] | {"wide": odd}
     plan = load_plan(with_changes(project, variants=variants))
     with pytest.raises(ParamsError, match=told):
-        params_of(project, plan, Trial(set="small", variant="wide", seed=0))
+        load_trial_params(project, plan, Trial(set="small", variant="wide", seed=0))
 
 
 def test_what_is_unknown_is_told_with_what_is_there(project: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_unknown_is_told_with_what_is_there(project: Path) -> None:
     with pytest.raises(ParamsError, match=r"'large' is no set: .* there are small"):
         settings_file(project, "large")
     with pytest.raises(ParamsError, match="no variant 'tall'; there are plain, short, wide"):
-        params_of(project, plan, Trial(set="small", variant="tall", seed=0))
+        load_trial_params(project, plan, Trial(set="small", variant="tall", seed=0))
     (project / PLAN).unlink()
     with pytest.raises(ParamsError, match=r"comparison.yaml is missing"):
         load_plan(project)
@@ -118,10 +118,10 @@ def test_the_project_s_own_plan_makes_sense_on_every_set(root: Path) -> None:
     plan = load_plan(root)
     assert isinstance(plan, Plan) and plan.sets
     for name in plan.sets:
-        standard = params_of(root, plan, Trial(set=name, variant=plan.standard, seed=0))
+        standard = load_trial_params(root, plan, Trial(set=name, variant=plan.standard, seed=0))
         assert standard == dataclasses.replace(load(settings_file(root, name)), seed=0)
         for variant in plan.variants:
-            params_of(root, plan, Trial(set=name, variant=variant, seed=0))
+            load_trial_params(root, plan, Trial(set=name, variant=variant, seed=0))
 
 
 def test_every_set_of_the_plan_has_its_figures_among_dvc_s_plots(root: Path) -> None:

@@ -15,7 +15,7 @@ from irgen.errors import ExtraError
 from irgen.models.descriptors import Combined, Described, Projected, generalised_mean
 from irgen.params import Augment, Encoder
 from irgen.params.baselines import Cgd, Irt
-from irgen.search.brute_force import scan
+from irgen.search.brute_force import brute_force_search
 from irgen.training import descriptors, rankings
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
@@ -80,7 +80,7 @@ def precision(model, read):
     """Mean precision at 5 of images that were not trained on, among those that were."""
     with torch.inference_mode():
         vectors = model.eval()(*EncodedViews(*read).plain(torch.arange(160)))
-    found = scan(vectors[80:], vectors[:80], 5).ids
+    found = brute_force_search(vectors[80:], vectors[:80], 5).ids
     return (LABELS[:80][found] == LABELS[80:, None]).float().mean().item()
 
 
