@@ -378,7 +378,8 @@ def main() -> int:
     asked = len(next(iter(joined.values()))["map/R"])
     told = (
         f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
-        f"{format_count(cores, 'core')} ({processor(taught.encoding.machine.device)}), commit {commit}, "
+        f"{format_count(cores, 'core')} ({processor(taught.encoding.machine.device)}), "
+        f"commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )
     results = Path(__file__).parent / "results"

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from irgen import cli, outcomes
 from irgen.catalog import manifest
+from irgen.commands.results import list_stages_run
 from irgen.errors import TrackingError
 from irgen.files import write_json
 from irgen.params import Params, load

@@ -65,7 +65,7 @@ def test_the_python_runs_and_finds_what_it_adds(section, project, told, capsys):
 
 
 def test_every_figure_of_a_hit_is_explained(section):
-    from irgen.commands import answers
+    from irgen.commands import search_output
 
-    for name in set(answers.COLUMNS) - {"query", "rank", "id"}:
+    for name in set(search_output.COLUMNS) - {"query", "rank", "id"}:
         assert re.search(rf"\b{name.replace('_', '[_ ]')}\b", section), name

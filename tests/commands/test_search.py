@@ -17,8 +17,8 @@ def hits(told, *arguments: object) -> list[list[dict]]:
 def test_an_image_finds_itself_first_in_a_table_with_a_row_a_hit(project, told):
     lines = told("search", "photos/003.png", "-k", 3).splitlines()
     assert lines[0].split("  ")[0] == "query"
-    assert [name for name in lines[0].split("  ") if name] == [
-        *("query", " rank", "id", " score", "same label", "found by", "label")
+    assert [name.strip() for name in lines[0].split("  ") if name.strip()] == [
+        *("query", "rank", "id", "score", "same label", "found by", "label")
     ]
     assert len(lines) == 2 + 3 and set(lines[1]) == {"-", " "}
     first = lines[2].split()

@@ -53,12 +53,12 @@ EXPLAINED = ANSWER.explained(
 
 def test_a_person_sees_a_row_a_hit_and_one_for_a_query_without():
     assert search_output.as_text(ANSWER).splitlines() == [
-        "query  rank  id           score  same label  found         label  path",
-        "─────  ────  ──────────  ──────  ──────────  ────────────  ─────  ────────",
-        "q one     1  猫.png       0.910        >99%  written       cat    a/猫.png",
-        "q one     2  two\\nlines   0.500         50%  by embedding  –      b",
-        "none         no match",
-        "q two     1  c           -3.250           –  written       dog    c",
+        "query      rank  id            score    same label  found by    label    path",
+        "-------  ------  ----------  -------  ------------  ----------  -------  --------",
+        "q one         1  猫.png        0.910          >99%  retriever   cat      a/猫.png",
+        "q one         2  two\\nlines    0.500           50%  embedding   –        b",
+        "none             no match",
+        "q two         1  c            -3.250             –  retriever   dog      c",
     ]
 
 
