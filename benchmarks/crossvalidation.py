@@ -38,12 +38,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from irgen.catalog.table import read_table
+from irgen.checkpoints.resume import Resume
 from irgen.checkpoints.retriever import initial_query_encoder
-from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.weights import create_encoder
 from irgen.commands.format import format_count
-from irgen.compute import Machine
-from irgen.encoding.batches import EncodedViews, Pixels, full_batches
+from irgen.compute import Machine, full_batches
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import (
     Encoding,
     decode_pixels,
@@ -57,7 +57,7 @@ from irgen.files import read_json, write_bytes, write_json
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.pairs import RULES
 from irgen.models.retriever import QueryEncoder, Retriever
-from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
+from irgen.models.tokenizer import Tokenizer, class_numbers, embed_summaries
 from irgen.params import Params, check, load
 from irgen.params.strict import parse
 from irgen.search.brute_force import brute_force_search
@@ -65,10 +65,11 @@ from irgen.search.label_scorer import LabelScorer
 from irgen.stages.baselines import rivals
 from irgen.stages.baselines import teach as teach_rival
 from irgen.stages.retriever import neighbours
-from irgen.study.plan import changed
+from irgen.study.plan import set_value
 from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
+from irgen.training.run import TrainingRun
 from irgen.workspace import Workspace
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)
@@ -170,18 +171,19 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
         decoded = Pixels(taught.pixels, pretrained.decoding.size, params.augment)
         data = [some(decoded, part) for part in parts]
     labelled = [
-        tokenizing.Labelled(images, numbers)
+        LabelledImages(images, numbers)
         for images, numbers in zip(data, (labels, NOTHING), strict=True)
     ]
-    resume = Resume(folder, "tokenizer")
-    run = (machine, params.seed)
-    tokenizing.train(model, (labelled[0], labelled[1]), settings, run, resume, unheard)
-    resume.clear()
+    run = run_in(folder, "tokenizer", machine, params.seed)
+    tokenizing.train(model, labelled[0], labelled[1], settings, run)
+    run.clear()
     encoding = taught.encoding
     if model.encoder is not None:  # seen by nobody else
         encoding = replace(encoding, cache=folder)
         seen = encode_views(model.encoder, taught.sha256s, params.augment, 0, encoding)
-    flat = adapt_all(model, seen.summaries.reshape(-1, seen.summaries.shape[2]), machine.device)
+    flat = embed_summaries(
+        model, seen.summaries.reshape(-1, seen.summaries.shape[2]), machine.device
+    )
     adapted = flat.view(*seen.summaries.shape[:2], -1)  # (N, V, D)
     made = Made(model.cpu(), adapted[:, 0].contiguous(), EncodedViews(adapted.numpy(), seen.tokens))
     if params.retriever.tune_encoder:
@@ -196,8 +198,10 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
     return made
 
 
-def unheard(row: dict[str, float], step: int) -> None:
-    """Metrics of an epoch, which nobody asks for."""
+def run_in(folder: Path, name: str, machine: Machine, seed: int) -> TrainingRun:
+    """A training whose state is kept below ``folder`` and whose metrics are dropped."""
+    resume = Resume(folder, name)
+    return TrainingRun(machine=machine, seed=seed, log=lambda row, step: None, resume=resume)
 
 
 @torch.inference_mode()
@@ -236,13 +240,12 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
     )
     torch.manual_seed(params.seed)
     model = Retriever(made.reader, IdentifierDecoder(settings, shape))
-    data = (
-        retrieving.Pairs(some(made.sees, rows), codes, *neighbours(pairs, len(rows))),
-        retrieving.Held(some(made.sees, NOTHING), NOTHING, taught.labels[rows]),
-    )
-    resume = Resume(folder, "retriever")
-    retrieving.train(model, data, settings, (machine, params.seed), resume, unheard)
-    resume.clear()
+    training = retrieving.Pairs(some(made.sees, rows), codes, *neighbours(pairs, len(rows)))
+    nothing = LabelledImages(some(made.sees, NOTHING), NOTHING)
+    validation = retrieving.Validation(nothing, taught.labels[rows])
+    run = run_in(folder, "retriever", machine, params.seed)
+    retrieving.train(model, training, validation, settings, run)
+    run.clear()
     return openings(model, some(made.sees, fold.asked), machine)
 
 
@@ -259,9 +262,10 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
         images = encode_views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
         images = images if rival.tokens else images.without_tokens()
     _, labels = taught.labels[fold.teaching].unique(return_inverse=True)
-    data, resume = (some(images, fold.teaching), labels), Resume(folder, name)
-    model = teach_rival((rival, encoder), tuned, data, (machine, params.seed), resume, unheard)
-    resume.clear()
+    run = run_in(folder, name, machine, params.seed)
+    data = LabelledImages(some(images, fold.teaching), labels)
+    model = teach_rival(rival, encoder, tuned, data, run)
+    run.clear()
     found = []
     with torch.inference_mode(), machine.precision():
         for rows, new in full_batches(len(images), 64):
@@ -401,7 +405,7 @@ def params_of(path: Path, changes: list[str]) -> Params:
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     for change in changes:
         key, _, value = change.partition("=")
-        tree = changed(tree, key, yaml.safe_load(value), where=str(path))
+        tree = set_value(tree, key, yaml.safe_load(value), where=str(path))
     params: Params = parse(Params, tree, where=str(path))
     check(params)
     settings = params.tokenizer

@@ -40,7 +40,7 @@ ONE_IMPORTER = {
     "boto3": "irgen/catalog/sources/s3_client.py",
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
-    "pytorch_metric_learning": "irgen/training/rankings.py",
+    "pytorch_metric_learning": "irgen/training/ranking_losses.py",
     "matplotlib": "irgen/report/figures.py",
     "jinja2": "irgen/report/page.py",
     "psutil": "irgen/tracking/provenance.py",

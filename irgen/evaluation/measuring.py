@@ -14,14 +14,14 @@ import torch
 from tqdm import tqdm
 
 from irgen.catalog.table import read_table
-from irgen.compute import Machine
-from irgen.encoding.batches import full_batches
+from irgen.compute import Machine, full_batches
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.methods import Encode, Method
 from irgen.files import atomic, file_digest, read_json, write_json
 from irgen.workspace import Workspace
 
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
+VERSION = 1  # raise when a method got faster or slower: its times are then measured again
 TIMED = 2  # batches whose times count
 Lists = tuple[np.ndarray, np.ndarray]  # ids and scores (Q, k) each
 BF16 = ("amx_bf16", "avx512_bf16")  # flags of a CPU, the faster first

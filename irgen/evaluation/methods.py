@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from irgen.checkpoints.models import Models
-from irgen.compute import Machine
-from irgen.encoding.batches import full_batches
+from irgen.compute import Machine, full_batches
 from irgen.encoding.encode import Encoding, encode_summaries
 from irgen.encoding.query_features import select_queries
 from irgen.files import read_array

@@ -15,6 +15,8 @@ from irgen.search.decoder import Decoder, LabelScorer
 from irgen.search.rank import Candidates
 from irgen.search.snapshot import Snapshot
 
+VERSION = 1  # raise when a search finds other images, or gives other scores
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -15,7 +15,7 @@ from irgen.checkpoints.models import assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import Encoding, decode_pixels, open_encoding
 from irgen.encoding.query_features import encode_queries
-from irgen.evaluation import answers, methods, runs
+from irgen.evaluation import answers, measuring, methods, runs
 from irgen.evaluation.measuring import TIMED, EvalConfig, describe, measure, read_questions
 from irgen.evaluation.methods import Method
 from irgen.files import digest, file_digest
@@ -67,14 +67,15 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
 
 def timings_of(params: Params, workspace: Workspace, machine: Mapping[str, str | int]) -> Path:
-    """Where the times of these encoders are kept: by their weights, this code and this machine,
+    """Where the times of these encoders are kept: by their weights, ``measuring.VERSION`` and
+    this machine,
     whatever there is to be searched. An update leaves all of these as they were."""
     weights = [
         file_digest(workspace.existing(name, f"{name}.safetensors"))
         for name in ("tokenizer", "retriever")
     ]
     about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
-    key = digest(tensor_file.source_digest(), weights, *about)[:16]
+    key = digest(measuring.VERSION, weights, *about)[:16]
     return workspace.cache / "timings" / f"{key}.json"
 
 

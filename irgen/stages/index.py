@@ -14,7 +14,7 @@ from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.checkpoints.identifiers import Identified, check_served, load_identified
 from irgen.checkpoints.models import Models, assemble, save_models
 from irgen.checkpoints.weights import create_encoder
-from irgen.encoding.batches import full_batches
+from irgen.compute import full_batches
 from irgen.encoding.encode import Encoding, open_encoding
 from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.errors import CatalogError

@@ -1,7 +1,7 @@
-"""Comparisons as they are tracked: a run for the comparison of a set, one below it for each trial.
+"""Log comparisons for MLflow: one run for the comparison of a set, with one run a trial below it.
 
-Written as journals, like a stage's run, and published with them; the same point again, with the
-same inputs, is the same run.
+They are run logs, like those of stages, and are synced with them. The same trial with the same
+inputs is logged once.
 """
 
 from pathlib import Path
@@ -14,20 +14,20 @@ from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, load_trial_params
 from irgen.tracking import provenance, recorder, run_log
 
-POINT, TABLES = "point", "tables"
+TRIAL, TABLES = "trial", "tables"
 
 
 def comparison_key(root: Path, plan: Plan, name: str) -> str:
-    """The key of a set's comparison: other settings of the set make another comparison."""
+    """Return the key of a set's comparison. It changes with the settings of the set."""
     first = Trial(set=name, variant=plan.standard, seed=0)
     return f"{name}-{digest(flatten(load_trial_params(root, plan, first)))[:8]}"
 
 
 def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path) -> None:
-    """Leaves the results of a point, below ``folder``, for MLflow."""
+    """Log the results of a trial in ``folder``."""
     variant = plan.variants[trial.variant]
-    about = digest(file_digest(folder / "metrics.json"), flatten(params))[:8]
-    build = f"{trial.set}-{trial.variant}-{trial.seed}-{about}"
+    content = digest(file_digest(folder / "metrics.json"), flatten(params))[:8]
+    build = f"{trial.set}-{trial.variant}-{trial.seed}-{content}"
     tags = {
         "irgen.comparison": comparison_key(root, plan, trial.set),
         "irgen.point": f"{variant.title}, seed {trial.seed}",
@@ -35,7 +35,7 @@ def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path
         "irgen.table": variant.table,
         "irgen.variant": trial.variant,
     }
-    beginning = recorder.beginning(POINT, params, root)
+    beginning = recorder.beginning(TRIAL, params, root)
     beginning |= {"build": build, "params": variant.changes}
     values = recorder.numbers(read_json(folder / "metrics.json"))
     for method, times in read_json(folder / "latency.json")["methods"].items():
@@ -43,30 +43,29 @@ def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path
     spread = read_json(folder / "about.json")["identifiers"]
     values |= {f"identifiers/{name}": value for name, value in spread.items()}
     files = recorder.described(folder)
-    _tell(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
+    _write_log(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
 
 
 def log_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path) -> None:
-    """Leaves the tables of a set's comparison, below ``folder``, and its page for the run that
-    stands for it."""
+    """Log the tables of a set's comparison in ``folder``, and its page."""
     comparison = comparison_key(root, plan, name)
     beginning = recorder.beginning(TABLES, params, root)
     tags = beginning["tags"] | {"irgen.comparison": comparison}
-    about = digest(file_digest(folder / "comparison.json"))[:8]
-    beginning |= {"build": f"{comparison}-{TABLES}-{about}", "tags": tags}
+    content = digest(file_digest(folder / "comparison.json"))[:8]
+    beginning |= {"build": f"{comparison}-{TABLES}-{content}", "tags": tags}
     files = recorder.described(folder) + recorder.described(page.parent, only=page.name)
-    _tell(root, beginning, files, {}, summary={})
+    _write_log(root, beginning, files, {}, summary={})
 
 
-def _tell(
+def _write_log(
     root: Path,
     beginning: dict[str, Any],
     files: list[dict[str, Any]],
     values: dict[str, float],
     summary: dict[str, float],
 ) -> None:
-    """Writes the journal, unless it is there. A process that is killed leaves none, so that the
-    next one writes it."""
+    """Write a finished run log, unless it exists. A killed process leaves none, so the next one
+    writes it."""
     folder = provenance.journals(root) / run_log.plain(beginning["build"])
     path = folder / f"{beginning['stage']}.jsonl"
     if path.exists():

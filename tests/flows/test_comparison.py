@@ -218,7 +218,7 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     assert run_log.unpublished(home.parent) == []
     log_trial(*told)
-    kinds = [record["kind"] for record in run_log.records(home / "point.jsonl")]
+    kinds = [record["kind"] for record in run_log.records(home / "trial.jsonl")]
     assert kinds == ["begin", "metrics", "end"]
 
 

@@ -37,7 +37,8 @@ def shortened(root, project, **changes):
     }
     small_params(root, project, **{**sections, **changes})
     tree = yaml.safe_load((root / "params.yaml").read_text())
-    tree["baselines"] = {"cgd": SHORT, "irt_r": SHORT}
+    for name in ("cgd", "irt_r"):
+        tree.setdefault("baselines", {}).setdefault(name, {}).update(SHORT)
     (root / "params.yaml").write_text(yaml.safe_dump(tree))
     return load(root / "params.yaml")
 

@@ -141,3 +141,13 @@ def test_dvc_has_a_stage_for_every_point(root: Path) -> None:
         for seed in plan.seeds_of(variant)
     ]
     assert {stage_of(plan, point) for point in points} <= stages
+
+
+def test_every_set_s_settings_can_be_the_project_s_params_yaml(root: Path) -> None:
+    """DVC needs each key that a stage depends on in the file."""
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"].values()
+    keys = {key for stage in stages for key in stage.get("params", []) if isinstance(key, str)}
+    for name in load_plan(root).sets:
+        tree = yaml.safe_load(settings_file(root, name).read_text())
+        for section, _, key in (each.partition(".") for each in keys):
+            assert section in tree and (not key or key in tree[section]), f"{name}: {section} {key}"
