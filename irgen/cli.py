@@ -23,7 +23,7 @@ COMMANDS = {  # each is an object of this name, in the module of this name unles
     "info": "Describe the index and check that it is sound.",
     "compact": "Rewrite the index without removed and replaced images.",
     "release": "Serve the pipeline's index, if it is good enough.",
-    "releases": "List releases, or fetch one from the bucket.",
+    "releases": "List releases, or pull one from the bucket.",
     "rollback": "Serve an earlier release again.",
     "results": "Print the table of methods and the path of the report.",
     "params": "List all settings: value, what is allowed, meaning.",

@@ -129,11 +129,10 @@ def print_tables(root: Path, plan: Plan, sets: tuple[str, ...]) -> None:
 def send_to_mlflow(root: Path) -> None:
     """Send the results to MLflow; if it does not answer, say so: they are sent later."""
     from irgen.tracking import mlflow_store, sync
-    from irgen.tracking.provenance import project
 
     try:
-        sync.publish_all(project(root))
+        sync.sync_all(root)
     except TrackingError as error:
         note(f"{error}; the results are logged later (irgen sync-runs)")
     else:
-        print(f"MLflow: {mlflow_store.shown(project(root))}")
+        print(f"MLflow: {mlflow_store.format_uri(root)}")

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from irgen.commands.options import note
 from irgen.errors import IndexingError
 from irgen.releases import store
-from irgen.releases.release import ABOUT
-from irgen.releases.store import champion
+from irgen.releases.release import RECORD
 from irgen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -104,13 +103,13 @@ def _copy(source: Path, folder: Path) -> None:
 def source_folder(root: Path) -> Path:
     """Return the index that the project's own is copied from, and that is searched until there is
     one: the served release, else the pipeline's."""
-    served = champion(store.folder(root))
-    return pipeline_folder(root) if served is None else store.folder(root) / served.name
+    champion = store.read_champion(store.path_in(root))
+    return pipeline_folder(root) if champion is None else store.path_in(root) / champion.name
 
 
 def is_release(folder: Path) -> bool:
     """Say whether ``folder`` is, by whatever path, a release."""
-    return (folder.resolve() / ABOUT).exists()
+    return (folder.resolve() / RECORD).exists()
 
 
 def pipeline_folder(root: Path) -> Path:

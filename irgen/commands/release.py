@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from irgen.commands.options import json_option, note, params_option, root_option, settings_file
-from irgen.errors import TrackingError
 from irgen.params import load
 
 if TYPE_CHECKING:
@@ -38,26 +36,17 @@ def release(force: bool, after: Path | None, as_json: bool, params: Path | None,
     """
     from irgen.releases import promote
 
-    if after is not None and not _called(root, after):
+    if after is not None and not wait_for(after):
         return 0
-    outcome = promote.make(root, load(settings_file(root, params)), force=force)
+    outcome = promote.release_index(root, load(settings_file(root, params)), force=force)
     print_outcome(outcome, describe_outcome(outcome), as_json)
     return 0 if outcome.is_served else KEPT_BACK
 
 
-def _called(root: Path, word: Path) -> bool:
-    """Loads MLflow, which takes seconds, and waits for the file ``word``; False if its folder has
-    gone, for then nobody will write it."""
-    from irgen.tracking import mlflow_store, provenance, registry
-
-    home = provenance.project(root)
-    with suppress(TrackingError):  # told when it matters
-        mlflow_store.load(home)
-        with mlflow_store.alone(home):
-            mlflow_store.connect(home)
-        registry.rehearse()
-    while not word.exists():
-        if not word.parent.is_dir():
+def wait_for(path: Path) -> bool:
+    """Wait until ``path`` exists; return False if its folder is gone, so that it never will."""
+    while not path.exists():
+        if not path.parent.is_dir():
             return False
         time.sleep(POLL_SECONDS)
     return True
@@ -66,14 +55,14 @@ def _called(root: Path, word: Path) -> bool:
 def print_outcome(outcome: Outcome, sentence: str, as_json: bool) -> None:
     """Print the outcome of a release, as ``sentence`` or as JSON, and on stderr what is still to be
     done."""
-    for problem in outcome.troubles:
-        note(f"{problem}; irgen release does the rest later")
-    print(json.dumps(outcome.plain()) if as_json else sentence)
+    for error in outcome.errors:
+        note(f"{error}; the next irgen release repeats it")
+    print(json.dumps(outcome.to_json()) if as_json else sentence)
 
 
 def describe_outcome(outcome: Outcome) -> str:
     """Say what became of the index."""
-    version, reason = outcome.release.version, outcome.plain()["verdict"]["why"]
+    version, reason = outcome.release.version, outcome.to_json()["verdict"]["why"]
     if not outcome.is_served:
         served = outcome.champion
         state = f"release {served.version} is served" if served else "none is served"

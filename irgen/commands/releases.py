@@ -1,4 +1,4 @@
-"""``irgen releases``: list releases, or fetch one from the bucket."""
+"""``irgen releases``: list releases, or pull one from the bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("action", type=click.Choice(["list", "fetch"]), default="list")
+@click.argument("action", type=click.Choice(["list", "pull"]), default="list")
 @click.argument("version", type=int, required=False)
 @json_option
 @params_option
@@ -28,37 +28,37 @@ def releases(
 ) -> None:
     """List the releases, newest first, and mark the one that is served.
 
-    With fetch, first bring the served release, or that VERSION, from the bucket (release.remote in
+    With pull, first bring the served release, or that VERSION, from the bucket (release.remote in
     params.yaml). It is served here if this machine serves none yet.
     """
     from irgen.releases import pull, store
 
-    settings, folder = load(settings_file(root, params)), store.folder(root)
-    if action == "fetch":
-        pull.fetch(folder, settings.release, version)
-    known, served = store.all_releases(folder), store.champion(folder)
+    settings, folder = load(settings_file(root, params)), store.path_in(root)
+    if action == "pull":
+        pull.pull_release(folder, settings.release, version)
+    known, champion = store.list_releases(folder), store.read_champion(folder)
     if as_json:
-        print(json.dumps([as_record(release, served) for release in known], indent=2))
+        print(json.dumps([as_record(release, champion) for release in known], indent=2))
     elif known:
-        print(render_table(known, served, settings.gate.metric))
+        print(render_table(known, champion, settings.gate.metric))
     else:
         print(f"There is no release in {folder} yet: irgen release makes the first.")
 
 
-def as_record(release: Release, served: Release | None) -> dict[str, Any]:
+def as_record(release: Release, champion: Release | None) -> dict[str, Any]:
     """Return a release as plain values, without its list of files."""
-    record = asdict(release) | {"name": release.name, "champion": release == served}
+    record = asdict(release) | {"name": release.name, "champion": release == champion}
     record.pop("files")
     return record
 
 
-def render_table(known: list[Release], served: Release | None, metric: str) -> str:
+def render_table(known: list[Release], champion: Release | None, metric: str) -> str:
     """Return one row per release; an arrow marks the served one."""
     from irgen.evaluation.table_format import render_text
 
     rows = [
         [
-            "→" if release == served else "",
+            "→" if release == champion else "",
             str(release.version),
             release.state,
             str(release.revision),

@@ -19,7 +19,7 @@ def results(root: Path, params: Path | None) -> None:
 
     A report that is missing or older than the results is written again first.
     """
-    from irgen.catalog.datasets.protocols import in_words
+    from irgen.catalog.datasets.protocols import describe_protocol
     from irgen.files import read_json
     from irgen.report import comparison
 
@@ -34,7 +34,7 @@ def results(root: Path, params: Path | None) -> None:
     print(comparison.text(comparison.table(measured)), end="\n\n")
     protocol = workspace.stage("catalog") / "protocol.json"
     if protocol.exists():
-        print(f"Protocol {in_words(read_json(protocol))}")
+        print(f"Protocol {describe_protocol(read_json(protocol))}")
     if line := list_stages_run(root):
         print(line)
     print(f"Report: {page.resolve()}")
@@ -45,10 +45,9 @@ def list_stages_run(root: Path) -> str:
     build = os.environ.get("IRGEN_BUILD")
     if not build:
         return ""
-    from irgen.tracking import run_log
-    from irgen.tracking.provenance import journals
+    from irgen.tracking import locations, run_log
 
-    folder = journals(root) / run_log.plain(build)
+    folder = locations.run_logs(root) / run_log.safe_name(build)
     ran = {path.stem.partition("-")[0] for path in folder.glob("*.jsonl")} & STAGES.keys()
     if not ran:
         return (

@@ -1,13 +1,13 @@
 """``irgen <stage>``: run one stage of the pipeline and record it."""
 
-import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
 from irgen.commands.options import params_option, root_option, settings_file
 from irgen.workspace import Workspace
@@ -50,26 +50,33 @@ def make_command(name: str) -> click.Command:
 def run_stage(name: str, root: Path, params_file: Path | None) -> None:
     """Run one stage and record it. Raise IrgenError for what the user can mend."""
     from irgen.params import load
-    from irgen.tracking.provenance import project
-    from irgen.tracking.recorder import recorded
+    from irgen.tracking.locations import find_project
+    from irgen.tracking.recorder import record_stage
 
     params = load(settings_file(root, params_file))
     # an experiment in a folder of its own shares the encodings of its project
-    workspace = replace(Workspace.at(root), cache=project(root) / ".cache")
+    workspace = replace(Workspace.at(root), cache=find_project(root) / ".cache")
     stage = import_module(f"irgen.stages.{name}")
-    with turn(name, root), recorded(name, params, workspace, root) as record:
-        record.result(stage.run(params, workspace, record.log))
+    with turn(name, root), record_stage(name, params, workspace, root) as recorder:
+        recorder.log_result(stage.run(params, workspace, recorder.log))
 
 
 @contextmanager
 def turn(stage: str, root: Path) -> Iterator[None]:
     """Hold the project's lock for stages that compute, if ``stage`` is one; say so while waiting
     for it."""
-    from irgen.tracking.run_log import locked
-
-    lock = Workspace.at(root).cache / "turn.lock"
-    with ExitStack() as stack:
-        if stage in COMPUTING and not stack.enter_context(locked(lock, seconds=0.0)):
-            print(f"{stage} waits: another stage computes", flush=True)
-            stack.enter_context(locked(lock, seconds=math.inf))
+    if stage not in COMPUTING:
         yield
+        return
+    path = Workspace.at(root).cache / "turn.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{stage} waits: another stage computes", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -43,26 +43,27 @@ def sync_runs(
 ) -> None:
     """Send run logs to MLflow that it does not have yet.
 
-    With --stages, first add the stages that did not run, so that the run of the build has every
-    stage and every metric. While the server is down, this is kept for the next time.
+    With --stages, first log what each stage of the build did, so that the run of the build has
+    every stage and every metric. While the server is down, this is kept for the next time.
     """
-    from irgen.tracking import mlflow_store, run_log, sync
-    from irgen.tracking.provenance import journals, project
+    from irgen.tracking import locations, mlflow_store, run_log, sync
 
-    home = project(root)
     if watch is not None:
         os.nice(NICENESS)
-        sync.watch(home, watch)
+        sync.watch(root, watch)
         return
-    build = build or os.environ.get("IRGEN_BUILD") or "build"
-    if outcomes:
-        from irgen.outcomes import complete_build
-        from irgen.params import load
+    log = log_build(root, params, build, outcomes) if outcomes else None
+    count = sync.sync_all(root)
+    run_log.delete_synced(locations.run_logs(root), days=RUN_LOG_DAYS)
+    print(f"Synced {count} runs to {mlflow_store.format_uri(root)}")
+    if log and (state := run_log.read_state(log))["done"]:
+        print(mlflow_store.run_page(root, state["experiment"], state["run"]) or "")
 
-        settings = load(settings_file(root, params))
-        complete_build(root, settings, build, outcomes)
-    count = sync.publish_all(home)
-    run_log.forget(journals(home), days=RUN_LOG_DAYS)
-    print(f"Sent {count} runs to {mlflow_store.shown(home)}")
-    if outcomes and (page := mlflow_store.build_page(home, settings.tracking.experiment, build)):
-        print(page)
+
+def log_build(root: Path, params: Path | None, build: str | None, outcomes: dict[str, str]) -> Path:
+    """Log what each stage of a build did; return the run log."""
+    from irgen.params import load
+    from irgen.tracking.outcomes import log_outcomes
+
+    build = build or os.environ.get("IRGEN_BUILD") or "build"
+    return log_outcomes(root, load(settings_file(root, params)), build, outcomes)

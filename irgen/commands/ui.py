@@ -19,17 +19,15 @@ SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEM
 def ui(root: Path, port: int) -> None:
     """Serve MLflow's pages over this project's runs until Ctrl-C; name the server if runs are
     tracked by one."""
-    from irgen.tracking import mlflow_store
-    from irgen.tracking.provenance import project, store
+    from irgen.tracking import locations, mlflow_store
 
-    home = project(root)
-    if store(home).startswith("http"):
-        print(f"Runs are tracked at {mlflow_store.shown(home)}")
+    if locations.tracking_uri(root).startswith("http"):
+        print(f"Runs are tracked at {mlflow_store.format_uri(root)}")
         return
     port = port if is_free(port) else find_free_port()
     print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    command = mlflow_store.ui_command(home, port)
-    (home / "mlruns").mkdir(exist_ok=True)
+    command = mlflow_store.ui_command(root, port)
+    (locations.find_project(root) / "mlruns").mkdir(exist_ok=True)
     os.execve(command[0], command, os.environ | SETTINGS)
 
 
