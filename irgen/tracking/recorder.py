@@ -125,8 +125,12 @@ class Recorder:
 
     def _start_sync(self) -> None:
         with _only_warn():
-            if self.sync_process is None and not is_locked(locations.sync_lock(self.root)):
+            if not self._is_syncing():
                 self.sync_process = start_sync_process(self.root)
+
+    def _is_syncing(self) -> bool:
+        is_starting = self.sync_process is not None and self.sync_process.poll() is None
+        return is_starting or is_locked(locations.sync_lock(self.root))
 
     def _wait_for_sync(self) -> bool:
         """Wait until the run log is synced; False if that fails or takes too long."""
@@ -136,8 +140,7 @@ class Recorder:
             state = run_log.read_state(self.run_log.path)
             if state["done"] or state.get("failed"):
                 return state["done"]
-            is_starting = self.sync_process is not None and self.sync_process.poll() is None
-            if not is_starting and not is_locked(locations.sync_lock(self.root)):
+            if not self._is_syncing():
                 return run_log.read_state(self.run_log.path)["done"]
             time.sleep(0.05)
         return False
