@@ -1,6 +1,6 @@
 """Record a stage's run: into its run log at once, and to MLflow by another process.
 
-The stage never talks to MLflow. It appends to its run log; the sync process (``irgen publish
+The stage never talks to MLflow. It appends to its run log; the sync process (``irgen sync-runs
 --watch``) reads that. A server that is down, slow or gone cannot hold up a stage.
 """
 
@@ -155,7 +155,7 @@ class Recorder:
                 path.with_suffix(".shown").touch(exist_ok=False)
                 _warn(
                     f"{path.read_text()}; the run goes on and is logged later (by the next run, or "
-                    "irgen publish)"
+                    "irgen sync-runs)"
                 )
 
     def _append(self, kind: str, **fields: Any) -> None:
@@ -173,7 +173,7 @@ def start_sync_process(root: Path) -> "subprocess.Popen[bytes]":
     project = locations.find_project(root)
     packages = str(Path(__file__).resolve().parents[2])
     search_path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "irgen", "publish", "--root", str(project)]
+    command = [sys.executable, "-m", "irgen", "sync-runs", "--root", str(project)]
     with (locations.run_logs(root) / "sync.log").open("w") as log:
         return subprocess.Popen(
             [*command, "--watch", str(LINGER_SECONDS)],
