@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.catalog.table import NAMES, known_from, read_table
+from irgen.catalog.table import NAMES, mark_unchanged, read_table
 from irgen.checkpoints import tensor_file
 from irgen.checkpoints.identifiers import check_served, read_identified
 from irgen.errors import ArtifactError
@@ -64,7 +64,7 @@ def came_later(
             f"{missing} is in the catalogue and not in the manifest: run dvc repro catalog"
         )
     shown = pl.concat([tables["train"], tables["validation"]])
-    return (table["revision"] > revisions.trained).to_numpy() & ~known_from(table, shown)
+    return (table["revision"] > revisions.trained).to_numpy() & ~mark_unchanged(table, shown)
 
 
 def read_codebooks(workspace: Workspace) -> np.ndarray:

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.catalog.table import known_from, read_table
+from irgen.catalog.table import mark_unchanged, read_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.checkpoints.identifiers import Identified, check_served, load_identified
 from irgen.checkpoints.models import Models, assemble, save_models
@@ -54,7 +54,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         create_encoder(params.encoder, params.seed),
     ).to(encoding.machine.device)
     identified = load_identified(workspace.existing("identifiers", "database"))
-    trained = torch.from_numpy(known_from(database, train))
+    trained = torch.from_numpy(mark_unchanged(database, train))
     options = Options(
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.catalog.datasets.protocols import in_words
+from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.catalog.images import decode
-from irgen.catalog.leaks import told
+from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
@@ -168,8 +168,8 @@ def _protocol(workspace: Workspace) -> dict[str, str]:
     """By whose rules the figures were measured, and what queries were known before."""
     about = read_json(workspace.existing("catalog", "protocol.json"))
     return {
-        "Protocol": in_words(about),
-        "Leaks": told(about["leaks"]),
+        "Protocol": describe_protocol(about),
+        "Leaks": format_leaks(about["leaks"]),
     }
 
 
