@@ -67,8 +67,8 @@ class ArrayStore:
         self._refresh()
 
     def get(self, sha256s: Sequence[str]) -> np.ndarray:
-        """Return (N, …), row-aligned with ``sha256s``, which may repeat; of none, (0, …), or (0,) float32
-        while the store is empty. Raises ArtifactError if one is not there."""
+        """Return (N, …), row-aligned with ``sha256s``, which may repeat; of none, (0, …), or (0,)
+        float32 while the store is empty. Raises ArtifactError if one is not there."""
         absent = self.missing(sha256s)
         if absent:
             raise ArtifactError(
