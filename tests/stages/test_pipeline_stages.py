@@ -371,7 +371,7 @@ def test_fewer_images_than_codebook_entries_is_one_clear_error(copy):
         params, tokenizer=dataclasses.replace(params.tokenizer, codebook=1000)
     )
     with pytest.raises(
-        CatalogError, match=r"codebook: 1000 entries.*set tokenizer.codebook to \d+"
+        CatalogError, match=r"codebook: 1000 codes.*set tokenizer.codebook to \d+"
     ):
         run(big, folder, "tokenizer")
 
