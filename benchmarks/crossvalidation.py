@@ -51,8 +51,9 @@ from irgen.encoding.encode import (
     encode_views,
     open_encoding,
 )
-from irgen.evaluation import metrics, runs
-from irgen.evaluation.measuring import DEEPEST, processor
+from irgen.evaluation import metrics
+from irgen.evaluation.latency import name_processor
+from irgen.evaluation.query_set import MAX_DEPTH, count_positives, mark_relevant
 from irgen.files import read_json, write_bytes, write_json
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.pairs import RULES
@@ -295,7 +296,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
         def added(start: int, end: int, score: Any = score) -> Tensor:
             return score[:, first[start:end]]
 
-        top = brute_force_search(queries, database, DEEPEST, None if score is None else added).ids
+        top = brute_force_search(queries, database, MAX_DEPTH, None if score is None else added).ids
         found[name] = judge(top)
     return found
 
@@ -303,7 +304,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
 def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> dict:
     """Every metric of every query of the fold, by a baseline's descriptors."""
     vectors = describe(params, taught, fold, folder, name)
-    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
+    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], MAX_DEPTH).ids
     return {name: judge_of(taught, fold)(top)}
 
 
@@ -312,10 +313,10 @@ def judge_of(taught: Taught, fold: Fold) -> Callable[[Tensor], Values]:
     rows, asked = fold.searched.tolist(), fold.asked.tolist()
     names, hashes = pl.Series(taught.classes), pl.Series(taught.sha256s)
     names = names[taught.labels.tolist()]  # of each image
-    wanted = runs.positives(names[asked], hashes[asked], names[rows], hashes[rows])
+    wanted = count_positives(names[asked], hashes[asked], names[rows], hashes[rows])
 
     def judge(top: Tensor) -> Values:
-        hits = runs.relevance(top.numpy(), names[asked], names[rows])
+        hits = mark_relevant(top.numpy(), names[asked], names[rows])
         return metrics.by_query(hits, wanted, CUTOFFS)
 
     return judge
@@ -380,7 +381,8 @@ def main() -> int:
     asked = len(next(iter(joined.values()))["map/R"])
     told = (
         f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
-        f"{counted(cores, 'core')} ({processor(taught.encoding.machine.device)}), commit {commit}, "
+        f"{counted(cores, 'core')} "
+        f"({name_processor(taught.encoding.machine.device)}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )
     results = Path(__file__).parent / "results"

@@ -16,9 +16,8 @@ from threading import Thread
 import pytest
 
 from irgen import cli
-from irgen.files import write_bytes, write_json
+from irgen.files import is_locked, write_bytes, write_json
 from irgen.stages import trie as trie_stage
-from irgen.tracking.run_log import is_held
 
 
 @pytest.fixture
@@ -225,7 +224,7 @@ def test_a_stage_that_was_killed_has_no_turn(home: Path) -> None:
         killed.kill()
     with cli.turn("tokenizer", home):
         pass
-    assert not is_held(home / ".cache" / "turn.lock")
+    assert not is_locked(home / ".cache" / "turn.lock")
 
 
 def test_a_stage_runs_in_its_turn(home: Path) -> None:

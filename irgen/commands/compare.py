@@ -124,13 +124,11 @@ def run_tables(options: Namespace) -> None:
 def _publish(root: Path) -> None:
     """Brings what was compared to MLflow; if it does not answer, that is told, and done later."""
     from irgen.errors import TrackingError
-    from irgen.tracking import mlflow_store as tracked
-    from irgen.tracking import sync
-    from irgen.tracking.provenance import project
+    from irgen.tracking import mlflow_store, sync
 
     try:
-        sync.publish_all(project(root))
+        sync.sync_all(root)
     except TrackingError as error:
         print(f"tracking: {error}; the results are logged later (irgen publish)", file=sys.stderr)
     else:
-        print(f"MLflow: {tracked.shown(project(root))}")
+        print(f"MLflow: {mlflow_store.format_uri(root)}")

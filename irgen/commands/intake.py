@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.catalog.images import Decoding, cores, decode, square
-from irgen.catalog.sources.folders import unreadable
+from irgen.catalog.images import Decoding, count_cores, decode, square
 from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
+from irgen.catalog.sources.local import unreadable
 from irgen.errors import ImageError, IndexingError, SourceError
 from irgen.index.items import ID, checked_ids, some
 
@@ -151,7 +151,7 @@ def pictures(paths: Sequence[Path], decoding: Decoding) -> Generator[Picture | s
             return error.strerror or str(error)
         return Picture(pixels, hashlib.sha256(content).hexdigest(), image.width, image.height)
 
-    pool, ahead = ThreadPoolExecutor(cores(), thread_name_prefix="decode"), iter(paths)
+    pool, ahead = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode"), iter(paths)
     try:
         waiting: deque[Future] = deque(pool.submit(read, path) for path in islice(ahead, AHEAD))
         while waiting:
