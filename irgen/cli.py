@@ -195,7 +195,7 @@ def results(options: argparse.Namespace) -> None:
     if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
         run_stage(argparse.Namespace(**vars(options) | {"name": "report"}))
     measured = comparison.read(path, workspace.reports / "latency.json")
-    print(comparison.text(comparison.table(measured)), end="\n\n")
+    print(comparison.format_table(comparison.build_table(measured)), end="\n\n")
     about = workspace.stage("catalog") / "protocol.json"
     if about.exists():
         print(f"Protocol {describe_protocol(read_json(about))}")

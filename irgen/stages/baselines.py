@@ -55,7 +55,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     query_set = read_query_set(workspace, max(cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
-    ann.library()
+    ann.import_faiss()
     ranking_losses.load_library()
     asked = query_set.queries["sha256"].to_list()
     compared = approximate(params, workspace, identified, asked, encoding)
@@ -94,7 +94,7 @@ def approximate(
     ).to(device)
     known = encode_queries(models, asked, encoding).embedding.to(device)
     given = methods.encode_as_vectors(models.embed, known), identified.embeddings
-    if ann.scann_library():
+    if ann.import_scann():
         scann = {"scann": ann.scann(*given, settings.scann)}
     else:
         scann = {"scann_like": ann.scann_like(*given, settings.scann)}

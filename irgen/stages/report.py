@@ -85,12 +85,14 @@ def _depth(params: Params) -> int:
 def _drift(params: Params, workspace: Workspace) -> page.Drift | None:
     """What the drift stage found, if there are new images."""
     found = read_json(workspace.existing("drift", "metrics.json"))
-    verdict = drift_verdict.verdict_of(read_json(workspace.existing("drift", "verdict.json")))
+    verdict = drift_verdict.verdict_from_json(
+        read_json(workspace.existing("drift", "verdict.json"))
+    )
     if not verdict.new:
         return None
     known = {name.removeprefix("signal/"): value for name, value in found.items()}
-    rows = drift_verdict.table(known, verdict, params.drift)
-    return page.Drift(words=drift_verdict.words(verdict), rows=rows)
+    rows = drift_verdict.tabulate_signals(known, verdict, params.drift)
+    return page.Drift(words=drift_verdict.explain(verdict), rows=rows)
 
 
 def _codes(workspace: Workspace) -> np.ndarray:
@@ -118,9 +120,9 @@ def _draw(workspace: Workspace, codes: np.ndarray, codebook: int) -> dict[str, b
         "retriever_accuracy": once(figures.accuracies, retriever, "retriever"),
         "tokenizer_losses": once(figures.losses, tokenizer, "tokenizer"),
         "tokenizer_accuracy": once(figures.accuracies, tokenizer, "tokenizer"),
-        "entries_used": once(figures.codebook_use, tokenizer, codebook),
+        "codes_used": once(figures.codebook_use, tokenizer, codebook),
         "perplexity": once(figures.perplexities, tokenizer),
-        "buckets": figures.bucket_sizes(codes),
+        "code_groups": figures.code_group_sizes(codes),
     }
 
 
@@ -195,5 +197,12 @@ def _gallery(
     def thumbnail(sha256: str) -> str:
         return gallery.thumbnail(decode(images.read(sha256), params.encoder.channels))
 
-    wanted = (_depth(params), params.report.gallery, params.seed)
-    return gallery.examples(catalog["queries"], catalog["database"], shown, wanted, thumbnail)
+    return gallery.choose_examples(
+        catalog["queries"],
+        catalog["database"],
+        shown,
+        thumbnail,
+        k=_depth(params),
+        count=params.report.gallery,
+        seed=params.seed,
+    )
