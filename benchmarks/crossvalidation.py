@@ -41,7 +41,7 @@ from irgen.catalog.table import read_table
 from irgen.checkpoints.resume import Resume
 from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.weights import create_encoder
-from irgen.commands.wording import counted
+from irgen.commands.format import format_count
 from irgen.compute import Machine, full_batches
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import (
@@ -383,7 +383,7 @@ def main() -> int:
     asked = len(next(iter(joined.values()))["map/R"])
     told = (
         f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
-        f"{counted(cores, 'core')} "
+        f"{format_count(cores, 'core')} "
         f"({name_processor(taught.encoding.machine.device)}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )

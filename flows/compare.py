@@ -92,7 +92,7 @@ def tried(root: Path, there: Path, name: str, point: Point, comparison: str) -> 
     metrics to tell points apart by. Raises StageError with the last words of what failed."""
     log = get_run_logger()
     build = f"{comparison}-{name}"
-    settings = stage.settings(build, comparison) | {"DVC_EXP_NAME": name}  # for irgen publish
+    settings = stage.settings(build, comparison) | {"DVC_EXP_NAME": name}  # for irgen sync-runs
     ended = process.run(
         workcopy.experiment(there, name, grid.settings(point)),
         root=there,

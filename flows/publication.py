@@ -147,9 +147,9 @@ def catch_up(root: Path, build: str, log: Log) -> None:
 def published(
     root: Path, settings: dict[str, str], log: Log, options: list[str]
 ) -> tuple[str, ...]:
-    """What ``irgen publish`` says; a warning if it does not get through."""
+    """What ``irgen sync-runs`` says; a warning if it does not get through."""
     ended = process.run(
-        [sys.executable, "-m", "irgen", "publish", *options],
+        [sys.executable, "-m", "irgen", "sync-runs", *options],
         root=root,
         tell=log.info,
         timeout=TRACKING_SECONDS,

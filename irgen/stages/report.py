@@ -1,6 +1,5 @@
 """The page a person reads: what was run, what it found, where it fails."""
 
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version as installed
@@ -23,7 +22,7 @@ from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
 from irgen.report.confusions import confusions
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.workspace import Workspace
+from irgen.workspace import Workspace, git
 
 Log = Callable[[dict[str, float], int], None]
 
@@ -176,13 +175,9 @@ def _protocol(workspace: Workspace) -> dict[str, str]:
 
 
 def _commit(folder: Path) -> dict[str, str]:
-    """The git commit of the project, if it is a repository and git is there."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"Commit": told.stdout.strip().replace("-dirty", ", with changes not committed")}
+    """Return the Git commit of the project, if it is a repository."""
+    commit = git(folder, "describe", "--always", "--dirty", "--exclude", "*")
+    return {"Commit": commit.replace("-dirty", ", with changes not committed")} if commit else {}
 
 
 def _gallery(

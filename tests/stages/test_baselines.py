@@ -75,7 +75,7 @@ def test_their_table_has_names_and_times_and_leaves_evaluates_own_alone(built):
     measured = comparison.read(*paths, comparison.BASELINES)
     assert set(measured.quality) == set(measured.latency) == NAMES
     assert all(0 < t["search_ms"] <= t["total_ms"] for t in measured.latency.values())
-    shown = comparison.table(measured)
+    shown = comparison.build_table(measured)
     assert [row[0] for row in shown.rows] == [
         title for name, title in comparison.BASELINES.items() if name in NAMES
     ]
@@ -140,7 +140,7 @@ def test_a_search_that_gives_fewer_than_the_largest_cutoff_is_refused(built):
     path = built[0] / "params.yaml"
     text = path.read_text()
     tree = yaml.safe_load(text)
-    tree["baselines"]["scann"]["reranked"] = 5
+    tree["baselines"]["scann"] = {"reranked": 5}
     path.write_text(yaml.safe_dump(tree))
     with pytest.raises(ParamsError, match="baselines: scann: reranked: 5 is out of range"):
         load(path)
