@@ -76,7 +76,7 @@ def test_names_at_the_ends_of_lines_keep_their_distance_within_the_axis():
 
 
 def test_the_reliability_curve_tells_how_many_hits_each_point_is():
-    assert {"1,234", "20", "hits", "probability told"} <= set(words(DRAWN["reliability"]()))
+    assert {"1,234", "20", "hits", "predicted probability"} <= set(words(DRAWN["reliability"]()))
 
 
 def test_a_scatter_names_its_points_and_leaves_out_what_has_no_place() -> None:

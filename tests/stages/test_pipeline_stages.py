@@ -600,7 +600,7 @@ def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
     known = load_calibration(folder / "data/index/models/calibration.json")
     assert isinstance(known, Uncalibrated)
     page = (folder / "reports/index.html").read_text()
-    assert "no query has a relevant image" in page and "agreement@10" in page
+    assert "No query has a relevant image" in page and "agreement@10" in page
 
 
 def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):
