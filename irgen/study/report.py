@@ -32,7 +32,7 @@ DEPTH, EXAMPLES = 10, 9
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What the page shows; ``gallery`` and ``code_pictures`` are of ``seed``."""
+    """Content of the page; ``gallery`` and ``code_pictures`` are of ``seed``."""
 
     name: str
     summary: list[str]

@@ -78,7 +78,7 @@ class Column:
 
 @dataclass(frozen=True)
 class RowSource:
-    """What a row is made of: the ``method`` in ``results``, one a seed."""
+    """Source of a row: the ``method`` in ``results``, one a seed."""
 
     title: str
     results: list[Result]
@@ -87,7 +87,7 @@ class RowSource:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the results."""
+        """Return the seeds of the results."""
         return tuple(result.trial.seed for result in self.results)
 
 

@@ -131,8 +131,8 @@ def test_a_stage_killed_in_its_second_training_goes_on_and_ends_the_same(built, 
     assert len(list((folder / ".cache/training").glob("*/state.safetensors"))) == 2
     run(params, folder, "baselines")
     told = capsys.readouterr().out
-    assert f"combined: going on after epoch {SHORT['epochs']}" in told
-    assert "projected: going on after epoch 2" in told
+    assert f"cgd: going on after epoch {SHORT['epochs']}" in told
+    assert "irt_r: going on after epoch 2" in told
     assert repeated(folder) == whole
 
 

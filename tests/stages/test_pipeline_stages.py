@@ -370,9 +370,7 @@ def test_fewer_images_than_codebook_entries_is_one_clear_error(copy):
     big = dataclasses.replace(
         params, tokenizer=dataclasses.replace(params.tokenizer, codebook=1000)
     )
-    with pytest.raises(
-        CatalogError, match=r"codebook: 1000 entries.*set tokenizer.codebook to \d+"
-    ):
+    with pytest.raises(CatalogError, match=r"codebook: 1000 codes.*set tokenizer.codebook to \d+"):
         run(big, folder, "tokenizer")
 
 
@@ -638,5 +636,5 @@ def test_what_needs_labels_names_the_remedy(unlabelled, root):
     with pytest.raises(CatalogError, match=r"have no label.*tokenizer.labels to clusters"):
         run(dataclasses.replace(params, tokenizer=given), folder, "tokenizer")
     many = dataclasses.replace(params.tokenizer, clusters=1000)
-    with pytest.raises(CatalogError, match=r"clusters: 1000 cannot.*tokenizer.clusters to \d+"):
+    with pytest.raises(CatalogError, match=r"cannot form 1000 clusters.*tokenizer.clusters to \d+"):
         run(dataclasses.replace(params, tokenizer=many), folder, "tokenizer")

@@ -71,8 +71,8 @@ def write_images(workspace, images, labels):
             shard, offset = writer.add(key, content)
             sha256 = hashlib.sha256(content).hexdigest()
             row = {"key": key, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
-            rows.append(row | {"shard": shard, "offset": offset, "label": label})
-    table = pl.DataFrame(rows, schema_overrides=manifest.SCHEMA)
+            rows.append(row | {"shard": shard, "offset": offset, "version": None, "label": label})
+    table = pl.DataFrame(rows, schema={**manifest.SCHEMA, "label": pl.String})
     manifest.write(folder, table.drop("label"), revision=1, source="test")
     side = pl.lit(8, pl.Int32)
     return table.select("sha256", "label", id="key", path="key", width=side, height=side)
