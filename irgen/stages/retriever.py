@@ -58,7 +58,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
             return images
         flat = images.summaries.reshape(-1, encoder.width)  # (N · V, S)
         embeddings = embed_summaries(tokenizer, flat, encoding.machine.device).numpy()
-        return EncodedViews(embeddings.reshape(*images.summaries.shape[:2], -1), images.tokens)
+        shape = (*images.summaries.shape[:2], embeddings.shape[1])  # (N, V, D), N may be 0
+        return EncodedViews(embeddings.reshape(shape), images.tokens)
 
     shape = Shape(
         summary_width=params.tokenizer.width if adapted else encoder.width,
