@@ -26,7 +26,7 @@ from torch import Tensor
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.checkpoints.identifiers import load_identified
-from irgen.encoding.encode import open_encoding, pixels
+from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import processor
 from irgen.files import digest, read_json, write_bytes, write_json
@@ -189,8 +189,10 @@ def open_case(params: Params, workspace: Workspace) -> Case:
     )
     queries = queries.filter(~pl.col("sha256").is_in(database["sha256"].implode()))
     encoding = open_encoding(params.compute, workspace)
-    images = pixels(index.models.reader.encoder, queries["sha256"].to_list(), encoding)
-    parts = [index.models.read(batch) for batch in torch.from_numpy(images).split(32)]
+    images = decode_pixels(
+        index.models.query_encoder.encoder, queries["sha256"].to_list(), encoding
+    )
+    parts = [index.models.encode(batch) for batch in torch.from_numpy(images).split(32)]
     read = QueryFeatures(
         *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(QueryFeatures))
     )

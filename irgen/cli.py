@@ -176,8 +176,8 @@ def turn(stage: str, root: Path) -> Iterator[None]:
 def results(options: argparse.Namespace) -> None:
     """Prints the methods table, what ran and the report's path; rewrites an old or missing one."""
     from irgen.catalog.datasets.protocols import in_words
-    from irgen.evaluation import comparison
     from irgen.files import read_json
+    from irgen.report import comparison
 
     workspace = Workspace.at(options.root)
     path = workspace.stage("evaluate") / "metrics.json"
@@ -306,6 +306,6 @@ def full_disk(error: BaseException, root: Path) -> str:
     what = f"writing {name}" if name else f"writing below {root.resolve()}"
     return (
         f"no space left on the disk while {what}; what was there before is untouched. Free some "
-        "space (dvc gc --workspace drops old results; .cache/encodings and .cache/readings can go) "
-        "and run again"
+        "space (dvc gc --workspace drops old results; .cache/encodings and .cache/query_features "
+        "can go) and run again"
     )

@@ -26,6 +26,7 @@ ORDER = [
     "training",
     "index",
     "evaluation",
+    "report",
     "stages",
     "tracking",
     "outcomes",
@@ -42,8 +43,8 @@ ONE_IMPORTER = {
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
     "pytorch_metric_learning": "irgen/training/rankings.py",
-    "matplotlib": "irgen/evaluation/figures.py",
-    "jinja2": "irgen/evaluation/page.py",
+    "matplotlib": "irgen/report/figures.py",
+    "jinja2": "irgen/report/page.py",
     "psutil": "irgen/tracking/provenance.py",
 }
 CONDUCTORS = {"dvc", "prefect", "flows"}

@@ -39,10 +39,10 @@ def retriever(codes: Tensor, size: int, layers: int = LAYERS, seed: int = 0) -> 
         codebook=size,
     )
     model = IdentifierDecoder(settings, shape).eval().requires_grad_(False)
-    model.heads *= SHARPNESS
+    model.output_weights *= SHARPNESS
     for level, column in enumerate(codes.T):
         counts = torch.bincount(column.long(), minlength=size) + 1
-        model.biases[level] = (counts / counts.sum()).log()
+        model.output_biases[level] = (counts / counts.sum()).log()
     return model
 
 

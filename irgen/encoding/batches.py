@@ -12,7 +12,7 @@ from irgen.params import Augment
 
 
 @dataclass(frozen=True)
-class Views:
+class EncodedViews:
     """Encodings of N images by a frozen encoder, V views of each, the first one plain.
 
     ``summaries`` (N, V, S) and ``tokens`` (N, V, P, T), of any float type, may be memory-mapped.
@@ -24,9 +24,9 @@ class Views:
     def __len__(self) -> int:
         return len(self.summaries)
 
-    def without_tokens(self) -> "Views":
+    def without_tokens(self) -> "EncodedViews":
         """The same for those who read summaries alone: tokens are by far the larger part."""
-        return Views(self.summaries, None)
+        return EncodedViews(self.summaries, None)
 
     def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """A random view of each of the images ``rows`` (B,)."""
@@ -72,7 +72,7 @@ def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tens
             yield rows
 
 
-def in_order(count: int, size: int) -> Iterator[tuple[Tensor, int]]:
+def full_batches(count: int, size: int) -> Iterator[tuple[Tensor, int]]:
     """Rows 0 … count − 1 in batches of exactly ``size`` and how many of them are new: the last
     batch is filled up with its last row, so that a row's result never depends on how many others
     there are."""

@@ -17,7 +17,7 @@ from irgen.catalog.shards import Images
 from irgen.compute import Machine, prepare, seed_everything
 from irgen.encoding import augment as augment_module
 from irgen.encoding.augment import augment
-from irgen.encoding.batches import Views
+from irgen.encoding.batches import EncodedViews
 from irgen.encoding.cache import ArrayStore
 from irgen.files import atomic, digest, file_digest
 from irgen.models import encoder as encoder_module
@@ -46,7 +46,7 @@ def open_encoding(settings: Compute, workspace: Workspace) -> Encoding:
     )
 
 
-def fingerprint(encoder: ImageEncoder, machine: Machine) -> str:
+def encoder_fingerprint(encoder: ImageEncoder, machine: Machine) -> str:
     """A digest of all that decides what an encoder makes of an image: weights, decoding,
     precision, and the code that decodes and encodes."""
     tensors = {
@@ -64,21 +64,23 @@ def code_of(*modules: ModuleType) -> list[str]:
     return [file_digest(Path(str(module.__file__))) for module in modules]
 
 
-def pixels(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
+def decode_pixels(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
     """Decoded images (N, C, H, H) uint8 as ``encoder`` wants them, all in memory."""
     threads = encoding.settings.threads
     return read_pixels(encoding.images, sha256s, encoder.decoding, threads=threads)
 
 
 @torch.inference_mode()
-def summaries(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
+def encode_summaries(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
     """Encoder summaries (N, S) float32 of images, row-aligned with ``sha256s``.
 
     Only images this encoder has never seen pass through it; the others come from the cache, which
     is keyed by content hash. Batches are always full, so the result does not depend on what is
     cached.
     """
-    store = ArrayStore(encoding.cache / "encodings" / fingerprint(encoder, encoding.machine))
+    store = ArrayStore(
+        encoding.cache / "encodings" / encoder_fingerprint(encoder, encoding.machine)
+    )
     missing = list(dict.fromkeys(sha256s[row] for row in store.missing(sha256s)))
     encoder.to(encoding.machine.device).eval()
     done: list[str] = []
@@ -118,22 +120,22 @@ def _batches(
 
 
 @torch.inference_mode()
-def views(
+def encode_views(
     encoder: ImageEncoder, sha256s: list[str], changes: Augment, seed: int, encoding: Encoding
-) -> Views:
+) -> EncodedViews:
     """``changes.views`` views of each image through a frozen encoder, memory-mapped from the cache.
 
     The first view is the plain image, the others are changed at random (seeded). Disk: V · P · T ·
     2 bytes an image. Made again only if the encoder, the images or ``changes`` differ.
     """
     how = (vars(changes), seed, encoding.settings.batch_size, code_of(augment_module))
-    key = digest(fingerprint(encoder, encoding.machine), sha256s, *how)[:16]
+    key = digest(encoder_fingerprint(encoder, encoding.machine), sha256s, *how)[:16]
     folder = encoding.cache / "views" / key
     if not folder.exists():
         with atomic(folder) as temporary:
             temporary.mkdir(parents=True)
             _write_views(encoder, sha256s, changes, seed, encoding, temporary)
-    return Views(
+    return EncodedViews(
         np.load(folder / "summaries.npy", mmap_mode="r"),
         np.load(folder / "tokens.npy", mmap_mode="r"),
     )

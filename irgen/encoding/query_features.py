@@ -12,7 +12,7 @@ from irgen.catalog import images
 from irgen.catalog.images import stream_pixels
 from irgen.checkpoints.models import Models
 from irgen.compute import Machine
-from irgen.encoding.batches import in_order
+from irgen.encoding.batches import full_batches
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import Encoding, code_of
 from irgen.files import digest
@@ -22,8 +22,8 @@ from irgen.search.engine import QueryFeatures
 SHARD = 64  # batches that a kill loses at most
 
 
-def readings(models: Models, sha256s: list[str], encoding: Encoding) -> QueryFeatures:
-    """What ``models.read`` makes of images, row-aligned with ``sha256s``, in the machine's
+def encode_queries(models: Models, sha256s: list[str], encoding: Encoding) -> QueryFeatures:
+    """What ``models.encode`` makes of images, row-aligned with ``sha256s``, in the machine's
     precision, on the CPU.
 
     Only images that these models have never read pass through them, in batches that are always
@@ -33,7 +33,7 @@ def readings(models: Models, sha256s: list[str], encoding: Encoding) -> QueryFea
         return _parts(np.empty((0, _width(models)), np.float32), models)
     size = encoding.settings.batch_size
     name = digest(_fingerprint(models, encoding.machine), size)[:16]
-    store = ArrayStore(encoding.cache / "readings" / name)
+    store = ArrayStore(encoding.cache / "query_features" / name)
     missing = [sha256s[row] for row in store.missing(sha256s)]
     for start in range(0, len(missing), SHARD * size):
         part = missing[start : start + SHARD * size]
@@ -41,7 +41,7 @@ def readings(models: Models, sha256s: list[str], encoding: Encoding) -> QueryFea
     return _parts(store.get(sha256s), models)
 
 
-def taken(read: QueryFeatures, rows: Tensor, device: torch.device) -> QueryFeatures:
+def select_queries(read: QueryFeatures, rows: Tensor, device: torch.device) -> QueryFeatures:
     """The given rows of what was read, on ``device``."""
     return QueryFeatures(
         *(part[rows].to(device) for part in (read.summary, read.tokens, read.embedding))
@@ -55,16 +55,16 @@ def _read(models: Models, sha256s: list[str], encoding: Encoding) -> np.ndarray:
     for pixels in stream_pixels(
         encoding.images, sha256s, models.decoding, batch_size=size, threads=threads
     ):
-        rows, new = next(in_order(len(pixels), size))
+        rows, new = next(full_batches(len(pixels), size))
         with encoding.machine.precision():
-            read = models.read(torch.from_numpy(pixels[rows.numpy()]))
+            read = models.encode(torch.from_numpy(pixels[rows.numpy()]))
         parts = (read.summary, read.tokens.flatten(1), read.embedding)
         made.append(torch.cat([part.float().cpu() for part in parts], 1)[:new].numpy())
     return np.concatenate(made)
 
 
 def _parts(flat: np.ndarray, models: Models) -> QueryFeatures:
-    encoder, width = models.reader.encoder, models.tokenizer.codebooks.shape[-1]
+    encoder, width = models.query_encoder.encoder, models.tokenizer.codebooks.shape[-1]
     cells, rows = encoder.token_count * encoder.token_width, torch.from_numpy(flat)
     summary = rows.shape[1] - cells - width
     tokens = rows[:, summary : summary + cells]
@@ -76,14 +76,14 @@ def _parts(flat: np.ndarray, models: Models) -> QueryFeatures:
 
 
 def _width(models: Models) -> int:
-    encoder, embedding = models.reader.encoder, models.tokenizer.codebooks.shape[-1]
-    summary = encoder.width if models.reader.adapter is None else embedding
+    encoder, embedding = models.query_encoder.encoder, models.tokenizer.codebooks.shape[-1]
+    summary = encoder.width if models.query_encoder.adapter is None else embedding
     return summary + encoder.token_count * encoder.token_width + embedding
 
 
 def _fingerprint(models: Models, machine: Machine) -> str:
     """A digest of all that decides what is read: weights, decoding, precision."""
-    modules = (models.reader, models.tokenizer, models.encoder)
+    modules = (models.query_encoder, models.tokenizer, models.encoder)
     tensors = chain.from_iterable(module.state_dict().items() for module in modules)
     content = hashlib.sha256()
     for name, tensor in tensors:

@@ -102,7 +102,7 @@ def _ask(
 ) -> Ids:
     from irgen.encoding.encode import open_encoding
     from irgen.encoding.query_features import (
-        readings,  # and the networks' libraries with these three
+        encode_queries,  # and the networks' libraries with these three
     )
     from irgen.index.index import Index
 
@@ -115,7 +115,7 @@ def _ask(
     )
     with asked as index:
         index.verify()
-        read = readings(index.models, sha256s, encoding)
+        read = encode_queries(index.models, sha256s, encoding)
         return [list(row) for row in index.search(read, depth).ids]
 
 

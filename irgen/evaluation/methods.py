@@ -9,9 +9,9 @@ from torch import Tensor
 
 from irgen.checkpoints.models import Models
 from irgen.compute import Machine
-from irgen.encoding.batches import in_order
-from irgen.encoding.encode import Encoding, summaries
-from irgen.encoding.query_features import taken
+from irgen.encoding.batches import full_batches
+from irgen.encoding.encode import Encoding, encode_summaries
+from irgen.encoding.query_features import select_queries
 from irgen.files import read_array
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
@@ -64,7 +64,7 @@ def vectors(encode: Callable[[Tensor], Tensor], known: Tensor) -> Encoder:
 
 def reads(models: Models, known: QueryFeatures) -> Encoder:
     """Encodes as the models read; ``known`` is what they read of all queries."""
-    return Encoder(models.read, lambda rows: taken(known, rows, models.device))
+    return Encoder(models.encode, lambda rows: select_queries(known, rows, models.device))
 
 
 def exact(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
@@ -81,7 +81,7 @@ def by_features(
     device = encoding.machine.device
     path = workspace.existing("features", "database", "features.npy")
     features = torch.nn.functional.normalize(torch.from_numpy(read_array(path)), dim=-1)
-    known = torch.from_numpy(summaries(pretrained, asked, encoding)).to(device)
+    known = torch.from_numpy(encode_summaries(pretrained, asked, encoding)).to(device)
     encoder = vectors(lambda images: pretrained(images)[0], known)
     return exact(encoder, features.to(device), 4 * features.shape[1])
 
@@ -116,7 +116,7 @@ def generative(
 ) -> Method:
     """Beam search over the database's trie, as an index searches with these options. ``kinds``:
     None for codes that are not the tokenizer's."""
-    decoder = Decoder(models.query.decoder, machine.decoder, kinds)
+    decoder = Decoder(models.retriever.decoder, machine.decoder, kinds)
 
     def search(read: QueryFeatures, k: int) -> Result:
         hits = engine.search(decoder, read, database, k, options)
@@ -150,9 +150,9 @@ def invalid(
     """The share of the identifiers that are written without the trie, ``options.beams`` a query,
     which no image of the database has. ``batch`` = (queries, batch size, machine)."""
     queries, size, machine = batch
-    decoder, parts = Decoder(models.query.decoder, machine.decoder), database.parts(fresh=False)
+    decoder, parts = Decoder(models.retriever.decoder, machine.decoder), database.parts(fresh=False)
     missing = written = 0
-    for rows, new in in_order(queries, size):
+    for rows, new in full_batches(queries, size):
         read = encoder.known(rows)
         writing = decoder.read(read.summary, read.tokens)
         beams = beam.unconstrained_search(writing, [part for _, part in parts], options.beams)

@@ -42,11 +42,11 @@ class Decoder:
             torch.cat([block.cross_memory.bias for block in blocks]),
             precision,
         )
-        norm, project = retriever.read_tokens
+        norm, project = retriever.project_tokens
         assert isinstance(project, torch.nn.Linear)
         self.read_tokens = (norm, linear(project.weight, project.bias, precision))
         self.heads = [
-            linear(retriever.heads[m], retriever.biases[m], precision)
+            linear(retriever.output_weights[m], retriever.output_biases[m], precision)
             for m in range(retriever.shape.levels)
         ]
 
@@ -54,9 +54,9 @@ class Decoder:
     def read(self, summary: Tensor, tokens: Tensor) -> "DecoderState":
         """Reads the images of a batch of queries: (Q, S), (Q, P, T)."""
         norm, project = self.read_tokens
-        first = self.retriever.read_summary(summary.float())[:, None]
+        first = self.retriever.project_summary(summary.float())[:, None]
         rest = project(norm(tokens.float()).flatten(0, 1)).float().view(*tokens.shape[:2], -1)
-        memory = torch.cat([first, rest], 1) + self.retriever.places  # (Q, 1 + P, width)
+        memory = torch.cat([first, rest], 1) + self.retriever.memory_positions  # (Q, 1 + P, width)
         both = self.remember(memory.flatten(0, 1))  # all layers at once
         shape = (*memory.shape[:2], len(self.layers), 2, self.layers[0].heads, -1)
         keys, values = both.view(shape).permute(3, 2, 0, 4, 1, 5).flatten(2, 3)
@@ -95,8 +95,9 @@ class DecoderState:
         """
         model = self.decoder.retriever
         rows = last.numel()
-        x = model.entries[level - 1][last.flatten()] if level else model.start.expand(rows, -1)
-        x = x + model.positions[level]  # (Q·beams, width)
+        start, codes = model.start_embedding.expand(rows, -1), last.flatten()
+        x = model.code_embeddings[level - 1][codes] if level else start
+        x = x + model.level_positions[level]  # (Q·beams, width)
         cache = self._grow(level, origin, x)
         for i, layer in enumerate(self.decoder.layers):
             x = layer.step(x, self.keys[i], self.values[i], cache[:, i])

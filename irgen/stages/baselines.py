@@ -15,9 +15,9 @@ from irgen.checkpoints.models import assemble
 from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
-from irgen.encoding.batches import Pixels, Views, in_order
-from irgen.encoding.encode import Encoding, open_encoding, pixels, views
-from irgen.encoding.query_features import readings
+from irgen.encoding.batches import EncodedViews, Pixels, full_batches
+from irgen.encoding.encode import Encoding, decode_pixels, encode_views, open_encoding
+from irgen.encoding.query_features import encode_queries
 from irgen.evaluation import ann, methods
 from irgen.evaluation.measuring import TIMED, EvalConfig, QuerySet, measure, read_questions
 from irgen.evaluation.methods import Method
@@ -60,7 +60,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: pixels(pretrained, asked[: TIMED * size], encoding),
+        images=lambda: decode_pixels(pretrained, asked[: TIMED * size], encoding),
         nearest=methods.by_features(pretrained, workspace, asked, encoding),
     )
     places = workspace.stage("baselines"), workspace.reports / "baselines-latency.json"
@@ -85,7 +85,7 @@ def approximate(
         workspace.existing("retriever", "retriever.safetensors"),
         create_encoder(params.encoder, params.seed).eval(),
     ).to(device)
-    known = readings(models, asked, encoding).embedding.to(device)
+    known = encode_queries(models, asked, encoding).embedding.to(device)
     given = methods.vectors(models.embed, known), identified.embeddings
     if ann.scann_library():
         scann = {"scann": ann.scann(*given, settings.scann)}
@@ -157,12 +157,12 @@ def describe(
     (rival, frozen), (encoding, resume) = who, place
     encoder = frozen or create_encoder(params.encoder, params.seed)
     sha256s = train["sha256"].to_list()
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     if frozen is None:
-        decoded = pixels(encoder, sha256s, encoding)
+        decoded = decode_pixels(encoder, sha256s, encoding)
         images = Pixels(decoded, encoder.decoding.size, params.augment)
     else:
-        images = views(encoder, sha256s, params.augment, params.seed, encoding)
+        images = encode_views(encoder, sha256s, params.augment, params.seed, encoding)
         images = images if rival.tokens else images.without_tokens()
     numbers = class_numbers(train["label"], train["label"].unique().sort().to_list())
     run = encoding.machine, params.seed
@@ -172,7 +172,7 @@ def describe(
 def teach(
     who: tuple[Rival, ImageEncoder],
     tuned: bool,
-    data: tuple[Views | Pixels, Tensor],
+    data: tuple[EncodedViews | Pixels, Tensor],
     run: tuple[Machine, int],
     resume: Resume,
     log: Callable,
@@ -200,7 +200,7 @@ def embed_all(
     parts: dict[str, list[Tensor]] = {name: [] for name in models}
     decoding = encoder_of(next(iter(models.values()))).decoding
     for batch in stream_pixels(encoding.images, sha256s, decoding, **sizes):
-        rows, new = next(in_order(len(batch), encoding.settings.batch_size))
+        rows, new = next(full_batches(len(batch), encoding.settings.batch_size))
         images = torch.from_numpy(batch[rows.numpy()]).to(machine.device)
         encoded: dict[ImageEncoder, tuple[Tensor, Tensor]] = {}
         for name, model in models.items():

@@ -13,8 +13,8 @@ from irgen.checkpoints import tensor_file
 from irgen.checkpoints.identifiers import Identified, load_identified
 from irgen.checkpoints.models import assemble
 from irgen.checkpoints.weights import create_encoder
-from irgen.encoding.encode import Encoding, open_encoding, pixels
-from irgen.encoding.query_features import readings
+from irgen.encoding.encode import Encoding, decode_pixels, open_encoding
+from irgen.encoding.query_features import encode_queries
 from irgen.evaluation import answers, methods, runs
 from irgen.evaluation.measuring import TIMED, EvalConfig, describe, measure, read_questions
 from irgen.evaluation.methods import Method
@@ -55,7 +55,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: pixels(pretrained, asked[: TIMED * size], encoding),
+        images=lambda: decode_pixels(pretrained, asked[: TIMED * size], encoding),
         nearest=compared["scan_pretrained"],
         timings=timings_of(params, workspace, describe(encoding.machine, size)),
     )
@@ -121,7 +121,7 @@ def build_methods(
         trie=params.evaluate.trie,
     )
     by_code = replace(by_cosine, rerank=False)
-    known = readings(models, asked, encoding)
+    known = encode_queries(models, asked, encoding)
     by_embedding = methods.vectors(models.embed, known.embedding.to(device))
     by_models = methods.reads(models, known)
     told: dict[str, float] = {}

@@ -15,10 +15,11 @@ from irgen.catalog.leaks import told
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
-from irgen.evaluation import comparison, figures, gallery, limits, page
-from irgen.evaluation.confusions import confusions
+from irgen.evaluation import limits
 from irgen.files import atomic, digest, file_digest, read_json, write_bytes
 from irgen.params import Params
+from irgen.report import comparison, figures, gallery, page
+from irgen.report.confusions import confusions
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.secrets import scrub
 from irgen.typed import flatten

@@ -10,12 +10,12 @@ from torch import Tensor
 from irgen.catalog.table import read_table
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.identifiers import load_identified
-from irgen.checkpoints.retriever import frozen_reader, save_retriever
+from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder, weights_digest
-from irgen.encoding.batches import Pixels, Views
-from irgen.encoding.encode import open_encoding, pixels, views
+from irgen.encoding.batches import EncodedViews, Pixels
+from irgen.encoding.encode import decode_pixels, encode_views, open_encoding
 from irgen.files import file_digest
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
@@ -38,19 +38,21 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     taught = workspace.existing("tokenizer", "tokenizer.safetensors")
     tokenizer, labels = load_tokenizer(taught)
     pretrained = create_encoder(params.encoder, params.seed)
-    reader = frozen_reader(pretrained, tokenizer, settings.encoder)
+    reader = initial_query_encoder(pretrained, tokenizer, settings.encoder)
 
-    def images(table: pl.DataFrame) -> Views | Pixels:
+    def images(table: pl.DataFrame) -> EncodedViews | Pixels:
         sha256s = table["sha256"].to_list()
         if settings.tune_encoder:
-            read = pixels(reader.encoder, sha256s, encoding)
+            read = decode_pixels(reader.encoder, sha256s, encoding)
             return Pixels(read, reader.encoder.decoding.size, params.augment)
-        seen = views(reader.encoder, sha256s, params.augment, params.seed, encoding)
+        seen = encode_views(reader.encoder, sha256s, params.augment, params.seed, encoding)
         if reader.adapter is None:
             return seen
         flat = seen.summaries.reshape(-1, reader.encoder.width)
         adapted = adapt_all(tokenizer, flat, encoding.machine.device).numpy()
-        return Views(adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens)
+        return EncodedViews(
+            adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens
+        )
 
     identified = workspace.existing("identifiers", "train")
     codes = load_identified(identified).codes

@@ -13,10 +13,10 @@ from irgen.catalog.datasets.protocols import in_words
 from irgen.catalog.images import decode
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.evaluation import figures, gallery, page
-from irgen.evaluation.comparison import EVERY
-from irgen.evaluation.figures import Line, Plot
 from irgen.files import atomic, write_bytes, write_json
+from irgen.report import figures, gallery, page
+from irgen.report.comparison import EVERY
+from irgen.report.figures import Line, Plot
 from irgen.study import code_pictures, formats, results, tables
 from irgen.study.code_pictures import Branch
 from irgen.study.plan import TABLES, Plan, Trial

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from irgen.catalog.datasets.protocols import in_words
-from irgen.evaluation.comparison import EVERY
+from irgen.report.comparison import EVERY
 from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread

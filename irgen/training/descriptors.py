@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
-from irgen.encoding.batches import Pixels, Views
+from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.models.descriptors import Described
 from irgen.params import Descriptor as Settings
 from irgen.training import optimizer
@@ -21,7 +21,7 @@ Losses = Callable[..., dict[str, Tensor]]  # of (head, embeddings, labels, setti
 
 def train(
     model: Described,
-    data: tuple[Views | Pixels, Tensor],
+    data: tuple[EncodedViews | Pixels, Tensor],
     goal: tuple[Losses, Settings],
     run: tuple[Machine, int],
     resume: tensor_file.Resume,

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
-from irgen.encoding.batches import Pixels, Views, in_order, shuffled
+from irgen.encoding.batches import EncodedViews, Pixels, full_batches, shuffled
 from irgen.models import decoder as retrieval
 from irgen.models.retriever import Retriever
 from irgen.params import Retriever as Settings
@@ -31,7 +31,7 @@ class Pairs:
     """Training images, their codes (N, M) and neighbours: those of image i are
     ``positives[offsets[i]:offsets[i + 1]]``; an image may have none."""
 
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     codes: Tensor
     positives: Tensor
     offsets: Tensor
@@ -53,7 +53,7 @@ class Pairs:
 class Held:
     """Validation queries, their class numbers (Q,), and those of the training images (N,)."""
 
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     labels: Tensor
     training_labels: Tensor
 
@@ -80,7 +80,7 @@ def train(
     assert isinstance(averaged, Retriever), "the average is of the model"
     adam = optimizer.adamw(
         optimizer.groups(
-            model.reader,
+            model.query_encoder,
             [model.decoder],
             (settings.encoder_learning_rate, settings.learning_rate),
             settings.layer_decay,
@@ -188,10 +188,10 @@ def validate(model: Retriever, held: Held, database: Snapshot, machine: Machine)
     model.eval()
     decoder, parts = Decoder(model.decoder, machine.decoder), database.parts(fresh=False)
     hits = 0.0
-    for rows, new in in_order(len(held.images), 64):
+    for rows, new in full_batches(len(held.images), 64):
         inputs = [part.to(machine.device) for part in held.images.plain(rows)]
         with machine.precision():
-            writing = decoder.read(*model.read(inputs))
+            writing = decoder.read(*model.encode(inputs))
         beams = beam.search(writing, [part for _, part in parts], BEAMS)
         found = rank.gather(database, parts, beams, CUTOFF)
         ids = found.rows[:new, :CUTOFF].cpu()

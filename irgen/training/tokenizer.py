@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
-from irgen.encoding.batches import Pixels, Views, in_order, shuffled
+from irgen.encoding.batches import EncodedViews, Pixels, full_batches, shuffled
 from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses
 from irgen.params import Tokenizer as Settings
@@ -26,7 +26,7 @@ class Labelled:
     """Images to read and their class numbers (N,) int64; −1 is a label training never saw. With
     labels: clusters the numbers are those that training begins with, and unread of validation."""
 
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     labels: Tensor
 
 
@@ -139,12 +139,12 @@ def _resume(
 
 @torch.inference_mode()
 def embed_all(
-    model: Tokenizer, images: Views | Pixels, batch_size: int, machine: Machine
+    model: Tokenizer, images: EncodedViews | Pixels, batch_size: int, machine: Machine
 ) -> Tensor:
     """Unit embeddings (N, D) of the plain views, in eval mode, on the CPU."""
     model.eval()
     parts = []
-    for rows, new in in_order(len(images), batch_size):
+    for rows, new in full_batches(len(images), batch_size):
         with machine.precision():
             parts.append(model.embed(images.plain(rows)[0].to(machine.device))[:new].float().cpu())
     return torch.cat(parts) if parts else torch.empty(0, model.codebooks.shape[2])

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from flows.compare import compare
 from irgen.catalog.sources.open import list_digits
 from irgen.errors import ArtifactError
-from irgen.evaluation.comparison import METHODS
+from irgen.report.comparison import METHODS
 from irgen.study import results
 from irgen.study.plan import PLAN, RESULTS, TABLES, Trial, load_plan, params_of
 from irgen.study.report import page_of

@@ -72,7 +72,7 @@ def test_an_image_may_come_in_any_form(index, tiny_models, png, tmp_path):
     same(found, index.search([Image.open(io.BytesIO(png(50)))]))
     same(found, index.search(pixels))
     same(found, index.search(torch.from_numpy(pixels)))
-    same(found, index.search(tiny_models.read(torch.from_numpy(pixels))))
+    same(found, index.search(tiny_models.encode(torch.from_numpy(pixels))))
 
 
 def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from irgen.errors import ParamsError
-from irgen.evaluation import ann, comparison, runs
+from irgen.evaluation import ann, runs
 from irgen.params import load
+from irgen.report import comparison
 from irgen.stages import baselines
 from irgen.workspace import Workspace
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from irgen.evaluation.comparison import EVERY
+from irgen.report.comparison import EVERY
 from irgen.study import formats, tables
 from irgen.study.plan import Plan, Trial, Variant
 from irgen.study.report import verdicts

@@ -10,7 +10,7 @@ import torch
 from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
-from irgen.encoding.batches import Pixels, Views
+from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.errors import ExtraError
 from irgen.models.descriptors import Combined, Described, Projected, generalised_mean
 from irgen.params import Augment, Cgd, Encoder, Irt
@@ -71,14 +71,14 @@ def made(name):
 
 def train(name, read, folder, log=quiet):
     model, goal = made(name)
-    half = Views(read[0][:80], read[1][:80]), LABELS[:80]
+    half = EncodedViews(read[0][:80], read[1][:80]), LABELS[:80]
     return model, descriptors.train(model, half, goal, (CPU, 0), Resume(folder), log)
 
 
 def precision(model, read):
     """Mean precision at 5 of images that were not trained on, among those that were."""
     with torch.inference_mode():
-        vectors = model.eval()(*Views(*read).plain(torch.arange(160)))
+        vectors = model.eval()(*EncodedViews(*read).plain(torch.arange(160)))
     found = scan(vectors[80:], vectors[:80], 5).ids
     return (LABELS[:80][found] == LABELS[80:, None]).float().mean().item()
 
