@@ -7,7 +7,7 @@ import polars as pl
 
 from flows.project import memory
 from irgen.catalog import manifest
-from irgen.catalog.datasets.annotations import without
+from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.files import atomic
 
 
@@ -52,7 +52,7 @@ def _remembered(root: Path) -> Path:
 def _images(folder: Path) -> pl.DataFrame:
     if not (folder / manifest.NAME).is_file():
         return pl.DataFrame(schema={"key": pl.String, "sha256": pl.String})
-    return without(manifest.images(manifest.read(folder))).select("key", "sha256")
+    return drop_annotations(manifest.images(manifest.read(folder))).select("key", "sha256")
 
 
 def told(counted: dict[str, int]) -> str:

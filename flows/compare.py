@@ -19,7 +19,7 @@ from flows.grid import Point
 from flows.stage import StageError
 from irgen.errors import ParamsError
 from irgen.study.plan import TABLES, load_plan
-from irgen.tracking import recorder
+from irgen.tracking import stage_facts
 from irgen.workspace import Workspace
 
 TIMEOUT_SECONDS = 7 * 86_400.0
@@ -92,7 +92,7 @@ def tried(root: Path, there: Path, name: str, point: Point, comparison: str) -> 
     metrics to tell points apart by. Raises StageError with the last words of what failed."""
     log = get_run_logger()
     build = f"{comparison}-{name}"
-    settings = stage.settings(build, comparison) | {"DVC_EXP_NAME": name}  # for irgen publish
+    settings = stage.settings(build, comparison) | {"DVC_EXP_NAME": name}  # for irgen sync-runs
     ended = process.run(
         workcopy.experiment(there, name, grid.settings(point)),
         root=there,
@@ -104,4 +104,4 @@ def tried(root: Path, there: Path, name: str, point: Point, comparison: str) -> 
         raise StageError(stage.reason(ended.lines))
     workcopy.bring(there, root, name)
     publication.tracked(there, build, stage.outcomes(ended.lines), log, settings)
-    return grid.telling(recorder.quality(Workspace.at(there)))
+    return grid.telling(stage_facts.read_quality(Workspace.at(there)))

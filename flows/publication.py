@@ -30,7 +30,7 @@ from flows.pipeline import PassError
 from flows.release import Ahead, Decision, has_index
 from irgen.cli import STAGES
 from irgen.files import read_json
-from irgen.tracking import provenance, recorder, run_log
+from irgen.tracking import locations, provenance, run_log, stage_facts
 from irgen.workspace import Workspace
 
 Log = logging.Logger | logging.LoggerAdapter
@@ -77,7 +77,7 @@ def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
 
 def publish(root: Path, *, build: str) -> State[Any]:
     """Judges and releases the last pass's results, if that is still to be done."""
-    made = Pass(outcomes={}, metrics=recorder.quality(Workspace.at(root)))
+    made = Pass(outcomes={}, metrics=stage_facts.read_quality(Workspace.at(root)))
     with Ahead(root, build) as ahead:
         return settle(root, made, ahead)
 
@@ -117,7 +117,7 @@ def passed(root: Path, build: str, pull: bool, nearly: Callable[[], None]) -> Pa
                 cutoff.FAILURES,
             )
         raise
-    metrics = recorder.quality(Workspace.at(root))
+    metrics = stage_facts.read_quality(Workspace.at(root))
     finished.write(root, replace(before, key=finished.key(root), settled=False))
     tracked(root, build, outcomes, log, stage.settings(build))
     if metrics:
@@ -140,16 +140,16 @@ def tracked(
 
 def catch_up(root: Path, build: str, log: Log) -> None:
     """Logs to MLflow what could not be logged while it was down, if there is anything."""
-    if run_log.unpublished(provenance.journals(root)):
+    if run_log.list_unsynced(locations.run_logs(root)):
         published(root, stage.settings(build), log, [])
 
 
 def published(
     root: Path, settings: dict[str, str], log: Log, options: list[str]
 ) -> tuple[str, ...]:
-    """What ``irgen publish`` says; a warning if it does not get through."""
+    """What ``irgen sync-runs`` says; a warning if it does not get through."""
     ended = process.run(
-        [sys.executable, "-m", "irgen", "publish", *options],
+        [sys.executable, "-m", "irgen", "sync-runs", *options],
         root=root,
         tell=log.info,
         timeout=TRACKING_SECONDS,
@@ -170,7 +170,7 @@ def told(root: Path, made: Pass, decision: Decision, log: Log) -> State[Any]:
     drifted(root, decision, log)
     settled = bool(decision.about["settled"])
     if not settled:
-        log.warning("not everybody has been told: %s", "; ".join(decision.about["troubles"]))
+        log.warning("not everybody has been told: %s", "; ".join(decision.about["errors"]))
     last = finished.read(root)
     assert last is not None, "a pass ends with its note"
     key = finished.key(root)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dvc.repo import Repo
+from filelock import FileLock
 
 from flows import graph
-from irgen.tracking import run_log
+from irgen.files import is_locked
 
 NAMES = "compare-*"
 LOCK_SECONDS = 5.0
@@ -23,8 +24,8 @@ def of(root: Path, name: str) -> Iterator[Path]:
     project's cache and journals as they do there."""
     place = root / ".dvc" / "tmp" / "exps" / name
     _clear(place.parent)
-    with run_log.locked(_lock(place), seconds=LOCK_SECONDS) as mine:
-        assert mine, f"{place} is another process's"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(_lock(place), timeout=LOCK_SECONDS):
         try:
             _make(root, place)
             yield place
@@ -47,7 +48,7 @@ def _make(root: Path, place: Path) -> None:
 def _clear(folder: Path) -> None:
     """Removes the copies of processes that are no more: their locks are free."""
     for place in folder.glob(NAMES):
-        if place.is_dir() and not run_log.is_held(_lock(place)):
+        if place.is_dir() and not is_locked(_lock(place)):
             _remove(place)
 
 

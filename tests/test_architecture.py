@@ -12,8 +12,6 @@ MODULES = sorted((ROOT / "irgen").rglob("*.py"))
 ORDER = [
     "warm",
     "errors",
-    "secrets",
-    "typed",
     "params",
     "files",
     "workspace",
@@ -29,7 +27,6 @@ ORDER = [
     "report",
     "stages",
     "tracking",
-    "outcomes",
     "study",
     "releases",
     "commands",
@@ -39,10 +36,10 @@ ORDER = [
 
 ONE_IMPORTER = {
     "mlflow": "irgen/tracking/",
-    "boto3": "irgen/catalog/sources/s3_client.py",
+    "boto3": "irgen/catalog/sources/s3.py",
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
-    "pytorch_metric_learning": "irgen/training/rankings.py",
+    "pytorch_metric_learning": "irgen/training/ranking_losses.py",
     "matplotlib": "irgen/report/figures.py",
     "jinja2": "irgen/report/page.py",
     "psutil": "irgen/tracking/provenance.py",

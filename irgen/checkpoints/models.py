@@ -24,8 +24,8 @@ from irgen.models.tokenizer import Tokenizer
 from irgen.params import Encoder
 from irgen.params import Retriever as RetrieverSettings
 from irgen.params import Tokenizer as TokenizerSettings
+from irgen.params.strict import parse
 from irgen.search.engine import QueryFeatures
-from irgen.typed import parse
 
 TOKENIZER, RETRIEVER = "tokenizer.safetensors", "retriever.safetensors"
 PRETRAINED = "pretrained.safetensors"

@@ -10,7 +10,7 @@ from irgen.models.encoder import ImageEncoder
 from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer
 from irgen.params import Retriever as Settings
-from irgen.typed import parse
+from irgen.params.strict import parse
 
 
 def save_retriever(path: Path, model: Retriever, settings: Settings) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.catalog.inputs import Input, decode_images
+from irgen.catalog.images import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
 from irgen.compute import aside
@@ -28,7 +28,7 @@ from irgen.index.view import View
 from irgen.search.calibration import Uncalibrated
 from irgen.search.decoder import Decoder
 from irgen.search.engine import QueryFeatures
-from irgen.search.labels import LabelScorer
+from irgen.search.label_scorer import LabelScorer
 
 BATCH = 64  # images that go through the encoder together
 
@@ -324,8 +324,8 @@ class Index:
         with self._loading:
             if self._decoder is None:
                 precision = chosen_precision(self.precision, self.device)
-                kinds = LabelScorer.of(models.tokenizer)
-                self._decoder = Decoder(models.retriever.decoder, precision, kinds)
+                label_scorer = LabelScorer.build(models.tokenizer)
+                self._decoder = Decoder(models.retriever.decoder, precision, label_scorer)
             return self._decoder
 
     def _read(self, images: Images | QueryFeatures) -> Iterator[QueryFeatures]:

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.catalog.datasets.protocols import in_words
+from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.catalog.images import decode
-from irgen.catalog.leaks import told
+from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
-from irgen.evaluation import limits
+from irgen.errors import redact
+from irgen.evaluation import drift_verdict
 from irgen.files import atomic, digest, file_digest, read_json, write_bytes
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
 from irgen.report.confusions import confusions
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.secrets import scrub
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 Log = Callable[[dict[str, float], int], None]
@@ -69,7 +69,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
             params.report.confusions,
         ),
         rejected=rejected,
-        params=scrub(flatten(params)),
+        params=redact(flatten(params)),
         k=k,
     )
     path = workspace.reports / "index.html"
@@ -85,12 +85,12 @@ def _depth(params: Params) -> int:
 def _drift(params: Params, workspace: Workspace) -> page.Drift | None:
     """What the drift stage found, if there are new images."""
     found = read_json(workspace.existing("drift", "metrics.json"))
-    verdict = limits.verdict_of(read_json(workspace.existing("drift", "verdict.json")))
+    verdict = drift_verdict.verdict_of(read_json(workspace.existing("drift", "verdict.json")))
     if not verdict.new:
         return None
     known = {name.removeprefix("signal/"): value for name, value in found.items()}
-    rows = limits.table(known, verdict, params.drift)
-    return page.Drift(words=limits.words(verdict), rows=rows)
+    rows = drift_verdict.table(known, verdict, params.drift)
+    return page.Drift(words=drift_verdict.words(verdict), rows=rows)
 
 
 def _codes(workspace: Workspace) -> np.ndarray:
@@ -150,8 +150,9 @@ def _facts(
     encoder, retriever = params.encoder, params.retriever
     labels = pl.concat([table["label"] for table in catalog.values()]).drop_nulls().n_unique()
     images = {name: f"{len(table):,}" for name, table in catalog.items()}
+    source = redact(params.download.source)
     return {
-        "Source": f"{scrub(params.download.source)}: {labels:,} labels, {len(rejected):,} rejected",
+        "Source": f"{source}: {labels:,} labels, {len(rejected):,} rejected",
         "Database and queries": f"{images['database']} images, {images['queries']} queries",
         "Trained on": f"{images['train']} images, validated on {images['validation']}",
         "Encoder": f"{encoder.name}, weights: {encoder.weights}, {encoder.image_size} px",
@@ -167,8 +168,8 @@ def _protocol(workspace: Workspace) -> dict[str, str]:
     """By whose rules the figures were measured, and what queries were known before."""
     about = read_json(workspace.existing("catalog", "protocol.json"))
     return {
-        "Protocol": in_words(about),
-        "Leaks": told(about["leaks"]),
+        "Protocol": describe_protocol(about),
+        "Leaks": format_leaks(about["leaks"]),
     }
 
 

@@ -218,16 +218,6 @@ def test_an_encoder_that_another_timm_would_feed_otherwise_is_refused(saved):
         load_models(saved, CPU)
 
 
-def test_a_tokenizer_taught_by_labels_is_written_as_before_there_were_clusters(
-    tokenizer_settings, tmp_path
-):
-    model = Tokenizer(tokenizer_settings, 10, 3, None)
-    save_tokenizer(tmp_path / "t", model, ENCODER, tokenizer_settings, ["a", "b", "c"])
-    told = tensor_file.load_config(tmp_path / "t")["tokenizer"]
-    assert not {"labels", "clusters"} & set(told)
-    assert load_tokenizer(tmp_path / "t")[1] == ["a", "b", "c"]  # as a file of then
-
-
 def test_a_tokenizer_taught_by_clusters_says_so(tokenizer_settings, tmp_path):
     settings = dataclasses.replace(tokenizer_settings, labels="clusters", clusters=3)
     save_tokenizer(tmp_path / "t", Tokenizer(settings, 10, 3, None), ENCODER, settings, [*"012"])

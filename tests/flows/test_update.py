@@ -18,7 +18,7 @@ from flows.release import Decision
 from flows.retrain import retrain
 from flows.update import update
 from irgen.files import digest, write_json
-from irgen.tracking import provenance, run_log
+from irgen.tracking import locations, provenance, run_log
 
 from .conftest import ROOT, PrefectServer, Toy, until
 
@@ -74,7 +74,7 @@ def put(toy: Toy, key: str, content: bytes) -> None:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What ``irgen release`` is to say: ``passes`` of the models' text, ``settled``; what it was
-    asked, in ``asked``, and how ``irgen publish`` was called, in ``published``."""
+    asked, in ``asked``, and how ``irgen sync-runs`` was called, in ``published``."""
     said: dict[str, Any] = {
         "passes": lambda models: True,
         "settled": True,
@@ -100,7 +100,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "champion": served["version"] or None,
             "verdict": {"passed": released, "why": "because", "figures": {"queries": 3}},
             "settled": said["settled"],
-            "troubles": [] if said["settled"] else ["MLflow is down"],
+            "errors": [] if said["settled"] else ["MLflow is down"],
         }
         return Decision(released=released, about=about)
 
@@ -189,8 +189,8 @@ def test_what_was_not_settled_is_settled_without_a_stage(
 ) -> None:
     gate["settled"] = False
     go(update, living)
-    left = provenance.journals(living.root)  # to the publisher: the flow's own is not real here
-    until(lambda: not run_log.unpublished(left), 60, "nobody publishes what the stages left")
+    left = locations.run_logs(living.root)  # to the publisher: the flow's own is not real here
+    until(lambda: not run_log.list_unsynced(left), 60, "nobody publishes what the stages left")
     assert go(update, living).name == "Released"
     gate["settled"] = True
     assert go(update, living).name == "Released"

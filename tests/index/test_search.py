@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from irgen.catalog.inputs import decode_images
+from irgen.catalog.images import decode_images
 from irgen.errors import ImageError, IndexingError
 from irgen.index.index import Index
 from irgen.search import calibration
@@ -264,7 +264,7 @@ def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png,
     contents, items = [png(n) for n in range(40)], pl.DataFrame({"id": NAMES})
     how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "rerank_weight": 0.5}
     found = {}
-    for by in ("label", "both", "entry"):
+    for by in ("label", "both", "first_code"):
         folder = make_index(
             tmp_path / by, contents, items, None, search=how | {"rerank_signal": by}
         )
@@ -273,4 +273,4 @@ def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png,
             found[by] = index.search([png(3)], k=40)
     for by in ("label", "both"):
         np.testing.assert_allclose(found[by].scores, found[by].cosine, atol=1e-4)
-    assert (found["entry"].scores < found["entry"].cosine - 0.01).all()
+    assert (found["first_code"].scores < found["first_code"].cosine - 0.01).all()

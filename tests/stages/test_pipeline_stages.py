@@ -18,7 +18,7 @@ import torch
 import yaml
 from PIL import Image, ImageOps
 
-from irgen.catalog.sources.open import list_digits
+from irgen.catalog.sources.arrays import list_digits
 from irgen.checkpoints.calibration import load_calibration
 from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.models import assemble
@@ -180,7 +180,7 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "candidates": 40,
                 "fresh_beams": 30,
                 "rerank_weight": 0.05,
-                "rerank_signal": "entry",
+                "rerank_signal": "first_code",
                 "order_by": "label",
             }
         }
