@@ -39,7 +39,7 @@ def include(text: str) -> str:
 
 def describe_commands() -> str:
     """Return the page of all commands, from the command line's own help."""
-    from irgen.cli import cli
+    from irgen.cli import irgen as cli
 
     context = click.Context(cli, info_name="irgen")
     parts = ["# Commands\n\nGenerated from `irgen --help`.\n"]
@@ -54,14 +54,19 @@ def describe_commands() -> str:
 
 def describe_parameters() -> str:
     """Return the page of all parameters, from the settings classes."""
-    from irgen.params import describe
+    from irgen.params.reference import list_settings
 
     parts = [
-        "# Parameters\n\nEvery section and key of `params.yaml`. A key that the file leaves out has "
-        "its default.\n"
+        "# Parameters\n\nEvery key that `params.yaml` may set. A key left out has its default.\n"
     ]
-    for section, rows in describe().items():
-        parts.append(f"## {section}\n\n| key | type | default | meaning |\n|---|---|---|---|")
-        parts += [f"| `{r.key}` | {r.type} | `{r.default}` | {r.meaning} |" for r in rows]
-        parts.append("")
-    return "\n".join(parts)
+    section = ""
+    for setting in list_settings():
+        name, _, key = setting.name.partition(".")
+        if name != section and key:
+            section = name
+            parts.append(f"\n## {name}\n\n| key | default | allowed | meaning |\n|---|---|---|---|")
+        elif not key:
+            parts.append("\n| key | default | allowed | meaning |\n|---|---|---|---|")
+        cells = (f"`{key or name}`", f"`{setting.default}`", setting.allowed, setting.description)
+        parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(parts) + "\n"
