@@ -88,7 +88,8 @@ def load_inputs(
     ).to(device)
     arrays, _ = tensor_file.load(workspace.existing("trie", "trie.safetensors"))
     return MethodInputs(
-        params=params,
+        settings=params.evaluate,
+        has_labels=params.tokenizer.labels == "given",
         workspace=workspace,
         encoding=encoding,
         pretrained=pretrained,
