@@ -37,7 +37,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     """Write ``data/baselines/`` (metrics.json, curves and runs, as ``evaluate`` does) and
     ``reports/baselines-latency.json``. Raises ExtraError if a package of the extra ``compare`` is
     missing."""
-    ann.library()
+    ann.import_faiss()
     ranking_losses.load_library()
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     query_set = read_query_set(workspace, max(cutoffs))
@@ -81,7 +81,7 @@ def build_approximate(
     ).to(device)
     queries = encode_queries(models, sha256s, encoding).embedding.to(device)
     encoder, database = methods.encode_as_vectors(models.embed, queries), identified.embeddings
-    if ann.scann_library():
+    if ann.import_scann():
         scann = {"scann": ann.scann(encoder, database, settings.scann)}
     else:
         scann = {"scann_like": ann.scann_like(encoder, database, settings.scann)}

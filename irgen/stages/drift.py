@@ -39,18 +39,18 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     codebooks = read_codebooks(workspace)
     images = {name: load_coded(name, tables[name], codebooks, workspace) for name in tables}
-    held_out = images["validation"].joined(images["queries"].take(~queries))
-    found = drift.measure(images["train"], held_out, images["database"], database)
-    found |= measure_index(params, tables, queries, workspace)
+    held_out = images["validation"].append(images["queries"].take(~queries))
+    measured = drift.measure_drift(images["train"], held_out, images["database"], database)
+    measured |= measure_index(params, tables, queries, workspace)
     cutoff = metrics.main_cutoff(params.evaluate.cutoffs)
-    known = drift_verdict.signals(found, len(codebooks), cutoff, params.drift)
-    verdict = drift_verdict.judge(found, known, params.drift, revisions)
-    found |= {f"signal/{name}": value for name, value in known.items()}
-    found |= {"drifted": float(verdict.drifted), "revision": revisions.now}
-    write_json(workspace.stage("drift") / "metrics.json", found)
+    signals = drift_verdict.compute_signals(measured, len(codebooks), cutoff, params.drift)
+    verdict = drift_verdict.judge(measured, signals, params.drift, revisions)
+    measured |= {f"signal/{name}": value for name, value in signals.items()}
+    measured |= {"drifted": float(verdict.drifted), "revision": revisions.now}
+    write_json(workspace.stage("drift") / "metrics.json", measured)
     write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
-    print(f"drift: {drift_verdict.words(verdict)}")
-    return found
+    print(f"drift: {drift_verdict.explain(verdict)}")
+    return measured
 
 
 def mark_later(
@@ -87,7 +87,7 @@ def load_coded(
         )
     return Coded(
         codes=codes,
-        residuals=drift.residuals(embeddings, codes, codebooks),
+        residuals=drift.compute_residuals(embeddings, codes, codebooks),
         labels=np.array(table["label"].fill_null("").to_list(), dtype=np.str_),
     )
 
@@ -103,4 +103,4 @@ def measure_index(
     positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    return drift.quality(hits, positives, later, cutoffs)
+    return drift.measure_quality(hits, positives, later, cutoffs)

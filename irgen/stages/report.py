@@ -82,12 +82,14 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:
     """Return the verdict of the drift stage, or None if there are no new images."""
     found = read_json(workspace.existing("drift", "metrics.json"))
-    verdict = drift_verdict.verdict_of(read_json(workspace.existing("drift", "verdict.json")))
+    verdict = drift_verdict.verdict_from_json(
+        read_json(workspace.existing("drift", "verdict.json"))
+    )
     if not verdict.new:
         return None
     known = {name.removeprefix("signal/"): value for name, value in found.items()}
-    rows = drift_verdict.table(known, verdict, params.drift)
-    return page.Drift(words=drift_verdict.words(verdict), rows=rows)
+    rows = drift_verdict.tabulate_signals(known, verdict, params.drift)
+    return page.Drift(words=drift_verdict.explain(verdict), rows=rows)
 
 
 def _read_codes(workspace: Workspace) -> np.ndarray:
@@ -115,9 +117,9 @@ def _draw_figures(workspace: Workspace, codes: np.ndarray, codebook: int) -> dic
         "retriever_accuracy": cached(figures.accuracies, retriever, "retriever"),
         "tokenizer_losses": cached(figures.losses, tokenizer, "tokenizer"),
         "tokenizer_accuracy": cached(figures.accuracies, tokenizer, "tokenizer"),
-        "entries_used": cached(figures.codebook_use, tokenizer, codebook),
+        "codes_used": cached(figures.codebook_use, tokenizer, codebook),
         "perplexity": cached(figures.perplexities, tokenizer),
-        "buckets": figures.bucket_sizes(codes),
+        "code_groups": figures.code_group_sizes(codes),
     }
 
 
@@ -189,5 +191,12 @@ def _choose_examples(
     def thumbnail(sha256: str) -> str:
         return gallery.thumbnail(decode(images.read(sha256), params.encoder.channels))
 
-    wanted = (k, params.report.gallery, params.seed)
-    return gallery.examples(catalog["queries"], catalog["database"], shown, wanted, thumbnail)
+    return gallery.choose_examples(
+        catalog["queries"],
+        catalog["database"],
+        shown,
+        thumbnail,
+        k=k,
+        count=params.report.gallery,
+        seed=params.seed,
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from irgen.catalog.datasets.protocols import describe_protocol
-from irgen.report.comparison import EVERY
+from irgen.report.comparison import TITLES
 from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread
@@ -123,7 +123,7 @@ def build_methods(loaded: Results, plan: Plan) -> Table:
     agreement = Column(title="agreement@10", key="agreement/10")
     columns = (*TESTED[:3], hit, TESTED[3], agreement, *COST)
     sources = []
-    for name, title in EVERY.items():
+    for name, title in TITLES.items():
         measured = [name in result.metrics for result in standard]
         if all(measured):
             sources.append(RowSource(title, standard, name, name == SCAN))

@@ -312,7 +312,7 @@ def test_images_of_unknown_classes_and_known_ones_in_a_new_guise_are_drift(copy,
     assert verdict["drifted"]
     assert "residual_ratio" in {each["name"] for each in verdict["exceeded"]}
     assert "unseen_labels" not in {each["name"] for each in verdict["exceeded"]}
-    assert "They are unlike the images the models know" in capsys.readouterr().out
+    assert "They differ too much from the training images" in capsys.readouterr().out
     assert "<h2>Drift</h2>" in (folder / "reports/index.html").read_text()
     shutil.move(folder / "digits/7", folder / "digits/seven")
     _, verdict = with_new_images(folder, params, residual_ratio=1000.0)
@@ -598,7 +598,7 @@ def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
     known = load_calibration(folder / "data/index/models/calibration.json")
     assert isinstance(known, Uncalibrated)
     page = (folder / "reports/index.html").read_text()
-    assert "no query has a relevant image" in page and "agreement@10" in page
+    assert "No query has a relevant image" in page and "agreement@10" in page
 
 
 def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):

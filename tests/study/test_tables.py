@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from irgen.report.comparison import EVERY
+from irgen.report.comparison import TITLES
 from irgen.study import formats, tables
 from irgen.study.plan import Plan, Trial, Variant
 from irgen.study.report import summarize
@@ -106,9 +106,9 @@ def test_methods_stand_beside_the_scan_with_their_significance(loaded: dict) -> 
     table = tables.build_methods(loaded, PLAN)
     rows = rows_of(table)
     at = table.columns.index("P@10")
-    assert rows[EVERY["scan_tuned"]].reference
-    assert rows[EVERY["generative"]].cells[at].mark == WORSE
-    best = rows[EVERY["generative_reranked"]].cells[at]
+    assert rows[TITLES["scan_tuned"]].reference
+    assert rows[TITLES["generative"]].cells[at].mark == WORSE
+    best = rows[TITLES["generative_reranked"]].cells[at]
     assert best.mark == BETTER and best.best
     assert all(row.seeds == (0, 1, 2) for row in table.rows)
 
@@ -117,7 +117,7 @@ def test_a_cell_is_the_mean_and_deviation_over_its_seeds(loaded: dict) -> None:
     values = [each.metrics["generative"]["precision/10"] for each in loaded["plain"]]
     told = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     table = tables.build_methods(loaded, PLAN)
-    cell = rows_of(table)[EVERY["generative"]].cells[table.columns.index("P@10")]
+    cell = rows_of(table)[TITLES["generative"]].cells[table.columns.index("P@10")]
     assert cell.text == told
 
 
@@ -167,7 +167,7 @@ def test_a_short_list_is_judged_by_a_deep_metric_where_it_is_deep_enough(loaded:
     at = list(tables.build_methods(loaded, PLAN).columns).index("mAP@R")
 
     def cell() -> Cell:
-        return rows_of(tables.build_methods(loaded, PLAN))[EVERY["hnsw"]].cells[at]
+        return rows_of(tables.build_methods(loaded, PLAN))[TITLES["hnsw"]].cells[at]
 
     assert cell().text != "–", "20 images are relevant, and 20 are returned"
     loaded["plain"][1].about["relevant"] = [3, 21]
@@ -183,10 +183,10 @@ def test_the_methods_table_tells_what_was_asked_of_what_and_timed_where(loaded: 
 
 def test_cells_have_the_figures_behind_their_text(loaded: dict) -> None:
     table = tables.build_methods(loaded, PLAN)
-    cell = rows_of(table)[EVERY["generative"]].cells[table.columns.index("hit@10")]
+    cell = rows_of(table)[TITLES["generative"]].cells[table.columns.index("hit@10")]
     assert cell.value == over_seeds(loaded["plain"], "generative", "hit/10")
     assert cell.mark == WORSE and cell.p is not None and 0 < cell.p < 0.05
-    measure = rows_of(table)[EVERY["scan_tuned"]].cells[0]
+    measure = rows_of(table)[TITLES["scan_tuned"]].cells[0]
     assert measure.p is None, "nothing is tested against itself"
 
 
@@ -194,7 +194,7 @@ def test_whatever_reads_as_the_best_is_the_best(loaded: dict) -> None:
     gains = {"scan_tuned": 0.1, "generative": 0.10001, "generative_reranked": 0.0}
     loaded["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
     rows = rows_of(tables.build_methods(loaded, PLAN))
-    first, second = (rows[EVERY[name]].cells[1] for name in ("scan_tuned", "generative"))
+    first, second = (rows[TITLES[name]].cells[1] for name in ("scan_tuned", "generative"))
     assert first.text.split()[0] == second.text.split()[0] and first.best and second.best
 
 
