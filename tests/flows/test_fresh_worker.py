@@ -1,4 +1,4 @@
-"""A new machine gets every result from DVC's remote, by the commands of the page on running it as a service."""
+"""A new machine gets every result from DVC's remote, by the commands of the docs."""
 
 import os
 import re
