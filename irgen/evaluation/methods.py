@@ -256,10 +256,10 @@ def served_index(inputs: MethodInputs) -> Method | None:
 
 
 METHODS: dict[str, Callable[[MethodInputs], Method | None]] = {
-    "scan_pretrained": brute_force_pretrained,
-    "scan_tuned": brute_force_tuned,
-    "scan_labels": classify_then_search,
-    "scan_codes": brute_force_codes,
+    "brute_force_pretrained": brute_force_pretrained,
+    "brute_force_tuned": brute_force_tuned,
+    "classify_then_search": classify_then_search,
+    "brute_force_codes": brute_force_codes,
     "generative": generative,
     "generative_reranked": generative_reranked,
     "index": served_index,

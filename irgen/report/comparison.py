@@ -10,10 +10,10 @@ from irgen.evaluation.table_format import render_text
 from irgen.files import file_digest, read_json
 
 METHODS = {  # titles of ``irgen.evaluation.methods.METHODS``
-    "scan_pretrained": "brute force, pretrained features",
-    "scan_tuned": "brute force, tuned embeddings",
-    "scan_labels": "classify, then search",
-    "scan_codes": "brute force, codes only",
+    "brute_force_pretrained": "brute force, pretrained features",
+    "brute_force_tuned": "brute force, tuned embeddings",
+    "classify_then_search": "classify, then search",
+    "brute_force_codes": "brute force, codes only",
     "generative": "generative search",
     "generative_reranked": "generative search, re-ranked",
     "index": "the served index",
@@ -100,9 +100,9 @@ def summarise(measured: Measured) -> str:
     """Return sentences that compare generative search with brute force on the tuned embeddings;
     empty if either was not measured."""
     quality, key = measured.quality, f"precision/{main_cutoff(measured)}"
-    if not all(key in quality.get(method, {}) for method in ("generative", "scan_tuned")):
+    if not all(key in quality.get(method, {}) for method in ("generative", "brute_force_tuned")):
         return ""
-    own, other = quality["generative"][key], quality["scan_tuned"][key]
+    own, other = quality["generative"][key], quality["brute_force_tuned"][key]
     text = (
         f"Of the first {main_cutoff(measured)} images that generative search returns, "
         f"{own:.1%} are relevant, {_gap(own - other)} brute-force search of the tuned embeddings "
@@ -111,8 +111,10 @@ def summarise(measured: Measured) -> str:
     if "generative_reranked" in quality:
         reranked = quality["generative_reranked"][key]
         text += f" Re-ranked, they reach {reranked:.1%}."
-    if {"generative", "scan_tuned"} <= set(measured.latency):
-        times = [measured.latency[method]["search_ms"] for method in ("generative", "scan_tuned")]
+    if {"generative", "brute_force_tuned"} <= set(measured.latency):
+        times = [
+            measured.latency[method]["search_ms"] for method in ("generative", "brute_force_tuned")
+        ]
         text += " A query takes {} ms, brute force {} ms.".format(*map(_milliseconds, times))
     return text
 

@@ -25,7 +25,7 @@ from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.workspace import Workspace, git
 
 DEPTH = 10  # most results shown for a query, and the cut-off of the confusions
-SHOWN = ("generative", "scan_tuned")  # methods in the gallery
+SHOWN = ("generative", "brute_force_tuned")  # methods in the gallery
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:

@@ -24,7 +24,7 @@ from irgen.study.results import Result
 from irgen.study.tables import OWN, RERANKED, SCAN, Results, Table
 from irgen.study.trial import images_folder, results_folder
 
-CURVES = (OWN, RERANKED, SCAN, "scan_pretrained", "scan_codes", "cgd", "irt_r")
+CURVES = (OWN, RERANKED, SCAN, "brute_force_pretrained", "brute_force_codes", "cgd", "irt_r")
 GALLERY = (OWN, RERANKED, SCAN)
 SUMMARIZED = ("P@", "hit@", "mAP")  # columns of the summary's sentences
 DEPTH, EXAMPLES = 10, 9

@@ -12,7 +12,7 @@ from irgen.study.results import Result, Spread
 
 # These methods return no more images than they look at, which is the largest cut-off:
 SHORT_LISTS = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
-SCAN, OWN, RERANKED, INDEX = "scan_tuned", "generative", "generative_reranked", "index"
+SCAN, OWN, RERANKED, INDEX = "brute_force_tuned", "generative", "generative_reranked", "index"
 IDENTIFIERS = "identifiers"  # variants of this subject have a table of their own
 READING = "reading"  # variants of this subject differ in how candidates are re-ranked
 BETTER, WORSE = "▲", "▼"

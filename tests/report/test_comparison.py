@@ -25,7 +25,7 @@ def quality(precision):
 def measured_files(tmp_path):
     """metrics.json and a latency.json that belongs to it."""
     metrics, latency = tmp_path / "metrics.json", tmp_path / "latency.json"
-    found = {"generative": quality(0.952), "scan_tuned": quality(0.96)}
+    found = {"generative": quality(0.952), "brute_force_tuned": quality(0.96)}
     metrics.write_text(json.dumps(found | {"queries": {"count": 7, "without_positive": 1}}))
     times = {m: {"search_ms": 0.0421, "total_ms": 12.34} for m in found}
     latency.write_text(json.dumps({"metrics_digest": file_digest(metrics), "methods": times}))
@@ -87,7 +87,7 @@ def test_the_verdict_compares_generative_search_with_the_scan_of_the_same_embedd
 
 
 def test_equal_methods_are_called_equal_and_lone_ones_are_not_judged():
-    same = {"generative": quality(0.9), "scan_tuned": quality(0.9001)}
+    same = {"generative": quality(0.9), "brute_force_tuned": quality(0.9001)}
     measured = comparison.Measured(quality=same, latency={}, queries={})
     assert "as many as with brute-force search" in comparison.summarise(measured)
     lone = comparison.Measured(quality={"generative": quality(0.9)}, latency={}, queries={})
@@ -96,7 +96,7 @@ def test_equal_methods_are_called_equal_and_lone_ones_are_not_judged():
 
 def test_what_only_some_runs_measure_has_a_column_where_it_was_measured(tmp_path):
     found = {
-        "scan_tuned": {"agreement/10": 0.7, "bytes_per_image": 24.0},
+        "brute_force_tuned": {"agreement/10": 0.7, "bytes_per_image": 24.0},
         "generative": {"agreement/10": 0.5, "invalid": 0.25, "bytes_per_image": 30.0},
     }
     (tmp_path / "metrics.json").write_text(json.dumps(found))

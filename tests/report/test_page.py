@@ -23,7 +23,7 @@ def content(**changes):
     given = {
         "facts": {"Source": EVIL},
         "measured": Measured(
-            quality={"scan_tuned": quality, "generative": quality},
+            quality={"brute_force_tuned": quality, "generative": quality},
             latency={},
             queries={"count": 1234, "without_positive": 2},
         ),

@@ -128,7 +128,7 @@ def test_every_method_is_measured_on_every_query(built):
 
 def test_a_short_training_already_finds_more_than_chance(built):
     found = json.loads((built[0] / "data/evaluate/metrics.json").read_text())
-    for method in set(METHODS) - {"scan_pretrained"}:
+    for method in set(METHODS) - {"brute_force_pretrained"}:
         assert found[method]["precision/10"] > 0.2, method  # ten labels: 0.1 by chance
 
 
@@ -496,7 +496,7 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
     assert all(after["database"][name] == code for name, code in after["train"].items())
     assert (folder / "data/identifiers/database/embeddings.npy").read_bytes() == embeddings
     measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    assert set(measured) == {"queries", *METHODS} - {"scan_codes", "index"}
+    assert set(measured) == {"queries", *METHODS} - {"brute_force_codes", "index"}
     assert 0 < measured["generative"]["precision/10"] <= 1
     for level in range(2):
         entries = [code[level] for code in after["database"].values()]
@@ -527,7 +527,7 @@ def test_without_the_trie_identifiers_that_do_not_exist_are_counted_and_find_not
     sections = SMALL["evaluate"] | {"trie": False}
     run(small_params(folder, root, evaluate=sections), folder, "evaluate")
     free = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    for name in ("scan_pretrained", "scan_tuned", "scan_codes", "index"):
+    for name in ("brute_force_pretrained", "brute_force_tuned", "brute_force_codes", "index"):
         assert free[name] == bound[name]
     for name in ("generative", "generative_reranked"):
         assert 0 < free[name]["invalid"] < 1 and "invalid" not in bound[name]
@@ -585,14 +585,14 @@ def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
     folder, _, metrics = unlabelled
     assert (metrics["catalog"]["labels"], metrics["catalog"]["images/queries"]) == (0, 40)
     measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    there = METHODS.keys() - {"scan_labels"}
+    there = METHODS.keys() - {"classify_then_search"}
     assert set(measured) == {"queries", *there}
     assert measured["queries"] == {"count": 40, "without_positive": 40}
     for method in there:
         told = {f"agreement/{k}" for k in (1, 10, 20)} | {"bytes_per_image"}
         assert set(measured[method]) == told  # nothing that a label would be needed for
-    assert measured["scan_pretrained"]["agreement/10"] == 1
-    assert measured["scan_tuned"]["agreement/10"] > 10 / 160  # by chance
+    assert measured["brute_force_pretrained"]["agreement/10"] == 1
+    assert measured["brute_force_tuned"]["agreement/10"] > 10 / 160  # by chance
     assert "validation/precision/10" not in metrics["retriever"]
     assert not [name for name in metrics["tokenizer"] if name.startswith("validation")]
     known = load_calibration(folder / "data/index/models/calibration.json")
