@@ -5,13 +5,10 @@ Mistakes a user can mend end in one line on stderr and exit status 2.
 
 import argparse
 import errno
-import math
 import os
 import select
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +17,6 @@ from irgen import __version__
 from irgen.commands import grammar
 from irgen.errors import ArtifactError, IrgenError
 from irgen.params import load
-from irgen.tracking.run_log import locked
 from irgen.workspace import Workspace
 
 JOURNAL_DAYS = 14.0  # that a published journal is kept
@@ -40,18 +36,18 @@ STAGES = {
     "drift": "tell whether new images still are like those the models were trained on",
     "report": "write the page a person reads",
 }
-# What uses all cores, or the GPU. Two such stages on the same cores take three times as long as one
-# after the other, and what is timed must have the machine to itself.
-COMPUTING = (
-    *("features", "pairs", "tokenizer", "identifiers", "retriever"),
-    *("index", "evaluate", "baselines", "drift"),
-)
+# How often an idle OpenMP thread looks for work before it sleeps. GNU OpenMP lets it look for
+# milliseconds, which is time that another process on the same cores lacks: beside one busy process,
+# on two cores, a forward pass of ViT-S took 9 s with 0 or 1,000 turns, 13 s with 10,000 and 25 s by
+# default; many small layers 6, 10, 22 and 286 s. Alone no count was faster than 0.
+SPIN_COUNT = "0"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 or what the command gives, 2 (a
     mistake to mend), 130 (interrupted), 141 (whoever read the output has gone)."""
     options = parser().parse_args(arguments)
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded
     try:
         status = options.command(options)
         _flush()
@@ -154,23 +150,8 @@ def run_stage(options: argparse.Namespace) -> None:
     # an experiment in a folder of its own shares what its project has encoded
     workspace = replace(Workspace.at(options.root), cache=project(options.root) / ".cache")
     stage = import_module(f"irgen.stages.{options.name}")
-    with (
-        turn(options.name, options.root),
-        recorded(options.name, params, workspace, options.root) as record,
-    ):
+    with recorded(options.name, params, workspace, options.root) as record:
         record.result(stage.run(params, workspace, record.log))
-
-
-@contextmanager
-def turn(stage: str, root: Path) -> Iterator[None]:
-    """Waits until no other stage of the project in ``root`` computes, and tells so, if this one is
-    one of COMPUTING; no other does while the block runs."""
-    lock = Workspace.at(root).cache / "turn.lock"
-    with ExitStack() as stack:
-        if stage in COMPUTING and not stack.enter_context(locked(lock, seconds=0.0)):
-            print(f"{stage} waits: another stage computes", flush=True)
-            stack.enter_context(locked(lock, seconds=math.inf))
-        yield
 
 
 def results(options: argparse.Namespace) -> None:
@@ -217,9 +198,9 @@ def what_ran(root: Path) -> str:
 def publish(options: argparse.Namespace) -> None:
     """Logs to MLflow what is still only in the journals. Raises TrackingError if it cannot.
 
-    ``irgen publish --build KEY --stages catalog=skipped,pairs=restored``: first completes the build
-    (``IRGEN_BUILD`` of its stages) with the stages that did not run, so that its run in MLflow has
-    every stage and every metric. With a server that is down this is kept for the next time.
+    ``irgen publish --build KEY --stages catalog=ran,pairs=skipped`` also logs what each stage of
+    the build came to (KEY: ``IRGEN_BUILD`` of its stages), so that its run has every stage and
+    every metric. While the server is down this is kept for the next time.
     """
     from irgen.tracking import mlflow_store as tracked
     from irgen.tracking import run_log, sync
@@ -231,16 +212,16 @@ def publish(options: argparse.Namespace) -> None:
         sync.watch(home, options.watch)
         return
     if options.stages:
-        from irgen.outcomes import complete_build
+        from irgen.tracking.outcomes import log_outcomes
 
         params = load(options.params or options.root / "params.yaml")
         build = options.build or os.environ.get("IRGEN_BUILD") or "build"
-        complete_build(options.root, params, build, dict(options.stages))
+        log = log_outcomes(options.root, params, build, dict(options.stages))
     count = sync.publish_all(home)
     run_log.forget(journals(home), days=JOURNAL_DAYS)
     print(f"Published {count} runs to {tracked.shown(home)}")
-    if options.stages and (page := tracked.build_page(home, params.tracking.experiment, build)):
-        print(page)
+    if options.stages and (state := run_log.state(log))["done"]:
+        print(tracked.run_page(home, state["experiment"], state["run"]) or "")
 
 
 def _outcomes(text: str) -> list[tuple[str, str]]:

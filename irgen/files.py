@@ -1,4 +1,4 @@
-"""Whole files or none: atomic writes, content digests, JSON."""
+"""Whole files or none: atomic writes, content digests, JSON, DVC's lock file."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from irgen.errors import ArtifactError
 
@@ -90,3 +91,34 @@ def file_digest(path: Path) -> str:
     """The hex SHA-256 of a file's content, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def mend_lock_file(path: Path, copy: Path) -> bool:
+    """Copy DVC's lock file to ``copy`` if it is whole, else put the copy back; return whether the
+    file was put back. Call it while no DVC runs.
+
+    DVC writes its lock file in place: a kill meanwhile leaves it empty or cut off, and then no DVC
+    command works. What the copy lacks, DVC finds in its cache of runs. A file with the marks of a
+    Git conflict is left alone.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else None
+    if text is None or "<<<<<<<" in text:
+        return False
+    if _is_whole(text):
+        write_bytes(copy, text.encode())
+        return False
+    if copy.exists():
+        write_bytes(path, copy.read_bytes())
+    else:  # there was no lock file before
+        path.unlink()
+    return True
+
+
+def _is_whole(text: str) -> bool:
+    """Tell whether the text of a lock file was written to its end."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        stages = yaml.load(text, Loader=loader)["stages"]
+        return text.endswith("\n") and all("cmd" in stage for stage in (stages or {}).values())
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return False

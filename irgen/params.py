@@ -71,7 +71,7 @@ class Catalog:
         Literal["train", "validation", "query"], ...
     ]  # searched roles, if no protocol's
     inserted_fraction: Split  # of each label's training images that only the database gets
-    training_revision: int  # images first seen later join the database only
+    training_revision: int  # of training.yaml: images first seen later join the database only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,6 +352,14 @@ class Params:
     tracking: Tracking
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    revision: int
+
+
+TRAINING_FILE = "training.yaml"
+
+
 def load(path: Path) -> Params:
     """Reads ``params.yaml``. Raises ParamsError naming section, key and remedy; never guesses."""
     try:
@@ -360,9 +368,35 @@ def load(path: Path) -> Params:
         raise ParamsError(f"{path} is missing: run from the project's root") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    _set_training_revision(tree, path)
     params = parse(Params, tree, where=path.name)
     check(params)
     return params
+
+
+def _set_training_revision(tree: Any, path: Path) -> None:
+    """Set ``catalog.training_revision`` from the file beside ``path``. Raises ParamsError if both
+    files set it."""
+    revision, catalog = read_training_revision(path.parent), (tree or {}).get("catalog")
+    if isinstance(catalog, dict):
+        if revision is not None and "training_revision" in catalog:
+            raise ParamsError(
+                f"{path.name}: catalog: training_revision: {TRAINING_FILE} sets it: delete this key"
+            )
+        catalog.setdefault("training_revision", 1 if revision is None else revision)
+
+
+def read_training_revision(root: Path) -> int | None:
+    """Return ``revision`` of ``training.yaml`` in the project's folder; None without such a file.
+    Raises ParamsError if it holds anything but a whole number."""
+    path = root / TRAINING_FILE
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return parse(_Training, tree, where=TRAINING_FILE).revision
 
 
 def check(params: Params) -> None:

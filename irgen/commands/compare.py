@@ -8,11 +8,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from irgen.errors import StudyError
+from irgen.files import mend_lock_file
 from irgen.study import report, tracking
 from irgen.study import trial as trained
 from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, params_of, settings_file
 
 PIPELINE = PLAN.with_name("dvc.yaml")
+PIPELINE_LOCK = PLAN.with_name("dvc.lock")
 
 
 def run(options: Namespace) -> None:
@@ -83,12 +85,14 @@ def _check(root: Path, plan: Plan, name: str) -> None:
 
 
 def _dvc(root: Path, arguments: list[str]) -> int:
-    """``dvc repro`` in the project, its output as it comes, so that a kill leaves DVC's files
-    whole; returns its status."""
+    """Run ``dvc repro`` in the project and return its exit status; its output passes through. A
+    lock file that a killed DVC left cut off is first put back as it was."""
     if not (root / ".dvc").is_dir():
         raise StudyError(f"{root.resolve()} is no DVC project: run from the project's root")
+    if mend_lock_file(root / PIPELINE_LOCK, root / ".cache" / PIPELINE_LOCK):
+        print(f"{PIPELINE_LOCK} was left cut off by a DVC that was killed, and is mended")
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    command = [sys.executable, "-m", "flows.lockfile", "--wait-for-lock", "repro", *arguments]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *arguments]
     settings = {"PATH": search, "DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1"}
     return subprocess.run(command, cwd=root, env=os.environ | settings).returncode
 

@@ -149,12 +149,6 @@ def _add_releasing(commands: "argparse._SubParsersAction[argparse.ArgumentParser
             command.add_argument(
                 "--force", action="store_true", help="Release it whatever the gate says."
             )
-            command.add_argument(
-                "--after",
-                type=Path,
-                metavar="FILE",
-                help="Load what it takes, and begin when FILE appears; end if its folder goes.",
-            )
         if name == "releases":
             command.add_argument("action", nargs="?", choices=["list", "fetch"], default="list")
         if name != "release":

@@ -161,7 +161,7 @@ def words(verdict: Verdict) -> str:
     )
     return (
         f"{came} They are unlike the images the models know ({over}): train again by setting "
-        f"catalog.training_revision to {verdict.revision}."
+        f"revision in training.yaml to {verdict.revision}."
     )
 
 

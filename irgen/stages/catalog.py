@@ -193,7 +193,7 @@ def _check_tables(
         raise CatalogError(
             f"no training image: no usable image of role train was there by revision "
             f"{settings.training_revision}; give the source training images, or raise "
-            f"catalog.training_revision (the source is at {usable['revision'].to_numpy().max()})"
+            f"revision in training.yaml (the source is at {usable['revision'].to_numpy().max()})"
         )
     if not len(tables["queries"]) and not protocol.draws:
         raise CatalogError(

@@ -96,10 +96,13 @@ def experiment(client: "MlflowClient", home: Path, name: str) -> str:
     return client.create_experiment(name, artifact_location=files if own else None)
 
 
-def find_run(client: "MlflowClient", experiment: str, tags: dict[str, str]) -> "Run | None":
-    """The latest run of ``experiment`` with these tags, if there is one."""
-    wanted = " and ".join(f"tags.`{tag}` = '{plain(value)}'" for tag, value in tags.items())
-    found = client.search_runs([experiment], wanted, max_results=1)
+def find_run(
+    client: "MlflowClient", experiment: str, tags: dict[str, str], *others: str
+) -> "Run | None":
+    """Return the latest run of ``experiment`` with these tags, if there is one; ``others`` are
+    further conditions of MLflow's filter."""
+    wanted = [f"tags.`{tag}` = '{plain(value)}'" for tag, value in tags.items()]
+    found = client.search_runs([experiment], " and ".join([*wanted, *others]), max_results=1)
     return found[0] if found else None
 
 
@@ -108,21 +111,17 @@ def plain(value: str) -> str:
     return value.replace("'", "")
 
 
-def build_page(home: Path, name: str, build: str) -> str | None:
-    """The address of a build's run in MLflow's pages, which are the server's own if
-    ``IRGEN_MLFLOW_PAGES`` does not say where browsers find them; None if no server is in use, or
-    it does not have the build. Raises TrackingError."""
+def run_page(home: Path, experiment: str, run: str) -> str | None:
+    """Return the address of a run in MLflow's pages; None without a server.
+
+    ``experiment``, ``run``: their ids. The pages are the server's own unless ``IRGEN_MLFLOW_PAGES``
+    says where browsers find them.
+    """
     uri = store(home)
     if not uri.startswith("http"):
         return None
-    with alone(home):
-        client = connect(home)
-        within = experiment(client, home, name)
-        found = find_run(client, within, {"irgen.parent_of": run_log.plain(build)})
-    if found is None:
-        return None
     pages = os.environ.get("IRGEN_MLFLOW_PAGES") or uri
-    return f"{scrub(pages).rstrip('/')}/#/experiments/{within}/runs/{found.info.run_id}"
+    return f"{scrub(pages).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
 
 def source_tags(name: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import irgen
-from irgen.errors import TrackingError
 from irgen.params import Release as Settings
 from irgen.releases.release import Release
 from irgen.tracking import run_log
@@ -208,24 +207,6 @@ def save(place: Path, model: "LoggedModel", run: str, artifacts: dict[str, str])
     )
     for left in place.rglob("__pycache__"):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def rehearse() -> None:
-    """Saves a model that is thrown away: the first time that MLflow saves one in a process it looks
-    at every package that is installed, which takes seconds. Raises TrackingError if it cannot."""
-    from mlflow.pyfunc import save_model
-
-    try:
-        with tempfile.TemporaryDirectory(prefix="irgen-") as folder:
-            save_model(
-                str(Path(folder) / "model"),
-                python_model=str(SERVED),
-                signature=signature(),
-                input_example=_example(),
-                pip_requirements=_pinned(),
-            )
-    except Exception as error:  # whatever ails it will ail the release, and is told by that
-        raise TrackingError(f"no model can be saved: {error}") from error
 
 
 def _example() -> Any:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irgen.files import file_digest
-from irgen.tracking import links, monitor, run_log
+from irgen.tracking import monitor, run_log
 from irgen.tracking.mlflow_store import experiment, find_run, metric_name, source_tags
+from irgen.tracking.outcomes import OF_A_BUILD
 from irgen.tracking.provenance import store_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 OF_A_COMPARISON = "tables"  # whose journal is about the comparison itself, no build of it
-OF_A_STAGE = ("irgen.stage", "irgen.outcome", "dvc.stage_hash")  # no tags of its build
+OF_A_STAGE = ("irgen.stage", "dvc.stage_hash")  # no tags of its build
 
 
 def replay(
@@ -40,6 +41,8 @@ def replay(
     within = experiment(client, home, begin["experiment"])
     if begin["stage"] == OF_A_COMPARISON:
         return _complete_comparison(path, found, client, within)
+    if begin["stage"] == OF_A_BUILD:
+        return _complete_build(path, found, client, within, place)
     parent = build_run(client, within, begin)
     run, sent = (known["run"], known["records"]) if fresh else (None, 0)
     if run is None:
@@ -107,6 +110,32 @@ def _complete_comparison(
     return True
 
 
+def _complete_build(
+    path: Path, found: list[dict[str, Any]], client: "MlflowClient", within: str, place: str
+) -> bool:
+    """Tag a build's run with the outcome of each stage and the run that has its results."""
+    begin, end = found[0], found[-1]
+    if end["kind"] != "end":
+        return False
+    parent = build_run(client, within, begin)
+    for stage, outcome in begin["outcomes"].items():
+        client.set_tag(parent, f"irgen.outcome.{stage}", outcome)
+        if maker := _maker(client, within, stage, begin["hashes"][stage]):
+            client.set_tag(parent, f"irgen.results.{stage}", maker)
+    _log_of_build(client, parent, end)
+    monitor.follow(client, within, end)
+    _set_parent_status(client, parent, path.parent)
+    run_log.set_state(path, done=True, store=place, experiment=within, run=parent, records=2)
+    return True
+
+
+def _maker(client: "MlflowClient", within: str, stage: str, stage_hash: str | None) -> str | None:
+    """Return the id of the latest run that finished the stage with these inputs, if any."""
+    tags = {"dvc.stage_hash": stage_hash or "", "irgen.stage": stage}
+    run = find_run(client, within, tags, "attributes.status = 'FINISHED'") if stage_hash else None
+    return run.info.run_id if run else None
+
+
 def _child(
     client: "MlflowClient", within: str, parent: str, path: Path, begin: dict[str, Any]
 ) -> str:
@@ -148,20 +177,23 @@ def _log_metrics(client: "MlflowClient", run: str, found: list[dict[str, Any]]) 
 def _close(
     client: "MlflowClient", run: str, parent: str, path: Path, ending: dict[str, Any]
 ) -> None:
-    if ending.get("outcome"):
-        links.link(client, run, ending)
     for artifact in ending.get("artifacts", []):
         _log_artifact(client, run, path, artifact, ending["max_bytes"])
-    for target in (run, parent):
-        _log_tables(client, target, ending.get("tables", []))
+    _log_tables(client, run, ending.get("tables", []))
+    _log_of_build(client, parent, ending)
+    if ending.get("trouble"):
+        client.set_tag(run, "irgen.error", ending["trouble"][:5000])
+    client.set_terminated(run, ending["status"], ending["time"])
+
+
+def _log_of_build(client: "MlflowClient", parent: str, ending: dict[str, Any]) -> None:
+    """Log to a build's run what the end of a stage says of the build: data, metrics and tags."""
+    _log_tables(client, parent, ending.get("tables", []))
     if ending.get("summary"):
         summary = {"kind": "metrics", "values": ending["summary"], "step": 0}
         _log_metrics(client, parent, [summary | {"time": ending["time"]}])
     for tag, value in ending.get("standing", {}).items():
         client.set_tag(parent, tag, value)
-    if ending.get("trouble"):
-        client.set_tag(run, "irgen.error", ending["trouble"][:5000])
-    client.set_terminated(run, ending["status"], ending["time"])
 
 
 def _log_artifact(
