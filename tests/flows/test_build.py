@@ -7,13 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from prefect import flow
 
-from flows import pipeline
 from flows.build import build
 from irgen.errors import IrgenError
 
-from .conftest import ROOT, PrefectServer, Toy, alive, until
+from .conftest import ROOT, WAIT_SECONDS, PrefectServer, Toy, alive, until
 
 pytestmark = pytest.mark.slow
 
@@ -89,25 +87,11 @@ def test_a_stage_s_output_is_in_the_log_and_its_tags_on_its_task(
         logs = prefect_server.ask("/logs/filter", {"sort": "TIMESTAMP_DESC", "limit": 200})
         return {"working on first", "working on last"} <= {log["message"] for log in logs}
 
-    until(said, 15, "the stages' output is not in the log")
+    until(said, "the stages' output is not in the log")
     tags = {"tags": {"all_": ["quick"]}}
-    until(
-        lambda: prefect_server.ask("/task_runs/filter", {"task_runs": tags}), 10, "no tag is there"
-    )
+    until(lambda: prefect_server.ask("/task_runs/filter", {"task_runs": tags}), "no tag is there")
     runs = prefect_server.ask("/task_runs/filter", {"task_runs": tags})
     assert {run["name"] for run in runs} == {"first"}
-
-
-def test_when_few_stages_are_left_it_is_told_once(prefect_server: PrefectServer, toy: Toy) -> None:
-    told: list[list[str]] = []
-
-    @flow
-    def passed() -> dict[str, str]:
-        return pipeline.run(toy.root, build="b", nearly=lambda: told.append(toy.ran()))
-
-    assert set(passed().values()) == {"ran"}
-    (before,) = told
-    assert "first" in before and "last" not in before
 
 
 def test_a_folder_without_a_pipeline_is_told(prefect_server: PrefectServer, tmp_path: Path) -> None:
@@ -122,7 +106,7 @@ def killed_in(toy: Toy, stage: str) -> list[int]:
     children.unlink(missing_ok=True)
     running = start(toy)
     try:
-        until(lambda: children.exists() and children.read_text(), 90, "the stage did not start")
+        until(lambda: children.exists() and children.read_text(), "the stage did not start")
     finally:
         running.kill()
         running.wait()
@@ -134,7 +118,7 @@ def test_a_build_killed_in_a_stage_is_gone_on_with_by_the_next(
 ) -> None:
     for stage in ("first", "right"):
         pids = killed_in(toy, stage)
-        until(lambda pids=pids: not any(map(alive, pids)), 10, "the stage outlived its flow")
+        until(lambda pids=pids: not any(map(alive, pids)), "the stage outlived its flow")
         toy.mend(stage)
     toy.ran()
     assert build(str(toy.root), return_state=True).is_completed()
@@ -151,11 +135,11 @@ def test_a_server_that_is_restarted_in_mid_run_stops_nothing(
     (toy.root / "work.py").write_text(wait + (toy.root / "work.py").read_text())
     running = start(toy)
     try:
-        until(lambda: (toy.root / "data" / "first").exists(), 90, "the build did not start")
+        until(lambda: (toy.root / "data" / "first").exists(), "the build did not start")
         prefect_server.kill()
         time.sleep(3)
         prefect_server.start()
-        assert running.wait(150) == 0
+        assert running.wait(WAIT_SECONDS) == 0
     finally:
         running.kill()
     assert toy.ran() == ["first", "last", "left", "right"]
