@@ -119,6 +119,7 @@ def _is_whole(text: str) -> bool:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         stages = yaml.load(text, Loader=loader)["stages"]
-        return text.endswith("\n") and all("cmd" in stage for stage in (stages or {}).values())
+        ended = text.endswith("\n") and not text.endswith(":\n")
+        return ended and all("cmd" in stage for stage in stages.values())
     except (yaml.YAMLError, TypeError, KeyError, AttributeError):
         return False

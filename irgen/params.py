@@ -377,7 +377,8 @@ def load(path: Path) -> Params:
 def _set_training_revision(tree: Any, path: Path) -> None:
     """Set ``catalog.training_revision`` from the file beside ``path``. Raises ParamsError if both
     files set it."""
-    revision, catalog = read_training_revision(path.parent), (tree or {}).get("catalog")
+    revision = read_training_revision(path.parent)
+    catalog = tree.get("catalog") if isinstance(tree, dict) else None
     if isinstance(catalog, dict):
         if revision is not None and "training_revision" in catalog:
             raise ParamsError(

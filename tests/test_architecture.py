@@ -10,7 +10,6 @@ MODULES = sorted((ROOT / "irgen").rglob("*.py"))
 
 # Each may import those before it; a folder counts as one.
 ORDER = [
-    "warm",
     "errors",
     "secrets",
     "typed",
@@ -28,7 +27,6 @@ ORDER = [
     "evaluation",
     "stages",
     "tracking",
-    "outcomes",
     "study",
     "releases",
     "commands",

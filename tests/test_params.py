@@ -15,6 +15,7 @@ from irgen.typed import flatten, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
+TREE["catalog"]["training_revision"] = 1  # training.yaml sets it
 SECTIONS = [name for name in TREE if isinstance(TREE[name], dict)]
 KEYS = [(section, key) for section in SECTIONS for key in TREE[section]]
 

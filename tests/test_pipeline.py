@@ -83,13 +83,18 @@ def code(stage: str) -> list[str]:
 
 def parameters(stage: str) -> list[str]:
     """The keys of params.yaml that the stage's module reads, ``compute.threads`` and such apart."""
+    return sorted(keys_read(stage) - {"catalog.training_revision"})
+
+
+def keys_read(stage: str) -> set[str]:
+    """The settings that the stage's module reads."""
     module = tree(ROOT / "irgen" / "stages" / f"{stage}.py")
     attributes = [node for node in ast.walk(module) if isinstance(node, ast.Attribute)]
     inner = {id(node.value) for node in attributes}  # of params.a.b: params.a, not read as a whole
     chains = {chain(node) for node in attributes if id(node) not in inner}
     read = {".".join(parts[1:3]) for parts in chains if parts[:1] == ("params",)}
     read |= {"."} if hands_all_on(module) else set()
-    return sorted(decisive(read))
+    return decisive(read)
 
 
 def chain(node: ast.AST) -> tuple[str, ...]:
@@ -110,6 +115,11 @@ def hands_all_on(module: ast.Module) -> bool:
         and not (isinstance(node.func, ast.Name) and node.func.id in own)
         for node in ast.walk(module)
     )
+
+
+def reads_training_revision(stage: str) -> bool:
+    """Whether a stage reads ``catalog.training_revision``, which training.yaml sets."""
+    return not {"catalog", "catalog.training_revision"}.isdisjoint(keys_read(stage))
 
 
 def decisive(read: set[str]) -> set[str]:
@@ -155,6 +165,12 @@ def test_a_stage_declares_the_parameters_it_reads_and_no_other(stage: str) -> No
     declared = sorted(dvc_yaml()["stages"][stage].get("params", []))
     expected = parameters(stage)
     assert declared == expected, f"dvc.yaml: {stage}: {REMEDY}; it reads {', '.join(expected)}"
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "download"])
+def test_a_stage_depends_on_the_training_revision_if_it_reads_it(stage: str) -> None:
+    declared = "training.yaml" in paths(dvc_yaml()["stages"][stage], "deps")
+    assert declared == reads_training_revision(stage)
 
 
 def producers() -> dict[str, str]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flows import graph
 from flows.build import build
 from irgen.errors import IrgenError
+from irgen.files import mend_lock_file
 
 from .conftest import ROOT, WAIT_SECONDS, PrefectServer, Toy, alive, until
 
@@ -126,6 +128,34 @@ def test_a_build_killed_in_a_stage_is_gone_on_with_by_the_next(
     assert {"last", "right"} <= set(toy.ran())
     found = [each for each in states(prefect_server) if each[1] == "Crashed"]
     assert len(found) == 2 and "its process was killed" in found[0][2]
+
+
+def test_a_lock_file_that_a_killed_dvc_left_cut_off_is_mended(
+    prefect_server: PrefectServer, toy: Toy
+) -> None:
+    build(str(toy.root))
+    build(str(toy.root))  # keeps the lock file of the first
+    path = toy.root / "dvc.lock"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2 + 1])
+    build(str(toy.root))
+    assert set(outcomes(prefect_server).values()) == {"skipped"}
+    assert path.read_text() == text
+
+
+def test_dvc_reads_every_lock_file_that_is_taken_for_whole(toy: Toy) -> None:
+    command = [sys.executable, "-m", "dvc", "repro", "-q"]
+    subprocess.run(command, cwd=toy.root, check=True, timeout=120)
+    path, copy = toy.root / "dvc.lock", toy.root / "copy"
+    text = path.read_text()
+    taken = 0
+    for end in [place + 1 for place, letter in enumerate(text) if letter == "\n"]:
+        path.write_text(text[:end])
+        if not mend_lock_file(path, copy):
+            taken += 1
+            assert len(graph.read(toy.root)) == 4
+        copy.unlink(missing_ok=True)
+    assert taken > 4
 
 
 def test_a_server_that_is_restarted_in_mid_run_stops_nothing(

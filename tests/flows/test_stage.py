@@ -17,7 +17,7 @@ from .conftest import Toy, alive, until
 
 def run(toy: Toy, name: str, timeout: float = 60, said: list[str] | None = None) -> str:
     tell = [].append if said is None else said.append
-    return stage.run(toy.root, name, build="b", timeout=timeout, log=tell).result
+    return stage.run(toy.root, name, build="b", timeout=timeout, log=tell).outcome
 
 
 def test_a_stage_runs_then_is_skipped_then_restored(toy: Toy) -> None:
@@ -177,7 +177,7 @@ def test_a_fresh_machine_takes_what_the_remote_has(toy: Toy, tmp_path: Path) -> 
     assert (clone / "data" / "first").read_text() == (toy.root / "data" / "first").read_text()
     names = ("first", "left", "right", "last")
     came = [
-        stage.run(clone, name, build="b", timeout=60, log=lines.append, pull=True).result
+        stage.run(clone, name, build="b", timeout=60, log=lines.append, pull=True).outcome
         for name in names
     ]
     assert came == ["ran", "restored", "restored", "restored"], lines

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from irgen.errors import SourceError, TrackingError
 from irgen.params import Params, load
-from irgen.tracking import mlflow_store, provenance, recorder, registry, run_log, sync
+from irgen.tracking import mlflow_store, provenance, recorder, run_log, sync
 from irgen.tracking.provenance import journals
 from irgen.tracking.recorder import recorded
 from irgen.workspace import Workspace
@@ -331,20 +331,16 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
         assert names == {"small.json", "large.bin.pointer.json"}
 
 
-@pytest.mark.slow
-def test_a_build_s_page_is_where_a_browser_finds_it(
-    home: Path, params: Params, mlflow_server, monkeypatch: pytest.MonkeyPatch
+def test_a_run_s_page_is_where_a_browser_finds_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
-    mlflow_server.start()
-    run_stage(home, params)
-    asked = home, params.tracking.experiment, os.environ["IRGEN_BUILD"]
-    page = mlflow_store.build_page(*asked)
-    assert page is not None and page.startswith(f"{mlflow_server.uri}/#/experiments/")
+    assert mlflow_store.run_page(home, "7", "abc") is None  # SQLite has no pages
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:5000")
+    page = mlflow_store.run_page(home, "7", "abc")
+    assert page == "http://***@127.0.0.1:5000/#/experiments/7/runs/abc"
     monkeypatch.setenv("IRGEN_MLFLOW_PAGES", "https://pages.example/mlflow/")
-    assert mlflow_store.build_page(*asked) == page.replace(
-        mlflow_server.uri, "https://pages.example/mlflow"
-    )
+    page = mlflow_store.run_page(home, "7", "abc")
+    assert page == "https://pages.example/mlflow/#/experiments/7/runs/abc"
 
 
 def wait_for(condition, seconds: float = 30) -> None:
@@ -398,6 +394,3 @@ def test_a_library_of_the_store_s_that_does_not_load_is_the_store_s_trouble(
         patched.setattr(mlflow_store, "import_module", broken)
         with pytest.raises(TrackingError, match="mlflow does not fit"):
             mlflow_store.connect(home)
-    monkeypatch.setattr(registry, "NEEDED", ("no-such-package",))
-    with pytest.raises(TrackingError, match="no-such-package"):
-        registry.rehearse()

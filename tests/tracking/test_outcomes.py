@@ -1,20 +1,20 @@
-"""Stages that DVC skipped or restored are in their build's run, with what they came to."""
+"""A build's run says of each stage whether it ran, and which run has its results."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
+from irgen.tracking.outcomes import log_outcomes
 from mlflow import MlflowClient
 
-from irgen import cli, outcomes
+from irgen import cli
 from irgen.catalog import manifest
 from irgen.errors import TrackingError
 from irgen.files import write_json
 from irgen.params import Params, load
-from irgen.tracking import mlflow_store, provenance, run_log, sync
+from irgen.tracking import mlflow_store, sync
 from irgen.tracking.recorder import recorded
 from irgen.workspace import Workspace
 
@@ -91,63 +91,56 @@ def build(client: MlflowClient, key: str):
     return parent, {run.info.run_name: run for run in client.search_runs([within], inside)}
 
 
-def test_a_stage_that_was_skipped_links_to_the_run_that_made_its_results(home, params):
-    stages = {"tokenizer": "skipped", "evaluate": "restored"}
-    assert outcomes.complete_build(home, params, "second", stages) == ["tokenizer", "evaluate"]
-    assert sync.publish_all(home) == 2
+def test_a_build_that_ran_nothing_says_which_runs_have_its_results(home, params):
+    log_outcomes(home, params, "second", {"tokenizer": "skipped", "evaluate": "restored"})
+    assert sync.publish_all(home) == 1
     client = mlflow_store.connect(home)
     first, ran = build(client, "first")
-    second, linked = build(client, "second")
-    assert linked.keys() == {"tokenizer.skipped", "evaluate.restored"}
-    link, made = linked["tokenizer.skipped"], ran["tokenizer"]
-    assert link.data.tags["irgen.link"] == made.info.run_id
-    assert link.data.tags["irgen.outcome"] == "skipped"
-    assert link.data.tags["dvc.stage_hash"] == made.data.tags["dvc.stage_hash"]
-    assert link.data.metrics == made.data.metrics and link.data.params == made.data.params
-    assert made.info.run_id in link.data.tags["mlflow.note.content"]
-    assert second.info.status == link.info.status == "FINISHED"
+    second, children = build(client, "second")
+    assert not children, "no stage ran, so no stage has a run"
+    tags = second.data.tags
+    assert (tags["irgen.outcome.tokenizer"], tags["irgen.outcome.evaluate"]) == (
+        "skipped",
+        "restored",
+    )
+    for stage in ("tokenizer", "evaluate"):
+        assert tags[f"irgen.results.{stage}"] == ran[stage].info.run_id
+    assert second.info.status == "FINISHED"
     assert second.data.metrics == first.data.metrics and "index/precision/10" in first.data.metrics
     assert second.data.params == first.data.params
-    assert second.data.tags["irgen.data_revision"] == "3"
+    assert tags["irgen.data_revision"] == "3"
 
 
-def test_a_build_can_be_completed_again_and_says_what_is_served(home, params):
+def test_a_stage_that_ran_in_the_build_has_its_results_there(home, params):
+    log_outcomes(home, params, "first", {"tokenizer": "ran"})
+    sync.publish_all(home)
+    first, ran = build(mlflow_store.connect(home), "first")
+    assert first.data.tags["irgen.outcome.tokenizer"] == "ran"
+    assert first.data.tags["irgen.results.tokenizer"] == ran["tokenizer"].info.run_id
+
+
+def test_outcomes_can_be_logged_again_and_the_last_count(home, params):
+    log_outcomes(home, params, "second", {"tokenizer": "ran"})
+    sync.publish_all(home)
     (home / "releases").mkdir()
     (home / "releases" / "champion").symlink_to("0004-abcdef12")
-    assert outcomes.complete_build(home, params, "second", {"tokenizer": "skipped"})
-    assert sync.publish_all(home) == 1
-    assert not outcomes.complete_build(home, params, "second", {"tokenizer": "skipped"})
-    assert sync.publish_all(home) == 0
-    parent, children = build(mlflow_store.connect(home), "second")
-    assert len(children) == 1 and parent.data.tags["irgen.champion"] == "0004-abcdef12"
+    log_outcomes(home, params, "second", {"tokenizer": "skipped"})
+    assert (sync.publish_all(home), sync.publish_all(home)) == (1, 0)
+    parent, _ = build(mlflow_store.connect(home), "second")
+    assert parent.data.tags["irgen.outcome.tokenizer"] == "skipped"
+    assert parent.data.tags["irgen.champion"] == "0004-abcdef12"
 
 
-def test_a_stage_that_ran_in_the_build_is_not_skipped_by_a_later_attempt(home, params):
-    assert not outcomes.complete_build(home, params, "first", {"tokenizer": "skipped"})
-    assert not outcomes.complete_build(home, params, "second", {"tokenizer": "ran"})
-
-
-def test_a_stage_of_which_the_store_has_no_run_tells_its_outputs(home, params):
-    outcomes.complete_build(home, params, "second", {"drift": "restored"})
+def test_a_stage_of_which_the_store_has_no_run_names_none(home, params):
+    log_outcomes(home, params, "second", {"drift": "restored"})
     sync.publish_all(home)
-    client = mlflow_store.connect(home)
-    run = build(client, "second")[1]["drift.restored"]
-    assert "irgen.link" not in run.data.tags
-    assert "the run that made them is not here" in run.data.tags["mlflow.note.content"]
-    assert [each.path for each in client.list_artifacts(run.info.run_id)] == ["outs.json"]
-
-
-def test_a_telling_that_was_killed_is_told_again(home, params):
-    place = provenance.journals(home) / "second" / "tokenizer.skipped.jsonl"
-    place.parent.mkdir()
-    place.write_text(json.dumps({"kind": "begin", "time": 1}) + "\n")
-    assert outcomes.complete_build(home, params, "second", {"tokenizer": "skipped"})
-    assert run_log.records(place)[-1]["kind"] == "end"
+    tags = build(mlflow_store.connect(home), "second")[0].data.tags
+    assert tags["irgen.outcome.drift"] == "restored" and "irgen.results.drift" not in tags
 
 
 def test_the_monitor_follows_drift_and_quality_over_the_revisions_of_the_data(home, params):
     def told(build_key: str, stage_outcome: str = "restored") -> None:
-        outcomes.complete_build(home, params, build_key, {"drift": stage_outcome})
+        log_outcomes(home, params, build_key, {"drift": stage_outcome})
         sync.publish_all(home)
 
     told("second")
@@ -169,20 +162,21 @@ def test_the_monitor_follows_drift_and_quality_over_the_revisions_of_the_data(ho
     assert "mlflow.parentRunId" not in monitor.data.tags
 
 
-def test_the_command_line_completes_a_build(home, capsys):
+def test_the_command_line_logs_the_outcomes_of_a_build(home, capsys):
     arguments = ["publish", "--build", "second", "--stages", "tokenizer=skipped,evaluate=ran"]
     assert cli.main([*arguments, "--root", str(home)]) == 0
     assert "Published 1 runs" in capsys.readouterr().out
-    assert set(build(mlflow_store.connect(home), "second")[1]) == {"tokenizer.skipped"}
+    tags = build(mlflow_store.connect(home), "second")[0].data.tags
+    assert tags["irgen.outcome.tokenizer"] == "skipped"
 
 
 def test_what_is_no_outcome_is_refused(home, params, capsys):
     with pytest.raises(TrackingError, match="'jumped' is no outcome; allowed: ran, skipped, res"):
-        outcomes.complete_build(home, params, "second", {"tokenizer": "jumped"})
+        log_outcomes(home, params, "second", {"tokenizer": "jumped"})
     with pytest.raises(argparse.ArgumentTypeError, match="expected stage="):
         cli._outcomes("tokenizer")
 
 
 def test_a_build_with_skipped_stages_does_not_say_that_they_ran(home, params, monkeypatch):
-    outcomes.complete_build(home, params, "second", {"tokenizer": "skipped"})
+    log_outcomes(home, params, "second", {"tokenizer": "skipped"})
     assert "Nothing had to be done" in cli.what_ran(home)
