@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from irgen.tracking.outcomes import log_outcomes
 from mlflow import MlflowClient
 
 from irgen import cli
@@ -15,6 +14,7 @@ from irgen.errors import TrackingError
 from irgen.files import write_json
 from irgen.params import Params, load
 from irgen.tracking import mlflow_store, sync
+from irgen.tracking.outcomes import log_outcomes
 from irgen.tracking.recorder import recorded
 from irgen.workspace import Workspace
 
