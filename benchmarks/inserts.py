@@ -26,15 +26,15 @@ from torch import Tensor
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.checkpoints.identifiers import load_identified
-from irgen.encoding.encode import open_encoding, pixels
+from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import processor
 from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
 from irgen.params import Params, load
-from irgen.search.brute_force import scan
+from irgen.params.strict import flatten
+from irgen.search.brute_force import brute_force_search
 from irgen.search.engine import QueryFeatures
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 K = 10  # results judged
@@ -157,7 +157,7 @@ class Case:
         fewer; and which of them (Q, K) bool the retriever did not write."""
         if method == "exact scan":
             taken = torch.from_numpy(self.members(groups)).nonzero()[:, 0]
-            rows = scan(self.read.embedding, self.embeddings[taken], K).ids
+            rows = brute_force_search(self.read.embedding, self.embeddings[taken], K).ids
             return torch.where(rows >= 0, taken[rows], -1).numpy(), np.zeros(rows.shape, dtype=bool)
         allow = None if groups == GROUPS else pl.col("group").is_in(groups)
         found = self.index.search(self.read, K, fresh_beams=METHODS[method], allow=allow)
@@ -189,8 +189,10 @@ def open_case(params: Params, workspace: Workspace) -> Case:
     )
     queries = queries.filter(~pl.col("sha256").is_in(database["sha256"].implode()))
     encoding = open_encoding(params.compute, workspace)
-    images = pixels(index.models.reader.encoder, queries["sha256"].to_list(), encoding)
-    parts = [index.models.read(batch) for batch in torch.from_numpy(images).split(32)]
+    images = decode_pixels(
+        index.models.query_encoder.encoder, queries["sha256"].to_list(), encoding
+    )
+    parts = [index.models.encode(batch) for batch in torch.from_numpy(images).split(32)]
     read = QueryFeatures(
         *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(QueryFeatures))
     )

@@ -18,7 +18,7 @@ from flows.artifacts import Log
 from flows.pipeline import PassError
 from flows.state import LastPass
 from irgen.cli import STAGES
-from irgen.tracking import provenance, recorder, run_log
+from irgen.tracking import locations, run_log, stage_facts
 from irgen.workspace import Workspace
 
 SYNC_SECONDS = 300.0
@@ -56,7 +56,7 @@ def build_and_release(root: Path, *, build: str, pull: bool = False) -> State[An
 
 def settle_last_pass(root: Path, *, build: str) -> State[Any]:
     """Judge and release the results of the last pass, as far as that is still to be done."""
-    return settle(root, build, recorder.quality(Workspace.at(root)))
+    return settle(root, build, stage_facts.read_quality(Workspace.at(root)))
 
 
 def settle(root: Path, build: str, metrics: dict[str, float], *, pull: bool = False) -> State[Any]:
@@ -95,7 +95,7 @@ def run_pass(root: Path, build: str, pull: bool) -> dict[str, float]:
                 training_revision.MOST_FAILURES,
             )
         raise
-    metrics = recorder.quality(Workspace.at(root))
+    metrics = stage_facts.read_quality(Workspace.at(root))
     key = state.state_key(root)
     state.write_last_pass(root, replace(before, key=key, settled=False))
     sync_outcomes(root, build, outcomes, log)
@@ -118,7 +118,7 @@ def sync_outcomes(root: Path, build: str, outcomes: dict[str, str], log: Log) ->
 
 def sync_waiting_runs(root: Path, build: str, log: Log) -> None:
     """Log to MLflow the runs that could not be logged while it was down, if there are any."""
-    if run_log.unpublished(provenance.journals(root)):
+    if run_log.list_unsynced(locations.run_logs(root)):
         run_sync(root, build, log, [])
 
 

@@ -1,6 +1,6 @@
 """Read DVC's stage graph in the order of work, with the Prefect options of each stage."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import networkx
 from dvc.repo import Repo
 from dvc.repo.index import Index
 
-from irgen.typed import parse
+from irgen.params.strict import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,4 @@ def read_options(stage: str, meta: Any) -> TaskOptions:
     """
     options = meta.get("prefect", {}) if isinstance(meta, dict) else {}
     where = f"dvc.yaml: {stage}: meta: prefect"
-    defaults = asdict(TaskOptions()) | {"tags": list(TaskOptions().tags)}
-    return parse(
-        TaskOptions, defaults | options if isinstance(options, dict) else options, where=where
-    )
+    return parse(TaskOptions, options, where=where)

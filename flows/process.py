@@ -43,7 +43,7 @@ def run(
     process dies, the group is killed at once, so that nothing goes on writing below ``root``.
     ``settings`` are added to the environment.
     """
-    from irgen.secrets import scrub  # not for the lifeline
+    from irgen.errors import redact  # not for the lifeline
 
     process = subprocess.Popen(
         [*LIFELINE, *command],
@@ -64,7 +64,7 @@ def run(
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if text := scrub(line.rstrip()):
+            if text := redact(line.rstrip()):
                 lines.append(text)
                 log(text)
     finally:

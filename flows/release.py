@@ -77,7 +77,7 @@ def report(root: Path, decision: Decision, metrics: dict[str, float], log: Log) 
     report_drift(root, decision, log)
     settled = bool(decision.about["settled"])
     if not settled:
-        log.warning("not everybody has been told: %s", "; ".join(decision.about["troubles"]))
+        log.warning("not everybody has been told: %s", "; ".join(decision.about["errors"]))
     last = state.read_last_pass(root)
     assert last is not None, "a pass ends with its note"
     key = state.state_key(root)

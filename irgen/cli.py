@@ -19,7 +19,7 @@ from irgen.errors import ArtifactError, IrgenError
 from irgen.params import load
 from irgen.workspace import Workspace
 
-JOURNAL_DAYS = 14.0  # that a published journal is kept
+RUN_LOG_DAYS = 14.0  # that a synced run log is kept
 GIVING_WAY = 10  # by as much the publisher is nicer than the stages that it tells of
 STAGES = {
     "download": "sync the source: fetch what is new or changed, drop what is gone",
@@ -143,22 +143,22 @@ def _sentence(line: str) -> str:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Runs one stage and records it. Raises IrgenError for what the user can mend."""
-    from irgen.tracking.provenance import project
-    from irgen.tracking.recorder import recorded
+    from irgen.tracking.locations import find_project
+    from irgen.tracking.recorder import record_stage
 
     params = load(options.params or options.root / "params.yaml")
     # an experiment in a folder of its own shares what its project has encoded
-    workspace = replace(Workspace.at(options.root), cache=project(options.root) / ".cache")
+    workspace = replace(Workspace.at(options.root), cache=find_project(options.root) / ".cache")
     stage = import_module(f"irgen.stages.{options.name}")
-    with recorded(options.name, params, workspace, options.root) as record:
-        record.result(stage.run(params, workspace, record.log))
+    with record_stage(options.name, params, workspace, options.root) as recorder:
+        recorder.log_result(stage.run(params, workspace, recorder.log))
 
 
 def results(options: argparse.Namespace) -> None:
     """Prints the methods table, what ran and the report's path; rewrites an old or missing one."""
     from irgen.catalog.datasets.protocols import in_words
-    from irgen.evaluation import comparison
     from irgen.files import read_json
+    from irgen.report import comparison
 
     workspace = Workspace.at(options.root)
     path = workspace.stage("evaluate") / "metrics.json"
@@ -182,11 +182,10 @@ def what_ran(root: Path) -> str:
     build = os.environ.get("IRGEN_BUILD")
     if not build:
         return ""
-    from irgen.tracking import run_log
-    from irgen.tracking.provenance import journals
+    from irgen.tracking import locations, run_log
 
-    place = journals(root) / run_log.plain(build)
-    ran = {path.stem.partition("-")[0] for path in place.glob("*.jsonl")} & STAGES.keys()
+    folder = locations.run_logs(root) / run_log.safe_name(build)
+    ran = {path.stem.partition("-")[0] for path in folder.glob("*.jsonl")} & STAGES.keys()
     if not ran:
         return (
             "Nothing had to be done: the source, the code and the parameters are those of the last "
@@ -196,20 +195,17 @@ def what_ran(root: Path) -> str:
 
 
 def publish(options: argparse.Namespace) -> None:
-    """Logs to MLflow what is still only in the journals. Raises TrackingError if it cannot.
+    """Logs to MLflow what is still only in the run logs. Raises TrackingError if it cannot.
 
     ``irgen publish --build KEY --stages catalog=ran,pairs=skipped`` also logs what each stage of
     the build came to (KEY: ``IRGEN_BUILD`` of its stages), so that its run has every stage and
     every metric. While the server is down this is kept for the next time.
     """
-    from irgen.tracking import mlflow_store as tracked
-    from irgen.tracking import run_log, sync
-    from irgen.tracking.provenance import journals, project
+    from irgen.tracking import locations, mlflow_store, run_log, sync
 
-    home = project(options.root)
     if options.watch is not None:
         os.nice(GIVING_WAY)
-        sync.watch(home, options.watch)
+        sync.watch(options.root, options.watch)
         return
     if options.stages:
         from irgen.tracking.outcomes import log_outcomes
@@ -217,11 +213,11 @@ def publish(options: argparse.Namespace) -> None:
         params = load(options.params or options.root / "params.yaml")
         build = options.build or os.environ.get("IRGEN_BUILD") or "build"
         log = log_outcomes(options.root, params, build, dict(options.stages))
-    count = sync.publish_all(home)
-    run_log.forget(journals(home), days=JOURNAL_DAYS)
-    print(f"Published {count} runs to {tracked.shown(home)}")
-    if options.stages and (state := run_log.state(log))["done"]:
-        print(tracked.run_page(home, state["experiment"], state["run"]) or "")
+    count = sync.sync_all(options.root)
+    run_log.delete_synced(locations.run_logs(options.root), days=RUN_LOG_DAYS)
+    print(f"Synced {count} runs to {mlflow_store.format_uri(options.root)}")
+    if options.stages and (state := run_log.read_state(log))["done"]:
+        print(mlflow_store.run_page(options.root, state["experiment"], state["run"]) or "")
 
 
 def _outcomes(text: str) -> list[tuple[str, str]]:
@@ -238,17 +234,15 @@ def _outcomes(text: str) -> list[tuple[str, str]]:
 
 def ui(options: argparse.Namespace) -> None:
     """Becomes MLflow's server over the project's store, or names the server that is in use."""
-    from irgen.tracking import mlflow_store as tracked
-    from irgen.tracking.provenance import project, store
+    from irgen.tracking import locations, mlflow_store
 
-    home = project(options.root)
-    if store(home).startswith("http"):
-        print(f"Runs are tracked at {tracked.shown(home)}")
+    if locations.tracking_uri(options.root).startswith("http"):
+        print(f"Runs are tracked at {mlflow_store.format_uri(options.root)}")
         return
     port = options.port if _is_free(options.port) else _free_port()
     print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    command = tracked.ui_command(home, port)
-    (home / "mlruns").mkdir(exist_ok=True)
+    command = mlflow_store.ui_command(options.root, port)
+    (locations.find_project(options.root) / "mlruns").mkdir(exist_ok=True)
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     os.execve(command[0], command, os.environ | settings)
 
@@ -287,6 +281,6 @@ def full_disk(error: BaseException, root: Path) -> str:
     what = f"writing {name}" if name else f"writing below {root.resolve()}"
     return (
         f"no space left on the disk while {what}; what was there before is untouched. Free some "
-        "space (dvc gc --workspace drops old results; .cache/encodings and .cache/readings can go) "
-        "and run again"
+        "space (dvc gc --workspace drops old results; .cache/encodings and .cache/query_features "
+        "can go) and run again"
     )

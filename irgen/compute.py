@@ -5,7 +5,7 @@ import ctypes
 import functools
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -132,3 +132,14 @@ def seed_everything(*parts: int) -> torch.Generator:
     random.seed(value)
     torch.manual_seed(value)
     return torch.Generator().manual_seed(value)
+
+
+def full_batches(count: int, size: int) -> Iterator[tuple[torch.Tensor, int]]:
+    """Yield rows 0 … count − 1 in batches of exactly ``size``, and how many of each are new.
+
+    The last batch is filled up with its last row, so that a row's result never depends on how many
+    others there are.
+    """
+    for start in range(0, count, size):
+        rows = torch.arange(start, start + size).clamp_max(count - 1)
+        yield rows, min(size, count - start)

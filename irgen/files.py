@@ -1,5 +1,6 @@
-"""Whole files or none: atomic writes, content digests, JSON, DVC's lock file."""
+"""Atomic writes, content digests, JSON, locks, and DVC's lock file."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -91,6 +92,21 @@ def file_digest(path: Path) -> str:
     """The hex SHA-256 of a file's content, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process holds the lock file ``path`` (``filelock.FileLock``).
+
+    The probe is a shared lock: unlike ``FileLock``, it never makes another probe say yes.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def mend_lock_file(path: Path, copy: Path) -> bool:

@@ -11,8 +11,6 @@ MODULES = sorted((ROOT / "irgen").rglob("*.py"))
 # Each may import those before it; a folder counts as one.
 ORDER = [
     "errors",
-    "secrets",
-    "typed",
     "params",
     "files",
     "workspace",
@@ -25,6 +23,7 @@ ORDER = [
     "training",
     "index",
     "evaluation",
+    "report",
     "stages",
     "tracking",
     "study",
@@ -39,9 +38,9 @@ ONE_IMPORTER = {
     "boto3": "irgen/catalog/sources/s3_client.py",
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
-    "pytorch_metric_learning": "irgen/training/rankings.py",
-    "matplotlib": "irgen/evaluation/figures.py",
-    "jinja2": "irgen/evaluation/page.py",
+    "pytorch_metric_learning": "irgen/training/ranking_losses.py",
+    "matplotlib": "irgen/report/figures.py",
+    "jinja2": "irgen/report/page.py",
     "psutil": "irgen/tracking/provenance.py",
 }
 CONDUCTORS = {"dvc", "prefect", "flows"}

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from irgen.checkpoints.models import Models
-from irgen.checkpoints.retriever import frozen_reader
+from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.weights import create_encoder
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
@@ -41,10 +41,11 @@ def untrained(
         levels=tokenizing.levels,
         codebook=tokenizing.codebook,
     )
-    query = Retriever(
-        frozen_reader(pretrained, tokenizer, "tokenizer"), IdentifierDecoder(retrieving, shape)
+    retriever = Retriever(
+        initial_query_encoder(pretrained, tokenizer, "tokenizer"),
+        IdentifierDecoder(retrieving, shape),
     )
-    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
+    made = Models(tokenizer=tokenizer, retriever=retriever, pretrained=pretrained, labels=["a"])
     return made.to(torch.device("cpu"))
 
 

@@ -86,7 +86,7 @@ def writer_of(model: IdentifierDecoder, codebooks: Tensor) -> Any:
     tokenizer = replace(
         usual.tokenizer, levels=levels, codebook=size, width=width, tune_encoder=False, hidden=0
     )
-    retriever = replace(
+    settings = replace(
         usual.retriever,
         encoder="tokenizer",
         tune_encoder=False,
@@ -100,9 +100,11 @@ def writer_of(model: IdentifierDecoder, codebooks: Tensor) -> Any:
         pretrained = create_encoder(encoder, seed=0)
         tokens = Tokenizer(tokenizer, pretrained.width, 2, None).eval()
         tokens.codebooks.copy_(codebooks)
-        query = Retriever(QueryEncoder(pretrained, tokens.adapter), model)
-        found = Models(tokenizer=tokens, query=query, pretrained=pretrained, labels=["a", "b"])
-        save_models(folder, found, encoder, tokenizer, retriever)
+        retriever = Retriever(QueryEncoder(pretrained, tokens.adapter), model)
+        found = Models(
+            tokenizer=tokens, retriever=retriever, pretrained=pretrained, labels=["a", "b"]
+        )
+        save_models(folder, found, encoder, tokenizer, settings)
 
     return write
 

@@ -39,10 +39,10 @@ def retriever(codes: Tensor, size: int, layers: int = LAYERS, seed: int = 0) -> 
         codebook=size,
     )
     model = IdentifierDecoder(settings, shape).eval().requires_grad_(False)
-    model.heads *= SHARPNESS
+    model.output_weights *= SHARPNESS
     for level, column in enumerate(codes.T):
         counts = torch.bincount(column.long(), minlength=size) + 1
-        model.biases[level] = (counts / counts.sum()).log()
+        model.output_biases[level] = (counts / counts.sum()).log()
     return model
 
 
@@ -119,10 +119,10 @@ class Clocked:
         """Where the scores come from."""
         return self.scorer.device
 
-    def gains(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
+    def step_scores(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
         """The scorer's own."""
         started = time.perf_counter()
-        found = self.scorer.gains(level, last, origin)
+        found = self.scorer.step_scores(level, last, origin)
         self.seconds += time.perf_counter() - started
         return found
 
@@ -161,12 +161,12 @@ def _pieces(search: Search, number: int) -> tuple[float, float, float, float]:
     read = search.pool.read(number, search.batch)
     began = time.perf_counter()
     parts = search.held.parts(fresh=False)
-    clocked = Clocked(search.decoder.read(read.summary, read.tokens))
+    clocked = Clocked(search.decoder.start(read.summary, read.tokens))
     had_read = time.perf_counter()
-    beams = beam.search(clocked, [part for _, part in parts], search.beams)
+    beams = beam.search(clocked, [part.live for part in parts], search.beams)
     had_written = time.perf_counter()
     found = rank.gather(search.held, parts, beams, search.options.candidates)
-    rank.by_score(found, rank.similarity(found.rows, read.embedding, search.held))
+    rank.order_by_score(found, rank.cosine(found.rows, read.embedding, search.held))
     ended = time.perf_counter()
     writing = had_written - had_read
     return had_read - began, clocked.seconds, writing - clocked.seconds, ended - had_written
@@ -206,9 +206,9 @@ def agreement(
     """Our codes beside those of the published search with the same fp32 weights; ``asked``: the
     pool, how many of its queries, and the beams."""
     pool, count, width = asked
-    decoder, parts = Decoder(model, "fp32"), [part for _, part in held.parts(fresh=False)]
+    decoder, parts = Decoder(model, "fp32"), [part.live for part in held.parts(fresh=False)]
     read = pool.read(0, count)
-    ours = beam.search(decoder.read(read.summary, read.tokens), parts, width)
+    ours = beam.search(decoder.start(read.summary, read.tokens), parts, width)
     identical = same = 0
     largest = 0.0
     for i in range(count):

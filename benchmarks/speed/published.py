@@ -68,13 +68,13 @@ def next_entry(
 ) -> Tensor:
     """Logits (B, L) of what follows prefixes (B, m): the decoder run from its beginning."""
     level = prefixes.shape[1]
-    written = [model.entries[m][prefixes[:, m]] for m in range(level)]
-    x = torch.stack([model.start.expand(len(prefixes), -1), *written], 1)
-    x = x + model.positions[: level + 1]  # (B, m + 1, width)
-    for block, memory in zip(model.blocks, model.remember(summary, tokens), strict=True):
+    written = [model.code_embeddings[m][prefixes[:, m]] for m in range(level)]
+    x = torch.stack([model.start_embedding.expand(len(prefixes), -1), *written], 1)
+    x = x + model.level_positions[: level + 1]  # (B, m + 1, width)
+    for block, memory in zip(model.blocks, model.encode_memory(summary, tokens), strict=True):
         assert isinstance(block, Block)
         x = block(x, memory)
-    return model.norm(x[:, -1]) @ model.heads[level].T + model.biases[level]
+    return model.norm(x[:, -1]) @ model.output_weights[level].T + model.output_biases[level]
 
 
 def images(written: Written, codes: Tensor, k: int) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from irgen.models.decoder import IdentifierDecoder
-from irgen.search.brute_force import scan
+from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
 from speed import ours, published
@@ -52,7 +52,7 @@ def against_scans(
     vectors = held.segments[0].embeddings.float()
 
     def ours_exact(number: int) -> object:
-        return scan(field.pool.read(number, batch).embedding, vectors, ours.K)
+        return brute_force_search(field.pool.read(number, batch).embedding, vectors, ours.K)
 
     runners: dict[str, tuple[Call, int]] = {
         name: (search, batch) for name, search in field.searches(held, batch, BEAMS).items()

@@ -11,7 +11,7 @@ import torch
 from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.models import Models, assemble
 from irgen.checkpoints.weights import create_encoder
-from irgen.encoding.encode import open_encoding, pixels
+from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import QuerySet, read_questions
 from irgen.params import Params
@@ -59,9 +59,9 @@ class Run:
         )
         questions = read_questions(workspace, K)
         hashes = questions.queries["sha256"], questions.database["sha256"]
-        images = pixels(models.reader.encoder, hashes[0].to_list(), encoding)
+        images = decode_pixels(models.query_encoder.encoder, hashes[0].to_list(), encoding)
         parts = [
-            models.read(torch.from_numpy(images[start : start + 64]))
+            models.encode(torch.from_numpy(images[start : start + 64]))
             for start in range(0, len(images), 64)
         ]
         names = ("summary", "tokens", "embedding")
@@ -77,7 +77,7 @@ class Run:
     def generative(self, precision: Precision, width: int) -> Answer:
         """Beam search of that width, re-ranked."""
         decoder, options = (
-            Decoder(self.models.query.decoder, precision),
+            Decoder(self.models.retriever.decoder, precision),
             Options(beams=width, fresh_beams=0),
         )
 

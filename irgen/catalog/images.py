@@ -17,6 +17,7 @@ from tqdm import tqdm
 from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 
+VERSION = 1  # raise when an image decodes to other pixels
 MAX_PIXELS = 178_956_970  # Pillow's own bound for a decompression bomb
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # never EPS, which runs programs
 ORIENTATION = 0x0112

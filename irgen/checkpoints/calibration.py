@@ -6,8 +6,8 @@ from pathlib import Path
 
 from irgen.errors import ArtifactError, ParamsError
 from irgen.files import read_json, write_json
+from irgen.params.strict import parse
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.typed import parse
 
 CALIBRATION = "calibration.json"  # its name beside the models
 

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from irgen.catalog.images import Decoding
 from irgen.checkpoints import tensor_file
-from irgen.checkpoints.retriever import frozen_reader, load_retriever, read_settings, save_retriever
+from irgen.checkpoints.retriever import (
+    initial_query_encoder,
+    load_retriever,
+    read_settings,
+    save_retriever,
+)
 from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from irgen.checkpoints.weights import untrained_encoder
 from irgen.errors import ArtifactError
@@ -19,8 +24,8 @@ from irgen.models.tokenizer import Tokenizer
 from irgen.params import Encoder
 from irgen.params import Retriever as RetrieverSettings
 from irgen.params import Tokenizer as TokenizerSettings
+from irgen.params.strict import parse
 from irgen.search.engine import QueryFeatures
-from irgen.typed import parse
 
 TOKENIZER, RETRIEVER = "tokenizer.safetensors", "retriever.safetensors"
 PRETRAINED = "pretrained.safetensors"
@@ -28,36 +33,35 @@ PRETRAINED = "pretrained.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The tokenizer, the retriever, and the pretrained encoder where one of them reads by it.
+    """The tokenizer, the retriever, and the pretrained encoder where one of them uses it.
 
-    Who encodes what follows from which modules are shared: the tokenizer's adapter reads summaries
-    of its own tuned encoder or, without one, of the pretrained encoder; the retriever's reader is
-    one of these two encoders or a tuned copy, with that adapter behind it or none. ``labels`` are
-    the tokenizer's class names.
+    Modules are shared: the tokenizer's adapter follows its own tuned encoder or, without one, the
+    pretrained encoder; the retriever's query encoder is one of these two or a tuned copy, with that
+    adapter behind it or none. ``labels`` are the tokenizer's class names.
     """
 
     tokenizer: Tokenizer
-    query: Retriever
+    retriever: Retriever
     pretrained: ImageEncoder | None
     labels: list[str]
 
     @property
     def encoder(self) -> ImageEncoder:
         """The encoder whose summaries the tokenizer adapts."""
-        found = self.tokenizer.encoder or self.pretrained
-        assert found is not None, "a tokenizer without an encoder reads by the pretrained one"
-        return found
+        encoder = self.tokenizer.encoder or self.pretrained
+        assert encoder is not None, "a tokenizer without an encoder needs the pretrained one"
+        return encoder
 
     @property
-    def reader(self) -> QueryEncoder:
-        """What reads the retriever's queries."""
-        assert self.query.reader is not None, "a query is read from pixels"
-        return self.query.reader
+    def query_encoder(self) -> QueryEncoder:
+        """The retriever's encoder of queries."""
+        assert self.retriever.query_encoder is not None, "a query is encoded from pixels"
+        return self.retriever.query_encoder
 
     @property
     def decoding(self) -> Decoding:
         """The images all of them read."""
-        return self.reader.encoder.decoding
+        return self.query_encoder.encoder.decoding
 
     @property
     def device(self) -> torch.device:
@@ -66,21 +70,21 @@ class Models:
 
     def to(self, device: torch.device) -> "Models":
         """These very models, moved to ``device``, in eval mode."""
-        for module in (self.tokenizer, self.query, self.pretrained):
+        for module in (self.tokenizer, self.retriever, self.pretrained):
             if module is not None:
                 module.eval().to(device)
         return self
 
     @torch.inference_mode()
-    def read(self, pixels: Tensor) -> QueryFeatures:
-        """What a search needs of images (B, C, H, W) of 0 … 255; no encoder runs twice."""
+    def encode(self, pixels: Tensor) -> QueryFeatures:
+        """Encode images (B, C, H, W) of 0 … 255 for a search; no encoder runs twice."""
         pixels = pixels.to(self.device)
-        summary, tokens = self.reader(pixels)
-        if self.reader.encoder is not self.encoder:
+        summary, tokens = self.query_encoder(pixels)
+        if self.query_encoder.encoder is not self.encoder:
             embedding = self.embed(pixels)
-        elif self.reader.adapter is None:
+        elif self.query_encoder.adapter is None:
             embedding = self.tokenizer.adapt(summary)
-        else:  # the reader's adapter is the tokenizer's
+        else:  # the query encoder's adapter is the tokenizer's
             embedding = summary
         return QueryFeatures(summary.float(), tokens.float(), embedding)
 
@@ -96,16 +100,16 @@ class Models:
         return self.tokenizer.tokenize(embeddings.to(self.device))
 
 
-def assemble(tokenizer: Path, retriever: Path, pretrained: ImageEncoder) -> Models:
-    """The models of these two files, in eval mode. ``pretrained`` is kept only where one of them
-    reads by it."""
-    tokens, labels = load_tokenizer(tokenizer)
-    source = read_settings(retriever)[0].encoder
-    query = load_retriever(retriever, frozen_reader(pretrained, tokens, source))
-    assert query.reader is not None, "a loaded retriever reads pixels"
-    needed = tokens.encoder is None or query.reader.encoder is pretrained
+def assemble(tokenizer_path: Path, retriever_path: Path, pretrained: ImageEncoder) -> Models:
+    """Load the models of these two files, in eval mode; ``pretrained`` is kept only where one of
+    them uses it."""
+    tokenizer, labels = load_tokenizer(tokenizer_path)
+    source = read_settings(retriever_path)[0].encoder
+    retriever = load_retriever(retriever_path, initial_query_encoder(pretrained, tokenizer, source))
+    assert retriever.query_encoder is not None, "a loaded retriever encodes pixels"
+    needed = tokenizer.encoder is None or retriever.query_encoder.encoder is pretrained
     kept = pretrained.eval() if needed else None
-    return Models(tokenizer=tokens, query=query, pretrained=kept, labels=labels)
+    return Models(tokenizer=tokenizer, retriever=retriever, pretrained=kept, labels=labels)
 
 
 def save_models(
@@ -118,8 +122,7 @@ def save_models(
     """Writes three files that load without the original weights. The last arguments are the
     sections of params.yaml that the models were made by; equal models give equal bytes."""
     save_tokenizer(folder / TOKENIZER, models.tokenizer, encoder, tokenizer, models.labels)
-    query = models.query if retriever.tune_encoder else Retriever(None, models.query.decoder)
-    save_retriever(folder / RETRIEVER, query, retriever)
+    save_retriever(folder / RETRIEVER, models.retriever, retriever)
     kept = models.pretrained
     config = {"encoder": asdict(encoder), "kept": kept is not None, "reads": _reads(models.encoder)}
     tensor_file.save(folder / PRETRAINED, {} if kept is None else kept.state_dict(), config)

@@ -10,9 +10,7 @@ from irgen.checkpoints.weights import untrained_encoder
 from irgen.models.tokenizer import Tokenizer
 from irgen.params import Encoder
 from irgen.params import Tokenizer as Settings
-from irgen.typed import parse
-
-GIVEN = {"labels": "given", "clusters": 2}  # of a file that does not tell where labels came from
+from irgen.params.strict import parse
 
 
 def save_tokenizer(
@@ -20,10 +18,7 @@ def save_tokenizer(
 ) -> None:
     """Writes the tokenizer with all it takes to load it: configuration and class names, which are
     numbers where it was taught by clusters."""
-    told = asdict(settings)
-    if settings.labels == "given":  # as files had it before there was anything else
-        told = {name: value for name, value in told.items() if name not in GIVEN}
-    config = {"encoder": asdict(encoder), "tokenizer": told, "labels": labels}
+    config = {"encoder": asdict(encoder), "tokenizer": asdict(settings), "labels": labels}
     tensor_file.save(path, model.state_dict(), config | {"summary_width": summary_width(model)})
 
 
@@ -39,7 +34,7 @@ def load_tokenizer(path: Path) -> tuple[Tokenizer, list[str]]:
     is missing, damaged or of something else."""
     config = tensor_file.load_config(path, "tokenizer", "encoder", "labels", "summary_width")
     tensors, _ = tensor_file.load(path)
-    settings = parse(Settings, GIVEN | config["tokenizer"], where=str(path))
+    settings = parse(Settings, config["tokenizer"], where=str(path))
     encoder = parse(Encoder, config["encoder"], where=str(path))
     own = untrained_encoder(encoder) if settings.tune_encoder else None
     model = Tokenizer(settings, config["summary_width"], len(config["labels"]), own)

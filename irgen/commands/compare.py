@@ -11,7 +11,7 @@ from irgen.errors import StudyError
 from irgen.files import mend_lock_file
 from irgen.study import report, tracking
 from irgen.study import trial as trained
-from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, params_of, settings_file
+from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, load_trial_params, settings_file
 
 PIPELINE = PLAN.with_name("dvc.yaml")
 PIPELINE_LOCK = PLAN.with_name("dvc.lock")
@@ -44,10 +44,10 @@ def run(options: Namespace) -> None:
     for name in sets:
         made = options.root / TABLES / name / "comparison.md"
         if made.is_file():
-            if not report.page_of(options.root, name).is_file():  # DVC does not know of it
-                report.write(options.root, plan, name)
+            if not report.page_path(options.root, name).is_file():  # DVC does not know of it
+                report.write_report(options.root, plan, name)
             print(f"Tables: {made.resolve()}")
-            print(f"Page: {report.page_of(options.root, name).resolve()}")
+            print(f"Page: {report.page_path(options.root, name).resolve()}")
     _publish(options.root)
     if failed:
         raise StudyError(
@@ -81,7 +81,7 @@ def _check(root: Path, plan: Plan, name: str) -> None:
         known = ", ".join(plan.sets)
         raise StudyError(f"{name} is not in {PLAN}: add it to sets there ({known})")
     for variant in plan.variants:
-        params_of(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
+        load_trial_params(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
 
 
 def _dvc(root: Path, arguments: list[str]) -> int:
@@ -99,42 +99,40 @@ def _dvc(root: Path, arguments: list[str]) -> int:
 
 def run_source(options: Namespace) -> None:
     """Looks at a set's images. Raises SourceError if they cannot be had."""
-    trained.look(options.root, load_plan(options.root), options.set)
+    trained.write_source(options.root, load_plan(options.root), options.set)
 
 
 def run_point(options: Namespace) -> None:
     """Runs one point. Raises what its stages raise."""
     plan = load_plan(options.root)
     point = Trial(set=options.set, variant=options.variant, seed=options.seed)
-    params = params_of(options.root, plan, point)
+    params = load_trial_params(options.root, plan, point)
 
     def tell(line: str) -> None:
         print(f"{point}: {line}", flush=True)
 
     folder = trained.run(options.root, plan, point, tell)
-    tracking.tell_point(options.root, plan, point, params, folder)
+    tracking.log_trial(options.root, plan, point, params, folder)
 
 
 def run_tables(options: Namespace) -> None:
     """Writes the tables of a set. Raises ArtifactError if nothing was measured yet."""
     plan = load_plan(options.root)
-    folder = report.write(options.root, plan, options.set)
+    folder = report.write_report(options.root, plan, options.set)
     first = Trial(set=options.set, variant=plan.standard, seed=plan.seeds[0])
-    params = params_of(options.root, plan, first)
-    page = report.page_of(options.root, options.set)
-    tracking.tell_tables(options.root, plan, options.set, params, folder, page)
+    params = load_trial_params(options.root, plan, first)
+    page = report.page_path(options.root, options.set)
+    tracking.log_tables(options.root, plan, options.set, params, folder, page)
 
 
 def _publish(root: Path) -> None:
     """Brings what was compared to MLflow; if it does not answer, that is told, and done later."""
     from irgen.errors import TrackingError
-    from irgen.tracking import mlflow_store as tracked
-    from irgen.tracking import sync
-    from irgen.tracking.provenance import project
+    from irgen.tracking import mlflow_store, sync
 
     try:
-        sync.publish_all(project(root))
+        sync.sync_all(root)
     except TrackingError as error:
         print(f"tracking: {error}; the results are logged later (irgen publish)", file=sys.stderr)
     else:
-        print(f"MLflow: {tracked.shown(project(root))}")
+        print(f"MLflow: {mlflow_store.format_uri(root)}")

@@ -38,7 +38,7 @@ DESCRIPTIONS = {
 
 RELEASING = {
     "release": "make the pipeline's index the one that is served, if it is good enough",
-    "releases": "list what was released, or fetch a release from the bucket",
+    "releases": "list what was released, or pull a release from the bucket",
     "rollback": "serve an earlier release again",
 }
 
@@ -49,7 +49,7 @@ TOLD = {
         release is copied to the bucket and made a version of the registered model in MLflow as soon
         as these answer. Exit status: 0 if the index is served, 3 if it is kept as a candidate.""",
     "releases": """Lists the releases, the newest first, and marks the one that is served. With
-        fetch: first brings the release that is served, or that VERSION, from the bucket
+        pull: first brings the release that is served, or that VERSION, from the bucket
         (release.remote in params.yaml), and serves it if this machine serves none yet.""",
     "rollback": """Serves an earlier release again: the one that was served before, or that VERSION.
         The one that was served is not released again by itself; rollback to it brings it back.""",
@@ -150,7 +150,7 @@ def _add_releasing(commands: "argparse._SubParsersAction[argparse.ArgumentParser
                 "--force", action="store_true", help="Release it whatever the gate says."
             )
         if name == "releases":
-            command.add_argument("action", nargs="?", choices=["list", "fetch"], default="list")
+            command.add_argument("action", nargs="?", choices=["list", "pull"], default="list")
         if name != "release":
             command.add_argument("version", nargs="?", type=int, metavar="VERSION")
         command.add_argument("--json", action="store_true", help="Print JSON instead.")

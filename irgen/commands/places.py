@@ -16,8 +16,7 @@ from irgen.errors import IndexingError
 from irgen.index import copying
 from irgen.index.index import Index
 from irgen.releases import store
-from irgen.releases.release import ABOUT
-from irgen.releases.store import champion
+from irgen.releases.release import RECORD
 from irgen.workspace import Workspace
 
 OWN = "index"  # in the project's root, not known to DVC
@@ -91,13 +90,13 @@ def _make(folder: Path, made: Path, options: Namespace) -> None:
 def source(root: Path) -> Path:
     """The folder of the index that the project's own begins as a copy of, and that is read as long
     as there is none: the release that is served, else the pipeline's."""
-    served = champion(store.folder(root))
-    return pipeline(root) if served is None else store.folder(root) / served.name
+    champion = store.read_champion(store.path_in(root))
+    return pipeline(root) if champion is None else store.path_in(root) / champion.name
 
 
 def is_release(folder: Path) -> bool:
     """Whether ``folder`` is, by whatever path, a release."""
-    return (folder.resolve() / ABOUT).exists()
+    return (folder.resolve() / RECORD).exists()
 
 
 def pipeline(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""``irgen releases``: what was released, which is served; and fetching one from the bucket."""
+"""``irgen releases``: list the releases, or pull one from the bucket."""
 
 import json
 from argparse import Namespace
@@ -12,47 +12,47 @@ from irgen.releases.release import Release
 
 
 def run(options: Namespace) -> None:
-    """Lists the releases, or fetches one first. Raises IrgenError if it cannot be fetched."""
+    """List the releases; pull one first if asked. Raise IrgenError if that fails."""
     params = load(options.params or options.root / "params.yaml")
-    place = store.folder(options.root)
-    if options.action == "fetch":
-        pull.fetch(place, params.release, options.version)
-    there, served = store.all_releases(place), store.champion(place)
+    folder = store.path_in(options.root)
+    if options.action == "pull":
+        pull.pull_release(folder, params.release, options.version)
+    releases, champion = store.list_releases(folder), store.read_champion(folder)
     if options.json:
-        print(json.dumps([_plain(one, served) for one in there], indent=2))
-    elif there:
-        print(_table(there, served, params))
+        print(json.dumps([_to_json(each, champion) for each in releases], indent=2))
+    elif releases:
+        print(_format_table(releases, champion, params))
     else:
-        print(f"There is no release in {place} yet: irgen release makes the first.")
+        print(f"There is no release in {folder} yet: irgen release makes the first.")
 
 
-def _plain(one: Release, served: Release | None) -> dict[str, Any]:
-    about = asdict(one) | {"name": one.name, "champion": one == served}
-    about.pop("files")
-    return about
+def _to_json(release: Release, champion: Release | None) -> dict[str, Any]:
+    values = asdict(release) | {"name": release.name, "champion": release == champion}
+    values.pop("files")
+    return values
 
 
-def _table(there: list[Release], served: Release | None, params: Params) -> str:
+def _format_table(releases: list[Release], champion: Release | None, params: Params) -> str:
     metric = params.gate.metric
     rows = [
         [
-            "→" if one == served else "",
-            str(one.version),
-            one.state,
-            str(one.revision),
-            _figure(one, metric),
-            size(one.size),
-            "yes" if one.pushed else "no",
-            one.registered or "no",
-            one.name,
+            "→" if release == champion else "",
+            str(release.version),
+            release.state,
+            str(release.revision),
+            _format_metric(release, metric),
+            size(release.size),
+            "yes" if release.pushed else "no",
+            release.registered or "no",
+            release.name,
         ]
-        for one in there
+        for release in releases
     ]
     columns = ["", "release", "state", "data", metric, "size", "in bucket", "in MLflow", "folder"]
     return aligned(columns, rows, right=("release", "data", metric, "size", "in MLflow"))
 
 
-def _figure(one: Release, metric: str) -> str:
-    """The gate's metric of the release, when it was judged."""
-    found = ((one.verdict or {}).get("figures") or {}).get("candidate") or {}
-    return f"{found[metric]:.3f}" if metric in found else "–"
+def _format_metric(release: Release, metric: str) -> str:
+    """Return the gate's metric of the release as it was judged."""
+    values = ((release.verdict or {}).get("figures") or {}).get("candidate") or {}
+    return f"{values[metric]:.3f}" if metric in values else "–"

@@ -8,8 +8,8 @@ from irgen.releases import rollback
 
 
 def run(options: Namespace) -> None:
-    """Makes a release the champion and says so. Raises ReleaseError if it is not here."""
+    """Serve another release and print which. Raise ReleaseError if it is not here."""
     params = load(options.params or options.root / "params.yaml")
     outcome = rollback.roll_back(options.root, params, options.version)
     now = "now" if outcome.new else "already"
-    release.tell(outcome, f"Release {outcome.release.version} is served {now}.", options)
+    release.print_outcome(outcome, f"Release {outcome.release.version} is served {now}.", options)

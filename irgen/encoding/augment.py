@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from irgen.params import Augment
 
+VERSION = 1  # raise when equal seeds change an image in another way
+
 
 def augment(pixels: Tensor, settings: Augment, size: int, generator: torch.Generator) -> Tensor:
     """(B, C, H, H) pixels from 0 to 255 → (B, C, size, size) float, changed within ``settings``.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from irgen.errors import CatalogError, ExtraError
 from irgen.evaluation.methods import Encoder, Method
-from irgen.params import Hnsw, IvfPq, Scann, Spann
+from irgen.params.baselines import Hnsw, IvfPq, Scann, Spann
 from irgen.search.result import Result
 
 Vectors = npt.NDArray[np.float32]  # (n, D)

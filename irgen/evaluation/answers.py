@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.table import read_table
-from irgen.checkpoints import tensor_file
 from irgen.evaluation import runs
 from irgen.files import atomic, digest
 from irgen.index import disk
@@ -20,6 +19,7 @@ from irgen.workspace import Workspace
 if TYPE_CHECKING:
     from irgen.index.index import Index
 
+VERSION = 1  # raise when an index answers otherwise: whenever decoding, encoding or search does
 BESIDE = ("lock", "release.json")  # in the folder of an index or a release, and no part of it
 KEPT = 12  # the answers of as many indexes
 MOST_QUERIES = 2000  # a share of them is then known to about a hundredth
@@ -71,8 +71,8 @@ def answers(
     """Ids of the first ``depth`` images that the index at ``folder`` finds for each of the queries
     (Q), by its own models and settings; None where there are fewer. ``index``: it, if it is open.
 
-    They are kept by the content of the index, every file of which is read, the queries and this
-    package's code. An index that was not asked before is checked. Raises IndexingError if it is
+    They are kept by the content of the index, every file of which is read, the queries and
+    VERSION. An index that was not asked before is checked. Raises IndexingError if it is
     damaged, or none.
     """
     files = {
@@ -81,7 +81,7 @@ def answers(
         if Path(name).name not in BESIDE
     }
     machine = (settings.device, settings.precision, settings.batch_size)
-    key = digest(tensor_file.source_digest(), files, sha256s, depth, machine)[:16]
+    key = digest(VERSION, files, sha256s, depth, machine)[:16]
     path = workspace.cache / "answers" / f"{key}.parquet"
     if path.exists():
         return pl.read_parquet(path)["ids"].to_list()
@@ -102,7 +102,7 @@ def _ask(
 ) -> Ids:
     from irgen.encoding.encode import open_encoding
     from irgen.encoding.query_features import (
-        readings,  # and the networks' libraries with these three
+        encode_queries,  # and the networks' libraries with these three
     )
     from irgen.index.index import Index
 
@@ -115,7 +115,7 @@ def _ask(
     )
     with asked as index:
         index.verify()
-        read = readings(index.models, sha256s, encoding)
+        read = encode_queries(index.models, sha256s, encoding)
         return [list(row) for row in index.search(read, depth).ids]
 
 

@@ -35,8 +35,8 @@ class Verdict:
     why: str
     figures: dict[str, Any]
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON can hold it."""
         return asdict(self)
 
 

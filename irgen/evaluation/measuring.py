@@ -14,14 +14,14 @@ import torch
 from tqdm import tqdm
 
 from irgen.catalog.table import read_table
-from irgen.compute import Machine
-from irgen.encoding.batches import in_order
+from irgen.compute import Machine, full_batches
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.methods import Encode, Method
 from irgen.files import atomic, file_digest, read_json, write_json
 from irgen.workspace import Workspace
 
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
+VERSION = 1  # raise when a method got faster or slower: its times are then measured again
 TIMED = 2  # batches whose times count
 Lists = tuple[np.ndarray, np.ndarray]  # ids and scores (Q, k) each
 BF16 = ("amx_bf16", "avx512_bf16")  # flags of a CPU, the faster first
@@ -190,7 +190,7 @@ def time_encoders(
     """The median milliseconds a query that each encoder takes, over the first TIMED batches of
     ``images`` (Q, C, H, H); decoding the file is not in it. The first time does not count."""
     found = []
-    batches = [rows for rows, _ in in_order(len(images), size)][:TIMED]
+    batches = [rows for rows, _ in full_batches(len(images), size)][:TIMED]
     for encode in encoders:
         times = []
         for rows in [batches[0], *batches]:
@@ -217,7 +217,7 @@ def ask(
     size, machine = batch
     parts: list[list[Lists]] = [[] for _ in wanted]
     times = []
-    batches = in_order(queries, size)
+    batches = full_batches(queries, size)
     for i, (rows, new) in enumerate(tqdm(batches, title, unit="batch", leave=False, disable=None)):
         encoded = method.encoder.known(rows)
         for k, part in zip(wanted, parts, strict=True):

@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 from irgen.checkpoints.models import Models
-from irgen.compute import Machine
-from irgen.encoding.batches import in_order
-from irgen.encoding.encode import Encoding, summaries
-from irgen.encoding.query_features import taken
+from irgen.compute import Machine, full_batches
+from irgen.encoding.encode import Encoding, encode_summaries
+from irgen.encoding.query_features import select_queries
 from irgen.files import read_array
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
 from irgen.search import beam, engine
-from irgen.search.brute_force import scan
+from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
-from irgen.search.labels import LabelScorer
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 from irgen.workspace import Workspace
@@ -64,12 +63,14 @@ def vectors(encode: Callable[[Tensor], Tensor], known: Tensor) -> Encoder:
 
 def reads(models: Models, known: QueryFeatures) -> Encoder:
     """Encodes as the models read; ``known`` is what they read of all queries."""
-    return Encoder(models.read, lambda rows: taken(known, rows, models.device))
+    return Encoder(models.encode, lambda rows: select_queries(known, rows, models.device))
 
 
 def exact(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
     """The exact scan by cosine of unit vectors ``database`` (N, D)."""
-    return Method(encoder, lambda encoded, k: scan(encoded, database, k), bytes_per_image)
+    return Method(
+        encoder, lambda encoded, k: brute_force_search(encoded, database, k), bytes_per_image
+    )
 
 
 @torch.inference_mode()
@@ -81,7 +82,7 @@ def by_features(
     device = encoding.machine.device
     path = workspace.existing("features", "database", "features.npy")
     features = torch.nn.functional.normalize(torch.from_numpy(read_array(path)), dim=-1)
-    known = torch.from_numpy(summaries(pretrained, asked, encoding)).to(device)
+    known = torch.from_numpy(encode_summaries(pretrained, asked, encoding)).to(device)
     encoder = vectors(lambda images: pretrained(images)[0], known)
     return exact(encoder, features.to(device), 4 * features.shape[1])
 
@@ -101,7 +102,7 @@ def classified(
         def behind(start: int, end: int) -> Tensor:
             return -3.0 * places[:, labels[start:end]]  # more than cosines differ by
 
-        return scan(encoded, database, k, behind)
+        return brute_force_search(encoded, database, k, behind)
 
     return Method(encoder, search, bytes_per_image)
 
@@ -112,11 +113,11 @@ def generative(
     database: Snapshot,
     options: Options,
     machine: Machine,
-    kinds: LabelScorer | None,
+    label_scorer: LabelScorer | None,
 ) -> Method:
-    """Beam search over the database's trie, as an index searches with these options. ``kinds``:
-    None for codes that are not the tokenizer's."""
-    decoder = Decoder(models.query.decoder, machine.decoder, kinds)
+    """Beam search over the database's trie, as an index searches with these options.
+    ``label_scorer``: None for codes that are not the tokenizer's."""
+    decoder = Decoder(models.retriever.decoder, machine.decoder, label_scorer)
 
     def search(read: QueryFeatures, k: int) -> Result:
         hits = engine.search(decoder, read, database, k, options)
@@ -129,12 +130,16 @@ def bytes_held(database: Snapshot) -> int:
     """What a search of a database keeps in memory: its tries and the tables by which beams walk
     them, which rows take part, codes, embeddings and keys."""
     found = 0
-    for segment, *views in zip(database.segments, database.lives, database.fresh, strict=True):
+    for segment, *views in zip(
+        database.segments, database.live_tries, database.fresh_tries, strict=True
+    ):
         columns = (segment.codes, segment.embeddings, segment.keys, segment.trained)
         found += segment.trie.nbytes + sum(column.nbytes for column in columns)
         for live in views:
             parts = [live.first, live.second if segment.trie.levels > 1 else None]
-            parts += [] if live.counts is None else [*live.counts, live.buckets, live.postings]
+            parts += (
+                [] if live.counts is None else [*live.counts, live.group_offsets, live.postings]
+            )
             found += sum(part.nbytes for part in parts if part is not None)
     return found
 
@@ -150,12 +155,12 @@ def invalid(
     """The share of the identifiers that are written without the trie, ``options.beams`` a query,
     which no image of the database has. ``batch`` = (queries, batch size, machine)."""
     queries, size, machine = batch
-    decoder, parts = Decoder(models.query.decoder, machine.decoder), database.parts(fresh=False)
+    decoder, parts = Decoder(models.retriever.decoder, machine.decoder), database.parts(fresh=False)
     missing = written = 0
-    for rows, new in in_order(queries, size):
+    for rows, new in full_batches(queries, size):
         read = encoder.known(rows)
-        writing = decoder.read(read.summary, read.tokens)
-        beams = beam.unconstrained_search(writing, [part for _, part in parts], options.beams)
+        writing = decoder.start(read.summary, read.tokens)
+        beams = beam.unconstrained_search(writing, [part.live for part in parts], options.beams)
         real = beams.scores[:new] > -torch.inf
         there = torch.stack(beams.leaves)[:, :new].amax(0) >= 0
         written += int(real.sum())

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from irgen.index.view import View
 from irgen.search import beam, rank
@@ -46,11 +45,12 @@ def explain(
     snapshot = view.snapshot.to(read.embedding.device)
     numbers = torch.from_numpy(rows)[None].to(read.embedding.device)  # (1, n)
     codes = snapshot.gather(numbers, "codes").long()  # (1, n, M)
-    parts = [part for _, part in snapshot.parts(fresh=False)]
-    gains, shares = beam.score_codes(decoder.read(read.summary, read.tokens), parts, codes)
-    leaves = zip(parts, beam.leaves(parts, codes), strict=True)
-    buckets = torch.stack([_bucket(part.buckets, at) for part, at in leaves]).sum(0)
-    cosines = rank.similarity(numbers, read.embedding, snapshot)
+    parts = [part.live for part in snapshot.parts(fresh=False)]
+    gains, shares = beam.score_codes(decoder.start(read.summary, read.tokens), parts, codes)
+    leaves = zip(parts, beam.find_leaves(parts, codes), strict=True)
+    ranges = [part.group_ranges(nodes) for part, nodes in leaves]
+    buckets = torch.stack([end - first for first, end in ranges]).sum(0)
+    cosines = rank.cosine(numbers, read.embedding, snapshot)
     trained = snapshot.gather(numbers, "trained")
     columns = (codes, gains, shares, buckets, cosines, trained)
     plain = zip(view.items.ids(rows), *(c[0].tolist() for c in columns), strict=True)
@@ -58,9 +58,3 @@ def explain(
         Explanation(name, tuple(code), tuple(gain), tuple(share), bucket, cosine, known)
         for name, code, gain, share, bucket, cosine, known in plain
     ]
-
-
-def _bucket(ends: Tensor, leaves: Tensor) -> Tensor:
-    """Images of each leaf, 0 of leaf −1."""
-    at = leaves.clamp_min(0)
-    return (ends[at + 1] - ends[at]).masked_fill(leaves < 0, 0)

@@ -44,8 +44,9 @@ class Found:
         ids[rows >= 0] = view.items.ids(rows[rows >= 0])
         nothing = hits.cosine.new_full(hits.cosine.shape, -np.inf)
         sure = nothing if known is None else calibration.apply(known, hits.cosine)
-        chance = hits.share.exp().masked_fill(hits.share == -np.inf, -np.inf)
-        columns = (hits.scores, hits.cosine, hits.log_probability, chance, sure, hits.dense)
+        chance = hits.normalised_log_prob
+        chance = chance.exp().masked_fill(chance == -np.inf, -np.inf)
+        columns = (hits.scores, hits.cosine, hits.log_probability, chance, sure, hits.by_embedding)
         return cls(ids, *(column.cpu().numpy() for column in columns))
 
     @classmethod

@@ -28,7 +28,7 @@ from irgen.index.view import View
 from irgen.search.calibration import Uncalibrated
 from irgen.search.decoder import Decoder
 from irgen.search.engine import QueryFeatures
-from irgen.search.labels import LabelScorer
+from irgen.search.label_scorer import LabelScorer
 
 BATCH = 64  # images that go through the encoder together
 
@@ -240,7 +240,7 @@ class Index:
         """The k images of the index that are most like each of ``images``, best first; fewer where
         there are no more, or none good enough.
 
-        ``images``: as of ``add``, or what ``models.read`` made of them. ``beams``, ``candidates``,
+        ``images``: as of ``add``, or their ``models.encode`` output. ``beams``, ``candidates``,
         ``fresh_beams`` (by default the index's own settings, and at least k beams), ``rerank``,
         ``distinct`` and ``min_score``: see ``irgen.search.engine.Options``. ``allow``: a polars
         expression over id and metadata, or a collection of ids; only images it lets through are
@@ -324,8 +324,8 @@ class Index:
         with self._loading:
             if self._decoder is None:
                 precision = chosen_precision(self.precision, self.device)
-                kinds = LabelScorer.of(models.tokenizer)
-                self._decoder = Decoder(models.query.decoder, precision, kinds)
+                label_scorer = LabelScorer.build(models.tokenizer)
+                self._decoder = Decoder(models.retriever.decoder, precision, label_scorer)
             return self._decoder
 
     def _read(self, images: Images | QueryFeatures) -> Iterator[QueryFeatures]:
@@ -339,7 +339,7 @@ class Index:
         models = self.models
         for start in range(0, len(images), BATCH):
             pixels = decode_images(images[start : start + BATCH], models.decoding)
-            yield models.read(torch.from_numpy(pixels))
+            yield models.encode(torch.from_numpy(pixels))
 
     def _rows(
         self,

@@ -60,7 +60,7 @@ class Searcher:
             )
         if not 0 <= min_probability <= 1:
             raise IndexingError(f"min_probability: {min_probability} is not within 0 … 1")
-        return replace(options, min_cosine=calibration.cosine_of(self.known, min_probability))
+        return replace(options, min_cosine=calibration.cosine_at(self.known, min_probability))
 
     def written(
         self,
@@ -91,7 +91,7 @@ class Searcher:
         rows = torch.from_numpy(view.existing(ids)).to(self.device)
         embeddings = self._placed(view).gather(rows, "embeddings").float()
         hits = engine.search_embeddings(
-            embeddings, self.among(view, allow), _at_least_one(k), options, but=rows
+            embeddings, self.among(view, allow), _at_least_one(k), options, excluded=rows
         )
         return self._found(hits, view)
 

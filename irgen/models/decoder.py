@@ -1,4 +1,4 @@
-"""The retriever: image tokens → autoregressive decoder that writes a neighbour's identifier."""
+"""The retriever's decoder: predicts an image's code sequence, one code a level."""
 
 import math
 from collections.abc import Iterator
@@ -10,10 +10,13 @@ from torch.nn import functional as F
 
 from irgen.params import Retriever as Settings
 
+VERSION = 1  # raise when a decoder with equal weights gives other logits, or another loss
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What a decoder reads – a summary (S,) and tokens (P, T) – and writes: M codes below L."""
+    """Sizes of the decoder's input, a summary (S,) and tokens (P, T), and output, M codes below
+    L."""
 
     summary_width: int  # S
     token_width: int  # T
@@ -40,105 +43,114 @@ class Block(nn.Module):
         )
         self.drop = nn.Dropout(dropout)
 
-    def split(self, x: Tensor) -> Tensor:
+    def split_heads(self, x: Tensor) -> Tensor:
         """(B, n, width) → (B, heads, n, width / heads)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def remember(self, memory: Tensor) -> KeyValue:
-        """Cross-attention keys and values of an image's tokens, computed once a query."""
+    def encode_memory(self, memory: Tensor) -> KeyValue:
+        """Compute cross-attention keys and values of an image's memory, once a query."""
         keys, values = self.cross_memory(memory).chunk(2, dim=-1)
-        return self.split(keys), self.split(values)
+        return self.split_heads(keys), self.split_heads(values)
 
-    def cross(self, x: Tensor, memory: KeyValue) -> Tensor:
-        """Adds what (B, n, width) reads from the image; n may be levels or beams."""
-        query = self.split(self.cross_query(self.cross_norm(x)))
-        read = F.scaled_dot_product_attention(query, *memory).transpose(1, 2).flatten(2)
-        x = x + self.drop(self.cross_out(read))
+    def attend_to_image(self, x: Tensor, memory: KeyValue) -> Tensor:
+        """Add cross-attention and MLP to (B, n, width); n may be levels or beams."""
+        query = self.split_heads(self.cross_query(self.cross_norm(x)))
+        attended = F.scaled_dot_product_attention(query, *memory).transpose(1, 2).flatten(2)
+        x = x + self.drop(self.cross_out(attended))
         return x + self.drop(self.mlp(self.mlp_norm(x)))
 
     def forward(self, x: Tensor, memory: KeyValue) -> Tensor:
         """Teacher forcing: all levels at once, (B, M, width) → (B, M, width)."""
-        query, key, value = map(self.split, self.self_in(self.self_norm(x)).chunk(3, dim=-1))
-        read = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.cross(x + self.drop(self.self_out(read.transpose(1, 2).flatten(2))), memory)
+        parts = self.self_in(self.self_norm(x)).chunk(3, dim=-1)
+        query, key, value = map(self.split_heads, parts)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.drop(self.self_out(attended.transpose(1, 2).flatten(2)))
+        return self.attend_to_image(x, memory)
 
     def step(self, x: Tensor, memory: KeyValue, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        """One level of all beams: (Q, W, width) and the levels before it → the same, and the cache.
+        """Run one level of all beams: (Q, W, width) → the same, and the cache with this level.
 
-        The cache holds keys and values (Q, W, H, m, d); cross-attention takes the beams as its
-        sequence, so the image's keys and values are never copied.
+        The cache holds keys and values (Q, W, H, m, d) of the levels so far. Cross-attention takes
+        the beams as its sequence, so the image's keys and values are never copied.
         """
-        query, key, value = (
-            self.self_in(self.self_norm(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        )
+        parts = self.self_in(self.self_norm(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = parts.unbind(2)
         key, value = key.unsqueeze(3), value.unsqueeze(3)  # (Q, W, H, 1, d)
         if cache is not None:
             key, value = torch.cat([cache[0], key], 3), torch.cat([cache[1], value], 3)
-        weights = (key @ query.unsqueeze(-1)).squeeze(-1) / math.sqrt(
-            query.shape[-1]
-        )  # (Q, W, H, m)
-        read = (weights.softmax(-1).unsqueeze(-2) @ value).flatten(2)  # (Q, W, width)
-        return self.cross(x + self.self_out(read), memory), (key, value)
+        scale = math.sqrt(query.shape[-1])
+        weights = (key @ query.unsqueeze(-1)).squeeze(-1) / scale  # (Q, W, H, m)
+        attended = (weights.softmax(-1).unsqueeze(-2) @ value).flatten(2)  # (Q, W, width)
+        return self.attend_to_image(x + self.self_out(attended), memory), (key, value)
 
 
 class IdentifierDecoder(nn.Module):
-    """Decoder over an image's tokens with one embedding table, position and head per level.
+    """Autoregressive decoder with one embedding table, position and output layer per level.
 
-    It reads the image as a summary (B, S) and tokens (B, P, T), whoever encoded them.
+    Its memory is the image: a summary (B, S) and tokens (B, P, T) of any encoder.
     """
 
     def __init__(self, settings: Settings, shape: Shape):
         super().__init__()
         self.shape, width = shape, settings.width
-        summary, token, levels, size = (
-            shape.summary_width,
-            shape.token_width,
-            shape.levels,
-            shape.codebook,
-        )
-        self.read_summary = nn.Sequential(nn.LayerNorm(summary), nn.Linear(summary, width))
-        self.read_tokens = nn.Sequential(nn.LayerNorm(token), nn.Linear(token, width))
-        self.places = nn.Parameter(0.02 * torch.randn(1 + shape.token_count, width))
-        self.start = nn.Parameter(0.02 * torch.randn(width))
-        self.positions = nn.Parameter(0.02 * torch.randn(levels, width))
-        self.entries = nn.Parameter(0.02 * torch.randn(max(levels - 1, 1), size, width))
+        levels, size = shape.levels, shape.codebook
+        self.project_summary = _projection(shape.summary_width, width)
+        self.project_tokens = _projection(shape.token_width, width)
+        self.memory_positions = _table(1 + shape.token_count, width)
+        self.start_embedding = _table(width)
+        self.level_positions = _table(levels, width)
+        self.code_embeddings = _table(max(levels - 1, 1), size, width)
         self.blocks = nn.ModuleList(
             Block(width, settings.heads, settings.dropout) for _ in range(settings.layers)
         )
         self.memory_drop, self.norm = nn.Dropout(settings.dropout), nn.LayerNorm(width)
-        self.heads = nn.Parameter(0.02 * torch.randn(levels, size, width))
-        self.biases = nn.Parameter(torch.zeros(levels, size))
+        self.output_weights = _table(levels, size, width)
+        self.output_biases = nn.Parameter(torch.zeros(levels, size))
 
     def _layers(self) -> Iterator[Block]:
         return (block for block in self.blocks if isinstance(block, Block))
 
-    def remember(self, summary: Tensor, tokens: Tensor) -> list[KeyValue]:
-        """Per layer the keys and values of the image: (B, S), (B, P, T) → B × (1 + P) places."""
-        memory = torch.cat([self.read_summary(summary)[:, None], self.read_tokens(tokens)], dim=1)
-        memory = self.memory_drop(memory + self.places)
-        return [block.remember(memory) for block in self._layers()]
+    def encode_memory(self, summary: Tensor, tokens: Tensor) -> list[KeyValue]:
+        """Compute per layer the keys and values of images (B, S), (B, P, T); length 1 + P."""
+        parts = [self.project_summary(summary)[:, None], self.project_tokens(tokens)]
+        memory = self.memory_drop(torch.cat(parts, dim=1) + self.memory_positions)
+        return [block.encode_memory(memory) for block in self._layers()]
 
     def forward(self, summary: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
-        """Teacher-forced logits (B, M, L) of every level, given the codes (B, M) before it."""
-        written = [self.entries[m][codes[:, m]] for m in range(self.shape.levels - 1)]
-        x = torch.stack([self.start.expand(len(codes), -1), *written], dim=1) + self.positions
-        for block, memory in zip(self.blocks, self.remember(summary, tokens), strict=True):
-            x = block(x, memory)  # (B, M, width)
-        return torch.einsum("bmd,mld->bml", self.norm(x), self.heads) + self.biases
+        """Compute teacher-forced logits (B, M, L) of every level, given codes (B, M) int64."""
+        previous = [self.code_embeddings[m][codes[:, m]] for m in range(self.shape.levels - 1)]
+        x = torch.stack([self.start_embedding.expand(len(codes), -1), *previous], dim=1)
+        x = x + self.level_positions  # (B, M, width)
+        for block, memory in zip(self.blocks, self.encode_memory(summary, tokens), strict=True):
+            x = block(x, memory)
+        return torch.einsum("bmd,mld->bml", self.norm(x), self.output_weights) + self.output_biases
 
     def step(
         self, level: int, last: Tensor, memory: list[KeyValue], cache: list[KeyValue] | None
     ) -> tuple[Tensor, list[KeyValue]]:
-        """Logits (Q, W, L) of one level for all beams, whose last entries are (Q, W) int64 (unread
-        at level 0), and the self-attention cache to hand to the next level."""
-        x = self.start.expand(*last.shape, -1) if level == 0 else self.entries[level - 1][last]
-        x, written = x + self.positions[level], []
+        """Compute logits (Q, W, L) of one level for all beams, and the cache for the next level.
+
+        ``last`` (Q, W) int64: each beam's latest code, ignored at level 0.
+        """
+        if level == 0:
+            x = self.start_embedding.expand(*last.shape, -1)
+        else:
+            x = self.code_embeddings[level - 1][last]
+        x, grown = x + self.level_positions[level], []
         for i, block in enumerate(self._layers()):
-            x, kept = block.step(x, memory[i], None if cache is None else cache[i])
-            written.append(kept)
-        return self.norm(x) @ self.heads[level].T + self.biases[level], written
+            x, layer_cache = block.step(x, memory[i], None if cache is None else cache[i])
+            grown.append(layer_cache)
+        return self.norm(x) @ self.output_weights[level].T + self.output_biases[level], grown
+
+
+def _projection(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width))
+
+
+def _table(*shape: int) -> nn.Parameter:
+    return nn.Parameter(0.02 * torch.randn(*shape))
 
 
 def loss(logits: Tensor, codes: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy of the M codes of the target: logits (B, M, L), codes (B, M) → scalar."""
+    """Average the cross-entropy of the M target codes: logits (B, M, L), codes (B, M) → scalar."""
     return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), label_smoothing=smoothing)

@@ -1,4 +1,4 @@
-"""From a query image to its identifier: the reader encodes it, the decoder writes."""
+"""The retriever: a query encoder, and a decoder that predicts a neighbour's code sequence."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,10 @@ from irgen.models.tokenizer import adapt
 
 
 class QueryEncoder(nn.Module):
-    """An encoder, and the tokenizer's adapter where the encoder is shared with it: the summary is
-    then the tuned embedding, else the encoder's own."""
+    """An image encoder, and the tokenizer's adapter where it shares the tokenizer's encoder.
+
+    The summary is then the tuned embedding, else the encoder's own.
+    """
 
     def __init__(self, encoder: ImageEncoder, adapter: nn.Module | None):
         super().__init__()
@@ -24,18 +26,21 @@ class QueryEncoder(nn.Module):
 
 
 class Retriever(nn.Module):
-    """A reader and a decoder. ``reader`` is None while what a frozen reader made is read from a
-    cache."""
+    """A query encoder and an identifier decoder (paper, section 3.2).
 
-    def __init__(self, reader: QueryEncoder | None, decoder: IdentifierDecoder):
+    ``query_encoder`` is None while training on cached outputs of a frozen encoder.
+    """
+
+    def __init__(self, query_encoder: QueryEncoder | None, decoder: IdentifierDecoder):
         super().__init__()
-        self.reader, self.decoder = reader, decoder
+        self.query_encoder, self.decoder = query_encoder, decoder
 
-    def read(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """[pixels], or [summaries, tokens] without a reader → summary (B, S), tokens (B, P, T)."""
-        summary, tokens = inputs if self.reader is None else self.reader(inputs[0])
+    def encode(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Turn [pixels], or [summaries, tokens] without an encoder, into summary (B, S) and tokens
+        (B, P, T)."""
+        summary, tokens = inputs if self.query_encoder is None else self.query_encoder(inputs[0])
         return summary, tokens
 
     def forward(self, inputs: Sequence[Tensor], codes: Tensor) -> Tensor:
-        """Teacher-forced logits (B, M, L)."""
-        return self.decoder(*self.read(inputs), codes)
+        """Compute teacher-forced logits (B, M, L) of codes (B, M)."""
+        return self.decoder(*self.encode(inputs), codes)

@@ -1,9 +1,10 @@
-"""The exact scan: every database vector against every query, block by block."""
+"""Brute-force search: every database vector against every query, block by block (exact k-NN)."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from irgen.search.result import Result
 
@@ -11,52 +12,51 @@ BLOCK = 65536  # database rows a matrix product
 
 
 @torch.inference_mode()
-def scan(
+def brute_force_search(
     queries: Tensor,
     database: Tensor,
     k: int,
-    added: Callable[[int, int], Tensor] | None = None,
+    extra_scores: Callable[[int, int], Tensor] | None = None,
 ) -> Result:
-    """The k nearest by inner product, ties by row: (Q, D), (N, D) → (Q, k).
+    """Return the k nearest by inner product, ties by row: (Q, D), (N, D) → (Q, k).
 
-    With unit vectors scores are cosines. Never holds more than (Q, k + 65536) scores. What
-    ``added(start, end)`` gives for these rows, (Q, end − start), is added to their scores.
+    With unit vectors the scores are cosines. Memory: (Q, k + 65536) scores.
+    ``extra_scores(start, end)`` returns (Q, end − start) scores to add for these rows.
     """
     scores = torch.empty(len(queries), 0, device=queries.device)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(database), BLOCK):
         block = database[start : start + BLOCK]
-        kept, found = scores.shape[1], queries @ block.T.to(queries)
-        if added is not None:
-            found += added(start, start + len(block))
-        scores, places = best(torch.cat([scores, found], 1), k)
-        known = rows.gather(1, places.clamp_max(kept - 1)) if kept else places
-        rows = torch.where(places < kept, known, start + places - kept)
+        kept, block_scores = scores.shape[1], queries @ block.T.to(queries)
+        if extra_scores is not None:
+            block_scores += extra_scores(start, start + len(block))
+        scores, columns = top_k(torch.cat([scores, block_scores], 1), k)
+        kept_rows = rows.gather(1, columns.clamp_max(kept - 1)) if kept else columns
+        rows = torch.where(columns < kept, kept_rows, start + columns - kept)
     missing = k - scores.shape[1]
-    pad = torch.nn.functional.pad
     return Result(
-        pad(rows, (0, missing), value=-1), pad(scores.float(), (0, missing), value=-torch.inf)
+        F.pad(rows, (0, missing), value=-1), F.pad(scores.float(), (0, missing), value=-torch.inf)
     )
 
 
-def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest of each row, ties by place, and their places: (Q, n) → (Q, min(k, n)) twice.
+def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k highest scores of each row and their columns: (Q, n) → (Q, min(k, n)) twice.
 
-    Tells the k-th highest first, so that no more than k are put in order.
+    Ties go to the lower column, which ``torch.topk`` does not promise. Only k scores are sorted.
 
-    >>> best(torch.tensor([[0.5, 0.9, 0.5, 0.5]]), 3)[1].tolist()
+    >>> top_k(torch.tensor([[0.5, 0.9, 0.5, 0.5]]), 3)[1].tolist()
     [[1, 0, 2]]
     """
     k = min(k, scores.shape[1])
-    found, places = scores.topk(k)
-    assert not found.isnan().any(), "a score is no number"
-    last = found[:, -1:]  # (Q, 1)
-    if ((scores >= last).sum(1) > k).any():  # there are ties for the last place
+    values, columns = scores.topk(k)
+    assert not values.isnan().any(), "a score is not a number"
+    last = values[:, -1:]  # (Q, 1)
+    if ((scores >= last).sum(1) > k).any():  # there are ties for the last rank
         above, level = scores > last, scores == last
         room = k - above.sum(1, keepdim=True)
         chosen = above | (level & (level.cumsum(1, dtype=torch.int32) <= room))
-        places = chosen.nonzero()[:, 1].view(len(scores), k)
+        columns = chosen.nonzero()[:, 1].view(len(scores), k)
     else:
-        places = places.sort(dim=1).values
-    values, order = scores.gather(1, places).sort(dim=1, descending=True, stable=True)
-    return values, places.gather(1, order)
+        columns = columns.sort(dim=1).values
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, order)

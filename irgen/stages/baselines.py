@@ -8,25 +8,30 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.catalog.images import stream_pixels
 from irgen.catalog.table import read_table
 from irgen.checkpoints.identifiers import Identified, load_identified
 from irgen.checkpoints.models import assemble
-from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import Machine
-from irgen.encoding.batches import Pixels, Views, in_order
-from irgen.encoding.encode import Encoding, open_encoding, pixels, views
-from irgen.encoding.query_features import readings
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
+from irgen.encoding.encode import (
+    Encoding,
+    decode_pixels,
+    encode_views,
+    open_encoding,
+    stream_batches,
+)
+from irgen.encoding.query_features import encode_queries
 from irgen.evaluation import ann, methods
 from irgen.evaluation.measuring import TIMED, EvalConfig, QuerySet, measure, read_questions
 from irgen.evaluation.methods import Method
-from irgen.models.descriptors import Combined, Described, Projected
+from irgen.models.descriptors import CgdHead, DescriptorModel, IrtHead
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
-from irgen.params import Descriptor, Params
-from irgen.training import descriptors, rankings
-from irgen.typed import flatten
+from irgen.params import Params
+from irgen.params.baselines import Descriptor
+from irgen.params.strict import flatten
+from irgen.training import descriptors, ranking_losses
+from irgen.training.run import TrainingRun, open_run
 from irgen.workspace import Workspace
 
 
@@ -37,7 +42,7 @@ class Rival:
 
     settings: Descriptor
     losses: descriptors.Losses
-    head: Callable[[ImageEncoder, int], Combined | Projected]
+    head: Callable[[ImageEncoder, int], CgdHead | IrtHead]
     tokens: bool
 
 
@@ -49,10 +54,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     questions = read_questions(workspace, max(cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
     ann.library()
-    rankings.library()
+    ranking_losses.load_library()
     asked = questions.queries["sha256"].to_list()
     compared = approximate(params, workspace, identified, asked, encoding)
-    rivals, kept = trained(params, workspace, questions, encoding, log)
+    rivals, runs = trained(params, workspace, questions, encoding, log)
     size = params.evaluate.batch_size
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
     exam = EvalConfig(
@@ -60,13 +65,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: pixels(pretrained, asked[: TIMED * size], encoding),
+        images=lambda: decode_pixels(pretrained, asked[: TIMED * size], encoding),
         nearest=methods.by_features(pretrained, workspace, asked, encoding),
     )
     places = workspace.stage("baselines"), workspace.reports / "baselines-latency.json"
     found = measure(compared | rivals, exam, identified.codes.numpy(), *places)
-    for resume in kept:
-        resume.clear()
+    for run in runs:
+        run.clear()
     return found
 
 
@@ -85,7 +90,7 @@ def approximate(
         workspace.existing("retriever", "retriever.safetensors"),
         create_encoder(params.encoder, params.seed).eval(),
     ).to(device)
-    known = readings(models, asked, encoding).embedding.to(device)
+    known = encode_queries(models, asked, encoding).embedding.to(device)
     given = methods.vectors(models.embed, known), identified.embeddings
     if ann.scann_library():
         scann = {"scann": ann.scann(*given, settings.scann)}
@@ -101,18 +106,25 @@ def approximate(
 
 def trained(
     params: Params, workspace: Workspace, questions: QuerySet, encoding: Encoding, log: Callable
-) -> tuple[dict[str, Method], list[Resume]]:
+) -> tuple[dict[str, Method], list[TrainingRun]]:
     """Exact scans of descriptors trained on the tokenizer's training images, with its encoder's
-    first weights, frozen or tuned as there; and the states to clear once all is written."""
+    first weights, frozen or tuned as there; and the runs to clear once all is written."""
     train = read_table(workspace.existing("catalog", "train.parquet"))
     frozen = None if params.tokenizer.tune_encoder else create_encoder(params.encoder, params.seed)
-    models, kept, device = {}, [], encoding.machine.device
+    models, runs, device = {}, [], encoding.machine.device
     for name, rival in rivals(params).items():
-        settings = [flatten(part) for part in (params.encoder, params.augment, rival.settings)]
-        inputs = [params.seed, params.tokenizer.tune_encoder, str(encoding.machine), train.rows()]
-        kept.append(Resume(workspace.cache / "training", name, settings, inputs))
-        place = encoding, kept[-1]
-        models[name] = describe(params, train, (rival, frozen), place, _named(log, name))
+        sections = [flatten(part) for part in (params.encoder, params.augment, rival.settings)]
+        depends_on = [descriptors.VERSION, sections, params.tokenizer.tune_encoder, train.rows()]
+        run = open_run(
+            workspace.cache / "training",
+            name,
+            encoding.machine,
+            params.seed,
+            _named(log, name),
+            depends_on,
+        )
+        models[name] = describe(params, train, rival, frozen, encoding, run)
+        runs.append(run)
     queries = embed_all(models, questions.queries, encoding)
     database = embed_all(models, questions.database, encoding)
     found = {
@@ -123,7 +135,7 @@ def trained(
         )
         for name, model in models.items()
     }
-    return found, kept
+    return found, runs
 
 
 def rivals(params: Params) -> dict[str, Rival]:
@@ -131,14 +143,14 @@ def rivals(params: Params) -> dict[str, Rival]:
     return {
         "cgd": Rival(
             params.baselines.cgd,
-            rankings.combined,
-            lambda encoder, n: Combined(encoder.token_width, n, params.baselines.cgd),
+            ranking_losses.cgd_losses,
+            lambda encoder, n: CgdHead(encoder.token_width, n, params.baselines.cgd),
             tokens=True,
         ),
         "irt_r": Rival(
             params.baselines.irt_r,
-            rankings.contrasted,
-            lambda encoder, n: Projected(encoder.width, params.baselines.irt_r),
+            ranking_losses.irt_losses,
+            lambda encoder, n: IrtHead(encoder.width, params.baselines.irt_r),
             tokens=False,
         ),
     }
@@ -147,61 +159,50 @@ def rivals(params: Params) -> dict[str, Rival]:
 def describe(
     params: Params,
     train: pl.DataFrame,
-    who: tuple[Rival, ImageEncoder | None],
-    place: tuple[Encoding, Resume],
-    log: Callable,
-) -> Described:
-    """A rival trained on the images of ``train``; it reads pixels, whether or not its encoder was
-    tuned. ``who`` = (the rival, the encoder if it is frozen); ``place`` = (where images are
-    encoded, where the training's state is)."""
-    (rival, frozen), (encoding, resume) = who, place
+    rival: Rival,
+    frozen: ImageEncoder | None,
+    encoding: Encoding,
+    run: TrainingRun,
+) -> DescriptorModel:
+    """Train a rival on the images of ``train``, with the ``frozen`` encoder or one of its own; the
+    model returned takes pixels."""
     encoder = frozen or create_encoder(params.encoder, params.seed)
     sha256s = train["sha256"].to_list()
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     if frozen is None:
-        decoded = pixels(encoder, sha256s, encoding)
+        decoded = decode_pixels(encoder, sha256s, encoding)
         images = Pixels(decoded, encoder.decoding.size, params.augment)
     else:
-        images = views(encoder, sha256s, params.augment, params.seed, encoding)
+        images = encode_views(encoder, sha256s, params.augment, params.seed, encoding)
         images = images if rival.tokens else images.without_tokens()
     numbers = class_numbers(train["label"], train["label"].unique().sort().to_list())
-    run = encoding.machine, params.seed
-    return teach((rival, encoder), frozen is None, (images, numbers), run, resume, log)
+    return teach(rival, encoder, frozen is None, LabelledImages(images, numbers), run)
 
 
 def teach(
-    who: tuple[Rival, ImageEncoder],
-    tuned: bool,
-    data: tuple[Views | Pixels, Tensor],
-    run: tuple[Machine, int],
-    resume: Resume,
-    log: Callable,
-) -> Described:
-    """A rival trained on ``data`` = (N images, their class numbers (N,), all of which occur); it
-    reads pixels by the encoder that it comes with, whether or not that was ``tuned`` with it.
-    ``run`` = (machine, seed)."""
-    (rival, encoder), (machine, seed) = who, run
-    torch.manual_seed(seed)
-    head = rival.head(encoder, int(data[1].max()) + 1)
-    model = Described(head, encoder if tuned else None)
-    descriptors.train(model, data, (rival.losses, rival.settings), run, resume, log)
-    return Described(head, encoder).to(machine.device).eval()
+    rival: Rival, encoder: ImageEncoder, tuned: bool, data: LabelledImages, run: TrainingRun
+) -> DescriptorModel:
+    """Train a rival on ``data``, in which every class number occurs; the model returned takes
+    pixels, by ``encoder``, whether or not that was ``tuned``."""
+    torch.manual_seed(run.seed)
+    head = rival.head(encoder, int(data.labels.max()) + 1)
+    model = DescriptorModel(head, encoder if tuned else None)
+    descriptors.train(model, data, rival.losses, rival.settings, run)
+    return DescriptorModel(head, encoder).to(run.machine.device).eval()
 
 
 @torch.inference_mode()
 def embed_all(
-    models: dict[str, Described], table: pl.DataFrame, encoding: Encoding
+    models: dict[str, DescriptorModel], table: pl.DataFrame, encoding: Encoding
 ) -> dict[str, Tensor]:
     """Each model's descriptors (N, D) of a table's images, on the CPU; always in full batches, so
     that an image's descriptor does not depend on the others. Models that share an encoder share
     what it makes of an image."""
-    sizes = {"batch_size": encoding.settings.batch_size, "threads": encoding.settings.threads}
     sha256s, machine = table["sha256"].to_list(), encoding.machine
     parts: dict[str, list[Tensor]] = {name: [] for name in models}
     decoding = encoder_of(next(iter(models.values()))).decoding
-    for batch in stream_pixels(encoding.images, sha256s, decoding, **sizes):
-        rows, new = next(in_order(len(batch), encoding.settings.batch_size))
-        images = torch.from_numpy(batch[rows.numpy()]).to(machine.device)
+    for batch, new in stream_batches(sha256s, decoding, encoding, "descriptors"):
+        images = batch.to(machine.device)
         encoded: dict[ImageEncoder, tuple[Tensor, Tensor]] = {}
         for name, model in models.items():
             encoder = encoder_of(model)
@@ -212,7 +213,7 @@ def embed_all(
     return {name: torch.cat(each) for name, each in parts.items()}
 
 
-def encoder_of(model: Described) -> ImageEncoder:
+def encoder_of(model: DescriptorModel) -> ImageEncoder:
     """The encoder of a model that reads pixels."""
     assert model.encoder is not None, "it reads pixels"
     return model.encoder

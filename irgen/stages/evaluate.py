@@ -13,9 +13,9 @@ from irgen.checkpoints import tensor_file
 from irgen.checkpoints.identifiers import Identified, load_identified
 from irgen.checkpoints.models import assemble
 from irgen.checkpoints.weights import create_encoder
-from irgen.encoding.encode import Encoding, open_encoding, pixels
-from irgen.encoding.query_features import readings
-from irgen.evaluation import answers, methods, runs
+from irgen.encoding.encode import Encoding, decode_pixels, open_encoding
+from irgen.encoding.query_features import encode_queries
+from irgen.evaluation import answers, measuring, methods, runs
 from irgen.evaluation.measuring import TIMED, EvalConfig, describe, measure, read_questions
 from irgen.evaluation.methods import Method
 from irgen.files import digest, file_digest
@@ -26,7 +26,7 @@ from irgen.models.tokenizer import class_numbers
 from irgen.params import Params
 from irgen.search import trie
 from irgen.search.engine import Options
-from irgen.search.labels import LabelScorer
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.snapshot import Snapshot
 from irgen.workspace import Workspace
 
@@ -55,7 +55,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: pixels(pretrained, asked[: TIMED * size], encoding),
+        images=lambda: decode_pixels(pretrained, asked[: TIMED * size], encoding),
         nearest=compared["scan_pretrained"],
         timings=timings_of(params, workspace, describe(encoding.machine, size)),
     )
@@ -67,14 +67,15 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
 
 def timings_of(params: Params, workspace: Workspace, machine: Mapping[str, str | int]) -> Path:
-    """Where the times of these encoders are kept: by their weights, this code and this machine,
+    """Where the times of these encoders are kept: by their weights, ``measuring.VERSION`` and
+    this machine,
     whatever there is to be searched. An update leaves all of these as they were."""
     weights = [
         file_digest(workspace.existing(name, f"{name}.safetensors"))
         for name in ("tokenizer", "retriever")
     ]
     about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
-    key = digest(tensor_file.source_digest(), weights, *about)[:16]
+    key = digest(measuring.VERSION, weights, *about)[:16]
     return workspace.cache / "timings" / f"{key}.json"
 
 
@@ -121,7 +122,7 @@ def build_methods(
         trie=params.evaluate.trie,
     )
     by_code = replace(by_cosine, rerank=False)
-    known = readings(models, asked, encoding)
+    known = encode_queries(models, asked, encoding)
     by_embedding = methods.vectors(models.embed, known.embedding.to(device))
     by_models = methods.reads(models, known)
     told: dict[str, float] = {}
@@ -145,9 +146,9 @@ def build_methods(
         code_bytes = bits / 8 + codebooks.nbytes / len(codes)
         unit = torch.nn.functional.normalize(rebuilt, dim=-1)
         found["scan_codes"] = methods.exact(by_embedding, unit, code_bytes)
-    kinds = None if index is None else LabelScorer.of(models.tokenizer)
+    label_scorer = None if index is None else LabelScorer.build(models.tokenizer)
     for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
-        method = methods.generative(models, by_models, database, options, machine, kinds)
+        method = methods.generative(models, by_models, database, options, machine, label_scorer)
         found[name] = replace(method, about=told)
     if index is not None:
         found["index"] = methods.served(index, by_models, identified.ids, copies)  # same networks

@@ -9,20 +9,19 @@ from torch import Tensor
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.identifiers import Identified, save_identified
 from irgen.checkpoints.tokenizer import load_tokenizer
-from irgen.encoding.encode import Encoding, open_encoding, summaries
+from irgen.encoding.encode import Encoding, encode_summaries, open_encoding
 from irgen.errors import CatalogError
 from irgen.files import read_array
 from irgen.models import hierarchy, rqvae
 from irgen.models.quantizer import usage
 from irgen.models.random_codes import random_codes
-from irgen.models.tokenizer import Tokenizer, adapt_all
+from irgen.models.tokenizer import Tokenizer, embed_summaries
 from irgen.params import Identifiers, Params
 from irgen.training import rqvae as autoencoding
+from irgen.training.run import Log, TrainingRun
 from irgen.workspace import Workspace
 
 MEASURED = ("train", "database")
-
-Log = Callable[[dict[str, float], int], None]
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,14 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     learn it learns of training images. Raises CatalogError if they are too few for it.
     """
     model, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
+    encoding = open_encoding(params.compute, workspace)
     means = Means(
         tokenizer=model,
         shape=(params.tokenizer.levels, params.tokenizer.codebook),
         settings=params.identifiers,
         iterations=params.tokenizer.kmeans_iterations,
-        seed=params.seed,
-        log=log,
+        run=TrainingRun(machine=encoding.machine, seed=params.seed, log=log),
     )
-    encoding = open_encoding(params.compute, workspace)
     found: dict[str, float] = {}
     code: Coder | None = None
     for role in NAMES:
@@ -99,8 +97,7 @@ class Means:
     shape: tuple[int, int]
     settings: Identifiers
     iterations: int
-    seed: int
-    log: Log
+    run: TrainingRun
 
 
 Rule = Callable[[Images, Means], tuple[Coder, dict[str, float]]]  # and what was measured
@@ -113,12 +110,12 @@ def semantic(training: Images, means: Means) -> tuple[Coder, dict[str, float]]:
 
 def at_random(training: Images, means: Means) -> tuple[Coder, dict[str, float]]:
     """By the seed and the content hash."""
-    return lambda images: random_codes(images.sha256s, means.shape, means.seed), {}
+    return lambda images: random_codes(images.sha256s, means.shape, means.run.seed), {}
 
 
 def hierarchical_kmeans(training: Images, means: Means) -> tuple[Coder, dict[str, float]]:
     """By clusters in clusters of the training images' pretrained features."""
-    tree = hierarchy.fit(training.features(), means.shape, means.iterations, means.seed)
+    tree = hierarchy.fit(training.features(), means.shape, means.iterations, means.run.seed)
     split = {"hierarchy/split_nodes": float(len(tree.centres))}
     return lambda images: hierarchy.encode(images.features(), tree), split
 
@@ -132,8 +129,8 @@ def autoencoded(training: Images, means: Means) -> tuple[Coder, dict[str, float]
             f"{len(features)} training images; set tokenizer.codebook to {len(features)} or less, "
             "or add images"
         )
-    coder = autoencoding.train(features, means.shape, means.settings, means.seed, means.log)
-    wrong = rqvae.errors(coder, features).tolist()
+    coder = autoencoding.train(features, means.shape, means.settings, means.run)
+    wrong = rqvae.reconstruction_errors(coder, features).tolist()
     error = {f"rqvae/error/level_{m}": value for m, value in enumerate(wrong, start=1)}
     return lambda images: rqvae.encode(coder, images.features()), error
 
@@ -154,5 +151,5 @@ def tuned(
     if model.encoder is None:
         known = read_array(workspace.existing("features", role, "features.npy"))
     else:
-        known = summaries(model.encoder, sha256s, encoding)
-    return adapt_all(model, known, encoding.machine.device)
+        known = encode_summaries(model.encoder, sha256s, encoding)
+    return embed_summaries(model, known, encoding.machine.device)

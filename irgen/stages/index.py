@@ -14,9 +14,9 @@ from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.checkpoints.identifiers import Identified, check_served, load_identified
 from irgen.checkpoints.models import Models, assemble, save_models
 from irgen.checkpoints.weights import create_encoder
-from irgen.encoding.batches import in_order
+from irgen.compute import full_batches
 from irgen.encoding.encode import Encoding, open_encoding
-from irgen.encoding.query_features import readings, taken
+from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.errors import CatalogError
 from irgen.evaluation import calibration, runs
 from irgen.index.index import Index
@@ -26,7 +26,7 @@ from irgen.search import engine
 from irgen.search.calibration import Calibration, Uncalibrated, apply
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
-from irgen.search.labels import LabelScorer
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.snapshot import Segment, Snapshot
 from irgen.workspace import Workspace
 
@@ -126,13 +126,13 @@ def ask(
     hashes = asked["sha256"], database["sha256"]
     depth = runs.search_depth(k, *hashes)
     options = replace(options, beams=max(k, options.beams))  # as the index will search
-    read = readings(models, asked["sha256"].to_list(), encoding)
+    read = encode_queries(models, asked["sha256"].to_list(), encoding)
     decoder = Decoder(
-        models.query.decoder, encoding.machine.decoder, LabelScorer.of(models.tokenizer)
+        models.retriever.decoder, encoding.machine.decoder, LabelScorer.build(models.tokenizer)
     )
     ids, cosines = np.empty((count, depth), np.int64), np.empty((count, depth), np.float32)
-    for rows, new in in_order(count, encoding.settings.batch_size):
-        some = taken(read, rows, models.device)
+    for rows, new in full_batches(count, encoding.settings.batch_size):
+        some = select_queries(read, rows, models.device)
         hits = engine.search(decoder, some, snapshot, depth, options)
         ids[rows[:new]], cosines[rows[:new]] = hits.rows[:new].cpu(), hits.cosine[:new].cpu()
     ids, cosines = runs.without_self(ids, cosines, *hashes, k)

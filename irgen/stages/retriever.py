@@ -10,19 +10,19 @@ from torch import Tensor
 from irgen.catalog.table import read_table
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.identifiers import load_identified
-from irgen.checkpoints.retriever import frozen_reader, save_retriever
-from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder, weights_digest
-from irgen.encoding.batches import Pixels, Views
-from irgen.encoding.encode import open_encoding, pixels, views
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
+from irgen.encoding.encode import decode_pixels, encode_views, open_encoding
 from irgen.files import file_digest
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
-from irgen.models.tokenizer import adapt_all, class_numbers
+from irgen.models.tokenizer import class_numbers, embed_summaries
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.training import retriever as training
-from irgen.typed import flatten
+from irgen.training.run import open_run
 from irgen.workspace import Workspace
 
 
@@ -38,19 +38,21 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     taught = workspace.existing("tokenizer", "tokenizer.safetensors")
     tokenizer, labels = load_tokenizer(taught)
     pretrained = create_encoder(params.encoder, params.seed)
-    reader = frozen_reader(pretrained, tokenizer, settings.encoder)
+    reader = initial_query_encoder(pretrained, tokenizer, settings.encoder)
 
-    def images(table: pl.DataFrame) -> Views | Pixels:
+    def images(table: pl.DataFrame) -> EncodedViews | Pixels:
         sha256s = table["sha256"].to_list()
         if settings.tune_encoder:
-            read = pixels(reader.encoder, sha256s, encoding)
+            read = decode_pixels(reader.encoder, sha256s, encoding)
             return Pixels(read, reader.encoder.decoding.size, params.augment)
-        seen = views(reader.encoder, sha256s, params.augment, params.seed, encoding)
+        seen = encode_views(reader.encoder, sha256s, params.augment, params.seed, encoding)
         if reader.adapter is None:
             return seen
         flat = seen.summaries.reshape(-1, reader.encoder.width)
-        adapted = adapt_all(tokenizer, flat, encoding.machine.device).numpy()
-        return Views(adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens)
+        adapted = embed_summaries(tokenizer, flat, encoding.machine.device).numpy()
+        return EncodedViews(
+            adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens
+        )
 
     identified = workspace.existing("identifiers", "train")
     codes = load_identified(identified).codes
@@ -58,14 +60,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     pairs = pl.read_parquet(mined)
     inputs = [*tables, taught, identified / "codes.parquet", mined]
     positives, offsets = neighbours(pairs, len(train))
-    data = (
-        training.Pairs(images(train), codes, positives, offsets),
-        training.Held(
-            images(validation),
-            class_numbers(validation["label"], labels),
-            class_numbers(train["label"], labels),
-        ),
-    )
+    queries = LabelledImages(images(validation), class_numbers(validation["label"], labels))
     encoder = reader.encoder
     shape = Shape(
         summary_width=encoder.width if reader.adapter is None else params.tokenizer.width,
@@ -77,18 +72,27 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     torch.manual_seed(params.seed)
     decoder = IdentifierDecoder(settings, shape)
     model = Retriever(deepcopy(reader) if settings.tune_encoder else None, decoder)
-    resume = Resume(
+    sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
+    contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
+    run = open_run(
         workspace.cache / "training",
         "retriever",
-        [flatten(section) for section in (params.encoder, params.augment, settings)],
-        [params.seed, str(encoding.machine), params.tokenizer.labels],
-        [weights_digest(params.encoder), *map(file_digest, inputs)],
+        encoding.machine,
+        params.seed,
+        log,
+        [training.VERSION, sections, params.tokenizer.labels, contents],
     )
-    history = training.train(model, data, settings, (encoding.machine, params.seed), resume, log)
+    history = training.train(
+        model,
+        training.Pairs(images(train), codes, positives, offsets),
+        training.Validation(queries, class_numbers(train["label"], labels)),
+        settings,
+        run,
+    )
     folder = workspace.stage("retriever")
     save_retriever(folder / "retriever.safetensors", model, settings)
     write_history(folder / "history.csv", history)
-    resume.clear()
+    run.clear()
     return {name: value for name, value in history[-1].items() if name != "epoch"}
 
 

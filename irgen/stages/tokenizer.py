@@ -10,19 +10,19 @@ from torch.nn import functional as F
 
 from irgen.catalog.table import read_table
 from irgen.checkpoints.history import write_history
-from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.tokenizer import save_tokenizer
 from irgen.checkpoints.weights import create_encoder, weights_digest
-from irgen.encoding.batches import Pixels, Views
-from irgen.encoding.encode import open_encoding, pixels, views
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
+from irgen.encoding.encode import decode_pixels, encode_views, open_encoding
 from irgen.errors import CatalogError
 from irgen.files import file_digest, read_array
 from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
 from irgen.params import Tokenizer as Settings
+from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
-from irgen.typed import flatten
+from irgen.training.run import open_run
 from irgen.workspace import Workspace
 
 
@@ -50,34 +50,37 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         features = [workspace.existing("features", "train", "features.npy")]
         numbers = [first_clusters(settings, params.seed, *features), torch.empty(0).long()]
 
-    def labelled(table: pl.DataFrame, own: Tensor) -> training.Labelled:
+    def labelled(table: pl.DataFrame, own: Tensor) -> LabelledImages:
         sha256s = table["sha256"].to_list()
-        images: Views | Pixels
+        images: EncodedViews | Pixels
         if settings.tune_encoder:
-            decoded = pixels(encoder, sha256s, encoding)
+            decoded = decode_pixels(encoder, sha256s, encoding)
             images = Pixels(decoded, encoder.decoding.size, params.augment)
         else:
-            seen = views(encoder, sha256s, params.augment, params.seed, encoding)
+            seen = encode_views(encoder, sha256s, params.augment, params.seed, encoding)
             images = seen.without_tokens()
-        return training.Labelled(images, own)
+        return LabelledImages(images, own)
 
-    data = labelled(train, numbers[0]), labelled(validation, numbers[1])
     torch.manual_seed(params.seed)
     model = Tokenizer(
         settings, encoder.width, len(labels), encoder if settings.tune_encoder else None
     )
-    resume = Resume(
+    sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
+    contents = [weights_digest(params.encoder), *map(file_digest, [*tables, *features])]
+    run = open_run(
         workspace.cache / "training",
         "tokenizer",
-        [flatten(section) for section in (params.encoder, params.augment, settings)],
-        [params.seed, str(encoding.machine), weights_digest(params.encoder)],
-        [file_digest(path) for path in (*tables, *features)],
+        encoding.machine,
+        params.seed,
+        log,
+        [training.VERSION, sections, contents],
     )
-    history = training.train(model, data, settings, (encoding.machine, params.seed), resume, log)
+    images = labelled(train, numbers[0]), labelled(validation, numbers[1])
+    history = training.train(model, *images, settings, run)
     folder = workspace.stage("tokenizer")
     save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, labels)
     write_history(folder / "history.csv", history)
-    resume.clear()
+    run.clear()
     return {name: value for name, value in history[-1].items() if name != "epoch"}
 
 

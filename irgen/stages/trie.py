@@ -17,5 +17,5 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         raise CatalogError("the database has no image; name its roles in catalog: database")
     built = trie.build(codes)
     tensor_file.save(workspace.stage("trie") / "trie.safetensors", trie.to_tensors(built), {})
-    nodes = {f"nodes/level_{m + 1}": float(len(e)) for m, e in enumerate(built.entries)}
+    nodes = {f"nodes/level_{m + 1}": float(len(e)) for m, e in enumerate(built.codes)}
     return nodes | {"images": float(len(codes)), "bytes_per_image": built.nbytes / len(codes)}

@@ -1,4 +1,4 @@
-"""What each first-level code has learnt, as rows of pictures."""
+"""Show what the first-level codes have learnt: rows of images that begin with the same code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ CODES, IMAGES, LABELS = 16, 10, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branch:
-    """A first-level code: how many ``images`` begin with it, their commonest ``labels`` in words,
-    and a few ``shown`` (data URIs)."""
+class CodePictures:
+    """A first-level ``code``: how many ``images`` begin with it, their most frequent ``labels`` in
+    words, and some ``thumbnails`` (data URIs)."""
 
     code: int
     images: int
     labels: str
-    shown: list[str]
+    thumbnails: list[str]
 
 
-def branches(
+def draw_code_pictures(
     codes: pl.DataFrame, table: pl.DataFrame, thumbnail: Callable[[str], str], seed: int
-) -> list[Branch]:
-    """The CODES first-level codes that most images begin with, largest first.
+) -> list[CodePictures]:
+    """Return the CODES first-level codes with most images, largest first.
 
     ``codes`` (id, level_1 …) and ``table`` (id, sha256, label) are row-aligned; ``thumbnail`` gives
     an image by its content hash. Deterministic for a seed.
@@ -32,34 +32,30 @@ def branches(
     generator = np.random.default_rng(seed)
     first = codes["level_1"].to_numpy()
     numbers, counts = np.unique(first, return_counts=True)
-    found = []
-    for place in np.lexsort((numbers, -counts))[:CODES]:
-        rows = np.flatnonzero(first == numbers[place])
-        drawn = generator.permutation(rows)[:IMAGES]
-        found.append(
-            Branch(
-                code=int(numbers[place]),
+    pictures = []
+    for code in numbers[np.lexsort((numbers, -counts))[:CODES]]:
+        rows = np.flatnonzero(first == code)
+        sample = generator.permutation(rows)[:IMAGES]
+        pictures.append(
+            CodePictures(
+                code=int(code),
                 images=len(rows),
-                labels=in_words(table["label"][rows]),
-                shown=[thumbnail(table["sha256"][int(row)]) for row in drawn],
+                labels=describe_labels(table["label"][rows]),
+                thumbnails=[thumbnail(table["sha256"][int(row)]) for row in sample],
             )
         )
-    return found
+    return pictures
 
 
-def in_words(labels: pl.Series) -> str:
-    """The commonest labels with their shares.
+def describe_labels(labels: pl.Series) -> str:
+    """Return the most frequent labels with their shares.
 
-    >>> in_words(pl.Series(["a", "a", "b", "a"]))
+    >>> describe_labels(pl.Series("label", ["a", "a", "b", "a"]))
     'a 75%, b 25%'
     """
-    counted = (
-        labels.drop_nulls()
-        .value_counts()
-        .sort(["count", labels.name or ""], descending=[True, False])
+    counts = (
+        labels.drop_nulls().value_counts().sort(["count", labels.name], descending=[True, False])
     )
-    told = [
-        f"{label} {count / len(labels):.0%}" for label, count in counted.head(LABELS).iter_rows()
-    ]
-    others = len(counted) - LABELS
-    return ", ".join([*told, f"{others} more"] if others > 0 else told) or "no labels"
+    texts = [f"{label} {n / len(labels):.0%}" for label, n in counts.head(LABELS).iter_rows()]
+    others = len(counts) - LABELS
+    return ", ".join([*texts, f"{others} more"] if others > 0 else texts) or "no labels"

@@ -1,38 +1,11 @@
-"""A comparison's tables as text: for GitHub and for a paper."""
+"""Render a comparison's tables as Markdown and as LaTeX."""
 
 from collections.abc import Callable
 
-from irgen.study.tables import BETTER, WORSE, Table
+from tabulate import tabulate
 
-
-def seeds_in_words(seeds: tuple[int, ...]) -> str:
-    """Seeds in a cell.
-
-    >>> seeds_in_words((0, 1, 2)), seeds_in_words((0, 2)), seeds_in_words((1,))
-    ('0–2', '0, 2', '1')
-    """
-    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]}–{seeds[-1]}"
-    return ", ".join(map(str, seeds))
-
-
-def markdown(table: Table) -> str:
-    """The table in GitHub's markdown, its heading above and what is to be known below."""
-    head = ["", *table.columns, "seeds"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for row in table.rows:
-        cells = [
-            _bold(cell.text, cell.best) + (f" {cell.mark}" if cell.mark else "")
-            for cell in row.cells
-        ]
-        lines.append([row.title, *cells, seeds_in_words(row.seeds)])
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"### {table.title}\n\n{body}\n\n{table.about}\n"
-
-
-def _bold(text: str, best: bool) -> str:
-    return f"**{text}**" if best else text
-
+from irgen.evaluation.table_format import render_markdown
+from irgen.study.tables import BETTER, WORSE, Cell, Table
 
 LATEX = {
     "&": r"\&",
@@ -53,27 +26,56 @@ LATEX = {
 }
 
 
-def latex(table: Table) -> str:
-    """The table for a paper (packages booktabs and amssymb)."""
+def format_seeds(seeds: tuple[int, ...]) -> str:
+    """Return seeds as a cell.
 
-    def plain(text: str) -> str:
-        return "".join(LATEX.get(sign, sign) for sign in text)
+    >>> format_seeds((0, 1, 2)), format_seeds((0, 2)), format_seeds((1,))
+    ('0–2', '0, 2', '1')
+    """
+    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}–{seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
-    lines = [" & ".join(["", *map(plain, table.columns), "seeds"]) + r" \\", r"\midrule"]
-    for row in table.rows:
-        cells = []
-        for cell in row.cells:
-            text = rf"\textbf{{{plain(cell.text)}}}" if cell.best else plain(cell.text)
-            cells.append(f"{text} {plain(cell.mark)}".strip())
-        cells = [plain(row.title), *cells, plain(seeds_in_words(row.seeds))]
-        lines.append(" & ".join(cells) + r" \\")
-    body = "\n".join(lines)
-    kinds = "l" + "r" * (len(table.columns) + 1)
+
+def to_markdown(table: Table) -> str:
+    """Return the table in GitHub's Markdown, between its heading and its note."""
+    rows = _format_rows(table, "**{}**".format, str)
+    text = render_markdown(_columns(table), rows, right=_columns(table)[1:])
+    return f"### {table.title}\n\n{text}\n\n{table.note}\n"
+
+
+def to_latex(table: Table) -> str:
+    """Return the table for a paper (it needs the package amssymb)."""
+    columns = [_escape(column) for column in _columns(table)]
+    rows = _format_rows(table, r"\textbf{{{}}}".format, _escape)
+    sides = ["left", *["right"] * (len(columns) - 1)]
+    text = tabulate(rows, columns, "latex_raw", colalign=sides, disable_numparse=True)
     return (
-        f"\\begin{{table}}\n\\centering\\small\n\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{body}\n"
-        f"\\bottomrule\n\\end{{tabular}}\n\\caption{{{plain(table.title)}. {plain(table.about)}}}\n"
+        f"\\begin{{table}}\n\\centering\\small\n{text}\n"
+        f"\\caption{{{_escape(table.title)}. {_escape(table.note)}}}\n"
         f"\\label{{tab:{table.name}}}\n\\end{{table}}\n"
     )
 
 
-FORMS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex}
+def _columns(table: Table) -> list[str]:
+    return ["", *table.columns, "seeds"]
+
+
+def _format_rows(
+    table: Table, embolden: Callable[[str], str], escape: Callable[[str], str]
+) -> list[list[str]]:
+    def format_cell(cell: Cell) -> str:
+        text = escape(cell.text)
+        return f"{embolden(text) if cell.best else text} {escape(cell.mark)}".strip()
+
+    return [
+        [escape(row.title), *map(format_cell, row.cells), escape(format_seeds(row.seeds))]
+        for row in table.rows
+    ]
+
+
+def _escape(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"md": to_markdown, "tex": to_latex}

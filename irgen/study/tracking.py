@@ -1,86 +1,84 @@
-"""Comparisons as they are tracked: a run for the comparison of a set, one below it for each point.
+"""Log comparisons for MLflow: one run for the comparison of a set, with one run a trial below it.
 
-Written as journals, like a stage's run, and published with them; the same point again, with the
-same inputs, is the same run.
+They are run logs, like those of stages, and are synced with them. The same trial with the same
+inputs is logged once.
 """
 
 from pathlib import Path
 from typing import Any
 
+from irgen.errors import redact
 from irgen.files import digest, file_digest, read_json
 from irgen.params import Params
-from irgen.secrets import scrub
-from irgen.study.plan import Plan, Trial, params_of
-from irgen.tracking import provenance, recorder, run_log
-from irgen.typed import flatten
+from irgen.params.strict import flatten
+from irgen.study.plan import Plan, Trial, load_trial_params
+from irgen.tracking import locations, run_log, stage_facts
 
-POINT, TABLES = "point", "tables"
+TRIAL, TABLES = "trial", run_log.TABLES
 
 
-def comparison_of(root: Path, plan: Plan, name: str) -> str:
-    """The key of a set's comparison: other settings of the set make another comparison."""
+def comparison_key(root: Path, plan: Plan, name: str) -> str:
+    """Return the key of a set's comparison. It changes with the settings of the set."""
     first = Trial(set=name, variant=plan.standard, seed=0)
-    return f"{name}-{digest(flatten(params_of(root, plan, first)))[:8]}"
+    return f"{name}-{digest(flatten(load_trial_params(root, plan, first)))[:8]}"
 
 
-def tell_point(root: Path, plan: Plan, point: Trial, params: Params, folder: Path) -> None:
-    """Leaves the results of a point, below ``folder``, for MLflow."""
-    variant = plan.variants[point.variant]
-    about = digest(file_digest(folder / "metrics.json"), flatten(params))[:8]
-    build = f"{point.set}-{point.variant}-{point.seed}-{about}"
+def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path) -> None:
+    """Log the results of a trial in ``folder``."""
+    variant = plan.variants[trial.variant]
+    content = digest(file_digest(folder / "metrics.json"), flatten(params))[:8]
+    build = f"{trial.set}-{trial.variant}-{trial.seed}-{content}"
     tags = {
-        "irgen.comparison": comparison_of(root, plan, point.set),
-        "irgen.point": f"{variant.title}, seed {point.seed}",
-        "irgen.set": point.set,
+        "irgen.comparison": comparison_key(root, plan, trial.set),
+        "irgen.point": f"{variant.title}, seed {trial.seed}",
+        "irgen.set": trial.set,
         "irgen.table": variant.table,
-        "irgen.variant": point.variant,
+        "irgen.variant": trial.variant,
     }
-    beginning = recorder.beginning(POINT, params, root)
+    beginning = stage_facts.describe_begin(TRIAL, params, root)
     beginning |= {"build": build, "params": variant.changes}
-    values = recorder.numbers(read_json(folder / "metrics.json"))
+    values = stage_facts.flatten_numbers(read_json(folder / "metrics.json"))
     for method, times in read_json(folder / "latency.json")["methods"].items():
         values |= {f"{method}/{name}": value for name, value in times.items()}
     spread = read_json(folder / "about.json")["identifiers"]
     values |= {f"identifiers/{name}": value for name, value in spread.items()}
-    files = recorder.described(folder)
-    _tell(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
+    files = stage_facts.describe_files(folder)
+    _write_log(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
 
 
-def tell_tables(
-    root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path
-) -> None:
-    """Leaves the tables of a set's comparison, below ``folder``, and its page for the run that
-    stands for it."""
-    comparison = comparison_of(root, plan, name)
-    beginning = recorder.beginning(TABLES, params, root)
+def log_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path) -> None:
+    """Log the tables of a set's comparison in ``folder``, and its page."""
+    comparison = comparison_key(root, plan, name)
+    beginning = stage_facts.describe_begin(TABLES, params, root)
     tags = beginning["tags"] | {"irgen.comparison": comparison}
-    about = digest(file_digest(folder / "comparison.json"))[:8]
-    beginning |= {"build": f"{comparison}-{TABLES}-{about}", "tags": tags}
-    files = recorder.described(folder) + recorder.described(page.parent, only=page.name)
-    _tell(root, beginning, files, {}, summary={})
+    content = digest(file_digest(folder / "comparison.json"))[:8]
+    beginning |= {"build": f"{comparison}-{TABLES}-{content}", "tags": tags}
+    files = stage_facts.describe_files(folder)
+    files += stage_facts.describe_files(page.parent, pattern=page.name)
+    _write_log(root, beginning, files, {}, summary={})
 
 
-def _tell(
+def _write_log(
     root: Path,
     beginning: dict[str, Any],
     files: list[dict[str, Any]],
     values: dict[str, float],
     summary: dict[str, float],
 ) -> None:
-    """Writes the journal, unless it is there. A process that is killed leaves none, so that the
-    next one writes it."""
-    folder = provenance.journals(root) / run_log.plain(beginning["build"])
+    """Write a finished run log, unless it exists. A killed process leaves none, so the next one
+    writes it."""
+    folder = locations.run_logs(root) / run_log.safe_name(beginning["build"])
     path = folder / f"{beginning['stage']}.jsonl"
     if path.exists():
         return
     end = {
         "status": "FINISHED",
-        "trouble": "",
-        "artifacts": files,
+        "error": "",
+        "files": files,
         "tables": [],
         "summary": summary,
-        "standing": {},
+        "build_tags": {},
         "monitor": None,
     }
     metrics = {"values": values, "step": 0}
-    run_log.write(path, [("begin", scrub(beginning)), ("metrics", metrics), ("end", end)])
+    run_log.write(path, [("begin", redact(beginning)), ("metrics", metrics), ("end", end)])

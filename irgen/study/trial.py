@@ -1,172 +1,175 @@
-"""One point of a comparison: its stages, and what is kept of what came out."""
+"""Run one trial of a comparison: its stages, and the results that are kept of it."""
 
 import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from irgen.catalog.table import read_table
+from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.weights import weights_digest
 from irgen.evaluation import runs
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
-from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, params_of
-from irgen.study.stage_cache import Done, Place, brought, code_of, seconds
-from irgen.tracking.provenance import project
-from irgen.typed import flatten
+from irgen.params.strict import flatten
+from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, load_trial_params
+from irgen.study.stage_cache import Folders, StageResult, digest_code, read_seconds, run_cached
+from irgen.tracking.locations import find_project
 from irgen.workspace import Workspace
 
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
+ALL_STAGES = (*STAGES, "index", "evaluate", "baselines")
 SEMANTIC = "semantic"
-Tell = Callable[[str], None]
 
 
-def results_of(root: Path, point: Trial) -> Path:
-    """The folder of what a point has found."""
-    return root / RESULTS / point.set / point.variant / str(point.seed)
+def results_folder(root: Path, trial: Trial) -> Path:
+    """Return the folder of a trial's results."""
+    return root / RESULTS / trial.set / trial.variant / str(trial.seed)
 
 
-def run(root: Path, plan: Plan, point: Trial, tell: Tell) -> Path:
-    """Runs the stages of a point that nobody ran with the same inputs, and writes its results;
-    returns their folder. Raises ParamsError, and what stages raise.
+def images_folder(root: Path, set_name: str) -> Path:
+    """Return the folder of a set's images, which all its trials share."""
+    return find_project(root) / ".cache" / "comparison" / "sources" / set_name / "data" / "download"
 
-    A run that was killed goes on where it was: with the stage it was in, of a training with the
-    epoch.
+
+def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None]) -> Path:
+    """Run the stages of a trial that never ran with the same inputs, write the trial's results and
+    return their folder. Raises ParamsError, and what stages raise.
+
+    A killed run continues with the stage it was in, a training with the epoch.
     """
-    params = params_of(root, plan, point)
-    cache = project(root) / ".cache"
-    place = Place(root=root, cache=cache / "comparison" / "stages", encodings=cache)
-    done = {"download": downloaded(root, params, point)}
+    params = load_trial_params(root, plan, trial)
+    cache = find_project(root) / ".cache"
+    folders = Folders(root=root, cache=cache / "comparison" / "stages", encodings=cache)
     stages = [*STAGES, *(["index"] if params.identifiers.rule == SEMANTIC else []), "evaluate"]
-    if point.variant == plan.standard:
-        stages += ["baselines"]
+    if trial.variant == plan.standard:
+        stages.append("baselines")
+    results = {"download": download(root, params, trial.set)}
     for stage in stages:
-        done[stage] = brought(place, stage, params, done, tell)
-    return _gather(place, params, point, done, results_of(root, point))
+        results[stage] = run_cached(folders, stage, params, results, print_line)
+    return _write_results(root, params, trial, results)
 
 
-def images_of(root: Path, point: Trial) -> Path:
-    """The folder of a set's images, one for all its points."""
-    return project(root) / ".cache" / "comparison" / "sources" / point.set / "data" / "download"
-
-
-def downloaded(root: Path, params: Params, point: Trial) -> Done:
-    """Brings a set's images up to date, one copy for all its points; its content is what they are,
-    wherever they lie."""
-    folder = images_of(root, point)
+def download(root: Path, params: Params, set_name: str) -> StageResult:
+    """Bring a set's images up to date. The digest is of the images, wherever they lie."""
+    folder = images_folder(root, set_name)
     home = folder.parents[1]
     workspace = Workspace(data=folder.parent, cache=home / "cache", reports=home / "reports")
     import_module("irgen.stages.download").run(params, workspace, lambda metrics, step: None)
     manifest = pl.read_parquet(folder / "manifest.parquet")
-    about = manifest.select(pl.exclude("shard", "offset", "etag", "version")).sort("key")
-    return Done(digest(about.write_csv())[:20], folder)
+    images = manifest.select(pl.exclude("shard", "offset", "etag", "version")).sort("key")
+    return StageResult(digest(images.write_csv())[:20], folder)
 
 
-def look(root: Path, plan: Plan, name: str) -> Path:
-    """Brings a set's images up to date and writes down what they and the encoder's weights are,
-    which its points depend on: ``experiments/sources/<set>.json``. Raises SourceError if they
-    cannot be had."""
-    point = Trial(set=name, variant=plan.standard, seed=plan.seeds[0])
-    params = params_of(root, plan, point)
-    images = downloaded(root, params, point).content
-    about = {"images": images, "weights": weights_digest(params.encoder)}
-    path = root / SOURCES / f"{name}.json"
-    if not path.exists() or read_json(path) != about:
-        write_json(path, about)
+def write_source(root: Path, plan: Plan, set_name: str) -> Path:
+    """Bring a set's images up to date and write ``experiments/sources/<set>.json``: the digests of
+    the images and of the encoder's weights, on which its trials depend. Raises SourceError if the
+    images cannot be had."""
+    trial = Trial(set=set_name, variant=plan.standard, seed=plan.seeds[0])
+    params = load_trial_params(root, plan, trial)
+    images = download(root, params, set_name).content
+    digests = {"images": images, "weights": weights_digest(params.encoder)}
+    path = root / SOURCES / f"{set_name}.json"
+    if not path.exists() or read_json(path) != digests:
+        write_json(path, digests)
     return path
 
 
-def _gather(
-    place: Place, params: Params, point: Trial, done: dict[str, Done], folder: Path
+def _write_results(
+    root: Path, params: Params, trial: Trial, results: dict[str, StageResult]
 ) -> Path:
-    """Writes what comparing needs of a point: one file a kind for all its methods."""
-    catalog, identifiers = done["catalog"].data, done["identifiers"].data / "database"
-    judged = [done[stage] for stage in ("evaluate", "baselines") if stage in done]
-    timed = [read_json(path) for each in judged for path in _times(each)]
-    asked = pl.read_parquet(catalog / "queries.parquet")["sha256"].to_list()
-    about = {
-        "set": point.set,
-        "variant": point.variant,
-        "seed": point.seed,
-        "params": flatten(params),
-        "source": done["download"].content,
-        "code": code_of(place.root, (*STAGES, "index", "evaluate", "baselines")),
-        "protocol": read_json(catalog / "protocol.json"),
-        "images": {
-            path.stem: pl.scan_parquet(path).select(pl.len()).collect().item()
-            for path in sorted(catalog.glob("*.parquet"))
-        },
-        "relevant": relevant(catalog),
-        "machine": timed[0]["machine"] if timed else {},
-        "asked": digest(asked),
-        "identifiers": spread(identifiers, params.tokenizer.codebook),
-    }
-    latency = alike([found["methods"] for found in timed])
+    """Write what the tables need of a trial, one file a kind for all methods."""
+    catalog, identifiers = results["catalog"].data, results["identifiers"].data / "database"
+    measured = [results[stage] for stage in ("evaluate", "baselines") if stage in results]
+    timings = [_read_latency(result) for result in measured]
+    metrics = [read_json(result.data / "metrics.json") for result in measured]
+    latency = share_encoding_time([timing["methods"] for timing in timings])
+    folder = results_folder(root, trial)
     with atomic(folder) as temporary:
         temporary.mkdir(parents=True)
+        about = _describe(root, params, trial, results) | {"machine": timings[0]["machine"]}
         write_json(temporary / "about.json", about)
-        write_json(temporary / "metrics.json", _together(judged))
-        times = {"methods": latency, "seconds": seconds(done)}
+        write_json(temporary / "metrics.json", {k: v for part in metrics for k, v in part.items()})
+        times = {"methods": latency, "seconds": read_seconds(results)}
         write_json(temporary / "latency.json", times)
-        queries = [pl.read_parquet(each.data / "queries.parquet") for each in judged]
+        queries = [pl.read_parquet(result.data / "queries.parquet") for result in measured]
         pl.concat(queries).write_parquet(temporary / "queries.parquet")
-        curves = [curve for each in judged for curve in curves_of(each.data)]
+        curves = [curve for result in measured for curve in read_curves(result.data)]
         pl.concat(curves).write_parquet(temporary / "curves.parquet")
         for name in ("queries", "database"):
             shutil.copyfile(catalog / f"{name}.parquet", temporary / f"{name}.table.parquet")
         shutil.copyfile(identifiers / "codes.parquet", temporary / "codes.parquet")
-        for each in judged:
-            shutil.copytree(each.data / "runs", temporary / "runs", dirs_exist_ok=True)
+        for result in measured:
+            shutil.copytree(result.data / "runs", temporary / "runs", dirs_exist_ok=True)
     return folder
 
 
-def relevant(catalog: Path) -> list[int]:
-    """The fewest and the most images of the database that a query with any is to find."""
-    queries, database = (
-        read_table(catalog / f"{name}.parquet") for name in ("queries", "database")
+def _describe(
+    root: Path, params: Params, trial: Trial, results: dict[str, StageResult]
+) -> dict[str, Any]:
+    """Return what was run: settings, code, images, protocol, and how the codes are spread."""
+    catalog = results["catalog"].data
+    tables = {name: read_table(catalog / f"{name}.parquet") for name in NAMES}
+    codes = results["identifiers"].data / "database"
+    return {
+        "set": trial.set,
+        "variant": trial.variant,
+        "seed": trial.seed,
+        "params": flatten(params),
+        "source": results["download"].content,
+        "code": digest_code(root, *ALL_STAGES),
+        "protocol": read_json(catalog / "protocol.json"),
+        "images": {name: len(table) for name, table in tables.items()},
+        "relevant": count_relevant(tables["queries"], tables["database"]),
+        "asked": digest(tables["queries"]["sha256"].to_list()),
+        "identifiers": measure_spread(codes, params.tokenizer.codebook),
+    }
+
+
+def count_relevant(queries: pl.DataFrame, database: pl.DataFrame) -> list[int]:
+    """Return the fewest and the most relevant images of a query, of queries that have any."""
+    counts = runs.positives(
+        queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    asked, there = ((table["label"], table["sha256"]) for table in (queries, database))
-    counts = runs.positives(*asked, *there)
     some = counts[counts > 0]
     return [int(some.min()), int(some.max())] if len(some) else [0, 0]
 
 
-def alike(found: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """The times of all methods of a point, those of ``evaluate`` first. Baselines encode a query by
-    the same architecture as the scan of the tuned embeddings does, so what that was measured to
-    take is theirs as well: times of two stages differ by what else went on.
+def share_encoding_time(
+    latencies: list[dict[str, dict[str, float]]],
+) -> dict[str, dict[str, float]]:
+    """Return the times of all methods of a trial, those of ``evaluate`` first.
+
+    Baselines encode a query with the architecture that the tuned scan uses, so they get its
+    encoding time: times that two stages measure differ by what else the machine did.
 
     >>> scan, hnsw = {"search_ms": 1.0, "total_ms": 21.0}, {"search_ms": 0.5, "total_ms": 30.0}
-    >>> alike([{"scan_tuned": scan}, {"hnsw": hnsw}])["hnsw"]
+    >>> share_encoding_time([{"scan_tuned": scan}, {"hnsw": hnsw}])["hnsw"]
     {'search_ms': 0.5, 'total_ms': 20.5}
     """
-    first, *others = found
+    first, *others = latencies
     encode_ms = first["scan_tuned"]["total_ms"] - first["scan_tuned"]["search_ms"]
     baselines = {
         name: {**times, "total_ms": times["search_ms"] + encode_ms}
-        for each in others
-        for name, times in each.items()
+        for latency in others
+        for name, times in latency.items()
     }
     return first | baselines
 
 
-def _times(done: Done) -> list[Path]:
-    assert done.reports is not None, "what is judged is timed"
-    return sorted(done.reports.glob("*latency.json"))
+def _read_latency(result: StageResult) -> dict[str, Any]:
+    assert result.reports is not None, "a stage that measures methods times them"
+    (path,) = result.reports.glob("*latency.json")
+    return read_json(path)
 
 
-def _together(judged: list[Done]) -> dict[str, dict[str, float]]:
-    """The metrics of all methods."""
-    return {k: v for each in judged for k, v in read_json(each.data / "metrics.json").items()}
-
-
-def spread(folder: Path, codebook: int) -> dict[str, float]:
-    """How a database's codes are spread: see ``quantizer.usage``; and how many distinct ones there
-    are, for how many images each."""
+def measure_spread(folder: Path, codebook: int) -> dict[str, float]:
+    """Return how a database's codes are spread: ``quantizer.usage``, the number of distinct codes
+    and images a code."""
     codes = load_identified(folder).codes
     if not len(codes):
         return {}
@@ -177,8 +180,8 @@ def spread(folder: Path, codebook: int) -> dict[str, float]:
     }
 
 
-def curves_of(folder: Path) -> list[pl.DataFrame]:
-    """What was written of a stage's curves, alike: method, curve (precision or recall), x, y."""
+def read_curves(folder: Path) -> list[pl.DataFrame]:
+    """Return a stage's curves with the same columns: method, curve (precision or recall), x, y."""
     columns = {"precision": "k", "recall": "recall"}
     return [
         pl.read_csv(folder / f"{curve}.csv").select(

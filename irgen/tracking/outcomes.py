@@ -7,15 +7,13 @@ before. Neither starts the stage, so the stage logs no run. The build's run says
 from pathlib import Path
 from typing import Any
 
-from irgen.errors import TrackingError
+from irgen.errors import TrackingError, redact
 from irgen.params import Params
-from irgen.secrets import scrub
-from irgen.tracking import provenance, recorder, run_log
+from irgen.tracking import locations, provenance, run_log, stage_facts
 from irgen.workspace import Workspace
 
 RAN, SKIPPED, RESTORED = "ran", "skipped", "restored"
 OUTCOMES = (RAN, SKIPPED, RESTORED)
-OF_A_BUILD = "outcomes"  # the name of the run log, in place of a stage's
 
 
 def log_outcomes(root: Path, params: Params, build: str, outcomes: dict[str, str]) -> Path:
@@ -28,26 +26,29 @@ def log_outcomes(root: Path, params: Params, build: str, outcomes: dict[str, str
         if outcome not in OUTCOMES:
             allowed = ", ".join(OUTCOMES)
             raise TrackingError(f"{stage}: {outcome!r} is no outcome; allowed: {allowed}")
-    begin = recorder.beginning(OF_A_BUILD, params, root) | {
+    begin = stage_facts.describe_begin(run_log.OUTCOMES, params, root) | {
         "build": build,
         "outcomes": outcomes,
-        "hashes": {stage: provenance.lock_hash(root, stage) for stage in outcomes},
+        "hashes": {stage: provenance.hash_lock_entry(root, stage) for stage in outcomes},
     }
-    path = provenance.journals(root) / run_log.plain(build) / f"{OF_A_BUILD}.jsonl"
-    run_log.write(path, [("begin", scrub(begin)), ("end", _end(root, outcomes))])
-    run_log.set_state(path, done=False)
+    folder = locations.run_logs(root) / run_log.safe_name(build)
+    path = folder / f"{run_log.OUTCOMES}.jsonl"
+    run_log.write(path, [("begin", redact(begin)), ("end", _describe_end(root, outcomes))])
+    run_log.write_state(path, done=False)
     return path
 
 
-def _end(root: Path, outcomes: dict[str, str]) -> dict[str, Any]:
+def _describe_end(root: Path, outcomes: dict[str, str]) -> dict[str, Any]:
     """Return what the stages that did not run would have logged for the build."""
     workspace = Workspace.at(root)
     idle = [stage for stage, outcome in outcomes.items() if outcome != RAN]
-    tables = {table["name"]: table for stage in idle for table in provenance.tables(root, stage)}
+    tables = {
+        table["name"]: table for stage in idle for table in provenance.describe_tables(root, stage)
+    }
     return {
         "status": "FINISHED",
         "tables": list(tables.values()),
-        "summary": recorder.quality(workspace) if "evaluate" in idle else {},
-        "standing": provenance.standing(root),
-        "monitor": recorder.monitored(workspace) if "drift" in idle else None,
+        "summary": stage_facts.read_quality(workspace) if "evaluate" in idle else {},
+        "build_tags": provenance.read_build_tags(root),
+        "monitor": stage_facts.read_monitor(workspace) if "drift" in idle else None,
     }

@@ -10,7 +10,7 @@ import torch
 from irgen.checkpoints import models as artifact
 from irgen.checkpoints import tensor_file
 from irgen.checkpoints.models import Models, assemble, load_models, save_models
-from irgen.checkpoints.retriever import frozen_reader, save_retriever
+from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.errors import ArtifactError, IrgenError
@@ -55,7 +55,7 @@ def make(tokenizer_settings, retriever_settings):
         own = change(deepcopy(pretrained)) if tokenizer_tuned else None
         tokenizer = Tokenizer(sections[1], pretrained.width, 3, own)
         tokenizer.codebooks.copy_(torch.randn_like(tokenizer.codebooks))
-        reader = frozen_reader(pretrained, tokenizer, source)
+        reader = initial_query_encoder(pretrained, tokenizer, source)
         reader = change(deepcopy(reader), 2) if reader_tuned else reader
         width = pretrained.width if source == "pretrained" else tokenizer_settings.width
         shape = Shape(
@@ -65,9 +65,9 @@ def make(tokenizer_settings, retriever_settings):
             levels=3,
             codebook=8,
         )
-        query = Retriever(reader, IdentifierDecoder(sections[2], shape))
+        retriever = Retriever(reader, IdentifierDecoder(sections[2], shape))
         models = Models(
-            tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a", "b", "c"]
+            tokenizer=tokenizer, retriever=retriever, pretrained=pretrained, labels=["a", "b", "c"]
         )
         return models.to(CPU), sections
 
@@ -80,9 +80,9 @@ def pixels(count=5):
 
 
 def outputs(models):
-    read = models.read(pixels())
+    read = models.encode(pixels())
     codes = models.tokenize(read.embedding)
-    logits = models.query.decoder(read.summary, read.tokens, codes)
+    logits = models.retriever.decoder(read.summary, read.tokens, codes)
     return [read.summary, read.tokens, read.embedding, models.embed(pixels()), codes, logits]
 
 
@@ -109,10 +109,10 @@ def test_who_encodes_what_is_what_training_says(make, case):
     tokenizer_tuned, source, reader_tuned = case
     encoder = models.tokenizer.encoder if tokenizer_tuned else models.pretrained
     assert encoder is not None
-    read, embedding = models.read(pixels()), models.tokenizer.adapt(encoder(pixels())[0])
+    read, embedding = models.encode(pixels()), models.tokenizer.adapt(encoder(pixels())[0])
     assert torch.equal(read.embedding, embedding)
     assert torch.equal(models.embed(pixels()), embedding)
-    assert torch.equal(read.summary, models.reader(pixels())[0])
+    assert torch.equal(read.summary, models.query_encoder(pixels())[0])
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(5))
     if source == "tokenizer" and not reader_tuned:
         assert torch.equal(read.summary, embedding)
@@ -126,9 +126,9 @@ def test_no_encoder_runs_twice_on_an_image(make, case, monkeypatch):
     monkeypatch.setattr(
         type(models.encoder), "forward", lambda own, x: ran.append(own) or forward(own, x)
     )
-    models.read(pixels())
+    models.encode(pixels())
     assert len(ran) == len({id(encoder) for encoder in ran}) <= 2
-    shared = models.reader.encoder is models.encoder
+    shared = models.query_encoder.encoder is models.encoder
     assert len(ran) == (1 if shared else 2)
 
 
@@ -137,8 +137,8 @@ def test_weights_that_nobody_reads_by_are_not_kept(make, tmp_path, case):
     tokenizer_tuned, source, reader_tuned = case
     models, sections = make(*case)
     save_tokenizer(tmp_path / "t", models.tokenizer, *sections[:2], models.labels)
-    query = models.query if reader_tuned else Retriever(None, models.query.decoder)
-    save_retriever(tmp_path / "r", query, sections[2])
+    retriever = models.retriever if reader_tuned else Retriever(None, models.retriever.decoder)
+    save_retriever(tmp_path / "r", retriever, sections[2])
     found = assemble(tmp_path / "t", tmp_path / "r", models.pretrained)
     needed = not tokenizer_tuned or (source == "pretrained" and not reader_tuned)
     assert (found.pretrained is not None) == needed
@@ -146,19 +146,19 @@ def test_weights_that_nobody_reads_by_are_not_kept(make, tmp_path, case):
     assert bool(tensor_file.load(tmp_path / "models" / artifact.PRETRAINED)[0]) == needed
     loaded = load_models(tmp_path / "models", CPU)
     assert torch.equal(loaded.embed(pixels()), models.embed(pixels()))
-    assert torch.equal(loaded.read(pixels()).summary, models.read(pixels()).summary)
+    assert torch.equal(loaded.encode(pixels()).summary, models.encode(pixels()).summary)
 
 
 def test_a_batch_of_none_is_read_as_none(make):
     models, _ = make(False, "tokenizer", False)
-    assert models.read(pixels(0)).embedding.shape == (0, 6)
+    assert models.encode(pixels(0)).embedding.shape == (0, 6)
     assert models.tokenize(torch.empty(0, 6)).shape == (0, 3)
 
 
 def test_in_low_precision_an_embedding_is_still_adapted_in_full(make):
     models, _ = make(False, "tokenizer", False)
     with torch.autocast("cpu", torch.bfloat16):
-        read = models.read(pixels())
+        read = models.encode(pixels())
     assert {t.dtype for t in (read.summary, read.tokens, read.embedding)} == {torch.float32}
     torch.testing.assert_close(read.embedding.norm(dim=1), torch.ones(5))
 
@@ -216,16 +216,6 @@ def test_an_encoder_that_another_timm_would_feed_otherwise_is_refused(saved):
     tensor_file.save(path, tensors, config)
     with pytest.raises(ArtifactError, match="version of timm"):
         load_models(saved, CPU)
-
-
-def test_a_tokenizer_taught_by_labels_is_written_as_before_there_were_clusters(
-    tokenizer_settings, tmp_path
-):
-    model = Tokenizer(tokenizer_settings, 10, 3, None)
-    save_tokenizer(tmp_path / "t", model, ENCODER, tokenizer_settings, ["a", "b", "c"])
-    told = tensor_file.load_config(tmp_path / "t")["tokenizer"]
-    assert not {"labels", "clusters"} & set(told)
-    assert load_tokenizer(tmp_path / "t")[1] == ["a", "b", "c"]  # as a file of then
 
 
 def test_a_tokenizer_taught_by_clusters_says_so(tokenizer_settings, tmp_path):

@@ -6,12 +6,14 @@ import timm
 import torch
 from PIL import Image
 
+from irgen.catalog import images
 from irgen.catalog.shards import Images
 from irgen.catalog.sources.folders import list_folder
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sync import sync
 from irgen.compute import Machine
-from irgen.encoding.encode import Encoding, fingerprint, summaries, views
+from irgen.encoding import augment
+from irgen.encoding.encode import Encoding, encode_summaries, encode_views, fingerprint
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 
@@ -57,6 +59,10 @@ def encoder(seed: int = 0) -> Counting:
     return Counting(backbone, 32, 1, 1.0).eval()
 
 
+def key_of(model: ImageEncoder, machine: Machine) -> str:
+    return fingerprint([model], model.decoding, machine)
+
+
 def hashes(encoding: Encoding) -> list[str]:
     return sorted(encoding.images._rows)
 
@@ -64,19 +70,19 @@ def hashes(encoding: Encoding) -> list[str]:
 def test_an_image_is_encoded_once_in_its_life(encoding):
     model, known = encoder(), hashes(encoding)
     model.batches = 0
-    first = summaries(model, known[:10], encoding)
+    first = encode_summaries(model, known[:10], encoding)
     assert model.batches == 2
-    again = summaries(model, known[:10], encoding)
+    again = encode_summaries(model, known[:10], encoding)
     assert model.batches == 2
     assert np.array_equal(first, again)
-    more = summaries(model, known[:13], encoding)  # three new ones: one batch
+    more = encode_summaries(model, known[:13], encoding)  # three new ones: one batch
     assert model.batches == 3
     assert np.array_equal(more[:10], first)
 
 
 def test_a_summary_does_not_depend_on_what_else_is_encoded(encoding, tmp_path):
     known = hashes(encoding)
-    whole = summaries(encoder(), known, encoding)
+    whole = encode_summaries(encoder(), known, encoding)
     apart = Encoding(
         images=encoding.images,
         machine=encoding.machine,
@@ -84,42 +90,59 @@ def test_a_summary_does_not_depend_on_what_else_is_encoded(encoding, tmp_path):
         cache=tmp_path / "other",
     )
     for row in (20, 3, 11):
-        assert np.array_equal(summaries(encoder(), [known[row]], apart)[0], whole[row])
+        assert np.array_equal(encode_summaries(encoder(), [known[row]], apart)[0], whole[row])
 
 
 def test_rows_follow_the_question_and_repeats_are_allowed(encoding):
     known = hashes(encoding)
-    whole = summaries(encoder(), known, encoding)
+    whole = encode_summaries(encoder(), known, encoding)
     asked = [known[5], known[2], known[5]]
-    assert np.array_equal(summaries(encoder(), asked, encoding), whole[[5, 2, 5]])
-    assert summaries(encoder(), [], encoding).shape == (0, 24)
+    assert np.array_equal(encode_summaries(encoder(), asked, encoding), whole[[5, 2, 5]])
+    assert encode_summaries(encoder(), [], encoding).shape == (0, 24)
 
 
 def test_other_weights_or_another_precision_share_nothing(encoding):
     bf16 = Machine(device=torch.device("cpu"), autocast=torch.bfloat16)
     keys = {
-        fingerprint(encoder(0), encoding.machine),
-        fingerprint(encoder(1), encoding.machine),
-        fingerprint(encoder(0), bf16),
+        key_of(encoder(0), encoding.machine),
+        key_of(encoder(1), encoding.machine),
+        key_of(encoder(0), bf16),
     }
     assert len(keys) == 3
-    assert fingerprint(encoder(0), encoding.machine) in keys
+    assert key_of(encoder(0), encoding.machine) in keys
 
 
 def test_the_first_view_is_plain_the_others_are_changed_and_all_are_cached(encoding):
     model, known = encoder(), hashes(encoding)
-    seen = views(model, known, CHANGES, 0, encoding)
+    seen = encode_views(model, known, CHANGES, 0, encoding)
     assert seen.summaries.shape == (21, 3, 24)
     assert seen.tokens.shape == (21, 3, 1, 24)
-    np.testing.assert_allclose(seen.summaries[:, 0], summaries(model, known, encoding), atol=1e-6)
+    np.testing.assert_allclose(
+        seen.summaries[:, 0], encode_summaries(model, known, encoding), atol=1e-6
+    )
     assert not np.allclose(seen.summaries[:, 0], seen.summaries[:, 1], atol=1e-3)
     batches = model.batches
-    again = views(model, known, CHANGES, 0, encoding)
+    again = encode_views(model, known, CHANGES, 0, encoding)
     assert model.batches == batches
     assert np.array_equal(seen.tokens, again.tokens)
-    other = views(model, known, CHANGES, 1, encoding)
+    other = encode_views(model, known, CHANGES, 1, encoding)
     assert not np.array_equal(other.summaries[:, 1], seen.summaries[:, 1])
 
 
 def test_views_of_no_images_are_empty(encoding):
-    assert views(encoder(), [], CHANGES, 0, encoding).summaries.shape == (0, 3, 24)
+    assert encode_views(encoder(), [], CHANGES, 0, encoding).summaries.shape == (0, 3, 24)
+
+
+def test_a_new_version_of_the_code_encodes_anew(encoding, monkeypatch):
+    model, known = encoder(), hashes(encoding)
+    encode_summaries(model, known, encoding)
+    encode_views(model, known, CHANGES, 0, encoding)
+    model.batches = 0
+    monkeypatch.setattr(augment, "VERSION", augment.VERSION + 1)
+    encode_summaries(model, known, encoding)
+    assert model.batches == 0  # summaries have no random changes
+    encode_views(model, known, CHANGES, 0, encoding)
+    assert model.batches == 3 * CHANGES.views
+    monkeypatch.setattr(images, "VERSION", images.VERSION + 1)
+    encode_summaries(model, known, encoding)
+    assert model.batches == 3 * CHANGES.views + 3

@@ -13,11 +13,11 @@ from irgen.catalog.sources.folders import list_folder
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sync import sync
 from irgen.checkpoints.models import Models
-from irgen.checkpoints.retriever import frozen_reader
+from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
-from irgen.encoding.encode import Encoding, pixels
-from irgen.encoding.query_features import readings, taken
+from irgen.encoding.encode import Encoding, decode_pixels
+from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
@@ -66,11 +66,11 @@ def make(tokenizer_settings, retriever_settings):
             levels=3,
             codebook=8,
         )
-        query = Retriever(
-            frozen_reader(pretrained, tokenizer, source), IdentifierDecoder(settings, shape)
+        retriever = Retriever(
+            initial_query_encoder(pretrained, tokenizer, source), IdentifierDecoder(settings, shape)
         )
         models = Models(
-            tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a", "b", "c"]
+            tokenizer=tokenizer, retriever=retriever, pretrained=pretrained, labels=["a", "b", "c"]
         )
         return models.to(CPU)
 
@@ -81,13 +81,13 @@ def make(tokenizer_settings, retriever_settings):
 def read(monkeypatch) -> list[int]:
     """The sizes of the batches that pass through any models from now on."""
     seen: list[int] = []
-    original = Models.read
+    original = Models.encode
 
     def counted(self, images):
         seen.append(len(images))
         return original(self, images)
 
-    monkeypatch.setattr(Models, "read", counted)
+    monkeypatch.setattr(Models, "encode", counted)
     return seen
 
 
@@ -98,9 +98,11 @@ def hashes(encoding: Encoding) -> list[str]:
 @pytest.mark.parametrize("source", ["pretrained", "tokenizer"])
 def test_what_is_kept_is_what_the_models_read(make, encoding, source):
     models, asked = make(source), hashes(encoding)
-    anew = models.read(torch.from_numpy(pixels(models.reader.encoder, asked, encoding)))
+    anew = models.encode(
+        torch.from_numpy(decode_pixels(models.query_encoder.encoder, asked, encoding))
+    )
     for _ in range(2):  # made, then kept
-        known = readings(models, asked, encoding)
+        known = encode_queries(models, asked, encoding)
         for part in PARTS:
             assert getattr(known, part).shape == getattr(anew, part).shape
             assert torch.allclose(getattr(known, part), getattr(anew, part), atol=1e-5)
@@ -108,20 +110,20 @@ def test_what_is_kept_is_what_the_models_read(make, encoding, source):
 
 def test_an_image_is_read_once_by_the_same_models_in_full_batches(make, encoding, read):
     models, asked = make("tokenizer"), hashes(encoding)
-    readings(models, asked[:5], encoding)
+    encode_queries(models, asked[:5], encoding)
     assert read == [4, 4]
-    readings(models, asked, encoding)
+    encode_queries(models, asked, encoding)
     assert read == [4] * 4  # six more
-    readings(make("tokenizer"), asked, encoding)  # equal weights in other objects
+    encode_queries(make("tokenizer"), asked, encoding)  # equal weights in other objects
     assert read == [4] * 4
-    readings(make("tokenizer", seed=1), asked, encoding)
+    encode_queries(make("tokenizer", seed=1), asked, encoding)
     assert len(read) == 7
 
 
 def test_what_is_read_does_not_depend_on_what_is_kept(make, encoding):
     models, asked = make("tokenizer"), hashes(encoding)
-    alone = readings(models, asked[7:8], encoding)
-    again = readings(models, [asked[7], *asked, asked[7]], encoding)
+    alone = encode_queries(models, asked[7:8], encoding)
+    again = encode_queries(models, [asked[7], *asked, asked[7]], encoding)
     for part in PARTS:
         assert torch.equal(getattr(again, part)[8], getattr(alone, part)[0])
         assert torch.equal(getattr(again, part)[-1], getattr(alone, part)[0])
@@ -130,13 +132,13 @@ def test_what_is_read_does_not_depend_on_what_is_kept(make, encoding):
 @pytest.mark.parametrize("source", ["pretrained", "tokenizer"])
 def test_no_image_reads_as_nothing_of_the_right_shape(make, encoding, source):
     models = make(source)
-    nothing, one = (readings(models, hashes(encoding)[:n], encoding) for n in (0, 1))
+    nothing, one = (encode_queries(models, hashes(encoding)[:n], encoding) for n in (0, 1))
     for part in PARTS:
         assert getattr(nothing, part).shape == (0, *getattr(one, part).shape[1:])
 
 
 def test_rows_are_taken_of_every_part(make, encoding):
-    known = readings(make("tokenizer"), hashes(encoding), encoding)
-    some = taken(known, torch.tensor([3, 3, 1]), CPU)
+    known = encode_queries(make("tokenizer"), hashes(encoding), encoding)
+    some = select_queries(known, torch.tensor([3, 3, 1]), CPU)
     for part in PARTS:
         assert torch.equal(getattr(some, part), getattr(known, part)[[3, 3, 1]])

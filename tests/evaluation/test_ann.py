@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from irgen.errors import CatalogError, ExtraError
 from irgen.evaluation import ann, methods
-from irgen.params import Hnsw, IvfPq, Scann, Spann
-from irgen.search.brute_force import scan
+from irgen.params.baselines import Hnsw, IvfPq, Scann, Spann
+from irgen.search.brute_force import brute_force_search
 
 SCANN = Scann(lists=8, probes=8, part=2, anisotropy=0.2, reranked=60)
 SETTINGS = {
@@ -44,7 +44,7 @@ def points() -> torch.Tensor:
 @pytest.mark.parametrize("name", HERE)
 def test_it_finds_nearly_all_that_an_exact_scan_finds(name, points):
     database, queries = points[:POINTS], points[POINTS:]
-    exact = scan(queries, database, K)
+    exact = brute_force_search(queries, database, K)
     found = build(name, database).search(queries, K)
     shared = [
         len(set(a) & set(b)) for a, b in zip(found.ids.tolist(), exact.ids.tolist(), strict=True)
@@ -95,7 +95,7 @@ def test_sizes_are_those_of_vectors_links_and_codes(points):
 
 def test_copies_near_borders_find_what_one_list_alone_would_miss(points):
     database, queries = points[:POINTS], points[POINTS:]
-    exact = scan(queries, database, K).ids.tolist()
+    exact = brute_force_search(queries, database, K).ids.tolist()
 
     def share(**changes: float) -> float:
         found = build("spann_like", database, probes=2, **changes).search(queries, K).ids.tolist()

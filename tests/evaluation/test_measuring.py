@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from irgen.compute import Machine
-from irgen.evaluation import comparison, measuring, methods, metrics, runs
+from irgen.evaluation import measuring, methods, metrics, runs
 from irgen.files import file_digest, read_json
+from irgen.report import comparison
 from irgen.search.result import Result
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)

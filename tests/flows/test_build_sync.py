@@ -18,7 +18,7 @@ def test_stages_that_are_none_of_irgen_s_are_no_trouble(
     outcomes = {"first": stage.RAN, "images.dvc": stage.SKIPPED}
     with caplog.at_level(logging.INFO):
         build.sync_outcomes(toy.root, "b", outcomes, LOG)
-    assert "Published 0 runs" in caplog.text
+    assert "Synced 0 runs" in caplog.text
     assert "MLflow does not have everything yet" not in caplog.text
 
 

@@ -47,7 +47,7 @@ def test_a_fresh_worker_restores_everything_and_runs_nothing(
 ) -> None:
     buckets.fill("bucket", {})
     once, there = (
-        text.replace("http://127.0.0.1:9000", buckets.uri).replace("irgen releases fetch\n", "")
+        text.replace("http://127.0.0.1:9000", buckets.uri).replace("irgen releases pull\n", "")
         for text in blocks()
     )
     typed("dvc repro --quiet", toy.root)

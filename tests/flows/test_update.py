@@ -19,7 +19,7 @@ from flows.release import Decision
 from flows.retrain import retrain
 from flows.update import update
 from irgen.files import digest, write_json
-from irgen.tracking import provenance, run_log
+from irgen.tracking import locations, provenance, run_log
 
 from .conftest import ROOT, PrefectServer, Toy, until
 
@@ -101,7 +101,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "champion": served["version"] or None,
             "verdict": {"passed": released, "why": "because", "figures": {"queries": 3}},
             "settled": said["settled"],
-            "troubles": [] if said["settled"] else ["MLflow is down"],
+            "errors": [] if said["settled"] else ["MLflow is down"],
         }
         return Decision(released=released, about=about)
 
@@ -187,8 +187,8 @@ def test_what_was_not_settled_is_settled_without_a_stage(
 ) -> None:
     gate["settled"] = False
     go(update, living)
-    left = provenance.journals(living.root)  # to the publisher: the flow's own is not real here
-    until(lambda: not run_log.unpublished(left), "nobody publishes what the stages left")
+    left = locations.run_logs(living.root)  # to the publisher: the flow's own is not real here
+    until(lambda: not run_log.list_unsynced(left), "nobody publishes what the stages left")
     assert go(update, living).name == "Released"
     gate["settled"] = True
     assert go(update, living).name == "Released"
@@ -197,7 +197,7 @@ def test_what_was_not_settled_is_settled_without_a_stage(
     assert len(told(prefect_server, events.UPDATED, living.root)) == 1
 
     assert gate["synced"].count([]) == 0
-    monkeypatch.setattr(run_log, "unpublished", lambda place: [place / "left" / "index.jsonl"])
+    monkeypatch.setattr(run_log, "list_unsynced", lambda place: [place / "left" / "index.jsonl"])
     assert go(update, living).name == "Unchanged"
     assert gate["synced"].count([]) == 1  # what MLflow did not get while it was down
 

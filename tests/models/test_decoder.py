@@ -26,7 +26,7 @@ def test_teacher_forcing_equals_step_by_step_with_a_cache(retriever):
     summary, tokens = image(6)
     codes = torch.randint(7, (6, 4), generator=torch.Generator().manual_seed(2))
     forced = retriever(summary, tokens, codes)  # (B, M, L)
-    memory, cache = retriever.remember(summary, tokens), None
+    memory, cache = retriever.encode_memory(summary, tokens), None
     for level in range(4):
         last = codes[:, level - 1 : level] if level else torch.zeros(6, 1, dtype=torch.int64)
         logits, cache = retriever.step(level, last, memory, cache)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irgen.search import brute_force as scanning
+from irgen.search import brute_force
 
 
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 20), st.booleans())
@@ -15,11 +15,11 @@ def test_blocks_give_the_same_as_numpys_full_sort(count, k, block, ties):
     queries = torch.randn(3, 4, generator=generator)
     if ties:
         database, queries = database.round(), queries.round()
-    original, scanning.BLOCK = scanning.BLOCK, block
+    original, brute_force.BLOCK = brute_force.BLOCK, block
     try:
-        found = scanning.scan(queries, database, k)
+        found = brute_force.brute_force_search(queries, database, k)
     finally:
-        scanning.BLOCK = original
+        brute_force.BLOCK = original
     every = (queries @ database.T).numpy()
     order = np.argsort(-every, axis=1, kind="stable")[:, :k]
     assert np.array_equal(found.ids[:, : order.shape[1]].numpy(), order)
@@ -31,8 +31,10 @@ def test_what_is_added_counts_in_every_block(monkeypatch):
     generator = torch.Generator().manual_seed(3)
     database, queries = (torch.randn(n, 4, generator=generator) for n in (25, 3))
     more = torch.randn(3, 25, generator=generator)
-    monkeypatch.setattr(scanning, "BLOCK", 7)
-    found = scanning.scan(queries, database, 25, lambda start, end: more[:, start:end])
+    monkeypatch.setattr(brute_force, "BLOCK", 7)
+    found = brute_force.brute_force_search(
+        queries, database, 25, lambda start, end: more[:, start:end]
+    )
     expected = (queries @ database.T + more).sort(dim=1, descending=True)
     assert torch.equal(found.ids, expected.indices)
     torch.testing.assert_close(found.scores, expected.values)
@@ -40,7 +42,7 @@ def test_what_is_added_counts_in_every_block(monkeypatch):
 
 def test_a_row_with_ties_beside_one_without_and_a_score_that_is_no_number():
     scores = torch.tensor([[0.5, 0.9, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4]])
-    assert scanning.best(scores, 2)[1].tolist() == [[1, 0], [3, 2]]
+    assert brute_force.top_k(scores, 2)[1].tolist() == [[1, 0], [3, 2]]
     scores[1, 0] = torch.nan
-    with pytest.raises(AssertionError, match="no number"):
-        scanning.best(scores, 2)
+    with pytest.raises(AssertionError, match="not a number"):
+        brute_force.top_k(scores, 2)

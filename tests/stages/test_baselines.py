@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from irgen.errors import ParamsError
-from irgen.evaluation import ann, comparison, runs
+from irgen.evaluation import ann, runs
 from irgen.params import load
+from irgen.report import comparison
 from irgen.stages import baselines
 from irgen.workspace import Workspace
 
@@ -37,7 +38,7 @@ def shortened(root, project, **changes):
     small_params(root, project, **{**sections, **changes})
     tree = yaml.safe_load((root / "params.yaml").read_text())
     for name in ("cgd", "irt_r"):
-        tree["baselines"][name] |= SHORT
+        tree.setdefault("baselines", {}).setdefault(name, {}).update(SHORT)
     (root / "params.yaml").write_text(yaml.safe_dump(tree))
     return load(root / "params.yaml")
 

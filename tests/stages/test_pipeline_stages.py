@@ -26,9 +26,9 @@ from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.cli import STAGES
 from irgen.errors import CatalogError, IndexingError
-from irgen.evaluation.comparison import METHODS
 from irgen.index.index import Index
 from irgen.params import Params, load
+from irgen.report.comparison import METHODS
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.workspace import Workspace
 
@@ -180,7 +180,7 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "candidates": 40,
                 "fresh_beams": 30,
                 "rerank_weight": 0.05,
-                "rerank_signal": "entry",
+                "rerank_signal": "first_code",
                 "order_by": "label",
             }
         }
@@ -413,7 +413,7 @@ def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encod
         create_encoder(params.encoder, params.seed),
     )
     pixels = torch.randint(256, (3, 1, 16, 16), dtype=torch.uint8)
-    for one, other in zip(*(vars(m.read(pixels)).values() for m in (kept, own)), strict=True):
+    for one, other in zip(*(vars(m.encode(pixels)).values() for m in (kept, own)), strict=True):
         assert torch.equal(one, other)
 
 

@@ -11,7 +11,7 @@ import yaml
 from irgen import compute
 from irgen.params import Params, load
 from irgen.study import stage_cache
-from irgen.study.stage_cache import Done, Place, key
+from irgen.study.stage_cache import Folders, StageResult, make_key
 
 PIPELINE = {
     "stages": {
@@ -23,7 +23,9 @@ PIPELINE = {
         }
     }
 }
-BEFORE = {"catalog": Done("1", Path("a")), "features": Done("2", Path("b"))}
+BEFORE = {"catalog": StageResult("1", Path("a")), "features": StageResult("2", Path("b"))}
+OTHER_CATALOG = {"catalog": StageResult("9", Path("a"))}
+OTHER_FEATURES = {"features": StageResult("3", Path("b"))}
 
 
 @pytest.fixture
@@ -44,36 +46,39 @@ def params(root: Path) -> Params:
 def test_what_a_stage_does_not_depend_on_does_not_change_its_key(
     project: Path, params: Params
 ) -> None:
-    first = key(project, "pairs", params, BEFORE)
+    first = make_key(project, "pairs", params, BEFORE)
     (project / "irgen" / "other.py").write_text("changed = True\n")
     others = dataclasses.replace(
         params, pairs=dataclasses.replace(params.pairs, neighbours=params.pairs.neighbours + 1)
     )
-    assert key(project, "pairs", others, BEFORE | {"catalog": Done("9", Path("a"))}) == first
+    assert make_key(project, "pairs", others, BEFORE | OTHER_CATALOG) == first
 
 
 def test_code_parameters_and_stages_before_it_change_its_key(project: Path, params: Params) -> None:
-    keys = [key(project, "pairs", params, BEFORE)]
-    keys.append(key(project, "pairs", params, BEFORE | {"features": Done("3", Path("b"))}))
-    keys.append(key(project, "pairs", dataclasses.replace(params, seed=5), BEFORE))
-    keys.append(key(project, "pairs", params, {"catalog": BEFORE["catalog"]}))
+    keys = [make_key(project, "pairs", params, BEFORE)]
+    keys.append(make_key(project, "pairs", params, BEFORE | OTHER_FEATURES))
+    keys.append(make_key(project, "pairs", dataclasses.replace(params, seed=5), BEFORE))
+    keys.append(make_key(project, "pairs", params, {"catalog": BEFORE["catalog"]}))
     (project / "irgen" / "models" / "pairs.py").write_text("RULES = {'near': None}\n")
-    keys.append(key(project, "pairs", params, BEFORE))
+    keys.append(make_key(project, "pairs", params, BEFORE))
     assert len(set(keys)) == len(keys)
 
 
 def test_a_stage_that_is_not_declared_depends_on_all_that_it_may_use(
     project: Path, params: Params
 ) -> None:
-    keys = [key(project, "baselines", params, BEFORE)]
-    keys.append(key(project, "baselines", dataclasses.replace(params, seed=5), BEFORE))
-    keys.append(key(project, "baselines", params, BEFORE | {"catalog": Done("9", Path("a"))}))
+    keys = [make_key(project, "baselines", params, BEFORE)]
+    keys.append(make_key(project, "baselines", dataclasses.replace(params, seed=5), BEFORE))
+    keys.append(make_key(project, "baselines", params, BEFORE | OTHER_CATALOG))
     (project / "irgen" / "models" / "pairs.py").write_text("RULES = {'near': None}\n")
-    keys.append(key(project, "baselines", params, BEFORE))
+    keys.append(make_key(project, "baselines", params, BEFORE))
     assert len(set(keys)) == len(keys)
     (project / "irgen" / "other.py").write_text("changed = True\n")
     report = dataclasses.replace(params.report, gallery=params.report.gallery + 1)
-    assert key(project, "baselines", dataclasses.replace(params, report=report), BEFORE) == keys[-1]
+    assert (
+        make_key(project, "baselines", dataclasses.replace(params, report=report), BEFORE)
+        == keys[-1]
+    )
 
 
 def test_auto_is_another_precision_on_another_machine(
@@ -88,8 +93,8 @@ def test_auto_is_another_precision_on_another_machine(
     found = {}
     for fast in (True, False):
         monkeypatch.setattr(compute, "has_fast_bf16", lambda device, fast=fast: fast)
-        found[fast] = key(project, "pairs", auto, BEFORE)
-    assert found[True] != found[False] == key(project, "pairs", plain, BEFORE)
+        found[fast] = make_key(project, "pairs", auto, BEFORE)
+    assert found[True] != found[False] == make_key(project, "pairs", plain, BEFORE)
 
 
 def test_times_of_one_core_are_not_those_of_two(project: Path, params: Params) -> None:
@@ -97,7 +102,9 @@ def test_times_of_one_core_are_not_those_of_two(project: Path, params: Params) -
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            keys.append([key(project, stage, params, BEFORE) for stage in ("baselines", "pairs")])
+            keys.append(
+                [make_key(project, stage, params, BEFORE) for stage in ("baselines", "pairs")]
+            )
     finally:
         torch.set_num_threads(before)
     assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
@@ -110,10 +117,10 @@ def test_other_weights_in_the_same_file_are_another_input(project: Path, params:
     weights.write_bytes(b"first")
     encoder = dataclasses.replace(params.encoder, weights=str(weights))
     own = dataclasses.replace(params, encoder=encoder)
-    first = key(project, "features", own, {})
-    assert key(project, "features", own, {}) == first
+    first = make_key(project, "features", own, {})
+    assert make_key(project, "features", own, {}) == first
     weights.write_bytes(b"second")
-    assert key(project, "features", own, {}) != first
+    assert make_key(project, "features", own, {}) != first
 
 
 class Stage:
@@ -135,14 +142,14 @@ class Stage:
 def test_results_are_shared_whole_or_not_at_all(
     project: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    place = Place(root=project, cache=project / "c", encodings=project / "e")
-    before = {name: Done(each.content, project) for name, each in BEFORE.items()}
+    lines: list[str] = []
+    folders = Folders(root=project, cache=project / "c", encodings=project / "e")
+    before = {name: StageResult(each.content, project) for name, each in BEFORE.items()}
 
     def bring(seed: int, *, fails: bool = False) -> Path:
         monkeypatch.setattr(stage_cache, "import_module", lambda name: Stage(fails))
         own = dataclasses.replace(params, seed=seed)
-        return stage_cache.brought(place, "pairs", own, before, told.append).data
+        return stage_cache.run_cached(folders, "pairs", own, before, lines.append).data
 
     with pytest.raises(RuntimeError):
         bring(0, fails=True)
@@ -150,7 +157,7 @@ def test_results_are_shared_whole_or_not_at_all(
     first = bring(0)
     assert (first / "pairs.txt").read_text() == "seed 0"
     assert bring(0) == first
-    assert Stage.runs == 2 and len(told) == 1, "it was taken from who had made it"
+    assert Stage.runs == 2 and len(lines) == 1, "it was taken from who had made it"
     assert (bring(1) / "pairs.txt").read_text() == "seed 1"
     assert (first / "pairs.txt").read_text() == "seed 0"
 
@@ -159,19 +166,19 @@ def test_a_stage_is_its_results_whoever_made_them(
     project: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other code that writes the same leaves what comes after it as it is."""
-    place = Place(root=project, cache=project / "c", encodings=project / "e")
-    before = {name: Done(each.content, project) for name, each in BEFORE.items()}
+    folders = Folders(root=project, cache=project / "c", encodings=project / "e")
+    before = {name: StageResult(each.content, project) for name, each in BEFORE.items()}
     monkeypatch.setattr(stage_cache, "import_module", lambda name: Stage())
 
-    def bring(seed: int) -> Done:
+    def bring(seed: int) -> StageResult:
         own = dataclasses.replace(params, seed=seed)
-        return stage_cache.brought(place, "pairs", own, before, print)
+        return stage_cache.run_cached(folders, "pairs", own, before, print)
 
     first = bring(0)
     (project / "irgen" / "models" / "pairs.py").write_text("RULES = {'the same': None}\n")
     again, other = bring(0), bring(1)
     assert again.data != first.data and again.content == first.content != other.content
-    assert stage_cache.seconds({"pairs": again}).keys() == {"pairs"}
+    assert stage_cache.read_seconds({"pairs": again}).keys() == {"pairs"}
 
 
 def test_what_a_kill_has_left_is_gone_on_with_by_the_same_inputs_alone(
@@ -184,11 +191,11 @@ def test_what_a_kill_has_left_is_gone_on_with_by_the_same_inputs_alone(
             seen.append((workspace.stage("pairs") / "pairs.txt").exists())
             super().run(params, workspace, log)
 
-    place = Place(root=project, cache=project / "c", encodings=project / "e")
-    before = {name: Done(each.content, project) for name, each in BEFORE.items()}
+    folders = Folders(root=project, cache=project / "c", encodings=project / "e")
+    before = {name: StageResult(each.content, project) for name, each in BEFORE.items()}
     for seed, fails in ((0, True), (1, False), (0, False)):
         monkeypatch.setattr(stage_cache, "import_module", lambda name, fails=fails: Slow(fails))
         own = dataclasses.replace(params, seed=seed)
         with suppress(RuntimeError):
-            stage_cache.brought(place, "pairs", own, before, print)
+            stage_cache.run_cached(folders, "pairs", own, before, print)
     assert seen == [False, False, True]

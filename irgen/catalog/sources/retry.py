@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from irgen.errors import SourceError
-from irgen.secrets import scrub
+from irgen.errors import SourceError, redact
 
 FIRST, LONGEST = 0.5, 10.0  # seconds: the first pause is at most this, no pause is longer than that
 
@@ -46,7 +45,7 @@ class Patience:
             seconds = time.monotonic() - self.started
             raise SourceError(
                 f"{self.what}: given up after {self.failures} tries in {seconds:.0f} s "
-                f"({scrub(str(error))}); run again when the service is well: what has arrived is "
+                f"({redact(str(error))}); run again when the service is well: what has arrived is "
                 "kept"
             ) from None
         time.sleep(max(pause(self.failures), min(error.wait, LONGEST)))

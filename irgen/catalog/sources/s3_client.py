@@ -16,8 +16,7 @@ from botocore.parsers import ResponseParserError
 
 from irgen.catalog.sources.remote import DamagedError, ReplacedError
 from irgen.catalog.sources.retry import TransientError, cut_off, patiently
-from irgen.errors import SourceError
-from irgen.secrets import scrub
+from irgen.errors import SourceError, redact
 
 CUSTOMER_KEY = "IRGEN_SSE_CUSTOMER_KEY"  # 32 bytes in base64
 SENDERS = 4  # parts of a large upload on their way at once
@@ -161,7 +160,7 @@ def take(body: Any, size: int) -> bytes:
 
 def _told(error: botocore.ClientError, url: str) -> Exception:
     about = error.response.get("Error", {})
-    code, said = str(about.get("Code", "")), scrub(str(about.get("Message", "")))
+    code, said = str(about.get("Code", "")), redact(str(about.get("Message", "")))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if status == 416:  # shorter than it was
         return ReplacedError()
@@ -173,4 +172,4 @@ def _told(error: botocore.ClientError, url: str) -> Exception:
 
 
 def _flat(error: Exception) -> str:
-    return scrub(" ".join(str(error).split()))[:300]
+    return redact(" ".join(str(error).split()))[:300]

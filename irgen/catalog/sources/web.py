@@ -20,8 +20,7 @@ from irgen.catalog.sources import lists
 from irgen.catalog.sources.listing import Entry, Listing
 from irgen.catalog.sources.remote import Answer, Remote, ReplacedError, read_image, state
 from irgen.catalog.sources.retry import TransientError, cut_off, patiently
-from irgen.errors import SourceError
-from irgen.secrets import scrub
+from irgen.errors import SourceError, redact
 
 BLOCK = 1 << 16  # bytes read at once; what a cut connection loses
 TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
@@ -163,7 +162,7 @@ def _etag(answer: requests.Response) -> str:
 
 
 def _flat(error: Exception) -> str:
-    return scrub(" ".join(str(error).split()))[:300]
+    return redact(" ".join(str(error).split()))[:300]
 
 
 def list_web_table(web: Web, url: str, content: bytes, ahead: int) -> Listing:

@@ -10,7 +10,7 @@ from irgen.catalog.datasets import cub200, inshop, products
 from irgen.catalog.datasets.protocols import PROTOCOLS, choose
 from irgen.catalog.datasets.published import NAMED, Published, placed
 from irgen.errors import CatalogError
-from irgen.params import Format
+from irgen.params.sections import Format
 
 SMALL = Published(title="Small", files="get it at home", images={"train": 2}, labels=1)
 

@@ -9,9 +9,10 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from irgen.evaluation import calibration, comparison, figures
-from irgen.evaluation.comparison import METHODS, Measured
-from irgen.evaluation.gallery import Example
+from irgen.evaluation import calibration
+from irgen.report import comparison, figures
+from irgen.report.comparison import METHODS, Measured
+from irgen.report.gallery import Example
 from irgen.search.calibration import Calibration, Uncalibrated
 
 PARTS = ("page.css", "gallery.html", "definitions.html")  # that pages include
@@ -89,7 +90,7 @@ def filled(template: str, **values: Any) -> str:
 
 
 def _source(name: str) -> str:
-    return resources.files("irgen.evaluation").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("irgen.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _learnt(known: Calibration | Uncalibrated) -> str:

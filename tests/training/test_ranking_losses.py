@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.resume import Resume
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
-from irgen.encoding.batches import Pixels, Views
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.errors import ExtraError
-from irgen.models.descriptors import Combined, Described, Projected, generalised_mean
-from irgen.params import Augment, Cgd, Encoder, Irt
-from irgen.search.brute_force import scan
-from irgen.training import descriptors, rankings
+from irgen.models.descriptors import CgdHead, DescriptorModel, IrtHead, generalised_mean
+from irgen.params import Augment, Encoder
+from irgen.params.baselines import Cgd, Irt
+from irgen.search.brute_force import brute_force_search
+from irgen.training import descriptors, ranking_losses
+from irgen.training.run import TrainingRun
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 SHARED = {
@@ -65,21 +67,22 @@ def read() -> tuple[np.ndarray, np.ndarray]:
 def made(name):
     torch.manual_seed(0)
     if name == "cgd":
-        return Described(Combined(20, 8, CGD), None), (rankings.combined, CGD)
-    return Described(Projected(20, IRT), None), (rankings.contrasted, IRT)
+        return DescriptorModel(CgdHead(20, 8, CGD), None), (ranking_losses.cgd_losses, CGD)
+    return DescriptorModel(IrtHead(20, IRT), None), (ranking_losses.irt_losses, IRT)
 
 
 def train(name, read, folder, log=quiet):
     model, goal = made(name)
-    half = Views(read[0][:80], read[1][:80]), LABELS[:80]
-    return model, descriptors.train(model, half, goal, (CPU, 0), Resume(folder), log)
+    half = LabelledImages(EncodedViews(read[0][:80], read[1][:80]), LABELS[:80])
+    run = TrainingRun(machine=CPU, seed=0, log=log, resume=Resume(folder, name))
+    return model, descriptors.train(model, half, *goal, run)
 
 
 def precision(model, read):
     """Mean precision at 5 of images that were not trained on, among those that were."""
     with torch.inference_mode():
-        vectors = model.eval()(*Views(*read).plain(torch.arange(160)))
-    found = scan(vectors[80:], vectors[:80], 5).ids
+        vectors = model.eval()(*EncodedViews(*read).plain(torch.arange(160)))
+    found = brute_force_search(vectors[80:], vectors[:80], 5).ids
     return (LABELS[:80][found] == LABELS[80:, None]).float().mean().item()
 
 
@@ -119,16 +122,17 @@ def test_an_encoder_is_tuned_with_its_head(name, tmp_path):
     encoder, first = create_encoder(config, 0), create_encoder(config, 0).state_dict()
     torch.manual_seed(0)
     if name == "cgd":
-        head = Combined(encoder.token_width, 8, CGD)
-        goal = rankings.combined, dataclasses.replace(CGD, epochs=4)
+        head = CgdHead(encoder.token_width, 8, CGD)
+        goal = ranking_losses.cgd_losses, dataclasses.replace(CGD, epochs=4)
     else:
-        head = Projected(encoder.width, IRT)
-        goal = rankings.contrasted, dataclasses.replace(IRT, epochs=4)
+        head = IrtHead(encoder.width, IRT)
+        goal = ranking_losses.irt_losses, dataclasses.replace(IRT, epochs=4)
     patterns = np.random.default_rng(0).integers(0, 256, (8, 1, 16, 16))
     images = np.clip(patterns[LABELS.numpy()[:64]], 0, 255).astype(np.uint8)
-    model = Described(head, encoder)
-    data = Pixels(images, 16, none), LABELS[:64]
-    history = descriptors.train(model, data, goal, (CPU, 0), Resume(tmp_path), quiet)
+    model = DescriptorModel(head, encoder)
+    data = LabelledImages(Pixels(images, 16, none), LABELS[:64])
+    run = TrainingRun(machine=CPU, seed=0, log=quiet)
+    history = descriptors.train(model, data, *goal, run)
     assert history[-1]["loss"] < history[0]["loss"]
     assert any(not torch.equal(first[key], value) for key, value in encoder.state_dict().items())
 
@@ -155,7 +159,7 @@ def test_labels_of_one_image_each_still_give_a_loss_that_can_be_followed():
 def test_the_combined_descriptor_is_mean_power_mean_and_maximum_each_by_its_own_map():
     torch.manual_seed(0)
     settings, tokens = dataclasses.replace(CGD, width=7), torch.rand(2, 9, 5)
-    head = Combined(5, 3, settings).eval()
+    head = CgdHead(5, 3, settings).eval()
     found = head(torch.zeros(2, 1), tokens)
     cubes = (tokens**3).mean(1) ** (1 / 3)
     parts = zip((tokens.mean(1), cubes, tokens.max(1)[0]), head.branches, strict=True)
@@ -181,7 +185,7 @@ def test_the_entropy_term_is_lowest_where_vectors_are_spread_evenly():
     circle = torch.arange(8) * torch.pi / 4
     even = torch.stack([circle.cos(), circle.sin()], 1)
     crowded = torch.nn.functional.normalize(even + torch.tensor([2.0, 0.0]), dim=1)
-    assert rankings.koleo(even) < rankings.koleo(crowded)
+    assert ranking_losses.koleo_loss(even) < ranking_losses.koleo_loss(crowded)
 
 
 def test_the_missing_library_is_one_error_that_names_what_to_install(monkeypatch):
@@ -194,4 +198,4 @@ def test_the_missing_library_is_one_error_that_names_what_to_install(monkeypatch
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ExtraError, match=r"^pytorch-metric-learning is not.*'.\[compare\]'$"):
-        rankings.contrast(torch.eye(2), torch.tensor([0, 1]), 0.5)
+        ranking_losses.contrastive_loss(torch.eye(2), torch.tensor([0, 1]), 0.5)

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from irgen.evaluation import figures
-from irgen.evaluation.figures import Line, Plot
+from irgen.report import figures
+from irgen.report.figures import Line, Plot
 from irgen.search.calibration import Bin
 
 HISTORY = pl.DataFrame(

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from irgen.errors import ArtifactError
-from irgen.evaluation import comparison
 from irgen.files import file_digest
+from irgen.report import comparison
 
 
 def quality(precision):

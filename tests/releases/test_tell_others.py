@@ -1,4 +1,4 @@
-"""What a bucket and MLflow are told of releases, now or when they answer again."""
+"""Bucket and MLflow follow the release store, now or when they answer again."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 from mlflow import MlflowClient
 
 from irgen.errors import TrackingError
-from irgen.tracking import mlflow_store, provenance
-from irgen.tracking import registry as tracked
+from irgen.releases import registry as model_registry
+from irgen.tracking import locations, mlflow_store
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def champion(registry: MlflowClient) -> str:
 
 def test_a_release_is_one_version_and_the_champion_has_the_alias(project, release, registry):
     first = release()
-    assert first["settled"], first["troubles"]
+    assert first["settled"], first["errors"]
     assert first["registered"] == "1" and champion(registry) == "1"
     assert not release()["new"] and versions(registry) == {"1": first["name"]}
     project.builds(2)
@@ -79,7 +79,7 @@ def test_a_release_belongs_to_its_build_which_says_what_is_served(
     project, release, registry, monkeypatch
 ):
     monkeypatch.setenv("IRGEN_BUILD", "flow 1")
-    within = mlflow_store.experiment(registry, project.root, "irgen")
+    within = mlflow_store.find_experiment(registry, project.root, "irgen")
     tags = {"irgen.parent_of": "flow-1"}
     parent = registry.create_run(within, tags=tags).info.run_id
     said = release()
@@ -94,8 +94,8 @@ def test_a_release_is_copied_to_the_bucket_once_and_pruned_there_too(project, re
     first = release()
     assert first["pushed"] == f"s3://shop/indexes/{first['name']}"
     own = {
-        f"indexes/{first['name']}/{path.relative_to(project.shelf / first['name'])}"
-        for path in (project.shelf / first["name"]).rglob("*")
+        f"indexes/{first['name']}/{path.relative_to(project.store / first['name'])}"
+        for path in (project.store / first["name"]).rglob("*")
         if path.is_file()
     }
     assert keys(bucket) == own | {"indexes/champion.json"}
@@ -121,7 +121,7 @@ def test_a_bucket_that_is_down_stops_no_release_and_gets_it_later(project, relea
     said = release()
     assert said["status"] == 0 and said["champion"] == 2
     assert not said["settled"] and said["pushed"] == ""
-    assert "the release is not in the bucket yet: s3://shop/indexes/0002" in said["err"]
+    assert "the bucket is not up to date: s3://shop/indexes/0002" in said["err"]
     bucket.fault = None
     later = release()
     assert later["settled"] and not later["new"] and later["version"] == 2
@@ -159,7 +159,10 @@ def test_mlflow_that_is_down_stops_no_release_and_gets_all_of_them_later(
         project.builds(number)
         said = release()
         assert said["champion"] == number and said["registered"] == "" and not said["settled"]
-        assert "not in the registry yet" in said["err"] and "Connection refused" in said["err"]
+        assert (
+            "the model registry is not up to date" in said["err"]
+            and "Connection refused" in said["err"]
+        )
     mlflow_server.start()
     said = release()
     assert said["settled"] and said["version"] == 2 and not said["new"]
@@ -188,7 +191,7 @@ def test_what_is_not_kept_leaves_the_registry_as_well(project, release, registry
     release()
     assert {name[:4] for name in versions(registry).values()} == {"0001", "0005", "0006"}
     assert champion(registry) == max(versions(registry), key=int)
-    within = mlflow_store.experiment(registry, project.root, "irgen")
+    within = mlflow_store.find_experiment(registry, project.root, "irgen")
     assert forgotten not in {each.model_id for each in registry.search_logged_models([within])}
 
 
@@ -196,24 +199,24 @@ def test_what_the_registry_will_not_forget_is_told_and_keeps_no_other_one_here(
     project, release, registry, monkeypatch
 ):
     project.set("release", keep=1)
-    refused, forget = {"0001", "0002"}, tracked.forget
+    refused, delete = {"0001", "0002"}, model_registry.delete_version
 
     def refusing(client, model, bundle):
         if any(name.endswith(bundle[:8]) and name[:4] in refused for name in project.folders()):
             raise TrackingError("permission denied")
-        forget(client, model, bundle)
+        delete(client, model, bundle)
 
-    monkeypatch.setattr(tracked, "forget", refusing)
+    monkeypatch.setattr(model_registry, "delete_version", refusing)
     for number in (1, 2, 3, 4):
         project.builds(number)
         said = release()
     assert said["champion"] == 4 and not said["settled"]
-    (told,) = said["troubles"]
-    assert told.startswith("the registry still has a release that is to go (1): MLflow at ")
+    (told,) = said["errors"]
+    assert told.startswith("the model registry still has the old release 1: MLflow at ")
     assert told.endswith("permission denied")
     refused.remove("0001")
     project.builds(5, bad=True)
-    assert "is to go (2)" in release()["err"]
+    assert "still has the old release 2" in release()["err"]
     assert [name[:4] for name in project.folders()[:4]] == ["0002", "0003", "0004", "0005"]
     refused.clear()
     assert release()["settled"] and len(versions(registry)) == 3
@@ -246,7 +249,7 @@ def downloaded(project, registry: MlflowClient, version: str) -> Path:
     from mlflow.artifacts import download_artifacts
 
     source = registry.get_model_version("irgen", version).source
-    return Path(download_artifacts(source, tracking_uri=provenance.store(project.root)))
+    return Path(download_artifacts(source, tracking_uri=locations.tracking_uri(project.root)))
 
 
 def test_the_index_is_with_the_model_or_if_it_is_large_pointed_to(project, release, registry):
@@ -260,4 +263,4 @@ def test_the_index_is_with_the_model_or_if_it_is_large_pointed_to(project, relea
     files = downloaded(project, registry, "2")
     assert not list(files.rglob("bundle.json"))
     (pointer,) = files.rglob("pointer.json")
-    assert json.loads(pointer.read_text())["path"] == str(project.shelf / project.champion())
+    assert json.loads(pointer.read_text())["path"] == str(project.store / project.champion())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from irgen.evaluation import gallery
+from irgen.report import gallery
 
 
 def test_the_choice_holds_the_worst_and_the_best_and_is_the_same_for_a_seed():

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
-from irgen.evaluation import figures, page
-from irgen.evaluation.comparison import Measured
-from irgen.evaluation.gallery import Example, Found
+from irgen.report import figures, page
+from irgen.report.comparison import Measured
+from irgen.report.gallery import Example, Found
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
 
 EVIL = '<script>alert("x")</script>'

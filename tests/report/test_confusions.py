@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.confusions import confusions
+from irgen.report.confusions import confusions
 
 DATABASE = ["cat", "cat", "dog", "dog", "emu"]
 QUERIES = ["cat", "dog", "cat"]
