@@ -41,7 +41,7 @@ from irgen.catalog.table import read_table
 from irgen.checkpoints.resume import Resume
 from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.weights import create_encoder
-from irgen.commands.wording import counted
+from irgen.commands.format import format_count
 from irgen.compute import Machine, full_batches
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import (
@@ -51,8 +51,9 @@ from irgen.encoding.encode import (
     encode_views,
     open_encoding,
 )
-from irgen.evaluation import metrics, runs
-from irgen.evaluation.measuring import DEEPEST, processor
+from irgen.evaluation import metrics
+from irgen.evaluation.latency import name_processor
+from irgen.evaluation.query_set import MAX_DEPTH, count_positives, mark_relevant
 from irgen.files import read_json, write_bytes, write_json
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.pairs import RULES
@@ -297,7 +298,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
         def added(start: int, end: int, score: Any = score) -> Tensor:
             return score[:, first[start:end]]
 
-        top = brute_force_search(queries, database, DEEPEST, None if score is None else added).ids
+        top = brute_force_search(queries, database, MAX_DEPTH, None if score is None else added).ids
         found[name] = judge(top)
     return found
 
@@ -305,7 +306,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
 def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> dict:
     """Every metric of every query of the fold, by a baseline's descriptors."""
     vectors = describe(params, taught, fold, folder, name)
-    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
+    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], MAX_DEPTH).ids
     return {name: judge_of(taught, fold)(top)}
 
 
@@ -314,10 +315,10 @@ def judge_of(taught: Taught, fold: Fold) -> Callable[[Tensor], Values]:
     rows, asked = fold.searched.tolist(), fold.asked.tolist()
     names, hashes = pl.Series(taught.classes), pl.Series(taught.sha256s)
     names = names[taught.labels.tolist()]  # of each image
-    wanted = runs.positives(names[asked], hashes[asked], names[rows], hashes[rows])
+    wanted = count_positives(names[asked], hashes[asked], names[rows], hashes[rows])
 
     def judge(top: Tensor) -> Values:
-        hits = runs.relevance(top.numpy(), names[asked], names[rows])
+        hits = mark_relevant(top.numpy(), names[asked], names[rows])
         return metrics.by_query(hits, wanted, CUTOFFS)
 
     return judge
@@ -382,7 +383,8 @@ def main() -> int:
     asked = len(next(iter(joined.values()))["map/R"])
     told = (
         f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
-        f"{counted(cores, 'core')} ({processor(taught.encoding.machine.device)}), commit {commit}, "
+        f"{format_count(cores, 'core')} "
+        f"({name_processor(taught.encoding.machine.device)}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )
     results = Path(__file__).parent / "results"

@@ -42,7 +42,7 @@ import yaml
 from PIL import Image, ImageEnhance
 
 from irgen.catalog.sources.open import open_source
-from irgen.evaluation.measuring import processor
+from irgen.evaluation.latency import name_processor
 from irgen.files import read_json, write_bytes, write_json
 from irgen.params import load
 
@@ -340,7 +340,7 @@ def page(found: dict[str, Any]) -> str:
         f"({100 * work:.1f} % of the processors' time); with nothing changed it takes "
         f"**{unchanged['seconds']:.1f} s** and no stage runs.\n\n{table}\n\n"
         "The whole is the time of the flow run's process, from start to end; steps may overlap. "
-        f"{len(os.sched_getaffinity(0))} cores ({processor(torch.device('cpu'))}), "
+        f"{len(os.sched_getaffinity(0))} cores ({name_processor(torch.device('cpu'))}), "
         f"{found['threads']} threads a process, commit {found['commit']}. "
         f"Load of the machine before and after: {loads}.\n"
     )

@@ -17,7 +17,7 @@ from flows import artifacts, lock, pipeline, process, release, stage, state, tra
 from flows.artifacts import Log
 from flows.pipeline import PassError
 from flows.state import LastPass
-from irgen.cli import STAGES
+from irgen.commands.stage import STAGES
 from irgen.tracking import locations, run_log, stage_facts
 from irgen.workspace import Workspace
 
@@ -123,9 +123,9 @@ def sync_waiting_runs(root: Path, build: str, log: Log) -> None:
 
 
 def run_sync(root: Path, build: str, log: Log, options: list[str]) -> tuple[str, ...]:
-    """Run ``irgen publish`` and return its lines; none, and a warning, if it failed."""
+    """Run ``irgen sync-runs`` and return its lines; none, and a warning, if it failed."""
     ended = process.run(
-        [sys.executable, "-m", "irgen", "publish", *options],
+        [sys.executable, "-m", "irgen", "sync-runs", *options],
         root=root,
         log=log.info,
         timeout=SYNC_SECONDS,

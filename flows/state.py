@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.catalog.datasets.annotations import without
+from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.errors import IrgenError
 from irgen.files import atomic, digest, file_digest, read_json, write_json
 from irgen.params import read_training_revision
@@ -118,4 +118,4 @@ def _released_manifest(root: Path) -> Path:
 def _read_images(folder: Path) -> pl.DataFrame:
     if not (folder / manifest.NAME).is_file():
         return pl.DataFrame(schema={"key": pl.String, "sha256": pl.String})
-    return without(manifest.images(manifest.read(folder))).select("key", "sha256")
+    return drop_annotations(manifest.images(manifest.read(folder))).select("key", "sha256")

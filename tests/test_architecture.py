@@ -35,7 +35,7 @@ ORDER = [
 
 ONE_IMPORTER = {
     "mlflow": "irgen/tracking/",
-    "boto3": "irgen/catalog/sources/s3_client.py",
+    "boto3": "irgen/catalog/sources/s3.py",
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
     "pytorch_metric_learning": "irgen/training/ranking_losses.py",

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -50,7 +51,10 @@ def check(program: str, arguments: list[str]) -> None:
 
         get_main_parser().parse_args(arguments)
     elif name == "irgen":
-        cli.parser().parse_args(arguments)
+        top = click.Context(cli.irgen, info_name="irgen")
+        command, rest = cli.irgen.resolve_command(top, arguments)[1:]
+        assert command is not None
+        command.make_context(arguments[0], rest, parent=top)
     elif name == "python":
         assert arguments[0] == "-m" and (ROOT / f"{arguments[1].replace('.', '/')}.py").exists()
     else:

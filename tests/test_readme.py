@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
 from irgen import cli, params
@@ -39,11 +40,19 @@ def check_make(arguments: list[str]) -> None:
 
 def check_irgen(arguments: list[str]) -> None:
     if len(arguments) == 1:  # named in passing, without what it is about
-        with pytest.raises(SystemExit) as end:
-            cli.parser().parse_args([*arguments, "--help"])
-        assert end.value.code == 0
+        assert cli.main([*arguments, "--help"]) == 0
     else:
-        assert cli.parser().parse_args(arguments).name == arguments[0]
+        assert parse_arguments(arguments) == arguments[0]
+
+
+def parse_arguments(arguments: list[str]) -> str | None:
+    """Parse a command's arguments without running it and return its name. Raise click's error for
+    a mistake."""
+    top = click.Context(cli.irgen, info_name="irgen")
+    name, command, rest = cli.irgen.resolve_command(top, arguments)
+    assert command is not None
+    command.make_context(name, rest, parent=top)
+    return name
 
 
 def check_dvc(arguments: list[str]) -> None:

@@ -8,6 +8,7 @@ again, resized or made a little brighter differs in few of them.
 import numpy as np
 from PIL import Image
 
+VERSION = 1  # raise when the result changes
 SIDE = 8
 BANDS = 8  # of 16 bits: pictures that differ in fewer bits than that agree in one band at least
 MOST = BANDS - 1  # bits
@@ -43,7 +44,7 @@ def _pixels(grey: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(grey.resize(size, Image.Resampling.BOX))
 
 
-def near(asked: np.ndarray, others: np.ndarray) -> np.ndarray:
+def find_near(asked: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Every pair of fingerprints that differ in at most MOST of 128 bits: rows (n, 3) int64 of a
     row of ``asked``, a row of ``others`` and the bits, sorted. Pictures without contrast have none.
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from irgen.catalog import manifest
 from irgen.catalog.datasets import cars196, cub200, imagenet, inshop, omniglot, places365, products
-from irgen.catalog.datasets.annotations import sets_of, without
+from irgen.catalog.datasets.annotations import drop_annotations, find_sets
 from irgen.catalog.sources.listing import ROLE_FOLDERS
 from irgen.errors import CatalogError
 
@@ -22,7 +22,7 @@ SETS = {
 }
 
 
-def recognise(table: pl.DataFrame) -> str:
+def recognise_format(table: pl.DataFrame) -> str:
     """The format of a manifest: ``list`` if it has labels, a published set by its annotation files
     or, Omniglot, by its names, ``images`` if none lies in a folder, else ``folders``.
 
@@ -30,7 +30,7 @@ def recognise(table: pl.DataFrame) -> str:
     """
     if "label" in table.columns:
         return "list"
-    found = sorted(sets_of(table["key"]))
+    found = sorted(find_sets(table["key"]))
     if len(found) > 1:
         raise CatalogError(
             f"the source has annotation files of several sets ({', '.join(found)}); make the "
@@ -57,7 +57,7 @@ def read_format(
     its hash. Raises CatalogError if the folders or the lists do not say what they should.
     """
     there = manifest.images(table)
-    images = without(there)
+    images = drop_annotations(there)
     if name in SETS:
         annotations = there.join(images, on="key", how="anti").select("key", "sha256")
         files = {key: read(sha256) for key, sha256 in annotations.iter_rows()}

@@ -1,26 +1,26 @@
-"""Image bytes to pixels: any mode, upright, on white; one by one, all at once, or as a stream."""
+"""Images to pixels: any mode, upright, on white; from the catalogue or handed over by somebody."""
 
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from os import PathLike, fspath
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 
 VERSION = 1  # raise when an image decodes to other pixels
-MAX_PIXELS = 178_956_970  # Pillow's own bound for a decompression bomb
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # never EPS, which runs programs
-ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,6 +30,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MAX_PIXELS = 178_956_970  # Pillow's own bound for a decompression bomb
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # never EPS, which runs programs
+
+Input = str | PathLike | bytes | Image.Image
+KINDS = "a path, the bytes of an image file, or a PIL image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +65,21 @@ def decode(content: bytes, channels: Literal[1, 3]) -> Image.Image:
     """
     if not content:
         raise ImageError("the file is empty")
-    with _told_by_reason(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return plain(image, channels)
+    with _report_damage(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return flatten_image(image, channels)
 
 
-def plain(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
+def flatten_image(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
     """An image that Pillow has opened, as ``decode`` gives it; ``image`` stays as it is. Raises
     ImageError for pixels that are damaged, none, or too many."""
-    with _told_by_reason():
+    with _report_damage():
         _refuse_bomb(image)
         image.load()
-        return _flatten(_upright(image)).convert("RGB" if channels == 3 else "L")
+        return _flatten(_turn_upright(image)).convert("RGB" if channels == 3 else "L")
 
 
 @contextmanager
-def _told_by_reason() -> Iterator[None]:
+def _report_damage() -> Iterator[None]:
     """Whatever Pillow raises becomes an ImageError."""
     try:
         yield
@@ -99,9 +104,10 @@ def _refuse_bomb(image: Image.Image) -> None:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS / 1e6:.0f} megapixels")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose raises where it cannot rewrite damaged EXIF, orientation or not.
     try:
-        orientation = image.getexif().get(ORIENTATION)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF says nothing about the pixels: show the image as it lies
         return image
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
@@ -172,7 +178,7 @@ def stream_pixels(
 
     waiting: deque[Future[np.ndarray]] = deque()
     batch: list[np.ndarray] = []
-    pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="decode")
     try:
         ahead = iter(sha256s)
         waiting.extend(pool.submit(pixels, sha) for sha in islice(ahead, 2 * batch_size))
@@ -204,6 +210,79 @@ def read_pixels(
     return pixels
 
 
-def cores() -> int:
+def decode_images(
+    images: Iterable[Input] | Any, decoding: Decoding, threads: int = 0
+) -> np.ndarray:
+    """Pixels (B, C, size, size) uint8 of images, in the order given; (0, C, size, size) of none.
+
+    ``images``: paths, bytes of image files and PIL images, mixed as you like, which ``threads`` (0:
+    one a core) decode, resize and crop as the catalogue's are; or one array or tensor of pixels
+    (B, C, size, size) uint8, taken as it is. Pixels of another size, type or number of channels are
+    refused: how they were made cannot be told from them. Raises ImageError naming the image by its
+    path, or by its number, from 0, if it has none.
+    """
+    if getattr(images, "ndim", 1) > 1:
+        return _check_pixels(images, decoding)
+    if isinstance(images, Input) or not isinstance(images, Iterable):
+        raise ImageError(
+            f"images: expected a list of them, found one {_describe(images)}: write [it]"
+        )
+    inputs, lock = list(images), Lock()
+
+    def make_square(number: int) -> np.ndarray:
+        with _name_in_errors(number, inputs[number]):
+            return square(_open_input(inputs[number], decoding, lock), decoding)
+
+    pixels = np.empty((len(inputs), *decoding.shape), np.uint8)
+    with ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="decode") as pool:
+        for number, image in enumerate(pool.map(make_square, range(len(inputs)))):
+            pixels[number] = image
+    return pixels
+
+
+def _open_input(image: Input, decoding: Decoding, lock: Lock) -> Image.Image:
+    if isinstance(image, Image.Image):
+        with lock:  # opened lazily: two threads might read the same file
+            return flatten_image(image, decoding.channels)
+    if isinstance(image, bytes):
+        return decode(image, decoding.channels)
+    if not isinstance(image, Input):
+        raise ImageError(f"expected {KINDS}, found {_describe(image)}")
+    try:
+        content = Path(image).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ImageError(getattr(error, "strerror", None) or str(error)) from None
+    return decode(content, decoding.channels)
+
+
+def _check_pixels(images: Any, decoding: Decoding) -> np.ndarray:
+    """An array or a tensor on any device as an array, if it is what ``decoding`` makes."""
+    pixels = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != decoding.shape:
+        channels, size, _ = decoding.shape
+        raise ImageError(
+            f"pixels: expected uint8 from 0 to 255 of shape (images, {channels}, {size}, {size}), "
+            f"found {pixels.dtype} of shape {pixels.shape}; hand over files or PIL images to have "
+            "them resized"
+        )
+    return pixels
+
+
+@contextmanager
+def _name_in_errors(number: int, image: Input) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        name = fspath(image) if isinstance(image, str | PathLike) else f"image {number}"
+        raise ImageError(f"{name}: {error}") from error
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Image.Image):
+        return "PIL image"
+    return f"path ({value})" if isinstance(value, str | PathLike) else type(value).__name__
+
+
+def count_cores() -> int:
     """The processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

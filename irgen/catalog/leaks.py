@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import polars as pl
 
-from irgen.catalog.fingerprints import ALIKE, near
+from irgen.catalog.fingerprints import ALIKE, find_near
 
 KINDS = {
     "same_file": "the same file",
@@ -57,10 +57,10 @@ def count_leaks(leaks: pl.DataFrame) -> dict[str, int]:
     return {kind: int((leaks["kind"] == kind).sum()) for kind in KINDS}
 
 
-def told(counts: Mapping[str, int]) -> str:
+def format_leaks(counts: Mapping[str, int]) -> str:
     """Leaks by kind in words: queries, or labels, and how many.
 
-    >>> told({"same_file": 2, "near_image": 0, "shared_label": 1})
+    >>> format_leaks({"same_file": 2, "near_image": 0, "shared_label": 1})
     'the same file (2), a label of both sides (1)'
     """
     found = [f"{KINDS[kind]} ({n:,})" for kind, n in counts.items() if n]
@@ -120,7 +120,7 @@ def _near_images(
     halves = [
         table.select("across", "down").to_numpy().astype(np.uint64) for table in (asked, known)
     ]
-    rows = pl.DataFrame(near(*halves), schema=PAIRS, orient="row")
+    rows = pl.DataFrame(find_near(*halves), schema=PAIRS, orient="row")
     left, right = asked.with_row_index("row"), known.with_row_index("other")
     pairs = (
         rows.join(left.cast({"row": pl.Int64}).rename({"id": "query"}), on="row")

@@ -146,7 +146,7 @@ class Images:
         return content
 
 
-def intact(folder: Path, table: pl.DataFrame) -> set[str]:
+def find_intact(folder: Path, table: pl.DataFrame) -> set[str]:
     """The shards of a manifest that are there and long enough for every image listed in them."""
     needed = (
         manifest.images(table)
@@ -161,7 +161,7 @@ def intact(folder: Path, table: pl.DataFrame) -> set[str]:
     }
 
 
-def sweep(folder: Path, table: pl.DataFrame, kept: Collection[str] = ()) -> int:
+def sweep_strays(folder: Path, table: pl.DataFrame, kept: Collection[str] = ()) -> int:
     """Deletes every file among the shards that the manifest ``table`` does not list and is not
     named in ``kept``, left by a sync that was cut short or emptied by this one; gives how many."""
     listed = {f"{shard}.tar" for shard in table["shard"].drop_nulls().unique()} | {*kept}

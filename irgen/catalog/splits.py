@@ -43,7 +43,7 @@ def assign_roles(
     return table
 
 
-def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
+def choose_inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
     """Which images of ``table`` (role, label, sha256, revision …) are to be searched and not
     trained on, as if they had been inserted after the training: (N,) bool.
 
@@ -53,8 +53,8 @@ def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
 
     >>> table = pl.DataFrame({"sha256": list("abcd"), "label": "x", "role": "train",
     ...                       "revision": 1})
-    >>> sum(inserted(table, seed=0, fraction=0.75)), sum(inserted(table, seed=0, fraction=0.0))
-    (3, 0)
+    >>> [sum(choose_inserted(table, seed=0, fraction=share)) for share in (0.75, 0.0)]
+    [3, 0]
     """
     if not fraction:
         return pl.repeat(False, len(table), dtype=pl.Boolean, eager=True)

@@ -63,12 +63,12 @@ def read_table(path: Path) -> pl.DataFrame:
     return check_table(table, str(path))
 
 
-def known_from(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
+def mark_unchanged(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
     """Which images of ``table`` (N,) bool are in ``other`` under their id with the content they
     have.
 
     >>> now = pl.DataFrame({"id": ["a", "b", "c"], "sha256": ["1", "2", "3"]})
-    >>> known_from(now, pl.DataFrame({"id": ["b", "c"], "sha256": ["other", "3"]})).tolist()
+    >>> mark_unchanged(now, pl.DataFrame({"id": ["b", "c"], "sha256": ["other", "3"]})).tolist()
     [False, False, True]
     """
     same = ["id", "sha256"]

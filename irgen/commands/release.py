@@ -1,40 +1,58 @@
-"""``irgen release``: the index that the pipeline made becomes the one that is served, if it may."""
+"""``irgen release``: serve the pipeline's index, if it is good enough."""
+
+from __future__ import annotations
 
 import json
-import sys
-from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
+
+from irgen.commands.options import json_option, note, params_option, root_option, settings_file
 from irgen.params import load
-from irgen.releases import promote
-from irgen.releases.promote import Outcome
 
-POLL_SECONDS = 0.02
-KEPT = 3  # exit status: the gate, or a rollback, keeps the index back
+if TYPE_CHECKING:
+    from irgen.releases.promote import Outcome
 
-
-def run(options: Namespace) -> int:
-    """Release ``data/index`` if it passes the gate and print the outcome; return 0 if it is served
-    now, 3 if it is kept as a candidate. Raise IrgenError if neither can be done."""
-    params = load(options.params or options.root / "params.yaml")
-    outcome = promote.release_index(options.root, params, force=options.force)
-    print_outcome(outcome, format_outcome(outcome), options)
-    return 0 if outcome.is_served else KEPT
+KEPT_BACK = 3  # exit status: the gate or a rollback keeps the index back
 
 
-def print_outcome(outcome: Outcome, sentence: str, options: Namespace) -> None:
-    """Print the outcome as ``sentence`` or as JSON, and errors of bucket and MLflow on stderr."""
+@click.command()
+@click.option("--force", is_flag=True, help="Release it whatever the gate says.")
+@json_option
+@params_option
+@root_option
+def release(force: bool, as_json: bool, params: Path | None, root: Path) -> int:
+    """Make the pipeline's index, data/index, a release.
+
+    It is served if the gate finds it no worse than the served release on the same queries (gate in
+    params.yaml). Else it is kept as a candidate. Run the command again to finish what could not be
+    done: it copies a release to the bucket and registers it in MLflow as soon as these answer.
+
+    Exit status: 0 if the index is served, 3 if it is kept as a candidate.
+    """
+    from irgen.releases import promote
+
+    outcome = promote.release_index(root, load(settings_file(root, params)), force=force)
+    print_outcome(outcome, describe_outcome(outcome), as_json)
+    return 0 if outcome.is_served else KEPT_BACK
+
+
+def print_outcome(outcome: Outcome, sentence: str, as_json: bool) -> None:
+    """Print the outcome of a release, as ``sentence`` or as JSON, and on stderr what is still to be
+    done."""
     for error in outcome.errors:
-        print(f"irgen {options.name}: {error}; the next irgen release repeats it", file=sys.stderr)
-    print(json.dumps(outcome.to_json()) if options.json else sentence)
+        note(f"{error}; the next irgen release repeats it")
+    print(json.dumps(outcome.to_json()) if as_json else sentence)
 
 
-def format_outcome(outcome: Outcome) -> str:
-    """Return the outcome of a release in a sentence."""
-    version, champion = outcome.release.version, outcome.champion
-    why = outcome.to_json()["verdict"]["why"]
+def describe_outcome(outcome: Outcome) -> str:
+    """Say what became of the index."""
+    version, reason = outcome.release.version, outcome.to_json()["verdict"]["why"]
     if not outcome.is_served:
-        served = f"release {champion.version} is served" if champion else "none is served"
-        return f"Release {version} is kept as a candidate, {served}: {why}"
+        served = outcome.champion
+        state = f"release {served.version} is served" if served else "none is served"
+        return f"Release {version} is kept as a candidate, {state}: {reason}"
     if outcome.new:
-        return f"Release {version} is served now: {why}"
+        return f"Release {version} is served now: {reason}"
     return f"Release {version} is served already."

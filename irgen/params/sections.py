@@ -215,7 +215,7 @@ class Evaluate:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Drift:
     """Limits from which new images count as too unlike the training images. "Held-out" are
-    validation images and queries from the time of training. ``irgen.evaluation.limits`` explains
+    validation images and queries from the time of training. ``evaluation.drift_verdict`` explains
     how the defaults were chosen."""
 
     minimum_images: Size = param(50, "fewer new images are never called drift")

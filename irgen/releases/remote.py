@@ -22,7 +22,7 @@ RETRIES = 4  # of a call; the next release repeats what failed
 
 def connect(endpoint: str) -> s3.Client:
     """Return a client of the bucket. Raise SourceError if boto3 finds no valid configuration."""
-    return s3.client(endpoint, retries=RETRIES)
+    return s3.connect(endpoint, retries=RETRIES)
 
 
 def join_url(remote: str, name: str) -> str:
@@ -55,7 +55,7 @@ def push_champion(settings: Settings, releases: Path, champion: Release) -> Rele
 def push_release(client: s3.Client, folder: Path, pushed: Release, url: str) -> None:
     """Copy the release in ``folder`` to ``url``; skip the files that are there. Raise
     SourceError."""
-    prefix = s3.split(url)[1]
+    prefix = s3.split_url(url)[1]
     sizes = {item.key: item.size for item in s3.list_objects(client, f"{url}/")}
     for name, file in pushed.files.items():
         if sizes.get(f"{prefix}/{name}") != file["size"]:
@@ -92,7 +92,7 @@ def list_names(client: s3.Client, remote: str) -> list[str]:
 
 def _list_folders(client: s3.Client, remote: str) -> dict[str, bool]:
     """Return the folders of releases by name, and whether each is complete."""
-    prefix = s3.split(join_url(remote, ""))[1]
+    prefix = s3.split_url(join_url(remote, ""))[1]
     folders: dict[str, bool] = {}
     for key in s3.list_keys(client, join_url(remote, "")):
         name, _, file = key.removeprefix(prefix).partition("/")
@@ -142,5 +142,5 @@ def prune(client: s3.Client, remote: str, champion: Release, keep: int) -> list[
         url = join_url(remote, name)
         s3.delete(client, [f"{url}/{RECORD}"])
         keys = s3.list_keys(client, f"{url}/")
-        s3.delete(client, [f"s3://{s3.split(url)[0]}/{key}" for key in keys])
+        s3.delete(client, [f"s3://{s3.split_url(url)[0]}/{key}" for key in keys])
     return old

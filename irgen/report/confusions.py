@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from irgen.evaluation.runs import Labels
+from irgen.evaluation.query_set import Labels
 
 
 def confusions(

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from irgen.evaluation import metrics, runs
+from irgen.evaluation.query_set import count_positives
 
 Thumbnail = Callable[[str], str]  # a data URI by an image's content hash
 
@@ -50,10 +51,10 @@ def examples(
     """Queries chosen by how well the first method of ``shown`` (runs by method, cut at k) answers
     them, with what each of those found. ``wanted`` = (k, how many queries, seed)."""
     k, count, seed = wanted
-    positives = runs.positives(
+    positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    hits = runs.from_table(next(iter(shown.values())), len(queries), k)[2]
+    _, hits = runs.from_table(next(iter(shown.values())), len(queries), k)
     quality = np.where(positives > 0, metrics.precision_capped(hits, positives, k), np.nan)
     return [
         Example(

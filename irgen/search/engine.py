@@ -2,8 +2,8 @@
 trained on, one ranking orders them all."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.decoder import Decoder, LabelScorer
 from irgen.search.rank import Candidates
 from irgen.search.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from irgen.params import Evaluate
 
 VERSION = 1  # raise when a search finds other images, or gives other scores
 
@@ -51,6 +54,13 @@ class Options:
     min_score: float | None = None
     min_cosine: float | None = None
     trie: bool = True
+
+    @classmethod
+    def from_settings(cls, settings: "Evaluate", fresh_beams: int) -> "Options":
+        """Return the options that the section ``evaluate`` of the settings names."""
+        names = {field.name for field in fields(cls)} & {field.name for field in fields(settings)}
+        chosen = {name: getattr(settings, name) for name in names}
+        return cls(fresh_beams=fresh_beams, **chosen)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from irgen.encoding.encode import (
 )
 from irgen.encoding.query_features import encode_queries
 from irgen.evaluation import ann, methods
-from irgen.evaluation.measuring import TIMED, EvalConfig, QuerySet, measure, read_questions
+from irgen.evaluation.latency import TIMED_BATCHES
+from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import Method
+from irgen.evaluation.query_set import QuerySet, read_query_set
 from irgen.models.descriptors import CgdHead, DescriptorModel, IrtHead
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
@@ -51,25 +53,25 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     does of its methods; and ``reports/baselines-latency.json``. Raises ExtraError if a package of
     the extra ``compare`` is missing."""
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
-    questions = read_questions(workspace, max(cutoffs))
+    query_set = read_query_set(workspace, max(cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
     ann.library()
     ranking_losses.load_library()
-    asked = questions.queries["sha256"].to_list()
+    asked = query_set.queries["sha256"].to_list()
     compared = approximate(params, workspace, identified, asked, encoding)
-    rivals, runs = trained(params, workspace, questions, encoding, log)
+    rivals, runs = trained(params, workspace, query_set, encoding, log)
     size = params.evaluate.batch_size
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
-    exam = EvalConfig(
-        questions=questions,
+    config = EvalConfig(
+        query_set=query_set,
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: decode_pixels(pretrained, asked[: TIMED * size], encoding),
-        nearest=methods.by_features(pretrained, workspace, asked, encoding),
+        timing_images=lambda: decode_pixels(pretrained, asked[: TIMED_BATCHES * size], encoding),
+        reference=methods.search_pretrained(pretrained, workspace, asked, encoding),
     )
     places = workspace.stage("baselines"), workspace.reports / "baselines-latency.json"
-    found = measure(compared | rivals, exam, identified.codes.numpy(), *places)
+    found = measure_methods(compared | rivals, config, identified.codes.numpy(), *places)
     for run in runs:
         run.clear()
     return found
@@ -91,7 +93,7 @@ def approximate(
         create_encoder(params.encoder, params.seed).eval(),
     ).to(device)
     known = encode_queries(models, asked, encoding).embedding.to(device)
-    given = methods.vectors(models.embed, known), identified.embeddings
+    given = methods.encode_as_vectors(models.embed, known), identified.embeddings
     if ann.scann_library():
         scann = {"scann": ann.scann(*given, settings.scann)}
     else:
@@ -105,7 +107,7 @@ def approximate(
 
 
 def trained(
-    params: Params, workspace: Workspace, questions: QuerySet, encoding: Encoding, log: Callable
+    params: Params, workspace: Workspace, query_set: QuerySet, encoding: Encoding, log: Callable
 ) -> tuple[dict[str, Method], list[TrainingRun]]:
     """Exact scans of descriptors trained on the tokenizer's training images, with its encoder's
     first weights, frozen or tuned as there; and the runs to clear once all is written."""
@@ -125,11 +127,11 @@ def trained(
         )
         models[name] = describe(params, train, rival, frozen, encoding, run)
         runs.append(run)
-    queries = embed_all(models, questions.queries, encoding)
-    database = embed_all(models, questions.database, encoding)
+    queries = embed_all(models, query_set.queries, encoding)
+    database = embed_all(models, query_set.database, encoding)
     found = {
-        name: methods.exact(
-            methods.vectors(model, queries[name].to(device)),
+        name: methods.brute_force(
+            methods.encode_as_vectors(model, queries[name].to(device)),
             database[name].to(device),
             4 * database[name].shape[1],
         )

@@ -10,11 +10,11 @@ from irgen.catalog import assembly, manifest
 from irgen.catalog.check import check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.fingerprints import thumbnail
-from irgen.catalog.formats import FORMATS, SETS, read_format, recognise
+from irgen.catalog.formats import FORMATS, SETS, read_format, recognise_format
 from irgen.catalog.images import decode
-from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, told
-from irgen.catalog.shards import Images, intact
-from irgen.catalog.splits import assign_roles, inserted
+from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
+from irgen.catalog.shards import Images, find_intact
+from irgen.catalog.splits import assign_roles, choose_inserted
 from irgen.catalog.table import write_table
 from irgen.errors import CatalogError
 from irgen.files import atomic, write_json
@@ -39,14 +39,14 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     workspace.existing("download", manifest.NAME)
     folder, settings = workspace.stage("download"), params.catalog
     listed, stored = manifest.read(folder), Images(folder)
-    source_format = recognise(listed) if settings.format == "auto" else settings.format
+    source_format = recognise_format(listed) if settings.format == "auto" else settings.format
     if source_format == "images" and params.tokenizer.labels == "given":
         raise CatalogError(
             "the source's images lie in no class folders, so none has a label; "
             f"{assembly.GIVE_LABELS}"
         )
-    protocol = protocols.choose(source_format, settings.protocol)
-    images = protocols.apply(read_format(listed, source_format, stored.read), protocol)
+    protocol = protocols.choose_protocol(source_format, settings.protocol)
+    images = protocols.apply_protocol(read_format(listed, source_format, stored.read), protocol)
     past = read_past_images(folder, source_format, settings)
     checked = check_images(
         stored,
@@ -73,7 +73,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         validation_fraction=settings.validation_fraction,
         trained_until=settings.training_revision,
     )
-    late = inserted(images, seed=params.seed, fraction=settings.inserted_fraction)
+    late = choose_inserted(images, seed=params.seed, fraction=settings.inserted_fraction)
     images = images.with_columns(late.alias("inserted"))
     tables = assembly.build_tables(images, settings, protocol)
     present = images.filter(assembly.is_present())
@@ -103,7 +103,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     if settings.inserted_fraction:
         metrics["images/inserted"] = len(present.filter(pl.col("inserted") & ~newer))
     _print_summary(metrics, rejected, len(present), len(present.filter(newer)))
-    print(f"  protocol {protocols.in_words(about)}; leaks: {told(counts)}")
+    print(f"  protocol {protocols.describe_protocol(about)}; leaks: {format_leaks(counts)}")
     return metrics
 
 
@@ -116,7 +116,7 @@ def read_past_images(folder: Path, source_format: str, settings: Catalog) -> pl.
     source whose format changed so that they do not fit: then training follows the source.
     """
     past = manifest.read_past(folder).filter(pl.col(manifest.GONE) > settings.training_revision)
-    past = past.filter(pl.col("shard").is_in(list(intact(folder, past))))
+    past = past.filter(pl.col("shard").is_in(list(find_intact(folder, past))))
     if source_format in FORMATS:
         try:
             return read_format(past, source_format)
@@ -141,7 +141,7 @@ def _explain_leaks(leaks: pl.DataFrame, folder: Path) -> str:
     rows = leaks.head(NAMED).select("kind", "query", "image").iter_rows()
     examples = "; ".join(f"{KINDS[kind]}: {query} and {image}" for kind, query, image in rows)
     return (
-        f"catalog.leaks is refuse, and there are leaks ({told(count_leaks(leaks))}), e.g. "
+        f"catalog.leaks is refuse, and there are leaks ({format_leaks(count_leaks(leaks))}), e.g. "
         f"{examples}; all are in {folder / 'leaks.parquet'}: take one of each pair out of the "
         "source, or set catalog.leaks to report"
     )

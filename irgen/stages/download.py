@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from irgen.catalog import manifest
-from irgen.catalog.datasets.annotations import without
-from irgen.catalog.shards import intact
+from irgen.catalog.datasets.annotations import drop_annotations
+from irgen.catalog.shards import find_intact
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
-from irgen.catalog.sync import Change, sync
-from irgen.catalog.sync import look as differs
+from irgen.catalog.sync import Change, has_changed, sync
 from irgen.errors import ArtifactError, ParamsError
 from irgen.files import file_digest, read_json, write_json
 from irgen.params import Params
@@ -36,7 +35,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     source = open_source(params.download, cache / FILES)
     if _is_remembered(source, workspace):
         _check_training_revision(params.catalog.training_revision, folder)
-        print(_unchanged(len(without(manifest.images(manifest.read(folder)))), folder))
+        print(_unchanged(len(drop_annotations(manifest.images(manifest.read(folder)))), folder))
         return {}
     with _alone(cache):
         change = sync(source, folder, trained=_spared(params.catalog.training_revision))
@@ -82,7 +81,7 @@ def look(params: Params, workspace: Workspace) -> bool:
     source = open_source(params.download, workspace.cache / "download" / FILES)
     if source.stamp is not None:
         return not _is_remembered(source, workspace)
-    return differs(source, workspace.stage("download"))
+    return has_changed(source, workspace.stage("download"))
 
 
 @contextmanager
@@ -108,7 +107,7 @@ def _state(source: Source, folder: Path) -> dict[str, str] | None:
         return None
     table = manifest.read(folder)
     listed = set(table["shard"].drop_nulls())
-    if intact(folder, table) != listed:
+    if find_intact(folder, table) != listed:
         return None
     return {"stamp": source.stamp or "", "name": source.name, "manifest": file_digest(path)}
 

@@ -6,13 +6,14 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.catalog.table import NAMES, known_from, read_table
+from irgen.catalog.table import NAMES, mark_unchanged, read_table
 from irgen.checkpoints import tensor_file
 from irgen.checkpoints.identifiers import check_served, read_identified
 from irgen.errors import ArtifactError
-from irgen.evaluation import drift, limits, metrics, runs
+from irgen.evaluation import drift, drift_verdict, metrics, runs
 from irgen.evaluation.drift import Coded
-from irgen.evaluation.limits import Revisions
+from irgen.evaluation.drift_verdict import Revisions
+from irgen.evaluation.query_set import count_positives
 from irgen.files import write_json
 from irgen.params import Params
 from irgen.workspace import Workspace
@@ -38,13 +39,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     found = drift.measure(images["train"], held_out, images["database"], database)
     found |= quality(params, tables, queries, workspace)
     cutoff = metrics.main_cutoff(params.evaluate.cutoffs)
-    known = limits.signals(found, len(codebooks), cutoff, params.drift)
-    verdict = limits.judge(found, known, params.drift, revisions)
+    known = drift_verdict.signals(found, len(codebooks), cutoff, params.drift)
+    verdict = drift_verdict.judge(found, known, params.drift, revisions)
     found |= {f"signal/{name}": value for name, value in known.items()}
     found |= {"drifted": float(verdict.drifted), "revision": revisions.now}
     write_json(workspace.stage("drift") / "metrics.json", found)
-    write_json(workspace.stage("drift") / "verdict.json", verdict.plain())
-    print(f"drift: {limits.words(verdict)}")
+    write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
+    print(f"drift: {drift_verdict.words(verdict)}")
     return found
 
 
@@ -64,7 +65,7 @@ def came_later(
             f"{missing} is in the catalogue and not in the manifest: run dvc repro catalog"
         )
     shown = pl.concat([tables["train"], tables["validation"]])
-    return (table["revision"] > revisions.trained).to_numpy() & ~known_from(table, shown)
+    return (table["revision"] > revisions.trained).to_numpy() & ~mark_unchanged(table, shown)
 
 
 def read_codebooks(workspace: Workspace) -> np.ndarray:
@@ -94,8 +95,8 @@ def quality(
     queries, database = tables["queries"], tables["database"]
     cutoffs = params.evaluate.cutoffs
     answers = pl.read_parquet(workspace.existing("evaluate", "runs", f"{SERVED}.parquet"))
-    hits = runs.from_table(answers, len(queries), max(cutoffs))[2]
-    positives = runs.positives(
+    _, hits = runs.from_table(answers, len(queries), max(cutoffs))
+    positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
     return drift.quality(hits, positives, later, cutoffs)

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.catalog.table import known_from, read_table
+from irgen.catalog.table import mark_unchanged, read_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.checkpoints.identifiers import Identified, check_served, load_identified
 from irgen.checkpoints.models import Models, assemble, save_models
@@ -18,7 +18,8 @@ from irgen.compute import full_batches
 from irgen.encoding.encode import Encoding, open_encoding
 from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.errors import CatalogError
-from irgen.evaluation import calibration, runs
+from irgen.evaluation import calibration
+from irgen.evaluation.query_set import drop_self, mark_relevant, search_depth
 from irgen.index.index import Index
 from irgen.index.items import distinct_keys
 from irgen.params import Params
@@ -54,15 +55,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         create_encoder(params.encoder, params.seed),
     ).to(encoding.machine.device)
     identified = load_identified(workspace.existing("identifiers", "database"))
-    trained = torch.from_numpy(known_from(database, train))
-    options = Options(
-        beams=params.evaluate.beams,
-        candidates=params.evaluate.candidates,
-        rerank_weight=params.evaluate.rerank_weight,
-        rerank_signal=params.evaluate.rerank_signal,
-        order_by=params.evaluate.order_by,
-        fresh_beams=params.index.fresh_beams,
-    )
+    trained = torch.from_numpy(mark_unchanged(database, train))
+    options = Options.from_settings(params.evaluate, params.index.fresh_beams)
+    options = replace(options, trie=True)  # an index always searches with its trie
     defaults = {name: getattr(options, name) for name in DEFAULTS}
     snapshot = hold(identified, trained, models)
     k = max(params.evaluate.cutoffs)  # hits that are looked at, of which probabilities must hold
@@ -124,7 +119,7 @@ def ask(
     count = min(len(validation), MOST_QUERIES)
     asked = validation[np.linspace(0, len(validation) - 1, count).astype(int)]
     hashes = asked["sha256"], database["sha256"]
-    depth = runs.search_depth(k, *hashes)
+    depth = search_depth(k, *hashes)
     options = replace(options, beams=max(k, options.beams))  # as the index will search
     read = encode_queries(models, asked["sha256"].to_list(), encoding)
     decoder = Decoder(
@@ -135,8 +130,8 @@ def ask(
         some = select_queries(read, rows, models.device)
         hits = engine.search(decoder, some, snapshot, depth, options)
         ids[rows[:new]], cosines[rows[:new]] = hits.rows[:new].cpu(), hits.cosine[:new].cpu()
-    ids, cosines = runs.without_self(ids, cosines, *hashes, k)
-    return Answers(ids, cosines, runs.relevance(ids, asked["label"], database["label"]))
+    ids, cosines = drop_self(ids, cosines, *hashes, k)
+    return Answers(ids, cosines, mark_relevant(ids, asked["label"], database["label"]))
 
 
 def calibrate(answers: Answers) -> Calibration | Uncalibrated:

@@ -1,6 +1,5 @@
 """The page a person reads: what was run, what it found, where it fails."""
 
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version as installed
@@ -9,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.catalog.datasets.protocols import in_words
+from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.catalog.images import decode
-from irgen.catalog.leaks import told
+from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.errors import redact
-from irgen.evaluation import limits
+from irgen.evaluation import drift_verdict
 from irgen.files import atomic, digest, file_digest, read_json, write_bytes
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
 from irgen.report.confusions import confusions
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.workspace import Workspace
+from irgen.workspace import Workspace, git
 
 Log = Callable[[dict[str, float], int], None]
 
@@ -85,12 +84,12 @@ def _depth(params: Params) -> int:
 def _drift(params: Params, workspace: Workspace) -> page.Drift | None:
     """What the drift stage found, if there are new images."""
     found = read_json(workspace.existing("drift", "metrics.json"))
-    verdict = limits.verdict_of(read_json(workspace.existing("drift", "verdict.json")))
+    verdict = drift_verdict.verdict_of(read_json(workspace.existing("drift", "verdict.json")))
     if not verdict.new:
         return None
     known = {name.removeprefix("signal/"): value for name, value in found.items()}
-    rows = limits.table(known, verdict, params.drift)
-    return page.Drift(words=limits.words(verdict), rows=rows)
+    rows = drift_verdict.table(known, verdict, params.drift)
+    return page.Drift(words=drift_verdict.words(verdict), rows=rows)
 
 
 def _codes(workspace: Workspace) -> np.ndarray:
@@ -168,19 +167,15 @@ def _protocol(workspace: Workspace) -> dict[str, str]:
     """By whose rules the figures were measured, and what queries were known before."""
     about = read_json(workspace.existing("catalog", "protocol.json"))
     return {
-        "Protocol": in_words(about),
-        "Leaks": told(about["leaks"]),
+        "Protocol": describe_protocol(about),
+        "Leaks": format_leaks(about["leaks"]),
     }
 
 
 def _commit(folder: Path) -> dict[str, str]:
-    """The git commit of the project, if it is a repository and git is there."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"Commit": told.stdout.strip().replace("-dirty", ", with changes not committed")}
+    """Return the Git commit of the project, if it is a repository."""
+    commit = git(folder, "describe", "--always", "--dirty", "--exclude", "*")
+    return {"Commit": commit.replace("-dirty", ", with changes not committed")} if commit else {}
 
 
 def _gallery(

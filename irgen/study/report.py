@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from irgen.catalog.datasets.protocols import in_words
+from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.catalog.images import decode
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
@@ -127,7 +127,7 @@ def _describe(loaded: Results, plan: Plan) -> dict[str, str]:
     every = [result for variant in loaded.values() for result in variant]
     seconds = sum(sum(result.seconds.values()) for result in standard)
     return {
-        "Protocol": in_words(about["protocol"]),
+        "Protocol": describe_protocol(about["protocol"]),
         "Images": f"{images['database']:,} in the database, {images['queries']:,} queries, "
         f"trained on {images['train']:,}",
         "Compared": f"{len(loaded)} variants, {len(every)} trainings and evaluations",

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from irgen.checkpoints.weights import weights_digest
 from irgen.compute import prepare
-from irgen.evaluation.measuring import processor
+from irgen.evaluation.latency import name_processor
 from irgen.files import digest, file_digest, read_json, write_json
 from irgen.params import Params
 from irgen.params.strict import flatten
@@ -127,7 +127,7 @@ def make_key(root: Path, stage: str, params: Params, upstream: Mapping[str, Stag
     if "compute.precision" in values:  # auto depends on the machine
         values["compute.precision"] = str(prepare(params.compute).autocast)
     if stage in TIMED:
-        values["processor"] = processor(prepare(params.compute).device)
+        values["processor"] = name_processor(prepare(params.compute).device)
         values |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     contents = {name: upstream[name].content for name in inputs.upstream if name in upstream}
     return digest(stage, values, digest_code(root, stage), contents)[:20]

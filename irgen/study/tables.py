@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irgen.catalog.datasets.protocols import in_words
+from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.report.comparison import EVERY
 from irgen.study import results, significance
 from irgen.study.plan import Plan
@@ -225,7 +225,7 @@ def _build_table(
         for i, source in enumerate(sources)
     ]
     reference = next((source.title for source in sources if source.reference), "")
-    protocol = in_words(sources[0].results[0].about["protocol"])
+    protocol = describe_protocol(sources[0].results[0].about["protocol"])
     return Table(
         name=name,
         title=title,

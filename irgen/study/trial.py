@@ -11,7 +11,7 @@ import polars as pl
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.weights import weights_digest
-from irgen.evaluation import runs
+from irgen.evaluation.query_set import count_positives
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
@@ -132,7 +132,7 @@ def _describe(
 
 def count_relevant(queries: pl.DataFrame, database: pl.DataFrame) -> list[int]:
     """Return the fewest and the most relevant images of a query, of queries that have any."""
-    counts = runs.positives(
+    counts = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
     some = counts[counts > 0]

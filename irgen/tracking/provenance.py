@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import psutil
 import yaml
 
 from irgen.files import digest
-from irgen.workspace import Workspace
+from irgen.workspace import Workspace, git
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: a stage reads a thousand lines
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "make"}
 COMMIT = "mlflow.source.git.commit"
-GIT_SECONDS = 20.0
 
 
 def build_key(process: psutil.Process | None = None) -> str:
@@ -61,18 +59,6 @@ def read_tags(root: Path, stage: str) -> dict[str, str]:
 def read_commit(root: Path) -> str | None:
     """Return the hash of the Git commit that is checked out; None outside a repository."""
     return git(root, "rev-parse", "HEAD")
-
-
-def git(root: Path, *arguments: str) -> str | None:
-    """Return what a Git command prints; None if it fails or there is no Git."""
-    command = ["git", "-C", str(root), *arguments]
-    try:
-        ended = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return ended.stdout.strip()
 
 
 def read_stage(root: Path, stage: str) -> dict[str, Any]:

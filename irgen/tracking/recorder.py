@@ -1,6 +1,6 @@
 """Record a stage's run: into its run log at once, and to MLflow by another process.
 
-The stage never talks to MLflow. It appends to its run log; the sync process (``irgen publish
+The stage never talks to MLflow. It appends to its run log; the sync process (``irgen sync-runs
 --watch``) reads that. A server that is down, slow or gone cannot hold up a stage.
 """
 
@@ -125,8 +125,12 @@ class Recorder:
 
     def _start_sync(self) -> None:
         with _only_warn():
-            if self.sync_process is None and not is_locked(locations.sync_lock(self.root)):
+            if not self._is_syncing():
                 self.sync_process = start_sync_process(self.root)
+
+    def _is_syncing(self) -> bool:
+        is_starting = self.sync_process is not None and self.sync_process.poll() is None
+        return is_starting or is_locked(locations.sync_lock(self.root))
 
     def _wait_for_sync(self) -> bool:
         """Wait until the run log is synced; False if that fails or takes too long."""
@@ -136,8 +140,7 @@ class Recorder:
             state = run_log.read_state(self.run_log.path)
             if state["done"] or state.get("failed"):
                 return state["done"]
-            is_starting = self.sync_process is not None and self.sync_process.poll() is None
-            if not is_starting and not is_locked(locations.sync_lock(self.root)):
+            if not self._is_syncing():
                 return run_log.read_state(self.run_log.path)["done"]
             time.sleep(0.05)
         return False
@@ -152,7 +155,7 @@ class Recorder:
                 path.with_suffix(".shown").touch(exist_ok=False)
                 _warn(
                     f"{path.read_text()}; the run goes on and is logged later (by the next run, or "
-                    "irgen publish)"
+                    "irgen sync-runs)"
                 )
 
     def _append(self, kind: str, **fields: Any) -> None:
@@ -170,7 +173,7 @@ def start_sync_process(root: Path) -> "subprocess.Popen[bytes]":
     project = locations.find_project(root)
     packages = str(Path(__file__).resolve().parents[2])
     search_path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "irgen", "publish", "--root", str(project)]
+    command = [sys.executable, "-m", "irgen", "sync-runs", "--root", str(project)]
     with (locations.run_logs(root) / "sync.log").open("w") as log:
         return subprocess.Popen(
             [*command, "--watch", str(LINGER_SECONDS)],

@@ -61,68 +61,59 @@ def sync_run_log(root: Path, path: Path, *, live: bool) -> bool:
 
 
 def watch(root: Path, linger: float) -> None:
-    """Sync run logs as they grow until none came for ``linger`` seconds. Return at once if another
-    process does it."""
-    seen: set[Path] = set()
+    """Sync run logs as they grow until none came for ``linger`` seconds or MLflow does not answer.
+    Return at once if another process does it."""
+    folder, seen = locations.run_logs(root), set[Path]()
     while True:
         try:
             lock = FileLock(locations.sync_lock(root)).acquire(timeout=LOCK_SECONDS)
         except Timeout:
             return
         with lock:
-            _Watcher(root, seen).run(linger)
-        if seen.issuperset(run_log.list_unsynced(locations.run_logs(root))):
+            try:
+                _follow(root, linger, seen)
+            except TrackingError as error:  # the next stage, or this one's end, tries again
+                for path in _select_own(root, run_log.list_unsynced(folder)):
+                    _report(path, error)
+                return
+        if seen.issuperset(run_log.list_unsynced(folder)):
             return  # else a stage that saw the lock held has started no process
 
 
-class _Watcher:
-    """The run logs that a sync process has seen, and those that it failed to sync, live or ended.
-    One that failed is tried again when it ends and when another run log begins."""
+def _follow(root: Path, linger: float, seen: set[Path]) -> None:
+    """Sync run logs until none came for ``linger`` seconds; add them to ``seen``. Raise
+    TrackingError if MLflow does not answer."""
+    refused: set[tuple[Path, bool]] = set()  # run logs, and whether they were open
+    next_batch: dict[Path, float] = {}  # when an open run log is due
+    end = time.monotonic() + linger
+    while time.monotonic() < end:
+        unsynced = run_log.list_unsynced(locations.run_logs(root))
+        seen.update(unsynced)
+        for path in _select_own(root, unsynced):
+            is_open, now = run_log.is_open(path), time.monotonic()
+            is_due = (path, is_open) not in refused
+            is_due &= not is_open or now >= next_batch.get(path, 0)
+            if is_open or is_due:
+                end = now + linger
+            if is_due:
+                next_batch[path] = now + LIVE_SECONDS
+                try:
+                    sync_run_log(root, path, live=is_open)
+                except mlflow_store.RefusedError as error:
+                    refused.add((path, is_open))
+                    _report(path, error)
+        time.sleep(min(POLL_SECONDS, linger))
 
-    def __init__(self, root: Path, seen: set[Path]) -> None:
-        self.root, self.seen = root, seen
-        self.failed: set[tuple[Path, bool]] = set()  # with whether it was open
-        self.next_batch: dict[Path, float] = {}  # when an open one is due
 
-    def run(self, linger: float) -> None:
-        end = time.monotonic() + linger
-        while time.monotonic() < end:
-            for path in self._list_own():
-                is_open = run_log.is_open(path)
-                is_due = not is_open or time.monotonic() >= self.next_batch.get(path, 0)
-                is_due = is_due and (path, is_open) not in self.failed
-                if is_due:
-                    self._sync(path, is_open)
-                if is_due or is_open:
-                    end = time.monotonic() + linger
-            time.sleep(min(POLL_SECONDS, linger))
-
-    def _list_own(self) -> list[Path]:
-        """Return the unsynced run logs that are meant for this store, or whose writer is gone."""
-        unsynced = run_log.list_unsynced(locations.run_logs(self.root))
-        if not self.seen.issuperset(unsynced):
-            self.failed.clear()
-            self.seen.update(unsynced)
-        return [path for path in unsynced if self._is_own(path)]
-
-    def _is_own(self, path: Path) -> bool:
-        with suppress(FileNotFoundError):
-            if not run_log.has_writer(path):
-                return True
-            records = run_log.read(path)
-            return bool(records) and records[0].get("store") == locations.store_key(self.root)
-        return False
-
-    def _sync(self, path: Path, is_open: bool) -> None:
-        try:
-            sync_run_log(self.root, path, live=is_open)
-        except TrackingError as error:
-            is_refused = isinstance(error, mlflow_store.RefusedError)
-            for other in [path] if is_refused else [path, *self._list_own()]:
-                self.failed.add((other, run_log.is_open(other)))
-                _report(other, error)
-            self.failed.add((path, is_open))
-        self.next_batch[path] = time.monotonic() + LIVE_SECONDS
+def _select_own(root: Path, paths: list[Path]) -> list[Path]:
+    """Return the run logs that are meant for this store, or whose writer is gone."""
+    own = []
+    for path in paths:
+        with suppress(FileNotFoundError):  # the stage had nothing to log
+            key = next((record.get("store") for record in run_log.read(path)), None)
+            if key == locations.store_key(root) or not run_log.has_writer(path):
+                own.append(path)
+    return own
 
 
 def _report(path: Path, error: TrackingError) -> None:

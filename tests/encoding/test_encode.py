@@ -8,8 +8,8 @@ from PIL import Image
 
 from irgen.catalog import images
 from irgen.catalog.shards import Images
-from irgen.catalog.sources.folders import list_folder
 from irgen.catalog.sources.listing import Source
+from irgen.catalog.sources.local import list_folder
 from irgen.catalog.sync import sync
 from irgen.compute import Machine
 from irgen.encoding import augment

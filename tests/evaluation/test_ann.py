@@ -27,7 +27,7 @@ POINTS, WIDTH, K = 600, 32, 10
 
 
 def build(name: str, database: torch.Tensor, **changes: float) -> methods.Method:
-    encoder = methods.vectors(lambda pixels: pixels, torch.zeros(1, database.shape[1]))
+    encoder = methods.encode_as_vectors(lambda pixels: pixels, torch.zeros(1, database.shape[1]))
     settings = dataclasses.replace(SETTINGS[name], **changes)
     return getattr(ann, name)(encoder, database, settings)
 

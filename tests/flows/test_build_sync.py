@@ -1,4 +1,4 @@
-"""What the flows hand to ``irgen publish``, a real one."""
+"""What the flows hand to ``irgen sync-runs``, a real one."""
 
 import logging
 

@@ -15,7 +15,7 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.compare import compare
-from irgen.catalog.sources.open import list_digits
+from irgen.catalog.sources.arrays import list_digits
 from irgen.errors import ArtifactError
 from irgen.report.comparison import METHODS
 from irgen.study import results

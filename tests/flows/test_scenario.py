@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from flows import events, graph, training_revision
-from irgen.catalog.sources.open import list_digits
+from irgen.catalog.sources.arrays import list_digits
 from irgen.encoding.cache import map_shard
 
 from ..conftest import BucketServer, MlflowServer

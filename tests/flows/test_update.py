@@ -75,7 +75,7 @@ def put(toy: Toy, key: str, content: bytes) -> None:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What ``irgen release`` is to say: ``passes`` of the models' text, ``settled``; what it was
-    asked, in ``asked``, and how ``irgen publish`` was called, in ``synced``."""
+    asked, in ``asked``, and how ``irgen sync-runs`` was called, in ``synced``."""
     said: dict[str, Any] = {
         "passes": lambda models: True,
         "settled": True,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from irgen.catalog.inputs import decode_images
+from irgen.catalog.images import decode_images
 from irgen.errors import ImageError, IndexingError
 from irgen.index.index import Index
 from irgen.search import calibration

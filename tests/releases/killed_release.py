@@ -12,6 +12,7 @@ from importlib import import_module
 MODULES = (
     "irgen.cli",
     "irgen.commands.release",
+    "irgen.releases.promote",
     "irgen.releases.registry",
     "irgen.tracking.served",
 )

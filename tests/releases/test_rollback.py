@@ -65,7 +65,7 @@ def test_there_must_be_something_to_go_back_to(project, release, irgen):
     done = irgen("rollback")
     assert done.status == 2 and "replaced none; available: 1" in done.err
     done = irgen("rollback", 9)
-    assert done.status == 2 and "there is no release 9" in done.err and "there: 1" in done.err
+    assert done.status == 2 and "there is no release 9" in done.err and "available: 1" in done.err
     assert project.champion().startswith("0001")
 
 

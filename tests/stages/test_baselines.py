@@ -140,7 +140,7 @@ def test_a_search_that_gives_fewer_than_the_largest_cutoff_is_refused(built):
     path = built[0] / "params.yaml"
     text = path.read_text()
     tree = yaml.safe_load(text)
-    tree["baselines"]["scann"]["reranked"] = 5
+    tree["baselines"]["scann"] = {"reranked": 5}
     path.write_text(yaml.safe_dump(tree))
     with pytest.raises(ParamsError, match="baselines: scann: reranked: 5 is out of range"):
         load(path)

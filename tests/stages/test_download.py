@@ -12,7 +12,7 @@ import pytest
 
 from irgen.catalog import manifest
 from irgen.catalog.shards import Images
-from irgen.catalog.sources import archives
+from irgen.catalog.sources import archive
 from irgen.errors import ParamsError, SourceError
 from irgen.params import Params, load
 from irgen.stages import download
@@ -82,8 +82,8 @@ def test_an_archive_that_has_not_changed_is_not_opened(
     path = zipped(tmp_path / "shop.zip", {"cat/1.png": png(1), "dog/1.png": png(2)})
     download.run(params(path), workspace, no_log)
     opened: list[Path] = []
-    plain = archives.list_archive
-    monkeypatch.setattr(archives, "list_archive", lambda *a: opened.append(a[0]) or plain(*a))
+    plain = archive.list_archive
+    monkeypatch.setattr(archive, "list_archive", lambda *a: opened.append(a[0]) or plain(*a))
     assert download.run(params(path), workspace, no_log) == {}
     assert opened == []
     os.utime(path, ns=(1, 1))

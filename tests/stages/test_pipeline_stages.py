@@ -18,7 +18,7 @@ import torch
 import yaml
 from PIL import Image, ImageOps
 
-from irgen.catalog.sources.open import list_digits
+from irgen.catalog.sources.arrays import list_digits
 from irgen.checkpoints.calibration import load_calibration
 from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.models import assemble

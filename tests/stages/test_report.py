@@ -17,7 +17,8 @@ from irgen.catalog.table import write_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.limits import Exceeded, Verdict
+from irgen.evaluation.drift_verdict import Exceeded, Verdict
+from irgen.evaluation.query_set import RankedLists, count_positives, mark_relevant
 from irgen.files import file_digest, write_json
 from irgen.report.comparison import METHODS
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
@@ -104,7 +105,7 @@ def write_evaluation(workspace, catalog, features):
     codes = generator.integers(0, 4, (len(database), 4))
     folder = workspace.stage("evaluate")
     (folder / "runs").mkdir(parents=True)
-    positives = runs.positives(
+    positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
     found, curve = {"queries": metrics.count_queries(positives)}, []
@@ -116,8 +117,10 @@ def write_evaluation(workspace, catalog, features):
         if method == "generative":
             ids[0, 6:] = -1
         ranked = np.take_along_axis(scores, ids, axis=1).astype(np.float32)
-        hits = runs.relevance(ids, queries["label"], database["label"])
-        runs.to_table(ids, ranked, hits, codes).write_parquet(folder / "runs" / f"{method}.parquet")
+        hits = mark_relevant(ids, queries["label"], database["label"])
+        runs.to_table(RankedLists(ids, ranked), hits, codes).write_parquet(
+            folder / "runs" / f"{method}.parquet"
+        )
         found[method] = metrics.summarise(hits, positives, (1, 10, 20)) | {"bytes_per_image": 256.0}
         precision = metrics.precision_curve(hits, positives, K)
         curve += [{"method": method, "k": k + 1, "precision": p} for k, p in enumerate(precision)]
@@ -164,7 +167,7 @@ STILL = {"drifted": False, "exceeded": (), "revision": 3, "trained": 1}
 def write_drift(workspace, verdict, known):
     signals = {f"signal/{name}": value for name, value in known.items()}
     write_json(workspace.stage("drift") / "metrics.json", signals)
-    write_json(workspace.stage("drift") / "verdict.json", verdict.plain())
+    write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
 
 
 def write_calibration(workspace, known):

@@ -4,8 +4,15 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, has, matlab, structs
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import (
+    LISTED,
+    Published,
+    get_file,
+    has_file,
+    match_images,
+    read_matlab,
+    read_structs,
+)
 from irgen.errors import CatalogError
 
 CARS196 = Published(
@@ -30,20 +37,20 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
 
     Raises CatalogError as ``placed`` does, or if a list is missing or has no classes.
     """
-    table, names = _merged(files) if has(files, MERGED) else _two_folders(files)
+    table, names = _merged(files) if has_file(files, MERGED) else _two_folders(files)
     numbers = table["number"]
     if not numbers.is_between(1, len(names) or CARS196.labels).all():
         raise CatalogError(
             f"Cars196: class {numbers.to_numpy().max()}, but {len(names) or 196} classes are known"
         )
     labels = [names[n - 1] if names else f"{n:03d}" for n in numbers]
-    named = table.with_columns(label=pl.Series(labels, dtype=pl.String)).select(NAMED.names())
-    return placed(images, named, CARS196)
+    named = table.with_columns(label=pl.Series(labels, dtype=pl.String)).select(LISTED.names())
+    return match_images(images, named, CARS196)
 
 
 def _merged(files: Mapping[str, bytes]) -> tuple[pl.DataFrame, list[str]]:
-    content = find(files, MERGED, CARS196.files)
-    found = structs(content, MERGED, "annotations", ("relative_im_path", "class", "test"))
+    content = get_file(files, MERGED, CARS196.files)
+    found = read_structs(content, MERGED, "annotations", ("relative_im_path", "class", "test"))
     part = ["test" if test else "train" for test in found["test"]]
     names = _names(content, MERGED)
     return _table(list(map(str, found["relative_im_path"])), found["class"], part), names
@@ -52,11 +59,11 @@ def _merged(files: Mapping[str, bytes]) -> tuple[pl.DataFrame, list[str]]:
 def _two_folders(files: Mapping[str, bytes]) -> tuple[pl.DataFrame, list[str]]:
     tables = []
     for part, (folder, name) in FOLDERS.items():
-        content = find(files, name, CARS196.files)
-        found = structs(content, name, "annotations", ("fname", "class"))
+        content = get_file(files, name, CARS196.files)
+        found = read_structs(content, name, "annotations", ("fname", "class"))
         ids = [f"{folder}/{file}" for file in found["fname"]]
         tables.append(_table(ids, found["class"], [part] * len(ids)))
-    names = _names(find(files, META, ""), META) if has(files, META) else []
+    names = _names(get_file(files, META, ""), META) if has_file(files, META) else []
     return pl.concat(tables), names
 
 
@@ -66,4 +73,4 @@ def _table(ids: list[str], numbers: list[int], part: list[str]) -> pl.DataFrame:
 
 
 def _names(content: bytes, name: str) -> list[str]:
-    return [str(each).strip() for each in matlab(content, name, "class_names").reshape(-1)]
+    return [str(each).strip() for each in read_matlab(content, name, "class_names").reshape(-1)]

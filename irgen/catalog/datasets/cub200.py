@@ -4,8 +4,14 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, integers, rows
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import (
+    LISTED,
+    Published,
+    get_file,
+    match_images,
+    parse_integers,
+    parse_rows,
+)
 from irgen.errors import CatalogError
 
 CUB200 = Published(
@@ -28,18 +34,18 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
 
     Raises CatalogError as ``placed`` does, if a list is missing, or if they do not fit each other.
     """
-    text = {name: find(files, name, CUB200.files) for name in (*LISTS, "classes.txt")}
-    table = rows(text["images.txt"], "images.txt", LISTS["images.txt"])
+    text = {name: get_file(files, name, CUB200.files) for name in (*LISTS, "classes.txt")}
+    table = parse_rows(text["images.txt"], "images.txt", LISTS["images.txt"])
     for name, columns in list(LISTS.items())[1:]:
-        more = integers(rows(text[name], name, columns), columns[1:], name)
+        more = parse_integers(parse_rows(text[name], name, columns), columns[1:], name)
         table = table.join(more, on="image", how="left")
         _refuse_gaps(table, columns[1], name)
-    classes = rows(text["classes.txt"], "classes.txt", ("number", "label"))
-    classes = integers(classes, ("number",), "classes.txt")
+    classes = parse_rows(text["classes.txt"], "classes.txt", ("number", "label"))
+    classes = parse_integers(classes, ("number",), "classes.txt")
     table = table.join(classes, on="number", how="left")
     _refuse_gaps(table, "label", "classes.txt")
     part = pl.when(pl.col("is_training") == 1).then(pl.lit("train")).otherwise(pl.lit("test"))
-    return placed(images, table.with_columns(part=part).select(NAMED.names()), CUB200)
+    return match_images(images, table.with_columns(part=part).select(LISTED.names()), CUB200)
 
 
 def _refuse_gaps(table: pl.DataFrame, column: str, name: str) -> None:

@@ -4,8 +4,14 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, integers, rows, structs
-from irgen.catalog.datasets.published import Published, tell_counts
+from irgen.catalog.datasets.annotations import (
+    Published,
+    get_file,
+    parse_integers,
+    parse_rows,
+    read_structs,
+    warn_of_counts,
+)
 from irgen.errors import CatalogError
 
 IMAGENET = Published(
@@ -30,9 +36,9 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
     as ``placed`` does. Raises CatalogError if a file of the devkit is missing, says something else,
     or nothing of a validation image, and if there are no images in train/ or in val/.
     """
-    known = _wnids(find(files, META, IMAGENET.files))
-    lines = rows(find(files, TRUTH, IMAGENET.files), TRUTH, ("number",))
-    truth = integers(lines, ("number",), TRUTH).with_row_index("line", offset=1)
+    known = _wnids(get_file(files, META, IMAGENET.files))
+    lines = parse_rows(get_file(files, TRUTH, IMAGENET.files), TRUTH, ("number",))
+    truth = parse_integers(lines, ("number",), TRUTH).with_row_index("line", offset=1)
     truth = truth.with_columns(pl.col("line").cast(pl.Int64)).join(known, on="number", how="left")
     if truth["wnid"].null_count():
         number = truth.filter(pl.col("wnid").is_null())["number"][0]
@@ -68,14 +74,14 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
         .then(pl.lit("val")),
         number=pl.lit(None, pl.Int64),
     )
-    tell_counts(placed, IMAGENET)
+    warn_of_counts(placed, IMAGENET)
     return placed
 
 
 def _wnids(content: bytes) -> pl.DataFrame:
     """Columns number and wnid of the classes; ``meta.mat`` also has the nodes above them."""
     fields = ("ILSVRC2012_ID", "WNID", "num_children")
-    found = structs(content, META, "synsets", fields)
+    found = read_structs(content, META, "synsets", fields)
     numbers, wnids, children = (found[name] for name in fields)
     leaves = [
         (int(number), str(wnid))

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, rows
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import LISTED, Published, get_file, match_images, parse_rows
 from irgen.errors import CatalogError
 
 LIST = "list_eval_partition.txt"
@@ -24,9 +23,9 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
 
     Raises CatalogError as ``placed`` does, if the list is missing or says something else.
     """
-    table = rows(find(files, LIST, INSHOP.files), LIST, ("id", "label", "part"), skip=2)
+    table = parse_rows(get_file(files, LIST, INSHOP.files), LIST, ("id", "label", "part"), skip=2)
     unknown = table.filter(~pl.col("part").is_in(list(INSHOP.images)))["part"]
     if len(unknown):
         raise CatalogError(f"{LIST}: part {unknown[0]!r}; known: {', '.join(INSHOP.images)}")
-    named = table.with_columns(number=pl.lit(None, pl.Int64)).select(NAMED.names())
-    return placed(images, named, INSHOP)
+    named = table.with_columns(number=pl.lit(None, pl.Int64)).select(LISTED.names())
+    return match_images(images, named, INSHOP)

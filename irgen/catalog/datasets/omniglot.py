@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.published import Published, tell_counts
+from irgen.catalog.datasets.annotations import Published, warn_of_counts
 from irgen.errors import CatalogError
 
 OMNIGLOT = Published(
@@ -53,5 +53,5 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
             f"Omniglot: {twice[0]} and {twice[1]} are the same drawing: the small sets are part of "
             "the background set; keep one of the two folders"
         )
-    tell_counts(found, OMNIGLOT)
+    warn_of_counts(found, OMNIGLOT)
     return found

@@ -4,8 +4,14 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, integers, rows
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import (
+    LISTED,
+    Published,
+    get_file,
+    match_images,
+    parse_integers,
+    parse_rows,
+)
 from irgen.errors import CatalogError
 
 PLACES365 = Published(
@@ -38,12 +44,12 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
         names = pl.col("id").str.strip_chars_start("/")
         tables.append(
             table.with_columns(names, part=pl.lit(part), number=pl.col("number") + 1).select(
-                NAMED.names()
+                LISTED.names()
             )
         )
-    return placed(images, pl.concat(tables), PLACES365)
+    return match_images(images, pl.concat(tables), PLACES365)
 
 
 def _list(files: Mapping[str, bytes], name: str, column: str) -> pl.DataFrame:
-    table = rows(find(files, name, PLACES365.files), name, (column, "number"))
-    return integers(table, ("number",), name)
+    table = parse_rows(get_file(files, name, PLACES365.files), name, (column, "number"))
+    return parse_integers(table, ("number",), name)

@@ -4,8 +4,14 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, integers, rows
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import (
+    LISTED,
+    Published,
+    get_file,
+    match_images,
+    parse_integers,
+    parse_rows,
+)
 
 PRODUCTS = Published(
     title="Stanford Online Products",
@@ -25,8 +31,8 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
     """
     tables = []
     for part, name in (("train", "Ebay_train.txt"), ("test", "Ebay_test.txt")):
-        table = rows(find(files, name, PRODUCTS.files), name, COLUMNS, skip=1)
-        table = integers(table, ("number",), name)
+        table = parse_rows(get_file(files, name, PRODUCTS.files), name, COLUMNS, skip=1)
+        table = parse_integers(table, ("number",), name)
         label = pl.col("number").cast(pl.String)
-        tables.append(table.with_columns(label=label, part=pl.lit(part)).select(NAMED.names()))
-    return placed(images, pl.concat(tables), PRODUCTS)
+        tables.append(table.with_columns(label=label, part=pl.lit(part)).select(LISTED.names()))
+    return match_images(images, pl.concat(tables), PRODUCTS)

@@ -112,7 +112,7 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
 }
 
 
-def choose(form: str, name: str) -> Protocol:
+def choose_protocol(form: str, name: str) -> Protocol:
     """The protocol ``name`` of the format ``form``. Raises CatalogError if it has none of that
     name."""
     known = PROTOCOLS[form]
@@ -124,22 +124,22 @@ def choose(form: str, name: str) -> Protocol:
     return known[name]
 
 
-def in_words(about: Mapping[str, Any]) -> str:
+def describe_protocol(about: Mapping[str, Any]) -> str:
     """A protocol that a catalogue was made by, of its ``protocol.json``, in a line.
 
-    >>> in_words({"protocol": "given", "format": "list", "says": "roles as given"})
+    >>> describe_protocol({"protocol": "given", "format": "list", "says": "roles as given"})
     'given (list): roles as given'
     """
     return f"{about['protocol']} ({about['format']}): {about['says']}"
 
 
-def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+def apply_protocol(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     """``images`` (id, part, number, role …) with the protocol's roles, without what it does not
     ask and without ``number``; as they are if it has no roles. Images of no part have no role.
 
     >>> images = pl.DataFrame({"id": ["a", "b", "c"], "part": ["val", "val", "train"],
     ...                        "number": [None, None, None]})
-    >>> apply(images, IMAGENET_IRGEN).select("id", "role").rows()
+    >>> apply_protocol(images, IMAGENET_IRGEN).select("id", "role").rows()
     [('a', 'query'), ('c', 'train')]
     """
     if not protocol.roles:

@@ -16,7 +16,7 @@ from irgen.catalog.shards import FOLDER, Images
 from irgen.catalog.sources import s3
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
-from irgen.catalog.sync import Change, look, sync
+from irgen.catalog.sync import Change, has_changed, sync
 from irgen.errors import SourceError
 from irgen.params import Download, load
 
@@ -66,23 +66,23 @@ def gets(buckets) -> int:
 
 def test_a_difference_is_all_that_comes(settings, photos, buckets, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    assert look(opened(settings, tmp_path), data)
+    assert has_changed(opened(settings, tmp_path), data)
     assert counts(sync(opened(settings, tmp_path), data)) == (24, 0, 0, 1)
     assert held(data) == photos
     shard = (data / FOLDER / "r00001-000.tar").read_bytes()
-    assert not look(opened(settings, tmp_path), data)
+    assert not has_changed(opened(settings, tmp_path), data)
 
-    s3.delete(s3.client(buckets.uri), ["s3://shop/photos/a/00.png"])
+    s3.delete(s3.connect(buckets.uri), ["s3://shop/photos/a/00.png"])
     buckets.fill("shop", {"photos/b/01.png": b"other", "photos/d/99.png": b"new"})
     buckets.requests.clear()
-    assert look(opened(settings, tmp_path), data)
+    assert has_changed(opened(settings, tmp_path), data)
     assert gets(buckets) == 0 and len(buckets.requests) == 1
     assert counts(sync(opened(settings, tmp_path), data)) == (1, 1, 1, 2)
     assert gets(buckets) == 2
     del photos["a/00.png"]
     assert held(data) == photos | {"b/01.png": b"other", "d/99.png": b"new"}
     assert (data / FOLDER / "r00001-000.tar").read_bytes() == shard
-    assert not look(opened(settings, tmp_path), data)
+    assert not has_changed(opened(settings, tmp_path), data)
 
 
 def test_ten_thousand_unchanged_objects_cost_one_listing(settings, buckets, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_what_came_before_the_service_failed_does_not_come_again(
     assert gets(buckets) == 24 - before
     assert held(data) == photos
     assert {path.suffix for path in (data / FOLDER).iterdir()} == {".tar"}
-    assert not look(opened(few, tmp_path), data)
+    assert not has_changed(opened(few, tmp_path), data)
 
 
 def test_a_service_that_is_down_is_told_and_changes_nothing(
@@ -145,7 +145,7 @@ def test_a_service_that_is_down_is_told_and_changes_nothing(
     before = {p: p.read_bytes() for p in data.rglob("*") if p.is_file()}
     buckets.fault = lambda environ, answer: answer("503 Slow Down", SLOW)
     buckets.requests.clear()
-    for act in (sync, look):
+    for act in (sync, has_changed):
         with pytest.raises(SourceError, match="given up after 3 tries") as error:
             act(opened(few, tmp_path), data)
         assert "\n" not in str(error.value)
@@ -220,13 +220,13 @@ def test_an_object_replaced_during_the_sync_comes_as_it_is_now(
     buckets.fault = swap
     sync(opened(settings, tmp_path), tmp_path / "data")
     assert held(tmp_path / "data") == photos | {"b/07.png": replaced}
-    assert not look(opened(settings, tmp_path), tmp_path / "data")
+    assert not has_changed(opened(settings, tmp_path), tmp_path / "data")
 
 
 def test_an_object_that_vanishes_during_the_sync_is_gone(
     settings, photos, buckets, tmp_path: Path
 ) -> None:
-    client = s3.client(buckets.uri)
+    client = s3.connect(buckets.uri)
 
     def vanish(environ, answer):
         if environ["PATH_INFO"].endswith("b/07.png") and environ["REQUEST_METHOD"] == "GET":
@@ -245,7 +245,7 @@ def test_a_truncated_object_is_not_taken(settings, photos, buckets, tmp_path: Pa
     def truncated(environ, answer):
         if not environ["PATH_INFO"].endswith("b/07.png"):
             return None
-        etag = next(s3.list_objects(s3.client(buckets.uri), "s3://shop/photos/b/07.png")).etag
+        etag = next(s3.list_objects(s3.connect(buckets.uri), "s3://shop/photos/b/07.png")).etag
         return answer("200 OK", bytes([7]) * 20, {"ETag": f'"{etag}"'})
 
     buckets.fault = truncated
@@ -255,7 +255,7 @@ def test_a_truncated_object_is_not_taken(settings, photos, buckets, tmp_path: Pa
 
 
 def test_versions_are_in_the_manifest(settings, photos, buckets, tmp_path: Path) -> None:
-    client, data = s3.client(buckets.uri), tmp_path / "data"
+    client, data = s3.connect(buckets.uri), tmp_path / "data"
     client.boto.put_bucket_versioning(Bucket="shop", VersioningConfiguration={"Status": "Enabled"})
     client.boto.put_object(Bucket="shop", Key="photos/d/1.png", Body=b"1")
     sync(opened(settings, tmp_path), data)
@@ -303,13 +303,13 @@ def test_a_list_in_a_bucket_names_images_beside_it(
     assert table.select("key", "label", "price").rows()[2] == ("none.png", "z", 3)
     assert held(data) == {key: photos[key] for key in ("a/00.png", "b/01.png")}
     buckets.requests.clear()
-    assert not look(opened(chosen, tmp_path), data)
+    assert not has_changed(opened(chosen, tmp_path), data)
     assert gets(buckets) == 1  # the list itself
     buckets.fill("shop", {"photos/b/01.png": b"other"})
-    assert look(opened(chosen, tmp_path), data)
+    assert has_changed(opened(chosen, tmp_path), data)
     assert sync(opened(chosen, tmp_path), data).changed == 1
     buckets.fill("shop", {"photos/list.csv": rows.replace("y", "q").encode()})
-    assert look(opened(chosen, tmp_path), data)
+    assert has_changed(opened(chosen, tmp_path), data)
     assert sync(opened(chosen, tmp_path), data).relabelled == 1
     buckets.fill("shop", {"photos/list.csv": b"path,label\nnone.png,z\n"})
     with pytest.raises(SourceError, match=r"none of the 1 images it names is there.*s3://shop"):

@@ -12,7 +12,7 @@ import pytest
 from irgen.catalog import manifest
 from irgen.catalog.shards import Images
 from irgen.catalog.sources.open import open_source
-from irgen.catalog.sync import look, sync
+from irgen.catalog.sync import has_changed, sync
 from irgen.errors import SourceError
 from irgen.params import Download, Params, load
 from irgen.stages import download
@@ -180,7 +180,7 @@ def test_a_list_on_a_web_server_names_images_beside_it(
     before = opened().stamp
     web_server.files["/sets/owl/2.png"] = png(3)
     web_server.files["/sets/list.csv"] = f"{rows}more.png,owl\n".encode()
-    assert opened().stamp != before and look(opened(), data)
+    assert opened().stamp != before and has_changed(opened(), data)
     web_server.requests.clear()
     assert sync(opened(), data).changed == 1
     bodies = [path for path, wanted in web_server.requests if wanted != "bytes=0-0"]

@@ -1,53 +1,74 @@
 """A CSV or Parquet list of images as a source: path, label, and perhaps role, id and metadata."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.catalog.sources.folders import file_entry, refuse_escape
 from irgen.catalog.sources.listing import Entry, Listing, check_key
+from irgen.catalog.sources.local import make_entry, refuse_escape
 from irgen.errors import SourceError
 
 ENDINGS = (".csv", ".parquet")
 TEXTS = ("path", "label", "role", "id")
-TAKEN = {*manifest.SCHEMA, manifest.GONE, "width", "height"}
+RESERVED = {*manifest.SCHEMA, manifest.GONE, "width", "height"}
 
 
-def list_table(path: Path) -> Listing:
-    """The images a list names, by path relative to the list's folder, whatever their endings.
+def list_file(path: Path) -> Listing:
+    """List the images that a local list names, by path relative to the list's folder.
 
     An image that is not there stays listed, to be rejected with a reason. Raises SourceError if the
-    list is damaged, lacks ``path`` or ``label``, names a path twice or one outside of its folder,
-    has a column that the catalogue makes itself, or if none of its images is there.
+    list is damaged, lacks `path` or `label`, names a path twice or one outside of its folder, has a
+    column that the catalogue makes itself, or if none of its images is there.
     """
     columns = read_columns(path, str(path))
-    found = {key: os.path.lexists(path.parent / key) for key in columns["key"]}
-    refuse_missing(found, str(path), f"{path.parent}/")
+    paths = {key: path.parent / key for key in columns["key"]}
+    files = {
+        key: file for key, file in paths.items() if os.path.lexists(file) and not file.is_dir()
+    }
+    for file in files.values():
+        refuse_escape(file, path.parent.resolve())
+    entries = {key: make_entry(key, file) for key, file in files.items()}
+    return make_listing(columns, str(path), f"{path.parent}/", entries)
+
+
+def make_listing(
+    columns: pl.DataFrame,
+    source: str,
+    folder: str,
+    entries: Mapping[str, Entry],
+    ahead: int = 0,
+) -> Listing:
+    """Return the listing of what the list `source` says; `entries`: the images that are there.
+
+    Raises SourceError if there is none in `folder`.
+    """
+    keys = sorted(columns["key"])
+    if not entries:
+        raise SourceError(
+            f"{source}: none of the {len(keys):,} images it names is there, "
+            f"e.g. {folder}{keys[0]}; paths count from the list's folder"
+        )
     return Listing(
-        entries=(_entry(key, path.parent, there) for key, there in sorted(found.items())),
-        count=len(found),
+        entries=(entries.get(key) or Entry(key, "", None) for key in keys),
+        count=len(keys),
         columns=columns,
+        ahead=ahead,
     )
 
 
 def read_columns(content: Path | bytes, source: str) -> pl.DataFrame:
-    """What the list ``source`` says: ``key``, the path of an image relative to the list's folder,
-    distinct and inside of it, ``label``, and any more. Raises SourceError as ``list_table``."""
+    """Return what the list `source` says: `key`, `label`, and any more columns.
+
+    `key`: the path of an image relative to the list's folder, distinct and inside of it. Raises
+    SourceError as `list_file` does.
+    """
     table = _read(content, source)
     _check_columns(table, source)
-    keys = _keys(table["path"], source)
+    keys = _clean_paths(table["path"], source)
     return table.drop("path").insert_column(0, pl.Series("key", keys, pl.String))
-
-
-def refuse_missing(found: dict[str, bool], source: str, place: str) -> None:
-    """Raises SourceError if no image is found; ``place`` is where they are looked for."""
-    if not any(found.values()):
-        raise SourceError(
-            f"{source}: none of the {len(found):,} images it names is there, "
-            f"e.g. {place}{next(iter(found))}; paths count from the list's folder"
-        )
 
 
 def _read(content: Path | bytes, source: str) -> pl.DataFrame:
@@ -55,8 +76,8 @@ def _read(content: Path | bytes, source: str) -> pl.DataFrame:
     try:
         if source.lower().endswith(".parquet"):
             table = pl.read_parquet(content)
-            there = [name for name in TEXTS if name in table.columns]
-            return table.with_columns(pl.col(there).cast(pl.String))
+            texts_given = [name for name in TEXTS if name in table.columns]
+            return table.with_columns(pl.col(texts_given).cast(pl.String))
         return pl.read_csv(content, schema_overrides=texts, infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -71,17 +92,18 @@ def _check_columns(table: pl.DataFrame, path: str) -> None:
                 "a list needs path and label, which may be empty (tokenizer.labels: clusters), and "
                 "may have role, id and any metadata"
             )
-    taken = sorted(TAKEN.intersection(table.columns))
-    if taken:
+    reserved = sorted(RESERVED.intersection(table.columns))
+    if reserved:
         raise SourceError(
-            f"{path}: the catalogue makes its own column {', '.join(taken)}; rename it in the list"
+            f"{path}: the catalogue makes its own column {', '.join(reserved)}; rename it in the "
+            "list"
         )
     if not len(table):
         raise SourceError(f"{path} has no rows; list one image a row")
 
 
-def _keys(paths: pl.Series, source: str) -> list[str]:
-    """Paths with ``.`` and doubled slashes taken out, checked to be distinct and inside."""
+def _clean_paths(paths: pl.Series, source: str) -> list[str]:
+    """Return clean paths. Raises SourceError unless they are distinct and inside."""
     keys: list[str] = []
     seen: set[str] = set()
     for row, text in enumerate(paths, start=1):
@@ -100,11 +122,3 @@ def _keys(paths: pl.Series, source: str) -> list[str]:
         seen.add(key)
         keys.append(key)
     return keys
-
-
-def _entry(key: str, folder: Path, there: bool) -> Entry:
-    path = folder / key
-    if not there or path.is_dir():
-        return Entry(key, "", None)
-    refuse_escape(path, folder.resolve())
-    return file_entry(key, path)

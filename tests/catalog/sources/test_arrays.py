@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from irgen.catalog import manifest
-from irgen.catalog.formats import read_format, recognise
-from irgen.catalog.sources.cifar import list_cifar, version_of
+from irgen.catalog.formats import read_format, recognise_format
+from irgen.catalog.sources.arrays import find_cifar, list_cifar
 from irgen.catalog.sources.open import open_source
 from irgen.catalog.sync import sync
 from irgen.errors import SourceError
@@ -52,7 +52,7 @@ def hundred(tmp_path: Path) -> Path:
 
 
 def keys(folder: Path) -> list[str]:
-    return [entry.key for entry in list_cifar(folder, version_of(folder)).entries]
+    return [entry.key for entry in list_cifar(folder, find_cifar(folder)).entries]
 
 
 def test_images_are_numbered_through_the_files_of_a_part(ten: Path) -> None:
@@ -67,7 +67,7 @@ def test_images_are_numbered_through_the_files_of_a_part(ten: Path) -> None:
 
 
 def test_a_picture_has_the_pixels_of_its_record(ten: Path) -> None:
-    entry = next(iter(list_cifar(ten, version_of(ten)).entries))
+    entry = next(iter(list_cifar(ten, find_cifar(ten)).entries))
     planes = np.frombuffer(record([0], 0)[1:], np.uint8).reshape(3, 32, 32)
     assert np.array_equal(
         np.asarray(Image.open(io.BytesIO(entry.read()))), planes.transpose(1, 2, 0)
@@ -88,7 +88,7 @@ def test_it_is_a_source_of_role_folders(ten: Path, tmp_path: Path, root: Path) -
     assert sync(source, tmp_path / "data").images == 12
     assert not sync(source, tmp_path / "data")
     table = manifest.read(tmp_path / "data")
-    assert recognise(table) == "folders"
+    assert recognise_format(table) == "folders"
     assert read_format(table, "folders")["role"].value_counts(sort=True).rows() == [
         ("train", 10),
         ("query", 2),
@@ -104,7 +104,7 @@ def test_a_python_version_is_refused_and_what_is_damaged_is_told(ten: Path, tmp_
     for name in ("batches.meta", "data_batch_1"):
         (tmp_path / name).write_bytes(b"\x80\x02")
     with pytest.raises(SourceError, match=r"pickles, which may run code.*cifar-10-binary"):
-        version_of(tmp_path)
+        find_cifar(tmp_path)
     (ten / "test_batch.bin").write_bytes(record([12], 0))
     with pytest.raises(SourceError, match=r"label 12, but batches.meta.txt has 10 names"):
         keys(ten)
@@ -114,4 +114,4 @@ def test_a_python_version_is_refused_and_what_is_damaged_is_told(ten: Path, tmp_
     (ten / "test_batch.bin").unlink()
     with pytest.raises(SourceError, match=r"test_batch.bin cannot be read"):
         keys(ten)
-    assert version_of(tmp_path / "nowhere") is None
+    assert find_cifar(tmp_path / "nowhere") is None

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from irgen.evaluation import limits
-from irgen.evaluation.limits import Revisions
+from irgen.evaluation import drift_verdict
+from irgen.evaluation.drift_verdict import Revisions
 from irgen.params import Drift
 
 SETTINGS = Drift(
@@ -59,12 +59,12 @@ BEYOND = {  # for each signal, figures that put it beyond its limit and leave th
 
 
 def signals(**changes):
-    return limits.signals(FOUND | changes, 2, 10, SETTINGS)
+    return drift_verdict.signals(FOUND | changes, 2, 10, SETTINGS)
 
 
 def judged(settings=SETTINGS, **changes):
     found = FOUND | changes
-    return limits.judge(found, limits.signals(found, 2, 10, settings), settings, WHEN)
+    return drift_verdict.judge(found, drift_verdict.signals(found, 2, 10, settings), settings, WHEN)
 
 
 def test_the_signals_are_those_worked_out_by_hand():
@@ -83,7 +83,11 @@ def test_the_signals_are_those_worked_out_by_hand():
 
 def test_every_signal_has_a_limit_among_the_parameters_and_every_limit_a_signal():
     others = {"minimum_images", "minimum_share", "minimum_held_out"}
-    assert {field.name for field in fields(Drift)} - others == set(limits.SIGNALS) == set(signals())
+    assert (
+        {field.name for field in fields(Drift)} - others
+        == set(drift_verdict.SIGNALS)
+        == set(signals())
+    )
 
 
 def test_figures_within_their_limits_are_no_drift():
@@ -99,13 +103,13 @@ def test_one_signal_beyond_its_limit_is_drift_and_is_named_with_value_and_limit(
     (only,) = verdict.exceeded
     assert (only.name, only.threshold) == (name, getattr(SETTINGS, name))
     assert only.value > only.threshold
-    assert f"training.yaml to {verdict.revision}" in limits.words(verdict)
+    assert f"training.yaml to {verdict.revision}" in drift_verdict.words(verdict)
 
 
 @pytest.mark.parametrize("name", BEYOND)
 def test_a_signal_at_its_very_limit_is_within_it(name):
     known = {name: getattr(SETTINGS, name)}
-    assert not limits.judge(FOUND, known, SETTINGS, WHEN).drifted
+    assert not drift_verdict.judge(FOUND, known, SETTINGS, WHEN).drifted
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,7 @@ def test_fewer_new_images_than_the_minimum_count_or_share_are_never_drift(new, t
     verdict = judged(**changes)
     assert verdict.enough == verdict.drifted == enough
     assert bool(verdict.exceeded) == enough
-    assert ("too few" in limits.words(verdict)) != enough
+    assert ("too few" in drift_verdict.words(verdict)) != enough
 
 
 def test_too_few_held_out_images_or_queries_tell_nothing_and_the_rest_still_does():
@@ -133,7 +137,7 @@ def test_without_a_new_image_nothing_is_judged():
     assert signals(**{"images/new": 0}) == {}
     verdict = judged(**{"images/new": 0})
     assert not verdict.drifted
-    assert limits.words(verdict).startswith("No image has joined")
+    assert drift_verdict.words(verdict).startswith("No image has joined")
 
 
 def test_a_database_of_new_images_alone_has_no_growth():
@@ -146,19 +150,19 @@ def test_held_out_images_without_any_residual_make_a_large_ratio_and_not_an_erro
 
 def test_a_verdict_survives_json():
     verdict = judged(**BEYOND["unseen_labels"], **BEYOND["collisions"])
-    told = json.loads(json.dumps(verdict.plain()))
+    told = json.loads(json.dumps(verdict.to_json()))
     assert told["drifted"] is True and told["new"] == 200 and told["revision"] == 3
     assert [each["name"] for each in told["exceeded"]] == ["unseen_labels", "collisions"]
-    assert limits.verdict_of(told) == verdict
+    assert drift_verdict.verdict_of(told) == verdict
 
 
 def test_the_table_says_of_each_signal_its_value_its_limit_and_whether_it_is_too_much():
     verdict = judged(**BEYOND["unseen_labels"])
     known = signals(**BEYOND["unseen_labels"])
-    rows = limits.table(known, verdict, SETTINGS)
-    assert len(rows) == len(limits.SIGNALS)
+    rows = drift_verdict.table(known, verdict, SETTINGS)
+    assert len(rows) == len(drift_verdict.SIGNALS)
     assert [row for row in rows if row[3]] == [
-        (limits.SIGNALS["unseen_labels"][0], "11.0%", "10.0%", True)
+        (drift_verdict.SIGNALS["unseen_labels"][0], "11.0%", "10.0%", True)
     ]
     fewer = replace(verdict, exceeded=())
-    assert len(limits.table({"residual_ratio": 1.1}, fewer, SETTINGS)) == 1
+    assert len(drift_verdict.table({"residual_ratio": 1.1}, fewer, SETTINGS)) == 1

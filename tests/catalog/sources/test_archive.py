@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from irgen.catalog.sources.archives import list_archive
+from irgen.catalog.sources.archive import list_archive
 from irgen.errors import SourceError
 
 Png = Callable[[int], bytes]

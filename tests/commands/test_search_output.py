@@ -8,8 +8,8 @@ import json
 import polars as pl
 import pytest
 
-from irgen.commands import answers
-from irgen.commands.answers import Answer
+from irgen.commands import search_output
+from irgen.commands.search_output import Answer
 from irgen.index.explanation import Explanation
 
 NUMBERS = pl.DataFrame(
@@ -52,13 +52,13 @@ EXPLAINED = ANSWER.explained(
 
 
 def test_a_person_sees_a_row_a_hit_and_one_for_a_query_without():
-    assert answers.text(ANSWER).splitlines() == [
-        "query  rank  id           score  same label  found         label  path",
-        "─────  ────  ──────────  ──────  ──────────  ────────────  ─────  ────────",
-        "q one     1  猫.png       0.910        >99%  written       cat    a/猫.png",
-        "q one     2  two\\nlines   0.500         50%  by embedding  –      b",
-        "none         no match",
-        "q two     1  c           -3.250           –  written       dog    c",
+    assert search_output.as_text(ANSWER).splitlines() == [
+        "query      rank  id            score    same label  found by    label    path",
+        "-------  ------  ----------  -------  ------------  ----------  -------  --------",
+        "q one         1  猫.png        0.910          >99%  retriever   cat      a/猫.png",
+        "q one         2  two\\nlines    0.500           50%  embedding   –        b",
+        "none             no match",
+        "q two         1  c            -3.250             –  retriever   dog      c",
     ]
 
 
@@ -69,11 +69,11 @@ def test_columns_that_would_say_nothing_are_left_out():
         pl.DataFrame({"path": ["a"]}),
         stored=True,
     )
-    assert answers.text(bare).splitlines()[0].split() == ["query", "rank", "id", "score"]
+    assert search_output.as_text(bare).splitlines()[0].split() == ["query", "rank", "id", "score"]
 
 
 def test_explanations_stand_below():
-    below = answers.text(EXPLAINED).split("\n\n")[1].splitlines()
+    below = search_output.as_text(EXPLAINED).split("\n\n")[1].splitlines()
     assert below[0].split("  ")[0] == "query"
     assert [line.split()[-1] for line in below[2:]] == ["yes", "no", "yes"]
     assert "3-1" in below[2] and "74%" in below[2] and "1,200" in below[2]
@@ -81,7 +81,7 @@ def test_explanations_stand_below():
 
 
 def test_json_holds_every_value_as_json_can():
-    first, second, third = json.loads(answers.as_json(ANSWER))
+    first, second, third = json.loads(search_output.as_json(ANSWER))
     assert (first["query"], second["query"], third["query"]) == ("q one", "none", "q two")
     assert second["hits"] == []
     hit = first["hits"][0]
@@ -98,15 +98,15 @@ def test_json_holds_every_value_as_json_can():
         "good": True,
         "raw": "00ff",
     }
-    explained = json.loads(answers.as_json(EXPLAINED))
+    explained = json.loads(search_output.as_json(EXPLAINED))
     assert explained[0]["hits"][0]["explanation"]["code"] == [3, 1]
 
 
 @pytest.mark.parametrize("answer", [ANSWER, EXPLAINED], ids=["plain", "explained"])
 def test_csv_has_a_row_a_hit_and_no_two_columns_of_one_name(answer):
-    header, *rows = csv.reader(io.StringIO(answers.as_csv(answer)))
+    header, *rows = csv.reader(io.StringIO(search_output.as_csv(answer)))
     assert len(set(header)) == len(header) and {len(row) for row in rows} == {len(header)}
-    assert header[:9] == list(answers.COLUMNS)
+    assert header[:9] == list(search_output.COLUMNS)
     first, second, third = (dict(zip(header, row, strict=True)) for row in rows)
     assert (first["query"], first["score"], first["metadata_score"]) == ("q one", "0.91", "7")
     assert (first["metadata_bucket"], json.loads(first["tags"])) == ("red", ["x", "y"])

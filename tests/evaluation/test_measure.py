@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from irgen.compute import Machine
-from irgen.evaluation import measuring, methods, metrics, runs
+from irgen.evaluation import latency, measure, methods, metrics, runs
+from irgen.evaluation.query_set import QuerySet
 from irgen.files import file_digest, read_json
 from irgen.report import comparison
 from irgen.search.result import Result
@@ -27,39 +28,36 @@ def table(labels: str, hashes: str) -> pl.DataFrame:
 
 
 @pytest.fixture
-def exam() -> measuring.EvalConfig:
+def config() -> measure.EvalConfig:
     """Two queries, the first of which is in the database itself, among five images."""
     queries, database = table("ab", "vx"), table("aabab", "vwyzu")
-    positives = runs.positives(
-        queries["label"], queries["sha256"], database["label"], database["sha256"]
-    )
-    questions = measuring.QuerySet(queries, database, positives, depth=4)
+    query_set = QuerySet.build(queries, database, min_depth=4)
     images = np.zeros((2, 1, 2, 2), dtype=np.uint8)
-    return measuring.EvalConfig(
-        questions=questions,
+    return measure.EvalConfig(
+        query_set=query_set,
         cutoffs=(1, 2),
         batch_size=2,
         machine=CPU,
-        images=lambda: images,
-        nearest=methods.exact(facing(1), on_circle(ANGLES), 8),
+        timing_images=lambda: images,
+        reference=methods.brute_force(facing(1), on_circle(ANGLES), 8),
     )
 
 
 def facing(way: int) -> methods.Encoder:
     """Queries as they are, or with −1 turned round."""
-    return methods.vectors(
+    return methods.encode_as_vectors(
         lambda pixels: pixels.flatten(1).float()[:, :2], way * on_circle(QUERIES)
     )
 
 
-def test_methods_are_judged_timed_and_written_without_the_query_itself(exam, tmp_path):
+def test_methods_are_judged_timed_and_written_without_the_query_itself(config, tmp_path):
     compared = {
-        "right": methods.exact(facing(1), on_circle(ANGLES), 8),
-        "wrong": methods.exact(facing(-1), on_circle(ANGLES), 8),
+        "right": methods.brute_force(facing(1), on_circle(ANGLES), 8),
+        "wrong": methods.brute_force(facing(-1), on_circle(ANGLES), 8),
     }
     folder, latency = tmp_path / "any", tmp_path / "latency.json"
     codes = np.arange(10).reshape(5, 2)
-    found = measuring.measure(compared, exam, codes, folder, latency)
+    found = measure.measure_methods(compared, config, codes, folder, latency)
     written = read_json(folder / "metrics.json")
     assert written["queries"] == {"count": 2, "without_positive": 0}
     assert found["right/precision/1"] == 1 and found["right/precision/2"] == 0.5
@@ -86,8 +84,8 @@ def test_methods_are_judged_timed_and_written_without_the_query_itself(exam, tmp
     assert set(comparison.read(folder / "metrics.json", latency, names).quality) == set(names)
 
 
-def test_what_is_judged_at_a_cut_off_is_a_search_for_no_more(exam, tmp_path):
-    right, wrong = (methods.exact(facing(way), on_circle(ANGLES), 8) for way in (1, -1))
+def test_what_is_judged_at_a_cut_off_is_a_search_for_no_more(config, tmp_path):
+    right, wrong = (methods.brute_force(facing(way), on_circle(ANGLES), 8) for way in (1, -1))
     asked: list[int] = []
 
     def search(encoded: torch.Tensor, k: int) -> Result:
@@ -96,7 +94,9 @@ def test_what_is_judged_at_a_cut_off_is_a_search_for_no_more(exam, tmp_path):
 
     both = dataclasses.replace(right, search=search)
     compared = {"right": right, "wrong": wrong, "both": both}
-    found = measuring.measure(compared, exam, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json")
+    found = measure.measure_methods(
+        compared, config, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
+    )
     assert asked == [3, 5, 3], "two and four images and the query itself, then the timed one again"
     for metric in ("precision/1", "hit/2"):
         assert found[f"both/{metric}"] == found[f"right/{metric}"] != found[f"wrong/{metric}"]
@@ -111,46 +111,50 @@ def test_what_is_judged_at_a_cut_off_is_a_search_for_no_more(exam, tmp_path):
     )
 
 
-def test_without_labels_methods_are_compared_with_the_nearest_that_is_none_of_them(exam, tmp_path):
+def test_without_labels_methods_are_compared_with_the_nearest_that_is_none_of_them(
+    config, tmp_path
+):
     queries, database = (
         each.with_columns(label=pl.lit(None, pl.String))
-        for each in (exam.questions.queries, exam.questions.database)
+        for each in (config.query_set.queries, config.query_set.database)
     )
-    questions = measuring.QuerySet(queries, database, np.zeros(2, int), depth=2)
-    blind = dataclasses.replace(exam, questions=questions)
+    query_set = QuerySet(queries, database, np.zeros(2, int), depth=2)
+    blind = dataclasses.replace(config, query_set=query_set)
     compared = {
-        "same": methods.exact(facing(1), on_circle(ANGLES), 8),
-        "other": methods.exact(facing(-1), on_circle(ANGLES), 8),
+        "same": methods.brute_force(facing(1), on_circle(ANGLES), 8),
+        "other": methods.brute_force(facing(-1), on_circle(ANGLES), 8),
     }
-    found = measuring.measure(compared, blind, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json")
+    found = measure.measure_methods(
+        compared, blind, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
+    )
     assert found["same/agreement/1"] == found["same/agreement/2"] == 1
     assert found["other/agreement/1"] == 0
 
 
-def test_times_that_were_kept_are_not_measured_again(exam, tmp_path):
-    kept = dataclasses.replace(exam, timings=tmp_path / "timings.json")
-    first = measuring.encoding_times([lambda pixels: pixels], kept)
+def test_times_that_were_kept_are_not_measured_again(tmp_path):
+    path, pixels = tmp_path / "timings.json", np.zeros((2, 1, 2, 2), dtype=np.uint8)
+    first = latency.load_or_time_encoders(path, [lambda images: images], lambda: pixels, 2, CPU)
 
     def never() -> np.ndarray:
         raise AssertionError("it was measured before")
 
-    again = dataclasses.replace(kept, images=never)
-    assert measuring.encoding_times([lambda pixels: pixels], again) == first
+    again = latency.load_or_time_encoders(path, [lambda images: images], never, 2, CPU)
+    assert again == first
     with pytest.raises(AssertionError, match="measured before"):
-        measuring.encoding_times([lambda pixels: pixels], dataclasses.replace(exam, images=never))
+        latency.load_or_time_encoders(None, [lambda images: images], never, 2, CPU)
 
 
 def test_times_name_the_processor_and_what_makes_its_bf16_fast(monkeypatch, tmp_path) -> None:
     told = tmp_path / "cpuinfo"
-    real = measuring.Path
-    monkeypatch.setattr(measuring, "Path", lambda path: told if "cpuinfo" in path else real(path))
+    real = latency.Path
+    monkeypatch.setattr(latency, "Path", lambda path: told if "cpuinfo" in path else real(path))
     one = "processor : 0\nmodel name\t: {name}\nflags\t\t: fpu avx2 {flags}\n\n"
     cpu = torch.device("cpu")
     told.write_text(2 * one.format(name="A Core", flags="avx512_bf16 sse"))
-    assert measuring.processor(cpu) == "A Core with avx512_bf16"
+    assert latency.name_processor(cpu) == "A Core with avx512_bf16"
     told.write_text(one.format(name="A Core", flags="avx512_bf16 amx_bf16"))
-    assert measuring.processor(cpu) == "A Core with amx_bf16"
+    assert latency.name_processor(cpu) == "A Core with amx_bf16"
     told.write_text(one.format(name="An Old Core", flags=""))
-    assert measuring.processor(cpu) == "An Old Core"
+    assert latency.name_processor(cpu) == "An Old Core"
     told.unlink()
-    assert measuring.processor(cpu), "some other system's name for it"
+    assert latency.name_processor(cpu), "some other system's name for it"

@@ -1,4 +1,4 @@
-"""Image files on their way into an index: their ids, their metadata, their pixels."""
+"""Read image files that are to be added to an index: their ids, metadata and pixels."""
 
 import hashlib
 import os
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.catalog.images import Decoding, cores, decode, square
-from irgen.catalog.sources.folders import unreadable
+from irgen.catalog.images import Decoding, count_cores, decode, square
 from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
+from irgen.catalog.sources.local import unreadable
 from irgen.errors import ImageError, IndexingError, SourceError
 from irgen.index.items import ID, checked_ids, some
 
@@ -23,14 +23,14 @@ IN_A_CSV = (pl.String, pl.Boolean, pl.Date, pl.Time, pl.Datetime)  # and numbers
 AHEAD = 64  # images decoded before they are asked for
 
 
-def listed(given: Iterable[Path]) -> list[Path]:
-    """Files as they are given and the image files below folders, each once, in order.
+def list_images(given: Iterable[Path]) -> list[Path]:
+    """Return the files given and the image files below the folders given, each once, in order.
 
-    Of a folder, files count that end as images do and are not hidden; links to folders are not
-    followed. Raises SourceError for a path that is not there, a folder without an image, and what
+    In folders, files count that end as images do and are not hidden; links to folders are not
+    followed. Raise SourceError for a path that is missing, a folder without images, and a path that
     cannot be read.
     """
-    found: dict[Path, Path] = {}
+    listed: dict[Path, Path] = {}
     for path in given:
         if not path.exists():
             raise SourceError(f"{path} is not there: name image files, or folders of them")
@@ -39,48 +39,47 @@ def listed(given: Iterable[Path]) -> list[Path]:
             endings = " ".join(ending[1:] for ending in IMAGE_ENDINGS)
             raise SourceError(f"{path} holds no image; files ending in {endings} count")
         for file in files:
-            found.setdefault(_absolute(file), file)
-    return list(found.values())
+            listed.setdefault(_absolute(file), file)
+    return list(listed.values())
 
 
 def _below(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise unreadable(Path(error.filename), error)
 
-    found: list[Path] = []
+    images: list[Path] = []
     for parent, names, files in os.walk(folder, onerror=fail):
         names[:] = sorted(name for name in names if not is_hidden(name))
-        found += [Path(parent) / name for name in sorted(files) if is_image(name)]
-    return found
+        images += [Path(parent) / name for name in sorted(files) if is_image(name)]
+    return images
 
 
 def _absolute(path: Path) -> Path:
-    """Without ``..``, but with links as they are."""
+    """Return an absolute path without ``..``; links stay as they are."""
     return Path(os.path.normpath(path.absolute()))
 
 
-def relative(paths: Sequence[Path], base: Path) -> list[str]:
-    """Paths from ``base``, with slashes. Raises SourceError for one that does not lie below it."""
-    top, found = _absolute(base), []
+def relative_names(paths: Sequence[Path], base: Path) -> list[str]:
+    """Return paths from ``base``, with slashes. Raise SourceError for one outside of it."""
+    top, names = _absolute(base), []
     for path in paths:
         whole = _absolute(path)
         if not whole.is_relative_to(top):
             raise SourceError(
-                f"{whole} does not lie below {top}, from where ids are counted: name a folder "
-                "above it with --base"
+                f"{whole} is not below {top}, where ids start: name a folder above it with --base"
             )
-        found.append(whole.relative_to(top).as_posix())
-    return found
+        names.append(whole.relative_to(top).as_posix())
+    return names
 
 
-def described(
+def read_metadata(
     file: Path | None, names: Sequence[str], schema: pl.Schema
 ) -> tuple[list[str], pl.DataFrame]:
-    """Ids and metadata of the images at the relative paths ``names``, as ``file`` has them; without
-    one, the paths themselves and no columns. ``schema`` are the columns that the index keeps.
+    """Return ids and metadata from ``file`` of the images at the relative paths ``names``; without
+    a file, the paths themselves and no columns. ``schema``: the columns that the index keeps.
 
-    Raises IndexingError if the file cannot be read, if it has neither id nor path, and for an image
-    of which it says nothing or two things.
+    Raise IndexingError if the file cannot be read, has neither id nor path, or has no row or more
+    than one for an image.
     """
     if file is None:
         return checked_ids(names), pl.DataFrame()
@@ -102,13 +101,13 @@ def described(
     if without:
         raise IndexingError(
             f"{file} has no row of {by} {some(without)}, of {len(names):,} images: give each image "
-            f"a row, and count paths from --base"
+            f"a row, with its path from --base"
         )
-    found = wanted.join(table, on=by, how="left", maintain_order="left")
-    ids = found[ID].to_list() if ID in found.columns else list(names)
+    rows = wanted.join(table, on=by, how="left", maintain_order="left")
+    ids = rows[ID].to_list() if ID in rows.columns else list(names)
     if None in ids:
         raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
-    return checked_ids(ids), found.drop(PATH, ID, strict=False)
+    return checked_ids(ids), rows.drop(PATH, ID, strict=False)
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
@@ -128,8 +127,8 @@ def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Picture:
-    """One file as an encoder reads it: ``pixels`` (C, size, size) uint8, its content's ``sha256``
-    and its ``width`` and ``height`` in pixels, upright."""
+    """One decoded file: ``pixels`` (C, size, size) uint8 as the encoder reads them, the
+    ``sha256`` of its content, and its upright ``width`` and ``height`` in pixels."""
 
     pixels: np.ndarray
     sha256: str
@@ -137,8 +136,10 @@ class Picture:
     height: int
 
 
-def pictures(paths: Sequence[Path], decoding: Decoding) -> Generator[Picture | str, None, None]:
-    """The images at ``paths``, in order; of one that cannot be read, the reason."""
+def decode_images(
+    paths: Sequence[Path], decoding: Decoding
+) -> Generator[Picture | str, None, None]:
+    """Yield the images at ``paths``, in order; for one that cannot be read, the reason."""
 
     def read(path: Path) -> Picture | str:
         try:
@@ -151,7 +152,7 @@ def pictures(paths: Sequence[Path], decoding: Decoding) -> Generator[Picture | s
             return error.strerror or str(error)
         return Picture(pixels, hashlib.sha256(content).hexdigest(), image.width, image.height)
 
-    pool, ahead = ThreadPoolExecutor(cores(), thread_name_prefix="decode"), iter(paths)
+    pool, ahead = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode"), iter(paths)
     try:
         waiting: deque[Future] = deque(pool.submit(read, path) for path in islice(ahead, AHEAD))
         while waiting:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from irgen.catalog.sources.folders import list_folder
+from irgen.catalog.sources.local import list_folder
 from irgen.errors import SourceError
 
 Png = Callable[[int], bytes]

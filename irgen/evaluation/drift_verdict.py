@@ -74,13 +74,13 @@ class Verdict:
     revision: int
     trained: int
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return asdict(self) | {"exceeded": [asdict(each) for each in self.exceeded]}
 
 
 def verdict_of(told: Mapping[str, Any]) -> Verdict:
-    """The inverse of ``Verdict.plain``."""
+    """The inverse of ``Verdict.to_json``."""
     exceeded = tuple(Exceeded(**each) for each in told["exceeded"])
     return Verdict(**{**told, "exceeded": exceeded})
 
