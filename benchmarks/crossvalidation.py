@@ -63,13 +63,11 @@ from irgen.params import Params, check, load
 from irgen.params.strict import parse
 from irgen.search.brute_force import brute_force_search
 from irgen.search.label_scorer import LabelScorer
-from irgen.stages.baselines import rivals
-from irgen.stages.baselines import teach as teach_rival
-from irgen.stages.retriever import neighbours
 from irgen.study.plan import set_value
 from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
+from irgen.training.baselines import list_recipes, train_baseline
 from irgen.training.run import TrainingRun
 from irgen.workspace import Workspace
 
@@ -228,7 +226,7 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
         torch.from_numpy(features), taught.labels[rows], params.pairs.neighbours, params.seed
     )
     anchors, places = torch.nonzero(found >= 0, as_tuple=True)
-    pairs = pl.DataFrame({"anchor": anchors.numpy(), "positive": found[anchors, places].numpy()})
+    positives = retrieving.group_positives(anchors, found[anchors, places], len(rows))
     codes = made.tokenizer.tokenize(made.embeddings[rows])
     reader = made.reader or initial_query_encoder(pretrained, made.tokenizer, settings.encoder)
     width, encoder = params.tokenizer.width, reader.encoder
@@ -241,7 +239,7 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
     )
     torch.manual_seed(params.seed)
     model = Retriever(made.reader, IdentifierDecoder(settings, shape))
-    training = retrieving.Pairs(some(made.sees, rows), codes, *neighbours(pairs, len(rows)))
+    training = retrieving.Pairs(some(made.sees, rows), codes, *positives)
     nothing = LabelledImages(some(made.sees, NOTHING), NOTHING)
     validation = retrieving.Validation(nothing, taught.labels[rows])
     run = run_in(folder, "retriever", machine, params.seed)
@@ -252,7 +250,7 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
 
 def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> Tensor:
     """Unit vectors (N, D) of all images by a baseline that the fold's images teach."""
-    rival, machine = rivals(params)[name], taught.encoding.machine
+    recipe, machine = list_recipes(params.baselines)[name], taught.encoding.machine
     tuned = params.tokenizer.tune_encoder
     encoder = create_encoder(params.encoder, params.seed)
     images: Any
@@ -261,11 +259,11 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
         images = Pixels(taught.pixels, encoder.decoding.size, params.augment)
     else:
         images = encode_views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
-        images = images if rival.tokens else images.without_tokens()
+        images = images if recipe.tokens else images.without_tokens()
     _, labels = taught.labels[fold.teaching].unique(return_inverse=True)
     run = run_in(folder, name, machine, params.seed)
     data = LabelledImages(some(images, fold.teaching), labels)
-    model = teach_rival(rival, encoder, tuned, data, run)
+    model = train_baseline(recipe, encoder, tuned, data, run)
     run.clear()
     found = []
     with torch.inference_mode(), machine.precision():

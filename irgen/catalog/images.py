@@ -39,9 +39,9 @@ KINDS = "a path, the bytes of an image file, or a PIL image"
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How an encoder wants its images: squares of ``size`` pixels, grey (1 channel) or colour (3).
+    """How an encoder wants its images: squares of `size` pixels, grey (1 channel) or colour (3).
 
-    ``crop``: the share of the resized short side that the centre crop keeps; ``interpolation``:
+    `crop`: the share of the resized short side that the centre crop keeps; `interpolation`:
     nearest, bilinear, bicubic, lanczos, box or hamming.
     """
 
@@ -57,11 +57,11 @@ class Decoding:
 
 
 def decode(content: bytes, channels: Literal[1, 3]) -> Image.Image:
-    """The image in ``content``: mode L (1 channel) or RGB (3), upright by its EXIF orientation.
+    """Return the image in `content`: mode L (1 channel) or RGB (3), upright by its EXIF data.
 
-    What is transparent shows white; 16 bits are scaled to 8; of an animation or a file of several
-    pages the first counts. Raises ImageError with the reason: empty, not an image, truncated,
-    damaged, or of more than 178 megapixels.
+    Transparent pixels become white, 16 bits are scaled to 8, and the first frame or page counts.
+    Raises ImageError with the reason: empty, not an image, truncated, damaged, or of more than 178
+    megapixels.
     """
     if not content:
         raise ImageError("the file is empty")
@@ -70,7 +70,7 @@ def decode(content: bytes, channels: Literal[1, 3]) -> Image.Image:
 
 
 def flatten_image(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
-    """An image that Pillow has opened, as ``decode`` gives it; ``image`` stays as it is. Raises
+    """Return an image that Pillow has opened as `decode` does; `image` stays as it is. Raises
     ImageError for pixels that are damaged, none, or too many."""
     with _report_damage():
         _refuse_bomb(image)
@@ -80,7 +80,7 @@ def flatten_image(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
 
 @contextmanager
 def _report_damage() -> Iterator[None]:
-    """Whatever Pillow raises becomes an ImageError."""
+    """Turn whatever Pillow raises into an ImageError."""
     try:
         yield
     except ImageError:
@@ -114,7 +114,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Any mode as L or RGB (or one that converts to them without loss of meaning)."""
+    """Return any mode as L or RGB, or as one that converts to them."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _eight_bits(image)
     if not image.has_transparency_data:
@@ -125,8 +125,8 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits as L: 0…65535 (or 0…1 in floats) maps to 0…255; what leaves that range
-    is stretched from its least to its greatest value."""
+    """Return grey of 16 or 32 bits as L: 0…65535 (or 0…1 in floats) maps to 0…255; an image that
+    leaves that range is stretched from its least to its greatest value."""
     pixels = np.nan_to_num(np.asarray(image).astype(np.float64))
     low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
     if pixels.min() < low or pixels.max() > high:
@@ -136,8 +136,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, decoding: Decoding) -> np.ndarray:
-    """The centre of ``image`` as (C, size, size) uint8, with the channels it has: the short side is
-    resized to round(size / crop), then the middle size × size is kept.
+    """Return the centre of `image` as (C, size, size) uint8, with the channels it has: resize the
+    short side to round(size / crop), then keep the middle size × size.
 
     Only the kept part is computed, so a very long image costs no more than a square one.
     """
@@ -164,9 +164,9 @@ def stream_pixels(
     batch_size: int,
     threads: int,
 ) -> Iterator[np.ndarray]:
-    """Yields (B, C, size, size) uint8 in the order of ``sha256s``; the last batch may be shorter.
+    """Yield (B, C, size, size) uint8 in the order of `sha256s`; the last batch may be shorter.
 
-    ``threads`` decode (0: one a core), at most two batches ahead of the reader. Raises ImageError
+    `threads` decode (0: one a core), at most two batches ahead of the reader. Raises ImageError
     naming the image that does not decode.
     """
 
@@ -195,9 +195,9 @@ def stream_pixels(
 def read_pixels(
     images: Images, sha256s: Sequence[str], decoding: Decoding, *, threads: int
 ) -> np.ndarray:
-    """(N, C, size, size) uint8, row-aligned with ``sha256s``; (0, C, size, size) of none.
+    """Return (N, C, size, size) uint8, row-aligned with `sha256s`.
 
-    Decodes as ``stream_pixels`` does, with a progress bar where there is a terminal.
+    Decode as `stream_pixels` does, with a progress bar where there is a terminal.
     """
     pixels = np.empty((len(sha256s), *decoding.shape), np.uint8)
     stream = stream_pixels(images, sha256s, decoding, batch_size=256, threads=threads)
@@ -213,13 +213,12 @@ def read_pixels(
 def decode_images(
     images: Iterable[Input] | Any, decoding: Decoding, threads: int = 0
 ) -> np.ndarray:
-    """Pixels (B, C, size, size) uint8 of images, in the order given; (0, C, size, size) of none.
+    """Return pixels (B, C, size, size) uint8 of images, in the order given.
 
-    ``images``: paths, bytes of image files and PIL images, mixed as you like, which ``threads`` (0:
-    one a core) decode, resize and crop as the catalogue's are; or one array or tensor of pixels
-    (B, C, size, size) uint8, taken as it is. Pixels of another size, type or number of channels are
-    refused: how they were made cannot be told from them. Raises ImageError naming the image by its
-    path, or by its number, from 0, if it has none.
+    `images`: paths, bytes of image files and PIL images, mixed as you like, which `threads` (0: one
+    a core) decode, resize and crop as the catalogue's are; or one array or tensor of pixels
+    (B, C, size, size) uint8, taken as it is; other arrays are refused. Raises ImageError naming the
+    image by its path or, without one, its number from 0.
     """
     if getattr(images, "ndim", 1) > 1:
         return _check_pixels(images, decoding)
@@ -256,7 +255,7 @@ def _open_input(image: Input, decoding: Decoding, lock: Lock) -> Image.Image:
 
 
 def _check_pixels(images: Any, decoding: Decoding) -> np.ndarray:
-    """An array or a tensor on any device as an array, if it is what ``decoding`` makes."""
+    """Return an array, or a tensor on any device, as an array, if it is what `decoding` makes."""
     pixels = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != decoding.shape:
         channels, size, _ = decoding.shape
@@ -284,5 +283,5 @@ def _describe(value: Any) -> str:
 
 
 def count_cores() -> int:
-    """The processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

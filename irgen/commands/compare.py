@@ -98,7 +98,7 @@ def run_trials(root: Path, plan: Plan, trials: list[Trial]) -> list[str]:
 
 def stage_of(plan: Plan, trial: Trial) -> str:
     """Return the DVC stage of a trial."""
-    kind = "point" if trial.variant in plan.compared else "ablation"
+    kind = "trial" if trial.variant in plan.compared else "ablation"
     return f"{PIPELINE}:{kind}@{trial.set}-{trial.variant}-{trial.seed}"
 
 

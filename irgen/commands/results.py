@@ -31,7 +31,7 @@ def results(root: Path, params: Path | None) -> None:
     if not page.exists() or page.stat().st_mtime < metrics.stat().st_mtime:
         run_stage("report", root, params)
     measured = comparison.read(metrics, workspace.reports / "latency.json")
-    print(comparison.text(comparison.table(measured)), end="\n\n")
+    print(comparison.format_table(comparison.build_table(measured)), end="\n\n")
     protocol = workspace.stage("catalog") / "protocol.json"
     if protocol.exists():
         print(f"Protocol {describe_protocol(read_json(protocol))}")

@@ -17,7 +17,7 @@ from irgen.catalog.images import Decoding, read_pixels, stream_pixels
 from irgen.catalog.shards import Images
 from irgen.compute import Machine, full_batches, prepare, seed_everything
 from irgen.encoding import augment
-from irgen.encoding.batches import EncodedViews
+from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.encoding.cache import ArrayStore
 from irgen.files import atomic, digest
 from irgen.models import encoder as encoder_module
@@ -120,6 +120,21 @@ def encode_summaries(encoder: ImageEncoder, sha256s: list[str], encoding: Encodi
     name = fingerprint([encoder], encoder.decoding, encoding.machine)
     store = ArrayStore(encoding.cache / "encodings" / name)
     return encode_once(store, sha256s, encoder.decoding, lambda x: encoder(x)[0], encoding)
+
+
+def load_training_images(
+    encoder: ImageEncoder,
+    sha256s: list[str],
+    changes: Augment,
+    seed: int,
+    encoding: Encoding,
+    *,
+    tuned: bool,
+) -> EncodedViews | Pixels:
+    """Return images to train on: pixels if the encoder is ``tuned``, else its cached views."""
+    if tuned:
+        return Pixels(decode_pixels(encoder, sha256s, encoding), encoder.decoding.size, changes)
+    return encode_views(encoder, sha256s, changes, seed, encoding)
 
 
 def encode_views(

@@ -22,7 +22,7 @@ from irgen.index.index import Index
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
-from irgen.params import Params
+from irgen.params import Evaluate
 from irgen.search import beam, engine
 from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
@@ -67,7 +67,8 @@ class MethodInputs:
     not the tokenizer's.
     """
 
-    params: Params
+    settings: Evaluate
+    has_labels: bool  # labels trained the tokenizer, so it classifies
     workspace: Workspace
     encoding: Encoding
     pretrained: ImageEncoder
@@ -86,7 +87,7 @@ class MethodInputs:
     @property
     def options(self) -> Options:
         """The options of generative search, re-ranked."""
-        return Options.from_settings(self.params.evaluate, fresh_beams=0)
+        return Options.from_settings(self.settings, fresh_beams=0)
 
     @property
     def embeddings(self) -> Tensor:
@@ -163,7 +164,7 @@ def brute_force_tuned(inputs: MethodInputs) -> Method:
 def classify_then_search(inputs: MethodInputs) -> Method | None:
     """Return a search of the tuned embeddings, likeliest label first; None if the tokenizer was
     trained without labels."""
-    if inputs.params.tokenizer.labels != "given":
+    if not inputs.has_labels:
         return None
     labels = class_numbers(inputs.query_set.database["label"], inputs.models.labels)
     bytes_per_image = 4.0 * (inputs.embeddings.shape[1] + 1)
@@ -255,10 +256,10 @@ def served_index(inputs: MethodInputs) -> Method | None:
 
 
 METHODS: dict[str, Callable[[MethodInputs], Method | None]] = {
-    "scan_pretrained": brute_force_pretrained,
-    "scan_tuned": brute_force_tuned,
-    "scan_labels": classify_then_search,
-    "scan_codes": brute_force_codes,
+    "brute_force_pretrained": brute_force_pretrained,
+    "brute_force_tuned": brute_force_tuned,
+    "classify_then_search": classify_then_search,
+    "brute_force_codes": brute_force_codes,
     "generative": generative,
     "generative_reranked": generative_reranked,
     "index": served_index,
@@ -294,7 +295,7 @@ def measure_invalid_share(inputs: MethodInputs) -> float:
     ``options.beams`` a query."""
     tries = [part.live for part in inputs.snapshot.parts(fresh=False)]
     invalid = predicted = 0
-    size = inputs.params.evaluate.batch_size
+    size = inputs.settings.batch_size
     for rows, new in full_batches(len(inputs.query_set.queries), size):
         features = inputs.feature_encoder.select(rows)
         state = inputs.decoder.start(features.summary, features.tokens)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from irgen.models.quantizer import assign, kmeans, kmeans_start
@@ -34,6 +33,8 @@ def match_numbers(new: Tensor, old: Tensor, count: int) -> Tensor:
     >>> match_numbers(torch.tensor([2, 2, 0, 1]), torch.tensor([0, 0, 1, 1]), 3).tolist()
     [0, 0, 1, 2]
     """
+    from scipy.optimize import linear_sum_assignment  # a second that most stages need not pay
+
     shared = torch.bincount(new * count + old, minlength=count * count).view(count, count)
     rows, numbers = linear_sum_assignment(shared.numpy(), maximize=True)
     table = np.empty(count, dtype=np.int64)

@@ -35,17 +35,17 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     database, queries = (came_later(tables, name, workspace, revisions) for name in LATER)
     codebooks = read_codebooks(workspace)
     images = {name: coded(name, tables[name], codebooks, workspace) for name in tables}
-    held_out = images["validation"].joined(images["queries"].take(~queries))
-    found = drift.measure(images["train"], held_out, images["database"], database)
+    held_out = images["validation"].append(images["queries"].take(~queries))
+    found = drift.measure_drift(images["train"], held_out, images["database"], database)
     found |= quality(params, tables, queries, workspace)
     cutoff = metrics.main_cutoff(params.evaluate.cutoffs)
-    known = drift_verdict.signals(found, len(codebooks), cutoff, params.drift)
+    known = drift_verdict.compute_signals(found, len(codebooks), cutoff, params.drift)
     verdict = drift_verdict.judge(found, known, params.drift, revisions)
     found |= {f"signal/{name}": value for name, value in known.items()}
     found |= {"drifted": float(verdict.drifted), "revision": revisions.now}
     write_json(workspace.stage("drift") / "metrics.json", found)
     write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
-    print(f"drift: {drift_verdict.words(verdict)}")
+    print(f"drift: {drift_verdict.explain(verdict)}")
     return found
 
 
@@ -83,7 +83,7 @@ def coded(role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Work
         )
     return Coded(
         codes=codes,
-        residuals=drift.residuals(embeddings, codes, codebooks),
+        residuals=drift.compute_residuals(embeddings, codes, codebooks),
         labels=np.array(table["label"].fill_null("").to_list(), dtype=np.str_),
     )
 
@@ -99,4 +99,4 @@ def quality(
     positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    return drift.quality(hits, positives, later, cutoffs)
+    return drift.measure_quality(hits, positives, later, cutoffs)

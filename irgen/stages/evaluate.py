@@ -48,7 +48,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         batch_size=size,
         machine=encoding.machine,
         timing_images=lambda: decode_pixels(pretrained, sha256s[: TIMED_BATCHES * size], encoding),
-        reference=methods["scan_pretrained"],
+        reference=methods["brute_force_pretrained"],
         timings_path=find_timings(params, workspace, describe_machine(encoding.machine, size)),
     )
     folder, latency_path = workspace.stage("evaluate"), workspace.reports / "latency.json"
@@ -88,7 +88,8 @@ def load_inputs(
     ).to(device)
     arrays, _ = tensor_file.load(workspace.existing("trie", "trie.safetensors"))
     return MethodInputs(
-        params=params,
+        settings=params.evaluate,
+        has_labels=params.tokenizer.labels == "given",
         workspace=workspace,
         encoding=encoding,
         pretrained=pretrained,

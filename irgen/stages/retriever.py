@@ -1,11 +1,10 @@
-"""Trains the retriever: a query image in, the identifier of one of its neighbours out."""
+"""Train the retriever: from a query image, predict the codes of one of its neighbours."""
 
 from collections.abc import Callable
 from copy import deepcopy
 
 import polars as pl
 import torch
-from torch import Tensor
 
 from irgen.catalog.table import read_table
 from irgen.checkpoints.history import write_history
@@ -14,7 +13,7 @@ from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder, weights_digest
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
-from irgen.encoding.encode import decode_pixels, encode_views, open_encoding
+from irgen.encoding.encode import load_training_images, open_encoding
 from irgen.files import file_digest
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
@@ -27,43 +26,43 @@ from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Writes ``data/retriever/retriever.safetensors`` and ``history.csv``. Reads training and
-    validation images only. With ``tokenizer.labels: clusters`` no label is looked at, so nothing
-    validates and the last epoch's average is kept."""
+    """Write ``data/retriever/retriever.safetensors`` and ``history.csv``.
+
+    Reads training and validation images only. With ``tokenizer.labels: clusters`` no label is read:
+    nothing validates, and the average of the last epoch is kept.
+    """
     settings, encoding = params.retriever, open_encoding(params.compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
     train, validation = map(read_table, tables)
     if params.tokenizer.labels == "clusters":
         validation = validation.clear()
-    taught = workspace.existing("tokenizer", "tokenizer.safetensors")
-    tokenizer, labels = load_tokenizer(taught)
+    tokenizer_path = workspace.existing("tokenizer", "tokenizer.safetensors")
+    codes_folder = workspace.existing("identifiers", "train")
+    pairs_path = workspace.existing("pairs", "pairs.parquet")
+    tokenizer, labels = load_tokenizer(tokenizer_path)
+    codes, pairs = load_identified(codes_folder).codes, pl.read_parquet(pairs_path)
     pretrained = create_encoder(params.encoder, params.seed)
-    reader = initial_query_encoder(pretrained, tokenizer, settings.encoder)
+    query_encoder = initial_query_encoder(pretrained, tokenizer, settings.encoder)
+    encoder, adapted = query_encoder.encoder, query_encoder.adapter is not None
 
-    def images(table: pl.DataFrame) -> EncodedViews | Pixels:
-        sha256s = table["sha256"].to_list()
-        if settings.tune_encoder:
-            read = decode_pixels(reader.encoder, sha256s, encoding)
-            return Pixels(read, reader.encoder.decoding.size, params.augment)
-        seen = encode_views(reader.encoder, sha256s, params.augment, params.seed, encoding)
-        if reader.adapter is None:
-            return seen
-        flat = seen.summaries.reshape(-1, reader.encoder.width)
-        adapted = embed_summaries(tokenizer, flat, encoding.machine.device).numpy()
-        return EncodedViews(
-            adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens
+    def load_images(table: pl.DataFrame) -> EncodedViews | Pixels:
+        images = load_training_images(
+            encoder,
+            table["sha256"].to_list(),
+            params.augment,
+            params.seed,
+            encoding,
+            tuned=settings.tune_encoder,
         )
+        if isinstance(images, Pixels) or not adapted:
+            return images
+        flat = images.summaries.reshape(-1, encoder.width)  # (N · V, S)
+        embeddings = embed_summaries(tokenizer, flat, encoding.machine.device).numpy()
+        shape = (*images.summaries.shape[:2], embeddings.shape[1])  # (N, V, D), N may be 0
+        return EncodedViews(embeddings.reshape(shape), images.tokens)
 
-    identified = workspace.existing("identifiers", "train")
-    codes = load_identified(identified).codes
-    mined = workspace.existing("pairs", "pairs.parquet")
-    pairs = pl.read_parquet(mined)
-    inputs = [*tables, taught, identified / "codes.parquet", mined]
-    positives, offsets = neighbours(pairs, len(train))
-    queries = LabelledImages(images(validation), class_numbers(validation["label"], labels))
-    encoder = reader.encoder
     shape = Shape(
-        summary_width=encoder.width if reader.adapter is None else params.tokenizer.width,
+        summary_width=params.tokenizer.width if adapted else encoder.width,
         token_width=encoder.token_width,
         token_count=encoder.token_count,
         levels=codes.shape[1],
@@ -71,8 +70,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     torch.manual_seed(params.seed)
     decoder = IdentifierDecoder(settings, shape)
-    model = Retriever(deepcopy(reader) if settings.tune_encoder else None, decoder)
+    model = Retriever(deepcopy(query_encoder) if settings.tune_encoder else None, decoder)
+    anchors, positives = (
+        torch.from_numpy(pairs[name].to_numpy().copy()) for name in ("anchor", "positive")
+    )
+    queries = LabelledImages(load_images(validation), class_numbers(validation["label"], labels))
     sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
+    inputs = [*tables, tokenizer_path, codes_folder / "codes.parquet", pairs_path]
     contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
     run = open_run(
         workspace.cache / "training",
@@ -84,7 +88,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     history = training.train(
         model,
-        training.Pairs(images(train), codes, positives, offsets),
+        training.Pairs(
+            load_images(train), codes, *training.group_positives(anchors, positives, len(train))
+        ),
         training.Validation(queries, class_numbers(train["label"], labels)),
         settings,
         run,
@@ -94,11 +100,3 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     write_history(folder / "history.csv", history)
     run.clear()
     return {name: value for name, value in history[-1].items() if name != "epoch"}
-
-
-def neighbours(pairs: pl.DataFrame, count: int) -> tuple[Tensor, Tensor]:
-    """Pairs sorted by anchor as one array of positives (A,) and offsets (``count`` + 1,) into
-    it."""
-    anchors = torch.from_numpy(pairs["anchor"].to_numpy().copy())
-    offsets = torch.searchsorted(anchors, torch.arange(count + 1))
-    return torch.from_numpy(pairs["positive"].to_numpy().copy()), offsets

@@ -31,8 +31,8 @@ TIMED = ("evaluate", "baselines")  # their results include times
 
 @dataclass(frozen=True)
 class Inputs:
-    """What decides a stage's results: files or folders of ``code``, keys or sections of ``params``,
-    and the stages before it."""
+    """Everything that decides a stage's results: files or folders of ``code``, keys or sections
+    of ``params``, and the stages before it."""
 
     code: tuple[str, ...]
     params: tuple[str, ...]
@@ -66,7 +66,7 @@ BASELINES = Inputs(  # a stage of comparisons only, so dvc.yaml does not have it
 
 @dataclass(frozen=True)
 class StageResult:
-    """The folders that a stage wrote, and the digest of the content of ``data``."""
+    """Folders that a stage wrote, and the digest of the content of ``data``."""
 
     content: str
     data: Path
@@ -75,7 +75,7 @@ class StageResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """The project's ``root``, the ``cache`` of stage results, and the project's ``encodings``."""
+    """Project ``root`` and ``encodings``, and the ``cache`` of stage results."""
 
     root: Path
     cache: Path

@@ -30,7 +30,7 @@ def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path
     build = f"{trial.set}-{trial.variant}-{trial.seed}-{content}"
     tags = {
         "irgen.comparison": comparison_key(root, plan, trial.set),
-        "irgen.point": f"{variant.title}, seed {trial.seed}",
+        "irgen.trial": f"{variant.title}, seed {trial.seed}",
         "irgen.set": trial.set,
         "irgen.table": variant.table,
         "irgen.variant": trial.variant,

@@ -134,7 +134,7 @@ def find_or_create_build(client: "MlflowClient", experiment: str, begin: Record)
     if run is None:
         tags = {key: value for key, value in begin["tags"].items() if key not in OF_A_STAGE}
         commit = tags.get("mlflow.source.git.commit", "")[:7]
-        title = tags.get("irgen.point") or tags.get("dvc.experiment")
+        title = tags.get("irgen.trial") or tags.get("dvc.experiment")
         title = title or " ".join(filter(None, ["build", commit, build]))
         if comparison := tags.get("irgen.comparison"):
             above = find_or_create_comparison(client, experiment, comparison, begin["time"])

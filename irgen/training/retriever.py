@@ -44,6 +44,12 @@ class Pairs:
         return self.codes[self.positives[first + (shares * (end - first)).long()]]
 
 
+def group_positives(anchors: Tensor, positives: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the positives (A,) of pairs sorted by anchor (A,), and offsets (``count`` + 1,): those
+    of image i are ``positives[offsets[i]:offsets[i + 1]]``."""
+    return positives, torch.searchsorted(anchors, torch.arange(count + 1))
+
+
 @dataclass(frozen=True)
 class Validation:
     """Validation queries with their class numbers, and those of the training images (N,)."""

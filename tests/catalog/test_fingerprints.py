@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from irgen.catalog import fingerprints
-from irgen.catalog.fingerprints import ALIKE, MOST, find_near, fingerprint, thumbnail
+from irgen.catalog.fingerprints import ALIKE, MAX_BITS, find_near, fingerprint, thumbnail
 
 
 def scene(number: int) -> Image.Image:
@@ -96,6 +96,6 @@ def test_the_bands_find_what_comparing_all_with_all_finds(asked: list, others: l
         [a, b, int(differ[a, b])]
         for a in range(len(left))
         for b in range(len(right))
-        if differ[a, b] <= MOST
+        if differ[a, b] <= MAX_BITS
     ]
     assert find_near(left, right).tolist() == expected

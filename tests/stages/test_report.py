@@ -71,8 +71,8 @@ def write_images(workspace, images, labels):
             shard, offset = writer.add(key, content)
             sha256 = hashlib.sha256(content).hexdigest()
             row = {"key": key, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
-            rows.append(row | {"shard": shard, "offset": offset, "label": label})
-    table = pl.DataFrame(rows, schema_overrides=manifest.SCHEMA)
+            rows.append(row | {"shard": shard, "offset": offset, "version": None, "label": label})
+    table = pl.DataFrame(rows, schema={**manifest.SCHEMA, "label": pl.String})
     manifest.write(folder, table.drop("label"), revision=1, source="test")
     side = pl.lit(8, pl.Int32)
     return table.select("sha256", "label", id="key", path="key", width=side, height=side)
@@ -235,9 +235,9 @@ def test_new_images_are_told_of_with_what_exceeds_its_limit(workspace, params):
     html = (workspace.reports / "index.html").read_text()
     assert "1,234 images have joined the database" in html
     assert "training.yaml to 3" in html
-    assert f"too much</td><td>2.50×</td><td>{limit:.2f}×</td>" in html
+    assert f"above the limit</td><td>2.50×</td><td>{limit:.2f}×</td>" in html
     assert "<td>4.0%</td>" in html
-    assert html.count("too much") == 1
+    assert html.count("above the limit") == 1
     write_drift(workspace, Verdict(new=0, enough=False, **STILL), {})
 
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -221,25 +221,17 @@ def look_at(client: Client, url: str) -> Remote | None:
     except AbsentError:
         return None
     listed = Object(split_url(url)[1], answer["ContentLength"], answer["ETag"].strip('"'))
-    return _as_remote(client, url, listed, version=_version_of(answer), sums=_sums_of(answer))
+    file = _as_remote(client, url, listed)
+    return replace(file, version=_version_of(answer), sums=_sums_of(answer))
 
 
-def _as_remote(
-    client: Client,
-    url: str,
-    listed: Object,
-    *,
-    version: str | None = None,
-    sums: dict[str, str] | None = None,
-) -> Remote:
+def _as_remote(client: Client, url: str, listed: Object) -> Remote:
     return Remote(
         url=url,
         size=listed.size,
         etag=listed.etag,
         ranged=True,
         open=partial(_open, client, url, listed),
-        version=version,
-        sums=sums or {},
     )
 
 

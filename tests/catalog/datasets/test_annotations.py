@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from irgen.catalog import manifest
@@ -85,5 +86,7 @@ def test_a_file_is_found_in_whatever_folder_and_a_doubt_is_told() -> None:
 
 
 def test_lines_may_end_and_be_indented_as_they_like() -> None:
-    table = parse_rows(b"head\r\n a  b \r\n\r\nc\td", "x.txt", ("one", "two"), skip=1)
+    table = parse_rows(
+        b"head\r\n a  b \r\n\r\nc\td", "x.txt", dict.fromkeys(("one", "two"), pl.String), skip=1
+    )
     assert table.rows() == [("a", "b"), ("c", "d")]
