@@ -68,9 +68,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Tell whether the hardware multiplies bf16; emulation is ten times slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )
+    features = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(features.get(n) for n in ("amx_tile", "avx512_bf16"))
 
 
 def keep_freed_memory() -> None:

@@ -217,7 +217,7 @@ CASES: dict[str, Callable[[], Values]] = {
     "irgen.training.retriever": trained_retriever,
     "irgen.training.descriptors": trained_descriptors,
     "irgen.search.engine": searched,
-    "irgen.evaluation.answers": answered,
+    "irgen.evaluation.answer_cache": answered,
 }
 
 

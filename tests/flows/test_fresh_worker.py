@@ -1,4 +1,4 @@
-"""A new machine gets every result from DVC's remote, by the commands of the operations page."""
+"""A new machine gets every result from DVC's remote, by the commands of the docs."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from flows.build import build
 from ..conftest import BucketServer
 from .conftest import ROOT, PrefectServer, Toy
 
-PAGE = (ROOT / "docs" / "operations.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "run-as-a-service.md").read_text()
 WHO = ("AUTHOR", "COMMITTER")
 SOMEBODY = {f"GIT_{who}_{what}": "t@t" for who in WHO for what in ("NAME", "EMAIL")}
 
