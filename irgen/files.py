@@ -1,4 +1,4 @@
-"""Atomic writes, content digests, JSON, and whether a lock is held."""
+"""Atomic writes, content digests, JSON, locks, and DVC's lock file."""
 
 import fcntl
 import hashlib
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from irgen.errors import ArtifactError
 
@@ -106,3 +107,35 @@ def is_locked(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def mend_lock_file(path: Path, copy: Path) -> bool:
+    """Copy DVC's lock file to ``copy`` if it is whole, else put the copy back; return whether the
+    file was put back. Call it while no DVC runs.
+
+    DVC writes its lock file in place: a kill meanwhile leaves it empty or cut off, and then no DVC
+    command works. What the copy lacks, DVC finds in its cache of runs. A file with the marks of a
+    Git conflict is left alone.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else None
+    if text is None or "<<<<<<<" in text:
+        return False
+    if _is_whole(text):
+        write_bytes(copy, text.encode())
+        return False
+    if copy.exists():
+        write_bytes(path, copy.read_bytes())
+    else:  # there was no lock file before
+        path.unlink()
+    return True
+
+
+def _is_whole(text: str) -> bool:
+    """Tell whether the text of a lock file was written to its end."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        stages = yaml.load(text, Loader=loader)["stages"]
+        ended = text.endswith("\n") and not text.endswith(":\n")
+        return ended and all("cmd" in stage for stage in stages.values())
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return False

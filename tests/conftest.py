@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from irgen.checkpoints.models import Models
 
 ROOT = Path(__file__).resolve().parents[1]
-LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "lifeline.py")]
+LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "process.py")]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ MOST_NAMES, MOST_LINES = 20, 400
 
 # Each may import those before it; a folder counts as one.
 ORDER = [
-    "warm",
     "errors",
     "params",
     "files",

@@ -6,16 +6,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from irgen import cli
 from irgen.commands import stage
-from irgen.files import is_locked, write_bytes, write_json
+from irgen.files import write_bytes, write_json
 from irgen.stages import trie as trie_stage
 
 
@@ -184,56 +182,3 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
     assert len(told) == 1 and "no space left on the disk" in told[0]
     left = [path for path in (tiny_disk / "data").rglob("*") if path.is_file()]
     assert not left, f"half-written: {left}"
-
-
-def test_stages_that_compute_take_turns(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    told: list[str] = []
-
-    def tokenizer() -> None:
-        with stage.turn("tokenizer", home):
-            told.append("tokenizer computes")
-
-    waiting = Thread(target=tokenizer)
-    with stage.turn("features", home):
-        waiting.start()
-        deadline = time.monotonic() + 20
-        while not (said := capfd.readouterr().out) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert said == "tokenizer waits: another stage computes\n"
-        with stage.turn("trie", home):
-            told.append("trie does not wait")
-        told.append("features has computed")
-    waiting.join(20)
-    assert told == ["trie does not wait", "features has computed", "tokenizer computes"]
-
-
-def test_a_stage_that_was_killed_has_no_turn(home: Path) -> None:
-    holding = (
-        "import sys; from pathlib import Path; from irgen.commands import stage\n"
-        "with stage.turn('features', Path()): print('computes', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", holding], cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as killed:
-        assert killed.stdout is not None
-        assert killed.stdout.readline() == b"computes\n"
-        killed.kill()
-    with stage.turn("tokenizer", home):
-        pass
-    assert not is_locked(home / ".cache" / "turn.lock")
-
-
-def test_a_stage_runs_in_its_turn(home: Path) -> None:
-    with stage.turn("features", home):
-        done = subprocess.Popen(
-            [sys.executable, "-m", "irgen", "pairs", "--root", str(home)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert done.stdout is not None
-        assert done.stdout.readline() == "pairs waits: another stage computes\n"
-        assert done.poll() is None
-    _, said = done.communicate(timeout=60)
-    assert done.returncode == 2
-    assert "is missing" in said

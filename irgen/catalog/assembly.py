@@ -81,7 +81,7 @@ def check_tables(
         raise CatalogError(
             f"no training image: no usable image of role train was there by revision "
             f"{settings.training_revision}; give the source training images, or raise "
-            f"catalog.training_revision (the source is at {newest})"
+            f"revision in training.yaml (the source is at {newest})"
         )
     if not len(tables["queries"]) and not protocol.draws:
         raise CatalogError(

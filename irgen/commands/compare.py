@@ -11,6 +11,7 @@ import click
 
 from irgen.commands.options import note, root_option
 from irgen.errors import StudyError, TrackingError
+from irgen.files import mend_lock_file
 from irgen.study.plan import (
     PLAN,
     TABLES,
@@ -22,6 +23,7 @@ from irgen.study.plan import (
 )
 
 PIPELINE = PLAN.with_name("dvc.yaml")
+PIPELINE_LOCK = PLAN.with_name("dvc.lock")
 
 
 @click.command()
@@ -101,13 +103,15 @@ def stage_of(plan: Plan, trial: Trial) -> str:
 
 
 def run_dvc(root: Path, stage: str) -> int:
-    """Run ``dvc repro`` for one stage, so that a kill leaves DVC's files whole; its output passes
-    through. Return its exit status."""
+    """Run ``dvc repro`` for one stage and return its exit status; its output passes through. A lock
+    file that a killed DVC left cut off is first put back."""
     if not (root / ".dvc").is_dir():
         raise StudyError(f"{root.resolve()} is not a DVC project: run from the project's root")
+    if mend_lock_file(root / PIPELINE_LOCK, root / ".cache" / PIPELINE_LOCK):
+        print(f"{PIPELINE_LOCK} was left cut off by a DVC that was killed, and is mended")
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     options = ["--wait-for-lock", "repro", "--single-item", stage]
-    command = [sys.executable, "-m", "flows.lockfile", *options]
+    command = [sys.executable, "-m", "dvc", *options]
     settings = {"PATH": search, "DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1"}
     return subprocess.run(command, cwd=root, env=os.environ | settings).returncode
 

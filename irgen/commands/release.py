@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +14,15 @@ from irgen.params import load
 if TYPE_CHECKING:
     from irgen.releases.promote import Outcome
 
-POLL_SECONDS = 0.02
 KEPT_BACK = 3  # exit status: the gate or a rollback keeps the index back
 
 
 @click.command()
 @click.option("--force", is_flag=True, help="Release it whatever the gate says.")
-@click.option("--after", type=click.Path(path_type=Path), hidden=True)
 @json_option
 @params_option
 @root_option
-def release(force: bool, after: Path | None, as_json: bool, params: Path | None, root: Path) -> int:
+def release(force: bool, as_json: bool, params: Path | None, root: Path) -> int:
     """Make the pipeline's index, data/index, a release.
 
     It is served if the gate finds it no worse than the served release on the same queries (gate in
@@ -36,20 +33,9 @@ def release(force: bool, after: Path | None, as_json: bool, params: Path | None,
     """
     from irgen.releases import promote
 
-    if after is not None and not wait_for(after):
-        return 0
     outcome = promote.release_index(root, load(settings_file(root, params)), force=force)
     print_outcome(outcome, describe_outcome(outcome), as_json)
     return 0 if outcome.is_served else KEPT_BACK
-
-
-def wait_for(path: Path) -> bool:
-    """Wait until ``path`` exists; return False if its folder is gone, so that it never will."""
-    while not path.exists():
-        if not path.parent.is_dir():
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
 
 
 def print_outcome(outcome: Outcome, sentence: str, as_json: bool) -> None:

@@ -1,13 +1,10 @@
 """``irgen <stage>``: run one stage of the pipeline and record it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import click
-from filelock import FileLock, Timeout
 
 from irgen.commands.options import params_option, root_option, settings_file
 from irgen.workspace import Workspace
@@ -27,12 +24,6 @@ STAGES = {
     "drift": "Say whether new images still resemble the training images.",
     "report": "Write the report page.",
 }
-# Stages that use all cores or the GPU. Two at a time take three times as long as one after the
-# other, and stages that measure time need the machine to themselves.
-COMPUTING = (
-    *("features", "pairs", "tokenizer", "identifiers", "retriever"),
-    *("index", "evaluate", "baselines", "drift"),
-)
 
 
 def make_command(name: str) -> click.Command:
@@ -57,26 +48,5 @@ def run_stage(name: str, root: Path, params_file: Path | None) -> None:
     # an experiment in a folder of its own shares the encodings of its project
     workspace = replace(Workspace.at(root), cache=find_project(root) / ".cache")
     stage = import_module(f"irgen.stages.{name}")
-    with turn(name, root), record_stage(name, params, workspace, root) as recorder:
+    with record_stage(name, params, workspace, root) as recorder:
         recorder.log_result(stage.run(params, workspace, recorder.log))
-
-
-@contextmanager
-def turn(stage: str, root: Path) -> Iterator[None]:
-    """Hold the project's lock for stages that compute, if ``stage`` is one; say so while waiting
-    for it."""
-    if stage not in COMPUTING:
-        yield
-        return
-    path = Workspace.at(root).cache / "turn.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{stage} waits: another stage computes", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -171,7 +171,7 @@ def explain(verdict: Verdict) -> str:
     )
     return (
         f"{joined} They differ too much from the training images ({over}). To train again, set "
-        f"catalog.training_revision to {verdict.revision}."
+        f"revision in training.yaml to {verdict.revision}."
     )
 
 

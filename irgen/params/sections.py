@@ -71,7 +71,7 @@ class Catalog:
     inserted_fraction: Split = param(
         0.0, "share of each label's training images that join only the database, as if added later"
     )
-    training_revision: int = param(1, "images first seen in later revisions join only the database")
+    training_revision: int = param(1, "newest revision that is trained on, as training.yaml says")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

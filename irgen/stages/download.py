@@ -27,12 +27,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     changed, gone and relabelled; nothing if the source has not changed.
 
     Raises SourceError if the source is missing, unreadable, unsafe or empty; ParamsError if the
-    revisions here do not reach ``catalog.training_revision``: they are counted anew.
+    revisions here do not reach the training revision: they are counted anew.
     """
     folder, cache = workspace.stage("download"), workspace.cache / "download"
     source = open_source(params.download, cache / FILES)
     if _is_synced(source, workspace):
-        _check_cutoff(params.catalog.training_revision, folder)
+        _check_training_revision(params.catalog.training_revision, folder)
         print(
             _format_unchanged(len(drop_annotations(manifest.images(manifest.read(folder)))), folder)
         )
@@ -43,7 +43,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         if source.stamp is not None:
             write_json(cache / LAST_SYNC, _state(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
-    _check_cutoff(params.catalog.training_revision, folder)
+    _check_training_revision(params.catalog.training_revision, folder)
     if not change:
         print(_format_unchanged(change.images, folder))
         return {}
@@ -59,18 +59,18 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
 
 def _spared(trained: int) -> int:
-    """The revision whose images keep their bytes when they go: the cut-off, or while a retrain is
-    under way that from before it (``IRGEN_CUTOFF_BEFORE``), which it may go back to."""
-    return min(trained, int(os.environ.get("IRGEN_CUTOFF_BEFORE", trained)))
+    """Return the revision whose images keep their bytes when they go: the training revision, or
+    during a retrain the one before it (``IRGEN_PREVIOUS_REVISION``), to which it may go back."""
+    return min(trained, int(os.environ.get("IRGEN_PREVIOUS_REVISION", trained)))
 
 
-def _check_cutoff(trained: int, folder: Path) -> None:
-    """Images that came up to the cut-off are trained on: one ahead of all revisions would have the
-    models trained anew by each update until the revisions reach it."""
+def _check_training_revision(trained: int, folder: Path) -> None:
+    """Raise ParamsError if the training revision is ahead of the images' revision: each update
+    would train again until the images reach it."""
     revision, _ = manifest.read_revision(folder)
     if trained > revision:
         raise ParamsError(
-            f"params.yaml: catalog: training_revision: {trained} is ahead of the images here, "
+            f"training.yaml: revision: {trained} is ahead of the images here, "
             f"which are at revision {revision}, counted anew: bring their manifest back (dvc pull "
             f"download), or set it to {revision}, which trains on all of them"
         )

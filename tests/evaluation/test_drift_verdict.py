@@ -105,7 +105,7 @@ def test_one_signal_beyond_its_limit_is_drift_and_is_named_with_value_and_limit(
     (only,) = verdict.exceeded
     assert (only.name, only.threshold) == (name, getattr(SETTINGS, name))
     assert only.value > only.threshold
-    assert f"catalog.training_revision to {verdict.revision}" in drift_verdict.explain(verdict)
+    assert f"training.yaml to {verdict.revision}" in drift_verdict.explain(verdict)
 
 
 @pytest.mark.parametrize("name", BEYOND)

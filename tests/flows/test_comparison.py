@@ -67,7 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     ours = shutil.ignore_patterns("__pycache__")
     shutil.copytree(root / "irgen", folder / "irgen", ignore=ours)
     (folder / "experiments").mkdir()
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore", "experiments/dvc.yaml"):
+    for name in ("dvc.yaml", "training.yaml", ".gitignore", ".dvcignore", "experiments/dvc.yaml"):
         shutil.copyfile(root / name, folder / name)
     tree = yaml.safe_load((root / "params.yaml").read_text())
     for section, values in SMALL.items():

@@ -135,7 +135,7 @@ def test_the_page_s_commands_do_what_it_says(newcomer: Newcomer) -> None:
     for command in commands[3:]:
         if command == "make serve-flows":
             newcomer.leaves_running(command)
-            until(lambda: "are being served" in newcomer.told(), 90, "not served", newcomer.told)
+            until(lambda: "are being served" in newcomer.told(), "not served", newcomer.told)
         else:
             said[command] = newcomer.types(command)
         if command.startswith("irgen search"):
@@ -143,7 +143,6 @@ def test_the_page_s_commands_do_what_it_says(newcomer: Newcomer) -> None:
         if "event emit" in command:
             until(
                 lambda: "release 2 is served: 40 new, 0 changed, 0 gone" in newcomer.told(),
-                PATIENCE,
                 "the new images were not published",
                 newcomer.told,
             )

@@ -234,7 +234,7 @@ def test_new_images_are_told_of_with_what_exceeds_its_limit(workspace, params):
     report.run(params, workspace, ignore)
     html = (workspace.reports / "index.html").read_text()
     assert "1,234 images have joined the database" in html
-    assert "catalog.training_revision to 3" in html
+    assert "training.yaml to 3" in html
     assert f"above the limit</td><td>2.50×</td><td>{limit:.2f}×</td>" in html
     assert "<td>4.0%</td>" in html
     assert html.count("above the limit") == 1

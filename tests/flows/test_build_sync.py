@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from flows import publication, stage
+from flows import build, stage
 
 from .conftest import Toy
 
@@ -17,16 +17,16 @@ def test_stages_that_are_none_of_irgen_s_are_no_trouble(
     """A user's own stage, and the one of a file that ``dvc add`` was given."""
     outcomes = {"first": stage.RAN, "images.dvc": stage.SKIPPED}
     with caplog.at_level(logging.INFO):
-        publication.tracked(toy.root, "b", outcomes, LOG, stage.settings("b"))
-    assert "Published 0 runs" in caplog.text
+        build.sync_outcomes(toy.root, "b", outcomes, LOG)
+    assert "Synced 0 runs" in caplog.text
     assert "MLflow does not have everything yet" not in caplog.text
 
 
 def test_those_that_are_irgen_s_are_told(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
+    options: list[list[str]] = []
     monkeypatch.setattr(
-        publication, "published", lambda root, settings, log, o: asked.append(o) or ()
+        build, "run_sync", lambda root, build, log, added: options.append(added) or ()
     )
     outcomes = {"catalog": stage.SKIPPED, "first": stage.RAN, "trie": stage.RESTORED}
-    publication.tracked(toy.root, "b", outcomes, LOG, {})
-    assert asked == [["--build", "b", "--stages", "catalog=skipped,trie=restored"]]
+    build.sync_outcomes(toy.root, "b", outcomes, LOG)
+    assert options == [["--build", "b", "--stages", "catalog=skipped,trie=restored"]]

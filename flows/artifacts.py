@@ -1,6 +1,6 @@
-"""What a flow run leaves to be read in Prefect's pages: tables, Markdown, a link.
+"""Leave tables, Markdown and links in Prefect's pages.
 
-A page that the server does not take is told of in the log and ends nothing.
+If the server does not take one, that is logged and stops nothing.
 """
 
 import logging
@@ -14,23 +14,23 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
-TELLING = ("precision/10", "hit/10", "map/R")  # of every method, the metrics that say most
+HEADLINES = ("precision/10", "hit/10", "map/R")  # shown first, of every method
 
 Log = logging.Logger | logging.LoggerAdapter
 
 
-def table(key: str, rows: list[dict[str, Any]], description: str, log: Log) -> None:
-    """A table artifact."""
+def leave_table(key: str, rows: list[dict[str, Any]], description: str, log: Log) -> None:
+    """Leave a table artifact."""
     _leave(log, key, lambda: create_table_artifact(rows, key=key, description=description))
 
 
-def markdown(key: str, text: str, description: str, log: Log) -> None:
-    """A Markdown artifact."""
+def leave_markdown(key: str, text: str, description: str, log: Log) -> None:
+    """Leave a Markdown artifact."""
     _leave(log, key, lambda: create_markdown_artifact(text, key=key, description=description))
 
 
-def link(key: str, address: str, text: str, description: str, log: Log) -> None:
-    """A link artifact."""
+def leave_link(key: str, address: str, text: str, description: str, log: Log) -> None:
+    """Leave a link artifact."""
     _leave(
         log,
         key,
@@ -38,27 +38,27 @@ def link(key: str, address: str, text: str, description: str, log: Log) -> None:
     )
 
 
-def _leave(log: Log, key: str, make: Callable[[], Any]) -> None:
+def _leave(log: Log, key: str, create: Callable[[], Any]) -> None:
     try:
-        make()
+        create()
     except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: it cannot be reached
         log.warning("the artifact %s could not be left on the server: %s", key, error)
 
 
-def compared(now: Mapping[str, float], before: Mapping[str, float], what: str) -> str:
-    """A Markdown table of metrics: before, now and by how much they moved; those that tell most
-    first, then those that moved.
+def compare_metrics(now: Mapping[str, float], before: Mapping[str, float], title: str) -> str:
+    """Return a Markdown table of metrics: before (the column ``title``), now, and the change;
+    headlines first, then those that moved.
 
-    >>> print(compared({"P": 0.5, "m/hit/10": 1.0}, {"P": 0.25, "m/hit/10": 1.0}, "the last"))
-    | metric | the last | now | change |
+    >>> print(compare_metrics({"P": 0.5, "m/hit/10": 1.0}, {"P": 0.25, "m/hit/10": 1.0}, "last"))
+    | metric | last | now | change |
     | --- | ---: | ---: | ---: |
     | m/hit/10 | 1.0000 | 1.0000 | = |
     | P | 0.2500 | 0.5000 | **+0.2500** |
     """
     names = sorted(
-        now, key=lambda name: (not name.endswith(TELLING), not _moved(now, before, name), name)
+        now, key=lambda name: (not name.endswith(HEADLINES), not _moved(now, before, name), name)
     )
-    rows = [f"| metric | {what} | now | change |", "| --- | ---: | ---: | ---: |"]
+    rows = [f"| metric | {title} | now | change |", "| --- | ---: | ---: | ---: |"]
     for name in names:
         old = f"{before[name]:.4f}" if name in before else "–"
         change = "new" if name not in before else "="
