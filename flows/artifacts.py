@@ -19,17 +19,17 @@ HEADLINES = ("precision/10", "hit/10", "map/R")  # shown first, of every method
 Log = logging.Logger | logging.LoggerAdapter
 
 
-def leave_table(key: str, rows: list[dict[str, Any]], description: str, log: Log) -> None:
+def create_table(key: str, rows: list[dict[str, Any]], description: str, log: Log) -> None:
     """Leave a table artifact."""
     _leave(log, key, lambda: create_table_artifact(rows, key=key, description=description))
 
 
-def leave_markdown(key: str, text: str, description: str, log: Log) -> None:
+def create_markdown(key: str, text: str, description: str, log: Log) -> None:
     """Leave a Markdown artifact."""
     _leave(log, key, lambda: create_markdown_artifact(text, key=key, description=description))
 
 
-def leave_link(key: str, address: str, text: str, description: str, log: Log) -> None:
+def create_link(key: str, address: str, text: str, description: str, log: Log) -> None:
     """Leave a link artifact."""
     _leave(
         log,

@@ -102,7 +102,7 @@ def run_pass(root: Path, build: str, pull: bool) -> dict[str, float]:
     if metrics:
         text = artifacts.compare_metrics(metrics, before.metrics, "previous build")
         title = "Metrics of this build beside the previous one's"
-        artifacts.leave_markdown("metrics", text, title, log)
+        artifacts.create_markdown("metrics", text, title, log)
     return metrics
 
 
@@ -113,7 +113,7 @@ def sync_outcomes(root: Path, build: str, outcomes: dict[str, str], log: Log) ->
     lines = run_sync(root, build, log, ["--build", build, "--stages", own])
     if address := next((line for line in lines if line.startswith("http")), None):
         title = "Runs of this build's stages"
-        artifacts.leave_link("mlflow", address, "The build in MLflow", title, log)
+        artifacts.create_link("mlflow", address, "The build in MLflow", title, log)
 
 
 def sync_waiting_runs(root: Path, build: str, log: Log) -> None:

@@ -42,7 +42,7 @@ def compare(sets: list[str] | None = None, ablations: bool = False, root: str = 
         if path.is_file() and (path.stat().st_mtime >= started or not ended.status):
             key = re.sub(r"[^a-z0-9]+", "-", f"comparison-{name}".lower()).strip("-")
             text = path.read_text(encoding="utf-8")
-            artifacts.leave_markdown(key, text, f"Comparison of {name}", log)
+            artifacts.create_markdown(key, text, f"Comparison of {name}", log)
     if ended.status or ended.timed_out:
         raise StageError(stage.find_reason(ended.lines))
     return Completed(message=f"compared: {', '.join(names)}")

@@ -72,7 +72,7 @@ def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
     if refused is not None:
         raise refused
     rows = [_make_row(name, future.state) for name, future in futures.items()]
-    artifacts.leave_table("stages", [asdict(row) for row in rows], _summarize(rows), log)
+    artifacts.create_table("stages", [asdict(row) for row in rows], _summarize(rows), log)
     failed = [row for row in rows if row.outcome == FAILED]
     if failed:
         raise PassError("; ".join(row.note for row in failed), tuple(row.stage for row in failed))

@@ -21,7 +21,7 @@ GRACE_SECONDS = 5.0  # between SIGTERM to a group and SIGKILL
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class CommandResult:
     """How a command ended: exit status, output lines without secrets, whether it timed out."""
 
     status: int
@@ -36,7 +36,7 @@ def run(
     log: Callable[[str], None],
     timeout: float,
     settings: Mapping[str, str] | None = None,
-) -> Ended:
+) -> CommandResult:
     """Run ``command`` in ``root`` and pass each line it prints to ``log`` at once.
 
     After ``timeout`` seconds its process group is ended, by SIGKILL if SIGTERM does not do. If this
@@ -74,7 +74,7 @@ def run(
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-    return Ended(status=process.returncode, lines=tuple(lines), timed_out=late.is_set())
+    return CommandResult(status=process.returncode, lines=tuple(lines), timed_out=late.is_set())
 
 
 def _oversee(process: "subprocess.Popen[str]", timeout: float, late: threading.Event) -> None:

@@ -93,7 +93,7 @@ def report_released(
     changes, name = state.format_changes(counts), f"release {about['version']}"
     if announce(root, events.UPDATED, _identify(about) | counts | {"metrics": metrics}):
         text = f"# {name} is served\n\n{changes}\n\n{about['verdict']['why']}\n"
-        artifacts.leave_markdown("database", text, f"{name}: {changes}", log)
+        artifacts.create_markdown("database", text, f"{name}: {changes}", log)
     state.remember_manifest(root)
     return Completed(name="Released", message=f"{name} is served: {changes}")
 
@@ -109,7 +109,7 @@ def report_rejected(root: Path, decision: Decision, log: Log) -> State[Any]:
         stays = f"Release {champion} still is." if champion else "None is yet."
         waiting = describe_waiting(counts)
         text = f"# {name} is not served\n\n{why}\n\n{stays}\n\n{waiting}\n"
-        artifacts.leave_markdown("rejected", text, f"{name}: {why}", log)
+        artifacts.create_markdown("rejected", text, f"{name}: {why}", log)
     log.warning("%s is kept back: %s", name, why)
     return Completed(name="Rejected", message=f"{name} is kept back: {why}")
 
@@ -159,5 +159,5 @@ def report_drift(root: Path, decision: Decision, log: Log) -> None:
     what = f"{verdict['new']} new images at revision {verdict['revision']}: {exceeded}"
     answer = f"No retrain: {objection}." if objection else "A retrain was asked for."
     text = f"# The new images have drifted\n\n{what}\n\n{answer}\n"
-    artifacts.leave_markdown("drift", text, what, log)
+    artifacts.create_markdown("drift", text, what, log)
     log.warning("drift, %s. %s", what, answer)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows import process, training_revision
-from flows.process import Ended
+from flows.process import CommandResult
 from irgen.errors import IrgenError
 from irgen.tracking.outcomes import RAN, RESTORED, SKIPPED
 
@@ -102,7 +102,7 @@ def run_dvc(
     timeout: float,
     log: Callable[[str], None],
     settings: dict[str, str],
-) -> Ended:
+) -> CommandResult:
     """Run a DVC command in the project; its advice is not logged."""
     return process.run(
         [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],

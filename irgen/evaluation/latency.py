@@ -1,4 +1,4 @@
-"""How long encoders take on this machine, and what machine it is."""
+"""Time encoders on this machine, and describe the machine."""
 
 import platform
 import re
@@ -27,8 +27,8 @@ def load_or_time_encoders(
     size: int,
     machine: Machine,
 ) -> list[float]:
-    """Return the milliseconds a query that each encoder takes: those in the file ``path``, or else
-    those measured now on ``images()``, and written there. Without a path they are measured."""
+    """Return each encoder's milliseconds a query: read from ``path``, or measured on ``images()``
+    and written there. Without a path they are always measured."""
     if path is not None and path.exists():
         return read_json(path)
     pixels = images()
@@ -63,7 +63,7 @@ def now(machine: Machine) -> float:
 
 
 def describe_machine(machine: Machine, batch_size: int) -> dict[str, str | int]:
-    """Return what the times depend on besides the models."""
+    """Return the facts that the times depend on, besides the models."""
     return {
         "device": str(machine.device),
         "autocast": str(machine.autocast),

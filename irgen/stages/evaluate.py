@@ -31,8 +31,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """Measure the search methods; write ``data/evaluate/`` and ``reports/latency.json``.
 
     See ``measure.measure_methods``. Latency is no output of DVC, because it differs from machine to
-    machine. Methods that do not apply are left out (``methods.METHODS``). Without the trie the
-    generative methods have ``invalid``, the share of predicted codes that no image has.
+    machine. Methods that do not apply are left out (``methods.METHODS``). Without the trie,
+    generative methods also have ``invalid``, the share of predicted codes that no image has.
     """
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     query_set = read_query_set(workspace, max(cutoffs))
@@ -52,21 +52,21 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         timings_path=find_timings(params, workspace, describe_machine(encoding.machine, size)),
     )
     folder, latency_path = workspace.stage("evaluate"), workspace.reports / "latency.json"
-    found = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
+    metrics = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
     if inputs.index is not None:
-        answer_cache.ask_ahead(inputs.index, workspace, cutoffs, params.compute)
-    return found
+        answer_cache.cache_answers(inputs.index, workspace, cutoffs, params.compute)
+    return metrics
 
 
 def find_timings(params: Params, workspace: Workspace, machine: Mapping[str, str | int]) -> Path:
-    """Return the file that keeps the encoders' times: one for each machine, ``latency.VERSION`` and
-    trained weights. An update of the database leaves all of these as they were."""
+    """Return the file of the encoders' times, one for each machine, ``latency.VERSION`` and trained
+    weights. So an update of the database needs no new measurement."""
     weights = [
         file_digest(workspace.existing(name, f"{name}.safetensors"))
         for name in ("tokenizer", "retriever")
     ]
-    about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
-    key = digest(latency.VERSION, weights, *about)[:16]
+    setup = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
+    key = digest(latency.VERSION, weights, *setup)[:16]
     return workspace.cache / "timings" / f"{key}.json"
 
 
@@ -78,8 +78,7 @@ def load_inputs(
     identified: Identified,
     pretrained: ImageEncoder,
 ) -> MethodInputs:
-    """Load models, database and index. Queries that these models encoded before are not encoded
-    again."""
+    """Load models, database, index and query features."""
     device = encoding.machine.device
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),

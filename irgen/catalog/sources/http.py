@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from irgen import __version__
 from irgen.catalog.sources import image_list, remote
 from irgen.catalog.sources.listing import Entry, Listing
-from irgen.catalog.sources.remote import Answer, Remote, TransientError, flatten, given_up
+from irgen.catalog.sources.remote import Answer, Remote, TransientError, flatten, make_retry_error
 from irgen.errors import SourceError
 
 BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
@@ -157,7 +157,7 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
         answer = client.session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
     except requests.ConnectionError as error:
         hint = "; check REQUESTS_CA_BUNDLE" if "CERTIFICATE" in str(error) else ""
-        raise given_up(name, client.retries + 1, flatten(error) + hint) from None
+        raise make_retry_error(name, client.retries + 1, flatten(error) + hint) from None
     except (requests.RequestException, ValueError) as error:
         raise SourceError(f"{name} cannot be requested ({flatten(error)}); check it") from None
     status = answer.status_code
@@ -165,7 +165,7 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
         return answer
     answer.close()
     if status in RETRIED:
-        raise given_up(name, client.retries + 1, f"{status} {answer.reason}")
+        raise make_retry_error(name, client.retries + 1, f"{status} {answer.reason}")
     remedy = REMEDIES.get(status, "check the URL")
     raise SourceError(f"{name} cannot be read ({status} {answer.reason}); {remedy}")
 

@@ -97,11 +97,11 @@ def persist(
         except kind as error:
             failures += 1
             if failures > retries:
-                raise given_up(url, failures, str(error)) from None
+                raise make_retry_error(url, failures, str(error)) from None
             time.sleep(random.uniform(0, min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE)))
 
 
-def given_up(url: str, tries: int, reason: str) -> SourceError:
+def make_retry_error(url: str, tries: int, reason: str) -> SourceError:
     """Return the error after the last try has failed."""
     return SourceError(
         f"{url}: given up after {tries} tries ({redact(reason)}); run again when the service is "
