@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dvc.repo import Repo
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.futures import PrefectFuture
@@ -86,7 +86,7 @@ def _submit_stages(root: Path, nodes: dict[str, Node], build: str, pull: bool) -
     """Submit a task for each stage; it begins when the tasks that it needs have result."""
     futures: dict[str, Future] = {}
     for name, node in nodes.items():  # producers come first
-        stage_task = run_stage.with_options(
+        stage_task: Task[..., tuple[StageResult, int]] = run_stage.with_options(
             name=name,
             task_run_name=name,
             tags=node.options.tags,

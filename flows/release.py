@@ -125,7 +125,7 @@ def describe_waiting(counts: dict[str, int]) -> str:
 
 
 def _identify(outcome: dict[str, Any]) -> dict[str, Any]:
-    """Return which release an event is outcome, and which is served."""
+    """Return the fields of an event that name its release and the champion."""
     return {key: outcome[key] for key in ("version", "name", "bundle", "revision", "champion")}
 
 

@@ -15,8 +15,8 @@ from flows.build import build_and_release, settle_last_pass, sync_waiting_runs
 
 @flow(name="update", persist_result=False, result_serializer="json")
 def update(root: str = ".") -> State[Any]:
-    """Check the source. If it has changed, or the last run was interrupted, bring the pipeline up to
-    date and release the index if it passes the gate.
+    """Check the source. If it has changed, or the last run was interrupted, run the pipeline and
+    release the index if it passes the gate.
 
     root: the project's folder. If another run holds the project, this one is dropped, and that one
     starts another update when it ends.

@@ -36,7 +36,7 @@ class IndexingError(IrgenError):
 
 
 class ReleaseError(IrgenError):
-    """A release cannot be made, served or fetched: it is missing or damaged, or another one runs."""
+    """A release cannot be made, served or fetched: it is missing, damaged, or another one runs."""
 
 
 class StudyError(IrgenError):

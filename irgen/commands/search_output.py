@@ -126,8 +126,8 @@ def as_json(answer: Answer) -> str:
 
 
 def as_csv(answer: Answer) -> str:
-    """Return one row per hit: scores, metadata, explanation. Lists are JSON. A metadata column whose
-    name is taken gets the prefix ``metadata_``."""
+    """Return one row per hit: scores, metadata, explanation. Lists are JSON. A metadata column
+    whose name is taken gets the prefix ``metadata_``."""
     inner = [name for name in Explanation.__dataclass_fields__ if name not in COLUMNS]
     taken = {*COLUMNS, *inner}
     names = {n: f"metadata_{n}" if n in taken else n for n in answer.metadata.columns}
