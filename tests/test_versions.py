@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from irgen.catalog import images
+from irgen.catalog import fingerprints, images
 from irgen.catalog.images import Decoding
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine, seed_everything
@@ -72,6 +72,15 @@ def decoded() -> Values:
     picture.save(content, "PNG", exif=exif)
     decoding = Decoding(size=8, channels=3, crop=0.9, interpolation="bicubic")
     return images.square(images.decode(content.getvalue(), 3), decoding).flatten().tolist()
+
+
+def fingerprinted() -> Values:
+    """Bits of a picture's fingerprint, and its thumbnail."""
+    values = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    picture = Image.fromarray(values)
+    halves = np.array(fingerprints.fingerprint(picture), np.uint64)
+    bits = np.unpackbits(halves.view(np.uint8)).tolist()
+    return [*map(float, bits), *fingerprints.thumbnail(picture)[:8].tolist()]
 
 
 def encoded() -> Values:
@@ -206,6 +215,7 @@ def answered() -> Values:
 
 CASES: dict[str, Callable[[], Values]] = {
     "irgen.catalog.images": decoded,
+    "irgen.catalog.fingerprints": fingerprinted,
     "irgen.models.encoder": encoded,
     "irgen.encoding.augment": augmented,
     "irgen.models.quantizer": quantised,

@@ -150,7 +150,7 @@ def workspace(tmp_path) -> Workspace:
             shard, offset = writer.add(name, content)
             sha256 = hashlib.sha256(content).hexdigest()
             row = {"key": name, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
-            listed.append(row | {"shard": shard, "offset": offset})
+            listed.append(row | {"shard": shard, "offset": offset, "version": None})
     columns = pl.DataFrame(listed, schema_overrides=manifest.SCHEMA)
     manifest.write(folder, columns, revision=1, source="test")
     write_catalog(found, table(DATABASE, "train"), table(QUERIES, "query"))

@@ -121,7 +121,7 @@ def project(
             shard, offset = writer.add(name, content)
             sha256 = hashlib.sha256(content).hexdigest()
             row = {"key": name, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
-            listed.append(row | {"shard": shard, "offset": offset})
+            listed.append(row | {"shard": shard, "offset": offset, "version": None})
     columns = pl.DataFrame(listed, schema_overrides=manifest.SCHEMA)
     manifest.write(workspace.stage("download"), columns, revision=7, source="test")
     write_table(workspace.stage("catalog") / "database.parquet", table(DATABASE, "train"))

@@ -2,7 +2,7 @@
 
 To add a kind of source, write a function that returns a `Listing` in a module of its own, and give
 it its line in `_open_local` or `_open_url`. The kinds are: `arrays.py` (digits, CIFAR), `local.py`,
-`archive.py`, `image_list.py`, `s3.py`, and `http.py` for what is on a web server.
+`archive.py`, `image_list.py`, `bucket.py` (S3), and `http.py` for what is on a web server.
 """
 
 import hashlib
@@ -129,11 +129,11 @@ def _connect_s3(settings: Download) -> "s3.Client":
 
 
 def _file_on_s3(settings: Download) -> File:
-    from irgen.catalog.sources import s3
+    from irgen.catalog.sources import bucket, s3
 
     client, url = _connect_s3(settings), settings.source
     s3.split_url(url)
-    list_named = partial(s3.list_named, client, url, ahead=settings.connections)
+    list_named = partial(bucket.list_named, client, url, ahead=settings.connections)
     return File(name=url, look=partial(s3.look_at, client, url), list_named=list_named)
 
 
@@ -147,14 +147,14 @@ def _file_on_web(settings: Download) -> File:
 
 
 def _open_prefix(settings: Download) -> Source:
-    from irgen.catalog.sources import s3
+    from irgen.catalog.sources import bucket
 
     url = settings.source
     if settings.sha256:
         raise SourceError(
             f"download: sha256: {url} is not one file; give the URL of {FILES}, or sha256: ''"
         )
-    load = partial(s3.list_bucket, _connect_s3(settings), url, settings.connections)
+    load = partial(bucket.list_bucket, _connect_s3(settings), url, settings.connections)
     return Source(name=url, stamp=None, load=load)
 
 

@@ -1,6 +1,6 @@
-"""A bucket as a source, and its objects: listed, read, written and deleted with boto3.
+"""Objects in buckets: listed, read, written and deleted with boto3.
 
-Every URL is `s3://bucket/key`. botocore tries again what may pass; what will not is a SourceError.
+Every URL is `s3://bucket/key`. What may pass is tried again; what will not is a SourceError.
 """
 
 import base64
@@ -8,7 +8,7 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,8 +21,7 @@ from botocore import exceptions as botocore
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
-from irgen.catalog.sources import image_list, remote
-from irgen.catalog.sources.listing import Entry, Listing, is_candidate, list_parents, map_keys
+from irgen.catalog.sources import remote
 from irgen.catalog.sources.remote import Answer, Remote, flatten
 from irgen.errors import SourceError, redact
 
@@ -34,7 +33,12 @@ MD5 = re.compile(r"[0-9a-f]{32}")
 CHECKSUMS = {"ChecksumSHA256": "sha256", "ChecksumSHA1": "sha1", "ChecksumCRC32": "crc32"}
 
 ABSENT = ("NoSuchKey", "NoSuchVersion", "404", "NotFound")
-UNMET = ("PreconditionFailed", "ConditionalRequestConflict", "412")
+UNMET = ("PreconditionFailed", "412")
+TRANSIENT = (
+    *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted"),
+    *("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"),
+    *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),
+)
 MAY_NOT = "grant these credentials the right (to read: s3:ListBucket, s3:GetObject), or use others"
 NEEDS_KEY = "an object encrypted with a customer's key needs download.customer_key"
 REMEDIES = {
@@ -71,9 +75,10 @@ class Object(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Client:
     """Access to buckets, for any number of threads. `payer` goes with every call, `reading` with
-    those on an object's content."""
+    those on an object's content. `uploader` is a boto3 client that tries again by itself."""
 
     boto: Any = field(repr=False)
+    uploader: Any = field(repr=False)
     retries: int
     payer: dict[str, str]
     reading: dict[str, Any] = field(repr=False)
@@ -100,7 +105,8 @@ def connect(
         "s3": {"payload_signing_enabled": True},
     }
     config = Config(
-        retries={"total_max_attempts": retries + 1, "mode": "standard"},
+        # botocore stops all retries of a client after a hundred: too few for many connections.
+        retries={"total_max_attempts": 1, "mode": "standard"},
         response_checksum_validation="when_required",
         max_pool_connections=max(connections, TRANSFERS),
         connect_timeout=10,
@@ -109,14 +115,16 @@ def connect(
     )
     key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": _read_key()} if customer_key else {}
     payer = {"RequestPayer": "requester"} if requester_pays else {}
+    patient = Config(retries={"total_max_attempts": retries + 1, "mode": "standard"})
+    make_client = partial(boto3.session.Session().client, "s3", endpoint_url=endpoint or None)
     try:
-        boto = boto3.session.Session().client("s3", endpoint_url=endpoint or None, config=config)
+        boto, uploader = make_client(config=config), make_client(config=config.merge(patient))
     except (botocore.BotoCoreError, ValueError) as error:
         raise SourceError(
             f"S3 cannot be set up ({flatten(error)}); check AWS_PROFILE, AWS's configuration files "
             "and the endpoint"
         ) from None
-    return Client(boto=boto, retries=retries, payer=payer, reading=payer | key)
+    return Client(boto=boto, uploader=uploader, retries=retries, payer=payer, reading=payer | key)
 
 
 def _read_key() -> bytes:
@@ -144,69 +152,21 @@ def split_url(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def list_bucket(client: Client, url: str, ahead: int) -> Listing:
-    """List every image below the prefix `url` as if it were a folder.
-
-    Raises SourceError if it cannot be listed or holds no image.
-    """
-    prefix = _as_folder(url)
-    objects = _list_below(client, prefix)
-    folders = list_parents(objects)
-    keys, empty_folders = map_keys(filter(is_candidate, objects), folders, prefix)
-    return Listing(
-        entries=(_make_entry(client, prefix, key, objects[keys[key]]) for key in sorted(keys)),
-        count=len(keys),
-        empty_folders=empty_folders,
-        ahead=ahead,
-    )
-
-
-def list_named(client: Client, url: str, content: bytes, ahead: int) -> Listing:
-    """List the images that the list at `url` with this content names, by path relative to it.
-
-    Raises SourceError as a local list does.
-    """
-    prefix = _as_folder(url.rpartition("/")[0])
-    columns = image_list.read_columns(content, url)
-    objects = _list_below(client, prefix)
-    entries = {
-        key: _make_entry(client, prefix, key, objects[key])
-        for key in columns["key"]
-        if key in objects
-    }
-    return image_list.make_listing(columns, url, prefix, entries, ahead)
-
-
-def _as_folder(url: str) -> str:
-    bucket, prefix = split_url(url)
-    return f"s3://{bucket}/{prefix.rstrip('/')}/" if prefix.strip("/") else f"s3://{bucket}/"
-
-
-def _list_below(client: Client, prefix: str) -> dict[str, Object]:
-    start = len(split_url(prefix)[1])
-    return {item.key[start:]: item for item in list_objects(client, prefix) if item.key[start:]}
-
-
-def _make_entry(client: Client, prefix: str, key: str, listed: Object) -> Entry:
-    url = f"s3://{split_url(prefix)[0]}/{listed.key}"
-    listed_file, look = _as_remote(client, url, listed), partial(look_at, client, url)
-    read = partial(remote.read_image, listed_file, look, client.retries)
-    return Entry(key, listed_file.state, read)
-
-
 def list_objects(client: Client, url: str) -> Iterator[Object]:
     """Yield every object whose key starts with the URL's, sorted by key; a call a thousand.
 
     Raises SourceError if the bucket is not there or may not be listed.
     """
     bucket, prefix = split_url(url)
-    pages = client.boto.get_paginator("list_objects_v2").paginate(
-        Bucket=bucket, Prefix=prefix, **client.payer
-    )
-    with _report_errors(client, url):
-        for page in pages:
-            for item in page.get("Contents", []):
-                yield Object(item["Key"], item["Size"], item["ETag"].strip('"'))
+    where = {"Bucket": bucket, "Prefix": prefix} | client.payer
+    token: dict[str, str] = {}
+    while True:
+        page = _persist(client, url, partial(client.boto.list_objects_v2, **where, **token))
+        for item in page.get("Contents", []):
+            yield Object(item["Key"], item["Size"], item["ETag"].strip('"'))
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def list_keys(client: Client, url: str) -> list[str]:
@@ -221,11 +181,12 @@ def look_at(client: Client, url: str) -> Remote | None:
     except AbsentError:
         return None
     listed = Object(split_url(url)[1], answer["ContentLength"], answer["ETag"].strip('"'))
-    file = _as_remote(client, url, listed)
+    file = as_remote(client, url, listed)
     return replace(file, version=_version_of(answer), sums=_sums_of(answer))
 
 
-def _as_remote(client: Client, url: str, listed: Object) -> Remote:
+def as_remote(client: Client, url: str, listed: Object) -> Remote:
+    """Return an object in the state that was listed; read later, it may be replaced."""
     return Remote(
         url=url,
         size=listed.size,
@@ -310,8 +271,12 @@ def put_file(client: Client, path: Path, url: str) -> None:
     parts = TransferConfig(
         multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=TRANSFERS
     )
-    with path.open("rb") as file, _report_errors(client, url):
-        client.boto.upload_fileobj(file, bucket, key, ExtraArgs=client.payer, Config=parts)
+
+    def upload() -> None:
+        with path.open("rb") as file, _report_errors(url):
+            client.uploader.upload_fileobj(file, bucket, key, ExtraArgs=client.payer, Config=parts)
+
+    remote.persist(upload, url, retries=0)
 
 
 def get_json(client: Client, url: str) -> tuple[Any, str] | None:
@@ -365,20 +330,28 @@ def _call(client: Client, operation: str, url: str, **arguments: Any) -> Any:
     another SourceError.
     """
     bucket, key = split_url(url)
-    with _report_errors(client, url):
-        return getattr(client.boto, operation)(Bucket=bucket, Key=key, **arguments)
+    call = partial(getattr(client.boto, operation), Bucket=bucket, Key=key, **arguments)
+    return _persist(client, url, call)
+
+
+def _persist(client: Client, url: str, call: Callable[[], Any]) -> Any:
+    def attempt() -> Any:
+        with _report_errors(url):
+            return call()
+
+    return remote.persist(attempt, url, client.retries)
 
 
 @contextmanager
-def _report_errors(client: Client, url: str) -> Iterator[None]:
-    """Turn what boto3 raises after its retries into one of our errors."""
+def _report_errors(url: str) -> Iterator[None]:
+    """Turn what boto3 raises into one of our errors; TransientError for what may pass."""
     try:
         yield
     except botocore.ClientError as error:
         raise _explain(error, url) from None
     except (botocore.HTTPClientError, botocore.ConnectionError) as error:
         hint = "; check AWS_CA_BUNDLE" if isinstance(error, botocore.SSLError) else ""
-        raise remote.given_up(url, client.retries + 1, flatten(error) + hint) from None
+        raise remote.TransientError(flatten(error) + hint) from None
     except (botocore.BotoCoreError, ResponseParserError) as error:
         raise SourceError(
             f"{url} cannot be requested: {flatten(error)}; give credentials (AWS_ACCESS_KEY_ID and "
@@ -392,8 +365,8 @@ def _explain(error: botocore.ClientError, url: str) -> Exception:
     status = metadata.get("HTTPStatusCode", 0)
     if status == 416:  # shorter than it was
         return remote.ReplacedError()
-    if status >= 500 or status in (408, 429):
-        return remote.given_up(url, metadata.get("RetryAttempts", 0) + 1, f"{status} {code}")
+    if status >= 500 or status in (408, 429) or code in TRANSIENT:
+        return remote.TransientError(f"{status} {code}")
     remedy = REMEDIES.get(code) or REMEDIES.get(str(status)) or "check it and the endpoint"
     kind = AbsentError if code in ABSENT else UnmetError if code in UNMET else SourceError
     return kind(f"{url}: {code} ({text}); {remedy}")

@@ -9,9 +9,9 @@ import pytest
 from irgen.catalog import manifest
 from irgen.catalog.datasets.annotations import find_sets, get_file, parse_rows
 from irgen.catalog.shards import Images
+from irgen.catalog.sources.bucket import list_bucket
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.local import list_folder
-from irgen.catalog.sources.s3 import list_bucket
 from irgen.catalog.sync import sync
 from irgen.errors import CatalogError
 

@@ -314,3 +314,18 @@ def test_a_list_in_a_bucket_names_images_beside_it(
     buckets.fill("shop", {"photos/list.csv": b"path,label\nnone.png,z\n"})
     with pytest.raises(SourceError, match=r"none of the 1 images it names is there.*s3://shop"):
         sync(opened(chosen, tmp_path), data)
+
+
+def test_many_connections_outlast_a_burst_of_503s(settings, buckets, tmp_path: Path) -> None:
+    """The retries that botocore shares among all calls of a client would run out."""
+    buckets.fill("shop", {f"photos/a/{i:03d}.png": b"%d" % i for i in range(60)})
+    failing = {f"{i:03d}.png": 6 for i in range(60)}
+
+    def fault(environ, answer):
+        name = environ["PATH_INFO"].rpartition("/")[2]
+        failing[name] = failing.get(name, 0) - 1
+        return answer("503 Slow Down", SLOW) if failing[name] >= 0 else None
+
+    buckets.fault = fault
+    many = replace(settings, connections=32)
+    assert sync(opened(many, tmp_path), tmp_path / "data").new == 60
