@@ -1,4 +1,4 @@
-"""The flow ``build``: run the whole pipeline, then the gate and the release.
+"""Flow ``build``: run the whole pipeline, then the gate and the release.
 
 Every step can be repeated, so a build that was killed is simply started again.
 """

@@ -1,4 +1,4 @@
-"""The flow ``compare``: run the comparison that ``experiments/comparison.yaml`` plans.
+"""Flow ``compare``: run the comparison that ``experiments/comparison.yaml`` plans.
 
 It does not touch the served index, and updates can run meanwhile.
 """

@@ -13,7 +13,7 @@ from irgen.params.strict import parse
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """How Prefect runs a stage: ``meta: {prefect: {...}}`` of ``dvc.yaml``, which DVC ignores.
+    """Prefect's options of a stage: ``meta: {prefect: {...}}`` in ``dvc.yaml``, which DVC ignores.
 
     With ``tags`` a stage obeys Prefect's limits on those tags, and asks the server before it
     starts; a server on SQLite sometimes takes seconds to answer.

@@ -33,7 +33,7 @@ CANCEL_SECONDS = 10.0  # in which the process of a cancelled run ends
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The flow run that holds a project, or held it last."""
+    """A flow run that holds a project, or held it last."""
 
     flow: str
     run: str

@@ -1,4 +1,4 @@
-"""The flow ``retrain``: train new models on all images, and release them if they are better."""
+"""Flow ``retrain``: train new models on all images, and release them if they are good enough."""
 
 from typing import Any
 

@@ -19,7 +19,7 @@ from irgen.workspace import Workspace
 
 
 class ProjectError(IrgenError):
-    """The folder is not a project that flows can work on."""
+    """A folder is not a project that flows can work on."""
 
 
 def find_project(root: str) -> Path:
@@ -43,7 +43,7 @@ def memory_folder(root: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class LastPass:
-    """The last finished pass over the pipeline.
+    """Notes about the last finished pass over the pipeline.
 
     ``key``: the state of the project at its end (``state_key``). ``settled``: the index was
     released or rejected, and bucket and MLflow are up to date. ``metrics``: flat, by name.

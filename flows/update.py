@@ -1,4 +1,4 @@
-"""The flow ``update``: check the source, and release its changes; nothing is trained."""
+"""Flow ``update``: check the source, and release its changes; nothing is trained."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command line: ``irgen <command>``, and ``irgen <stage>`` for each stage of the pipeline.
+"""Command line: ``irgen <command>``, and ``irgen <stage>`` for each stage of the pipeline.
 
 A mistake that a user can mend ends in one line on stderr and exit status 2.
 """

@@ -15,11 +15,11 @@ class ParamsError(IrgenError):
 
 
 class SourceError(IrgenError):
-    """The data source is missing, unreadable, unsafe or empty."""
+    """A data source is missing, unreadable, unsafe or empty."""
 
 
 class CatalogError(IrgenError):
-    """The catalogue does not suffice: it has no usable image, no label, or too few of them."""
+    """A catalogue does not suffice: it has no usable image, no label, or too few of them."""
 
 
 class WeightsError(IrgenError):
@@ -44,7 +44,7 @@ class StudyError(IrgenError):
 
 
 class TrackingError(IrgenError):
-    """The tracking server does not answer or refuses what it is sent."""
+    """A tracking server does not answer, or refuses a request."""
 
 
 class ImageError(IrgenError):

@@ -1,5 +1,5 @@
-"""The gate before a release: a new index and the served one answer the same queries, judged by
-today's catalogue.
+"""Gate before a release: a new index and the served one answer the same queries, judged by today's
+catalogue.
 
 To add a rule for releases, extend ``judge``, and ``Gate`` in ``irgen/params/sections.py`` with its
 settings. ``irgen/releases/promote.py`` asks the gate.

@@ -32,8 +32,8 @@ class RankedLists:
 
 @dataclass(frozen=True)
 class QuerySet:
-    """The catalogue's queries and database. ``positives`` (Q,) int64: R of each query; ``depth``:
-    how many ranks map@R and recall look at."""
+    """Queries and database of a catalogue. ``positives`` (Q,) int64: R of each query; ``depth``:
+    number of ranks for map@R and recall."""
 
     queries: pl.DataFrame
     database: pl.DataFrame

@@ -1,4 +1,4 @@
-"""The release store: a folder of numbered indexes and a link to the one that is served.
+"""Release store: a folder of numbered indexes and a link to the one that is served.
 
 releases/0007-ab12cd34/   an index and its release.json
 releases/champion         a link to one of these folders, replaced atomically

@@ -1,4 +1,4 @@
-"""Where run logs are kept, and which MLflow store they are synced to."""
+"""Locate the run logs, and the MLflow store that they are synced to."""
 
 import os
 from pathlib import Path

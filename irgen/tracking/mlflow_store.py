@@ -1,4 +1,4 @@
-"""The MLflow store: its client, its errors, and finding experiments and runs in it."""
+"""Connect to the MLflow store, translate its errors, and find experiments and runs in it."""
 
 import getpass
 import logging

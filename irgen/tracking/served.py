@@ -1,4 +1,4 @@
-"""The model that MLflow serves: base64 images in, the ids of the most similar images out."""
+"""Wrap an index as a model that MLflow serves: base64 images in, ids of similar images out."""
 
 import base64
 import binascii

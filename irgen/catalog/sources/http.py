@@ -126,13 +126,13 @@ def _open(
     try:
         if answer.status_code in ABSENT:
             raise remote.GoneError
-        other = _etag(answer) != etag or (size is not None and _total(answer) not in (size, None))
-        if other or answer.status_code != (206 if part else 200):
+        same_size = size is None or _total(answer) in (size, None)
+        if _etag(answer) != etag or not same_size or answer.status_code != (206 if part else 200):
             raise remote.ReplacedError
-        wanted = None if end is None else end - start
+        expected = None if end is None else end - start
         announced = answer.headers.get("Content-Length")
-        if wanted is not None and announced is not None and int(announced) != wanted:
-            raise TransientError(f"{int(announced):,} of {wanted:,} bytes are announced")
+        if expected is not None and announced is not None and int(announced) != expected:
+            raise TransientError(f"{int(announced):,} of {expected:,} bytes are announced")
         if part and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise TransientError("another range than the requested one is announced")
     except BaseException:

@@ -61,7 +61,7 @@ class NotFoundError(SourceError):
 
 
 class ConditionError(SourceError):
-    """The condition of the call does not hold."""
+    """A condition of a call does not hold."""
 
 
 class Object(NamedTuple):
