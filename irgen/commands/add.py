@@ -19,7 +19,7 @@ from irgen.compute import keep_freed_memory
 from irgen.errors import ImageError, IndexingError, IrgenError
 from irgen.index import metadata
 from irgen.index.index import Index
-from irgen.index.items import distinct_keys, some
+from irgen.index.rows import hash_distinct, shorten
 
 BATCH = 256  # images that are added together: a kill loses no more
 
@@ -41,14 +41,6 @@ class Plan:
         return len(self.paths)
 
 
-@dataclass
-class Done:
-    """How far an add has come: images added, and those passed over because they are unreadable."""
-
-    added: int = 0
-    unreadable: int = 0
-
-
 def run(options: Namespace) -> None:
     """Adds images and says how many. Raises IrgenError, having added nothing, for paths, ids or
     metadata that make no sense, and for unreadable images unless they are to be passed over."""
@@ -57,25 +49,24 @@ def run(options: Namespace) -> None:
     names = intake.relative(paths, options.base)
     with places.to_change(options, lambda index: plan(index, paths, names, options)) as changing:
         index, planned = changing
-        done = Done()
-        with _told_if_cut_short(done, options):
-            put(index, planned, options, done)
-        print(_told(planned, done, index))
+        with _told_if_cut_short(index, options):
+            unreadable = put(index, planned, options)
+        print(_told(planned, unreadable, index))
 
 
 def plan(index: Index, paths: list[Path], names: list[str], options: Namespace) -> Plan:
     """What is to be added, false if that is nothing. Raises IrgenError for all that can be known to
     fail."""
-    schema = index.view.items.schema
+    schema = index.schema
     ids, about = intake.described(options.metadata, names, schema)
-    distinct_keys(ids)
+    hash_distinct(ids)
     metadata.complete(about if about.width else None, len(ids), schema)
     known = index.view.find(ids) >= 0
     if known.any() and not (options.upsert or options.skip_known):
         there = [name for name, is_known in zip(ids, known, strict=True) if is_known]
         raise IndexingError(
-            f"in the index already: {some(there)}; replace them with --upsert, or pass them over "
-            "with --skip-known"
+            f"in the index already: {shorten(there)}; replace them with --upsert, or pass them "
+            "over with --skip-known"
         )
     rows = np.flatnonzero(~known) if options.skip_known else np.arange(len(ids))
     planned = Plan(
@@ -106,13 +97,13 @@ def _refuse_unreadable(paths: Sequence[Path], index: Index, options: Namespace) 
         )
 
 
-def put(index: Index, planned: Plan, options: Namespace, done: Done) -> None:
-    """Adds what is planned. Raises IrgenError if an image has become unreadable, or the index
-    refuses; what was added before stays."""
+def put(index: Index, planned: Plan, options: Namespace) -> int:
+    """Add what is planned. Return the number of images that were unreadable. Raise IrgenError if
+    an image has become unreadable, or the index refuses it; what was added before stays."""
     add = index.upsert if options.upsert else index.add
-    if not planned:
-        return
-    total = len(planned)
+    total, unreadable = len(planned), 0
+    if not total:
+        return 0
     stream = intake.pictures(planned.paths, index.models.decoding)
     with closing(stream), _bar("adding", total) as bar:
         for start in range(0, total, BATCH):
@@ -126,13 +117,13 @@ def put(index: Index, planned: Plan, options: Namespace, done: Done) -> None:
                 if not options.skip_unreadable:
                     raise ImageError(told)
                 bar.write(f"irgen {options.name}: passed over {told}", file=sys.stderr)
-                done.unreadable += 1
+                unreadable += 1
             if rows:
                 ids = [planned.ids[row] for row in rows]
                 pixels = np.stack([picture.pixels for picture in read])
-                add(pixels, ids, _columns(planned, rows, read, index.view.items.schema))
-            done.added += len(rows)
+                add(pixels, ids, _columns(planned, rows, read, index.schema))
             bar.update(min(BATCH, total - start))
+    return unreadable
 
 
 def _columns(
@@ -156,26 +147,28 @@ def _bar(title: str, total: int) -> tqdm:
 
 
 @contextmanager
-def _told_if_cut_short(done: Done, options: Namespace) -> Iterator[None]:
-    """Says how far an add came that did not come to its end."""
+def _told_if_cut_short(index: Index, options: Namespace) -> Iterator[None]:
+    """Say how many images were added if the block does not come to its end: as many as the index
+    says were committed, since an interrupt may come between a commit and the next statement."""
+    before = index.revision
     try:
         yield
     except (KeyboardInterrupt, IrgenError):
         again = "--upsert" if options.upsert else "--skip-known"
         places.note(
             options,
-            f"{counted(done.added, 'image')} added before it ended; repeat with {again} to add the "
-            "rest",
+            f"{counted(index.revision - before, 'image')} added before it ended; repeat with "
+            f"{again} to add the rest",
         )
         raise
 
 
-def _told(planned: Plan, done: Done, index: Index) -> str:
+def _told(planned: Plan, unreadable: int, index: Index) -> str:
     more = [
         (planned.replaced, "in place of older ones"),
         (planned.known, "passed over, known already"),
-        (done.unreadable, "passed over, unreadable"),
+        (unreadable, "passed over, unreadable"),
     ]
     told = "".join(f"; {count:,} {what}" for count, what in more if count)
-    folder = places.folder_of(index)
-    return f"{counted(done.added, 'image')} added{told}. {folder} holds {len(index):,} now."
+    folder, added = places.folder_of(index), len(planned) - unreadable
+    return f"{counted(added, 'image')} added{told}. {folder} holds {len(index):,} now."

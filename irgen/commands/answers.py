@@ -12,9 +12,8 @@ import numpy as np
 import polars as pl
 
 from irgen.commands.wording import aligned, percent
-from irgen.index.explanation import Explanation
-from irgen.index.found import Found
-from irgen.index.items import ID
+from irgen.index.hits import Explanation, ImageHits
+from irgen.index.metadata import ID
 from irgen.index.view import View
 
 COLUMNS = (
@@ -27,7 +26,7 @@ NO_MATCH = "no match"
 @dataclass(frozen=True)
 class Answer:
     """Queries by the names they were given, and all hits in order: ``numbers`` as of
-    ``Found.table``, and row by row with it their ``metadata``; perhaps ``explanations``, too.
+    ``ImageHits.table``, and row by row with it their ``metadata``; perhaps ``explanations``, too.
     ``stored``: the queries are images of the index, so that the retriever did not write."""
 
     queries: Sequence[str]
@@ -37,11 +36,11 @@ class Answer:
     explanations: list[Explanation] | None = None
 
     @classmethod
-    def of(cls, queries: Sequence[str], found: Found, view: View, *, stored: bool) -> "Answer":
+    def of(cls, queries: Sequence[str], found: ImageHits, view: View, *, stored: bool) -> "Answer":
         """What was found in ``view``."""
         numbers = found.table()
-        rows = view.existing(numbers[ID].to_list()) if len(numbers) else np.empty(0, np.int64)
-        return cls(queries, numbers, view.items.take(rows).drop(ID), stored)
+        rows = view.find_existing(numbers[ID].to_list()) if len(numbers) else np.empty(0, np.int64)
+        return cls(queries, numbers, view.take(rows).drop(ID), stored)
 
     def explained(self, each: list[list[Explanation]]) -> "Answer":
         """With explanations of the hits of each query."""

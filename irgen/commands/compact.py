@@ -5,7 +5,6 @@ from argparse import Namespace
 from irgen.commands import places
 from irgen.commands.wording import counted, size
 from irgen.index.index import Index
-from irgen.index.log import beginning
 
 
 def run(options: Namespace) -> None:
@@ -26,10 +25,10 @@ def run(options: Namespace) -> None:
 
 def has_changed(index: Index) -> bool:
     """Whether anything was added or removed since the index was last compacted."""
-    return index.view.position != beginning(index.view.generation.owner)
+    return not index.view.is_compact
 
 
 def taken(index: Index) -> int:
     """Bytes on the disk, models apart."""
     about = index.info()["bytes"]
-    return about["generation"] + about["log"]
+    return about["base"] + about["changes"]

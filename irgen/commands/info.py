@@ -6,7 +6,7 @@ from argparse import Namespace
 from irgen.commands import places
 from irgen.commands.answers import as_plain
 from irgen.commands.wording import counted, percent, size
-from irgen.index.copying import MADE_FROM
+from irgen.index.copying import COPIED_FROM
 from irgen.index.index import Index
 from irgen.releases import release
 from irgen.search.calibration import Uncalibrated
@@ -32,8 +32,8 @@ def run(options: Namespace) -> None:
 
 def told(index: Index) -> dict[str, str]:
     """What there is to say of an index, line by line."""
-    about, known = index.info(), index.searcher.known
-    settings, taken = index.searcher.defaults, about["bytes"]
+    about, known = index.info(), index.calibration
+    settings, taken = index.options(1), about["bytes"]
     gone = about["dead_rows"]
     if isinstance(known, Uncalibrated):
         sure = f"not known: {known.reason}"
@@ -55,8 +55,8 @@ def told(index: Index) -> dict[str, str]:
         "search": f"{settings.beams} beams, {settings.candidates} candidates, "
         f"{settings.fresh_beams} fresh beams, unless told otherwise",
         "same label": sure,
-        "on the disk": f"{size(sum(taken.values()))}: images {size(taken['generation'])}, "
-        f"changes since {size(taken['log'])}, models {size(taken['models'])}",
+        "on the disk": f"{size(sum(taken.values()))}: images {size(taken['base'])}, "
+        f"changes since {size(taken['changes'])}, models {size(taken['models'])}",
     }
 
 
@@ -70,7 +70,7 @@ def _of_pipeline(index: Index, options: Namespace, outdated: bool) -> dict[str, 
     if places.is_pipelines(folder, options.root):
         own = options.root / places.OWN
         return {"pipeline": f"this is what it makes; changes are made to a copy, {own}"}
-    if MADE_FROM not in index.info()["config"] or not made.exists():
+    if COPIED_FROM not in index.info()["config"] or not made.exists():
         return {}
     if not outdated:
         return {"pipeline": f"made from {made}, which is still the same"}

@@ -16,7 +16,8 @@ from irgen.catalog.folders import unreadable
 from irgen.catalog.images import Decoding, cores, decode, square
 from irgen.catalog.listing import IMAGE_ENDINGS, is_hidden, is_image
 from irgen.errors import ImageError, IndexingError, SourceError
-from irgen.index.items import ID, checked_ids, some
+from irgen.index.metadata import ID
+from irgen.index.rows import check_ids, shorten
 
 PATH = "path"
 IN_A_CSV = (pl.String, pl.Boolean, pl.Date, pl.Time, pl.Datetime)  # and numbers
@@ -83,7 +84,7 @@ def described(
     of which it says nothing or two things.
     """
     if file is None:
-        return checked_ids(names), pl.DataFrame()
+        return check_ids(names), pl.DataFrame()
     table = _read(file, schema)
     by = PATH if PATH in table.columns else ID
     if by not in table.columns:
@@ -97,18 +98,18 @@ def described(
     table = table.filter(pl.col(by).is_in(wanted[by].implode()))
     twice = table[by].filter(table[by].is_duplicated()).unique(maintain_order=True)
     if len(twice):
-        raise IndexingError(f"{file} has more than one row of {by} {some(twice.to_list())}")
+        raise IndexingError(f"{file} has more than one row of {by} {shorten(twice.to_list())}")
     without = wanted.join(table, on=by, how="anti")[by].to_list()
     if without:
         raise IndexingError(
-            f"{file} has no row of {by} {some(without)}, of {len(names):,} images: give each image "
-            f"a row, and count paths from --base"
+            f"{file} has no row of {by} {shorten(without)}, of {len(names):,} images: give each "
+            f"image a row, and count paths from --base"
         )
     found = wanted.join(table, on=by, how="left", maintain_order="left")
     ids = found[ID].to_list() if ID in found.columns else list(names)
     if None in ids:
         raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
-    return checked_ids(ids), found.drop(PATH, ID, strict=False)
+    return check_ids(ids), found.drop(PATH, ID, strict=False)
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:

@@ -8,9 +8,8 @@ from irgen.commands import places
 from irgen.commands.wording import counted
 from irgen.errors import IndexingError
 from irgen.index import filters
-from irgen.index.filters import parsed
 from irgen.index.index import Index
-from irgen.index.items import some
+from irgen.index.rows import shorten
 
 
 def run(options: Namespace) -> None:
@@ -33,14 +32,14 @@ def _checked(index: Index, ids: list[str], options: Namespace) -> list[str]:
     if options.allow is None:
         rows = index.view.find(ids)
         if unknown := [name for name, row in zip(ids, rows, strict=True) if row < 0]:
-            raise IndexingError(f"not in the index: {some(unknown)}; nothing was removed")
+            raise IndexingError(f"not in the index: {shorten(unknown)}; nothing was removed")
         return ids
     view = index.view
-    chosen = filters.allowed(parsed(options.allow), view).numpy().nonzero()[0]
-    names = sorted(view.items.ids(chosen))
+    chosen = filters.allowed_rows(filters.parse(options.allow), view).numpy().nonzero()[0]
+    names = sorted(view.ids(chosen))
     if names and not options.yes:
         raise IndexingError(
-            f"{options.allow!r} selects {len(names):,} of {len(index):,} images: {some(names)}; "
+            f"{options.allow!r} selects {len(names):,} of {len(index):,} images: {shorten(names)}; "
             "nothing was removed: repeat with --yes to remove them"
         )
     return names

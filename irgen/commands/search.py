@@ -1,16 +1,18 @@
 """``irgen search``: the images most like some others, and how sure that is."""
 
 from argparse import Namespace
+from dataclasses import replace
 
 from irgen.commands import answers, places
 from irgen.commands.answers import Answer
 from irgen.compute import keep_freed_memory
 from irgen.errors import IndexingError
-from irgen.index.filters import parsed
-from irgen.index.found import Found
+from irgen.index.filters import parse
+from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 
 FOR_IMAGES = ("fresh_beams", "no_rerank", "explain")  # of no use with --ids
+SEARCH = ("beams", "candidates", "fresh_beams", "distinct", "min_score", "min_probability")
 
 
 def run(options: Namespace) -> None:
@@ -19,7 +21,7 @@ def run(options: Namespace) -> None:
     _check(options)
     keep_freed_memory()
     with places.to_read(options) as index:
-        found = _found(index, options)
+        found = _search(index, options)
         queries, stored = options.ids or options.images, bool(options.ids)
         answer = Answer.of(queries, found, index.view, stored=stored)
         if options.explain:
@@ -43,28 +45,13 @@ def _check(options: Namespace) -> None:
             )
 
 
-def _found(index: Index, options: Namespace) -> Found:
-    allow = None if options.allow is None else parsed(options.allow)
+def _search(index: Index, options: Namespace) -> ImageHits:
+    least = options.k + bool(options.ids)  # an image of the index finds itself
+    defaults = index.options(least)
+    given = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
+    changed = replace(defaults, rerank=not options.no_rerank, **given)
+    if options.allow is not None:
+        changed = replace(changed, allow=parse(options.allow))
     if options.ids:
-        return index.search_ids(
-            options.ids,
-            options.k,
-            beams=options.beams,
-            candidates=options.candidates,
-            distinct=options.distinct,
-            allow=allow,
-            min_score=options.min_score,
-            min_probability=options.min_probability,
-        )
-    return index.search(
-        options.images,
-        options.k,
-        beams=options.beams,
-        candidates=options.candidates,
-        fresh_beams=options.fresh_beams,
-        rerank=not options.no_rerank,
-        distinct=options.distinct,
-        allow=allow,
-        min_score=options.min_score,
-        min_probability=options.min_probability,
-    )
+        return index.search_ids(options.ids, options.k, changed)
+    return index.search(options.images, options.k, changed)

@@ -11,8 +11,7 @@ import polars as pl
 
 from irgen.catalog.table import read_table
 from irgen.evaluation import runs
-from irgen.files import atomic, digest
-from irgen.index import disk
+from irgen.files import atomic, checksums, digest
 from irgen.params import Compute
 from irgen.training import checkpoint
 from irgen.workspace import Workspace
@@ -20,7 +19,8 @@ from irgen.workspace import Workspace
 if TYPE_CHECKING:
     from irgen.index.index import Index
 
-BESIDE = ("lock", "release.json")  # in the folder of an index or a release, and no part of it
+# Files in the folder of an index or a release that are no part of its content:
+BESIDE = ("lock", "changes.sqlite-shm", "release.json")
 KEPT = 12  # the answers of as many indexes
 MOST_QUERIES = 2000  # a share of them is then known to about a hundredth
 
@@ -77,7 +77,7 @@ def answers(
     """
     files = {
         name: each["sha256"]
-        for name, each in disk.sums(folder).items()
+        for name, each in checksums(folder).items()
         if Path(name).name not in BESIDE
     }
     machine = (settings.device, settings.precision, settings.batch_size)

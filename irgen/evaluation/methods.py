@@ -168,12 +168,12 @@ def served(index: Index, encoder: Encoder, ids: list[str], copies: int) -> Metho
     images, which are read from the disk, count as none of its memory."""
     numbers = {name: row for row, name in enumerate(ids)}
     view, models = index.view, index.models
-    names = view.items.ids(view.snapshot.alive_rows().numpy())
-    snapshot = index.searcher.among(view, None)
+    names = view.all_ids()
+    snapshot = index.snapshot(view)
     rows = torch.tensor([*(numbers[name] for name in names), -1], device=models.device)
 
     def search(read: Read, k: int) -> Result:
-        options = index.searcher.options(k - copies, {}, None)
+        options = index.options(k - copies)
         hits = engine.search(index.decoder, read, snapshot, k, options)
         return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
 

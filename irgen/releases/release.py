@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irgen.errors import ReleaseError
-from irgen.files import digest, read_json, write_json
-from irgen.index import disk
+from irgen.files import checksums, digest, read_json, write_json
 
 ABOUT = "release.json"
-NOT_CONTENT = {ABOUT, "lock"}  # what is in a release's folder beside the index that was released
+# Files in a release's folder that are no part of the index that was released:
+NOT_CONTENT = {ABOUT, "lock", "changes.sqlite-shm"}
 State = Literal["candidate", "rejected", "released", "withdrawn"]
 
 
@@ -64,7 +64,7 @@ class Release:
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of the files of an index, by their paths; but for what comes and goes with a
     writer."""
-    return {name: each for name, each in disk.sums(folder).items() if is_content(name)}
+    return {name: each for name, each in checksums(folder).items() if is_content(name)}
 
 
 def is_content(name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from irgen import journal
 from irgen.errors import ArtifactError, ReleaseError
-from irgen.index import disk
+from irgen.files import sync, sync_tree
 from irgen.releases import release
 from irgen.releases.release import ABOUT, Release
 
@@ -96,9 +96,9 @@ def put(shelf: Path, new: Release, fill: Callable[[Path], Any]) -> None:
                 f"the files of release {new.version} were changed while they were copied: repeat"
             )
         release.write(place, new)
-        disk.settle_tree(place)
+        sync_tree(place)
         place.rename(shelf / new.name)
-        disk.settle(shelf)
+        sync(shelf)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -122,7 +122,7 @@ def crown(shelf: Path, chosen: Release) -> None:
     link = shelf / f".{CHAMPION}.{os.getpid()}.tmp"
     link.symlink_to(chosen.name)
     link.replace(shelf / CHAMPION)
-    disk.settle(shelf)
+    sync(shelf)
 
 
 def to_prune(there: list[Release], served: Release, keep: int) -> list[Release]:

@@ -2,18 +2,23 @@
 their embeddings, all ordered and cut at k."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irgen.errors import IndexingError
 from irgen.search import beam, rank
 from irgen.search.codebooks import Nearing
 from irgen.search.decoder import Decoder, Kinds
 from irgen.search.rank import Candidates
 from irgen.search.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,10 @@ class Options:
     label of all first entries that stand for its label, those of one by cosine, and ``fresh_beams``
     plays no part.
     ``distinct`` hides an image whose cosine with a better one is at least that. ``min_score`` drops
-    hits whose score is lower, ``min_cosine`` those whose cosine is.
+    hits whose score is lower, ``min_cosine`` those whose cosine is. ``Index`` turns two more into
+    what the engine is given: ``min_probability`` drops hits less likely than that to have the
+    query's label, ``allow`` (a polars expression over id and metadata, or a collection of ids)
+    lets a search find some images only.
     Without the ``trie`` the retriever writes what it likes, and identifiers that do not exist find
     nothing: what the trie is compared with.
     """
@@ -47,7 +55,18 @@ class Options:
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
+    min_probability: float | None = None
+    allow: "pl.Expr | Collection[str] | None" = None
     trie: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("beams", 1), ("candidates", 1), ("fresh_beams", 0)):
+            if (value := getattr(self, name)) < least:
+                raise IndexingError(f"{name}: {value} is too few; allowed: {least} or more")
+        for name, least in (("distinct", -1), ("min_probability", 0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= 1:
+                raise IndexingError(f"{name}: {value} is not allowed; allowed: {least} to 1")
 
 
 @dataclass(frozen=True)

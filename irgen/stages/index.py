@@ -18,7 +18,7 @@ from irgen.encoding import Encoding, open_encoding
 from irgen.errors import CatalogError
 from irgen.evaluation import calibration, runs
 from irgen.index.index import Index
-from irgen.index.items import distinct_keys
+from irgen.index.rows import hash_distinct
 from irgen.params import Params
 from irgen.search import engine
 from irgen.search.calibration import Calibration, Uncalibrated, apply
@@ -101,7 +101,7 @@ class Answers:
 def hold(identified: Identified, trained: Tensor, models: Models) -> Snapshot:
     """The database as the index will hold it, in rows as ``identified`` has them; ``trained`` (N,)
     bool: the retriever was trained on the image."""
-    keys = torch.from_numpy(distinct_keys(identified.ids))
+    keys = torch.from_numpy(hash_distinct(identified.ids))
     segment = Segment.build(identified.codes, identified.embeddings.half(), keys, trained)
     alive = torch.ones(len(keys), dtype=torch.bool, device=models.device)
     return Snapshot.of((segment.to(models.device),), (alive,), models.tokenizer.codebooks)
@@ -171,5 +171,5 @@ def size(folder: Path) -> dict[str, float]:
     return {
         "images": float(about["images"]),
         "trained": float(about["trained"]),
-        "bytes_per_image": about["bytes"]["generation"] / about["images"],
+        "bytes_per_image": about["bytes"]["base"] / about["images"],
     }
