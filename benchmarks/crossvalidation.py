@@ -37,32 +37,38 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from irgen.artifacts.retriever import frozen_reader
 from irgen.catalog.table import read_table
+from irgen.checkpoints.retriever import initial_query_encoder
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.weights import create_encoder
 from irgen.commands.wording import counted
 from irgen.compute import Machine
-from irgen.encoding import Encoding, open_encoding, pixels, summaries, views
+from irgen.encoding.batches import EncodedViews, Pixels, full_batches
+from irgen.encoding.encode import (
+    Encoding,
+    decode_pixels,
+    encode_summaries,
+    encode_views,
+    open_encoding,
+)
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import DEEPEST, processor
 from irgen.files import read_json, write_bytes, write_json
+from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.pairs import RULES
-from irgen.models.reader import Query, Reader
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
 from irgen.params import Params, check, load
-from irgen.search.kinds import Kinds
-from irgen.search.scan import scan
+from irgen.params.strict import parse
+from irgen.search.brute_force import brute_force_search
+from irgen.search.label_scorer import LabelScorer
 from irgen.stages.baselines import rivals
 from irgen.stages.baselines import teach as teach_rival
 from irgen.stages.retriever import neighbours
-from irgen.study.plan import changed
+from irgen.study.plan import set_value
 from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
-from irgen.training.batches import Pixels, Views, in_order
-from irgen.training.checkpoint import Resume
-from irgen.typed import parse
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)
@@ -96,7 +102,7 @@ def read_taught(params: Params, folder: Path) -> Taught:
     classes, sha256s = table["label"].unique().sort().to_list(), table["sha256"].to_list()
     encoding, encoder = open_encoding(params.compute, workspace), create_encoder(params.encoder, 0)
     trained = params.tokenizer.tune_encoder or params.retriever.tune_encoder
-    decoded = pixels(encoder, sha256s, encoding) if trained else None
+    decoded = decode_pixels(encoder, sha256s, encoding) if trained else None
     return Taught(sha256s, class_numbers(table["label"], classes), classes, encoding, decoded)
 
 
@@ -136,16 +142,16 @@ class Made:
 
     tokenizer: Tokenizer
     embeddings: Tensor
-    sees: Views | Pixels
-    reader: Reader | None = None
+    sees: EncodedViews | Pixels
+    reader: QueryEncoder | None = None
 
 
 def some(images: Any, rows: Tensor) -> Any:
-    """Views or Pixels of those at ``rows`` (n,)."""
+    """EncodedViews or Pixels of those at ``rows`` (n,)."""
     if isinstance(images, Pixels):
         return replace(images, pixels=images.pixels[rows.numpy()])
     tokens = None if images.tokens is None else images.tokens[rows.numpy()]
-    return Views(images.summaries[rows.numpy()], tokens)
+    return EncodedViews(images.summaries[rows.numpy()], tokens)
 
 
 def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
@@ -156,7 +162,7 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
     torch.manual_seed(params.seed)
     if not settings.tune_encoder:
         model = Tokenizer(settings, pretrained.width, len(classes), None)
-        seen = views(pretrained, taught.sha256s, params.augment, 0, taught.encoding)
+        seen = encode_views(pretrained, taught.sha256s, params.augment, 0, taught.encoding)
         data: Any = [some(seen.without_tokens(), part) for part in parts]
     else:
         assert taught.pixels is not None, "an encoder that is trained is given pixels"
@@ -174,17 +180,19 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
     encoding = taught.encoding
     if model.encoder is not None:  # seen by nobody else
         encoding = replace(encoding, cache=folder)
-        seen = views(model.encoder, taught.sha256s, params.augment, 0, encoding)
+        seen = encode_views(model.encoder, taught.sha256s, params.augment, 0, encoding)
     flat = adapt_all(model, seen.summaries.reshape(-1, seen.summaries.shape[2]), machine.device)
     adapted = flat.view(*seen.summaries.shape[:2], -1)  # (N, V, D)
-    made = Made(model.cpu(), adapted[:, 0].contiguous(), Views(adapted.numpy(), seen.tokens))
+    made = Made(model.cpu(), adapted[:, 0].contiguous(), EncodedViews(adapted.numpy(), seen.tokens))
     if params.retriever.tune_encoder:
         assert taught.pixels is not None, "whoever learns to read is given pixels"
-        reader = frozen_reader(pretrained, deepcopy(model), params.retriever.encoder)
+        reader = initial_query_encoder(pretrained, deepcopy(model), params.retriever.encoder)
         plain = Pixels(taught.pixels, pretrained.decoding.size, params.augment)
         return replace(made, sees=plain, reader=reader)
     if params.retriever.encoder == "pretrained":
-        return replace(made, sees=views(pretrained, taught.sha256s, params.augment, 0, encoding))
+        return replace(
+            made, sees=encode_views(pretrained, taught.sha256s, params.augment, 0, encoding)
+        )
     return made
 
 
@@ -193,10 +201,10 @@ def unheard(row: dict[str, float], step: int) -> None:
 
 
 @torch.inference_mode()
-def openings(model: Query, images: Views | Pixels, machine: Machine) -> Tensor:
+def openings(model: Retriever, images: EncodedViews | Pixels, machine: Machine) -> Tensor:
     """(Q, L): the log-probability with which a retriever writes each first entry."""
     found, levels = [], model.decoder.shape.levels
-    for rows, new in in_order(len(images), 64):
+    for rows, new in full_batches(len(images), 64):
         inputs = [part.to(machine.device) for part in images.plain(rows)]
         blank = torch.zeros(len(rows), levels, dtype=torch.int64)
         with machine.precision():
@@ -210,14 +218,14 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
     The last epoch's average is taken, for nothing validates."""
     settings, machine, rows = params.retriever, taught.encoding.machine, fold.teaching
     pretrained = create_encoder(params.encoder, params.seed)
-    features = summaries(pretrained, [taught.sha256s[row] for row in rows], taught.encoding)
+    features = encode_summaries(pretrained, [taught.sha256s[row] for row in rows], taught.encoding)
     found, _ = RULES[params.pairs.rule](
         torch.from_numpy(features), taught.labels[rows], params.pairs.neighbours, params.seed
     )
     anchors, places = torch.nonzero(found >= 0, as_tuple=True)
     pairs = pl.DataFrame({"anchor": anchors.numpy(), "positive": found[anchors, places].numpy()})
     codes = made.tokenizer.tokenize(made.embeddings[rows])
-    reader = made.reader or frozen_reader(pretrained, made.tokenizer, settings.encoder)
+    reader = made.reader or initial_query_encoder(pretrained, made.tokenizer, settings.encoder)
     width, encoder = params.tokenizer.width, reader.encoder
     shape = Shape(
         summary_width=encoder.width if reader.adapter is None else width,
@@ -227,7 +235,7 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
         codebook=params.tokenizer.codebook,
     )
     torch.manual_seed(params.seed)
-    model = Query(made.reader, Retriever(settings, shape))
+    model = Retriever(made.reader, IdentifierDecoder(settings, shape))
     data = (
         retrieving.Pairs(some(made.sees, rows), codes, *neighbours(pairs, len(rows))),
         retrieving.Held(some(made.sees, NOTHING), NOTHING, taught.labels[rows]),
@@ -248,7 +256,7 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
         assert taught.pixels is not None, "an encoder that is trained is given pixels"
         images = Pixels(taught.pixels, encoder.decoding.size, params.augment)
     else:
-        images = views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
+        images = encode_views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
         images = images if rival.tokens else images.without_tokens()
     _, labels = taught.labels[fold.teaching].unique(return_inverse=True)
     data, resume = (some(images, fold.teaching), labels), Resume(folder, name)
@@ -256,7 +264,7 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
     resume.clear()
     found = []
     with torch.inference_mode(), machine.precision():
-        for rows, new in in_order(len(images), 64):
+        for rows, new in full_batches(len(images), 64):
             inputs = [part.to(machine.device) for part in images.plain(rows)]
             told = model(*inputs) if tuned else model.describe(*inputs)
             found.append(told[:new].float().cpu())
@@ -266,13 +274,13 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
 def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool) -> dict:
     """Every metric of every query of the fold, by the score that orders the database."""
     made = teach(params, taught, fold.teaching, folder)
-    kinds, database = Kinds.of(made.tokenizer), made.embeddings[fold.searched]
+    label_scorer, database = LabelScorer.build(made.tokenizer), made.embeddings[fold.searched]
     first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[fold.asked]
-    label = kinds.alike(queries)
+    label = label_scorer.score_query_labels(queries)
     said = {"label": label}
     if written:
         entry = write(params, taught, fold, made, folder)
-        own = kinds.written(entry)
+        own = label_scorer.score_predicted_labels(entry)
         both = ((label.exp() + own.exp()) / 2).log()
         said |= {"first entry": entry, "label as written": own, "mean of both labels": both}
     scores: dict[str, Tensor | None] = {SCAN: None}
@@ -285,7 +293,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
         def added(start: int, end: int, score: Any = score) -> Tensor:
             return score[:, first[start:end]]
 
-        top = scan(queries, database, DEEPEST, None if score is None else added).ids
+        top = brute_force_search(queries, database, DEEPEST, None if score is None else added).ids
         found[name] = judge(top)
     return found
 
@@ -293,7 +301,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
 def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> dict:
     """Every metric of every query of the fold, by a baseline's descriptors."""
     vectors = describe(params, taught, fold, folder, name)
-    top = scan(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
+    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
     return {name: judge_of(taught, fold)(top)}
 
 
@@ -392,7 +400,7 @@ def params_of(path: Path, changes: list[str]) -> Params:
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     for change in changes:
         key, _, value = change.partition("=")
-        tree = changed(tree, key, yaml.safe_load(value), where=str(path))
+        tree = set_value(tree, key, yaml.safe_load(value), where=str(path))
     params: Params = parse(Params, tree, where=str(path))
     check(params)
     settings = params.tokenizer

@@ -35,7 +35,7 @@ from irgen.compute import keep_freed_memory
 from irgen.evaluation.measuring import processor
 from irgen.files import write_bytes, write_json
 from irgen.index.index import Index
-from irgen.models.retriever import Retriever
+from irgen.models.decoder import IdentifierDecoder
 from irgen.search import trie
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
@@ -99,7 +99,7 @@ class Stand:
     database: Database
     held: Snapshot
     field: Field
-    model: Retriever
+    model: IdentifierDecoder
     cache: Path
 
     def __len__(self) -> int:

@@ -23,18 +23,18 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.identifiers import load_identified
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.encoding import open_encoding, pixels
+from irgen.checkpoints.identifiers import load_identified
+from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.measuring import processor
 from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
 from irgen.params import Params, load
-from irgen.search.engine import Read
-from irgen.search.scan import scan
-from irgen.typed import flatten
+from irgen.params.strict import flatten
+from irgen.search.brute_force import brute_force_search
+from irgen.search.engine import QueryFeatures
 from irgen.workspace import Workspace
 
 K = 10  # results judged
@@ -147,7 +147,7 @@ class Case:
     images, their ``embeddings`` (N, D) for the exact scan, and the index."""
 
     queries: pl.DataFrame
-    read: Read
+    read: QueryFeatures
     database: pl.DataFrame
     embeddings: Tensor
     index: Index
@@ -157,10 +157,11 @@ class Case:
         fewer; and which of them (Q, K) bool the retriever did not write."""
         if method == "exact scan":
             taken = torch.from_numpy(self.members(groups)).nonzero()[:, 0]
-            rows = scan(self.read.embedding, self.embeddings[taken], K).ids
+            rows = brute_force_search(self.read.embedding, self.embeddings[taken], K).ids
             return torch.where(rows >= 0, taken[rows], -1).numpy(), np.zeros(rows.shape, dtype=bool)
         allow = None if groups == GROUPS else pl.col("group").is_in(groups)
-        found = self.index.search(self.read, K, fresh_beams=METHODS[method], allow=allow)
+        options = replace(self.index.options(K), fresh_beams=METHODS[method], allow=allow)
+        found = self.index.search(self.read, K, options)
         places = {name: row for row, name in enumerate(self.database["id"])} | {None: -1}
         return np.vectorize(places.get, otypes=[np.int64])(found.ids), found.dense
 
@@ -189,9 +190,13 @@ def open_case(params: Params, workspace: Workspace) -> Case:
     )
     queries = queries.filter(~pl.col("sha256").is_in(database["sha256"].implode()))
     encoding = open_encoding(params.compute, workspace)
-    images = pixels(index.models.reader.encoder, queries["sha256"].to_list(), encoding)
-    parts = [index.models.read(batch) for batch in torch.from_numpy(images).split(32)]
-    read = Read(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Read)))
+    images = decode_pixels(
+        index.models.query_encoder.encoder, queries["sha256"].to_list(), encoding
+    )
+    parts = [index.models.encode(batch) for batch in torch.from_numpy(images).split(32)]
+    read = QueryFeatures(
+        *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(QueryFeatures))
+    )
     embeddings = load_identified(workspace.existing("identifiers", "database")).embeddings
     return Case(queries, read, database, embeddings, index)
 

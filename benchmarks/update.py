@@ -41,7 +41,7 @@ import torch
 import yaml
 from PIL import Image, ImageEnhance
 
-from irgen.catalog.sources import open_source
+from irgen.catalog.sources.open import open_source
 from irgen.evaluation.measuring import processor
 from irgen.files import read_json, write_bytes, write_json
 from irgen.params import load

@@ -7,7 +7,7 @@ import polars as pl
 
 from flows.project import memory
 from irgen.catalog import manifest
-from irgen.catalog.annotations import without
+from irgen.catalog.datasets.annotations import without
 from irgen.files import atomic
 
 

@@ -17,9 +17,9 @@ from prefect.states import Completed, State
 from flows import grid, pages, process, project, publication, stage, workcopy
 from flows.grid import Point
 from flows.stage import StageError
-from irgen import recording
 from irgen.errors import ParamsError
 from irgen.study.plan import TABLES, load_plan
+from irgen.tracking import recorder
 from irgen.workspace import Workspace
 
 TIMEOUT_SECONDS = 7 * 86_400.0
@@ -104,4 +104,4 @@ def tried(root: Path, there: Path, name: str, point: Point, comparison: str) -> 
         raise StageError(stage.reason(ended.lines))
     workcopy.bring(there, root, name)
     publication.tracked(there, build, stage.outcomes(ended.lines), log, settings)
-    return grid.telling(recording.quality(Workspace.at(there)))
+    return grid.telling(recorder.quality(Workspace.at(there)))

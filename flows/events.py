@@ -9,8 +9,7 @@ from uuid import NAMESPACE_URL, uuid5
 import httpx
 from prefect.client.orchestration import get_client
 
-from irgen.errors import IrgenError
-from irgen.secrets import scrub
+from irgen.errors import IrgenError, redact
 
 CHANGED = "irgen.source.changed"  # somebody says that there is something to look at
 UPDATED = "irgen.database.updated"  # the served index has moved to another
@@ -38,7 +37,7 @@ def emit(name: str, root: Path, payload: dict[str, Any], *, key: str) -> None:
             "prefect.resource.name": root.name,
             "irgen.root": str(root),
         },
-        "payload": scrub(payload),
+        "payload": redact(payload),
     }
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -48,6 +47,6 @@ def emit(name: str, root: Path, payload: dict[str, Any], *, key: str) -> None:
         except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: it cannot be reached
             if attempt == ATTEMPTS:
                 raise EventError(
-                    f"event {name} was not taken by Prefect's server: {scrub(str(error))}"
+                    f"event {name} was not taken by Prefect's server: {redact(str(error))}"
                 ) from None
         time.sleep(PAUSE_SECONDS)

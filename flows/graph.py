@@ -8,7 +8,7 @@ import networkx
 from dvc.repo import Repo
 from dvc.repo.index import Index
 
-from irgen.typed import parse
+from irgen.params.strict import parse
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from irgen.secrets import scrub
+from irgen.errors import redact
 
 LIFELINE = Path(__file__).with_name("lifeline.py")
 GRACE_SECONDS = 5.0  # between asking a group to end and killing it
@@ -63,7 +63,7 @@ def run(
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if text := scrub(line.rstrip()):
+            if text := redact(line.rstrip()):
                 lines.append(text)
                 tell(text)
     finally:

@@ -28,9 +28,9 @@ from flows import (
 from flows.finished import Finished
 from flows.pipeline import PassError
 from flows.release import Ahead, Decision, has_index
-from irgen import journal, provenance, recording
 from irgen.cli import STAGES
 from irgen.files import read_json
+from irgen.tracking import provenance, recorder, run_log
 from irgen.workspace import Workspace
 
 Log = logging.Logger | logging.LoggerAdapter
@@ -77,7 +77,7 @@ def carry_through(root: Path, *, build: str, pull: bool = False) -> State[Any]:
 
 def publish(root: Path, *, build: str) -> State[Any]:
     """Judges and releases the last pass's results, if that is still to be done."""
-    made = Pass(outcomes={}, metrics=recording.quality(Workspace.at(root)))
+    made = Pass(outcomes={}, metrics=recorder.quality(Workspace.at(root)))
     with Ahead(root, build) as ahead:
         return settle(root, made, ahead)
 
@@ -117,7 +117,7 @@ def passed(root: Path, build: str, pull: bool, nearly: Callable[[], None]) -> Pa
                 cutoff.FAILURES,
             )
         raise
-    metrics = recording.quality(Workspace.at(root))
+    metrics = recorder.quality(Workspace.at(root))
     finished.write(root, replace(before, key=finished.key(root), settled=False))
     tracked(root, build, outcomes, log, stage.settings(build))
     if metrics:
@@ -140,7 +140,7 @@ def tracked(
 
 def catch_up(root: Path, build: str, log: Log) -> None:
     """Logs to MLflow what could not be logged while it was down, if there is anything."""
-    if journal.unpublished(provenance.journals(root)):
+    if run_log.unpublished(provenance.journals(root)):
         published(root, stage.settings(build), log, [])
 
 

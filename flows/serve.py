@@ -18,8 +18,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.settings import PREFECT_API_URL
 
-from irgen.errors import IrgenError
-from irgen.secrets import scrub
+from irgen.errors import IrgenError, redact
 
 HERE = "http://127.0.0.1:4200/api"  # of `prefect server start`
 PATIENCE = 60.0  # seconds for a server that is just starting
@@ -64,11 +63,11 @@ def meet(address: str | None, seconds: float = PATIENCE) -> None:
         with suppress(OSError, ValueError), urllib.request.urlopen(health, timeout=5):
             return
         if not told:
-            print(f"waiting for Prefect's server at {scrub(address)}", flush=True)
+            print(f"waiting for Prefect's server at {redact(address)}", flush=True)
             told = True
         time.sleep(0.5)
     raise IrgenError(
-        f"Prefect's server at {scrub(address)} does not answer: start it (prefect server start), "
+        f"Prefect's server at {redact(address)} does not answer: start it (prefect server start), "
         "or correct PREFECT_API_URL"
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from flows import graph
-from irgen import journal
+from irgen.tracking import run_log
 
 NAMES = "compare-*"
 LOCK_SECONDS = 5.0
@@ -23,7 +23,7 @@ def of(root: Path, name: str) -> Iterator[Path]:
     project's cache and journals as they do there."""
     place = root / ".dvc" / "tmp" / "exps" / name
     _clear(place.parent)
-    with journal.locked(_lock(place), seconds=LOCK_SECONDS) as mine:
+    with run_log.locked(_lock(place), seconds=LOCK_SECONDS) as mine:
         assert mine, f"{place} is another process's"
         try:
             _make(root, place)
@@ -47,7 +47,7 @@ def _make(root: Path, place: Path) -> None:
 def _clear(folder: Path) -> None:
     """Removes the copies of processes that are no more: their locks are free."""
     for place in folder.glob(NAMES):
-        if place.is_dir() and not journal.is_held(_lock(place)):
+        if place.is_dir() and not run_log.is_held(_lock(place)):
             _remove(place)
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from irgen import __version__
 from irgen.commands import grammar
 from irgen.errors import ArtifactError, IrgenError
-from irgen.journal import locked
 from irgen.params import load
+from irgen.tracking.run_log import locked
 from irgen.workspace import Workspace
 
 JOURNAL_DAYS = 14.0  # that a published journal is kept
@@ -147,8 +147,8 @@ def _sentence(line: str) -> str:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Runs one stage and records it. Raises IrgenError for what the user can mend."""
-    from irgen.provenance import project
-    from irgen.recording import recorded
+    from irgen.tracking.provenance import project
+    from irgen.tracking.recorder import recorded
 
     params = load(options.params or options.root / "params.yaml")
     # an experiment in a folder of its own shares what its project has encoded
@@ -175,9 +175,9 @@ def turn(stage: str, root: Path) -> Iterator[None]:
 
 def results(options: argparse.Namespace) -> None:
     """Prints the methods table, what ran and the report's path; rewrites an old or missing one."""
-    from irgen.catalog.protocols import in_words
-    from irgen.evaluation import comparison
+    from irgen.catalog.datasets.protocols import in_words
     from irgen.files import read_json
+    from irgen.report import comparison
 
     workspace = Workspace.at(options.root)
     path = workspace.stage("evaluate") / "metrics.json"
@@ -201,10 +201,10 @@ def what_ran(root: Path) -> str:
     build = os.environ.get("IRGEN_BUILD")
     if not build:
         return ""
-    from irgen import journal
-    from irgen.provenance import journals
+    from irgen.tracking import run_log
+    from irgen.tracking.provenance import journals
 
-    place = journals(root) / journal.plain(build)
+    place = journals(root) / run_log.plain(build)
     ran = {path.stem.partition("-")[0] for path in place.glob("*.jsonl")} & STAGES.keys()
     if not ran:
         return (
@@ -221,14 +221,14 @@ def publish(options: argparse.Namespace) -> None:
     (``IRGEN_BUILD`` of its stages) with the stages that did not run, so that its run in MLflow has
     every stage and every metric. With a server that is down this is kept for the next time.
     """
-    from irgen import journal, publishing
-    from irgen.provenance import journals, project
-    from irgen.tracking import store as tracked
+    from irgen.tracking import mlflow_store as tracked
+    from irgen.tracking import run_log, sync
+    from irgen.tracking.provenance import journals, project
 
     home = project(options.root)
     if options.watch is not None:
         os.nice(GIVING_WAY)
-        publishing.watch(home, options.watch)
+        sync.watch(home, options.watch)
         return
     if options.stages:
         from irgen.outcomes import complete_build
@@ -236,8 +236,8 @@ def publish(options: argparse.Namespace) -> None:
         params = load(options.params or options.root / "params.yaml")
         build = options.build or os.environ.get("IRGEN_BUILD") or "build"
         complete_build(options.root, params, build, dict(options.stages))
-    count = publishing.publish_all(home)
-    journal.forget(journals(home), days=JOURNAL_DAYS)
+    count = sync.publish_all(home)
+    run_log.forget(journals(home), days=JOURNAL_DAYS)
     print(f"Published {count} runs to {tracked.shown(home)}")
     if options.stages and (page := tracked.build_page(home, params.tracking.experiment, build)):
         print(page)
@@ -257,8 +257,8 @@ def _outcomes(text: str) -> list[tuple[str, str]]:
 
 def ui(options: argparse.Namespace) -> None:
     """Becomes MLflow's server over the project's store, or names the server that is in use."""
-    from irgen.provenance import project, store
-    from irgen.tracking import store as tracked
+    from irgen.tracking import mlflow_store as tracked
+    from irgen.tracking.provenance import project, store
 
     home = project(options.root)
     if store(home).startswith("http"):
@@ -306,6 +306,6 @@ def full_disk(error: BaseException, root: Path) -> str:
     what = f"writing {name}" if name else f"writing below {root.resolve()}"
     return (
         f"no space left on the disk while {what}; what was there before is untouched. Free some "
-        "space (dvc gc --workspace drops old results; .cache/encodings and .cache/readings can go) "
-        "and run again"
+        "space (dvc gc --workspace drops old results; .cache/encodings and .cache/query_features "
+        "can go) and run again"
     )

@@ -1,4 +1,9 @@
-"""The errors a user can cause and mend; told in one line at the command line, exit status 2."""
+"""Errors a user can cause and mend (one line at the command line, exit status 2), and messages
+without secrets."""
+
+import os
+import re
+from typing import Any
 
 
 class IrgenError(Exception):
@@ -57,3 +62,28 @@ class ExtraError(IrgenError):
             f"{package.replace('_', '-')} is not installed{why}: pip install -c constraints.txt "
             f"-e '.[{extra}]'"
         )
+
+
+SECRET_NAMES = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(ACCESS|API|CUSTOMER)_?KEY")
+SHORTEST_SECRET = 8  # a shorter value of such a variable may be any word
+
+
+def redact(value: Any) -> Any:
+    """Return ``value`` without the secrets in its strings: passwords and queries of URLs, and the
+    values of environment variables that are named like secrets.
+
+    >>> redact({"source": "https://me:pw@host/a.csv?X-Amz-Signature=1"})
+    {'source': 'https://***@host/a.csv?***'}
+    """
+    if isinstance(value, dict):
+        return {key: redact(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r"(\w+://)[^/@\s]*@", r"\1***@", value)
+    value = re.sub(r"(https?://[^\s?#]+)\?[^\s'\")]+", r"\1?***", value)
+    for name, secret in os.environ.items():
+        if len(secret) >= SHORTEST_SECRET and SECRET_NAMES.search(name.upper()):
+            value = value.replace(secret, "***")
+    return value

@@ -7,10 +7,9 @@ inputs before; neither starts the stage, which then cannot tell of itself.
 from pathlib import Path
 from typing import Any
 
-from irgen import journal, provenance, recording
-from irgen.errors import TrackingError
+from irgen.errors import TrackingError, redact
 from irgen.params import Params
-from irgen.secrets import scrub
+from irgen.tracking import provenance, recorder, run_log
 from irgen.workspace import Workspace
 
 RAN, SKIPPED, RESTORED = "ran", "skipped", "restored"
@@ -51,33 +50,33 @@ def name(stage: str, outcome: str) -> str:
 def _is_told(journals: Path, build: str, stage: str) -> bool:
     """Whether the build has a whole journal of the stage: one of a run that ended well, or one of
     these."""
-    place = journals / journal.plain(build)
+    place = journals / run_log.plain(build)
     found = [path for path in place.glob("*.jsonl") if path.stem.partition("-")[0] == stage]
     found += [place / f"{name(stage, outcome)}.jsonl" for outcome in (SKIPPED, RESTORED)]
     return any(_has_ended_well(path) for path in found if path.exists())
 
 
 def _has_ended_well(path: Path) -> bool:
-    records = journal.records(path)
+    records = run_log.records(path)
     return bool(records) and records[-1]["kind"] == "end" and records[-1]["status"] == "FINISHED"
 
 
 def _tell(root: Path, params: Params, build: str, stage: str, outcome: str) -> None:
     workspace = Workspace.at(root)
     digest = provenance.lock_hash(root, stage)
-    beginning = recording.beginning(stage, params, root)
+    beginning = recorder.beginning(stage, params, root)
     tags = beginning["tags"] | {"irgen.outcome": outcome}
     tags |= {"dvc.stage_hash": digest} if digest else {}
     beginning |= {"build": build, "tags": tags, "outcome": outcome}
-    summary = recording.quality(workspace) if stage in ("evaluate", "report") else {}
-    place = provenance.journals(root) / journal.plain(build) / f"{name(stage, outcome)}.jsonl"
+    summary = recorder.quality(workspace) if stage in ("evaluate", "report") else {}
+    place = provenance.journals(root) / run_log.plain(build) / f"{name(stage, outcome)}.jsonl"
     place.unlink(missing_ok=True)  # of a process that was killed while it told
-    _, file = journal.create(provenance.journals(root), build, name(stage, outcome))
+    _, file = run_log.create(provenance.journals(root), build, name(stage, outcome))
     with file:
-        journal.append(file, "begin", **scrub(beginning))
+        run_log.append(file, "begin", **redact(beginning))
         if summary and stage == "evaluate":
-            journal.append(file, "metrics", values=summary, step=0)
-        journal.append(file, "end", **_ending(root, stage, workspace) | {"summary": summary})
+            run_log.append(file, "metrics", values=summary, step=0)
+        run_log.append(file, "end", **_ending(root, stage, workspace) | {"summary": summary})
 
 
 def _ending(root: Path, stage: str, workspace: Workspace) -> dict[str, Any]:
@@ -88,5 +87,5 @@ def _ending(root: Path, stage: str, workspace: Workspace) -> dict[str, Any]:
         "tables": provenance.tables(root, stage),
         "outs": provenance.locked_outs(root, stage),
         "standing": provenance.standing(root),
-        "monitor": recording.monitored(workspace) if stage == "drift" else None,
+        "monitor": recorder.monitored(workspace) if stage == "drift" else None,
     }

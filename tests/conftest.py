@@ -25,7 +25,7 @@ from irgen import params
 if TYPE_CHECKING:
     import polars as pl
 
-    from irgen.artifacts.models import Models
+    from irgen.checkpoints.models import Models
 
 ROOT = Path(__file__).resolve().parents[1]
 LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "lifeline.py")]
@@ -117,12 +117,12 @@ class MlflowServer:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow SQLite file with its tables made, to be copied: making them takes seconds."""
-    from irgen.tracking import store
+    from irgen.tracking import mlflow_store
 
     home = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        store.connect(home).search_experiments()
+        mlflow_store.connect(home).search_experiments()
     return home / "mlruns" / "mlflow.db"
 
 
@@ -224,9 +224,9 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
     ``make_index(folder, contents, items, calibration, **config)``."""
     import torch
 
-    from irgen.artifacts.calibration import CALIBRATION, save_calibration
-    from irgen.artifacts.models import save_models
     from irgen.catalog.inputs import decode_images
+    from irgen.checkpoints.calibration import CALIBRATION, save_calibration
+    from irgen.checkpoints.models import save_models
     from irgen.index.index import Index
 
     def make(
@@ -347,7 +347,7 @@ def bucket_server() -> Iterator[BucketServer]:
 @pytest.fixture
 def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
     """An empty S3 server, credentials for it, and short pauses before another try."""
-    from irgen.catalog import patience
+    from irgen.catalog.sources import retry
 
     settings = {
         "AWS_ACCESS_KEY_ID": "AKIATESTTESTTEST",
@@ -361,7 +361,7 @@ def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Buc
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(patience, "FIRST", 0.01)
-    monkeypatch.setattr(patience, "LONGEST", 0.05)
+    monkeypatch.setattr(retry, "FIRST", 0.01)
+    monkeypatch.setattr(retry, "LONGEST", 0.05)
     bucket_server.reset()
     return bucket_server

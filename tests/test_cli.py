@@ -17,8 +17,8 @@ import pytest
 
 from irgen import cli
 from irgen.files import write_bytes, write_json
-from irgen.journal import is_held
 from irgen.stages import trie as trie_stage
+from irgen.tracking.run_log import is_held
 
 
 @pytest.fixture

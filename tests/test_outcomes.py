@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from irgen import cli, journal, outcomes, provenance, publishing
+from irgen import cli, outcomes
 from irgen.catalog import manifest
 from irgen.errors import TrackingError
 from irgen.files import write_json
 from irgen.params import Params, load
-from irgen.recording import recorded
-from irgen.tracking import store
+from irgen.tracking import mlflow_store, provenance, run_log, sync
+from irgen.tracking.recorder import recorded
 from irgen.workspace import Workspace
 
 STAGES = {"tokenizer": ["seed", "tokenizer"], "evaluate": ["seed"], "drift": ["drift"]}
@@ -31,11 +31,11 @@ def home(tmp_path: Path, root: Path, empty_store: Path, monkeypatch: pytest.Monk
     """A project at data revision 3 whose stages ran once, in the build ``first``, but for drift,
     which has never run where this store could see it; and are all locked as they ran."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    from irgen import recording
+    from irgen.tracking import recorder
 
-    monkeypatch.setattr(recording, "HEAD_START", 60.0)
-    monkeypatch.setattr(recording, "start_publisher", lambda _: None)
-    monkeypatch.setattr(recording.Record, "_published", lambda _: True)
+    monkeypatch.setattr(recorder, "HEAD_START", 60.0)
+    monkeypatch.setattr(recorder, "start_publisher", lambda _: None)
+    monkeypatch.setattr(recorder.Record, "_published", lambda _: True)
     home = tmp_path / "project"
     (home / "mlruns").mkdir(parents=True)
     shutil.copyfile(empty_store, home / "mlruns" / "mlflow.db")
@@ -54,14 +54,14 @@ def home(tmp_path: Path, root: Path, empty_store: Path, monkeypatch: pytest.Monk
             record.log({"loss": 1.0}, 1)
             record.log({"loss": 0.5}, 2)
             record.result({"accuracy": 0.8})
-    assert publishing.publish_all(home) == 2
+    assert sync.publish_all(home) == 2
     monkeypatch.setenv("IRGEN_BUILD", "second")
     return home
 
 
 def locked(home: Path, stage: str) -> dict:
     """A stage's entry in dvc.lock."""
-    from irgen.provenance import _at, _yaml
+    from irgen.tracking.provenance import _at, _yaml
 
     values = _yaml(home / "params.yaml")
     return {
@@ -94,8 +94,8 @@ def build(client: MlflowClient, key: str):
 def test_a_stage_that_was_skipped_links_to_the_run_that_made_its_results(home, params):
     stages = {"tokenizer": "skipped", "evaluate": "restored"}
     assert outcomes.complete_build(home, params, "second", stages) == ["tokenizer", "evaluate"]
-    assert publishing.publish_all(home) == 2
-    client = store.connect(home)
+    assert sync.publish_all(home) == 2
+    client = mlflow_store.connect(home)
     first, ran = build(client, "first")
     second, linked = build(client, "second")
     assert linked.keys() == {"tokenizer.skipped", "evaluate.restored"}
@@ -115,10 +115,10 @@ def test_a_build_can_be_completed_again_and_says_what_is_served(home, params):
     (home / "releases").mkdir()
     (home / "releases" / "champion").symlink_to("0004-abcdef12")
     assert outcomes.complete_build(home, params, "second", {"tokenizer": "skipped"})
-    assert publishing.publish_all(home) == 1
+    assert sync.publish_all(home) == 1
     assert not outcomes.complete_build(home, params, "second", {"tokenizer": "skipped"})
-    assert publishing.publish_all(home) == 0
-    parent, children = build(store.connect(home), "second")
+    assert sync.publish_all(home) == 0
+    parent, children = build(mlflow_store.connect(home), "second")
     assert len(children) == 1 and parent.data.tags["irgen.champion"] == "0004-abcdef12"
 
 
@@ -129,8 +129,8 @@ def test_a_stage_that_ran_in_the_build_is_not_skipped_by_a_later_attempt(home, p
 
 def test_a_stage_of_which_the_store_has_no_run_tells_its_outputs(home, params):
     outcomes.complete_build(home, params, "second", {"drift": "restored"})
-    publishing.publish_all(home)
-    client = store.connect(home)
+    sync.publish_all(home)
+    client = mlflow_store.connect(home)
     run = build(client, "second")[1]["drift.restored"]
     assert "irgen.link" not in run.data.tags
     assert "the run that made them is not here" in run.data.tags["mlflow.note.content"]
@@ -142,20 +142,20 @@ def test_a_telling_that_was_killed_is_told_again(home, params):
     place.parent.mkdir()
     place.write_text(json.dumps({"kind": "begin", "time": 1}) + "\n")
     assert outcomes.complete_build(home, params, "second", {"tokenizer": "skipped"})
-    assert journal.records(place)[-1]["kind"] == "end"
+    assert run_log.records(place)[-1]["kind"] == "end"
 
 
 def test_the_monitor_follows_drift_and_quality_over_the_revisions_of_the_data(home, params):
     def told(build_key: str, stage_outcome: str = "restored") -> None:
         outcomes.complete_build(home, params, build_key, {"drift": stage_outcome})
-        publishing.publish_all(home)
+        sync.publish_all(home)
 
     told("second")
     told("third")  # the same again
     stand_at(home, 4)
     measured(home, 0.7, drift=0.4)
     told("fourth")
-    client = store.connect(home)
+    client = mlflow_store.connect(home)
     within = client.get_experiment_by_name("irgen").experiment_id
     (monitor,) = client.search_runs([within], "tags.`irgen.monitor` = 'true'")
 
@@ -173,7 +173,7 @@ def test_the_command_line_completes_a_build(home, capsys):
     arguments = ["publish", "--build", "second", "--stages", "tokenizer=skipped,evaluate=ran"]
     assert cli.main([*arguments, "--root", str(home)]) == 0
     assert "Published 1 runs" in capsys.readouterr().out
-    assert set(build(store.connect(home), "second")[1]) == {"tokenizer.skipped"}
+    assert set(build(mlflow_store.connect(home), "second")[1]) == {"tokenizer.skipped"}
 
 
 def test_what_is_no_outcome_is_refused(home, params, capsys):

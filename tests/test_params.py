@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 
 from irgen.errors import ParamsError
 from irgen.params import Params, check, load
+from irgen.params.reference import list_settings
+from irgen.params.strict import flatten, parse
 from irgen.study.plan import load_plan, settings_file
-from irgen.typed import flatten, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
 SECTIONS = [name for name in TREE if isinstance(TREE[name], dict)]
+REQUIRED = {
+    ("download", "source"),
+    *(("encoder", key) for key in ("name", "weights", "image_size")),
+}
 KEYS = [(section, key) for section in SECTIONS for key in TREE[section]]
 
 
@@ -42,11 +47,40 @@ def test_a_misspelt_key_names_the_nearest_valid_one() -> None:
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
-def test_a_missing_key_is_named_with_its_section(section: str, key: str) -> None:
+def test_a_key_that_is_left_out_has_its_default_unless_it_must_be_given(
+    section: str, key: str
+) -> None:
     tree = copy.deepcopy(TREE)
     del tree[section][key]
-    with pytest.raises(ParamsError, match=f"{section}: key '{key}' is missing"):
-        parse(Params, tree, where="params.yaml")
+    if (section, key) in REQUIRED:
+        with pytest.raises(ParamsError, match=f"params.yaml: {section}: key '{key}' is missing"):
+            parse(Params, tree, where="params.yaml")
+    else:
+        assert isinstance(parse(Params, tree, where="params.yaml"), Params)
+
+
+def test_the_values_of_params_yaml_are_the_defaults_of_their_classes() -> None:
+    least = {section: {key: TREE[section][key]} for section, key in REQUIRED}
+    least = {"download": least["download"], "encoder": TREE["encoder"]}
+    assert parse(Params, least, where="params.yaml") == load(ROOT / "params.yaml")
+
+
+def test_params_yaml_is_short_and_has_every_key_that_a_stage_depends_on() -> None:
+    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 70
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for key in {key for stage in stages.values() for key in stage.get("params", [])}:
+        section, *inner = key.split(".")
+        assert section in TREE and all(name in TREE[section] for name in inner), key
+
+
+def test_the_reference_lists_every_setting_with_its_default_and_a_description() -> None:
+    settings = {setting.name: setting for setting in list_settings()}
+    assert settings.keys() == flatten(load(ROOT / "params.yaml")).keys()
+    assert all(setting.description for setting in settings.values())
+    assert settings["tokenizer.levels"].default == "4"
+    assert settings["tokenizer.levels"].allowed == "integer, 1 to 16"
+    assert settings["pairs.rule"].allowed == "near_same_label, near, same_label"
+    assert settings["encoder.name"].default == "must be given"
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
@@ -63,7 +97,7 @@ def test_no_unknown_key_is_let_through(key: str) -> None:
 
 @given(st.one_of(st.booleans(), st.text(), st.none(), st.floats(), st.lists(st.integers())))
 def test_a_count_is_an_integer_and_nothing_else(value: object) -> None:
-    with pytest.raises(ParamsError, match="expected int"):
+    with pytest.raises(ParamsError, match=r"expected a (whole|finite) number"):
         parse(Params, changed("tokenizer", "levels", value), where="params.yaml")
 
 
@@ -89,7 +123,7 @@ def test_a_value_out_of_range_says_what_is_allowed(section: str, key: str, value
 
 
 def test_nan_is_no_number() -> None:
-    with pytest.raises(ParamsError, match="query_fraction: expected a number, found nan"):
+    with pytest.raises(ParamsError, match="query_fraction: expected a finite number, found nan"):
         parse(Params, changed("catalog", "query_fraction", float("nan")), where="params.yaml")
 
 
@@ -109,7 +143,13 @@ def test_whole_numbers_and_lists_become_floats_and_tuples() -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [(": [", "not valid YAML"), ("- 1", "expected a section"), ("", "expected a section")],
+    [
+        (": [", "not valid YAML"),
+        ("seed: 0\nseed: 1", "key 'seed' is given twice"),
+        ("- 1", "expected a section"),
+        ("", "expected a section"),
+        ("1: 2", "unknown key 1"),
+    ],
 )
 def test_a_file_that_is_no_parameters_is_refused(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "params.yaml"
@@ -120,30 +160,24 @@ def test_a_file_that_is_no_parameters_is_refused(tmp_path: Path, text: str, told
         load(tmp_path / "none.yaml")
 
 
-def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in tree.items():
-        place = f"{prefix}{key}"
-        nested = isinstance(value, dict) and place != "encoder.options"
-        found |= leaves(value, f"{place}.") if nested else {place: value}
-    return found
-
-
-def test_flattening_keeps_every_value_under_its_dotted_key() -> None:
-    assert flatten(load(ROOT / "params.yaml")) == leaves(TREE)
+def test_flattening_gives_every_value_its_dotted_key() -> None:
+    flat = flatten(load(ROOT / "params.yaml"))
+    assert flat["seed"] == 0 and flat["evaluate.cutoffs"] == [1, 10, 20]
+    assert flat["baselines.cgd.margin"] == 0.1
+    assert flat["encoder.options"] == TREE["encoder"]["options"]
 
 
 @pytest.mark.parametrize(
     ("method", "key", "expected"),
     [
         ("hnsw", "serch", r"baselines: hnsw: unknown key 'serch'; did you mean 'search'"),
-        ("cgd", "margin", r"baselines: cgd: margin: expected float, found \[\]"),
+        ("cgd", "margin", r"baselines: cgd: margin: expected a number, found \[\]"),
     ],
 )
 def test_a_mistake_in_a_section_within_a_section_is_named_with_both(
     method: str, key: str, expected: str
 ) -> None:
     tree = copy.deepcopy(TREE)
-    tree["baselines"][method][key] = []
+    tree["baselines"] = {method: {key: []}}
     with pytest.raises(ParamsError, match=expected):
         parse(Params, tree, where="params.yaml")

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from irgen.artifacts.models import Models
-from irgen.artifacts.retriever import frozen_reader
-from irgen.models.reader import Query
-from irgen.models.retriever import Retriever, Shape
+from irgen.checkpoints.models import Models
+from irgen.checkpoints.retriever import initial_query_encoder
+from irgen.checkpoints.weights import create_encoder
+from irgen.models.decoder import IdentifierDecoder, Shape
+from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
 from irgen.params import Encoder
 from irgen.params import Retriever as RetrieverSettings
 from irgen.params import Tokenizer as TokenizerSettings
-from irgen.weights import create_encoder
 
 ENCODER = Encoder(
     name="resnet10t",
@@ -41,8 +41,11 @@ def untrained(
         levels=tokenizing.levels,
         codebook=tokenizing.codebook,
     )
-    query = Query(frozen_reader(pretrained, tokenizer, "tokenizer"), Retriever(retrieving, shape))
-    made = Models(tokenizer=tokenizer, query=query, pretrained=pretrained, labels=["a"])
+    retriever = Retriever(
+        initial_query_encoder(pretrained, tokenizer, "tokenizer"),
+        IdentifierDecoder(retrieving, shape),
+    )
+    made = Models(tokenizer=tokenizer, retriever=retriever, pretrained=pretrained, labels=["a"])
     return made.to(torch.device("cpu"))
 
 

@@ -22,7 +22,7 @@ class Bar:
 
     @property
     def met(self) -> bool:
-        """Judged by the number as it was measured."""
+        """Scores by the number as it was measured."""
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
     def shown(self) -> list[str]:

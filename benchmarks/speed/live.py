@@ -20,13 +20,16 @@ import torch
 from torch import Tensor
 
 from irgen import params
-from irgen.artifacts.models import Models, save_models
+from irgen.checkpoints.models import Models, save_models
+from irgen.checkpoints.weights import create_encoder
+from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.index.view import View
-from irgen.models.reader import Query, Reader
-from irgen.models.retriever import Retriever
+from irgen.models.decoder import IdentifierDecoder
+from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer
-from irgen.weights import create_encoder
+from irgen.search import engine
+from irgen.search.engine import Options
 from speed import ours, synthetic
 from speed.ours import Pool
 from speed.stopwatch import Call, Patience, Times, in_turns, once, repeat
@@ -57,27 +60,32 @@ class Loop:
     batch: int
     beams: int
 
+    def options(self, index: Index, allow: pl.Expr | None = None) -> Options:
+        """The index's own, with the loop's beams."""
+        return replace(index.options(1), beams=self.beams, allow=allow)
+
     def over(self, index: Index, allow: pl.Expr | None = None) -> Call:
         """Searches as anyone would make them, from what the models read to ids and scores."""
 
         def call(number: int) -> object:
             read = self.pool.read(number, self.batch)
-            return index.search(read, ours.K, beams=self.beams, allow=allow)
+            return index.search(read, ours.K, self.options(index, allow))
 
         return call
 
     def then(self, index: Index, view: View) -> Call:
         """The same in what the index held once."""
-        options = index.searcher.options(1, {"beams": self.beams}, None)
+        snapshot, options = index.snapshot(view), self.options(index)
 
         def call(number: int) -> object:
             read = self.pool.read(number, self.batch)
-            return index.searcher.written(index.decoder, read, view, ours.K, options, None)
+            hits = engine.search(index.decoder, read, snapshot, ours.K, options)
+            return ImageHits.of(hits, view, index.calibration)
 
         return call
 
 
-def writer_of(model: Retriever, codebooks: Tensor) -> Any:
+def writer_of(model: IdentifierDecoder, codebooks: Tensor) -> Any:
     """A function that writes models with these codebooks and this decoder into a folder: the ones
     an index is really made with, a small vision transformer reading 112 × 112 pixels."""
     usual = params.load(Path(__file__).parents[2] / "params.yaml")
@@ -86,7 +94,7 @@ def writer_of(model: Retriever, codebooks: Tensor) -> Any:
     tokenizer = replace(
         usual.tokenizer, levels=levels, codebook=size, width=width, tune_encoder=False, hidden=0
     )
-    retriever = replace(
+    settings = replace(
         usual.retriever,
         encoder="tokenizer",
         tune_encoder=False,
@@ -100,15 +108,17 @@ def writer_of(model: Retriever, codebooks: Tensor) -> Any:
         pretrained = create_encoder(encoder, seed=0)
         tokens = Tokenizer(tokenizer, pretrained.width, 2, None).eval()
         tokens.codebooks.copy_(codebooks)
-        query = Query(Reader(pretrained, tokens.adapter), model)
-        found = Models(tokenizer=tokens, query=query, pretrained=pretrained, labels=["a", "b"])
-        save_models(folder, found, encoder, tokenizer, retriever)
+        retriever = Retriever(QueryEncoder(pretrained, tokens.adapter), model)
+        found = Models(
+            tokenizer=tokens, retriever=retriever, pretrained=pretrained, labels=["a", "b"]
+        )
+        save_models(folder, found, encoder, tokenizer, settings)
 
     return write
 
 
 @contextmanager
-def bundle(database: Database, model: Retriever, folder: Path) -> Iterator[float]:
+def bundle(database: Database, model: IdentifierDecoder, folder: Path) -> Iterator[float]:
     """An index of the database at ``folder`` while the block runs; gives the seconds it took."""
     count = len(database.codes)
     items = pl.DataFrame(

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from irgen import params
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.search import beam, engine, rank
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Hits, Options, Read
+from irgen.search.engine import Hits, Options, QueryFeatures
 from irgen.search.snapshot import Segment, Snapshot
 from speed import published
 from speed.stopwatch import Patience, Times
@@ -25,7 +25,7 @@ SHARPNESS = 5.0  # by which the logits' random part is scaled, to the spread tra
 K = 10
 
 
-def retriever(codes: Tensor, size: int, layers: int = LAYERS, seed: int = 0) -> Retriever:
+def retriever(codes: Tensor, size: int, layers: int = LAYERS, seed: int = 0) -> IdentifierDecoder:
     """A decoder with random weights. Its biases are the logarithms of how often each entry of codes
     (N, M) occurs, so that beams go where images are, as a trained one's do."""
     torch.manual_seed(seed)
@@ -38,11 +38,11 @@ def retriever(codes: Tensor, size: int, layers: int = LAYERS, seed: int = 0) -> 
         levels=codes.shape[1],
         codebook=size,
     )
-    model = Retriever(settings, shape).eval().requires_grad_(False)
-    model.heads *= SHARPNESS
+    model = IdentifierDecoder(settings, shape).eval().requires_grad_(False)
+    model.output_weights *= SHARPNESS
     for level, column in enumerate(codes.T):
         counts = torch.bincount(column.long(), minlength=size) + 1
-        model.biases[level] = (counts / counts.sum()).log()
+        model.output_biases[level] = (counts / counts.sum()).log()
     return model
 
 
@@ -76,10 +76,10 @@ class Pool:
         """Which queries the batch of that number asks: (batch,) int64."""
         return (torch.arange(batch) + number * batch) % len(self.embeddings)
 
-    def read(self, number: int, batch: int) -> Read:
+    def read(self, number: int, batch: int) -> QueryFeatures:
         """A batch of queries."""
         rows = self.rows(number, batch)
-        return Read(self.embeddings[rows], self.tokens[rows], self.embeddings[rows])
+        return QueryFeatures(self.embeddings[rows], self.tokens[rows], self.embeddings[rows])
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ class Clocked:
         """Where the scores come from."""
         return self.scorer.device
 
-    def gains(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
+    def step_scores(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
         """The scorer's own."""
         started = time.perf_counter()
-        found = self.scorer.gains(level, last, origin)
+        found = self.scorer.step_scores(level, last, origin)
         self.seconds += time.perf_counter() - started
         return found
 
@@ -161,12 +161,12 @@ def _pieces(search: Search, number: int) -> tuple[float, float, float, float]:
     read = search.pool.read(number, search.batch)
     began = time.perf_counter()
     parts = search.held.parts(fresh=False)
-    clocked = Clocked(search.decoder.read(read.summary, read.tokens))
+    clocked = Clocked(search.decoder.start(read.summary, read.tokens))
     had_read = time.perf_counter()
-    beams = beam.search(clocked, [part for _, part in parts], search.beams)
+    beams = beam.search(clocked, [part.live for part in parts], search.beams)
     had_written = time.perf_counter()
     found = rank.gather(search.held, parts, beams, search.options.candidates)
-    rank.by_score(found, rank.similarity(found.rows, read.embedding, search.held))
+    rank.order_by_score(found, rank.cosine(found.rows, read.embedding, search.held))
     ended = time.perf_counter()
     writing = had_written - had_read
     return had_read - began, clocked.seconds, writing - clocked.seconds, ended - had_written
@@ -201,14 +201,14 @@ TIE = 1e-4
 
 
 def agreement(
-    model: Retriever, held: Snapshot, trie: published.Node, asked: tuple[Pool, int, int]
+    model: IdentifierDecoder, held: Snapshot, trie: published.Node, asked: tuple[Pool, int, int]
 ) -> Agreement:
     """Our codes beside those of the published search with the same fp32 weights; ``asked``: the
     pool, how many of its queries, and the beams."""
     pool, count, width = asked
-    decoder, parts = Decoder(model, "fp32"), [part for _, part in held.parts(fresh=False)]
+    decoder, parts = Decoder(model, "fp32"), [part.live for part in held.parts(fresh=False)]
     read = pool.read(0, count)
-    ours = beam.search(decoder.read(read.summary, read.tokens), parts, width)
+    ours = beam.search(decoder.start(read.summary, read.tokens), parts, width)
     identical = same = 0
     largest = 0.0
     for i in range(count):

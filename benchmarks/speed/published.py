@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irgen.models.retriever import Block, Retriever
+from irgen.models.decoder import Block, IdentifierDecoder
 
 Node = dict[int, "Node"]
 
@@ -38,7 +38,9 @@ class Written:
 
 
 @torch.inference_mode()
-def search(model: Retriever, summary: Tensor, tokens: Tensor, trie: Node, width: int) -> Written:
+def search(
+    model: IdentifierDecoder, summary: Tensor, tokens: Tensor, trie: Node, width: int
+) -> Written:
     """The best ``width`` codes for one image, summary (1, S) and tokens (1, P, T).
 
     Every level must offer at least ``width`` codes, as in what was published.
@@ -61,16 +63,18 @@ def search(model: Retriever, summary: Tensor, tokens: Tensor, trie: Node, width:
     return Written(prefixes, kept)
 
 
-def next_entry(model: Retriever, summary: Tensor, tokens: Tensor, prefixes: Tensor) -> Tensor:
+def next_entry(
+    model: IdentifierDecoder, summary: Tensor, tokens: Tensor, prefixes: Tensor
+) -> Tensor:
     """Logits (B, L) of what follows prefixes (B, m): the decoder run from its beginning."""
     level = prefixes.shape[1]
-    written = [model.entries[m][prefixes[:, m]] for m in range(level)]
-    x = torch.stack([model.start.expand(len(prefixes), -1), *written], 1)
-    x = x + model.positions[: level + 1]  # (B, m + 1, width)
-    for block, memory in zip(model.blocks, model.remember(summary, tokens), strict=True):
+    written = [model.code_embeddings[m][prefixes[:, m]] for m in range(level)]
+    x = torch.stack([model.start_embedding.expand(len(prefixes), -1), *written], 1)
+    x = x + model.level_positions[: level + 1]  # (B, m + 1, width)
+    for block, memory in zip(model.blocks, model.encode_memory(summary, tokens), strict=True):
         assert isinstance(block, Block)
         x = block(x, memory)
-    return model.norm(x[:, -1]) @ model.heads[level].T + model.biases[level]
+    return model.norm(x[:, -1]) @ model.output_weights[level].T + model.output_biases[level]
 
 
 def images(written: Written, codes: Tensor, k: int) -> Tensor:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from irgen.models.retriever import Retriever
+from irgen.models.decoder import IdentifierDecoder
+from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
-from irgen.search.scan import scan
 from irgen.search.snapshot import Snapshot
 from speed import ours, published
 from speed.neighbours import Neighbours
@@ -52,7 +52,7 @@ def against_scans(
     vectors = held.segments[0].embeddings.float()
 
     def ours_exact(number: int) -> object:
-        return scan(field.pool.read(number, batch).embedding, vectors, ours.K)
+        return brute_force_search(field.pool.read(number, batch).embedding, vectors, ours.K)
 
     runners: dict[str, tuple[Call, int]] = {
         name: (search, batch) for name, search in field.searches(held, batch, BEAMS).items()
@@ -86,12 +86,12 @@ def over_sizes(
 class Published:
     """The published algorithm over a database, and the codes its images are looked up in."""
 
-    model: Retriever
+    model: IdentifierDecoder
     trie: published.Node
     codes: Tensor  # (N, M) int64, as published
 
     @classmethod
-    def over(cls, model: Retriever, database: Database) -> "Published":
+    def over(cls, model: IdentifierDecoder, database: Database) -> "Published":
         """Made ready to search."""
         return cls(model, published.build(database.codes), database.codes.long())
 

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from irgen.artifacts.identifiers import load_identified
-from irgen.artifacts.models import Models, assemble
-from irgen.encoding import open_encoding, pixels
+from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.models import Models, assemble
+from irgen.checkpoints.weights import create_encoder
+from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.measuring import Questions, read_questions
+from irgen.evaluation.measuring import QuerySet, read_questions
 from irgen.params import Params
 from irgen.search import engine, trie
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Options, Read
+from irgen.search.engine import Options, QueryFeatures
 from irgen.search.linear import PRECISIONS, Precision
 from irgen.search.snapshot import Snapshot
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 from speed import neighbours
 from speed.neighbours import Neighbours
@@ -37,10 +37,10 @@ Answer = Callable[[slice, int], np.ndarray]  # (which queries, k) → rows (Q, k
 class Run:
     """What a finished run has to search with: queries as the models read them, models, database."""
 
-    read: Read
+    read: QueryFeatures
     models: Models
     held: Snapshot
-    questions: Questions
+    questions: QuerySet
     depth: int  # results to ask for, so that 10 are left without the query itself
 
     @classmethod
@@ -59,13 +59,15 @@ class Run:
         )
         questions = read_questions(workspace, K)
         hashes = questions.queries["sha256"], questions.database["sha256"]
-        images = pixels(models.reader.encoder, hashes[0].to_list(), encoding)
+        images = decode_pixels(models.query_encoder.encoder, hashes[0].to_list(), encoding)
         parts = [
-            models.read(torch.from_numpy(images[start : start + 64]))
+            models.encode(torch.from_numpy(images[start : start + 64]))
             for start in range(0, len(images), 64)
         ]
         names = ("summary", "tokens", "embedding")
-        read = Read(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        read = QueryFeatures(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in names)
+        )
         return cls(read, models, held, questions, runs.search_depth(K, *hashes))
 
     def __len__(self) -> int:
@@ -75,12 +77,12 @@ class Run:
     def generative(self, precision: Precision, width: int) -> Answer:
         """Beam search of that width, re-ranked."""
         decoder, options = (
-            Decoder(self.models.query.decoder, precision),
+            Decoder(self.models.retriever.decoder, precision),
             Options(beams=width, fresh_beams=0),
         )
 
         def answer(which: slice, k: int) -> np.ndarray:
-            read = Read(
+            read = QueryFeatures(
                 self.read.summary[which], self.read.tokens[which], self.read.embedding[which]
             )
             return engine.search(decoder, read, self.held, k, options).rows.numpy()

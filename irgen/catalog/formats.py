@@ -5,9 +5,9 @@ from collections.abc import Callable
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.catalog.annotations import sets_of, without
-from irgen.catalog.listing import ROLE_FOLDERS
-from irgen.catalog.sets import cars196, cub200, imagenet, inshop, omniglot, places365, products
+from irgen.catalog.datasets import cars196, cub200, imagenet, inshop, omniglot, places365, products
+from irgen.catalog.datasets.annotations import sets_of, without
+from irgen.catalog.sources.listing import ROLE_FOLDERS
 from irgen.errors import CatalogError
 
 OWN = ("id", "path", "label", "role", "sha256", "revision")

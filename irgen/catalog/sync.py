@@ -9,11 +9,11 @@ import polars as pl
 from tqdm import tqdm
 
 from irgen.catalog import manifest, unfinished
-from irgen.catalog.ahead import Take, in_turn
-from irgen.catalog.annotations import is_annotation
-from irgen.catalog.listing import Entry, Source
+from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.manifest import Row
 from irgen.catalog.shards import SHARD_BYTES, ShardWriter, intact, sweep
+from irgen.catalog.sources.listing import Entry, Source
+from irgen.catalog.sources.prefetch import Take, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,10 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from irgen import comparing
 from irgen.errors import StudyError
-from irgen.study import point as trained
-from irgen.study import sheet
-from irgen.study.plan import PLAN, TABLES, Plan, Point, load_plan, params_of, settings_file
+from irgen.study import report, tracking
+from irgen.study import trial as trained
+from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, load_trial_params, settings_file
 
 PIPELINE = PLAN.with_name("dvc.yaml")
 
@@ -43,10 +42,10 @@ def run(options: Namespace) -> None:
     for name in sets:
         made = options.root / TABLES / name / "comparison.md"
         if made.is_file():
-            if not sheet.page_of(options.root, name).is_file():  # DVC does not know of it
-                sheet.write(options.root, plan, name)
+            if not report.page_path(options.root, name).is_file():  # DVC does not know of it
+                report.write_report(options.root, plan, name)
             print(f"Tables: {made.resolve()}")
-            print(f"Page: {sheet.page_of(options.root, name).resolve()}")
+            print(f"Page: {report.page_path(options.root, name).resolve()}")
     _publish(options.root)
     if failed:
         raise StudyError(
@@ -55,19 +54,19 @@ def run(options: Namespace) -> None:
         )
 
 
-def _points(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Point]:
+def _points(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Trial]:
     """Every point compared; with ``ablations`` those of the ablations instead. All variants of a
     seed come before the next seed's, so that half a comparison makes whole tables."""
     seeds, names = (plan.ablation_seeds, plan.ablated) if ablations else (plan.seeds, plan.compared)
     return [
-        Point(set=each, variant=name, seed=seed)
+        Trial(set=each, variant=name, seed=seed)
         for seed in seeds
         for each in sets
         for name in names
     ]
 
 
-def stage_of(plan: Plan, point: Point) -> str:
+def stage_of(plan: Plan, point: Trial) -> str:
     """What DVC calls the stage of a point."""
     kind = "point" if point.variant in plan.compared else "ablation"
     return f"{PIPELINE}:{kind}@{point.set}-{point.variant}-{point.seed}"
@@ -80,7 +79,7 @@ def _check(root: Path, plan: Plan, name: str) -> None:
         known = ", ".join(plan.sets)
         raise StudyError(f"{name} is not in {PLAN}: add it to sets there ({known})")
     for variant in plan.variants:
-        params_of(root, plan, Point(set=name, variant=variant, seed=plan.seeds[0]))
+        load_trial_params(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
 
 
 def _dvc(root: Path, arguments: list[str]) -> int:
@@ -96,41 +95,41 @@ def _dvc(root: Path, arguments: list[str]) -> int:
 
 def run_source(options: Namespace) -> None:
     """Looks at a set's images. Raises SourceError if they cannot be had."""
-    trained.look(options.root, load_plan(options.root), options.set)
+    trained.write_source(options.root, load_plan(options.root), options.set)
 
 
 def run_point(options: Namespace) -> None:
     """Runs one point. Raises what its stages raise."""
     plan = load_plan(options.root)
-    point = Point(set=options.set, variant=options.variant, seed=options.seed)
-    params = params_of(options.root, plan, point)
+    point = Trial(set=options.set, variant=options.variant, seed=options.seed)
+    params = load_trial_params(options.root, plan, point)
 
     def tell(line: str) -> None:
         print(f"{point}: {line}", flush=True)
 
     folder = trained.run(options.root, plan, point, tell)
-    comparing.tell_point(options.root, plan, point, params, folder)
+    tracking.log_trial(options.root, plan, point, params, folder)
 
 
 def run_tables(options: Namespace) -> None:
     """Writes the tables of a set. Raises ArtifactError if nothing was measured yet."""
     plan = load_plan(options.root)
-    folder = sheet.write(options.root, plan, options.set)
-    first = Point(set=options.set, variant=plan.standard, seed=plan.seeds[0])
-    params = params_of(options.root, plan, first)
-    page = sheet.page_of(options.root, options.set)
-    comparing.tell_tables(options.root, plan, options.set, params, folder, page)
+    folder = report.write_report(options.root, plan, options.set)
+    first = Trial(set=options.set, variant=plan.standard, seed=plan.seeds[0])
+    params = load_trial_params(options.root, plan, first)
+    page = report.page_path(options.root, options.set)
+    tracking.log_tables(options.root, plan, options.set, params, folder, page)
 
 
 def _publish(root: Path) -> None:
     """Brings what was compared to MLflow; if it does not answer, that is told, and done later."""
-    from irgen import publishing
     from irgen.errors import TrackingError
-    from irgen.provenance import project
-    from irgen.tracking import store as tracked
+    from irgen.tracking import mlflow_store as tracked
+    from irgen.tracking import sync
+    from irgen.tracking.provenance import project
 
     try:
-        publishing.publish_all(project(root))
+        sync.publish_all(project(root))
     except TrackingError as error:
         print(f"tracking: {error}; the results are logged later (irgen publish)", file=sys.stderr)
     else:

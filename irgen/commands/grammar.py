@@ -16,9 +16,9 @@ DESCRIPTIONS = {
     "search": """Finds the images of the index that are most like each IMAGE, best first, and says
         how sure that is. The columns: score, by which images are ordered, is the cosine of the two
         images' embeddings, 1 at most, less what the models find improbable about the first
-        entry of the image's code, or about the label it stands for, by evaluate.fuse and fuse_by of
-        params.yaml (with --no-rerank it is the log-probability of the image's code, or with
-        evaluate.order_by of its first entry alone or of that entry's label);
+        entry of the image's code, or about the label it stands for, by evaluate.rerank_weight and
+        rerank_signal of params.yaml (with --no-rerank it is the log-probability of the image's
+        code, or with evaluate.order_by of its first entry alone or of that entry's label);
         "same label" is the probability that an image carries the query's label, as learnt from
         validation images; "found" says whether the retriever wrote the image's code or the image
         was reached by its embedding, as images are that came after training.""",

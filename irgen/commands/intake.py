@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.catalog.folders import unreadable
 from irgen.catalog.images import Decoding, cores, decode, square
-from irgen.catalog.listing import IMAGE_ENDINGS, is_hidden, is_image
+from irgen.catalog.sources.folders import unreadable
+from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
 from irgen.errors import ImageError, IndexingError, SourceError
 from irgen.index.metadata import ID
 from irgen.index.rows import check_ids, shorten

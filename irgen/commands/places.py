@@ -15,9 +15,9 @@ from typing import TypeVar
 from irgen.errors import IndexingError
 from irgen.index import copying
 from irgen.index.index import Index
-from irgen.releases import shelf
+from irgen.releases import store
 from irgen.releases.release import ABOUT
-from irgen.releases.shelf import champion
+from irgen.releases.store import champion
 from irgen.workspace import Workspace
 
 OWN = "index"  # in the project's root, not known to DVC
@@ -91,8 +91,8 @@ def _make(folder: Path, made: Path, options: Namespace) -> None:
 def source(root: Path) -> Path:
     """The folder of the index that the project's own begins as a copy of, and that is read as long
     as there is none: the release that is served, else the pipeline's."""
-    served = champion(shelf.folder(root))
-    return pipeline(root) if served is None else shelf.folder(root) / served.name
+    served = champion(store.folder(root))
+    return pipeline(root) if served is None else store.folder(root) / served.name
 
 
 def is_release(folder: Path) -> bool:

@@ -7,10 +7,11 @@ from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
-from irgen import provenance, releasing
 from irgen.errors import TrackingError
 from irgen.params import load
-from irgen.releasing import Outcome
+from irgen.releases import promote
+from irgen.releases.promote import Outcome
+from irgen.tracking import provenance
 
 POLL_SECONDS = 0.02
 KEPT = 3  # exit status: the gate, or a rollback, keeps the index back
@@ -22,7 +23,7 @@ def run(options: Namespace) -> int:
     if options.after is not None and not _called(options.root, options.after):
         return 0
     params = load(options.params or options.root / "params.yaml")
-    outcome = releasing.make(options.root, params, force=options.force)
+    outcome = promote.make(options.root, params, force=options.force)
     tell(outcome, words(outcome), options)
     return 0 if outcome.is_served else KEPT
 
@@ -30,13 +31,13 @@ def run(options: Namespace) -> int:
 def _called(root: Path, word: Path) -> bool:
     """Loads MLflow, which takes seconds, and waits for the file ``word``; False if its folder has
     gone, for then nobody will write it."""
-    from irgen.tracking import registry, store
+    from irgen.tracking import mlflow_store, registry
 
     home = provenance.project(root)
     with suppress(TrackingError):  # told when it matters
-        store.load(home)
-        with store.alone(home):
-            store.connect(home)
+        mlflow_store.load(home)
+        with mlflow_store.alone(home):
+            mlflow_store.connect(home)
         registry.rehearse()
     while not word.exists():
         if not word.parent.is_dir():

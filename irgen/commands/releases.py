@@ -5,20 +5,19 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
-from irgen import restoring
 from irgen.commands.wording import aligned, size
 from irgen.params import Params, load
-from irgen.releases import shelf
+from irgen.releases import pull, store
 from irgen.releases.release import Release
 
 
 def run(options: Namespace) -> None:
     """Lists the releases, or fetches one first. Raises IrgenError if it cannot be fetched."""
     params = load(options.params or options.root / "params.yaml")
-    place = shelf.folder(options.root)
+    place = store.folder(options.root)
     if options.action == "fetch":
-        restoring.fetch(place, params.release, options.version)
-    there, served = shelf.all_releases(place), shelf.champion(place)
+        pull.fetch(place, params.release, options.version)
+    there, served = store.all_releases(place), store.champion(place)
     if options.json:
         print(json.dumps([_plain(one, served) for one in there], indent=2))
     elif there:

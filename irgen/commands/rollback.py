@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 
-from irgen import rollback
 from irgen.commands import release
 from irgen.params import load
+from irgen.releases import rollback
 
 
 def run(options: Namespace) -> None:

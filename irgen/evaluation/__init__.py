@@ -1,1 +1,1 @@
-"""What a search is worth: metrics, runs, comparisons, figures and the page a person reads."""
+"""What a search is worth: metrics, runs, drift and the gate of a release."""

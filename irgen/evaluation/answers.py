@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.table import read_table
+from irgen.checkpoints import tensor_file
 from irgen.evaluation import runs
 from irgen.files import atomic, checksums, digest
 from irgen.params import Compute
-from irgen.training import checkpoint
 from irgen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def answers(
         if Path(name).name not in BESIDE
     }
     machine = (settings.device, settings.precision, settings.batch_size)
-    key = digest(checkpoint.source_digest(), files, sha256s, depth, machine)[:16]
+    key = digest(tensor_file.source_digest(), files, sha256s, depth, machine)[:16]
     path = workspace.cache / "answers" / f"{key}.parquet"
     if path.exists():
         return pl.read_parquet(path)["ids"].to_list()
@@ -100,8 +100,10 @@ def _ask(
     workspace: Workspace,
     opened: "Index | None",
 ) -> Ids:
-    from irgen.artifacts.readings import readings  # and the networks' libraries with these three
-    from irgen.encoding import open_encoding
+    from irgen.encoding.encode import open_encoding
+    from irgen.encoding.query_features import (
+        encode_queries,  # and the networks' libraries with these three
+    )
     from irgen.index.index import Index
 
     encoding = open_encoding(settings, workspace)
@@ -113,7 +115,7 @@ def _ask(
     )
     with asked as index:
         index.verify()
-        read = readings(index.models, sha256s, encoding)
+        read = encode_queries(index.models, sha256s, encoding)
         return [list(row) for row in index.search(read, depth).ids]
 
 

@@ -8,7 +8,7 @@ from math import isfinite
 import numpy as np
 import numpy.typing as npt
 
-from irgen.search.calibration import Bin, Calibration, Uncalibrated, cosine_of
+from irgen.search.calibration import Bin, Calibration, Uncalibrated, cosine_at
 
 LEAST_QUERIES = 20  # with a hit each; of fewer nothing is learnt
 LEAST_PAIRS = 200
@@ -125,7 +125,7 @@ def words(known: Calibration) -> str:
         "half of these images was told by what the other half had taught. The figure sets what "
         "their hits were told against the share that was true; the strokes are 95% intervals."
     )
-    likely, sure = cosine_of(known, 0.5), cosine_of(known, 0.95)
+    likely, sure = cosine_at(known, 0.5), cosine_at(known, 0.95)
     if isfinite(likely):
         says += f" From a cosine of {likely:.2f} on a hit is more likely right than wrong"
         says += f", from {sure:.2f} on it is 95% sure." if isfinite(sure) else "."

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from irgen.catalog.table import read_table
 from irgen.compute import Machine
+from irgen.encoding.batches import full_batches
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.methods import Encode, Method
 from irgen.files import atomic, file_digest, read_json, write_json
-from irgen.training.batches import in_order
 from irgen.workspace import Workspace
 
 DEEPEST = 1000  # ranks; map@R of a label with more positives counts the rest as missed
@@ -32,7 +32,7 @@ CURVES = {
 
 
 @dataclass(frozen=True)
-class Questions:
+class QuerySet:
     """Queries and database as the catalogue has them, and how deep a result list is judged."""
 
     queries: pl.DataFrame
@@ -52,7 +52,7 @@ class Questions:
         return ids, scores, runs.relevance(ids, self.queries["label"], self.database["label"])
 
 
-def read_questions(workspace: Workspace, at_least: int) -> Questions:
+def read_questions(workspace: Workspace, at_least: int) -> QuerySet:
     """The catalogue's queries and database; lists are judged down to R, to ``at_least`` and at most
     to DEEPEST."""
     queries, database = (
@@ -63,18 +63,18 @@ def read_questions(workspace: Workspace, at_least: int) -> Questions:
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
     depth = max(at_least, min(int(positives.max(initial=1)), DEEPEST))
-    return Questions(queries, database, positives, depth)
+    return QuerySet(queries, database, positives, depth)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exam:
+class EvalConfig:
     """How methods are asked: ``questions``, by which ``cutoffs`` they are judged, in batches of
     ``batch_size`` queries on ``machine``; ``images`` gives the first queries' pixels (any, C, H, H)
     uint8, for the encoders to be timed with; ``nearest`` is whose lists stand in for labels where
     there are none; ``timings`` is where the encoders' times are kept, None if they are measured
     each time."""
 
-    questions: Questions
+    questions: QuerySet
     cutoffs: tuple[int, ...]
     batch_size: int
     machine: Machine
@@ -83,7 +83,7 @@ class Exam:
     timings: Path | None = None
 
 
-class Judged:
+class Scores:
     """What labels say of every method: values of each query, and curves."""
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Judged:
 
 
 def measure(
-    compared: Mapping[str, Method], exam: Exam, codes: np.ndarray, folder: Path, latency: Path
+    compared: Mapping[str, Method], exam: EvalConfig, codes: np.ndarray, folder: Path, latency: Path
 ) -> dict[str, float]:
     """Asks every method all questions and writes into ``folder``: metrics.json, queries.parquet
     (the same of each query that has an answer), precision.csv, recall.csv and
@@ -148,7 +148,7 @@ def measure(
     if not labelled:
         nearest, _ = ask(exam.nearest, count, wanted[:1], batch, "nearest")
         like, _, _ = questions.answered(nearest[0], shown)
-    times, judged = {}, Judged()
+    times, judged = {}, Scores()
     for name, method in compared.items():
         lists, search_ms = ask(method, count, wanted, batch, name)
         total_ms = search_ms + encode_ms[method.encoder.encode]
@@ -173,7 +173,7 @@ def measure(
     return {f"{name}/{key}": value for name, row in found.items() for key, value in row.items()}
 
 
-def encoding_times(encoders: Iterable[Encode], exam: Exam) -> list[float]:
+def encoding_times(encoders: Iterable[Encode], exam: EvalConfig) -> list[float]:
     """Milliseconds a query that each encoder takes: those that were kept, or measured now."""
     if exam.timings is not None and exam.timings.exists():
         return read_json(exam.timings)
@@ -190,7 +190,7 @@ def time_encoders(
     """The median milliseconds a query that each encoder takes, over the first TIMED batches of
     ``images`` (Q, C, H, H); decoding the file is not in it. The first time does not count."""
     found = []
-    batches = [rows for rows, _ in in_order(len(images), size)][:TIMED]
+    batches = [rows for rows, _ in full_batches(len(images), size)][:TIMED]
     for encode in encoders:
         times = []
         for rows in [batches[0], *batches]:
@@ -217,7 +217,7 @@ def ask(
     size, machine = batch
     parts: list[list[Lists]] = [[] for _ in wanted]
     times = []
-    batches = in_order(queries, size)
+    batches = full_batches(queries, size)
     for i, (rows, new) in enumerate(tqdm(batches, title, unit="batch", leave=False, disable=None)):
         encoded = method.encoder.known(rows)
         for k, part in zip(wanted, parts, strict=True):

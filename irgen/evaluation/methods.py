@@ -7,24 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irgen.artifacts.models import Models
-from irgen.artifacts.readings import taken
+from irgen.checkpoints.models import Models
 from irgen.compute import Machine
-from irgen.encoding import Encoding, summaries
+from irgen.encoding.batches import full_batches
+from irgen.encoding.encode import Encoding, encode_summaries
+from irgen.encoding.query_features import select_queries
 from irgen.files import read_array
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
 from irgen.search import beam, engine
+from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Options, Read
-from irgen.search.kinds import Kinds
+from irgen.search.engine import Options, QueryFeatures
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.result import Result
-from irgen.search.scan import scan
 from irgen.search.snapshot import Snapshot
-from irgen.training.batches import in_order
 from irgen.workspace import Workspace
 
-Encoded = Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a Read
+Encoded = (
+    Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a QueryFeatures
+)
 
 Encode = Callable[[Tensor], Encoded]
 
@@ -60,14 +62,16 @@ def vectors(encode: Callable[[Tensor], Tensor], known: Tensor) -> Encoder:
     return Encoder(unit, lambda rows: whole[rows.to(whole.device)])
 
 
-def reads(models: Models, known: Read) -> Encoder:
+def reads(models: Models, known: QueryFeatures) -> Encoder:
     """Encodes as the models read; ``known`` is what they read of all queries."""
-    return Encoder(models.read, lambda rows: taken(known, rows, models.device))
+    return Encoder(models.encode, lambda rows: select_queries(known, rows, models.device))
 
 
 def exact(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
     """The exact scan by cosine of unit vectors ``database`` (N, D)."""
-    return Method(encoder, lambda encoded, k: scan(encoded, database, k), bytes_per_image)
+    return Method(
+        encoder, lambda encoded, k: brute_force_search(encoded, database, k), bytes_per_image
+    )
 
 
 @torch.inference_mode()
@@ -79,7 +83,7 @@ def by_features(
     device = encoding.machine.device
     path = workspace.existing("features", "database", "features.npy")
     features = torch.nn.functional.normalize(torch.from_numpy(read_array(path)), dim=-1)
-    known = torch.from_numpy(summaries(pretrained, asked, encoding)).to(device)
+    known = torch.from_numpy(encode_summaries(pretrained, asked, encoding)).to(device)
     encoder = vectors(lambda images: pretrained(images)[0], known)
     return exact(encoder, features.to(device), 4 * features.shape[1])
 
@@ -99,7 +103,7 @@ def classified(
         def behind(start: int, end: int) -> Tensor:
             return -3.0 * places[:, labels[start:end]]  # more than cosines differ by
 
-        return scan(encoded, database, k, behind)
+        return brute_force_search(encoded, database, k, behind)
 
     return Method(encoder, search, bytes_per_image)
 
@@ -110,13 +114,13 @@ def generative(
     database: Snapshot,
     options: Options,
     machine: Machine,
-    kinds: Kinds | None,
+    label_scorer: LabelScorer | None,
 ) -> Method:
-    """Beam search over the database's trie, as an index searches with these options. ``kinds``:
-    None for codes that are not the tokenizer's."""
-    decoder = Decoder(models.query.decoder, machine.decoder, kinds)
+    """Beam search over the database's trie, as an index searches with these options.
+    ``label_scorer``: None for codes that are not the tokenizer's."""
+    decoder = Decoder(models.retriever.decoder, machine.decoder, label_scorer)
 
-    def search(read: Read, k: int) -> Result:
+    def search(read: QueryFeatures, k: int) -> Result:
         hits = engine.search(decoder, read, database, k, options)
         return Result(hits.rows, hits.scores)
 
@@ -127,12 +131,16 @@ def bytes_held(database: Snapshot) -> int:
     """What a search of a database keeps in memory: its tries and the tables by which beams walk
     them, which rows take part, codes, embeddings and keys."""
     found = 0
-    for segment, *views in zip(database.segments, database.lives, database.fresh, strict=True):
+    for segment, *views in zip(
+        database.segments, database.live_tries, database.fresh_tries, strict=True
+    ):
         columns = (segment.codes, segment.embeddings, segment.keys, segment.trained)
         found += segment.trie.nbytes + sum(column.nbytes for column in columns)
         for live in views:
             parts = [live.first, live.second if segment.trie.levels > 1 else None]
-            parts += [] if live.counts is None else [*live.counts, live.buckets, live.postings]
+            parts += (
+                [] if live.counts is None else [*live.counts, live.group_offsets, live.postings]
+            )
             found += sum(part.nbytes for part in parts if part is not None)
     return found
 
@@ -148,12 +156,12 @@ def invalid(
     """The share of the identifiers that are written without the trie, ``options.beams`` a query,
     which no image of the database has. ``batch`` = (queries, batch size, machine)."""
     queries, size, machine = batch
-    decoder, parts = Decoder(models.query.decoder, machine.decoder), database.parts(fresh=False)
+    decoder, parts = Decoder(models.retriever.decoder, machine.decoder), database.parts(fresh=False)
     missing = written = 0
-    for rows, new in in_order(queries, size):
+    for rows, new in full_batches(queries, size):
         read = encoder.known(rows)
-        writing = decoder.read(read.summary, read.tokens)
-        beams = beam.freely(writing, [part for _, part in parts], options.beams)
+        writing = decoder.start(read.summary, read.tokens)
+        beams = beam.unconstrained_search(writing, [part.live for part in parts], options.beams)
         real = beams.scores[:new] > -torch.inf
         there = torch.stack(beams.leaves)[:, :new].amax(0) >= 0
         written += int(real.sum())
@@ -172,7 +180,7 @@ def served(index: Index, encoder: Encoder, ids: list[str], copies: int) -> Metho
     snapshot = index.snapshot(view)
     rows = torch.tensor([*(numbers[name] for name in names), -1], device=models.device)
 
-    def search(read: Read, k: int) -> Result:
+    def search(read: QueryFeatures, k: int) -> Result:
         options = index.options(k - copies)
         hits = engine.search(index.decoder, read, snapshot, k, options)
         return Result(rows[hits.rows], hits.scores)  # row −1 is the last one

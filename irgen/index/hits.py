@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from irgen.index.view import View
 from irgen.search import beam, calibration, engine, rank
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Read
+from irgen.search.engine import QueryFeatures
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,10 @@ class ImageHits:
         same_label = torch.full_like(hits.cosine, -np.inf)
         if isinstance(calibrated, Calibration):
             same_label = calibration.apply(calibrated, hits.cosine)
-        probability = hits.share.exp().masked_fill(hits.share == -np.inf, -np.inf)
+        probability = hits.normalised_log_prob.exp()
+        probability = probability.masked_fill(hits.normalised_log_prob == -np.inf, -np.inf)
         found = (hits.scores, hits.cosine, hits.log_probability)
-        columns = (*found, probability, same_label, hits.dense)
+        columns = (*found, probability, same_label, hits.by_embedding)
         return cls(ids, *(column.cpu().numpy() for column in columns))
 
     @classmethod
@@ -101,28 +101,26 @@ class Explanation:
 
 
 @torch.inference_mode()
-def explain(decoder: Decoder, read: Read, view: View, rows: np.ndarray) -> list[Explanation]:
-    """Explain rows (n,) of ``view``, which must be alive, as hits of the one query in ``read``."""
+def explain(
+    decoder: Decoder, query: QueryFeatures, view: View, rows: np.ndarray
+) -> list[Explanation]:
+    """Explain rows (n,) of ``view``, which must be alive, as hits of the one ``query``."""
     if not len(rows):
         return []
-    snapshot = view.snapshot.to(read.embedding.device)
-    numbers = torch.from_numpy(rows)[None].to(read.embedding.device)  # (1, n)
+    snapshot = view.snapshot.to(query.embedding.device)
+    numbers = torch.from_numpy(rows)[None].to(query.embedding.device)  # (1, n)
     codes = snapshot.gather(numbers, "codes").long()  # (1, n, M)
-    parts = [part for _, part in snapshot.parts(fresh=False)]
-    gains, shares = beam.spell(decoder.read(read.summary, read.tokens), parts, codes)
-    leaves = zip(parts, beam.leaves(parts, codes), strict=True)
-    buckets = torch.stack([_count_images(part.buckets, leaf) for part, leaf in leaves]).sum(0)
-    cosines = rank.similarity(numbers, read.embedding, snapshot)
+    parts = [part.live for part in snapshot.parts(fresh=False)]
+    state = decoder.start(query.summary, query.tokens)
+    log_probs, shares = beam.score_codes(state, parts, codes)
+    leaves = zip(parts, beam.find_leaves(parts, codes), strict=True)
+    ranges = [part.group_ranges(nodes) for part, nodes in leaves]
+    collisions = torch.stack([end - first for first, end in ranges]).sum(0)
+    cosines = rank.cosine(numbers, query.embedding, snapshot)
     trained = snapshot.gather(numbers, "trained")
-    columns = (codes, gains, shares, buckets, cosines, trained)
+    columns = (codes, log_probs, shares, collisions, cosines, trained)
     values = zip(view.ids(rows), *(column[0].tolist() for column in columns), strict=True)
     return [
         Explanation(name, tuple(code), tuple(log_probs), tuple(share), bucket, cosine, known)
         for name, code, log_probs, share, bucket, cosine, known in values
     ]
-
-
-def _count_images(ends: Tensor, leaves: Tensor) -> Tensor:
-    """Return the number of images of each leaf, 0 of leaf −1."""
-    first = leaves.clamp_min(0)
-    return (ends[first + 1] - ends[first]).masked_fill(leaves < 0, 0)

@@ -11,9 +11,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.calibration import CALIBRATION, load_calibration
-from irgen.artifacts.models import Models, load_models
 from irgen.catalog.inputs import Input, decode_images
+from irgen.checkpoints.calibration import CALIBRATION, load_calibration
+from irgen.checkpoints.models import Models, load_models
 from irgen.compute import aside, has_fast_bf16
 from irgen.errors import ImageError, IndexingError
 from irgen.index import base, folder, metadata
@@ -25,8 +25,8 @@ from irgen.index.view import View
 from irgen.search import calibration, engine
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Options, Read
-from irgen.search.kinds import Kinds
+from irgen.search.engine import Options, QueryFeatures
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.linear import PRECISIONS, Precision
 from irgen.search.snapshot import Snapshot
 
@@ -129,8 +129,8 @@ class Index(Store):
         with self._loading:
             if self._decoder is None:
                 precision = choose_precision(self.precision, self.device)
-                kinds = Kinds.of(models.tokenizer)
-                self._decoder = Decoder(models.query.decoder, precision, kinds)
+                label_scorer = LabelScorer.build(models.tokenizer)
+                self._decoder = Decoder(models.retriever.decoder, precision, label_scorer)
             return self._decoder
 
     @property
@@ -201,12 +201,12 @@ class Index(Store):
         return replace(self._defaults, beams=max(k, self._defaults.beams))
 
     def search(
-        self, images: Images | Read, k: int = 10, options: Options | None = None
+        self, images: Images | QueryFeatures, k: int = 10, options: Options | None = None
     ) -> ImageHits:
         """Return the k images that are most like each of ``images``, best first; fewer if there are
         no more, or if the options drop some.
 
-        ``images``: as for ``add``, or features from ``models.read``. ``options``: by default
+        ``images``: as for ``add``, or features from ``models.encode``. ``options``: by default
         ``options(k)``. Raise ImageError for an image that cannot be decoded, IndexingError for
         invalid options.
         """
@@ -232,7 +232,7 @@ class Index(Store):
         rows = torch.from_numpy(view.find_existing(ids)).to(self.device)
         vectors = self.snapshot(view).gather(rows, "embeddings").float()
         snapshot = self.snapshot(view, options.allow)
-        hits = engine.search_embeddings(vectors, snapshot, k, options, but=rows)
+        hits = engine.search_embeddings(vectors, snapshot, k, options, excluded=rows)
         return ImageHits.of(hits, view, self.calibration)
 
     def explain(self, image: Input | Tensor | np.ndarray, ids: Sequence[str]) -> list[Explanation]:
@@ -262,20 +262,20 @@ class Index(Store):
                 f"min_probability needs a calibrated index: {self.calibration.reason}; use "
                 "min_score"
             )
-        return replace(options, min_cosine=calibration.cosine_of(self.calibration, least))
+        return replace(options, min_cosine=calibration.cosine_at(self.calibration, least))
 
-    def _read_queries(self, images: Images | Read) -> Iterator[Read]:
+    def _read_queries(self, images: Images | QueryFeatures) -> Iterator[QueryFeatures]:
         """Yield the query features of images, batch by batch."""
-        if isinstance(images, Read):
+        if isinstance(images, QueryFeatures):
             for start in range(0, len(images.embedding), BATCH):
                 part = slice(start, start + BATCH)
                 columns = (images.summary[part], images.tokens[part], images.embedding[part])
-                yield Read(*(column.to(self.device) for column in columns))
+                yield QueryFeatures(*(column.to(self.device) for column in columns))
             return
         models = self.models
         for start in range(0, len(images), BATCH):
             pixels = decode_images(images[start : start + BATCH], models.decoding)
-            yield models.read(torch.from_numpy(pixels))
+            yield models.encode(torch.from_numpy(pixels))
 
     def _encode(self, images: Any, ids: Sequence[str]) -> Tensor:
         """Return the embeddings (n, D) of images, one per id."""

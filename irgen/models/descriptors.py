@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irgen.models.encoder import ImageEncoder
-from irgen.params import Cgd, Descriptor, Irt
+from irgen.params.baselines import Cgd, Descriptor, Irt
 
 
 class Combined(nn.Module):

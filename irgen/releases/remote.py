@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from irgen.catalog import s3
+from irgen.catalog.sources import s3
 from irgen.errors import ReleaseError
-from irgen.releases import release, shelf
+from irgen.releases import release, store
 from irgen.releases.release import ABOUT, Release
 
 SERVED = "champion.json"
@@ -91,7 +91,7 @@ def fetch(client: s3.Client, remote: str, name: str, into: Path) -> Release:
     if one.name != name or release.bundle_digest(one.files) != one.bundle:
         raise ReleaseError(f"{place}/{ABOUT} is of another release: push {name} again")
     one = one.but(pushed=place, state="released")  # nothing else is pushed
-    shelf.put(into, one, lambda new: download(client, place, one, new))
+    store.put(into, one, lambda new: download(client, place, one, new))
     return one
 
 

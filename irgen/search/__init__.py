@@ -1,1 +1,1 @@
-"""Search over identifiers: trie, beam, exact scan, ranking. Nothing here touches a disk."""
+"""Search over code sequences: trie, beam search, brute force, ranking. It touches no disk."""

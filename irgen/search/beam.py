@@ -1,4 +1,4 @@
-"""Beam search over the codes that exist, a whole batch of queries and beams at a time."""
+"""Beam search over the code sequences that exist, for a whole batch of queries at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irgen.search.live import Live
+from irgen.search.live import LiveTrie
 
 
 class Scorer(Protocol):
-    """What a beam search asks of whoever scores the entries: see ``decoder.Writing``."""
+    """Scores the next code of every beam: ``DecoderState`` or ``CodebookScorer``."""
 
     @property
     def queries(self) -> int: ...
@@ -21,168 +21,206 @@ class Scorer(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def gains(self, level: int, last: Tensor, origin: Tensor) -> Tensor: ...
+    def step_scores(self, level: int, last: Tensor, origin: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Beams:
-    """The best identifiers of each query, best first.
+    """The best code sequences of each query, best first; −1 and −inf where there are fewer than W.
 
-    ``leaves``: a part's nodes of the last level, (Q, W) int32 each; −1 where the part does not have
-    the code. ``codes`` (Q, W, M) int64; ``scores`` (Q, W) float32: the sum of the scorer's gains,
-    of a decoder the sequence's log-probability; ``shares`` (Q, W) float32: the same with the gains
-    of each step renormalised over the entries that exist, so that the exponentials of all codes
-    there are sum to 1. −1 and −inf where there are fewer than W codes. ``opening`` (Q, size)
-    float32: the part of it that is the first entry's, of every entry below the largest there is:
-    the logarithm of its probability among the first entries that exist, −inf if it does not.
+    ``leaves``: one (Q, W) int32 a trie, its node of the last level, −1 where the trie lacks the
+    code sequence. ``codes`` (Q, W, M) int64. ``scores`` (Q, W) float32: sums of the scorer's step
+    scores; of a decoder, the log-probability of the sequence. ``normalised_log_probs`` (Q, W)
+    float32: the same with each step renormalised over the codes that exist, so that the
+    probabilities of all existing sequences sum to 1. ``first_code_log_probs`` (Q, L₀) float32: the
+    renormalised log-probability of each first code, −inf if no image has it; L₀ = largest first
+    code + 1.
     """
 
     leaves: tuple[Tensor, ...]
     codes: Tensor
     scores: Tensor
-    shares: Tensor
-    opening: Tensor
+    normalised_log_probs: Tensor
+    first_code_log_probs: Tensor
+
+
+@dataclass(frozen=True)
+class _Frontier:
+    """The beams after some levels: ``scores``, ``origin`` and ``last`` (Q, beams), ``codes``
+    (Q, beams, level). ``origin``: the beam of the step before; ``last``: the latest code."""
+
+    scores: Tensor
+    origin: Tensor
+    last: Tensor
+    codes: Tensor
+
+    @classmethod
+    def start(cls, scorer: Scorer) -> "_Frontier":
+        """Return one empty beam a query."""
+        scores = torch.zeros(scorer.queries, 1, device=scorer.device)
+        zero = torch.zeros(scorer.queries, 1, dtype=torch.int64, device=scorer.device)
+        return cls(scores, zero, zero, zero.new_empty(scorer.queries, 1, 0))
+
+    def extend(self, step_scores: Tensor, width: int) -> "_Frontier":
+        """Extend every beam by every code, step scores (Q, beams, L); keep the ``width`` best."""
+        totals = (self.scores[..., None] + step_scores).flatten(1)  # (Q, beams × L)
+        scores, best = totals.topk(min(width, totals.shape[1]), dim=1)
+        origin, last = best // step_scores.shape[-1], best % step_scores.shape[-1]
+        past = self.codes.gather(1, origin[..., None].expand(-1, -1, self.codes.shape[-1]))
+        return _Frontier(scores, origin, last, torch.cat([past, last[..., None]], -1))
 
 
 @torch.inference_mode()
-def search(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
-    """The ``width`` best identifiers that exist in any of ``parts``, which share their codebooks.
+def search(scorer: Scorer, tries: Sequence[LiveTrie], width: int) -> Beams:
+    """Return the ``width`` best code sequences that exist in any of ``tries``.
 
-    A beam stands on a node of every part that has its prefix, so several tries cost one pass of the
-    scorer and give what one trie of all their rows would. With ``width`` ≥ the number of distinct
-    codes the search is exhaustive.
+    The tries share their codebooks. A beam stands on a node of every trie that has its prefix, so
+    several tries cost one pass of the scorer and give what one trie of all their rows would. With
+    ``width`` ≥ the number of distinct code sequences the search is exhaustive.
     """
-    queries, device = scorer.queries, scorer.device
-    levels = parts[0].trie.levels
-    scores = given = torch.zeros(queries, 1, device=device)  # given: log of what exists' share
-    origin = last = torch.zeros(queries, 1, dtype=torch.int64, device=device)
-    nodes = [torch.zeros(queries, 1, dtype=torch.int32, device=device) for _ in parts]
-    codes, opening = last.new_empty(queries, 1, 0), scores
-    for level in range(levels):
-        size = max(part.widths[level] for part in parts)
-        gains = scorer.gains(level, last, origin)[..., :size]  # (Q, beams, size)
-        tables = [
-            children(part, level, at, size) for part, at in zip(parts, nodes, strict=True)
-        ]  # (Q, beams, size) each
-        gains = gains.masked_fill(reduce(torch.bitwise_and, tables) < 0, -torch.inf)
+    beams, nodes = _Frontier.start(scorer), _roots(tries, (scorer.queries, 1), scorer.device)
+    log_mass = first_code_log_probs = beams.scores  # log_mass: of the codes that exist, so far
+    for level in range(tries[0].trie.levels):
+        size = max(trie.widths[level] for trie in tries)
+        steps = scorer.step_scores(level, beams.last, beams.origin)[..., :size]  # (Q, beams, size)
+        tables = _children_of_all(tries, level, nodes, size)
+        steps = steps.masked_fill(reduce(torch.bitwise_and, tables) < 0, -torch.inf)
         if level == 0:
-            opening = gains[:, 0].log_softmax(-1)
-        totals = (scores[..., None] + gains).flatten(1)  # (Q, beams × size)
-        scores, best = totals.topk(min(width, totals.shape[1]), dim=1)
-        origin, last = best // size, best % size  # (Q, beams')
-        nodes = [table.flatten(1).gather(1, best) for table in tables]
-        given = (given + gains.logsumexp(-1)).gather(1, origin)
-        past = codes.gather(1, origin[..., None].expand(-1, -1, level))
-        codes = torch.cat([past, last[..., None]], -1)  # (Q, beams', level + 1)
-    return _finish(nodes, codes, (scores, scores - given), opening, width)
+            first_code_log_probs = steps[:, 0].log_softmax(-1)
+        beams = beams.extend(steps, width)
+        taken = beams.origin * size + beams.last  # (Q, beams')
+        nodes = [table.flatten(1).gather(1, taken) for table in tables]
+        log_mass = (log_mass + steps.logsumexp(-1)).gather(1, beams.origin)
+    return _pad_beams(beams, nodes, beams.scores - log_mass, first_code_log_probs, width)
 
 
 @torch.inference_mode()
-def freely(scorer: Scorer, parts: Sequence[Live], width: int) -> Beams:
-    """The ``width`` best identifiers of all that can be written, L a level: an ordinary beam
-    search, with the tries asked at the end alone. A leaf is −1 in every part for an identifier that
-    does not exist. The scorer's gains are log-probabilities, so ``shares`` are the scores."""
-    scores = torch.zeros(scorer.queries, 1, device=scorer.device)
-    origin = last = torch.zeros(scorer.queries, 1, dtype=torch.int64, device=scorer.device)
-    codes, opening = last.new_empty(scorer.queries, 1, 0), scores
-    for level in range(parts[0].trie.levels):
-        gains = scorer.gains(level, last, origin)  # (Q, beams, L)
-        opening = gains[:, 0] if level == 0 else opening
-        totals = (scores[..., None] + gains).flatten(1)  # (Q, beams × L)
-        scores, best = totals.topk(min(width, totals.shape[1]), dim=1)
-        origin, last = best // gains.shape[-1], best % gains.shape[-1]
-        past = codes.gather(1, origin[..., None].expand(-1, -1, level))
-        codes = torch.cat([past, last[..., None]], -1)  # (Q, beams', level + 1)
-    return _finish(leaves(parts, codes), codes, (scores, scores), opening, width)
+def unconstrained_search(scorer: Scorer, tries: Sequence[LiveTrie], width: int) -> Beams:
+    """Return the ``width`` best of all L^M code sequences: an ordinary beam search.
+
+    Only the finished sequences are looked up in ``tries``. A leaf is −1 in every trie for a
+    sequence that does not exist. The step scores are log-probabilities already, so
+    ``normalised_log_probs`` are the scores.
+    """
+    beams = _Frontier.start(scorer)
+    first_code_log_probs = beams.scores
+    for level in range(tries[0].trie.levels):
+        steps = scorer.step_scores(level, beams.last, beams.origin)  # (Q, beams, L)
+        if level == 0:
+            first_code_log_probs = steps[:, 0]
+        beams = beams.extend(steps, width)
+    nodes = find_leaves(tries, beams.codes)
+    return _pad_beams(beams, nodes, beams.scores, first_code_log_probs, width)
 
 
-def children(part: Live, level: int, nodes: Tensor, size: int) -> Tensor:
-    """(Q, beams, size) int32: the live node of ``level`` that each entry leads to from each of
-    ``nodes`` (Q, beams) of the level above, −1 where there is none; a node −1 has no children."""
+def _roots(tries: Sequence[LiveTrie], shape: tuple[int, ...], device: torch.device) -> list[Tensor]:
+    return [torch.zeros(shape, dtype=torch.int32, device=device) for _ in tries]
+
+
+def _children_of_all(
+    tries: Sequence[LiveTrie], level: int, nodes: list[Tensor], size: int
+) -> list[Tensor]:
+    """Return each trie's children of its nodes: (Q, beams, size) int32 a trie."""
+    return [children(trie, level, above, size) for trie, above in zip(tries, nodes, strict=True)]
+
+
+def children(live: LiveTrie, level: int, nodes: Tensor, size: int) -> Tensor:
+    """Return the live node of ``level`` that each code leads to from each of ``nodes``.
+
+    ``nodes`` (Q, beams) are of the level above. Returns (Q, beams, size) int32, −1 where there is
+    no live child; a node −1 has no children.
+    """
     if level == 0:
-        return _wide(part.first, size).expand(*nodes.shape, -1)
-    if level == 1 and part.second is not None:
-        return _wide(part.second, size)[nodes]  # the row of node −1 is the last one, all −1
-    trie = part.trie
-    offsets, entries = trie.offsets[level - 1], trie.entries[level]
+        return _pad_columns(live.first, size).expand(*nodes.shape, -1)
+    if level == 1 and live.second is not None:
+        return _pad_columns(live.second, size)[nodes]  # the row of node −1 is the last, all −1
+    trie = live.trie
+    offsets, codes = trie.offsets[level - 1], trie.codes[level]
     first, end = offsets[nodes], offsets[nodes + 1]  # of node −1: from the last child to the first
     reach = torch.arange(trie.fanout[level], dtype=torch.int32, device=nodes.device)
-    found = first[..., None] + reach  # (Q, beams, fan-out)
-    exist = found < end[..., None]
-    found = found.masked_fill_(~exist, 0)
-    if part.counts is not None:
-        exist &= part.counts[level][found] > 0
-    places = entries[found].long().masked_fill_(~exist, size)  # those that are not go to the side
-    table = found.new_full((*nodes.shape, size + 1), -1)
-    return table.scatter_(-1, places, found)[..., :size]
+    child = first[..., None] + reach  # (Q, beams, fan-out)
+    exist = child < end[..., None]
+    child = child.masked_fill_(~exist, 0)
+    if live.counts is not None:
+        exist &= live.counts[level][child] > 0
+    columns = codes[child].long().masked_fill_(~exist, size)  # one more column takes the others
+    table = child.new_full((*nodes.shape, size + 1), -1)
+    return table.scatter_(-1, columns, child)[..., :size]
 
 
-def _wide(table: Tensor, size: int) -> Tensor:
-    """The table with ``size`` columns, −1 in new ones."""
+def _pad_columns(table: Tensor, size: int) -> Tensor:
+    """Return the table with ``size`` columns, −1 in new ones."""
     missing = size - table.shape[-1]
     return F.pad(table, (0, missing), value=-1) if missing else table
 
 
-def _finish(
+def _pad_beams(
+    beams: _Frontier,
     nodes: list[Tensor],
-    codes: Tensor,
-    scores: tuple[Tensor, Tensor],
-    opening: Tensor,
+    normalised_log_probs: Tensor,
+    first_code_log_probs: Tensor,
     width: int,
 ) -> Beams:
-    """Exactly ``width`` places, blank where nothing was found. ``scores`` = (scores, shares)."""
-    dead = scores[0] == -torch.inf
-    codes = codes.masked_fill(dead[..., None], -1)
-    missing = width - codes.shape[1]
-    if missing:
-        nodes = [F.pad(at, (0, missing), value=-1) for at in nodes]
-        codes = F.pad(codes, (0, 0, 0, missing), value=-1)
-    own, shares = (
-        F.pad(each.masked_fill(dead, -torch.inf), (0, missing), value=-torch.inf) for each in scores
+    """Return exactly ``width`` beams a query, blank where there are fewer."""
+    missing, dead = width - beams.scores.shape[1], beams.scores == -torch.inf
+
+    def blank(values: Tensor) -> Tensor:
+        return F.pad(values.masked_fill(dead, -torch.inf), (0, missing), value=-torch.inf)
+
+    codes = beams.codes.masked_fill(dead[..., None], -1)
+    return Beams(
+        leaves=tuple(F.pad(node, (0, missing), value=-1) for node in nodes),
+        codes=F.pad(codes, (0, 0, 0, missing), value=-1),
+        scores=blank(beams.scores),
+        normalised_log_probs=blank(normalised_log_probs),
+        first_code_log_probs=first_code_log_probs,
     )
-    return Beams(tuple(nodes), codes, own, shares, opening)
 
 
 @torch.inference_mode()
-def spell(scorer: Scorer, parts: Sequence[Live], codes: Tensor) -> tuple[Tensor, Tensor]:
-    """The scorer's gains along given codes: (Q, n, M) int64 → the gains (Q, n, M) of each level,
-    and the same renormalised over the entries that exist, −inf from where a code does not."""
+def score_codes(scorer: Scorer, tries: Sequence[LiveTrie], codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Score given code sequences (Q, n, M) int64.
+
+    Returns the step scores (Q, n, M) of each level, and the same renormalised over the codes that
+    exist, −inf from where a sequence leaves the tries.
+    """
     origin = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)
-    gains, given = [], []
-    for level, tables in enumerate(_descend(parts, codes)):
-        every = scorer.gains(level, codes[..., level - 1], origin)  # (Q, n, L)
+    step_scores, normalised = [], []
+    for level, tables in enumerate(_descend(tries, codes)):
+        steps = scorer.step_scores(level, codes[..., level - 1], origin)  # (Q, n, L)
         exist = reduce(torch.bitwise_and, tables) >= 0  # (Q, n, widest)
-        valid = every[..., : exist.shape[-1]].masked_fill(~exist, -torch.inf)
+        valid = steps[..., : exist.shape[-1]].masked_fill(~exist, -torch.inf)
         chosen = codes[..., level, None]
-        gains.append(every.gather(-1, chosen))
-        there = chosen < exist.shape[-1]
+        step_scores.append(steps.gather(-1, chosen))
+        in_table = chosen < exist.shape[-1]
         taken = valid.gather(-1, chosen.clamp_max(exist.shape[-1] - 1))
-        given.append(taken.masked_fill(~there, -torch.inf) - valid.logsumexp(-1, keepdim=True))
+        taken = taken.masked_fill(~in_table, -torch.inf)
+        normalised.append(taken - valid.logsumexp(-1, keepdim=True))
         origin = torch.arange(codes.shape[1], device=codes.device).expand(codes.shape[:2])
-    shares = torch.cat(given, -1)
-    return torch.cat(gains, -1), shares.masked_fill(shares.isnan(), -torch.inf)
+    log_probs = torch.cat(normalised, -1)
+    return torch.cat(step_scores, -1), log_probs.masked_fill(log_probs.isnan(), -torch.inf)
 
 
-def leaves(parts: Sequence[Live], codes: Tensor) -> list[Tensor]:
-    """Each part's node of the last level that spells each of ``codes`` (Q, n, M), −1 where no live
-    row has it: (Q, n) int32 a part."""
+def find_leaves(tries: Sequence[LiveTrie], codes: Tensor) -> list[Tensor]:
+    """Return each trie's leaf of each of ``codes`` (Q, n, M): (Q, n) int32 a trie, −1 where no live
+    row has the code sequence."""
     nodes: list[Tensor] = []
-    for level, tables in enumerate(_descend(parts, codes)):
-        nodes = [_step(table, codes[..., level]) for table in tables]
+    for level, tables in enumerate(_descend(tries, codes)):
+        nodes = [_follow(table, codes[..., level]) for table in tables]
     return nodes
 
 
-def _descend(parts: Sequence[Live], codes: Tensor) -> Iterator[list[Tensor]]:
-    """Down the tries along codes (Q, n, M): of each level each part's children (Q, n, widest)."""
-    nodes = [torch.zeros(codes.shape[:2], dtype=torch.int32, device=codes.device) for _ in parts]
+def _descend(tries: Sequence[LiveTrie], codes: Tensor) -> Iterator[list[Tensor]]:
+    """Walk down the tries along codes (Q, n, M); yield each level's children (Q, n, widest)."""
+    nodes = _roots(tries, codes.shape[:2], codes.device)
     for level in range(codes.shape[2]):
-        size = max(part.widths[level] for part in parts)
-        tables = [children(part, level, at, size) for part, at in zip(parts, nodes, strict=True)]
+        size = max(trie.widths[level] for trie in tries)
+        tables = _children_of_all(tries, level, nodes, size)
         yield tables
-        nodes = [_step(table, codes[..., level]) for table in tables]
+        nodes = [_follow(table, codes[..., level]) for table in tables]
 
 
-def _step(table: Tensor, entries: Tensor) -> Tensor:
-    """The nodes (Q, n) that entries (Q, n) lead to, −1 where there is none."""
-    places = entries[..., None].clamp_max(table.shape[-1] - 1)
-    return table.gather(-1, places)[..., 0].masked_fill(entries >= table.shape[-1], -1)
+def _follow(table: Tensor, codes: Tensor) -> Tensor:
+    """Return the nodes (Q, n) that codes (Q, n) lead to, −1 where there is none."""
+    columns = codes[..., None].clamp_max(table.shape[-1] - 1)
+    return table.gather(-1, columns)[..., 0].masked_fill(codes >= table.shape[-1], -1)

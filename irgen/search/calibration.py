@@ -1,4 +1,4 @@
-"""How sure a hit is: from its cosine to the probability that it carries the query's label."""
+"""The map from a hit's cosine to the probability that it has the query's label."""
 
 import math
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Hits that were told about the same probability: the mean of what they were told, the share
-    that did carry their query's label, and how many hits these are."""
+    """Hits with about the same predicted probability: its mean (``predicted``), the share of them
+    with the query's label (``observed``), and their number (``pairs`` of query and hit)."""
 
     predicted: float
     observed: float
@@ -20,8 +20,8 @@ class Bin:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the share of all such hits lies, with 95% confidence (Wilson 1927), as if no two
-        hits had to do with each other.
+        """Return the 95% confidence interval of ``observed`` (Wilson 1927), as if hits were
+        independent.
 
         >>> low, high = Bin(predicted=0.5, observed=1.0, pairs=8).interval
         >>> round(low, 2), round(high, 2)
@@ -35,12 +35,12 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A map from cosine to probability that never falls: straight between its knots, flat beyond.
+    """A non-decreasing map from cosine to probability: linear between its knots, flat beyond.
 
-    ``cosines`` (ascending) and ``probabilities`` are the knots, of at least one. It was fitted to
+    ``cosines`` (ascending) and ``probabilities`` are the knots, at least one. It was fitted to
     ``pairs`` hits of ``queries`` queries. ``error`` is the expected calibration error, from 0 to 1:
-    the mean gap between predicted and observed over ``reliability``, weighted by pairs, each half
-    of the queries being told by a map that was fitted to the other.
+    the mean gap between predicted and observed over ``reliability``, weighted by pairs. It is
+    cross-fitted: a map fitted to one half of the queries predicts the other half.
     """
 
     cosines: tuple[float, ...]
@@ -53,41 +53,41 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Uncalibrated:
-    """There is no map, for this ``reason``."""
+    """No map exists, for this ``reason``."""
 
     reason: str
 
 
 def apply(calibration: Calibration, cosines: "Tensor") -> "Tensor":
-    """Probabilities of hits with these cosines, of any shape, float32; −inf where there is no hit
-    (cosine −inf).
+    """Return the probabilities of hits with these cosines, any shape, float32; −inf where there is
+    no hit (cosine −inf).
 
     >>> import torch
     >>> knots = {"cosines": (0.0, 1.0), "probabilities": (0.25, 0.75)}
-    >>> known = Calibration(**knots, queries=1, pairs=1, error=0.0, reliability=())
-    >>> apply(known, torch.tensor([-0.5, 0.5, 2.0, -torch.inf])).tolist()
+    >>> calibration = Calibration(**knots, queries=1, pairs=1, error=0.0, reliability=())
+    >>> apply(calibration, torch.tensor([-0.5, 0.5, 2.0, -torch.inf])).tolist()
     [0.25, 0.5, 0.75, -inf]
     """
-    import torch  # seconds that a report need not pay
+    import torch  # takes seconds; a report does not need it
 
     x, y = (
-        torch.tensor(each, dtype=torch.float64, device=cosines.device)
-        for each in (calibration.cosines, calibration.probabilities)
+        torch.tensor(knots, dtype=torch.float64, device=cosines.device)
+        for knots in (calibration.cosines, calibration.probabilities)
     )
-    at = cosines.double()
-    above = torch.bucketize(at, x).clamp_max(len(x) - 1)  # the knot at or above, or the last
+    z = cosines.double()
+    above = torch.bucketize(z, x).clamp_max(len(x) - 1)  # the knot at or above, or the last
     below = (above - 1).clamp_min(0)
-    share = ((at - x[below]) / (x[above] - x[below]).clamp_min(1e-12)).clamp(0, 1)
-    found = y[below] + share * (y[above] - y[below])
-    return found.masked_fill(at == -torch.inf, -torch.inf).float()
+    weight = ((z - x[below]) / (x[above] - x[below]).clamp_min(1e-12)).clamp(0, 1)
+    values = y[below] + weight * (y[above] - y[below])
+    return values.masked_fill(z == -torch.inf, -torch.inf).float()
 
 
-def cosine_of(calibration: Calibration, probability: float) -> float:
-    """The lowest cosine that is told at least ``probability``; inf if none is.
+def cosine_at(calibration: Calibration, probability: float) -> float:
+    """Return the lowest cosine that maps to at least ``probability``; inf if none does.
 
     >>> knots = {"cosines": (0.0, 1.0), "probabilities": (0.25, 0.75)}
-    >>> known = Calibration(**knots, queries=1, pairs=1, error=0.0, reliability=())
-    >>> cosine_of(known, 0.5), cosine_of(known, 0.1), cosine_of(known, 0.8)
+    >>> calibration = Calibration(**knots, queries=1, pairs=1, error=0.0, reliability=())
+    >>> cosine_at(calibration, 0.5), cosine_at(calibration, 0.1), cosine_at(calibration, 0.8)
     (0.5, -inf, inf)
     """
     x, y = calibration.cosines, calibration.probabilities

@@ -1,5 +1,5 @@
-"""The retriever's decoder as search runs it: weights made ready once, images read once a query, one
-level of all beams a step."""
+"""The retriever's decoder as search runs it: weights prepared once, image features projected once a
+query, one level of all beams a step."""
 
 import math
 from dataclasses import dataclass
@@ -8,65 +8,70 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from irgen.models.retriever import Block, Retriever
+from irgen.models.decoder import Block, IdentifierDecoder
 from irgen.search.linear import Precision, linear
 
 
-class Kinds(Protocol):
-    """What first entries stand for: see ``irgen.search.kinds``, which no training needs."""
+class LabelScorer(Protocol):
+    """Scores first codes by their labels: see ``irgen.search.label_scorer``."""
 
-    def alike(self, embeddings: Tensor) -> Tensor: ...
+    def score_query_labels(self, embeddings: Tensor) -> Tensor: ...
 
-    def written(self, opening: Tensor) -> Tensor: ...
+    def score_predicted_labels(self, first_code_log_probs: Tensor) -> Tensor: ...
 
 
 class Decoder:
-    """A retriever made ready for beam search: the same function as its ``forward``, tested to be,
-    with what search does not need left out and what it repeats done once.
+    """An identifier decoder prepared for beam search.
 
-    The residual stream stays float32; the matrix products run in ``precision``. ``kinds`` are those
-    of the tokenizer that the codes are of, None if they are of another rule.
+    It computes the same function as the model's ``forward`` (a test says so), leaves out what
+    search does not need and does once what search would repeat. The residual stream stays float32;
+    the matrix products run in ``precision``. ``label_scorer``: that of the tokenizer which made the
+    codes; None if something else made them.
     """
 
     def __init__(
-        self, retriever: Retriever, precision: Precision = "fp32", kinds: Kinds | None = None
+        self,
+        retriever: IdentifierDecoder,
+        precision: Precision = "fp32",
+        label_scorer: LabelScorer | None = None,
     ):
-        self.retriever, self.precision, self.kinds = retriever.eval(), precision, kinds
+        self.retriever, self.precision = retriever.eval(), precision
+        self.label_scorer = label_scorer
         blocks = [block for block in retriever.blocks if isinstance(block, Block)]
         self.layers = [_Layer(block, precision) for block in blocks]
-        self.remember = linear(
+        self.cross_memory = linear(
             torch.cat([block.cross_memory.weight for block in blocks]),
             torch.cat([block.cross_memory.bias for block in blocks]),
             precision,
         )
-        norm, project = retriever.read_tokens
+        norm, project = retriever.project_tokens
         assert isinstance(project, torch.nn.Linear)
         self.read_tokens = (norm, linear(project.weight, project.bias, precision))
         self.heads = [
-            linear(retriever.heads[m], retriever.biases[m], precision)
+            linear(retriever.output_weights[m], retriever.output_biases[m], precision)
             for m in range(retriever.shape.levels)
         ]
 
     @torch.inference_mode()
-    def read(self, summary: Tensor, tokens: Tensor) -> "Writing":
-        """Reads the images of a batch of queries: (Q, S), (Q, P, T)."""
+    def start(self, summary: Tensor, tokens: Tensor) -> "DecoderState":
+        """Return the state before the first code for query features (Q, S) and (Q, P, T)."""
         norm, project = self.read_tokens
-        first = self.retriever.read_summary(summary.float())[:, None]
+        first = self.retriever.project_summary(summary.float())[:, None]
         rest = project(norm(tokens.float()).flatten(0, 1)).float().view(*tokens.shape[:2], -1)
-        memory = torch.cat([first, rest], 1) + self.retriever.places  # (Q, 1 + P, width)
-        both = self.remember(memory.flatten(0, 1))  # all layers at once
+        memory = torch.cat([first, rest], 1) + self.retriever.memory_positions  # (Q, 1 + P, width)
+        projected = self.cross_memory(memory.flatten(0, 1))  # all layers at once
         shape = (*memory.shape[:2], len(self.layers), 2, self.layers[0].heads, -1)
-        keys, values = both.view(shape).permute(3, 2, 0, 4, 1, 5).flatten(2, 3)
-        return Writing(self, keys, values)
+        keys, values = projected.view(shape).permute(3, 2, 0, 4, 1, 5).flatten(2, 3)
+        return DecoderState(self, keys, values)
 
 
 @dataclass
-class Writing:
-    """Identifiers being written for a batch of queries: the scorer of a generative beam search.
+class DecoderState:
+    """Code sequences under decoding for a batch of queries: the scorer of generative beam search.
 
-    ``keys`` and ``values`` (layers, Q·H, 1 + P, d) of the images, shared by a query's beams.
-    ``cache`` (m, layers, Q·beams, 2, H, d): keys and values of self-attention at the levels written
-    so far.
+    ``keys`` and ``values`` (layers, Q·H, 1 + P, d) are those of the query images, shared by a
+    query's beams. ``cache`` (m, layers, Q·beams, 2, H, d): keys and values of self-attention at the
+    m levels decoded so far.
     """
 
     decoder: Decoder
@@ -81,19 +86,20 @@ class Writing:
 
     @property
     def device(self) -> torch.device:
-        """Where the scores come from."""
+        """The device of the scores."""
         return self.keys.device
 
-    def gains(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
-        """Log-probabilities (Q, beams, L) of every entry at ``level``.
+    def step_scores(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
+        """Return the log-probabilities (Q, beams, L) of every code at ``level``.
 
-        ``last`` (Q, beams) int64: each beam's latest entry (unread at level 0); ``origin``
-        (Q, beams) int64: which of the beams of the step before each one grew from.
+        ``last`` (Q, beams) int64: each beam's latest code (ignored at level 0); ``origin``
+        (Q, beams) int64: the beam of the previous step that each beam extends.
         """
         model = self.decoder.retriever
         rows = last.numel()
-        x = model.entries[level - 1][last.flatten()] if level else model.start.expand(rows, -1)
-        x = x + model.positions[level]  # (Q·beams, width)
+        start, codes = model.start_embedding.expand(rows, -1), last.flatten()
+        x = model.code_embeddings[level - 1][codes] if level else start
+        x = x + model.level_positions[level]  # (Q·beams, width)
         cache = self._grow(level, origin, x)
         for i, layer in enumerate(self.decoder.layers):
             x = layer.step(x, self.keys[i], self.values[i], cache[:, i])
@@ -102,7 +108,7 @@ class Writing:
         return logits.log_softmax(-1).view(*last.shape, -1)
 
     def _grow(self, level: int, origin: Tensor, x: Tensor) -> Tensor:
-        """The cache with room for one more level, each beam's part being that of its origin."""
+        """Return the cache with room for one more level, reordered to the beams' origins."""
         layers, heads = self.decoder.layers, self.decoder.layers[0].heads
         shape = (level + 1, len(layers), len(x), 2, heads, x.shape[1] // heads)
         grown = torch.empty(shape, device=x.device)  # float32: no products of matrices here
@@ -137,20 +143,20 @@ class _Layer:
         self.down = linear(down.weight, down.bias, precision)
 
     def step(self, x: Tensor, keys: Tensor, values: Tensor, cache: Tensor) -> Tensor:
-        """(Q·beams, width) → the same; writes this level's keys and values into the last place of
-        ``cache`` (m, Q·beams, 2, H, d)."""
-        written = self.self_in(self.norms[0](x)).view(len(x), 3, self.heads, -1)
-        cache[-1] = written[:, 1:]
+        """Return the layer's output, (Q·beams, width) → the same. Writes this level's keys and
+        values to ``cache[-1]``; ``cache`` (m, Q·beams, 2, H, d)."""
+        own = self.self_in(self.norms[0](x)).view(len(x), 3, self.heads, -1)
+        cache[-1] = own[:, 1:]
         if len(cache) == 1:
-            read = written[:, 2]  # nothing else to attend to
+            attended = own[:, 2]  # nothing else to attend to
         else:
-            weights = (cache[:, :, 0] * written[:, 0]).sum(-1, keepdim=True).softmax(0)
-            read = (cache[:, :, 1] * weights).sum(0)  # (Q·beams, H, d)
-        x = x + self.self_out(read.flatten(1))
+            weights = (cache[:, :, 0] * own[:, 0]).sum(-1, keepdim=True).softmax(0)
+            attended = (cache[:, :, 1] * weights).sum(0)  # (Q·beams, H, d)
+        x = x + self.self_out(attended.flatten(1))
         query = self.cross_query(self.norms[1](x))
         by_head = query.view(-1, len(x) * self.heads // len(keys), self.heads, keys.shape[2])
         by_head = by_head.transpose(1, 2).flatten(0, 1)  # (Q·H, beams, d)
-        read = torch.bmm(torch.bmm(by_head, keys.transpose(1, 2)).softmax(-1), values)
-        read = read.unflatten(0, (-1, self.heads)).transpose(1, 2).reshape(x.shape)
-        x = x + self.cross_out(read)
+        attended = torch.bmm(torch.bmm(by_head, keys.transpose(1, 2)).softmax(-1), values)
+        attended = attended.unflatten(0, (-1, self.heads)).transpose(1, 2).reshape(x.shape)
+        x = x + self.cross_out(attended)
         return x + self.down(self.up(self.norms[2](x)))

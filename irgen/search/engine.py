@@ -1,5 +1,5 @@
-"""The search of an index: beams written by the retriever, the images it cannot know reached by
-their embeddings, all ordered and cut at k."""
+"""The search of an index: the retriever predicts codes, embeddings reach the images it was not
+trained on, one ranking orders them all."""
 
 import math
 from collections.abc import Collection
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from irgen.errors import IndexingError
 from irgen.search import beam, rank
-from irgen.search.codebooks import Nearing
-from irgen.search.decoder import Decoder, Kinds
+from irgen.search.codebook_scorer import CodebookScorer
+from irgen.search.decoder import Decoder, LabelScorer
 from irgen.search.rank import Candidates
 from irgen.search.snapshot import Snapshot
 
@@ -23,35 +23,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a search looks.
+    """Options of one search.
 
-    ``beams`` W and ``candidates`` are independent: of the images under the W best identifiers at
-    most that many are gathered. ``fresh_beams``: beams that lead the query's embedding to images
-    the retriever was not trained on (0: only what the retriever writes counts). ``rerank`` orders
-    all candidates by cosine and, with the weight ``fuse``, by their first entry (``rank.fused``):
-    by how likely the retriever is to write it, or with ``fuse_by`` label by how likely the query
-    carries its label, as the tokenizer's classifier reads the query, or with both by the mean of
-    that and of what the retriever writes (``Kinds``; where the decoder has none, as by entry).
-    Without ``rerank`` they stand in the order in which the retriever writes them, by the
-    probability of the whole identifier, with ``order_by`` entry of its first entry alone, or with
-    label of all first entries that stand for its label, those of one by cosine, and ``fresh_beams``
-    plays no part.
-    ``distinct`` hides an image whose cosine with a better one is at least that. ``min_score`` drops
-    hits whose score is lower, ``min_cosine`` those whose cosine is. ``Index`` turns two more into
-    what the engine is given: ``min_probability`` drops hits less likely than that to have the
-    query's label, ``allow`` (a polars expression over id and metadata, or a collection of ids)
-    lets a search find some images only.
-    Without the ``trie`` the retriever writes what it likes, and identifiers that do not exist find
-    nothing: what the trie is compared with.
+    ``beams``: code sequences kept by beam search (W). ``candidates``: maximum number of images
+    gathered from them. ``fresh_beams``: beams that follow the query's embedding to images that the
+    retriever was not trained on; 0 turns this off.
+
+    ``rerank``: sort all candidates by ``cosine + rerank_weight * log_prob``. ``rerank_signal``
+    names the log-probability: ``first_code`` is the retriever's for the image's first code;
+    ``label`` is the tokenizer's classifier's for that code's label; ``both`` is the mean of the
+    classifier's and the retriever's label probability. Without a label scorer it is ``first_code``.
+
+    Without ``rerank``, candidates are sorted by the retriever's log-probability, and
+    ``fresh_beams`` plays no part. ``order_by``: of the whole ``code`` sequence, of its
+    ``first_code``, or of that code's ``label``. Ties are sorted by cosine.
+
+    ``distinct``: hide an image whose cosine with a better one is at least this. ``min_score`` and
+    ``min_cosine``: drop hits below. ``trie``: with False the beam search is unconstrained; codes
+    that no image has find nothing.
+
+    Two more are for an ``Index``, not for the engine. ``min_probability``: drop hits that are less
+    likely to have the query's label. ``allow``: find only some images, by a polars expression over
+    id and metadata, or a collection of ids.
     """
 
     beams: int = 30
     candidates: int = 100
     fresh_beams: int = 30
     rerank: bool = True
-    fuse: float = 0.0
-    fuse_by: Literal["entry", "label", "both"] = "entry"
-    order_by: Literal["identifier", "entry", "label"] = "identifier"
+    rerank_weight: float = 0.0
+    rerank_signal: Literal["first_code", "label", "both"] = "first_code"
+    order_by: Literal["code", "first_code", "label"] = "code"
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
@@ -70,9 +72,9 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Read:
-    """What the models made of a batch of query images: ``summary`` (Q, S), ``tokens`` (Q, P, T) and
-    the unit ``embedding`` (Q, D), all float32."""
+class QueryFeatures:
+    """The models' features of a batch of query images, float32: ``summary`` (Q, S), ``tokens``
+    (Q, P, T) and the unit ``embedding`` (Q, D)."""
 
     summary: Tensor
     tokens: Tensor
@@ -81,54 +83,60 @@ class Read:
 
 @dataclass(frozen=True)
 class Hits:
-    """The best k images of each query, best first; all (Q, k).
+    """The best k images of each query, best first; all (Q, k), −1 or −inf where there are fewer.
 
-    ``rows`` int64, −1 where there are fewer than k. float32, −inf where there are fewer: ``scores``
-    is what they are ordered by, the fused score or without re-ranking the ``log_probability`` of
-    the identifier under the retriever, or that of its first entry or label; ``cosine`` is that of
-    the tuned embeddings; ``share`` is the logarithm of the identifier's probability among those
-    that take part in the search. Both logarithms are −inf too for an image that the retriever did
-    not write; ``dense`` bool says which these are.
+    ``rows`` int64. float32: ``scores`` is what hits are sorted by (see ``Options``); ``cosine`` is
+    that of the tuned embeddings; ``log_probability`` is the code sequence's under the retriever;
+    ``normalised_log_prob`` is the same among the codes that take part in the search. Both
+    are −inf for an image found by embedding. ``by_embedding`` bool: the retriever did not predict
+    the image's code; the query's embedding led to it.
     """
 
     rows: Tensor
     scores: Tensor
     cosine: Tensor
     log_probability: Tensor
-    share: Tensor
-    dense: Tensor
+    normalised_log_prob: Tensor
+    by_embedding: Tensor
 
 
 @torch.inference_mode()
-def search(decoder: Decoder, read: Read, snapshot: Snapshot, k: int, options: Options) -> Hits:
-    """The k best images of ``snapshot`` for each query."""
+def search(
+    decoder: Decoder, features: QueryFeatures, snapshot: Snapshot, k: int, options: Options
+) -> Hits:
+    """Return the k best images of ``snapshot`` for each query."""
     parts, limit = snapshot.parts(fresh=False), max(k, options.candidates)
-    queries = len(read.embedding)
+    embeddings = features.embedding
     if not parts:
-        return _none(queries, k, read.embedding.device)
-    writing = decoder.read(read.summary, read.tokens)
-    write = beam.search if options.trie else beam.freely
-    beams = write(writing, [part for _, part in parts], options.beams)
-    found = rank.gather(snapshot, parts, beams, limit)
+        return _no_hits(len(embeddings), k, embeddings.device)
+    state = decoder.start(features.summary, features.tokens)
+    beam_search = beam.search if options.trie else beam.unconstrained_search
+    beams = beam_search(state, [part.live for part in parts], options.beams)
+    candidates = rank.gather(snapshot, parts, beams, limit)
     if options.rerank and options.fresh_beams:
-        near = _near(read.embedding, snapshot, limit, options.fresh_beams, fresh=True)
-        found = found if near is None else found.along(near)
-    opening, kinds = beams.opening, decoder.kinds
-    if kinds is not None:
-        opening = _by_label(kinds, read.embedding, opening, options)
-    return _ranked(found, read.embedding, snapshot, k, (options, opening))
+        near = _gather_near(embeddings, snapshot, limit, options.fresh_beams, fresh=True)
+        candidates = candidates if near is None else candidates.merge(near)
+    first_code_scores = beams.first_code_log_probs
+    if decoder.label_scorer is not None:
+        first_code_scores = _score_first_codes(
+            decoder.label_scorer, embeddings, first_code_scores, options
+        )
+    return _rank(candidates, embeddings, snapshot, k, options, first_code_scores)
 
 
-def _by_label(kinds: Kinds, embeddings: Tensor, opening: Tensor, options: Options) -> Tensor:
-    """What the options go by of first entries: ``opening`` as it is, or the logarithm of the
-    probability that queries carry their label (Q, L)."""
-    by = options.fuse_by if options.rerank else options.order_by
-    if by == "both":
-        read, written = kinds.alike(embeddings), kinds.written(opening)
-        return torch.logaddexp(read, written) - math.log(2)
-    if by == "label":
-        return kinds.alike(embeddings) if options.rerank else kinds.written(opening)
-    return opening
+def _score_first_codes(
+    label_scorer: LabelScorer, embeddings: Tensor, first_code_log_probs: Tensor, options: Options
+) -> Tensor:
+    """Return the log-probabilities (Q, L) of first codes or their labels that the options name."""
+    signal = options.rerank_signal if options.rerank else options.order_by
+    if signal in ("code", "first_code"):
+        return first_code_log_probs
+    if signal == "label" and options.rerank:
+        return label_scorer.score_query_labels(embeddings)
+    predicted = label_scorer.score_predicted_labels(first_code_log_probs)
+    if signal == "label":
+        return predicted
+    return torch.logaddexp(label_scorer.score_query_labels(embeddings), predicted) - math.log(2)
 
 
 @torch.inference_mode()
@@ -137,63 +145,59 @@ def search_embeddings(
     snapshot: Snapshot,
     k: int,
     options: Options,
-    but: Tensor | None = None,
+    excluded: Tensor | None = None,
 ) -> Hits:
-    """The k best images for unit embeddings (Q, D), without the retriever: ``options.beams`` beams
-    of the codes nearest to each embedding, ordered by cosine. ``but`` (Q,) int64: a row that is no
-    answer to each query, such as the query itself."""
-    limit = max(k, options.candidates) + (but is not None)
-    found = _near(embeddings, snapshot, limit, options.beams, fresh=False)
-    if found is None:
-        return _none(len(embeddings), k, embeddings.device)
-    if but is not None:
-        found = found.only(found.rows != but[:, None])
-    return _ranked(found, embeddings, snapshot, k, (replace(options, rerank=True), None))
+    """Return the k best images for unit embeddings (Q, D), without the retriever.
+
+    ``options.beams`` beams follow each embedding to the nearest codes; the cosine sorts.
+    ``excluded`` (Q,) int64: a row that may not answer the query, such as the query itself.
+    """
+    limit = max(k, options.candidates) + (excluded is not None)
+    candidates = _gather_near(embeddings, snapshot, limit, options.beams, fresh=False)
+    if candidates is None:
+        return _no_hits(len(embeddings), k, embeddings.device)
+    if excluded is not None:
+        candidates = candidates.keep(candidates.rows != excluded[:, None])
+    return _rank(candidates, embeddings, snapshot, k, replace(options, rerank=True), None)
 
 
-def _near(
+def _gather_near(
     embeddings: Tensor, snapshot: Snapshot, limit: int, width: int, *, fresh: bool
 ) -> Candidates | None:
-    """Images under the codes nearest to embeddings (Q, D); None where no row takes part."""
+    """Gather images under the codes nearest to embeddings (Q, D); None if no row takes part."""
     parts = snapshot.parts(fresh)
     if not parts:
         return None
-    nearing = Nearing.of(embeddings, snapshot.codebooks)
-    beams = beam.search(nearing, [part for _, part in parts], width)
-    return rank.gather(snapshot, parts, beams, limit).reached()
+    scorer = CodebookScorer.start(embeddings, snapshot.codebooks)
+    beams = beam.search(scorer, [part.live for part in parts], width)
+    return rank.gather(snapshot, parts, beams, limit).mark_by_embedding()
 
 
-def _ranked(
-    found: Candidates,
+def _rank(
+    candidates: Candidates,
     embeddings: Tensor,
     snapshot: Snapshot,
     k: int,
-    how: tuple[Options, Tensor | None],
+    options: Options,
+    first_code_scores: Tensor | None,
 ) -> Hits:
-    """Orders, filters and cuts. ``how`` = (options, what first entries say, where the retriever
-    was asked)."""
-    options, opening = how
-    cosines = rank.similarity(found.rows, embeddings, snapshot)
+    """Sort, filter and cut. ``first_code_scores`` (Q, L₀): None where no retriever was asked."""
+    cosines = rank.cosine(candidates.rows, embeddings, snapshot)
+    scores = _score(candidates, cosines, snapshot, options, first_code_scores)
     if options.rerank:
-        scores = cosines
-        if opening is not None:
-            scores = rank.fused(found.rows, cosines, opening, snapshot, options.fuse)
-        order = rank.by_score(found, scores)
+        order = rank.order_by_score(candidates, scores)
     else:
-        scores = found.scores
-        if options.order_by != "identifier" and opening is not None:
-            scores = rank.opened(found.rows, opening, snapshot)
-        order = rank.by_code(found, scores, cosines)
-    rows = found.rows.gather(1, order)
+        order = rank.order_by_code(candidates, scores, cosines)
+    rows = candidates.rows.gather(1, order)
     kept = rows >= 0
     if options.distinct is not None:
-        kept &= rank.distinct(rows, snapshot, options.distinct)
+        kept &= rank.mask_near_duplicates(rows, snapshot, options.distinct)
     if options.min_score is not None:
         kept &= scores.gather(1, order) >= options.min_score
     if options.min_cosine is not None:
         kept &= cosines.gather(1, order) >= options.min_cosine
-    places = rank.compress(kept)[:, :k]
-    order, kept = order.gather(1, places), kept.gather(1, places)
+    first = rank.order_kept_first(kept)[:, :k]
+    order, kept = order.gather(1, first), kept.gather(1, first)
     missing = k - order.shape[1]
 
     def column(values: Tensor, blank: float) -> Tensor:
@@ -201,16 +205,34 @@ def _ranked(
         return F.pad(shown, (0, missing), value=blank)
 
     return Hits(
-        rows=column(found.rows, -1),
+        rows=column(candidates.rows, -1),
         scores=column(scores, -torch.inf).clamp_max(1 if options.rerank else 0),
         cosine=column(cosines, -torch.inf).clamp_max(1),  # whatever the rounding
-        log_probability=column(found.scores, -torch.inf),
-        share=column(found.shares, -torch.inf),
-        dense=column(found.dense, False),
+        log_probability=column(candidates.scores, -torch.inf),
+        normalised_log_prob=column(candidates.normalised_log_probs, -torch.inf),
+        by_embedding=column(candidates.by_embedding, False),
     )
 
 
-def _none(queries: int, k: int, device: torch.device) -> Hits:
+def _score(
+    candidates: Candidates,
+    cosines: Tensor,
+    snapshot: Snapshot,
+    options: Options,
+    first_code_scores: Tensor | None,
+) -> Tensor:
+    """Return what the candidates are sorted by, (Q, C)."""
+    rows = candidates.rows
+    if first_code_scores is None:
+        return cosines
+    if options.rerank:
+        return rank.rerank(rows, cosines, first_code_scores, snapshot, options.rerank_weight)
+    if options.order_by == "code":
+        return candidates.scores
+    return rank.gather_first_code_scores(rows, first_code_scores, snapshot)
+
+
+def _no_hits(queries: int, k: int, device: torch.device) -> Hits:
     blank = torch.full((queries, k), -torch.inf, device=device)
     rows = torch.full((queries, k), -1, dtype=torch.int64, device=device)
     return Hits(rows, blank, blank, blank, blank, torch.zeros_like(rows, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""What every search returns, whoever searched."""
+"""The result that every search method returns."""
 
 from dataclasses import dataclass
 

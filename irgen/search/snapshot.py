@@ -1,24 +1,25 @@
-"""What an index holds at one moment: immutable, so that a search sees one state from end to end."""
+"""The state of an index at one moment: immutable, so that a search sees one state throughout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from irgen.search import live, trie
-from irgen.search.live import Live
+from irgen.search.live import LiveTrie
 from irgen.search.trie import Trie
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Some of an index's images, row by row, and the trie over their codes.
+    """Some images of an index, row by row, and the trie over their codes.
 
     ``codes`` (n, M) integers; ``embeddings`` (n, D) floats, unit vectors; ``keys`` (n,) int64, the
-    hashes of their ids, by which ties are broken; ``trained`` (n,) bool, whether the retriever was
-    trained on the image.
+    hashes of their ids, which break ties; ``trained`` (n,) bool: the retriever was trained on the
+    image.
     """
 
     trie: Trie
@@ -29,7 +30,7 @@ class Segment:
 
     @classmethod
     def build(cls, codes: Tensor, embeddings: Tensor, keys: Tensor, trained: Tensor) -> "Segment":
-        """A segment of rows in any order; those of one code stand in its trie by key."""
+        """Build a segment of rows in any order; within a code group its trie sorts them by key."""
         assert len(codes) == len(embeddings) == len(keys) == len(trained), "one row an image"
         return cls(trie.build(codes, keys), codes, embeddings, keys, trained)
 
@@ -37,110 +38,121 @@ class Segment:
         return len(self.keys)
 
     def to(self, device: torch.device) -> "Segment":
-        """The same segment with its arrays on ``device``."""
+        """Return the segment with its arrays on ``device``."""
         columns = (self.codes, self.embeddings, self.keys, self.trained)
         return Segment(self.trie.to(device), *(column.to(device) for column in columns))
 
 
+class LivePart(NamedTuple):
+    """A segment's rows that take part in a search; ``first_row``: the number of its row 0."""
+
+    first_row: int
+    live: LiveTrie
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """The segments of an index – the base, and what was added since if anything was – and which of
-    their rows are alive.
+    """The segments of an index and which of their rows are alive.
 
-    Rows are numbered through the segments: row 0 of the second follows the last row of the first.
-    ``alive``: one (n,) bool a segment. ``codebooks`` (M, L, D) are the tokenizer's. Nothing is ever
-    changed in place; the methods give new snapshots that share what did not change.
+    The first segment is the base; a second one holds the images added since. Rows are numbered
+    through the segments: row 0 of the second follows the last row of the first. ``alive``: one (n,)
+    bool a segment. ``codebooks`` (M, L, D) are the tokenizer's. Methods change nothing in place;
+    they return new snapshots that share what did not change. *Fresh* rows are those that the
+    retriever was not trained on.
     """
 
     segments: tuple[Segment, ...]
     alive: tuple[Tensor, ...]
     codebooks: Tensor
-    lives: tuple[Live, ...]  # of the rows alive
-    fresh: tuple[Live, ...]  # of those of them that the retriever was not trained on
+    live_tries: tuple[LiveTrie, ...]  # rows alive
+    fresh_tries: tuple[LiveTrie, ...]  # rows alive and fresh
 
     @classmethod
     def of(
         cls, segments: tuple[Segment, ...], alive: tuple[Tensor, ...], codebooks: Tensor
     ) -> "Snapshot":
-        """The snapshot of these segments with these rows alive."""
-        lives, fresh = zip(*map(_lives, segments, alive), strict=True)
-        return cls(segments, alive, codebooks, lives, fresh)
+        """Return the snapshot of these segments with these rows alive."""
+        live, fresh = zip(*map(_live_and_fresh, segments, alive), strict=True)
+        return cls(segments, alive, codebooks, live, fresh)
 
     @classmethod
     def fixed(
         cls, prefixes: Trie, codes: Tensor, embeddings: Tensor, codebooks: Tensor
     ) -> "Snapshot":
-        """The snapshot of a database that does not change: every row alive and known to the
-        retriever, ties by row. ``embeddings`` may be (N, 0) where nothing is ordered by cosine."""
-        every = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
+        """Return the snapshot of a database that does not change: every row alive, none fresh, ties
+        by row. ``embeddings`` may be (N, 0) if nothing is sorted by cosine."""
+        all_rows = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
         rows = torch.arange(len(codes), device=codes.device)
-        return cls.of((Segment(prefixes, codes, embeddings, rows, every),), (every,), codebooks)
+        segment = Segment(prefixes, codes, embeddings, rows, all_rows)
+        return cls.of((segment,), (all_rows,), codebooks)
 
     def __len__(self) -> int:
-        """Images alive."""
-        return sum(map(len, self.lives))
+        """Return the number of images alive."""
+        return sum(map(len, self.live_tries))
 
     @property
     def rows(self) -> int:
-        """Rows in all, dead ones included."""
+        """Number of rows, dead ones included."""
         return sum(map(len, self.segments))
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """The number of each segment's first row, and at the end the number of rows."""
+        """Each segment's first row number, and at the end the number of rows."""
         ends = [0]
         for segment in self.segments:
             ends.append(ends[-1] + len(segment))
         return tuple(ends)
 
     def alive_rows(self) -> Tensor:
-        """Numbers (n,) int64 of the rows alive, ascending."""
+        """Return the numbers (n,) int64 of the rows alive, ascending."""
         return torch.nonzero(torch.cat(self.alive)).flatten()
 
     def without(self, rows: Tensor) -> "Snapshot":
-        """The snapshot in which ``rows`` (n,) int64 are dead."""
-        alive, lives, fresh = list(self.alive), list(self.lives), list(self.fresh)
+        """Return the snapshot in which ``rows`` (n,) int64 are dead."""
+        alive = list(self.alive)
+        live_tries, fresh_tries = list(self.live_tries), list(self.fresh_tries)
         for i, (start, end) in enumerate(pairwise(self.starts)):
-            mine = rows[(rows >= start) & (rows < end)] - start
-            gone = mine[alive[i][mine]].unique()
-            if len(gone):
-                untrained = gone[~self.segments[i].trained[gone]]
-                alive[i] = alive[i].index_fill(0, gone, False)
-                lives[i] = live.without(lives[i], gone)
-                fresh[i] = live.without(fresh[i], untrained)
-        return Snapshot(self.segments, tuple(alive), self.codebooks, tuple(lives), tuple(fresh))
+            dropped = rows[(rows >= start) & (rows < end)] - start
+            dropped = dropped[alive[i][dropped]].unique()
+            if len(dropped):
+                untrained = dropped[~self.segments[i].trained[dropped]]
+                alive[i] = alive[i].index_fill(0, dropped, False)
+                live_tries[i] = live.drop_rows(live_tries[i], dropped)
+                fresh_tries[i] = live.drop_rows(fresh_tries[i], untrained)
+        return Snapshot(
+            self.segments, tuple(alive), self.codebooks, tuple(live_tries), tuple(fresh_tries)
+        )
 
     def with_added(self, segment: Segment) -> "Snapshot":
-        """The snapshot whose second segment is ``segment``: all that was added so far in the same
-        rows, and new rows at its end. What was dead stays dead."""
-        known = self.alive[1] if len(self.alive) > 1 else self.alive[0].new_empty(0)
-        new = known.new_ones(len(segment) - len(known))
-        alive = torch.cat([known, new])
-        added, fresh = _lives(segment, alive)
+        """Return the snapshot with ``segment`` as its second: all rows added so far in the same
+        order, and new rows at the end. Dead rows stay dead."""
+        before = self.alive[1] if len(self.alive) > 1 else self.alive[0].new_empty(0)
+        alive = torch.cat([before, before.new_ones(len(segment) - len(before))])
+        added, fresh = _live_and_fresh(segment, alive)
         return Snapshot(
             (self.segments[0], segment),
             (self.alive[0], alive),
             self.codebooks,
-            (self.lives[0], added),
-            (self.fresh[0], fresh),
+            (self.live_tries[0], added),
+            (self.fresh_tries[0], fresh),
         )
 
     def among(self, allowed: Tensor) -> "Snapshot":
-        """The snapshot as if only rows where ``allowed`` (rows,) bool is true were alive: a
+        """Return the snapshot with only the rows alive where ``allowed`` (rows,) bool is true: a
         filter."""
-        alive = zip(
-            self.alive, allowed.split([len(segment) for segment in self.segments]), strict=True
-        )
-        return Snapshot.of(self.segments, tuple(a & b for a, b in alive), self.codebooks)
+        masks = allowed.split([len(segment) for segment in self.segments])
+        alive = tuple(a & b for a, b in zip(self.alive, masks, strict=True))
+        return Snapshot.of(self.segments, alive, self.codebooks)
 
-    def parts(self, fresh: bool) -> list[tuple[int, Live]]:
-        """The segments with a row to find, by number, and which of their rows take part: those
-        alive, with ``fresh`` only those of them that the retriever was not trained on."""
-        lives = enumerate(self.fresh if fresh else self.lives)
-        return [(number, part) for number, part in lives if len(part)]
+    def parts(self, fresh: bool) -> list[LivePart]:
+        """Return the rows that take part in a search, of each segment that has some: those alive,
+        with ``fresh`` only the fresh ones."""
+        tries = self.fresh_tries if fresh else self.live_tries
+        parts = map(LivePart, self.starts, tries)  # starts has one more, the number of rows
+        return [part for part in parts if len(part.live)]
 
     def to(self, device: torch.device) -> "Snapshot":
-        """The same snapshot with its arrays on ``device``."""
+        """Return the snapshot with its arrays on ``device``."""
         return Snapshot.of(
             tuple(segment.to(device) for segment in self.segments),
             tuple(alive.to(device) for alive in self.alive),
@@ -148,28 +160,24 @@ class Snapshot:
         )
 
     def gather(self, rows: Tensor, name: str) -> Tensor:
-        """``embeddings``, ``keys``, ``codes`` or ``trained`` of any rows (…) → (…, …); of a row −1
-        that of row 0."""
+        """Return ``embeddings``, ``keys``, ``codes`` or ``trained`` of rows (…) → (…, …); row −1
+        gives that of row 0."""
         rows = rows.clamp_min(0)
         columns: Iterator[Tensor] = (getattr(segment, name) for segment in self.segments)
         if len(self.segments) == 1:
             return next(columns)[rows]
         base, added = columns
-        found = (
+        values = (
             base[rows.clamp_max(len(base) - 1)]
             if len(base)
             else base.new_zeros((*rows.shape, *base.shape[1:]))
         )
-        late = rows >= len(base)
-        found[late] = added[rows[late] - len(base)]
-        return found
+        in_added = rows >= len(base)
+        values[in_added] = added[rows[in_added] - len(base)]
+        return values
 
 
-def _lives(segment: Segment, alive: Tensor) -> tuple[Live, Live]:
-    whole = bool(alive.all())
-    every = live.everything(segment.trie) if whole else live.only(segment.trie, alive)
-    return every, _fresh(segment, alive)
-
-
-def _fresh(segment: Segment, alive: Tensor) -> Live:
-    return live.only(segment.trie, alive & ~segment.trained)
+def _live_and_fresh(segment: Segment, alive: Tensor) -> tuple[LiveTrie, LiveTrie]:
+    tree = segment.trie
+    every = live.keep_all(tree) if bool(alive.all()) else live.keep_rows(tree, alive)
+    return every, live.keep_rows(tree, alive & ~segment.trained)

@@ -8,25 +8,26 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.identifiers import Identified, load_identified
-from irgen.artifacts.models import assemble
-from irgen.artifacts.readings import readings
 from irgen.catalog.images import stream_pixels
 from irgen.catalog.table import read_table
+from irgen.checkpoints.identifiers import Identified, load_identified
+from irgen.checkpoints.models import assemble
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
-from irgen.encoding import Encoding, open_encoding, pixels, views
-from irgen.evaluation import methods, neighbours
-from irgen.evaluation.measuring import TIMED, Exam, Questions, measure, read_questions
+from irgen.encoding.batches import EncodedViews, Pixels, full_batches
+from irgen.encoding.encode import Encoding, decode_pixels, encode_views, open_encoding
+from irgen.encoding.query_features import encode_queries
+from irgen.evaluation import ann, methods
+from irgen.evaluation.measuring import TIMED, EvalConfig, QuerySet, measure, read_questions
 from irgen.evaluation.methods import Method
 from irgen.models.descriptors import Combined, Described, Projected
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
-from irgen.params import Descriptor, Params
+from irgen.params import Params
+from irgen.params.baselines import Descriptor
+from irgen.params.strict import flatten
 from irgen.training import descriptors, rankings
-from irgen.training.batches import Pixels, Views, in_order
-from irgen.training.checkpoint import Resume
-from irgen.typed import flatten
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 
@@ -48,19 +49,19 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     questions = read_questions(workspace, max(cutoffs))
     identified = load_identified(workspace.existing("identifiers", "database"))
-    neighbours.library()
+    ann.library()
     rankings.library()
     asked = questions.queries["sha256"].to_list()
     compared = approximate(params, workspace, identified, asked, encoding)
     rivals, kept = trained(params, workspace, questions, encoding, log)
     size = params.evaluate.batch_size
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
-    exam = Exam(
+    exam = EvalConfig(
         questions=questions,
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: pixels(pretrained, asked[: TIMED * size], encoding),
+        images=lambda: decode_pixels(pretrained, asked[: TIMED * size], encoding),
         nearest=methods.by_features(pretrained, workspace, asked, encoding),
     )
     places = workspace.stage("baselines"), workspace.reports / "baselines-latency.json"
@@ -85,22 +86,22 @@ def approximate(
         workspace.existing("retriever", "retriever.safetensors"),
         create_encoder(params.encoder, params.seed).eval(),
     ).to(device)
-    known = readings(models, asked, encoding).embedding.to(device)
+    known = encode_queries(models, asked, encoding).embedding.to(device)
     given = methods.vectors(models.embed, known), identified.embeddings
-    if neighbours.scann_library():
-        scann = {"scann": neighbours.scann(*given, settings.scann)}
+    if ann.scann_library():
+        scann = {"scann": ann.scann(*given, settings.scann)}
     else:
-        scann = {"scann_like": neighbours.scann_like(*given, settings.scann)}
+        scann = {"scann_like": ann.scann_like(*given, settings.scann)}
     return {
-        "hnsw": neighbours.hnsw(*given, settings.hnsw),
-        "ivf_pq": neighbours.ivf_pq(*given, settings.ivf_pq),
+        "hnsw": ann.hnsw(*given, settings.hnsw),
+        "ivf_pq": ann.ivf_pq(*given, settings.ivf_pq),
         **scann,
-        "spann_like": neighbours.spann_like(*given, settings.spann),
+        "spann_like": ann.spann_like(*given, settings.spann),
     }
 
 
 def trained(
-    params: Params, workspace: Workspace, questions: Questions, encoding: Encoding, log: Callable
+    params: Params, workspace: Workspace, questions: QuerySet, encoding: Encoding, log: Callable
 ) -> tuple[dict[str, Method], list[Resume]]:
     """Exact scans of descriptors trained on the tokenizer's training images, with its encoder's
     first weights, frozen or tuned as there; and the states to clear once all is written."""
@@ -157,12 +158,12 @@ def describe(
     (rival, frozen), (encoding, resume) = who, place
     encoder = frozen or create_encoder(params.encoder, params.seed)
     sha256s = train["sha256"].to_list()
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     if frozen is None:
-        decoded = pixels(encoder, sha256s, encoding)
+        decoded = decode_pixels(encoder, sha256s, encoding)
         images = Pixels(decoded, encoder.decoding.size, params.augment)
     else:
-        images = views(encoder, sha256s, params.augment, params.seed, encoding)
+        images = encode_views(encoder, sha256s, params.augment, params.seed, encoding)
         images = images if rival.tokens else images.without_tokens()
     numbers = class_numbers(train["label"], train["label"].unique().sort().to_list())
     run = encoding.machine, params.seed
@@ -172,7 +173,7 @@ def describe(
 def teach(
     who: tuple[Rival, ImageEncoder],
     tuned: bool,
-    data: tuple[Views | Pixels, Tensor],
+    data: tuple[EncodedViews | Pixels, Tensor],
     run: tuple[Machine, int],
     resume: Resume,
     log: Callable,
@@ -200,7 +201,7 @@ def embed_all(
     parts: dict[str, list[Tensor]] = {name: [] for name in models}
     decoding = encoder_of(next(iter(models.values()))).decoding
     for batch in stream_pixels(encoding.images, sha256s, decoding, **sizes):
-        rows, new = next(in_order(len(batch), encoding.settings.batch_size))
+        rows, new = next(full_batches(len(batch), encoding.settings.batch_size))
         images = torch.from_numpy(batch[rows.numpy()]).to(machine.device)
         encoded: dict[ImageEncoder, tuple[Tensor, Tensor]] = {}
         for name, model in models.items():

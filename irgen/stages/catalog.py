@@ -7,13 +7,14 @@ from typing import Any
 
 import polars as pl
 
-from irgen.catalog import manifest, protocols
+from irgen.catalog import manifest
 from irgen.catalog.check import check_images
+from irgen.catalog.datasets import protocols
+from irgen.catalog.datasets.protocols import Protocol
 from irgen.catalog.fingerprints import thumbnail
 from irgen.catalog.formats import FORMATS, SETS, read_format, recognise
 from irgen.catalog.images import decode
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, told
-from irgen.catalog.protocols import Protocol
 from irgen.catalog.shards import Images, intact
 from irgen.catalog.splits import assign_roles, inserted
 from irgen.catalog.table import SCHEMA, label_counts, write_table

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from irgen.catalog import manifest
-from irgen.catalog.annotations import without
-from irgen.catalog.listing import Source
+from irgen.catalog.datasets.annotations import without
 from irgen.catalog.shards import intact
-from irgen.catalog.sources import open_source
+from irgen.catalog.sources.listing import Source
+from irgen.catalog.sources.open import open_source
 from irgen.catalog.sync import Change, sync
 from irgen.catalog.sync import look as differs
 from irgen.errors import ArtifactError, ParamsError

@@ -5,16 +5,16 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from irgen.artifacts.identifiers import check_served, read_identified
 from irgen.catalog import manifest
 from irgen.catalog.table import NAMES, known_from, read_table
+from irgen.checkpoints import tensor_file
+from irgen.checkpoints.identifiers import check_served, read_identified
 from irgen.errors import ArtifactError
 from irgen.evaluation import drift, limits, metrics, runs
 from irgen.evaluation.drift import Coded
 from irgen.evaluation.limits import Revisions
 from irgen.files import write_json
 from irgen.params import Params
-from irgen.training import checkpoint
 from irgen.workspace import Workspace
 
 SERVED = "index"  # the search method whose answers are judged
@@ -70,7 +70,7 @@ def came_later(
 def read_codebooks(workspace: Workspace) -> np.ndarray:
     """The tokenizer's codebooks (M, L, D)."""
     path = workspace.existing("tokenizer", "tokenizer.safetensors")
-    return checkpoint.load_array(path, "codebooks")
+    return tensor_file.load_array(path, "codebooks")
 
 
 def coded(role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Workspace) -> Coded:

@@ -9,12 +9,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from irgen.artifacts.identifiers import Identified, load_identified
-from irgen.artifacts.models import assemble
-from irgen.artifacts.readings import readings
-from irgen.encoding import Encoding, open_encoding, pixels
+from irgen.checkpoints import tensor_file
+from irgen.checkpoints.identifiers import Identified, load_identified
+from irgen.checkpoints.models import assemble
+from irgen.checkpoints.weights import create_encoder
+from irgen.encoding.encode import Encoding, decode_pixels, open_encoding
+from irgen.encoding.query_features import encode_queries
 from irgen.evaluation import answers, methods, runs
-from irgen.evaluation.measuring import TIMED, Exam, describe, measure, read_questions
+from irgen.evaluation.measuring import TIMED, EvalConfig, describe, measure, read_questions
 from irgen.evaluation.methods import Method
 from irgen.files import digest, file_digest
 from irgen.index.index import Index
@@ -24,10 +26,8 @@ from irgen.models.tokenizer import class_numbers
 from irgen.params import Params
 from irgen.search import trie
 from irgen.search.engine import Options
-from irgen.search.kinds import Kinds
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.snapshot import Snapshot
-from irgen.training import checkpoint
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 
@@ -50,12 +50,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     about = (asked, labels, copies)
     compared = build_methods(params, workspace, identified, pretrained, about, encoding, index)
     size = params.evaluate.batch_size
-    exam = Exam(
+    exam = EvalConfig(
         questions=questions,
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: pixels(pretrained, asked[: TIMED * size], encoding),
+        images=lambda: decode_pixels(pretrained, asked[: TIMED * size], encoding),
         nearest=compared["scan_pretrained"],
         timings=timings_of(params, workspace, describe(encoding.machine, size)),
     )
@@ -74,7 +74,7 @@ def timings_of(params: Params, workspace: Workspace, machine: Mapping[str, str |
         for name in ("tokenizer", "retriever")
     ]
     about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
-    key = digest(checkpoint.source_digest(), weights, *about)[:16]
+    key = digest(tensor_file.source_digest(), weights, *about)[:16]
     return workspace.cache / "timings" / f"{key}.json"
 
 
@@ -106,7 +106,7 @@ def build_methods(
         workspace.existing("retriever", "retriever.safetensors"),
         pretrained,
     ).to(device)
-    arrays, _ = checkpoint.load(workspace.existing("trie", "trie.safetensors"))
+    arrays, _ = tensor_file.load(workspace.existing("trie", "trie.safetensors"))
     codes, embeddings = identified.codes.to(device), identified.embeddings.to(device)
     codebooks = models.tokenizer.codebooks
     prefixes = trie.from_tensors(arrays).to(device)
@@ -114,14 +114,14 @@ def build_methods(
     by_cosine = Options(
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,
-        fuse=params.evaluate.fuse,
-        fuse_by=params.evaluate.fuse_by,
+        rerank_weight=params.evaluate.rerank_weight,
+        rerank_signal=params.evaluate.rerank_signal,
         order_by=params.evaluate.order_by,
         fresh_beams=0,
         trie=params.evaluate.trie,
     )
     by_code = replace(by_cosine, rerank=False)
-    known = readings(models, asked, encoding)
+    known = encode_queries(models, asked, encoding)
     by_embedding = methods.vectors(models.embed, known.embedding.to(device))
     by_models = methods.reads(models, known)
     told: dict[str, float] = {}
@@ -145,9 +145,9 @@ def build_methods(
         code_bytes = bits / 8 + codebooks.nbytes / len(codes)
         unit = torch.nn.functional.normalize(rebuilt, dim=-1)
         found["scan_codes"] = methods.exact(by_embedding, unit, code_bytes)
-    kinds = None if index is None else Kinds.of(models.tokenizer)
+    label_scorer = None if index is None else LabelScorer.build(models.tokenizer)
     for name, options in (("generative", by_code), ("generative_reranked", by_cosine)):
-        method = methods.generative(models, by_models, database, options, machine, kinds)
+        method = methods.generative(models, by_models, database, options, machine, label_scorer)
         found[name] = replace(method, about=told)
     if index is not None:
         found["index"] = methods.served(index, by_models, identified.ids, copies)  # same networks

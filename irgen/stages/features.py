@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from irgen.catalog.table import read_table
-from irgen.encoding import open_encoding, summaries
+from irgen.checkpoints.weights import create_encoder
+from irgen.encoding.encode import encode_summaries, open_encoding
 from irgen.files import write_array
 from irgen.params import Params
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 ROLES = ("train", "validation", "database", "queries")
@@ -21,7 +21,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     encoding = open_encoding(params.compute, workspace)
     tables = [read_table(workspace.existing("catalog", f"{role}.parquet")) for role in ROLES]
     sha256s = [sha256 for table in tables for sha256 in table["sha256"]]
-    features = summaries(encoder, sha256s, encoding)  # all at once: the cache is read once
+    features = encode_summaries(encoder, sha256s, encoding)  # all at once: the cache is read once
     ends = np.cumsum([len(table) for table in tables])
     found: dict[str, float] = {"width": float(encoder.width)}
     for role, rows in zip(ROLES, np.split(features, ends[:-1]), strict=True):

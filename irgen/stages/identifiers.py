@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irgen.artifacts.identifiers import Identified, save_identified
-from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.table import NAMES, read_table
-from irgen.encoding import Encoding, open_encoding, summaries
+from irgen.checkpoints.identifiers import Identified, save_identified
+from irgen.checkpoints.tokenizer import load_tokenizer
+from irgen.encoding.encode import Encoding, encode_summaries, open_encoding
 from irgen.errors import CatalogError
 from irgen.files import read_array
 from irgen.models import hierarchy, rqvae
@@ -154,5 +154,5 @@ def tuned(
     if model.encoder is None:
         known = read_array(workspace.existing("features", role, "features.npy"))
     else:
-        known = summaries(model.encoder, sha256s, encoding)
+        known = encode_summaries(model.encoder, sha256s, encoding)
     return adapt_all(model, known, encoding.machine.device)

@@ -9,12 +9,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.calibration import CALIBRATION, save_calibration
-from irgen.artifacts.identifiers import Identified, check_served, load_identified
-from irgen.artifacts.models import Models, assemble, save_models
-from irgen.artifacts.readings import readings, taken
 from irgen.catalog.table import known_from, read_table
-from irgen.encoding import Encoding, open_encoding
+from irgen.checkpoints.calibration import CALIBRATION, save_calibration
+from irgen.checkpoints.identifiers import Identified, check_served, load_identified
+from irgen.checkpoints.models import Models, assemble, save_models
+from irgen.checkpoints.weights import create_encoder
+from irgen.encoding.batches import full_batches
+from irgen.encoding.encode import Encoding, open_encoding
+from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.errors import CatalogError
 from irgen.evaluation import calibration, runs
 from irgen.index.index import Index
@@ -24,14 +26,12 @@ from irgen.search import engine
 from irgen.search.calibration import Calibration, Uncalibrated, apply
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
-from irgen.search.kinds import Kinds
+from irgen.search.label_scorer import LabelScorer
 from irgen.search.snapshot import Segment, Snapshot
-from irgen.training.batches import in_order
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 # Of a search of the index, kept with it:
-DEFAULTS = ("beams", "candidates", "fresh_beams", "fuse", "fuse_by", "order_by")
+DEFAULTS = ("beams", "candidates", "fresh_beams", "rerank_weight", "rerank_signal", "order_by")
 MOST_QUERIES = 2000  # validation images asked: more would hardly move the map
 
 
@@ -58,8 +58,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     options = Options(
         beams=params.evaluate.beams,
         candidates=params.evaluate.candidates,
-        fuse=params.evaluate.fuse,
-        fuse_by=params.evaluate.fuse_by,
+        rerank_weight=params.evaluate.rerank_weight,
+        rerank_signal=params.evaluate.rerank_signal,
         order_by=params.evaluate.order_by,
         fresh_beams=params.index.fresh_beams,
     )
@@ -126,11 +126,13 @@ def ask(
     hashes = asked["sha256"], database["sha256"]
     depth = runs.search_depth(k, *hashes)
     options = replace(options, beams=max(k, options.beams))  # as the index will search
-    read = readings(models, asked["sha256"].to_list(), encoding)
-    decoder = Decoder(models.query.decoder, encoding.machine.decoder, Kinds.of(models.tokenizer))
+    read = encode_queries(models, asked["sha256"].to_list(), encoding)
+    decoder = Decoder(
+        models.retriever.decoder, encoding.machine.decoder, LabelScorer.build(models.tokenizer)
+    )
     ids, cosines = np.empty((count, depth), np.int64), np.empty((count, depth), np.float32)
-    for rows, new in in_order(count, encoding.settings.batch_size):
-        some = taken(read, rows, models.device)
+    for rows, new in full_batches(count, encoding.settings.batch_size):
+        some = select_queries(read, rows, models.device)
         hits = engine.search(decoder, some, snapshot, depth, options)
         ids[rows[:new]], cosines[rows[:new]] = hits.rows[:new].cpu(), hits.cosine[:new].cpu()
     ids, cosines = runs.without_self(ids, cosines, *hashes, k)

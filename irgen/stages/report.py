@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.artifacts.calibration import CALIBRATION, load_calibration
+from irgen.catalog.datasets.protocols import in_words
 from irgen.catalog.images import decode
 from irgen.catalog.leaks import told
-from irgen.catalog.protocols import in_words
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, read_table
-from irgen.evaluation import comparison, figures, gallery, limits, page
-from irgen.evaluation.confusions import confusions
+from irgen.checkpoints.calibration import CALIBRATION, load_calibration
+from irgen.errors import redact
+from irgen.evaluation import limits
 from irgen.files import atomic, digest, file_digest, read_json, write_bytes
 from irgen.params import Params
+from irgen.params.strict import flatten
+from irgen.report import comparison, figures, gallery, page
+from irgen.report.confusions import confusions
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.secrets import scrub
-from irgen.typed import flatten
 from irgen.workspace import Workspace
 
 Log = Callable[[dict[str, float], int], None]
@@ -68,7 +69,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
             params.report.confusions,
         ),
         rejected=rejected,
-        params=scrub(flatten(params)),
+        params=redact(flatten(params)),
         k=k,
     )
     path = workspace.reports / "index.html"
@@ -149,8 +150,9 @@ def _facts(
     encoder, retriever = params.encoder, params.retriever
     labels = pl.concat([table["label"] for table in catalog.values()]).drop_nulls().n_unique()
     images = {name: f"{len(table):,}" for name, table in catalog.items()}
+    source = redact(params.download.source)
     return {
-        "Source": f"{scrub(params.download.source)}: {labels:,} labels, {len(rejected):,} rejected",
+        "Source": f"{source}: {labels:,} labels, {len(rejected):,} rejected",
         "Database and queries": f"{images['database']} images, {images['queries']} queries",
         "Trained on": f"{images['train']} images, validated on {images['validation']}",
         "Encoder": f"{encoder.name}, weights: {encoder.weights}, {encoder.image_size} px",

@@ -7,22 +7,22 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.artifacts.history import write_history
-from irgen.artifacts.identifiers import load_identified
-from irgen.artifacts.retriever import frozen_reader, save_retriever
-from irgen.artifacts.tokenizer import load_tokenizer
 from irgen.catalog.table import read_table
-from irgen.encoding import open_encoding, pixels, views
+from irgen.checkpoints.history import write_history
+from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.tokenizer import load_tokenizer
+from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.encoding.batches import EncodedViews, Pixels
+from irgen.encoding.encode import decode_pixels, encode_views, open_encoding
 from irgen.files import file_digest
-from irgen.models.reader import Query
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import IdentifierDecoder, Shape
+from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import adapt_all, class_numbers
 from irgen.params import Params
+from irgen.params.strict import flatten
 from irgen.training import retriever as training
-from irgen.training.batches import Pixels, Views
-from irgen.training.checkpoint import Resume
-from irgen.typed import flatten
-from irgen.weights import create_encoder, weights_digest
 from irgen.workspace import Workspace
 
 
@@ -38,19 +38,21 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     taught = workspace.existing("tokenizer", "tokenizer.safetensors")
     tokenizer, labels = load_tokenizer(taught)
     pretrained = create_encoder(params.encoder, params.seed)
-    reader = frozen_reader(pretrained, tokenizer, settings.encoder)
+    reader = initial_query_encoder(pretrained, tokenizer, settings.encoder)
 
-    def images(table: pl.DataFrame) -> Views | Pixels:
+    def images(table: pl.DataFrame) -> EncodedViews | Pixels:
         sha256s = table["sha256"].to_list()
         if settings.tune_encoder:
-            read = pixels(reader.encoder, sha256s, encoding)
+            read = decode_pixels(reader.encoder, sha256s, encoding)
             return Pixels(read, reader.encoder.decoding.size, params.augment)
-        seen = views(reader.encoder, sha256s, params.augment, params.seed, encoding)
+        seen = encode_views(reader.encoder, sha256s, params.augment, params.seed, encoding)
         if reader.adapter is None:
             return seen
         flat = seen.summaries.reshape(-1, reader.encoder.width)
         adapted = adapt_all(tokenizer, flat, encoding.machine.device).numpy()
-        return Views(adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens)
+        return EncodedViews(
+            adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens
+        )
 
     identified = workspace.existing("identifiers", "train")
     codes = load_identified(identified).codes
@@ -75,8 +77,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         codebook=params.tokenizer.codebook,
     )
     torch.manual_seed(params.seed)
-    decoder = Retriever(settings, shape)
-    model = Query(deepcopy(reader) if settings.tune_encoder else None, decoder)
+    decoder = IdentifierDecoder(settings, shape)
+    model = Retriever(deepcopy(reader) if settings.tune_encoder else None, decoder)
     resume = Resume(
         workspace.cache / "training",
         "retriever",

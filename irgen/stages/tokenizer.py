@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irgen.artifacts.history import write_history
-from irgen.artifacts.tokenizer import save_tokenizer
 from irgen.catalog.table import read_table
-from irgen.encoding import open_encoding, pixels, views
+from irgen.checkpoints.history import write_history
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.tokenizer import save_tokenizer
+from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.encoding.batches import EncodedViews, Pixels
+from irgen.encoding.encode import decode_pixels, encode_views, open_encoding
 from irgen.errors import CatalogError
 from irgen.files import file_digest, read_array
 from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
 from irgen.params import Tokenizer as Settings
+from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
-from irgen.training.batches import Pixels, Views
-from irgen.training.checkpoint import Resume
-from irgen.typed import flatten
-from irgen.weights import create_encoder, weights_digest
 from irgen.workspace import Workspace
 
 
@@ -52,12 +52,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
     def labelled(table: pl.DataFrame, own: Tensor) -> training.Labelled:
         sha256s = table["sha256"].to_list()
-        images: Views | Pixels
+        images: EncodedViews | Pixels
         if settings.tune_encoder:
-            decoded = pixels(encoder, sha256s, encoding)
+            decoded = decode_pixels(encoder, sha256s, encoding)
             images = Pixels(decoded, encoder.decoding.size, params.augment)
         else:
-            seen = views(encoder, sha256s, params.augment, params.seed, encoding)
+            seen = encode_views(encoder, sha256s, params.augment, params.seed, encoding)
             images = seen.without_tokens()
         return training.Labelled(images, own)
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from irgen.artifacts.identifiers import load_identified
+from irgen.checkpoints import tensor_file
+from irgen.checkpoints.identifiers import load_identified
 from irgen.errors import CatalogError
 from irgen.params import Params
 from irgen.search import trie
-from irgen.training import checkpoint
 from irgen.workspace import Workspace
 
 
@@ -16,6 +16,6 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     if not len(codes):
         raise CatalogError("the database has no image; name its roles in catalog: database")
     built = trie.build(codes)
-    checkpoint.save(workspace.stage("trie") / "trie.safetensors", trie.to_tensors(built), {})
-    nodes = {f"nodes/level_{m + 1}": float(len(e)) for m, e in enumerate(built.entries)}
+    tensor_file.save(workspace.stage("trie") / "trie.safetensors", trie.to_tensors(built), {})
+    nodes = {f"nodes/level_{m + 1}": float(len(e)) for m, e in enumerate(built.codes)}
     return nodes | {"images": float(len(codes)), "bytes_per_image": built.nbytes / len(codes)}

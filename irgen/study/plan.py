@@ -1,22 +1,19 @@
-"""What is compared: ``experiments/comparison.yaml``, and the settings of each of its variants."""
+"""Load the plan of comparisons, ``experiments/comparison.yaml``, and the settings of its trials."""
 
 import copy
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from irgen.errors import ParamsError
 from irgen.params import Params, check, load
-from irgen.typed import parse
+from irgen.params.strict import parse, read_yaml
 
 PLAN = Path("experiments", "comparison.yaml")
-RESULTS = PLAN.with_name("results")  # of points
+RESULTS = PLAN.with_name("results")  # of trials
 TABLES = PLAN.with_name("tables")
-SOURCES = PLAN.with_name("sources")  # what the images of each set are
+SOURCES = PLAN.with_name("sources")  # digests of each set's images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +43,16 @@ class Plan:
 
     @property
     def standard(self) -> str:
-        """The variant that the others differ from."""
+        """Return the variant that the others differ from."""
         return self.compared[0]
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
-        """The seeds that a variant is run with."""
+        """Return the seeds that a variant is run with."""
         return self.seeds if variant in self.compared else self.ablation_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Trial:
     """One training and evaluation: a variant of a set's settings with a seed."""
 
     set: str
@@ -67,42 +64,30 @@ class Point:
 
 
 def load_plan(root: Path) -> Plan:
-    """The plan of the project at ``root``.
+    """Return the plan of the project at ``root``.
 
-    Raises ParamsError for a plan that is missing or says something unknown, for a name that DVC
-    could not have in a stage's, for what is listed twice, and for a variant that is listed and not
-    described, or the other way round.
+    Raises ParamsError for a plan that is missing or has an unknown key, for a name that cannot be
+    part of a DVC stage's name, for an item that is listed twice, and for a variant that is listed
+    but not described, or the other way round.
     """
-    path = root / PLAN
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing: it says what is compared") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    found: Plan = parse(Plan, tree, where=str(PLAN))
-    variants = {
-        name: parse(Variant, variant, where=f"{PLAN}: variants: {name}")
-        for name, variant in found.variants.items()
-    }
-    found = dataclasses.replace(found, variants=variants)
-    _check_lists(found)
-    for name, variant in variants.items():
+    plan: Plan = parse(Plan, read_yaml(root / PLAN), where=str(PLAN))
+    _check_lists(plan)
+    for name, variant in plan.variants.items():
         _check_changes(name, variant)
-    return found
+    return plan
 
 
 def _check_lists(plan: Plan) -> None:
-    """Raises ParamsError for a list that is empty and must not be, for what is listed twice, and
-    for names and seeds that do not fit together."""
+    """Raise ParamsError for an empty list, an item listed twice, and names and seeds that do not
+    fit together."""
     listed = [*plan.compared, *plan.ablated]
     for key in ("sets", "seeds", "compared", *(["ablation_seeds"] if plan.ablated else [])):
         if not getattr(plan, key):
             raise ParamsError(f"{PLAN}: {key}: expected at least one, found an empty list")
     for values in (listed, plan.sets, plan.seeds, plan.ablation_seeds):
-        for each in values:
-            if list(values).count(each) > 1:
-                raise ParamsError(f"{PLAN}: {each!r} is listed twice: once is enough")
+        for value in values:
+            if list(values).count(value) > 1:
+                raise ParamsError(f"{PLAN}: {value!r} is listed twice: once is enough")
     for seed in plan.ablation_seeds:
         if seed not in plan.seeds:
             seeds = ", ".join(map(str, plan.seeds))
@@ -123,7 +108,7 @@ def _check_lists(plan: Plan) -> None:
 
 
 def _check_changes(name: str, variant: Variant) -> None:
-    """Raises ParamsError for a change that would not be one."""
+    """Raise ParamsError for a change that has no effect."""
     for key in variant.changes:
         if key == "seed":
             raise ParamsError(f"{PLAN}: variants: {name}: seed is no change: give it in seeds")
@@ -135,45 +120,46 @@ def _check_changes(name: str, variant: Variant) -> None:
 
 
 def settings_file(root: Path, name: str) -> Path:
-    """The parameters of a set. Raises ParamsError, with those there are, if it has none."""
+    """Return the path of a set's settings. Raises ParamsError if it is missing."""
     path = root / PLAN.parent / f"{name}.yaml"
     if not path.is_file():
         no_sets = {PLAN.stem, "dvc"}
-        others = sorted({each.stem for each in path.parent.glob("*.yaml")} - no_sets)
+        others = sorted({other.stem for other in path.parent.glob("*.yaml")} - no_sets)
         raise ParamsError(
             f"{name!r} is no set: {path} is missing; there are {', '.join(others) or 'none'}"
         )
     return path
 
 
-def params_of(root: Path, plan: Plan, point: Point) -> Params:
-    """The parameters of a point. Raises ParamsError for a set, a variant or a key that is not
-    known, and for values that make no sense."""
-    if point.variant not in plan.variants:
-        known = ", ".join(plan.variants)
-        raise ParamsError(f"{PLAN}: no variant {point.variant!r}; there are {known}")
-    path = settings_file(root, point.set)
-    load(path)  # whatever is wrong with the set's own settings
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for key, value in plan.variants[point.variant].changes.items():
-        tree = changed(tree, key, value, where=f"{PLAN}: variants: {point.variant}: changes")
-    tree = changed(tree, "seed", point.seed, where=str(path))
-    params: Params = parse(Params, tree, where=f"{path.name} as {point.variant}")
+def load_trial_params(root: Path, plan: Plan, trial: Trial) -> Params:
+    """Return the parameters of a trial. Raises ParamsError for an unknown set, variant or key, and
+    for values that are not allowed."""
+    if trial.variant not in plan.variants:
+        variants = ", ".join(plan.variants)
+        raise ParamsError(f"{PLAN}: no variant {trial.variant!r}; there are {variants}")
+    path = settings_file(root, trial.set)
+    load(path)  # so that an error in the set's own settings names that file
+    tree = read_yaml(path)
+    for key, value in plan.variants[trial.variant].changes.items():
+        tree = set_value(tree, key, value, where=f"{PLAN}: variants: {trial.variant}: changes")
+    tree = set_value(tree, "seed", trial.seed, where=str(path))
+    params: Params = parse(Params, tree, where=f"{path.name} as {trial.variant}")
     check(params)
     return params
 
 
-def changed(tree: dict[str, Any], key: str, value: Any, *, where: str) -> dict[str, Any]:
-    """The settings with another value at ``key``. Raises ParamsError if there is no such key.
+def set_value(tree: dict[str, Any], key: str, value: Any, *, where: str) -> dict[str, Any]:
+    """Return the settings with another value at ``key``. Raise ParamsError if ``key`` leads through
+    a value that is not a section.
 
-    >>> changed({"tokenizer": {"levels": 4}}, "tokenizer.levels", 2, where="here")
-    {'tokenizer': {'levels': 2}}
+    >>> set_value({"tokenizer": {"levels": 4}}, "tokenizer.width", 2, where="here")
+    {'tokenizer': {'levels': 4, 'width': 2}}
     """
-    found = copy.deepcopy(tree)
-    inner, (*above, last) = found, key.split(".")
-    for part in above:
-        inner = inner.get(part) if isinstance(inner, dict) else None  # type: ignore[assignment]
-    if not isinstance(inner, dict) or last not in inner:
-        raise ParamsError(f"{where}: {key!r} is no key of the settings")
-    inner[last] = value
-    return found
+    tree = copy.deepcopy(tree)
+    section, (*sections, last) = tree, key.split(".")
+    for name in sections:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ParamsError(f"{where}: {key!r} is not a setting: {name} is not a section")
+    section[last] = value
+    return tree

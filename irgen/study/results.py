@@ -1,5 +1,4 @@
-"""What the points of one set have found, together: means and deviations over seeds, queries side by
-side."""
+"""Load the results of a set's trials, and summarize them over seeds and queries."""
 
 import statistics
 from dataclasses import dataclass
@@ -10,21 +9,19 @@ import polars as pl
 
 from irgen.errors import ArtifactError
 from irgen.files import read_json
-from irgen.study.plan import Plan, Point, params_of
-from irgen.study.point import results_of
+from irgen.params.strict import flatten
+from irgen.study.plan import Plan, Trial, load_trial_params
 from irgen.study.significance import Values
-from irgen.typed import flatten
-
-QUERIES = "queries.parquet"
+from irgen.study.trial import results_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one point has found: by method the ``metrics`` and the ``latency`` in milliseconds;
-    ``queries`` a row a method and query, with the ``sha256`` of its image; ``about`` what was
-    run."""
+    """The results of one trial. ``metrics`` and ``latency`` (milliseconds) are by method,
+    ``seconds`` by stage. ``queries`` has a row for each method and query, with the ``sha256`` of
+    its image. ``about`` describes what was run."""
 
-    point: Point
+    trial: Trial
     about: dict[str, Any]
     metrics: dict[str, dict[str, float]]
     latency: dict[str, dict[str, float]]
@@ -34,72 +31,76 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A figure over seeds: its mean and standard deviation, which of one seed is None."""
+    """The mean and standard deviation of a figure over seeds; of one seed there is no deviation."""
 
     mean: float
     deviation: float | None
 
 
-def read(root: Path, point: Point) -> Result:
-    """The results of a point. Raises ArtifactError if they are missing."""
-    folder = results_of(root, point)
+def load_result(root: Path, trial: Trial) -> Result:
+    """Return the results of a trial. Raises ArtifactError if they are missing."""
+    folder = results_folder(root, trial)
     if not folder.is_dir():
-        raise ArtifactError(f"{folder} is missing: run irgen compare {point.set}")
-    timed = read_json(folder / "latency.json")
+        raise ArtifactError(f"{folder} is missing: run irgen compare {trial.set}")
+    latency = read_json(folder / "latency.json")
     images = pl.read_parquet(folder / "queries.table.parquet", columns=["sha256"])
     return Result(
-        point=point,
+        trial=trial,
         about=read_json(folder / "about.json"),
         metrics=read_json(folder / "metrics.json"),
-        latency=timed["methods"],
-        seconds=timed["seconds"],
-        queries=pl.read_parquet(folder / QUERIES).join(
+        latency=latency["methods"],
+        seconds=latency["seconds"],
+        queries=pl.read_parquet(folder / "queries.parquet").join(
             images.with_row_index("query").cast({"query": pl.Int64}), on="query", how="left"
         ),
     )
 
 
-def there(root: Path, plan: Plan, name: str) -> dict[str, list[Result]]:
-    """The results of a set by variant, in the plan's order and of its seeds, as far as they are
-    there. Those of other settings than the plan's are left out and told of; so are those of other
-    images, other code, another precision or processor than the standard variant's. Raises
-    ArtifactError if there are none of the variant that others are compared with."""
-    found: dict[str, list[Result]] = {}
+def load_results(root: Path, plan: Plan, set_name: str) -> dict[str, list[Result]]:
+    """Return the results of a set by variant, in the order of the plan and its seeds.
+
+    Trials that have not run are skipped. So are, with a message, trials of other settings than the
+    plan's, and trials of other images, code, precision or processor than the first trial of the
+    standard variant. Raises ArtifactError if the standard variant has no results.
+    """
+    results: dict[str, list[Result]] = {}
     first: Result | None = None
     for variant in (*plan.compared, *plan.ablated):
         for seed in plan.seeds_of(variant):
-            point = Point(set=name, variant=variant, seed=seed)
-            if not results_of(root, point).is_dir():
+            trial = Trial(set=set_name, variant=variant, seed=seed)
+            if not results_folder(root, trial).is_dir():
                 continue
-            result = read(root, point)
-            own = result.about["params"] == flatten(params_of(root, plan, point))
-            others = ["settings"] if not own else []
-            first = first or (result if own else None)
-            others += [] if first is None else differences(first, result)
-            if others:
-                print(f"{point} is left out: it is of other {', '.join(others)}; run it again")
+            result = load_result(root, trial)
+            params = flatten(load_trial_params(root, plan, trial))
+            changed = [] if result.about["params"] == params else ["settings"]
+            first = first or (None if changed else result)
+            changed += find_differences(first, result) if first else []
+            if changed:
+                print(f"{trial} is left out: its {', '.join(changed)} differ; run it again")
             else:
-                found.setdefault(variant, []).append(result)
-    if plan.standard not in found:
-        wanted = results_of(root, Point(set=name, variant=plan.standard, seed=plan.seeds[0]))
-        raise ArtifactError(f"{wanted} is missing: nothing to compare; run irgen compare {name}")
-    return found
+                results.setdefault(variant, []).append(result)
+    if plan.standard not in results:
+        trial = Trial(set=set_name, variant=plan.standard, seed=plan.seeds[0])
+        raise ArtifactError(
+            f"{results_folder(root, trial)} is missing: nothing to compare; run irgen compare "
+            f"{set_name}"
+        )
+    return results
 
 
-def differences(first: Result, second: Result) -> list[str]:
-    """What keeps two results from being compared: images, code, precision or processor, if they
-    are of others."""
-    pairs = {
-        "images": [each.about["source"] for each in (first, second)],
-        "code": [each.about.get("code") for each in (first, second)],
-        "precision": [each.about["machine"].get("autocast") for each in (first, second)],
-        "processor": [each.about["machine"].get("processor") for each in (first, second)],
+def find_differences(first: Result, second: Result) -> list[str]:
+    """Return what keeps two results from being compared: images, code, precision or processor."""
+    values = {
+        name: [result.about.get(key) for result in (first, second)]
+        for name, key in (("images", "source"), ("code", "code"))
     }
-    return [name for name, (one, other) in pairs.items() if one != other]
+    for name, key in (("precision", "autocast"), ("processor", "processor")):
+        values[name] = [result.about["machine"].get(key) for result in (first, second)]
+    return [name for name, (value, other) in values.items() if value != other]
 
 
 def spread(values: list[float]) -> Spread:
-    """Mean and sample standard deviation.
+    """Return the mean and the sample standard deviation.
 
     >>> spread([1.0, 3.0])
     Spread(mean=2.0, deviation=1.4142135623730951)
@@ -109,36 +110,39 @@ def spread(values: list[float]) -> Spread:
 
 
 def over_seeds(results: list[Result], method: str, key: str) -> Spread | None:
-    """A method's metric over the seeds; None if it was not measured with all of them."""
+    """Return a method's metric over the seeds, or None unless every seed measured it."""
     values = [result.metrics.get(method, {}).get(key) for result in results]
-    known = [value for value in values if value is not None]
-    return spread(known) if known and len(known) == len(values) else None
+    measured = [value for value in values if value is not None]
+    return spread(measured) if measured and len(measured) == len(values) else None
 
 
-def by_query(results: list[Result], method: str, key: str) -> pl.DataFrame | None:
-    """A method's metric for each image that is asked about and has an answer: ``sha256``, in order,
-    and ``value``, the mean over the seeds that ask about it. None if it was not measured with each
-    of them, or there are none."""
+def mean_by_query(results: list[Result], method: str, key: str) -> pl.DataFrame | None:
+    """Return a method's metric for each query image that has relevant images: ``sha256``, in order,
+    and ``value``, the mean over the seeds that ask with it. None unless every seed measured it."""
     parts = []
     for result in results:
-        own = result.queries.filter(pl.col("method") == method)
-        if not len(own) or key not in own.columns:
+        rows = result.queries.filter(pl.col("method") == method)
+        if not len(rows) or key not in rows.columns:
             return None
-        parts.append(own.select("sha256", value=pl.col(key).cast(pl.Float64)))
+        parts.append(rows.select("sha256", value=pl.col(key).cast(pl.Float64)))
     if not parts:
         return None
     return pl.concat(parts).group_by("sha256").agg(pl.col("value").mean()).sort("sha256")
 
 
-def paired(first: pl.DataFrame, second: pl.DataFrame) -> tuple[Values, Values] | None:
-    """The values of two methods ``by_query``, query by query; None if these are others."""
+def pair_queries(first: pl.DataFrame, second: pl.DataFrame) -> tuple[Values, Values] | None:
+    """Return two ``mean_by_query`` tables' values query by query, or None if the queries differ."""
     if not first["sha256"].equals(second["sha256"]):
         return None
     return first["value"].to_numpy(), second["value"].to_numpy()
 
 
-def alike(first: list[Result], second: list[Result]) -> tuple[list[Result], list[Result]]:
-    """Those of both that share a seed, in the same order."""
-    seeds = {result.point.seed for result in first} & {result.point.seed for result in second}
-    kept = [[each for each in results if each.point.seed in seeds] for results in (first, second)]
-    return kept[0], kept[1]
+def keep_shared_seeds(
+    first: list[Result], second: list[Result]
+) -> tuple[list[Result], list[Result]]:
+    """Return the results of both lists whose seed the other list has too."""
+    seeds = {result.trial.seed for result in first} & {result.trial.seed for result in second}
+    left, right = (
+        [result for result in results if result.trial.seed in seeds] for results in (first, second)
+    )
+    return left, right

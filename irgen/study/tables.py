@@ -1,40 +1,39 @@
-"""Tables of a comparison: a row a method or variant, each cell a mean ± deviation over seeds."""
+"""Build the tables of a comparison: rows of methods or variants, cells of means over seeds."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irgen.catalog.protocols import in_words
-from irgen.evaluation.comparison import EVERY
+from irgen.catalog.datasets.protocols import in_words
+from irgen.report.comparison import EVERY
 from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread
 
-# Whose lists end with what was looked at, which is the largest cut-off's:
-SHORT = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
+# These methods return no more images than they look at, which is the largest cut-off:
+SHORT_LISTS = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
 SCAN, OWN, RERANKED, INDEX = "scan_tuned", "generative", "generative_reranked", "index"
-IDENTIFIERS = "identifiers"  # the subject with a table of its own
-READING = "reading"  # the subject of what candidates are re-ranked by
+IDENTIFIERS = "identifiers"  # variants of this subject have a table of their own
+READING = "reading"  # variants of this subject differ in how candidates are re-ranked
 BETTER, WORSE = "▲", "▼"
 MACHINE = ("autocast", "device", "processor", "threads")
 ORDERS = {  # evaluate.order_by in words
-    "identifier": "the whole identifier",
-    "entry": "the first entry",
+    "code": "the whole identifier",
+    "first_code": "the first entry",
     "label": "the label of the first entry (of identifiers not the tokenizer's, that entry itself)",
 }
-READINGS = {  # evaluate.fuse_by in words
-    "entry": "",
+READINGS = {  # evaluate.rerank_signal in words
+    "first_code": "",
     "label": ", of the tokenizer's identifiers by its label as the classifier reads the query",
     "both": ", of the tokenizer's identifiers by its label as classifier and retriever have it",
 }
-Found = dict[str, list[Result]]
+Results = dict[str, list[Result]]  # by variant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A figure as it is written, ``mark`` saying whether it is significantly better or worse than
-    the row that is the measure; ``best`` of its column. ``value`` over the seeds, and ``p`` after
-    Holm's correction where it was tested, are for whoever goes on calculating."""
+    """A figure as ``text``. ``mark``: significantly better or worse than the reference row.
+    ``best`` of its column. ``value`` over the seeds, and ``p`` after Holm's correction."""
 
     text: str
     mark: str = ""
@@ -45,35 +44,51 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """``seeds`` of every cell; ``measure``: the row that others are tested against."""
+    """A method or variant over ``seeds``. Other rows are tested against the ``reference``."""
 
     title: str
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
-    measure: bool = False
+    reference: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """``about``: what is to be known to read it."""
+    """A table with a ``note`` that says how to read it."""
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    about: str
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """``key`` of a metric, or of the latency; ``tested``: significance is told."""
+    """A metric by its ``key``. ``source``: metrics, latency or identifiers. ``tested``: differences
+    are marked. ``method``: of this method, not of the row's."""
 
     title: str
     key: str
     tested: bool = False
-    form: str = ".3f"
-    of: str = "metrics"
-    method: str = ""  # another one than the row's
+    format: str = ".3f"
+    source: str = "metrics"
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """What a row is made of: the ``method`` in ``results``, one a seed."""
+
+    title: str
+    results: list[Result]
+    method: str
+    reference: bool
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the results."""
+        return tuple(result.trial.seed for result in self.results)
 
 
 TESTED = (
@@ -86,70 +101,76 @@ AS_RERANKED = tuple(
     replace(column, title=f"re-ranked {column.title}", method=RERANKED) for column in TESTED
 )
 COST = (
-    Column(title="ms search", key="search_ms", of="latency", form=".2f"),
-    Column(title="ms with encoding", key="total_ms", of="latency", form=".2f"),
-    Column(title="bytes/image", key="bytes_per_image", form=",.0f"),
+    Column(title="ms search", key="search_ms", source="latency", format=".2f"),
+    Column(title="ms with encoding", key="total_ms", source="latency", format=".2f"),
+    Column(title="bytes/image", key="bytes_per_image", format=",.0f"),
 )
 
 
-def methods(found: Found, plan: Plan) -> Table:
-    """Every search method of the standard variant, tested against the exact scan of the tuned
-    embeddings."""
-    standard = found[plan.standard]
+def build_tables(loaded: Results, plan: Plan) -> list[Table]:
+    """Return every table that the results allow, the methods' table first."""
+    tables = [build_methods(loaded, plan)]
+    if sum(plan.variants[name].table == IDENTIFIERS for name in loaded) > 1:
+        tables.append(build_identifiers(loaded, plan))
+    return tables + build_ablations(loaded, plan)
+
+
+def build_methods(loaded: Results, plan: Plan) -> Table:
+    """Return the table of search methods of the standard variant. Methods are tested against
+    brute-force search of the tuned embeddings."""
+    standard = loaded[plan.standard]
     hit = Column(title="hit@10", key="hit/10", tested=True)
     agreement = Column(title="agreement@10", key="agreement/10")
     columns = (*TESTED[:3], hit, TESTED[3], agreement, *COST)
-    names = [name for name in EVERY if all(name in each.metrics for each in standard)]
-    for name in EVERY:
-        if name not in names and any(name in each.metrics for each in standard):
-            print(f"{EVERY[name]} is left out: it was not measured with every seed")
-    entries = [Entry(EVERY[name], standard, name, name == SCAN) for name in names]
-    made, about = _table("methods", "Methods", columns, entries), standard[0].about
+    sources = []
+    for name, title in EVERY.items():
+        measured = [name in result.metrics for result in standard]
+        if all(measured):
+            sources.append(RowSource(title, standard, name, name == SCAN))
+        elif any(measured):
+            print(f"{title} is left out: it was not measured with every seed")
+    table, about = _build_table("methods", "Methods", columns, sources), standard[0].about
     least, most = about["relevant"]
-    told = f" {about['images']['queries']:,} queries on {about['images']['database']:,} images"
-    many = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    told += f", of which {many} are relevant to each" if most else ""
-    return replace(made, about=f"{made.about}{told}. Times: {machines(standard)}.")
+    note = f" {about['images']['queries']:,} queries on {about['images']['database']:,} images"
+    relevant = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    note += f", of which {relevant} are relevant to each" if most else ""
+    return replace(table, note=f"{table.note}{note}. Times: {describe_machines(standard)}.")
 
 
-def machines(found: list[Result]) -> str:
-    """What the times of results were measured on, in words."""
-    told = (
-        ", ".join(
-            f"{key} {value}"
-            for key, value in sorted(each.about["machine"].items())
-            if key in MACHINE
-        )
-        for each in found
-    )
-    return "; ".join(dict.fromkeys(told))
+def describe_machines(loaded: list[Result]) -> str:
+    """Return what times were measured on, in words."""
+    machines = [result.about["machine"] for result in loaded]
+    texts = [
+        ", ".join(f"{key} {machine[key]}" for key in MACHINE if key in machine)
+        for machine in machines
+    ]
+    return "; ".join(dict.fromkeys(texts))
 
 
-def identifiers(found: Found, plan: Plan) -> Table:
-    """Generative search by rule of the identifiers; codes of each rule beside it, and how it is
-    re-ranked, which is not the same for all if it is by label."""
-    rows = [name for name in found if plan.variants[name].table == IDENTIFIERS]
+def build_identifiers(loaded: Results, plan: Plan) -> Table:
+    """Return the table of generative search by rule of the identifiers, re-ranked and not."""
+    names = [name for name in loaded if plan.variants[name].table == IDENTIFIERS]
     columns = (
         *TESTED,
         *AS_RERANKED,
-        Column(title="distinct codes", key="distinct_codes", of="identifiers", form=",.0f"),
-        Column(title="images/code", key="images_a_code", of="identifiers", form=".2f"),
+        Column(title="distinct codes", key="distinct_codes", source="identifiers", format=",.0f"),
+        Column(title="images/code", key="images_a_code", source="identifiers", format=".2f"),
     )
-    made = _table("identifiers", "Identifiers", columns, _variants(found, plan, rows))
-    settings = found[plan.standard][0].about["params"]
-    told = f" Not re-ranked: by the log-probability of {ORDERS[settings['evaluate.order_by']]}"
-    told += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.fuse']:g} × the first "
-    told += "entry's log-probability"
-    if reading := READINGS[settings["evaluate.fuse_by"]]:
-        told += f"{reading}, of others as written"
-    return replace(made, about=f"{made.about}{told}.")
+    sources = _variant_sources(loaded, plan, names)
+    table = _build_table("identifiers", "Identifiers", columns, sources)
+    settings = loaded[plan.standard][0].about["params"]
+    note = f" Not re-ranked: by the log-probability of {ORDERS[settings['evaluate.order_by']]}"
+    note += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.rerank_weight']:g} × "
+    note += "the first entry's log-probability"
+    if reading := READINGS[settings["evaluate.rerank_signal"]]:
+        note += f"{reading}, of others as written"
+    return replace(table, note=f"{table.note}{note}.")
 
 
-def ablations(found: Found, plan: Plan) -> list[Table]:
-    """A table for each other subject of the variants, the standard variant first, with the seeds
-    of the others: generative search, and beside it what else a variant may have changed. A variant
-    that the set's settings are already has no row."""
-    written = (*TESTED, *(replace(AS_RERANKED[i], tested=False) for i in (1, 3)))
+def build_ablations(loaded: Results, plan: Plan) -> list[Table]:
+    """Return a table for each other subject of the variants: the standard variant first, with the
+    seeds of the others. A variant that equals the set's own settings has no row."""
+    quality = (*TESTED, *(replace(AS_RERANKED[i], tested=False) for i in (1, 3)))
     columns = (
         Column(title="index P@10", key="precision/10", method=INDEX),
         Column(title="tuned scan P@10", key="precision/10", method=SCAN),
@@ -157,93 +178,96 @@ def ablations(found: Found, plan: Plan) -> list[Table]:
         Column(title="invalid", key="invalid"),
         COST[0],
     )
-    others = [name for name in found if not _is_standard(found[name], found[plan.standard])]
-    subjects = dict.fromkeys(plan.variants[name].table for name in others)
+    others = [name for name in loaded if not _equals_standard(loaded[name], loaded[plan.standard])]
     tables = []
-    for subject in (each for each in subjects if each != IDENTIFIERS):
+    for subject in dict.fromkeys(plan.variants[name].table for name in others):
+        if subject == IDENTIFIERS:
+            continue
         names = [name for name in others if plan.variants[name].table == subject]
-        entries = _variants(found, plan, [plan.standard, *names])
+        sources = _variant_sources(loaded, plan, [plan.standard, *names])
+        metrics = AS_RERANKED if subject == READING else quality
         name = subject.lower().replace(" ", "-")
-        quality = AS_RERANKED if subject == READING else written
-        tables.append(_table(name, f"Ablation: {subject}", (*quality, *columns), entries))
+        tables.append(_build_table(name, f"Ablation: {subject}", (*metrics, *columns), sources))
     return tables
 
 
-def _is_standard(variant: list[Result], standard: list[Result]) -> bool:
-    """Whether a variant changes nothing of the settings that the standard one has."""
-    own, other = (results[0].about["params"] | {"seed": 0} for results in (variant, standard))
+def _equals_standard(variant: list[Result], standard: list[Result]) -> bool:
+    own, other = (loaded[0].about["params"] | {"seed": 0} for loaded in (variant, standard))
     return own == other
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What a row is made of."""
-
-    title: str
-    found: list[Result]
-    method: str
-    measure: bool
-
-
-def _variants(found: Found, plan: Plan, names: list[str]) -> list[Entry]:
-    """The variants as rows, the standard one with the seeds that the others have too."""
+def _variant_sources(loaded: Results, plan: Plan, names: list[str]) -> list[RowSource]:
+    """Return the variants as rows, the standard one with the seeds that the others have too."""
     others = [name for name in names if name != plan.standard]
-    seeds = {each.point.seed for name in others for each in found[name]}
-    entries = []
+    seeds = {result.trial.seed for name in others for result in loaded[name]}
+    sources = []
     for name in names:
-        kept = [each for each in found[name] if not seeds or each.point.seed in seeds]
+        kept = [result for result in loaded[name] if not seeds or result.trial.seed in seeds]
         if kept:
-            entries.append(Entry(plan.variants[name].title, kept, OWN, name == plan.standard))
-    return entries
+            title = plan.variants[name].title
+            sources.append(RowSource(title, kept, OWN, name == plan.standard))
+    return sources
 
 
-def _table(name: str, title: str, columns: tuple[Column, ...], entries: list[Entry]) -> Table:
-    """The table, without columns that nothing was measured of."""
-    columns = tuple(each for each in columns if any(_value(each, entry) for entry in entries))
-    values = [[_value(column, entry) for column in columns] for entry in entries]
-    marks = [_marks(column, entries) for column in columns]
-    rows = []
-    for i, entry in enumerate(entries):
-        cells = tuple(
-            Cell(
-                text=written(value, column.form),
-                mark=marks[j][i].mark if i in marks[j] else "",
-                best=_is_best(value, [line[j] for line in values], column),
-                value=value,
-                p=marks[j][i].p if i in marks[j] else None,
-            )
-            for j, (column, value) in enumerate(zip(columns, values[i], strict=True))
+def _build_table(
+    name: str, title: str, columns: tuple[Column, ...], sources: list[RowSource]
+) -> Table:
+    """Return the table, without columns in which nothing was measured."""
+    columns = tuple(c for c in columns if any(_read_value(c, source) for source in sources))
+    cells = [_build_cells(column, sources) for column in columns]
+    rows = [
+        Row(
+            title=source.title,
+            cells=tuple(column[i] for column in cells),
+            seeds=source.seeds,
+            reference=source.reference,
         )
-        seeds = tuple(each.point.seed for each in entry.found)
-        rows.append(Row(title=entry.title, cells=cells, seeds=seeds, measure=entry.measure))
-    measure = next((entry.title for entry in entries if entry.measure), "")
-    about = entries[0].found[0].about
+        for i, source in enumerate(sources)
+    ]
+    reference = next((source.title for source in sources if source.reference), "")
+    protocol = in_words(sources[0].results[0].about["protocol"])
     return Table(
         name=name,
         title=title,
         columns=tuple(column.title for column in columns),
         rows=tuple(rows),
-        about=(
-            f"{_spoken(rows)}; protocol {in_words(about['protocol'])}. {_tested(measure, rows)}"
-            "–: not measured, or of lists too short for it."
-        ),
+        note=f"{_explain_cells(rows)}; protocol {protocol}. {_explain_marks(reference, rows)}"
+        "–: not measured, or of lists too short for it.",
     )
 
 
-def _spoken(rows: list[Row]) -> str:
-    """What a cell is."""
+def _build_cells(column: Column, sources: list[RowSource]) -> list[Cell]:
+    """Return a column's cells, one a row."""
+    values = [_read_value(column, source) for source in sources]
+    marks = _test_column(column, sources)
+    means = [f"{value.mean:{column.format}}" if value else "" for value in values]
+    numbers = [mean for mean in means if mean]
+    best = max(numbers, key=float) if column.tested and len(numbers) > 1 else None
+    return [
+        Cell(
+            text=format_spread(value, column.format),
+            mark=marks[i][0] if i in marks else "",
+            best=means[i] == best,
+            value=value,
+            p=marks[i][1] if i in marks else None,
+        )
+        for i, value in enumerate(values)
+    ]
+
+
+def _explain_cells(rows: list[Row]) -> str:
     if _has_deviations(rows):
         return "Mean ± standard deviation over the seeds named"
     return "Of the one seed named, so that nothing is known of how training again would move it"
 
 
-def _tested(measure: str, rows: list[Row]) -> str:
-    """What the marks say, if there is a row that others are measured by."""
-    if not measure:
+def _explain_marks(reference: str, rows: list[Row]) -> str:
+    """Return what the marks say; nothing without a row that others are tested against."""
+    if not reference:
         return ""
-    each = "with every seed and " if _has_deviations(rows) else ""
+    seeds = "with every seed and " if _has_deviations(rows) else ""
     return (
-        f"{BETTER} {WORSE}: better or worse than “{measure}”, {each}by a paired "
+        f"{BETTER} {WORSE}: better or worse than “{reference}”, {seeds}by a paired "
         f"randomisation test over the queries (p < {significance.LEVEL} after Holm's correction "
         "within the column), which says something of these trained models, not of training them "
         "again. "
@@ -254,103 +278,73 @@ def _has_deviations(rows: list[Row]) -> bool:
     return any(len(row.seeds) > 1 for row in rows)
 
 
-def _value(column: Column, entry: Entry) -> Spread | None:
-    method = column.method or entry.method
-    if _is_short(column, entry):
+def _read_value(column: Column, source: RowSource) -> Spread | None:
+    method = column.method or source.method
+    if _is_too_short(column, source):
         return None
-    if column.of == "latency":
-        timed = [each.latency.get(method, {}).get(column.key) for each in entry.found]
-        known = [value for value in timed if value is not None]
-        return results.spread(known) if known else None
-    if column.of == "identifiers":
-        return results.spread([each.about["identifiers"][column.key] for each in entry.found])
-    return results.over_seeds(entry.found, method, column.key)
+    if column.source == "latency":
+        times = [result.latency.get(method, {}).get(column.key) for result in source.results]
+        measured = [time for time in times if time is not None]
+        return results.spread(measured) if measured else None
+    if column.source == "identifiers":
+        return results.spread([r.about["identifiers"][column.key] for r in source.results])
+    return results.over_seeds(source.results, method, column.key)
 
 
-@dataclass(frozen=True)
-class Marked:
-    """What the test says of a cell."""
-
-    mark: str
-    p: float
-
-
-def _marks(column: Column, entries: list[Entry]) -> dict[int, Marked]:
-    """BETTER or WORSE by the number of the row, where the difference is significant and of the
-    same sign with every seed. None of a row whose seeds asked other queries."""
-    measure = next((entry for entry in entries if entry.measure), None)
-    if not column.tested or measure is None:
+def _test_column(column: Column, sources: list[RowSource]) -> dict[int, tuple[str, float]]:
+    """Return a mark and a p value by row. The mark is BETTER or WORSE if the difference to the
+    reference is significant and has the same sign with every seed. A row whose seeds asked with
+    other queries has neither."""
+    reference = next((source for source in sources if source.reference), None)
+    if not column.tested or reference is None:
         return {}
-    values, gains = {}, {}
-    for i, entry in enumerate(entries):
-        own, other = results.alike(entry.found, measure.found)
-        first = results.by_query(own, column.method or entry.method, column.key)
-        second = results.by_query(other, column.method or measure.method, column.key)
-        if entry is measure or _is_short(column, entry) or first is None or second is None:
+    p_values, gains = {}, {}
+    for i, source in enumerate(sources):
+        if source is reference or _is_too_short(column, source):
             continue
-        if (both := results.paired(first, second)) is None or not _same_asked(own, other):
+        own, other = results.keep_shared_seeds(source.results, reference.results)
+        own_method, other_method = (column.method or s.method for s in (source, reference))
+        first = results.mean_by_query(own, own_method, column.key)
+        second = results.mean_by_query(other, other_method, column.key)
+        if first is None or second is None or not _asked_the_same(own, other):
             continue
-        values[str(i)] = significance.p_value(*both)
-        gains[i] = [
-            mine - theirs
-            for mine, theirs in zip(
-                _each(own, column, entry), _each(other, column, measure), strict=True
-            )
-        ]
-    told = significance.corrected(values)
-    marked = {}
-    for i, gain in gains.items():
-        p = told[str(i)]
-        clear = p < significance.LEVEL and len({np.sign(each) for each in gain}) == 1
-        mark = (BETTER if gain[0] > 0 else WORSE) if clear else ""
-        marked[i] = Marked(mark, p)
-    return marked
+        if (values := results.pair_queries(first, second)) is not None:
+            p_values[i] = significance.p_value(*values)
+            gains[i] = [
+                mine.metrics[own_method][column.key] - theirs.metrics[other_method][column.key]
+                for mine, theirs in zip(own, other, strict=True)
+            ]
+    corrected = significance.corrected(p_values)
+    return {i: (_choose_mark(corrected[i], gains[i]), corrected[i]) for i in corrected}
 
 
-def _same_asked(first: list[Result], second: list[Result]) -> bool:
-    """Whether two rows asked the same, seed by seed."""
-    return [each.about["asked"] for each in first] == [each.about["asked"] for each in second]
+def _choose_mark(p: float, gains: list[float]) -> str:
+    if p >= significance.LEVEL or len({np.sign(gain) for gain in gains}) > 1:
+        return ""
+    return BETTER if gains[0] > 0 else WORSE
 
 
-def _each(found: list[Result], column: Column, entry: Entry) -> list[float]:
-    """The means over the queries, seed by seed."""
-    method = column.method or entry.method
-    return [each.metrics[method][column.key] for each in found]
+def _asked_the_same(first: list[Result], second: list[Result]) -> bool:
+    """Say whether two rows asked with the same queries, seed by seed."""
+    return [r.about["asked"] for r in first] == [r.about["asked"] for r in second]
 
 
-def _is_short(column: Column, entry: Entry) -> bool:
-    """Whether the method returns no more images than it looks at, and there are more to be found,
-    so that a metric of deep lists would tell how many these are."""
-    if column.key != "map/R" or entry.method not in SHORT:
+def _is_too_short(column: Column, source: RowSource) -> bool:
+    """Say whether a metric of deep lists would measure how many images the method returns."""
+    if column.key != "map/R" or source.method not in SHORT_LISTS:
         return False
-    abouts = [each.about for each in entry.found]
-    return any(each["relevant"][1] > max(each["params"]["evaluate.cutoffs"]) for each in abouts)
+    abouts = [result.about for result in source.results]
+    return any(about["relevant"][1] > max(about["params"]["evaluate.cutoffs"]) for about in abouts)
 
 
-def _is_best(value: Spread | None, others: list[Spread | None], column: Column) -> bool:
-    """Whether no other figure of the column reads higher."""
-    known = [f"{other.mean:{column.form}}" for other in others if other is not None]
-    if value is None or len(known) < 2 or not column.tested:
-        return False
-    return f"{value.mean:{column.form}}" == max(known, key=float)
+def format_spread(value: Spread | None, number_format: str) -> str:
+    """Return a figure as text: ``0.912 ± 0.004``, of one seed without the deviation.
 
-
-def written(value: Spread | None, form: str) -> str:
-    """A figure in text: ``0.912 ± 0.004``, without the deviation if it is of one seed.
-
-    >>> written(Spread(mean=0.5, deviation=0.25), ".2f"), written(None, ".2f")
+    >>> format_spread(Spread(mean=0.5, deviation=0.25), ".2f"), format_spread(None, ".2f")
     ('0.50 ± 0.25', '–')
     """
     if value is None:
         return "–"
     if value.deviation is None:
-        return f"{value.mean:{form}}"
-    return f"{value.mean:{form}} ± {value.deviation:{form}}"
-
-
-def all_of(found: Found, plan: Plan) -> list[Table]:
-    """Every table that the results there are allow."""
-    tables = [methods(found, plan)]
-    if sum(plan.variants[name].table == IDENTIFIERS for name in found) > 1:
-        tables.append(identifiers(found, plan))
-    return tables + ablations(found, plan)
+        return f"{value.mean:{number_format}}"
+    return f"{value.mean:{number_format}} ± {value.deviation:{number_format}}"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from irgen.tracking.store import plain
+from irgen.tracking.mlflow_store import plain
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

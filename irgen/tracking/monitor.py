@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from irgen.tracking.store import find_run, metric_name, source_tags
+from irgen.tracking.mlflow_store import find_run, metric_name, source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

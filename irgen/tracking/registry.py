@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import irgen
-from irgen import journal
 from irgen.errors import TrackingError
 from irgen.params import Release as Settings
 from irgen.releases.release import Release
-from irgen.tracking.store import find_run, metric_name, plain, source_tags
+from irgen.tracking import run_log
+from irgen.tracking.mlflow_store import find_run, metric_name, plain, source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,7 +90,7 @@ def forget(client: "MlflowClient", model: str, bundle: str) -> None:
 
 def tell_build(client: "MlflowClient", within: str, build: str, tags: dict[str, str]) -> None:
     """Sets tags on the run of a build, if it has one."""
-    found = find_run(client, within, {"irgen.parent_of": journal.plain(build)}) if build else None
+    found = find_run(client, within, {"irgen.parent_of": run_log.plain(build)}) if build else None
     if found is not None:
         for tag, value in tags.items():
             client.set_tag(found.info.run_id, tag, value)
@@ -118,7 +118,7 @@ def _run(client: "MlflowClient", within: str, one: Release) -> str:
     found = find_run(client, within, {RELEASED: one.name})
     if found is not None:
         return found.info.run_id
-    build = find_run(client, within, {"irgen.parent_of": journal.plain(one.build)})
+    build = find_run(client, within, {"irgen.parent_of": run_log.plain(one.build)})
     tags = _tags(one) | {"mlflow.runName": f"release {one.version}"} | source_tags("irgen release")
     tags |= {"mlflow.note.content": _words(one), "irgen.build": one.build}
     tags |= {} if build is None else {"mlflow.parentRunId": build.info.run_id}

@@ -12,11 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irgen import journal
 from irgen.files import file_digest
-from irgen.provenance import store_key
-from irgen.tracking import links, monitor
-from irgen.tracking.store import experiment, find_run, metric_name, source_tags
+from irgen.tracking import links, monitor, run_log
+from irgen.tracking.mlflow_store import experiment, find_run, metric_name, source_tags
+from irgen.tracking.provenance import store_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +33,7 @@ def replay(
     is that of a killed run.
     """
     place = store_key(home)
-    begin, known = found[0], journal.state(path)
+    begin, known = found[0], run_log.state(path)
     fresh = known.get("store") == place
     if live and fresh and known["records"] == len(found):
         return False
@@ -54,9 +53,9 @@ def replay(
         _close(client, run, parent, path, begin | end)
         monitor.follow(client, within, end)
     _set_parent_status(client, parent, path.parent)
-    journal.set_state(path, done=end is not None, store=place, run=run, records=len(found))
+    run_log.set_state(path, done=end is not None, store=place, run=run, records=len(found))
     if end is not None:
-        shutil.rmtree(journal.keepsakes(path), ignore_errors=True)
+        shutil.rmtree(run_log.keepsakes(path), ignore_errors=True)
     return end is not None
 
 
@@ -64,7 +63,7 @@ def build_run(client: "MlflowClient", within: str, begin: dict[str, Any]) -> str
     """The id of the run that stands for a build, in the experiment ``within``; made if need be from
     what the first of its stages says (``build``, ``tags``, ``time``, ``all_params``). A build that
     is a point of a comparison is below the run that stands for that."""
-    build = journal.plain(begin["build"])
+    build = run_log.plain(begin["build"])
     found = find_run(client, within, {"irgen.parent_of": build})
     if found is None:
         shared = {key: value for key, value in begin["tags"].items() if key not in OF_A_STAGE}
@@ -104,7 +103,7 @@ def _complete_comparison(
     _log_metrics(client, run, found)
     for artifact in end["artifacts"]:
         _log_artifact(client, run, path, artifact, begin["max_bytes"])
-    journal.set_state(path, done=True, run=run, records=len(found))
+    run_log.set_state(path, done=True, run=run, records=len(found))
     return True
 
 
@@ -112,12 +111,12 @@ def _child(
     client: "MlflowClient", within: str, parent: str, path: Path, begin: dict[str, Any]
 ) -> str:
     name = f"{path.parent.name}/{path.stem}"
-    found = find_run(client, within, {"irgen.journal": name})
+    found = find_run(client, within, {"irgen.tracking.run_log": name})
     if found is not None:
         return found.info.run_id
     tags = begin["tags"] | source_tags(f"irgen {begin['stage']}")
     tags |= {
-        "irgen.journal": name,
+        "irgen.tracking.run_log": name,
         "irgen.build": path.parent.name,
         "mlflow.parentRunId": parent,
         "mlflow.runName": path.stem,
@@ -169,7 +168,7 @@ def _log_artifact(
     client: "MlflowClient", run: str, path: Path, artifact: dict[str, Any], max_bytes: int
 ) -> None:
     folder = str(Path(artifact["name"]).parent)
-    kept, original = journal.keepsakes(path) / artifact["name"], Path(artifact["path"])
+    kept, original = run_log.keepsakes(path) / artifact["name"], Path(artifact["path"])
     source = kept if kept.is_file() else original
     if artifact["bytes"] <= max_bytes and _is(source, artifact):
         client.log_artifact(run, str(source), None if folder == "." else folder)
@@ -236,7 +235,7 @@ def _set_parent_status(client: "MlflowClient", parent: str, folder: Path) -> Non
     for path in folder.glob("*.jsonl"):
         stage, _, attempt = path.stem.partition("-")
         with suppress(FileNotFoundError):
-            found = journal.records(path)
+            found = run_log.records(path)
             if any(record["kind"] != "begin" for record in found):
                 status = _status(path, found[-1])
                 mine = (int(attempt or 1), status, found[-1]["time"])
@@ -252,4 +251,4 @@ def _set_parent_status(client: "MlflowClient", parent: str, folder: Path) -> Non
 def _status(path: Path, last: dict[str, Any]) -> str:
     if last["kind"] == "end":
         return last["status"]
-    return "RUNNING" if journal.being_written(path) else "KILLED"
+    return "RUNNING" if run_log.being_written(path) else "KILLED"

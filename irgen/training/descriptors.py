@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
+from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.models.descriptors import Described
-from irgen.params import Descriptor as Settings
-from irgen.training import checkpoint, optimizer
-from irgen.training.batches import Pixels, Views
+from irgen.params.baselines import Descriptor as Settings
+from irgen.training import optimizer
 
 Log = Callable[[dict[str, float], int], None]
 History = list[dict[str, float]]
@@ -20,10 +21,10 @@ Losses = Callable[..., dict[str, Tensor]]  # of (head, embeddings, labels, setti
 
 def train(
     model: Described,
-    data: tuple[Views | Pixels, Tensor],
+    data: tuple[EncodedViews | Pixels, Tensor],
     goal: tuple[Losses, Settings],
     run: tuple[Machine, int],
-    resume: checkpoint.Resume,
+    resume: tensor_file.Resume,
     log: Log,
 ) -> History:
     """Gradient steps, an image once an epoch. ``data`` = (images, their class numbers (N,));
@@ -61,8 +62,8 @@ def train(
         row = {name: value / sum(map(len, batches)) for name, value in sums.items()}
         history.append({"epoch": epoch + 1, **row})
         log(row, epoch + 1)
-        state = checkpoint.prefixed(model.state_dict(), "model.")
-        resume.save(state | checkpoint.optimizer_tensors(adam), history)
+        state = tensor_file.prefixed(model.state_dict(), "model.")
+        resume.save(state | tensor_file.optimizer_tensors(adam), history)
     return history
 
 
@@ -87,13 +88,13 @@ def balanced(
             yield rows
 
 
-def _resume(model: Described, adam: torch.optim.Optimizer, resume: checkpoint.Resume) -> History:
+def _resume(model: Described, adam: torch.optim.Optimizer, resume: tensor_file.Resume) -> History:
     """Restores an interrupted training; an empty history where there is none."""
     kept = resume.load()
     if kept is None:
         return []
     tensors, history = kept
-    checkpoint.load_into(model, checkpoint.unprefixed(tensors, "model."), resume.path)
-    checkpoint.restore_optimizer(adam, tensors)
+    tensor_file.load_into(model, tensor_file.unprefixed(tensors, "model."), resume.path)
+    tensor_file.restore_optimizer(adam, tensors)
     tqdm.write(f"{type(model.head).__name__.lower()}: going on after epoch {len(history)}")
     return history

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from irgen.errors import ExtraError
 from irgen.models.descriptors import Combined, Projected
-from irgen.params import Cgd, Irt
+from irgen.params.baselines import Cgd, Irt
 
 
 def library() -> Any:

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
-from irgen.models import retriever as retrieval
-from irgen.models.reader import Query
+from irgen.encoding.batches import EncodedViews, Pixels, full_batches, shuffled
+from irgen.models import decoder as retrieval
+from irgen.models.retriever import Retriever
 from irgen.params import Retriever as Settings
 from irgen.search import beam, rank, trie
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
-from irgen.training import checkpoint, optimizer
-from irgen.training.batches import Pixels, Views, in_order, shuffled
+from irgen.training import optimizer
 
 Log = Callable[[dict[str, float], int], None]
 History = list[dict[str, float]]
@@ -30,7 +31,7 @@ class Pairs:
     """Training images, their codes (N, M) and neighbours: those of image i are
     ``positives[offsets[i]:offsets[i + 1]]``; an image may have none."""
 
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     codes: Tensor
     positives: Tensor
     offsets: Tensor
@@ -52,17 +53,17 @@ class Pairs:
 class Held:
     """Validation queries, their class numbers (Q,), and those of the training images (N,)."""
 
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     labels: Tensor
     training_labels: Tensor
 
 
 def train(
-    model: Query,
+    model: Retriever,
     data: tuple[Pairs, Held],
     settings: Settings,
     run: tuple[Machine, int],
-    resume: checkpoint.Resume,
+    resume: tensor_file.Resume,
     log: Log,
 ) -> History:
     """Cross-entropy on the codes of drawn neighbours; the weights kept are the moving average that
@@ -76,10 +77,10 @@ def train(
         model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True
     )
     averaged = average.module
-    assert isinstance(averaged, Query), "the average is of the model"
+    assert isinstance(averaged, Retriever), "the average is of the model"
     adam = optimizer.adamw(
         optimizer.groups(
-            model.reader,
+            model.query_encoder,
             [model.decoder],
             (settings.encoder_learning_rate, settings.learning_rate),
             settings.layer_decay,
@@ -146,36 +147,39 @@ def _exhausted(history: History, patience: int) -> bool:
 
 
 def _keep(
-    model: Query,
+    model: Retriever,
     average: AveragedModel,
     adam: torch.optim.Optimizer,
     best: dict[str, Tensor],
     history: History,
-    resume: checkpoint.Resume,
+    resume: tensor_file.Resume,
 ) -> None:
-    state = checkpoint.optimizer_tensors(adam)
-    state |= checkpoint.prefixed(model.state_dict(), "model.")
-    state |= checkpoint.prefixed(average.state_dict(), "average.")
-    resume.save(state | checkpoint.prefixed(best, "best."), history)
+    state = tensor_file.optimizer_tensors(adam)
+    state |= tensor_file.prefixed(model.state_dict(), "model.")
+    state |= tensor_file.prefixed(average.state_dict(), "average.")
+    resume.save(state | tensor_file.prefixed(best, "best."), history)
 
 
 def _resume(
-    model: Query, average: AveragedModel, adam: torch.optim.Optimizer, resume: checkpoint.Resume
+    model: Retriever,
+    average: AveragedModel,
+    adam: torch.optim.Optimizer,
+    resume: tensor_file.Resume,
 ) -> tuple[dict[str, Tensor], History]:
     """Restores an interrupted training: its best weights so far and its history, empty if none."""
     kept = resume.load()
     if kept is None:
         return {}, []
     tensors, history = kept
-    checkpoint.load_into(model, checkpoint.unprefixed(tensors, "model."), resume.path)
-    checkpoint.load_into(average, checkpoint.unprefixed(tensors, "average."), resume.path)
-    checkpoint.restore_optimizer(adam, tensors)
+    tensor_file.load_into(model, tensor_file.unprefixed(tensors, "model."), resume.path)
+    tensor_file.load_into(average, tensor_file.unprefixed(tensors, "average."), resume.path)
+    tensor_file.restore_optimizer(adam, tensors)
     tqdm.write(f"retriever: going on after epoch {len(history)}")
-    return checkpoint.unprefixed(tensors, "best."), history
+    return tensor_file.unprefixed(tensors, "best."), history
 
 
 @torch.inference_mode()
-def validate(model: Query, held: Held, database: Snapshot, machine: Machine) -> float:
+def validate(model: Retriever, held: Held, database: Snapshot, machine: Machine) -> float:
     """Mean precision@10 of generative search for the validation queries among the training images.
 
     Images of one bucket come in order of row: their tuned embeddings are not needed to compare
@@ -184,11 +188,11 @@ def validate(model: Query, held: Held, database: Snapshot, machine: Machine) -> 
     model.eval()
     decoder, parts = Decoder(model.decoder, machine.decoder), database.parts(fresh=False)
     hits = 0.0
-    for rows, new in in_order(len(held.images), 64):
+    for rows, new in full_batches(len(held.images), 64):
         inputs = [part.to(machine.device) for part in held.images.plain(rows)]
         with machine.precision():
-            writing = decoder.read(*model.read(inputs))
-        beams = beam.search(writing, [part for _, part in parts], BEAMS)
+            writing = decoder.start(*model.encode(inputs))
+        beams = beam.search(writing, [part.live for part in parts], BEAMS)
         found = rank.gather(database, parts, beams, CUTOFF)
         ids = found.rows[:new, :CUTOFF].cpu()
         right = held.training_labels[ids.clamp_min(0)] == held.labels[rows[:new], None]

@@ -8,10 +8,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from irgen.compute import seed_everything
+from irgen.encoding.batches import shuffled
 from irgen.models import quantizer, rqvae
 from irgen.models.rqvae import Autoencoder
 from irgen.params import Identifiers as Settings
-from irgen.training.batches import shuffled
 
 Log = Callable[[dict[str, float], int], None]
 STARTS = 20  # iterations of the k-means that the codebooks begin with

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from irgen.checkpoints import tensor_file
 from irgen.compute import Machine, seed_everything
+from irgen.encoding.batches import EncodedViews, Pixels, full_batches, shuffled
 from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses
 from irgen.params import Tokenizer as Settings
-from irgen.training import checkpoint, optimizer
-from irgen.training.batches import Pixels, Views, in_order, shuffled
+from irgen.training import optimizer
 
 Log = Callable[[dict[str, float], int], None]
 History = list[dict[str, float]]
@@ -25,7 +26,7 @@ class Labelled:
     """Images to read and their class numbers (N,) int64; −1 is a label training never saw. With
     labels: clusters the numbers are those that training begins with, and unread of validation."""
 
-    images: Views | Pixels
+    images: EncodedViews | Pixels
     labels: Tensor
 
 
@@ -34,7 +35,7 @@ def train(
     data: tuple[Labelled, Labelled],
     settings: Settings,
     run: tuple[Machine, int],
-    resume: checkpoint.Resume,
+    resume: tensor_file.Resume,
     log: Log,
 ) -> History:
     """Alternating optimisation (paper, section 3.1): an epoch of gradient steps against fixed
@@ -98,8 +99,8 @@ def train(
                 row["clusters_kept"] = kept
         history.append({"epoch": epoch + 1, **row})
         log(row, epoch + 1)
-        state = checkpoint.prefixed(model.state_dict(), "model.") | {"labels": labels}
-        resume.save(state | checkpoint.optimizer_tensors(adam), history)
+        state = tensor_file.prefixed(model.state_dict(), "model.") | {"labels": labels}
+        resume.save(state | tensor_file.optimizer_tensors(adam), history)
     return history
 
 
@@ -122,7 +123,7 @@ def _reclustered(
 
 
 def _resume(
-    model: Tokenizer, adam: torch.optim.Optimizer, resume: checkpoint.Resume, labels: Tensor
+    model: Tokenizer, adam: torch.optim.Optimizer, resume: tensor_file.Resume, labels: Tensor
 ) -> tuple[Tensor, History]:
     """Restores an interrupted training: its class numbers and its history; ``labels`` and an empty
     one where there is none."""
@@ -130,20 +131,20 @@ def _resume(
     if kept is None:
         return labels, []
     tensors, history = kept
-    checkpoint.load_into(model, checkpoint.unprefixed(tensors, "model."), resume.path)
-    checkpoint.restore_optimizer(adam, tensors)
+    tensor_file.load_into(model, tensor_file.unprefixed(tensors, "model."), resume.path)
+    tensor_file.restore_optimizer(adam, tensors)
     tqdm.write(f"tokenizer: going on after epoch {len(history)}")
     return tensors["labels"], history
 
 
 @torch.inference_mode()
 def embed_all(
-    model: Tokenizer, images: Views | Pixels, batch_size: int, machine: Machine
+    model: Tokenizer, images: EncodedViews | Pixels, batch_size: int, machine: Machine
 ) -> Tensor:
     """Unit embeddings (N, D) of the plain views, in eval mode, on the CPU."""
     model.eval()
     parts = []
-    for rows, new in in_order(len(images), batch_size):
+    for rows, new in full_batches(len(images), batch_size):
         with machine.precision():
             parts.append(model.embed(images.plain(rows)[0].to(machine.device))[:new].float().cpu())
     return torch.cat(parts) if parts else torch.empty(0, model.codebooks.shape[2])

@@ -10,7 +10,7 @@ import pytest
 
 from irgen.commands import answers
 from irgen.commands.answers import Answer
-from irgen.index.explanation import Explanation
+from irgen.index.hits import Explanation
 
 NUMBERS = pl.DataFrame(
     {

@@ -46,12 +46,12 @@ def test_json_says_the_same_to_machines(project, told):
     assert (about["folder"], about["images"], about["dead_rows"]) == ("index", 39, 1)
     assert (about["outdated"], about["verified"]) == (False, False)
     assert json.loads(told("info", "--json", "--verify"))["verified"] is True
-    assert set(about["bytes"]) == {"generation", "log", "models"}
+    assert set(about["bytes"]) == {"base", "changes", "models"}
 
 
 def test_every_file_is_read_if_asked(project, told, refused):
     assert said(told, "--verify")["verified"] == "every file is as it was written"
-    path = project / "data" / "index" / "generations" / "1" / "embeddings.npy"
+    path = project / "data" / "index" / "base" / "1" / "embeddings.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from irgen import params as parameters
-from irgen.artifacts.models import save_models
 from irgen.catalog import manifest
 from irgen.catalog.inputs import decode_images
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
+from irgen.checkpoints.models import save_models
 from irgen.errors import ArtifactError, IndexingError
 from irgen.evaluation import answers as kept_answers
 from irgen.evaluation import gate
@@ -339,7 +339,7 @@ def test_a_link_to_the_champion_is_followed(workspace, make, params, tmp_path):
     assert gate.compare(workspace, params, tmp_path / "releases" / "champion").passed
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "embeddings.npy", "retriever.safetensors"])
+@pytest.mark.parametrize("name", ["index.json", "embeddings.npy", "retriever.safetensors"])
 def test_a_damaged_champion_is_one_clear_error(workspace, make, params, tmp_path, name):
     make(workspace.stage("index"))
     champion = make(tmp_path / "champion")

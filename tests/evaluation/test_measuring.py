@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from irgen.compute import Machine
-from irgen.evaluation import comparison, measuring, methods, metrics, runs
+from irgen.evaluation import measuring, methods, metrics, runs
 from irgen.files import file_digest, read_json
+from irgen.report import comparison
 from irgen.search.result import Result
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
@@ -26,15 +27,15 @@ def table(labels: str, hashes: str) -> pl.DataFrame:
 
 
 @pytest.fixture
-def exam() -> measuring.Exam:
+def exam() -> measuring.EvalConfig:
     """Two queries, the first of which is in the database itself, among five images."""
     queries, database = table("ab", "vx"), table("aabab", "vwyzu")
     positives = runs.positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    questions = measuring.Questions(queries, database, positives, depth=4)
+    questions = measuring.QuerySet(queries, database, positives, depth=4)
     images = np.zeros((2, 1, 2, 2), dtype=np.uint8)
-    return measuring.Exam(
+    return measuring.EvalConfig(
         questions=questions,
         cutoffs=(1, 2),
         batch_size=2,
@@ -115,7 +116,7 @@ def test_without_labels_methods_are_compared_with_the_nearest_that_is_none_of_th
         each.with_columns(label=pl.lit(None, pl.String))
         for each in (exam.questions.queries, exam.questions.database)
     )
-    questions = measuring.Questions(queries, database, np.zeros(2, int), depth=2)
+    questions = measuring.QuerySet(queries, database, np.zeros(2, int), depth=2)
     blind = dataclasses.replace(exam, questions=questions)
     compared = {
         "same": methods.exact(facing(1), on_circle(ANGLES), 8),

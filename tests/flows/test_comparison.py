@@ -15,15 +15,15 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.compare import compare
-from irgen import journal
-from irgen.catalog.sources import list_digits
-from irgen.comparing import tell_point
+from irgen.catalog.sources.open import list_digits
 from irgen.errors import ArtifactError
-from irgen.evaluation.comparison import METHODS
+from irgen.report.comparison import METHODS
 from irgen.study import results
-from irgen.study.plan import PLAN, RESULTS, TABLES, Point, load_plan, params_of
-from irgen.study.point import results_of
-from irgen.study.sheet import page_of
+from irgen.study.plan import PLAN, RESULTS, TABLES, Trial, load_plan, load_trial_params
+from irgen.study.report import page_path
+from irgen.study.tracking import log_trial
+from irgen.study.trial import results_folder
+from irgen.tracking import run_log
 
 from .conftest import PrefectServer
 
@@ -72,8 +72,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     tree = yaml.safe_load((root / "params.yaml").read_text())
     for section, values in SMALL.items():
         tree[section] |= values
-    for name in ("cgd", "irt_r"):
-        tree["baselines"][name] |= DESCRIPTOR
+    tree["baselines"] = {"cgd": DESCRIPTOR, "irt_r": DESCRIPTOR}
     tree["download"]["source"] = str(folder / "images")
     (folder / "experiments" / "digits.yaml").write_text(yaml.safe_dump(tree))
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
@@ -141,8 +140,8 @@ def test_every_point_has_the_same_methods_and_the_standard_one_the_baselines(
 ) -> None:
     project, _, _ = compared
     plan = load_plan(project)
-    found = results.there(project, plan, "digits")
-    assert {name: [each.point.seed for each in points] for name, points in found.items()} == {
+    found = results.load_results(project, plan, "digits")
+    assert {name: [each.trial.seed for each in points] for name, points in found.items()} == {
         "semantic": [0, 1],
         "random": [0, 1],
         "narrow": [0],
@@ -155,7 +154,7 @@ def test_every_point_has_the_same_methods_and_the_standard_one_the_baselines(
 
 def test_means_of_the_queries_are_the_metrics(compared: tuple[Path, str, str]) -> None:
     project, _, _ = compared
-    result = results.read(project, Point(set="digits", variant="semantic", seed=0))
+    result = results.load_result(project, Trial(set="digits", variant="semantic", seed=0))
     for method in ("generative", "cgd"):
         values = result.queries.filter(pl.col("method") == method)["map/R"]
         assert float(values.mean()) == pytest.approx(result.metrics[method]["map/R"], abs=1e-5)
@@ -168,7 +167,7 @@ def test_the_tables_are_there_in_every_form(compared: tuple[Path, str, str]) -> 
     for text in ("### Methods", "### Identifiers", "### Ablation: beams", "CGD", "W = 2"):
         assert text in markdown
     assert r"\begin{tabular}" in (folder / "comparison.tex").read_text()
-    page = page_of(project, "digits").read_text()
+    page = page_path(project, "digits").read_text()
     assert "What the first codes have learnt" in page and page.count("<svg") == 6
     assert "data:image/" in page and "http" not in page.split("<body>")[1].split("<svg")[0]
     tables = json.loads((folder / "comparison.json").read_text())
@@ -200,20 +199,26 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
     compared: tuple[Path, str, str],
 ) -> None:
     project, _, _ = compared
-    plan, point = load_plan(project), Point(set="digits", variant="semantic", seed=1)
-    told = (project, plan, point, params_of(project, plan, point), results_of(project, point))
+    plan, point = load_plan(project), Trial(set="digits", variant="semantic", seed=1)
+    told = (
+        project,
+        plan,
+        point,
+        load_trial_params(project, plan, point),
+        results_folder(project, point),
+    )
     (home,) = (project / ".cache" / "tracking").glob("digits-semantic-1-*")
     shutil.rmtree(home)
     if not (child := os.fork()):
-        whole = journal._line
-        journal._line = lambda kind, fields: (
+        whole = run_log._line
+        run_log._line = lambda kind, fields: (
             os.kill(os.getpid(), signal.SIGKILL) if kind == "end" else whole(kind, fields)
         )
-        tell_point(*told)
+        log_trial(*told)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    assert journal.unpublished(home.parent) == []
-    tell_point(*told)
-    kinds = [record["kind"] for record in journal.records(home / "point.jsonl")]
+    assert run_log.unpublished(home.parent) == []
+    log_trial(*told)
+    kinds = [record["kind"] for record in run_log.records(home / "trial.jsonl")]
     assert kinds == ["begin", "metrics", "end"]
 
 
@@ -249,4 +254,4 @@ def test_mistakes_are_told_in_a_line(project: Path) -> None:
 def test_tables_of_nothing_are_refused(tmp_path: Path, project: Path) -> None:
     plan = load_plan(project)
     with pytest.raises(ArtifactError, match="run irgen compare digits"):
-        results.there(tmp_path, plan, "digits")
+        results.load_results(tmp_path, plan, "digits")

@@ -17,7 +17,7 @@ import yaml
 from flows import graph
 from flows.build import build
 from flows.update import update
-from irgen.catalog.sources import list_digits
+from irgen.catalog.sources.open import list_digits
 
 from .conftest import ROOT, PrefectServer, until
 

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from flows import cutoff, events, graph
-from irgen.catalog.sources import list_digits
-from irgen.catalog.store import map_shard
+from irgen.catalog.sources.open import list_digits
+from irgen.encoding.cache import map_shard
 
 from ..conftest import BucketServer, MlflowServer
 from .conftest import LIFELINE, ROOT, PrefectServer, until

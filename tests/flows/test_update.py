@@ -17,8 +17,8 @@ from flows.guard import Holder
 from flows.release import Decision
 from flows.retrain import retrain
 from flows.update import update
-from irgen import journal, provenance
 from irgen.files import digest, write_json
+from irgen.tracking import provenance, run_log
 
 from .conftest import ROOT, PrefectServer, Toy, until
 
@@ -190,7 +190,7 @@ def test_what_was_not_settled_is_settled_without_a_stage(
     gate["settled"] = False
     go(update, living)
     left = provenance.journals(living.root)  # to the publisher: the flow's own is not real here
-    until(lambda: not journal.unpublished(left), 60, "nobody publishes what the stages left")
+    until(lambda: not run_log.unpublished(left), 60, "nobody publishes what the stages left")
     assert go(update, living).name == "Released"
     gate["settled"] = True
     assert go(update, living).name == "Released"
@@ -199,7 +199,7 @@ def test_what_was_not_settled_is_settled_without_a_stage(
     assert len(told(prefect_server, events.UPDATED, living.root)) == 1
 
     assert gate["published"].count([]) == 0
-    monkeypatch.setattr(journal, "unpublished", lambda place: [place / "left" / "index.jsonl"])
+    monkeypatch.setattr(run_log, "unpublished", lambda place: [place / "left" / "index.jsonl"])
     assert go(update, living).name == "Unchanged"
     assert gate["published"].count([]) == 1  # what MLflow did not get while it was down
 

@@ -84,7 +84,7 @@ def test_an_image_may_come_in_any_form(index, tiny_models, png, tmp_path):
     same(found, index.search([Image.open(io.BytesIO(png(50)))]))
     same(found, index.search(pixels))
     same(found, index.search(torch.from_numpy(pixels)))
-    same(found, index.search(tiny_models.read(torch.from_numpy(pixels))))
+    same(found, index.search(tiny_models.encode(torch.from_numpy(pixels))))
 
 
 def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):
@@ -274,13 +274,15 @@ def test_a_search_never_sees_half_a_change(index, png):
 def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png, tmp_path):
     """The models were taught a single label: every image is of it, so it orders nothing."""
     contents, items = [png(n) for n in range(40)], pl.DataFrame({"id": NAMES})
-    how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "fuse": 0.5}
+    how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "rerank_weight": 0.5}
     found = {}
-    for by in ("label", "both", "entry"):
-        folder = make_index(tmp_path / by, contents, items, None, search=how | {"fuse_by": by})
+    for by in ("label", "both", "first_code"):
+        folder = make_index(
+            tmp_path / by, contents, items, None, search=how | {"rerank_signal": by}
+        )
         with Index.open(folder, precision="fp32") as index:
             assert len(index.models.labels) == 1
             found[by] = index.search([png(3)], k=40)
     for by in ("label", "both"):
         np.testing.assert_allclose(found[by].scores, found[by].cosine, atol=1e-4)
-    assert (found["entry"].scores < found["entry"].cosine - 0.01).all()
+    assert (found["first_code"].scores < found["first_code"].cosine - 0.01).all()

@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 
 MODULES = ("irgen.cli", "irgen.commands.release", "irgen.tracking.registry", "mlflow.pyfunc")
-MODULES += ("irgen.artifacts.models", "pandas", "mlflow.models", "mlflow.store.tracking")
+MODULES += ("irgen.checkpoints.models", "pandas", "mlflow.models", "mlflow.store.tracking")
 
 
 def release(module: str, name: str, when: str, root: str) -> None:

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from irgen.releases import shelf
-from irgen.tracking import store
+from irgen.releases import store
+from irgen.tracking import mlflow_store
 
 STEPS = [
-    ("irgen.releases.shelf", "copy", "after"),
-    ("irgen.releases.shelf", "put", "after"),
+    ("irgen.releases.store", "copy", "after"),
+    ("irgen.releases.store", "put", "after"),
     ("irgen.evaluation.gate", "compare", "after"),
-    ("irgen.catalog.s3", "put_file", "after"),
+    ("irgen.catalog.sources.s3", "put_file", "after"),
     ("irgen.tracking.registry", "_logged_model", "after"),
     ("irgen.tracking.registry", "register", "after"),
-    ("irgen.releases.shelf", "crown", "before"),
-    ("irgen.releases.shelf", "crown", "after"),
+    ("irgen.releases.store", "promote", "before"),
+    ("irgen.releases.store", "promote", "after"),
     ("irgen.releases.remote", "announce", "after"),
     ("irgen.tracking.registry", "name_champion", "before"),
-    ("irgen.releases.shelf", "drop", "after"),
+    ("irgen.releases.store", "drop", "after"),
 ]
 
 
@@ -57,17 +57,17 @@ def test_a_release_killed_at_any_step_is_one_release_when_done_again(
     remote = {"remote": "s3://shop/indexes", "endpoint": buckets.uri}
     project.set("release", model="irgen", keep=1, **remote)
     release()
-    registry = store.connect(project.root)
+    registry = mlflow_store.connect(project.root)
     for number, (module, name, when) in enumerate(STEPS, 2):
         project.builds(number)
         killed(module, name, when, project.root)
-        served = shelf.champion(project.shelf)
+        served = store.champion(project.shelf)
         assert served.version in (number - 1, number)  # never none
         again = release()
         assert again["settled"], (name, again["troubles"])
         assert (again["version"], again["champion"]) == (number, number), name
         assert again["previous"] == number - 1
-        there = [each.version for each in shelf.all_releases(project.shelf)]
+        there = [each.version for each in store.all_releases(project.shelf)]
         assert there == list(range(number, max(number - 3, 0), -1)), name
         assert not list(project.shelf.glob(".*.tmp"))
         said = json.loads(

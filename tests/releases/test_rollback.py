@@ -3,7 +3,7 @@
 import shutil
 
 from irgen.index.index import Index
-from irgen.tracking import store
+from irgen.tracking import mlflow_store
 
 
 def released(project, release, *numbers: int) -> None:
@@ -41,7 +41,7 @@ def test_what_was_rolled_back_from_is_not_released_again_by_itself(project, rele
 def test_the_registry_follows(project, release, irgen):
     project.set("release", model="irgen")
     released(project, release, 1, 2)
-    client = store.connect(project.root)
+    client = mlflow_store.connect(project.root)
     irgen("rollback")
     assert str(client.get_model_version_by_alias("irgen", "champion").version) == "1"
     irgen("rollback", 2)

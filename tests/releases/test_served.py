@@ -126,13 +126,13 @@ def test_a_model_that_points_to_its_index_finds_it_in_the_bucket_when_it_is_gone
     import pandas as pd
     from mlflow.pyfunc import load_model
 
-    from irgen.tracking import store
+    from irgen.tracking import mlflow_store
 
     boto3.client("s3", endpoint_url=buckets.uri).create_bucket(Bucket="shop")
     remote = {"remote": "s3://shop/indexes", "endpoint": buckets.uri}
     project.set("release", model="irgen", max_model_megabytes=0, **remote)
     assert release()["settled"]
-    source = store.connect(project.root).get_model_version("irgen", "1").source
+    source = mlflow_store.connect(project.root).get_model_version("irgen", "1").source
     table = pd.DataFrame({"image": [base64.b64encode(project.query).decode()]})
     there = load_model(source).predict(table, params={"k": 3})
     assert buckets.count("GET", "safetensors") == 0

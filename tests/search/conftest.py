@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.search.decoder import Decoder
-from irgen.search.engine import Read
+from irgen.search.engine import QueryFeatures
 from irgen.search.snapshot import Segment, Snapshot
 
 SHAPE = Shape(summary_width=6, token_width=8, token_count=4, levels=3, codebook=6)
@@ -14,7 +14,7 @@ SHAPE = Shape(summary_width=6, token_width=8, token_count=4, levels=3, codebook=
 @pytest.fixture
 def decoder(retriever_settings) -> Decoder:
     torch.manual_seed(0)
-    model = Retriever(retriever_settings, SHAPE)
+    model = IdentifierDecoder(retriever_settings, SHAPE)
     for parameter in model.parameters():
         parameter.data *= 3  # far from uniform, so that orders are certain
     return Decoder(model)
@@ -24,9 +24,9 @@ def decoder(retriever_settings) -> Decoder:
 def read():
     """Of a number of query images, what models would have read."""
 
-    def make(count: int, seed: int = 5) -> Read:
+    def make(count: int, seed: int = 5) -> QueryFeatures:
         generator = torch.Generator().manual_seed(seed)
-        return Read(
+        return QueryFeatures(
             torch.randn(count, 6, generator=generator),
             torch.randn(count, 4, 8, generator=generator),
             torch.nn.functional.normalize(torch.randn(count, 5, generator=generator), dim=-1),

@@ -4,18 +4,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irgen.models import quantizer
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.search import beam, live, trie
-from irgen.search.codebooks import Nearing
+from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.decoder import Decoder
 
 SHAPE = Shape(summary_width=6, token_width=8, token_count=4, levels=3, codebook=6)
 
 
 @pytest.fixture
-def retriever(retriever_settings) -> Retriever:
+def retriever(retriever_settings) -> IdentifierDecoder:
     torch.manual_seed(0)
-    model = Retriever(retriever_settings, SHAPE).eval()
+    model = IdentifierDecoder(retriever_settings, SHAPE).eval()
     for parameter in model.parameters():
         parameter.data *= 3  # far from uniform, so that orders are certain
     return model
@@ -29,9 +29,9 @@ def queries(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def written(retriever, summary, tokens, built, width, precision="fp32") -> beam.Beams:
-    scorer = Decoder(retriever, precision).read(summary, tokens)
-    return beam.search(scorer, [live.everything(built)], width)
+def decode(retriever, summary, tokens, built, width, precision="fp32") -> beam.Beams:
+    scorer = Decoder(retriever, precision).start(summary, tokens)
+    return beam.search(scorer, [live.keep_all(built)], width)
 
 
 def random_codes(count: int, seed: int = 0) -> torch.Tensor:
@@ -52,18 +52,18 @@ def test_a_wide_beam_is_an_exhaustive_search(retriever):
     summary, tokens = queries(5)
     built = trie.build(random_codes(60))
     distinct = trie.codes_of(built)
-    found = written(retriever, summary, tokens, built, len(distinct))
+    found = decode(retriever, summary, tokens, built, len(distinct))
     scores, order = exhaustive(retriever, summary, tokens, distinct).sort(dim=1, descending=True)
     assert torch.equal(found.leaves[0], order)
     assert torch.equal(found.codes, distinct[order])
     torch.testing.assert_close(found.scores, scores, atol=1e-4, rtol=1e-4)
 
 
-def test_any_beam_tells_the_true_log_probability_of_what_it_finds(retriever):
+def test_every_beam_has_the_true_log_probability_of_its_codes(retriever):
     summary, tokens = queries(4)
     built = trie.build(random_codes(80, seed=1))
     distinct = trie.codes_of(built)
-    found = written(retriever, summary, tokens, built, 5)
+    found = decode(retriever, summary, tokens, built, 5)
     every = exhaustive(retriever, summary, tokens, distinct)
     torch.testing.assert_close(found.scores, every.gather(1, found.leaves[0]), atol=1e-4, rtol=1e-4)
     assert (found.scores.diff(dim=1) <= 0).all()
@@ -88,7 +88,7 @@ def dictionary_beam(retriever, summary, tokens, codes, width):
 def test_a_narrow_beam_equals_a_dictionary_trie_walked_in_python(retriever):
     summary, tokens = queries(6)
     codes = random_codes(70, seed=3)
-    found = written(retriever, summary, tokens, trie.build(codes), 4)
+    found = decode(retriever, summary, tokens, trie.build(codes), 4)
     for q in range(6):
         expected = dictionary_beam(retriever, summary[q : q + 1], tokens[q : q + 1], codes, 4)
         assert [tuple(code) for code in found.codes[q].tolist()] == expected
@@ -97,16 +97,16 @@ def test_a_narrow_beam_equals_a_dictionary_trie_walked_in_python(retriever):
 def test_a_batch_of_32_is_32_batches_of_one(retriever):
     summary, tokens = queries(32)
     built = trie.build(random_codes(90, seed=4))
-    together = written(retriever, summary, tokens, built, 7)
+    together = decode(retriever, summary, tokens, built, 7)
     for q in range(32):
-        alone = written(retriever, summary[q : q + 1], tokens[q : q + 1], built, 7)
+        alone = decode(retriever, summary[q : q + 1], tokens[q : q + 1], built, 7)
         assert torch.equal(together.leaves[0][q], alone.leaves[0][0])
         torch.testing.assert_close(together.scores[q], alone.scores[0], atol=1e-4, rtol=1e-4)
 
 
 def test_fewer_codes_than_beams_gives_fewer_results_never_an_invalid_one(retriever):
     codes = torch.tensor([[0, 1, 2], [0, 1, 3], [5, 0, 0]])
-    found = written(retriever, *queries(2), trie.build(codes), 10)
+    found = decode(retriever, *queries(2), trie.build(codes), 10)
     assert sorted(found.leaves[0][0].tolist()) == [-1] * 7 + [0, 1, 2]
     assert (found.scores[:, 3:] == -torch.inf).all()
     assert (found.codes[:, 3:] == -1).all()
@@ -115,22 +115,24 @@ def test_fewer_codes_than_beams_gives_fewer_results_never_an_invalid_one(retriev
 
 def test_a_first_level_with_fewer_children_than_beams_loses_nothing(retriever):
     codes = torch.cat([torch.zeros(6, 1).long(), torch.arange(6)[:, None].expand(6, 2)], dim=1)
-    found = written(retriever, *queries(3), trie.build(codes), 5)
+    found = decode(retriever, *queries(3), trie.build(codes), 5)
     assert (found.leaves[0] >= 0).all()
     assert all(len(set(row)) == 5 for row in found.leaves[0].tolist())
 
 
 def test_one_image_in_the_database(retriever):
-    found = written(retriever, *queries(2), trie.build(torch.tensor([[3, 3, 3]])), 4)
+    found = decode(retriever, *queries(2), trie.build(torch.tensor([[3, 3, 3]])), 4)
     assert found.leaves[0].tolist() == [[0, -1, -1, -1]] * 2
     assert found.codes[0, 0].tolist() == [3, 3, 3]
 
 
-def parts_of(codes: torch.Tensor, mask: torch.Tensor) -> list[live.Live]:
+def parts_of(codes: torch.Tensor, mask: torch.Tensor) -> list[live.LiveTrie]:
     """The rows of ``codes`` where ``mask`` is true, in two tries that hold dead rows too."""
     first = torch.arange(len(codes)) < len(codes) // 3
     return [
-        live.only(trie.build(codes[half]), mask[half]) for half in (first, ~first) if half.any()
+        live.keep_rows(trie.build(codes[half]), mask[half])
+        for half in (first, ~first)
+        if half.any()
     ]
 
 
@@ -143,46 +145,50 @@ def test_two_tries_with_dead_rows_are_one_trie_of_the_living(retriever, count, s
     mask = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
     mask[seed % count] = True
     summary, tokens = queries(3)
-    found = beam.search(Decoder(retriever).read(summary, tokens), parts_of(codes, mask), width)
-    alone = written(retriever, summary, tokens, trie.build(codes[mask]), width)
+    found = beam.search(Decoder(retriever).start(summary, tokens), parts_of(codes, mask), width)
+    alone = decode(retriever, summary, tokens, trie.build(codes[mask]), width)
     assert torch.equal(found.codes, alone.codes)
     assert torch.equal(found.scores, alone.scores)
-    torch.testing.assert_close(found.shares, alone.shares)
+    torch.testing.assert_close(found.normalised_log_probs, alone.normalised_log_probs)
 
 
-def test_shares_of_all_codes_sum_to_one(retriever):
+def test_normalised_probabilities_of_all_codes_sum_to_one(retriever):
     built = trie.build(random_codes(80))
-    found = written(retriever, *queries(4), built, len(built.entries[-1]))
-    torch.testing.assert_close(found.shares.exp().sum(1), torch.ones(4))
-    assert (found.shares >= found.scores).all()
+    found = decode(retriever, *queries(4), built, len(built.codes[-1]))
+    torch.testing.assert_close(found.normalised_log_probs.exp().sum(1), torch.ones(4))
+    assert (found.normalised_log_probs >= found.scores).all()
 
 
-def test_what_opens_a_code_sums_to_one_and_is_what_spelling_gives(retriever):
+def test_first_code_probabilities_sum_to_one_and_equal_those_of_scored_codes(retriever):
     built = trie.build(random_codes(80))
     decoder = Decoder(retriever)
-    found = written(retriever, *queries(4), built, len(built.entries[-1]))
-    _, given = beam.spell(decoder.read(*queries(4)), [live.everything(built)], found.codes)
-    torch.testing.assert_close(found.opening.gather(1, found.codes[..., 0]), given[..., 0])
-    torch.testing.assert_close(found.opening.exp().sum(1), torch.ones(4))
-    missing = sorted(set(range(found.opening.shape[1])) - set(found.codes[0, :, 0].tolist()))
-    assert (found.opening[:, missing] == -torch.inf).all()
-
-
-def test_spelling_a_code_gives_the_gains_its_beam_was_made_of(retriever):
-    built = trie.build(random_codes(80))
-    decoder, parts = Decoder(retriever), [live.everything(built)]
-    found = beam.search(decoder.read(*queries(4)), parts, 6)
-    gains, given = beam.spell(decoder.read(*queries(4)), parts, found.codes)
-    torch.testing.assert_close(gains.sum(-1), found.scores)
-    torch.testing.assert_close(given.sum(-1), found.shares)
-
-
-def test_a_code_that_is_not_there_has_no_share(retriever):
-    parts = [live.everything(trie.build(torch.tensor([[1, 2, 3], [2, 0, 0]])))]
-    gains, given = beam.spell(
-        Decoder(retriever).read(*queries(1)), parts, torch.tensor([[[1, 2, 4], [1, 0, 0]]])
+    found = decode(retriever, *queries(4), built, len(built.codes[-1]))
+    _, given = beam.score_codes(decoder.start(*queries(4)), [live.keep_all(built)], found.codes)
+    torch.testing.assert_close(
+        found.first_code_log_probs.gather(1, found.codes[..., 0]), given[..., 0]
     )
-    assert gains.isfinite().all()
+    torch.testing.assert_close(found.first_code_log_probs.exp().sum(1), torch.ones(4))
+    missing = sorted(
+        set(range(found.first_code_log_probs.shape[1])) - set(found.codes[0, :, 0].tolist())
+    )
+    assert (found.first_code_log_probs[:, missing] == -torch.inf).all()
+
+
+def test_scoring_a_code_gives_the_step_scores_of_its_beam(retriever):
+    built = trie.build(random_codes(80))
+    decoder, parts = Decoder(retriever), [live.keep_all(built)]
+    found = beam.search(decoder.start(*queries(4)), parts, 6)
+    steps, given = beam.score_codes(decoder.start(*queries(4)), parts, found.codes)
+    torch.testing.assert_close(steps.sum(-1), found.scores)
+    torch.testing.assert_close(given.sum(-1), found.normalised_log_probs)
+
+
+def test_a_code_that_no_image_has_has_no_normalised_probability(retriever):
+    parts = [live.keep_all(trie.build(torch.tensor([[1, 2, 3], [2, 0, 0]])))]
+    steps, given = beam.score_codes(
+        Decoder(retriever).start(*queries(1)), parts, torch.tensor([[[1, 2, 4], [1, 0, 0]]])
+    )
+    assert steps.isfinite().all()
     assert given[0, 0].isfinite().tolist() == [True, True, False]
     assert given[0, 1].isfinite().tolist() == [True, False, False]
 
@@ -193,19 +199,21 @@ def test_the_codebooks_lead_to_the_nearest_reconstructions():
     embeddings = torch.randn(4, 5, generator=generator)
     built = trie.build(random_codes(70))
     distinct = trie.codes_of(built)
-    found = beam.search(Nearing.of(embeddings, codebooks), [live.everything(built)], len(distinct))
+    found = beam.search(
+        CodebookScorer.start(embeddings, codebooks), [live.keep_all(built)], len(distinct)
+    )
     rebuilt = quantizer.decode(distinct, codebooks)[:, -1]
     taken_off = embeddings.square().sum(1)[:, None] - torch.cdist(embeddings, rebuilt) ** 2
     torch.testing.assert_close(found.scores, taken_off.sort(dim=1, descending=True).values)
     assert torch.equal(found.codes[:, 0], distinct[taken_off.argmax(1)])
 
 
-def test_lower_precision_says_nearly_the_same(retriever):
+def test_lower_precision_gives_nearly_the_same_scores(retriever):
     built = trie.build(random_codes(60))
-    exact = written(retriever, *queries(8), built, len(built.entries[-1]))
+    exact = decode(retriever, *queries(8), built, len(built.codes[-1]))
     by_leaf = exact.scores.gather(1, exact.leaves[0].long().argsort(1))
     for precision, tolerance in [("bf16", 0.2), ("int8", 0.5)]:
-        found = written(retriever, *queries(8), built, len(built.entries[-1]), precision)
+        found = decode(retriever, *queries(8), built, len(built.codes[-1]), precision)
         scores = found.scores.gather(1, found.leaves[0].long().argsort(1))
         assert (scores - by_leaf).abs().mean() < tolerance
         assert (scores != by_leaf).any()
@@ -213,57 +221,59 @@ def test_lower_precision_says_nearly_the_same(retriever):
 
 def test_a_wide_codebook_needs_no_table_of_children(retriever, monkeypatch):
     codes = random_codes(50)
-    plain = written(retriever, *queries(3), trie.build(codes), 9)
-    monkeypatch.setattr(live, "TABLE", 0)
-    assert live.everything(trie.build(codes)).second is None
-    ranges = written(retriever, *queries(3), trie.build(codes), 9)
+    plain = decode(retriever, *queries(3), trie.build(codes), 9)
+    monkeypatch.setattr(live, "LARGEST_TABLE", 0)
+    assert live.keep_all(trie.build(codes)).second is None
+    ranges = decode(retriever, *queries(3), trie.build(codes), 9)
     assert torch.equal(plain.leaves[0], ranges.leaves[0])
 
 
-def test_a_free_beam_that_is_wide_enough_finds_what_the_trie_leaves_and_much_that_is_not_there(
+def test_a_wide_unconstrained_beam_finds_all_codes_of_the_trie_and_many_others(
     retriever,
 ):
     summary, tokens = queries(4)
     built = trie.build(random_codes(60))
     distinct = trie.codes_of(built)
-    parts = [live.everything(built)]
-    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 6**3)
-    bound = written(retriever, summary, tokens, built, len(distinct))
+    parts = [live.keep_all(built)]
+    free = beam.unconstrained_search(Decoder(retriever).start(summary, tokens), parts, 6**3)
+    bound = decode(retriever, summary, tokens, built, len(distinct))
     there = free.leaves[0] >= 0
     assert (there.sum(1) == len(distinct)).all() and (free.scores > -torch.inf).all()
     for q in range(4):
         assert torch.equal(free.leaves[0][q][there[q]], bound.leaves[0][q])
         assert torch.equal(free.codes[q][there[q]], bound.codes[q])
         torch.testing.assert_close(free.scores[q][there[q]], bound.scores[q], atol=1e-4, rtol=0)
-    torch.testing.assert_close(free.shares.exp().sum(1), torch.ones(4))  # all there is
+    torch.testing.assert_close(
+        free.normalised_log_probs.exp().sum(1), torch.ones(4)
+    )  # all there is
 
 
-def test_a_free_beam_is_a_beam_over_the_trie_of_every_code(retriever):
+def test_an_unconstrained_beam_is_a_beam_over_the_trie_of_every_code(retriever):
     summary, tokens = queries(5)
     every = torch.cartesian_prod(*[torch.arange(6)] * 3)
-    parts = [live.everything(trie.build(random_codes(40)))]
-    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 4)
-    bound = written(retriever, summary, tokens, trie.build(every), 4)
+    parts = [live.keep_all(trie.build(random_codes(40)))]
+    free = beam.unconstrained_search(Decoder(retriever).start(summary, tokens), parts, 4)
+    bound = decode(retriever, summary, tokens, trie.build(every), 4)
     assert torch.equal(free.codes, bound.codes)
     torch.testing.assert_close(free.scores, bound.scores)
-    assert torch.equal(free.leaves[0] >= 0, beam.leaves(parts, bound.codes)[0] >= 0)
+    assert torch.equal(free.leaves[0] >= 0, beam.find_leaves(parts, bound.codes)[0] >= 0)
 
 
-def test_a_free_beam_knows_codes_of_every_part_and_those_of_no_live_row_do_not_exist(retriever):
+def test_an_unconstrained_beam_looks_up_live_codes_of_every_trie(retriever):
     summary, tokens = queries(3)
     codes = random_codes(60)
     built = trie.build(codes)
     alive = torch.arange(60) % 2 == 0
-    parts = [live.only(built, alive), live.everything(trie.build(codes[1::2][:10]))]
-    free = beam.freely(Decoder(retriever).read(summary, tokens), parts, 6**3)
+    parts = [live.keep_rows(built, alive), live.keep_all(trie.build(codes[1::2][:10]))]
+    free = beam.unconstrained_search(Decoder(retriever).start(summary, tokens), parts, 6**3)
     known = {tuple(code) for code in [*codes[alive].tolist(), *codes[1::2][:10].tolist()]}
     there = torch.stack(free.leaves).amax(0) >= 0
     for q in range(3):
         assert {tuple(code) for code in free.codes[q][there[q]].tolist()} == known
 
 
-def test_a_free_beam_of_fewer_codes_than_beams_is_blank_at_its_end(retriever):
-    parts = [live.everything(trie.build(random_codes(9)))]
-    free = beam.freely(Decoder(retriever).read(*queries(2)), parts, 6**3 + 5)
+def test_an_unconstrained_beam_of_fewer_codes_than_beams_ends_blank(retriever):
+    parts = [live.keep_all(trie.build(random_codes(9)))]
+    free = beam.unconstrained_search(Decoder(retriever).start(*queries(2)), parts, 6**3 + 5)
     assert (free.codes[:, 6**3 :] == -1).all() and (free.leaves[0][:, 6**3 :] == -1).all()
     assert (free.scores[:, 6**3 :] == -torch.inf).all()

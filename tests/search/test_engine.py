@@ -19,7 +19,7 @@ def same(one: Hits, other: Hits, rows: dict[int, int] | None = None) -> None:
         if field.name == "rows":
             a = a if rows is None else torch.tensor([[rows[i] for i in q] for q in a.tolist()])
             assert torch.equal(a, b)
-        elif field.name == "dense":
+        elif field.name == "by_embedding":
             assert torch.equal(a, b)
         else:
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
@@ -39,10 +39,10 @@ def test_a_wide_search_is_an_exhaustive_one(decoder, read, fresh):
     scores, order = cosines.sort(dim=1, descending=True, stable=True)
     assert torch.equal(hits.rows, order)  # rows are in order of key, which breaks ties
     torch.testing.assert_close(hits.scores, scores.clamp_max(1))
-    assert not hits.dense.any()
+    assert not hits.by_embedding.any()
 
 
-def test_without_reranking_images_stand_in_the_order_the_retriever_writes(decoder, read, fresh):
+def test_without_reranking_the_retrievers_log_probability_sorts(decoder, read, fresh):
     snapshot, asked = fresh(list(range(60))), read(5)
     hits = engine.search(decoder, asked, snapshot, 60, replace(WIDE, rerank=False))
     assert torch.equal(hits.scores, hits.log_probability)
@@ -50,34 +50,34 @@ def test_without_reranking_images_stand_in_the_order_the_retriever_writes(decode
     same_code = hits.scores.diff(dim=1) == 0
     assert (hits.cosine.diff(dim=1)[same_code] <= 0).all()
     codes = snapshot.gather(hits.rows, "codes").long()
-    writing, (part,) = decoder.read(asked.summary, asked.tokens), snapshot.lives
-    gains, _ = beam.spell(writing, [part], codes)
-    torch.testing.assert_close(gains.sum(-1), hits.log_probability, atol=1e-4, rtol=1e-4)
+    writing, (part,) = decoder.start(asked.summary, asked.tokens), snapshot.live_tries
+    steps, _ = beam.score_codes(writing, [part], codes)
+    torch.testing.assert_close(steps.sum(-1), hits.log_probability, atol=1e-4, rtol=1e-4)
 
 
-def test_or_by_how_likely_it_is_to_write_their_first_entry(decoder, read, fresh):
+def test_or_the_log_probability_of_the_first_code_sorts(decoder, read, fresh):
     snapshot, asked = fresh(list(range(60))), read(5)
-    by_entry = replace(WIDE, rerank=False, order_by="entry")
-    hits = engine.search(decoder, asked, snapshot, 60, by_entry)
+    by_first_code = replace(WIDE, rerank=False, order_by="first_code")
+    hits = engine.search(decoder, asked, snapshot, 60, by_first_code)
     first = snapshot.gather(hits.rows, "codes")[..., 0].long()
-    writing, (part,) = decoder.read(asked.summary, asked.tokens), snapshot.lives
-    _, told = beam.spell(writing, [part], snapshot.gather(hits.rows, "codes").long())
+    writing, (part,) = decoder.start(asked.summary, asked.tokens), snapshot.live_tries
+    _, told = beam.score_codes(writing, [part], snapshot.gather(hits.rows, "codes").long())
     torch.testing.assert_close(hits.scores, told[..., 0], atol=1e-4, rtol=1e-4)
     assert (hits.scores.diff(dim=1) <= 0).all()
-    same_entry = first.diff(dim=1) == 0
-    assert same_entry.any() and (hits.cosine.diff(dim=1)[same_entry] <= 0).all()
+    same_first_code = first.diff(dim=1) == 0
+    assert same_first_code.any() and (hits.cosine.diff(dim=1)[same_first_code] <= 0).all()
     assert torch.equal(
-        engine.search(decoder, asked, snapshot, 60, replace(by_entry, rerank=True)).scores,
+        engine.search(decoder, asked, snapshot, 60, replace(by_first_code, rerank=True)).scores,
         engine.search(decoder, asked, snapshot, 60, WIDE).scores,
     )
 
 
-def test_an_image_the_retriever_would_never_write_is_reached_by_its_embedding(decoder, read, fresh):
+def test_an_image_the_retriever_would_never_predict_is_found_by_embedding(decoder, read, fresh):
     snapshot, asked = fresh([n for n in range(80) if n % 3]), read(4)
     narrow = Options(beams=2, candidates=20, fresh_beams=4)
-    beams = beam.search(decoder.read(asked.summary, asked.tokens), snapshot.lives, 2)
+    beams = beam.search(decoder.start(asked.summary, asked.tokens), snapshot.live_tries, 2)
     for query in range(4):
-        unwritten = [
+        unpredicted = [
             c
             for c in torch.cartesian_prod(*[torch.arange(6)] * 3)
             if c.tolist() not in beams.codes[query].tolist()
@@ -85,16 +85,16 @@ def test_an_image_the_retriever_would_never_write_is_reached_by_its_embedding(de
         vector = asked.embedding[query : query + 1].half()
         errors = [
             float((vector.float() - rebuilt_from(snapshot, code)).square().sum())
-            for code in unwritten
+            for code in unpredicted
         ]
-        code = unwritten[errors.index(min(errors))][None]  # what the tokenizer would come near to
+        code = unpredicted[errors.index(min(errors))][None]  # what the tokenizer would come near to
         key = torch.tensor([2**62 + 1])
         added = Segment.build(code, vector, key, torch.tensor([False]))
         later = snapshot.with_added(added)
         one = type(asked)(*(column[query : query + 1] for column in vars(asked).values()))
         hits = engine.search(decoder, one, later, 5, narrow)
         assert int(hits.rows[0, 0]) == len(snapshot.segments[0])
-        assert bool(hits.dense[0, 0])
+        assert bool(hits.by_embedding[0, 0])
         assert hits.log_probability[0, 0] == -torch.inf
         blind = engine.search(decoder, one, later, 5, replace(narrow, fresh_beams=0))
         assert len(snapshot.segments[0]) not in blind.rows[0].tolist()
@@ -190,7 +190,7 @@ def test_scores_below_the_least_are_dropped_even_if_nothing_is_left(decoder, rea
     assert torch.equal(some.rows, expected)
     assert (some.scores[some.rows < 0] == -torch.inf).all()
     none = engine.search(decoder, asked, snapshot, 10, replace(WIDE, min_cosine=1.5))
-    assert (none.rows == -1).all() and (none.share == -torch.inf).all()
+    assert (none.rows == -1).all() and (none.normalised_log_prob == -torch.inf).all()
 
 
 def test_distinct_results_are_not_near_one_another(decoder, read, fresh):
@@ -208,13 +208,13 @@ def test_more_like_an_image_of_the_index_leaves_itself_out(fresh):
     snapshot = fresh(list(range(40)))
     rows = torch.tensor([4, 9])
     embeddings = snapshot.gather(rows, "embeddings").float()
-    hits = engine.search_embeddings(embeddings, snapshot, 40, WIDE, but=rows)
+    hits = engine.search_embeddings(embeddings, snapshot, 40, WIDE, excluded=rows)
     cosines = (embeddings @ snapshot.segments[0].embeddings.float().T).clamp_max(1)
     cosines[[0, 1], rows] = -torch.inf
     order = cosines.argsort(dim=1, descending=True, stable=True)
     assert torch.equal(hits.rows[:, :39], order[:, :39])
     assert hits.rows[:, 39].tolist() == [-1, -1]
-    assert hits.dense[:, :39].all()
+    assert hits.by_embedding[:, :39].all()
 
 
 def test_an_index_of_nothing_finds_nothing(decoder, read, fresh):

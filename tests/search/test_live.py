@@ -19,7 +19,7 @@ def masked(draw):
 def test_the_live_count_of_a_node_is_the_number_of_live_rows_below_it(case):
     codes, mask = case
     built = trie.build(codes)
-    part = live.only(built, mask)
+    part = live.keep_rows(built, mask)
     assert len(part) == int(mask.sum())
     for level in range(built.levels):
         prefixes, inverse = codes[:, : level + 1].unique(dim=0, return_inverse=True)
@@ -30,19 +30,19 @@ def test_the_live_count_of_a_node_is_the_number_of_live_rows_below_it(case):
 
 @given(masked())
 @settings(max_examples=60, deadline=None)
-def test_a_leafs_bucket_holds_its_live_rows_in_the_tries_order(case):
+def test_a_leafs_code_group_holds_its_live_rows_in_the_tries_order(case):
     codes, mask = case
     built = trie.build(codes)
-    part, whole = live.only(built, mask), live.everything(built)
-    for leaf in range(len(built.entries[-1])):
-        every = whole.postings[whole.buckets[leaf] : whole.buckets[leaf + 1]].tolist()
-        alive = part.postings[part.buckets[leaf] : part.buckets[leaf + 1]].tolist()
+    part, whole = live.keep_rows(built, mask), live.keep_all(built)
+    for leaf in range(len(built.codes[-1])):
+        every = whole.postings[whole.group_offsets[leaf] : whole.group_offsets[leaf + 1]].tolist()
+        alive = part.postings[part.group_offsets[leaf] : part.group_offsets[leaf + 1]].tolist()
         assert alive == [row for row in every if mask[row]]
 
 
-def equal(one: live.Live, other: live.Live) -> bool:
+def equal(one: live.LiveTrie, other: live.LiveTrie) -> bool:
     """Whether two say the same, type by type."""
-    pairs = [(one.buckets, other.buckets), (one.postings, other.postings)]
+    pairs = [(one.group_offsets, other.group_offsets), (one.postings, other.postings)]
     pairs += zip(one.counts or (), other.counts or (), strict=True)
     return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
 
@@ -52,14 +52,14 @@ def equal(one: live.Live, other: live.Live) -> bool:
 def test_rows_taken_away_step_by_step_leave_what_a_count_of_the_rest_gives(case, random):
     codes, mask = case
     built = trie.build(codes)
-    part = live.everything(built) if mask.all() else live.only(built, mask)
+    part = live.keep_all(built) if mask.all() else live.keep_rows(built, mask)
     for _ in range(3):
         there = torch.nonzero(mask).flatten().tolist()
         gone = torch.tensor(random.sample(there, random.randint(0, len(there))), dtype=torch.int64)
         mask = mask.index_fill(0, gone, False)
-        less = live.without(part, gone)
+        less = live.drop_rows(part, gone)
         if len(gone):
-            assert equal(less, live.only(built, mask))
+            assert equal(less, live.keep_rows(built, mask))
         else:
             assert less is part
         part = less
@@ -70,8 +70,8 @@ def test_rows_taken_away_step_by_step_leave_what_a_count_of_the_rest_gives(case,
 def test_the_tables_of_children_lead_to_live_nodes_alone(case):
     codes, mask = case
     built = trie.build(codes)
-    part = live.only(built, mask)
-    roots = {int(e): node for node, e in enumerate(built.entries[0])}
+    part = live.keep_rows(built, mask)
+    roots = {int(e): node for node, e in enumerate(built.codes[0])}
     alive = set(codes[mask, 0].tolist())
     found = {code: int(node) for code, node in enumerate(part.first) if node >= 0}
     assert found == {code: node for code, node in roots.items() if code in alive}
@@ -79,6 +79,6 @@ def test_the_tables_of_children_lead_to_live_nodes_alone(case):
         assert part.second is not None
         pairs = {(i, j) for i, j in codes[mask, :2].tolist()}
         assert {
-            (int(built.entries[0][i]), j) for i, j in torch.nonzero(part.second >= 0).tolist()
+            (int(built.codes[0][i]), j) for i, j in torch.nonzero(part.second >= 0).tolist()
         } == pairs
         assert (part.second[-1] == -1).all()

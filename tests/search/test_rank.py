@@ -26,12 +26,12 @@ def gather(found: Beams, limit: int, snapshot: Snapshot | None = None) -> Candid
     return rank.gather(snapshot, snapshot.parts(fresh=False), found, limit)
 
 
-def test_buckets_come_in_the_order_of_the_beams():
+def test_code_groups_come_in_the_order_of_the_beams():
     found = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)
     assert found.rows.tolist() == [[1, 4, 0, 2, 5]]
     assert found.scores.tolist() == [[-1.0, -1.0, -2.0, -2.0, -2.0]]
-    assert found.shares.tolist() == [[-0.5, -0.5, -1.5, -1.5, -1.5]]
-    assert not found.dense.any()
+    assert found.normalised_log_probs.tolist() == [[-0.5, -0.5, -1.5, -1.5, -1.5]]
+    assert not found.by_embedding.any()
 
 
 def test_a_dead_beam_brings_nothing_and_short_queries_are_padded():
@@ -46,7 +46,7 @@ def test_no_more_is_gathered_than_the_limit():
     assert gather(beams([[0, 2, 1]], [[-1.0, -2.0, -3.0]]), 2).rows.tolist() == [[0, 2]]
 
 
-def test_one_bucket_in_two_segments_is_cut_by_key_as_one():
+def test_one_code_group_in_two_segments_is_cut_by_key_as_one():
     ones = torch.ones(6, dtype=torch.bool)
     base = Segment.build(CODES, torch.eye(6), torch.arange(0, 60, 10), ones)
     late = Segment.build(CODES[[0, 1, 0]], torch.eye(6)[:3], torch.tensor([45, 1, 15]), ones[:3])
@@ -60,35 +60,35 @@ def test_one_bucket_in_two_segments_is_cut_by_key_as_one():
 def test_images_are_ordered_by_score_or_by_code_and_ties_by_key():
     candidates = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)  # rows 1 4 | 0 2 5
     cosines = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.7]])
-    by_code = candidates.rows.gather(1, rank.by_code(candidates, candidates.scores, cosines))
+    by_code = candidates.rows.gather(1, rank.order_by_code(candidates, candidates.scores, cosines))
     assert by_code.tolist() == [[4, 1, 2, 5, 0]]
-    by_score = candidates.rows.gather(1, rank.by_score(candidates, cosines))
+    by_score = candidates.rows.gather(1, rank.order_by_score(candidates, cosines))
     assert by_score.tolist() == [[4, 2, 5, 0, 1]]
 
 
-def test_what_the_retriever_makes_of_the_first_entry_moves_an_image_by_the_weight():
+def test_rerank_adds_the_weighted_log_probability_of_the_first_code():
     rows = torch.tensor([[3, 0, -1]])
     cosines, weight = torch.tensor([[0.1, 0.9, -INF]]), 0.2
-    moved = rank.fused(rows, cosines, OPENING, database(), weight)
+    moved = rank.rerank(rows, cosines, OPENING, database(), weight)
     expected = [
         cosine + weight * float(OPENING[0, CODES[row, 0]]) for row, cosine in ((3, 0.1), (0, 0.9))
     ]
     torch.testing.assert_close(moved, torch.tensor([[*expected, -INF]]))
-    assert rank.fused(rows, cosines, OPENING, database(), 0.0) is cosines
+    assert rank.rerank(rows, cosines, OPENING, database(), 0.0) is cosines
 
 
 def test_similarity_is_the_cosine_of_unit_vectors():
     queries = torch.tensor([[0.0, 0, 0, 0.6, 0.8, 0]])
-    found = rank.similarity(torch.tensor([[3, -1]]), queries, database())
+    found = rank.cosine(torch.tensor([[3, -1]]), queries, database())
     torch.testing.assert_close(found, torch.tensor([[0.6, -INF]]))
 
 
 def test_an_image_found_twice_stays_as_it_was_found_first():
     written = gather(beams([[1, 0]], [[-1.0, -2.0]]), 10)  # 3 | 0 2 5
-    near = gather(beams([[2, 1]], [[9.0, 8.0]]), 10).reached()  # 1 4 | 3
-    both = written.along(near)
+    near = gather(beams([[2, 1]], [[9.0, 8.0]]), 10).mark_by_embedding()  # 1 4 | 3
+    both = written.merge(near)
     assert both.rows.tolist() == [[3, 0, 2, 5, 1, 4, -1]]
-    assert both.dense.tolist() == [[False] * 4 + [True] * 2 + [False]]
+    assert both.by_embedding.tolist() == [[False] * 4 + [True] * 2 + [False]]
     assert both.scores.tolist() == [[-1.0, -2.0, -2.0, -2.0, -INF, -INF, -INF]]
 
 
@@ -96,7 +96,7 @@ def test_near_duplicates_hide_behind_the_better_one():
     angles = torch.tensor([0.0, 0.1, 0.2, 1.0, 1.05, 3.0])
     snapshot = database(torch.stack([angles.cos(), angles.sin()], 1))
     rows = torch.tensor([[0, 1, 2, 3, 4, 5, -1]])
-    kept = rank.distinct(rows, snapshot, float(torch.tensor(0.15).cos()))
+    kept = rank.mask_near_duplicates(rows, snapshot, float(torch.tensor(0.15).cos()))
     assert kept.tolist() == [[True, False, True, True, False, True, False]]
-    order = rank.compress(kept)
+    order = rank.order_kept_first(kept)
     assert rows.gather(1, order).tolist() == [[0, 2, 3, 5, 1, 4, -1]]

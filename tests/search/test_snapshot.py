@@ -11,7 +11,7 @@ def test_what_dies_is_gone_from_the_new_snapshot_and_not_from_the_old(fresh):
     assert (len(whole), len(less), less.rows) == (30, 28, 30)
     assert less.alive_rows().tolist() == [row for row in range(30) if row not in (3, 5)]
     assert whole.alive_rows().tolist() == list(range(30))
-    assert less.lives[0].counts is not None and whole.lives[0].counts is None
+    assert less.live_tries[0].counts is not None and whole.live_tries[0].counts is None
 
 
 @given(st.lists(st.lists(st.integers(0, 35), max_size=12), max_size=4))
@@ -29,10 +29,12 @@ def test_removing_step_by_step_is_removing_at_once(fresh, images, steps):
     expected = Snapshot.of(whole.segments, alive, whole.codebooks)
     assert all(torch.equal(*pair) for pair in zip(less.alive, expected.alive, strict=True))
     for one, other in zip(
-        (*less.lives, *less.fresh), (*expected.lives, *expected.fresh), strict=True
+        (*less.live_tries, *less.fresh_tries),
+        (*expected.live_tries, *expected.fresh_tries),
+        strict=True,
     ):
         assert torch.equal(one.postings, other.postings)
-        assert torch.equal(one.buckets, other.buckets)
+        assert torch.equal(one.group_offsets, other.group_offsets)
         assert all(map(torch.equal, one.counts or (), other.counts or ()))
         assert (one.counts is None) == (other.counts is None)
 
@@ -59,7 +61,7 @@ def test_gathering_reads_through_the_segments(fresh, images):
     assert torch.equal(empty.gather(torch.tensor([1, 0]), "keys"), late[2][[1, 0]])
 
 
-def test_fresh_parts_hold_what_the_retriever_does_not_know(fresh, images):
+def test_fresh_parts_hold_the_images_the_retriever_was_not_trained_on(fresh, images):
     numbers = list(range(12))  # of which 0, 3, 6, 9 are not trained on
     snapshot = fresh(numbers)
     trained = snapshot.segments[0].trained
@@ -67,7 +69,7 @@ def test_fresh_parts_hold_what_the_retriever_does_not_know(fresh, images):
     assert sorted(part.postings.tolist()) == torch.nonzero(~trained).flatten().tolist()
     known = snapshot.without(torch.nonzero(~trained).flatten())
     assert known.parts(fresh=True) == []
-    assert len(known.parts(fresh=False)[0][1]) == 8
+    assert len(known.parts(fresh=False)[0].live) == 8
 
 
 def test_a_filter_is_a_snapshot_in_which_less_is_alive(fresh):

@@ -15,10 +15,10 @@ def codes(draw):
 def walk(built: trie.Trie, node: int | None, level: int):
     """Children of a node as (code, node) by the arrays."""
     if level == 0:
-        first, end = 0, len(built.entries[0])
+        first, end = 0, len(built.codes[0])
     else:
         first, end = built.offsets[level - 1][node : node + 2].tolist()
-    return [(int(built.entries[level][child]), child) for child in range(first, end)]
+    return [(int(built.codes[level][child]), child) for child in range(first, end)]
 
 
 @given(codes())
@@ -58,8 +58,8 @@ def test_tensors_and_back(table):
     again = trie.from_tensors(trie.to_tensors(built))
     assert again.fanout == built.fanout
     for one, other in zip(
-        (*built.entries, *built.offsets, built.postings),
-        (*again.entries, *again.offsets, again.postings),
+        (*built.codes, *built.offsets, built.postings),
+        (*again.codes, *again.offsets, again.postings),
         strict=True,
     ):
         assert torch.equal(one, other)
@@ -67,9 +67,9 @@ def test_tensors_and_back(table):
 
 @given(codes())
 @settings(max_examples=20, deadline=None)
-def test_the_place_of_a_row_is_where_the_postings_have_it(table):
+def test_positions_invert_the_postings(table):
     built = trie.build(table)
-    assert built.postings[built.places].tolist() == list(range(len(table)))
+    assert built.postings[built.positions].tolist() == list(range(len(table)))
 
 
 def test_codes_too_wide_for_one_key_sort_alike():

@@ -7,15 +7,16 @@ import pytest
 import yaml
 
 from irgen.errors import ParamsError
-from irgen.evaluation import comparison, neighbours, runs
+from irgen.evaluation import ann, runs
 from irgen.params import load
+from irgen.report import comparison
 from irgen.stages import baselines
 from irgen.workspace import Workspace
 
 from .test_pipeline_stages import SMALL, files, run, small_params, write_digits
 
 SHORT = {"width": 24, "epochs": 4, "batch_size": 32, "warmup_epochs": 1}
-SCANN = "scann" if neighbours.scann_library() else "scann_like"
+SCANN = "scann" if ann.scann_library() else "scann_like"
 NAMES = {"hnsw", "ivf_pq", SCANN, "spann_like", "cgd", "irt_r"}
 BEFORE = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
 OUTPUTS = {

@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from irgen import provenance
 from irgen.catalog.leaks import KINDS
 from irgen.catalog.table import NAMES, label_counts, read_table
 from irgen.errors import ArtifactError, CatalogError
 from irgen.files import read_json
 from irgen.params import Params, load
 from irgen.stages import catalog, download
+from irgen.tracking import provenance
 from irgen.workspace import Workspace
 
 Png = Callable[[int], bytes]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from irgen.catalog import archives, manifest
+from irgen.catalog import manifest
 from irgen.catalog.shards import Images
+from irgen.catalog.sources import archives
 from irgen.errors import ParamsError, SourceError
 from irgen.params import Params, load
 from irgen.stages import download

@@ -18,18 +18,18 @@ import torch
 import yaml
 from PIL import Image, ImageOps
 
-from irgen.artifacts.calibration import load_calibration
-from irgen.artifacts.identifiers import load_identified
-from irgen.artifacts.models import assemble
-from irgen.artifacts.tokenizer import load_tokenizer
-from irgen.catalog.sources import list_digits
+from irgen.catalog.sources.open import list_digits
+from irgen.checkpoints.calibration import load_calibration
+from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.models import assemble
+from irgen.checkpoints.tokenizer import load_tokenizer
+from irgen.checkpoints.weights import create_encoder
 from irgen.cli import STAGES
 from irgen.errors import CatalogError, IndexingError
-from irgen.evaluation.comparison import METHODS
 from irgen.index.index import Index
 from irgen.params import Params, load
+from irgen.report.comparison import METHODS
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.weights import create_encoder
 from irgen.workspace import Workspace
 
 SMALL = {
@@ -163,12 +163,12 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
     train = pl.read_parquet(folder / "data/catalog/train.parquet")
     identified = load_identified(folder / "data/identifiers/database")
     with Index.open(tmp_path / "index") as index:
-        snapshot, items = index.view.snapshot, index.view.items
+        view, snapshot = index.view, index.view.snapshot
         rows = np.arange(len(index))
-        assert set(items.ids(rows)) == set(database["id"])
-        kept = items.take(rows).sort("id")
+        assert set(view.ids(rows)) == set(database["id"])
+        kept = view.take(rows).sort("id")
         assert kept.equals(database.drop("role"))
-        ids, order = items.ids(rows), np.argsort(items.ids(rows))
+        ids, order = view.ids(rows), np.argsort(view.ids(rows))
         assert torch.equal(snapshot.segments[0].codes[order].long(), identified.codes)
         own = snapshot.segments[0].embeddings[order]
         assert torch.equal(own, identified.embeddings.half())
@@ -179,8 +179,8 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "beams": 8,
                 "candidates": 40,
                 "fresh_beams": 30,
-                "fuse": 0.05,
-                "fuse_by": "entry",
+                "rerank_weight": 0.05,
+                "rerank_signal": "first_code",
                 "order_by": "label",
             }
         }
@@ -413,7 +413,7 @@ def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encod
         create_encoder(params.encoder, params.seed),
     )
     pixels = torch.randint(256, (3, 1, 16, 16), dtype=torch.uint8)
-    for one, other in zip(*(vars(m.read(pixels)).values() for m in (kept, own)), strict=True):
+    for one, other in zip(*(vars(m.encode(pixels)).values() for m in (kept, own)), strict=True):
         assert torch.equal(one, other)
 
 

@@ -11,15 +11,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from irgen import params as parameters
-from irgen.artifacts.calibration import CALIBRATION, save_calibration
 from irgen.catalog import manifest
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
+from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.comparison import METHODS
 from irgen.evaluation.limits import Exceeded, Verdict
 from irgen.files import file_digest, write_json
+from irgen.report.comparison import METHODS
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
 from irgen.stages import report
 from irgen.workspace import Workspace

@@ -10,8 +10,8 @@ from dvc.repo import Repo
 from irgen.commands.compare import stage_of
 from irgen.errors import ParamsError
 from irgen.params import load
-from irgen.study.plan import PLAN, TABLES, Plan, Point, load_plan, params_of, settings_file
-from irgen.typed import flatten
+from irgen.params.strict import flatten
+from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, load_trial_params, settings_file
 
 TREE = {
     "sets": ["small"],
@@ -44,7 +44,7 @@ def with_changes(project: Path, **changes: object) -> Path:
 def test_a_point_has_its_set_s_settings_its_changes_and_its_seed(project: Path) -> None:
     plan = load_plan(project)
     own = load(project / "experiments" / "small.yaml")
-    found = params_of(project, plan, Point(set="small", variant="short", seed=1))
+    found = load_trial_params(project, plan, Trial(set="small", variant="short", seed=1))
     expected = flatten(own) | {"seed": 1, "tokenizer.levels": 1}
     assert flatten(found) == expected
 
@@ -90,9 +90,9 @@ def test_a_plan_that_contradicts_itself_is_refused(project: Path, changes: dict,
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"tokenizer.level": 3}, "'tokenizer.level' is no key of the settings"),
+        ({"tokenizer.level": 3}, "unknown key 'level'; did you mean 'levels'"),
         ({"tokenizer.levels": 99}, "tokenizer: levels: 99 is out of range"),
-        ({"tokenizer.levels": "3"}, "expected int"),
+        ({"tokenizer.levels": "3"}, "expected a whole number"),
     ],
 )
 def test_a_change_that_makes_no_sense_is_told(project: Path, changes: dict, told: str) -> None:
@@ -100,7 +100,7 @@ def test_a_change_that_makes_no_sense_is_told(project: Path, changes: dict, told
     variants = TREE["variants"] | {"wide": odd}
     plan = load_plan(with_changes(project, variants=variants))
     with pytest.raises(ParamsError, match=told):
-        params_of(project, plan, Point(set="small", variant="wide", seed=0))
+        load_trial_params(project, plan, Trial(set="small", variant="wide", seed=0))
 
 
 def test_what_is_unknown_is_told_with_what_is_there(project: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_unknown_is_told_with_what_is_there(project: Path) -> None:
     with pytest.raises(ParamsError, match=r"'large' is no set: .* there are small"):
         settings_file(project, "large")
     with pytest.raises(ParamsError, match="no variant 'tall'; there are plain, short, wide"):
-        params_of(project, plan, Point(set="small", variant="tall", seed=0))
+        load_trial_params(project, plan, Trial(set="small", variant="tall", seed=0))
     (project / PLAN).unlink()
     with pytest.raises(ParamsError, match=r"comparison.yaml is missing"):
         load_plan(project)
@@ -118,10 +118,10 @@ def test_the_project_s_own_plan_makes_sense_on_every_set(root: Path) -> None:
     plan = load_plan(root)
     assert isinstance(plan, Plan) and plan.sets
     for name in plan.sets:
-        standard = params_of(root, plan, Point(set=name, variant=plan.standard, seed=0))
+        standard = load_trial_params(root, plan, Trial(set=name, variant=plan.standard, seed=0))
         assert standard == dataclasses.replace(load(settings_file(root, name)), seed=0)
         for variant in plan.variants:
-            params_of(root, plan, Point(set=name, variant=variant, seed=0))
+            load_trial_params(root, plan, Trial(set=name, variant=variant, seed=0))
 
 
 def test_every_set_of_the_plan_has_its_figures_among_dvc_s_plots(root: Path) -> None:
@@ -135,9 +135,19 @@ def test_dvc_has_a_stage_for_every_point(root: Path) -> None:
     with Repo(str(root)) as repo:
         stages = {f"{each.path_in_repo}:{each.name}" for each in repo.index.stages}
     points = [
-        Point(set=name, variant=variant, seed=seed)
+        Trial(set=name, variant=variant, seed=seed)
         for name in plan.sets
         for variant in plan.variants
         for seed in plan.seeds_of(variant)
     ]
     assert {stage_of(plan, point) for point in points} <= stages
+
+
+def test_every_set_s_settings_can_be_the_project_s_params_yaml(root: Path) -> None:
+    """DVC needs each key that a stage depends on in the file."""
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"].values()
+    keys = {key for stage in stages for key in stage.get("params", []) if isinstance(key, str)}
+    for name in load_plan(root).sets:
+        tree = yaml.safe_load(settings_file(root, name).read_text())
+        for section, _, key in (each.partition(".") for each in keys):
+            assert section in tree and (not key or key in tree[section]), f"{name}: {section} {key}"

@@ -16,7 +16,7 @@ def exact(first: np.ndarray, second: np.ndarray) -> float:
     sums = [
         abs((np.array(signs) * differences).sum()) for signs in product((-1, 1), repeat=len(first))
     ]
-    return float(np.mean([each >= abs(differences.sum()) - 1e-12 for each in sums]))
+    return float(np.mean([total >= abs(differences.sum()) - 1e-12 for total in sums]))
 
 
 def test_it_agrees_with_the_exact_distribution_of_few_queries() -> None:
@@ -51,8 +51,8 @@ def test_it_is_the_same_either_way_and_each_time() -> None:
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=8))
 def test_the_correction_keeps_the_order_and_never_lowers_a_value(values: dict[str, float]) -> None:
-    found = corrected(values)
-    assert list(found) == list(values)
-    assert all(values[name] <= found[name] <= 1 for name in values)
+    adjusted = corrected(values)
+    assert list(adjusted) == list(values)
+    assert all(values[name] <= adjusted[name] <= 1 for name in values)
     ranked = sorted(values, key=lambda name: values[name])
-    assert [found[name] for name in ranked] == sorted(found[name] for name in ranked)
+    assert [adjusted[name] for name in ranked] == sorted(adjusted[name] for name in ranked)

@@ -1,17 +1,23 @@
 """Tables of made-up results: what a cell says, where marks stand, how they are written."""
 
+import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from irgen.evaluation.comparison import EVERY
-from irgen.study import forms, tables
-from irgen.study.plan import Plan, Point, Variant
-from irgen.study.results import Result, alike, by_query, differences, over_seeds
-from irgen.study.sheet import verdicts
+from irgen.report.comparison import EVERY
+from irgen.study import formats, tables
+from irgen.study.plan import Plan, Trial, Variant
+from irgen.study.report import summarize
+from irgen.study.results import (
+    Result,
+    find_differences,
+    keep_shared_seeds,
+    mean_by_query,
+    over_seeds,
+)
 from irgen.study.tables import BETTER, WORSE, Cell, Row, Table
 
 KEYS = ("precision/1", "precision/10", "precision/20", "hit/10", "map/R")
@@ -52,7 +58,7 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
             )
         )
     return Result(
-        point=Point(set="some", variant=name, seed=seed),
+        trial=Trial(set="some", variant=name, seed=seed),
         about={
             "asked": "the same",
             "protocol": {
@@ -68,9 +74,9 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
                 "seed": seed,
                 "changed": name,
                 "evaluate.cutoffs": [1, 10, 20],
-                "evaluate.fuse": 0.1,
-                "evaluate.fuse_by": "entry",
-                "evaluate.order_by": "identifier",
+                "evaluate.rerank_weight": 0.1,
+                "evaluate.rerank_signal": "first_code",
+                "evaluate.order_by": "code",
             },
         },
         metrics=metrics,
@@ -81,7 +87,7 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
 
 
 @pytest.fixture
-def found() -> dict[str, list[Result]]:
+def loaded() -> dict[str, list[Result]]:
     gains = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.2}
     poor = {"scan_tuned": 0.1, "generative": -0.1, "generative_reranked": 0.1}
     return {
@@ -96,33 +102,33 @@ def rows_of(table: Table) -> dict[str, Row]:
     return {row.title: row for row in table.rows}
 
 
-def test_methods_stand_beside_the_scan_with_their_significance(found: dict) -> None:
-    table = tables.methods(found, PLAN)
+def test_methods_stand_beside_the_scan_with_their_significance(loaded: dict) -> None:
+    table = tables.build_methods(loaded, PLAN)
     rows = rows_of(table)
     at = table.columns.index("P@10")
-    assert rows[EVERY["scan_tuned"]].measure
+    assert rows[EVERY["scan_tuned"]].reference
     assert rows[EVERY["generative"]].cells[at].mark == WORSE
     best = rows[EVERY["generative_reranked"]].cells[at]
     assert best.mark == BETTER and best.best
     assert all(row.seeds == (0, 1, 2) for row in table.rows)
 
 
-def test_a_cell_is_the_mean_and_deviation_over_its_seeds(found: dict) -> None:
-    values = [each.metrics["generative"]["precision/10"] for each in found["plain"]]
+def test_a_cell_is_the_mean_and_deviation_over_its_seeds(loaded: dict) -> None:
+    values = [each.metrics["generative"]["precision/10"] for each in loaded["plain"]]
     told = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-    table = tables.methods(found, PLAN)
+    table = tables.build_methods(loaded, PLAN)
     cell = rows_of(table)[EVERY["generative"]].cells[table.columns.index("P@10")]
     assert cell.text == told
 
 
-def test_identifiers_are_compared_with_semantic_ones(found: dict) -> None:
-    rows = rows_of(tables.identifiers(found, PLAN))
+def test_identifiers_are_compared_with_semantic_ones(loaded: dict) -> None:
+    rows = rows_of(tables.build_identifiers(loaded, PLAN))
     assert list(rows) == ["semantic", "by chance"]
-    assert rows["semantic"].measure and rows["by chance"].cells[1].mark == WORSE
+    assert rows["semantic"].reference and rows["by chance"].cells[1].mark == WORSE
 
 
-def test_an_ablation_has_the_standard_variant_with_the_same_seeds(found: dict) -> None:
-    (table,) = tables.ablations(found, PLAN)
+def test_an_ablation_has_the_standard_variant_with_the_same_seeds(loaded: dict) -> None:
+    (table,) = tables.build_ablations(loaded, PLAN)
     rows = rows_of(table)
     assert list(rows) == ["semantic", "W = 1", "W = 100"]
     assert all(row.seeds == (0,) for row in table.rows)
@@ -130,90 +136,90 @@ def test_an_ablation_has_the_standard_variant_with_the_same_seeds(found: dict) -
     assert "±" not in rows["W = 1"].cells[1].text, "one seed has no deviation"
 
 
-def test_an_ablation_tells_what_a_variant_makes_of_the_scan_and_of_re_ranking(found: dict) -> None:
+def test_an_ablation_tells_what_a_variant_makes_of_the_scan_and_of_re_ranking(loaded: dict) -> None:
     gained = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.2}
-    found["one"] = [result("one", 0, gained)]
-    (table,) = tables.ablations(found, PLAN)
+    loaded["one"] = [result("one", 0, gained)]
+    (table,) = tables.build_ablations(loaded, PLAN)
     cells = dict(zip(table.columns, rows_of(table)["W = 1"].cells, strict=True))
     for metric, key in (("P@10", "precision/10"), ("mAP@R", "map/R")):
         for title, method in (("re-ranked", "generative_reranked"), ("tuned scan", "scan_tuned")):
-            told = found["one"][0].metrics[method][key]
+            told = loaded["one"][0].metrics[method][key]
             cell = cells[f"{title} {metric}"]
             assert cell.text == f"{told:.3f}" and cell.mark == "", "only told, not tested"
 
 
-def test_a_variant_that_is_as_the_settings_are_has_no_row(found: dict) -> None:
-    own = found["many"][0].about["params"]
-    found["many"][0].about["params"] = own | {"changed": "plain"}
-    (table,) = tables.ablations(found, PLAN)
+def test_a_variant_that_is_as_the_settings_are_has_no_row(loaded: dict) -> None:
+    own = loaded["many"][0].about["params"]
+    loaded["many"][0].about["params"] = own | {"changed": "plain"}
+    (table,) = tables.build_ablations(loaded, PLAN)
     assert list(rows_of(table)) == ["semantic", "W = 1"]
 
 
-def test_of_one_seed_no_deviation_is_spoken_of(found: dict) -> None:
-    (ablation,) = tables.ablations(found, PLAN)
-    assert "one seed named" in ablation.about and "every seed" not in ablation.about
-    assert "deviation over the seeds" in tables.methods(found, PLAN).about
+def test_of_one_seed_no_deviation_is_spoken_of(loaded: dict) -> None:
+    (ablation,) = tables.build_ablations(loaded, PLAN)
+    assert "one seed named" in ablation.note and "every seed" not in ablation.note
+    assert "deviation over the seeds" in tables.build_methods(loaded, PLAN).note
 
 
-def test_a_short_list_is_judged_by_a_deep_metric_where_it_is_deep_enough(found: dict) -> None:
+def test_a_short_list_is_judged_by_a_deep_metric_where_it_is_deep_enough(loaded: dict) -> None:
     gains = {"scan_tuned": 0.1, "hnsw": 0.1}
-    found["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
-    at = list(tables.methods(found, PLAN).columns).index("mAP@R")
+    loaded["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
+    at = list(tables.build_methods(loaded, PLAN).columns).index("mAP@R")
 
     def cell() -> Cell:
-        return rows_of(tables.methods(found, PLAN))[EVERY["hnsw"]].cells[at]
+        return rows_of(tables.build_methods(loaded, PLAN))[EVERY["hnsw"]].cells[at]
 
     assert cell().text != "–", "20 images are relevant, and 20 are returned"
-    found["plain"][1].about["relevant"] = [3, 21]
+    loaded["plain"][1].about["relevant"] = [3, 21]
     assert cell().text == "–" and cell().mark == ""
 
 
-def test_the_methods_table_tells_what_was_asked_of_what_and_timed_where(found: dict) -> None:
-    found["plain"][2].about["machine"] = {"device": "cpu", "threads": 1}
-    about = tables.methods(found, PLAN).about
+def test_the_methods_table_tells_what_was_asked_of_what_and_timed_where(loaded: dict) -> None:
+    loaded["plain"][2].about["machine"] = {"device": "cpu", "threads": 1}
+    about = tables.build_methods(loaded, PLAN).note
     assert "60 queries on 900 images, of which 3 to 20 are relevant to each." in about
     assert about.endswith("Times: device cpu, threads 2; device cpu, threads 1.")
 
 
-def test_cells_have_the_figures_behind_their_text(found: dict) -> None:
-    table = tables.methods(found, PLAN)
+def test_cells_have_the_figures_behind_their_text(loaded: dict) -> None:
+    table = tables.build_methods(loaded, PLAN)
     cell = rows_of(table)[EVERY["generative"]].cells[table.columns.index("hit@10")]
-    assert cell.value == over_seeds(found["plain"], "generative", "hit/10")
+    assert cell.value == over_seeds(loaded["plain"], "generative", "hit/10")
     assert cell.mark == WORSE and cell.p is not None and 0 < cell.p < 0.05
     measure = rows_of(table)[EVERY["scan_tuned"]].cells[0]
     assert measure.p is None, "nothing is tested against itself"
 
 
-def test_whatever_reads_as_the_best_is_the_best(found: dict) -> None:
+def test_whatever_reads_as_the_best_is_the_best(loaded: dict) -> None:
     gains = {"scan_tuned": 0.1, "generative": 0.10001, "generative_reranked": 0.0}
-    found["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
-    rows = rows_of(tables.methods(found, PLAN))
+    loaded["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
+    rows = rows_of(tables.build_methods(loaded, PLAN))
     first, second = (rows[EVERY[name]].cells[1] for name in ("scan_tuned", "generative"))
     assert first.text.split()[0] == second.text.split()[0] and first.best and second.best
 
 
-def test_what_has_not_been_run_is_left_out(found: dict) -> None:
-    names = [table.name for table in tables.all_of({"plain": found["plain"]}, PLAN)]
+def test_what_has_not_been_run_is_left_out(loaded: dict) -> None:
+    names = [table.name for table in tables.build_tables({"plain": loaded["plain"]}, PLAN)]
     assert names == ["methods"]
-    kept = {name: found[name] for name in ("plain", "many")}
-    assert [table.name for table in tables.all_of(kept, PLAN)] == ["methods", "beams"]
+    kept = {name: loaded[name] for name in ("plain", "many")}
+    assert [table.name for table in tables.build_tables(kept, PLAN)] == ["methods", "beams"]
 
 
-def test_a_method_that_was_not_measured_with_every_seed_has_no_mean(found: dict) -> None:
-    del found["plain"][1].metrics["generative"]
-    assert over_seeds(found["plain"], "generative", "precision/10") is None
+def test_a_method_that_was_not_measured_with_every_seed_has_no_mean(loaded: dict) -> None:
+    del loaded["plain"][1].metrics["generative"]
+    assert over_seeds(loaded["plain"], "generative", "precision/10") is None
 
 
-def test_queries_are_averaged_over_seeds(found: dict) -> None:
+def test_queries_are_averaged_over_seeds(loaded: dict) -> None:
     parts = [
         each.queries.filter(pl.col("method") == "generative")["map/R"].to_numpy()
-        for each in found["plain"]
+        for each in loaded["plain"]
     ]
-    values = by_query(found["plain"], "generative", "map/R")
+    values = mean_by_query(loaded["plain"], "generative", "map/R")
     assert values is not None
     assert values["value"].to_numpy() == pytest.approx(np.mean(parts, axis=0))
-    assert by_query(found["plain"], "nothing", "map/R") is None
-    assert by_query([], "generative", "map/R") is None
+    assert mean_by_query(loaded["plain"], "nothing", "map/R") is None
+    assert mean_by_query([], "generative", "map/R") is None
 
 
 def asks_others(result: Result, first: int) -> Result:
@@ -224,21 +230,21 @@ def asks_others(result: Result, first: int) -> Result:
     return replace(result, queries=named, about=result.about | {"asked": f"from {first}"})
 
 
-def test_readings_are_compared_by_what_they_re_rank(found: dict) -> None:
+def test_readings_are_compared_by_what_they_re_rank(loaded: dict) -> None:
     worse = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
-    found["one"] = [result("one", seed, worse) for seed in range(3)]
-    found["one"][0].about["params"] |= {"evaluate.fuse_by": "both"}
+    loaded["one"] = [result("one", seed, worse) for seed in range(3)]
+    loaded["one"][0].about["params"] |= {"evaluate.rerank_signal": "both"}
     variants = PLAN.variants | {"one": variant("reading", "another reading")}
     plan = replace(PLAN, variants=variants)
-    (table,) = (each for each in tables.ablations(found, plan) if each.name == "reading")
+    (table,) = (each for each in tables.build_ablations(loaded, plan) if each.name == "reading")
     assert table.columns[:4] == tuple(f"re-ranked {k}" for k in ("P@1", "P@10", "P@20", "mAP@R"))
     assert [cell.mark for cell in rows_of(table)["another reading"].cells[:4]] == ["▼"] * 4
 
 
-def test_an_image_that_several_seeds_ask_about_is_one_query(found: dict) -> None:
+def test_an_image_that_several_seeds_ask_about_is_one_query(loaded: dict) -> None:
     """Seeds that draw their queries ask about some images twice: 40 of 80 here."""
-    first, second = found["plain"][0], asks_others(found["plain"][1], 20)
-    values = by_query([first, second], "generative", "map/R")
+    first, second = loaded["plain"][0], asks_others(loaded["plain"][1], 20)
+    values = mean_by_query([first, second], "generative", "map/R")
     assert values is not None and values["sha256"].to_list() == [f"{n:04d}" for n in range(80)]
     told = dict(values.rows())
 
@@ -251,57 +257,60 @@ def test_an_image_that_several_seeds_ask_about_is_one_query(found: dict) -> None
     assert told["0079"] == pytest.approx(of(second, "0079"))
 
 
-def test_rows_that_asked_other_queries_are_not_tested_against_each_other(found: dict) -> None:
-    found["one"] = [asks_others(each, 0) for each in found["one"]]  # the same ones, reordered
-    found["many"] = [asks_others(found["one"][0], 500)]
-    (table,) = tables.ablations(found, PLAN)
+def test_rows_that_asked_other_queries_are_not_tested_against_each_other(loaded: dict) -> None:
+    loaded["one"] = [asks_others(each, 0) for each in loaded["one"]]  # the same ones, reordered
+    loaded["many"] = [asks_others(loaded["one"][0], 500)]
+    (table,) = tables.build_ablations(loaded, PLAN)
     assert all(cell.mark == "" for row in table.rows for cell in row.cells)
 
 
-def test_rows_without_a_common_seed_are_not_tested(found: dict) -> None:
-    found["plain"] = found["plain"][:1]
-    found["random"] = found["random"][1:]
-    table = tables.identifiers(found, PLAN)
+def test_rows_without_a_common_seed_are_not_tested(loaded: dict) -> None:
+    loaded["plain"] = loaded["plain"][:1]
+    loaded["random"] = loaded["random"][1:]
+    table = tables.build_identifiers(loaded, PLAN)
     assert list(rows_of(table)) == ["by chance"], "the standard has none of the seeds"
-    assert "▲" not in table.about
+    assert "▲" not in table.note
 
 
-def test_a_difference_that_one_seed_does_not_see_has_no_mark(found: dict) -> None:
+def test_a_difference_that_one_seed_does_not_see_has_no_mark(loaded: dict) -> None:
     gains = {"scan_tuned": 0.1, "generative": -0.1, "generative_reranked": 0.1}
     same = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.1}
-    found["random"] = [result("random", 0, same), *(result("random", s, gains) for s in (1, 2))]
-    assert rows_of(tables.identifiers(found, PLAN))["by chance"].cells[1].mark == ""
+    loaded["random"] = [result("random", 0, same), *(result("random", s, gains) for s in (1, 2))]
+    assert rows_of(tables.build_identifiers(loaded, PLAN))["by chance"].cells[1].mark == ""
 
 
-def test_a_variant_of_another_subject_that_is_compared_has_a_row(found: dict) -> None:
+def test_a_variant_of_another_subject_that_is_compared_has_a_row(loaded: dict) -> None:
     plan = replace(PLAN, compared=("plain", "random", "many"), ablated=("one",))
-    found["many"] = [result("many", seed, {"generative": 0.0}) for seed in plan.seeds]
-    (table,) = tables.ablations(found, plan)
+    loaded["many"] = [result("many", seed, {"generative": 0.0}) for seed in plan.seeds]
+    (table,) = tables.build_ablations(loaded, plan)
     seeds = {row.title: row.seeds for row in table.rows}
     assert seeds == {"semantic": (0, 1, 2), "W = 1": (0,), "W = 100": (0, 1, 2)}
 
 
-def test_how_images_stand_under_identifiers_is_told(found: dict) -> None:
-    about = tables.identifiers(found, PLAN).about
+def test_how_images_stand_under_identifiers_is_told(loaded: dict) -> None:
+    about = tables.build_identifiers(loaded, PLAN).note
     assert "cosine + 0.1 × the first entry's log-prob" in about
     assert "of the whole identifier, then by cosine" in about
-    found["plain"][0].about["params"] |= {
-        "evaluate.fuse_by": "label",
-        "evaluate.order_by": "entry",
+    loaded["plain"][0].about["params"] |= {
+        "evaluate.rerank_signal": "label",
+        "evaluate.order_by": "first_code",
     }
-    about = tables.identifiers(found, PLAN).about
+    about = tables.build_identifiers(loaded, PLAN).note
     assert "of the first entry, then by cosine" in about
     assert "as the classifier reads the query, of others as written" in about
-    found["plain"][0].about["params"] |= {"evaluate.fuse_by": "both"}
-    assert "as classifier and retriever have it, of others" in tables.identifiers(found, PLAN).about
-    found["plain"][0].about["params"] |= {"evaluate.order_by": "label"}
-    assert "of the label of the first entry (" in tables.identifiers(found, PLAN).about
+    loaded["plain"][0].about["params"] |= {"evaluate.rerank_signal": "both"}
+    assert (
+        "as classifier and retriever have it, of others"
+        in tables.build_identifiers(loaded, PLAN).note
+    )
+    loaded["plain"][0].about["params"] |= {"evaluate.order_by": "label"}
+    assert "of the label of the first entry (" in tables.build_identifiers(loaded, PLAN).note
 
 
-def test_identifiers_are_tested_re_ranked_too(found: dict) -> None:
+def test_identifiers_are_tested_re_ranked_too(loaded: dict) -> None:
     lost = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
-    found["random"] = [result("random", seed, lost) for seed in range(3)]
-    table = tables.identifiers(found, PLAN)
+    loaded["random"] = [result("random", seed, lost) for seed in range(3)]
+    table = tables.build_identifiers(loaded, PLAN)
     marks = dict(zip(table.columns, rows_of(table)["by chance"].cells, strict=True))
     assert marks["P@10"].mark == "" and marks["re-ranked P@10"].mark == tables.WORSE
     assert [title for title in table.columns if title.startswith("re-ranked")] == [
@@ -309,35 +318,35 @@ def test_identifiers_are_tested_re_ranked_too(found: dict) -> None:
     ]
 
 
-def test_columns_that_nothing_was_measured_of_are_left_out(found: dict) -> None:
+def test_columns_that_nothing_was_measured_of_are_left_out(loaded: dict) -> None:
     """Without labels there is an agreement with the nearest alone."""
-    plain = found["plain"]
+    plain = loaded["plain"]
     for each in plain:
         for method, values in each.metrics.items():
             if method != "queries":
                 values |= {"agreement/10": 0.5}
                 for key in KEYS:
                     del values[key]
-    table = tables.methods({"plain": plain}, PLAN)
+    table = tables.build_methods({"plain": plain}, PLAN)
     assert table.columns == ("agreement@10", "ms search", "ms with encoding", "bytes/image")
-    assert verdicts([table]) == []
+    assert summarize(table) == []
 
 
-def test_results_of_other_code_or_precision_are_not_compared(found: dict) -> None:
+def test_results_of_other_code_or_precision_are_not_compared(loaded: dict) -> None:
     first, second, third = (
         replace(each, about=each.about | {"source": "a", "code": "c", "machine": {}})
-        for each in found["plain"]
+        for each in loaded["plain"]
     )
-    assert differences(first, second) == []
+    assert find_differences(first, second) == []
     second.about["code"] = "d"
     third.about["machine"] = {"autocast": "torch.bfloat16"}
-    assert differences(first, second) == ["code"]
-    assert differences(first, third) == ["precision"]
+    assert find_differences(first, second) == ["code"]
+    assert find_differences(first, third) == ["precision"]
 
 
-def test_only_seeds_of_both_are_alike(found: dict) -> None:
-    first, second = alike(found["plain"], found["one"])
-    assert [each.point.seed for each in first] == [each.point.seed for each in second] == [0]
+def test_only_seeds_of_both_are_alike(loaded: dict) -> None:
+    first, second = keep_shared_seeds(loaded["plain"], loaded["one"])
+    assert [each.trial.seed for each in first] == [each.trial.seed for each in second] == [0]
 
 
 TABLE = Table(
@@ -348,25 +357,30 @@ TABLE = Table(
         Row(
             title="50% of_it", cells=(Cell(text="0.5 ± 0.1", mark=BETTER, best=True),), seeds=(0, 1)
         ),
-        Row(title="rest", cells=(Cell(text="–"),), seeds=(0,), measure=True),
+        Row(title="rest", cells=(Cell(text="–"),), seeds=(0,), reference=True),
     ),
-    about="p < 0.05",
+    note="p < 0.05",
 )
 
 
+def squeeze(text: str) -> str:
+    """Return the text without the padding of columns."""
+    return re.sub("-+", "-", re.sub(" +", " ", text))
+
+
 def test_markdown_says_all_there_is() -> None:
-    assert forms.markdown(TABLE) == (
+    assert squeeze(formats.to_markdown(TABLE)) == (
         "### Odd & even\n\n"
-        "|  | P@1 | seeds |\n"
-        "| --- | ---: | ---: |\n"
+        "| | P@1 | seeds |\n"
+        "|:-|-:|-:|\n"
         f"| 50% of_it | **0.5 ± 0.1** {BETTER} | 0, 1 |\n"
         "| rest | – | 0 |\n\n"
         "p < 0.05\n"
     )
 
 
-def test_latex_escapes_what_it_must(tmp_path: Path) -> None:
-    text = forms.latex(TABLE)
+def test_latex_escapes_what_it_must() -> None:
+    text = squeeze(formats.to_latex(TABLE))
     assert r"50\% of\_it & \textbf{0.5 $\pm$ 0.1} $\blacktriangle$ & 0, 1 \\" in text
     assert r"\caption{Odd \& even. p $<$ 0.05}" in text
     assert text.isascii()

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
+from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.errors import ExtraError
 from irgen.models.descriptors import Combined, Described, Projected, generalised_mean
-from irgen.params import Augment, Cgd, Encoder, Irt
-from irgen.search.scan import scan
+from irgen.params import Augment, Encoder
+from irgen.params.baselines import Cgd, Irt
+from irgen.search.brute_force import brute_force_search
 from irgen.training import descriptors, rankings
-from irgen.training.batches import Pixels, Views
-from irgen.training.checkpoint import Resume
-from irgen.weights import create_encoder
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 SHARED = {
@@ -71,15 +72,15 @@ def made(name):
 
 def train(name, read, folder, log=quiet):
     model, goal = made(name)
-    half = Views(read[0][:80], read[1][:80]), LABELS[:80]
+    half = EncodedViews(read[0][:80], read[1][:80]), LABELS[:80]
     return model, descriptors.train(model, half, goal, (CPU, 0), Resume(folder), log)
 
 
 def precision(model, read):
     """Mean precision at 5 of images that were not trained on, among those that were."""
     with torch.inference_mode():
-        vectors = model.eval()(*Views(*read).plain(torch.arange(160)))
-    found = scan(vectors[80:], vectors[:80], 5).ids
+        vectors = model.eval()(*EncodedViews(*read).plain(torch.arange(160)))
+    found = brute_force_search(vectors[80:], vectors[:80], 5).ids
     return (LABELS[:80][found] == LABELS[80:, None]).float().mean().item()
 
 

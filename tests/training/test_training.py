@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from irgen.checkpoints.tensor_file import Resume
 from irgen.compute import Machine
+from irgen.encoding.batches import EncodedViews
 from irgen.models import clusters as clustering
-from irgen.models.reader import Query
-from irgen.models.retriever import Retriever, Shape
+from irgen.models.decoder import IdentifierDecoder, Shape
+from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
-from irgen.training.batches import Views
-from irgen.training.checkpoint import Resume
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 
@@ -50,10 +50,10 @@ def train_tokenizer(clusters, settings, folder, log=quiet, known=slice(96, None)
     summaries, labels = clusters
     torch.manual_seed(0)
     model = Tokenizer(settings, 10, 4, None)
-    training = tokenizing.Labelled(Views(summaries[:96], None), labels[:96])
+    training = tokenizing.Labelled(EncodedViews(summaries[:96], None), labels[:96])
     asked = torch.full_like(labels, -1)
     asked[known] = labels[known]
-    validation = tokenizing.Labelled(Views(summaries[96:], None), asked[96:])
+    validation = tokenizing.Labelled(EncodedViews(summaries[96:], None), asked[96:])
     resume = Resume(folder, dataclasses.asdict(settings))
     history = tokenizing.train(model, (training, validation), settings, (CPU, 0), resume, log)
     return model, history
@@ -125,11 +125,11 @@ def train_retriever(clusters, settings, folder, held: int, log=quiet):
     positives, offsets = all_pairs(labels[:96])
     torch.manual_seed(0)
     shape = Shape(summary_width=10, token_width=10, token_count=3, levels=2, codebook=8)
-    model = Query(None, Retriever(settings, shape))
+    model = Retriever(None, IdentifierDecoder(settings, shape))
     data = (
-        retrieving.Pairs(Views(summaries[:96], tokens[:96]), codes, positives, offsets),
+        retrieving.Pairs(EncodedViews(summaries[:96], tokens[:96]), codes, positives, offsets),
         retrieving.Held(
-            Views(summaries[96 : 96 + held], tokens[96 : 96 + held]),
+            EncodedViews(summaries[96 : 96 + held], tokens[96 : 96 + held]),
             labels[96 : 96 + held],
             labels[:96],
         ),
@@ -167,7 +167,7 @@ def test_training_stops_once_patience_is_out(clusters, retriever_settings, tmp_p
 
 def test_an_image_without_a_neighbour_is_never_an_anchor(clusters):
     pairs = retrieving.Pairs(
-        Views(clusters[0][:3], None),
+        EncodedViews(clusters[0][:3], None),
         torch.tensor([[0], [1], [2]]),
         torch.tensor([2, 0]),
         torch.tensor([0, 1, 1, 2]),
@@ -184,8 +184,8 @@ def train_by_clusters(clusters, settings, folder, log=quiet):
     torch.manual_seed(0)
     model = Tokenizer(settings, 10, settings.clusters, None)
     data = (
-        tokenizing.Labelled(Views(summaries[:96], None), first),
-        tokenizing.Labelled(Views(summaries[96:], None), torch.full((24,), -1)),
+        tokenizing.Labelled(EncodedViews(summaries[:96], None), first),
+        tokenizing.Labelled(EncodedViews(summaries[96:], None), torch.full((24,), -1)),
     )
     resume = Resume(folder, dataclasses.asdict(settings))
     return model, tokenizing.train(model, data, settings, (CPU, 0), resume, log)

@@ -1,0 +1,32 @@
+"""DeepFashion's In-shop Clothes Retrieval Benchmark (Liu et al., CVPR 2016)."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from irgen.catalog.datasets.annotations import find, rows
+from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.errors import CatalogError
+
+LIST = "list_eval_partition.txt"
+INSHOP = Published(
+    title="In-shop",
+    files="put Img/img.zip, unpacked, and Eval/list_eval_partition.txt into the source: both come "
+    "after signing the agreement at mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+    images={"train": 25_882, "query": 14_218, "gallery": 12_612},
+    labels=7_982,
+)
+
+
+def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
+    """Labels are item ids; parts train, query and gallery. ``list_eval_partition.txt``: the number
+    of images, a heading, then lines ``img/….jpg id_00000001 train|query|gallery``.
+
+    Raises CatalogError as ``placed`` does, if the list is missing or says something else.
+    """
+    table = rows(find(files, LIST, INSHOP.files), LIST, ("id", "label", "part"), skip=2)
+    unknown = table.filter(~pl.col("part").is_in(list(INSHOP.images)))["part"]
+    if len(unknown):
+        raise CatalogError(f"{LIST}: part {unknown[0]!r}; known: {', '.join(INSHOP.images)}")
+    named = table.with_columns(number=pl.lit(None, pl.Int64)).select(NAMED.names())
+    return placed(images, named, INSHOP)

@@ -1,0 +1,57 @@
+"""Omniglot (Lake et al., Science 2015): handwritten characters of fifty alphabets."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from irgen.catalog.datasets.published import Published, tell_counts
+from irgen.errors import CatalogError
+
+OMNIGLOT = Published(
+    title="Omniglot",
+    files="put images_background.zip and images_evaluation.zip of github.com/brendenlake/omniglot, "
+    "unpacked, into the source",
+    images={"background": 19_280, "evaluation": 13_180},
+    labels=1_623,
+)
+DRAWING = r"(?:^|/)([^/]+)/(character\d+)/(\d+_\d+\.png)$"
+PART = r"(?:^|/)images_(background|evaluation)(?:_small[12])?/"
+
+
+def is_drawing() -> pl.Expr:
+    """Whether the key of an image is that of a drawing, alphabet/characterNN/NNNN_NN.png."""
+    return pl.col("key").str.contains(DRAWING)
+
+
+def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
+    """Labels are alphabet/characterNN, ids alphabet/characterNN/file; parts background and
+    evaluation, whose alphabets differ; a drawing outside of both folders is background. Other
+    images have no label, to be rejected. Warns as ``placed`` does.
+
+    Raises CatalogError if there is no drawing, and for the same drawing in two folders.
+    """
+    key = pl.col("key")
+    alphabet, character, file = (key.str.extract(DRAWING, group) for group in (1, 2, 3))
+    found = images.select(
+        "sha256",
+        "revision",
+        path="key",
+        id=pl.coalesce(alphabet + "/" + character + "/" + file, key),
+        label=alphabet + "/" + character,
+        part=pl.when(is_drawing()).then(key.str.extract(PART, 1).fill_null("background")),
+        number=pl.lit(None, pl.Int64),
+    )
+    if found["label"].null_count() == len(found):
+        first = found["path"][0] if len(found) else "nothing"
+        raise CatalogError(
+            "Omniglot: no image at images_background/<alphabet>/characterNN/NNNN_NN.png; found "
+            f"e.g. {first}; {OMNIGLOT.files}"
+        )
+    twice = found.filter(pl.col("id").is_duplicated())["path"]
+    if len(twice):
+        raise CatalogError(
+            f"Omniglot: {twice[0]} and {twice[1]} are the same drawing: the small sets are part of "
+            "the background set; keep one of the two folders"
+        )
+    tell_counts(found, OMNIGLOT)
+    return found

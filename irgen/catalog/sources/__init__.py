@@ -1,0 +1,1 @@
+"""Sources of images: folders, archives, lists, buckets and web servers."""

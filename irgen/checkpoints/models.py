@@ -1,0 +1,154 @@
+"""All the networks a search needs, as one object that reads pixels, and as one folder."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from irgen.catalog.images import Decoding
+from irgen.checkpoints import tensor_file
+from irgen.checkpoints.retriever import (
+    initial_query_encoder,
+    load_retriever,
+    read_settings,
+    save_retriever,
+)
+from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
+from irgen.checkpoints.weights import untrained_encoder
+from irgen.errors import ArtifactError
+from irgen.models.encoder import ImageEncoder
+from irgen.models.retriever import QueryEncoder, Retriever
+from irgen.models.tokenizer import Tokenizer
+from irgen.params import Encoder
+from irgen.params import Retriever as RetrieverSettings
+from irgen.params import Tokenizer as TokenizerSettings
+from irgen.params.strict import parse
+from irgen.search.engine import QueryFeatures
+
+TOKENIZER, RETRIEVER = "tokenizer.safetensors", "retriever.safetensors"
+PRETRAINED = "pretrained.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """The tokenizer, the retriever, and the pretrained encoder where one of them uses it.
+
+    Modules are shared: the tokenizer's adapter follows its own tuned encoder or, without one, the
+    pretrained encoder; the retriever's query encoder is one of these two or a tuned copy, with that
+    adapter behind it or none. ``labels`` are the tokenizer's class names.
+    """
+
+    tokenizer: Tokenizer
+    retriever: Retriever
+    pretrained: ImageEncoder | None
+    labels: list[str]
+
+    @property
+    def encoder(self) -> ImageEncoder:
+        """The encoder whose summaries the tokenizer adapts."""
+        encoder = self.tokenizer.encoder or self.pretrained
+        assert encoder is not None, "a tokenizer without an encoder needs the pretrained one"
+        return encoder
+
+    @property
+    def query_encoder(self) -> QueryEncoder:
+        """The retriever's encoder of queries."""
+        assert self.retriever.query_encoder is not None, "a query is encoded from pixels"
+        return self.retriever.query_encoder
+
+    @property
+    def decoding(self) -> Decoding:
+        """The images all of them read."""
+        return self.query_encoder.encoder.decoding
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are, and what they give back."""
+        return self.tokenizer.codebooks.device
+
+    def to(self, device: torch.device) -> "Models":
+        """These very models, moved to ``device``, in eval mode."""
+        for module in (self.tokenizer, self.retriever, self.pretrained):
+            if module is not None:
+                module.eval().to(device)
+        return self
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> QueryFeatures:
+        """Encode images (B, C, H, W) of 0 … 255 for a search; no encoder runs twice."""
+        pixels = pixels.to(self.device)
+        summary, tokens = self.query_encoder(pixels)
+        if self.query_encoder.encoder is not self.encoder:
+            embedding = self.embed(pixels)
+        elif self.query_encoder.adapter is None:
+            embedding = self.tokenizer.adapt(summary)
+        else:  # the query encoder's adapter is the tokenizer's
+            embedding = summary
+        return QueryFeatures(summary.float(), tokens.float(), embedding)
+
+    @torch.inference_mode()
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Tuned embeddings (B, D), unit, float32, of images (B, C, H, W) of 0 … 255. An image's
+        embedding depends on the others of its batch by rounding alone."""
+        return self.tokenizer.adapt(self.encoder(pixels.to(self.device))[0])
+
+    @torch.inference_mode()
+    def tokenize(self, embeddings: Tensor) -> Tensor:
+        """Codes (N, M) int64 of unit embeddings (N, D)."""
+        return self.tokenizer.tokenize(embeddings.to(self.device))
+
+
+def assemble(tokenizer_path: Path, retriever_path: Path, pretrained: ImageEncoder) -> Models:
+    """Load the models of these two files, in eval mode; ``pretrained`` is kept only where one of
+    them uses it."""
+    tokenizer, labels = load_tokenizer(tokenizer_path)
+    source = read_settings(retriever_path)[0].encoder
+    retriever = load_retriever(retriever_path, initial_query_encoder(pretrained, tokenizer, source))
+    assert retriever.query_encoder is not None, "a loaded retriever encodes pixels"
+    needed = tokenizer.encoder is None or retriever.query_encoder.encoder is pretrained
+    kept = pretrained.eval() if needed else None
+    return Models(tokenizer=tokenizer, retriever=retriever, pretrained=kept, labels=labels)
+
+
+def save_models(
+    folder: Path,
+    models: Models,
+    encoder: Encoder,
+    tokenizer: TokenizerSettings,
+    retriever: RetrieverSettings,
+) -> None:
+    """Writes three files that load without the original weights. The last arguments are the
+    sections of params.yaml that the models were made by; equal models give equal bytes."""
+    save_tokenizer(folder / TOKENIZER, models.tokenizer, encoder, tokenizer, models.labels)
+    save_retriever(folder / RETRIEVER, models.retriever, retriever)
+    kept = models.pretrained
+    config = {"encoder": asdict(encoder), "kept": kept is not None, "reads": _reads(models.encoder)}
+    tensor_file.save(folder / PRETRAINED, {} if kept is None else kept.state_dict(), config)
+
+
+def load_models(folder: Path, device: torch.device) -> Models:
+    """The models ``save_models`` wrote, on ``device``. Raises ArtifactError or another IrgenError
+    if a file is missing, damaged or of something else, or if this version of timm builds another
+    encoder."""
+    path = folder / PRETRAINED
+    config = tensor_file.load_config(path, "encoder", "kept", "reads")
+    pretrained = untrained_encoder(parse(Encoder, config["encoder"], where=str(path)))
+    if (reads := _reads(pretrained)) != config["reads"]:
+        raise ArtifactError(
+            f"{path}: the encoder was made to read {config['reads']}, but the installed timm makes "
+            f"it read {reads}: install the version of timm that the models were trained with"
+        )
+    if config["kept"]:
+        tensor_file.load_into(pretrained, tensor_file.load(path)[0], path)
+    models = assemble(folder / TOKENIZER, folder / RETRIEVER, pretrained)
+    if models.pretrained is not None and not config["kept"]:
+        raise ArtifactError(f"{path} lacks the weights that its neighbours need; it is not theirs")
+    return models.to(device)
+
+
+def _reads(encoder: ImageEncoder) -> dict[str, Any]:
+    """What an architecture wants its images to be like, as JSON gives it back."""
+    means = {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()}
+    return asdict(encoder.decoding) | means

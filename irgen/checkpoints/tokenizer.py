@@ -1,0 +1,42 @@
+"""The tokenizer's file: weights, codebooks, configuration and class names."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from irgen.checkpoints import tensor_file
+from irgen.checkpoints.weights import untrained_encoder
+from irgen.models.tokenizer import Tokenizer
+from irgen.params import Encoder
+from irgen.params import Tokenizer as Settings
+from irgen.params.strict import parse
+
+
+def save_tokenizer(
+    path: Path, model: Tokenizer, encoder: Encoder, settings: Settings, labels: list[str]
+) -> None:
+    """Writes the tokenizer with all it takes to load it: configuration and class names, which are
+    numbers where it was taught by clusters."""
+    config = {"encoder": asdict(encoder), "tokenizer": asdict(settings), "labels": labels}
+    tensor_file.save(path, model.state_dict(), config | {"summary_width": summary_width(model)})
+
+
+def summary_width(model: Tokenizer) -> int:
+    """S, the width of the encoder summaries a tokenizer's adapter reads."""
+    norm = model.adapter.get_submodule("0")
+    assert isinstance(norm, nn.LayerNorm), "an adapter begins with a norm"
+    return norm.normalized_shape[0]
+
+
+def load_tokenizer(path: Path) -> tuple[Tokenizer, list[str]]:
+    """The trained tokenizer in eval mode and its class names. Raises ArtifactError for a file that
+    is missing, damaged or of something else."""
+    config = tensor_file.load_config(path, "tokenizer", "encoder", "labels", "summary_width")
+    tensors, _ = tensor_file.load(path)
+    settings = parse(Settings, config["tokenizer"], where=str(path))
+    encoder = parse(Encoder, config["encoder"], where=str(path))
+    own = untrained_encoder(encoder) if settings.tune_encoder else None
+    model = Tokenizer(settings, config["summary_width"], len(config["labels"]), own)
+    tensor_file.load_into(model, tensors, path)
+    return model.eval(), config["labels"]

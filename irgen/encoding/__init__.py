@@ -1,0 +1,1 @@
+"""Images through an encoder: batches, cached features and views."""

@@ -1,0 +1,81 @@
+"""What training reads: cached views of frozen encodings, or pixels changed anew each time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irgen.encoding.augment import augment
+from irgen.params import Augment
+
+
+@dataclass(frozen=True)
+class EncodedViews:
+    """Encodings of N images by a frozen encoder, V views of each, the first one plain.
+
+    ``summaries`` (N, V, S) and ``tokens`` (N, V, P, T), of any float type, may be memory-mapped.
+    """
+
+    summaries: np.ndarray
+    tokens: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.summaries)
+
+    def without_tokens(self) -> "EncodedViews":
+        """The same for those who read summaries alone: tokens are by far the larger part."""
+        return EncodedViews(self.summaries, None)
+
+    def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """A random view of each of the images ``rows`` (B,)."""
+        views = torch.randint(self.summaries.shape[1], (len(rows),), generator=generator)
+        return self._take(rows.numpy(), views.numpy())
+
+    def plain(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The plain view of the images ``rows`` (B,)."""
+        return self._take(rows.numpy(), np.zeros(len(rows), dtype=np.int64))
+
+    def _take(self, rows: np.ndarray, views: np.ndarray) -> tuple[Tensor, ...]:
+        arrays = (self.summaries,) if self.tokens is None else (self.summaries, self.tokens)
+        return tuple(torch.from_numpy(array[rows, views]).float() for array in arrays)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded images ``pixels`` (N, C, H, H) uint8, for an encoder that is trained and reads
+    ``size`` × ``size``."""
+
+    pixels: np.ndarray
+    size: int
+    changes: Augment
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The images ``rows`` (B,), each changed at random: (B, C, size, size) float."""
+        taken = torch.from_numpy(self.pixels[rows.numpy()])
+        return (augment(taken, self.changes, self.size, generator),)
+
+    def plain(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The images ``rows`` (B,) as they are: (B, C, size, size) uint8."""
+        return (torch.from_numpy(self.pixels[rows.numpy()]),)
+
+
+def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Rows 0 … count − 1 in random order, in batches of ``size``; a last batch of one is left out,
+    since batch normalisation cannot take it."""
+    for rows in torch.randperm(count, generator=generator).split(size):
+        if len(rows) > 1 or count == 1:
+            yield rows
+
+
+def full_batches(count: int, size: int) -> Iterator[tuple[Tensor, int]]:
+    """Rows 0 … count − 1 in batches of exactly ``size`` and how many of them are new: the last
+    batch is filled up with its last row, so that a row's result never depends on how many others
+    there are."""
+    for start in range(0, count, size):
+        rows = torch.arange(start, start + size).clamp_max(count - 1)
+        yield rows, min(size, count - start)

@@ -1,0 +1,154 @@
+"""The retriever's decoder: predicts an image's code sequence, one code a level."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irgen.params import Retriever as Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of the decoder's input, a summary (S,) and tokens (P, T), and output, M codes below
+    L."""
+
+    summary_width: int  # S
+    token_width: int  # T
+    token_count: int  # P
+    levels: int  # M
+    codebook: int  # L
+
+
+KeyValue = tuple[Tensor, Tensor]  # each (Q, H, length, d)
+
+
+class Block(nn.Module):
+    """One pre-norm decoder layer: causal self-attention, cross-attention to the image, MLP."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.self_norm, self.cross_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.self_in, self.self_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.cross_query, self.cross_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.cross_memory = nn.Linear(width, 2 * width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, n, width) → (B, heads, n, width / heads)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def encode_memory(self, memory: Tensor) -> KeyValue:
+        """Compute cross-attention keys and values of an image's memory, once a query."""
+        keys, values = self.cross_memory(memory).chunk(2, dim=-1)
+        return self.split_heads(keys), self.split_heads(values)
+
+    def attend_to_image(self, x: Tensor, memory: KeyValue) -> Tensor:
+        """Add cross-attention and MLP to (B, n, width); n may be levels or beams."""
+        query = self.split_heads(self.cross_query(self.cross_norm(x)))
+        attended = F.scaled_dot_product_attention(query, *memory).transpose(1, 2).flatten(2)
+        x = x + self.drop(self.cross_out(attended))
+        return x + self.drop(self.mlp(self.mlp_norm(x)))
+
+    def forward(self, x: Tensor, memory: KeyValue) -> Tensor:
+        """Teacher forcing: all levels at once, (B, M, width) → (B, M, width)."""
+        parts = self.self_in(self.self_norm(x)).chunk(3, dim=-1)
+        query, key, value = map(self.split_heads, parts)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.drop(self.self_out(attended.transpose(1, 2).flatten(2)))
+        return self.attend_to_image(x, memory)
+
+    def step(self, x: Tensor, memory: KeyValue, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
+        """Run one level of all beams: (Q, W, width) → the same, and the cache with this level.
+
+        The cache holds keys and values (Q, W, H, m, d) of the levels so far. Cross-attention takes
+        the beams as its sequence, so the image's keys and values are never copied.
+        """
+        parts = self.self_in(self.self_norm(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = parts.unbind(2)
+        key, value = key.unsqueeze(3), value.unsqueeze(3)  # (Q, W, H, 1, d)
+        if cache is not None:
+            key, value = torch.cat([cache[0], key], 3), torch.cat([cache[1], value], 3)
+        scale = math.sqrt(query.shape[-1])
+        weights = (key @ query.unsqueeze(-1)).squeeze(-1) / scale  # (Q, W, H, m)
+        attended = (weights.softmax(-1).unsqueeze(-2) @ value).flatten(2)  # (Q, W, width)
+        return self.attend_to_image(x + self.self_out(attended), memory), (key, value)
+
+
+class IdentifierDecoder(nn.Module):
+    """Autoregressive decoder with one embedding table, position and output layer per level.
+
+    Its memory is the image: a summary (B, S) and tokens (B, P, T) of any encoder.
+    """
+
+    def __init__(self, settings: Settings, shape: Shape):
+        super().__init__()
+        self.shape, width = shape, settings.width
+        levels, size = shape.levels, shape.codebook
+        self.project_summary = _projection(shape.summary_width, width)
+        self.project_tokens = _projection(shape.token_width, width)
+        self.memory_positions = _table(1 + shape.token_count, width)
+        self.start_embedding = _table(width)
+        self.level_positions = _table(levels, width)
+        self.code_embeddings = _table(max(levels - 1, 1), size, width)
+        self.blocks = nn.ModuleList(
+            Block(width, settings.heads, settings.dropout) for _ in range(settings.layers)
+        )
+        self.memory_drop, self.norm = nn.Dropout(settings.dropout), nn.LayerNorm(width)
+        self.output_weights = _table(levels, size, width)
+        self.output_biases = nn.Parameter(torch.zeros(levels, size))
+
+    def _layers(self) -> Iterator[Block]:
+        return (block for block in self.blocks if isinstance(block, Block))
+
+    def encode_memory(self, summary: Tensor, tokens: Tensor) -> list[KeyValue]:
+        """Compute per layer the keys and values of images (B, S), (B, P, T); length 1 + P."""
+        parts = [self.project_summary(summary)[:, None], self.project_tokens(tokens)]
+        memory = self.memory_drop(torch.cat(parts, dim=1) + self.memory_positions)
+        return [block.encode_memory(memory) for block in self._layers()]
+
+    def forward(self, summary: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
+        """Compute teacher-forced logits (B, M, L) of every level, given codes (B, M) int64."""
+        previous = [self.code_embeddings[m][codes[:, m]] for m in range(self.shape.levels - 1)]
+        x = torch.stack([self.start_embedding.expand(len(codes), -1), *previous], dim=1)
+        x = x + self.level_positions  # (B, M, width)
+        for block, memory in zip(self.blocks, self.encode_memory(summary, tokens), strict=True):
+            x = block(x, memory)
+        return torch.einsum("bmd,mld->bml", self.norm(x), self.output_weights) + self.output_biases
+
+    def step(
+        self, level: int, last: Tensor, memory: list[KeyValue], cache: list[KeyValue] | None
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Compute logits (Q, W, L) of one level for all beams, and the cache for the next level.
+
+        ``last`` (Q, W) int64: each beam's latest code, ignored at level 0.
+        """
+        if level == 0:
+            x = self.start_embedding.expand(*last.shape, -1)
+        else:
+            x = self.code_embeddings[level - 1][last]
+        x, grown = x + self.level_positions[level], []
+        for i, block in enumerate(self._layers()):
+            x, layer_cache = block.step(x, memory[i], None if cache is None else cache[i])
+            grown.append(layer_cache)
+        return self.norm(x) @ self.output_weights[level].T + self.output_biases[level], grown
+
+
+def _projection(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width))
+
+
+def _table(*shape: int) -> nn.Parameter:
+    return nn.Parameter(0.02 * torch.randn(*shape))
+
+
+def loss(logits: Tensor, codes: Tensor, smoothing: float) -> Tensor:
+    """Average the cross-entropy of the M target codes: logits (B, M, L), codes (B, M) → scalar."""
+    return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), label_smoothing=smoothing)

@@ -1,0 +1,268 @@
+"""The settings of every stage but ``baselines``: one frozen dataclass for each section."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from irgen.params.fields import (
+    STRICT,
+    Number,
+    Pair,
+    Share,
+    Size,
+    Split,
+    Temperature,
+    Weight,
+    param,
+    required,
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Compute:
+    """Where and how numbers are computed."""
+
+    device: str = param("auto", "auto, cpu, cuda, cuda:1 …")
+    precision: Literal["auto", "fp32", "bf16"] = param("fp32", "auto: bf16 if the hardware has it")
+    batch_size: Size = param(256, "images in a batch when images are encoded")
+    threads: Number = param(0, "threads that decode images; 0: one per core")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Download:
+    """Where images come from. Credentials come from the environment only."""
+
+    source: str = required(
+        "digits; a folder, .tar, .tar.gz, .zip, .csv or .parquet; or one at s3://… or https://…"
+    )
+    max_gigabytes: Weight = param(50.0, "refuse archives that unpack to more")
+    sha256: str = param("", "expected digest of an archive or list at a URL; empty: any")
+    endpoint: str = param("", "URL of an S3 service other than Amazon's; empty: as AWS is set up")
+    requester_pays: bool = param(False, "agree to pay for reading the bucket")
+    customer_key: bool = param(False, "objects are encrypted with IRGEN_SSE_CUSTOMER_KEY")
+    connections: Annotated[int, Field(ge=1, le=256)] = param(8, "connections open at once")
+    retries: Annotated[int, Field(ge=0, le=100)] = param(
+        12, "retries of a failed request; twelve take about a minute"
+    )
+
+
+Published = Literal["inshop", "cub200", "cars196", "imagenet", "places365", "products", "omniglot"]
+Format = Literal["auto", "folders", "images", "list"] | Published
+Role = Literal["train", "validation", "query"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Catalog:
+    """How images are read and split into roles."""
+
+    format: Format = param("auto", "layout of the source; auto: found from its files")
+    protocol: Literal["given", "irgen", "standard"] = param(
+        "given", "split of a published set; given: as its publisher splits it"
+    )
+    leaks: Literal["report", "refuse"] = param(
+        "report", "what to do about queries that are also training or database images"
+    )
+    query_fraction: Split = param(0.2, "share of each label used as queries, without given roles")
+    validation_fraction: Split = param(0.1, "share of each label's training images for validation")
+    database: Annotated[tuple[Role, ...], Field(min_length=1)] = param(
+        ("train", "validation"), "roles that are searched, unless the protocol decides"
+    )
+    inserted_fraction: Split = param(
+        0.0, "share of each label's training images that join only the database, as if added later"
+    )
+    training_revision: int = param(1, "images first seen in later revisions join only the database")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Encoder:
+    """The pretrained image encoder: any timm backbone."""
+
+    name: str = required("name of a timm model")
+    weights: str = required("hub, none (train from scratch) or the path of a safetensors file")
+    image_size: Annotated[int, Field(ge=4)] = required("side of the input image in pixels")
+    channels: Literal[1, 3] = param(3, "1: grey, 3: colour")
+    crop: Annotated[float, Field(ge=0.1, le=1)] = param(
+        1.0, "share of the resized short side that is kept"
+    )
+    options: dict[str, Any] = param({}, "more arguments of timm.create_model")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Augment:
+    """Random changes of training images; 0 turns one off."""
+
+    views: Size = param(1, "cached views per image for a frozen encoder; the first is unchanged")
+    scale: float = param(0.15, "largest zoom, as a share of the side")
+    rotate: float = param(10.0, "largest rotation in degrees")
+    shear: float = param(5.0, "largest shear in degrees")
+    shift: float = param(0.1, "largest shift, as a share of half the side")
+    flip: bool = param(False, "mirror left and right")
+    colour: float = param(0.0, "largest change of brightness and contrast, as a share")
+    erase: Share = param(0.0, "chance that a rectangle is blanked")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Pairs:
+    """Which images count as a match while the retriever is trained."""
+
+    rule: Literal["near_same_label", "near", "same_label"] = param(
+        "near_same_label", "nearest with the same label, nearest of any, or any of the same label"
+    )
+    neighbours: Size = param(20, "matches per image")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Tokenizer:
+    """The semantic tokenizer: encoder, adapter and residual quantizer."""
+
+    levels: Annotated[int, Field(ge=1, le=16)] = param(4, "codes per image (M)")
+    codebook: Annotated[int, Field(ge=2, le=65536)] = param(32, "codes per codebook (L)")
+    width: Size = param(64, "width of the tuned embedding (D)")
+    hidden: Number = param(0, "width of the adapter's hidden layer; 0: a linear map")
+    dropout: Share = param(0.0, "dropout in the adapter")
+    tune_encoder: bool = param(True, "train the encoder too")
+    epochs: Size = param(30, "training epochs")
+    batch_size: Size = param(64, "images per training batch")
+    learning_rate: Weight = param(1e-3, "learning rate of adapter and codebooks")
+    encoder_learning_rate: Weight = param(1e-3, "learning rate of the encoder's last block")
+    layer_decay: Share = param(1.0, "learning-rate factor from one encoder block to the one below")
+    weight_decay: Weight = param(0.05, "weight decay")
+    warmup_epochs: Number = param(2, "epochs in which the learning rate rises")
+    label_smoothing: Share = param(0.1, "label smoothing of the classification losses")
+    temperature: Temperature = param(0.1, "temperature of the cosine classifier")
+    prefix_weight: Weight = param(1.0, "λ1: weight of the prefixes' mean cross-entropy")
+    residual_weight: Weight = param(1.0, "λ2: weight of the prefixes' mean relative residual")
+    refit_epochs: Size = param(1, "epochs between two fits of codebooks and clusters")
+    kmeans_iterations: Number = param(20, "k-means iterations per fit")
+    labels: Literal["given", "clusters"] = param(
+        "given", "classes to train on; clusters: of the features, without looking at labels"
+    )
+    clusters: Pair = param(32, "number of clusters, with labels: clusters")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Identifiers:
+    """The rule that gives images their codes. All but ``semantic`` exist for comparison only: the
+    served index encodes new images with the tokenizer."""
+
+    rule: Literal["semantic", "random", "hierarchical_kmeans", "rqvae"] = param(
+        "semantic", "the tokenizer's codes, or others to compare with"
+    )
+    rqvae_hidden: Size = param(256, "RQ-VAE: width of the hidden layers")
+    rqvae_width: Size = param(32, "RQ-VAE: width of the quantized vector")
+    rqvae_epochs: Size = param(100, "RQ-VAE: training epochs")
+    rqvae_batch_size: Size = param(128, "RQ-VAE: images per training batch")
+    rqvae_learning_rate: Weight = param(1e-3, "RQ-VAE: learning rate")
+    rqvae_commitment: Weight = param(0.25, "RQ-VAE: weight of the commitment loss")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Retriever:
+    """The retriever: query encoder and autoregressive decoder."""
+
+    encoder: Literal["pretrained", "tokenizer"] = param("tokenizer", "encoder that reads the query")
+    tune_encoder: bool = param(False, "train that encoder too")
+    width: Size = param(96, "width of the decoder; a multiple of heads")
+    layers: Size = param(3, "decoder layers")
+    heads: Size = param(4, "attention heads")
+    dropout: Share = param(0.1, "dropout in the decoder")
+    epochs: Size = param(30, "training epochs")
+    batch_size: Size = param(64, "queries per training batch")
+    learning_rate: Weight = param(1e-3, "learning rate of the decoder")
+    encoder_learning_rate: Weight = param(1e-4, "learning rate of the encoder's last block")
+    layer_decay: Share = param(1.0, "learning-rate factor from one encoder block to the one below")
+    weight_decay: Weight = param(0.05, "weight decay")
+    warmup_epochs: Number = param(2, "epochs in which the learning rate rises")
+    label_smoothing: Share = param(0.1, "label smoothing")
+    gradient_clip: Weight = param(1.0, "largest norm of the gradient")
+    ema_decay: Annotated[float, Field(ge=0, le=0.99999)] = param(
+        0.99, "decay of the moving average of the weights"
+    )
+    validate_every: Size = param(2, "epochs between two validations")
+    patience: Size = param(5, "validations without improvement before training stops")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Index:
+    """Search defaults of the served index, besides ``evaluate.beams`` and the like."""
+
+    fresh_beams: Number = param(30, "beams towards images added after training; 0: none")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Evaluate:
+    """How search is done and measured."""
+
+    cutoffs: Annotated[tuple[Size, ...], Field(min_length=1)] = param(
+        (1, 10, 20), "k of precision@k and the other metrics"
+    )
+    beams: Size = param(20, "code sequences kept by beam search (W)")
+    candidates: Size = param(100, "most images collected from the beams; at least the largest k")
+    rerank_weight: Annotated[float, Field(ge=0, le=10)] = param(
+        0.05, "candidates are sorted by cosine + rerank_weight * log-probability"
+    )
+    rerank_signal: Literal["first_code", "label", "both"] = param(
+        "first_code", "log-probability of the image's first code, of its label, or the mean of both"
+    )
+    order_by: Literal["code", "first_code", "label"] = param(
+        "label", "order without re-ranking: log-probability of all codes, the first, or the label"
+    )
+    batch_size: Size = param(64, "queries per search batch")
+    trie: bool = param(True, "allow only codes of database images; false: any, and misses count")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Drift:
+    """Limits from which new images count as too unlike the training images. "Held-out" are
+    validation images and queries from the time of training. ``irgen.evaluation.limits`` explains
+    how the defaults were chosen."""
+
+    minimum_images: Size = param(50, "fewer new images are never called drift")
+    minimum_share: Weight = param(0.02, "nor is a smaller share of the training images")
+    minimum_held_out: Size = param(20, "fewer held-out images or queries say nothing")
+    residual_ratio: float = param(1.8, "residual of new images / of held-out images")
+    unseen_entries: float = param(0.05, "share of new images with a code no training image has")
+    unseen_prefixes: float = param(0.25, "share with a new code prefix, minus held-out's share")
+    unseen_labels: float = param(0.1, "share with a label no training image has")
+    bucket_growth: float = param(1.5, "growth of an average code group / of the database")
+    collisions: float = param(0.15, "share with another label's codes, minus held-out's share")
+    precision_drop: float = param(0.15, "precision_capped of old queries minus that of new ones")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Gate:
+    """When a new index may replace the served one. Trainings that differ only in their seed vary
+    by 0.003 to 0.006 in precision/10; 60 digits of unknown classes among 1,200 images cost the
+    queries of known classes 0.018."""
+
+    metric: str = param("precision/10", "precision, precision_capped, hit or recall at a cut-off")
+    margin: Share = param(0.02, "how much worse than the served index it may be")
+    minimum: Share = param(0.2, "least value of a first index, and of one worse than the served")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Release:
+    """Which releases are kept, and where else they are stored."""
+
+    keep: Size = param(5, "newest releases kept, besides the champion and the one before it")
+    remote: str = param("", "s3://bucket/prefix that releases are copied to; empty: none")
+    endpoint: str = param("", "URL of an S3 service other than Amazon's; empty: as AWS is set up")
+    model: str = param("irgen", "name of the registered model in MLflow; empty: none")
+    max_model_megabytes: Number = param(200, "larger indexes are registered as a pointer only")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Report:
+    """What the report shows."""
+
+    gallery: Number = param(12, "queries shown")
+    confusions: Number = param(8, "label pairs shown")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Tracking:
+    """How runs are logged to MLflow."""
+
+    experiment: str = param("irgen", "name of the experiment")
+    max_artifact_megabytes: Number = param(20, "larger files are logged as a pointer with digest")

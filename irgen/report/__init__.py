@@ -1,0 +1,1 @@
+"""What people read: figures, tables of methods, galleries and the page that holds them."""

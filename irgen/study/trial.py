@@ -1,0 +1,194 @@
+"""Run one trial of a comparison: its stages, and the results that are kept of it."""
+
+import shutil
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from irgen.catalog.table import NAMES, read_table
+from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.weights import weights_digest
+from irgen.evaluation import runs
+from irgen.files import atomic, digest, read_json, write_json
+from irgen.models.quantizer import usage
+from irgen.params import Params
+from irgen.params.strict import flatten
+from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, load_trial_params
+from irgen.study.stage_cache import Folders, StageResult, digest_code, read_seconds, run_cached
+from irgen.tracking.provenance import project
+from irgen.workspace import Workspace
+
+STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
+ALL_STAGES = (*STAGES, "index", "evaluate", "baselines")
+SEMANTIC = "semantic"
+
+
+def results_folder(root: Path, trial: Trial) -> Path:
+    """Return the folder of a trial's results."""
+    return root / RESULTS / trial.set / trial.variant / str(trial.seed)
+
+
+def images_folder(root: Path, set_name: str) -> Path:
+    """Return the folder of a set's images, which all its trials share."""
+    return project(root) / ".cache" / "comparison" / "sources" / set_name / "data" / "download"
+
+
+def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None]) -> Path:
+    """Run the stages of a trial that never ran with the same inputs, write the trial's results and
+    return their folder. Raises ParamsError, and what stages raise.
+
+    A killed run continues with the stage it was in, a training with the epoch.
+    """
+    params = load_trial_params(root, plan, trial)
+    cache = project(root) / ".cache"
+    folders = Folders(root=root, cache=cache / "comparison" / "stages", encodings=cache)
+    stages = [*STAGES, *(["index"] if params.identifiers.rule == SEMANTIC else []), "evaluate"]
+    if trial.variant == plan.standard:
+        stages.append("baselines")
+    results = {"download": download(root, params, trial.set)}
+    for stage in stages:
+        results[stage] = run_cached(folders, stage, params, results, print_line)
+    return _write_results(root, params, trial, results)
+
+
+def download(root: Path, params: Params, set_name: str) -> StageResult:
+    """Bring a set's images up to date. The digest is of the images, wherever they lie."""
+    folder = images_folder(root, set_name)
+    home = folder.parents[1]
+    workspace = Workspace(data=folder.parent, cache=home / "cache", reports=home / "reports")
+    import_module("irgen.stages.download").run(params, workspace, lambda metrics, step: None)
+    manifest = pl.read_parquet(folder / "manifest.parquet")
+    images = manifest.select(pl.exclude("shard", "offset", "etag", "version")).sort("key")
+    return StageResult(digest(images.write_csv())[:20], folder)
+
+
+def write_source(root: Path, plan: Plan, set_name: str) -> Path:
+    """Bring a set's images up to date and write ``experiments/sources/<set>.json``: the digests of
+    the images and of the encoder's weights, on which its trials depend. Raises SourceError if the
+    images cannot be had."""
+    trial = Trial(set=set_name, variant=plan.standard, seed=plan.seeds[0])
+    params = load_trial_params(root, plan, trial)
+    images = download(root, params, set_name).content
+    digests = {"images": images, "weights": weights_digest(params.encoder)}
+    path = root / SOURCES / f"{set_name}.json"
+    if not path.exists() or read_json(path) != digests:
+        write_json(path, digests)
+    return path
+
+
+def _write_results(
+    root: Path, params: Params, trial: Trial, results: dict[str, StageResult]
+) -> Path:
+    """Write what the tables need of a trial, one file a kind for all methods."""
+    catalog, identifiers = results["catalog"].data, results["identifiers"].data / "database"
+    measured = [results[stage] for stage in ("evaluate", "baselines") if stage in results]
+    timings = [_read_latency(result) for result in measured]
+    metrics = [read_json(result.data / "metrics.json") for result in measured]
+    latency = share_encoding_time([timing["methods"] for timing in timings])
+    folder = results_folder(root, trial)
+    with atomic(folder) as temporary:
+        temporary.mkdir(parents=True)
+        about = _describe(root, params, trial, results) | {"machine": timings[0]["machine"]}
+        write_json(temporary / "about.json", about)
+        write_json(temporary / "metrics.json", {k: v for part in metrics for k, v in part.items()})
+        times = {"methods": latency, "seconds": read_seconds(results)}
+        write_json(temporary / "latency.json", times)
+        queries = [pl.read_parquet(result.data / "queries.parquet") for result in measured]
+        pl.concat(queries).write_parquet(temporary / "queries.parquet")
+        curves = [curve for result in measured for curve in read_curves(result.data)]
+        pl.concat(curves).write_parquet(temporary / "curves.parquet")
+        for name in ("queries", "database"):
+            shutil.copyfile(catalog / f"{name}.parquet", temporary / f"{name}.table.parquet")
+        shutil.copyfile(identifiers / "codes.parquet", temporary / "codes.parquet")
+        for result in measured:
+            shutil.copytree(result.data / "runs", temporary / "runs", dirs_exist_ok=True)
+    return folder
+
+
+def _describe(
+    root: Path, params: Params, trial: Trial, results: dict[str, StageResult]
+) -> dict[str, Any]:
+    """Return what was run: settings, code, images, protocol, and how the codes are spread."""
+    catalog = results["catalog"].data
+    tables = {name: read_table(catalog / f"{name}.parquet") for name in NAMES}
+    codes = results["identifiers"].data / "database"
+    return {
+        "set": trial.set,
+        "variant": trial.variant,
+        "seed": trial.seed,
+        "params": flatten(params),
+        "source": results["download"].content,
+        "code": digest_code(root, *ALL_STAGES),
+        "protocol": read_json(catalog / "protocol.json"),
+        "images": {name: len(table) for name, table in tables.items()},
+        "relevant": count_relevant(tables["queries"], tables["database"]),
+        "asked": digest(tables["queries"]["sha256"].to_list()),
+        "identifiers": measure_spread(codes, params.tokenizer.codebook),
+    }
+
+
+def count_relevant(queries: pl.DataFrame, database: pl.DataFrame) -> list[int]:
+    """Return the fewest and the most relevant images of a query, of queries that have any."""
+    counts = runs.positives(
+        queries["label"], queries["sha256"], database["label"], database["sha256"]
+    )
+    some = counts[counts > 0]
+    return [int(some.min()), int(some.max())] if len(some) else [0, 0]
+
+
+def share_encoding_time(
+    latencies: list[dict[str, dict[str, float]]],
+) -> dict[str, dict[str, float]]:
+    """Return the times of all methods of a trial, those of ``evaluate`` first.
+
+    Baselines encode a query with the architecture that the tuned scan uses, so they get its
+    encoding time: times that two stages measure differ by what else the machine did.
+
+    >>> scan, hnsw = {"search_ms": 1.0, "total_ms": 21.0}, {"search_ms": 0.5, "total_ms": 30.0}
+    >>> share_encoding_time([{"scan_tuned": scan}, {"hnsw": hnsw}])["hnsw"]
+    {'search_ms': 0.5, 'total_ms': 20.5}
+    """
+    first, *others = latencies
+    encode_ms = first["scan_tuned"]["total_ms"] - first["scan_tuned"]["search_ms"]
+    baselines = {
+        name: {**times, "total_ms": times["search_ms"] + encode_ms}
+        for latency in others
+        for name, times in latency.items()
+    }
+    return first | baselines
+
+
+def _read_latency(result: StageResult) -> dict[str, Any]:
+    assert result.reports is not None, "a stage that measures methods times them"
+    (path,) = result.reports.glob("*latency.json")
+    return read_json(path)
+
+
+def measure_spread(folder: Path, codebook: int) -> dict[str, float]:
+    """Return how a database's codes are spread: ``quantizer.usage``, the number of distinct codes
+    and images a code."""
+    codes = load_identified(folder).codes
+    if not len(codes):
+        return {}
+    distinct = len(codes.unique(dim=0))
+    return usage(codes, codebook) | {
+        "distinct_codes": float(distinct),
+        "images_a_code": len(codes) / distinct,
+    }
+
+
+def read_curves(folder: Path) -> list[pl.DataFrame]:
+    """Return a stage's curves with the same columns: method, curve (precision or recall), x, y."""
+    columns = {"precision": "k", "recall": "recall"}
+    return [
+        pl.read_csv(folder / f"{curve}.csv").select(
+            "method",
+            pl.lit(curve).alias("curve"),
+            pl.col(x).cast(pl.Float64).alias("x"),
+            pl.col("precision").alias("y"),
+        )
+        for curve, x in columns.items()
+    ]

@@ -1,0 +1,127 @@
+import io
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from irgen.catalog.shards import Images
+from irgen.catalog.sources.folders import list_folder
+from irgen.catalog.sources.listing import Source
+from irgen.catalog.sync import sync
+from irgen.compute import Machine
+from irgen.encoding.encode import Encoding, encode_summaries, encode_views, encoder_fingerprint
+from irgen.models.encoder import ImageEncoder
+from irgen.params import Augment, Compute
+
+CHANGES = Augment(
+    views=3, scale=0.2, rotate=10.0, shear=0.0, shift=0.1, flip=False, colour=0.0, erase=0.0
+)
+
+
+@pytest.fixture
+def encoding(tmp_path) -> Encoding:
+    """21 grey pictures, packed as the download stage packs them."""
+    folder = tmp_path / "pictures" / "all"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(21):
+        content = io.BytesIO()
+        Image.fromarray(generator.integers(256, size=(20, 20), dtype=np.uint8)).save(content, "png")
+        (folder / f"{i:02}.png").write_bytes(content.getvalue())
+    source = Source(name="pictures", stamp=None, load=lambda: list_folder(folder.parent))
+    sync(source, tmp_path / "download", shard_bytes=2**20)
+    return Encoding(
+        images=Images(tmp_path / "download"),
+        machine=Machine(device=torch.device("cpu"), autocast=None),
+        settings=Compute(device="cpu", precision="fp32", batch_size=8, threads=1),
+        cache=tmp_path / "cache",
+    )
+
+
+class Counting(ImageEncoder):
+    """Counts the batches that pass through it."""
+
+    batches = 0
+
+    def forward(self, pixels):
+        self.batches += 1
+        return super().forward(pixels)
+
+
+def encoder(seed: int = 0) -> Counting:
+    torch.manual_seed(seed)
+    options = {"channels": (8, 8, 16, 24), "stem_width": 8}
+    backbone = timm.create_model("resnet10t", num_classes=0, in_chans=1, **options)
+    return Counting(backbone, 32, 1, 1.0).eval()
+
+
+def hashes(encoding: Encoding) -> list[str]:
+    return sorted(encoding.images._rows)
+
+
+def test_an_image_is_encoded_once_in_its_life(encoding):
+    model, known = encoder(), hashes(encoding)
+    model.batches = 0
+    first = encode_summaries(model, known[:10], encoding)
+    assert model.batches == 2
+    again = encode_summaries(model, known[:10], encoding)
+    assert model.batches == 2
+    assert np.array_equal(first, again)
+    more = encode_summaries(model, known[:13], encoding)  # three new ones: one batch
+    assert model.batches == 3
+    assert np.array_equal(more[:10], first)
+
+
+def test_a_summary_does_not_depend_on_what_else_is_encoded(encoding, tmp_path):
+    known = hashes(encoding)
+    whole = encode_summaries(encoder(), known, encoding)
+    apart = Encoding(
+        images=encoding.images,
+        machine=encoding.machine,
+        settings=encoding.settings,
+        cache=tmp_path / "other",
+    )
+    for row in (20, 3, 11):
+        assert np.array_equal(encode_summaries(encoder(), [known[row]], apart)[0], whole[row])
+
+
+def test_rows_follow_the_question_and_repeats_are_allowed(encoding):
+    known = hashes(encoding)
+    whole = encode_summaries(encoder(), known, encoding)
+    asked = [known[5], known[2], known[5]]
+    assert np.array_equal(encode_summaries(encoder(), asked, encoding), whole[[5, 2, 5]])
+    assert encode_summaries(encoder(), [], encoding).shape == (0, 24)
+
+
+def test_other_weights_or_another_precision_share_nothing(encoding):
+    bf16 = Machine(device=torch.device("cpu"), autocast=torch.bfloat16)
+    keys = {
+        encoder_fingerprint(encoder(0), encoding.machine),
+        encoder_fingerprint(encoder(1), encoding.machine),
+        encoder_fingerprint(encoder(0), bf16),
+    }
+    assert len(keys) == 3
+    assert encoder_fingerprint(encoder(0), encoding.machine) in keys
+
+
+def test_the_first_view_is_plain_the_others_are_changed_and_all_are_cached(encoding):
+    model, known = encoder(), hashes(encoding)
+    seen = encode_views(model, known, CHANGES, 0, encoding)
+    assert seen.summaries.shape == (21, 3, 24)
+    assert seen.tokens.shape == (21, 3, 1, 24)
+    np.testing.assert_allclose(
+        seen.summaries[:, 0], encode_summaries(model, known, encoding), atol=1e-6
+    )
+    assert not np.allclose(seen.summaries[:, 0], seen.summaries[:, 1], atol=1e-3)
+    batches = model.batches
+    again = encode_views(model, known, CHANGES, 0, encoding)
+    assert model.batches == batches
+    assert np.array_equal(seen.tokens, again.tokens)
+    other = encode_views(model, known, CHANGES, 1, encoding)
+    assert not np.array_equal(other.summaries[:, 1], seen.summaries[:, 1])
+
+
+def test_views_of_no_images_are_empty(encoding):
+    assert encode_views(encoder(), [], CHANGES, 0, encoding).summaries.shape == (0, 3, 24)

@@ -1,0 +1,168 @@
+"""A release is made once, judged, and goes on where it was killed."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from irgen.index.index import Index
+from irgen.releases import promote, store
+
+
+def test_the_first_release_is_served_and_the_same_index_again_is_nothing_new(project, release):
+    first = release()
+    assert first["status"] == 0 and first["new"] and first["settled"]
+    assert (first["version"], first["champion"], first["state"]) == (1, 1, "released")
+    assert first["revision"] == 7 and "first release" in first["verdict"]["why"]
+    before = project.folders()
+    again = release()
+    assert again["status"] == 0 and not again["new"] and again["version"] == 1
+    assert project.folders() == before == [first["name"], "champion"]
+    with Index.open(project.shelf / "champion") as index:
+        index.verify()
+        assert len(index) == 32
+
+
+def test_a_better_index_takes_the_place_of_the_champion_and_a_worse_one_does_not(
+    project, release, irgen
+):
+    project.builds(1, bad=True)
+    refused = release()
+    assert refused["status"] == 3 and refused["champion"] is None and not refused["new"]
+    assert "below gate.minimum" in refused["verdict"]["why"]
+    assert not (project.shelf / "champion").exists()
+    project.builds(2)
+    assert release()["champion"] == 2
+    project.builds(3, bad=True)
+    worse = release()
+    assert (worse["status"], worse["state"], worse["champion"]) == (3, "rejected", 2)
+    assert "gate.margin allows" in worse["verdict"]["why"]
+    assert worse["verdict"]["figures"]["difference"] < -0.1
+    assert project.champion().startswith("0002")
+    told = irgen("release")
+    assert told.status == 3
+    assert told.out.startswith("Release 3 is kept as a candidate, release 2 is served: precision/4")
+
+
+def test_a_verdict_on_the_same_grounds_is_not_asked_for_twice(project, release, monkeypatch):
+    release()
+    project.builds(2, bad=True)
+    first = release()["verdict"]
+    monkeypatch.setattr(promote.gate, "compare", None)
+    assert release()["verdict"] == first
+    project.set("gate", margin=1.0)
+    with pytest.raises(TypeError):  # now it is
+        release()
+
+
+def test_what_the_gate_kept_back_is_released_by_force(project, release):
+    release()
+    project.builds(2, bad=True)
+    assert release()["status"] == 3
+    forced = release("--force")
+    assert forced["status"] == 0 and forced["champion"] == 2 and forced["previous"] == 1
+    assert release()["champion"] == 2  # for good
+
+
+def test_an_index_that_comes_back_is_the_release_it_was(project, release):
+    release()
+    project.builds(2)
+    release()
+    project.builds(1)
+    back = release()
+    assert (back["version"], back["new"], back["previous"]) == (1, True, 2)
+    assert project.folders() == sorted([*project.folders()]) and len(project.folders()) == 3
+
+
+def test_two_releases_at_once_are_one(project, root):
+    command = [sys.executable, "-m", "irgen", "release", "--json", "--root", str(project.root)]
+    pipe = subprocess.PIPE
+    both = [subprocess.Popen(command, stdout=pipe, text=True, cwd=root) for _ in range(2)]
+    said = [json.loads(each.communicate(timeout=120)[0]) for each in both]
+    assert [each.returncode for each in both] == [0, 0]
+    assert [each["version"] for each in said] == [1, 1]
+    assert sorted(each["new"] for each in said) == [False, True]
+    assert len(project.folders()) == 2
+
+
+def test_a_reader_goes_on_answering_while_the_champion_moves_and_its_release_is_pruned(
+    project, release
+):
+    release()
+    project.set("release", keep=1)
+    first = project.champion()
+    asked = [project.query]
+    with Index.open(project.shelf / "champion") as reader:
+        before = reader.search(asked, 4)
+        for number in range(2, 6):
+            project.builds(number)
+            assert release()["champion"] == number
+            assert (reader.search(asked, 4).ids == before.ids).all()
+        assert first not in project.folders()
+        assert reader.info()["config"]["number"] == 1
+    with Index.open(project.shelf / "champion") as reader:
+        assert reader.info()["config"]["number"] == 5
+
+
+def test_an_index_that_is_changed_while_it_is_copied_is_not_released(project, irgen, monkeypatch):
+    real = store.copy
+
+    def meddling(index, place, names):
+        real(index, place, names)
+        (place / "changes.sqlite").write_bytes(b"")
+
+    monkeypatch.setattr(store, "copy", meddling)
+    done = irgen("release")
+    assert done.status == 2 and "changed while they were copied" in done.err
+    assert project.folders() == []
+
+
+def test_without_an_index_the_stage_to_run_is_named(project, irgen):
+    shutil.rmtree(project.root / "data" / "index")
+    done = irgen("release")
+    assert done.status == 2 and "dvc repro index" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_release_waits_for_another_and_says_so_if_it_takes_long(project, irgen, monkeypatch):
+    with store.alone(project.shelf):
+        monkeypatch.setattr(store.alone.__wrapped__, "__defaults__", (0.1,))
+        done = irgen("release")
+    assert done.status == 2 and "another release has been under way" in done.err
+
+
+def test_a_full_disk_leaves_the_champion_and_no_half_release(project, release, root, tmp_path):
+    release()
+    disk, size = tmp_path / "disk", sum(path.stat().st_size for path in project.shelf.rglob("*"))
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size * 3 // 2 // 1024}k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a full disk is tried on a mounted one, and mounting is not allowed here")
+    try:
+        shutil.move(project.shelf, disk / "releases")
+        project.shelf.symlink_to(disk / "releases")
+        before = project.folders()
+        project.builds(2)
+        command = [sys.executable, "-m", "irgen", "release", "--root", str(project.root)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=120)
+        assert done.returncode == 2 and "no space left on the disk" in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert project.folders() == before
+        with Index.open(project.shelf / "champion") as index:
+            index.verify()
+        room = ["mount", "-o", f"remount,size={size * 4 // 1024}k", str(disk)]
+        subprocess.run(room, check=True)
+        assert release()["champion"] == 2
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_codes_that_cannot_be_served_are_not_released(project, irgen):
+    project.set("identifiers", rule="random")
+    done = irgen("release")
+    assert (
+        done.status == 2 and "'random'" in done.err and "identifiers.rule to semantic" in done.err
+    )
+    assert not project.shelf.exists()

@@ -1,0 +1,403 @@
+"""Nothing tracked is lost, nothing is logged twice, and a dead server stops no run."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+from mlflow import MlflowClient
+
+from irgen.errors import SourceError, TrackingError
+from irgen.params import Params, load
+from irgen.tracking import mlflow_store, provenance, recorder, registry, run_log, sync
+from irgen.tracking.provenance import journals
+from irgen.tracking.recorder import recorded
+from irgen.workspace import Workspace
+
+DVC_YAML = """
+stages:
+  catalog:
+    cmd: python -m irgen catalog
+    outs: [data/catalog/train.parquet]
+  tokenizer:
+    cmd: python -m irgen tokenizer
+    deps: [data/catalog/train.parquet]
+    params: [seed, tokenizer]
+    outs: [data/tokenizer]
+  evaluate:
+    cmd: python -m irgen evaluate
+"""
+
+
+@pytest.fixture
+def params(root: Path) -> Params:
+    params = load(root / "params.yaml")
+    return dataclasses.replace(
+        params, tracking=dataclasses.replace(params.tracking, max_artifact_megabytes=1)
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a catalogue and an empty store of its own."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("IRGEN_BUILD", "test-build")
+    monkeypatch.setattr(recorder, "LINGER", 1.0)
+    home = tmp_path / "project"
+    (home / "mlruns").mkdir(parents=True)
+    shutil.copyfile(empty_store, home / "mlruns" / "mlflow.db")
+    (home / "dvc.yaml").write_text(DVC_YAML)
+    (home / "data" / "catalog").mkdir(parents=True)
+    rows = {"id": ["a", "b"], "label": ["x", "y"], "role": ["train"] * 2, "sha256": ["1", "2"]}
+    pl.DataFrame(rows).write_parquet(home / "data" / "catalog" / "train.parquet")
+    return home
+
+
+@pytest.fixture
+def no_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves journals to be published later, which saves a process its start."""
+    monkeypatch.setattr(recorder, "start_publisher", lambda _: subprocess.Popen(["false"]))
+
+
+def run_stage(home: Path, params: Params, stage: str = "tokenizer", epochs: int = 3) -> None:
+    workspace = Workspace.at(home)
+    with recorded(stage, params, workspace, home) as record:
+        for epoch in range(1, epochs + 1):
+            record.log({"loss": 1 / epoch, "accuracy/prefix_1": epoch / 10}, epoch)
+        write_outputs(workspace.stage(stage))
+        record.result({"accuracy": 0.9})
+
+
+def write_outputs(place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "small.json").write_text('{"a": 1}')
+    (place / "large.bin").write_bytes(bytes(1_500_000))
+
+
+def runs(client: MlflowClient) -> tuple[list, list]:
+    """The parents and the children in the store."""
+    experiment = client.get_experiment_by_name("irgen")
+    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in found if run not in children], children
+
+
+def history(client: MlflowClient, run: str, key: str) -> list[tuple[int, float]]:
+    return [(each.step, each.value) for each in client.get_metric_history(run, key)]
+
+
+def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
+    home: Path, params: Params
+) -> None:
+    run_stage(home, params)
+    metrics = {"generative": {"precision/10": 0.95}, "queries": {"count": 7}}
+    (home / "data" / "evaluate").mkdir()
+    (home / "data" / "evaluate" / "metrics.json").write_text(json.dumps(metrics))
+    run_stage(home, params, stage="evaluate", epochs=0)
+
+    client = mlflow_store.connect(home)
+    parents, children = runs(client)
+    assert len(parents) == 1 and parents[0].info.status == "FINISHED"
+    assert parents[0].data.metrics["generative/precision/10"] == 0.95
+    assert parents[0].data.params["tokenizer.levels"] == str(params.tokenizer.levels)
+    assert {run.data.tags["irgen.stage"] for run in children} == {"tokenizer", "evaluate"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    trained = next(run for run in children if run.data.tags["irgen.stage"] == "tokenizer")
+    assert trained.info.status == "FINISHED"
+    assert history(client, trained.info.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert trained.data.params.keys() >= {"seed", "tokenizer.epochs"}
+    assert "retriever.epochs" not in trained.data.params
+    assert len(trained.data.tags["dvc.stage_hash"]) == 64
+    table = trained.inputs.dataset_inputs[0].dataset
+    assert (table.name, json.loads(table.profile)["num_rows"]) == ("train", 2)
+    assert table.digest == provenance.tables(home, "tokenizer")[0]["digest"]
+    names = {each.path for each in client.list_artifacts(trained.info.run_id)}
+    assert names == {"small.json", "large.bin.pointer.json"}
+
+
+STAGE = """
+import sys
+from pathlib import Path
+from irgen import recording
+from irgen.params import load
+from irgen.workspace import Workspace
+recorder.LINGER = 3.0
+stage, home = sys.argv[1], Path()
+workspace = Workspace.at(home)
+with recorder.recorded(stage, load(Path("params.yaml")), workspace, home) as record:
+    workspace.stage(stage).mkdir(parents=True, exist_ok=True)
+    (workspace.stage(stage) / "file").write_text(stage)
+    record.result({"size": 1.0})
+"""
+
+
+def test_the_stages_of_one_dvc_repro_share_a_parent_and_carry_the_hash_of_their_lock_entry(
+    home: Path, root: Path, quiet_dvc: dict[str, str]
+) -> None:
+    (home / "stage.py").write_text(STAGE)
+    shutil.copyfile(root / "params.yaml", home / "params.yaml")
+    stages = {
+        "tokenizer": {"deps": ["stage.py"], "params": ["seed", "tokenizer"]},
+        "trie": {"deps": ["data/tokenizer"]},
+    }
+    for name, entry in stages.items():
+        entry |= {"cmd": f"{sys.executable} stage.py {name}", "outs": [f"data/{name}"]}
+    (home / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    environment = {**quiet_dvc, "PYTHONPATH": str(root)}
+    environment.pop("IRGEN_BUILD", None)
+    for command in (["init", "--no-scm", "-q"], ["repro", "-q"]):
+        dvc = [sys.executable, "-m", "dvc", *command]
+        subprocess.run(dvc, cwd=home, env=environment, timeout=120, check=True)
+    parents, children = runs(mlflow_store.connect(home))
+    assert (len(parents), len(children)) == (1, 2)
+    for run in children:
+        stage = run.data.tags["irgen.stage"]
+        assert run.data.tags["dvc.stage_hash"] == provenance.lock_hash(home, stage)
+
+
+def test_a_stage_with_nothing_new_makes_no_run(home: Path, params: Params) -> None:
+    with recorded("download", params, Workspace.at(home), home) as record:
+        record.result({})
+    with pytest.raises(SourceError), recorded("download", params, Workspace.at(home), home):
+        raise SourceError("no such folder")
+    assert not list(journals(home).glob("**/*.jsonl"))
+
+
+def test_a_failure_is_recorded_with_its_error_and_fails_the_build(
+    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush-hush")
+    workspace = Workspace.at(home)
+    with (
+        pytest.raises(ZeroDivisionError),
+        recorded("tokenizer", params, workspace, home) as record,
+    ):
+        record.log({"loss": 1.0}, 1)
+        raise ZeroDivisionError("s3://me:hush@bucket hush-hush-hush")
+    assert sync.publish_all(home) == 1
+    parents, children = runs(mlflow_store.connect(home))
+    assert parents[0].info.status == children[0].info.status == "FAILED"
+    assert children[0].data.tags["irgen.error"] == "ZeroDivisionError: s3://***@bucket ***"
+    assert "hush" not in next(journals(home).glob("*/*.jsonl")).read_text()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from irgen.params import load
+from irgen.recording import recorded
+from irgen.tracking import registry, mlflow_store
+from irgen.workspace import Workspace
+home = Path(sys.argv[1])
+with recorded("tokenizer", load(Path(sys.argv[2])), Workspace.at(home), home) as record:
+    record.log({"loss": 1.0}, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_stage_is_logged_as_killed_by_the_next_publisher(home: Path, root: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(home), str(root / "params.yaml")]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, timeout=60)
+    path = next(journals(home).glob("*/*.jsonl"))
+    with path.open("a") as file:
+        file.write('{"kind": "metrics", "val')  # the line it was writing
+    assert sync.publish_all(home) == 1
+    parents, children = runs(mlflow_store.connect(home))
+    assert children[0].info.status == parents[0].info.status == "KILLED"
+    assert children[0].data.metrics == {"loss": 1.0}
+
+
+def test_a_replay_that_was_cut_off_and_done_again_logs_nothing_twice(
+    home: Path, params: Params, no_publisher: None
+) -> None:
+    run_stage(home, params)
+    assert sync.publish_all(home) == 1
+    path = next(journals(home).glob("*/*.jsonl"))
+    path.with_suffix(".state").unlink()
+    assert sync.publish_all(home) == 1
+    client = mlflow_store.connect(home)
+    parents, children = runs(client)
+    assert (len(parents), len(children)) == (1, 1)
+    assert len(history(client, children[0].info.run_id, "loss")) == 3
+
+
+@pytest.mark.parametrize("left", [b"", b'{"done": tr', b"\xff\x00"])
+def test_a_note_that_cannot_be_read_has_the_journal_published_again_and_nothing_twice(
+    home: Path, params: Params, no_publisher, left: bytes
+) -> None:
+    run_stage(home, params)
+    assert sync.publish_all(home) == 1
+    (path,) = journals(home).glob("*/*.jsonl")
+    path.with_suffix(".state").write_bytes(left)
+    assert run_log.unpublished(journals(home)) == [path]
+    run_log.forget(journals(home), days=0)
+    assert sync.publish_all(home) == 1
+    assert run_log.unpublished(journals(home)) == []
+    parents, children = runs(mlflow_store.connect(home))
+    assert (len(parents), len(children)) == (1, 1)
+
+
+def test_a_conducted_stage_waits_for_no_publisher_and_what_it_leaves_may_be_changed(
+    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waited(_: recorder.Record) -> bool:
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr(recorder.Record, "_published", waited)
+    monkeypatch.setenv(recorder.CONDUCTED, "1")
+    run_stage(home, params)
+    (home / "data" / "tokenizer" / "small.json").write_text('{"a": 2}')
+    path = next(journals(home).glob("*/*.jsonl"))
+    kept = run_log.keepsakes(path)
+    assert [each.name for each in kept.iterdir()] == ["small.json"]  # the other one is too large
+    assert sync.publish_all(home) == 1
+    client = mlflow_store.connect(home)
+    run = runs(client)[1][0].info.run_id
+    assert client.download_artifacts(run, "small.json", str(home))
+    assert (home / "small.json").read_text() == '{"a": 1}'
+    assert not kept.exists()
+
+
+def test_what_a_publisher_is_at_is_left_to_it_unless_it_gives_up(
+    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(recorder.CONDUCTED, "1")
+    run_stage(home, params)
+    run_stage(home, params, stage="retriever")
+    first, second = sorted(journals(home).glob("*/*.jsonl"))
+    connect = sync._connect
+    monkeypatch.setattr(sync, "_connect", lambda _: pytest.fail("it does not wait"))
+
+    def work() -> None:
+        run_log.set_state(first, done=True)
+        run_log.set_state(second, done=True)
+
+    with run_log.locked(provenance.publisher_lock(home), seconds=1) as mine:
+        assert mine
+        threading.Timer(0.5, work).start()
+        assert sync.publish_all(home) == 2
+        second.with_suffix(".state").unlink()
+        give_up = {"done": False, "gave_up": True}
+        threading.Timer(0.5, lambda: run_log.set_state(second, **give_up)).start()
+        monkeypatch.setattr(sync, "_connect", connect)
+        assert sync.publish_all(home) == 1
+    assert len(runs(mlflow_store.connect(home))[1]) == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
+    home: Path,
+    params: Params,
+    mlflow_server,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    run_stage(home, params)  # the server is down all the time
+    run_stage(home, params, stage="retriever")
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1 and "Connection refused; the run goes on" in told[0]
+    assert len(run_log.unpublished(journals(home))) == 2
+    shutil.rmtree(home / "data" / "tokenizer")  # the next run's outputs will be others
+
+    mlflow_server.start()
+    client = mlflow_store.connect(home)
+    monkeypatch.setenv("IRGEN_BUILD", "second-build")
+    workspace = Workspace.at(home)
+    with recorded("tokenizer", params, workspace, home) as record:
+        record.log({"loss": 1.0}, 1)
+        wait_for(lambda: len(runs(client)[1]) == 3)  # the two of before, and this one, live
+        mlflow_server.kill()
+        record.log({"loss": 0.5}, 2)
+        write_outputs(workspace.stage("tokenizer"))
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1 and "the run goes on" in told[0]
+
+    mlflow_server.start()
+    assert sync.publish_all(home) == 1 and sync.publish_all(home) == 0
+    parents, children = runs(client)
+    assert (len(parents), len(children)) == (2, 3)
+    assert {run.info.status for run in parents + children} == {"FINISHED"}
+    losses = sorted(len(history(client, run.info.run_id, "loss")) for run in children)
+    assert losses == [2, 3, 3]
+    for run in children:
+        names = {each.path for each in client.list_artifacts(run.info.run_id)}
+        assert names == {"small.json", "large.bin.pointer.json"}
+
+
+@pytest.mark.slow
+def test_a_build_s_page_is_where_a_browser_finds_it(
+    home: Path, params: Params, mlflow_server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    mlflow_server.start()
+    run_stage(home, params)
+    asked = home, params.tracking.experiment, os.environ["IRGEN_BUILD"]
+    page = mlflow_store.build_page(*asked)
+    assert page is not None and page.startswith(f"{mlflow_server.uri}/#/experiments/")
+    monkeypatch.setenv("IRGEN_MLFLOW_PAGES", "https://pages.example/mlflow/")
+    assert mlflow_store.build_page(*asked) == page.replace(
+        mlflow_server.uri, "https://pages.example/mlflow"
+    )
+
+
+def wait_for(condition, seconds: float = 30) -> None:
+    import time
+
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def test_the_builds_of_a_comparison_are_below_one_run(
+    home: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IRGEN_COMPARISON", "grid-1")
+    for build in ("grid-1-a", "grid-1-b"):
+        monkeypatch.setenv("IRGEN_BUILD", build)
+        run_stage(home, params)
+    (above,), below = runs(mlflow_store.connect(home))
+    assert above.data.tags["irgen.comparison_of"] == "grid-1"
+    builds = [run for run in below if "irgen.parent_of" in run.data.tags]
+    assert {run.data.tags["irgen.parent_of"] for run in builds} == {"grid-1-a", "grid-1-b"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in builds} == {above.info.run_id}
+    stages = [run for run in below if run not in builds]
+    assert {run.data.tags["mlflow.parentRunId"] for run in stages} == {
+        run.info.run_id for run in builds
+    }
+
+
+def test_published_journals_are_forgotten_in_time(home: Path) -> None:
+    place = journals(home)
+    for build, done in (("old", True), ("new", True), ("waiting", False)):
+        path, file = run_log.create(place, build, "catalog")
+        with file:
+            run_log.append(file, "begin")
+        run_log.set_state(path, done=done)
+        if build != "new":
+            for each in path.parent.iterdir():
+                os.utime(each, (0, 0))
+    run_log.forget(place, days=14)
+    assert sorted(path.name for path in place.iterdir()) == ["new", "waiting"]
+
+
+def test_a_library_of_the_store_s_that_does_not_load_is_the_store_s_trouble(
+    home: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise ImportError(f"{name} does not fit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow_store, "import_module", broken)
+        with pytest.raises(TrackingError, match="mlflow does not fit"):
+            mlflow_store.connect(home)
+    monkeypatch.setattr(registry, "NEEDED", ("no-such-package",))
+    with pytest.raises(TrackingError, match="no-such-package"):
+        registry.rehearse()
