@@ -111,7 +111,7 @@ def read(path: Path) -> Folder:
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / DESCRIPTION
     if not path.exists():
-        raise IndexingError(f"there is no index at {path}: build one first (dvc repro index)")
+        raise IndexingError(f"there is no index at {path}: make one first (dvc repro index)")
     if not file.exists():
         raise IndexingError(f"{path} is not an index: it has no {DESCRIPTION}")
     description = damage.read_sealed(file)

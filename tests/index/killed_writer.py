@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+INTERRUPTED = threading.Event()
 NAMES = [f"{'image ' * (n % 3)}{n}" for n in range(40)]
 
 
@@ -34,6 +35,12 @@ def after(alive: dict[str, int], number: int, name: str, ids: list[str]) -> dict
     if name == "remove":
         return {i: version for i, version in alive.items() if i not in ids}
     return alive | dict.fromkeys(ids, number) if name in ("add", "upsert") else alive
+
+
+def interrupt(*_: object) -> None:
+    """Raises as Ctrl-C does. Libraries make other errors of that, or pass over it."""
+    INTERRUPTED.set()
+    raise KeyboardInterrupt
 
 
 def write(seed: int, folder: Path, first: int, images: Callable, metadata: Callable) -> None:
@@ -57,6 +64,8 @@ def operate(index, alive, seed, first, notes, images, metadata) -> None:
     folder, beside = index.folder.path, threading.Thread()
     end = time.monotonic() + 60
     for number in range(first, sys.maxsize):
+        if INTERRUPTED.is_set():  # and a library has passed over it
+            raise KeyboardInterrupt
         if time.monotonic() > end:
             os._exit(1)
         name, ids = operation(seed, number, alive)
@@ -96,11 +105,14 @@ def main() -> None:
         seed, first, folder = line.rstrip("\n").split(" ", 2)
         process = os.fork()
         if not process:
+            signal.signal(signal.SIGINT, interrupt)
             try:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
                 write(int(seed), Path(folder), int(first), made.images, made.metadata)
-            except KeyboardInterrupt:
-                os._exit(130)
+            except BaseException:
+                if INTERRUPTED.is_set():
+                    os._exit(130)
+                raise
         print(process, flush=True)
         _, status = os.waitpid(process, 0)
         print(status, flush=True)
