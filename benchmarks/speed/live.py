@@ -237,6 +237,19 @@ def changing(index: Index, new: Newcomers, base: int, times: int) -> dict[str, A
     return {"add": _summary(adds), "remove": _summary(removes)}
 
 
+def adding_singly(index: Index, new: Newcomers, count: int) -> dict[str, float]:
+    """Seconds of ``count`` adds of one image each: the median of the ``first`` and of the ``last``
+    100 of them, of ``all`` together, and of the ``refresh`` after them."""
+    seconds = []
+    for number in range(count):
+        row = number % len(new.embeddings)
+        name, vector = [f"single-{number}"], new.embeddings[row : row + 1]
+        seconds.append(once(lambda name=name, vector=vector: index.add_encoded(vector, name))[0])  # type: ignore[misc]
+    part = max(1, min(100, count // 2))
+    found = {"first": statistics.median(seconds[:part]), "last": statistics.median(seconds[-part:])}
+    return found | {"count": count, "all": sum(seconds), "refresh": once(index.refresh)[0]}
+
+
 def _summary(seconds: list[float]) -> dict[str, float]:
     return {"p50": statistics.median(seconds), "slowest": max(seconds), "times": len(seconds)}
 

@@ -14,10 +14,9 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
-import polars as pl
-import torch
 
 from irgen.errors import IndexingError
 from irgen.index import damage, metadata
@@ -40,7 +39,16 @@ CREATE TABLE changes (
 READ_STATE = """
 SELECT base, owner, (SELECT max(seq) FROM sqlite_sequence WHERE name = 'changes') FROM state
 """
-Row = tuple[int, str, bytes | None, bytes | None, str | None]  # key, id, code, embedding, metadata
+
+
+class Change(NamedTuple):
+    """The latest change of one image; of a removed one the last three are None."""
+
+    key: int
+    id: str
+    code: bytes | None
+    embedding: bytes | None
+    metadata: str | None
 
 
 @dataclass(frozen=True)
@@ -51,26 +59,6 @@ class State:
     base: int
     owner: str
     revision: int
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Images that changed up to ``state``: their ``keys`` (n,) int64, and row by row, in order of
-    arrival, the ``rows`` of those that are in the index."""
-
-    state: State
-    keys: np.ndarray
-    rows: Rows
-
-
-@dataclass(frozen=True)
-class Format:
-    """How the changes' rows are read: metadata columns, type and number M of codes, width D."""
-
-    schema: pl.Schema
-    code_type: torch.dtype
-    levels: int
-    width: int
 
 
 def create(folder: Path, base: int, owner: str) -> None:
@@ -111,19 +99,17 @@ class Database:
         with self._reading() as connection:
             return _read_state(connection)
 
-    def read(self, after: int, form: Format) -> Changes:
-        """Return what changed after the change number ``after``."""
+    def read(self, after: int) -> tuple[State, list[Change]]:
+        """Return the committed state, and what changed after the change number ``after``."""
         with self._reading() as connection, connection:
             connection.execute("BEGIN")
             state = _read_state(connection)
             query = "SELECT key, id, code, embedding, metadata, checksum FROM changes"
-            found = connection.execute(f"{query} WHERE number > ? ORDER BY number", (after,))
-            *columns, sums = list(zip(*found, strict=True)) or [()] * 6
-        changed: list[Row] = list(zip(*columns, strict=True))
-        if list(sums) != list(map(_checksum, changed)):
+            rows = connection.execute(f"{query} WHERE number > ? ORDER BY number", (after,))
+            found = [(Change(*values), checksum) for *values, checksum in rows]
+        if any(_checksum(change) != checksum for change, checksum in found):
             raise damage.damaged(self.path, "the checksum of a change differs")
-        keys = np.array(columns[0], np.int64)
-        return Changes(state, keys, _parse([row for row in changed if row[2] is not None], form))
+        return state, [change for change, _ in found]
 
     def find(self, keys: Iterable[int]) -> dict[int, str | None]:
         """Return which of ``keys`` changed, with their ids, or None for those that were removed."""
@@ -141,19 +127,19 @@ class Database:
             *([values.tobytes() for values in array] for array in (rows.codes.numpy(), vectors)),
             metadata.to_json(rows.table),
         )
-        self._write(list(zip(*columns, strict=True)))
+        self._write(map(Change, *columns))
 
     def remove(self, ids: Sequence[str], keys: np.ndarray) -> None:
         """Remove images. Otherwise as ``put``."""
         removed = zip(keys.tolist(), ids, strict=True)
-        self._write([(key, name, None, None, None) for key, name in removed])
+        self._write(Change(key, name, None, None, None) for key, name in removed)
 
-    def _write(self, changed: list[Row]) -> None:
+    def _write(self, changes: Iterable[Change]) -> None:
         columns = "(key, id, code, embedding, metadata, checksum)"
         with self._committing(f"writing to {self.path}") as connection:
             connection.executemany(
                 f"INSERT OR REPLACE INTO changes {columns} VALUES (?, ?, ?, ?, ?, ?)",
-                ((*row, _checksum(row)) for row in changed),
+                ((*change, _checksum(change)) for change in changes),
             )
 
     def switch(self, state: State) -> None:
@@ -179,6 +165,11 @@ class Database:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            if self._writable and self._process != os.getpid():
+                raise IndexingError(
+                    f"{self.path.parent} was opened by process {self._process}, of which this is a "
+                    "fork: only that process may change it"
+                )
             if self._is_outdated():
                 self._outdated, self._connection = self._connection, self._connect()
             with self._explaining():
@@ -251,24 +242,8 @@ def _read_state(connection: sqlite3.Connection) -> State:
     return State(row[0], row[1], row[2] or 0)
 
 
-def _checksum(row: Row) -> int:
-    key, name, code, embedding, columns = row
-    total = zlib.crc32(f"{key} {name}".encode())
-    for part in (code or b"", embedding or b"", (columns or "").encode()):
-        total = zlib.crc32(part, total)
+def _checksum(change: Change) -> int:
+    total = zlib.crc32(f"{change.key} {change.id}".encode())
+    for part in (change.code, change.embedding, (change.metadata or "").encode()):
+        total = zlib.crc32(part or b"", total)
     return total
-
-
-def _parse(changed: list[Row], form: Format) -> Rows:
-    """Return the images that the rows of the table hold."""
-    keys, ids, codes, vectors, columns = list(zip(*changed, strict=True)) or [()] * 5
-    kind = torch.empty(0, dtype=form.code_type).numpy().dtype
-    code_table = np.frombuffer(b"".join(codes), kind).reshape(-1, form.levels)
-    vector_table = np.frombuffer(b"".join(vectors), np.float16).reshape(-1, form.width)
-    return Rows(
-        table=metadata.from_json(ids, columns, form.schema),
-        keys=np.array(keys, np.int64),
-        codes=torch.from_numpy(code_table.copy()),
-        embeddings=torch.from_numpy(vector_table.copy()),
-        trained=torch.zeros(len(keys), dtype=torch.bool),
-    )

@@ -25,8 +25,7 @@ from irgen.errors import IndexingError
 from irgen.files import checksum, checksums, digest, sync, sync_tree
 from irgen.index import base, damage, database
 from irgen.index.base import Base
-from irgen.index.database import Changes, Database, Format
-from irgen.index.rows import code_type
+from irgen.index.database import Database
 from irgen.index.view import View
 
 FORMAT, VERSION = "irgen-index", 2
@@ -63,11 +62,6 @@ class Folder:
         """Open a base. Raise IndexingError if it is missing or damaged."""
         return base.read(self.base(number), number)
 
-    def read_changes(self, file: Database, after: int, schema: Any) -> Changes:
-        """Return what changed after the change number ``after``."""
-        levels, size, width = self.codebooks.shape
-        return file.read(after, Format(schema, code_type(size), levels, width))
-
     def load(self, file: Database, *, verify: bool = False) -> View:
         """Return the view of all that was committed. Raise IndexingError if a file is damaged; with
         ``verify``, the embeddings are checked, too."""
@@ -84,9 +78,9 @@ class Folder:
             if self.owner(start.digest) != state.owner:
                 raise damage.damaged(start.folder, f"{file.path} belongs to another base or index")
             view = View.of(start, self.codebooks)
-            changes = self.read_changes(file, 0, view.schema)
-            if changes.state.base == state.base:
-                return view.apply(changes)
+            state, changes = file.read(after=0)
+            if state.base == start.number:
+                return view.apply(changes, state.revision)
 
     def prune(self, number: int) -> None:
         """Delete all bases but ``number``, and what killed writers left. For the writer alone; a

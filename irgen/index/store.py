@@ -1,16 +1,14 @@
 """What an open index has on the disk, and the changes that its one writer makes."""
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from filelock import FileLock
 
 from irgen.compute import aside
 from irgen.errors import IndexingError
@@ -19,26 +17,6 @@ from irgen.index import copying, damage, folder
 from irgen.index.database import Database, State
 from irgen.index.rows import Rows, check_ids, collision, hash_ids, shorten
 from irgen.index.view import View
-
-
-class Writer:
-    """What only the one writer of an index has: the lock, a connection that may write, and the
-    process that opened them."""
-
-    def __init__(self, path: Path):
-        with damage.writing(f"opening {path}"):
-            self.lock: FileLock = folder.lock(path)
-        try:
-            self.file = Database(path, writable=True)
-        except BaseException:
-            self.lock.release()
-            raise
-        self.process = os.getpid()
-
-    def close(self) -> None:
-        """Let the next writer in."""
-        self.file.close()
-        self.lock.release()
 
 
 class Store:
@@ -54,25 +32,20 @@ class Store:
         self.folder = folder.read(path)
         self._changing, self._refreshing, self._compacting = RLock(), Lock(), Lock()
         self._closed = False
-        self._writer = Writer(path) if writable else None
-        try:
+        with ExitStack() as opened:
+            self._writer = _open_writer(path, opened) if writable else None
             self._file = Database(path)
+            opened.callback(lambda: self._file.close())
             self._view = self.folder.load(self._file)
             if writable:
                 self.folder.prune(self._view.base.number)
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Let the next writer in. Closing twice does no harm."""
         with self._compacting, self._changing, self._refreshing:
-            self._closed = True
-            if hasattr(self, "_file"):
-                self._file.close()
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            self._closed, self._writer = True, None
+            self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -136,10 +109,10 @@ class Store:
 
     def _catch_up(self, view: View) -> View:
         """Return the latest view, given an earlier one."""
-        changes = self.folder.read_changes(self._file, view.revision, view.schema)
-        if changes.state.base != view.base.number:
+        state, changes = self._file.read(view.revision)
+        if state.base != view.base.number:
             return self.folder.load(self._file)
-        return view.apply(changes)
+        return view.apply(changes, state.revision)
 
     def put(self, images: Rows, *, replace: bool) -> None:
         """Add images; with ``replace``, instead of those with the same id. All of them, or none and
@@ -153,7 +126,7 @@ class Store:
             if not replace:
                 _refuse([name for name in present if name is not None])
             if len(images):
-                writer.file.put(images)
+                writer.put(images)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove images; all of them, or none and an IndexingError if one is not in the index."""
@@ -165,19 +138,19 @@ class Store:
             if missing:
                 raise IndexingError(f"not in the index: {shorten(missing)}; nothing was removed")
             if names:
-                writer.file.remove(names, keys)
+                writer.remove(names, keys)
 
     def refuse_present(self, ids: Sequence[str]) -> None:
         """Raise IndexingError if an id is in the index."""
         present = self.view.find(ids) >= 0
         _refuse([name for name, found in zip(ids, present, strict=True) if found])
 
-    def _find(self, writer: Writer, keys: np.ndarray) -> list[str | None]:
+    def _find(self, writer: Database, keys: np.ndarray) -> list[str | None]:
         """Return the id in the index that has each key, None where there is none."""
         rows = self._view.base.find(keys)
         names = iter(self._view.base.table["id"][rows[rows >= 0]].to_list())
         in_base = [next(names) if row >= 0 else None for row in rows.tolist()]
-        changed = writer.file.find(keys.tolist())
+        changed = writer.find(keys.tolist())
         return [changed.get(key, name) for key, name in zip(keys.tolist(), in_base, strict=True)]
 
     def compact(self) -> None:
@@ -197,9 +170,9 @@ class Store:
             fresh = aside(View.of, new, self.folder.codebooks)
             state = State(number, self.folder.owner(new.digest), view.revision)
             with self._writing() as writer, self._refreshing:
-                writer.file.switch(state)
-                changes = self.folder.read_changes(self._file, view.revision, view.schema)
-                self._view = aside(fresh.apply, changes)
+                writer.switch(state)
+                state, changes = self._file.read(view.revision)
+                self._view = aside(fresh.apply, changes, state.revision)
             self.folder.prune(number)
 
     def save(self, path: Path | str) -> None:
@@ -246,7 +219,7 @@ class Store:
             self.folder.load(file, verify=True)
 
     @contextmanager
-    def _writing(self) -> Iterator[Writer]:
+    def _writing(self) -> Iterator[Database]:
         """Make one change at a time, to the base of ``_view``."""
         with self._changing:
             path, writer = self.folder.path, self._writer
@@ -254,14 +227,18 @@ class Store:
                 raise IndexingError(f"{path} was closed: open it again")
             if writer is None:
                 raise IndexingError(f"{path} was opened for reading: open it with writable=True")
-            if writer.process != os.getpid():
-                raise IndexingError(
-                    f"{path} was opened by process {writer.process}, of which this is a fork: only "
-                    "that process may change it"
-                )
-            if self._file.state().base != self._view.base.number:  # a compaction was interrupted
+            if writer.state().base != self._view.base.number:  # a compaction was interrupted
                 self.refresh()
             yield writer
+
+
+def _open_writer(path: Path, stack: ExitStack) -> Database:
+    """Open the SQLite file for the one writer, until the ``stack`` is closed."""
+    with damage.writing(f"opening {path}"):
+        stack.callback(folder.lock(path).release)
+    writer = Database(path, writable=True)
+    stack.callback(writer.close)
+    return writer
 
 
 def _refuse(present: Sequence[str]) -> None:

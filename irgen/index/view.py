@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from irgen.errors import IndexingError
+from irgen.index import metadata
 from irgen.index.base import Base
-from irgen.index.database import Changes
+from irgen.index.database import Change
 from irgen.index.metadata import ID
 from irgen.index.rows import Rows, hash_ids, shorten
 from irgen.search.snapshot import Segment, Snapshot
@@ -128,14 +129,15 @@ class View:
             trained=self.snapshot.gather(numbers, "trained"),
         )
 
-    def apply(self, changes: Changes) -> "View":
-        """Return the view after ``changes``. Time: a few passes over the rows of the base if one of
-        them is replaced or removed, and one sort of all that was added."""
-        snapshot, rows = self.snapshot, changes.rows
-        dead = self.find_keys(changes.keys)
+    def apply(self, changes: Sequence[Change], revision: int) -> "View":
+        """Return the view after ``changes``, up to the change number ``revision``. Time: a few
+        passes over the rows of the base if one of them is replaced or removed, and one sort of all
+        that was added."""
+        snapshot, rows = self.snapshot, self._parse(changes)
+        dead = self.find_keys(np.array([change.key for change in changes], np.int64))
         if (dead >= 0).any():
             snapshot = snapshot.without(torch.from_numpy(dead[dead >= 0]))
-        view = replace(self, snapshot=snapshot, revision=changes.state.revision)
+        view = replace(self, snapshot=snapshot, revision=revision)
         if not len(rows):
             return view
         return replace(
@@ -143,6 +145,23 @@ class View:
             snapshot=snapshot.with_added(_extend(snapshot, rows)),
             added=pl.concat([self.added, rows.table], rechunk=True),
             added_keys=np.concatenate([self.added_keys, rows.keys]),
+        )
+
+    def _parse(self, changes: Sequence[Change]) -> Rows:
+        """Return those of the changed images that are in the index, in order of arrival."""
+        present = [change for change in changes if change.code is not None]
+        keys, ids, codes, vectors, texts = zip(*present, strict=True) if present else [()] * 5
+        segment = self.base.segment
+        code_table, vector_table = (
+            np.frombuffer(b"".join(parts), old.numpy().dtype).reshape(-1, old.shape[1]).copy()
+            for parts, old in ((codes, segment.codes), (vectors, segment.embeddings))
+        )
+        return Rows(
+            table=metadata.from_json(ids, texts, self.schema),
+            keys=np.array(keys, np.int64),
+            codes=torch.from_numpy(code_table),
+            embeddings=torch.from_numpy(vector_table),
+            trained=torch.zeros(len(present), dtype=torch.bool),
         )
 
 

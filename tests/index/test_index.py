@@ -212,10 +212,10 @@ def test_only_a_writer_that_is_open_and_no_fork_of_it_writes(folder, index, add,
         for call in calls:
             with pytest.raises(IndexingError, match="opened for reading: open it with writable"):
                 call()
-    index._writer.process += 1
+    index._writer._process += 1
     with pytest.raises(IndexingError, match="of which this is a fork"):
         index.remove(["a"])
-    index._writer.process -= 1
+    index._writer._process -= 1
     index.close()
     index.close()
     with pytest.raises(IndexingError, match="was closed: open it again"):
@@ -456,7 +456,7 @@ def test_a_full_disk_changes_nothing_and_the_index_goes_on(
             with pytest.raises(IndexingError, match=r"failed: No space .*nothing was changed"):
                 call(index)
         assert small.contents(index) == before
-    connection = index._writer.file._connection
+    connection = index._writer._connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(IndexingError, match=r"failed: database or disk is full; nothing"):
@@ -481,7 +481,7 @@ def test_a_compaction_that_does_not_come_to_its_end_changes_nothing(
     before = small.contents(index)
     for moment in ("switch", "read"):
         with monkeypatch.context() as patch:
-            patch.setattr(index._writer.file, moment, fail)
+            patch.setattr(index._writer, moment, fail)
             patch.setattr(index._file, moment, fail)
             with pytest.raises(KeyboardInterrupt):
                 index.compact()
@@ -505,9 +505,9 @@ def test_a_reader_never_sees_what_is_not_committed(index: Index, folder: Path, a
                 assert small.contents(reader) == before
                 raise KeyboardInterrupt
 
-        index._writer.file._connection.set_trace_callback(look)
+        index._writer._connection.set_trace_callback(look)
         add(index, "x", "y")
-        index._writer.file._connection.set_trace_callback(None)
+        index._writer._connection.set_trace_callback(None)
         reader.refresh()
         assert small.contents(reader) == before | small.expected(["x", "y"])
 

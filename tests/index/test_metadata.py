@@ -5,7 +5,7 @@ import math
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irgen.errors import IndexingError
@@ -120,6 +120,7 @@ def frames(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(frames(), st.randoms(use_true_random=False))
 def test_the_bytes_of_a_table_follow_from_its_values_alone(frame: pl.DataFrame, random) -> None:
     kept = metadata.to_arrow(frame)
@@ -139,6 +140,7 @@ def test_the_bytes_of_a_table_follow_from_its_values_alone(frame: pl.DataFrame, 
     assert pl.read_ipc(kept).schema == frame.schema
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(frames())
 def test_rows_of_any_type_come_back_from_json_as_they_were(frame: pl.DataFrame) -> None:
     ids = [f"{number}" for number in range(frame.height)]

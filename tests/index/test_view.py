@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irgen.index.base import Base
-from irgen.index.database import Changes, State
+from irgen.index.database import Change
 from irgen.index.rows import Rows
 from irgen.index.view import View
 from irgen.search.snapshot import Segment
@@ -35,6 +35,7 @@ def base(keys: list[int]) -> View:
     return View.of(start, torch.zeros(1, 1, 1))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     start=st.lists(st.integers(0, 20), unique=True, max_size=6),
     batches=st.lists(
@@ -52,8 +53,9 @@ def test_a_view_names_the_rows_that_a_dictionary_would(start, batches, wanted) -
     newest = {key: row for row, key in enumerate(sorted(start))}
     for number, (added, removed) in enumerate(batches):
         removed = [key for key in removed if key not in added]
-        changed = np.array([*added, *removed], np.int64)
-        view = view.apply(Changes(State(1, "", number), changed, images(added, number)))
+        changes = [Change(key, f"{key}", b"0", b"00", f"[{number}]") for key in added]
+        changes += [Change(key, f"{key}", None, None, None) for key in removed]
+        view = view.apply(changes, number)
         newest |= {key: len(table) + i for i, key in enumerate(added)}
         newest = {key: row for key, row in newest.items() if key not in removed}
         table += [(f"{key}", number) for key in added]
