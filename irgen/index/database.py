@@ -84,7 +84,7 @@ class Database:
         """Close the file. Closing twice does no harm. A writer that nobody reads beside leaves no
         other file than this one, so that the folder may be read where nothing can be written."""
         with suppress(sqlite3.Error):
-            if self._writable:
+            if self._writable and self._has_log():
                 self._connection.execute("PRAGMA busy_timeout = 0")
                 self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.close()
@@ -179,6 +179,7 @@ class Database:
     def _committing(self, action: str) -> Iterator[sqlite3.Connection]:
         try:
             with self._lock, self._connection:  # commits, or rolls back
+                self._connection.execute("PRAGMA journal_mode = WAL")  # readers need not wait
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
         except sqlite3.OperationalError as error:
@@ -206,7 +207,6 @@ class Database:
             if not self._writable:
                 return self._connect_to_read()
             connection = self._open("mode=rw")
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
             _read_state(connection)
             return connection

@@ -113,8 +113,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise IndexingError(f"{path} is not an index: {file} does not say format {FORMAT!r}")
     if description["version"] > VERSION:
         raise IndexingError(
-            f"{path} was written by a newer irgen (format version {description['version']}; this "
-            f"one reads {VERSION}): update irgen"
+            f"{path} was written by a newer irgen (version {description['version']} of the format; "
+            f"this one reads {VERSION}): update irgen"
         )
     return description
 
