@@ -42,13 +42,14 @@ SELECT base, owner, (SELECT max(seq) FROM sqlite_sequence WHERE name = 'changes'
 
 
 class Change(NamedTuple):
-    """The latest change of one image; of a removed one the last three are None."""
+    """The latest change of one image; of a removed one, code, embedding and metadata are None."""
 
     key: int
     id: str
     code: bytes | None
     embedding: bytes | None
     metadata: str | None
+    checksum: int
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,10 @@ class Database:
             state = _read_state(connection)
             query = "SELECT key, id, code, embedding, metadata, checksum FROM changes"
             rows = connection.execute(f"{query} WHERE number > ? ORDER BY number", (after,))
-            found = [(Change(*values), checksum) for *values, checksum in rows]
-        if any(_checksum(change) != checksum for change, checksum in found):
+            changes = list(map(Change._make, rows))
+        if any(change.checksum != _sum(*change[:-1]) for change in changes):
             raise damage.damaged(self.path, "the checksum of a change differs")
-        return state, [change for change, _ in found]
+        return state, changes
 
     def find(self, keys: Iterable[int]) -> dict[int, str | None]:
         """Return which of ``keys`` changed, with their ids, or None for those that were removed."""
@@ -127,19 +128,19 @@ class Database:
             *([values.tobytes() for values in array] for array in (rows.codes.numpy(), vectors)),
             metadata.to_json(rows.table),
         )
-        self._write(map(Change, *columns))
+        self._write(zip(*columns, strict=True))
 
     def remove(self, ids: Sequence[str], keys: np.ndarray) -> None:
         """Remove images. Otherwise as ``put``."""
         removed = zip(keys.tolist(), ids, strict=True)
-        self._write(Change(key, name, None, None, None) for key, name in removed)
+        self._write((key, name, None, None, None) for key, name in removed)
 
-    def _write(self, changes: Iterable[Change]) -> None:
+    def _write(self, changes: Iterable[tuple]) -> None:
         columns = "(key, id, code, embedding, metadata, checksum)"
         with self._committing(f"writing to {self.path}") as connection:
             connection.executemany(
                 f"INSERT OR REPLACE INTO changes {columns} VALUES (?, ?, ?, ?, ?, ?)",
-                ((*change, _checksum(change)) for change in changes),
+                ((*values, _sum(*values)) for values in changes),
             )
 
     def switch(self, state: State) -> None:
@@ -242,8 +243,9 @@ def _read_state(connection: sqlite3.Connection) -> State:
     return State(row[0], row[1], row[2] or 0)
 
 
-def _checksum(change: Change) -> int:
-    total = zlib.crc32(f"{change.key} {change.id}".encode())
-    for part in (change.code, change.embedding, (change.metadata or "").encode()):
-        total = zlib.crc32(part or b"", total)
-    return total
+def _sum(
+    key: int, name: str, code: bytes | None, embedding: bytes | None, columns: str | None
+) -> int:
+    """Return the checksum of a change."""
+    total = zlib.crc32(f"{key} {name} {columns}".encode())
+    return zlib.crc32(embedding or b"", zlib.crc32(code or b"", total))

@@ -147,7 +147,8 @@ def to_json(table: pl.DataFrame) -> list[str]:
 def from_json(ids: Sequence[str], texts: Sequence[str], schema: pl.Schema) -> pl.DataFrame:
     """Return the table of ids and metadata that ``to_json`` turned into ``texts``; ``schema`` has
     the metadata columns."""
-    values = list(map(list, zip(*map(json.loads, texts), strict=True))) or [[] for _ in schema]
+    rows = json.loads(f"[{','.join(texts)}]")
+    values = list(map(list, zip(*rows, strict=True))) or [[] for _ in schema]
     columns = [pl.Series(ID, ids, dtype=pl.String)]
     for (name, kind), column in zip(schema.items(), values, strict=True):
         physical = pl.Series(dtype=kind).to_physical().dtype

@@ -150,7 +150,7 @@ class View:
     def _parse(self, changes: Sequence[Change]) -> Rows:
         """Return those of the changed images that are in the index, in order of arrival."""
         present = [change for change in changes if change.code is not None]
-        keys, ids, codes, vectors, texts = zip(*present, strict=True) if present else [()] * 5
+        keys, ids, codes, vectors, texts, _ = zip(*present, strict=True) if present else [()] * 6
         segment = self.base.segment
         code_table, vector_table = (
             np.frombuffer(b"".join(parts), old.numpy().dtype).reshape(-1, old.shape[1]).copy()

@@ -90,7 +90,7 @@ def test_an_index_that_was_not_made_here_is_not_compared_with_the_pipelines(
 def test_without_a_calibration_it_says_why(project, told, another):
     another(project / "plain", [1, 2], None)
     assert said(told, "--index", "plain")["same label"] == (
-        "not known: it was made without a calibration"
+        "not known: the index was created without a calibration"
     )
 
 

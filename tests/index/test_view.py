@@ -53,8 +53,8 @@ def test_a_view_names_the_rows_that_a_dictionary_would(start, batches, wanted) -
     newest = {key: row for row, key in enumerate(sorted(start))}
     for number, (added, removed) in enumerate(batches):
         removed = [key for key in removed if key not in added]
-        changes = [Change(key, f"{key}", b"0", b"00", f"[{number}]") for key in added]
-        changes += [Change(key, f"{key}", None, None, None) for key in removed]
+        changes = [Change(key, f"{key}", b"0", b"00", f"[{number}]", 0) for key in added]
+        changes += [Change(key, f"{key}", None, None, None, 0) for key in removed]
         view = view.apply(changes, number)
         newest |= {key: len(table) + i for i, key in enumerate(added)}
         newest = {key: row for key, row in newest.items() if key not in removed}
