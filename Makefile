@@ -11,12 +11,13 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test scenario check ui serve-flows
+.PHONY: help install run test test-all check docs docs-serve ui serve-flows
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv with the pinned versions (once; again when they change)
 
@@ -31,16 +32,23 @@ $(STAMP): pyproject.toml constraints.txt
 run: install ## run the pipeline (what changed only), print the results and the report's path
 	@export IRGEN_BUILD=run-$$(date +%Y%m%d-%H%M%S)-$$$$; $(BIN)/dvc repro && $(BIN)/irgen results
 
-test: install ## run the tests
+test: install ## run the tests that need no server and no patience (five minutes)
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: install ## run all tests: servers, kills, whole pipelines (twenty-five minutes)
 	$(BIN)/pytest
 
-scenario: install ## run the whole pipeline with all its servers, as tests (some ten minutes)
-	$(BIN)/pytest -m scenario
+docs: install ## build these pages into site/, strictly
+	@$(BIN)/mkdocs build --quiet --strict
 
-check: install ## what CI runs: lint, format, types, tests
+docs-serve: install ## show the pages at http://127.0.0.1:8000, rebuilt on every change
+	@$(BIN)/mkdocs serve
+
+check: install ## what CI runs: lint, format, types, docs, all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MAKE) docs
 	$(BIN)/pytest
 
 ui: install ## open the MLflow UI on this project's runs

@@ -38,12 +38,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from irgen.catalog.table import read_table
+from irgen.checkpoints.resume import Resume
 from irgen.checkpoints.retriever import initial_query_encoder
-from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.weights import create_encoder
-from irgen.commands.wording import counted
-from irgen.compute import Machine
-from irgen.encoding.batches import EncodedViews, Pixels, full_batches
+from irgen.commands.format import format_count
+from irgen.compute import Machine, full_batches
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import (
     Encoding,
     decode_pixels,
@@ -51,24 +51,24 @@ from irgen.encoding.encode import (
     encode_views,
     open_encoding,
 )
-from irgen.evaluation import metrics, runs
-from irgen.evaluation.measuring import DEEPEST, processor
+from irgen.evaluation import metrics
+from irgen.evaluation.latency import name_processor
+from irgen.evaluation.query_set import MAX_DEPTH, count_positives, mark_relevant
 from irgen.files import read_json, write_bytes, write_json
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.pairs import RULES
 from irgen.models.retriever import QueryEncoder, Retriever
-from irgen.models.tokenizer import Tokenizer, adapt_all, class_numbers
+from irgen.models.tokenizer import Tokenizer, class_numbers, embed_summaries
 from irgen.params import Params, check, load
 from irgen.params.strict import parse
 from irgen.search.brute_force import brute_force_search
 from irgen.search.label_scorer import LabelScorer
-from irgen.stages.baselines import rivals
-from irgen.stages.baselines import teach as teach_rival
-from irgen.stages.retriever import neighbours
 from irgen.study.plan import set_value
 from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
+from irgen.training.baselines import list_recipes, train_baseline
+from irgen.training.run import TrainingRun
 from irgen.workspace import Workspace
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)
@@ -170,18 +170,19 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
         decoded = Pixels(taught.pixels, pretrained.decoding.size, params.augment)
         data = [some(decoded, part) for part in parts]
     labelled = [
-        tokenizing.Labelled(images, numbers)
+        LabelledImages(images, numbers)
         for images, numbers in zip(data, (labels, NOTHING), strict=True)
     ]
-    resume = Resume(folder, "tokenizer")
-    run = (machine, params.seed)
-    tokenizing.train(model, (labelled[0], labelled[1]), settings, run, resume, unheard)
-    resume.clear()
+    run = run_in(folder, "tokenizer", machine, params.seed)
+    tokenizing.train(model, labelled[0], labelled[1], settings, run)
+    run.clear()
     encoding = taught.encoding
     if model.encoder is not None:  # seen by nobody else
         encoding = replace(encoding, cache=folder)
         seen = encode_views(model.encoder, taught.sha256s, params.augment, 0, encoding)
-    flat = adapt_all(model, seen.summaries.reshape(-1, seen.summaries.shape[2]), machine.device)
+    flat = embed_summaries(
+        model, seen.summaries.reshape(-1, seen.summaries.shape[2]), machine.device
+    )
     adapted = flat.view(*seen.summaries.shape[:2], -1)  # (N, V, D)
     made = Made(model.cpu(), adapted[:, 0].contiguous(), EncodedViews(adapted.numpy(), seen.tokens))
     if params.retriever.tune_encoder:
@@ -196,8 +197,10 @@ def teach(params: Params, taught: Taught, rows: Tensor, folder: Path) -> Made:
     return made
 
 
-def unheard(row: dict[str, float], step: int) -> None:
-    """Metrics of an epoch, which nobody asks for."""
+def run_in(folder: Path, name: str, machine: Machine, seed: int) -> TrainingRun:
+    """A training whose state is kept below ``folder`` and whose metrics are dropped."""
+    resume = Resume(folder, name)
+    return TrainingRun(machine=machine, seed=seed, log=lambda row, step: None, resume=resume)
 
 
 @torch.inference_mode()
@@ -223,7 +226,7 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
         torch.from_numpy(features), taught.labels[rows], params.pairs.neighbours, params.seed
     )
     anchors, places = torch.nonzero(found >= 0, as_tuple=True)
-    pairs = pl.DataFrame({"anchor": anchors.numpy(), "positive": found[anchors, places].numpy()})
+    positives = retrieving.group_positives(anchors, found[anchors, places], len(rows))
     codes = made.tokenizer.tokenize(made.embeddings[rows])
     reader = made.reader or initial_query_encoder(pretrained, made.tokenizer, settings.encoder)
     width, encoder = params.tokenizer.width, reader.encoder
@@ -236,19 +239,18 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
     )
     torch.manual_seed(params.seed)
     model = Retriever(made.reader, IdentifierDecoder(settings, shape))
-    data = (
-        retrieving.Pairs(some(made.sees, rows), codes, *neighbours(pairs, len(rows))),
-        retrieving.Held(some(made.sees, NOTHING), NOTHING, taught.labels[rows]),
-    )
-    resume = Resume(folder, "retriever")
-    retrieving.train(model, data, settings, (machine, params.seed), resume, unheard)
-    resume.clear()
+    training = retrieving.Pairs(some(made.sees, rows), codes, *positives)
+    nothing = LabelledImages(some(made.sees, NOTHING), NOTHING)
+    validation = retrieving.Validation(nothing, taught.labels[rows])
+    run = run_in(folder, "retriever", machine, params.seed)
+    retrieving.train(model, training, validation, settings, run)
+    run.clear()
     return openings(model, some(made.sees, fold.asked), machine)
 
 
 def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> Tensor:
     """Unit vectors (N, D) of all images by a baseline that the fold's images teach."""
-    rival, machine = rivals(params)[name], taught.encoding.machine
+    recipe, machine = list_recipes(params.baselines)[name], taught.encoding.machine
     tuned = params.tokenizer.tune_encoder
     encoder = create_encoder(params.encoder, params.seed)
     images: Any
@@ -257,11 +259,12 @@ def describe(params: Params, taught: Taught, fold: Fold, folder: Path, name: str
         images = Pixels(taught.pixels, encoder.decoding.size, params.augment)
     else:
         images = encode_views(encoder, taught.sha256s, params.augment, 0, taught.encoding)
-        images = images if rival.tokens else images.without_tokens()
+        images = images if recipe.tokens else images.without_tokens()
     _, labels = taught.labels[fold.teaching].unique(return_inverse=True)
-    data, resume = (some(images, fold.teaching), labels), Resume(folder, name)
-    model = teach_rival((rival, encoder), tuned, data, (machine, params.seed), resume, unheard)
-    resume.clear()
+    run = run_in(folder, name, machine, params.seed)
+    data = LabelledImages(some(images, fold.teaching), labels)
+    model = train_baseline(recipe, encoder, tuned, data, run)
+    run.clear()
     found = []
     with torch.inference_mode(), machine.precision():
         for rows, new in full_batches(len(images), 64):
@@ -293,7 +296,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
         def added(start: int, end: int, score: Any = score) -> Tensor:
             return score[:, first[start:end]]
 
-        top = brute_force_search(queries, database, DEEPEST, None if score is None else added).ids
+        top = brute_force_search(queries, database, MAX_DEPTH, None if score is None else added).ids
         found[name] = judge(top)
     return found
 
@@ -301,7 +304,7 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
 def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> dict:
     """Every metric of every query of the fold, by a baseline's descriptors."""
     vectors = describe(params, taught, fold, folder, name)
-    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], DEEPEST).ids
+    top = brute_force_search(vectors[fold.asked], vectors[fold.searched], MAX_DEPTH).ids
     return {name: judge_of(taught, fold)(top)}
 
 
@@ -310,10 +313,10 @@ def judge_of(taught: Taught, fold: Fold) -> Callable[[Tensor], Values]:
     rows, asked = fold.searched.tolist(), fold.asked.tolist()
     names, hashes = pl.Series(taught.classes), pl.Series(taught.sha256s)
     names = names[taught.labels.tolist()]  # of each image
-    wanted = runs.positives(names[asked], hashes[asked], names[rows], hashes[rows])
+    wanted = count_positives(names[asked], hashes[asked], names[rows], hashes[rows])
 
     def judge(top: Tensor) -> Values:
-        hits = runs.relevance(top.numpy(), names[asked], names[rows])
+        hits = mark_relevant(top.numpy(), names[asked], names[rows])
         return metrics.by_query(hits, wanted, CUTOFFS)
 
     return judge
@@ -378,7 +381,8 @@ def main() -> int:
     asked = len(next(iter(joined.values()))["map/R"])
     told = (
         f"{asked:,} images, {options.folds} folds, {taught.encoding.machine.decoder}, "
-        f"{counted(cores, 'core')} ({processor(taught.encoding.machine.device)}), commit {commit}, "
+        f"{format_count(cores, 'core')} "
+        f"({name_processor(taught.encoding.machine.device)}), commit {commit}, "
         f"{time.perf_counter() - started:,.0f} s."
     )
     results = Path(__file__).parent / "results"

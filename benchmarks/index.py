@@ -34,7 +34,7 @@ from speed.synthetic import Database, Recipe
 
 from irgen import params
 from irgen.compute import keep_freed_memory
-from irgen.evaluation.measuring import processor
+from irgen.evaluation.latency import name_processor
 from irgen.files import write_bytes, write_json
 from irgen.index.index import Index
 from irgen.models.decoder import IdentifierDecoder
@@ -322,7 +322,7 @@ def about(started: float, plan: Plan) -> dict[str, Any]:
     asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     commit = asked.stdout.strip() or "unknown"
     seconds = time.perf_counter() - started
-    name = processor(torch.device("cpu"))
+    name = name_processor(torch.device("cpu"))
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
     text = (
         f"{name}, {cores} cores, {threads} threads (torch and faiss alike), "

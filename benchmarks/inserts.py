@@ -27,8 +27,9 @@ from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.checkpoints.identifiers import load_identified
 from irgen.encoding.encode import decode_pixels, open_encoding
-from irgen.evaluation import metrics, runs
-from irgen.evaluation.measuring import processor
+from irgen.evaluation import metrics
+from irgen.evaluation.latency import name_processor
+from irgen.evaluation.query_set import count_positives, mark_relevant
 from irgen.files import digest, read_json, write_bytes, write_json
 from irgen.index.index import Index
 from irgen.params import Params, load
@@ -173,9 +174,9 @@ class Case:
         """Means over the queries ``asked`` (Q,) bool that have a positive among ``groups``."""
         queries, there = self.queries.filter(asked), self.database.filter(self.members(groups))
         rows = self.answer(method, groups)[0][asked]
-        hits = runs.relevance(rows, queries["label"], self.database["label"])
+        hits = mark_relevant(rows, queries["label"], self.database["label"])
         hashes = queries["sha256"], there["sha256"]
-        wanted = runs.positives(queries["label"], hashes[0], there["label"], hashes[1])
+        wanted = count_positives(queries["label"], hashes[0], there["label"], hashes[1])
         return metrics.summarise(hits, wanted, [K])
 
 
@@ -257,8 +258,8 @@ def page(name: str, seeds: list[dict], commit: str) -> str:
     return (
         f"## {name}\n\n{body}\n\n{len(seeds)} seeds; both groups were held out of the same "
         f"training. Database, seed by seed: {images}. {len(os.sched_getaffinity(0))} cores "
-        f"({processor(torch.device('cpu'))}), commit {commit}; training took {min(train):,.0f} to "
-        f"{max(train):,.0f} s, adding {min(add):,.0f} to {max(add):,.0f} s.\n"
+        f"({name_processor(torch.device('cpu'))}), commit {commit}; training took "
+        f"{min(train):,.0f} to {max(train):,.0f} s, adding {min(add):,.0f} to {max(add):,.0f} s.\n"
     )
 
 

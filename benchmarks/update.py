@@ -42,7 +42,7 @@ import yaml
 from PIL import Image, ImageEnhance
 
 from irgen.catalog.sources.open import open_source
-from irgen.evaluation.measuring import processor
+from irgen.evaluation.latency import name_processor
 from irgen.files import read_json, write_bytes, write_json
 from irgen.params import load
 
@@ -53,7 +53,6 @@ SMALL = {  # enough for models that work; how good they are is not what is measu
     "augment": {"views": 1},
     "tokenizer": {"epochs": 4},
     "retriever": {"epochs": 2},
-    "catalog": {"training_revision": 1},
     "gate": {"margin": 1.0, "minimum": 0.0},
     "evaluate": {"beams": 20, "candidates": 100, "batch_size": 64},  # as params.yaml has them
 }
@@ -139,11 +138,12 @@ def make_project(root: Path, params: Path, encoder: str) -> None:
         return
     ours = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "irgen", root / "irgen", ignore=ours, dirs_exist_ok=True)
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+    for name in ("dvc.yaml", "training.yaml", ".gitignore", ".dvcignore"):
         shutil.copyfile(ROOT / name, root / name)
     settings = yaml.safe_load(params.read_text(encoding="utf-8"))
     for section, values in SMALL.items():
         settings[section] |= values
+    settings["catalog"].pop("training_revision", None)  # training.yaml sets it
     settings["download"] |= {"source": "images", "sha256": ""}
     if encoder:
         settings["encoder"] |= {"name": encoder, "weights": "none"}
@@ -196,7 +196,7 @@ def served(folder: Path, threads: int) -> Iterator[Server]:
     """A server that is there while the block runs."""
     folder.mkdir(parents=True, exist_ok=True)
     server = Server(folder, threads)
-    command = [sys.executable, "-I", "-S", str(ROOT / "flows" / "lifeline.py")]
+    command = [sys.executable, "-I", "-S", str(ROOT / "flows" / "process.py")]
     command += [sys.executable, "-m", "prefect", "server", "start", "--port", str(server.port)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
@@ -340,7 +340,7 @@ def page(found: dict[str, Any]) -> str:
         f"({100 * work:.1f} % of the processors' time); with nothing changed it takes "
         f"**{unchanged['seconds']:.1f} s** and no stage runs.\n\n{table}\n\n"
         "The whole is the time of the flow run's process, from start to end; steps may overlap. "
-        f"{len(os.sched_getaffinity(0))} cores ({processor(torch.device('cpu'))}), "
+        f"{len(os.sched_getaffinity(0))} cores ({name_processor(torch.device('cpu'))}), "
         f"{found['threads']} threads a process, commit {found['commit']}. "
         f"Load of the machine before and after: {loads}.\n"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from irgen.catalog.sources.open import list_digits
+from irgen.catalog.sources.arrays import list_digits
 
 
 def main() -> None:

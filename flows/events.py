@@ -1,4 +1,4 @@
-"""Events that the flows tell Prefect of, and that deployments wait for."""
+"""Events that the flows emit and that deployments wait for."""
 
 import time
 from datetime import UTC, datetime
@@ -11,10 +11,10 @@ from prefect.client.orchestration import get_client
 
 from irgen.errors import IrgenError, redact
 
-CHANGED = "irgen.source.changed"  # somebody says that there is something to look at
-UPDATED = "irgen.database.updated"  # the served index has moved to another
-REJECTED = "irgen.release.rejected"  # the gate kept it a candidate
-DRIFTED = "irgen.tokenizer.drifted"  # new images are too unlike those of the training
+CHANGED = "irgen.source.changed"  # somebody says that the source has changed
+UPDATED = "irgen.database.updated"  # another index is served
+REJECTED = "irgen.release.rejected"  # the gate kept an index back
+DRIFTED = "irgen.tokenizer.drifted"  # new images are unlike those of the training
 ATTEMPTS, PAUSE_SECONDS = 6, 5.0
 
 
@@ -23,9 +23,9 @@ class EventError(IrgenError):
 
 
 def emit(name: str, root: Path, payload: dict[str, Any], *, key: str) -> None:
-    """Tells the server of an event and returns when it has it.
+    """Send an event to the server and return when the server has it.
 
-    Two events of one ``name`` and ``key`` are one, so that this may be done again after a crash.
+    Two events with the same ``name`` and ``key`` are one, so this may be done again after a crash.
     Raises EventError if the server does not take it within half a minute.
     """
     event = {

@@ -1,6 +1,6 @@
-"""DVC's stage graph in the order of work, with what ``meta:`` says about conducting each stage."""
+"""Read DVC's stage graph in the order of work, with the Prefect options of each stage."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,77 +12,79 @@ from irgen.params.strict import parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conduct:
-    """How a stage is conducted: ``meta: {prefect: {...}}`` of ``dvc.yaml``, which DVC ignores."""
+class TaskOptions:
+    """How Prefect runs a stage: ``meta: {prefect: {...}}`` of ``dvc.yaml``, which DVC ignores.
+
+    With ``tags`` a stage obeys Prefect's limits on those tags, and asks the server before it
+    starts; on SQLite the server now and then answers seconds later.
+    """
 
     retries: int = 0
     retry_delay_seconds: float = 10.0
-    timeout_seconds: float = 86_400.0  # an attempt's; then its process group is killed
-    tags: tuple[str, ...] = ("stage",)
+    timeout_seconds: float = 86_400.0  # of an attempt; then its process group is killed
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A stage: the names of those it needs the outputs of, and how it is conducted."""
+    """A stage: the names of the stages whose outputs it needs, and its Prefect options."""
 
     upstream: tuple[str, ...]
-    conduct: Conduct
+    options: TaskOptions
     always: bool  # runs each time, whatever its dependencies (DVC's always_changed)
 
 
 def read(root: Path) -> dict[str, Node]:
-    """Every stage by its name, producers before consumers, else in the order of ``dvc.yaml``. The
-    stages of a ``dvc.yaml`` in another folder are another pipeline's, as for ``dvc repro``; they
-    are not looked for, since there may be millions of images in the project's folders.
+    """Return every stage by its name, producers before consumers, else in ``dvc.yaml``'s order.
 
-    Raises ParamsError for a ``meta: prefect:`` that says something unknown, DVC's own errors for a
-    pipeline that cannot be read.
+    The stages of a ``dvc.yaml`` in another folder are another pipeline's, as for ``dvc repro``; no
+    folder is searched for them, since it may hold millions of images. Raises ParamsError for an
+    unknown Prefect option, DVC's own errors for a pipeline that cannot be read.
     """
     with Repo(str(root)) as repo:
-        index = pipeline(repo)
-        places = {stage: place for place, stage in enumerate(index.stages)}
+        index = _read_pipeline(repo)
+        order = {stage: number for number, stage in enumerate(index.stages)}
         edges = index.graph  # from consumer to producer
-        order = networkx.lexicographical_topological_sort(
-            edges.reverse(), key=lambda stage: places[stage]
+        stages = networkx.lexicographical_topological_sort(
+            edges.reverse(), key=lambda stage: order[stage]
         )
         return {
-            name(stage): Node(
+            _name(stage): Node(
                 upstream=tuple(
-                    map(name, sorted(edges.successors(stage), key=lambda each: places[each]))
+                    map(_name, sorted(edges.successors(stage), key=lambda other: order[other]))
                 ),
-                conduct=conduct(name(stage), stage.meta),
+                options=read_options(_name(stage), stage.meta),
                 always=bool(stage.always_changed),
             )
-            for stage in order
+            for stage in stages
         }
 
 
-def pipeline(repo: Repo) -> Index:
-    """The stages of the project's own ``dvc.yaml``, and those that stand for a file or folder that
-    ``dvc add`` was given, if a stage reads it or what is in it."""
+def _read_pipeline(repo: Repo) -> Index:
+    """Return the stages of the project's own ``dvc.yaml``, and those that stand for a path that
+    ``dvc add`` was given, if a stage reads that path or something in it."""
     root = Path(repo.root_dir)
     own = Index.from_file(repo, str(root / "dvc.yaml"))
-    read = {Path(dependency.fspath) for each in own.stages for dependency in each.deps}
-    read |= {above for path in read for above in path.parents if root in above.parents}
-    added = sorted(path for each in read if (path := Path(f"{each}.dvc")).is_file())
-    return Index.from_indexes(repo, [own, *(Index.from_file(repo, str(each)) for each in added)])
+    paths = {Path(dependency.fspath) for stage in own.stages for dependency in stage.deps}
+    paths |= {folder for path in paths for folder in path.parents if root in folder.parents}
+    added = sorted(file for path in paths if (file := Path(f"{path}.dvc")).is_file())
+    return Index.from_indexes(repo, [own, *(Index.from_file(repo, str(file)) for file in added)])
 
 
-def name(stage: Any) -> str:
-    """What DVC calls a stage in the project's folder, wherever this process is."""
+def _name(stage: Any) -> str:
+    """Return DVC's name of a stage, as seen from the project's folder."""
     file, own = stage.path_in_repo, getattr(stage, "name", None)
     if file == "dvc.yaml":
         return str(own)
     return f"{file}:{own}" if own else file
 
 
-def conduct(stage: str, meta: Any) -> Conduct:
-    """What a stage's ``meta`` says to Prefect; defaults for what it leaves out.
+def read_options(stage: str, meta: Any) -> TaskOptions:
+    """Return the Prefect options in a stage's ``meta``; defaults for what it leaves out.
 
-    >>> conduct("tokenizer", {"prefect": {"retries": 2}}).retries
+    >>> read_options("tokenizer", {"prefect": {"retries": 2}}).retries
     2
     """
-    said = meta.get("prefect", {}) if isinstance(meta, dict) else {}
+    options = meta.get("prefect", {}) if isinstance(meta, dict) else {}
     where = f"dvc.yaml: {stage}: meta: prefect"
-    plain = asdict(Conduct()) | {"tags": list(Conduct().tags)}
-    return parse(Conduct, plain | said if isinstance(said, dict) else said, where=where)
+    return parse(TaskOptions, options, where=where)

@@ -1,4 +1,4 @@
-"""Who is told: automations of Prefect that call a webhook, made by ``python -m flows.notify``.
+"""Make automations of Prefect that call a webhook: ``python -m flows.notify``.
 
 The webhook's address is a secret: it comes from ``IRGEN_WEBHOOK`` and is kept in a block.
 """
@@ -19,9 +19,9 @@ from flows import events, serve
 from irgen.errors import IrgenError
 
 BLOCK = "irgen-webhook"
-TROUBLE = ("Failed", "TimedOut", "Crashed", "Late")
-NAMED = "{{ flow.name }} {{ flow_run.name }}"
-TOLD = {  # an automation's name: the events, what is said in a line, and more
+BAD_STATES = ("Failed", "TimedOut", "Crashed", "Late")
+RUN_NAME = "{{ flow.name }} {{ flow_run.name }}"
+AUTOMATIONS = {  # by name: events, subject, body
     "irgen: kept back": (
         {events.REJECTED},
         "Candidate {{ event.payload.version }} is not served",
@@ -32,16 +32,16 @@ TOLD = {  # an automation's name: the events, what is said in a line, and more
         "Drift at revision {{ event.payload.revision }}: a retrain was asked for",
         "{{ event.payload.exceeded | map(attribute='name') | join(', ') }}",
     ),
-    "irgen: trouble": (
-        {f"prefect.flow-run.{state}" for state in TROUBLE},
-        f"{NAMED}: {{{{ flow_run.state.name }}}}",
+    "irgen: failed": (
+        {f"prefect.flow-run.{state}" for state in BAD_STATES},
+        f"{RUN_NAME}: {{{{ flow_run.state.name }}}}",
         "{{ flow_run.state.message }} {{ flow_run | ui_url }}",
     ),
 }
 
 
-def tell(address: str) -> list[str]:
-    """Makes the automations, or brings those of the same names up to date; gives their names.
+def make_automations(address: str) -> list[str]:
+    """Make the automations, or bring those of the same names up to date; return their names.
 
     ``address`` takes a POST of ``{"text": …}``, as the webhooks of chats do.
     """
@@ -54,35 +54,35 @@ def tell(address: str) -> list[str]:
         secrets=SecretDict({"url": address}),
     )
     document = block.save(BLOCK, overwrite=True)
-    assert isinstance(document, UUID)  # a coroutine only for who is one
-    for name, (expected, subject, body) in TOLD.items():
-        made = Automation(
+    assert isinstance(document, UUID)  # a coroutine only inside another one
+    for name, (expected, subject, body) in AUTOMATIONS.items():
+        automation = Automation(
             name=name,
             trigger=EventTrigger(expect=expected),
             actions=[SendNotification(block_document_id=document, subject=subject, body=body)],
         )
-        _put(AutomationCore(**made.model_dump(exclude={"id"})))
-    return list(TOLD)
+        _replace(AutomationCore(**automation.model_dump(exclude={"id"})))
+    return list(AUTOMATIONS)
 
 
-def _put(automation: AutomationCore) -> None:
+def _replace(automation: AutomationCore) -> None:
     with get_client(sync_client=True) as client:
-        for each in client.read_automations_by_name(automation.name):
-            client.delete_automation(each.id)  # its server refuses this client's updates
+        for old in client.read_automations_by_name(automation.name):
+            client.delete_automation(old.id)  # its server refuses this client's updates
         client.create_automation(automation)
 
 
 def main() -> int:
-    """Makes the automations; 2 if there is no webhook, or no server."""
+    """Make the automations; return 2 if there is no webhook, or no server."""
     address = os.environ.get("IRGEN_WEBHOOK", "")
     try:
         if not address:
             raise IrgenError("IRGEN_WEBHOOK is not set: give the address of a webhook")
-        serve.meet(PREFECT_API_URL.value(), seconds=10)
+        serve.wait_for_server(PREFECT_API_URL.value(), seconds=10)
     except IrgenError as error:
         print(f"notify: {error}", file=sys.stderr)
         return 2
-    print(f"The webhook is called for: {', '.join(tell(address))}")
+    print(f"The webhook is called for: {', '.join(make_automations(address))}")
     return 0
 
 

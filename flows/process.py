@@ -1,7 +1,12 @@
-"""A command in a process group of its own: its lines as they come, and no part of it left over."""
+"""Run a command in a process group of its own: stream its lines, and leave no part of it behind.
+
+``python process.py command …`` runs a command that ends with whoever asked for it. Its standard
+input is the lifeline: only the asking process holds the other end, so it closes when that process
+ends, even by SIGKILL; then the whole process group is killed. Started by its path, this file
+imports nothing but the standard library.
+"""
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -11,16 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from irgen.errors import redact
-
-LIFELINE = Path(__file__).with_name("lifeline.py")
-GRACE_SECONDS = 5.0  # between asking a group to end and killing it
+LIFELINE = [sys.executable, "-I", "-S", str(Path(__file__).resolve())]
+GRACE_SECONDS = 5.0  # between SIGTERM to a group and SIGKILL
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended: its exit status, its lines without secrets, whether it was stopped for
-    taking too long."""
+    """How a command ended: exit status, output lines without secrets, whether it timed out."""
 
     status: int
     lines: tuple[str, ...]
@@ -31,20 +33,20 @@ def run(
     command: list[str],
     *,
     root: Path,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     timeout: float,
     settings: Mapping[str, str] | None = None,
-    begun: Callable[[int], None] = lambda group: None,
 ) -> Ended:
-    """Runs ``command`` in ``root`` and hands each line it prints to ``tell``, as it comes.
+    """Run ``command`` in ``root`` and pass each line it prints to ``log`` at once.
 
-    After ``timeout`` seconds its process group is ended, by SIGKILL if it does not go. If this
-    process dies, however it does, the group is killed at once: nothing goes on writing below
-    ``root`` unseen. ``settings`` are added to the environment. ``begun`` is told the number of the
-    group.
+    After ``timeout`` seconds its process group is ended, by SIGKILL if SIGTERM does not do. If this
+    process dies, the group is killed at once, so that nothing goes on writing below ``root``.
+    ``settings`` are added to the environment.
     """
+    from irgen.errors import redact  # not for the lifeline
+
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(LIFELINE), *command],
+        [*LIFELINE, *command],
         cwd=root,
         env=os.environ | dict(settings or {}),
         stdin=subprocess.PIPE,
@@ -53,9 +55,8 @@ def run(
         text=True,
         encoding="utf-8",
         errors="replace",
-        process_group=0,
+        start_new_session=True,  # no terminal to ask for a password at
     )
-    begun(process.pid)
     late = threading.Event()
     overseer = threading.Thread(target=_oversee, args=(process, timeout, late), daemon=True)
     overseer.start()
@@ -65,7 +66,7 @@ def run(
         for line in process.stdout:
             if text := redact(line.rstrip()):
                 lines.append(text)
-                tell(text)
+                log(text)
     finally:
         if sys.exc_info()[0] is not None:  # interrupted
             _signal(process, signal.SIGKILL)
@@ -77,10 +78,9 @@ def run(
 
 
 def _oversee(process: "subprocess.Popen[str]", timeout: float, late: threading.Event) -> None:
-    """Waits for the command to end, or ends it; then ends what it left behind, which might hold
-    its output open."""
+    """Wait for the command to end, or end it; then kill what it left, which may hold its output."""
     try:
-        _wait(process, timeout)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
         late.set()
         _signal(process, signal.SIGTERM)
@@ -90,23 +90,28 @@ def _oversee(process: "subprocess.Popen[str]", timeout: float, late: threading.E
     process.wait()
 
 
-def _wait(process: "subprocess.Popen[str]", seconds: float) -> None:
-    """As ``process.wait``, which looks twenty times a second; told at once where Linux can tell."""
-    try:
-        ended = os.pidfd_open(process.pid)
-    except (AttributeError, OSError):  # another system, or one that does not allow it
-        process.wait(seconds)
-        return
-    try:
-        poll = select.poll()
-        poll.register(ended, select.POLLIN)
-        if not poll.poll(1000 * seconds):
-            raise subprocess.TimeoutExpired(process.args, seconds)
-    finally:
-        os.close(ended)
-    process.wait()
-
-
 def _signal(process: "subprocess.Popen[str]", number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # on a Mac, a group of zombies: permission
         os.killpg(process.pid, number)
+
+
+def _kill_group_at_end_of_input() -> None:
+    while os.read(0, 4096):
+        pass
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def main(command: list[str]) -> int:
+    """Run the command and return its exit status, 128 + number for a signal as shells do.
+
+    A SIGTERM to the group is left to the command.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
+        threading.Thread(target=_kill_group_at_end_of_input, daemon=True).start()
+        status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))  # the thread still reads

@@ -1,4 +1,4 @@
-"""All deployments of ``prefect.yaml`` from this one process, without a work pool or a worker:
+"""Serve all deployments of ``prefect.yaml`` from one process, without a work pool or a worker:
 ``python -m flows.serve``."""
 
 import os
@@ -20,51 +20,54 @@ from prefect.settings import PREFECT_API_URL
 
 from irgen.errors import IrgenError, redact
 
-HERE = "http://127.0.0.1:4200/api"  # of `prefect server start`
-PATIENCE = 60.0  # seconds for a server that is just starting
-AT_ONCE = 5  # one has the project, two wait for it, one looks and finds it taken, one compares
+LOCAL_API = "http://127.0.0.1:4200/api"  # of `prefect server start`
+START_SECONDS = 60.0  # for a server that is just starting
+MOST_RUNS = (
+    5  # at once: one has the project, two wait for it, one looks and finds it taken, one compares
+)
 
 
 def deployments(path: Path) -> list[RunnerDeployment]:
-    """What ``prefect.yaml`` declares, to be served: flows, schedules and triggers."""
-    return [_deployment(said) for said in yaml.safe_load(path.read_text())["deployments"]]
+    """Return the deployments that ``prefect.yaml`` declares: flows, schedules and triggers."""
+    entries = yaml.safe_load(path.read_text())["deployments"]
+    return [_make_deployment(entry) for entry in entries]
 
 
-def _deployment(said: dict[str, Any]) -> RunnerDeployment:
-    flow: Flow[..., Any] = load_flow_from_entrypoint(said["entrypoint"])
-    made = flow.to_deployment(
-        name=said["name"],
-        description=said["description"],
-        schedules=[_schedule(each) for each in said.get("schedules", [])],
-        triggers=[DeploymentEventTrigger(**each) for each in said.get("triggers", [])],
+def _make_deployment(entry: dict[str, Any]) -> RunnerDeployment:
+    flow: Flow[..., Any] = load_flow_from_entrypoint(entry["entrypoint"])
+    deployment = flow.to_deployment(
+        name=entry["name"],
+        description=entry["description"],
+        schedules=[_make_schedule(item) for item in entry.get("schedules", [])],
+        triggers=[DeploymentEventTrigger(**item) for item in entry.get("triggers", [])],
         entrypoint_type=EntrypointType.MODULE_PATH,  # as there; a file's would want a storage path
     )
-    assert isinstance(made, RunnerDeployment)  # a coroutine only for who is one
-    return made
+    assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside another one
+    return deployment
 
 
-def _schedule(said: dict[str, Any]) -> Schedule:
-    if "cron" in said:
-        return Cron(said["cron"], timezone=said["timezone"])
-    return Interval(timedelta(seconds=said["interval"]))
+def _make_schedule(item: dict[str, Any]) -> Schedule:
+    if "cron" in item:
+        return Cron(item["cron"], timezone=item["timezone"])
+    return Interval(timedelta(seconds=item["interval"]))
 
 
-def meet(address: str | None, seconds: float = PATIENCE) -> None:
-    """Returns when Prefect's server answers. Raises IrgenError if it does not within so many
-    ``seconds``, or none is named: then Prefect would start one that nobody can find."""
+def wait_for_server(address: str | None, seconds: float = START_SECONDS) -> None:
+    """Return when Prefect's server answers. Raises IrgenError if it does not within ``seconds``, or
+    if no address is given: Prefect would then start a server that nobody can find."""
     if not address:
         raise IrgenError(
             "no Prefect server is named: start one (prefect server start) and export "
-            f"PREFECT_API_URL={HERE}"
+            f"PREFECT_API_URL={LOCAL_API}"
         )
-    deadline, told = time.monotonic() + seconds, False
+    deadline, printed = time.monotonic() + seconds, False
     while time.monotonic() < deadline:
         health = f"{address.rstrip('/')}/health"
         with suppress(OSError, ValueError), urllib.request.urlopen(health, timeout=5):
             return
-        if not told:
+        if not printed:
             print(f"waiting for Prefect's server at {redact(address)}", flush=True)
-            told = True
+            printed = True
         time.sleep(0.5)
     raise IrgenError(
         f"Prefect's server at {redact(address)} does not answer: start it (prefect server start), "
@@ -73,16 +76,16 @@ def meet(address: str | None, seconds: float = PATIENCE) -> None:
 
 
 def main() -> int:
-    """Serves until it is interrupted. The project is ``IRGEN_ROOT``, or the folder it is in."""
+    """Serve until interrupted. The project is ``IRGEN_ROOT``, or the working folder."""
     root = Path(os.environ.get("IRGEN_ROOT", ".")).resolve()
     os.chdir(root)
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "7")
     try:
-        meet(PREFECT_API_URL.value())
+        wait_for_server(PREFECT_API_URL.value())
     except IrgenError as error:
         print(f"serve-flows: {error}", file=sys.stderr)
         return 2
-    serve(*deployments(root / "prefect.yaml"), limit=AT_ONCE)
+    serve(*deployments(root / "prefect.yaml"), limit=MOST_RUNS)
     return 0
 
 

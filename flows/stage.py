@@ -1,4 +1,4 @@
-"""One stage of the pipeline: ``dvc repro`` of it alone, and what came of that."""
+"""Run one stage of the pipeline by ``dvc repro``, and tell what DVC did with it."""
 
 import json
 import os
@@ -10,11 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import cutoff, process, warm
+from flows import process, training_revision
+from flows.process import Ended
 from irgen.errors import IrgenError
+from irgen.tracking.outcomes import RAN, RESTORED, SKIPPED
 
-RAN, SKIPPED, RESTORED = "ran", "skipped", "restored"
-SAID = {  # what DVC prints, and what it means; the last of a stage's lines counts
+MEANINGS = {  # of what DVC prints; the last of a stage's lines counts
     r"Pulling data for stage: '(.+)'": RESTORED,
     r"Running stage '(.+)':": RAN,
     r"(?:Stage )?'(.+)' didn't change, skipping": SKIPPED,
@@ -27,8 +28,8 @@ ADVICE = re.compile(
 )
 BUSY = "is busy, it is being blocked by"
 UNREADABLE = re.compile(r"Unable to read RWLock-file '(.+?)'")
-PATIENCE_SECONDS = 60.0
-DVCS = re.compile(r"ERROR: |WARNING: |> |Running stage |Reproducing experiment ")
+BUSY_SECONDS = 60.0
+FROM_DVC = re.compile(r"ERROR: |WARNING: |> |Running stage |Reproducing experiment ")
 
 
 class StageError(IrgenError):
@@ -36,11 +37,10 @@ class StageError(IrgenError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a stage: ``ran``, ``skipped`` (nothing had changed) or ``restored`` (from
-    DVC's cache of runs), and how long it took."""
+class StageResult:
+    """What DVC did with a stage: ``ran``, ``skipped`` or ``restored``; and how long that took."""
 
-    result: str
+    outcome: str
     seconds: float
 
 
@@ -50,30 +50,25 @@ def run(
     *,
     build: str,
     timeout: float,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     pull: bool = False,
-) -> Outcome:
-    """Brings one stage up to date, its upstream stages being so already. DVC does not wait for a
-    process that has a stage's files, such as one that is just dying with the flow run before this
-    one: so this does, for a minute.
+) -> StageResult:
+    """Bring one stage up to date; its upstream stages must be so already.
 
-    ``build`` is the key under which the stages' runs are tracked together; ``pull``: take what the
-    remote has instead of running. Raises StageError with what the stage said last.
+    ``build``: the key under which the build's runs are tracked. ``pull``: take from DVC's remote
+    what it has instead of running. DVC does not wait for a process that uses a stage's files, such
+    as one that is dying with the flow run before this one: this function does, for a minute. Raises
+    StageError with the last words of the stage.
     """
     started = time.monotonic()
-    command = warm.dvc("--wait-for-lock", "repro", "--single-item", stage)
+    options = ["--single-item", stage, *(["--pull"] if pull else [])]
+    settings = environment(build) | _previous_revision(root)
     while True:
-        ended = process.run(
-            [*command, "--pull"] if pull else command,
-            root=root,
-            tell=lambda line: None if ADVICE.match(line) else tell(line),
-            timeout=timeout,
-            settings=settings(build) | _spared(root),
-        )
-        mended = is_mended(ended.lines, root)
+        ended = run_dvc(root, ["repro", *options], timeout=timeout, log=log, settings=settings)
+        mended = mend_rwlock(ended.lines, root)
         if mended:
-            tell(f"that was left by a DVC that was killed, and is mended; {stage} again")
-        if not (mended or is_busy(ended.lines)) or time.monotonic() - started > PATIENCE_SECONDS:
+            log(f"that was left by a DVC that was killed, and is mended; {stage} again")
+        if not (mended or is_busy(ended.lines)) or time.monotonic() - started > BUSY_SECONDS:
             break
         time.sleep(1)
     seconds = time.monotonic() - started
@@ -83,16 +78,59 @@ def run(
             "prefect: of dvc.yaml if it needs more; what it has finished is kept"
         )
     if ended.status:
-        raise StageError(f"{stage} failed: {reason(ended.lines)}")
-    result = outcomes(ended.lines).get(stage)
-    if result is None:
-        said = " / ".join(ended.lines)
-        raise StageError(f"dvc repro {stage} ended well but did not say what it did: {said}")
-    return Outcome(result=result, seconds=seconds)
+        raise StageError(f"{stage} failed: {find_reason(ended.lines)}")
+    outcome = read_outcomes(ended.lines).get(stage)
+    if outcome is None:
+        output = " / ".join(ended.lines)
+        raise StageError(f"dvc repro {stage} ended well but did not say what it did: {output}")
+    return StageResult(outcome=outcome, seconds=seconds)
+
+
+def fetch(root: Path, stage: str, *, timeout: float, log: Callable[[str], None]) -> None:
+    """Take a stage's last outputs from DVC's remote, for a stage that runs each time and goes on
+    from them: DVC restores no such stage. Keeps what is here if the remote has nothing."""
+    settings = environment("")
+    ended = run_dvc(root, ["pull", stage], timeout=timeout, log=log, settings=settings)
+    if ended.status:
+        log(f"{stage} goes on from what is here: {find_reason(ended.lines)}")
+
+
+def run_dvc(
+    root: Path,
+    arguments: list[str],
+    *,
+    timeout: float,
+    log: Callable[[str], None],
+    settings: dict[str, str],
+) -> Ended:
+    """Run a DVC command in the project; its advice is not logged."""
+    return process.run(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],
+        root=root,
+        log=lambda line: None if ADVICE.match(line) else log(line),
+        timeout=timeout,
+        settings=settings,
+    )
+
+
+def environment(build: str) -> dict[str, str]:
+    """Return the environment of all that a build starts: its key for tracking, this Python first in
+    the path, no buffer before the log, no questions."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    quiet = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
+    build_keys = {"IRGEN_BUILD": build, "IRGEN_CONDUCTED": "1"}
+    return quiet | build_keys | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _previous_revision(root: Path) -> dict[str, str]:
+    """Tell ``download``, during a retrain, the training revision that it may go back to: the bytes
+    of the images of then must stay."""
+    retrain = training_revision.running_retrain(root)
+    return {"IRGEN_PREVIOUS_REVISION": str(retrain.before)} if retrain else {}
 
 
 def is_busy(lines: tuple[str, ...]) -> bool:
-    """Whether DVC refused to begin because another process of it has the files.
+    """Tell whether DVC refused to begin because another DVC process uses the files.
 
     >>> is_busy(("ERROR: failed to reproduce 'a': 'data/a' is busy, it is being blocked by:",))
     True
@@ -100,14 +138,13 @@ def is_busy(lines: tuple[str, ...]) -> bool:
     return any(line.startswith("ERROR: ") and BUSY in line for line in lines)
 
 
-def is_mended(lines: tuple[str, ...], root: Path) -> bool:
-    """Whether DVC could not read its file of who has which files, and now can. It is written in
-    place, under a lock that must be had to read it, too: one that is cut off is of a process that
-    was killed. Such a file is deleted."""
-    found = next((match for line in lines if (match := UNREADABLE.search(line))), None)
-    if found is None:
+def mend_rwlock(lines: tuple[str, ...], root: Path) -> bool:
+    """Delete DVC's file of used paths if a killed process left it cut off; return whether DVC could
+    not read it and now can. DVC reads and writes it under a lock, so no living one is writing."""
+    match = next((match for line in lines if (match := UNREADABLE.search(line))), None)
+    if match is None:
         return False
-    path = root / found[1]
+    path = root / match[1]
     with suppress(FileNotFoundError):
         try:
             json.loads(path.read_text(encoding="utf-8"))
@@ -116,57 +153,29 @@ def is_mended(lines: tuple[str, ...], root: Path) -> bool:
     return True
 
 
-def fetch(root: Path, stage: str, *, timeout: float, tell: Callable[[str], None]) -> None:
-    """Takes what a stage left from the remote. For a stage that runs each time and goes on from
-    what is there: DVC restores no such stage, and with nothing there it would begin from scratch.
-    If the remote does not have it, or there is something else already, it stays as it is."""
-    command = warm.dvc("--wait-for-lock", "pull", stage)
-    ended = process.run(command, root=root, tell=tell, timeout=timeout, settings=settings(""))
-    if ended.status:
-        tell(f"{stage} goes on from what is here: {reason(ended.lines)}")
+def read_outcomes(lines: tuple[str, ...]) -> dict[str, str]:
+    """Return what DVC did with each stage, by what it printed.
 
-
-def settings(build: str, comparison: str = "") -> dict[str, str]:
-    """The environment of whatever a build starts: its key for tracking (and that of the comparison
-    it is a point of), which the build itself sees published, ``python`` being the one that this
-    runs on, no buffer between a line and the log, no questions asked."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    quiet = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
-    keys = {"IRGEN_BUILD": build, "IRGEN_CONDUCTED": "1"}
-    keys |= {"IRGEN_COMPARISON": comparison} if comparison else {}
-    return quiet | keys | {"PATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-def _spared(root: Path) -> dict[str, str]:
-    """For ``download``, while a retrain is under way: the cut-off that it may go back to, so that
-    no bytes are deleted that the models of then were trained on."""
-    attempt = cutoff.underway(root)
-    return {"IRGEN_CUTOFF_BEFORE": str(attempt.before)} if attempt else {}
-
-
-def outcomes(lines: tuple[str, ...]) -> dict[str, str]:
-    """What DVC did with each stage, by what it printed.
-
-    >>> outcomes(("Stage 'trie' didn't change, skipping", "Running stage 'index':"))
+    >>> read_outcomes(("Stage 'trie' didn't change, skipping", "Running stage 'index':"))
     {'trie': 'skipped', 'index': 'ran'}
     """
-    found = {}
+    outcomes = {}
     for line in lines:
-        for pattern, meaning in SAID.items():
+        for pattern, meaning in MEANINGS.items():
             if match := re.fullmatch(pattern, line):
-                found[match[1]] = meaning
-    return found
+                outcomes[match[1]] = meaning
+    return outcomes
 
 
-def reason(lines: tuple[str, ...]) -> str:
-    """Why a command failed: what DVC found wrong, or the last line that is not DVC's if all it
-    says is that the command failed.
+def find_reason(lines: tuple[str, ...]) -> str:
+    """Return why a command failed: DVC's error, or the last line that is not DVC's if its error
+    only says that the command failed.
 
-    >>> reason(("irgen trie: no codes", "ERROR: failed to reproduce 'trie': failed to run: …"))
+    >>> find_reason(("irgen trie: no codes", "ERROR: failed to reproduce: failed to run: …"))
     'irgen trie: no codes'
     """
-    last = lines[-1] if lines else "it said nothing"
+    last = lines[-1] if lines else "it printed nothing"
     if last.startswith("ERROR: ") and "failed to run:" not in last:
         return last.removeprefix("ERROR: ")
-    own = [line for line in lines if not DVCS.match(line)]
+    own = [line for line in lines if not FROM_DVC.match(line)]
     return (own or [last])[-1].strip()

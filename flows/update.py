@@ -1,8 +1,6 @@
-"""The flow ``update``: looks at the source, and publishes what has changed; nothing is trained."""
+"""The flow ``update``: look at the source, and release what has changed; nothing is trained."""
 
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from prefect import flow, task
@@ -11,41 +9,38 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import finished, guard, look, project, run, stage, warm
+from flows import lock, look, state
+from flows.build import build_and_release, settle_last_pass, sync_waiting_runs
 
 
 @flow(name="update", persist_result=False, result_serializer="json")
 def update(root: str = ".") -> State[Any]:
-    """Looks at the source; if it has changed, or the last run did not come to its end, brings the
-    pipeline up to date and publishes the index if it is fit.
+    """Look at the source; if it has changed, or the last run did not come to its end, bring the
+    pipeline up to date and release the index if it passes the gate.
 
     root: the project's folder. If another run has the project, this one is dropped, and that one
-    asks for another update when it is through.
+    starts another update when it ends.
     """
-    place, log = project.find(root), get_run_logger()
-    with run.turn(place, "update", log, wait=False) as turn:
-        if not turn.mine:
-            return run.dropped(turn, place, log)
-        guard.asked(place)  # whoever asked before now is served by this one
-        last, build = finished.read(place), str(flow_run.id)
-        with warm.libraries(place, stage.settings(build), "dvc"):  # while the source is listed
-            Thread(target=import_module, args=["flows.publication"], daemon=True).start()
-            due = last is None or last.key != finished.key(place) or looked(place, build)
-            from flows import publication  # loaded meanwhile, with DVC and what else it needs
-
-            if last is None or due:
-                return publication.carry_through(place, build=build)
-        publication.catch_up(place, build, log)
+    folder, log = state.find_project(root), get_run_logger()
+    with lock.hold_project(folder, "update", log, wait=False) as claim:
+        if not claim.mine:
+            return lock.drop_update(claim, folder, log)
+        lock.take_request(folder)  # an earlier request is served by this run
+        last, build = state.read_last_pass(folder), str(flow_run.id)
+        if last is None or last.key != state.state_key(folder) or look_at_source(folder, build):
+            return build_and_release(folder, build=build)
+        sync_waiting_runs(folder, build, log)
         if last.settled:
             return Completed(name="Unchanged", message="the source is as it was")
-        log.info("the source is as it was; the last run's results are yet to be published")
-        return publication.publish(place, build=build)
+        log.info("the source is as it was; the last run's results are yet to be released")
+        return settle_last_pass(folder, build=build)
 
 
-update.on_cancellation(run.take_back)
+update.on_cancellation(lock.undo_cancelled_retrain)
 
 
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)
-def looked(root: Path, build: str) -> bool:
-    """Whether the source may differ from what is here. Not tried again: the next update does."""
-    return look.run(root, build=build, tell=get_run_logger().info)
+def look_at_source(root: Path, build: str) -> bool:
+    """Tell whether the source may differ from the project's copy. Not retried: the next update
+    looks again."""
+    return look.has_changed(root, build=build, log=get_run_logger().info)

@@ -1,11 +1,10 @@
-"""Device, precision, determinism and the allocator: how numbers are crunched, decided once a
-process."""
+"""Device, precision, determinism and memory of a process's computations."""
 
 import ctypes
 import functools
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,24 +22,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a stage computes on: the device, and the autocast type (None: plain fp32)."""
+    """The device of a stage and its autocast type (None: plain fp32)."""
 
     device: torch.device
     autocast: torch.dtype | None
 
     def precision(self) -> AbstractContextManager:
-        """A context in which matrix products run in the chosen precision."""
+        """Return a context in which matrix products run in the chosen precision."""
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     @property
     def decoder(self) -> Literal["fp32", "bf16"]:
-        """The precision in which a decoder made ready for search runs."""
+        """The precision of a search decoder."""
         return "fp32" if self.autocast is None else "bf16"
 
 
 def prepare(settings: Compute) -> Machine:
-    """Chooses device and precision, and makes torch deterministic as far as it can be (on CUDA it
-    warns of what is not). Raises ParamsError if the device asked for is not there."""
+    """Choose device and precision, and make torch deterministic where it can be (on CUDA it warns
+    where it cannot). Raises ParamsError if the device asked for is not there."""
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports a compiler
     torch.backends.cudnn.allow_tf32 = False  # plain fp32 is meant to be that
     keep_freed_memory()
@@ -66,17 +65,15 @@ def _device(name: str) -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 products run on hardware of their own; emulated ones are ten times slower than
-    fp32."""
+    """Tell whether the hardware multiplies bf16; emulation is ten times slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )
+    features = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(features.get(n) for n in ("amx_tile", "avx512_bf16"))
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep large freed blocks instead of returning them to the system.
+    """Tell glibc to keep large freed blocks instead of returning them to the system.
 
     A convolution's activations are larger than malloc's mmap threshold, so every layer of every
     batch would fault fresh pages in; see ``benchmarks/allocator.py`` for what that costs.
@@ -92,8 +89,8 @@ def keep_freed_memory() -> None:
 
 
 def aside(work: Callable[..., T], *arguments: Any) -> T:
-    """What ``work(*arguments)`` returns or raises, run on a thread on which torch uses a single
-    core; an interrupt is raised when the work is done.
+    """Run ``work(*arguments)`` on a thread on which torch uses a single core; an interrupt is
+    raised when the work is done.
 
     OpenMP gives each thread workers of its own at its first parallel operation. Where there are
     more of them than cores, all wait longer at the end of every operation: a thread that changes an
@@ -108,13 +105,13 @@ def aside(work: Callable[..., T], *arguments: Any) -> T:
 
 @functools.cache
 def _threads(process: int) -> ThreadPoolExecutor:
-    """The threads of a process; a fork has none of its parent's."""
+    """Return the threads of a process; a fork has none of its parent's."""
     return ThreadPoolExecutor(8, "aside", initializer=_take_one_core)
 
 
 def _take_one_core() -> None:
-    """Sets this thread's number of cores; torch takes that as the default of threads to come, too,
-    until another thread says otherwise."""
+    """Give this thread one core. Torch would take that as the default of later threads too, so
+    another thread restores it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     other = Thread(target=torch.set_num_threads, args=[before])
@@ -123,7 +120,7 @@ def _take_one_core() -> None:
 
 
 def seed_everything(*parts: int) -> torch.Generator:
-    """Seeds torch, numpy and random from ``parts`` and gives a CPU generator of its own.
+    """Seed torch and random from ``parts`` and return a CPU generator of its own.
 
     Called at the start of each epoch with (seed, epoch), so that a resumed run needs no generator
     state.
@@ -132,3 +129,14 @@ def seed_everything(*parts: int) -> torch.Generator:
     random.seed(value)
     torch.manual_seed(value)
     return torch.Generator().manual_seed(value)
+
+
+def full_batches(count: int, size: int) -> Iterator[tuple[torch.Tensor, int]]:
+    """Yield rows 0 … count − 1 in batches of exactly ``size``, and how many of each are new.
+
+    The last batch is filled up with its last row, so that a row's result never depends on how many
+    others there are.
+    """
+    for start in range(0, count, size):
+        rows = torch.arange(start, start + size).clamp_max(count - 1)
+        yield rows, min(size, count - start)

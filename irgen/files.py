@@ -1,5 +1,6 @@
-"""Whole files or none: atomic writes, content digests, JSON."""
+"""Atomic writes, content digests, JSON, locks, and DVC's lock file."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from irgen.errors import ArtifactError
 
@@ -117,3 +119,50 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the ``checksum`` of every file below ``folder``, by its path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process holds the lock file ``path`` (``filelock.FileLock``).
+
+    The probe is a shared lock: unlike ``FileLock``, it never makes another probe say yes.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def mend_lock_file(path: Path, copy: Path) -> bool:
+    """Copy DVC's lock file to ``copy`` if it is whole, else put the copy back; return whether the
+    file was put back. Call it while no DVC runs.
+
+    DVC writes its lock file in place: a kill meanwhile leaves it empty or cut off, and then no DVC
+    command works. What the copy lacks, DVC finds in its cache of runs. A file with the marks of a
+    Git conflict is left alone.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else None
+    if text is None or "<<<<<<<" in text:
+        return False
+    if _is_whole(text):
+        write_bytes(copy, text.encode())
+        return False
+    if copy.exists():
+        write_bytes(path, copy.read_bytes())
+    else:  # there was no lock file before
+        path.unlink()
+    return True
+
+
+def _is_whole(text: str) -> bool:
+    """Tell whether the text of a lock file was written to its end."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        stages = yaml.load(text, Loader=loader)["stages"]
+        ended = text.endswith("\n") and not text.endswith(":\n")
+        return ended and all("cmd" in stage for stage in stages.values())
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return False

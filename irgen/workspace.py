@@ -1,11 +1,13 @@
-"""Where a run keeps its files: one folder a stage, a cache that may be deleted, and the reports."""
+"""The folders of a project: one a stage, a cache that may be deleted, the reports; and its Git."""
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from irgen.errors import ArtifactError
 
 MANIFEST = "manifest.parquet"
+GIT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +15,7 @@ class Workspace:
     """The folders of one project.
 
     ``data`` holds one folder a stage (tracked by DVC). ``cache`` holds what can be made again and
-    is outside of DVC: encodings by content hash, training checkpoints, the tracking journal.
+    is outside of DVC: encodings by content hash, training checkpoints, run logs.
     ``reports`` holds what people read.
     """
 
@@ -46,3 +48,15 @@ class Workspace:
                 f"{path} is missing: run the stage that writes it first (dvc repro {parts[0]})"
             )
         return path
+
+
+def git(root: Path, *arguments: str) -> str | None:
+    """Return what a Git command prints; None if it fails or there is no Git."""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ended.stdout.strip()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from irgen.checkpoints.models import Models
 
 ROOT = Path(__file__).resolve().parents[1]
-LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "lifeline.py")]
+LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "process.py")]
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +225,7 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
     ``make_index(folder, contents, items, calibration, **config)``."""
     import torch
 
-    from irgen.catalog.inputs import decode_images
+    from irgen.catalog.images import decode_images
     from irgen.checkpoints.calibration import CALIBRATION, save_calibration
     from irgen.checkpoints.models import save_models
     from irgen.index.index import Index
@@ -347,7 +348,7 @@ def bucket_server() -> Iterator[BucketServer]:
 @pytest.fixture
 def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
     """An empty S3 server, credentials for it, and short pauses before another try."""
-    from irgen.catalog.sources import retry
+    from irgen.catalog.sources import remote
 
     settings = {
         "AWS_ACCESS_KEY_ID": "AKIATESTTESTTEST",
@@ -361,7 +362,9 @@ def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Buc
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(retry, "FIRST", 0.01)
-    monkeypatch.setattr(retry, "LONGEST", 0.05)
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(remote, "LONGEST_PAUSE", 0.05)
+    short = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 500))
+    monkeypatch.setattr("botocore.endpoint.time", short)
     bucket_server.reset()
     return bucket_server

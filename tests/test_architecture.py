@@ -1,16 +1,18 @@
-"""Who may import whom, and that what others call says what it does."""
+"""Who may import whom, how large files are, and what docstrings begin with."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "irgen").rglob("*.py"))
+ALL = [*MODULES, *sorted((ROOT / "flows").rglob("*.py"))]
+MOST_NAMES, MOST_LINES = 20, 400
 
 # Each may import those before it; a folder counts as one.
 ORDER = [
-    "warm",
     "errors",
     "params",
     "files",
@@ -27,7 +29,6 @@ ORDER = [
     "report",
     "stages",
     "tracking",
-    "outcomes",
     "study",
     "releases",
     "commands",
@@ -37,14 +38,27 @@ ORDER = [
 
 ONE_IMPORTER = {
     "mlflow": "irgen/tracking/",
-    "boto3": "irgen/catalog/sources/s3_client.py",
+    "boto3": "irgen/catalog/sources/s3.py",
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
-    "pytorch_metric_learning": "irgen/training/rankings.py",
+    "pytorch_metric_learning": "irgen/training/ranking_losses.py",
     "matplotlib": "irgen/report/figures.py",
     "jinja2": "irgen/report/page.py",
     "psutil": "irgen/tracking/provenance.py",
 }
+PRIVATE = re.compile(r"(?:prefect|dvc|mlflow|torch)[A-Za-z_.]*\._[a-z]\w*")
+PRIVATE_ALLOWED = {  # torch says nowhere else what the processor can do
+    "irgen/compute.py": {"torch.cpu._is_amx_tile_supported", "torch.cpu._is_avx512_bf16_supported"},
+    "irgen/search/linear.py": {
+        "torch.ops.mkldnn._is_mkldnn_bf16_supported",
+        "torch.cpu._is_vnni_supported",
+    },
+}
+VAGUE_STARTS = {"What", "Whether", "The", "How"}
+# Packages whose docstrings still begin so. Take a name out when its docstrings are rewritten.
+NOT_YET = {"catalog", "checkpoints", "cli", "commands", "compute", "errors"}
+NOT_YET |= {"evaluation", "files", "flows", "index", "models", "params", "releases", "report"}
+NOT_YET |= {"search", "stages", "tracking", "workspace", "__main__", "outcomes", "warm"}
 CONDUCTORS = {"dvc", "prefect", "flows"}
 DISK_AND_NETWORK = {"pathlib", "os", "shutil", "socket", "urllib", "requests", "tempfile", "io"}
 
@@ -150,3 +164,31 @@ def is_section(node: ast.AST) -> bool:
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_nothing_is_pickled_or_evaluated(path: Path) -> None:
     assert not {dotted.split(".")[0] for dotted in imports(path)} & {"pickle", "joblib", "dill"}
+
+
+def test_irgen_has_few_names_at_its_top() -> None:
+    names = {path.relative_to(ROOT / "irgen").parts[0].removesuffix(".py") for path in MODULES}
+    public = {each for each in names if not each.startswith("__")}
+    assert len(public) <= MOST_NAMES, sorted(public)
+
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_no_file_is_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_no_private_name_of_a_library_is_touched(path: Path) -> None:
+    touched = set(PRIVATE.findall(path.read_text()))
+    assert touched <= PRIVATE_ALLOWED.get(name(path), set())
+
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_a_docstring_says_at_once_what_is_done(path: Path) -> None:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] in NOT_YET or parts[1] in NOT_YET:
+        return
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    texts = [text for node in nodes if (text := ast.get_docstring(node))]
+    assert not [text for text in texts if text.split()[0] in VAGUE_STARTS]

@@ -13,6 +13,7 @@ from irgen.files import (
     atomic,
     digest,
     file_digest,
+    mend_lock_file,
     read_array,
     read_json,
     write_array,
@@ -95,3 +96,47 @@ def test_an_array_that_is_read_may_be_changed_and_its_file_stays(tmp_path: Path)
     found[0] = 7
     assert found.tolist() == [7, 1, 2]
     assert read_array(tmp_path / "array.npy").tolist() == [0, 1, 2]
+
+
+LOCK = """\
+schema: '2.0'
+stages:
+  first:
+    cmd: python work.py first
+    deps:
+    - path: words.txt
+      hash: md5
+      md5: 0123456789abcdef0123456789abcdef
+      size: 10
+    outs:
+    - path: data/first
+      hash: md5
+      md5: 0123456789abcdef0123456789abcdef
+      size: 17
+"""
+
+
+def test_a_lock_file_that_is_whole_is_kept_and_stays(tmp_path: Path) -> None:
+    path, copy = tmp_path / "dvc.lock", tmp_path / "copy"
+    assert not mend_lock_file(path, copy) and not path.exists()
+    path.write_text(LOCK)
+    assert not mend_lock_file(path, copy)
+    assert path.read_text() == copy.read_text() == LOCK
+
+
+@pytest.mark.parametrize("length", [0, 3, 14, 22, 33, 60, 140, len(LOCK) - 3])
+def test_a_lock_file_that_is_cut_off_is_put_back(tmp_path: Path, length: int) -> None:
+    path, copy = tmp_path / "dvc.lock", tmp_path / "copy"
+    path.write_text(LOCK[:length])
+    assert mend_lock_file(path, copy) and not path.exists()  # there was none before
+    copy.write_text(LOCK)
+    path.write_text(LOCK[:length])
+    assert mend_lock_file(path, copy) and path.read_text() == LOCK
+
+
+def test_a_lock_file_in_a_conflict_is_left_to_its_user(tmp_path: Path) -> None:
+    path, copy = tmp_path / "dvc.lock", tmp_path / "copy"
+    copy.write_text(LOCK)
+    text = f"<<<<<<< HEAD\n{LOCK}=======\n>>>>>>> theirs\n"
+    path.write_text(text)
+    assert not mend_lock_file(path, copy) and path.read_text() == text

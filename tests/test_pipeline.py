@@ -32,6 +32,7 @@ PLUMBING = {
     "catalog/shards": "reads an image's bytes by their content hash",
     "catalog/inputs": "reads images that users name",
 }
+TRAINING_REVISION = "catalog.training_revision"  # which training.yaml sets
 # Sections of params.yaml of which one key decides results.
 DECISIVE = {"compute": "compute.precision"}
 # Sections that no stage of the pipeline reads.
@@ -146,12 +147,21 @@ def test_a_stage_declares_the_parameters_that_it_reads(stage: str) -> None:
     read, declared = keys_read(stage), set(stages()[stage].get("params", []))
     if passes_all_params_on(stage):
         read |= yaml.safe_load((ROOT / "params.yaml").read_text()).keys() - UNREAD
+    read -= {TRAINING_REVISION}
     read = {key for key in read if DECISIVE.get(key.split(".")[0], key).startswith(key)}
     for key in read:
         section = key.split(".")[0]
         assert declared & {key, section, DECISIVE.get(section)}, f"dvc.yaml: {stage}: {key}"
     sections = {key.split(".")[0] for key in read}
     assert {key.split(".")[0] for key in declared} <= sections, f"dvc.yaml: {stage}: needless"
+
+
+@pytest.mark.parametrize("stage", CACHED)
+def test_a_stage_depends_on_the_training_revision_if_it_reads_it(stage: str) -> None:
+    reads = keys_read(stage) & {TRAINING_REVISION, "catalog"} or passes_all_params_on(stage)
+    whole = "catalog" in stages()[stage].get("params", [])
+    declared = "training.yaml" in paths(stages()[stage], "deps")
+    assert declared == bool(reads and (whole or TRAINING_REVISION in keys_read(stage)))
 
 
 @pytest.mark.parametrize("stage", TRAINING)

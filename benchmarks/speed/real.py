@@ -12,8 +12,8 @@ from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.models import Models, assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import decode_pixels, open_encoding
-from irgen.evaluation import metrics, runs
-from irgen.evaluation.measuring import QuerySet, read_questions
+from irgen.evaluation import metrics
+from irgen.evaluation.query_set import QuerySet, RankedLists, read_query_set
 from irgen.params import Params
 from irgen.search import engine, trie
 from irgen.search.decoder import Decoder
@@ -40,7 +40,7 @@ class Run:
     read: QueryFeatures
     models: Models
     held: Snapshot
-    questions: QuerySet
+    query_set: QuerySet
     depth: int  # results to ask for, so that 10 are left without the query itself
 
     @classmethod
@@ -57,9 +57,9 @@ class Run:
         held = Snapshot.fixed(
             trie.build(found.codes), found.codes, found.embeddings, models.tokenizer.codebooks
         )
-        questions = read_questions(workspace, K)
-        hashes = questions.queries["sha256"], questions.database["sha256"]
-        images = decode_pixels(models.query_encoder.encoder, hashes[0].to_list(), encoding)
+        query_set = read_query_set(workspace, K)
+        sha256s = query_set.queries["sha256"].to_list()
+        images = decode_pixels(models.query_encoder.encoder, sha256s, encoding)
         parts = [
             models.encode(torch.from_numpy(images[start : start + 64]))
             for start in range(0, len(images), 64)
@@ -68,7 +68,7 @@ class Run:
         read = QueryFeatures(
             *(torch.cat([getattr(part, name) for part in parts]) for name in names)
         )
-        return cls(read, models, held, questions, runs.search_depth(K, *hashes))
+        return cls(read, models, held, query_set, query_set.search_depth(K))
 
     def __len__(self) -> int:
         """Q."""
@@ -103,9 +103,11 @@ class Run:
         """``precision`` at 10 by label, over all queries, and ms a query ``batch_1``,
         ``batch_64``."""
         rows = answer(slice(0, len(self)), self.depth)
-        ids, _, hits = self.questions.answered(rows, np.zeros(rows.shape, np.float32))
-        quality = metrics.summarise(hits[:, : max(K, hits.shape[1])], self.questions.positives, [K])
-        found = {"precision": quality[f"precision/{K}"], "found": float((ids[:, :K] >= 0).mean())}
+        lists = RankedLists(rows, np.zeros(rows.shape, np.float32))
+        ids = self.query_set.drop_self(lists, K).ids
+        hits = self.query_set.mark_relevant(ids)
+        quality = metrics.summarise(hits, self.query_set.positives, [K])
+        found = {"precision": quality[f"precision/{K}"], "found": float((ids >= 0).mean())}
         for batch in BATCHES:
             size, starts = min(batch, len(self)), max(1, len(self) - batch)
 

@@ -1,4 +1,7 @@
-"""From a manifest to one table: each image's label and role, in the source's own format."""
+"""From a manifest to one table: the label and role of each image, by the format of the source.
+
+To add a published data set, write a reader in `datasets/` and name it in SETS.
+"""
 
 from collections.abc import Callable
 
@@ -6,7 +9,7 @@ import polars as pl
 
 from irgen.catalog import manifest
 from irgen.catalog.datasets import cars196, cub200, imagenet, inshop, omniglot, places365, products
-from irgen.catalog.datasets.annotations import sets_of, without
+from irgen.catalog.datasets.annotations import drop_annotations, find_sets
 from irgen.catalog.sources.listing import ROLE_FOLDERS
 from irgen.errors import CatalogError
 
@@ -22,51 +25,51 @@ SETS = {
 }
 
 
-def recognise(table: pl.DataFrame) -> str:
-    """The format of a manifest: ``list`` if it has labels, a published set by its annotation files
-    or, Omniglot, by its names, ``images`` if none lies in a folder, else ``folders``.
+def recognise_format(table: pl.DataFrame) -> str:
+    """Return the format of a manifest.
 
-    Raises CatalogError if there are annotation files of several sets.
+    `list` if it has labels; a published data set by its annotation files or, Omniglot, by its
+    names; `images` if no image lies in a folder; else `folders`. Raises CatalogError if there are
+    annotation files of several sets.
     """
     if "label" in table.columns:
         return "list"
-    found = sorted(sets_of(table["key"]))
-    if len(found) > 1:
+    sets = sorted(find_sets(table["key"]))
+    if len(sets) > 1:
         raise CatalogError(
-            f"the source has annotation files of several sets ({', '.join(found)}); make the "
+            f"the source has annotation files of several sets ({', '.join(sets)}); make the "
             "folder of one the source, or set catalog.format"
         )
-    if found:
-        return found[0]
-    there = manifest.images(table)
-    drawn = len(there) and there.select(omniglot.is_drawing()).to_series().all()
-    if drawn:
+    if sets:
+        return sets[0]
+    images = manifest.images(table)
+    if len(images) and images.select(omniglot.is_drawing()).to_series().all():
         return "omniglot"
-    bare = len(there) and not there["key"].str.contains("/", literal=True).any()
+    bare = len(images) and not images["key"].str.contains("/", literal=True).any()
     return "images" if bare else "folders"
 
 
 def read_format(
     table: pl.DataFrame, name: str, read: Callable[[str], bytes] = lambda sha256: b""
 ) -> pl.DataFrame:
-    """The images of a manifest as id, path, label, role (null: none given), sha256, revision, and a
-    list's metadata columns, or a published set's ``part`` and class ``number``; sorted by id.
+    """Return the images of a manifest, sorted by id: columns of OWN (role null: none given), an
+    image list's metadata, or a data set's `part` and class `number`.
 
-    Images that are not there are left out; past ones keep their ``gone``. ``name``: a key of
-    FORMATS or SETS, as ``recognise`` gives it; ``read`` gives the bytes of an annotation file by
-    its hash. Raises CatalogError if the folders or the lists do not say what they should.
+    Images that are not there are left out; past ones keep their `gone`. `name`: a key of FORMATS or
+    SETS, as `recognise_format` returns it; `read` returns the bytes of an annotation file by its
+    hash. Raises CatalogError if the folders or the lists are not as they should be.
     """
-    there = manifest.images(table)
-    images = without(there)
+    present = manifest.images(table)
+    images = drop_annotations(present)
     if name in SETS:
-        annotations = there.join(images, on="key", how="anti").select("key", "sha256")
+        annotations = present.join(images, on="key", how="anti").select("key", "sha256")
         files = {key: read(sha256) for key, sha256 in annotations.iter_rows()}
         role = pl.lit(None, pl.String).alias("role")
         catalog = SETS[name](images, files).with_columns(role)
     else:
         catalog = FORMATS[name](images)
-    at_once = [column for column in ("id", manifest.GONE) if column in catalog.columns]
-    twice = catalog.filter(pl.struct(at_once).is_duplicated())["id"]
+    identity = [column for column in ("id", manifest.GONE) if column in catalog.columns]
+    twice = catalog.filter(pl.struct(identity).is_duplicated())["id"]
     if len(twice):
         raise CatalogError(
             f"the list gives the id {twice[0]!r} to several images; ids are distinct"
@@ -76,7 +79,7 @@ def read_format(
 
 
 def read_folders(images: pl.DataFrame) -> pl.DataFrame:
-    """label/file, or role/label/file with role folders of any case: train (training, database,
+    """Read label/file, or role/label/file with role folders of any case: train (training, database,
     gallery), validation (val, valid), test (query, queries). The id is the path.
 
     Raises CatalogError for a file without a class folder, and for deeper folders.
@@ -115,8 +118,8 @@ def _check_depth(parts: list[str], with_roles: bool) -> None:
 
 
 def read_images(images: pl.DataFrame) -> pl.DataFrame:
-    """Images without labels, in any folders: below a role's folder at the top (names as in
-    ``read_folders``) they have that role. The id is the path."""
+    """Read images without labels, in any folders; a role's folder at the top gives their role. The
+    id is the path."""
     tops = [key.split("/")[0].lower() if "/" in key else "" for key in images["key"]]
     plain = images.drop("label", "role", "id", strict=False)
     return _catalog(plain).with_columns(
@@ -127,8 +130,8 @@ def read_images(images: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_list(images: pl.DataFrame) -> pl.DataFrame:
-    """What the list's columns say; without ``id`` the path is the id, roles may be the names that
-    folders may have, and an empty role is none.
+    """Read a list's columns; without `id` the path is the id, roles may have the names that folders
+    may have, and an empty role is none.
 
     Raises CatalogError for a manifest without labels and for an unknown role.
     """
@@ -138,18 +141,19 @@ def read_list(images: pl.DataFrame) -> pl.DataFrame:
             "download.source; set 'folders' or 'auto'"
         )
     catalog = _catalog(images)
-    given = catalog["id"] if "id" in catalog.columns else pl.Series([None] * len(catalog))
-    roles = catalog["role"] if "role" in catalog.columns else pl.Series([None] * len(catalog))
-    said = roles.cast(pl.String).str.strip_chars().str.to_lowercase()
-    said = said.set(said == "", None)
-    unknown = said.drop_nulls().filter(~said.drop_nulls().is_in(list(ROLE_FOLDERS)))
+    empty = pl.Series([None] * len(catalog), dtype=pl.String)
+    ids = catalog.get_column("id", default=empty).cast(pl.String)
+    roles = catalog.get_column("role", default=empty).cast(pl.String)
+    roles = roles.str.strip_chars().str.to_lowercase()
+    roles = roles.set(roles == "", None)
+    unknown = roles.filter(~roles.is_in(list(ROLE_FOLDERS)))
     if len(unknown):
         raise CatalogError(
             f"the list gives the role {unknown[0]!r}; known: {', '.join(ROLE_FOLDERS)}, or nothing"
         )
     return catalog.with_columns(
-        given.cast(pl.String).fill_null(catalog["path"]).alias("id"),
-        said.replace_strict(ROLE_FOLDERS, default=None, return_dtype=pl.String).alias("role"),
+        ids.fill_null(catalog["path"]).alias("id"),
+        roles.replace_strict(ROLE_FOLDERS, default=None, return_dtype=pl.String).alias("role"),
     )
 
 

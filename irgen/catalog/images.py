@@ -1,25 +1,26 @@
-"""Image bytes to pixels: any mode, upright, on white; one by one, all at once, or as a stream."""
+"""Images to pixels: any mode, upright, on white; from the catalogue or handed over by somebody."""
 
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from os import PathLike, fspath
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 
-MAX_PIXELS = 178_956_970  # Pillow's own bound for a decompression bomb
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # never EPS, which runs programs
-ORIENTATION = 0x0112
+VERSION = 1  # raise when an image decodes to other pixels
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,13 +30,18 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MAX_PIXELS = 178_956_970  # Pillow's own bound for a decompression bomb
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # never EPS, which runs programs
+
+Input = str | PathLike | bytes | Image.Image
+KINDS = "a path, the bytes of an image file, or a PIL image"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How an encoder wants its images: squares of ``size`` pixels, grey (1 channel) or colour (3).
+    """How an encoder wants its images: squares of `size` pixels, grey (1 channel) or colour (3).
 
-    ``crop``: the share of the resized short side that the centre crop keeps; ``interpolation``:
+    `crop`: the share of the resized short side that the centre crop keeps; `interpolation`:
     nearest, bilinear, bicubic, lanczos, box or hamming.
     """
 
@@ -51,30 +57,30 @@ class Decoding:
 
 
 def decode(content: bytes, channels: Literal[1, 3]) -> Image.Image:
-    """The image in ``content``: mode L (1 channel) or RGB (3), upright by its EXIF orientation.
+    """Return the image in `content`: mode L (1 channel) or RGB (3), upright by its EXIF data.
 
-    What is transparent shows white; 16 bits are scaled to 8; of an animation or a file of several
-    pages the first counts. Raises ImageError with the reason: empty, not an image, truncated,
-    damaged, or of more than 178 megapixels.
+    Transparent pixels become white, 16 bits are scaled to 8, and the first frame or page counts.
+    Raises ImageError with the reason: empty, not an image, truncated, damaged, or of more than 178
+    megapixels.
     """
     if not content:
         raise ImageError("the file is empty")
-    with _told_by_reason(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return plain(image, channels)
+    with _report_damage(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return flatten_image(image, channels)
 
 
-def plain(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
-    """An image that Pillow has opened, as ``decode`` gives it; ``image`` stays as it is. Raises
+def flatten_image(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
+    """Return an image that Pillow has opened as `decode` does; `image` stays as it is. Raises
     ImageError for pixels that are damaged, none, or too many."""
-    with _told_by_reason():
+    with _report_damage():
         _refuse_bomb(image)
         image.load()
-        return _flatten(_upright(image)).convert("RGB" if channels == 3 else "L")
+        return _flatten(_turn_upright(image)).convert("RGB" if channels == 3 else "L")
 
 
 @contextmanager
-def _told_by_reason() -> Iterator[None]:
-    """Whatever Pillow raises becomes an ImageError."""
+def _report_damage() -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError."""
     try:
         yield
     except ImageError:
@@ -98,16 +104,17 @@ def _refuse_bomb(image: Image.Image) -> None:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS / 1e6:.0f} megapixels")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose raises where it cannot rewrite damaged EXIF, orientation or not.
     try:
-        orientation = image.getexif().get(ORIENTATION)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF says nothing about the pixels: show the image as it lies
         return image
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Any mode as L or RGB (or one that converts to them without loss of meaning)."""
+    """Return any mode as L or RGB, or as one that converts to them."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _eight_bits(image)
     if not image.has_transparency_data:
@@ -118,8 +125,8 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits as L: 0…65535 (or 0…1 in floats) maps to 0…255; what leaves that range
-    is stretched from its least to its greatest value."""
+    """Return grey of 16 or 32 bits as L: 0…65535 (or 0…1 in floats) maps to 0…255; an image that
+    leaves that range is stretched from its least to its greatest value."""
     pixels = np.nan_to_num(np.asarray(image).astype(np.float64))
     low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
     if pixels.min() < low or pixels.max() > high:
@@ -129,8 +136,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, decoding: Decoding) -> np.ndarray:
-    """The centre of ``image`` as (C, size, size) uint8, with the channels it has: the short side is
-    resized to round(size / crop), then the middle size × size is kept.
+    """Return the centre of `image` as (C, size, size) uint8, with the channels it has: resize the
+    short side to round(size / crop), then keep the middle size × size.
 
     Only the kept part is computed, so a very long image costs no more than a square one.
     """
@@ -157,9 +164,9 @@ def stream_pixels(
     batch_size: int,
     threads: int,
 ) -> Iterator[np.ndarray]:
-    """Yields (B, C, size, size) uint8 in the order of ``sha256s``; the last batch may be shorter.
+    """Yield (B, C, size, size) uint8 in the order of `sha256s`; the last batch may be shorter.
 
-    ``threads`` decode (0: one a core), at most two batches ahead of the reader. Raises ImageError
+    `threads` decode (0: one a core), at most two batches ahead of the reader. Raises ImageError
     naming the image that does not decode.
     """
 
@@ -171,7 +178,7 @@ def stream_pixels(
 
     waiting: deque[Future[np.ndarray]] = deque()
     batch: list[np.ndarray] = []
-    pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="decode")
     try:
         ahead = iter(sha256s)
         waiting.extend(pool.submit(pixels, sha) for sha in islice(ahead, 2 * batch_size))
@@ -188,9 +195,9 @@ def stream_pixels(
 def read_pixels(
     images: Images, sha256s: Sequence[str], decoding: Decoding, *, threads: int
 ) -> np.ndarray:
-    """(N, C, size, size) uint8, row-aligned with ``sha256s``; (0, C, size, size) of none.
+    """Return (N, C, size, size) uint8, row-aligned with `sha256s`.
 
-    Decodes as ``stream_pixels`` does, with a progress bar where there is a terminal.
+    Decode as `stream_pixels` does, with a progress bar where there is a terminal.
     """
     pixels = np.empty((len(sha256s), *decoding.shape), np.uint8)
     stream = stream_pixels(images, sha256s, decoding, batch_size=256, threads=threads)
@@ -203,6 +210,78 @@ def read_pixels(
     return pixels
 
 
-def cores() -> int:
-    """The processor cores this process may use."""
+def decode_images(
+    images: Iterable[Input] | Any, decoding: Decoding, threads: int = 0
+) -> np.ndarray:
+    """Return pixels (B, C, size, size) uint8 of images, in the order given.
+
+    `images`: paths, bytes of image files and PIL images, mixed as you like, which `threads` (0: one
+    a core) decode, resize and crop as the catalogue's are; or one array or tensor of pixels
+    (B, C, size, size) uint8, taken as it is; other arrays are refused. Raises ImageError naming the
+    image by its path or, without one, its number from 0.
+    """
+    if getattr(images, "ndim", 1) > 1:
+        return _check_pixels(images, decoding)
+    if isinstance(images, Input) or not isinstance(images, Iterable):
+        raise ImageError(
+            f"images: expected a list of them, found one {_describe(images)}: write [it]"
+        )
+    inputs, lock = list(images), Lock()
+
+    def make_square(number: int) -> np.ndarray:
+        with _name_in_errors(number, inputs[number]):
+            return square(_open_input(inputs[number], decoding, lock), decoding)
+
+    pixels = np.empty((len(inputs), *decoding.shape), np.uint8)
+    with ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="decode") as pool:
+        for number, image in enumerate(pool.map(make_square, range(len(inputs)))):
+            pixels[number] = image
+    return pixels
+
+
+def _open_input(image: Input, decoding: Decoding, lock: Lock) -> Image.Image:
+    if isinstance(image, Image.Image):
+        with lock:  # opened lazily: two threads might read the same file
+            return flatten_image(image, decoding.channels)
+    if isinstance(image, bytes):
+        return decode(image, decoding.channels)
+    if not isinstance(image, Input):
+        raise ImageError(f"expected {KINDS}, found {_describe(image)}")
+    try:
+        content = Path(image).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ImageError(getattr(error, "strerror", None) or str(error)) from None
+    return decode(content, decoding.channels)
+
+
+def _check_pixels(images: Any, decoding: Decoding) -> np.ndarray:
+    """Return an array, or a tensor on any device, as an array, if it is what `decoding` makes."""
+    pixels = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != decoding.shape:
+        channels, size, _ = decoding.shape
+        raise ImageError(
+            f"pixels: expected uint8 from 0 to 255 of shape (images, {channels}, {size}, {size}), "
+            f"found {pixels.dtype} of shape {pixels.shape}; hand over files or PIL images to have "
+            "them resized"
+        )
+    return pixels
+
+
+@contextmanager
+def _name_in_errors(number: int, image: Input) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        name = fspath(image) if isinstance(image, str | PathLike) else f"image {number}"
+        raise ImageError(f"{name}: {error}") from error
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Image.Image):
+        return "PIL image"
+    return f"path ({value})" if isinstance(value, str | PathLike) else type(value).__name__
+
+
+def count_cores() -> int:
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import polars as pl
 
-from irgen.catalog.fingerprints import ALIKE, near
+from irgen.catalog.fingerprints import ALIKE, find_near
 
 KINDS = {
     "same_file": "the same file",
@@ -33,43 +33,46 @@ def find_leaks(
     thumbnail: Callable[[str], np.ndarray],
     disjoint: bool,
 ) -> pl.DataFrame:
-    """Columns of SCHEMA, sorted. ``same_file``: a query whose content is a training, validation or
-    database image's, too; ``near_image``: one that looks the same as such an image; each query once
-    a kind, with the nearest image. ``shared_label``, if labels have to be ``disjoint``: a label
-    that is trained on and asked, once, with its first query and image. An image that is searched
-    is no leak of itself: where queries are searched they are compared with each other; one that is
-    trained on is, under whatever id.
+    """Return the leaks of a catalogue: columns of SCHEMA, sorted.
 
-    ``tables``: the catalogue's; ``fingerprints``: sha256, across, down (UInt64); ``thumbnail``
-    gives the vector of an image by its hash. Near copies are proposed by fingerprints and confirmed
-    by thumbnails that correlate by ALIKE. Cropped, turned or mirrored copies are not found.
+    `same_file`: a query with the content of a training, validation or database image.
+    `near_image`: a query that looks the same as such an image. Each query is named once a kind,
+    with the nearest image. `shared_label`, if labels have to be `disjoint`: a label of both sides,
+    once, with its first query and image. An image of the database is no leak of itself; a training
+    image is, under whatever id.
+
+    `tables`: the catalogue's; `fingerprints`: sha256, across, down (UInt64); `thumbnail` returns
+    the vector of an image by its hash. Fingerprints propose near copies, thumbnails that correlate
+    by ALIKE confirm them. Cropped, turned or mirrored copies are not found.
     """
     queries, others = tables["queries"], _others(tables)
-    found = [_same_files(queries, others)]
-    found.append(_near_images(queries, others, fingerprints, thumbnail))
+    leaks = [
+        _same_files(queries, others),
+        _near_images(queries, others, fingerprints, thumbnail),
+    ]
     if disjoint:
-        found.append(_shared_labels(queries, others))
-    return pl.concat(found).sort("kind", "query", "image")
+        leaks.append(_shared_labels(queries, others))
+    return pl.concat(leaks).sort("kind", "query", "image")
 
 
 def count_leaks(leaks: pl.DataFrame) -> dict[str, int]:
-    """How many queries, or labels for ``shared_label``, leak in each way: one row each."""
+    """Count the queries of each kind of leak; of `shared_label`, the labels."""
     return {kind: int((leaks["kind"] == kind).sum()) for kind in KINDS}
 
 
-def told(counts: Mapping[str, int]) -> str:
-    """Leaks by kind in words: queries, or labels, and how many.
+def format_leaks(counts: Mapping[str, int]) -> str:
+    """Return the counts by kind in words.
 
-    >>> told({"same_file": 2, "near_image": 0, "shared_label": 1})
+    >>> format_leaks({"same_file": 2, "near_image": 0, "shared_label": 1})
     'the same file (2), a label of both sides (1)'
     """
-    found = [f"{KINDS[kind]} ({n:,})" for kind, n in counts.items() if n]
-    return ", ".join(found) or "none found"
+    parts = [f"{KINDS[kind]} ({n:,})" for kind, n in counts.items() if n]
+    return ", ".join(parts) or "none found"
 
 
 def _others(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """What queries may not know: id, sha256, label, trained, searched; an id once for each content
-    it has or had."""
+    """Return what queries are compared with: id, sha256, label, trained, searched; an id once for
+    each content that it has or had."""
     trains = {"train": True, "validation": True, "database": False}
     parts = [
         tables[name].select("id", "sha256", "label", trained=pl.lit(own), searched=pl.lit(not own))
@@ -88,7 +91,7 @@ def _trained_first(others: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rows(pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """Pairs (query, label, image, label_right, trained, searched, bits) as rows of SCHEMA."""
+    """Return pairs (query, label, image, label_right, trained, searched, bits) as SCHEMA rows."""
     same = pl.col("label") == pl.col("label_right")
     return pairs.with_columns(kind=pl.lit(kind), same_label=same).select(
         pl.col(name).cast(form) for name, form in SCHEMA.items()
@@ -96,10 +99,10 @@ def _rows(pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 
 def _same_files(queries: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    asked = queries.select("sha256", "label", query="id")
+    queries_by_hash = queries.select("sha256", "label", query="id")
     copies = _trained_first(others).group_by("sha256", maintain_order=True)
-    two = copies.head(2)  # one of them is another than asked
-    pairs = asked.join(two.rename({"id": "image"}), on="sha256")
+    two = copies.head(2)  # one of them is not the query itself
+    pairs = queries_by_hash.join(two.rename({"id": "image"}), on="sha256")
     pairs = pairs.filter((pl.col("query") != pl.col("image")) | pl.col("trained"))
     pairs = pairs.sort("query", "trained", "image", descending=[False, True, False])
     pairs = pairs.unique("query", keep="first", maintain_order=True)
@@ -113,15 +116,15 @@ def _near_images(
     thumbnail: Callable[[str], np.ndarray],
 ) -> pl.DataFrame:
     once = _trained_first(others).unique("sha256", keep="first", maintain_order=True)
-    asked, known = (
+    left, right = (
         table.join(fingerprints, on="sha256", how="left", maintain_order="left")
         for table in (queries.select("id", "sha256", "label"), once)
     )
     halves = [
-        table.select("across", "down").to_numpy().astype(np.uint64) for table in (asked, known)
+        table.select("across", "down").to_numpy().astype(np.uint64) for table in (left, right)
     ]
-    rows = pl.DataFrame(near(*halves), schema=PAIRS, orient="row")
-    left, right = asked.with_row_index("row"), known.with_row_index("other")
+    rows = pl.DataFrame(find_near(*halves), schema=PAIRS, orient="row")
+    left, right = left.with_row_index("row"), right.with_row_index("other")
     pairs = (
         rows.join(left.cast({"row": pl.Int64}).rename({"id": "query"}), on="row")
         .join(right.cast({"other": pl.Int64}).rename({"id": "image"}), on="other")
@@ -139,9 +142,9 @@ def _near_images(
 
 
 def _shared_labels(queries: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    asked = queries.sort("id").unique("label", keep="first", maintain_order=True)
-    known = others.filter("trained").unique("label", keep="first", maintain_order=True)
-    pairs = asked.select("label", query="id").join(
-        known.rename({"id": "image"}).with_columns(label_right="label"), on="label"
+    first_queries = queries.sort("id").unique("label", keep="first", maintain_order=True)
+    first_trained = others.filter("trained").unique("label", keep="first", maintain_order=True)
+    pairs = first_queries.select("label", query="id").join(
+        first_trained.rename({"id": "image"}).with_columns(label_right="label"), on="label"
     )
     return _rows(pairs.with_columns(bits=pl.lit(None, pl.Int64)), "shared_label")

@@ -1,5 +1,4 @@
-"""The manifest: what the source holds, what each image's content is, and where its bytes lie; and
-what the source held before, so that training can go on from what it began with."""
+"""The manifest: what the source holds, and held before, and where the bytes of each image are."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +18,11 @@ SCHEMA = pl.Schema(
         "revision": pl.Int32,  # of the sync that first saw this content under this key
         "shard": pl.String,
         "offset": pl.Int64,  # where the bytes start in the shard
-        "version": pl.String,  # what a versioned bucket calls this state of the object
+        "version": pl.String,  # that a versioned bucket gives this state of the object
     }
 )
-IDENTITY = ("label", "role", "id")  # of a list's columns, those that make an image another one
-GONE = "gone"  # the revision that first lacked the image; null while it is there
+IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
+GONE = "gone"  # first revision without the image; null while it is there
 
 
 class Row(NamedTuple):
@@ -40,13 +39,17 @@ class Row(NamedTuple):
 
 
 def rows(table: pl.DataFrame) -> list[Row]:
-    """The rows of a manifest, without the columns of a list."""
+    """Return the rows of a manifest, without the columns of an image list."""
     return [Row(*row) for row in table.select(SCHEMA.names()).iter_rows()]
 
 
+def images(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose bytes are there."""
+    return table.filter(pl.col("sha256").is_not_null())
+
+
 def read(folder: Path) -> pl.DataFrame:
-    """The manifest below ``folder``, sorted by key; lists add the columns label, role, id,
-    metadata.
+    """Return the manifest below `folder`, sorted by key, with the columns of an image list.
 
     Raises ArtifactError if it is missing, damaged or lacks a column.
     """
@@ -55,9 +58,11 @@ def read(folder: Path) -> pl.DataFrame:
 
 
 def read_past(folder: Path) -> pl.DataFrame:
-    """The images that the source held once, as SCHEMA and a list's label, role and id had them, and
-    ``gone``: the revision that first lacked them; each was there from ``revision`` to before
-    ``gone``. An image of which those changed is a past one, and a new one. Raises as ``read``."""
+    """Return the images that the source held once: columns of SCHEMA, IDENTITY, and `gone`.
+
+    Each was there from `revision` to before `gone`. An image whose label, role or id changed is a
+    past one and a new one. Raises as `read` does.
+    """
     table = _read(folder)
     kept = [name for name in (*SCHEMA, *IDENTITY, GONE) if name in table.columns]
     return table.filter(pl.col(GONE).is_not_null()).select(kept)
@@ -71,21 +76,17 @@ def _read(folder: Path) -> pl.DataFrame:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, error) from None
-    if "version" not in table.columns:  # written before there were buckets
-        place = list(SCHEMA).index("version")
-        table.insert_column(place, pl.Series("version", [None] * len(table), pl.String))
-    wrong = [name for name, kind in SCHEMA.items() if table.schema.get(name) != kind]
+    expected = {**SCHEMA, GONE: pl.Int32}
+    wrong = [name for name, kind in expected.items() if table.schema.get(name) != kind]
     if wrong:
         raise ArtifactError(
             f"{path} has no proper column {', '.join(wrong)}; delete {folder} and run again"
         )
-    if GONE not in table.columns:
-        table = table.with_columns(pl.lit(None, pl.Int32).alias(GONE))
     return table
 
 
 def read_revision(folder: Path) -> tuple[int, str]:
-    """The revision the manifest stands at, and the source it was made from; (0, "") without one."""
+    """Return the manifest's revision and the source it was made from; (0, "") without one."""
     path = folder / NAME
     if not path.is_file():
         return 0, ""
@@ -109,16 +110,11 @@ def write(
     source: str,
     past: pl.DataFrame | None = None,
 ) -> None:
-    """Writes the manifest sorted by key, and what is ``past``, whole or not at all."""
-    notes = {"revision": str(revision), "source": source}
-    table = table.sort("key")
-    if past is not None and len(past):
-        known = [name for name in past.columns if name in table.columns or name == GONE]
-        table = pl.concat([table, past.select(known).sort("key", GONE)], how="diagonal")
+    """Write the manifest, sorted by key, and then what is `past`, whole or not at all."""
+    table = table.sort("key").with_columns(pl.lit(None, pl.Int32).alias(GONE))
+    if past is not None:
+        kept = [name for name in past.columns if name in table.columns]
+        table = pl.concat([table, past.select(kept).sort("key", GONE)], how="diagonal")
     with atomic(folder / NAME) as path:
+        notes = {"revision": str(revision), "source": source}
         table.rechunk().write_parquet(path, metadata=notes)
-
-
-def images(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose bytes are there."""
-    return table.filter(pl.col("sha256").is_not_null())

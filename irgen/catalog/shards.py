@@ -1,4 +1,4 @@
-"""Shards: images packed into plain tar files, so that a million of them are a few hundred files."""
+"""Shards: images packed into plain tar files, so that a million images are a few hundred files."""
 
 import os
 import tarfile
@@ -20,17 +20,17 @@ END = bytes(2 * BLOCK)
 
 
 def shard_path(folder: Path, shard: str) -> Path:
-    """The file of ``shard`` below the download folder."""
+    """Return the file of `shard` below the download folder."""
     return folder / FOLDER / f"{shard}.tar"
 
 
 class ShardWriter:
-    """Packs images into new shards ``r00002-000``, ``r00002-001`` … of at most ``limit`` bytes.
+    """Pack images into new shards `r00002-000`, `r00002-001` … of at most `limit` bytes.
 
-    A shard takes its name when it is full or the ``with`` block ends well; until then it is a
-    temporary file that the next sync sweeps away. A source that fails ends the block well, too:
-    what it gave is not lost. An image larger than ``limit`` has a shard of its own. Existing shards
-    are never touched. ``finished`` is called with the name of each shard that is complete.
+    A shard takes its name when it is full or the `with` block ends well; until then it is a
+    temporary file that the next sync deletes. A SourceError ends the block well, too: what the
+    source gave is not lost. An image larger than `limit` has a shard of its own. Existing shards
+    are never touched. `finished` is called with the name of each complete shard.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ShardWriter:
             self._temporary().unlink(missing_ok=True)
 
     def add(self, key: str, content: bytes) -> tuple[str, int]:
-        """Appends one image; gives its shard and the offset at which its bytes start."""
+        """Append one image; return its shard and the offset at which its bytes start."""
         member = tarfile.TarInfo(key)
         member.size = len(content)
         header = member.tobuf(tarfile.GNU_FORMAT, "utf-8")
@@ -102,17 +102,17 @@ class ShardWriter:
 
 
 class Images:
-    """The packed images of a download folder, by content hash, and those that have gone while their
-    bytes are there. Safe to share between threads.
+    """The packed images of a download folder by content hash, with those that have gone while their
+    bytes are there. Threads may share it.
 
     Raises ArtifactError if the manifest or, on reading, a shard is missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        place = ("sha256", "shard", "offset", "size")
-        there = manifest.images(manifest.read(folder)).select(place)
-        table = pl.concat([there, manifest.read_past(folder).select(place)])
+        columns = ("sha256", "shard", "offset", "size")
+        present = manifest.images(manifest.read(folder)).select(columns)
+        table = pl.concat([present, manifest.read_past(folder).select(columns)])
         table = table.unique("sha256", keep="first", maintain_order=True)
         self._shards = table["shard"].to_list()
         self._offsets = table["offset"].to_numpy()
@@ -126,7 +126,7 @@ class Images:
         return sha256 in self._rows
 
     def read(self, sha256: str) -> bytes:
-        """The bytes of the image with this content hash."""
+        """Return the bytes of the image with this content hash."""
         row = self._rows.get(sha256)
         if row is None:
             raise ArtifactError(f"no image {sha256} in {self._folder}: run the catalog stage again")
@@ -146,24 +146,23 @@ class Images:
         return content
 
 
-def intact(folder: Path, table: pl.DataFrame) -> set[str]:
-    """The shards of a manifest that are there and long enough for every image listed in them."""
+def find_intact(folder: Path, table: pl.DataFrame) -> set[str]:
+    """Return the shards of a manifest that are there and hold every image listed in them."""
     needed = (
         manifest.images(table)
         .group_by("shard")
         .agg((pl.col("offset") + pl.col("size")).max().alias("bytes"))
     )
-    paths = {shard: shard_path(folder, shard) for shard in needed["shard"]}
     return {
         shard
         for shard, size in needed.select("shard", "bytes").iter_rows()
-        if paths[shard].is_file() and paths[shard].stat().st_size >= size
+        if (path := shard_path(folder, shard)).is_file() and path.stat().st_size >= size
     }
 
 
-def sweep(folder: Path, table: pl.DataFrame, kept: Collection[str] = ()) -> int:
-    """Deletes every file among the shards that the manifest ``table`` does not list and is not
-    named in ``kept``, left by a sync that was cut short or emptied by this one; gives how many."""
+def sweep_strays(folder: Path, table: pl.DataFrame, kept: Collection[str] = ()) -> int:
+    """Delete every file among the shards that is neither listed in the manifest `table` nor named
+    in `kept`; return how many."""
     listed = {f"{shard}.tar" for shard in table["shard"].drop_nulls().unique()} | {*kept}
     stray = [path for path in (folder / FOLDER).glob("*") if path.name not in listed]
     stray += folder.glob(f".{manifest.NAME}.*.tmp")

@@ -1,4 +1,4 @@
-"""Roles where the source gives none: seeded, stratified by label, unmoved by new images."""
+"""Draw roles where the source gives none: seeded, stratified by label, unmoved by new images."""
 
 import hashlib
 
@@ -15,17 +15,16 @@ def assign_roles(
     validation_fraction: float,
     trained_until: int | None = None,
 ) -> pl.DataFrame:
-    """``table`` (path, label, role, revision …) with every role filled.
+    """Return `table` (path, label, role, revision …) with every role filled.
 
-    An image without a role counts as train. If the source names no query, query_fraction of the
+    An image without a role counts as train. If the source names no query, `query_fraction` of the
     train images of each label become queries; then, if it names no validation image,
-    validation_fraction of the remaining train images become validation. Fractions are of the images
-    of one label first seen in one revision, in the order of sha256(seed, path), rounded half up;
-    one of them at least stays train. So images of later revisions never move earlier ones.
+    `validation_fraction` of the remaining train images become validation. Fractions are of the
+    images of one label first seen in one revision, in the order of sha256(seed, path), rounded half
+    up; at least one stays train. So images of later revisions never move earlier ones.
 
-    Nobody draws a query whose content is trained on, under another path or label that it had: with
-    ``trained_until``, the training revision, ``table`` has ``sha256`` and ``gone``, null for what
-    is there, and what has gone of its train images is that.
+    `trained_until`: the training revision; `table` then has `sha256` and `gone`, null for what is
+    there. An image whose content was trained on under another path or label is no query.
 
     >>> table = pl.DataFrame({"path": [f"a/{i}" for i in range(20)], "label": "a", "role": None,
     ...                       "revision": 1}, schema_overrides={"role": pl.String})
@@ -37,24 +36,24 @@ def assign_roles(
     table = table.with_columns(pl.col("role").fill_null("train"))
     if "query" not in named:
         table = _take(table, "query", query_fraction, seed)
-        table = table if trained_until is None else _stay(table, trained_until)
+        table = table if trained_until is None else _keep_trained(table, trained_until)
     if "validation" not in named:
         table = _take(table, "validation", validation_fraction, seed)
     return table
 
 
-def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
-    """Which images of ``table`` (role, label, sha256, revision …) are to be searched and not
+def choose_inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
+    """Choose the images of `table` (role, label, sha256, revision …) that are searched and not
     trained on, as if they had been inserted after the training: (N,) bool.
 
-    ``fraction`` of the contents of each label's train images first seen in one revision, in the
-    order of sha256(seed, content), rounded half up, and one of them at least is not. Copies go
+    They are `fraction` of the contents of each label's train images first seen in one revision, in
+    the order of sha256(seed, content), rounded half up; at least one is trained on. Copies go
     together, and images of later revisions never change what earlier ones are.
 
     >>> table = pl.DataFrame({"sha256": list("abcd"), "label": "x", "role": "train",
     ...                       "revision": 1})
-    >>> sum(inserted(table, seed=0, fraction=0.75)), sum(inserted(table, seed=0, fraction=0.0))
-    (3, 0)
+    >>> [sum(choose_inserted(table, seed=0, fraction=share)) for share in (0.75, 0.0)]
+    [3, 0]
     """
     if not fraction:
         return pl.repeat(False, len(table), dtype=pl.Boolean, eager=True)
@@ -67,7 +66,7 @@ def inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
 
 
 def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.DataFrame:
-    """Gives ``role`` to the first ``fraction`` of each label's and revision's train images."""
+    """Give `role` to the first `fraction` of each label's and revision's train images."""
     group = ("role", "label", "revision")
     draw = [hashlib.sha256(f"{seed}:{path}".encode()).hexdigest() for path in table["path"]]
     rank = pl.col("draw").rank("ordinal").over(group)  # 1 …
@@ -81,11 +80,11 @@ def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.Data
     )
 
 
-def _stay(table: pl.DataFrame, trained_until: int) -> pl.DataFrame:
-    """Gives back ``train`` to queries whose content a train image had that has gone since."""
+def _keep_trained(table: pl.DataFrame, trained_until: int) -> pl.DataFrame:
+    """Give `train` back to queries whose content a train image had that has gone since."""
     gone = pl.col(GONE).is_not_null()
-    known = gone & (pl.col("role") == "train") & (pl.col("revision") <= trained_until)
-    contents = table.filter(known)["sha256"].implode()
+    trained = gone & (pl.col("role") == "train") & (pl.col("revision") <= trained_until)
+    contents = table.filter(trained)["sha256"].implode()
     again = ~gone & (pl.col("role") == "query") & pl.col("sha256").is_in(contents)
     return table.with_columns(
         pl.when(again).then(pl.lit("train")).otherwise(pl.col("role")).alias("role")

@@ -24,13 +24,12 @@ SCHEMA = pl.Schema(
 
 
 def check_table(table: pl.DataFrame, where: str) -> pl.DataFrame:
-    """``table`` itself; raises ArtifactError, naming ``where``, unless it has the columns of
-    ``SCHEMA`` (others may follow) without nulls but in labels, known roles, and distinct ids in
-    order."""
+    """Return `table`. Raises ArtifactError, naming `where`, unless it has the columns of SCHEMA
+    (others may follow), without nulls but in labels, known roles, and distinct ids in order."""
     for name, kind in SCHEMA.items():
-        found = table.schema.get(name)
-        if found != kind:
-            raise ArtifactError(f"{where}: column {name!r} should be {kind}, found {found}")
+        actual = table.schema.get(name)
+        if actual != kind:
+            raise ArtifactError(f"{where}: column {name!r} should be {kind}, found {actual}")
         if name != "label" and table[name].null_count():
             raise ArtifactError(f"{where}: column {name!r} has empty values")
     unknown = set(table["role"].unique()) - set(ROLES)
@@ -42,15 +41,15 @@ def check_table(table: pl.DataFrame, where: str) -> pl.DataFrame:
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
-    """Writes a checked table, whole or not at all; equal tables give equal files."""
+    """Check and write a table, whole or not at all; equal tables give equal files."""
     check_table(table, path.name)
     with atomic(path) as temporary:
         table.rechunk().write_parquet(temporary)
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """The table at ``path``, rows sorted by id. Raises ArtifactError if missing, damaged or not a
-    catalogue table."""
+    """Return the table at `path`, sorted by id. Raises ArtifactError if it is missing, damaged or
+    no catalogue table."""
     try:
         table = pl.read_parquet(path)
     except FileNotFoundError:
@@ -63,23 +62,21 @@ def read_table(path: Path) -> pl.DataFrame:
     return check_table(table, str(path))
 
 
-def known_from(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
-    """Which images of ``table`` (N,) bool are in ``other`` under their id with the content they
-    have.
+def mark_unchanged(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
+    """Tell which images of `table` are in `other` with the same id and content: (N,) bool.
 
     >>> now = pl.DataFrame({"id": ["a", "b", "c"], "sha256": ["1", "2", "3"]})
-    >>> known_from(now, pl.DataFrame({"id": ["b", "c"], "sha256": ["other", "3"]})).tolist()
+    >>> mark_unchanged(now, pl.DataFrame({"id": ["b", "c"], "sha256": ["other", "3"]})).tolist()
     [False, False, True]
     """
     same = ["id", "sha256"]
-    known = other.select(*same, known=pl.lit(True)).unique(same)
-    found = table.join(known, on=same, how="left", maintain_order="left")["known"]
-    return found.fill_null(False).to_numpy()
+    both = other.select(*same, both=pl.lit(True)).unique(same)
+    marks = table.join(both, on=same, how="left", maintain_order="left")["both"]
+    return marks.fill_null(False).to_numpy()
 
 
 def label_counts(table: pl.DataFrame) -> pl.DataFrame:
-    """Columns label and count (i64), one row a label, sorted by label; images without one are not
-    counted.
+    """Return columns label and count (i64), sorted by label; images without a label do not count.
 
     >>> label_counts(pl.DataFrame({"label": ["b", "a", "b"]})).rows()
     [('a', 1), ('b', 2)]

@@ -12,29 +12,29 @@ from irgen.search.calibration import Calibration, Uncalibrated
 CALIBRATION = "calibration.json"  # its name beside the models
 
 
-def save_calibration(path: Path, found: Calibration | Uncalibrated) -> None:
-    """Writes what was found as JSON."""
-    write_json(path, asdict(found))
+def save_calibration(path: Path, calibration: Calibration | Uncalibrated) -> None:
+    """Write the calibration, or the reason why there is none, as JSON."""
+    write_json(path, asdict(calibration))
 
 
 def load_calibration(path: Path) -> Calibration | Uncalibrated:
-    """What ``save_calibration`` wrote. Raises ArtifactError if it is missing, damaged, or no map
-    that rises from 0 at least to 1 at most."""
+    """Read what ``save_calibration`` wrote. Raises ArtifactError if it is missing, damaged, or no
+    map that rises within 0 … 1."""
     tree = read_json(path)
     kind = Uncalibrated if isinstance(tree, dict) and "reason" in tree else Calibration
     try:
-        found = parse(kind, tree, where=str(path))
+        calibration = parse(kind, tree, where=str(path))
     except ParamsError as error:
         raise ArtifactError(f"{error}: no calibration; run dvc repro index") from None
-    if isinstance(found, Calibration) and not _rises(found):
+    if isinstance(calibration, Calibration) and not _rises(calibration):
         raise ArtifactError(
             f"{path}: the knots do not rise from left to right within 0 … 1; run dvc repro index"
         )
-    return found
+    return calibration
 
 
-def _rises(found: Calibration) -> bool:
-    x, y = found.cosines, found.probabilities
+def _rises(calibration: Calibration) -> bool:
+    x, y = calibration.cosines, calibration.probabilities
     return (
         len(x) == len(y)
         and all(a < b for a, b in pairwise(x))

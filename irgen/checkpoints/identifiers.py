@@ -24,8 +24,8 @@ class Identified:
 
 
 def check_served(rule: str) -> None:
-    """Raises IndexingError unless images got their codes by the tokenizer, as an index codes those
-    that are added to it. ``rule``: identifiers.rule of params.yaml."""
+    """Raise IndexingError unless codes are the tokenizer's, as an index gives codes to images that
+    are added. ``rule``: identifiers.rule of params.yaml."""
     if rule != "semantic":
         raise IndexingError(
             f"params.yaml: identifiers: rule: {rule!r} is there to be compared with and cannot be "
@@ -35,7 +35,7 @@ def check_served(rule: str) -> None:
 
 
 def save_identified(folder: Path, identified: Identified) -> None:
-    """Writes ``codes.parquet`` (id, level_1 … level_M) and ``embeddings.npy``."""
+    """Write ``codes.parquet`` (id, level_1 … level_M) and ``embeddings.npy``."""
     columns = {
         f"level_{m + 1}": c for m, c in enumerate(identified.codes.numpy().T.astype(np.int32))
     }
@@ -45,7 +45,7 @@ def save_identified(folder: Path, identified: Identified) -> None:
 
 
 def load_identified(folder: Path) -> Identified:
-    """The inverse of ``save_identified``."""
+    """Read what ``save_identified`` wrote."""
     import torch
 
     ids, codes, embeddings = read_identified(folder)
@@ -53,8 +53,8 @@ def load_identified(folder: Path) -> Identified:
 
 
 def read_identified(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Ids (N,), codes (N, M) int64 and embeddings (N, D) float32, memory-mapped, as
-    ``save_identified`` wrote them; without torch, whose import takes seconds."""
+    """Read ids (N,), codes (N, M) int64 and embeddings (N, D) float32, memory-mapped, without
+    importing torch, which takes seconds."""
     table = pl.read_parquet(folder / "codes.parquet")
     embeddings = read_array(folder / "embeddings.npy")
     if len(table) != len(embeddings):

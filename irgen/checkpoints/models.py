@@ -1,4 +1,4 @@
-"""All the networks a search needs, as one object that reads pixels, and as one folder."""
+"""All networks that a search needs, as one object and as one folder."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,16 +60,16 @@ class Models:
 
     @property
     def decoding(self) -> Decoding:
-        """The images all of them read."""
+        """How images are decoded for all of them."""
         return self.query_encoder.encoder.decoding
 
     @property
     def device(self) -> torch.device:
-        """Where the models are, and what they give back."""
+        """The device of the models and of their results."""
         return self.tokenizer.codebooks.device
 
     def to(self, device: torch.device) -> "Models":
-        """These very models, moved to ``device``, in eval mode."""
+        """Move these models to ``device``, in eval mode, and return them."""
         for module in (self.tokenizer, self.retriever, self.pretrained):
             if module is not None:
                 module.eval().to(device)
@@ -90,13 +90,13 @@ class Models:
 
     @torch.inference_mode()
     def embed(self, pixels: Tensor) -> Tensor:
-        """Tuned embeddings (B, D), unit, float32, of images (B, C, H, W) of 0 … 255. An image's
-        embedding depends on the others of its batch by rounding alone."""
+        """Return unit embeddings (B, D) float32 of images (B, C, H, W) of 0 … 255. The others of a
+        batch change an embedding by rounding alone."""
         return self.tokenizer.adapt(self.encoder(pixels.to(self.device))[0])
 
     @torch.inference_mode()
     def tokenize(self, embeddings: Tensor) -> Tensor:
-        """Codes (N, M) int64 of unit embeddings (N, D)."""
+        """Return codes (N, M) int64 of unit embeddings (N, D)."""
         return self.tokenizer.tokenize(embeddings.to(self.device))
 
 
@@ -119,26 +119,29 @@ def save_models(
     tokenizer: TokenizerSettings,
     retriever: RetrieverSettings,
 ) -> None:
-    """Writes three files that load without the original weights. The last arguments are the
-    sections of params.yaml that the models were made by; equal models give equal bytes."""
+    """Write three files that load without the original weights. The last three arguments are the
+    sections of params.yaml that the models were made by. Equal models give equal bytes."""
     save_tokenizer(folder / TOKENIZER, models.tokenizer, encoder, tokenizer, models.labels)
     save_retriever(folder / RETRIEVER, models.retriever, retriever)
     kept = models.pretrained
-    config = {"encoder": asdict(encoder), "kept": kept is not None, "reads": _reads(models.encoder)}
+    config = {
+        "encoder": asdict(encoder),
+        "kept": kept is not None,
+        "inputs": _inputs(models.encoder),
+    }
     tensor_file.save(folder / PRETRAINED, {} if kept is None else kept.state_dict(), config)
 
 
 def load_models(folder: Path, device: torch.device) -> Models:
-    """The models ``save_models`` wrote, on ``device``. Raises ArtifactError or another IrgenError
-    if a file is missing, damaged or of something else, or if this version of timm builds another
-    encoder."""
+    """Load what ``save_models`` wrote, on ``device``. Raises ArtifactError or another IrgenError if
+    a file is missing, damaged or of something else, or if this timm builds another encoder."""
     path = folder / PRETRAINED
-    config = tensor_file.load_config(path, "encoder", "kept", "reads")
+    config = tensor_file.load_config(path, "encoder", "kept", "inputs")
     pretrained = untrained_encoder(parse(Encoder, config["encoder"], where=str(path)))
-    if (reads := _reads(pretrained)) != config["reads"]:
+    if (inputs := _inputs(pretrained)) != config["inputs"]:
         raise ArtifactError(
-            f"{path}: the encoder was made to read {config['reads']}, but the installed timm makes "
-            f"it read {reads}: install the version of timm that the models were trained with"
+            f"{path}: the encoder was trained on {config['inputs']}, but the installed timm "
+            f"gives it {inputs}: install the version of timm that the models were trained with"
         )
     if config["kept"]:
         tensor_file.load_into(pretrained, tensor_file.load(path)[0], path)
@@ -148,7 +151,7 @@ def load_models(folder: Path, device: torch.device) -> Models:
     return models.to(device)
 
 
-def _reads(encoder: ImageEncoder) -> dict[str, Any]:
-    """What an architecture wants its images to be like, as JSON gives it back."""
+def _inputs(encoder: ImageEncoder) -> dict[str, Any]:
+    """Return an encoder's decoding and normalisation, as JSON gives them back."""
     means = {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()}
     return asdict(encoder.decoding) | means

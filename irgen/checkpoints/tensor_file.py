@@ -1,7 +1,6 @@
-"""Models and interrupted trainings on disk: safetensors and JSON, whole or not at all."""
+"""Tensors and their configuration in one safetensors file, written whole or not at all."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-import irgen
 from irgen.errors import ArtifactError, WeightsError
-from irgen.files import atomic, digest, file_digest
+from irgen.files import atomic
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def save(path: Path, tensors: "Mapping[str, Tensor]", config: Any) -> None:
-    """Writes tensors and a JSON-able ``config`` into one safetensors file, atomically."""
-    from safetensors.torch import save_file  # and torch with it, which who reads need not have
+    """Write tensors and a JSON-able ``config`` into one safetensors file, atomically."""
+    from safetensors.torch import save_file  # imports torch, which readers need not have
 
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
@@ -29,23 +27,23 @@ def save(path: Path, tensors: "Mapping[str, Tensor]", config: Any) -> None:
 
 
 def load(path: Path) -> "tuple[dict[str, Tensor], Any]":
-    """The tensors and config of a file ``save`` wrote. Raises ArtifactError if it is missing or
-    damaged."""
+    """Return tensors and config of a file that ``save`` wrote. Raises ArtifactError if it is
+    missing or damaged."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads((file.metadata() or {})["config"])
 
 
 def load_array(path: Path, name: str) -> np.ndarray:
-    """One tensor of a file ``save`` wrote, without torch, whose import takes seconds. Raises
+    """Return one tensor of a file without importing torch, which takes seconds. Raises
     ArtifactError if the file is missing or damaged, or has no such tensor."""
     with _opened(path, "np") as file:
         return file.get_tensor(name)
 
 
 def load_config(path: Path, *keys: str) -> dict[str, Any]:
-    """The config alone of a file ``save`` wrote, which reads no tensor. Raises ArtifactError if the
-    file is missing or damaged, or if its config is not a mapping with these ``keys``."""
+    """Return the config of a file, reading no tensor. Raises ArtifactError if the file is missing
+    or damaged, or if its config is not a mapping with these ``keys``."""
     with _opened(path) as file:
         config = json.loads((file.metadata() or {})["config"])
     if not isinstance(config, dict) or not config.keys() >= set(keys):
@@ -74,7 +72,7 @@ def _opened(path: Path, framework: str = "pt") -> Iterator[Any]:
 
 
 def load_into(module: "torch.nn.Module", tensors: "Mapping[str, Tensor]", where: Path) -> None:
-    """Loads every tensor into ``module``. Raises WeightsError if names or shapes differ."""
+    """Load every tensor into ``module``. Raises WeightsError if names or shapes differ."""
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
@@ -83,66 +81,3 @@ def load_into(module: "torch.nn.Module", tensors: "Mapping[str, Tensor]", where:
             f"{where} holds weights of another architecture: {first}; "
             "run the stage that writes it again"
         ) from None
-
-
-class Resume:
-    """The state of one training, kept outside of DVC's outputs so that a killed run goes on.
-
-    ``depends_on`` is everything the training depends on, as JSON-able values: with another input,
-    parameter or version of this package's code the state is never found.
-    """
-
-    def __init__(self, folder: Path, *depends_on: Any):
-        self.path = folder / digest(source_digest(), *depends_on)[:16] / "state.safetensors"
-
-    def load(self) -> "tuple[dict[str, Tensor], Any] | None":
-        """The last state saved, or None; a damaged one counts as none."""
-        if not self.path.exists():
-            return None
-        try:
-            return load(self.path)
-        except ArtifactError:
-            return None
-
-    def save(self, tensors: "Mapping[str, Tensor]", state: Any) -> None:
-        """Keeps the state of an epoch's end in place of the one before."""
-        save(self.path, tensors, state)
-
-    def clear(self) -> None:
-        """Forgets the training: it has ended and its outputs are written."""
-        shutil.rmtree(self.path.parent, ignore_errors=True)
-
-
-def source_digest() -> str:
-    """A digest of this package's code."""
-    package = Path(irgen.__file__).parent
-    return digest([file_digest(path) for path in sorted(package.rglob("*.py"))])
-
-
-def optimizer_tensors(optimizer: "torch.optim.Optimizer") -> "dict[str, Tensor]":
-    """AdamW's moments by parameter number, for ``Resume.save``."""
-    return {
-        f"optimizer.{i}.{name}": value
-        for i, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-
-
-def restore_optimizer(optimizer: "torch.optim.Optimizer", tensors: "Mapping[str, Tensor]") -> None:
-    """The inverse of ``optimizer_tensors``."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def prefixed(tensors: "Mapping[str, Tensor]", prefix: str) -> "dict[str, Tensor]":
-    """``tensors`` with ``prefix`` before every name."""
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def unprefixed(tensors: "Mapping[str, Tensor]", prefix: str) -> "dict[str, Tensor]":
-    """Those of ``tensors`` whose names begin with ``prefix``, without it."""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

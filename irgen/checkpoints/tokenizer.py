@@ -16,22 +16,22 @@ from irgen.params.strict import parse
 def save_tokenizer(
     path: Path, model: Tokenizer, encoder: Encoder, settings: Settings, labels: list[str]
 ) -> None:
-    """Writes the tokenizer with all it takes to load it: configuration and class names, which are
-    numbers where it was taught by clusters."""
-    config = {"encoder": asdict(encoder), "tokenizer": asdict(settings), "labels": labels}
-    tensor_file.save(path, model.state_dict(), config | {"summary_width": summary_width(model)})
-
-
-def summary_width(model: Tokenizer) -> int:
-    """S, the width of the encoder summaries a tokenizer's adapter reads."""
+    """Write the tokenizer with everything that loading needs. ``labels``: class names; numbers
+    where it was trained on clusters."""
     norm = model.adapter.get_submodule("0")
     assert isinstance(norm, nn.LayerNorm), "an adapter begins with a norm"
-    return norm.normalized_shape[0]
+    config = {
+        "encoder": asdict(encoder),
+        "tokenizer": asdict(settings),
+        "labels": labels,
+        "summary_width": norm.normalized_shape[0],
+    }
+    tensor_file.save(path, model.state_dict(), config)
 
 
 def load_tokenizer(path: Path) -> tuple[Tokenizer, list[str]]:
-    """The trained tokenizer in eval mode and its class names. Raises ArtifactError for a file that
-    is missing, damaged or of something else."""
+    """Return the trained tokenizer in eval mode and its class names. Raises ArtifactError for a
+    file that is missing, damaged or of something else."""
     config = tensor_file.load_config(path, "tokenizer", "encoder", "labels", "summary_width")
     tensors, _ = tensor_file.load(path)
     settings = parse(Settings, config["tokenizer"], where=str(path))

@@ -13,7 +13,7 @@ from irgen.params import Encoder
 
 
 def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
-    """The encoder of ``params.yaml`` with its first weights; random ones are seeded.
+    """Create the encoder of ``params.yaml`` with its first weights; random ones are seeded.
 
     Raises ParamsError for a backbone or option timm does not know, WeightsError for weights that
     are missing, damaged or of another architecture.
@@ -28,14 +28,13 @@ def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
 
 
 def weights_digest(config: Encoder) -> str:
-    """What the encoder's first weights are: the digest of their file, or the name of where else
-    they come from."""
+    """Return the digest of the first weights' file, or the name of where else they come from."""
     path = Path(config.weights)
     return file_digest(path) if path.is_file() else config.weights
 
 
 def untrained_encoder(config: Encoder) -> ImageEncoder:
-    """The encoder's architecture alone, for weights that a checkpoint brings."""
+    """Create the encoder's architecture alone, for weights from a checkpoint."""
     backbone = _create(config, pretrained=False, overlay=None)
     return ImageEncoder(backbone, config.image_size, config.channels, config.crop)
 

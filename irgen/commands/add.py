@@ -1,39 +1,51 @@
-"""``irgen add``: images into the index, batch by batch, each of which lasts."""
+"""``irgen add``: add images to the index, batch by batch; a batch that was added stays."""
+
+from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import polars as pl
+import click
 from tqdm import tqdm
 
-from irgen.commands import intake, places
-from irgen.commands.intake import Picture
-from irgen.commands.wording import counted
-from irgen.compute import keep_freed_memory
+from irgen.commands import project_index
+from irgen.commands.format import format_count
+from irgen.commands.options import PATH, change_index_option, note, root_option
 from irgen.errors import ImageError, IndexingError, IrgenError
-from irgen.index import metadata
-from irgen.index.index import Index
-from irgen.index.rows import hash_distinct, shorten
 
-BATCH = 256  # images that are added together: a kill loses no more
+if TYPE_CHECKING:
+    import polars as pl
+
+    from irgen.commands.image_files import Picture
+    from irgen.index.index import Index
+
+BATCH = 256  # images added together: a kill loses no more
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What to do about images that are in the index already, or cannot be read."""
+
+    upsert: bool
+    skip_known: bool
+    skip_unreadable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Image files to add: row by row their ``names`` (paths from the base), ``ids`` and metadata.
-    ``replaced``: how many ids are in the index; ``known``: how many images were passed over because
-    theirs are."""
+    """Image files to add, row by row: their ``paths``, ``names`` (paths from the base), ``ids`` and
+    ``metadata``. ``replaced``: number of ids that are in the index; ``known``: number of images
+    left out because theirs are."""
 
     paths: list[Path]
     names: list[str]
     ids: list[str]
-    about: pl.DataFrame
+    metadata: pl.DataFrame
     replaced: int
     known: int
 
@@ -41,134 +53,198 @@ class Plan:
         return len(self.paths)
 
 
-def run(options: Namespace) -> None:
-    """Adds images and says how many. Raises IrgenError, having added nothing, for paths, ids or
-    metadata that make no sense, and for unreadable images unless they are to be passed over."""
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.option(
+    "--base",
+    type=PATH,
+    default=Path(),
+    help="The folder that ids start from: an image's id is its path from there. Default: the "
+    "current folder.",
+)
+@click.option(
+    "--metadata",
+    type=PATH,
+    metavar="FILE",
+    help="A .csv or .parquet file with one row per image, found by its path (from the base) in "
+    "the column path, or by its id in the column id. With both columns, id is the image's id. All "
+    "other columns are metadata.",
+)
+@click.option("--upsert", is_flag=True, help="Replace images whose id is in the index.")
+@click.option("--skip-known", is_flag=True, help="Leave out images whose id is in the index.")
+@click.option("--skip-unreadable", is_flag=True, help="Leave out images that cannot be read.")
+@change_index_option
+@root_option
+def add(
+    images: tuple[Path, ...],
+    base: Path,
+    metadata: Path | None,
+    upsert: bool,
+    skip_known: bool,
+    skip_unreadable: bool,
+    folder: Path | None,
+    root: Path,
+) -> None:
+    """Add images to the index: each IMAGE is a file, or a folder whose images are added.
+
+    Every search that starts afterwards finds them. Images are added batch by batch, and what was
+    added stays: repeat an interrupted add with --skip-known (or --upsert). An image that cannot be
+    read is listed with the reason; then nothing is added unless --skip-unreadable is given. The
+    index fills in path, sha256, width and height itself.
+    """
+    if upsert and skip_known:
+        raise click.UsageError("--upsert and --skip-known exclude each other")
+    from irgen.commands.image_files import list_images, relative_names
+    from irgen.compute import keep_freed_memory
+
     keep_freed_memory()
-    paths = intake.listed(options.images)
-    names = intake.relative(paths, options.base)
-    with places.to_change(options, lambda index: plan(index, paths, names, options)) as changing:
-        index, planned = changing
-        with _told_if_cut_short(index, options):
-            unreadable = put(index, planned, options)
-        print(_told(planned, unreadable, index))
+    policy = Policy(upsert=upsert, skip_known=skip_known, skip_unreadable=skip_unreadable)
+    paths = list_images(images)
+    names = relative_names(paths, base)
+
+    def make_plan(index: Index) -> Plan:
+        return plan_images(index, paths, names, metadata, policy)
+
+    with project_index.open_to_change(root, folder, make_plan) as (index, plan):
+        with note_progress_if_interrupted(index, policy):
+            unreadable = add_images(index, plan, policy)
+        print(summarize(plan, unreadable, index))
 
 
-def plan(index: Index, paths: list[Path], names: list[str], options: Namespace) -> Plan:
-    """What is to be added, false if that is nothing. Raises IrgenError for all that can be known to
-    fail."""
+def plan_images(
+    index: Index, paths: list[Path], names: list[str], metadata_file: Path | None, policy: Policy
+) -> Plan:
+    """Return what is to be added; a plan without images is false. Raise IrgenError for everything
+    that is certain to fail."""
+    import numpy as np
+
+    from irgen.commands.image_files import read_metadata
+    from irgen.index import metadata
+    from irgen.index.rows import hash_distinct, shorten
+
     schema = index.schema
-    ids, about = intake.described(options.metadata, names, schema)
+    ids, table = read_metadata(metadata_file, names, schema)
     hash_distinct(ids)
-    metadata.complete(about if about.width else None, len(ids), schema)
+    metadata.complete(table if table.width else None, len(ids), schema)
     known = index.view.find(ids) >= 0
-    if known.any() and not (options.upsert or options.skip_known):
+    if known.any() and not (policy.upsert or policy.skip_known):
         there = [name for name, is_known in zip(ids, known, strict=True) if is_known]
         raise IndexingError(
-            f"in the index already: {shorten(there)}; replace them with --upsert, or pass them "
-            "over with --skip-known"
+            f"in the index already: {shorten(there)}; replace them with --upsert, or leave them "
+            "out with --skip-known"
         )
-    rows = np.flatnonzero(~known) if options.skip_known else np.arange(len(ids))
-    planned = Plan(
+    rows = np.flatnonzero(~known) if policy.skip_known else np.arange(len(ids))
+    plan = Plan(
         paths=[paths[row] for row in rows],
         names=[names[row] for row in rows],
         ids=[ids[row] for row in rows],
-        about=about[rows] if about.width else about,
-        replaced=int(known.sum()) if options.upsert else 0,
+        metadata=table[rows] if table.width else table,
+        replaced=int(known.sum()) if policy.upsert else 0,
         known=len(ids) - len(rows),
     )
-    if planned and not options.skip_unreadable:
-        _refuse_unreadable(planned.paths, index, options)
-    return planned
+    if plan and not policy.skip_unreadable:
+        refuse_unreadable(plan.paths, index)
+    return plan
 
 
-def _refuse_unreadable(paths: Sequence[Path], index: Index, options: Namespace) -> None:
-    decoding, wrong = index.models.decoding, 0
-    with closing(intake.pictures(paths, decoding)) as stream, _bar("checking", len(paths)) as bar:
-        for path, picture in zip(paths, stream, strict=True):
+def refuse_unreadable(paths: Sequence[Path], index: Index) -> None:
+    """List the images that cannot be read, with reasons; raise ImageError if there are any."""
+    from irgen.commands.image_files import decode_images
+
+    unreadable = 0
+    pictures = decode_images(paths, index.models.decoding)
+    with closing(pictures), show_progress("checking", len(paths)) as bar:
+        for path, picture in zip(paths, pictures, strict=True):
             if isinstance(picture, str):
-                wrong += 1
-                bar.write(f"irgen {options.name}: {path}: {picture}", file=sys.stderr)
+                unreadable += 1
+                bar.write(f"irgen add: {path}: {picture}", file=sys.stderr)
             bar.update()
-    if wrong:
+    if unreadable:
         raise ImageError(
-            f"{wrong:,} of {counted(len(paths), 'image')} cannot be read, so nothing was added: "
-            "mend them or take them away, or pass them over with --skip-unreadable"
+            f"{unreadable:,} of {format_count(len(paths), 'image')} cannot be read, so nothing was "
+            "added: mend them, take them away, or leave them out with --skip-unreadable"
         )
 
 
-def put(index: Index, planned: Plan, options: Namespace) -> int:
-    """Add what is planned. Return the number of images that were unreadable. Raise IrgenError if
-    an image has become unreadable, or the index refuses it; what was added before stays."""
-    add = index.upsert if options.upsert else index.add
-    total, unreadable = len(planned), 0
-    if not total:
+def add_images(index: Index, plan: Plan, policy: Policy) -> int:
+    """Add what is planned. Return the number of images left out because they cannot be read. Raise
+    IrgenError if an image has become unreadable, or if the index refuses it; what was added before
+    stays."""
+    import numpy as np
+
+    from irgen.commands.image_files import Picture, decode_images
+
+    add_batch, unreadable = index.upsert if policy.upsert else index.add, 0
+    if not plan:
         return 0
-    stream = intake.pictures(planned.paths, index.models.decoding)
-    with closing(stream), _bar("adding", total) as bar:
-        for start in range(0, total, BATCH):
-            rows, read = [], []
-            for row, picture in enumerate(islice(stream, BATCH), start):
+    pictures = decode_images(plan.paths, index.models.decoding)
+    with closing(pictures), show_progress("adding", len(plan)) as bar:
+        for start in range(0, len(plan), BATCH):
+            rows, readable = [], []
+            for row, picture in enumerate(islice(pictures, BATCH), start):
                 if isinstance(picture, Picture):
                     rows.append(row)
-                    read.append(picture)
+                    readable.append(picture)
                     continue
-                told = f"{planned.paths[row]}: {picture}"
-                if not options.skip_unreadable:
-                    raise ImageError(told)
-                bar.write(f"irgen {options.name}: passed over {told}", file=sys.stderr)
+                reason = f"{plan.paths[row]}: {picture}"
+                if not policy.skip_unreadable:
+                    raise ImageError(reason)
+                bar.write(f"irgen add: left out {reason}", file=sys.stderr)
                 unreadable += 1
             if rows:
-                ids = [planned.ids[row] for row in rows]
-                pixels = np.stack([picture.pixels for picture in read])
-                add(pixels, ids, _columns(planned, rows, read, index.schema))
-            bar.update(min(BATCH, total - start))
+                pixels = np.stack([picture.pixels for picture in readable])
+                columns = complete_metadata(plan, rows, readable, index.schema)
+                add_batch(pixels, [plan.ids[row] for row in rows], columns)
+            bar.update(min(BATCH, len(plan) - start))
     return unreadable
 
 
-def _columns(
-    planned: Plan, rows: list[int], read: list[Picture], schema: pl.Schema
+def complete_metadata(
+    plan: Plan, rows: list[int], pictures: list[Picture], schema: pl.Schema
 ) -> pl.DataFrame | None:
-    """The metadata of some rows, with what the index keeps of every file itself."""
+    """Return the metadata of some rows, with the columns that describe their files."""
+    import polars as pl
+
     of_files = [
-        pl.Series("path", [planned.names[row] for row in rows], pl.String),
-        pl.Series("sha256", [picture.sha256 for picture in read], pl.String),
-        pl.Series("width", [picture.width for picture in read], pl.Int32),
-        pl.Series("height", [picture.height for picture in read], pl.Int32),
+        pl.Series("path", [plan.names[row] for row in rows], pl.String),
+        pl.Series("sha256", [picture.sha256 for picture in pictures], pl.String),
+        pl.Series("width", [picture.width for picture in pictures], pl.Int32),
+        pl.Series("height", [picture.height for picture in pictures], pl.Int32),
     ]
-    given = planned.about[rows].get_columns() if planned.about.width else []
-    known = {column.name for column in given}
-    own = [c for c in of_files if schema.get(c.name) == c.dtype and c.name not in known]
+    given = plan.metadata[rows].get_columns() if plan.metadata.width else []
+    names = {column.name for column in given}
+    own = [c for c in of_files if schema.get(c.name) == c.dtype and c.name not in names]
     return pl.DataFrame([*given, *own]) if given or own else None
 
 
-def _bar(title: str, total: int) -> tqdm:
+def show_progress(title: str, total: int) -> tqdm:
+    """Return a progress bar, shown on a terminal only."""
     return tqdm(total=total, desc=title, unit="image", leave=False, disable=None)
 
 
 @contextmanager
-def _told_if_cut_short(index: Index, options: Namespace) -> Iterator[None]:
-    """Say how many images were added if the block does not come to its end: as many as the index
-    says were committed, since an interrupt may come between a commit and the next statement."""
+def note_progress_if_interrupted(index: Index, policy: Policy) -> Iterator[None]:
+    """Say how many images were added if the block does not reach its end: as many as the index
+    has committed, since an interrupt may come just after a commit."""
     before = index.revision
     try:
         yield
     except (KeyboardInterrupt, IrgenError):
-        again = "--upsert" if options.upsert else "--skip-known"
-        places.note(
-            options,
-            f"{counted(index.revision - before, 'image')} added before it ended; repeat with "
-            f"{again} to add the rest",
+        again = "--upsert" if policy.upsert else "--skip-known"
+        note(
+            f"{format_count(index.revision - before, 'image')} added before it ended; repeat with "
+            f"{again} to add the rest"
         )
         raise
 
 
-def _told(planned: Plan, unreadable: int, index: Index) -> str:
-    more = [
-        (planned.replaced, "in place of older ones"),
-        (planned.known, "passed over, known already"),
-        (unreadable, "passed over, unreadable"),
+def summarize(plan: Plan, unreadable: int, index: Index) -> str:
+    """Say what was added, replaced and left out, and what the index holds now."""
+    counts = [
+        (plan.replaced, "in place of older ones"),
+        (plan.known, "left out, known already"),
+        (unreadable, "left out, unreadable"),
     ]
-    told = "".join(f"; {count:,} {what}" for count, what in more if count)
-    folder, added = places.folder_of(index), len(planned) - unreadable
-    return f"{counted(added, 'image')} added{told}. {folder} holds {len(index):,} now."
+    more = "".join(f"; {count:,} {text}" for count, text in counts if count)
+    folder, added = project_index.folder_of(index), len(plan) - unreadable
+    return f"{format_count(added, 'image')} added{more}. {folder} holds {len(index):,} now."

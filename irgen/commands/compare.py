@@ -1,136 +1,142 @@
-"""``irgen compare``: every method, identifier and ablation of the plan, as tables; and the commands
-of its DVC stages, ``irgen point`` and ``irgen tables``."""
+"""``irgen compare``: compare methods, identifiers and ablations over data sets and seeds."""
+
+from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
-from irgen.errors import StudyError
-from irgen.study import report, tracking
-from irgen.study import trial as trained
-from irgen.study.plan import PLAN, TABLES, Plan, Trial, load_plan, load_trial_params, settings_file
+import click
+
+from irgen.commands.options import note, root_option
+from irgen.errors import StudyError, TrackingError
+from irgen.files import mend_lock_file
+from irgen.study.plan import (
+    PLAN,
+    TABLES,
+    Plan,
+    Trial,
+    load_plan,
+    load_trial_params,
+    settings_file,
+)
 
 PIPELINE = PLAN.with_name("dvc.yaml")
+PIPELINE_LOCK = PLAN.with_name("dvc.lock")
 
 
-def run(options: Namespace) -> None:
-    """Brings the points of the chosen sets up to date by DVC, one after the other, and the tables
-    of what is there; prints where they are. What was done with the same inputs is not done again.
+@click.command()
+@click.argument("sets", nargs=-1, metavar="[SET]...")
+@click.option("--ablations", is_flag=True, help="Run the plan's ablations too, last.")
+@root_option
+def compare(sets: tuple[str, ...], ablations: bool, root: Path) -> None:
+    """Run the plan, experiments/comparison.yaml, for each SET (default: all sets of the plan).
 
-    Raises ParamsError for a set or plan that is not right, StudyError if a point failed; the tables
-    are then of the others.
+    The settings of a set are experiments/SET.yaml. Every variant of the plan is trained with every
+    seed. Then tables of all methods and variants, with significance, are written to
+    experiments/tables/SET as HTML, Markdown and LaTeX, and logged to MLflow.
+
+    DVC skips what was done with the same inputs; a run that was killed goes on from there.
     """
-    plan = load_plan(options.root)
-    sets = tuple(options.sets) or plan.sets
+    plan = load_plan(root)
+    sets = sets or plan.sets
     for name in sets:
-        _check(options.root, plan, name)
+        check_set(root, plan, name)
+    for name in sets:
+        if run_dvc(root, f"{PIPELINE}:source@{name}"):
+            raise StudyError(f"the images of {name} cannot be read: the reason is printed above")
     failed = []
-    for name in sets:
-        if _dvc(options.root, ["--single-item", f"{PIPELINE}:source@{name}"]):
-            raise StudyError(f"the images of {name} could not be looked at: why is said above")
-    for ablations in (False, True) if options.ablations else (False,):
-        points = _points(plan, sets, ablations)
-        for number, point in enumerate(points, 1):
-            print(f"{point}, {number} of {len(points)}", flush=True)
-            if _dvc(options.root, ["--single-item", stage_of(plan, point)]):
-                failed.append(str(point))
-        for name in sets:
-            if _dvc(options.root, ["--single-item", f"{PIPELINE}:tables@{name}"]):
-                failed.append(f"tables of {name}")
-    for name in sets:
-        made = options.root / TABLES / name / "comparison.md"
-        if made.is_file():
-            if not report.page_path(options.root, name).is_file():  # DVC does not know of it
-                report.write_report(options.root, plan, name)
-            print(f"Tables: {made.resolve()}")
-            print(f"Page: {report.page_path(options.root, name).resolve()}")
-    _publish(options.root)
+    for of_ablations in (False, True) if ablations else (False,):
+        failed += run_trials(root, plan, list_trials(plan, sets, of_ablations))
+        failed += [
+            f"tables of {name}" for name in sets if run_dvc(root, f"{PIPELINE}:tables@{name}")
+        ]
+    print_tables(root, plan, sets)
+    send_to_mlflow(root)
     if failed:
         raise StudyError(
-            f"not everything was compared ({', '.join(failed)}): what failed says why above; run "
-            "the same command again, and it goes on from there"
+            f"not everything was compared ({', '.join(failed)}): the reasons are printed above; "
+            "run the same command again, and it goes on from there"
         )
 
 
-def _points(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Trial]:
-    """Every point compared; with ``ablations`` those of the ablations instead. All variants of a
-    seed come before the next seed's, so that half a comparison makes whole tables."""
-    seeds, names = (plan.ablation_seeds, plan.ablated) if ablations else (plan.seeds, plan.compared)
-    return [
-        Trial(set=each, variant=name, seed=seed)
-        for seed in seeds
-        for each in sets
-        for name in names
-    ]
-
-
-def stage_of(plan: Plan, point: Trial) -> str:
-    """What DVC calls the stage of a point."""
-    kind = "point" if point.variant in plan.compared else "ablation"
-    return f"{PIPELINE}:{kind}@{point.set}-{point.variant}-{point.seed}"
-
-
-def _check(root: Path, plan: Plan, name: str) -> None:
-    """Raises ParamsError unless all settings of a set make sense."""
+def check_set(root: Path, plan: Plan, name: str) -> None:
+    """Raise StudyError for a set that is not in the plan, ParamsError for invalid settings."""
     if name not in plan.sets:
         settings_file(root, name)
-        known = ", ".join(plan.sets)
-        raise StudyError(f"{name} is not in {PLAN}: add it to sets there ({known})")
+        sets = ", ".join(plan.sets)
+        raise StudyError(f"{name} is not in {PLAN}: add it to sets there ({sets})")
     for variant in plan.variants:
         load_trial_params(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
 
 
-def _dvc(root: Path, arguments: list[str]) -> int:
-    """``dvc repro`` in the project, its output as it comes, so that a kill leaves DVC's files
-    whole; returns its status."""
+def list_trials(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Trial]:
+    """Return the trials of all compared variants, or of all ablations. All variants of a seed come
+    before the next seed's, so that half a comparison makes whole tables."""
+    if ablations:
+        seeds, variants = plan.ablation_seeds, plan.ablated
+    else:
+        seeds, variants = plan.seeds, plan.compared
+    return [
+        Trial(set=name, variant=variant, seed=seed)
+        for seed in seeds
+        for name in sets
+        for variant in variants
+    ]
+
+
+def run_trials(root: Path, plan: Plan, trials: list[Trial]) -> list[str]:
+    """Bring the results of trials up to date; return the names of those that failed."""
+    failed = []
+    for number, trial in enumerate(trials, 1):
+        print(f"{trial}, {number} of {len(trials)}", flush=True)
+        if run_dvc(root, stage_of(plan, trial)):
+            failed.append(str(trial))
+    return failed
+
+
+def stage_of(plan: Plan, trial: Trial) -> str:
+    """Return the DVC stage of a trial."""
+    kind = "trial" if trial.variant in plan.compared else "ablation"
+    return f"{PIPELINE}:{kind}@{trial.set}-{trial.variant}-{trial.seed}"
+
+
+def run_dvc(root: Path, stage: str) -> int:
+    """Run ``dvc repro`` for one stage and return its exit status; its output passes through. A lock
+    file that a killed DVC left cut off is first put back."""
     if not (root / ".dvc").is_dir():
-        raise StudyError(f"{root.resolve()} is no DVC project: run from the project's root")
+        raise StudyError(f"{root.resolve()} is not a DVC project: run from the project's root")
+    if mend_lock_file(root / PIPELINE_LOCK, root / ".cache" / PIPELINE_LOCK):
+        print(f"{PIPELINE_LOCK} was left cut off by a DVC that was killed, and is mended")
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    command = [sys.executable, "-m", "flows.lockfile", "--wait-for-lock", "repro", *arguments]
+    options = ["--wait-for-lock", "repro", "--single-item", stage]
+    command = [sys.executable, "-m", "dvc", *options]
     settings = {"PATH": search, "DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1"}
     return subprocess.run(command, cwd=root, env=os.environ | settings).returncode
 
 
-def run_source(options: Namespace) -> None:
-    """Looks at a set's images. Raises SourceError if they cannot be had."""
-    trained.write_source(options.root, load_plan(options.root), options.set)
+def print_tables(root: Path, plan: Plan, sets: tuple[str, ...]) -> None:
+    """Print where the tables and pages of each set are; write a page that is missing."""
+    from irgen.study import report
+
+    for name in sets:
+        table = root / TABLES / name / "comparison.md"
+        if table.is_file():
+            page = report.page_path(root, name)
+            if not page.is_file():  # DVC does not know of it
+                report.write_report(root, plan, name)
+            print(f"Tables: {table.resolve()}")
+            print(f"Page: {page.resolve()}")
 
 
-def run_point(options: Namespace) -> None:
-    """Runs one point. Raises what its stages raise."""
-    plan = load_plan(options.root)
-    point = Trial(set=options.set, variant=options.variant, seed=options.seed)
-    params = load_trial_params(options.root, plan, point)
-
-    def tell(line: str) -> None:
-        print(f"{point}: {line}", flush=True)
-
-    folder = trained.run(options.root, plan, point, tell)
-    tracking.log_trial(options.root, plan, point, params, folder)
-
-
-def run_tables(options: Namespace) -> None:
-    """Writes the tables of a set. Raises ArtifactError if nothing was measured yet."""
-    plan = load_plan(options.root)
-    folder = report.write_report(options.root, plan, options.set)
-    first = Trial(set=options.set, variant=plan.standard, seed=plan.seeds[0])
-    params = load_trial_params(options.root, plan, first)
-    page = report.page_path(options.root, options.set)
-    tracking.log_tables(options.root, plan, options.set, params, folder, page)
-
-
-def _publish(root: Path) -> None:
-    """Brings what was compared to MLflow; if it does not answer, that is told, and done later."""
-    from irgen.errors import TrackingError
-    from irgen.tracking import mlflow_store as tracked
-    from irgen.tracking import sync
-    from irgen.tracking.provenance import project
+def send_to_mlflow(root: Path) -> None:
+    """Send the results to MLflow; if it does not answer, say so: they are sent later."""
+    from irgen.tracking import mlflow_store, sync
 
     try:
-        sync.publish_all(project(root))
+        sync.sync_all(root)
     except TrackingError as error:
-        print(f"tracking: {error}; the results are logged later (irgen publish)", file=sys.stderr)
+        note(f"{error}; the results are logged later (irgen sync-runs)")
     else:
-        print(f"MLflow: {tracked.shown(project(root))}")
+        print(f"MLflow: {mlflow_store.format_uri(root)}")

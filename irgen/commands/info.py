@@ -1,85 +1,103 @@
-"""``irgen info``: what the index is."""
+"""``irgen info``: describe the index."""
+
+from __future__ import annotations
 
 import json
-from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from irgen.commands import places
-from irgen.commands.answers import as_plain
-from irgen.commands.wording import counted, percent, size
-from irgen.index.copying import COPIED_FROM
-from irgen.index.index import Index
-from irgen.releases import release
-from irgen.search.calibration import Uncalibrated
+import click
+
+from irgen.commands import project_index
+from irgen.commands.format import format_bytes, format_count, format_percent
+from irgen.commands.options import json_option, read_index_option, root_option
+
+if TYPE_CHECKING:
+    from irgen.index.index import Index
 
 
-def run(options: Namespace) -> None:
-    """Prints what the index is. Raises IndexingError if there is none or it is damaged; with
-    ``options.verify`` every file is read to see that."""
-    with places.to_read(options) as index:
-        if options.verify:
+@click.command()
+@click.option("--verify", is_flag=True, help="Read every file and compare it with its checksum.")
+@json_option
+@read_index_option
+@root_option
+def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
+    """Describe the index: what it holds, its search defaults, how well its probabilities are
+    calibrated, its size on the disk, and whether a newer one is served."""
+    from irgen.commands.search_output import as_plain
+
+    with project_index.open_to_read(root, folder, warn=False) as index:
+        if verify:
             index.verify()
-        outdated = places.is_outdated(index, options.root)
-        if options.json:
-            about = as_plain(index.info() | {"outdated": outdated, "verified": options.verify})
-            print(json.dumps(about, indent=2))
+        outdated = project_index.is_outdated(index, root)
+        if as_json:
+            facts = as_plain(index.info() | {"outdated": outdated, "verified": verify})
+            print(json.dumps(facts, indent=2))
             return
-        lines = told(index) | _of_pipeline(index, options, outdated)
-    if options.verify:
+        lines = describe_index(index) | describe_origin(index, root, outdated)
+    if verify:
         lines["verified"] = "every file is as it was written"
-    wide = max(map(len, lines))
-    print("\n".join(f"{name:<{wide}}  {text}" for name, text in lines.items()))
+    width = max(map(len, lines))
+    print("\n".join(f"{name:<{width}}  {text}" for name, text in lines.items()))
 
 
-def told(index: Index) -> dict[str, str]:
-    """What there is to say of an index, line by line."""
-    about, known = index.info(), index.calibration
-    settings, taken = index.options(1), about["bytes"]
-    gone = about["dead_rows"]
-    if isinstance(known, Uncalibrated):
-        sure = f"not known: {known.reason}"
-    else:
-        sure = (
-            f"learnt from {known.pairs:,} hits of {known.queries:,} queries, off by "
-            f"{percent(known.error)} on average"
-        )
+def describe_index(index: Index) -> dict[str, str]:
+    """Return the facts about an index, line by line."""
+    facts, defaults = index.info(), index.options(1)
+    sizes, dead = facts["bytes"], facts["dead_rows"]
     return {
-        "index": about["folder"],
-        "images": f"{about['images']:,}, of which the retriever was trained on "
-        f"{about['trained']:,}",
-        "since compacted": f"{counted(about['added'], 'image')} added"
-        + (f", {counted(gone, 'row')} of images that are gone" if gone else ""),
-        "codes": f"{about['levels']} levels of {about['codebook']}; embeddings of "
-        f"{about['width']} numbers",
-        "metadata": ", ".join(f"{name} ({kind})" for name, kind in about["columns"].items())
+        "index": facts["folder"],
+        "images": f"{facts['images']:,}; the retriever was trained on {facts['trained']:,} of them",
+        "since compacted": f"{format_count(facts['added'], 'image')} added"
+        + (f", {format_count(dead, 'row')} of removed images" if dead else ""),
+        "codes": f"{facts['levels']} levels of {facts['codebook']}; embeddings of "
+        f"{facts['width']} numbers",
+        "metadata": ", ".join(f"{name} ({kind})" for name, kind in facts["columns"].items())
         or "none",
-        "search": f"{settings.beams} beams, {settings.candidates} candidates, "
-        f"{settings.fresh_beams} fresh beams, unless told otherwise",
-        "same label": sure,
-        "on the disk": f"{size(sum(taken.values()))}: images {size(taken['base'])}, "
-        f"changes since {size(taken['changes'])}, models {size(taken['models'])}",
+        "search": f"{defaults.beams} beams, {defaults.candidates} candidates, "
+        f"{defaults.fresh_beams} fresh beams, by default",
+        "same label": describe_calibration(index),
+        "on the disk": f"{format_bytes(sum(sizes.values()))}: images "
+        f"{format_bytes(sizes['base'])}, changes since {format_bytes(sizes['changes'])}, models "
+        f"{format_bytes(sizes['models'])}",
     }
 
 
-def _of_pipeline(index: Index, options: Namespace, outdated: bool) -> dict[str, str]:
-    """Where the index stands beside the one that is served, or that the pipeline makes."""
-    folder, made = places.folder_of(index), places.source(options.root)
-    if places.is_release(folder):
-        own, one = options.root / places.OWN, release.read(folder)
-        what = f"number {one.version}, of data revision {one.revision}"
-        return {"release": f"{what}; changes are made to a copy, {own}"}
-    if places.is_pipelines(folder, options.root):
-        own = options.root / places.OWN
-        return {"pipeline": f"this is what it makes; changes are made to a copy, {own}"}
-    if COPIED_FROM not in index.info()["config"] or not made.exists():
+def describe_calibration(index: Index) -> str:
+    """Say how well the probabilities of "same label" are known."""
+    from irgen.search.calibration import Uncalibrated
+
+    calibration = index.calibration
+    if isinstance(calibration, Uncalibrated):
+        return f"not known: {calibration.reason}"
+    return (
+        f"learnt from {calibration.pairs:,} hits of {calibration.queries:,} queries, off by "
+        f"{format_percent(calibration.error)} on average"
+    )
+
+
+def describe_origin(index: Index, root: Path, outdated: bool) -> dict[str, str]:
+    """Return a line about the release or pipeline index that this one is, or was copied from."""
+    from irgen.index.copying import COPIED_FROM
+    from irgen.releases import release
+
+    folder, source = project_index.folder_of(index), project_index.source_folder(root)
+    own = root / project_index.OWN
+    if project_index.is_release(folder):
+        served = release.read(folder)
+        facts = f"number {served.version}, of data revision {served.revision}"
+        return {"release": f"{facts}; changes are made to a copy, {own}"}
+    if project_index.is_of_pipeline(folder, root):
+        return {"pipeline": f"this is its index; changes are made to a copy, {own}"}
+    if COPIED_FROM not in index.info()["config"] or not source.exists():
         return {}
     if not outdated:
-        return {"pipeline": f"made from {made}, which is still the same"}
-    if places.is_release(made):
-        since = f"not made from {made}, which is served now"
+        return {"pipeline": f"copied from {source}, which is unchanged"}
+    if project_index.is_release(source):
+        state = f"not copied from {source}, which is served now"
     else:
-        since = f"made from {made}, which was made anew since"
+        state = f"copied from {source}, which was made again since"
     return {
-        "pipeline": f"{since}. To start anew from that one: "
-        f"mv {folder} {folder}-old; the next irgen add makes {folder} from it, without what was "
-        "added or removed here, so add and remove that again"
+        "pipeline": f"{state}. To start from that one: mv {folder} {folder}-old; the next irgen "
+        f"add copies it to {folder}, without what was added or removed here: repeat that"
     }

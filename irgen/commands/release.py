@@ -1,69 +1,58 @@
-"""``irgen release``: the index that the pipeline made becomes the one that is served, if it may."""
+"""``irgen release``: serve the pipeline's index, if it is good enough."""
+
+from __future__ import annotations
 
 import json
-import sys
-import time
-from argparse import Namespace
-from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from irgen.errors import TrackingError
+import click
+
+from irgen.commands.options import json_option, note, params_option, root_option, settings_file
 from irgen.params import load
-from irgen.releases import promote
-from irgen.releases.promote import Outcome
-from irgen.tracking import provenance
 
-POLL_SECONDS = 0.02
-KEPT = 3  # exit status: the gate, or a rollback, keeps the index back
+if TYPE_CHECKING:
+    from irgen.releases.promote import Outcome
 
-
-def run(options: Namespace) -> int:
-    """Releases ``data/index`` and says what came of it; 0 if it is served now, newly so or already,
-    3 if it is kept as a candidate. Raises IrgenError if neither can be done."""
-    if options.after is not None and not _called(options.root, options.after):
-        return 0
-    params = load(options.params or options.root / "params.yaml")
-    outcome = promote.make(options.root, params, force=options.force)
-    tell(outcome, words(outcome), options)
-    return 0 if outcome.is_served else KEPT
+KEPT_BACK = 3  # exit status: the gate or a rollback keeps the index back
 
 
-def _called(root: Path, word: Path) -> bool:
-    """Loads MLflow, which takes seconds, and waits for the file ``word``; False if its folder has
-    gone, for then nobody will write it."""
-    from irgen.tracking import mlflow_store, registry
+@click.command()
+@click.option("--force", is_flag=True, help="Release it whatever the gate says.")
+@json_option
+@params_option
+@root_option
+def release(force: bool, as_json: bool, params: Path | None, root: Path) -> int:
+    """Make the pipeline's index, data/index, a release.
 
-    home = provenance.project(root)
-    with suppress(TrackingError):  # told when it matters
-        mlflow_store.load(home)
-        with mlflow_store.alone(home):
-            mlflow_store.connect(home)
-        registry.rehearse()
-    while not word.exists():
-        if not word.parent.is_dir():
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
+    It is served if the gate finds it no worse than the served release on the same queries (gate in
+    params.yaml). Else it is kept as a candidate. Run the command again to finish what could not be
+    done: it copies a release to the bucket and registers it in MLflow as soon as these answer.
 
+    Exit status: 0 if the index is served, 3 if it is kept as a candidate.
+    """
+    from irgen.releases import promote
 
-def tell(outcome: Outcome, sentence: str, options: Namespace) -> None:
-    """Prints what came of a release, in a ``sentence`` or as JSON, and on stderr what others could
-    not be told yet."""
-    for trouble in outcome.troubles:
-        print(
-            f"irgen {options.name}: {trouble}; irgen release does the rest later", file=sys.stderr
-        )
-    print(json.dumps(outcome.plain()) if options.json else sentence)
+    outcome = promote.release_index(root, load(settings_file(root, params)), force=force)
+    print_outcome(outcome, describe_outcome(outcome), as_json)
+    return 0 if outcome.is_served else KEPT_BACK
 
 
-def words(outcome: Outcome) -> str:
-    """What came of it, in a sentence."""
-    one, about = outcome.release, outcome.plain()
-    why = about["verdict"]["why"]
+def print_outcome(outcome: Outcome, sentence: str, as_json: bool) -> None:
+    """Print the outcome of a release, as ``sentence`` or as JSON, and on stderr what is still to be
+    done."""
+    for error in outcome.errors:
+        note(f"{error}; the next irgen release repeats it")
+    print(json.dumps(outcome.to_json()) if as_json else sentence)
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """Say what became of the index."""
+    version, reason = outcome.release.version, outcome.to_json()["verdict"]["why"]
     if not outcome.is_served:
         served = outcome.champion
-        stays = f"release {served.version} is served" if served else "none is served"
-        return f"Release {one.version} is kept as a candidate, {stays}: {why}"
+        state = f"release {served.version} is served" if served else "none is served"
+        return f"Release {version} is kept as a candidate, {state}: {reason}"
     if outcome.new:
-        return f"Release {one.version} is served now: {why}"
-    return f"Release {one.version} is served already."
+        return f"Release {version} is served now: {reason}"
+    return f"Release {version} is served already."

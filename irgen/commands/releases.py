@@ -1,58 +1,80 @@
-"""``irgen releases``: what was released, which is served; and fetching one from the bucket."""
+"""``irgen releases``: list releases, or pull one from the bucket."""
+
+from __future__ import annotations
 
 import json
-from argparse import Namespace
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from irgen.commands.wording import aligned, size
-from irgen.params import Params, load
-from irgen.releases import pull, store
-from irgen.releases.release import Release
+import click
+
+from irgen.commands.format import format_bytes
+from irgen.commands.options import json_option, params_option, root_option, settings_file
+from irgen.params import load
+
+if TYPE_CHECKING:
+    from irgen.releases.release import Release
 
 
-def run(options: Namespace) -> None:
-    """Lists the releases, or fetches one first. Raises IrgenError if it cannot be fetched."""
-    params = load(options.params or options.root / "params.yaml")
-    place = store.folder(options.root)
-    if options.action == "fetch":
-        pull.fetch(place, params.release, options.version)
-    there, served = store.all_releases(place), store.champion(place)
-    if options.json:
-        print(json.dumps([_plain(one, served) for one in there], indent=2))
-    elif there:
-        print(_table(there, served, params))
+@click.command()
+@click.argument("action", type=click.Choice(["list", "pull"]), default="list")
+@click.argument("version", type=int, required=False)
+@json_option
+@params_option
+@root_option
+def releases(
+    action: str, version: int | None, as_json: bool, params: Path | None, root: Path
+) -> None:
+    """List the releases, newest first, and mark the one that is served.
+
+    With pull, first bring the served release, or that VERSION, from the bucket (release.remote in
+    params.yaml). It is served here if this machine serves none yet.
+    """
+    from irgen.releases import pull, store
+
+    settings, folder = load(settings_file(root, params)), store.path_in(root)
+    if action == "pull":
+        pull.pull_release(folder, settings.release, version)
+    known, champion = store.list_releases(folder), store.read_champion(folder)
+    if as_json:
+        print(json.dumps([as_record(release, champion) for release in known], indent=2))
+    elif known:
+        print(render_table(known, champion, settings.gate.metric))
     else:
-        print(f"There is no release in {place} yet: irgen release makes the first.")
+        print(f"There is no release in {folder} yet: irgen release makes the first.")
 
 
-def _plain(one: Release, served: Release | None) -> dict[str, Any]:
-    about = asdict(one) | {"name": one.name, "champion": one == served}
-    about.pop("files")
-    return about
+def as_record(release: Release, champion: Release | None) -> dict[str, Any]:
+    """Return a release as plain values, without its list of files."""
+    record = asdict(release) | {"name": release.name, "champion": release == champion}
+    record.pop("files")
+    return record
 
 
-def _table(there: list[Release], served: Release | None, params: Params) -> str:
-    metric = params.gate.metric
+def render_table(known: list[Release], champion: Release | None, metric: str) -> str:
+    """Return one row per release; an arrow marks the served one."""
+    from irgen.evaluation.table_format import render_text
+
     rows = [
         [
-            "→" if one == served else "",
-            str(one.version),
-            one.state,
-            str(one.revision),
-            _figure(one, metric),
-            size(one.size),
-            "yes" if one.pushed else "no",
-            one.registered or "no",
-            one.name,
+            "→" if release == champion else "",
+            str(release.version),
+            release.state,
+            str(release.revision),
+            format_metric(release, metric),
+            format_bytes(release.size),
+            "yes" if release.pushed else "no",
+            release.registered or "no",
+            release.name,
         ]
-        for one in there
+        for release in known
     ]
     columns = ["", "release", "state", "data", metric, "size", "in bucket", "in MLflow", "folder"]
-    return aligned(columns, rows, right=("release", "data", metric, "size", "in MLflow"))
+    return render_text(columns, rows, right=("release", "data", metric, "size", "in MLflow"))
 
 
-def _figure(one: Release, metric: str) -> str:
-    """The gate's metric of the release, when it was judged."""
-    found = ((one.verdict or {}).get("figures") or {}).get("candidate") or {}
-    return f"{found[metric]:.3f}" if metric in found else "–"
+def format_metric(release: Release, metric: str) -> str:
+    """Return the gate's metric as measured when the release was judged; a dash if it was not."""
+    figures = ((release.verdict or {}).get("figures") or {}).get("candidate") or {}
+    return f"{figures[metric]:.3f}" if metric in figures else "–"

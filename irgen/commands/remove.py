@@ -1,61 +1,92 @@
-"""``irgen remove``: images out of the index."""
+"""``irgen remove``: remove images from the index."""
+
+from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from irgen.commands import places
-from irgen.commands.wording import counted
+import click
+
+from irgen.commands import project_index
+from irgen.commands.format import format_count
+from irgen.commands.options import EXPRESSION, change_index_option, root_option
 from irgen.errors import IndexingError
-from irgen.index import filters
-from irgen.index.index import Index
-from irgen.index.rows import shorten
+
+if TYPE_CHECKING:
+    from irgen.index.index import Index
 
 
-def run(options: Namespace) -> None:
-    """Removes images and says how many. Raises IndexingError, having removed nothing, for an
-    unknown id, an expression that is none, and one that is not confirmed."""
-    named = bool(options.ids or options.ids_from)
-    if named == (options.allow is not None):
+@click.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--ids-from", metavar="FILE", help="A file with one id per line; - is stdin.")
+@click.option(
+    "--allow",
+    metavar="EXPR",
+    help=f"Remove all images that match: {EXPRESSION}. Without --yes, only count them.",
+)
+@click.option("--yes", is_flag=True, help="Do remove the images that --allow selects.")
+@change_index_option
+@root_option
+def remove(
+    ids: tuple[str, ...],
+    ids_from: str | None,
+    allow: str | None,
+    yes: bool,
+    folder: Path | None,
+    root: Path,
+) -> None:
+    """Remove images from the index: those named, those listed in a file, or those that match an
+    expression. If an id is unknown, nothing is removed."""
+    named = bool(ids or ids_from)
+    if named == (allow is not None):
         raise IndexingError("name ids, or a file of them with --ids-from, or else use --allow")
-    ids = _ids(options) if named else []
-    with places.to_change(options, lambda index: _checked(index, ids, options)) as changing:
-        index, names = changing
-        if names:
-            index.remove(names)
-        folder = places.folder_of(index)
-        print(f"{counted(len(names), 'image')} removed. {folder} holds {len(index):,} now.")
+    wanted = list(dict.fromkeys([*ids, *(read_ids(ids_from) if ids_from else [])]))
+
+    def select(index: Index) -> list[str]:
+        if allow is None:
+            return check_known(index, wanted)
+        return select_matching(index, allow, confirmed=yes)
+
+    with project_index.open_to_change(root, folder, select) as (index, selected):
+        if selected:
+            index.remove(selected)
+        path = project_index.folder_of(index)
+        print(f"{format_count(len(selected), 'image')} removed. {path} holds {len(index):,} now.")
 
 
-def _checked(index: Index, ids: list[str], options: Namespace) -> list[str]:
-    """The ids of the images to remove."""
-    if options.allow is None:
-        rows = index.view.find(ids)
-        if unknown := [name for name, row in zip(ids, rows, strict=True) if row < 0]:
-            raise IndexingError(f"not in the index: {shorten(unknown)}; nothing was removed")
-        return ids
+def check_known(index: Index, ids: list[str]) -> list[str]:
+    """Return ``ids``. Raise IndexingError if one is not in the index."""
+    from irgen.index.rows import shorten
+
+    rows = index.view.find(ids)
+    if unknown := [name for name, row in zip(ids, rows, strict=True) if row < 0]:
+        raise IndexingError(f"not in the index: {shorten(unknown)}; nothing was removed")
+    return ids
+
+
+def select_matching(index: Index, expression: str, *, confirmed: bool) -> list[str]:
+    """Return the ids of the images that match. Raise IndexingError for an invalid expression, and
+    if there are such images and their removal is not confirmed."""
+    from irgen.index import filters
+    from irgen.index.rows import shorten
+
     view = index.view
-    chosen = filters.allowed_rows(filters.parse(options.allow), view).numpy().nonzero()[0]
-    names = sorted(view.ids(chosen))
-    if names and not options.yes:
+    rows = filters.allowed_rows(filters.parse(expression), view).numpy().nonzero()[0]
+    ids = sorted(view.ids(rows))
+    if ids and not confirmed:
         raise IndexingError(
-            f"{options.allow!r} selects {len(names):,} of {len(index):,} images: {shorten(names)}; "
+            f"{expression!r} selects {len(ids):,} of {len(index):,} images: {shorten(ids)}; "
             "nothing was removed: repeat with --yes to remove them"
         )
-    return names
+    return ids
 
 
-def _ids(options: Namespace) -> list[str]:
-    """The ids given and listed, each once."""
-    found = [*options.ids]
-    if options.ids_from:
-        found += [line for line in _read(options.ids_from).splitlines() if line.strip()]
-    return list(dict.fromkeys(found))
-
-
-def _read(file: str) -> str:
+def read_ids(file: str) -> list[str]:
+    """Return the lines of a file that are not empty. Raise IndexingError if it cannot be read."""
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise IndexingError(f"{file} cannot be read as a list of ids: {reason}") from None
+    return [line for line in text.splitlines() if line.strip()]

@@ -1,15 +1,27 @@
-"""``irgen rollback``: an earlier release is served again."""
+"""``irgen rollback``: serve an earlier release again."""
 
-from argparse import Namespace
+from pathlib import Path
 
-from irgen.commands import release
+import click
+
+from irgen.commands.options import json_option, params_option, root_option, settings_file
+from irgen.commands.release import print_outcome
 from irgen.params import load
-from irgen.releases import rollback
 
 
-def run(options: Namespace) -> None:
-    """Makes a release the champion and says so. Raises ReleaseError if it is not here."""
-    params = load(options.params or options.root / "params.yaml")
-    outcome = rollback.roll_back(options.root, params, options.version)
-    now = "now" if outcome.new else "already"
-    release.tell(outcome, f"Release {outcome.release.version} is served {now}.", options)
+@click.command()
+@click.argument("version", type=int, required=False)
+@json_option
+@params_option
+@root_option
+def rollback(version: int | None, as_json: bool, params: Path | None, root: Path) -> None:
+    """Serve the release that was served before, or that VERSION.
+
+    The release that was served until now is not released again by itself; irgen rollback to its
+    version brings it back.
+    """
+    from irgen.releases.rollback import roll_back
+
+    outcome = roll_back(root, load(settings_file(root, params)), version)
+    state = "now" if outcome.new else "already"
+    print_outcome(outcome, f"Release {outcome.release.version} is served {state}.", as_json)

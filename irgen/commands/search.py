@@ -1,57 +1,134 @@
-"""``irgen search``: the images most like some others, and how sure that is."""
+"""``irgen search``: find the images most like some others."""
 
-from argparse import Namespace
+from __future__ import annotations
+
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from irgen.commands import answers, places
-from irgen.commands.answers import Answer
-from irgen.compute import keep_freed_memory
+import click
+
+from irgen.commands import project_index
+from irgen.commands.options import EXPRESSION, read_index_option, root_option
 from irgen.errors import IndexingError
-from irgen.index.filters import parse
-from irgen.index.hits import ImageHits
-from irgen.index.index import Index
 
-FOR_IMAGES = ("fresh_beams", "no_rerank", "explain")  # of no use with --ids
-SEARCH = ("beams", "candidates", "fresh_beams", "distinct", "min_score", "min_probability")
+if TYPE_CHECKING:
+    from irgen.index.hits import ImageHits
+    from irgen.index.index import Index
 
 
-def run(options: Namespace) -> None:
-    """Searches and prints. Raises IrgenError for options that make no sense, an image that cannot
-    be read, and an index that is none."""
-    _check(options)
+@click.command()
+@click.argument("queries", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--ids",
+    "stored",
+    is_flag=True,
+    help="Each IMAGE is the id of an image of the index: search by its stored embedding. It is not "
+    "an answer to itself.",
+)
+@click.option("-k", "--k", type=int, default=10, help="Images to find per query. Default: 10.")
+@click.option(
+    "--beams",
+    type=int,
+    help="Code sequences kept by beam search; more find more and take longer. Default: as irgen "
+    "info says, and at least k.",
+)
+@click.option("--candidates", type=int, help="Most images that are collected and compared.")
+@click.option(
+    "--fresh-beams",
+    type=int,
+    help="Beams towards images added after training, by embedding; 0: only what the retriever "
+    "predicts.",
+)
+@click.option(
+    "--no-rerank", is_flag=True, help="Keep the retriever's order instead of sorting by cosine."
+)
+@click.option(
+    "--distinct",
+    type=float,
+    metavar="COSINE",
+    help="Hide an image whose cosine with a better hit is at least this, such as 0.98.",
+)
+@click.option("--allow", metavar="EXPR", help=f"Find only images that match: {EXPRESSION}.")
+@click.option("--min-score", type=float, metavar="SCORE", help="Drop hits with a lower score.")
+@click.option(
+    "--min-probability",
+    type=float,
+    metavar="P",
+    help="Drop hits less likely than this, 0 to 1, to have the query's label.",
+)
+@click.option(
+    "--explain", is_flag=True, help="Show each hit's code and its probability, level by level."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, with metadata.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a CSV table, with metadata.")
+@read_index_option
+@root_option
+def search(
+    queries: tuple[str, ...],
+    stored: bool,
+    k: int,
+    beams: int | None,
+    candidates: int | None,
+    fresh_beams: int | None,
+    no_rerank: bool,
+    distinct: float | None,
+    allow: str | None,
+    min_score: float | None,
+    min_probability: float | None,
+    explain: bool,
+    as_json: bool,
+    as_csv: bool,
+    folder: Path | None,
+    root: Path,
+) -> None:
+    """Find the images of the index most like each IMAGE, best first.
+
+    Columns: score sorts the hits. It is the cosine of the two embeddings, at most 1, plus a
+    log-probability times evaluate.rerank_weight; with --no-rerank, the log-probability alone (see
+    evaluate.rerank_signal and evaluate.order_by in params.yaml). "same label" is the probability
+    that a hit has the query's label, calibrated on validation images. "found by" is retriever if
+    the retriever predicted the image's code, and embedding if the image was found by nearest
+    embedding, as images are that were added after training.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    if stored and (fresh_beams is not None or no_rerank or explain):
+        raise IndexingError(
+            "--fresh-beams, --no-rerank and --explain are about the retriever, which a search with "
+            "--ids does not use: it goes by stored embeddings"
+        )
+    from irgen.commands import search_output
+    from irgen.commands.search_output import Answer
+    from irgen.compute import keep_freed_memory
+    from irgen.index.filters import parse
+
     keep_freed_memory()
-    with places.to_read(options) as index:
-        found = _search(index, options)
-        queries, stored = options.ids or options.images, bool(options.ids)
-        answer = Answer.of(queries, found, index.view, stored=stored)
-        if options.explain:
-            answer = answer.explained(
-                [
-                    index.explain(image, [name for name in ids if name is not None])
-                    for image, ids in zip(options.images, found.ids, strict=True)
-                ]
-            )
-    print(answers.FORMS[options.form](answer), end="")
+    given = {
+        "beams": beams,
+        "candidates": candidates,
+        "fresh_beams": fresh_beams,
+        "distinct": distinct,
+        "allow": None if allow is None else parse(allow),
+        "min_score": min_score,
+        "min_probability": min_probability,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    with project_index.open_to_read(root, folder) as index:
+        least = k + stored  # an image of the index finds itself
+        options = replace(index.options(least), rerank=not no_rerank, **chosen)
+        ask = index.search_ids if stored else index.search
+        hits = ask(queries, k, options)
+        answer = Answer.of(queries, hits, index.view, stored=stored)
+        if explain:
+            answer = answer.explained(explain_hits(index, queries, hits))
+    form = "json" if as_json else "csv" if as_csv else "text"
+    print(search_output.FORMATS[form](answer), end="")
 
 
-def _check(options: Namespace) -> None:
-    if bool(options.images) == bool(options.ids):
-        raise IndexingError("name images to search with, or with --ids images of the index")
-    for name in FOR_IMAGES:
-        if options.ids and getattr(options, name) not in (None, False):
-            raise IndexingError(
-                f"--{name.replace('_', '-')} is about what the retriever writes; it does not write "
-                "in a search with --ids, which goes by stored embeddings"
-            )
-
-
-def _search(index: Index, options: Namespace) -> ImageHits:
-    least = options.k + bool(options.ids)  # an image of the index finds itself
-    defaults = index.options(least)
-    given = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
-    changed = replace(defaults, rerank=not options.no_rerank, **given)
-    if options.allow is not None:
-        changed = replace(changed, allow=parse(options.allow))
-    if options.ids:
-        return index.search_ids(options.ids, options.k, changed)
-    return index.search(options.images, options.k, changed)
+def explain_hits(index: Index, images: tuple[str, ...], hits: ImageHits) -> list:
+    """Return the explanations of the hits of each query image."""
+    return [
+        index.explain(image, [name for name in ids if name is not None])
+        for image, ids in zip(images, hits.ids, strict=True)
+    ]

@@ -8,9 +8,11 @@ from torch.nn import functional as F
 
 from irgen.params import Augment
 
+VERSION = 1  # raise when equal seeds change an image in another way
+
 
 def augment(pixels: Tensor, settings: Augment, size: int, generator: torch.Generator) -> Tensor:
-    """(B, C, H, H) pixels from 0 to 255 → (B, C, size, size) float, changed within ``settings``.
+    """Change (B, C, H, H) pixels from 0 to 255 within ``settings`` → (B, C, size, size) float.
 
     Geometry (crop, rotation, shear, shift, flip) is one affine map an image, sampled bilinearly,
     the border repeated outside; then brightness and contrast, then a blank rectangle.
@@ -30,7 +32,7 @@ def augment(pixels: Tensor, settings: Augment, size: int, generator: torch.Gener
 
 
 def _maps(draws: Tensor, settings: Augment) -> Tensor:
-    """Affine maps (B, 2, 3) from output to input places, in [-1, 1] units."""
+    """Return affine maps (B, 2, 3) from output to input positions, in [-1, 1] units."""
     signed = 2 * draws - 1  # (B, 8) in [-1, 1]
     angle = math.radians(settings.rotate) * signed[:, 0]
     shear = torch.tan(math.radians(settings.shear) * signed[:, 1])
@@ -51,7 +53,7 @@ def _maps(draws: Tensor, settings: Augment) -> Tensor:
 
 
 def _erase(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
-    """Sets a rectangle of up to half the side to the image's mean, with the given chance."""
+    """Set a rectangle of up to half the side to the image's mean, with the given chance."""
     draws = torch.rand(len(images), 5, generator=generator).to(images.device)
     axis = torch.arange(images.shape[-1], device=images.device) / images.shape[-1]
     inside_x = (axis - draws[:, 1:2]).abs() < draws[:, 3:4] / 4  # (B, size)

@@ -1,4 +1,4 @@
-"""What training reads: cached views of frozen encodings, or pixels changed anew each time."""
+"""Training images: cached views of a frozen encoder, or pixels changed anew each time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from irgen.params import Augment
 
 @dataclass(frozen=True)
 class EncodedViews:
-    """Encodings of N images by a frozen encoder, V views of each, the first one plain.
+    """Outputs of a frozen encoder for V views of each of N images; the first view is plain.
 
     ``summaries`` (N, V, S) and ``tokens`` (N, V, P, T), of any float type, may be memory-mapped.
     """
@@ -25,16 +25,16 @@ class EncodedViews:
         return len(self.summaries)
 
     def without_tokens(self) -> "EncodedViews":
-        """The same for those who read summaries alone: tokens are by far the larger part."""
+        """Drop the tokens, by far the larger part, for models that take summaries alone."""
         return EncodedViews(self.summaries, None)
 
     def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """A random view of each of the images ``rows`` (B,)."""
+        """Return a random view of each of the images ``rows`` (B,)."""
         views = torch.randint(self.summaries.shape[1], (len(rows),), generator=generator)
         return self._take(rows.numpy(), views.numpy())
 
     def plain(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The plain view of the images ``rows`` (B,)."""
+        """Return the plain view of the images ``rows`` (B,)."""
         return self._take(rows.numpy(), np.zeros(len(rows), dtype=np.int64))
 
     def _take(self, rows: np.ndarray, views: np.ndarray) -> tuple[Tensor, ...]:
@@ -44,8 +44,8 @@ class EncodedViews:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded images ``pixels`` (N, C, H, H) uint8, for an encoder that is trained and reads
-    ``size`` × ``size``."""
+    """Decoded images ``pixels`` (N, C, H, H) uint8, for an encoder that is trained on ``size`` ×
+    ``size``."""
 
     pixels: np.ndarray
     size: int
@@ -55,27 +55,26 @@ class Pixels:
         return len(self.pixels)
 
     def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The images ``rows`` (B,), each changed at random: (B, C, size, size) float."""
+        """Return the images ``rows`` (B,), each changed at random: (B, C, size, size) float."""
         taken = torch.from_numpy(self.pixels[rows.numpy()])
         return (augment(taken, self.changes, self.size, generator),)
 
     def plain(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The images ``rows`` (B,) as they are: (B, C, size, size) uint8."""
+        """Return the images ``rows`` (B,) as they are: (B, C, size, size) uint8."""
         return (torch.from_numpy(self.pixels[rows.numpy()]),)
 
 
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and their class numbers (N,) int64; −1 is a label that training never saw."""
+
+    images: EncodedViews | Pixels
+    labels: Tensor
+
+
 def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Rows 0 … count − 1 in random order, in batches of ``size``; a last batch of one is left out,
-    since batch normalisation cannot take it."""
+    """Yield rows 0 … count − 1 in random order, in batches of ``size``; a last batch of one is left
+    out, since batch normalisation cannot take it."""
     for rows in torch.randperm(count, generator=generator).split(size):
         if len(rows) > 1 or count == 1:
             yield rows
-
-
-def full_batches(count: int, size: int) -> Iterator[tuple[Tensor, int]]:
-    """Rows 0 … count − 1 in batches of exactly ``size`` and how many of them are new: the last
-    batch is filled up with its last row, so that a row's result never depends on how many others
-    there are."""
-    for start in range(0, count, size):
-        rows = torch.arange(start, start + size).clamp_max(count - 1)
-        yield rows, min(size, count - start)

@@ -1,4 +1,4 @@
-"""A store of arrays by content hash, so that no image is encoded twice in its life."""
+"""Arrays by content hash, so that no image is encoded twice in its life."""
 
 import json
 import struct
@@ -29,26 +29,26 @@ class ArrayStore:
     """One array of one shape and dtype for each content hash, in append-only safetensors shards.
 
     Several processes may read and add at once: a shard appears whole, under a name of its own. A
-    damaged one is passed over with a warning, as what it held can be made again.
+    damaged one is skipped with a warning, as its arrays can be made again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._shards: list[Shard] = []
         self._seen: set[str] = set()
-        self._places: dict[bytes, tuple[int, int]] = {}  # hash → shard, row
+        self._rows: dict[bytes, tuple[int, int]] = {}  # hash → shard, row
 
     def missing(self, sha256s: Sequence[str]) -> list[int]:
-        """The rows of ``sha256s`` that are not in the store; of a repeated hash only the first."""
+        """Return the rows of ``sha256s`` that are not stored; of a repeated hash only the first."""
         self._refresh()
         first = {bytes.fromhex(sha): row for row, sha in reversed(list(enumerate(sha256s)))}
-        return sorted(row for key, row in first.items() if key not in self._places)
+        return sorted(row for key, row in first.items() if key not in self._rows)
 
     def add(self, sha256s: Sequence[str], values: np.ndarray) -> None:
-        """Appends ``values`` (n, …), row-aligned with ``sha256s``, as one shard, whole or not at
+        """Append ``values`` (n, …), row-aligned with ``sha256s``, as one shard, whole or not at
         all.
 
-        Hashes that are there already are left as they are. Raises ArtifactError for another shape
+        Hashes that are there already keep their arrays. Raises ArtifactError for another shape
         or dtype than the store holds.
         """
         assert len(sha256s) == len(values), "a value for each hash"
@@ -67,8 +67,8 @@ class ArrayStore:
         self._refresh()
 
     def get(self, sha256s: Sequence[str]) -> np.ndarray:
-        """(N, …), row-aligned with ``sha256s``, which may repeat; of none, (0, …), or (0,) float32
-        while the store is empty. Raises ArtifactError if one is not there."""
+        """Return (N, …), row-aligned with ``sha256s``, which may repeat; of none, (0, …), or (0,)
+        float32 while the store is empty. Raises ArtifactError if one is not there."""
         absent = self.missing(sha256s)
         if absent:
             raise ArtifactError(
@@ -79,10 +79,10 @@ class ArrayStore:
             return np.empty(0, np.float32)
         like = self._shards[0].values
         result = np.empty((len(sha256s), *like.shape[1:]), like.dtype)
-        places = np.array([self._places[bytes.fromhex(sha)] for sha in sha256s], np.int64)
-        for number in np.unique(places[:, 0]) if len(places) else ():
-            rows = np.flatnonzero(places[:, 0] == number)
-            result[rows] = self._shards[number].values[places[rows, 1]]
+        stored = np.array([self._rows[bytes.fromhex(sha)] for sha in sha256s], np.int64)
+        for number in np.unique(stored[:, 0]) if len(stored) else ():
+            rows = np.flatnonzero(stored[:, 0] == number)
+            result[rows] = self._shards[number].values[stored[rows, 1]]
         return result
 
     def _check(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
@@ -94,7 +94,7 @@ class ArrayStore:
             )
 
     def _refresh(self) -> None:
-        """Takes in the shards that have appeared since the last look, in order of name."""
+        """Map the shards that have appeared since the last look, in order of name."""
         for path in sorted(self._folder.glob("*.safetensors")):
             if path.name in self._seen:
                 continue
@@ -108,11 +108,11 @@ class ArrayStore:
             self._shards.append(shard)
             number, keys = len(self._shards) - 1, shard.keys.tobytes()
             for row in range(len(shard.keys)):
-                self._places.setdefault(keys[row * KEY : (row + 1) * KEY], (number, row))
+                self._rows.setdefault(keys[row * KEY : (row + 1) * KEY], (number, row))
 
 
 def map_shard(path: Path) -> Shard:
-    """Maps a safetensors file of ``keys`` and ``values``. Raises ValueError, KeyError, TypeError or
+    """Map a safetensors file of ``keys`` and ``values``. Raises ValueError, KeyError, TypeError or
     OSError if it is not whole."""
     with path.open("rb") as file:
         start = file.read(8)
@@ -131,6 +131,6 @@ def map_shard(path: Path) -> Shard:
     return shard
 
 
-def _map(path: Path, about: dict, start: int) -> np.ndarray:
-    shape, dtype = tuple(about["shape"]), DTYPES[about["dtype"]]
-    return np.memmap(path, dtype, "r", start + about["data_offsets"][0], shape)
+def _map(path: Path, header: dict, start: int) -> np.ndarray:
+    shape, dtype = tuple(header["shape"]), DTYPES[header["dtype"]]
+    return np.memmap(path, dtype, "r", start + header["data_offsets"][0], shape)

@@ -1,20 +1,28 @@
-"""Every search method behind one signature: pixels → what it searches with → a Result."""
+"""The search methods that are compared. To add one, write a function and name it in METHODS here,
+and give it a title in ``irgen/report/comparison.py``."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from irgen.checkpoints.identifiers import Identified
 from irgen.checkpoints.models import Models
-from irgen.compute import Machine
-from irgen.encoding.batches import full_batches
+from irgen.compute import full_batches
 from irgen.encoding.encode import Encoding, encode_summaries
 from irgen.encoding.query_features import select_queries
+from irgen.evaluation.query_set import QuerySet
 from irgen.files import read_array
 from irgen.index.index import Index
+from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
+from irgen.models.tokenizer import class_numbers
+from irgen.params import Evaluate
 from irgen.search import beam, engine
 from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
@@ -24,165 +32,276 @@ from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 from irgen.workspace import Workspace
 
-Encoded = (
-    Any  # what a method's ``encode`` gives and its ``search`` takes: a vector, or a QueryFeatures
-)
-
+Encoded = Any  # what an encoder returns and its search takes: vectors (Q, D), or QueryFeatures
 Encode = Callable[[Tensor], Encoded]
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How queries become what a search takes: ``encode`` does it to pixels (Q, C, H, W), and is
-    there to be timed; ``known`` gives it of rows of the queries, which were encoded before."""
+    """Makes queries searchable. ``encode`` takes pixels (Q, C, H, W); it is there to be timed.
+    ``select`` takes row numbers of the queries, which were encoded before, and returns the same."""
 
     encode: Encode
-    known: Callable[[Tensor], Encoded]
+    select: Callable[[Tensor], Encoded]
 
 
 @dataclass(frozen=True)
 class Method:
-    """``search(encoded, k)`` gives the best k for what ``encoder`` makes of queries;
-    ``bytes_per_image`` is what the search keeps of each database image; ``about``: what else was
-    measured of it."""
+    """A search: ``search(encoded, k)`` returns the best k for encoded queries.
+
+    ``bytes_per_image``: memory that the search holds for each database image. ``extra_metrics``:
+    what else was measured of it.
+    """
 
     encoder: Encoder
     search: Callable[[Encoded, int], Result]
     bytes_per_image: float
-    about: Mapping[str, float] = field(default_factory=dict)
+    extra_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def vectors(encode: Callable[[Tensor], Tensor], known: Tensor) -> Encoder:
-    """Encodes by ``encode``, to unit vectors; ``known`` (Q, D) is what it gives of all queries."""
+@dataclass(frozen=True, kw_only=True)
+class MethodInputs:
+    """What methods are built from: settings, models, the database and the encoded queries.
 
-    def unit(pixels: Tensor) -> Tensor:
-        return torch.nn.functional.normalize(encode(pixels).float(), dim=-1)
+    ``pretrained``: the encoder before training. ``index``: the served index; None if the codes are
+    not the tokenizer's.
+    """
 
-    whole = torch.nn.functional.normalize(known.float(), dim=-1)
-    return Encoder(unit, lambda rows: whole[rows.to(whole.device)])
+    settings: Evaluate
+    has_labels: bool  # labels trained the tokenizer, so it classifies
+    workspace: Workspace
+    encoding: Encoding
+    pretrained: ImageEncoder
+    models: Models
+    query_set: QuerySet
+    query_features: QueryFeatures
+    identified: Identified
+    snapshot: Snapshot
+    index: Index | None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of all searches."""
+        return self.encoding.machine.device
+
+    @property
+    def options(self) -> Options:
+        """The options of generative search, re-ranked."""
+        return Options.from_settings(self.settings, fresh_beams=0)
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Tuned embeddings of the database (N, D), on the device."""
+        return self.snapshot.segments[0].embeddings
+
+    @cached_property
+    def embedding_encoder(self) -> Encoder:
+        """Encodes queries as tuned embeddings."""
+        return encode_as_vectors(self.models.embed, self.query_features.embedding.to(self.device))
+
+    @cached_property
+    def feature_encoder(self) -> Encoder:
+        """Encodes queries as the retriever's features."""
+        return Encoder(
+            self.models.encode, lambda rows: select_queries(self.query_features, rows, self.device)
+        )
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The retriever, prepared for search."""
+        label_scorer = None if self.index is None else LabelScorer.build(self.models.tokenizer)
+        return Decoder(self.models.retriever.decoder, self.encoding.machine.decoder, label_scorer)
+
+    @cached_property
+    def invalid_share(self) -> Mapping[str, float]:
+        """Share of predicted code sequences that no image has; empty if the trie is in use."""
+        return {} if self.options.trie else {"invalid": measure_invalid_share(self)}
 
 
-def reads(models: Models, known: QueryFeatures) -> Encoder:
-    """Encodes as the models read; ``known`` is what they read of all queries."""
-    return Encoder(models.encode, lambda rows: select_queries(known, rows, models.device))
+def encode_as_vectors(encode: Callable[[Tensor], Tensor], queries: Tensor) -> Encoder:
+    """Return an encoder to unit vectors; ``queries`` (Q, D): what ``encode`` returns for all."""
+
+    def encode_unit(pixels: Tensor) -> Tensor:
+        return normalize(encode(pixels).float(), dim=-1)
+
+    unit = normalize(queries.float(), dim=-1)
+    return Encoder(encode_unit, lambda rows: unit[rows.to(unit.device)])
 
 
-def exact(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
-    """The exact scan by cosine of unit vectors ``database`` (N, D)."""
+def brute_force(encoder: Encoder, database: Tensor, bytes_per_image: float) -> Method:
+    """Return brute-force search by cosine of unit vectors ``database`` (N, D)."""
     return Method(
         encoder, lambda encoded, k: brute_force_search(encoded, database, k), bytes_per_image
     )
 
 
 @torch.inference_mode()
-def by_features(
-    pretrained: ImageEncoder, workspace: Workspace, asked: list[str], encoding: Encoding
+def brute_force_pretrained(inputs: MethodInputs) -> Method:
+    """Return brute-force search of the features that the encoder computes before any training."""
+    sha256s = inputs.query_set.queries["sha256"].to_list()
+    return search_pretrained(inputs.pretrained, inputs.workspace, sha256s, inputs.encoding)
+
+
+@torch.inference_mode()
+def search_pretrained(
+    pretrained: ImageEncoder, workspace: Workspace, sha256s: list[str], encoding: Encoding
 ) -> Method:
-    """The exact scan of what the encoder, on the device, makes of images before any training;
-    ``asked``: the queries' hashes."""
+    """Return brute-force search of pretrained features; ``sha256s``: the queries' hashes."""
     device = encoding.machine.device
     path = workspace.existing("features", "database", "features.npy")
-    features = torch.nn.functional.normalize(torch.from_numpy(read_array(path)), dim=-1)
-    known = torch.from_numpy(encode_summaries(pretrained, asked, encoding)).to(device)
-    encoder = vectors(lambda images: pretrained(images)[0], known)
-    return exact(encoder, features.to(device), 4 * features.shape[1])
+    features = normalize(torch.from_numpy(read_array(path)), dim=-1)
+    queries = torch.from_numpy(encode_summaries(pretrained, sha256s, encoding)).to(device)
+    encoder = encode_as_vectors(lambda images: pretrained(images)[0], queries)
+    return brute_force(encoder, features.to(device), 4 * features.shape[1])
 
 
-def classified(
+def brute_force_tuned(inputs: MethodInputs) -> Method:
+    """Return brute-force search of the tuned embeddings."""
+    embeddings = inputs.embeddings
+    return brute_force(inputs.embedding_encoder, embeddings, 4 * embeddings.shape[1])
+
+
+def classify_then_search(inputs: MethodInputs) -> Method | None:
+    """Return a search of the tuned embeddings, likeliest label first; None if the tokenizer was
+    trained without labels."""
+    if not inputs.has_labels:
+        return None
+    labels = class_numbers(inputs.query_set.database["label"], inputs.models.labels)
+    bytes_per_image = 4.0 * (inputs.embeddings.shape[1] + 1)
+    return search_by_label(
+        inputs.embedding_encoder,
+        inputs.embeddings,
+        labels.to(inputs.device),
+        inputs.models.tokenizer.classify,
+        bytes_per_image,
+    )
+
+
+def search_by_label(
     encoder: Encoder, database: Tensor, labels: Tensor, classify: Encode, bytes_per_image: float
 ) -> Method:
-    """The exact scan of unit vectors ``database`` (N, D) in the order of labels: images of the
-    label that ``classify`` finds likeliest for a query first, those of one label by cosine.
-    ``labels`` (N,) int64 are the images' own, −1 of those that come last, having none of its C."""
+    """Return brute-force search of unit vectors ``database`` (N, D) that sorts by label first.
+
+    ``classify`` returns a score of each of C labels (Q, C); images of the likeliest label come
+    first, within a label by cosine. ``labels`` (N,) int64; images of label −1 come last.
+    """
 
     def search(encoded: Tensor, k: int) -> Result:
-        told = classify(encoded)  # (Q, C)
-        places = torch.nn.functional.pad(told.argsort(descending=True).argsort(), (0, 1))
-        places[:, -1] = told.shape[1]
+        scores = classify(encoded)  # (Q, C)
+        ranks = torch.nn.functional.pad(scores.argsort(descending=True).argsort(), (0, 1))
+        ranks[:, -1] = scores.shape[1]
 
-        def behind(start: int, end: int) -> Tensor:
-            return -3.0 * places[:, labels[start:end]]  # more than cosines differ by
+        def label_scores(start: int, end: int) -> Tensor:
+            return -3.0 * ranks[:, labels[start:end]]  # cosines differ by 2 at most
 
-        return brute_force_search(encoded, database, k, behind)
+        return brute_force_search(encoded, database, k, label_scores)
 
     return Method(encoder, search, bytes_per_image)
 
 
-def generative(
-    models: Models,
-    encoder: Encoder,
-    database: Snapshot,
-    options: Options,
-    machine: Machine,
-    label_scorer: LabelScorer | None,
-) -> Method:
-    """Beam search over the database's trie, as an index searches with these options.
-    ``label_scorer``: None for codes that are not the tokenizer's."""
-    decoder = Decoder(models.retriever.decoder, machine.decoder, label_scorer)
+def brute_force_codes(inputs: MethodInputs) -> Method | None:
+    """Return brute-force search of the reconstructions of the codes; None if they are not the
+    tokenizer's."""
+    if inputs.index is None:
+        return None
+    codes, codebooks = inputs.snapshot.segments[0].codes, inputs.snapshot.codebooks
+    reconstructions = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
+    bits = codes.shape[1] * np.log2(codebooks.shape[1])
+    bytes_per_image = bits / 8 + codebooks.nbytes / len(codes)
+    return brute_force(
+        inputs.embedding_encoder, normalize(reconstructions, dim=-1), bytes_per_image
+    )
 
-    def search(read: QueryFeatures, k: int) -> Result:
-        hits = engine.search(decoder, read, database, k, options)
+
+def generative(inputs: MethodInputs) -> Method:
+    """Return generative search: beam search over the database's codes, sorted by the retriever."""
+    return _generative(inputs, replace(inputs.options, rerank=False))
+
+
+def generative_reranked(inputs: MethodInputs) -> Method:
+    """Return generative search whose candidates are re-ranked."""
+    return _generative(inputs, inputs.options)
+
+
+def _generative(inputs: MethodInputs, options: Options) -> Method:
+    def search(features: QueryFeatures, k: int) -> Result:
+        hits = engine.search(inputs.decoder, features, inputs.snapshot, k, options)
         return Result(hits.rows, hits.scores)
 
-    return Method(encoder, search, bytes_held(database) / len(database))
+    size = measure_memory(inputs.snapshot) / len(inputs.snapshot)
+    return Method(inputs.feature_encoder, search, size, inputs.invalid_share)
 
 
-def bytes_held(database: Snapshot) -> int:
-    """What a search of a database keeps in memory: its tries and the tables by which beams walk
-    them, which rows take part, codes, embeddings and keys."""
-    found = 0
-    for segment, *views in zip(
-        database.segments, database.live_tries, database.fresh_tries, strict=True
+def served_index(inputs: MethodInputs) -> Method | None:
+    """Return the served index with its own models, options and precision; None without an index.
+
+    It is asked for as many images as the search depth adds in place of the query's copies. Ids and
+    metadata are read from disk, so they do not count as memory.
+    """
+    index = inputs.index
+    if index is None:
+        return None
+    row_of = {name: row for row, name in enumerate(inputs.identified.ids)}
+    view, copies = index.view, inputs.query_set.search_depth(0)
+    names = view.all_ids()
+    snapshot = index.snapshot(view)
+    rows = torch.tensor([*(row_of[name] for name in names), -1], device=index.models.device)
+
+    def search(features: QueryFeatures, k: int) -> Result:
+        options = index.options(k - copies)
+        hits = engine.search(index.decoder, features, snapshot, k, options)
+        return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
+
+    return Method(inputs.feature_encoder, search, measure_memory(snapshot) / len(index))
+
+
+METHODS: dict[str, Callable[[MethodInputs], Method | None]] = {
+    "brute_force_pretrained": brute_force_pretrained,
+    "brute_force_tuned": brute_force_tuned,
+    "classify_then_search": classify_then_search,
+    "brute_force_codes": brute_force_codes,
+    "generative": generative,
+    "generative_reranked": generative_reranked,
+    "index": served_index,
+}
+
+
+def build_methods(inputs: MethodInputs) -> dict[str, Method]:
+    """Build the methods that apply, by name, in the order of METHODS."""
+    built = {name: build(inputs) for name, build in METHODS.items()}
+    return {name: method for name, method in built.items() if method is not None}
+
+
+def measure_memory(snapshot: Snapshot) -> int:
+    """Return the bytes that a search of ``snapshot`` holds: tries, tables of children, live rows,
+    codes, embeddings and keys."""
+    size = 0
+    for segment, *tries in zip(
+        snapshot.segments, snapshot.live_tries, snapshot.fresh_tries, strict=True
     ):
         columns = (segment.codes, segment.embeddings, segment.keys, segment.trained)
-        found += segment.trie.nbytes + sum(column.nbytes for column in columns)
-        for live in views:
-            parts = [live.first, live.second if segment.trie.levels > 1 else None]
-            parts += (
-                [] if live.counts is None else [*live.counts, live.group_offsets, live.postings]
-            )
-            found += sum(part.nbytes for part in parts if part is not None)
-    return found
+        size += segment.trie.nbytes + sum(column.nbytes for column in columns)
+        for live in tries:
+            arrays = [live.first, live.second if segment.trie.levels > 1 else None]
+            if live.counts is not None:
+                arrays += [*live.counts, live.group_offsets, live.postings]
+            size += sum(array.nbytes for array in arrays if array is not None)
+    return size
 
 
 @torch.inference_mode()
-def invalid(
-    models: Models,
-    encoder: Encoder,
-    database: Snapshot,
-    options: Options,
-    batch: tuple[int, int, Machine],
-) -> float:
-    """The share of the identifiers that are written without the trie, ``options.beams`` a query,
-    which no image of the database has. ``batch`` = (queries, batch size, machine)."""
-    queries, size, machine = batch
-    decoder, parts = Decoder(models.retriever.decoder, machine.decoder), database.parts(fresh=False)
-    missing = written = 0
-    for rows, new in full_batches(queries, size):
-        read = encoder.known(rows)
-        writing = decoder.start(read.summary, read.tokens)
-        beams = beam.unconstrained_search(writing, [part.live for part in parts], options.beams)
+def measure_invalid_share(inputs: MethodInputs) -> float:
+    """Return the share of code sequences predicted without the trie that no image has, of the best
+    ``options.beams`` a query."""
+    tries = [part.live for part in inputs.snapshot.parts(fresh=False)]
+    invalid = predicted = 0
+    size = inputs.settings.batch_size
+    for rows, new in full_batches(len(inputs.query_set.queries), size):
+        features = inputs.feature_encoder.select(rows)
+        state = inputs.decoder.start(features.summary, features.tokens)
+        beams = beam.unconstrained_search(state, tries, inputs.options.beams)
         real = beams.scores[:new] > -torch.inf
-        there = torch.stack(beams.leaves)[:, :new].amax(0) >= 0
-        written += int(real.sum())
-        missing += int((real & ~there).sum())
-    return missing / max(written, 1)
-
-
-def served(index: Index, encoder: Encoder, ids: list[str], copies: int) -> Method:
-    """An index as it answers by itself: its own models, options and precision. ``ids`` (N,) are
-    the database's, in the order of the rows that results are given in; ``copies``: as many more
-    images than a search wants are asked for, in place of the query's own. Ids and metadata of its
-    images, which are read from the disk, count as none of its memory."""
-    numbers = {name: row for row, name in enumerate(ids)}
-    view, models = index.view, index.models
-    names = view.all_ids()
-    snapshot = index.snapshot(view)
-    rows = torch.tensor([*(numbers[name] for name in names), -1], device=models.device)
-
-    def search(read: QueryFeatures, k: int) -> Result:
-        options = index.options(k - copies)
-        hits = engine.search(index.decoder, read, snapshot, k, options)
-        return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
-
-    return Method(encoder, search, bytes_held(snapshot) / len(index))
+        exist = torch.stack(beams.leaves)[:, :new].amax(0) >= 0
+        predicted += int(real.sum())
+        invalid += int((real & ~exist).sum())
+    return invalid / max(predicted, 1)

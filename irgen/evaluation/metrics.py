@@ -1,10 +1,10 @@
-"""Metrics of ranked retrieval, one value a query.
+"""Metrics of ranked retrieval, one value a query. To add a metric, name it in AT_CUTOFF.
 
-Every metric takes ``hits`` (Q, k) bool, whether the image at each rank is relevant, best rank
-first, False where the list has ended; and ``positives`` (Q,) int, R, how many relevant images the
-database holds beside the query itself. A list shorter than the cut-off is a list of misses from
-there on. A query with R = 0 cannot be answered: it scores 0 in every metric, and :func:`summarise`
-leaves it out of the means, while :func:`count_queries` tells how many there were.
+Every metric takes ``hits`` (Q, k) bool: the image at this rank is relevant, best rank first, False
+after the end of the list; and ``positives`` (Q,) int: R, the number of relevant images in the
+database, the query itself not counted. A list shorter than the cut-off ends in misses. A query with
+R = 0 cannot be answered: it scores 0 in every metric. :func:`summarise` leaves it out of the means,
+and :func:`count_queries` counts it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,27 +19,27 @@ Metric = Callable[[Hits, Counts, int], Values]
 
 
 def precision(hits: Hits, positives: Counts, k: int) -> Values:
-    """Precision at k, the textbook's: hits in the top k / k. Returns (Q,) float64 in [0, 1].
+    """Return the textbook's precision at k: hits in the top k / k, (Q,) float64 in [0, 1].
 
     With R < k it cannot reach 1; see :func:`precision_capped`.
 
     >>> precision(np.array([[True, False, True, False]]), np.array([2]), 4).tolist()
     [0.5]
     """
-    return _found(hits, positives, k) / k
+    return _count_hits(hits, positives, k) / k
 
 
 def precision_capped(hits: Hits, positives: Counts, k: int) -> Values:
-    """Hits in the top k / min(k, R): 1 where nothing better was possible. Returns (Q,) float64.
+    """Return hits in the top k / min(k, R): 1 where nothing better is possible. (Q,) float64.
 
     >>> precision_capped(np.array([[True, False, True, False]]), np.array([2]), 4).tolist()
     [1.0]
     """
-    return _found(hits, positives, k) / np.clip(positives, 1, k)
+    return _count_hits(hits, positives, k) / np.clip(positives, 1, k)
 
 
 def precision_irgen(hits: Hits, positives: Counts, k: int) -> Values:
-    """Precision at k by the rule of IRGen's code, for its reproduction tables: (Q,) float64.
+    """Return precision at k by the rule of IRGen's code, for its reproduction tables: (Q,) float64.
 
     If there are R ≥ 2 positives and all are within the top k, hits / the rank of the last one;
     else hits / k. (With R = 1 it is the textbook's precision.)
@@ -50,32 +50,32 @@ def precision_irgen(hits: Hits, positives: Counts, k: int) -> Values:
     [0.5]
     """
     top = _top(hits, positives, k)
-    found = top.sum(axis=1)
+    hit_count = top.sum(axis=1)
     last_rank = (top * np.arange(1, k + 1)).max(axis=1)
-    complete = (positives >= 2) & (found >= positives)
-    return found / np.where(complete, last_rank, k)
+    complete = (positives >= 2) & (hit_count >= positives)
+    return hit_count / np.where(complete, last_rank, k)
 
 
 def hit_rate(hits: Hits, positives: Counts, k: int) -> Values:
-    """1 if one of the top k or more is relevant, else 0 ("Recall@k" in papers): (Q,) float64.
+    """Return 1 if the top k hold a relevant image, else 0 ("Recall@k" in papers). (Q,) float64.
 
     >>> hit_rate(np.array([[False, True], [False, False]]), np.array([5, 5]), 2).tolist()
     [1.0, 0.0]
     """
-    return (_found(hits, positives, k) > 0).astype(np.float64)
+    return (_count_hits(hits, positives, k) > 0).astype(np.float64)
 
 
 def recall(hits: Hits, positives: Counts, k: int) -> Values:
-    """Hits in the top k / R. Returns (Q,) float64 in [0, 1].
+    """Return hits in the top k / R, (Q,) float64 in [0, 1].
 
     >>> recall(np.array([[True, False, True, False]]), np.array([4]), 4).tolist()
     [0.5]
     """
-    return _found(hits, positives, k) / np.maximum(positives, 1)
+    return _count_hits(hits, positives, k) / np.maximum(positives, 1)
 
 
 def average_precision_at_r(hits: Hits, positives: Counts) -> Values:
-    """map@R of one query: the sum of precision@i over the hits at ranks i ≤ R, / R. (Q,) float64.
+    """Return map@R: the sum of precision@i over the hits at ranks i ≤ R, / R. (Q,) float64.
 
     Always in [0, 1]; 1 if and only if the first R are all hits. Hits deeper than the list count as
     misses, so a list shorter than R gives a lower bound.
@@ -102,10 +102,10 @@ AT_CUTOFF: dict[str, Metric] = {
 
 
 def summarise(hits: Hits, positives: Counts, cutoffs: Iterable[int]) -> dict[str, float]:
-    """Means over the queries with R ≥ 1: ``precision/1`` …, ``recall/20``, and ``map/R``.
+    """Return means over the queries with R ≥ 1: ``precision/1`` …, ``recall/20``, and ``map/R``.
 
-    Queries without a positive are left out, for they would lower every method alike; report them
-    with :func:`count_queries`. If no query has one, every mean is 0.
+    Queries without a positive are left out, because they would lower every method alike. If no
+    query has one, every mean is 0.
 
     >>> hits = np.array([[True, False], [False, False], [False, False]])
     >>> summarise(hits, np.array([1, 2, 0]), [2])["precision/2"]
@@ -114,28 +114,28 @@ def summarise(hits: Hits, positives: Counts, cutoffs: Iterable[int]) -> dict[str
     return means(by_query(*_answerable(hits, positives), cutoffs))
 
 
-def means(found: Mapping[str, Values]) -> dict[str, float]:
-    """The mean of each metric over the queries, 0 over none."""
-    return {name: _mean(values) for name, values in found.items()}
+def means(values: Mapping[str, Values]) -> dict[str, float]:
+    """Return the mean of each metric over the queries, 0 without any."""
+    return {name: _mean(column) for name, column in values.items()}
 
 
 def by_query(hits: Hits, positives: Counts, cutoffs: Iterable[int]) -> dict[str, Values]:
-    """What :func:`summarise` takes the means of: each metric of every query, (Q,) float64.
+    """Return each metric of every query, (Q,) float64, by names like ``precision/10``.
 
     >>> by_query(np.array([[True, False]]), np.array([1]), [2])["precision/2"].tolist()
     [0.5]
     """
-    found = {
+    values = {
         f"{name}/{k}": metric(hits, positives, k)
         for name, metric in AT_CUTOFF.items()
         for k in cutoffs
     }
-    found["map/R"] = average_precision_at_r(hits, positives)
-    return found
+    values["map/R"] = average_precision_at_r(hits, positives)
+    return values
 
 
 def precision_curve(hits: Hits, positives: Counts, depth: int) -> list[float]:
-    """Mean precision at k = 1 … ``depth`` over the queries with R ≥ 1, as in :func:`summarise`.
+    """Return mean precision at k = 1 … ``depth`` over the queries with R ≥ 1.
 
     >>> precision_curve(np.array([[True, False]]), np.array([3]), 4)
     [1.0, 0.5, 0.3333333333333333, 0.25]
@@ -148,8 +148,9 @@ RECALLS = tuple(i / 20 for i in range(1, 21))
 
 
 def recall_curve(hits: Hits, positives: Counts) -> list[float]:
-    """Mean interpolated precision at each of RECALLS over the queries with R ≥ 1: the best
-    precision at any rank where that share of the positives has been found, 0 where it never is
+    """Return mean interpolated precision at each of RECALLS over the queries with R ≥ 1.
+
+    It is the best precision at any rank with that recall or more, 0 if the list never reaches it
     (TREC's definition). Hits deeper than the list count as misses.
 
     >>> [p for p in recall_curve(np.array([[True, False, True]]), np.array([2])) if p < 1][:2]
@@ -158,13 +159,13 @@ def recall_curve(hits: Hits, positives: Counts) -> list[float]:
     hits, positives = _answerable(hits, positives)
     if not hits.size:
         return [0.0] * len(RECALLS)
-    found = hits.cumsum(axis=1)  # (Q, k)
-    precisions = found / np.arange(1, hits.shape[1] + 1)
+    hit_counts = hits.cumsum(axis=1)  # (Q, k)
+    precisions = hit_counts / np.arange(1, hits.shape[1] + 1)
     best = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]  # at this rank or later
     curve = []
     for recall in RECALLS:
         wanted = np.ceil(recall * positives - 1e-9)[:, None]
-        reached = found >= wanted
+        reached = hit_counts >= wanted
         first = reached.argmax(axis=1)
         values = np.take_along_axis(best, first[:, None], axis=1)[:, 0]
         curve.append(_mean(np.where(reached.any(axis=1), values, 0.0)))
@@ -174,25 +175,26 @@ def recall_curve(hits: Hits, positives: Counts) -> list[float]:
 def agreement(
     ids: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64], cutoffs: Iterable[int]
 ) -> dict[str, float]:
-    """Where there are no labels, how like another search's results (Q, any) these (Q, any) are, −1
-    where a list has ended: ``agreement/k``, the share of the other's first k that are among the
-    first k, over all queries; 0 if there is none.
+    """Return ``agreement/k``: the share of the first k of ``nearest`` that are among the first k.
+
+    It compares two searches without labels. Both (Q, any), −1 after the end of a list. The share is
+    over all queries, 0 if there is no result.
 
     >>> agreement(np.array([[5, 7, 2]]), np.array([[7, 1, -1]]), [1, 2])
     {'agreement/1': 0.0, 'agreement/2': 0.5}
     """
-    found = {}
+    shares = {}
     for k in cutoffs:
         theirs, ours = (
-            [set(row) - {-1} for row in each[:, :k].tolist()] for each in (nearest, ids)
+            [set(row) - {-1} for row in lists[:, :k].tolist()] for lists in (nearest, ids)
         )
         same = sum(len(a & b) for a, b in zip(theirs, ours, strict=True))
-        found[f"agreement/{k}"] = same / max(sum(map(len, theirs)), 1)
-    return found
+        shares[f"agreement/{k}"] = same / max(sum(map(len, theirs)), 1)
+    return shares
 
 
 def count_queries(positives: Counts) -> dict[str, int]:
-    """How many queries there are, and how many of them nothing in the database could answer.
+    """Count the queries, and those without a positive in the database.
 
     >>> count_queries(np.array([3, 0, 1]))
     {'count': 3, 'without_positive': 1}
@@ -201,7 +203,7 @@ def count_queries(positives: Counts) -> dict[str, int]:
 
 
 def main_cutoff(cutoffs: Iterable[int]) -> int:
-    """The cut-off to speak of where there is room for one: the nearest to 10, else the smaller.
+    """Return the cut-off to show where there is room for one: the nearest to 10, or the smaller.
 
     >>> main_cutoff([1, 5, 15, 20])
     5
@@ -217,12 +219,12 @@ def _mean(values: Values) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _found(hits: Hits, positives: Counts, k: int) -> Counts:
+def _count_hits(hits: Hits, positives: Counts, k: int) -> Counts:
     return _top(hits, positives, k).sum(axis=1)
 
 
 def _top(hits: Hits, positives: Counts, k: int) -> Hits:
-    """The first k ranks (Q, k), padded with misses."""
+    """Return the first k ranks (Q, k), padded with misses."""
     assert k >= 1, "a cut-off is at least 1"
     assert hits.ndim == 2 and positives.shape == hits.shape[:1], "one list and one R a query"
     assert (hits.sum(axis=1) <= positives).all(), (

@@ -2,17 +2,19 @@
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from irgen.models.quantizer import assign, kmeans, kmeans_start
 
-STARTS = 3  # of which the tightest clusters are kept
+VERSION = 1  # raise when equal vectors and seeds give other clusters
+STARTS = 3  # the tightest clusters of so many starts are kept
 
 
 def cluster(vectors: Tensor, count: int, iterations: int, seed: int) -> Tensor:
-    """Cluster numbers (N,) int64 of vectors (N, D) by k-means, N ≥ ``count``: the best of STARTS
-    seeded k-means++ starts, by the sum of squared distances."""
+    """Return cluster numbers (N,) int64 of vectors (N, D) by k-means, N ≥ ``count``.
+
+    The best of STARTS seeded k-means++ starts is kept, by the sum of squared distances.
+    """
     generator = torch.Generator().manual_seed(seed)
     best, least = torch.zeros(len(vectors), dtype=torch.int64), torch.inf
     for _ in range(STARTS):
@@ -24,15 +26,17 @@ def cluster(vectors: Tensor, count: int, iterations: int, seed: int) -> Tensor:
     return best
 
 
-def renumbered(new: Tensor, old: Tensor, count: int) -> Tensor:
-    """``new`` cluster numbers (N,) below ``count``, renumbered so that as many images as possible
-    keep their ``old`` one: the best one-to-one match of clusters (Kuhn 1955).
+def match_numbers(new: Tensor, old: Tensor, count: int) -> Tensor:
+    """Renumber ``new`` clusters (N,) below ``count`` so that as many images as possible keep their
+    ``old`` number: the best one-to-one match (Kuhn 1955).
 
-    >>> renumbered(torch.tensor([2, 2, 0, 1]), torch.tensor([0, 0, 1, 1]), 3).tolist()
+    >>> match_numbers(torch.tensor([2, 2, 0, 1]), torch.tensor([0, 0, 1, 1]), 3).tolist()
     [0, 0, 1, 2]
     """
+    from scipy.optimize import linear_sum_assignment  # a second that most stages need not pay
+
     shared = torch.bincount(new * count + old, minlength=count * count).view(count, count)
-    rows, names = linear_sum_assignment(shared.numpy(), maximize=True)
+    rows, numbers = linear_sum_assignment(shared.numpy(), maximize=True)
     table = np.empty(count, dtype=np.int64)
-    table[rows] = names
+    table[rows] = numbers
     return torch.from_numpy(table)[new]

@@ -1,7 +1,5 @@
 """The retriever's decoder: predicts an image's code sequence, one code a level."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irgen.params import Retriever as Settings
+
+VERSION = 1  # raise when a decoder with equal weights gives other logits, or another loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,42 +50,23 @@ class Block(nn.Module):
         keys, values = self.cross_memory(memory).chunk(2, dim=-1)
         return self.split_heads(keys), self.split_heads(values)
 
-    def attend_to_image(self, x: Tensor, memory: KeyValue) -> Tensor:
-        """Add cross-attention and MLP to (B, n, width); n may be levels or beams."""
-        query = self.split_heads(self.cross_query(self.cross_norm(x)))
-        attended = F.scaled_dot_product_attention(query, *memory).transpose(1, 2).flatten(2)
-        x = x + self.drop(self.cross_out(attended))
-        return x + self.drop(self.mlp(self.mlp_norm(x)))
-
     def forward(self, x: Tensor, memory: KeyValue) -> Tensor:
         """Teacher forcing: all levels at once, (B, M, width) → (B, M, width)."""
         parts = self.self_in(self.self_norm(x)).chunk(3, dim=-1)
         query, key, value = map(self.split_heads, parts)
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.drop(self.self_out(attended.transpose(1, 2).flatten(2)))
-        return self.attend_to_image(x, memory)
-
-    def step(self, x: Tensor, memory: KeyValue, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        """Run one level of all beams: (Q, W, width) → the same, and the cache with this level.
-
-        The cache holds keys and values (Q, W, H, m, d) of the levels so far. Cross-attention takes
-        the beams as its sequence, so the image's keys and values are never copied.
-        """
-        parts = self.self_in(self.self_norm(x)).unflatten(-1, (3, self.heads, -1))
-        query, key, value = parts.unbind(2)
-        key, value = key.unsqueeze(3), value.unsqueeze(3)  # (Q, W, H, 1, d)
-        if cache is not None:
-            key, value = torch.cat([cache[0], key], 3), torch.cat([cache[1], value], 3)
-        scale = math.sqrt(query.shape[-1])
-        weights = (key @ query.unsqueeze(-1)).squeeze(-1) / scale  # (Q, W, H, m)
-        attended = (weights.softmax(-1).unsqueeze(-2) @ value).flatten(2)  # (Q, W, width)
-        return self.attend_to_image(x + self.self_out(attended), memory), (key, value)
+        query = self.split_heads(self.cross_query(self.cross_norm(x)))
+        attended = F.scaled_dot_product_attention(query, *memory).transpose(1, 2).flatten(2)
+        x = x + self.drop(self.cross_out(attended))
+        return x + self.drop(self.mlp(self.mlp_norm(x)))
 
 
 class IdentifierDecoder(nn.Module):
     """Autoregressive decoder with one embedding table, position and output layer per level.
 
-    Its memory is the image: a summary (B, S) and tokens (B, P, T) of any encoder.
+    Its memory is the image: a summary (B, S) and tokens (B, P, T) of any encoder. This is the form
+    that is trained; ``irgen.search.decoder`` runs the same function level by level.
     """
 
     def __init__(self, settings: Settings, shape: Shape):
@@ -105,14 +86,11 @@ class IdentifierDecoder(nn.Module):
         self.output_weights = _table(levels, size, width)
         self.output_biases = nn.Parameter(torch.zeros(levels, size))
 
-    def _layers(self) -> Iterator[Block]:
-        return (block for block in self.blocks if isinstance(block, Block))
-
     def encode_memory(self, summary: Tensor, tokens: Tensor) -> list[KeyValue]:
         """Compute per layer the keys and values of images (B, S), (B, P, T); length 1 + P."""
         parts = [self.project_summary(summary)[:, None], self.project_tokens(tokens)]
         memory = self.memory_drop(torch.cat(parts, dim=1) + self.memory_positions)
-        return [block.encode_memory(memory) for block in self._layers()]
+        return [block.encode_memory(memory) for block in self.blocks if isinstance(block, Block)]
 
     def forward(self, summary: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
         """Compute teacher-forced logits (B, M, L) of every level, given codes (B, M) int64."""
@@ -122,23 +100,6 @@ class IdentifierDecoder(nn.Module):
         for block, memory in zip(self.blocks, self.encode_memory(summary, tokens), strict=True):
             x = block(x, memory)
         return torch.einsum("bmd,mld->bml", self.norm(x), self.output_weights) + self.output_biases
-
-    def step(
-        self, level: int, last: Tensor, memory: list[KeyValue], cache: list[KeyValue] | None
-    ) -> tuple[Tensor, list[KeyValue]]:
-        """Compute logits (Q, W, L) of one level for all beams, and the cache for the next level.
-
-        ``last`` (Q, W) int64: each beam's latest code, ignored at level 0.
-        """
-        if level == 0:
-            x = self.start_embedding.expand(*last.shape, -1)
-        else:
-            x = self.code_embeddings[level - 1][last]
-        x, grown = x + self.level_positions[level], []
-        for i, block in enumerate(self._layers()):
-            x, layer_cache = block.step(x, memory[i], None if cache is None else cache[i])
-            grown.append(layer_cache)
-        return self.norm(x) @ self.output_weights[level].T + self.output_biases[level], grown
 
 
 def _projection(inputs: int, width: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Image descriptors that are trained to be compared directly: the rivals that learn no codes."""
+"""Image descriptors that are compared by cosine: baselines without codes."""
 
 import torch
 from torch import Tensor, nn
@@ -7,63 +7,59 @@ from torch.nn import functional as F
 from irgen.models.encoder import ImageEncoder
 from irgen.params.baselines import Cgd, Descriptor, Irt
 
+VERSION = 1  # raise when equal weights give other descriptors
 
-class Combined(nn.Module):
+
+class CgdHead(nn.Module):
     """CGD (Jun et al. 2019, arXiv 1903.10663): several global descriptors of the token grid, each
     through layers of its own (in the paper a linear one), as one unit vector.
 
     The descriptors are the grid's mean (SPoC), its generalised mean (GeM, with a learned exponent)
-    and its maximum (MAC). The auxiliary classifier reads the first of them, behind its layers, so
-    that it teaches something even where the encoder is frozen.
+    and its maximum (MAC). The auxiliary classifier is on top of the first one's layers, so that its
+    loss trains something even where the encoder is frozen.
     """
 
     def __init__(self, token_width: int, classes: int, settings: Cgd):
         super().__init__()
         widths = [len(part) for part in torch.arange(settings.width).tensor_split(3)]
-        self.branches = nn.ModuleList(layers(token_width, width, settings) for width in widths)
+        self.branches = nn.ModuleList(_layers(token_width, width, settings) for width in widths)
         self.exponent = nn.Parameter(torch.tensor(3.0))
         self.classes = nn.Linear(widths[0], classes, bias=False)
         self.scale = 1 / settings.temperature
 
     def forward(self, summary: Tensor, tokens: Tensor) -> Tensor:
-        """(B, S) summaries, which are not read, and (B, P, T) tokens → unit vectors (B, D)."""
+        """(B, S) summaries, which are ignored, and (B, P, T) tokens → unit vectors (B, D)."""
         pooled = (tokens.mean(1), generalised_mean(tokens, self.exponent), tokens.amax(1))
         parts = zip(self.branches, pooled, strict=True)
         return F.normalize(torch.cat([F.normalize(f(x), dim=-1) for f, x in parts], 1), dim=-1)
 
     def classify(self, embeddings: Tensor) -> Tensor:
-        """Class logits of embeddings' first descriptor, cosines / temperature: (B, D) → (B, C)."""
+        """Return class logits, cosine / temperature, of the first descriptor: (B, D) → (B, C)."""
         first = F.normalize(embeddings[:, : self.classes.in_features], dim=-1)
         return self.scale * first @ F.normalize(self.classes.weight, dim=-1).T
 
 
-class Projected(nn.Module):
+class IrtHead(nn.Module):
     """IRT_R (El-Nouby et al. 2021, arXiv 2102.05644): the summary (a ViT's class token), reduced in
     width, as a unit vector."""
 
     def __init__(self, summary_width: int, settings: Irt):
         super().__init__()
-        self.layers = layers(summary_width, settings.width, settings)
+        self.layers = _layers(summary_width, settings.width, settings)
 
     def forward(self, summary: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """(B, S) summaries and (B, P, T) tokens, which are not read → unit vectors (B, D)."""
+        """(B, S) summaries and (B, P, T) tokens, which are ignored → unit vectors (B, D)."""
         return F.normalize(self.layers(summary), dim=-1)
 
 
-def layers(inputs: int, outputs: int, settings: Descriptor) -> nn.Sequential:
-    """(…, inputs) → (…, outputs), linear or with a hidden layer."""
-    inner = settings.hidden or outputs
-    first = [nn.LayerNorm(inputs), nn.Dropout(settings.dropout), nn.Linear(inputs, inner)]
-    if not settings.hidden:
-        return nn.Sequential(*first)
-    return nn.Sequential(*first, nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(inner, outputs))
+class DescriptorModel(nn.Module):
+    """A head and the encoder it is trained with.
 
+    ``encoder`` is None for a frozen one: inputs are then its summaries and, if the head needs them,
+    tokens.
+    """
 
-class Described(nn.Module):
-    """A head and the encoder it is trained with; None for a frozen one, whose summaries, and tokens
-    if the head reads any, it then is given."""
-
-    def __init__(self, head: Combined | Projected, encoder: ImageEncoder | None):
+    def __init__(self, head: CgdHead | IrtHead, encoder: ImageEncoder | None):
         super().__init__()
         self.head, self.encoder = head, encoder
 
@@ -72,16 +68,16 @@ class Described(nn.Module):
         vectors (B, D); the head is in fp32 whatever the precision around."""
         return self.describe(*(inputs if self.encoder is None else self.encoder(*inputs)))
 
-    def describe(self, *read: Tensor) -> Tensor:
-        """What an encoder has read, summaries (B, S) and tokens (B, P, T) → unit vectors (B, D)."""
-        with torch.autocast(read[0].device.type, enabled=False):
-            return self.head(*(part.float() for part in read))
+    def describe(self, *encoded: Tensor) -> Tensor:
+        """Turn encoder outputs, summaries (B, S) and tokens (B, P, T), into unit vectors (B, D)."""
+        with torch.autocast(encoded[0].device.type, enabled=False):
+            return self.head(*(part.float() for part in encoded))
 
 
 def generalised_mean(tokens: Tensor, exponent: Tensor) -> Tensor:
-    """GeM: the mean of the tokens' ``exponent``-th powers, back to the first: (B, P, T) → (B, T).
+    """Return GeM, the ``exponent``-th root of the mean of powers: (B, P, T) → (B, T).
 
-    What is below 1e-6 counts as that, as behind a ReLU, where the paper takes it.
+    Tokens below 1e-6 count as that, as after the ReLU in the paper.
 
     >>> round(generalised_mean(torch.tensor([[[3.0], [4.0]]]), torch.tensor(2.0)).item() ** 2, 3)
     12.5
@@ -89,3 +85,11 @@ def generalised_mean(tokens: Tensor, exponent: Tensor) -> Tensor:
     tokens = tokens.clamp_min(1e-6)
     most = tokens.amax(1).detach()  # of the largest, so that no power underflows
     return most * (tokens / most[:, None]).pow(exponent).mean(1).pow(1 / exponent)
+
+
+def _layers(inputs: int, outputs: int, settings: Descriptor) -> nn.Sequential:
+    inner = settings.hidden or outputs
+    first = [nn.LayerNorm(inputs), nn.Dropout(settings.dropout), nn.Linear(inputs, inner)]
+    if not settings.hidden:
+        return nn.Sequential(*first)
+    return nn.Sequential(*first, nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(inner, outputs))

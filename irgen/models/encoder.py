@@ -7,15 +7,17 @@ from torch import Tensor, nn
 
 from irgen.catalog.images import Decoding
 
+VERSION = 1  # raise when an encoder with equal weights gives another summary or tokens
+
 
 class ImageEncoder(nn.Module):
-    """A timm backbone that reads raw pixels and gives a summary and tokens.
+    """A timm backbone from raw pixels to a summary and tokens.
 
     A ViT's summary is its class token (or pooled head) and its tokens are the patch tokens; a
     convolutional net's summary is its pooled feature and its tokens are the cells of its last grid.
     Normalisation follows timm's data config and happens inside, so no caller can get it wrong.
 
-    Attributes: ``decoding``, the images it reads; ``width`` of the summary, ``token_width`` and
+    Attributes: ``decoding`` of its images; ``width`` of the summary, ``token_width`` and
     ``token_count`` of the grid.
     """
 
@@ -23,7 +25,7 @@ class ImageEncoder(nn.Module):
     std: Tensor
 
     def __init__(self, backbone: nn.Module, image_size: int, channels: Literal[1, 3], crop: float):
-        from timm.data import resolve_model_data_config  # seconds that who makes none need not pay
+        from timm.data import resolve_model_data_config  # takes seconds
 
         super().__init__()
         self.backbone: Any = backbone  # timm's models share methods, but no class that names them
@@ -41,11 +43,7 @@ class ImageEncoder(nn.Module):
             backbone.eval()
             summary, tokens = self(torch.zeros(1, *self.decoding.shape))
             backbone.train(was_training)
-        self.width, self.token_width, self.token_count = (
-            summary.shape[1],
-            tokens.shape[2],
-            tokens.shape[1],
-        )
+        self.width, (self.token_count, self.token_width) = summary.shape[1], tokens.shape[1:]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) pixels from 0 to 255, of any dtype → (B, D) summary, (B, P, T) tokens."""

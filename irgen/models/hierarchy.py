@@ -1,4 +1,4 @@
-"""Identifiers of a tree of clusters: k-means, then k-means inside each cluster, and so on (DSI, Tay
+"""Identifiers by a tree of clusters: k-means, then k-means inside each cluster, and so on (DSI, Tay
 et al. 2022; NCI, Wang et al. 2022)."""
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ Prefix = tuple[int, ...]
 @dataclass(frozen=True)
 class Hierarchy:
     """``centres`` of the children of each node, (≤ L, D) by the node's prefix, () the root; a node
-    with a single image, and one of the last level, has no entry. ``levels`` M."""
+    with a single image, and one of the last level, has none. ``levels`` M."""
 
     centres: dict[Prefix, Tensor]
     levels: int
 
 
 def fit(vectors: Tensor, shape: tuple[int, int], iterations: int, seed: int) -> Hierarchy:
-    """The tree of vectors (N, D) with N ≥ 1; ``shape`` (M, L).
+    """Build the tree of vectors (N, D) with N ≥ 1; ``shape`` (M, L).
 
     Each node of more than one image is split by seeded k-means into L children, or one an image
     where it has fewer. With M = 1 this is plain k-means.
@@ -44,8 +44,8 @@ def fit(vectors: Tensor, shape: tuple[int, int], iterations: int, seed: int) -> 
 
 
 def encode(vectors: Tensor, tree: Hierarchy) -> Tensor:
-    """Codes (N, M) int64 of vectors (N, D): down the tree along the nearest centres, and 0 from a
-    node on that was never split."""
+    """Return codes (N, M) int64 of vectors (N, D): down the tree along the nearest centres, and 0
+    below a node that was never split."""
     codes = torch.zeros(len(vectors), tree.levels, dtype=torch.int64)
     nodes: list[tuple[Prefix, Tensor]] = [((), torch.arange(len(vectors)))]
     for level in range(tree.levels):
@@ -61,8 +61,8 @@ def encode(vectors: Tensor, tree: Hierarchy) -> Tensor:
 
 
 def _children(prefix: Prefix, rows: Tensor, nearest: Tensor) -> Iterator[tuple[Prefix, Tensor]]:
-    """The children that have an image, with their prefixes and rows, in order. Time: one sort."""
+    """Yield the children that have an image, with prefixes and rows, in order. Time: one sort."""
     order = nearest.argsort(stable=True)
-    entries, counts = torch.unique_consecutive(nearest[order], return_counts=True)
-    for entry, members in zip(entries.tolist(), rows[order].split(counts.tolist()), strict=True):
-        yield (*prefix, entry), members
+    codes, counts = torch.unique_consecutive(nearest[order], return_counts=True)
+    for code, members in zip(codes.tolist(), rows[order].split(counts.tolist()), strict=True):
+        yield (*prefix, code), members

@@ -1,4 +1,4 @@
-"""Nearest-neighbour pairs: for each image the k others the retriever may be asked to write."""
+"""Nearest-neighbour pairs: for each image the k others whose codes the retriever is trained on."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ BLOCK = 1024  # rows a similarity matrix; columns go in blocks of 64 times as ma
 
 
 def near_same_label(features: Tensor, labels: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of the same label by cosine, ties by row; never the image itself.
+    """Find the k nearest of the same label by cosine, ties by row; never the image itself.
 
     Args: ``features`` (N, D), ``labels`` (N,) int64. Returns rows (N, k) int64, −1 where a label
     has fewer than k others, and cosines (N, k), −inf there. Never N × N in memory.
@@ -22,14 +22,14 @@ def near_same_label(features: Tensor, labels: Tensor, k: int, seed: int) -> tupl
 
 
 def near(features: Tensor, labels: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The k nearest by cosine whatever their label; shapes and padding as in
+    """Find the k nearest by cosine whatever their label; shapes and padding as in
     ``near_same_label``."""
     return _nearest(F.normalize(features, dim=-1), k)
 
 
 def same_label(features: Tensor, labels: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
-    """k others of the same label drawn at random without replacement, and their cosines; shapes and
-    padding as in ``near_same_label``. This is what the paper's code does."""
+    """Draw k others of the same label without replacement, as the paper's code does; shapes and
+    padding as in ``near_same_label``."""
     unit, rows, scores = F.normalize(features, dim=-1), *_blank(len(features), k)
     generator = torch.Generator().manual_seed(seed)
     for members in _by_label(labels):
@@ -45,7 +45,7 @@ RULES = {"near_same_label": near_same_label, "near": near, "same_label": same_la
 
 
 def _by_label(labels: Tensor) -> tuple[Tensor, ...]:
-    """The rows of each label, ascending, labels in order."""
+    """Return the rows of each label, ascending, labels in order."""
     counts = labels.unique(return_counts=True)[1]
     return labels.argsort(stable=True).split(counts.tolist())
 
@@ -55,7 +55,7 @@ def _blank(count: int, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest others of each of (n, D) unit vectors: numbers (n, k), −1 where n ≤ k, and
+    """Find the k nearest others of each of (n, D) unit vectors: numbers (n, k), −1 where n ≤ k, and
     cosines."""
     numbers, scores = _blank(len(unit), k)
     for start in range(0, len(unit), BLOCK):
@@ -64,9 +64,9 @@ def _nearest(unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
         index = torch.empty(len(rows), 0, dtype=torch.int64)
         for left in range(0, len(unit), 64 * BLOCK):
             columns = torch.arange(left, min(left + 64 * BLOCK, len(unit)))
-            found = unit[rows] @ unit[columns].T  # (rows, columns)
-            found[rows[:, None] == columns] = -torch.inf
-            best, order = torch.cat([best, found], 1).sort(dim=1, descending=True, stable=True)
+            cosines = unit[rows] @ unit[columns].T  # (rows, columns)
+            cosines[rows[:, None] == columns] = -torch.inf
+            best, order = torch.cat([best, cosines], 1).sort(dim=1, descending=True, stable=True)
             index = torch.cat([index, columns.expand(len(rows), -1)], 1).gather(1, order)[:, :k]
             best = best[:, :k]
         kept = torch.where(best > -torch.inf, index, -1)

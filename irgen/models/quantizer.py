@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
+VERSION = 1  # raise when equal vectors and seeds give other codebooks or codes
 BLOCK = 128  # rows a distance matrix; the last block is padded, so a row's code never depends on N
 
 
 def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest centre of each vector.
+    """Find the nearest centre of each vector.
 
     Args: ``vectors`` (N, D) and ``centres`` (L, D) float. Returns indices (N,) int64, the lowest
     one on a tie, and squared distances (N,), never below 0. Memory: one (128, L) block at a time.
@@ -26,7 +27,7 @@ def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kmeans_start(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """k-means++ starts (Arthur & Vassilvitskii 2007): (N, D) → (count, D).
+    """Draw k-means++ starts (Arthur & Vassilvitskii 2007): (N, D) → (count, D).
 
     Each next centre is drawn with probability proportional to its squared distance from those
     drawn so far; if every vector is a centre already, the draw is uniform.
@@ -43,7 +44,7 @@ def kmeans_start(vectors: Tensor, count: int, generator: torch.Generator) -> Ten
 
 
 def _draw(weights: Tensor, generator: torch.Generator) -> int:
-    """An index drawn in proportion to ``weights``, of any length (multinomial stops at 2²⁴)."""
+    """Draw an index in proportion to ``weights``, of any length (multinomial stops at 2²⁴)."""
     cumulative = weights.double().cumsum(0)
     point = torch.rand((), dtype=torch.float64, generator=generator).to(cumulative.device)
     return int(
@@ -56,7 +57,7 @@ def _draw(weights: Tensor, generator: torch.Generator) -> int:
 def kmeans(
     vectors: Tensor, starts: Tensor, iterations: int, generator: torch.Generator
 ) -> tuple[Tensor, int]:
-    """Lloyd's iterations from ``starts``, over all vectors.
+    """Run Lloyd's iterations from ``starts``, over all vectors.
 
     A centre that no vector is nearest to is dead; it restarts at a vector drawn in proportion to
     its squared distance from its own centre. Returns centres (L, D) and the number of restarts.
@@ -83,13 +84,15 @@ def kmeans(
 def fit(
     vectors: Tensor, codebooks: Tensor | None, shape: tuple[int, int], iterations: int, seed: int
 ) -> tuple[Tensor, int]:
-    """Residual k-means: level m quantises what levels 1 … m−1 left over (paper, section 3.1).
+    """Fit codebooks by residual k-means (paper, section 3.1): level m quantises what levels 1 … m−1
+    left over.
 
     Args: ``vectors`` (N, D) with N ≥ L; ``codebooks`` (M, L, D) to go on from, or None for seeded
-    k-means++ starts; ``shape`` (M, L). Returns codebooks (M, L, D) and dead-entry restarts.
+    k-means++ starts; ``shape`` (M, L). Returns codebooks (M, L, D) and the number
+    of restarted dead codes.
     """
     levels, size = shape
-    assert len(vectors) >= size, "more codebook entries than vectors"
+    assert len(vectors) >= size, "more codes than vectors"
     residual, fitted, restarts = vectors, [], 0
     for level in range(levels):
         generator = torch.Generator().manual_seed(seed * 1000 + level)
@@ -102,7 +105,7 @@ def fit(
 
 
 def encode(vectors: Tensor, codebooks: Tensor) -> Tensor:
-    """Codes of vectors: (N, D), (M, L, D) → (N, M) int64, greedy level by level."""
+    """Quantise vectors greedily, level by level: (N, D), (M, L, D) → codes (N, M) int64."""
     residual, codes = vectors, []
     for centres in codebooks:
         nearest, _ = assign(residual, centres)
@@ -112,21 +115,21 @@ def encode(vectors: Tensor, codebooks: Tensor) -> Tensor:
 
 
 def decode(codes: Tensor, codebooks: Tensor) -> Tensor:
-    """Prefix reconstructions f^≤m of codes: (N, M), (M, L, D) → (N, M, D); [:, -1] is the whole."""
-    entries = torch.stack([codebooks[m][codes[:, m]] for m in range(codes.shape[1])], dim=1)
-    return entries.cumsum(1)
+    """Return prefix reconstructions f^≤m: (N, M), (M, L, D) → (N, M, D); [:, -1] uses all codes."""
+    vectors = torch.stack([codebooks[m][codes[:, m]] for m in range(codes.shape[1])], dim=1)
+    return vectors.cumsum(1)
 
 
 def usage(codes: Tensor, size: int) -> dict[str, float]:
-    """How codes (N, M) spread: per level the entries used and the perplexity (exp of the entropy,
-    from 1 to L), the share of images that share their code with another, and the largest bucket."""
-    found: dict[str, float] = {}
+    """Measure how codes (N, M) spread: per level the codes in use and their perplexity (exp of the
+    entropy, from 1 to L); the share of images whose code collides, and the most that share one."""
+    metrics: dict[str, float] = {}
     for level in range(codes.shape[1]):
         counts = torch.bincount(codes[:, level], minlength=size).double()
         shares = counts[counts > 0] / counts.sum()
-        found[f"entries_used/level_{level + 1}"] = float(len(shares))
-        found[f"perplexity/level_{level + 1}"] = float(torch.exp(-(shares * shares.log()).sum()))
-    _, buckets = torch.unique(codes, dim=0, return_counts=True)
-    found["collision_share"] = float(buckets[buckets > 1].sum()) / len(codes)
-    found["largest_bucket"] = float(buckets.max())
-    return found
+        metrics[f"entries_used/level_{level + 1}"] = float(len(shares))
+        metrics[f"perplexity/level_{level + 1}"] = float(torch.exp(-(shares * shares.log()).sum()))
+    _, groups = torch.unique(codes, dim=0, return_counts=True)
+    metrics["collision_share"] = float(groups[groups > 1].sum()) / len(codes)
+    metrics["largest_bucket"] = float(groups.max())
+    return metrics

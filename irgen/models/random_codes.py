@@ -1,4 +1,4 @@
-"""Identifiers drawn at random: what generative retrieval has to be better than."""
+"""Identifiers drawn at random: the lower bound for generative retrieval."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,10 +9,9 @@ from torch import Tensor
 
 
 def random_codes(sha256s: Iterable[str], shape: tuple[int, int], seed: int) -> Tensor:
-    """Codes (N, M) int64 of contents, uniform over the L entries of each level; ``shape`` (M, L).
+    """Draw codes (N, M) int64 of images, uniform over the L codes of each level; ``shape`` (M, L).
 
-    They follow from the content hash and the seed alone, so an image has its code wherever it
-    stands and whoever stands beside it, and copies share one.
+    They depend on content hash and seed alone: copies of an image share a code.
 
     >>> first, second, again = random_codes(["ab", "cd", "ab"], (3, 256), seed=0).tolist()
     >>> first == again, first == second

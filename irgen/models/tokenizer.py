@@ -1,4 +1,4 @@
-"""The semantic tokenizer: summary → tuned embedding → codes, taught by class at every prefix."""
+"""The semantic tokenizer: summary → tuned embedding → codes, with a class loss on every prefix."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,16 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irgen.compute import full_batches
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Tokenizer as Settings
+
+VERSION = 1  # raise when equal weights give other embeddings or losses
 
 
 class Tokenizer(nn.Module):
     """Encoder (or cached summaries), adapter, cosine classifier and M codebooks of L entries.
 
-    ``encoder`` is None where the encoder is frozen: the tokenizer then reads summaries (B, S)
-    instead of pixels (B, C, H, W).
+    ``encoder`` is None where the encoder is frozen: inputs are then summaries (B, S) instead of
+    pixels (B, C, H, W).
     """
 
     codebooks: Tensor  # (M, L, D)
@@ -34,15 +37,14 @@ class Tokenizer(nn.Module):
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Pixels (B, C, H, W), or summaries (B, S) with a frozen encoder → unit vectors (B, D)."""
-        summary = inputs if self.encoder is None else self.encoder(inputs)[0]
-        return self.adapt(summary)
+        return self.adapt(inputs if self.encoder is None else self.encoder(inputs)[0])
 
     def adapt(self, summary: Tensor) -> Tensor:
         """Encoder summaries (B, S) → tuned embeddings (B, D) of length 1."""
         return adapt(self.adapter, summary)
 
     def classify(self, vectors: Tensor) -> Tensor:
-        """Class logits of embeddings or reconstructions: (…, D) → (…, classes), scaled cosines."""
+        """Return class logits, scaled cosines, of embeddings or prefixes: (…, D) → (…, C)."""
         return self.scale * F.normalize(vectors, dim=-1) @ F.normalize(self.classes, dim=-1).T
 
     def tokenize(self, embeddings: Tensor) -> Tensor:
@@ -51,20 +53,11 @@ class Tokenizer(nn.Module):
 
 
 def _adapter(summary_width: int, settings: Settings) -> nn.Module:
-    if not settings.hidden:
-        return nn.Sequential(
-            nn.LayerNorm(summary_width),
-            nn.Dropout(settings.dropout),
-            nn.Linear(summary_width, settings.width),
-        )
-    return nn.Sequential(
-        nn.LayerNorm(summary_width),
-        nn.Dropout(settings.dropout),
-        nn.Linear(summary_width, settings.hidden),
-        nn.GELU(),
-        nn.Dropout(settings.dropout),
-        nn.Linear(settings.hidden, settings.width),
-    )
+    layers: list[nn.Module] = [nn.LayerNorm(summary_width), nn.Dropout(settings.dropout)]
+    if settings.hidden:
+        layers += [nn.Linear(summary_width, settings.hidden), nn.GELU()]
+        layers += [nn.Dropout(settings.dropout)]
+    return nn.Sequential(*layers, nn.Linear(settings.hidden or summary_width, settings.width))
 
 
 def adapt(adapter: nn.Module, summary: Tensor) -> Tensor:
@@ -77,7 +70,7 @@ def adapt(adapter: nn.Module, summary: Tensor) -> Tensor:
 def losses(
     model: Tokenizer, embeddings: Tensor, labels: Tensor, settings: Settings
 ) -> dict[str, Tensor]:
-    """The tokenizer's losses on unit embeddings (B, D) and class numbers (B,) (paper, equation 4).
+    """Return losses of unit embeddings (B, D) and class numbers (B,) (paper, equation 4).
 
     ``loss/embedding``: cross-entropy of the embedding. ``loss/prefix``: mean over m of the
     cross-entropy of f^≤m, whose gradient passes straight through to the embedding.
@@ -90,7 +83,7 @@ def losses(
     straight = embeddings[:, None] + (prefixes - embeddings[:, None]).detach()  # (B, M, D)
     own, by_prefix = model.classify(embeddings), model.classify(straight)  # (B, C), (B, M, C)
     smoothing, levels = settings.label_smoothing, prefixes.shape[1]
-    found = {
+    values = {
         "loss/embedding": F.cross_entropy(own, labels, label_smoothing=smoothing),
         "loss/prefix": F.cross_entropy(
             by_prefix.flatten(0, 1), labels.repeat_interleave(levels), label_smoothing=smoothing
@@ -99,31 +92,31 @@ def losses(
         "accuracy/embedding": (own.argmax(-1) == labels).float().mean(),
     }
     right = (by_prefix.argmax(-1) == labels[:, None]).float().mean(0)  # (M,)
-    found |= {f"accuracy/prefix_{m + 1}": right[m] for m in range(levels)}
-    found["loss"] = (
-        found["loss/embedding"]
-        + settings.prefix_weight * found["loss/prefix"]
-        + settings.residual_weight * found["loss/residual"]
+    values |= {f"accuracy/prefix_{m + 1}": right[m] for m in range(levels)}
+    values["loss"] = (
+        values["loss/embedding"]
+        + settings.prefix_weight * values["loss/prefix"]
+        + settings.residual_weight * values["loss/residual"]
     )
-    return found
+    return values
 
 
 @torch.inference_mode()
-def adapt_all(model: Tokenizer, summaries: np.ndarray, device: torch.device) -> Tensor:
-    """Tuned embeddings (N, D), on the CPU, of summaries (N, S); always in full batches, so that an
-    image's embedding does not depend on the others."""
-    size, width = 1024, model.codebooks.shape[2]
-    found = torch.empty(len(summaries), width)
+def embed_summaries(model: Tokenizer, summaries: np.ndarray, device: torch.device) -> Tensor:
+    """Return tuned embeddings (N, D), on the CPU, of summaries (N, S).
+
+    Batches are always full, so an image's embedding does not depend on the others.
+    """
     model.eval().to(device)
-    for start in range(0, len(summaries), size):
-        rows = torch.from_numpy(np.array(summaries[start : start + size]))
-        padded = F.pad(rows, (0, 0, 0, size - len(rows))).to(device)
-        found[start : start + size] = model.adapt(padded)[: len(rows)].cpu()
-    return found
+    embeddings = torch.empty(len(summaries), model.codebooks.shape[2])
+    for rows, new in full_batches(len(summaries), 1024):
+        batch = torch.from_numpy(summaries[rows.numpy()]).to(device)
+        embeddings[rows[:new]] = model.adapt(batch)[:new].cpu()
+    return embeddings
 
 
 def class_numbers(labels: Iterable[str], classes: Sequence[str]) -> Tensor:
-    """Class numbers (N,) int64 of labels, −1 for one that is not among ``classes``.
+    """Return class numbers (N,) int64 of labels, −1 for one that is not among ``classes``.
 
     >>> class_numbers(["b", "x", "a"], ["a", "b"]).tolist()
     [1, -1, 0]

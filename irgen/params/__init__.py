@@ -5,12 +5,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic.dataclasses import dataclass
 
 from irgen.errors import ParamsError
 from irgen.params.baselines import Baselines
-from irgen.params.fields import STRICT, param
+from irgen.params.fields import STRICT, param, required
 from irgen.params.sections import (
     Augment,
     Catalog,
@@ -31,6 +32,7 @@ from irgen.params.sections import (
 )
 from irgen.params.strict import parse, read_yaml
 
+TRAINING_FILE = "training.yaml"  # the flow retrain raises its revision
 GATED = ("precision", "precision_capped", "hit", "recall")  # metrics that the gate can compare
 
 
@@ -58,11 +60,42 @@ class Params:
     tracking: Tracking = Tracking()
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class _Training:
+    revision: int = required("newest revision of the images that models are trained on")
+
+
 def load(path: Path) -> Params:
     """Read ``params.yaml``. Raise ParamsError naming section, key, and what is allowed."""
-    params: Params = parse(Params, read_yaml(path), where=path.name)
+    tree = read_yaml(path)
+    _set_training_revision(tree, path)
+    params: Params = parse(Params, tree, where=path.name)
     check(params)
     return params
+
+
+def _set_training_revision(tree: Any, path: Path) -> None:
+    """Set ``catalog: training_revision`` from the file beside ``path``, if there is one. Raise
+    ParamsError if both files set it."""
+    revision = read_training_revision(path.parent)
+    if revision is None or not isinstance(tree, dict):
+        return
+    catalog = tree.setdefault("catalog", {})
+    if isinstance(catalog, dict):
+        if "training_revision" in catalog:
+            raise ParamsError(
+                f"{path.name}: catalog: training_revision: {TRAINING_FILE} sets it: delete this key"
+            )
+        catalog["training_revision"] = revision
+
+
+def read_training_revision(root: Path) -> int | None:
+    """Return ``revision`` of ``training.yaml`` in the project's folder; None without such a file.
+    Raise ParamsError if it holds anything but a whole number."""
+    path = root / TRAINING_FILE
+    return (
+        parse(_Training, read_yaml(path), where=TRAINING_FILE).revision if path.exists() else None
+    )
 
 
 def check(params: Params) -> None:

@@ -71,7 +71,7 @@ class Catalog:
     inserted_fraction: Split = param(
         0.0, "share of each label's training images that join only the database, as if added later"
     )
-    training_revision: int = param(1, "images first seen in later revisions join only the database")
+    training_revision: int = param(1, "newest revision that is trained on, as training.yaml says")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -215,17 +215,17 @@ class Evaluate:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Drift:
     """Limits from which new images count as too unlike the training images. "Held-out" are
-    validation images and queries from the time of training. ``irgen.evaluation.limits`` explains
+    validation images and queries from the time of training. ``evaluation.drift_verdict`` explains
     how the defaults were chosen."""
 
     minimum_images: Size = param(50, "fewer new images are never called drift")
     minimum_share: Weight = param(0.02, "nor is a smaller share of the training images")
     minimum_held_out: Size = param(20, "fewer held-out images or queries say nothing")
     residual_ratio: float = param(1.8, "residual of new images / of held-out images")
-    unseen_entries: float = param(0.05, "share of new images with a code no training image has")
+    unseen_codes: float = param(0.05, "share of new images with a code no training image has")
     unseen_prefixes: float = param(0.25, "share with a new code prefix, minus held-out's share")
     unseen_labels: float = param(0.1, "share with a label no training image has")
-    bucket_growth: float = param(1.5, "growth of an average code group / of the database")
+    group_growth: float = param(1.5, "growth of an average code group / of the database")
     collisions: float = param(0.15, "share with another label's codes, minus held-out's share")
     precision_drop: float = param(0.15, "precision_capped of old queries minus that of new ones")
 

@@ -1,206 +1,199 @@
-"""From ``data/index`` to the index that is served: copied, judged, pushed, registered, made the
-champion. Each step can be done again, so a release that was killed goes on with the next one.
+"""From ``data/index`` to the index that is served: copy, judge, promote, push, register, prune.
+
+Each step can be repeated: a release that was killed is finished by the next one. Bucket and MLflow
+come after the promotion, so a server that is down delays nothing; the next release repeats what
+failed.
 """
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from irgen.checkpoints.identifiers import check_served
+from irgen.errors import IrgenError
 from irgen.evaluation import gate
 from irgen.files import digest, file_digest
 from irgen.params import Params
 from irgen.params.strict import flatten
-from irgen.releases import announce, pull, release, store
+from irgen.releases import pull, registry, release, remote, store
 from irgen.releases.release import Release
-from irgen.tracking import provenance, recorder, run_log
+from irgen.tracking import provenance, stage_facts
 from irgen.workspace import Workspace
 
-KEPT = ("rejected", "withdrawn")  # states of what is not released by itself
+KEPT = ("rejected", "withdrawn")  # states of releases that are not promoted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of it: the ``release`` it is about, the ``champion`` that is served now (None: none
-    is), whether it is ``new`` as such, and what could not be told to others yet."""
+    """What a release or a rollback did: the ``release`` at hand, the ``champion`` that is served
+    now (None: none is), whether it is ``new`` as champion, and the ``errors`` of bucket and MLflow,
+    which the next release tries to make good."""
 
     release: Release
     champion: Release | None
     new: bool = False
-    troubles: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     @property
     def is_served(self) -> bool:
-        """Whether the release is the champion."""
+        """Tell whether the release is the champion."""
         return self.champion is not None and self.champion.version == self.release.version
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        one, served = self.release, self.champion
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
         return {
-            "version": one.version,
-            "name": one.name,
-            "bundle": one.bundle,
-            "state": one.state,
-            "revision": one.revision,
+            "version": self.release.version,
+            "name": self.release.name,
+            "bundle": self.release.bundle,
+            "state": self.release.state,
+            "revision": self.release.revision,
             "new": self.new,
-            "champion": served and served.version,
-            "previous": one.previous,
-            "verdict": _verdict(one),
-            "pushed": one.pushed,
-            "registered": one.registered,
-            "settled": not self.troubles,
-            "troubles": self.troubles,
+            "champion": self.champion and self.champion.version,
+            "previous": self.release.previous,
+            "verdict": _explain(self.release),
+            "pushed": self.release.pushed,
+            "registered": self.release.registered,
+            "settled": not self.errors,
+            "errors": self.errors,
         }
 
 
-def _verdict(one: Release) -> dict[str, Any]:
-    verdict = one.verdict or {"passed": True, "why": "it was not judged here", "figures": {}}
-    if one.state != "withdrawn":
+def _explain(judged: Release) -> dict[str, Any]:
+    verdict = judged.verdict or {"passed": True, "why": "it was not judged here", "figures": {}}
+    if judged.state != "withdrawn":
         return verdict
-    why = f"it was taken back by a rollback; irgen rollback {one.version} brings it back"
+    why = f"a rollback withdrew it; irgen rollback {judged.version} brings it back"
     return verdict | {"passed": False, "why": why}
 
 
-def make(root: Path, params: Params, *, force: bool = False) -> Outcome:
-    """Releases ``data/index`` if the gate lets it pass, or ``force``; else keeps it as a candidate.
+def release_index(root: Path, params: Params, *, force: bool = False) -> Outcome:
+    """Release ``data/index`` if it passes the gate, or with ``force``; else keep it as a candidate.
 
-    The same index is one release for ever: done again, only what is missing is done. An index that
-    a rollback took back is not released again but by ``force`` or a rollback to it. Raises
+    The same index is always the same release: repeated, only what is missing is done. Raise
     ArtifactError if there is no index, IndexingError if ``params`` ask for codes that cannot be
-    served, ReleaseError if another release is under way for long or the index is changed meanwhile,
-    SourceError if a first release cannot see what the bucket has.
+    served, ReleaseError if another release takes too long or the index changes meanwhile,
+    SourceError if a first release cannot ask the bucket for its champion.
     """
     check_served(params.identifiers.rule)
-    place = store.folder(root)
-    index = Workspace.at(root).existing("index")
-    with store.alone(place):
-        served = store.champion(place) or pull.adopt(place, params.release)
-        one = _on_the_shelf(place, index, root)
-        if served is not None and served.bundle == one.bundle:
-            return serve(root, params, one, served, previous=one.previous)
-        one = _judged(root, params, one, served, force=force)
-        if one.state in KEPT:
-            return _keep(root, params, one, served)
-        return serve(root, params, one, served, previous=served.version if served else None)
+    index, releases = Workspace.at(root).existing("index"), store.path_in(root)
+    with store.lock(releases):
+        champion = store.read_champion(releases)
+        champion = champion or pull.pull_first_champion(releases, params.release)
+        candidate = copy_index(root, index)
+        if champion is not None and champion.bundle == candidate.bundle:
+            return promote(root, params, champion, champion, previous=champion.previous)
+        candidate = judge(root, params, candidate, champion, force=force)
+        if candidate.state in KEPT:
+            return tell_others(root, params, champion, candidate)
+        previous = champion.version if champion else None
+        return promote(root, params, candidate, champion, previous=previous)
 
 
-def _on_the_shelf(place: Path, index: Path, root: Path) -> Release:
-    """The release of this very index; a new one, copied, if there is none."""
-    files = release.contents(index)
-    bundle = release.bundle_digest(files)
-    there = store.all_releases(place)
-    for one in there:
-        if one.bundle == bundle:
-            return one
-    tags = provenance.tags(root, "index")
-    one = Release(
-        version=1 + max((each.version for each in there), default=0),
+def copy_index(root: Path, index: Path) -> Release:
+    """Return the release of this index. If there is none, copy the index to the release store."""
+    releases, files = store.path_in(root), release.list_files(index)
+    bundle = release.digest_files(files)
+    existing = store.list_releases(releases)
+    for candidate in existing:
+        if candidate.bundle == bundle:
+            return candidate
+    new = Release(
+        version=1 + max((each.version for each in existing), default=0),
         bundle=bundle,
         files=files,
         revision=provenance.data_revision(root),
-        commit=tags.get("mlflow.source.git.commit", ""),
+        commit=provenance.read_commit(root) or "",
         build=os.environ.get("IRGEN_BUILD", ""),
-        made=run_log.now(),
-        metrics=recorder.quality(Workspace.at(root)),
+        created=time.time_ns() // 1_000_000,
+        metrics=stage_facts.read_quality(Workspace.at(root)),
     )
-    store.put(place, one, lambda folder: store.copy(index, folder, files))
-    return one
+    store.add_release(releases, new, lambda folder: store.copy_files(index, folder, files))
+    return new
 
 
-def _judged(
-    root: Path, params: Params, one: Release, served: Release | None, *, force: bool
+def judge(
+    root: Path, params: Params, candidate: Release, champion: Release | None, *, force: bool
 ) -> Release:
-    """The release with the gate's verdict: what was judged on the same grounds before is not judged
-    again."""
-    place = store.folder(root)
+    """Return the candidate with the gate's verdict. A verdict is reused while all that it depends
+    on is the same. With ``force`` the candidate passes; a withdrawn one is not judged."""
+    releases = store.path_in(root)
     if force:
-        why = "released by force, whatever the gate says"
-        verdict = {"passed": True, "why": why, "figures": (one.verdict or {}).get("figures", {})}
-        return store.note(place, one.but(verdict=verdict, basis="force", state="candidate"))
-    if one.state == "withdrawn":
-        return one
-    basis = _basis(root, params, served)
-    if one.verdict is None or one.basis != basis:
-        folder = None if served is None else place / served.name
-        verdict = gate.compare(Workspace.at(root), params, folder).plain()
-        one = one.but(verdict=verdict, basis=basis)
-        one = store.note(place, one.but(state="candidate" if verdict["passed"] else "rejected"))
-    return one
+        figures = (candidate.verdict or {}).get("figures", {})
+        verdict = {"passed": True, "why": "released by force, whatever the gate says"}
+        verdict |= {"figures": figures}
+        return store.update(releases, candidate, verdict=verdict, basis="force", state="candidate")
+    if candidate.state == "withdrawn":
+        return candidate
+    basis = _digest_basis(root, params, champion)
+    if candidate.verdict is not None and candidate.basis == basis:
+        return candidate
+    folder = None if champion is None else releases / champion.name
+    verdict = gate.compare(Workspace.at(root), params, folder).to_json()
+    state = "candidate" if verdict["passed"] else "rejected"
+    return store.update(releases, candidate, verdict=verdict, basis=basis, state=state)
 
 
-def _basis(root: Path, params: Params, served: Release | None) -> str:
-    """What a verdict rests on, beside the index itself."""
+def _digest_basis(root: Path, params: Params, champion: Release | None) -> str:
+    """Return a digest of all that a verdict depends on beside the candidate."""
     tables = Workspace.at(root).stage("catalog")
-    asked = [file_digest(tables / f"{name}.parquet") for name in ("queries", "database")]
+    hashes = [file_digest(tables / f"{name}.parquet") for name in ("queries", "database")]
     cutoffs = list(params.evaluate.cutoffs)
-    return digest(served and served.bundle, flatten(params.gate), cutoffs, asked)
+    return digest(champion and champion.bundle, flatten(params.gate), cutoffs, hashes)
 
 
-def _keep(root: Path, params: Params, one: Release, served: Release | None) -> Outcome:
-    """Leaves the champion where it is, and tells of the candidate."""
-    troubles: list[str] = []
-    if served is not None:
-        served, troubles = _handed_on(root, params, served)
-        troubles += announce.tell_champion(root, served, params)
-    if not troubles:
-        troubles = _catch_up(root, params, before=one)
-        one, more = announce.register(root, one, params)
-        troubles += more
-    if served is not None:
-        troubles += prune(root, params, served)
-    return Outcome(release=one, champion=served, troubles=troubles)
-
-
-def serve(
-    root: Path, params: Params, one: Release, served: Release | None, *, previous: int | None
+def promote(
+    root: Path, params: Params, new: Release, old: Release | None, *, previous: int | None
 ) -> Outcome:
-    """Makes a release the champion in the place of the one that is ``served``, if it is not yet,
-    and tells of it; ``previous`` is noted as the version it takes the place of. For who is alone
-    with the shelf."""
-    place = store.folder(root)
-    new = served is None or served.version != one.version
-    if new:  # noted first, so that the bucket's record has it, too
-        one = store.note(place, one.but(previous=previous))
-    one, troubles = _handed_on(root, params, one)
-    if new:
-        store.promote(place, one)
-    if one.state != "released":
-        one = store.note(place, one.but(state="released"))
-    troubles += announce.tell_champion(root, one, params)
-    troubles += prune(root, params, one)
-    return Outcome(release=one, champion=one, new=new, troubles=troubles)
+    """Serve ``new`` in place of the champion ``old``, then tell the bucket and MLflow.
+
+    ``previous``: the version that a later rollback goes back to. The caller holds the store's lock.
+    """
+    releases = store.path_in(root)
+    is_new = old is None or old.version != new.version
+    new = store.update(releases, new, previous=previous)
+    if is_new:
+        store.set_champion(releases, new)
+    new = store.update(releases, new, state="released")
+    return tell_others(root, params, new, new, is_new=is_new)
 
 
-def _handed_on(root: Path, params: Params, one: Release) -> tuple[Release, list[str]]:
-    """The release, pushed and registered as far as bucket and registry answer; what went wrong."""
-    one, troubles = announce.push(store.folder(root), one, params.release)
-    if late := _catch_up(root, params, before=one):
-        return one, troubles + late
-    one, more = announce.register(root, one, params)
-    return one, troubles + more
+def tell_others(
+    root: Path, params: Params, champion: Release | None, judged: Release, *, is_new: bool = False
+) -> Outcome:
+    """Bring bucket and MLflow up to date with the release store and delete old releases. Collect
+    what goes wrong as errors. The caller holds the store's lock."""
+    releases, errors = store.path_in(root), list[str]()
+    if champion is not None:
+        with _collect(errors, "the bucket is not up to date"):
+            pushed = remote.push_champion(params.release, releases, champion)
+            judged = pushed if judged.version == champion.version else judged
+            champion = pushed
+    with _collect(errors, "the model registry is not up to date"):
+        champion, judged = registry.register_releases(root, params, champion, judged)
+    if champion is not None:
+        errors += prune(root, params, champion)
+    return Outcome(release=judged, champion=champion, new=is_new, errors=errors)
 
 
-def _catch_up(root: Path, params: Params, before: Release) -> list[str]:
-    """Registers earlier releases that could not be registered when they were judged, the oldest
-    first, so that the registry counts as the shelf does."""
-    for one in reversed(store.all_releases(store.folder(root))):
-        late = one.version < before.version and one.state != "candidate" and not one.registered
-        if late and params.release.model:
-            _, troubles = announce.register(root, one, params)
-            if troubles:
-                return troubles
-    return []
+def prune(root: Path, params: Params, champion: Release) -> list[str]:
+    """Delete old releases here and in the registry; return errors. A release that the registry
+    cannot forget now stays until the next time."""
+    releases, errors = store.path_in(root), list[str]()
+    for old in store.select_to_prune(store.list_releases(releases), champion, params.release.keep):
+        with _collect(errors, f"the model registry still has the old release {old.version}"):
+            registry.forget_release(root, params, old)
+            store.delete_release(releases, old)
+    return errors
 
 
-def prune(root: Path, params: Params, served: Release) -> list[str]:
-    """Takes off the shelf, and out of the registry, what is not kept; what the registry cannot
-    forget now stays until the next release, and why is given back. For who is alone with it."""
-    place, troubles = store.folder(root), list[str]()
-    for old in store.to_prune(store.all_releases(place), served, params.release.keep):
-        if late := announce.forget(root, old, params):
-            troubles += late
-        else:
-            store.drop(place, old)
-    return troubles
+@contextmanager
+def _collect(errors: list[str], problem: str) -> Iterator[None]:
+    """Append an error of the block to ``errors`` instead of raising it."""
+    try:
+        yield
+    except IrgenError as error:
+        errors.append(f"{problem}: {error}")

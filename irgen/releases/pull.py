@@ -1,67 +1,91 @@
-"""Releases brought here from the bucket, by a machine that does not have them."""
+"""Get releases from the bucket on a machine that does not have them."""
 
 from pathlib import Path
 
 from irgen.catalog.sources.s3 import Client
 from irgen.errors import ReleaseError
+from irgen.files import read_json
 from irgen.params import Release as Settings
-from irgen.releases import remote, store
+from irgen.releases import release, remote, store
 from irgen.releases.release import Release
 
 
-def adopt(place: Path, settings: Settings) -> Release | None:
-    """The champion that the bucket has, brought here and made the champion here; None if there is
-    none. For who is alone with the shelf. Raises SourceError if the bucket does not answer."""
-    if not settings.remote:
-        return None
-    client = remote.connect(settings.endpoint)
-    said = remote.served(client, settings.remote)
-    if said is None:
-        return None
-    one = _brought(place, client, settings.remote, said["name"])
-    store.promote(place, one)
-    return one
+def pull_first_champion(releases: Path, settings: Settings) -> Release | None:
+    """Pull the bucket's champion and serve it, on a machine that serves none; return it.
 
-
-def fetch(place: Path, settings: Settings, version: int | None = None) -> Release:
-    """Brings a release here. The one that is served by the bucket's word is served here, too, and
-    what ``settings`` do not keep goes; that ``version`` only if none is yet.
-
-    Raises ReleaseError if no bucket is set or it has no such release, SourceError if it does not
-    answer.
+    None: there is no bucket or it has no champion. The caller holds the store's lock. Raise
+    SourceError if the bucket does not answer.
     """
     if not settings.remote:
-        raise ReleaseError("params.yaml: release: remote is empty: there is nowhere to fetch from")
+        return None
     client = remote.connect(settings.endpoint)
-    with store.alone(place):
-        one = _brought(place, client, settings.remote, _name(client, settings.remote, version))
-        if version is None or not (place / store.CHAMPION).exists():
-            store.promote(place, one)
-            _make_room(place, one, settings.keep)
-        return one
+    champion = remote.read_champion(client, settings.remote)
+    if champion is None:
+        return None
+    pulled = _pull(releases, client, settings.remote, champion["name"])
+    store.set_champion(releases, pulled)
+    return pulled
 
 
-def _make_room(place: Path, served: Release, keep: int) -> None:
-    """Takes what is not kept off the shelf, but for what the bucket never had."""
-    for old in store.to_prune(store.all_releases(place), served, keep):
+def pull_release(releases: Path, settings: Settings, version: int | None = None) -> Release:
+    """Pull a release into the store ``releases`` and return it.
+
+    Without a ``version`` it is the bucket's champion, which is served here from now on; releases
+    beyond ``settings.keep`` that the bucket has, too, are deleted. A ``version`` is served only if
+    nothing else is. Raise ReleaseError if no bucket is set or it lacks the release, SourceError if
+    it does not answer.
+    """
+    if not settings.remote:
+        raise ReleaseError("params.yaml: release: remote is empty: there is no bucket to pull from")
+    client = remote.connect(settings.endpoint)
+    with store.lock(releases):
+        name = _find_name(client, settings.remote, version)
+        pulled = _pull(releases, client, settings.remote, name)
+        if version is None or not (releases / store.CHAMPION).exists():
+            store.set_champion(releases, pulled)
+            _prune(releases, pulled, settings.keep)
+        return pulled
+
+
+def _pull(releases: Path, client: Client, url: str, name: str) -> Release:
+    """Return the release from the store, or from the bucket if the store lacks it."""
+    for local in store.list_releases(releases):
+        if local.name == name:
+            return local
+    return remote.pull_release(client, url, name, releases)
+
+
+def _prune(releases: Path, champion: Release, keep: int) -> None:
+    for old in store.select_to_prune(store.list_releases(releases), champion, keep):
         if old.pushed:
-            store.drop(place, old)
+            store.delete_release(releases, old)
 
 
-def _brought(place: Path, client: Client, where: str, name: str) -> Release:
-    for one in store.all_releases(place):
-        if one.name == name:
-            return one
-    return remote.fetch(client, where, name, place)
-
-
-def _name(client: Client, where: str, version: int | None) -> str:
-    """The folder's name of a version in the bucket, of the champion's by default."""
-    if version is None and (said := remote.served(client, where)) is not None:
-        return said["name"]
-    there = remote.names(client, where)
-    for name in there:
-        if int(name.partition("-")[0]) == version:
+def _find_name(client: Client, url: str, version: int | None) -> str:
+    """Return the folder name of a version, by default of the champion, in the bucket."""
+    if version is None and (champion := remote.read_champion(client, url)) is not None:
+        return champion["name"]
+    names = remote.list_names(client, url)
+    for name in names:
+        if remote.parse_version(name) == version:
             return name
-    what = "no champion" if version is None else f"no release {version}"
-    raise ReleaseError(f"{where} has {what}; there: {', '.join(there) or 'none'}")
+    missing = "no champion" if version is None else f"no release {version}"
+    raise ReleaseError(f"{url} has {missing}; available: {', '.join(names) or 'none'}")
+
+
+def follow_pointer(pointer_path: Path, spare: Path) -> Path:
+    """Return the folder of the index that a registered model points to: where it was released, or
+    a copy in ``spare`` pulled from the bucket. Raise ReleaseError if both are gone."""
+    pointer = read_json(pointer_path)
+    folder = Path(pointer["path"])
+    is_there = folder.is_dir()
+    if is_there and release.digest_files(release.list_files(folder)) == pointer["bundle"]:
+        return folder
+    if not pointer["url"]:
+        raise ReleaseError(
+            f"the index at {folder} is gone, and no bucket has a copy: serve another version, or "
+            "set release.remote and release again"
+        )
+    url, _, name = pointer["url"].rpartition("/")
+    client = remote.connect(pointer["endpoint"])
+    return spare / remote.pull_release(client, url, name, spare).name

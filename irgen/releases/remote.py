@@ -1,7 +1,8 @@
-"""Releases in a bucket, for other machines: the same folders, and which of them is served.
+"""Releases in an S3 bucket, for other machines: the same folders, and a file that names the
+champion.
 
-<remote>/0007-ab12cd34/…             an index; its release.json is the last to come and first to go
-<remote>/champion.json               the release that is served
+<remote>/0007-ab12cd34/…     an index; its release.json is written last and deleted first
+<remote>/champion.json       version, name and bundle of the release that is served
 """
 
 import re
@@ -10,110 +11,136 @@ from typing import Any
 
 from irgen.catalog.sources import s3
 from irgen.errors import ReleaseError
+from irgen.params import Release as Settings
 from irgen.releases import release, store
-from irgen.releases.release import ABOUT, Release
+from irgen.releases.release import RECORD, Release
 
-SERVED = "champion.json"
+CHAMPION = "champion.json"
 FOLDER = re.compile(r"\d{4,}-[0-9a-f]{8}")
-RETRIES = 4  # of a call; what fails is done by the next release
+RETRIES = 4  # of a call; the next release repeats what failed
 
 
 def connect(endpoint: str) -> s3.Client:
-    """A way into the bucket. Raises SourceError if boto3 finds no valid configuration."""
-    return s3.client(endpoint, retries=RETRIES)
+    """Return a client of the bucket. Raise SourceError if boto3 finds no valid configuration."""
+    return s3.connect(endpoint, retries=RETRIES)
 
 
-def place_of(remote: str, name: str) -> str:
-    """Where a release of that folder's name is.
+def join_url(remote: str, name: str) -> str:
+    """Return the URL of a release's folder, or of a file beside the releases.
 
-    >>> place_of("s3://shop/index/", "0007-ab12cd34")
+    >>> join_url("s3://shop/index/", "0007-ab12cd34")
     's3://shop/index/0007-ab12cd34'
     """
     return f"{remote.rstrip('/')}/{name}"
 
 
-def push(client: s3.Client, folder: Path, one: Release, place: str) -> None:
-    """Copies the release in ``folder`` to ``place``, but for what is there already. Raises
+def push_champion(settings: Settings, releases: Path, champion: Release) -> Release:
+    """Bring the bucket up to date: push the champion, say that it is served, delete old releases.
+
+    ``releases``: the release store. Return the champion, with its URL. Without a bucket in
+    ``settings`` nothing happens. Raise SourceError, and ReleaseError if another machine names
+    another champion in this moment.
+    """
+    if not settings.remote:
+        return champion
+    client = connect(settings.endpoint)
+    url = join_url(settings.remote, champion.name)
+    push_release(client, releases / champion.name, champion, url)
+    champion = store.update(releases, champion, pushed=url)
+    write_champion(client, settings.remote, champion)
+    prune(client, settings.remote, champion, settings.keep)
+    return champion
+
+
+def push_release(client: s3.Client, folder: Path, pushed: Release, url: str) -> None:
+    """Copy the release in ``folder`` to ``url``; skip the files that are there. Raise
     SourceError."""
-    prefix = s3.split(place)[1]
-    there = {each.key: each.size for each in s3.list_objects(client, f"{place}/")}
-    for name, about in one.files.items():
-        if there.get(f"{prefix}/{name}") != about["size"]:
-            s3.put_file(client, folder / name, f"{place}/{name}")
-    s3.put_file(client, folder / ABOUT, f"{place}/{ABOUT}")
+    prefix = s3.split_url(url)[1]
+    sizes = {item.key: item.size for item in s3.list_objects(client, f"{url}/")}
+    for name, file in pushed.files.items():
+        if sizes.get(f"{prefix}/{name}") != file["size"]:
+            s3.put_file(client, folder / name, f"{url}/{name}")
+    s3.put_file(client, folder / RECORD, f"{url}/{RECORD}")
 
 
-def announce(client: s3.Client, remote: str, one: Release) -> None:
-    """Says there which release is served. Raises SourceError, and ReleaseError if another machine
-    is saying something else at the same time."""
-    said = {"version": one.version, "name": one.name, "bundle": one.bundle}
-    place = place_of(remote, SERVED)
-    known = s3.get_json(client, place)
-    if known is None:
-        done = s3.put_json(client, place, said, new=True)
+def write_champion(client: s3.Client, remote: str, champion: Release) -> None:
+    """Say in the bucket which release is served. Raise SourceError, and ReleaseError if another
+    machine writes another one in this moment."""
+    url = join_url(remote, CHAMPION)
+    new = {"version": champion.version, "name": champion.name, "bundle": champion.bundle}
+    current = s3.get_json(client, url)
+    if current is None:
+        is_written = s3.put_json(client, url, new, new=True)
     else:
-        done = known[0] == said or s3.put_json(client, place, said, replacing=known[1])
-    if not done:
-        raise ReleaseError(f"{place} was changed by another machine in this moment")
+        is_written = current[0] == new or s3.put_json(client, url, new, replacing=current[1])
+    if not is_written:
+        raise ReleaseError(f"another machine changed {url} at the same time: try again")
 
 
-def served(client: s3.Client, remote: str) -> dict[str, Any] | None:
-    """Which release is served, by its ``version``, ``name`` and ``bundle``; None if none is. Raises
-    SourceError if that cannot be told."""
-    found = s3.get_json(client, place_of(remote, SERVED))
-    return None if found is None else found[0]
+def read_champion(client: s3.Client, remote: str) -> dict[str, Any] | None:
+    """Return ``version``, ``name`` and ``bundle`` of the release that the bucket says is served;
+    None if there is none. Raise SourceError."""
+    current = s3.get_json(client, join_url(remote, CHAMPION))
+    return None if current is None else current[0]
 
 
-def names(client: s3.Client, remote: str) -> list[str]:
-    """The folders' names of the releases that are whole, the newest first. Raises SourceError."""
-    return sorted((name for name, whole in _folders(client, remote).items() if whole), reverse=True)
+def list_names(client: s3.Client, remote: str) -> list[str]:
+    """Return the folder names of the complete releases, newest first. Raise SourceError."""
+    folders = _list_folders(client, remote)
+    return sorted((name for name, is_complete in folders.items() if is_complete), reverse=True)
 
 
-def _folders(client: s3.Client, remote: str) -> dict[str, bool]:
-    """The releases' folders, and whether they are whole."""
-    prefix = s3.split(place_of(remote, ""))[1]
-    found: dict[str, bool] = {}
-    for key in s3.list_keys(client, place_of(remote, "")):
-        name, _, rest = key.removeprefix(prefix).partition("/")
-        if FOLDER.fullmatch(name) and rest:
-            found[name] = found.get(name, False) or rest == ABOUT
-    return found
+def _list_folders(client: s3.Client, remote: str) -> dict[str, bool]:
+    """Return the folders of releases by name, and whether each is complete."""
+    prefix = s3.split_url(join_url(remote, ""))[1]
+    folders: dict[str, bool] = {}
+    for key in s3.list_keys(client, join_url(remote, "")):
+        name, _, file = key.removeprefix(prefix).partition("/")
+        if FOLDER.fullmatch(name) and file:
+            folders[name] = folders.get(name, False) or file == RECORD
+    return folders
 
 
-def fetch(client: s3.Client, remote: str, name: str, into: Path) -> Release:
-    """Puts the release of that folder's name on the shelf ``into``, and gives it. Raises
-    SourceError if it cannot be had, ReleaseError if it is not the one that was pushed."""
-    place = place_of(remote, name)
-    about = s3.get_json(client, f"{place}/{ABOUT}")
-    if about is None:
-        raise ReleaseError(f"there is no release at {place}: it was pruned, or not pushed whole")
-    one = release.parsed(about[0], f"{place}/{ABOUT}")
-    if one.name != name or release.bundle_digest(one.files) != one.bundle:
-        raise ReleaseError(f"{place}/{ABOUT} is of another release: push {name} again")
-    one = one.but(pushed=place, state="released")  # nothing else is pushed
-    store.put(into, one, lambda new: download(client, place, one, new))
-    return one
+def parse_version(name: str) -> int:
+    """Return the version in a folder's name.
+
+    >>> parse_version("0007-ab12cd34")
+    7
+    """
+    return int(name.partition("-")[0])
 
 
-def download(client: s3.Client, place: str, one: Release, folder: Path) -> None:
-    """Fetches the files of the release at ``place`` into ``folder``. Raises SourceError, and
-    ReleaseError if one is missing."""
-    for name in one.files:
+def pull_release(client: s3.Client, remote: str, name: str, releases: Path) -> Release:
+    """Add the release with this folder name to the store ``releases``, and return it. Raise
+    SourceError if it cannot be read, ReleaseError if it is not the one that was pushed."""
+    url = join_url(remote, name)
+    record = s3.get_json(client, f"{url}/{RECORD}")
+    if record is None:
+        raise ReleaseError(f"there is no release at {url}: it was pruned, or its push broke off")
+    pulled = release.parse(record[0] | {"pushed": url, "state": "released"}, f"{url}/{RECORD}")
+    if pulled.name != name or release.digest_files(pulled.files) != pulled.bundle:
+        raise ReleaseError(f"{url}/{RECORD} belongs to another release: push {name} again")
+    store.add_release(releases, pulled, lambda folder: _download(client, url, pulled, folder))
+    return pulled
+
+
+def _download(client: s3.Client, url: str, pulled: Release, folder: Path) -> None:
+    for name in pulled.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if not s3.get_file(client, f"{place}/{name}", folder / name):
-            raise ReleaseError(f"{place}/{name} is missing: push {one.name} again")
+        if not s3.get_file(client, f"{url}/{name}", folder / name):
+            raise ReleaseError(f"{url}/{name} is missing: push {pulled.name} again")
 
 
-def prune(client: s3.Client, remote: str, stay: set[str], keep: int) -> list[str]:
-    """Deletes all releases but those named in ``stay`` and the ``keep`` newest others, and whatever
-    is left of a push that was broken off and is older than those; gives the names of what went.
-    Raises SourceError."""
-    others = sorted(_folders(client, remote).keys() - stay, reverse=True)
-    for name in others[keep:]:
-        place = place_of(remote, name)
-        s3.delete(client, [f"{place}/{ABOUT}"])
-        s3.delete(
-            client,
-            [f"s3://{s3.split(place)[0]}/{key}" for key in s3.list_keys(client, f"{place}/")],
-        )
-    return others[keep:]
+def prune(client: s3.Client, remote: str, champion: Release, keep: int) -> list[str]:
+    """Delete all releases but the champion, the one before it and the ``keep`` newest others, and
+    pushes that broke off and are older than those. Return the deleted names. Raise SourceError."""
+    folders = _list_folders(client, remote)
+    spared = (champion.version, champion.previous)
+    others = [name for name in folders if not (folders[name] and parse_version(name) in spared)]
+    old = sorted(others, reverse=True)[keep:]
+    for name in old:
+        url = join_url(remote, name)
+        s3.delete(client, [f"{url}/{RECORD}"])
+        keys = s3.list_keys(client, f"{url}/")
+        s3.delete(client, [f"s3://{s3.split_url(url)[0]}/{key}" for key in keys])
+    return old

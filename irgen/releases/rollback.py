@@ -1,43 +1,44 @@
-"""The champion moved by hand: back to an earlier release, or on again."""
+"""Move the champion by hand: back to an earlier release, or forward again."""
 
 from pathlib import Path
 
 from irgen.errors import ReleaseError
 from irgen.params import Params
-from irgen.releases import promote, store
-from irgen.releases.promote import Outcome
+from irgen.releases import store
+from irgen.releases.promote import Outcome, promote
 from irgen.releases.release import Release
 
 
 def roll_back(root: Path, params: Params, version: int | None = None) -> Outcome:
-    """Makes the release ``version`` the champion; by default the one whose place the champion took.
+    """Serve the release ``version``, by default the one before the champion.
 
-    If that was one before, the champion is withdrawn: it is not released again by itself, but by
-    another rollback, to it, which withdraws nothing. A champion whose folder is gone is in the way
-    of no ``version``. Raises ReleaseError if there is no champion, or no such release here.
+    If that release was served before, the champion is withdrawn: only ``--force`` or another
+    rollback serves it again. A champion whose folder is missing does not hinder a rollback to a
+    ``version``. Raise ReleaseError if there is no champion, or no such release here.
     """
-    place = store.folder(root)
-    with store.alone(place):
-        if version is not None and store.is_lost(place):
-            one = store.existing(place, version)
-            return promote.serve(root, params, one, None, previous=one.previous)
-        served = store.champion(place)
-        if served is None:
-            raise ReleaseError(f"nothing in {place} is served yet: irgen release makes the first")
-        one = store.existing(place, _target(place, served) if version is None else version)
-        if one.version == served.version:
-            return promote.serve(root, params, one, served, previous=one.previous)
-        if one.state == "released":
-            store.note(place, served.but(state="withdrawn"))  # first: it must not come back
-            return promote.serve(root, params, one, served, previous=one.previous)
-        return promote.serve(root, params, one, served, previous=served.version)
+    releases = store.path_in(root)
+    with store.lock(releases):
+        if version is not None and store.is_champion_missing(releases):
+            target = store.find_release(releases, version)
+            return promote(root, params, target, None, previous=target.previous)
+        champion = store.read_champion(releases)
+        if champion is None:
+            raise ReleaseError(f"no release in {releases} is served: irgen release makes the first")
+        version = _default_version(releases, champion) if version is None else version
+        target = store.find_release(releases, version)
+        if target.version == champion.version:
+            return promote(root, params, target, champion, previous=target.previous)
+        if target.state == "released":
+            store.update(releases, champion, state="withdrawn")  # first: a kill must not undo it
+            return promote(root, params, target, champion, previous=target.previous)
+        return promote(root, params, target, champion, previous=champion.version)
 
 
-def _target(place: Path, served: Release) -> int:
-    if served.previous is not None:
-        return served.previous
-    there = ", ".join(str(each.version) for each in store.all_releases(place))
+def _default_version(releases: Path, champion: Release) -> int:
+    if champion.previous is not None:
+        return champion.previous
     raise ReleaseError(
-        f"release {served.version} took the place of none; there: {there}; name one: irgen "
-        "rollback VERSION"
+        f"release {champion.version} replaced none; available: "
+        f"{store.format_versions(store.list_releases(releases))}; choose one: irgen rollback "
+        "VERSION"
     )

@@ -1,140 +1,152 @@
-"""The folder of releases: numbered copies of indexes, and a link to the one that is served.
+"""The release store: a folder of numbered indexes and a link to the one that is served.
 
-releases/0007-ab12cd34/   an index, and release.json
-releases/champion         a link to one of these, moved in one step
-releases/.lock            held while anything here is changed
+releases/0007-ab12cd34/   an index and its release.json
+releases/champion         a link to one of these folders, replaced atomically
+releases/.lock            held while the store is changed
 """
 
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from irgen.errors import ArtifactError, ReleaseError
 from irgen.files import sync, sync_tree
 from irgen.releases import release
-from irgen.releases.release import ABOUT, Release
-from irgen.tracking import run_log
+from irgen.releases.release import RECORD, Release
 
 CHAMPION, LOCK = "champion", ".lock"
-WAIT_SECONDS = 900.0  # for another release to end
+LOCK_SECONDS = 900.0  # to wait for another release to end
 
 
-def folder(root: Path) -> Path:
-    """Where a project's releases are."""
+def path_in(root: Path) -> Path:
+    """Return the folder of a project's release store."""
     return root / "releases"
 
 
 @contextmanager
-def alone(shelf: Path, seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """Keeps others from changing the shelf, and clears away what killed ones left half done.
+def lock(store: Path) -> Iterator[None]:
+    """Lock the store for changes and delete what killed processes left half done.
 
-    Raises ReleaseError if another one has been at it for longer than ``seconds``.
+    Raise ReleaseError if another process holds the lock for longer than ``LOCK_SECONDS``.
     """
-    with run_log.locked(shelf / LOCK, seconds=seconds) as mine:
-        if not mine:
-            raise ReleaseError(
-                f"another release has been under way in {shelf} for {seconds:.0f} s: wait for it"
-            )
-        for left in shelf.glob(".*.tmp"):
-            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    store.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(store / LOCK).acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise ReleaseError(
+            f"another release has been running in {store} for {LOCK_SECONDS:.0f} s: wait for it"
+        ) from None
+    with held:
+        for leftover in store.glob(".*.tmp"):
+            is_folder = leftover.is_dir() and not leftover.is_symlink()
+            shutil.rmtree(leftover) if is_folder else leftover.unlink()
         yield
 
 
-def all_releases(shelf: Path) -> list[Release]:
-    """The releases on the shelf, the newest first; folders that are none are passed over."""
-    found = []
-    for path in shelf.glob("[0-9]*-*"):
+def list_releases(store: Path) -> list[Release]:
+    """Return the releases in the store, newest first. Skip folders without a readable record."""
+    releases = []
+    for path in store.glob("[0-9]*-*"):
         with suppress(ReleaseError, ArtifactError):
-            found.append(release.read(path))
-    return sorted(found, key=lambda each: each.version, reverse=True)
+            releases.append(release.read(path))
+    return sorted(releases, key=lambda each: each.version, reverse=True)
 
 
-def champion(shelf: Path) -> Release | None:
-    """The release that is served; None if there is none yet. Raises ReleaseError if the link leads
-    nowhere."""
-    link = shelf / CHAMPION
+def read_champion(store: Path) -> Release | None:
+    """Return the release that is served, None if there is none yet. Raise ReleaseError if its
+    folder is missing."""
+    link = store / CHAMPION
     if not link.is_symlink():
         return None
-    place = shelf / link.readlink()
-    if not (place / ABOUT).exists():
-        there = ", ".join(str(each.version) for each in all_releases(shelf)) or "none"
+    if is_champion_missing(store):
         raise ReleaseError(
-            f"{link} leads to {place.name}, which is not there: bring it back with irgen releases "
-            f"fetch, or choose another one with irgen rollback VERSION; there: {there}"
+            f"{link} leads to {link.readlink().name}, which is missing: get it back with irgen "
+            "releases pull, or choose another release with irgen rollback VERSION; available: "
+            f"{format_versions(list_releases(store))}"
         )
-    return release.read(place)
+    return release.read(store / link.readlink())
 
 
-def is_lost(shelf: Path) -> bool:
-    """Whether a release is served whose folder is gone: the link leads nowhere."""
-    link = shelf / CHAMPION
-    return link.is_symlink() and not (link / ABOUT).exists()
+def is_champion_missing(store: Path) -> bool:
+    """Tell whether the folder of the served release is missing."""
+    link = store / CHAMPION
+    return link.is_symlink() and not (link / RECORD).exists()
 
 
-def existing(shelf: Path, version: int) -> Release:
-    """A release by its version. Raises ReleaseError if it is not on the shelf."""
-    there = all_releases(shelf)
-    for each in there:
-        if each.version == version:
-            return each
-    known = ", ".join(str(each.version) for each in there) or "none"
-    raise ReleaseError(f"there is no release {version} in {shelf}; there: {known}")
+def find_release(store: Path, version: int) -> Release:
+    """Return a release by its version. Raise ReleaseError if the store does not have it."""
+    releases = list_releases(store)
+    for candidate in releases:
+        if candidate.version == version:
+            return candidate
+    raise ReleaseError(
+        f"there is no release {version} in {store}; available: {format_versions(releases)}"
+    )
 
 
-def put(shelf: Path, new: Release, fill: Callable[[Path], Any]) -> None:
-    """Puts a release on the shelf: whole, or not at all. ``fill`` writes the index's files into the
-    empty folder it is given. Raises ReleaseError if they are not those of ``new.files``."""
-    place = shelf / f".{new.name}.{os.getpid()}.tmp"
-    place.mkdir(parents=True)
+def format_versions(releases: Iterable[Release]) -> str:
+    """Return the versions of releases for a message."""
+    return ", ".join(str(each.version) for each in releases) or "none"
+
+
+def add_release(store: Path, new: Release, fill: Callable[[Path], Any]) -> None:
+    """Add a release atomically. ``fill`` writes the index's files into the empty folder it is
+    given. Raise ReleaseError if they differ from ``new.files``."""
+    folder = store / f".{new.name}.{os.getpid()}.tmp"
+    folder.mkdir(parents=True)
     try:
-        fill(place)
-        if release.contents(place) != new.files:
+        fill(folder)
+        if release.list_files(folder) != new.files:
             raise ReleaseError(
-                f"the files of release {new.version} were changed while they were copied: repeat"
+                f"the files of release {new.version} changed while they were copied: try again"
             )
-        release.write(place, new)
-        sync_tree(place)
-        place.rename(shelf / new.name)
-        sync(shelf)
+        release.write(folder, new)
+        sync_tree(folder)
+        folder.rename(store / new.name)
+        sync(store)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def copy(index: Path, place: Path, names: Iterable[str]) -> None:
-    """Copies files of an index, by their paths from there, into the folder ``place``."""
+def copy_files(index: Path, folder: Path, names: Iterable[str]) -> None:
+    """Copy the files ``names`` of an index into ``folder``."""
     for name in names:
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(index / name, place / name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(index / name, folder / name)
 
 
-def note(shelf: Path, changed: Release) -> Release:
-    """Writes down what has changed of a release, and gives it back."""
-    release.write(shelf / changed.name, changed)
-    return changed
+def update(store: Path, old: Release, **changes: Any) -> Release:
+    """Write changed fields of a release to its record and return the changed release."""
+    new = replace(old, **changes)
+    if new != old:
+        release.write(store / new.name, new)
+    return new
 
 
-def promote(shelf: Path, chosen: Release) -> None:
-    """Makes a release the champion, in one step: who opens the champion gets the old one or the new
-    one."""
-    link = shelf / f".{CHAMPION}.{os.getpid()}.tmp"
-    link.symlink_to(chosen.name)
-    link.replace(shelf / CHAMPION)
-    sync(shelf)
+def set_champion(store: Path, champion: Release) -> None:
+    """Serve this release from now on. A process that opens the champion gets the old one or the
+    new one, never a mixture."""
+    link = store / f".{CHAMPION}.{os.getpid()}.tmp"
+    link.symlink_to(champion.name)
+    link.replace(store / CHAMPION)
+    sync(store)
 
 
-def to_prune(there: list[Release], served: Release, keep: int) -> list[Release]:
-    """Those of ``there`` (the newest first) that are to go: all but the champion, the one it took
-    the place of, and the ``keep`` newest others."""
-    stay = {served.version, served.previous}
-    others = [each for each in there if each.version not in stay]
-    return others[keep:]
+def select_to_prune(releases: list[Release], champion: Release, keep: int) -> list[Release]:
+    """Return the releases to delete: all but the champion, the one before it and the ``keep``
+    newest others. ``releases`` are given newest first."""
+    spared = {champion.version, champion.previous}
+    return [each for each in releases if each.version not in spared][keep:]
 
 
-def drop(shelf: Path, old: Release) -> None:
-    """Takes a release off the shelf, in one step for others; who has it open keeps what it read."""
-    gone = shelf / f".{old.name}.{os.getpid()}.tmp"
-    (shelf / old.name).rename(gone)
-    shutil.rmtree(gone)
+def delete_release(store: Path, old: Release) -> None:
+    """Delete a release; other processes see it vanish in one step."""
+    folder = store / f".{old.name}.{os.getpid()}.tmp"
+    (store / old.name).rename(folder)
+    shutil.rmtree(folder)

@@ -1,19 +1,19 @@
-"""Which labels are taken for which, and what that costs."""
+"""Pairs of labels that are confused, and what this costs."""
 
 import polars as pl
 
-from irgen.evaluation.runs import Labels
+from irgen.evaluation.query_set import Labels
 
 
 def confusions(
     run: pl.DataFrame, query_labels: Labels, database_labels: Labels, k: int, n: int
 ) -> pl.DataFrame:
-    """The n pairs of labels that cost a run most precision@k, dearest first.
+    """Return the n pairs of labels that cost a run most precision@k, most costly first.
 
     Columns: ``wanted`` (the query's label), ``found`` (the irrelevant result's), ``misses`` (such
     results in the top k), ``queries`` (that have one), ``cost`` (misses / (k · Q), what mean
-    precision@k loses by them over all Q queries). Ties by label. Places left empty are no pair's
-    fault and are not in it, and of a query without a label nothing can be said.
+    precision@k loses by them over all Q queries). Ties by label. Missing results and queries
+    without a label are not counted.
     """
     queries = (
         pl.DataFrame({"wanted": query_labels})

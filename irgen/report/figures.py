@@ -1,7 +1,9 @@
-"""The report's figures as SVG, the same bytes for the same numbers. Only this imports matplotlib.
+"""Figures of the report as SVG, the same bytes for the same numbers. Only this file imports
+matplotlib.
 
-No pyplot, so no global state. Colours are Okabe and Ito's, told apart by colour-blind readers; each
-line carries its name at its end. Ink is one colour, INK, so that a page may put in its own.
+To add a figure to the report: write a function here and name it in ``stages/report.py``. No pyplot,
+so no global state. Colours are Okabe and Ito's, which colour-blind readers can distinguish. Each
+line has its name at its end. Text has the colour INK, which a page may replace.
 """
 
 import io
@@ -45,7 +47,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """``share``: y is a share, written in per cent; ``floor``: the lowest y shown, if any."""
+    """``share``: y is a share, shown in per cent; ``floor``: the lowest y shown, if any."""
 
     title: str
     x: str
@@ -54,8 +56,8 @@ class Plot:
 
 
 def lines(plot: Plot, series: Sequence[Line]) -> bytes:
-    """A line chart with each line's name at its end. Lines without a finite point are left out;
-    if none is left, the chart says "no data"."""
+    """Draw a line chart with each line's name at its end. Lines without a finite point are left
+    out; if none is left, the chart says "no data"."""
     drawn = [kept for line in series if len((kept := _finite(line)).x)]
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(plot)
@@ -74,21 +76,21 @@ def lines(plot: Plot, series: Sequence[Line]) -> bytes:
 
 
 def bars(plot: Plot, names: Sequence[str], heights: Sequence[float]) -> bytes:
-    """A bar chart with each bar's height on top of it."""
+    """Draw a bar chart with each bar's height on top of it."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(plot)
         places = range(len(names))
-        found = axes.bar(places, heights, color=COLOURS[0], width=0.75)
-        axes.bar_label(found, fmt="{:,.0f}", padding=2, fontsize=9)
+        rectangles = axes.bar(places, heights, color=COLOURS[0], width=0.75)
+        axes.bar_label(rectangles, fmt="{:,.0f}", padding=2, fontsize=9)
         axes.set_xticks(places, names)
         axes.margins(y=0.12)
         return _svg(figure, plot.title)
 
 
 def scatter(plot: Plot, points: Sequence[Line]) -> bytes:
-    """Named points over a logarithmic x; each line has one point. Points without a finite x above 0
-    and y are left out."""
-    drawn = [each for each in map(_finite, points) if len(each.x) and each.x[0] > 0]
+    """Draw named points over a logarithmic x; each line has one point. Points without a finite y
+    and a finite x above 0 are left out."""
+    drawn = [point for point in map(_finite, points) if len(point.x) and point.x[0] > 0]
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(plot)
         axes.set_xscale("log")
@@ -102,52 +104,54 @@ def scatter(plot: Plot, points: Sequence[Line]) -> bytes:
         return _svg(figure, plot.title)
 
 
-def entries_used(names: Sequence[str], levels: Sequence[Sequence[float]]) -> bytes:
-    """How many entries each level uses, a line a kind of identifier over its levels."""
+def codes_used(names: Sequence[str], levels: Sequence[Sequence[float]]) -> bytes:
+    """Draw how many codes each level uses, a line for each rule of identifiers."""
     series = [
-        Line(name=name, x=range(1, len(found) + 1), y=found)
-        for name, found in zip(names, levels, strict=True)
+        Line(name=name, x=range(1, len(counts) + 1), y=counts)
+        for name, counts in zip(names, levels, strict=True)
     ]
-    return lines(Plot(title="entries used at each level", x="level", floor=0), series)
+    return lines(Plot(title="codes used at each level", x="level", floor=0), series)
 
 
-def losses(history: pl.DataFrame, whose: str) -> bytes:
-    """Every loss of a training history over its epochs."""
-    found = _columns(history, "loss", {"loss": "total"})
-    return lines(Plot(title=f"{whose}: losses", x="epoch", floor=0), found)
+def losses(history: pl.DataFrame, model: str) -> bytes:
+    """Draw every loss of a training history over its epochs."""
+    series = _columns(history, "loss", {"loss": "total"})
+    return lines(Plot(title=f"{model}: losses", x="epoch", floor=0), series)
 
 
-def accuracies(history: pl.DataFrame, whose: str) -> bytes:
-    """Training accuracies (solid) and validation accuracies (dashed) over the epochs."""
-    seen = _columns(history, "accuracy", {})
-    unseen = _columns(history, "validation/accuracy", {}, dashed=True)
-    if len(unseen) > 1:  # of validation the ends suffice: the embedding and the longest prefix
-        unseen = [unseen[0], unseen[-1]]
-    return lines(Plot(title=f"{whose}: accuracy", x="epoch", share=True), [*seen, *unseen])
+def accuracies(history: pl.DataFrame, model: str) -> bytes:
+    """Draw training accuracies (solid) and validation accuracies (dashed) over the epochs."""
+    training = _columns(history, "accuracy", {})
+    validation = _columns(history, "validation/accuracy", {}, dashed=True)
+    if len(validation) > 1:  # keep the embedding and the longest prefix
+        validation = [validation[0], validation[-1]]
+    plot = Plot(title=f"{model}: accuracy", x="epoch", share=True)
+    return lines(plot, [*training, *validation])
 
 
 def codebook_use(history: pl.DataFrame, codebook: int) -> bytes:
-    """Share of the L entries in use at each level, over the epochs."""
-    found = _columns(history, "entries_used", {})
-    shares = [Line(name=f.name, x=f.x, y=[y / codebook for y in f.y]) for f in found]
-    plot = Plot(title=f"tokenizer: entries used of {codebook}", x="epoch", share=True, floor=0)
+    """Draw the share of the L codes in use at each level, over the epochs."""
+    counts = _columns(history, "entries_used", {})
+    shares = [Line(name=f.name, x=f.x, y=[y / codebook for y in f.y]) for f in counts]
+    plot = Plot(title=f"tokenizer: codes used of {codebook}", x="epoch", share=True, floor=0)
     return lines(plot, shares)
 
 
 def perplexities(history: pl.DataFrame) -> bytes:
-    """Perplexity of each level's entries over the epochs: how many are in use, if used evenly."""
+    """Draw the perplexity of each level's codes over the epochs: how many are in use, if evenly."""
     plot = Plot(title="tokenizer: perplexity of each level", x="epoch", floor=0)
     return lines(plot, _columns(history, "perplexity", {}))
 
 
 def validation_precision(history: pl.DataFrame) -> bytes:
-    """The retriever's precision on validation queries; epochs without a validation are skipped."""
+    """Draw the retriever's precision on validation queries; epochs without one are skipped."""
     plot = Plot(title="retriever: validation", x="epoch", share=True)
     return lines(plot, _columns(history, "validation/precision", {}, prefix="precision@"))
 
 
 def precision_over_k(curve: pl.DataFrame, names: dict[str, str]) -> bytes:
-    """Precision at every k, a line a method. ``curve``: method, k, precision; ``names`` by it."""
+    """Draw precision at every k, a line a method. ``curve``: method, k, precision; ``names``:
+    titles by method."""
     series = []
     for method, name in names.items():
         part = curve.filter(pl.col("method") == method).sort("k")
@@ -155,24 +159,23 @@ def precision_over_k(curve: pl.DataFrame, names: dict[str, str]) -> bytes:
     return lines(Plot(title="precision over k", x="k, images returned", share=True), series)
 
 
-def bucket_sizes(codes: npt.NDArray[np.integer]) -> bytes:
-    """How many of the database's images (N, M) share their code with how many others: a bar for
-    each power of two of the bucket's size, in images."""
+def code_group_sizes(codes: npt.NDArray[np.integer]) -> bytes:
+    """Draw how many images have a code group of which size, from the database's codes (N, M): a bar
+    for each power of two."""
     _, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     sizes = counts[inverse.reshape(-1)]  # (N,)
     steps = np.floor(np.log2(sizes)).astype(np.int64) if len(sizes) else np.zeros(0, np.int64)
     heights = np.bincount(steps, minlength=1)
     lows = [2**i for i in range(len(heights))]
     names = [str(low) if low == 1 else f"{low}–{2 * low - 1}" for low in lows]
-    plot = Plot(title="images by size of their bucket", x="images with the same code")
+    plot = Plot(title="images by size of their code group", x="images with the same code")
     return bars(plot, names, heights.tolist())
 
 
 def reliability(curve: Sequence[Bin]) -> bytes:
-    """What share of hits carried their query's label, with its interval of confidence, over the
-    probability they were told, and how many hits were told it; on the dashed line both are the
-    same."""
-    plot = Plot(title="probability told and what was true", x="probability told", share=True)
+    """Draw the observed share of right hits, with its confidence interval, and the number of hits,
+    over the predicted probability. On the dashed line both are equal."""
+    plot = Plot(title="reliability of probabilities", x="predicted probability", share=True)
     predicted, observed = [b.predicted for b in curve], [b.observed for b in curve]
     with matplotlib.rc_context(STYLE):
         figure = _sheet(4.2)
@@ -182,9 +185,9 @@ def reliability(curve: Sequence[Bin]) -> bytes:
         upper.plot([0, 1], [0, 1], GRID, ls=(0, (4, 2)), lw=1.4)
         upper.vlines(predicted, *zip(*(b.interval for b in curve), strict=True), COLOURS[0], lw=1.8)
         upper.plot(predicted, observed, COLOURS[0], marker="o", ls="none", ms=5)
-        upper.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="", ylabel="carried the label")
-        found = lower.bar(predicted, [b.pairs for b in curve], color=COLOURS[0], width=0.05)
-        lower.bar_label(found, fmt="{:,.0f}", padding=2, fontsize=9)
+        upper.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="", ylabel="had the label")
+        rectangles = lower.bar(predicted, [b.pairs for b in curve], color=COLOURS[0], width=0.05)
+        lower.bar_label(rectangles, fmt="{:,.0f}", padding=2, fontsize=9)
         lower.set_title("", loc="left")
         lower.set(ylabel="hits", yticks=[], xticks=np.linspace(0, 1, 6))
         lower.margins(y=0.35)
@@ -201,8 +204,8 @@ def _columns(
     prefix: str = "",
     dashed: bool = False,
 ) -> list[Line]:
-    """A line for the column ``group`` and each ``group/…``; blanks are left out."""
-    found = []
+    """Return a line for the column ``group`` and each ``group/…``, without blanks."""
+    series = []
     for column in history.columns:
         if column != group and not column.startswith(f"{group}/"):
             continue
@@ -210,8 +213,8 @@ def _columns(
         name = prefix + names.get(column, column.removeprefix(f"{group}/")).replace("_", " ")
         name = f"{name}, validation" if dashed else name
         x, y = part["epoch"].to_list(), part[column].to_list()
-        found.append(Line(name=name, x=x, y=y, dashed=dashed))
-    return found
+        series.append(Line(name=name, x=x, y=y, dashed=dashed))
+    return series
 
 
 def _finite(line: Line) -> Line:
@@ -247,8 +250,8 @@ def _dress(axes: Axes, plot: Plot) -> None:
 
 
 def _name_at_ends(axes: Axes, drawn: Sequence[Line], *, joined: bool = False) -> None:
-    """Writes each line's name right of its last point, moved up or down so that none overlap.
-    ``joined``: a thin line leads there from the point."""
+    """Write each line's name right of its last point, moved up or down so that none overlap.
+    ``joined``: draw a thin line from the point to the name."""
     low, high = axes.get_ylim()
     gap = (high - low) * 0.075
     order = sorted(range(len(drawn)), key=lambda i: (drawn[i].y[-1], i))
@@ -277,7 +280,7 @@ def _name_at_ends(axes: Axes, drawn: Sequence[Line], *, joined: bool = False) ->
 
 
 def _spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Heights as near to the wanted (ascending) as stacking allows, ``gap`` apart, within the axis
+    """Return heights as near to the wanted (ascending) as possible, ``gap`` apart, within the axis
     if they fit.
 
     >>> _spread([0.0, 0.0, 5.0], 1.0, 0.0, 5.0)

@@ -1,4 +1,4 @@
-"""A few queries with what was found for each, to look at."""
+"""A few queries with their results, to look at."""
 
 import base64
 import io
@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from irgen.evaluation import metrics, runs
+from irgen.evaluation.query_set import count_positives
 
 Thumbnail = Callable[[str], str]  # a data URI by an image's content hash
 
@@ -20,7 +21,7 @@ SIDE = 96  # pixels of a thumbnail's longer side
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Tile:
     """One result: its thumbnail (a data URI), label, score, code, and whether it is relevant."""
 
     image: str
@@ -32,46 +33,50 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A query, why it was chosen, and the results of each method in rank order."""
+    """A query, the reason to show it, and each method's results in rank order."""
 
     image: str
     label: str
     reason: str
-    found: dict[str, list[Found]]
+    results: dict[str, list[Tile]]
 
 
-def examples(
+def choose_examples(
     queries: pl.DataFrame,
     database: pl.DataFrame,
-    shown: dict[str, pl.DataFrame],
-    wanted: tuple[int, int, int],
+    method_runs: dict[str, pl.DataFrame],
     thumbnail: Thumbnail,
+    *,
+    k: int,
+    count: int,
+    seed: int,
 ) -> list[Example]:
-    """Queries chosen by how well the first method of ``shown`` (runs by method, cut at k) answers
-    them, with what each of those found. ``wanted`` = (k, how many queries, seed)."""
-    k, count, seed = wanted
-    positives = runs.positives(
+    """Choose ``count`` queries by how well the first method answers them; return them with each
+    method's results. ``method_runs``: runs by method, cut at k."""
+    positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    hits = runs.from_table(next(iter(shown.values())), len(queries), k)[2]
+    _, hits = runs.from_table(next(iter(method_runs.values())), len(queries), k)
     quality = np.where(positives > 0, metrics.precision_capped(hits, positives, k), np.nan)
     return [
         Example(
             image=thumbnail(queries["sha256"][row]),
             label=queries["label"][row] or NAMELESS,
             reason=reason,
-            found={m: _found(run, row, database, thumbnail) for m, run in shown.items()},
+            results={
+                m: _list_tiles(run, row, database, thumbnail) for m, run in method_runs.items()
+            },
         )
         for row, reason in choose(quality, count, seed)
     ]
 
 
-def _found(
+def _list_tiles(
     run: pl.DataFrame, query: int, database: pl.DataFrame, thumbnail: Thumbnail
-) -> list[Found]:
+) -> list[Tile]:
     own = run.filter(pl.col("query") == query).sort("rank")
     return [
-        Found(
+        Tile(
             image=thumbnail(database["sha256"][row["item"]]),
             label=database["label"][row["item"]] or NAMELESS,
             score=row["score"],
@@ -83,8 +88,8 @@ def _found(
 
 
 def choose(quality: npt.NDArray[np.float64], n: int, seed: int) -> list[tuple[int, str]]:
-    """n rows of ``quality`` (Q,), each with the reason for it: a third of the worst, a quarter of
-    the best, and the rest drawn at random; ties by lot. NaN marks a query never to choose.
+    """Choose n rows of ``quality`` (Q,), each with the reason: a third are the worst, a quarter the
+    best, the rest random. Ties are broken at random. NaN marks a query never to choose.
 
     Deterministic for a seed; all rows if there are no more than n.
 
@@ -104,8 +109,8 @@ def choose(quality: npt.NDArray[np.float64], n: int, seed: int) -> list[tuple[in
 
 
 def thumbnail(image: Image.Image) -> str:
-    """A data URI of the image: shrunk to SIDE at most as JPEG, or, if it was small enough, as PNG,
-    enlarged by a whole factor so that a browser does not blur its pixels."""
+    """Return a data URI of the image: shrunk to SIDE as JPEG, or, if it is smaller, as PNG enlarged
+    by a whole factor, so that browsers do not blur its pixels."""
     shown = image.convert("L" if image.mode in ("1", "L") else "RGB")
     small = max(shown.size) <= SIDE
     if small:
@@ -114,8 +119,8 @@ def thumbnail(image: Image.Image) -> str:
         shown.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     shown.save(buffer, "PNG" if small else "JPEG", quality=82)
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    mime = "png" if small else "jpeg"
+    return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _enlarged(image: Image.Image, factor: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no request, no script, images inside."""
+"""The report as one self-contained HTML page: no request, no script, images inside."""
 
 import re
 from dataclasses import dataclass
@@ -15,30 +15,30 @@ from irgen.report.comparison import METHODS, Measured
 from irgen.report.gallery import Example
 from irgen.search.calibration import Calibration, Uncalibrated
 
-PARTS = ("page.css", "gallery.html", "definitions.html")  # that pages include
+PARTS = ("page.css", "gallery.html", "definitions.html")  # included in pages
 
 DEFINITIONS = {
     "P@k": "Precision: relevant images among the first k, divided by k.",
-    "precision_capped@k": "The same, divided by min(k, R): 1 where nothing better was possible.",
+    "precision_capped@k": "The same, divided by min(k, R): 1 is the best possible value.",
     "precision_irgen@k": (
-        "The rule of the paper's code: if all R ≥ 2 relevant images are within the first k, "
-        "divided by the rank of the last of them, else by k. Only to compare with its tables."
+        "The rule of the paper's code. If all R ≥ 2 relevant images are among the first k, it "
+        "divides by the rank of the last one, else by k. Use it only to compare with its tables."
     ),
     "hit@k": "Share of queries with at least one relevant image among the first k.",
     "recall@k": "Relevant images among the first k, divided by R.",
     "mAP@R": "Mean over queries of the average precision over the first R ranks, divided by R.",
     "agreement@k": "Without labels: share of the k nearest by pretrained features that is found.",
-    "invalid": "Without the trie: share of the written identifiers that no image has.",
-    "ms search": "Milliseconds a query, asked in batches: from its encoding to its results.",
-    "ms with encoding": "The same, from the decoded image on.",
-    "bytes/image": "What a method keeps in memory for each image of the database.",
+    "invalid": "Search without the trie: share of the predicted codes that no image has.",
+    "ms search": "Milliseconds a query, in batches: from the encoded query to the results.",
+    "ms with encoding": "The same, from the decoded image to the results.",
+    "bytes/image": "Memory that the method holds for each database image.",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """What is told of new images: the verdict in ``words``, and ``rows`` of a signal in words, its
-    value, its limit, and whether that is exceeded."""
+    """The drift section: the verdict in ``words``, and ``rows`` of a signal's description, value,
+    limit, and whether it is exceeded."""
 
     words: str
     rows: list[tuple[str, str, str, bool]]
@@ -46,10 +46,12 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What the page tells. ``facts`` and ``params`` are names with values; ``figures`` SVG by file
-    name; ``drift`` what is told of new images, if there are any; ``calibration`` what is known of
-    the probability of hits, and ``reliability`` its figure; ``confusions`` and ``rejected`` tables
-    as their makers return them; ``k`` the cut-off of gallery and confusions."""
+    """Everything the page shows.
+
+    ``facts`` and ``params``: names with values. ``figures``: SVG by name. ``calibration``: the
+    probability of hits, ``reliability`` its figure. ``drift``: None without new images. ``k``: the
+    cut-off of gallery and confusions.
+    """
 
     facts: dict[str, str]
     measured: Measured
@@ -65,21 +67,20 @@ class Content:
 
 
 def render(content: Content) -> str:
-    """The whole page of a run."""
-    return filled(
+    """Return the HTML of the page."""
+    return fill_template(
         _source("page.html"),
         content=content,
-        table=comparison.table(content.measured),
-        verdict=comparison.verdict(content.measured),
-        learnt=_learnt(content.calibration),
+        table=comparison.build_table(content.measured),
+        verdict=comparison.summarise(content.measured),
+        calibration=_explain_calibration(content.calibration),
         methods=METHODS,
         definitions=DEFINITIONS,
     )
 
 
-def filled(template: str, **values: Any) -> str:
-    """A template, which may include PARTS, with these values. Every text is escaped; only figures
-    are taken as they are."""
+def fill_template(template: str, **values: Any) -> str:
+    """Fill a template, which may include PARTS. Every text is escaped, except figures."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -93,14 +94,14 @@ def _source(name: str) -> str:
     return resources.files("irgen.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _learnt(known: Calibration | Uncalibrated) -> str:
-    if isinstance(known, Calibration):
-        return calibration.words(known)
-    return f"Here hits have no probability: {known.reason}."
+def _explain_calibration(fitted: Calibration | Uncalibrated) -> str:
+    if isinstance(fitted, Calibration):
+        return calibration.explain(fitted)
+    return f"Hits have no probability here: {fitted.reason}."
 
 
 def inline(svg: bytes) -> Markup:
-    """An SVG file as an element of the page: as wide as its place, in the page's own ink."""
+    """Return an SVG file as an element of the page, as wide as its container, in the page's ink."""
     text = svg[svg.index(b"<svg") :].decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     head, body = text.split(">", 1)

@@ -3,7 +3,7 @@ trained on, one ranking orders them all."""
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,6 +19,10 @@ from irgen.search.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from irgen.params import Evaluate
+
+VERSION = 1  # raise when a search finds other images, or gives other scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,13 @@ class Options:
             value = getattr(self, name)
             if value is not None and not least <= value <= 1:
                 raise IndexingError(f"{name}: {value} is not allowed; allowed: {least} to 1")
+
+    @classmethod
+    def from_settings(cls, settings: "Evaluate", fresh_beams: int) -> "Options":
+        """Return the options that the section ``evaluate`` of the settings names."""
+        names = {field.name for field in fields(cls)} & {field.name for field in fields(settings)}
+        chosen = {name: getattr(settings, name) for name in names}
+        return cls(fresh_beams=fresh_beams, **chosen)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The stages of the pipeline, one file each: reads, calls what computes, writes."""
+"""Stages of the pipeline, one file each: it reads, calls what computes, and writes."""

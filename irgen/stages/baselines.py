@@ -1,228 +1,175 @@
-"""What the paper compares with, on the same queries: other searches of the tuned embeddings, and
-exact scans of descriptors that are trained by ranking losses."""
+"""Measure what the paper compares with, on the same queries: approximate searches of the tuned
+embeddings, and brute-force search of descriptors that are trained by ranking losses."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.catalog.images import stream_pixels
 from irgen.catalog.table import read_table
 from irgen.checkpoints.identifiers import Identified, load_identified
 from irgen.checkpoints.models import assemble
-from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import Machine
-from irgen.encoding.batches import EncodedViews, Pixels, full_batches
-from irgen.encoding.encode import Encoding, decode_pixels, encode_views, open_encoding
+from irgen.encoding.batches import EncodedViews, LabelledImages
+from irgen.encoding.encode import (
+    Encoding,
+    decode_pixels,
+    load_training_images,
+    open_encoding,
+    stream_batches,
+)
 from irgen.encoding.query_features import encode_queries
 from irgen.evaluation import ann, methods
-from irgen.evaluation.measuring import TIMED, EvalConfig, QuerySet, measure, read_questions
+from irgen.evaluation.latency import TIMED_BATCHES
+from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import Method
-from irgen.models.descriptors import Combined, Described, Projected
+from irgen.evaluation.query_set import QuerySet, read_query_set
+from irgen.models.descriptors import DescriptorModel
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
 from irgen.params import Params
-from irgen.params.baselines import Descriptor
 from irgen.params.strict import flatten
-from irgen.training import descriptors, rankings
+from irgen.training import descriptors, ranking_losses
+from irgen.training.baselines import list_recipes, train_baseline
+from irgen.training.run import Log, TrainingRun, open_run
 from irgen.workspace import Workspace
 
 
-@dataclass(frozen=True)
-class Rival:
-    """A head and what it is trained for; ``head`` makes it for an encoder and classes, ``tokens``
-    says whether it reads any."""
-
-    settings: Descriptor
-    losses: descriptors.Losses
-    head: Callable[[ImageEncoder, int], Combined | Projected]
-    tokens: bool
-
-
-def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Writes ``data/baselines/``: metrics.json, precision.csv and a run a method, as ``evaluate``
-    does of its methods; and ``reports/baselines-latency.json``. Raises ExtraError if a package of
-    the extra ``compare`` is missing."""
+def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
+    """Write ``data/baselines/`` (metrics.json, curves and runs, as ``evaluate`` does) and
+    ``reports/baselines-latency.json``. Raises ExtraError if a package of the extra ``compare`` is
+    missing."""
+    ann.import_faiss()
+    ranking_losses.load_library()
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
-    questions = read_questions(workspace, max(cutoffs))
+    query_set = read_query_set(workspace, max(cutoffs))
+    sha256s = query_set.queries["sha256"].to_list()
     identified = load_identified(workspace.existing("identifiers", "database"))
-    ann.library()
-    rankings.library()
-    asked = questions.queries["sha256"].to_list()
-    compared = approximate(params, workspace, identified, asked, encoding)
-    rivals, kept = trained(params, workspace, questions, encoding, log)
+    approximate = build_approximate(params, workspace, identified, sha256s, encoding)
+    models, runs = train_models(params, workspace, encoding, log)
+    searches = approximate | build_trained(models, query_set, encoding)
     size = params.evaluate.batch_size
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
-    exam = EvalConfig(
-        questions=questions,
+    config = EvalConfig(
+        query_set=query_set,
         cutoffs=cutoffs,
         batch_size=size,
         machine=encoding.machine,
-        images=lambda: decode_pixels(pretrained, asked[: TIMED * size], encoding),
-        nearest=methods.by_features(pretrained, workspace, asked, encoding),
+        timing_images=lambda: decode_pixels(pretrained, sha256s[: TIMED_BATCHES * size], encoding),
+        reference=methods.search_pretrained(pretrained, workspace, sha256s, encoding),
     )
-    places = workspace.stage("baselines"), workspace.reports / "baselines-latency.json"
-    found = measure(compared | rivals, exam, identified.codes.numpy(), *places)
-    for resume in kept:
-        resume.clear()
-    return found
+    latency_path = workspace.reports / "baselines-latency.json"
+    folder, codes = workspace.stage("baselines"), identified.codes.numpy()
+    metrics = measure_methods(searches, config, codes, folder, latency_path)
+    for run in runs:
+        run.clear()
+    return metrics
 
 
-def approximate(
+def build_approximate(
     params: Params,
     workspace: Workspace,
     identified: Identified,
-    asked: list[str],
+    sha256s: list[str],
     encoding: Encoding,
 ) -> dict[str, Method]:
-    """Approximate searches of the tuned embeddings, by the queries that the exact scan is given.
-    ``asked``: the queries' hashes. ScaNN's name says whether it is itself or what is like it."""
+    """Return approximate searches of the tuned embeddings, with the queries of brute-force search.
+    ``sha256s``: the queries' hashes. Without ScaNN's package its nearest faiss equivalent runs."""
     device, settings = encoding.machine.device, params.baselines
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),
         workspace.existing("retriever", "retriever.safetensors"),
         create_encoder(params.encoder, params.seed).eval(),
     ).to(device)
-    known = encode_queries(models, asked, encoding).embedding.to(device)
-    given = methods.vectors(models.embed, known), identified.embeddings
-    if ann.scann_library():
-        scann = {"scann": ann.scann(*given, settings.scann)}
+    queries = encode_queries(models, sha256s, encoding).embedding.to(device)
+    encoder, database = methods.encode_as_vectors(models.embed, queries), identified.embeddings
+    if ann.import_scann():
+        scann = {"scann": ann.scann(encoder, database, settings.scann)}
     else:
-        scann = {"scann_like": ann.scann_like(*given, settings.scann)}
+        scann = {"scann_like": ann.scann_like(encoder, database, settings.scann)}
     return {
-        "hnsw": ann.hnsw(*given, settings.hnsw),
-        "ivf_pq": ann.ivf_pq(*given, settings.ivf_pq),
+        "hnsw": ann.hnsw(encoder, database, settings.hnsw),
+        "ivf_pq": ann.ivf_pq(encoder, database, settings.ivf_pq),
         **scann,
-        "spann_like": ann.spann_like(*given, settings.spann),
+        "spann_like": ann.spann_like(encoder, database, settings.spann),
     }
 
 
-def trained(
-    params: Params, workspace: Workspace, questions: QuerySet, encoding: Encoding, log: Callable
-) -> tuple[dict[str, Method], list[Resume]]:
-    """Exact scans of descriptors trained on the tokenizer's training images, with its encoder's
-    first weights, frozen or tuned as there; and the states to clear once all is written."""
+def train_models(
+    params: Params, workspace: Workspace, encoding: Encoding, log: Log
+) -> tuple[dict[str, DescriptorModel], list[TrainingRun]]:
+    """Train descriptors on the tokenizer's training images, with the pretrained encoder, tuned if
+    the tokenizer's is. Return the models and the runs to clear when all results are written."""
     train = read_table(workspace.existing("catalog", "train.parquet"))
-    frozen = None if params.tokenizer.tune_encoder else create_encoder(params.encoder, params.seed)
-    models, kept, device = {}, [], encoding.machine.device
-    for name, rival in rivals(params).items():
-        settings = [flatten(part) for part in (params.encoder, params.augment, rival.settings)]
-        inputs = [params.seed, params.tokenizer.tune_encoder, str(encoding.machine), train.rows()]
-        kept.append(Resume(workspace.cache / "training", name, settings, inputs))
-        place = encoding, kept[-1]
-        models[name] = describe(params, train, (rival, frozen), place, _named(log, name))
-    queries = embed_all(models, questions.queries, encoding)
-    database = embed_all(models, questions.database, encoding)
-    found = {
-        name: methods.exact(
-            methods.vectors(model, queries[name].to(device)),
+    tuned = params.tokenizer.tune_encoder
+    sha256s = train["sha256"].to_list()
+    labels = class_numbers(train["label"], train["label"].unique().sort().to_list())
+    frozen = create_encoder(params.encoder, params.seed)
+    models, runs = {}, []
+    for name, recipe in list_recipes(params.baselines).items():
+        encoder = create_encoder(params.encoder, params.seed) if tuned else frozen
+        images = load_training_images(
+            encoder, sha256s, params.augment, params.seed, encoding, tuned=tuned
+        )
+        if isinstance(images, EncodedViews) and not recipe.tokens:
+            images = images.without_tokens()
+        sections = [flatten(part) for part in (params.encoder, params.augment, recipe.settings)]
+        run = open_run(
+            workspace.cache / "training",
+            name,
+            encoding.machine,
+            params.seed,
+            _add_prefix(log, name),
+            [descriptors.VERSION, sections, tuned, train.rows()],
+        )
+        models[name] = train_baseline(recipe, encoder, tuned, LabelledImages(images, labels), run)
+        runs.append(run)
+    return models, runs
+
+
+def build_trained(
+    models: dict[str, DescriptorModel], query_set: QuerySet, encoding: Encoding
+) -> dict[str, Method]:
+    """Return brute-force search of each model's descriptors."""
+    device = encoding.machine.device
+    queries, database = (
+        describe_images(models, table["sha256"].to_list(), encoding)
+        for table in (query_set.queries, query_set.database)
+    )
+    return {
+        name: methods.brute_force(
+            methods.encode_as_vectors(model, queries[name].to(device)),
             database[name].to(device),
             4 * database[name].shape[1],
         )
         for name, model in models.items()
     }
-    return found, kept
-
-
-def rivals(params: Params) -> dict[str, Rival]:
-    """Those of the paper's tables, by name."""
-    return {
-        "cgd": Rival(
-            params.baselines.cgd,
-            rankings.combined,
-            lambda encoder, n: Combined(encoder.token_width, n, params.baselines.cgd),
-            tokens=True,
-        ),
-        "irt_r": Rival(
-            params.baselines.irt_r,
-            rankings.contrasted,
-            lambda encoder, n: Projected(encoder.width, params.baselines.irt_r),
-            tokens=False,
-        ),
-    }
-
-
-def describe(
-    params: Params,
-    train: pl.DataFrame,
-    who: tuple[Rival, ImageEncoder | None],
-    place: tuple[Encoding, Resume],
-    log: Callable,
-) -> Described:
-    """A rival trained on the images of ``train``; it reads pixels, whether or not its encoder was
-    tuned. ``who`` = (the rival, the encoder if it is frozen); ``place`` = (where images are
-    encoded, where the training's state is)."""
-    (rival, frozen), (encoding, resume) = who, place
-    encoder = frozen or create_encoder(params.encoder, params.seed)
-    sha256s = train["sha256"].to_list()
-    images: EncodedViews | Pixels
-    if frozen is None:
-        decoded = decode_pixels(encoder, sha256s, encoding)
-        images = Pixels(decoded, encoder.decoding.size, params.augment)
-    else:
-        images = encode_views(encoder, sha256s, params.augment, params.seed, encoding)
-        images = images if rival.tokens else images.without_tokens()
-    numbers = class_numbers(train["label"], train["label"].unique().sort().to_list())
-    run = encoding.machine, params.seed
-    return teach((rival, encoder), frozen is None, (images, numbers), run, resume, log)
-
-
-def teach(
-    who: tuple[Rival, ImageEncoder],
-    tuned: bool,
-    data: tuple[EncodedViews | Pixels, Tensor],
-    run: tuple[Machine, int],
-    resume: Resume,
-    log: Callable,
-) -> Described:
-    """A rival trained on ``data`` = (N images, their class numbers (N,), all of which occur); it
-    reads pixels by the encoder that it comes with, whether or not that was ``tuned`` with it.
-    ``run`` = (machine, seed)."""
-    (rival, encoder), (machine, seed) = who, run
-    torch.manual_seed(seed)
-    head = rival.head(encoder, int(data[1].max()) + 1)
-    model = Described(head, encoder if tuned else None)
-    descriptors.train(model, data, (rival.losses, rival.settings), run, resume, log)
-    return Described(head, encoder).to(machine.device).eval()
 
 
 @torch.inference_mode()
-def embed_all(
-    models: dict[str, Described], table: pl.DataFrame, encoding: Encoding
+def describe_images(
+    models: dict[str, DescriptorModel], sha256s: list[str], encoding: Encoding
 ) -> dict[str, Tensor]:
-    """Each model's descriptors (N, D) of a table's images, on the CPU; always in full batches, so
-    that an image's descriptor does not depend on the others. Models that share an encoder share
-    what it makes of an image."""
-    sizes = {"batch_size": encoding.settings.batch_size, "threads": encoding.settings.threads}
-    sha256s, machine = table["sha256"].to_list(), encoding.machine
+    """Return each model's descriptors (N, D) of images, on the CPU. Batches are always full, so a
+    descriptor does not depend on other images. Models that share an encoder share its output."""
+    machine = encoding.machine
     parts: dict[str, list[Tensor]] = {name: [] for name in models}
-    decoding = encoder_of(next(iter(models.values()))).decoding
-    for batch in stream_pixels(encoding.images, sha256s, decoding, **sizes):
-        rows, new = next(full_batches(len(batch), encoding.settings.batch_size))
-        images = torch.from_numpy(batch[rows.numpy()]).to(machine.device)
+    decoding = _encoder_of(next(iter(models.values()))).decoding
+    for batch, new in stream_batches(sha256s, decoding, encoding, "descriptors"):
+        images = batch.to(machine.device)
         encoded: dict[ImageEncoder, tuple[Tensor, Tensor]] = {}
         for name, model in models.items():
-            encoder = encoder_of(model)
+            encoder = _encoder_of(model)
             with machine.precision():
                 if encoder not in encoded:
                     encoded[encoder] = encoder(images)
                 parts[name].append(model.describe(*encoded[encoder])[:new].float().cpu())
-    return {name: torch.cat(each) for name, each in parts.items()}
+    return {name: torch.cat(batches) for name, batches in parts.items()}
 
 
-def encoder_of(model: Described) -> ImageEncoder:
-    """The encoder of a model that reads pixels."""
-    assert model.encoder is not None, "it reads pixels"
+def _encoder_of(model: DescriptorModel) -> ImageEncoder:
+    assert model.encoder is not None, "the model takes pixels"
     return model.encoder
 
 
-def _named(log: Callable, name: str) -> Callable:
-    """``log`` with the method's name before each metric's."""
-
-    def under(row: dict[str, float], step: int) -> None:
-        log({f"{name}/{key}": value for key, value in row.items()}, step)
-
-    return under
+def _add_prefix(log: Log, name: str) -> Log:
+    """Return ``log`` with the method's name before each metric's."""
+    return lambda row, step: log({f"{name}/{key}": value for key, value in row.items()}, step)

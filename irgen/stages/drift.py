@@ -1,4 +1,4 @@
-"""Tells whether the images that came since the training still are like those it knew."""
+"""Say whether the images that came since the training still resemble the training images."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,14 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.catalog.table import NAMES, known_from, read_table
+from irgen.catalog.table import NAMES, mark_unchanged, read_table
 from irgen.checkpoints import tensor_file
 from irgen.checkpoints.identifiers import check_served, read_identified
 from irgen.errors import ArtifactError
-from irgen.evaluation import drift, limits, metrics, runs
+from irgen.evaluation import drift, drift_verdict, metrics, runs
 from irgen.evaluation.drift import Coded
-from irgen.evaluation.limits import Revisions
+from irgen.evaluation.drift_verdict import Revisions
+from irgen.evaluation.query_set import count_positives
 from irgen.files import write_json
 from irgen.params import Params
 from irgen.workspace import Workspace
@@ -21,9 +22,11 @@ SERVED = "index"  # the search method whose answers are judged
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Writes ``data/drift/metrics.json``, all that was measured, and ``verdict.json``, whether it
-    is drift and why. Trains nothing and reads no image. Raises IndexingError if the codes are not
-    the tokenizer's: what is judged are their leavings of an image and the index's answers."""
+    """Write ``data/drift/metrics.json`` and ``verdict.json``: whether there is drift, and why.
+
+    Trains nothing and reads no image. Raises IndexingError if the codes are not the tokenizer's,
+    since residuals of its codes and hits of the index are measured.
+    """
     check_served(params.identifiers.rule)
     tables = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
     workspace.existing("download", manifest.NAME)
@@ -31,31 +34,30 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         now=manifest.read_revision(workspace.stage("download"))[0],
         trained=params.catalog.training_revision,
     )
-    database, queries = (came_later(tables, name, workspace, revisions) for name in LATER)
+    database, queries = (
+        mark_later(tables, name, workspace, revisions) for name in ("database", "queries")
+    )
     codebooks = read_codebooks(workspace)
-    images = {name: coded(name, tables[name], codebooks, workspace) for name in tables}
-    held_out = images["validation"].joined(images["queries"].take(~queries))
-    found = drift.measure(images["train"], held_out, images["database"], database)
-    found |= quality(params, tables, queries, workspace)
+    images = {name: load_coded(name, tables[name], codebooks, workspace) for name in tables}
+    held_out = images["validation"].append(images["queries"].take(~queries))
+    measured = drift.measure_drift(images["train"], held_out, images["database"], database)
+    measured |= measure_index(params, tables, queries, workspace)
     cutoff = metrics.main_cutoff(params.evaluate.cutoffs)
-    known = limits.signals(found, len(codebooks), cutoff, params.drift)
-    verdict = limits.judge(found, known, params.drift, revisions)
-    found |= {f"signal/{name}": value for name, value in known.items()}
-    found |= {"drifted": float(verdict.drifted), "revision": revisions.now}
-    write_json(workspace.stage("drift") / "metrics.json", found)
-    write_json(workspace.stage("drift") / "verdict.json", verdict.plain())
-    print(f"drift: {limits.words(verdict)}")
-    return found
+    signals = drift_verdict.compute_signals(measured, len(codebooks), cutoff, params.drift)
+    verdict = drift_verdict.judge(measured, signals, params.drift, revisions)
+    measured |= {f"signal/{name}": value for name, value in signals.items()}
+    measured |= {"drifted": float(verdict.drifted), "revision": revisions.now}
+    write_json(workspace.stage("drift") / "metrics.json", measured)
+    write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
+    print(f"drift: {drift_verdict.explain(verdict)}")
+    return measured
 
 
-LATER = ("database", "queries")  # the tables that new images join
-
-
-def came_later(
+def mark_later(
     tables: dict[str, pl.DataFrame], name: str, workspace: Workspace, revisions: Revisions
 ) -> np.ndarray:
-    """Which images of a table (N,) bool were first seen after the training revision, and are none
-    that anything was trained or validated on."""
+    """Return (N,) bool: the image came after the training revision, and nothing was trained or
+    validated on it."""
     listed = manifest.read(workspace.stage("download")).select("revision", path="key")
     table = tables[name].join(listed, on="path", how="left", maintain_order="left")
     if table["revision"].null_count():
@@ -63,18 +65,21 @@ def came_later(
         raise ArtifactError(
             f"{missing} is in the catalogue and not in the manifest: run dvc repro catalog"
         )
-    shown = pl.concat([tables["train"], tables["validation"]])
-    return (table["revision"] > revisions.trained).to_numpy() & ~known_from(table, shown)
+    before = pl.concat([tables["train"], tables["validation"]])
+    return (table["revision"] > revisions.trained).to_numpy() & ~mark_unchanged(table, before)
 
 
 def read_codebooks(workspace: Workspace) -> np.ndarray:
-    """The tokenizer's codebooks (M, L, D)."""
+    """Return the tokenizer's codebooks (M, L, D)."""
     path = workspace.existing("tokenizer", "tokenizer.safetensors")
     return tensor_file.load_array(path, "codebooks")
 
 
-def coded(role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Workspace) -> Coded:
-    """A role's images, row by row with its table."""
+def load_coded(
+    role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Workspace
+) -> Coded:
+    """Return a role's codes, residuals and labels, row-aligned with its table. Raises ArtifactError
+    if they are of another table."""
     ids, codes, embeddings = read_identified(workspace.existing("identifiers", role))
     if ids != table["id"].to_list():
         raise ArtifactError(
@@ -82,20 +87,20 @@ def coded(role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Work
         )
     return Coded(
         codes=codes,
-        residuals=drift.residuals(embeddings, codes, codebooks),
+        residuals=drift.compute_residuals(embeddings, codes, codebooks),
         labels=np.array(table["label"].fill_null("").to_list(), dtype=np.str_),
     )
 
 
-def quality(
+def measure_index(
     params: Params, tables: dict[str, pl.DataFrame], later: np.ndarray, workspace: Workspace
 ) -> dict[str, float]:
-    """How well the index answers old queries and those that came ``later`` (Q,)."""
+    """Return how well the index answers earlier queries and those that came ``later`` (Q,)."""
     queries, database = tables["queries"], tables["database"]
     cutoffs = params.evaluate.cutoffs
     answers = pl.read_parquet(workspace.existing("evaluate", "runs", f"{SERVED}.parquet"))
-    hits = runs.from_table(answers, len(queries), max(cutoffs))[2]
-    positives = runs.positives(
+    _, hits = runs.from_table(answers, len(queries), max(cutoffs))
+    positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    return drift.quality(hits, positives, later, cutoffs)
+    return drift.measure_quality(hits, positives, later, cutoffs)

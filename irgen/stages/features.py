@@ -1,30 +1,28 @@
-"""Pretrained features of every image; an image is encoded once in its life."""
+"""Encode every image with the pretrained encoder, once in its life."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from irgen.catalog.table import read_table
+from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import encode_summaries, open_encoding
 from irgen.files import write_array
 from irgen.params import Params
 from irgen.workspace import Workspace
 
-ROLES = ("train", "validation", "database", "queries")
-
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Writes ``data/features/<role>/features.npy`` (N, S) float32, row-aligned with the catalogue's
+    """Write ``data/features/<role>/features.npy`` (N, S) float32, row-aligned with the catalogue's
     table of that role."""
     encoder = create_encoder(params.encoder, params.seed)
     encoding = open_encoding(params.compute, workspace)
-    tables = [read_table(workspace.existing("catalog", f"{role}.parquet")) for role in ROLES]
+    tables = [read_table(workspace.existing("catalog", f"{role}.parquet")) for role in NAMES]
     sha256s = [sha256 for table in tables for sha256 in table["sha256"]]
-    features = encode_summaries(encoder, sha256s, encoding)  # all at once: the cache is read once
+    features = encode_summaries(encoder, sha256s, encoding)  # all at once: one read of the cache
     ends = np.cumsum([len(table) for table in tables])
-    found: dict[str, float] = {"width": float(encoder.width)}
-    for role, rows in zip(ROLES, np.split(features, ends[:-1]), strict=True):
+    metrics: dict[str, float] = {"width": float(encoder.width)}
+    for role, rows in zip(NAMES, np.split(features, ends[:-1]), strict=True):
         write_array(workspace.stage("features") / role / "features.npy", rows)
-        found[f"images/{role}"] = float(len(rows))
-    return found
+        metrics[f"images/{role}"] = float(len(rows))
+    return metrics

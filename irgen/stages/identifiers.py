@@ -1,7 +1,6 @@
-"""Codes and tuned embeddings of every role's images; deterministic."""
+"""Give every image its codes and tuned embedding; deterministic."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,149 +9,66 @@ from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.identifiers import Identified, save_identified
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.encoding.encode import Encoding, encode_summaries, open_encoding
-from irgen.errors import CatalogError
 from irgen.files import read_array
-from irgen.models import hierarchy, rqvae
 from irgen.models.quantizer import usage
-from irgen.models.random_codes import random_codes
-from irgen.models.tokenizer import Tokenizer, adapt_all
-from irgen.params import Identifiers, Params
-from irgen.training import rqvae as autoencoding
+from irgen.models.tokenizer import Tokenizer, embed_summaries
+from irgen.params import Params
+from irgen.training.coders import RULES, CoderSettings, ImageSet
+from irgen.training.run import Log, TrainingRun
 from irgen.workspace import Workspace
 
 MEASURED = ("train", "database")
 
-Log = Callable[[dict[str, float], int], None]
-
-
-@dataclass(frozen=True)
-class Images:
-    """A role's images, row by row: content hashes ``sha256s`` (N,), tuned ``embeddings`` (N, D),
-    the folder of the pretrained features, and whether they are ``pretrained`` at all."""
-
-    role: str
-    sha256s: list[str]
-    embeddings: Tensor
-    workspace: Workspace
-    pretrained: bool
-
-    def features(self) -> Tensor:
-        """Pretrained features (N, S), of length 1, since images are compared by cosine. Of an
-        encoder without weights they would say nothing: then they are the tuned embeddings."""
-        if not self.pretrained:
-            return self.embeddings
-        path = self.workspace.existing("features", self.role, "features.npy")
-        return torch.nn.functional.normalize(torch.from_numpy(read_array(path)), dim=-1)
-
-
-Coder = Callable[[Images], Tensor]  # images → codes (N, M) int64
-
 
 def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
-    """Writes ``data/identifiers/<role>/codes.parquet`` and ``embeddings.npy``, row-aligned with the
-    catalogue's table of that role. Metrics of train and database.
+    """Write ``data/identifiers/<role>/codes.parquet`` and ``embeddings.npy``, row-aligned with the
+    catalogue's table of that role. Return how the codes of train and database are spread.
 
-    Embeddings are the tokenizer's, whatever the rule the codes are made by; what a rule has to
-    learn it learns of training images. Raises CatalogError if they are too few for it.
+    Embeddings are the tokenizer's, whatever the rule of the codes. Rules learn from training images
+    alone. Raises CatalogError if there are too few.
     """
-    model, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
-    means = Means(
-        tokenizer=model,
-        shape=(params.tokenizer.levels, params.tokenizer.codebook),
-        settings=params.identifiers,
-        iterations=params.tokenizer.kmeans_iterations,
-        seed=params.seed,
-        log=log,
-    )
+    tokenizer, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
     encoding = open_encoding(params.compute, workspace)
-    found: dict[str, float] = {}
-    code: Coder | None = None
+    settings = CoderSettings(
+        tokenizer=tokenizer,
+        shape=(params.tokenizer.levels, params.tokenizer.codebook),
+        identifiers=params.identifiers,
+        iterations=params.tokenizer.kmeans_iterations,
+        run=TrainingRun(machine=encoding.machine, seed=params.seed, log=log),
+    )
+    assert NAMES[0] == "train", "rules learn from the first role"
     for role in NAMES:
         table = read_table(workspace.existing("catalog", f"{role}.parquet"))
         sha256s = table["sha256"].to_list()
-        embeddings = tuned(model, role, sha256s, encoding, workspace)
-        pretrained = params.encoder.weights != "none"
-        images = Images(role, sha256s, embeddings, workspace, pretrained)
-        if code is None:
-            assert role == "train", "training images come first"
-            code, learnt = RULES[params.identifiers.rule](images, means)
-            found |= learnt
+        embeddings = embed_images(tokenizer, role, sha256s, encoding, workspace)
+        images = ImageSet(sha256s, embeddings, partial(load_features, workspace, role))
+        if params.encoder.weights == "none":  # its features say nothing: embeddings replace them
+            images = ImageSet(sha256s, embeddings, embeddings.clone)
+        if role == "train":
+            code, metrics = RULES[params.identifiers.rule](images, settings)
         codes = code(images)
-        save_identified(
-            workspace.stage("identifiers") / role,
-            Identified(table["id"].to_list(), codes, embeddings),
-        )
-        if role not in MEASURED:
-            continue
-        spread = usage(codes, params.tokenizer.codebook) if len(codes) else {}
-        found |= {f"{role}/{name}": value for name, value in spread.items()}
-        found[f"{role}/distinct_codes"] = float(len(codes.unique(dim=0)))
-    return found
+        identified = Identified(table["id"].to_list(), codes, embeddings)
+        save_identified(workspace.stage("identifiers") / role, identified)
+        if role in MEASURED:
+            spread = usage(codes, params.tokenizer.codebook) if len(codes) else {}
+            metrics |= {f"{role}/{name}": value for name, value in spread.items()}
+            metrics[f"{role}/distinct_codes"] = float(len(codes.unique(dim=0)))
+    return metrics
 
 
-@dataclass(frozen=True, kw_only=True)
-class Means:
-    """What a rule may use beside the training images: the trained ``tokenizer``, the ``shape``
-    (M, L) of codes, and how to learn."""
-
-    tokenizer: Tokenizer
-    shape: tuple[int, int]
-    settings: Identifiers
-    iterations: int
-    seed: int
-    log: Log
+def load_features(workspace: Workspace, role: str) -> Tensor:
+    """Return pretrained features (N, S) as unit vectors, since images are compared by cosine."""
+    features = read_array(workspace.existing("features", role, "features.npy"))
+    return torch.nn.functional.normalize(torch.from_numpy(features), dim=-1)
 
 
-Rule = Callable[[Images, Means], tuple[Coder, dict[str, float]]]  # and what was measured
-
-
-def semantic(training: Images, means: Means) -> tuple[Coder, dict[str, float]]:
-    """By the tokenizer's residual quantiser, of tuned embeddings."""
-    return lambda images: means.tokenizer.to("cpu").tokenize(images.embeddings), {}
-
-
-def at_random(training: Images, means: Means) -> tuple[Coder, dict[str, float]]:
-    """By the seed and the content hash."""
-    return lambda images: random_codes(images.sha256s, means.shape, means.seed), {}
-
-
-def hierarchical_kmeans(training: Images, means: Means) -> tuple[Coder, dict[str, float]]:
-    """By clusters in clusters of the training images' pretrained features."""
-    tree = hierarchy.fit(training.features(), means.shape, means.iterations, means.seed)
-    split = {"hierarchy/split_nodes": float(len(tree.centres))}
-    return lambda images: hierarchy.encode(images.features(), tree), split
-
-
-def autoencoded(training: Images, means: Means) -> tuple[Coder, dict[str, float]]:
-    """By an RQ-VAE that learns to rebuild the training images' pretrained features."""
-    features, size = training.features(), means.shape[1]
-    if len(features) < size:
-        raise CatalogError(
-            f"identifiers: rule: rqvae: {size} entries a level cannot be fitted to "
-            f"{len(features)} training images; set tokenizer.codebook to {len(features)} or less, "
-            "or add images"
-        )
-    coder = autoencoding.train(features, means.shape, means.settings, means.seed, means.log)
-    wrong = rqvae.errors(coder, features).tolist()
-    error = {f"rqvae/error/level_{m}": value for m, value in enumerate(wrong, start=1)}
-    return lambda images: rqvae.encode(coder, images.features()), error
-
-
-RULES: dict[str, Rule] = {
-    "semantic": semantic,
-    "random": at_random,
-    "hierarchical_kmeans": hierarchical_kmeans,
-    "rqvae": autoencoded,
-}
-
-
-def tuned(
-    model: Tokenizer, role: str, sha256s: list[str], encoding: Encoding, workspace: Workspace
+def embed_images(
+    tokenizer: Tokenizer, role: str, sha256s: list[str], encoding: Encoding, workspace: Workspace
 ) -> Tensor:
-    """Tuned embeddings (N, D) of a role's images, from its cached summaries or, with a tuned
-    encoder, from those images the encoder has not seen yet and the cache."""
-    if model.encoder is None:
-        known = read_array(workspace.existing("features", role, "features.npy"))
+    """Return tuned embeddings (N, D) of a role's images: from their pretrained features or, if the
+    encoder was tuned, from its cached summaries and the images it has not seen yet."""
+    if tokenizer.encoder is None:
+        summaries = read_array(workspace.existing("features", role, "features.npy"))
     else:
-        known = encode_summaries(model.encoder, sha256s, encoding)
-    return adapt_all(model, known, encoding.machine.device)
+        summaries = encode_summaries(tokenizer.encoder, sha256s, encoding)
+    return embed_summaries(tokenizer, summaries, encoding.machine.device)

@@ -1,4 +1,4 @@
-"""Nearest-neighbour pairs of training images: what the retriever learns to write."""
+"""Pair training images with neighbours, whose codes the retriever learns to predict."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Writes ``data/pairs/pairs.parquet``: anchor, positive (rows of train.parquet), similarity;
+    """Write ``data/pairs/pairs.parquet``: anchor, positive (rows of train.parquet), similarity;
     sorted by anchor, then nearest first. Raises CatalogError if there is no pair, or if the rule
     needs labels that images lack."""
     table = read_table(workspace.existing("catalog", "train.parquet"))
@@ -28,7 +28,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         )
     labels = torch.from_numpy(table["label"].rank("dense").fill_null(0).to_numpy().astype("int64"))
     rows, scores = RULES[rule](features, labels, params.pairs.neighbours, params.seed)
-    anchors, places = torch.nonzero(rows >= 0, as_tuple=True)
+    anchors, ranks = torch.nonzero(rows >= 0, as_tuple=True)
     if not len(anchors):
         raise CatalogError(
             "no training image has a neighbour to learn from: every label has one image; "
@@ -37,8 +37,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     pairs = pl.DataFrame(
         {
             "anchor": anchors.numpy(),
-            "positive": rows[anchors, places].numpy(),
-            "similarity": scores[anchors, places].numpy(),
+            "positive": rows[anchors, ranks].numpy(),
+            "similarity": scores[anchors, ranks].numpy(),
         }
     )
     with atomic(workspace.stage("pairs") / "pairs.parquet") as temporary:

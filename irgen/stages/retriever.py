@@ -1,76 +1,68 @@
-"""Trains the retriever: a query image in, the identifier of one of its neighbours out."""
+"""Train the retriever: from a query image, predict the codes of one of its neighbours."""
 
 from collections.abc import Callable
 from copy import deepcopy
 
 import polars as pl
 import torch
-from torch import Tensor
 
 from irgen.catalog.table import read_table
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
-from irgen.checkpoints.tensor_file import Resume
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder, weights_digest
-from irgen.encoding.batches import EncodedViews, Pixels
-from irgen.encoding.encode import decode_pixels, encode_views, open_encoding
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
+from irgen.encoding.encode import load_training_images, open_encoding
 from irgen.files import file_digest
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
-from irgen.models.tokenizer import adapt_all, class_numbers
+from irgen.models.tokenizer import class_numbers, embed_summaries
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.training import retriever as training
+from irgen.training.run import open_run
 from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Writes ``data/retriever/retriever.safetensors`` and ``history.csv``. Reads training and
-    validation images only. With ``tokenizer.labels: clusters`` no label is looked at, so nothing
-    validates and the last epoch's average is kept."""
+    """Write ``data/retriever/retriever.safetensors`` and ``history.csv``.
+
+    Reads training and validation images only. With ``tokenizer.labels: clusters`` no label is read:
+    nothing validates, and the average of the last epoch is kept.
+    """
     settings, encoding = params.retriever, open_encoding(params.compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
     train, validation = map(read_table, tables)
     if params.tokenizer.labels == "clusters":
         validation = validation.clear()
-    taught = workspace.existing("tokenizer", "tokenizer.safetensors")
-    tokenizer, labels = load_tokenizer(taught)
+    tokenizer_path = workspace.existing("tokenizer", "tokenizer.safetensors")
+    codes_folder = workspace.existing("identifiers", "train")
+    pairs_path = workspace.existing("pairs", "pairs.parquet")
+    tokenizer, labels = load_tokenizer(tokenizer_path)
+    codes, pairs = load_identified(codes_folder).codes, pl.read_parquet(pairs_path)
     pretrained = create_encoder(params.encoder, params.seed)
-    reader = initial_query_encoder(pretrained, tokenizer, settings.encoder)
+    query_encoder = initial_query_encoder(pretrained, tokenizer, settings.encoder)
+    encoder, adapted = query_encoder.encoder, query_encoder.adapter is not None
 
-    def images(table: pl.DataFrame) -> EncodedViews | Pixels:
-        sha256s = table["sha256"].to_list()
-        if settings.tune_encoder:
-            read = decode_pixels(reader.encoder, sha256s, encoding)
-            return Pixels(read, reader.encoder.decoding.size, params.augment)
-        seen = encode_views(reader.encoder, sha256s, params.augment, params.seed, encoding)
-        if reader.adapter is None:
-            return seen
-        flat = seen.summaries.reshape(-1, reader.encoder.width)
-        adapted = adapt_all(tokenizer, flat, encoding.machine.device).numpy()
-        return EncodedViews(
-            adapted.reshape(*seen.summaries.shape[:2], adapted.shape[1]), seen.tokens
+    def load_images(table: pl.DataFrame) -> EncodedViews | Pixels:
+        images = load_training_images(
+            encoder,
+            table["sha256"].to_list(),
+            params.augment,
+            params.seed,
+            encoding,
+            tuned=settings.tune_encoder,
         )
+        if isinstance(images, Pixels) or not adapted:
+            return images
+        flat = images.summaries.reshape(-1, encoder.width)  # (N · V, S)
+        embeddings = embed_summaries(tokenizer, flat, encoding.machine.device).numpy()
+        shape = (*images.summaries.shape[:2], embeddings.shape[1])  # (N, V, D), N may be 0
+        return EncodedViews(embeddings.reshape(shape), images.tokens)
 
-    identified = workspace.existing("identifiers", "train")
-    codes = load_identified(identified).codes
-    mined = workspace.existing("pairs", "pairs.parquet")
-    pairs = pl.read_parquet(mined)
-    inputs = [*tables, taught, identified / "codes.parquet", mined]
-    positives, offsets = neighbours(pairs, len(train))
-    data = (
-        training.Pairs(images(train), codes, positives, offsets),
-        training.Held(
-            images(validation),
-            class_numbers(validation["label"], labels),
-            class_numbers(train["label"], labels),
-        ),
-    )
-    encoder = reader.encoder
     shape = Shape(
-        summary_width=encoder.width if reader.adapter is None else params.tokenizer.width,
+        summary_width=params.tokenizer.width if adapted else encoder.width,
         token_width=encoder.token_width,
         token_count=encoder.token_count,
         levels=codes.shape[1],
@@ -78,25 +70,33 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     torch.manual_seed(params.seed)
     decoder = IdentifierDecoder(settings, shape)
-    model = Retriever(deepcopy(reader) if settings.tune_encoder else None, decoder)
-    resume = Resume(
+    model = Retriever(deepcopy(query_encoder) if settings.tune_encoder else None, decoder)
+    anchors, positives = (
+        torch.from_numpy(pairs[name].to_numpy().copy()) for name in ("anchor", "positive")
+    )
+    queries = LabelledImages(load_images(validation), class_numbers(validation["label"], labels))
+    sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
+    inputs = [*tables, tokenizer_path, codes_folder / "codes.parquet", pairs_path]
+    contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
+    run = open_run(
         workspace.cache / "training",
         "retriever",
-        [flatten(section) for section in (params.encoder, params.augment, settings)],
-        [params.seed, str(encoding.machine), params.tokenizer.labels],
-        [weights_digest(params.encoder), *map(file_digest, inputs)],
+        encoding.machine,
+        params.seed,
+        log,
+        [training.VERSION, sections, params.tokenizer.labels, contents],
     )
-    history = training.train(model, data, settings, (encoding.machine, params.seed), resume, log)
+    history = training.train(
+        model,
+        training.Pairs(
+            load_images(train), codes, *training.group_positives(anchors, positives, len(train))
+        ),
+        training.Validation(queries, class_numbers(train["label"], labels)),
+        settings,
+        run,
+    )
     folder = workspace.stage("retriever")
     save_retriever(folder / "retriever.safetensors", model, settings)
     write_history(folder / "history.csv", history)
-    resume.clear()
+    run.clear()
     return {name: value for name, value in history[-1].items() if name != "epoch"}
-
-
-def neighbours(pairs: pl.DataFrame, count: int) -> tuple[Tensor, Tensor]:
-    """Pairs sorted by anchor as one array of positives (A,) and offsets (``count`` + 1,) into
-    it."""
-    anchors = torch.from_numpy(pairs["anchor"].to_numpy().copy())
-    offsets = torch.searchsorted(anchors, torch.arange(count + 1))
-    return torch.from_numpy(pairs["positive"].to_numpy().copy()), offsets

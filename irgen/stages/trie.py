@@ -1,4 +1,4 @@
-"""The trie over the database's codes, which beam search walks."""
+"""Build the trie of the database's codes, which beam search walks."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Writes ``data/trie/trie.safetensors``."""
+    """Write ``data/trie/trie.safetensors``."""
     codes = load_identified(workspace.existing("identifiers", "database")).codes
     if not len(codes):
         raise CatalogError("the database has no image; name its roles in catalog: database")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from irgen.catalog.datasets.protocols import in_words
+from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.catalog.images import decode
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.files import atomic, write_bytes, write_json
 from irgen.report import figures, gallery, page
-from irgen.report.comparison import EVERY
+from irgen.report.comparison import TITLES
 from irgen.report.figures import Line, Plot
 from irgen.study import formats, results, tables
 from irgen.study.code_pictures import CodePictures, draw_code_pictures
@@ -24,7 +24,7 @@ from irgen.study.results import Result
 from irgen.study.tables import OWN, RERANKED, SCAN, Results, Table
 from irgen.study.trial import images_folder, results_folder
 
-CURVES = (OWN, RERANKED, SCAN, "scan_pretrained", "scan_codes", "cgd", "irt_r")
+CURVES = (OWN, RERANKED, SCAN, "brute_force_pretrained", "brute_force_codes", "cgd", "irt_r")
 GALLERY = (OWN, RERANKED, SCAN)
 SUMMARIZED = ("P@", "hit@", "mAP")  # columns of the summary's sentences
 DEPTH, EXAMPLES = 10, 9
@@ -32,7 +32,7 @@ DEPTH, EXAMPLES = 10, 9
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What the page shows; ``gallery`` and ``code_pictures`` are of ``seed``."""
+    """Content of the page; ``gallery`` and ``code_pictures`` are of ``seed``."""
 
     name: str
     summary: list[str]
@@ -63,11 +63,11 @@ def write_report(root: Path, plan: Plan, set_name: str) -> Path:
             write_bytes(temporary / f"comparison.{suffix}", text.encode())
         write_json(temporary / "comparison.json", [asdict(table) for table in content.tables])
         mean_curves(root, loaded[plan.standard]).write_csv(temporary / "curves.csv")
-    html = page.filled(
+    html = page.fill_template(
         resources.files("irgen.study").joinpath("comparison.html").read_text("utf-8"),
         content=content,
         definitions=page.DEFINITIONS,
-        names=EVERY,
+        names=TITLES,
         format_seeds=formats.format_seeds,
     )
     write_bytes(page_path(root, set_name), html.encode())
@@ -101,10 +101,10 @@ def summarize(methods: Table) -> list[str]:
     """Return a sentence for each generative method of the methods' table: its figures beside those
     of brute-force search."""
     rows = {row.title: row for row in methods.rows}
-    scan = rows.get(EVERY[SCAN])
+    scan = rows.get(TITLES[SCAN])
     marks = {tables.BETTER: "better", tables.WORSE: "worse"}
     sentences = []
-    for title in (EVERY[RERANKED], EVERY[OWN]):
+    for title in (TITLES[RERANKED], TITLES[OWN]):
         if title not in rows or scan is None:
             continue
         parts = [
@@ -117,7 +117,7 @@ def summarize(methods: Table) -> list[str]:
         ]
         if parts:
             name = title[0].upper() + title[1:]
-            sentences.append(f"{name}, and {EVERY[SCAN]}: {'; '.join(parts)}.")
+            sentences.append(f"{name}, and {TITLES[SCAN]}: {'; '.join(parts)}.")
     return sentences
 
 
@@ -127,7 +127,7 @@ def _describe(loaded: Results, plan: Plan) -> dict[str, str]:
     every = [result for variant in loaded.values() for result in variant]
     seconds = sum(sum(result.seconds.values()) for result in standard)
     return {
-        "Protocol": in_words(about["protocol"]),
+        "Protocol": describe_protocol(about["protocol"]),
         "Images": f"{images['database']:,} in the database, {images['queries']:,} queries, "
         f"trained on {images['train']:,}",
         "Compared": f"{len(loaded)} variants, {len(every)} trainings and evaluations",
@@ -154,11 +154,11 @@ def draw_figures(root: Path, loaded: Results, plan: Plan) -> dict[str, bytes]:
         "precision_recall": _draw_curves(curves, "recall", recall),
         "latency": _draw_cost(standard, "search_ms", latency),
         "bytes": _draw_cost(standard, "bytes_per_image", memory),
-        "entries_used": figures.entries_used(
+        "codes_used": figures.codes_used(
             [plan.variants[rule].title for rule in rules],
             [_codes_used(loaded[rule][0].about["identifiers"]) for rule in rules],
         ),
-        "buckets": figures.bucket_sizes(
+        "code_groups": figures.code_group_sizes(
             codes.select(pl.selectors.starts_with("level_")).to_numpy()
         ),
     }
@@ -178,7 +178,7 @@ def _draw_curves(curves: pl.DataFrame, curve: str, plot: Plot) -> bytes:
     rows = curves.filter(pl.col("curve") == curve).sort("x")
     parts = {method: rows.filter(pl.col("method") == method) for method in CURVES}
     series = [
-        Line(name=EVERY[method], x=part["x"].to_list(), y=part["y"].to_list())
+        Line(name=TITLES[method], x=part["x"].to_list(), y=part["y"].to_list())
         for method, part in parts.items()
         if len(part)
     ]
@@ -188,7 +188,7 @@ def _draw_curves(curves: pl.DataFrame, curve: str, plot: Plot) -> bytes:
 def _draw_cost(standard: list[Result], key: str, plot: Plot) -> bytes:
     """Draw every method's precision@10 over a cost: a key of its metrics or of its latency."""
     points = []
-    for method in EVERY:
+    for method in TITLES:
         quality = results.over_seeds(standard, method, "precision/10")
         costs = [(r.metrics.get(method, {}) | r.latency.get(method, {})).get(key) for r in standard]
         measured = [cost for cost in costs if cost is not None]
@@ -219,8 +219,10 @@ def _show_queries(root: Path, trial: Trial) -> list[gallery.Example]:
     )
     runs = {method: pl.read_parquet(folder / "runs" / f"{method}.parquet") for method in GALLERY}
     shown = {method: run.filter(pl.col("rank") <= DEPTH) for method, run in runs.items()}
-    chosen = (DEPTH, EXAMPLES, trial.seed)
-    return gallery.examples(queries, database, shown, chosen, _thumbnails(root, trial))
+    thumbnail = _thumbnails(root, trial)
+    return gallery.choose_examples(
+        queries, database, shown, thumbnail, k=DEPTH, count=EXAMPLES, seed=trial.seed
+    )
 
 
 def _thumbnails(root: Path, trial: Trial) -> gallery.Thumbnail:

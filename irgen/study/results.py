@@ -17,7 +17,7 @@ from irgen.study.trial import results_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The results of one trial. ``metrics`` and ``latency`` (milliseconds) are by method,
+    """Results of one trial. ``metrics`` and ``latency`` (milliseconds) are by method,
     ``seconds`` by stage. ``queries`` has a row for each method and query, with the ``sha256`` of
     its image. ``about`` describes what was run."""
 
@@ -31,7 +31,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """The mean and standard deviation of a figure over seeds; of one seed there is no deviation."""
+    """Mean and standard deviation of a figure over seeds; of one seed there is no deviation."""
 
     mean: float
     deviation: float | None

@@ -18,8 +18,8 @@ def p_value(first: Values, second: Values, *, rounds: int = ROUNDS, seed: int = 
 
     Each round exchanges every query's two values or not, by a coin (Fisher's randomisation test;
     Smucker, Allan and Carterette 2007). The observed assignment counts as one round (Phipson and
-    Smyth 2010), so the value is never 0; for few queries all assignments are tried. 1 if no query
-    differs.
+    Smyth 2010), so the value is never 0; for few queries all assignments are tried. 1 if at most
+    one query differs.
 
     >>> p_value(np.array([1.0, 1.0]), np.array([1.0, 1.0]))
     1.0
@@ -28,7 +28,7 @@ def p_value(first: Values, second: Values, *, rounds: int = ROUNDS, seed: int = 
 
     assert first.shape == second.shape, "two values a query"
     differences = (first - second)[first != second]  # the others change no sum
-    if not len(differences):
+    if len(differences) < 2:  # either sign of one difference is as large as the other
         return 1.0
     test = permutation_test(
         (differences,),  # of one sample, the signs are drawn

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from irgen.checkpoints.weights import weights_digest
 from irgen.compute import prepare
-from irgen.evaluation.measuring import processor
+from irgen.evaluation.latency import name_processor
 from irgen.files import digest, file_digest, read_json, write_json
 from irgen.params import Params
 from irgen.params.strict import flatten
@@ -31,8 +31,8 @@ TIMED = ("evaluate", "baselines")  # their results include times
 
 @dataclass(frozen=True)
 class Inputs:
-    """What decides a stage's results: files or folders of ``code``, keys or sections of ``params``,
-    and the stages before it."""
+    """Everything that decides a stage's results: files or folders of ``code``, keys or sections
+    of ``params``, and the stages before it."""
 
     code: tuple[str, ...]
     params: tuple[str, ...]
@@ -66,7 +66,7 @@ BASELINES = Inputs(  # a stage of comparisons only, so dvc.yaml does not have it
 
 @dataclass(frozen=True)
 class StageResult:
-    """The folders that a stage wrote, and the digest of the content of ``data``."""
+    """Folders that a stage wrote, and the digest of the content of ``data``."""
 
     content: str
     data: Path
@@ -75,7 +75,7 @@ class StageResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """The project's ``root``, the ``cache`` of stage results, and the project's ``encodings``."""
+    """Project ``root`` and ``encodings``, and the ``cache`` of stage results."""
 
     root: Path
     cache: Path
@@ -127,7 +127,7 @@ def make_key(root: Path, stage: str, params: Params, upstream: Mapping[str, Stag
     if "compute.precision" in values:  # auto depends on the machine
         values["compute.precision"] = str(prepare(params.compute).autocast)
     if stage in TIMED:
-        values["processor"] = processor(prepare(params.compute).device)
+        values["processor"] = name_processor(prepare(params.compute).device)
         values |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     contents = {name: upstream[name].content for name in inputs.upstream if name in upstream}
     return digest(stage, values, digest_code(root, stage), contents)[:20]

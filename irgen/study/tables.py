@@ -4,15 +4,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irgen.catalog.datasets.protocols import in_words
-from irgen.report.comparison import EVERY
+from irgen.catalog.datasets.protocols import describe_protocol
+from irgen.report.comparison import TITLES
 from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread
 
 # These methods return no more images than they look at, which is the largest cut-off:
 SHORT_LISTS = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
-SCAN, OWN, RERANKED, INDEX = "scan_tuned", "generative", "generative_reranked", "index"
+SCAN, OWN, RERANKED, INDEX = "brute_force_tuned", "generative", "generative_reranked", "index"
 IDENTIFIERS = "identifiers"  # variants of this subject have a table of their own
 READING = "reading"  # variants of this subject differ in how candidates are re-ranked
 BETTER, WORSE = "▲", "▼"
@@ -78,7 +78,7 @@ class Column:
 
 @dataclass(frozen=True)
 class RowSource:
-    """What a row is made of: the ``method`` in ``results``, one a seed."""
+    """Source of a row: the ``method`` in ``results``, one a seed."""
 
     title: str
     results: list[Result]
@@ -87,7 +87,7 @@ class RowSource:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the results."""
+        """Return the seeds of the results."""
         return tuple(result.trial.seed for result in self.results)
 
 
@@ -123,7 +123,7 @@ def build_methods(loaded: Results, plan: Plan) -> Table:
     agreement = Column(title="agreement@10", key="agreement/10")
     columns = (*TESTED[:3], hit, TESTED[3], agreement, *COST)
     sources = []
-    for name, title in EVERY.items():
+    for name, title in TITLES.items():
         measured = [name in result.metrics for result in standard]
         if all(measured):
             sources.append(RowSource(title, standard, name, name == SCAN))
@@ -225,7 +225,7 @@ def _build_table(
         for i, source in enumerate(sources)
     ]
     reference = next((source.title for source in sources if source.reference), "")
-    protocol = in_words(sources[0].results[0].about["protocol"])
+    protocol = describe_protocol(sources[0].results[0].about["protocol"])
     return Table(
         name=name,
         title=title,

@@ -12,9 +12,9 @@ from irgen.files import digest, file_digest, read_json
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, load_trial_params
-from irgen.tracking import provenance, recorder, run_log
+from irgen.tracking import locations, run_log, stage_facts
 
-TRIAL, TABLES = "trial", "tables"
+TRIAL, TABLES = "trial", run_log.TABLES
 
 
 def comparison_key(root: Path, plan: Plan, name: str) -> str:
@@ -30,30 +30,31 @@ def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path
     build = f"{trial.set}-{trial.variant}-{trial.seed}-{content}"
     tags = {
         "irgen.comparison": comparison_key(root, plan, trial.set),
-        "irgen.point": f"{variant.title}, seed {trial.seed}",
+        "irgen.trial": f"{variant.title}, seed {trial.seed}",
         "irgen.set": trial.set,
         "irgen.table": variant.table,
         "irgen.variant": trial.variant,
     }
-    beginning = recorder.beginning(TRIAL, params, root)
+    beginning = stage_facts.describe_begin(TRIAL, params, root)
     beginning |= {"build": build, "params": variant.changes}
-    values = recorder.numbers(read_json(folder / "metrics.json"))
+    values = stage_facts.flatten_numbers(read_json(folder / "metrics.json"))
     for method, times in read_json(folder / "latency.json")["methods"].items():
         values |= {f"{method}/{name}": value for name, value in times.items()}
     spread = read_json(folder / "about.json")["identifiers"]
     values |= {f"identifiers/{name}": value for name, value in spread.items()}
-    files = recorder.described(folder)
+    files = stage_facts.describe_files(folder)
     _write_log(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
 
 
 def log_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path) -> None:
     """Log the tables of a set's comparison in ``folder``, and its page."""
     comparison = comparison_key(root, plan, name)
-    beginning = recorder.beginning(TABLES, params, root)
+    beginning = stage_facts.describe_begin(TABLES, params, root)
     tags = beginning["tags"] | {"irgen.comparison": comparison}
     content = digest(file_digest(folder / "comparison.json"))[:8]
     beginning |= {"build": f"{comparison}-{TABLES}-{content}", "tags": tags}
-    files = recorder.described(folder) + recorder.described(page.parent, only=page.name)
+    files = stage_facts.describe_files(folder)
+    files += stage_facts.describe_files(page.parent, pattern=page.name)
     _write_log(root, beginning, files, {}, summary={})
 
 
@@ -66,17 +67,17 @@ def _write_log(
 ) -> None:
     """Write a finished run log, unless it exists. A killed process leaves none, so the next one
     writes it."""
-    folder = provenance.journals(root) / run_log.plain(beginning["build"])
+    folder = locations.run_logs(root) / run_log.safe_name(beginning["build"])
     path = folder / f"{beginning['stage']}.jsonl"
     if path.exists():
         return
     end = {
         "status": "FINISHED",
-        "trouble": "",
-        "artifacts": files,
+        "error": "",
+        "files": files,
         "tables": [],
         "summary": summary,
-        "standing": {},
+        "build_tags": {},
         "monitor": None,
     }
     metrics = {"values": values, "step": 0}

@@ -11,14 +11,14 @@ import polars as pl
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.weights import weights_digest
-from irgen.evaluation import runs
+from irgen.evaluation.query_set import count_positives
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, load_trial_params
 from irgen.study.stage_cache import Folders, StageResult, digest_code, read_seconds, run_cached
-from irgen.tracking.provenance import project
+from irgen.tracking.locations import find_project
 from irgen.workspace import Workspace
 
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
@@ -33,7 +33,7 @@ def results_folder(root: Path, trial: Trial) -> Path:
 
 def images_folder(root: Path, set_name: str) -> Path:
     """Return the folder of a set's images, which all its trials share."""
-    return project(root) / ".cache" / "comparison" / "sources" / set_name / "data" / "download"
+    return find_project(root) / ".cache" / "comparison" / "sources" / set_name / "data" / "download"
 
 
 def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None]) -> Path:
@@ -43,7 +43,7 @@ def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None])
     A killed run continues with the stage it was in, a training with the epoch.
     """
     params = load_trial_params(root, plan, trial)
-    cache = project(root) / ".cache"
+    cache = find_project(root) / ".cache"
     folders = Folders(root=root, cache=cache / "comparison" / "stages", encodings=cache)
     stages = [*STAGES, *(["index"] if params.identifiers.rule == SEMANTIC else []), "evaluate"]
     if trial.variant == plan.standard:
@@ -132,7 +132,7 @@ def _describe(
 
 def count_relevant(queries: pl.DataFrame, database: pl.DataFrame) -> list[int]:
     """Return the fewest and the most relevant images of a query, of queries that have any."""
-    counts = runs.positives(
+    counts = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
     some = counts[counts > 0]
@@ -148,11 +148,11 @@ def share_encoding_time(
     encoding time: times that two stages measure differ by what else the machine did.
 
     >>> scan, hnsw = {"search_ms": 1.0, "total_ms": 21.0}, {"search_ms": 0.5, "total_ms": 30.0}
-    >>> share_encoding_time([{"scan_tuned": scan}, {"hnsw": hnsw}])["hnsw"]
+    >>> share_encoding_time([{"brute_force_tuned": scan}, {"hnsw": hnsw}])["hnsw"]
     {'search_ms': 0.5, 'total_ms': 20.5}
     """
     first, *others = latencies
-    encode_ms = first["scan_tuned"]["total_ms"] - first["scan_tuned"]["search_ms"]
+    encode_ms = first["brute_force_tuned"]["total_ms"] - first["brute_force_tuned"]["search_ms"]
     baselines = {
         name: {**times, "total_ms": times["search_ms"] + encode_ms}
         for latency in others

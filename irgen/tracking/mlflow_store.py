@@ -1,4 +1,4 @@
-"""The tracking store: how it is reached, what ails it, and finding what is in it by its tags."""
+"""The MLflow store: its client, its errors, and finding experiments and runs in it."""
 
 import getpass
 import logging
@@ -11,16 +11,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from irgen.errors import TrackingError, redact
-from irgen.tracking import provenance, run_log
-from irgen.tracking.provenance import store
+from irgen.tracking.locations import find_project, run_logs, tracking_uri
+from irgen.tracking.run_log import safe_name
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow import MlflowClient as MlflowClient
+    from mlflow.entities import LoggedModel as LoggedModel
+    from mlflow.entities import Run as Run
 
-LOCK_SECONDS = 30.0  # for the one process that may talk to the store at a time
-QUIET = {
+LOCK = "mlflow.lock"
+LOCK_SECONDS = 30.0  # to wait until another process is through with the store
+SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -30,120 +34,117 @@ QUIET = {
 
 
 class RefusedError(TrackingError):
-    """The store answers, but will not have what it is sent."""
+    """MLflow answers, but refuses what it is sent."""
 
 
-def shown(home: Path) -> str:
-    """The tracking URI as it may be printed: without a password."""
-    return redact(store(home))
-
-
-def load(home: Path) -> None:
-    """Imports what ``connect`` needs, which takes seconds: nobody should wait for the store
-    meanwhile. Raises TrackingError if it cannot."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+@contextmanager
+def open_client(root: Path) -> Iterator["MlflowClient"]:
+    """Yield a client while no other process of the project uses the store. Raise TrackingError for
+    whatever goes wrong in the block, RefusedError if MLflow refuses what it is sent."""
+    project = find_project(root)
+    _import_mlflow(project)
+    run_logs(project).mkdir(parents=True, exist_ok=True)
     try:
-        import_module("mlflow")
-        if store(home).startswith("sqlite"):
-            import_module("mlflow.store.tracking.sqlalchemy_store")
-    except Exception as error:  # packages that do not fit raise what they like
-        raise failure(error, home) from error
+        with FileLock(run_logs(project) / LOCK, timeout=LOCK_SECONDS):
+            yield connect(project)
+    except Timeout:
+        raise TrackingError(f"another process has used MLflow for {LOCK_SECONDS:.0f} s") from None
+    except Exception as error:  # drivers of stores raise anything
+        raise _translate(error, project) from error
 
 
-def connect(home: Path) -> "MlflowClient":
-    """A client of the store, set to give up soon; makes a new SQLite store's tables."""
-    load(home)
+def connect(root: Path) -> "MlflowClient":
+    """Return a client that gives up soon; create a new SQLite store's tables. Raise TrackingError
+    if MLflow cannot be imported."""
+    project = find_project(root)
+    _import_mlflow(project)
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        (home / "mlruns" / "artifacts").mkdir(parents=True, exist_ok=True)
+        (project / "mlruns" / "artifacts").mkdir(parents=True, exist_ok=True)
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=store(home))
+    return MlflowClient(tracking_uri=tracking_uri(project))
 
 
-@contextmanager
-def alone(home: Path) -> Iterator[None]:
-    """Alone with the store; whatever goes wrong there comes out as TrackingError."""
-    with run_log.locked(provenance.journals(home) / "lock", seconds=LOCK_SECONDS) as mine:
-        if not mine:
-            raise TrackingError("another process has been publishing for long")
-        try:
-            yield
-        except Exception as error:  # drivers of stores raise what they like
-            raise failure(error, home) from error
+def _import_mlflow(project: Path) -> None:
+    """Import MLflow, which takes seconds, before the store is locked."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import_module("mlflow")
+        if tracking_uri(project).startswith("sqlite"):
+            import_module("mlflow.store.tracking.sqlalchemy_store")
+    except Exception as error:  # packages that do not fit together raise anything
+        raise _translate(error, project) from error
 
 
-def failure(error: Exception, home: Path) -> TrackingError:
-    """What the store or its driver raised, as one short error; RefusedError if it did answer."""
+def _translate(error: Exception, project: Path) -> TrackingError:
+    """Return what MLflow or its driver raised as one short error."""
     reason = " ".join(str(error).split())
     if match := re.search(r"Connection refused|timed out|Name or service not known", reason):
         reason = match.group(0)
-    refused = getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-    kind = RefusedError if refused else TrackingError
-    return kind(redact(f"MLflow at {store(home)} failed: {reason[:300]}"))
+    is_refused = getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+    kind = RefusedError if is_refused else TrackingError
+    return kind(redact(f"MLflow at {tracking_uri(project)} failed: {reason[:300]}"))
 
 
-def experiment(client: "MlflowClient", home: Path, name: str) -> str:
-    """The experiment's id; it is made if need be."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    own = not os.environ.get("MLFLOW_TRACKING_URI")
-    files = (home.resolve() / "mlruns" / "artifacts" / run_log.plain(name)).as_uri()
-    return client.create_experiment(name, artifact_location=files if own else None)
+def format_uri(root: Path) -> str:
+    """Return the tracking URI without a password."""
+    return redact(tracking_uri(root))
 
 
-def find_run(client: "MlflowClient", experiment: str, tags: dict[str, str]) -> "Run | None":
-    """The latest run of ``experiment`` with these tags, if there is one."""
-    wanted = " and ".join(f"tags.`{tag}` = '{plain(value)}'" for tag, value in tags.items())
-    found = client.search_runs([experiment], wanted, max_results=1)
-    return found[0] if found else None
+def find_experiment(client: "MlflowClient", root: Path, name: str) -> str:
+    """Return an experiment's id; create the experiment if there is none."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return experiment.experiment_id
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return client.create_experiment(name)
+    folder = find_project(root) / "mlruns" / "artifacts" / safe_name(name)
+    return client.create_experiment(name, artifact_location=folder.as_uri())
 
 
-def plain(value: str) -> str:
-    """``value`` as it may stand between quotes in a filter."""
+def find_run(
+    client: "MlflowClient", experiment: str, tags: dict[str, str], *, status: str = ""
+) -> "Run | None":
+    """Return the latest run of an experiment that has these tags and, if given, this status."""
+    conditions = [f"tags.`{tag}` = '{quote(value)}'" for tag, value in tags.items()]
+    conditions += [f"attributes.status = '{status}'"] if status else []
+    runs = client.search_runs([experiment], " and ".join(conditions), max_results=1)
+    return runs[0] if runs else None
+
+
+def quote(value: str) -> str:
+    """Return ``value`` as it can stand between quotes in a filter of MLflow's."""
     return value.replace("'", "")
 
 
-def build_page(home: Path, name: str, build: str) -> str | None:
-    """The address of a build's run in MLflow's pages, which are the server's own if
-    ``IRGEN_MLFLOW_PAGES`` does not say where browsers find them; None if no server is in use, or
-    it does not have the build. Raises TrackingError."""
-    uri = store(home)
+def run_page(root: Path, experiment: str, run: str) -> str | None:
+    """Return the address of a run in MLflow's pages; None without a server.
+
+    ``experiment``, ``run``: their ids. The pages are the server's own unless ``IRGEN_MLFLOW_PAGES``
+    says where browsers find them.
+    """
+    uri = tracking_uri(root)
     if not uri.startswith("http"):
         return None
-    with alone(home):
-        client = connect(home)
-        within = experiment(client, home, name)
-        found = find_run(client, within, {"irgen.parent_of": run_log.plain(build)})
-    if found is None:
-        return None
     pages = os.environ.get("IRGEN_MLFLOW_PAGES") or uri
-    return f"{redact(pages).rstrip('/')}/#/experiments/{within}/runs/{found.info.run_id}"
+    return f"{redact(pages).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
 
 def source_tags(name: str) -> dict[str, str]:
-    """The tags that say what made a run, and who."""
+    """Return the tags that say which program made a run, and which user."""
     tags = {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}
     with suppress(OSError, KeyError):
         tags["mlflow.user"] = getpass.getuser()
     return tags
 
 
-def metric_name(name: str) -> str:
-    """``name`` with what MLflow refuses replaced.
-
-    >>> metric_name("precision@10")
-    'precision/10'
-    """
-    return re.sub(r"[^\w\-. /]", "_", name.replace("@", "/"))[:250]
-
-
-def ui_command(home: Path, port: int) -> list[str]:
-    """The command that serves MLflow's pages over the project's own store, on this machine only."""
+def ui_command(root: Path, port: int) -> list[str]:
+    """Return the command that serves MLflow's pages over the project's own store, on this machine
+    only."""
     server = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    files = f"{home.resolve()}/mlruns/artifacts"
-    place = ["--backend-store-uri", store(home), "--default-artifact-root", files]
-    return [sys.executable, "-m", "mlflow", *server, *place]
+    files = f"{find_project(root)}/mlruns/artifacts"
+    stores = ["--backend-store-uri", tracking_uri(root), "--default-artifact-root", files]
+    return [sys.executable, "-m", "mlflow", *server, *stores]

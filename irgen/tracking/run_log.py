@@ -1,147 +1,154 @@
-"""The journal of a stage's run: what is tracked, line by line, before anything goes to a server.
+"""Run logs: the files in which stages record what MLflow shows later.
 
-A journal is ``<folder>/<build>/<stage>.jsonl``, one JSON object a line, each with ``kind`` and
+A run log is ``<folder>/<build>/<stage>.jsonl``: one JSON object a line, each with ``kind`` and
 ``time`` (milliseconds since 1970). Kinds: ``begin`` (tags, parameters), ``metrics`` (values, step),
-``end`` (status, artifacts, data sets). Its writer holds a lock on the file for as long as it lives,
-so a journal without an end whose lock is free is one whose writer was killed.
+``end`` (status, files, data sets). Beside it lie ``<stage>.lock``, which its writer holds for as
+long as it lives, so that a killed writer is recognised; ``<stage>.state``, what MLflow has of it;
+and ``<stage>.files``, copies of files to upload.
 """
 
-import fcntl
 import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from irgen.errors import ArtifactError
-from irgen.files import read_json, write_bytes, write_json
+from irgen.files import is_locked, read_json, write_bytes, write_json
+
+Record = dict[str, Any]
+OUTCOMES, TABLES = "outcomes", "tables"  # run logs of a whole build, of a whole comparison
+ATTEMPTS = 10_000  # of a stage within one build
 
 
-def now() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+@dataclass(frozen=True)
+class RunLog:
+    """A run log that is open for writing: its path, and the lock that shows it has a writer."""
+
+    path: Path
+    lock: FileLock
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Append one record, which outlives a kill of this process. Raise OSError if the disk is
+        full."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_format(kind, fields))
+
+    def delete(self) -> None:
+        """Delete the run log, and its build's folder if that is empty then."""
+        self.path.unlink(missing_ok=True)
+        lock_path(self.path).unlink(missing_ok=True)
+        self.lock.release()
+        with suppress(OSError):
+            self.path.parent.rmdir()
 
 
-def create(folder: Path, build: str, stage: str) -> tuple[Path, TextIO]:
-    """A new, locked journal; a stage's second run within a build is numbered: ``stage-2.jsonl``."""
-    home = folder / plain(build)
+def create(folder: Path, build: str, stage: str) -> RunLog:
+    """Create a run log. Number a stage's later runs within a build: ``stage-2.jsonl``."""
+    home = folder / safe_name(build)
     home.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, 10_000):
+    for attempt in range(1, ATTEMPTS):
         path = home / f"{stage}{'' if attempt == 1 else f'-{attempt}'}.jsonl"
-        try:
-            file = path.open("x", encoding="utf-8")
-        except FileExistsError:
-            continue
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return path, file
-    raise FileExistsError(f"{home} holds ten thousand journals of {stage}")
+        lock = FileLock(lock_path(path), timeout=0, thread_local=False)
+        with suppress(Timeout, FileExistsError):
+            lock.acquire()
+            path.touch(exist_ok=False)
+            return RunLog(path, lock)
+        lock.release()
+    raise FileExistsError(f"{home} holds {ATTEMPTS:,} run logs of {stage}")
 
 
-def append(file: TextIO, kind: str, **fields: Any) -> None:
-    """Writes one record and hands it to the operating system, so that it outlives a kill."""
-    file.write(_line(kind, fields))
-    file.flush()
+def write(path: Path, records: list[tuple[str, Record]]) -> None:
+    """Write a run log of (kind, fields) atomically."""
+    write_bytes(path, "".join(_format(kind, fields) for kind, fields in records).encode())
 
 
-def write(path: Path, records: list[tuple[str, dict[str, Any]]]) -> None:
-    """Writes a journal of (kind, fields) of which all is known: the whole of it, or nothing."""
-    write_bytes(path, "".join(_line(kind, fields) for kind, fields in records).encode())
+def _format(kind: str, fields: Record) -> str:
+    record = {"kind": kind, "time": time.time_ns() // 1_000_000, **fields}
+    return json.dumps(record, default=str) + "\n"
 
 
-def _line(kind: str, fields: dict[str, Any]) -> str:
-    return json.dumps({"kind": kind, "time": now(), **fields}, default=str) + "\n"
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """The journal's whole records; a last line that was cut off in mid-write is left out."""
+def read(path: Path) -> list[Record]:
+    """Return the complete records of a run log; skip a last line that was cut off."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line) for line in lines if line]
 
 
-def being_written(path: Path) -> bool:
-    """Whether the journal's writer is alive."""
-    return is_held(path)
+def lock_path(path: Path) -> Path:
+    """Return the lock file of a run log's writer."""
+    return path.with_suffix(".lock")
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process holds the lock file ``path``."""
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+def has_writer(path: Path) -> bool:
+    """Tell whether the process that writes the run log is alive."""
+    return is_locked(lock_path(path))
+
+
+def is_open(path: Path) -> bool:
+    """Tell whether more records can come: the run log has a writer and no end."""
+    with suppress(FileNotFoundError):
+        if has_writer(path):
+            records = read(path)
+            return not records or records[-1]["kind"] != "end"
     return False
 
 
-@contextmanager
-def locked(path: Path, *, seconds: float) -> Iterator[bool]:
-    """Holds the lock file ``path``; gives False when it cannot be had within ``seconds``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + seconds
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    yield False
-                    return
-                time.sleep(0.05)
-        yield True
-
-
-def state(path: Path) -> dict[str, Any]:
-    """What is published of a journal: ``done``; the ``store``, ``run`` and ``records`` so far. One
-    whose note a power cut left empty counts as unpublished: done again, nothing is there twice."""
-    place = path.with_suffix(".state")
+def read_state(path: Path) -> Record:
+    """Return what MLflow has of a run log: ``done``, and ``store``, ``run`` and number of
+    ``records`` so far. A state that a power cut left unreadable counts as none: the run log is
+    synced again, which logs nothing twice."""
+    state = path.with_suffix(".state")
     try:
-        return read_json(place) if place.exists() else {"done": False}
+        return read_json(state) if state.exists() else {"done": False}
     except ArtifactError:
         return {"done": False}
 
 
-def set_state(path: Path, **fields: Any) -> None:
-    """Notes what is published of a journal."""
+def write_state(path: Path, **fields: Any) -> None:
+    """Write down what MLflow has of a run log."""
     write_json(path.with_suffix(".state"), fields)
 
 
-def unpublished(folder: Path) -> list[Path]:
-    """The journals with anything in them that are not yet wholly published, oldest first."""
-    waiting = []
+def error_path(path: Path) -> Path:
+    """Return the file with the error that keeps the run logs of a build from being synced."""
+    return path.with_name("sync-error")
+
+
+def list_unsynced(folder: Path) -> list[Path]:
+    """Return the run logs that MLflow does not have completely, oldest first."""
+    unsynced = []
     for path in folder.glob("*/*.jsonl"):
-        with suppress(FileNotFoundError):  # a run with nothing to tell has just been forgotten
-            if path.stat().st_size and not state(path)["done"]:
-                waiting.append((path.stat().st_mtime_ns, path))
-    return [path for _, path in sorted(waiting)]
+        with suppress(FileNotFoundError):  # a stage that had nothing to log has just deleted it
+            if path.stat().st_size and not read_state(path)["done"]:
+                unsynced.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(unsynced)]
 
 
-def forget(folder: Path, *, days: float) -> None:
-    """Deletes the builds whose journals are all published and have not been touched for so many
-    days: whoever looks for what is unpublished goes through all there are."""
+def delete_synced(folder: Path, *, days: float) -> None:
+    """Delete the builds whose run logs are all synced and were not touched for ``days``."""
     oldest = time.time() - days * 86_400
     for home in (path for path in folder.glob("*") if path.is_dir()):
-        journals = list(home.glob("*.jsonl"))
         with suppress(FileNotFoundError):
             touched = max((path.stat().st_mtime for path in home.iterdir()), default=0.0)
-            if touched < oldest and all(state(path)["done"] for path in journals):
+            is_synced = all(read_state(path)["done"] for path in home.glob("*.jsonl"))
+            if touched < oldest and is_synced:
                 shutil.rmtree(home)
 
 
-def keepsakes(path: Path) -> Path:
-    """The folder beside a journal that keeps copies of artifacts which could not be published."""
+def copies_folder(path: Path) -> Path:
+    """Return the folder of copies of files that MLflow does not have yet."""
     return path.with_suffix(".files")
 
 
-def plain(name: str) -> str:
-    """``name`` as a single file name.
+def safe_name(name: str) -> str:
+    """Return ``name`` as a single file name.
 
-    >>> plain("run 1/../x")
+    >>> safe_name("run 1/../x")
     'run-1-..-x'
     """
     return re.sub(r"[^A-Za-z0-9_.+-]", "-", name).lstrip(".") or "build"

@@ -1,77 +1,64 @@
-"""Trains descriptors by ranking losses, on batches in which labels come several times."""
+"""Train descriptors by ranking losses, on batches in which labels come several times."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from irgen.checkpoints import tensor_file
-from irgen.compute import Machine, seed_everything
-from irgen.encoding.batches import EncodedViews, Pixels
-from irgen.models.descriptors import Described
+from irgen.checkpoints.resume import History, TrainingState
+from irgen.compute import seed_everything
+from irgen.encoding.batches import LabelledImages
+from irgen.models.descriptors import DescriptorModel
 from irgen.params.baselines import Descriptor as Settings
-from irgen.training import optimizer
+from irgen.training.optimizer import create_optimizer, set_rates
+from irgen.training.run import EpochMeans, TrainingRun, show_progress
 
-Log = Callable[[dict[str, float], int], None]
-History = list[dict[str, float]]
+VERSION = 1  # raise when a training gives other descriptors
 Losses = Callable[..., dict[str, Tensor]]  # of (head, embeddings, labels, settings)
 
 
 def train(
-    model: Described,
-    data: tuple[EncodedViews | Pixels, Tensor],
-    goal: tuple[Losses, Settings],
-    run: tuple[Machine, int],
-    resume: tensor_file.Resume,
-    log: Log,
+    model: DescriptorModel,
+    data: LabelledImages,
+    losses: Losses,
+    settings: Settings,
+    run: TrainingRun,
 ) -> History:
-    """Gradient steps, an image once an epoch. ``data`` = (images, their class numbers (N,));
-    ``goal`` = (losses, their settings); ``run`` = (machine, seed). ``model`` is trained in place.
-    Returns one row of metrics an epoch; each is also given to ``log``."""
-    (images, labels), (losses, settings), (machine, seed) = data, goal, run
-    model.to(machine.device)
-    rates = (settings.encoder_learning_rate, settings.learning_rate)
-    adam = optimizer.adamw(
-        optimizer.groups(
-            model.encoder, [model.head], rates, settings.layer_decay, settings.weight_decay
-        )
-    )
-    history = _resume(model, adam, resume)
+    """Train ``model`` in place, an image once an epoch, and return one row of metrics an epoch."""
+    device, labels = run.machine.device, data.labels
+    model.to(device)
+    adam = create_optimizer(model.encoder, model.head.parameters(), settings)
+    state = TrainingState(modules={"model": model}, optimizer=adam)
+    run.restore(state)
     steps = -(-len(labels) // settings.batch_size)
-    for epoch in range(len(history), settings.epochs):
-        generator = seed_everything(seed, epoch)
+    for epoch in range(len(state.history), settings.epochs):
+        generator = seed_everything(run.seed, epoch)
         model.train()
-        sums: dict[str, float] = defaultdict(float)
-        batches = list(balanced(labels, settings.batch_size, settings.per_label, generator))
-        title = f"{type(model.head).__name__.lower()} epoch {epoch + 1}"
-        bar = tqdm(batches, title, leave=False, disable=None, unit="batch")
-        for i, rows in enumerate(bar, start=epoch * steps):
-            optimizer.set_rates(adam, i, settings.warmup_epochs * steps, settings.epochs * steps)
-            inputs = [part.to(machine.device) for part in images.training(rows, generator)]
-            with machine.precision():
+        means = EpochMeans()
+        batches = balanced(labels, settings.batch_size, settings.per_label, generator)
+        title = f"{type(model.head).__name__} epoch {epoch + 1}"
+        bar = show_progress(batches, title, steps)
+        for step, rows in enumerate(bar, start=epoch * steps):
+            set_rates(adam, step, settings.warmup_epochs * steps, settings.epochs * steps)
+            inputs = [part.to(device) for part in data.images.training(rows, generator)]
+            with run.machine.precision():
                 embeddings = model(*inputs)
-            found = losses(model.head, embeddings, labels[rows].to(machine.device), settings)
+            values = losses(model.head, embeddings, labels[rows].to(device), settings)
             adam.zero_grad()
-            found["loss"].backward()
+            values["loss"].backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             adam.step()
-            for name, value in found.items():
-                sums[name] += float(value.detach()) * len(rows)
-        row = {name: value / sum(map(len, batches)) for name, value in sums.items()}
-        history.append({"epoch": epoch + 1, **row})
-        log(row, epoch + 1)
-        state = tensor_file.prefixed(model.state_dict(), "model.")
-        resume.save(state | tensor_file.optimizer_tensors(adam), history)
-    return history
+            means.add(values, len(rows))
+        state.history.append({"epoch": epoch + 1, **means.row()})
+        run.end_epoch(state)
+    return state.history
 
 
 def balanced(
     labels: Tensor, size: int, per_label: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Rows 0 … N − 1 in batches of ``size`` at most, in which ``per_label`` images of a label come
-    together as far as there are so many; each row once, a last batch of one left out.
+    """Yield rows 0 … N − 1 in batches of at most ``size``, ``per_label`` images of a label together
+    as far as there are so many; each row once, a last batch of one left out.
 
     >>> labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     >>> (rows,) = balanced(labels, 8, 2, torch.Generator().manual_seed(0))
@@ -86,15 +73,3 @@ def balanced(
     for rows in torch.cat([groups[i] for i in shuffle]).split(size):
         if len(rows) > 1:
             yield rows
-
-
-def _resume(model: Described, adam: torch.optim.Optimizer, resume: tensor_file.Resume) -> History:
-    """Restores an interrupted training; an empty history where there is none."""
-    kept = resume.load()
-    if kept is None:
-        return []
-    tensors, history = kept
-    tensor_file.load_into(model, tensor_file.unprefixed(tensors, "model."), resume.path)
-    tensor_file.restore_optimizer(adam, tensors)
-    tqdm.write(f"{type(model.head).__name__.lower()}: going on after epoch {len(history)}")
-    return history

@@ -1,61 +1,55 @@
-"""Trains the residual-quantised autoencoder whose codes are compared with the tokenizer's."""
-
-from collections import defaultdict
-from collections.abc import Callable
+"""Train the residual-quantised autoencoder whose codes are compared with the tokenizer's."""
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from irgen.compute import seed_everything
 from irgen.encoding.batches import shuffled
 from irgen.models import quantizer, rqvae
 from irgen.models.rqvae import Autoencoder
 from irgen.params import Identifiers as Settings
+from irgen.training.run import EpochMeans, TrainingRun, show_progress
 
-Log = Callable[[dict[str, float], int], None]
-STARTS = 20  # iterations of the k-means that the codebooks begin with
+KMEANS_ITERATIONS = 20  # of the codebooks' start
 
 
 def train(
-    features: Tensor, shape: tuple[int, int], settings: Settings, seed: int, log: Log
+    features: Tensor, shape: tuple[int, int], settings: Settings, run: TrainingRun
 ) -> Autoencoder:
-    """An autoencoder trained on features (N, S) with N ≥ L; ``shape`` (M, L).
+    """Return an autoencoder trained on features (N, S) with N ≥ L; ``shape`` (M, L).
 
-    The codebooks begin as residual k-means of the untrained encoder's latents. An entry that no
-    image had in an epoch is dead, and begins again as the residual of a random image. On the CPU,
-    where equal seeds give equal weights; it is small.
+    The codebooks begin as residual k-means of the untrained encoder's latents. A code that no image
+    had in an epoch is dead, and begins again as the residual of a random image. It is small and
+    trains on the CPU, where equal seeds give equal weights.
     """
-    seed_everything(seed)
+    seed_everything(run.seed)
     model = Autoencoder(features, shape, settings)
-    starts, _ = quantizer.fit(rqvae.latents(model, features), None, shape, STARTS, seed)
+    latents = rqvae.encode_latents(model, features)
     with torch.no_grad():
-        model.codebooks.copy_(starts)
+        model.codebooks.copy_(quantizer.fit(latents, None, shape, KMEANS_ITERATIONS, run.seed)[0])
     adam = torch.optim.Adam(model.parameters(), lr=settings.rqvae_learning_rate)
-    epochs = tqdm(range(settings.rqvae_epochs), "rqvae", leave=False, disable=None, unit="epoch")
-    for epoch in epochs:
-        generator = seed_everything(seed, epoch)
-        used = torch.zeros(shape, dtype=torch.bool)
-        sums: dict[str, float] = defaultdict(float)
-        for rows in shuffled(len(features), settings.rqvae_batch_size, generator):
-            found = rqvae.losses(model, features[rows], settings.rqvae_commitment)
+    steps = -(-len(features) // settings.rqvae_batch_size)
+    for epoch in range(settings.rqvae_epochs):
+        generator = seed_everything(run.seed, epoch)
+        used, means = torch.zeros(shape, dtype=torch.bool), EpochMeans()
+        batches = shuffled(len(features), settings.rqvae_batch_size, generator)
+        for rows in show_progress(batches, f"rqvae epoch {epoch + 1}", steps):
+            values = rqvae.losses(model, features[rows], settings.rqvae_commitment)
             adam.zero_grad()
-            found["loss"].backward()
+            values["loss"].backward()
             adam.step()
-            used[torch.arange(shape[0]), found.pop("codes")] = True
-            for name, value in found.items():
-                sums[name] += float(value.detach()) * len(rows)
-        row = {name: value / len(features) for name, value in sums.items()}
+            used[torch.arange(shape[0]), values.pop("codes")] = True
+            means.add(values, len(rows))
         last = epoch + 1 == settings.rqvae_epochs
-        row["restarts"] = 0.0 if last else float(_restart(model, features, used, generator))
-        log(row, epoch + 1)
+        restarts = 0 if last else _restart(model, features, used, generator)
+        run.log(means.row() | {"restarts": float(restarts)}, epoch + 1)
     return model.eval()
 
 
 @torch.no_grad()
 def _restart(model: Autoencoder, features: Tensor, used: Tensor, generator: torch.Generator) -> int:
-    """Moves entries that are not ``used`` (M, L) to residuals of random images; how many were."""
-    residual = rqvae.latents(model, features)  # (N, D)
+    """Move codes that are not ``used`` (M, L) to residuals of random images; return how many."""
+    residual = rqvae.encode_latents(model, features)  # (N, D)
     for level, codebook in enumerate(model.codebooks):
         dead = torch.nonzero(~used[level]).flatten()
         picks = torch.randint(len(features), (len(dead),), generator=generator)

@@ -78,11 +78,11 @@ class WebServer:
 @pytest.fixture
 def web_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     """A server without files, and short pauses before another try."""
-    from irgen.catalog.sources import retry
+    from irgen.catalog.sources import remote
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(retry, "FIRST", 0.01)
-    monkeypatch.setattr(retry, "LONGEST", 0.05)
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(remote, "LONGEST_PAUSE", 0.05)
     server = WebServer()
     yield server
     server.server.shutdown()

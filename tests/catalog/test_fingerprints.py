@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from irgen.catalog import fingerprints
-from irgen.catalog.fingerprints import ALIKE, MOST, fingerprint, near, thumbnail
+from irgen.catalog.fingerprints import ALIKE, MAX_BITS, find_near, fingerprint, thumbnail
 
 
 def scene(number: int) -> Image.Image:
@@ -41,7 +41,7 @@ def prints(images: list[Image.Image]) -> np.ndarray:
 def test_a_copy_is_near_and_alike(change) -> None:
     images = [scene(number) for number in range(40)]
     copies = [change(image) for image in images]
-    found = near(prints(images), prints(copies))
+    found = find_near(prints(images), prints(copies))
     assert {(row, row) for row in range(40)} <= {(a, b) for a, b, _ in found.tolist()}
     pairs = zip(images, copies, strict=True)
     assert all(thumbnail(a) @ thumbnail(b) >= ALIKE for a, b in pairs)
@@ -49,7 +49,7 @@ def test_a_copy_is_near_and_alike(change) -> None:
 
 def test_other_pictures_are_not() -> None:
     images = [scene(number) for number in range(60)]
-    assert len(near(prints(images), prints(images))) == 60
+    assert len(find_near(prints(images), prints(images))) == 60
 
 
 def test_what_a_crowd_has_alike_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,19 +58,19 @@ def test_what_a_crowd_has_alike_is_not_compared(monkeypatch: pytest.MonkeyPatch)
     own = np.random.default_rng(0).integers(1, 1 << 16, (11, 8), dtype=np.uint16)
     own[:10, 0] = 5
     crowd = own.view(np.uint64)
-    assert near(crowd[:10], crowd).tolist() == [[i, i, 0] for i in range(10)]
+    assert find_near(crowd[:10], crowd).tolist() == [[i, i, 0] for i in range(10)]
     own[1] = own[0]
     own[1, 1:] ^= 1  # as near as can be, in the band that ten have alike
-    assert [1, 0, 7] not in near(crowd, crowd).tolist()
+    assert [1, 0, 7] not in find_near(crowd, crowd).tolist()
     monkeypatch.setattr(fingerprints, "CROWD", 10)
-    assert [1, 0, 7] in near(crowd, crowd).tolist()
+    assert [1, 0, 7] in find_near(crowd, crowd).tolist()
 
 
 def test_pictures_without_contrast_are_near_nothing() -> None:
     flat = [Image.new("L", (9, 9), grey) for grey in (0, 128)]
-    assert near(prints(flat), prints(flat)).shape == (0, 3)
+    assert find_near(prints(flat), prints(flat)).shape == (0, 3)
     assert thumbnail(flat[0]) @ thumbnail(flat[1]) == 0
-    assert near(np.empty((0, 2), np.uint64), prints(flat)).shape == (0, 3)
+    assert find_near(np.empty((0, 2), np.uint64), prints(flat)).shape == (0, 3)
 
 
 BITS = st.lists(
@@ -96,6 +96,6 @@ def test_the_bands_find_what_comparing_all_with_all_finds(asked: list, others: l
         [a, b, int(differ[a, b])]
         for a in range(len(left))
         for b in range(len(right))
-        if differ[a, b] <= MOST
+        if differ[a, b] <= MAX_BITS
     ]
-    assert near(left, right).tolist() == expected
+    assert find_near(left, right).tolist() == expected

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from irgen.catalog import manifest
-from irgen.catalog.formats import read_format, recognise
+from irgen.catalog.formats import read_format, recognise_format
 from irgen.errors import CatalogError
 
 
@@ -15,7 +15,7 @@ def listed(keys: list[str], **columns: list) -> pl.DataFrame:
 
 
 def read(table: pl.DataFrame) -> pl.DataFrame:
-    return read_format(table, recognise(table))
+    return read_format(table, recognise_format(table))
 
 
 def said(table: pl.DataFrame) -> list[tuple]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from irgen.catalog import images as images_module
 from irgen.catalog.images import Decoding, decode, read_pixels, square, stream_pixels
@@ -214,3 +214,13 @@ def test_an_image_that_does_not_decode_is_named(memory: Memory, tmp_path: Path) 
     memory.contents["7"] = b"no"
     with pytest.raises(ImageError, match="image 7"):
         read_pixels(memory, ["6", "7"], FOUR, threads=3)
+
+
+def test_an_image_whose_exif_cannot_be_rewritten_is_turned_all_the_same() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, (72, 1)
+    raw = exif.tobytes().replace(b"\x01\x1a\x00\x05", b"\x01\x00\x00\x05")  # of another tag
+    content = encoded(Image.new("RGB", (32, 16)), "JPEG", exif=raw)
+    with pytest.raises(Exception, match="not an integer"):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert decode(content, 3).size == (16, 32)

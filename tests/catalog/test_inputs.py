@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from irgen.catalog.images import Decoding, decode, square
-from irgen.catalog.inputs import decode_images
+from irgen.catalog.images import Decoding, decode, decode_images, square
 from irgen.errors import ImageError
 
 GREY = Decoding(size=6, channels=1, crop=0.875)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from irgen.catalog import manifest
-from irgen.catalog.shards import FOLDER, Images, ShardWriter, intact, sweep
+from irgen.catalog.shards import FOLDER, Images, ShardWriter, find_intact, sweep_strays
 from irgen.errors import ArtifactError
 
 KEYS = ["cat/1.png", "dog/" + "long" * 40 + ".png", "owl/ünïcode.png", "owl/empty.png"]
@@ -73,7 +73,7 @@ def test_damage_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no image"):
         images.read("sha9")
     shard.write_bytes(shard.read_bytes()[:2000])
-    assert intact(tmp_path, table) == set()
+    assert find_intact(tmp_path, table) == set()
     with pytest.raises(ArtifactError, match="truncated"):
         images.read("sha2")
     shard.unlink()
@@ -91,6 +91,6 @@ def test_sweeping_deletes_what_the_manifest_does_not_list(tmp_path: Path) -> Non
     for stray in (".r00002-000.tar.77.tmp", "r00002-000.tar", "other"):
         (tmp_path / FOLDER / stray).write_bytes(b"x")
     (tmp_path / f".{manifest.NAME}.77.tmp").write_bytes(b"x")
-    assert sweep(tmp_path, table) == 4
+    assert sweep_strays(tmp_path, table) == 4
     assert [p.name for p in (tmp_path / FOLDER).iterdir()] == ["r00001-000.tar"]
-    assert intact(tmp_path, table) == {"r00001-000"}
+    assert find_intact(tmp_path, table) == {"r00001-000"}

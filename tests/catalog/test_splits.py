@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irgen.catalog.splits import assign_roles, inserted
+from irgen.catalog.splits import assign_roles, choose_inserted
 
 Images = list[tuple[str, int, str | None]]  # label, revision, role
 
@@ -114,7 +114,7 @@ def test_every_label_gives_its_share_of_queries(images: Images, query: float) ->
 def late(images: Images, contents: list[str], seed: int = 0, fraction: float = 0.3) -> list[str]:
     """The paths of the images that are to be searched and not trained on."""
     whole = table(images).with_columns(pl.Series("sha256", contents))
-    return whole.filter(inserted(whole, seed=seed, fraction=fraction))["path"].to_list()
+    return whole.filter(choose_inserted(whole, seed=seed, fraction=fraction))["path"].to_list()
 
 
 def test_a_share_of_each_labels_training_images_is_inserted_later_and_nothing_else() -> None:

@@ -220,7 +220,7 @@ def test_after_any_history_the_copy_is_the_source(tmp_path_factory, states: list
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from irgen.catalog.listing import Entry, Listing, Source
+    from irgen.catalog.sources.listing import Entry, Listing, Source
     from irgen.catalog import manifest, sync as module
 
     def entries():
@@ -233,11 +233,11 @@ KILLED = """
         manifest.write = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
         sys.argv[2] = "-1"
     if sys.argv[2] == "sweep":
-        whole = module.sweep
+        whole = module.sweep_strays
         def sweep(*given, seen=[]):
             seen.append(1)
             return whole(*given) if len(seen) == 1 else os.kill(os.getpid(), signal.SIGKILL)
-        module.sweep = sweep
+        module.sweep_strays = sweep
         sys.argv[2] = "-1"
     listing = Listing(entries=entries(), count=40)
     module.sync(

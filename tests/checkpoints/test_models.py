@@ -212,7 +212,7 @@ def test_a_neighbours_file_of_other_models_is_refused(make, saved, tmp_path):
 def test_an_encoder_that_another_timm_would_feed_otherwise_is_refused(saved):
     path = saved / artifact.PRETRAINED
     tensors, config = tensor_file.load(path)
-    config["reads"]["interpolation"] = "nearest"
+    config["inputs"]["interpolation"] = "nearest"
     tensor_file.save(path, tensors, config)
     with pytest.raises(ArtifactError, match="version of timm"):
         load_models(saved, CPU)

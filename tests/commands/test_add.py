@@ -97,7 +97,7 @@ def test_known_images_are_replaced_or_passed_over_as_told(project, told, png):
     (project / "photos" / "100.png").write_bytes(png(200))
     (project / "photos" / "102.png").write_bytes(png(102))
     assert told("add", "photos", "--skip-known") == (
-        "1 image added; 3 passed over, known already. index holds 44 now.\n"
+        "1 image added; 3 left out, known already. index holds 44 now.\n"
     )
     query = project / "query.png"
     query.write_bytes(png(200))
@@ -127,8 +127,8 @@ def test_unreadable_images_are_passed_over_only_if_told_to(project, run, refused
     assert "2 of 5 images cannot be read, so nothing was added" in lines[2]
     done = run("add", "photos", "--skip-unreadable")
     assert done.status == 0
-    assert done.out == "3 images added; 2 passed over, unreadable. index holds 43 now.\n"
-    assert "passed over photos/broken.png: not an image" in done.err
+    assert done.out == "3 images added; 2 left out, unreadable. index holds 43 now.\n"
+    assert "left out photos/broken.png: not an image" in done.err
 
 
 def test_what_was_added_before_an_image_was_lost_stays_and_the_rest_is_soon_there(
@@ -139,13 +139,13 @@ def test_what_was_added_before_an_image_was_lost_stays_and_the_rest_is_soon_ther
     names = [f"photos/2{number}.png" for number in range(5)]
     for number, name in enumerate(names):
         (project / name).write_bytes(png(200 + number))
-    true = add.put
+    true = add.add_images
 
     def put(*arguments):
         (project / names[3]).unlink(missing_ok=True)
         true(*arguments)
 
-    monkeypatch.setattr(add, "put", put)
+    monkeypatch.setattr(add, "add_images", put)
     done = run("add", *names)
     assert done.status == 2
     assert done.err.splitlines()[-2:] == [
@@ -153,14 +153,14 @@ def test_what_was_added_before_an_image_was_lost_stays_and_the_rest_is_soon_ther
         "irgen add: photos/23.png: No such file or directory",
     ]
     assert len(holds(project / "index")) == 42
-    monkeypatch.setattr(add, "put", true)
+    monkeypatch.setattr(add, "add_images", true)
     (project / names[3]).write_bytes(png(203))
-    assert told("add", *names, "--skip-known").startswith("3 images added; 2 passed over")
+    assert told("add", *names, "--skip-known").startswith("3 images added; 2 left out")
 
 
 def test_an_interrupted_add_says_how_far_it_came(project, run, holds, monkeypatch, png):
     monkeypatch.setattr(add, "BATCH", 1)
-    true, calls = add._columns, []
+    true, calls = add.complete_metadata, []
 
     def columns(*arguments):
         calls.append(1)
@@ -168,7 +168,7 @@ def test_an_interrupted_add_says_how_far_it_came(project, run, holds, monkeypatc
             raise KeyboardInterrupt
         return true(*arguments)
 
-    monkeypatch.setattr(add, "_columns", columns)
+    monkeypatch.setattr(add, "complete_metadata", columns)
     done = run("add", "photos", "--upsert")
     assert done.status == 130
     assert done.err.splitlines()[-2:] == [
@@ -182,7 +182,7 @@ def test_nothing_to_add_makes_no_copy(project, told):
     shutil.copytree(project / "photos", project / "dogs")
     (project / "dogs" / "003.png").rename(project / "dogs" / "03.png")
     line = told("add", "dogs/03.png", "--skip-known")
-    assert line == "0 images added; 1 passed over, known already. data/index holds 40 now.\n"
+    assert line == "0 images added; 1 left out, known already. data/index holds 40 now.\n"
     assert not (project / "index").exists()
 
 

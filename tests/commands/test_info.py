@@ -19,13 +19,13 @@ def said(told, *arguments: object) -> dict[str, str]:
 def test_an_index_says_what_it_holds_and_how_it_is_searched(project, told):
     found = said(told)
     assert found["index"] == "data/index"
-    assert found["images"] == "40, of which the retriever was trained on 20"
+    assert found["images"] == "40; the retriever was trained on 20 of them"
     assert found["since compacted"] == "0 images added"
     assert found["codes"] == "3 levels of 8; embeddings of 6 numbers"
     assert found["metadata"].startswith("path (String), label (String)")
     assert found["search"].startswith("600 beams, 50 candidates, 600 fresh beams")
     assert found["same label"] == "learnt from 90 hits of 9 queries, off by 5% on average"
-    assert found["pipeline"] == "this is what it makes; changes are made to a copy, index"
+    assert found["pipeline"] == "this is its index; changes are made to a copy, index"
     assert "verified" not in found
 
 
@@ -33,9 +33,9 @@ def test_changes_are_counted_until_they_are_compacted(project, told):
     told("add", "photos")
     told("remove", "dogs/03.png", "photos/003.png")
     found = said(told)
-    assert (found["index"], found["images"].split(",")[0]) == ("index", "41")
-    assert found["since compacted"] == "2 images added, 1 row of images that are gone"
-    assert found["pipeline"] == "made from data/index, which is still the same"
+    assert (found["index"], found["images"].split(";")[0]) == ("index", "41")
+    assert found["since compacted"] == "2 images added, 1 row of removed images"
+    assert found["pipeline"] == "copied from data/index, which is unchanged"
     told("compact")
     assert said(told)["since compacted"] == "0 images added"
 
@@ -69,8 +69,8 @@ def test_it_tells_that_the_pipeline_made_another_index_and_what_to_do(
         done = run(*command)
         assert done.status == 0
         assert done.err == (
-            f"irgen {command[0]}: data/index was made anew since index was made from it: see irgen "
-            "info\n"
+            f"irgen {command[0]}: data/index was made again since index was copied from it: see "
+            "irgen info\n"
         )
     found = said(told)["pipeline"]
     assert "mv index index-old" in found

@@ -74,7 +74,7 @@ def test_a_killed_add_loses_nothing_that_was_seen_and_is_run_again(project, root
     assert [hit["id"] for hit in found["hits"]] == [name]
     added = IMAGES + 40 - len(left)
     assert told("add", "new", "--skip-known") == (
-        f"{added:,} images added; {len(left) - 40:,} passed over, known already. index holds "
+        f"{added:,} images added; {len(left) - 40:,} left out, known already. index holds "
         f"{IMAGES + 40:,} now.\n"
     )
     with Index.open(project / "index") as index:

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irgen.encoding.batches import EncodedViews, full_batches, shuffled
+from irgen.compute import full_batches
+from irgen.encoding.batches import EncodedViews, shuffled
 
 
 @given(st.integers(0, 40), st.integers(1, 12))

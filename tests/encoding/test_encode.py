@@ -6,12 +6,14 @@ import timm
 import torch
 from PIL import Image
 
+from irgen.catalog import images
 from irgen.catalog.shards import Images
-from irgen.catalog.sources.folders import list_folder
 from irgen.catalog.sources.listing import Source
+from irgen.catalog.sources.local import list_folder
 from irgen.catalog.sync import sync
 from irgen.compute import Machine
-from irgen.encoding.encode import Encoding, encode_summaries, encode_views, encoder_fingerprint
+from irgen.encoding import augment
+from irgen.encoding.encode import Encoding, encode_summaries, encode_views, fingerprint
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 
@@ -57,6 +59,10 @@ def encoder(seed: int = 0) -> Counting:
     return Counting(backbone, 32, 1, 1.0).eval()
 
 
+def key_of(model: ImageEncoder, machine: Machine) -> str:
+    return fingerprint([model], model.decoding, machine)
+
+
 def hashes(encoding: Encoding) -> list[str]:
     return sorted(encoding.images._rows)
 
@@ -98,12 +104,12 @@ def test_rows_follow_the_question_and_repeats_are_allowed(encoding):
 def test_other_weights_or_another_precision_share_nothing(encoding):
     bf16 = Machine(device=torch.device("cpu"), autocast=torch.bfloat16)
     keys = {
-        encoder_fingerprint(encoder(0), encoding.machine),
-        encoder_fingerprint(encoder(1), encoding.machine),
-        encoder_fingerprint(encoder(0), bf16),
+        key_of(encoder(0), encoding.machine),
+        key_of(encoder(1), encoding.machine),
+        key_of(encoder(0), bf16),
     }
     assert len(keys) == 3
-    assert encoder_fingerprint(encoder(0), encoding.machine) in keys
+    assert key_of(encoder(0), encoding.machine) in keys
 
 
 def test_the_first_view_is_plain_the_others_are_changed_and_all_are_cached(encoding):
@@ -125,3 +131,18 @@ def test_the_first_view_is_plain_the_others_are_changed_and_all_are_cached(encod
 
 def test_views_of_no_images_are_empty(encoding):
     assert encode_views(encoder(), [], CHANGES, 0, encoding).summaries.shape == (0, 3, 24)
+
+
+def test_a_new_version_of_the_code_encodes_anew(encoding, monkeypatch):
+    model, known = encoder(), hashes(encoding)
+    encode_summaries(model, known, encoding)
+    encode_views(model, known, CHANGES, 0, encoding)
+    model.batches = 0
+    monkeypatch.setattr(augment, "VERSION", augment.VERSION + 1)
+    encode_summaries(model, known, encoding)
+    assert model.batches == 0  # summaries have no random changes
+    encode_views(model, known, CHANGES, 0, encoding)
+    assert model.batches == 3 * CHANGES.views
+    monkeypatch.setattr(images, "VERSION", images.VERSION + 1)
+    encode_summaries(model, known, encoding)
+    assert model.batches == 3 * CHANGES.views + 3

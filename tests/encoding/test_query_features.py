@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from irgen.catalog.shards import Images
-from irgen.catalog.sources.folders import list_folder
 from irgen.catalog.sources.listing import Source
+from irgen.catalog.sources.local import list_folder
 from irgen.catalog.sync import sync
 from irgen.checkpoints.models import Models
 from irgen.checkpoints.retriever import initial_query_encoder

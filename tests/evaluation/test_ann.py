@@ -22,12 +22,12 @@ SETTINGS = {
     "scann_like": SCANN,
     "spann_like": Spann(heads=0.16, copies=4, closure=0.2, probes=20),
 }
-HERE = [name for name in SETTINGS if name != "scann" or ann.scann_library()]
+HERE = [name for name in SETTINGS if name != "scann" or ann.import_scann()]
 POINTS, WIDTH, K = 600, 32, 10
 
 
 def build(name: str, database: torch.Tensor, **changes: float) -> methods.Method:
-    encoder = methods.vectors(lambda pixels: pixels, torch.zeros(1, database.shape[1]))
+    encoder = methods.encode_as_vectors(lambda pixels: pixels, torch.zeros(1, database.shape[1]))
     settings = dataclasses.replace(SETTINGS[name], **changes)
     return getattr(ann, name)(encoder, database, settings)
 
@@ -118,7 +118,7 @@ def test_a_handful_of_images_of_any_width_is_enough(name):
     database = F.normalize(torch.randn(17, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
     found = build(name, database).search(database, 3)
     assert (found.ids[:, 0] >= 0).all()
-    with pytest.raises(CatalogError, match="15 database images; 16 are the fewest"):
+    with pytest.raises(CatalogError, match="15 database images; at least 16 are needed"):
         build(name, database[:15])
 
 
@@ -134,6 +134,6 @@ def test_a_missing_library_is_one_error_that_names_what_to_install(monkeypatch, 
     expected = r"faiss is not installed: pip install -c constraints.txt -e '.\[compare\]'"
     with pytest.raises(ExtraError, match=expected):
         build("hnsw", points)
-    assert ann.scann_library() is None
+    assert ann.import_scann() is None
     with pytest.raises(ExtraError, match=r"scann is not installed: .*'.\[scann\]'"):
         build("scann", points)

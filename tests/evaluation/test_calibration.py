@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irgen.evaluation.calibration import LEAST_PAIRS, LEAST_QUERIES, MOST_KNOTS, fit, knots
+from irgen.evaluation.calibration import MAX_KNOTS, MIN_PAIRS, MIN_QUERIES, fit, fit_knots
 from irgen.search.calibration import Calibration, Uncalibrated, apply
 
 
@@ -37,17 +37,17 @@ def test_the_map_comes_near_the_true_probabilities():
     told = apply(found, torch.from_numpy(at)).numpy()
     assert np.abs(told - truth(at)).max() < 0.06
     assert (found.queries, found.pairs) == (400, 20_000)
-    assert len(found.cosines) <= MOST_KNOTS
+    assert len(found.cosines) <= MAX_KNOTS
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_map_is_that_of_scikit_learns_isotonic_regression(seed, monkeypatch):
     from sklearn.isotonic import IsotonicRegression
 
-    monkeypatch.setattr("irgen.evaluation.calibration.PAIRS_A_KNOT", 1)
-    monkeypatch.setattr("irgen.evaluation.calibration.MOST_KNOTS", 10_000)
+    monkeypatch.setattr("irgen.evaluation.calibration.PAIRS_PER_KNOT", 1)
+    monkeypatch.setattr("irgen.evaluation.calibration.MAX_KNOTS", 10_000)
     cosines, right = (each.ravel() for each in sample(queries=9, seed=seed))
-    x, y = knots(cosines, right)
+    x, y = fit_knots(cosines, right)
     imagined = np.append(cosines, [cosines.min(), cosines.max()]), np.append(right, [True, False])
     model = IsotonicRegression().fit(*imagined)
     np.testing.assert_allclose(np.interp(cosines, x, y), model.predict(cosines), atol=1e-9)
@@ -85,7 +85,7 @@ def test_places_without_a_hit_do_not_count():
 
 def test_no_number_of_pairs_that_are_alike_makes_a_hit_certain():
     cosines = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (50, 1))
-    _, y = knots(cosines.ravel(), (cosines > 0.5).ravel())
+    _, y = fit_knots(cosines.ravel(), (cosines > 0.5).ravel())
     assert 0 < y[0] <= 1 / 500 and 1 - 1 / 500 <= y[-1] < 1
 
 
@@ -93,8 +93,8 @@ def test_no_number_of_pairs_that_are_alike_makes_a_hit_certain():
     ("cosines", "right", "reason"),
     [
         (np.zeros((0, 10)), np.zeros((0, 10), bool), "0 validation queries"),
-        (*sample(LEAST_QUERIES - 1), "too few"),
-        (*sample(100, 1), f"100 hits are too few .* {LEAST_PAIRS}"),
+        (*sample(MIN_QUERIES - 1), "too few"),
+        (*sample(100, 1), f"100 hits are too few .* {MIN_PAIRS}"),
         (np.full((100, 10), -np.inf), np.zeros((100, 10), bool), "0 hits"),
         (sample()[0], np.ones((400, 50), bool), "every hit"),
         (sample()[0], np.zeros((400, 50), bool), "no hit"),
@@ -109,7 +109,7 @@ def test_where_nothing_can_be_learnt_there_is_a_reason_and_no_number(cosines, ri
 
 
 def test_the_least_there_may_be_is_enough():
-    cosines, right = sample(LEAST_QUERIES, LEAST_PAIRS // LEAST_QUERIES)
+    cosines, right = sample(MIN_QUERIES, MIN_PAIRS // MIN_QUERIES)
     assert 0 <= fitted(cosines, right).error <= 1
 
 
@@ -121,7 +121,7 @@ def test_the_least_there_may_be_is_enough():
 )
 def test_the_map_never_falls_and_stays_within_zero_and_one(pairs):
     cosines = np.array([cosine for cosine, _ in pairs])
-    x, y = knots(cosines, np.array([right for _, right in pairs]))
+    x, y = fit_knots(cosines, np.array([right for _, right in pairs]))
     assert (np.diff(x) > 0).all() and (np.diff(y) >= 0).all()
     assert y.min() > 0 and y.max() < 1
     made = {"queries": 1, "pairs": 1, "error": 0.0, "reliability": ()}

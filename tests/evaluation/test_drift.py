@@ -30,15 +30,15 @@ def test_what_codes_leave_over_is_the_squared_distance_to_each_prefix_of_their_r
     vectors = torch.nn.functional.normalize(torch.randn(20, 4, generator=generator), dim=-1)
     codes = quantizer.encode(vectors, books)
     far = (vectors[:, None] - quantizer.decode(codes, books)).square().sum(-1)
-    found = drift.residuals(vectors.numpy(), codes.numpy(), books.numpy())
+    found = drift.compute_residuals(vectors.numpy(), codes.numpy(), books.numpy())
     np.testing.assert_allclose(found, far.numpy(), atol=1e-6)
-    doubled = drift.residuals(2 * vectors.numpy(), codes.numpy(), 2 * books.numpy())
+    doubled = drift.compute_residuals(2 * vectors.numpy(), codes.numpy(), 2 * books.numpy())
     np.testing.assert_allclose(doubled, found, atol=1e-6)  # it is relative
 
 
 @given(CODES)
 def test_two_images_have_one_prefix_number_if_and_only_if_their_first_codes_are_equal(codes):
-    numbers = drift.prefixes(codes)
+    numbers = drift.number_prefixes(codes)
     for m in range(3):
         of_prefix = {}
         for row, number in zip(codes[:, : m + 1].tolist(), numbers[:, m].tolist(), strict=True):
@@ -49,35 +49,39 @@ def test_two_images_have_one_prefix_number_if_and_only_if_their_first_codes_are_
 def test_prefixes_of_large_codebooks_and_many_levels_do_not_overflow():
     codes = np.full((2, 16), 65535)
     codes[1, 15] = 65534
-    numbers = drift.prefixes(codes)
+    numbers = drift.number_prefixes(codes)
     assert (numbers[0, :15] == numbers[1, :15]).all()
     assert numbers[0, 15] != numbers[1, 15]
 
 
 @given(CODES, CODES)
 def test_a_prefix_is_unseen_if_no_training_image_begins_like_it(new, trained):
-    found = drift.unseen_prefixes(new, trained)
+    found = drift.mark_unseen_prefixes(new, trained)
     for m in range(3):
         known = {tuple(row) for row in trained[:, : m + 1].tolist()}
         expected = [tuple(row) not in known for row in new[:, : m + 1].tolist()]
         assert found[:, m].tolist() == expected
     assert (found[:, :-1] <= found[:, 1:]).all()
-    assert (drift.unseen_entries(new, trained) <= found).all()  # an unseen entry: an unseen prefix
+    assert (
+        drift.mark_unseen_codes(new, trained) <= found
+    ).all()  # an unseen code: an unseen prefix
 
 
 @given(CODES)
 def test_training_images_are_unseen_to_none_of_themselves(codes):
-    assert not drift.unseen_prefixes(codes, codes).any()
+    assert not drift.mark_unseen_prefixes(codes, codes).any()
 
 
 @given(CODES)
 def test_buckets_are_counts_of_whole_codes(codes):
     counts = Counter(map(tuple, codes.tolist()))
-    assert drift.buckets(codes).tolist() == [counts[tuple(code)] for code in codes.tolist()]
+    assert drift.count_code_group(codes).tolist() == [
+        counts[tuple(code)] for code in codes.tolist()
+    ]
 
 
 @given(CODES, CODES, st.data())
-def test_an_image_collides_if_its_bucket_holds_another_label(codes, others, data):
+def test_an_image_collides_if_its_code_group_holds_another_label(codes, others, data):
     def labelled(table):
         names = st.lists(st.sampled_from("ab"), min_size=len(table), max_size=len(table))
         return coded(table, data.draw(names))
@@ -86,7 +90,7 @@ def test_an_image_collides_if_its_bucket_holds_another_label(codes, others, data
     rows = list(zip(others.tolist(), among.labels, strict=True))
     mine = zip(codes.tolist(), images.labels, strict=True)
     expected = [any(c == d and a != b for d, b in rows) for c, a in mine]
-    assert drift.collides(images, among).tolist() == expected
+    assert drift.mark_collisions(images, among).tolist() == expected
 
 
 TRAINED = coded([[0, 0], [0, 1], [1, 0], [1, 0]], "aabb", [[0.4, 0.2]] * 4)
@@ -96,7 +100,7 @@ DATABASE = coded([[0, 0], [0, 1], [1, 0], [1, 0], [1, 0], [2, 0]], "aabbac", [[0
 
 def test_the_figures_of_a_small_database_are_those_counted_by_hand():
     new = np.array([False] * 4 + [True] * 2)
-    found = drift.measure(TRAINED, HELD_OUT, DATABASE, new)
+    found = drift.measure_drift(TRAINED, HELD_OUT, DATABASE, new)
     expected = {
         "images/trained": 4,
         "images/held_out": 2,
@@ -108,10 +112,10 @@ def test_the_figures_of_a_small_database_are_those_counted_by_hand():
         "residual/held_out/level_2": 0.25,
         "residual/new/level_1": 0.4,
         "residual/new/level_2": 0.6,
-        "unseen/entries/held_out/level_1": 0,
-        "unseen/entries/held_out/level_2": 0,
-        "unseen/entries/new/level_1": 0.5,  # 2 of [2, 0]
-        "unseen/entries/new/level_2": 0,
+        "unseen/codes/held_out/level_1": 0,
+        "unseen/codes/held_out/level_2": 0,
+        "unseen/codes/new/level_1": 0.5,  # 2 of [2, 0]
+        "unseen/codes/new/level_2": 0,
         "unseen/prefixes/held_out/level_1": 0,
         "unseen/prefixes/held_out/level_2": 0.5,  # [1, 1]
         "unseen/prefixes/new/level_1": 0.5,
@@ -121,26 +125,28 @@ def test_the_figures_of_a_small_database_are_those_counted_by_hand():
         "collisions/new": 0.5,  # the a at [1, 0]
         "collisions/before": 0,
         "collisions/now": 0.5,  # the three at [1, 0]
-        "buckets/before/mean": 1.5,
-        "buckets/before/p99": 2,
-        "buckets/before/max": 2,
-        "buckets/now/mean": 2,  # 1, 1, 3, 3, 3, 1
-        "buckets/now/p99": 3,
-        "buckets/now/max": 3,
+        "code_groups/before/mean": 1.5,
+        "code_groups/before/p99": 2,
+        "code_groups/before/max": 2,
+        "code_groups/now/mean": 2,  # 1, 1, 3, 3, 3, 1
+        "code_groups/now/p99": 3,
+        "code_groups/now/max": 3,
     }
     assert found.keys() == expected.keys()
     assert found == pytest.approx(expected)
 
 
 def test_without_new_images_the_figures_of_the_others_are_still_told():
-    found = drift.measure(TRAINED, HELD_OUT, DATABASE, np.zeros(6, bool))
+    found = drift.measure_drift(TRAINED, HELD_OUT, DATABASE, np.zeros(6, bool))
     assert found["images/new"] == 0
     assert not [name for name in found if "new/" in name or name == "unseen/labels"]
-    assert found["buckets/now/mean"] == found["buckets/before/mean"] == 2
+    assert found["code_groups/now/mean"] == found["code_groups/before/mean"] == 2
 
 
 def test_without_held_out_images_or_older_ones_in_the_database_what_can_be_told_is():
-    found = drift.measure(TRAINED, HELD_OUT.take(np.zeros(2, bool)), DATABASE, np.ones(6, bool))
+    found = drift.measure_drift(
+        TRAINED, HELD_OUT.take(np.zeros(2, bool)), DATABASE, np.ones(6, bool)
+    )
     assert found["images/held_out"] == 0 and found["images/new"] == 6
     assert not [name for name in found if "held_out/" in name or "before" in name]
     assert found["unseen/labels"] == pytest.approx(1 / 6)
@@ -150,7 +156,7 @@ def test_old_and_new_queries_are_averaged_apart_and_those_without_an_answer_left
     hits = np.array([[True, False], [True, True], [False, False], [False, True], [False, False]])
     positives = np.array([1, 5, 0, 2, 3])
     new = np.array([False, False, False, True, True])
-    found = drift.quality(hits, positives, new, (1, 2))
+    found = drift.measure_quality(hits, positives, new, (1, 2))
     assert found["quality/old/queries"] == 2 and found["quality/new/queries"] == 2
     assert found["quality/old/precision/1"] == 1.0
     assert found["quality/old/precision/2"] == 0.75
@@ -160,6 +166,6 @@ def test_old_and_new_queries_are_averaged_apart_and_those_without_an_answer_left
 
 
 def test_a_group_without_a_query_has_its_count_and_no_mean():
-    found = drift.quality(np.ones((1, 1), bool), np.array([1]), np.array([False]), (1,))
+    found = drift.measure_quality(np.ones((1, 1), bool), np.array([1]), np.array([False]), (1,))
     assert {name for name in found if name.startswith("quality/new")} == {"quality/new/queries"}
     assert found["quality/new/queries"] == 0

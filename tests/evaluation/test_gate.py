@@ -16,13 +16,12 @@ from hypothesis.extra import numpy as arrays
 
 from irgen import params as parameters
 from irgen.catalog import manifest
-from irgen.catalog.inputs import decode_images
+from irgen.catalog.images import decode_images
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
 from irgen.checkpoints.models import save_models
 from irgen.errors import ArtifactError, IndexingError
-from irgen.evaluation import answers as kept_answers
-from irgen.evaluation import gate
+from irgen.evaluation import answer_cache, gate
 from irgen.evaluation.gate import Answers
 from irgen.index.index import Index
 from irgen.params import Gate
@@ -66,7 +65,7 @@ def test_a_candidate_passes_unless_it_is_worse_than_it_may_be(candidate, champio
 
 def test_the_figures_are_of_both_at_every_cutoff_and_survive_json():
     verdict = judged(87, 90)
-    told = json.loads(json.dumps(verdict.plain()))
+    told = json.loads(json.dumps(verdict.to_json()))
     assert told["passed"] is False and told["why"] == verdict.why
     assert told["figures"] == {
         "metric": "precision/1",
@@ -91,7 +90,7 @@ def test_queries_that_nothing_answers_do_not_count_and_alone_let_nothing_pass():
         verdict = gate.judge(empty, champion, SETTINGS, (1,))
         assert not verdict.passed
         assert "none of the 4 queries has a relevant image" in verdict.why
-        json.dumps(verdict.plain())
+        json.dumps(verdict.to_json())
 
 
 HITS = arrays.arrays(bool, (8, 3))
@@ -151,7 +150,7 @@ def workspace(tmp_path) -> Workspace:
             shard, offset = writer.add(name, content)
             sha256 = hashlib.sha256(content).hexdigest()
             row = {"key": name, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
-            listed.append(row | {"shard": shard, "offset": offset})
+            listed.append(row | {"shard": shard, "offset": offset, "version": None})
     columns = pl.DataFrame(listed, schema_overrides=manifest.SCHEMA)
     manifest.write(folder, columns, revision=1, source="test")
     write_catalog(found, table(DATABASE, "train"), table(QUERIES, "query"))
@@ -256,11 +255,11 @@ def test_an_index_that_answered_before_is_not_asked_again_unless_it_is_another(
     make(workspace.stage("index"))
     champion = make(tmp_path / "champion", wrong=len(DATABASE) // 2)
     with Index.open(workspace.stage("index")) as index:
-        kept_answers.ask_ahead(index, workspace, (1, 4), params.compute)
+        answer_cache.ask_ahead(index, workspace, (1, 4), params.compute)
     asked = []
-    ask = kept_answers._ask
+    ask = answer_cache._search
     monkeypatch.setattr(
-        kept_answers, "_ask", lambda folder, *_: asked.append(folder) or ask(folder, *_)
+        answer_cache, "_search", lambda folder, *_: asked.append(folder) or ask(folder, *_)
     )
     first = gate.compare(workspace, params, champion)
     assert asked == [champion]

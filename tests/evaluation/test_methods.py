@@ -17,7 +17,7 @@ def test_images_of_the_likeliest_label_come_first_and_those_of_none_last() -> No
     labels = torch.arange(40) % 4 - 1  # −1: none
     told = torch.randn(5, 3, generator=generator)
     encoder = Encoder(lambda pixels: queries, lambda rows: queries[rows])
-    method = methods.classified(encoder, database, labels, lambda vectors: told, 28.0)
+    method = methods.search_by_label(encoder, database, labels, lambda vectors: told, 28.0)
     found = method.search(queries, 40)
     cosines = queries @ database.T
     for query in range(5):
@@ -33,7 +33,7 @@ def test_images_of_the_likeliest_label_come_first_and_those_of_none_last() -> No
 def test_what_a_search_holds_is_counted_whatever_the_number_of_levels(levels: int) -> None:
     codes = torch.arange(60)[:, None].expand(60, levels) % 5
     database = Snapshot.fixed(trie.build(codes), codes, torch.randn(60, 8), torch.empty(0))
-    held = methods.bytes_held(database)
+    held = methods.measure_memory(database)
     whole = trie.build(codes).nbytes + codes.nbytes + 60 * 8 * 4 + 60 * 8 + 60
     tables = 4 * 5 if levels == 1 else 4 * 5 + 4 * 6 * 5  # of the first level, of the second
     assert (

@@ -1,65 +1,13 @@
-"""From search results to runs."""
+"""A run as a table."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irgen.evaluation import runs
+from irgen.evaluation.query_set import RankedLists
 
 INF = np.float32(np.inf)
-
-
-def test_a_result_is_relevant_if_it_carries_the_querys_label_and_padding_never_is():
-    found = runs.relevance(np.array([[2, 0, -1], [1, -1, -1]]), ["a", "c"], ["a", "c", "b"])
-    assert found.tolist() == [[False, True, False], [True, False, False]]
-
-
-def test_a_query_with_an_unknown_label_or_none_has_nothing_relevant():
-    found = runs.relevance(np.array([[0, 1, -1], [0, 1, -1]]), ["z", None], ["a", None])
-    assert not found.any()
-    assert runs.positives(["z", None], ["x", "y"], ["a", None], ["u", "v"]).tolist() == [0, 0]
-
-
-def test_an_empty_database_gives_no_relevance():
-    assert runs.relevance(np.full((1, 2), -1), ["a"], []).tolist() == [[False, False]]
-    assert runs.positives(["a"], ["x"], [], []).tolist() == [0]
-
-
-def test_positives_do_not_count_copies_of_the_query():
-    counts = runs.positives(
-        ["a", "b", "a"], ["x", "y", "other"], ["a", "a", "b", "a"], ["x", "x", "y", "w"]
-    )
-    assert counts.tolist() == [1, 0, 3]
-
-
-def test_a_query_never_counts_itself_and_the_gap_closes():
-    ids = np.array([[3, 0, 1, 2], [2, 3, -1, -1]])
-    scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.5, 0.4, -INF, -INF]], dtype=np.float32)
-    new_ids, new_scores = runs.without_self(ids, scores, ["q", "w"], ["u", "v", "w", "q"], 3)
-    assert new_ids.tolist() == [[0, 1, 2], [3, -1, -1]]
-    assert np.allclose(new_scores[0], [0.8, 0.7, 0.6])
-    assert new_scores[1].tolist() == [np.float32(0.4), -np.inf, -np.inf]
-    assert (new_ids.dtype, new_scores.dtype) == (np.int64, np.float32)
-
-
-def test_lists_shorter_than_k_are_padded():
-    ids, scores = runs.without_self(np.array([[0]]), np.ones((1, 1), np.float32), ["q"], ["u"], 3)
-    assert ids.tolist() == [[0, -1, -1]]
-    assert scores.tolist() == [[1.0, -np.inf, -np.inf]]
-
-
-def test_search_depth_makes_room_for_some_copies_and_not_for_any_number():
-    assert runs.search_depth(2, ["x"], ["x"] * 99) == 101
-    assert runs.search_depth(2, ["x"], ["x"] * 10_000) == 2 + runs.COPIES == 102
-
-
-def test_search_depth_leaves_k_after_the_query_is_removed():
-    hashes = ["x", "x", "y", "z"]
-    depth = runs.search_depth(2, ["x", "n"], hashes)
-    assert depth == 4
-    ids = np.array([[0, 1, 2, 3]])
-    kept, _ = runs.without_self(ids, np.zeros((1, 4), np.float32), ["x"], hashes, 2)
-    assert kept.tolist() == [[2, 3]]
 
 
 @st.composite
@@ -80,34 +28,11 @@ def test_from_table_undoes_to_table(result):
     ids, scores = result
     relevant = (ids % 2 == 0) & (ids >= 0)
     codes = np.arange(18).reshape(9, 2)
-    table = runs.to_table(ids, scores, relevant, codes)
+    table = runs.to_table(RankedLists(ids, scores), relevant, codes)
     assert table.schema == runs.SCHEMA
     assert len(table) == (ids >= 0).sum()
     assert all(x == f"{2 * i}-{2 * i + 1}" for i, x in table.select("item", "code").iter_rows())
-    again = runs.from_table(table, *ids.shape)
-    for given_array, found in zip((ids, scores, relevant), again, strict=True):
+    lists, again = runs.from_table(table, *ids.shape)
+    pairs = ((ids, lists.ids), (scores, lists.scores), (relevant, again))
+    for given_array, found in pairs:
         assert (given_array == found).all() and given_array.dtype == found.dtype
-
-
-@settings(max_examples=40, deadline=None)
-@given(results(), st.integers(1, 7))
-def test_without_self_is_filtering_each_list_in_plain_python(result, k):
-    ids, scores = result
-    database, queries = list("abcabcabx"), list("abcxz")[: len(ids)]
-    found, _ = runs.without_self(ids, scores, queries, database, k)
-    for query, before, after in zip(queries, ids, found, strict=True):
-        kept = [i for i in before if i >= 0 and database[i] != query][:k]
-        assert after.tolist() == kept + [-1] * (k - len(kept))
-
-
-def test_where_queries_are_the_database_each_is_judged_by_all_others() -> None:
-    """Leave-one-out, as on the unseen classes of CUB, Cars and Products."""
-    labels, hashes = ["a", "a", "a", "b", "b"], ["1", "2", "3", "4", "5"]
-    counts = runs.positives(labels, hashes, labels, hashes)
-    assert counts.tolist() == [2, 2, 2, 1, 1]
-    depth = runs.search_depth(2, hashes, hashes)
-    assert depth == 3
-    found = np.array([[row, (row + 1) % 5, (row + 2) % 5] for row in range(5)])  # itself first
-    ids, _ = runs.without_self(found, np.zeros(found.shape, np.float32), hashes, hashes, 2)
-    assert ids.tolist() == [[1, 2], [2, 3], [3, 4], [4, 0], [0, 1]]
-    assert runs.relevance(ids, labels, labels).sum(axis=1).tolist() == [2, 1, 0, 1, 0]

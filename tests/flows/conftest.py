@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "lifeline.py")]
+LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "process.py")]
 QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -65,7 +65,7 @@ class PrefectServer:
                 stderr=log,
                 start_new_session=True,
             )
-        until(self.answers, 90, "the Prefect server did not start", self.told)
+        until(self.answers, "the Prefect server did not start", self.told)
 
     def answers(self) -> bool:
         assert self.process is not None and self.process.poll() is None, self.told()
@@ -102,16 +102,17 @@ class PrefectServer:
             time.sleep(0.5)
 
 
-def until(
-    true: Callable[[], Any], seconds: float, failure: str, more: Callable[[], str] = str
-) -> Any:
-    """Waits until ``true()`` is, and returns what it is; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
+WAIT_SECONDS = 420.0  # a flow run takes one or two minutes on a machine of its own
+
+
+def until(true: Callable[[], Any], failure: str, more: Callable[[], str] = str) -> Any:
+    """Waits until ``true()`` is, and returns what it is; fails after WAIT_SECONDS."""
+    deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         if found := true():
             return found
         time.sleep(0.1)
-    pytest.fail(f"{failure} (within {seconds:g} s)\n{more()}")
+    pytest.fail(f"{failure} (within {WAIT_SECONDS:g} s)\n{more()}")
 
 
 def alive(pid: int) -> bool:

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from prefect import flow
 
-from flows import pipeline
+from flows import graph
 from flows.build import build
 from irgen.errors import IrgenError
+from irgen.files import mend_lock_file
 
-from .conftest import ROOT, PrefectServer, Toy, alive, until
+from .conftest import ROOT, WAIT_SECONDS, PrefectServer, Toy, alive, until
 
 pytestmark = pytest.mark.slow
 
@@ -89,25 +89,11 @@ def test_a_stage_s_output_is_in_the_log_and_its_tags_on_its_task(
         logs = prefect_server.ask("/logs/filter", {"sort": "TIMESTAMP_DESC", "limit": 200})
         return {"working on first", "working on last"} <= {log["message"] for log in logs}
 
-    until(said, 15, "the stages' output is not in the log")
+    until(said, "the stages' output is not in the log")
     tags = {"tags": {"all_": ["quick"]}}
-    until(
-        lambda: prefect_server.ask("/task_runs/filter", {"task_runs": tags}), 10, "no tag is there"
-    )
+    until(lambda: prefect_server.ask("/task_runs/filter", {"task_runs": tags}), "no tag is there")
     runs = prefect_server.ask("/task_runs/filter", {"task_runs": tags})
     assert {run["name"] for run in runs} == {"first"}
-
-
-def test_when_few_stages_are_left_it_is_told_once(prefect_server: PrefectServer, toy: Toy) -> None:
-    told: list[list[str]] = []
-
-    @flow
-    def passed() -> dict[str, str]:
-        return pipeline.run(toy.root, build="b", nearly=lambda: told.append(toy.ran()))
-
-    assert set(passed().values()) == {"ran"}
-    (before,) = told
-    assert "first" in before and "last" not in before
 
 
 def test_a_folder_without_a_pipeline_is_told(prefect_server: PrefectServer, tmp_path: Path) -> None:
@@ -122,7 +108,7 @@ def killed_in(toy: Toy, stage: str) -> list[int]:
     children.unlink(missing_ok=True)
     running = start(toy)
     try:
-        until(lambda: children.exists() and children.read_text(), 90, "the stage did not start")
+        until(lambda: children.exists() and children.read_text(), "the stage did not start")
     finally:
         running.kill()
         running.wait()
@@ -134,7 +120,7 @@ def test_a_build_killed_in_a_stage_is_gone_on_with_by_the_next(
 ) -> None:
     for stage in ("first", "right"):
         pids = killed_in(toy, stage)
-        until(lambda pids=pids: not any(map(alive, pids)), 10, "the stage outlived its flow")
+        until(lambda pids=pids: not any(map(alive, pids)), "the stage outlived its flow")
         toy.mend(stage)
     toy.ran()
     assert build(str(toy.root), return_state=True).is_completed()
@@ -144,6 +130,34 @@ def test_a_build_killed_in_a_stage_is_gone_on_with_by_the_next(
     assert len(found) == 2 and "its process was killed" in found[0][2]
 
 
+def test_a_lock_file_that_a_killed_dvc_left_cut_off_is_mended(
+    prefect_server: PrefectServer, toy: Toy
+) -> None:
+    build(str(toy.root))
+    build(str(toy.root))  # keeps the lock file of the first
+    path = toy.root / "dvc.lock"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2 + 1])
+    build(str(toy.root))
+    assert set(outcomes(prefect_server).values()) == {"skipped"}
+    assert path.read_text() == text
+
+
+def test_dvc_reads_every_lock_file_that_is_taken_for_whole(toy: Toy) -> None:
+    command = [sys.executable, "-m", "dvc", "repro", "-q"]
+    subprocess.run(command, cwd=toy.root, check=True, timeout=120)
+    path, copy = toy.root / "dvc.lock", toy.root / "copy"
+    text = path.read_text()
+    taken = 0
+    for end in [place + 1 for place, letter in enumerate(text) if letter == "\n"]:
+        path.write_text(text[:end])
+        if not mend_lock_file(path, copy):
+            taken += 1
+            assert len(graph.read(toy.root)) == 4
+        copy.unlink(missing_ok=True)
+    assert taken > 4
+
+
 def test_a_server_that_is_restarted_in_mid_run_stops_nothing(
     prefect_server: PrefectServer, toy: Toy
 ) -> None:
@@ -151,11 +165,11 @@ def test_a_server_that_is_restarted_in_mid_run_stops_nothing(
     (toy.root / "work.py").write_text(wait + (toy.root / "work.py").read_text())
     running = start(toy)
     try:
-        until(lambda: (toy.root / "data" / "first").exists(), 90, "the build did not start")
+        until(lambda: (toy.root / "data" / "first").exists(), "the build did not start")
         prefect_server.kill()
         time.sleep(3)
         prefect_server.start()
-        assert running.wait(150) == 0
+        assert running.wait(WAIT_SECONDS) == 0
     finally:
         running.kill()
     assert toy.ran() == ["first", "last", "left", "right"]

@@ -15,7 +15,7 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.compare import compare
-from irgen.catalog.sources.open import list_digits
+from irgen.catalog.sources.arrays import list_digits
 from irgen.errors import ArtifactError
 from irgen.report.comparison import METHODS
 from irgen.study import results
@@ -67,7 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     ours = shutil.ignore_patterns("__pycache__")
     shutil.copytree(root / "irgen", folder / "irgen", ignore=ours)
     (folder / "experiments").mkdir()
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore", "experiments/dvc.yaml"):
+    for name in ("dvc.yaml", "training.yaml", ".gitignore", ".dvcignore", "experiments/dvc.yaml"):
         shutil.copyfile(root / name, folder / name)
     tree = yaml.safe_load((root / "params.yaml").read_text())
     for section, values in SMALL.items():
@@ -210,15 +210,15 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
     (home,) = (project / ".cache" / "tracking").glob("digits-semantic-1-*")
     shutil.rmtree(home)
     if not (child := os.fork()):
-        whole = run_log._line
-        run_log._line = lambda kind, fields: (
+        whole = run_log._format
+        run_log._format = lambda kind, fields: (
             os.kill(os.getpid(), signal.SIGKILL) if kind == "end" else whole(kind, fields)
         )
         log_trial(*told)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    assert run_log.unpublished(home.parent) == []
+    assert run_log.list_unsynced(home.parent) == []
     log_trial(*told)
-    kinds = [record["kind"] for record in run_log.records(home / "trial.jsonl")]
+    kinds = [record["kind"] for record in run_log.read(home / "trial.jsonl")]
     assert kinds == ["begin", "metrics", "end"]
 
 

@@ -6,14 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import pytest
 import yaml
 
-from flows import cutoff, events, serve
+from flows import events, serve, training_revision
 from irgen.errors import IrgenError
 
 from .conftest import ROOT, PrefectServer, Toy, alive, until
@@ -104,7 +106,6 @@ def test_a_schedule_makes_runs(prefect_server: PrefectServer, deployed: dict[str
     for name in ("build", "update"):
         until(
             lambda name=name: runs(prefect_server, deployed[name], "Scheduled", "Late"),
-            60,
             f"{name} has a schedule, but no run was scheduled",
             prefect_server.told,
         )
@@ -144,38 +145,32 @@ def worker(
     process.wait()
 
 
-def post(server: PrefectServer, name: str) -> None:
-    """What a bucket's notification would do: a plain POST."""
+def post(server: PrefectServer, name: str, times: int) -> None:
+    """What a bucket's notifications would do: a plain POST. In one request the events come within
+    one window, however busy the machine is."""
     event = {
         "event": name,
         "resource": {"prefect.resource.id": "somebody"},
-        "occurred": "2026-01-01T00:00:00Z",
-        "id": "6f4de7b6-7d0d-4a3c-9e57-0a8f2f7f3f11",
+        "occurred": datetime.now(UTC).isoformat(),
     }
-    from datetime import UTC, datetime
-    from uuid import uuid4
-
-    event |= {"occurred": datetime.now(UTC).isoformat(), "id": str(uuid4())}
-    server.ask("/events", [event])
+    server.ask("/events", [event | {"id": str(uuid4())} for _ in range(times)])
 
 
 def test_an_event_starts_an_update_and_many_start_one(
     prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, worker: Path
 ) -> None:
     before = {run["id"] for run in runs(prefect_server, deployed["update"])}
-    for _ in range(5):
-        post(prefect_server, events.CHANGED)
+    post(prefect_server, events.CHANGED, times=5)
 
     def started() -> list[dict[str, Any]]:
         found = runs(prefect_server, deployed["update"])
         return [r for r in found if r["id"] not in before and not r["auto_scheduled"]]
 
-    until(started, 30, "the event started no run", worker.read_text)
+    until(started, "the event started no run", worker.read_text)
     until(
         lambda: [
             r for r in started() if r["state"]["type"] not in ("SCHEDULED", "PENDING", "RUNNING")
         ],
-        120,
         "the update did not end",
         worker.read_text,
     )
@@ -187,11 +182,11 @@ def test_an_event_starts_an_update_and_many_start_one(
 def test_a_dropped_update_ends_as_such_and_not_as_a_crash(
     prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, worker: Path
 ) -> None:
-    from flows import guard
-    from flows.guard import Holder
+    from flows import lock
+    from flows.lock import Holder
 
     holder = Holder(flow="build", run="someone", name="a-build", process=1)
-    with guard.turn(project.root, holder, wait=None):
+    with lock.hold(project.root, holder, on_wait=None):
         made = prefect_server.ask(f"/deployments/{deployed['update']['id']}/create_flow_run", {})
 
         def state() -> dict[str, Any]:
@@ -199,7 +194,6 @@ def test_a_dropped_update_ends_as_such_and_not_as_a_crash(
 
         until(
             lambda: state()["type"] not in ("SCHEDULED", "PENDING", "RUNNING"),
-            90,
             "the update did not end",
             worker.read_text,
         )
@@ -216,29 +210,35 @@ def test_a_retrain_that_is_cancelled_is_taken_back(
     manifest = project.root / "data" / "download" / "manifest.parquet"
     manifest.parent.mkdir(parents=True)
     pl.DataFrame({"key": ["a"]}).write_parquet(manifest, metadata={"revision": "7"})
-    before = cutoff.read(project.root)
+    before = training_revision.read(project.root)
     (project.root / "words.txt").write_text("others")
     project.fault("last", "sleep")
     asked = f"/deployments/{deployed['retrain']['id']}/create_flow_run"
     made = prefect_server.ask(asked, {"parameters": {"root": str(project.root), "force": True}})
-    until((project.root / "children").exists, 90, "no stage was begun", worker.read_text)
-    assert cutoff.read(project.root) == 7 != before
+    until((project.root / "children").exists, "no stage was begun", worker.read_text)
+    assert training_revision.read(project.root) == 7 != before
     cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
     prefect_server.ask(f"/flow_runs/{made['id']}/set_state", cancelling)
 
     def ended() -> bool:
         return bool(prefect_server.ask(f"/flow_runs/{made['id']}")["state"]["type"] == "CANCELLED")
 
-    until(ended, 90, "the run was not cancelled", worker.read_text)
-    until(lambda: cutoff.read(project.root) == before, 20, "it is not back", worker.read_text)
-    last = cutoff.last(project.root)
-    assert last is not None and last.state == "rejected" and cutoff.underway(project.root) is None
+    until(ended, "the run was not cancelled", worker.read_text)
+    until(
+        lambda: training_revision.read(project.root) == before, "it is not back", worker.read_text
+    )
+    last = training_revision.last_retrain(project.root)
+    assert (
+        last is not None
+        and last.state == "rejected"
+        and training_revision.running_retrain(project.root) is None
+    )
     for number in (project.root / "children").read_text().split():
-        until(lambda number=number: not alive(int(number)), 20, "the stage goes on")
+        until(lambda number=number: not alive(int(number)), "the stage goes on")
 
 
 def test_without_a_server_nothing_is_served_and_the_remedy_is_told() -> None:
     with pytest.raises(IrgenError, match=r"export PREFECT_API_URL=http://127\.0\.0\.1:4200/api"):
-        serve.meet(None)
+        serve.wait_for_server(None)
     with pytest.raises(IrgenError, match=r"127\.0\.0\.1:9/api does not answer: start it"):
-        serve.meet("http://127.0.0.1:9/api", seconds=1)
+        serve.wait_for_server("http://127.0.0.1:9/api", seconds=1)

@@ -1,4 +1,4 @@
-"""A new machine gets every result from DVC's remote, by the commands of the operations page."""
+"""A new machine gets every result from DVC's remote, by the commands of the docs."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from flows.build import build
 from ..conftest import BucketServer
 from .conftest import ROOT, PrefectServer, Toy
 
-PAGE = (ROOT / "docs" / "operations.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "run-as-a-service.md").read_text()
 WHO = ("AUTHOR", "COMMITTER")
 SOMEBODY = {f"GIT_{who}_{what}": "t@t" for who in WHO for what in ("NAME", "EMAIL")}
 
@@ -47,7 +47,7 @@ def test_a_fresh_worker_restores_everything_and_runs_nothing(
 ) -> None:
     buckets.fill("bucket", {})
     once, there = (
-        text.replace("http://127.0.0.1:9000", buckets.uri).replace("irgen releases fetch\n", "")
+        text.replace("http://127.0.0.1:9000", buckets.uri).replace("irgen releases pull\n", "")
         for text in blocks()
     )
     typed("dvc repro --quiet", toy.root)

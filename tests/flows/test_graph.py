@@ -53,23 +53,27 @@ def test_what_looks_outside_is_known(root: Path) -> None:
 
 def test_a_stage_s_meta_says_how_it_is_conducted(toy: Toy) -> None:
     nodes = graph.read(toy.root)
-    assert nodes["first"].conduct == graph.Conduct(timeout_seconds=60.0, tags=("quick",))
-    assert nodes["right"].conduct.retries == 1
-    assert nodes["left"].conduct == graph.Conduct()
+    assert nodes["first"].options == graph.TaskOptions(timeout_seconds=60.0, tags=("quick",))
+    assert nodes["right"].options.retries == 1
+    assert nodes["left"].options == graph.TaskOptions()
 
 
 @pytest.mark.parametrize(
     ("said", "told"),
-    [({"retry": 1}, "did you mean 'retries'"), ({"retries": "1"}, "expected int"), (3, "section")],
+    [
+        ({"retry": 1}, "did you mean 'retries'"),
+        ({"retries": "1"}, "expected a whole number"),
+        (3, "section"),
+    ],
 )
 def test_a_misspelt_option_is_told_with_its_place(said: object, told: str) -> None:
     with pytest.raises(ParamsError, match=f"dvc.yaml: trie: meta: prefect.*{told}"):
-        graph.conduct("trie", {"prefect": said})
+        graph.read_options("trie", {"prefect": said})
 
 
 def test_every_stage_of_the_project_says_how_it_is_conducted(root: Path) -> None:
     for name, entry in yaml.safe_load((root / "dvc.yaml").read_text())["stages"].items():
-        assert set(entry["meta"]["prefect"]) == {"retries", "timeout_seconds", "tags"}, name
+        assert set(entry["meta"]["prefect"]) == {"retries", "timeout_seconds"}, name
 
 
 def test_the_stages_of_other_files_are_other_pipelines(toy: Toy) -> None:

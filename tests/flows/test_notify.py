@@ -42,15 +42,15 @@ def chat(prefect_server: PrefectServer) -> Iterator[Chat]:
     yield found
     found.shutdown()
     for each in prefect_server.ask("/automations/filter", {}):
-        if each["name"] in notify.TOLD:
+        if each["name"] in notify.AUTOMATIONS:
             prefect_server.ask(f"/automations/{each['id']}", method="DELETE")
 
 
 def test_a_candidate_drift_and_a_failure_are_told_once_each(
     prefect_server: PrefectServer, chat: Chat, tmp_path: Path
 ) -> None:
-    notify.tell("http://127.0.0.1:9/an-old-address")
-    notify.tell(chat.address)  # takes its place
+    notify.make_automations("http://127.0.0.1:9/an-old-address")
+    notify.make_automations(chat.address)  # takes its place
     kept = {"version": 7, "why": "precision/10 is 0.1"}
     exceeded = [{"name": "unseen_labels", "value": 0.5, "threshold": 0.1}]
 
@@ -62,7 +62,7 @@ def test_a_candidate_drift_and_a_failure_are_told_once_each(
     drift = {"revision": 3, "exceeded": exceeded}
     events.emit(events.DRIFTED, tmp_path, drift, key=str(tmp_path))
     failing(return_state=True)
-    until(lambda: len(chat.texts) >= 3, 60, "not everything was told", prefect_server.told)
+    until(lambda: len(chat.texts) >= 3, "not everything was told", prefect_server.told)
     one, two, three = sorted(chat.texts)
     assert one == "Candidate 7 is not served\nprecision/10 is 0.1"
     assert two == "Drift at revision 3: a retrain was asked for\nunseen_labels"
@@ -70,7 +70,7 @@ def test_a_candidate_drift_and_a_failure_are_told_once_each(
 
 
 def test_the_webhook_s_address_is_no_plain_text(prefect_server: PrefectServer, chat: Chat) -> None:
-    notify.tell(chat.address)
+    notify.make_automations(chat.address)
     assert "s3cret" not in json.dumps(prefect_server.ask("/block_documents/filter", {}))
 
 

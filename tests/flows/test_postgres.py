@@ -56,7 +56,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        until(answers, 60, "PostgreSQL did not start")
+        until(answers, "PostgreSQL did not start")
         yield f"postgresql+asyncpg://irgen@127.0.0.1:{port}/postgres"
     finally:
         process.terminate()
@@ -96,7 +96,7 @@ def test_what_is_deployed_is_scheduled(server: PrefectServer) -> None:
     deployed = server.ask("/deployments/filter", {})
     often = next(each["id"] for each in deployed if each["name"] == "update")
     wanted = {"flow_runs": {"deployment_id": {"any_": [often]}}, "limit": 1}
-    until(lambda: server.ask("/flow_runs/filter", wanted), 60, "no run was scheduled", server.told)
+    until(lambda: server.ask("/flow_runs/filter", wanted), "no run was scheduled", server.told)
     assert not (server.folder / "prefect.db").exists()
 
 
@@ -109,7 +109,7 @@ def test_a_build_runs_every_stage_and_is_seen(server: PrefectServer, toy: Toy) -
         tasks = server.ask("/task_runs/filter", {})
         return {task["name"]: task["state"]["type"] for task in tasks} == expected
 
-    until(seen, 30, "not every stage was told of", server.told)
+    until(seen, "not every stage was told of", server.told)
 
 
 def test_a_limit_of_a_tag_is_kept_to(server: PrefectServer, toy: Toy) -> None:
@@ -129,7 +129,7 @@ def test_a_limit_of_a_tag_is_kept_to(server: PrefectServer, toy: Toy) -> None:
         two = [each for each in tasks if each["name"] in ("left", "right") and each["end_time"]]
         return sorted((each["start_time"], each["end_time"]) for each in two)
 
-    until(lambda: len(times()) == 2, 30, "not both were told of", server.told)
+    until(lambda: len(times()) == 2, "not both were told of", server.told)
     first, second = times()
     assert first[1] <= second[0]
     assert server.ask("/v2/concurrency_limits/filter", {})[0]["active_slots"] == 0

@@ -18,8 +18,8 @@ import polars as pl
 import pytest
 import yaml
 
-from flows import cutoff, events, graph
-from irgen.catalog.sources.open import list_digits
+from flows import events, graph, training_revision
+from irgen.catalog.sources.arrays import list_digits
 from irgen.encoding.cache import map_shard
 
 from ..conftest import BucketServer, MlflowServer
@@ -132,7 +132,7 @@ class Living:
             final = [run for run in found if run["state"]["type"] in OVER]
             return [run for run in final if run["state"]["name"] not in ("Dropped", "Unchanged")]
 
-        (run, *_) = until(over, LONG, f"no {flow} came to its end", self.log.read_text)
+        (run, *_) = until(over, f"no {flow} came to its end", self.log.read_text)
         assert run["state"]["type"] == "COMPLETED", run["state"]["message"] + self.log.read_text()
         return run
 
@@ -231,7 +231,7 @@ def copy_project(living: Living) -> None:
     root.mkdir()
     for name in ("irgen", "flows"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "prefect.yaml", ".gitignore", ".dvcignore"):
+    for name in ("dvc.yaml", "training.yaml", "prefect.yaml", ".gitignore", ".dvcignore"):
         shutil.copyfile(ROOT / name, root / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in SMALL.items():
@@ -286,7 +286,6 @@ def test_new_images_are_found_and_nothing_is_trained(
     served = (living.root / "releases" / "champion").readlink().name
     until(
         lambda: served in [each["name"] for each in living.told(events.UPDATED)],
-        30,
         f"no event tells of {served}",
     )
     assert ("PUT", f"/store/served/{served}/release.json", "") in since  # for other machines
@@ -323,5 +322,5 @@ def test_deleted_images_are_gone_and_unseen_classes_start_a_retrain(
     assert "unseen_labels" in [each["name"] for each in verdict["exceeded"]]
     assert living.ran(run) >= TRAINING
     trained = set(living.table("train")["id"])
-    assert trained & unseen.keys() and cutoff.read(living.root) == 3
+    assert trained & unseen.keys() and training_revision.read(living.root) == 3
     assert living.champion() > champion + 1

@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from flows import cutoff, stage
+from flows import stage, training_revision
 from flows.stage import StageError
 
 from .conftest import Toy, alive, until
@@ -18,7 +17,7 @@ from .conftest import Toy, alive, until
 
 def run(toy: Toy, name: str, timeout: float = 60, said: list[str] | None = None) -> str:
     tell = [].append if said is None else said.append
-    return stage.run(toy.root, name, build="b", timeout=timeout, tell=tell).result
+    return stage.run(toy.root, name, build="b", timeout=timeout, log=tell).outcome
 
 
 def test_a_stage_runs_then_is_skipped_then_restored(toy: Toy) -> None:
@@ -50,9 +49,9 @@ def test_dvc_s_file_of_locks_stays_if_it_can_be_read_by_now(toy: Toy) -> None:
     said = ("ERROR: failed: Unable to read RWLock-file '.dvc/tmp/rwlock'. JSON structure is …",)
     for there in ("{}", None):
         locks.unlink(missing_ok=True) if there is None else locks.write_text(there)
-        assert stage.is_mended(said, toy.root)
+        assert stage.mend_rwlock(said, toy.root)
         assert locks.exists() == (there is not None)
-    assert not stage.is_mended(("ERROR: failed to reproduce 'first'",), toy.root)
+    assert not stage.mend_rwlock(("ERROR: failed to reproduce 'first'",), toy.root)
 
 
 def test_its_output_is_told_without_dvc_s_advice(toy: Toy) -> None:
@@ -72,17 +71,18 @@ def test_it_is_run_under_the_build_s_key(toy: Toy, monkeypatch: pytest.MonkeyPat
     assert "key b" in said
 
 
-def test_it_is_told_the_cut_off_that_a_retrain_under_way_may_go_back_to(toy: Toy) -> None:
-    (toy.root / "params.yaml").write_text("toy: {right: 1}\ncatalog: {training_revision: 2}\n")
+def test_it_is_told_the_revision_that_a_retrain_under_way_may_go_back_to(toy: Toy) -> None:
+    training_revision.write(toy.root, 2)
     (toy.root / "work.py").write_text(
-        "import os; print('before', os.environ.get('IRGEN_CUTOFF_BEFORE')); open('data/first', 'w')"
+        "import os; print('before', os.environ.get('IRGEN_PREVIOUS_REVISION'))\n"
+        "open('data/first', 'w')"
     )
     (toy.root / "data").mkdir(exist_ok=True)
-    cutoff.begin(toy.root, 3, new=40)
+    training_revision.begin(toy.root, 3, new=40)
     said: list[str] = []
     run(toy, "first", said=said)
     assert "before 2" in said
-    cutoff.end(toy.root, released=True)
+    training_revision.end(toy.root, released=True)
     (toy.root / "words.txt").write_text("other words")
     run(toy, "first", said=said)
     assert "before None" in said
@@ -96,8 +96,10 @@ def test_a_failure_is_told_in_the_stage_s_own_words(toy: Toy) -> None:
 
 def test_a_warning_of_dvc_s_is_no_reason() -> None:
     lines = ("WARNING: No file hash info", "ERROR: failed to reproduce 'a': [Errno 2] No such file")
-    assert stage.reason(lines) == "failed to reproduce 'a': [Errno 2] No such file"
-    assert stage.reason(("> cmd", "ERROR: failed: failed to run: x")).startswith("ERROR: failed")
+    assert stage.find_reason(lines) == "failed to reproduce 'a': [Errno 2] No such file"
+    assert stage.find_reason(("> cmd", "ERROR: failed: failed to run: x")).startswith(
+        "ERROR: failed"
+    )
 
 
 def test_a_fault_of_the_pipeline_is_told_in_dvc_s(toy: Toy) -> None:
@@ -108,13 +110,11 @@ def test_a_fault_of_the_pipeline_is_told_in_dvc_s(toy: Toy) -> None:
 
 def test_a_stage_that_takes_too_long_is_ended_with_all_it_started(toy: Toy) -> None:
     toy.fault("first", "sleep")
-    started = time.monotonic()
-    with pytest.raises(StageError, match="first was stopped after 6 seconds: raise timeout_sec"):
-        run(toy, "first", timeout=6)
-    assert time.monotonic() - started < 25
+    with pytest.raises(StageError, match="first was stopped after 20 seconds: raise timeout_sec"):
+        run(toy, "first", timeout=20)
     pids = [int(each) for each in (toy.root / "children").read_text().split()]
     assert len(pids) == 2
-    until(lambda: not any(map(alive, pids)), 5, "they live on")
+    until(lambda: not any(map(alive, pids)), "they live on")
     toy.mend("first")
     assert run(toy, "first") == "ran"  # no lock of DVC's is left behind
 
@@ -137,7 +137,7 @@ def test_files_that_another_dvc_has_are_waited_for(toy: Toy) -> None:
     toy.fault("right", "sleep")
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", "right"]
     other = subprocess.Popen(command, cwd=toy.root, start_new_session=True)
-    until((toy.root / "children").exists, 60, "the other did not begin")
+    until((toy.root / "children").exists, "the other did not begin")
     (toy.root / "words.txt").write_text("other words")
     threading.Timer(4, lambda: (os.killpg(other.pid, signal.SIGKILL), other.wait())).start()
     said: list[str] = []
@@ -173,11 +173,11 @@ def test_a_fresh_machine_takes_what_the_remote_has(toy: Toy, tmp_path: Path) -> 
         subprocess.run(command, cwd=toy.root, env=environment, check=True, timeout=120)
     clone = tmp_path / "clone"
     lines: list[str] = []
-    stage.fetch(clone, "first", timeout=60, tell=lines.append)
+    stage.fetch(clone, "first", timeout=60, log=lines.append)
     assert (clone / "data" / "first").read_text() == (toy.root / "data" / "first").read_text()
     names = ("first", "left", "right", "last")
     came = [
-        stage.run(clone, name, build="b", timeout=60, tell=lines.append, pull=True).result
+        stage.run(clone, name, build="b", timeout=60, log=lines.append, pull=True).outcome
         for name in names
     ]
     assert came == ["ran", "restored", "restored", "restored"], lines

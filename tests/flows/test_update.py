@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import cutoff, events, finished, guard, publication, release
+from flows import build as building
+from flows import events, lock, release, state, training_revision
 from flows.build import build
-from flows.guard import Holder
+from flows.lock import Holder
 from flows.release import Decision
 from flows.retrain import retrain
 from flows.update import update
 from irgen.files import digest, write_json
-from irgen.tracking import provenance, run_log
+from irgen.tracking import locations, provenance, run_log
 
 from .conftest import ROOT, PrefectServer, Toy, until
 
@@ -33,8 +34,7 @@ stages:
       - data/download: {persist: true}
   index:
     cmd: python work.py index
-    deps: [work.py, words.txt, data/download/manifest.parquet]
-    params: [catalog.training_revision]
+    deps: [training.yaml, work.py, words.txt, data/download/manifest.parquet]
     outs: [data/index]
 """
 WORK = """
@@ -43,7 +43,7 @@ with open(".ran", "a") as file:
     file.write("index\\n")
 index = pathlib.Path("data/index")
 index.mkdir(exist_ok=True)
-trained = yaml.safe_load(open("params.yaml"))["catalog"]["training_revision"]
+trained = yaml.safe_load(open("training.yaml"))["revision"]
 manifest = pathlib.Path("data/download/manifest.parquet").read_bytes()
 (index / "models").write_text(f"trained on revision {trained}")
 (index / "images").write_bytes(manifest)
@@ -58,6 +58,7 @@ def living(toy: Toy, png: Callable[[int], bytes], empty_store: Path) -> Toy:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["download"]["source"] = "images"
     (toy.root / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copyfile(ROOT / "training.yaml", toy.root / "training.yaml")
     (toy.root / "mlruns").mkdir()
     shutil.copyfile(empty_store, toy.root / "mlruns" / "mlflow.db")
     for number in range(6):
@@ -74,16 +75,16 @@ def put(toy: Toy, key: str, content: bytes) -> None:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What ``irgen release`` is to say: ``passes`` of the models' text, ``settled``; what it was
-    asked, in ``asked``, and how ``irgen publish`` was called, in ``published``."""
+    asked, in ``asked``, and how ``irgen sync-runs`` was called, in ``synced``."""
     said: dict[str, Any] = {
         "passes": lambda models: True,
         "settled": True,
         "asked": [],
-        "published": [],
+        "synced": [],
     }
     served: dict[str, Any] = {"bundle": None, "version": 0}
 
-    def run(root: Path, *, build: str, tell: Any) -> Decision:
+    def run(root: Path, *, build: str, log: Any) -> Decision:
         index = root / "data" / "index"
         models = (index / "models").read_text()
         bundle = digest(models, (index / "images").read_bytes().hex())
@@ -100,17 +101,16 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "champion": served["version"] or None,
             "verdict": {"passed": released, "why": "because", "figures": {"queries": 3}},
             "settled": said["settled"],
-            "troubles": [] if said["settled"] else ["MLflow is down"],
+            "errors": [] if said["settled"] else ["MLflow is down"],
         }
         return Decision(released=released, about=about)
 
-    def published(root: Path, settings: Any, log: Any, options: list[str]) -> tuple[str, ...]:
-        said["published"].append(options)
+    def run_sync(root: Path, build: str, log: Any, options: list[str]) -> tuple[str, ...]:
+        said["synced"].append(options)
         return ()
 
     monkeypatch.setattr(release, "run", run)
-    monkeypatch.setattr(release.Ahead, "start", lambda ahead: None)
-    monkeypatch.setattr(publication, "published", published)
+    monkeypatch.setattr(building, "run_sync", run_sync)
     return said
 
 
@@ -133,9 +133,7 @@ def test_what_has_changed_is_published_and_told_and_no_more(
     assert (state.name, living.ran()) == ("Released", ["index"])
     assert "6 new, 0 changed, 0 gone; 6 images at revision 1" in state.message
 
-    started = time.monotonic()
     state = go(update, living)
-    assert time.monotonic() - started < 15
     assert (state.name, living.ran(), len(gate["asked"])) == ("Unchanged", [], 1)
 
     put(living, "a/1.png", png(100))
@@ -148,7 +146,7 @@ def test_what_has_changed_is_published_and_told_and_no_more(
     def both() -> bool:
         return len(told(prefect_server, events.UPDATED, living.root)) == 2
 
-    until(both, 10, "not one event for each publication")
+    until(both, "not one event for each publication")
     payload = told(prefect_server, events.UPDATED, living.root)[0]
     assert payload["new"] == 1 and payload["images"] == 6 and payload["version"] == 2
     assert told(prefect_server, events.REJECTED, living.root) == []
@@ -173,14 +171,14 @@ def test_what_was_cut_short_is_done_by_the_next_update(
         raise KeyboardInterrupt  # as near to a power cut as this process can come
 
     with monkeypatch.context() as patch:
-        patch.setattr(publication, "told", cut)
+        patch.setattr(release, "report", cut)
         with pytest.raises(KeyboardInterrupt):
             go(update, living)
     assert told(prefect_server, events.UPDATED, living.root) == []
     state = go(update, living)
     assert state.name == "Released" and "6 new" in state.message
     assert living.ran() == ["index"]
-    until(lambda: told(prefect_server, events.UPDATED, living.root), 10, "no event")
+    until(lambda: told(prefect_server, events.UPDATED, living.root), "no event")
     assert go(update, living).name == "Unchanged"
 
 
@@ -189,8 +187,8 @@ def test_what_was_not_settled_is_settled_without_a_stage(
 ) -> None:
     gate["settled"] = False
     go(update, living)
-    left = provenance.journals(living.root)  # to the publisher: the flow's own is not real here
-    until(lambda: not run_log.unpublished(left), 60, "nobody publishes what the stages left")
+    left = locations.run_logs(living.root)  # to the publisher: the flow's own is not real here
+    until(lambda: not run_log.list_unsynced(left), "nobody publishes what the stages left")
     assert go(update, living).name == "Released"
     gate["settled"] = True
     assert go(update, living).name == "Released"
@@ -198,10 +196,10 @@ def test_what_was_not_settled_is_settled_without_a_stage(
     assert (len(gate["asked"]), living.ran()) == (3, ["index"])
     assert len(told(prefect_server, events.UPDATED, living.root)) == 1
 
-    assert gate["published"].count([]) == 0
-    monkeypatch.setattr(run_log, "unpublished", lambda place: [place / "left" / "index.jsonl"])
+    assert gate["synced"].count([]) == 0
+    monkeypatch.setattr(run_log, "list_unsynced", lambda place: [place / "left" / "index.jsonl"])
     assert go(update, living).name == "Unchanged"
-    assert gate["published"].count([]) == 1  # what MLflow did not get while it was down
+    assert gate["synced"].count([]) == 1  # what MLflow did not get while it was down
 
 
 def test_a_worse_index_is_kept_back_and_why_is_told_once(
@@ -217,7 +215,7 @@ def test_a_worse_index_is_kept_back_and_why_is_told_once(
     page = prefect_server.ask("/artifacts/filter", asked)[0]["data"]
     assert "1 new, 0 changed, 1 gone" in page and "Searches still find what is gone." in page
     go(build, living)
-    until(lambda: told(prefect_server, events.REJECTED, living.root), 10, "no event")
+    until(lambda: told(prefect_server, events.REJECTED, living.root), "no event")
     (payload,) = told(prefect_server, events.REJECTED, living.root)
     assert (payload["why"], payload["figures"]) == ("because", {"queries": 3})
     assert (payload["new"], payload["gone"]) == (1, 1)
@@ -232,13 +230,13 @@ HELD = Holder(flow="build", run="someone", name="a-build", process=1)
 def test_an_update_during_a_build_is_dropped_on_purpose_and_asked_for_again(
     prefect_server: PrefectServer, living: Toy, gate: dict
 ) -> None:
-    with guard.turn(living.root, HELD, wait=None):
+    with lock.hold(living.root, HELD, on_wait=None):
         state = go(update, living)
         assert state.is_cancelled() and state.name == "Dropped"
         assert "build 'a-build'" in state.message and living.ran() == []
-        assert guard.asked(living.root)
+        assert lock.take_request(living.root)
         go(update, living)
-    assert guard.asked(living.root)
+    assert lock.take_request(living.root)
 
 
 def test_of_two_updates_at_once_one_is_dropped_and_another_is_asked_for(
@@ -256,15 +254,13 @@ def test_of_two_updates_at_once_one_is_dropped_and_another_is_asked_for(
         one.join(120)
     assert sorted(states) == ["Dropped", "Released"]
     assert living.ran() == ["index"] and len(gate["asked"]) == 1
-    until(
-        lambda: told(prefect_server, events.CHANGED, living.root), 10, "no other update asked for"
-    )
+    until(lambda: told(prefect_server, events.CHANGED, living.root), "no other update asked for")
 
 
 def test_a_build_waits_for_whoever_has_the_project(
     prefect_server: PrefectServer, living: Toy, gate: dict
 ) -> None:
-    with guard.turn(living.root, HELD, wait=None):
+    with lock.hold(living.root, HELD, on_wait=None):
         waiting = threading.Thread(target=go, args=[build, living])
         waiting.start()
         time.sleep(3)
@@ -292,7 +288,7 @@ def test_drift_is_told_with_its_figures(
 ) -> None:
     drift(living, 40, 2)
     go(update, living)
-    until(lambda: told(prefect_server, events.DRIFTED, living.root), 10, "no event")
+    until(lambda: told(prefect_server, events.DRIFTED, living.root), "no event")
     (payload,) = told(prefect_server, events.DRIFTED, living.root)
     assert payload["exceeded"][0]["name"] == "unseen_labels" and payload["new"] == 40
     asked = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
@@ -307,7 +303,7 @@ def test_a_retrain_that_would_be_of_no_use_is_not_asked_for(
     drift(living, 40, 1)
     go(update, living)
     asked = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
-    until(lambda: prefect_server.ask("/artifacts/filter", asked), 10, "no page")
+    until(lambda: prefect_server.ask("/artifacts/filter", asked), "no page")
     page = prefect_server.ask("/artifacts/filter", asked)[0]["data"]
     assert "No retrain: the training covers revision 1 already." in page
     assert told(prefect_server, events.DRIFTED, living.root) == []
@@ -319,7 +315,7 @@ def test_a_retrain_that_is_worse_is_taken_back_and_a_better_one_is_served(
     go(update, living)
     put(living, "b/1.png", png(50))
     go(update, living)
-    before = (living.root / "params.yaml").read_text()
+    before = (living.root / "training.yaml").read_text()
     drift(living, 40, 2)
     living.ran()
     gate["passes"] = lambda models: models == "trained on revision 1"
@@ -327,7 +323,7 @@ def test_a_retrain_that_is_worse_is_taken_back_and_a_better_one_is_served(
     assert state.name == "Released" and "release 2" in state.message  # that from before
     assert gate["asked"][-2:] == ["trained on revision 2", "trained on revision 1"]
     assert living.ran() == ["index"]  # the models from before came from DVC's cache
-    assert (living.root / "params.yaml").read_text() == before
+    assert (living.root / "training.yaml").read_text() == before
     assert len(told(prefect_server, events.REJECTED, living.root)) == 1
     assert told(prefect_server, events.DRIFTED, living.root) == []  # it was tried: not in a loop
     assert go(retrain, living).name == "Unneeded"
@@ -362,10 +358,10 @@ def test_a_retrain_that_was_cancelled_once_it_had_trained_is_not_published(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(publication, "decided", cut)
+        patch.setattr(release, "decide", cut)
         with pytest.raises(KeyboardInterrupt):
             go(retrain, living)
-    assert cutoff.end(living.root, released=False)  # as the hook of a cancelled run does
+    assert training_revision.end(living.root, released=False)  # as the hook of a cancelled run does
     go(update, living)
     assert "trained on revision 2" not in gate["asked"]
     assert (living.root / "data" / "index" / "models").read_text() == "trained on revision 1"
@@ -392,7 +388,7 @@ def test_a_retrain_that_keeps_failing_is_given_up_and_new_images_are_published_a
     prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
 ) -> None:
     has_drifted(living, png)
-    before = (living.root / "params.yaml").read_text()
+    before = (living.root / "training.yaml").read_text()
     fails_for_it = "if trained == 2:\n    raise SystemExit('out of memory')\n"
     (living.root / "work.py").write_text(WORK + fails_for_it)
     assert "out of memory" in go(retrain, living).message
@@ -401,7 +397,7 @@ def test_a_retrain_that_keeps_failing_is_given_up_and_new_images_are_published_a
     (living.root / "elsewhere").rename(living.root / "images")
     put(living, "b/2.png", png(51))
     assert all("out of memory" in go(update, living).message for _ in range(2))
-    assert (living.root / "params.yaml").read_text() == before
+    assert (living.root / "training.yaml").read_text() == before
     assert go(update, living).name == "Released"
     assert gate["asked"][-1] == "trained on revision 1"
     assert go(retrain, living).message.startswith("a retrain up to revision 2, with 40 new images")
@@ -414,19 +410,17 @@ def test_an_update_that_was_dropped_is_asked_for_though_the_holder_fails(
         "import pathlib; pathlib.Path('.cache/flows/asked').touch(); raise SystemExit('no')"
     )
     assert go(update, living).is_failed()
-    until(
-        lambda: told(prefect_server, events.CHANGED, living.root), 10, "no other update asked for"
-    )
-    assert not guard.asked(living.root)
+    until(lambda: told(prefect_server, events.CHANGED, living.root), "no other update asked for")
+    assert not lock.take_request(living.root)
 
 
 def test_the_same_index_again_after_another_one_is_told_of_again(
     prefect_server: PrefectServer, living: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished.write(living.root, finished.Finished(key="", settled=False))
+    state.write_last_pass(living.root, state.LastPass(key="", settled=False))
     for revision, bundle in enumerate("ABAA", 1):
         monkeypatch.setattr(provenance, "data_revision", lambda root, now=revision: now)
         payload = {"version": "AB".index(bundle) + 1, "bundle": bundle}
-        new = publication.announce(living.root, events.UPDATED, payload)
+        new = release.announce(living.root, events.UPDATED, payload)
         assert new == (revision < 4)
-    until(lambda: len(told(prefect_server, events.UPDATED, living.root)) == 3, 10, "not all told")
+    until(lambda: len(told(prefect_server, events.UPDATED, living.root)) == 3, "not all told")

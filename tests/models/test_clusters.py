@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irgen.models.clusters import cluster, renumbered
+from irgen.models.clusters import cluster, match_numbers
 
 
 def test_clusters_that_are_apart_are_found():
@@ -21,13 +21,13 @@ def test_clusters_that_are_apart_are_found():
 
 def test_a_permutation_of_the_numbers_is_undone():
     old = torch.randint(6, (80,), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(renumbered(torch.randperm(6)[old], old, 6), old)
+    assert torch.equal(match_numbers(torch.randperm(6)[old], old, 6), old)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
 def test_no_other_numbering_keeps_more_images(pairs):
     new, old = torch.tensor(pairs).T
-    found = renumbered(new, old, 4)
+    found = match_numbers(new, old, 4)
     kept = int((found == old).sum())
     every = [
         int((torch.tensor(names)[new] == old).sum()) for names in itertools.permutations(range(4))

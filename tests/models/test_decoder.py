@@ -22,17 +22,6 @@ def image(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def test_teacher_forcing_equals_step_by_step_with_a_cache(retriever):
-    summary, tokens = image(6)
-    codes = torch.randint(7, (6, 4), generator=torch.Generator().manual_seed(2))
-    forced = retriever(summary, tokens, codes)  # (B, M, L)
-    memory, cache = retriever.encode_memory(summary, tokens), None
-    for level in range(4):
-        last = codes[:, level - 1 : level] if level else torch.zeros(6, 1, dtype=torch.int64)
-        logits, cache = retriever.step(level, last, memory, cache)
-        torch.testing.assert_close(logits[:, 0], forced[:, level], atol=1e-5, rtol=1e-4)
-
-
 def test_logits_of_a_level_do_not_see_later_codes(retriever):
     summary, tokens = image(1)
     one = retriever(summary, tokens, torch.tensor([[1, 2, 3, 4]]))

@@ -80,8 +80,8 @@ def test_identical_vectors_do_not_crash_the_starts():
     assert codebooks.isfinite().all()
 
 
-def test_fewer_vectors_than_entries_is_refused():
-    with pytest.raises(AssertionError, match="more codebook entries"):
+def test_fewer_vectors_than_codes_is_refused():
+    with pytest.raises(AssertionError, match="more codes"):
         quantizer.fit(vectors(5), None, (1, 8), 5, seed=0)
 
 

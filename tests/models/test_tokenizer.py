@@ -3,7 +3,7 @@ import dataclasses
 import torch
 
 from irgen.models import quantizer
-from irgen.models.tokenizer import Tokenizer, adapt_all, losses
+from irgen.models.tokenizer import Tokenizer, embed_summaries, losses
 
 
 def tokenizer(settings, classes: int = 3) -> Tokenizer:
@@ -58,6 +58,6 @@ def test_weights_of_zero_leave_plain_classification(tokenizer_settings):
 def test_an_embedding_does_not_depend_on_the_others(tokenizer_settings):
     model = tokenizer(tokenizer_settings)
     summaries = torch.randn(1500, 10).numpy()
-    together = adapt_all(model, summaries, torch.device("cpu"))
-    alone = adapt_all(model, summaries[1400:1401], torch.device("cpu"))
+    together = embed_summaries(model, summaries, torch.device("cpu"))
+    alone = embed_summaries(model, summaries[1400:1401], torch.device("cpu"))
     assert torch.equal(together[1400:1401], alone)

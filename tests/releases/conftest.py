@@ -80,7 +80,7 @@ class Project:
         return QUERIES["query-1-100"]
 
     @property
-    def shelf(self) -> Path:
+    def store(self) -> Path:
         return self.root / "releases"
 
     @property
@@ -100,11 +100,11 @@ class Project:
         shutil.copytree(self.bundle(number, bad=bad), place)
 
     def champion(self) -> str:
-        return (self.shelf / "champion").readlink().name
+        return (self.store / "champion").readlink().name
 
     def folders(self) -> list[str]:
-        """What lies on the shelf, but for the lock."""
-        return sorted(path.name for path in self.shelf.iterdir() if path.name != ".lock")
+        """What lies in the store, but for the lock."""
+        return sorted(path.name for path in self.store.iterdir() if path.name != ".lock")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def project(
             shard, offset = writer.add(name, content)
             sha256 = hashlib.sha256(content).hexdigest()
             row = {"key": name, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
-            listed.append(row | {"shard": shard, "offset": offset})
+            listed.append(row | {"shard": shard, "offset": offset, "version": None})
     columns = pl.DataFrame(listed, schema_overrides=manifest.SCHEMA)
     manifest.write(workspace.stage("download"), columns, revision=7, source="test")
     write_table(workspace.stage("catalog") / "database.parquet", table(DATABASE, "train"))

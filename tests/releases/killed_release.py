@@ -9,7 +9,13 @@ import signal
 import sys
 from importlib import import_module
 
-MODULES = ("irgen.cli", "irgen.commands.release", "irgen.tracking.registry", "mlflow.pyfunc")
+MODULES = (
+    "irgen.cli",
+    "irgen.commands.release",
+    "irgen.releases.promote",
+    "irgen.releases.registry",
+    "irgen.tracking.served",
+)
 MODULES += ("irgen.checkpoints.models", "pandas", "mlflow.models", "mlflow.store.tracking")
 
 

@@ -11,17 +11,17 @@ from irgen.releases import store
 from irgen.tracking import mlflow_store
 
 STEPS = [
-    ("irgen.releases.store", "copy", "after"),
-    ("irgen.releases.store", "put", "after"),
+    ("irgen.releases.store", "copy_files", "after"),
+    ("irgen.releases.store", "add_release", "after"),
     ("irgen.evaluation.gate", "compare", "after"),
     ("irgen.catalog.sources.s3", "put_file", "after"),
-    ("irgen.tracking.registry", "_logged_model", "after"),
-    ("irgen.tracking.registry", "register", "after"),
-    ("irgen.releases.store", "promote", "before"),
-    ("irgen.releases.store", "promote", "after"),
-    ("irgen.releases.remote", "announce", "after"),
-    ("irgen.tracking.registry", "name_champion", "before"),
-    ("irgen.releases.store", "drop", "after"),
+    ("irgen.releases.registry", "_find_or_create_model", "after"),
+    ("irgen.releases.registry", "register", "after"),
+    ("irgen.releases.store", "set_champion", "before"),
+    ("irgen.releases.store", "set_champion", "after"),
+    ("irgen.releases.remote", "write_champion", "after"),
+    ("irgen.releases.registry", "set_aliases", "before"),
+    ("irgen.releases.store", "delete_release", "after"),
 ]
 
 
@@ -61,15 +61,15 @@ def test_a_release_killed_at_any_step_is_one_release_when_done_again(
     for number, (module, name, when) in enumerate(STEPS, 2):
         project.builds(number)
         killed(module, name, when, project.root)
-        served = store.champion(project.shelf)
+        served = store.read_champion(project.store)
         assert served.version in (number - 1, number)  # never none
         again = release()
-        assert again["settled"], (name, again["troubles"])
+        assert again["settled"], (name, again["errors"])
         assert (again["version"], again["champion"]) == (number, number), name
         assert again["previous"] == number - 1
-        there = [each.version for each in store.all_releases(project.shelf)]
+        there = [each.version for each in store.list_releases(project.store)]
         assert there == list(range(number, max(number - 3, 0), -1)), name
-        assert not list(project.shelf.glob(".*.tmp"))
+        assert not list(project.store.glob(".*.tmp"))
         said = json.loads(
             client.get_object(Bucket="shop", Key="indexes/champion.json")["Body"].read()
         )

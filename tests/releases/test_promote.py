@@ -20,7 +20,7 @@ def test_the_first_release_is_served_and_the_same_index_again_is_nothing_new(pro
     again = release()
     assert again["status"] == 0 and not again["new"] and again["version"] == 1
     assert project.folders() == before == [first["name"], "champion"]
-    with Index.open(project.shelf / "champion") as index:
+    with Index.open(project.store / "champion") as index:
         index.verify()
         assert len(index) == 32
 
@@ -32,7 +32,7 @@ def test_a_better_index_takes_the_place_of_the_champion_and_a_worse_one_does_not
     refused = release()
     assert refused["status"] == 3 and refused["champion"] is None and not refused["new"]
     assert "below gate.minimum" in refused["verdict"]["why"]
-    assert not (project.shelf / "champion").exists()
+    assert not (project.store / "champion").exists()
     project.builds(2)
     assert release()["champion"] == 2
     project.builds(3, bad=True)
@@ -94,7 +94,7 @@ def test_a_reader_goes_on_answering_while_the_champion_moves_and_its_release_is_
     project.set("release", keep=1)
     first = project.champion()
     asked = [project.query]
-    with Index.open(project.shelf / "champion") as reader:
+    with Index.open(project.store / "champion") as reader:
         before = reader.search(asked, 4)
         for number in range(2, 6):
             project.builds(number)
@@ -102,18 +102,18 @@ def test_a_reader_goes_on_answering_while_the_champion_moves_and_its_release_is_
             assert (reader.search(asked, 4).ids == before.ids).all()
         assert first not in project.folders()
         assert reader.info()["config"]["number"] == 1
-    with Index.open(project.shelf / "champion") as reader:
+    with Index.open(project.store / "champion") as reader:
         assert reader.info()["config"]["number"] == 5
 
 
 def test_an_index_that_is_changed_while_it_is_copied_is_not_released(project, irgen, monkeypatch):
-    real = store.copy
+    real = store.copy_files
 
     def meddling(index, place, names):
         real(index, place, names)
         (place / "changes.sqlite").write_bytes(b"")
 
-    monkeypatch.setattr(store, "copy", meddling)
+    monkeypatch.setattr(store, "copy_files", meddling)
     done = irgen("release")
     assert done.status == 2 and "changed while they were copied" in done.err
     assert project.folders() == []
@@ -127,22 +127,22 @@ def test_without_an_index_the_stage_to_run_is_named(project, irgen):
 
 
 def test_a_release_waits_for_another_and_says_so_if_it_takes_long(project, irgen, monkeypatch):
-    with store.alone(project.shelf):
-        monkeypatch.setattr(store.alone.__wrapped__, "__defaults__", (0.1,))
+    with store.lock(project.store):
+        monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
         done = irgen("release")
-    assert done.status == 2 and "another release has been under way" in done.err
+    assert done.status == 2 and "another release has been running" in done.err
 
 
 def test_a_full_disk_leaves_the_champion_and_no_half_release(project, release, root, tmp_path):
     release()
-    disk, size = tmp_path / "disk", sum(path.stat().st_size for path in project.shelf.rglob("*"))
+    disk, size = tmp_path / "disk", sum(path.stat().st_size for path in project.store.rglob("*"))
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size * 3 // 2 // 1024}k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a full disk is tried on a mounted one, and mounting is not allowed here")
     try:
-        shutil.move(project.shelf, disk / "releases")
-        project.shelf.symlink_to(disk / "releases")
+        shutil.move(project.store, disk / "releases")
+        project.store.symlink_to(disk / "releases")
         before = project.folders()
         project.builds(2)
         command = [sys.executable, "-m", "irgen", "release", "--root", str(project.root)]
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_the_champion_and_no_half_release(project, release, r
         assert done.returncode == 2 and "no space left on the disk" in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert project.folders() == before
-        with Index.open(project.shelf / "champion") as index:
+        with Index.open(project.store / "champion") as index:
             index.verify()
         room = ["mount", "-o", f"remount,size={size * 4 // 1024}k", str(disk)]
         subprocess.run(room, check=True)
@@ -165,4 +165,4 @@ def test_codes_that_cannot_be_served_are_not_released(project, irgen):
     assert (
         done.status == 2 and "'random'" in done.err and "identifiers.rule to semantic" in done.err
     )
-    assert not project.shelf.exists()
+    assert not project.store.exists()

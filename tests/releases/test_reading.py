@@ -21,7 +21,7 @@ def test_searches_read_what_is_served_and_not_what_the_pipeline_made_since(proje
     release()
     project.builds(2, bad=True)
     assert release()["status"] == 3
-    served = project.shelf / project.champion()
+    served = project.store / project.champion()
     told = irgen("info").out
     assert str(served) in told and "number 1, of data revision 7" in told
     assert len(found(project, irgen).said[0]["hits"]) == 10
@@ -35,7 +35,7 @@ def test_changes_begin_with_a_copy_of_what_is_served(project, release, irgen):
     assert done.status == 0, done.err
     own = project.root / "index"
     assert number(own) == 1
-    with Index.open(own) as index, Index.open(project.shelf / "champion") as served:
+    with Index.open(own) as index, Index.open(project.store / "champion") as served:
         assert (len(index), len(served)) == (31, 32)
     assert str(own) in irgen("info").out
     project.builds(3)
@@ -46,6 +46,6 @@ def test_changes_begin_with_a_copy_of_what_is_served(project, release, irgen):
 
 def test_a_release_is_never_changed(project, release, irgen):
     release()
-    for folder in (project.shelf / "champion", project.shelf / project.champion()):
+    for folder in (project.store / "champion", project.store / project.champion()):
         done = irgen("remove", "image-0-0", "--index", folder)
         assert done.status == 2 and "is a release, which never changes" in done.err

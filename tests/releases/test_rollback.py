@@ -17,7 +17,7 @@ def test_one_command_goes_back_and_another_comes_back(project, release, irgen):
     back = irgen("rollback", "--json")
     assert back.status == 0
     assert (back.said["version"], back.said["champion"], back.said["new"]) == (1, 1, True)
-    with Index.open(project.shelf / "champion") as index:
+    with Index.open(project.store / "champion") as index:
         assert index.info()["config"]["number"] == 1
     again = irgen("rollback", "2")
     assert again.out == "Release 2 is served now.\n"
@@ -63,17 +63,17 @@ def test_there_must_be_something_to_go_back_to(project, release, irgen):
     assert done.status == 2 and "irgen release makes the first" in done.err
     release()
     done = irgen("rollback")
-    assert done.status == 2 and "took the place of none" in done.err
+    assert done.status == 2 and "replaced none; available: 1" in done.err
     done = irgen("rollback", 9)
-    assert done.status == 2 and "there is no release 9" in done.err and "there: 1" in done.err
+    assert done.status == 2 and "there is no release 9" in done.err and "available: 1" in done.err
     assert project.champion().startswith("0001")
 
 
 def test_another_release_takes_the_place_of_a_champion_that_is_gone(project, release, irgen):
     released(project, release, 1, 2, 3)
-    shutil.rmtree(project.shelf / project.champion())
+    shutil.rmtree(project.store / project.champion())
     lost = irgen("rollback")
-    assert lost.status == 2 and "irgen rollback VERSION; there: 2, 1" in lost.err
+    assert lost.status == 2 and "irgen rollback VERSION; available: 2, 1" in lost.err
     done = irgen("rollback", 9)
     assert done.status == 2 and "there is no release 9" in done.err
     assert irgen("rollback", 2).out == "Release 2 is served now.\n"

@@ -90,9 +90,9 @@ def test_the_champion_answers_with_ids_and_scores_and_refuses_garbage(
     project.set("release", model="irgen")
     assert release()["settled"]
     (project.root / "data").rename(project.root / "gone")  # it needs nothing of the project
-    with Index.open(project.shelf / "champion") as index:
+    with Index.open(project.store / "champion") as index:
         expected = index.search([project.query], 5)
-    project.shelf.rename(project.root / "gone too")
+    project.store.rename(project.root / "gone too")
     model = served("models:/irgen@champion")
 
     image = base64.b64encode(project.query).decode()
@@ -136,7 +136,7 @@ def test_a_model_that_points_to_its_index_finds_it_in_the_bucket_when_it_is_gone
     table = pd.DataFrame({"image": [base64.b64encode(project.query).decode()]})
     there = load_model(source).predict(table, params={"k": 3})
     assert buckets.count("GET", "safetensors") == 0
-    project.shelf.rename(project.root / "gone")
+    project.store.rename(project.root / "gone")
     fetched = load_model(source).predict(table, params={"k": 3})
     assert fetched == there and len(fetched[0]["ids"]) == 3
     buckets.reset()

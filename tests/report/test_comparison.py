@@ -25,7 +25,7 @@ def quality(precision):
 def measured_files(tmp_path):
     """metrics.json and a latency.json that belongs to it."""
     metrics, latency = tmp_path / "metrics.json", tmp_path / "latency.json"
-    found = {"generative": quality(0.952), "scan_tuned": quality(0.96)}
+    found = {"generative": quality(0.952), "brute_force_tuned": quality(0.96)}
     metrics.write_text(json.dumps(found | {"queries": {"count": 7, "without_positive": 1}}))
     times = {m: {"search_ms": 0.0421, "total_ms": 12.34} for m in found}
     latency.write_text(json.dumps({"metrics_digest": file_digest(metrics), "methods": times}))
@@ -33,30 +33,30 @@ def measured_files(tmp_path):
 
 
 def test_the_table_has_a_row_a_method_in_the_set_order_with_human_names(measured_files):
-    table = comparison.table(comparison.read(*measured_files))
+    table = comparison.build_table(comparison.read(*measured_files))
     assert table.columns == (
         *("method", "P@1", "P@10", "P@20", "hit@10", "mAP@R"),
         *("ms search", "ms with encoding", "bytes/image"),
     )
     assert table.rows[0] == (
-        *("exact scan, tuned embeddings", "0.960", "0.960", "0.960", "0.990", "0.500"),
+        *("brute force, tuned embeddings", "0.960", "0.960", "0.960", "0.990", "0.500"),
         *("0.042", "12.3", "1,024"),
     )
-    assert [row[0] for row in table.rows] == ["exact scan, tuned embeddings", "generative search"]
+    assert [row[0] for row in table.rows] == ["brute force, tuned embeddings", "generative search"]
     assert table.note == ""
 
 
 def test_a_latency_of_other_metrics_is_not_shown(measured_files):
     metrics, latency = measured_files
     metrics.write_text(metrics.read_text() + " ")
-    table = comparison.table(comparison.read(metrics, latency))
+    table = comparison.build_table(comparison.read(metrics, latency))
     assert table.rows[0][-3:-1] == ("–", "–")
     assert "not measured on this machine: dvc repro -sf evaluate" in table.note
 
 
 def test_no_latency_at_all_is_told_in_a_note(measured_files, tmp_path):
-    table = comparison.table(comparison.read(measured_files[0], tmp_path / "absent.json"))
-    assert table.note == comparison.NOTE
+    table = comparison.build_table(comparison.read(measured_files[0], tmp_path / "absent.json"))
+    assert table.note == comparison.NOT_MEASURED
 
 
 def test_missing_metrics_are_an_error_that_names_the_file(tmp_path):
@@ -65,48 +65,49 @@ def test_missing_metrics_are_an_error_that_names_the_file(tmp_path):
 
 
 def test_text_is_aligned(measured_files):
-    lines = comparison.text(comparison.table(comparison.read(*measured_files))).splitlines()
+    table = comparison.build_table(comparison.read(*measured_files))
+    lines = comparison.format_table(table).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert len(lines) == 4
-
-
-def test_markdown_has_as_many_cells_in_every_line(measured_files):
-    lines = comparison.markdown(comparison.table(comparison.read(*measured_files))).splitlines()
-    assert {line.count("|") for line in lines} == {10}
-    assert lines[1].startswith("| --- | ---: |")
 
 
 def test_other_cutoffs_have_columns_of_their_own(measured_files):
     found = {"generative": {"precision/1": 1.0, "precision/5": 0.8, "hit/5": 1.0, "map/R": 0.7}}
     measured = comparison.Measured(quality=found, latency={}, queries={})
-    assert comparison.table(measured).columns[1:4] == ("P@1", "P@5", "hit@5")
+    assert comparison.build_table(measured).columns[1:4] == ("P@1", "P@5", "hit@5")
     assert comparison.main_cutoff(measured) == 5
 
 
 def test_the_verdict_compares_generative_search_with_the_scan_of_the_same_embeddings(
     measured_files,
 ):
-    told = comparison.verdict(comparison.read(*measured_files))
-    assert "95.2% are relevant, 0.8 points less than the exact scan" in told
+    told = comparison.summarise(comparison.read(*measured_files))
+    assert "95.2% are relevant, 0.8 points less than with brute-force search" in told
     assert "A query takes 0.042 ms" in told
 
 
 def test_equal_methods_are_called_equal_and_lone_ones_are_not_judged():
-    same = {"generative": quality(0.9), "scan_tuned": quality(0.9001)}
+    same = {"generative": quality(0.9), "brute_force_tuned": quality(0.9001)}
     measured = comparison.Measured(quality=same, latency={}, queries={})
-    assert "as many as by the exact scan" in comparison.verdict(measured)
+    assert "as many as with brute-force search" in comparison.summarise(measured)
     lone = comparison.Measured(quality={"generative": quality(0.9)}, latency={}, queries={})
-    assert comparison.verdict(lone) == ""
+    assert comparison.summarise(lone) == ""
 
 
 def test_what_only_some_runs_measure_has_a_column_where_it_was_measured(tmp_path):
     found = {
-        "scan_tuned": {"agreement/10": 0.7, "bytes_per_image": 24.0},
+        "brute_force_tuned": {"agreement/10": 0.7, "bytes_per_image": 24.0},
         "generative": {"agreement/10": 0.5, "invalid": 0.25, "bytes_per_image": 30.0},
     }
     (tmp_path / "metrics.json").write_text(json.dumps(found))
     measured = comparison.read(tmp_path / "metrics.json", tmp_path / "absent.json")
-    table = comparison.table(measured)
+    table = comparison.build_table(measured)
     assert table.columns[3:5] == ("agreement@10", "invalid")
     assert [row[3:5] for row in table.rows] == [("0.700", "–"), ("0.500", "0.250")]
-    assert comparison.verdict(measured) == ""
+    assert comparison.summarise(measured) == ""
+
+
+def test_every_method_has_a_title():
+    from irgen.evaluation import methods
+
+    assert list(comparison.METHODS) == list(methods.METHODS)

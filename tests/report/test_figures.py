@@ -32,7 +32,7 @@ DRAWN = {
     "perplexities": lambda: figures.perplexities(HISTORY),
     "validation": lambda: figures.validation_precision(HISTORY),
     "reliability": lambda: figures.reliability(CURVE),
-    "buckets": lambda: figures.bucket_sizes(np.array([[0, 1], [0, 1], [1, 1]])),
+    "code_groups": lambda: figures.code_group_sizes(np.array([[0, 1], [0, 1], [1, 1]])),
 }
 
 
@@ -64,10 +64,10 @@ def test_infinite_and_missing_values_are_left_out():
 
 
 def test_buckets_are_counted_in_images_by_powers_of_two():
-    svg = figures.bucket_sizes(np.repeat([[0, 0], [1, 1], [2, 2]], [1, 3, 5], axis=0))
+    svg = figures.code_group_sizes(np.repeat([[0, 0], [1, 1], [2, 2]], [1, 3, 5], axis=0))
     assert words(svg)[:3] == ["1", "2–3", "4–7"]
     assert {"1", "3", "5"} <= set(words(svg))  # the bars' heights
-    assert figures.bucket_sizes(np.zeros((0, 4), np.int64)).startswith(b"<?xml")
+    assert figures.code_group_sizes(np.zeros((0, 4), np.int64)).startswith(b"<?xml")
 
 
 def test_names_at_the_ends_of_lines_keep_their_distance_within_the_axis():
@@ -76,7 +76,7 @@ def test_names_at_the_ends_of_lines_keep_their_distance_within_the_axis():
 
 
 def test_the_reliability_curve_tells_how_many_hits_each_point_is():
-    assert {"1,234", "20", "hits", "probability told"} <= set(words(DRAWN["reliability"]()))
+    assert {"1,234", "20", "hits", "predicted probability"} <= set(words(DRAWN["reliability"]()))
 
 
 def test_a_scatter_names_its_points_and_leaves_out_what_has_no_place() -> None:
@@ -93,6 +93,6 @@ def test_a_scatter_names_its_points_and_leaves_out_what_has_no_place() -> None:
     assert figures.scatter(plot, [])
 
 
-def test_entries_used_has_a_line_a_kind() -> None:
-    svg = figures.entries_used(["semantic", "random"], [[10, 12, 20], [16, 16]]).decode()
+def test_codes_used_has_a_line_a_kind() -> None:
+    svg = figures.codes_used(["semantic", "random"], [[10, 12, 20], [16, 16]]).decode()
     assert "semantic" in svg and "random" in svg

@@ -8,7 +8,7 @@ import pytest
 
 from irgen.report import figures, page
 from irgen.report.comparison import Measured
-from irgen.report.gallery import Example, Found
+from irgen.report.gallery import Example, Tile
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
 
 EVIL = '<script>alert("x")</script>'
@@ -17,13 +17,13 @@ RUN = pl.DataFrame({"wanted": [EVIL], "found": ["b"], "misses": [3], "queries": 
 
 
 def content(**changes):
-    found = Found(image=DOT, label=EVIL, score=-1.5, code="1-2", relevant=False)
-    hit = Found(image=DOT, label="b", score=-1.0, code="1-3", relevant=True)
+    miss = Tile(image=DOT, label=EVIL, score=-1.5, code="1-2", relevant=False)
+    hit = Tile(image=DOT, label="b", score=-1.0, code="1-3", relevant=True)
     quality = {"precision/10": 0.5, "hit/10": 1.0, "map/R": 0.5, "bytes_per_image": 4.0}
     given = {
         "facts": {"Source": EVIL},
         "measured": Measured(
-            quality={"scan_tuned": quality, "generative": quality},
+            quality={"brute_force_tuned": quality, "generative": quality},
             latency={},
             queries={"count": 1234, "without_positive": 2},
         ),
@@ -31,7 +31,9 @@ def content(**changes):
         "calibration": Uncalibrated(reason=EVIL),
         "reliability": None,
         "drift": page.Drift(words=EVIL, rows=[(EVIL, "1.00×", "1.50×", True)]),
-        "gallery": [Example(image=DOT, label=EVIL, reason="r", found={"generative": [hit, found]})],
+        "gallery": [
+            Example(image=DOT, label=EVIL, reason="r", results={"generative": [hit, miss]})
+        ],
         "confusions": RUN,
         "rejected": pl.DataFrame({"key": [EVIL], "reason": ["empty"]}),
         "params": {"seed": EVIL},
@@ -106,20 +108,20 @@ KNOWN = Calibration(
 )
 
 
-def test_how_sure_a_hit_is_is_told_in_words_and_drawn():
+def test_the_probability_of_hits_is_explained_and_drawn():
     drawn = figures.reliability(KNOWN.reliability)
     html = page.render(content(calibration=KNOWN, reliability=drawn))
     assert "12,345 hits of 30 validation images" in html
-    assert "off by 1.2 points" in html
-    assert "From a cosine of 0.40 on a hit is more likely right than wrong." in html
-    assert "95% sure" not in html
+    assert "average error is 1.2 points" in html
+    assert "From a cosine of 0.40 on, a hit is more likely right than wrong." in html
+    assert "95% are right" not in html
     assert html.count("<svg") == 2
 
 
 def test_without_a_calibration_the_reason_is_told():
     few = Uncalibrated(reason="3 validation queries are too few")
     html = page.render(content(calibration=few))
-    assert "Here hits have no probability: 3 validation queries are too few." in html
+    assert "Hits have no probability here: 3 validation queries are too few." in html
     assert html.count("<svg") == 1
 
 

@@ -297,7 +297,7 @@ def test_only_the_tables_of_images_are_data_sets_of_a_run(
 ) -> None:
     run(params(shop), workspace)
     shutil.copy(root / "dvc.yaml", workspace.data.parent / "dvc.yaml")
-    found = provenance.tables(workspace.data.parent, "catalog")
+    found = provenance.describe_tables(workspace.data.parent, "catalog")
     assert sorted(table["name"] for table in found) == sorted(NAMES)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from irgen.catalog import manifest
 from irgen.catalog.shards import Images
-from irgen.catalog.sources import archives
+from irgen.catalog.sources import archive
 from irgen.errors import ParamsError, SourceError
 from irgen.params import Params, load
 from irgen.stages import download
@@ -82,8 +82,8 @@ def test_an_archive_that_has_not_changed_is_not_opened(
     path = zipped(tmp_path / "shop.zip", {"cat/1.png": png(1), "dog/1.png": png(2)})
     download.run(params(path), workspace, no_log)
     opened: list[Path] = []
-    plain = archives.list_archive
-    monkeypatch.setattr(archives, "list_archive", lambda *a: opened.append(a[0]) or plain(*a))
+    plain = archive.list_archive
+    monkeypatch.setattr(archive, "list_archive", lambda *a: opened.append(a[0]) or plain(*a))
     assert download.run(params(path), workspace, no_log) == {}
     assert opened == []
     os.utime(path, ns=(1, 1))
@@ -121,12 +121,14 @@ def test_a_source_that_vanishes_does_not_empty_the_copy(
     assert len(Images(workspace.stage("download"))) == 1
 
 
-def test_a_cut_off_ahead_of_all_revisions_is_refused(workspace: Workspace, params) -> None:
+def test_a_training_revision_ahead_of_all_revisions_is_refused(
+    workspace: Workspace, params
+) -> None:
     """As after the loss of data/download: each update would train until revisions reach it."""
     plain = params("digits")
     late = dataclasses.replace(plain.catalog, training_revision=3)
     for _ in range(2):  # also when the source has not changed
-        with pytest.raises(ParamsError, match=r"training_revision: 3 .* set it to 1"):
+        with pytest.raises(ParamsError, match=r"training\.yaml: revision: 3 .* set it to 1"):
             download.run(dataclasses.replace(plain, catalog=late), workspace, no_log)
 
 
@@ -146,11 +148,11 @@ def test_a_retrain_under_way_spares_what_the_models_before_it_were_trained_on(
     (shop / "2.png").unlink()
     download.run(trained(2), workspace, no_log)
     shard = workspace.stage("download") / "images" / "r00002-000.tar"
-    monkeypatch.setenv("IRGEN_CUTOFF_BEFORE", "2")
+    monkeypatch.setenv("IRGEN_PREVIOUS_REVISION", "2")
     download.run(trained(3), workspace, no_log)
     assert shard.exists(), "the retrain may be taken back"
     download.run(trained(2), workspace, no_log)
     assert shard.exists()
-    monkeypatch.delenv("IRGEN_CUTOFF_BEFORE")
+    monkeypatch.delenv("IRGEN_PREVIOUS_REVISION")
     download.run(trained(3), workspace, no_log)
     assert not shard.exists(), "it was released: nothing served was trained on it"

@@ -18,7 +18,7 @@ import torch
 import yaml
 from PIL import Image, ImageOps
 
-from irgen.catalog.sources.open import list_digits
+from irgen.catalog.sources.arrays import list_digits
 from irgen.checkpoints.calibration import load_calibration
 from irgen.checkpoints.identifiers import load_identified
 from irgen.checkpoints.models import assemble
@@ -128,7 +128,7 @@ def test_every_method_is_measured_on_every_query(built):
 
 def test_a_short_training_already_finds_more_than_chance(built):
     found = json.loads((built[0] / "data/evaluate/metrics.json").read_text())
-    for method in set(METHODS) - {"scan_pretrained"}:
+    for method in set(METHODS) - {"brute_force_pretrained"}:
         assert found[method]["precision/10"] > 0.2, method  # ten labels: 0.1 by chance
 
 
@@ -312,7 +312,7 @@ def test_images_of_unknown_classes_and_known_ones_in_a_new_guise_are_drift(copy,
     assert verdict["drifted"]
     assert "residual_ratio" in {each["name"] for each in verdict["exceeded"]}
     assert "unseen_labels" not in {each["name"] for each in verdict["exceeded"]}
-    assert "They are unlike the images the models know" in capsys.readouterr().out
+    assert "They differ too much from the training images" in capsys.readouterr().out
     assert "<h2>Drift</h2>" in (folder / "reports/index.html").read_text()
     shutil.move(folder / "digits/7", folder / "digits/seven")
     _, verdict = with_new_images(folder, params, residual_ratio=1000.0)
@@ -370,9 +370,7 @@ def test_fewer_images_than_codebook_entries_is_one_clear_error(copy):
     big = dataclasses.replace(
         params, tokenizer=dataclasses.replace(params.tokenizer, codebook=1000)
     )
-    with pytest.raises(
-        CatalogError, match=r"codebook: 1000 entries.*set tokenizer.codebook to \d+"
-    ):
+    with pytest.raises(CatalogError, match=r"codebook: 1000 codes.*set tokenizer.codebook to \d+"):
         run(big, folder, "tokenizer")
 
 
@@ -498,7 +496,7 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
     assert all(after["database"][name] == code for name, code in after["train"].items())
     assert (folder / "data/identifiers/database/embeddings.npy").read_bytes() == embeddings
     measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    assert set(measured) == {"queries", *METHODS} - {"scan_codes", "index"}
+    assert set(measured) == {"queries", *METHODS} - {"brute_force_codes", "index"}
     assert 0 < measured["generative"]["precision/10"] <= 1
     for level in range(2):
         entries = [code[level] for code in after["database"].values()]
@@ -529,7 +527,7 @@ def test_without_the_trie_identifiers_that_do_not_exist_are_counted_and_find_not
     sections = SMALL["evaluate"] | {"trie": False}
     run(small_params(folder, root, evaluate=sections), folder, "evaluate")
     free = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    for name in ("scan_pretrained", "scan_tuned", "scan_codes", "index"):
+    for name in ("brute_force_pretrained", "brute_force_tuned", "brute_force_codes", "index"):
         assert free[name] == bound[name]
     for name in ("generative", "generative_reranked"):
         assert 0 < free[name]["invalid"] < 1 and "invalid" not in bound[name]
@@ -587,20 +585,20 @@ def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
     folder, _, metrics = unlabelled
     assert (metrics["catalog"]["labels"], metrics["catalog"]["images/queries"]) == (0, 40)
     measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    there = METHODS.keys() - {"scan_labels"}
+    there = METHODS.keys() - {"classify_then_search"}
     assert set(measured) == {"queries", *there}
     assert measured["queries"] == {"count": 40, "without_positive": 40}
     for method in there:
         told = {f"agreement/{k}" for k in (1, 10, 20)} | {"bytes_per_image"}
         assert set(measured[method]) == told  # nothing that a label would be needed for
-    assert measured["scan_pretrained"]["agreement/10"] == 1
-    assert measured["scan_tuned"]["agreement/10"] > 10 / 160  # by chance
+    assert measured["brute_force_pretrained"]["agreement/10"] == 1
+    assert measured["brute_force_tuned"]["agreement/10"] > 10 / 160  # by chance
     assert "validation/precision/10" not in metrics["retriever"]
     assert not [name for name in metrics["tokenizer"] if name.startswith("validation")]
     known = load_calibration(folder / "data/index/models/calibration.json")
     assert isinstance(known, Uncalibrated)
     page = (folder / "reports/index.html").read_text()
-    assert "no query has a relevant image" in page and "agreement@10" in page
+    assert "No query has a relevant image" in page and "agreement@10" in page
 
 
 def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):
@@ -638,5 +636,5 @@ def test_what_needs_labels_names_the_remedy(unlabelled, root):
     with pytest.raises(CatalogError, match=r"have no label.*tokenizer.labels to clusters"):
         run(dataclasses.replace(params, tokenizer=given), folder, "tokenizer")
     many = dataclasses.replace(params.tokenizer, clusters=1000)
-    with pytest.raises(CatalogError, match=r"clusters: 1000 cannot.*tokenizer.clusters to \d+"):
+    with pytest.raises(CatalogError, match=r"cannot form 1000 clusters.*tokenizer.clusters to \d+"):
         run(dataclasses.replace(params, tokenizer=many), folder, "tokenizer")

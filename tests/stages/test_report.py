@@ -17,7 +17,8 @@ from irgen.catalog.table import write_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.limits import Exceeded, Verdict
+from irgen.evaluation.drift_verdict import Exceeded, Verdict
+from irgen.evaluation.query_set import RankedLists, count_positives, mark_relevant
 from irgen.files import file_digest, write_json
 from irgen.report.comparison import METHODS
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
@@ -70,8 +71,8 @@ def write_images(workspace, images, labels):
             shard, offset = writer.add(key, content)
             sha256 = hashlib.sha256(content).hexdigest()
             row = {"key": key, "size": len(content), "etag": "", "sha256": sha256, "revision": 1}
-            rows.append(row | {"shard": shard, "offset": offset, "label": label})
-    table = pl.DataFrame(rows, schema_overrides=manifest.SCHEMA)
+            rows.append(row | {"shard": shard, "offset": offset, "version": None, "label": label})
+    table = pl.DataFrame(rows, schema={**manifest.SCHEMA, "label": pl.String})
     manifest.write(folder, table.drop("label"), revision=1, source="test")
     side = pl.lit(8, pl.Int32)
     return table.select("sha256", "label", id="key", path="key", width=side, height=side)
@@ -104,7 +105,7 @@ def write_evaluation(workspace, catalog, features):
     codes = generator.integers(0, 4, (len(database), 4))
     folder = workspace.stage("evaluate")
     (folder / "runs").mkdir(parents=True)
-    positives = runs.positives(
+    positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
     found, curve = {"queries": metrics.count_queries(positives)}, []
@@ -116,8 +117,10 @@ def write_evaluation(workspace, catalog, features):
         if method == "generative":
             ids[0, 6:] = -1
         ranked = np.take_along_axis(scores, ids, axis=1).astype(np.float32)
-        hits = runs.relevance(ids, queries["label"], database["label"])
-        runs.to_table(ids, ranked, hits, codes).write_parquet(folder / "runs" / f"{method}.parquet")
+        hits = mark_relevant(ids, queries["label"], database["label"])
+        runs.to_table(RankedLists(ids, ranked), hits, codes).write_parquet(
+            folder / "runs" / f"{method}.parquet"
+        )
         found[method] = metrics.summarise(hits, positives, (1, 10, 20)) | {"bytes_per_image": 256.0}
         precision = metrics.precision_curve(hits, positives, K)
         curve += [{"method": method, "k": k + 1, "precision": p} for k, p in enumerate(precision)]
@@ -164,7 +167,7 @@ STILL = {"drifted": False, "exceeded": (), "revision": 3, "trained": 1}
 def write_drift(workspace, verdict, known):
     signals = {f"signal/{name}": value for name, value in known.items()}
     write_json(workspace.stage("drift") / "metrics.json", signals)
-    write_json(workspace.stage("drift") / "verdict.json", verdict.plain())
+    write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
 
 
 def write_calibration(workspace, known):
@@ -231,10 +234,10 @@ def test_new_images_are_told_of_with_what_exceeds_its_limit(workspace, params):
     report.run(params, workspace, ignore)
     html = (workspace.reports / "index.html").read_text()
     assert "1,234 images have joined the database" in html
-    assert "catalog.training_revision to 3" in html
-    assert f"too much</td><td>2.50×</td><td>{limit:.2f}×</td>" in html
+    assert "training.yaml to 3" in html
+    assert f"above the limit</td><td>2.50×</td><td>{limit:.2f}×</td>" in html
     assert "<td>4.0%</td>" in html
-    assert html.count("too much") == 1
+    assert html.count("above the limit") == 1
     write_drift(workspace, Verdict(new=0, enough=False, **STILL), {})
 
 

@@ -26,6 +26,11 @@ def test_it_agrees_with_the_exact_distribution_of_few_queries() -> None:
         assert p_value(first, second) == pytest.approx(exact(first, second), abs=0.02)
 
 
+def test_one_query_that_differs_says_nothing() -> None:
+    first, second = np.array([0.5, 0.5, 0.9]), np.array([0.5, 0.5, 0.1])
+    assert p_value(first, second) == exact(first, second) == 1.0
+
+
 def test_a_gain_of_every_query_is_significant_and_noise_is_not() -> None:
     generator = np.random.default_rng(1)
     base = generator.random(100)

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from irgen.report.comparison import EVERY
+from irgen.report.comparison import TITLES
 from irgen.study import formats, tables
 from irgen.study.plan import Plan, Trial, Variant
 from irgen.study.report import summarize
@@ -88,8 +88,8 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
 
 @pytest.fixture
 def loaded() -> dict[str, list[Result]]:
-    gains = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.2}
-    poor = {"scan_tuned": 0.1, "generative": -0.1, "generative_reranked": 0.1}
+    gains = {"brute_force_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.2}
+    poor = {"brute_force_tuned": 0.1, "generative": -0.1, "generative_reranked": 0.1}
     return {
         "plain": [result("plain", seed, gains) for seed in PLAN.seeds],
         "random": [result("random", seed, poor) for seed in PLAN.seeds],
@@ -106,9 +106,9 @@ def test_methods_stand_beside_the_scan_with_their_significance(loaded: dict) -> 
     table = tables.build_methods(loaded, PLAN)
     rows = rows_of(table)
     at = table.columns.index("P@10")
-    assert rows[EVERY["scan_tuned"]].reference
-    assert rows[EVERY["generative"]].cells[at].mark == WORSE
-    best = rows[EVERY["generative_reranked"]].cells[at]
+    assert rows[TITLES["brute_force_tuned"]].reference
+    assert rows[TITLES["generative"]].cells[at].mark == WORSE
+    best = rows[TITLES["generative_reranked"]].cells[at]
     assert best.mark == BETTER and best.best
     assert all(row.seeds == (0, 1, 2) for row in table.rows)
 
@@ -117,7 +117,7 @@ def test_a_cell_is_the_mean_and_deviation_over_its_seeds(loaded: dict) -> None:
     values = [each.metrics["generative"]["precision/10"] for each in loaded["plain"]]
     told = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     table = tables.build_methods(loaded, PLAN)
-    cell = rows_of(table)[EVERY["generative"]].cells[table.columns.index("P@10")]
+    cell = rows_of(table)[TITLES["generative"]].cells[table.columns.index("P@10")]
     assert cell.text == told
 
 
@@ -137,12 +137,15 @@ def test_an_ablation_has_the_standard_variant_with_the_same_seeds(loaded: dict) 
 
 
 def test_an_ablation_tells_what_a_variant_makes_of_the_scan_and_of_re_ranking(loaded: dict) -> None:
-    gained = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.2}
+    gained = {"brute_force_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.2}
     loaded["one"] = [result("one", 0, gained)]
     (table,) = tables.build_ablations(loaded, PLAN)
     cells = dict(zip(table.columns, rows_of(table)["W = 1"].cells, strict=True))
     for metric, key in (("P@10", "precision/10"), ("mAP@R", "map/R")):
-        for title, method in (("re-ranked", "generative_reranked"), ("tuned scan", "scan_tuned")):
+        for title, method in (
+            ("re-ranked", "generative_reranked"),
+            ("tuned scan", "brute_force_tuned"),
+        ):
             told = loaded["one"][0].metrics[method][key]
             cell = cells[f"{title} {metric}"]
             assert cell.text == f"{told:.3f}" and cell.mark == "", "only told, not tested"
@@ -162,12 +165,12 @@ def test_of_one_seed_no_deviation_is_spoken_of(loaded: dict) -> None:
 
 
 def test_a_short_list_is_judged_by_a_deep_metric_where_it_is_deep_enough(loaded: dict) -> None:
-    gains = {"scan_tuned": 0.1, "hnsw": 0.1}
+    gains = {"brute_force_tuned": 0.1, "hnsw": 0.1}
     loaded["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
     at = list(tables.build_methods(loaded, PLAN).columns).index("mAP@R")
 
     def cell() -> Cell:
-        return rows_of(tables.build_methods(loaded, PLAN))[EVERY["hnsw"]].cells[at]
+        return rows_of(tables.build_methods(loaded, PLAN))[TITLES["hnsw"]].cells[at]
 
     assert cell().text != "–", "20 images are relevant, and 20 are returned"
     loaded["plain"][1].about["relevant"] = [3, 21]
@@ -183,18 +186,18 @@ def test_the_methods_table_tells_what_was_asked_of_what_and_timed_where(loaded: 
 
 def test_cells_have_the_figures_behind_their_text(loaded: dict) -> None:
     table = tables.build_methods(loaded, PLAN)
-    cell = rows_of(table)[EVERY["generative"]].cells[table.columns.index("hit@10")]
+    cell = rows_of(table)[TITLES["generative"]].cells[table.columns.index("hit@10")]
     assert cell.value == over_seeds(loaded["plain"], "generative", "hit/10")
     assert cell.mark == WORSE and cell.p is not None and 0 < cell.p < 0.05
-    measure = rows_of(table)[EVERY["scan_tuned"]].cells[0]
+    measure = rows_of(table)[TITLES["brute_force_tuned"]].cells[0]
     assert measure.p is None, "nothing is tested against itself"
 
 
 def test_whatever_reads_as_the_best_is_the_best(loaded: dict) -> None:
-    gains = {"scan_tuned": 0.1, "generative": 0.10001, "generative_reranked": 0.0}
+    gains = {"brute_force_tuned": 0.1, "generative": 0.10001, "generative_reranked": 0.0}
     loaded["plain"] = [result("plain", seed, gains) for seed in PLAN.seeds]
     rows = rows_of(tables.build_methods(loaded, PLAN))
-    first, second = (rows[EVERY[name]].cells[1] for name in ("scan_tuned", "generative"))
+    first, second = (rows[TITLES[name]].cells[1] for name in ("brute_force_tuned", "generative"))
     assert first.text.split()[0] == second.text.split()[0] and first.best and second.best
 
 
@@ -231,7 +234,7 @@ def asks_others(result: Result, first: int) -> Result:
 
 
 def test_readings_are_compared_by_what_they_re_rank(loaded: dict) -> None:
-    worse = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
+    worse = {"brute_force_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
     loaded["one"] = [result("one", seed, worse) for seed in range(3)]
     loaded["one"][0].about["params"] |= {"evaluate.rerank_signal": "both"}
     variants = PLAN.variants | {"one": variant("reading", "another reading")}
@@ -273,8 +276,8 @@ def test_rows_without_a_common_seed_are_not_tested(loaded: dict) -> None:
 
 
 def test_a_difference_that_one_seed_does_not_see_has_no_mark(loaded: dict) -> None:
-    gains = {"scan_tuned": 0.1, "generative": -0.1, "generative_reranked": 0.1}
-    same = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.1}
+    gains = {"brute_force_tuned": 0.1, "generative": -0.1, "generative_reranked": 0.1}
+    same = {"brute_force_tuned": 0.1, "generative": 0.0, "generative_reranked": 0.1}
     loaded["random"] = [result("random", 0, same), *(result("random", s, gains) for s in (1, 2))]
     assert rows_of(tables.build_identifiers(loaded, PLAN))["by chance"].cells[1].mark == ""
 
@@ -308,7 +311,7 @@ def test_how_images_stand_under_identifiers_is_told(loaded: dict) -> None:
 
 
 def test_identifiers_are_tested_re_ranked_too(loaded: dict) -> None:
-    lost = {"scan_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
+    lost = {"brute_force_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
     loaded["random"] = [result("random", seed, lost) for seed in range(3)]
     table = tables.build_identifiers(loaded, PLAN)
     marks = dict(zip(table.columns, rows_of(table)["by chance"].cells, strict=True))

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import polars as pl
@@ -15,9 +14,9 @@ from mlflow import MlflowClient
 
 from irgen.errors import SourceError, TrackingError
 from irgen.params import Params, load
-from irgen.tracking import mlflow_store, provenance, recorder, registry, run_log, sync
-from irgen.tracking.provenance import journals
-from irgen.tracking.recorder import recorded
+from irgen.tracking import mlflow_store, outcomes, provenance, recorder, run_log, sync
+from irgen.tracking.locations import run_logs
+from irgen.tracking.recorder import Recorder, record_stage
 from irgen.workspace import Workspace
 
 DVC_YAML = """
@@ -48,7 +47,7 @@ def home(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A project with a catalogue and an empty store of its own."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("IRGEN_BUILD", "test-build")
-    monkeypatch.setattr(recorder, "LINGER", 1.0)
+    monkeypatch.setattr(recorder, "LINGER_SECONDS", 1.0)
     home = tmp_path / "project"
     (home / "mlruns").mkdir(parents=True)
     shutil.copyfile(empty_store, home / "mlruns" / "mlflow.db")
@@ -60,18 +59,18 @@ def home(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def no_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves journals to be published later, which saves a process its start."""
-    monkeypatch.setattr(recorder, "start_publisher", lambda _: subprocess.Popen(["false"]))
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave run logs to be synced later, which saves the start of a process."""
+    monkeypatch.setattr(recorder, "start_sync_process", lambda _: subprocess.Popen(["false"]))
 
 
 def run_stage(home: Path, params: Params, stage: str = "tokenizer", epochs: int = 3) -> None:
     workspace = Workspace.at(home)
-    with recorded(stage, params, workspace, home) as record:
+    with record_stage(stage, params, workspace, home) as record:
         for epoch in range(1, epochs + 1):
             record.log({"loss": 1 / epoch, "accuracy/prefix_1": epoch / 10}, epoch)
         write_outputs(workspace.stage(stage))
-        record.result({"accuracy": 0.9})
+        record.log_result({"accuracy": 0.9})
 
 
 def write_outputs(place: Path) -> None:
@@ -116,7 +115,7 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
     assert len(trained.data.tags["dvc.stage_hash"]) == 64
     table = trained.inputs.dataset_inputs[0].dataset
     assert (table.name, json.loads(table.profile)["num_rows"]) == ("train", 2)
-    assert table.digest == provenance.tables(home, "tokenizer")[0]["digest"]
+    assert table.digest == provenance.describe_tables(home, "tokenizer")[0]["digest"]
     names = {each.path for each in client.list_artifacts(trained.info.run_id)}
     assert names == {"small.json", "large.bin.pointer.json"}
 
@@ -124,16 +123,16 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
 STAGE = """
 import sys
 from pathlib import Path
-from irgen import recording
+from irgen.tracking import recorder
 from irgen.params import load
 from irgen.workspace import Workspace
-recorder.LINGER = 3.0
+recorder.LINGER_SECONDS = 3.0
 stage, home = sys.argv[1], Path()
 workspace = Workspace.at(home)
-with recorder.recorded(stage, load(Path("params.yaml")), workspace, home) as record:
+with recorder.record_stage(stage, load(Path("params.yaml")), workspace, home) as record:
     workspace.stage(stage).mkdir(parents=True, exist_ok=True)
     (workspace.stage(stage) / "file").write_text(stage)
-    record.result({"size": 1.0})
+    record.log_result({"size": 1.0})
 """
 
 
@@ -158,69 +157,69 @@ def test_the_stages_of_one_dvc_repro_share_a_parent_and_carry_the_hash_of_their_
     assert (len(parents), len(children)) == (1, 2)
     for run in children:
         stage = run.data.tags["irgen.stage"]
-        assert run.data.tags["dvc.stage_hash"] == provenance.lock_hash(home, stage)
+        assert run.data.tags["dvc.stage_hash"] == provenance.hash_lock_entry(home, stage)
 
 
 def test_a_stage_with_nothing_new_makes_no_run(home: Path, params: Params) -> None:
-    with recorded("download", params, Workspace.at(home), home) as record:
-        record.result({})
-    with pytest.raises(SourceError), recorded("download", params, Workspace.at(home), home):
+    with record_stage("download", params, Workspace.at(home), home) as record:
+        record.log_result({})
+    with pytest.raises(SourceError), record_stage("download", params, Workspace.at(home), home):
         raise SourceError("no such folder")
-    assert not list(journals(home).glob("**/*.jsonl"))
+    assert not list(run_logs(home).glob("**/*.jsonl"))
 
 
 def test_a_failure_is_recorded_with_its_error_and_fails_the_build(
-    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
+    home: Path, params: Params, no_sync: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush-hush")
     workspace = Workspace.at(home)
     with (
         pytest.raises(ZeroDivisionError),
-        recorded("tokenizer", params, workspace, home) as record,
+        record_stage("tokenizer", params, workspace, home) as record,
     ):
         record.log({"loss": 1.0}, 1)
         raise ZeroDivisionError("s3://me:hush@bucket hush-hush-hush")
-    assert sync.publish_all(home) == 1
+    assert sync.sync_all(home) == 1
     parents, children = runs(mlflow_store.connect(home))
     assert parents[0].info.status == children[0].info.status == "FAILED"
     assert children[0].data.tags["irgen.error"] == "ZeroDivisionError: s3://***@bucket ***"
-    assert "hush" not in next(journals(home).glob("*/*.jsonl")).read_text()
+    assert "hush" not in next(run_logs(home).glob("*/*.jsonl")).read_text()
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from irgen.params import load
-from irgen.recording import recorded
-from irgen.tracking import registry, mlflow_store
+from irgen.tracking.recorder import record_stage
+
 from irgen.workspace import Workspace
 home = Path(sys.argv[1])
-with recorded("tokenizer", load(Path(sys.argv[2])), Workspace.at(home), home) as record:
+with record_stage("tokenizer", load(Path(sys.argv[2])), Workspace.at(home), home) as record:
     record.log({"loss": 1.0}, 1)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_killed_stage_is_logged_as_killed_by_the_next_publisher(home: Path, root: Path) -> None:
+def test_a_killed_stage_is_logged_as_killed_by_the_next_sync(home: Path, root: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(home), str(root / "params.yaml")]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, timeout=60)
-    path = next(journals(home).glob("*/*.jsonl"))
+    path = next(run_logs(home).glob("*/*.jsonl"))
     with path.open("a") as file:
         file.write('{"kind": "metrics", "val')  # the line it was writing
-    assert sync.publish_all(home) == 1
+    assert sync.sync_all(home) == 1
     parents, children = runs(mlflow_store.connect(home))
     assert children[0].info.status == parents[0].info.status == "KILLED"
     assert children[0].data.metrics == {"loss": 1.0}
 
 
 def test_a_replay_that_was_cut_off_and_done_again_logs_nothing_twice(
-    home: Path, params: Params, no_publisher: None
+    home: Path, params: Params, no_sync: None
 ) -> None:
     run_stage(home, params)
-    assert sync.publish_all(home) == 1
-    path = next(journals(home).glob("*/*.jsonl"))
+    assert sync.sync_all(home) == 1
+    path = next(run_logs(home).glob("*/*.jsonl"))
     path.with_suffix(".state").unlink()
-    assert sync.publish_all(home) == 1
+    assert sync.sync_all(home) == 1
     client = mlflow_store.connect(home)
     parents, children = runs(client)
     assert (len(parents), len(children)) == (1, 1)
@@ -228,66 +227,40 @@ def test_a_replay_that_was_cut_off_and_done_again_logs_nothing_twice(
 
 
 @pytest.mark.parametrize("left", [b"", b'{"done": tr', b"\xff\x00"])
-def test_a_note_that_cannot_be_read_has_the_journal_published_again_and_nothing_twice(
-    home: Path, params: Params, no_publisher, left: bytes
+def test_a_run_log_with_an_unreadable_state_is_synced_again_and_logs_nothing_twice(
+    home: Path, params: Params, no_sync, left: bytes
 ) -> None:
     run_stage(home, params)
-    assert sync.publish_all(home) == 1
-    (path,) = journals(home).glob("*/*.jsonl")
+    assert sync.sync_all(home) == 1
+    (path,) = run_logs(home).glob("*/*.jsonl")
     path.with_suffix(".state").write_bytes(left)
-    assert run_log.unpublished(journals(home)) == [path]
-    run_log.forget(journals(home), days=0)
-    assert sync.publish_all(home) == 1
-    assert run_log.unpublished(journals(home)) == []
+    assert run_log.list_unsynced(run_logs(home)) == [path]
+    run_log.delete_synced(run_logs(home), days=0)
+    assert sync.sync_all(home) == 1
+    assert run_log.list_unsynced(run_logs(home)) == []
     parents, children = runs(mlflow_store.connect(home))
     assert (len(parents), len(children)) == (1, 1)
 
 
-def test_a_conducted_stage_waits_for_no_publisher_and_what_it_leaves_may_be_changed(
-    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
+def test_a_conducted_stage_waits_for_no_sync_and_what_it_leaves_may_be_changed(
+    home: Path, params: Params, no_sync: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def waited(_: recorder.Record) -> bool:
+    def waited(_: Recorder) -> bool:
         raise AssertionError("it waits")
 
-    monkeypatch.setattr(recorder.Record, "_published", waited)
+    monkeypatch.setattr(Recorder, "_wait_for_sync", waited)
     monkeypatch.setenv(recorder.CONDUCTED, "1")
     run_stage(home, params)
     (home / "data" / "tokenizer" / "small.json").write_text('{"a": 2}')
-    path = next(journals(home).glob("*/*.jsonl"))
-    kept = run_log.keepsakes(path)
+    path = next(run_logs(home).glob("*/*.jsonl"))
+    kept = run_log.copies_folder(path)
     assert [each.name for each in kept.iterdir()] == ["small.json"]  # the other one is too large
-    assert sync.publish_all(home) == 1
+    assert sync.sync_all(home) == 1
     client = mlflow_store.connect(home)
     run = runs(client)[1][0].info.run_id
     assert client.download_artifacts(run, "small.json", str(home))
     assert (home / "small.json").read_text() == '{"a": 1}'
     assert not kept.exists()
-
-
-def test_what_a_publisher_is_at_is_left_to_it_unless_it_gives_up(
-    home: Path, params: Params, no_publisher: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(recorder.CONDUCTED, "1")
-    run_stage(home, params)
-    run_stage(home, params, stage="retriever")
-    first, second = sorted(journals(home).glob("*/*.jsonl"))
-    connect = sync._connect
-    monkeypatch.setattr(sync, "_connect", lambda _: pytest.fail("it does not wait"))
-
-    def work() -> None:
-        run_log.set_state(first, done=True)
-        run_log.set_state(second, done=True)
-
-    with run_log.locked(provenance.publisher_lock(home), seconds=1) as mine:
-        assert mine
-        threading.Timer(0.5, work).start()
-        assert sync.publish_all(home) == 2
-        second.with_suffix(".state").unlink()
-        give_up = {"done": False, "gave_up": True}
-        threading.Timer(0.5, lambda: run_log.set_state(second, **give_up)).start()
-        monkeypatch.setattr(sync, "_connect", connect)
-        assert sync.publish_all(home) == 1
-    assert len(runs(mlflow_store.connect(home))[1]) == 1
 
 
 @pytest.mark.slow
@@ -303,14 +276,14 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
     run_stage(home, params, stage="retriever")
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 1 and "Connection refused; the run goes on" in told[0]
-    assert len(run_log.unpublished(journals(home))) == 2
+    assert len(run_log.list_unsynced(run_logs(home))) == 2
     shutil.rmtree(home / "data" / "tokenizer")  # the next run's outputs will be others
 
     mlflow_server.start()
     client = mlflow_store.connect(home)
     monkeypatch.setenv("IRGEN_BUILD", "second-build")
     workspace = Workspace.at(home)
-    with recorded("tokenizer", params, workspace, home) as record:
+    with record_stage("tokenizer", params, workspace, home) as record:
         record.log({"loss": 1.0}, 1)
         wait_for(lambda: len(runs(client)[1]) == 3)  # the two of before, and this one, live
         mlflow_server.kill()
@@ -320,7 +293,7 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
     assert len(told) == 1 and "the run goes on" in told[0]
 
     mlflow_server.start()
-    assert sync.publish_all(home) == 1 and sync.publish_all(home) == 0
+    assert sync.sync_all(home) == 1 and sync.sync_all(home) == 0
     parents, children = runs(client)
     assert (len(parents), len(children)) == (2, 3)
     assert {run.info.status for run in parents + children} == {"FINISHED"}
@@ -331,20 +304,16 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
         assert names == {"small.json", "large.bin.pointer.json"}
 
 
-@pytest.mark.slow
-def test_a_build_s_page_is_where_a_browser_finds_it(
-    home: Path, params: Params, mlflow_server, monkeypatch: pytest.MonkeyPatch
+def test_a_run_s_page_is_where_a_browser_finds_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
-    mlflow_server.start()
-    run_stage(home, params)
-    asked = home, params.tracking.experiment, os.environ["IRGEN_BUILD"]
-    page = mlflow_store.build_page(*asked)
-    assert page is not None and page.startswith(f"{mlflow_server.uri}/#/experiments/")
+    assert mlflow_store.run_page(home, "1", "ab") is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example/")
+    address = "mlflow.example/#/experiments/1/runs/ab"
+    assert mlflow_store.run_page(home, "1", "ab") == f"https://***@{address}"
     monkeypatch.setenv("IRGEN_MLFLOW_PAGES", "https://pages.example/mlflow/")
-    assert mlflow_store.build_page(*asked) == page.replace(
-        mlflow_server.uri, "https://pages.example/mlflow"
-    )
+    page = mlflow_store.run_page(home, "1", "ab")
+    assert page == "https://pages.example/mlflow/#/experiments/1/runs/ab"
 
 
 def wait_for(condition, seconds: float = 30) -> None:
@@ -374,30 +343,63 @@ def test_the_builds_of_a_comparison_are_below_one_run(
     }
 
 
-def test_published_journals_are_forgotten_in_time(home: Path) -> None:
-    place = journals(home)
+def test_synced_run_logs_are_deleted_in_time(home: Path) -> None:
+    folder = run_logs(home)
     for build, done in (("old", True), ("new", True), ("waiting", False)):
-        path, file = run_log.create(place, build, "catalog")
-        with file:
-            run_log.append(file, "begin")
-        run_log.set_state(path, done=done)
+        log = run_log.create(folder, build, "catalog")
+        log.append("begin")
+        log.lock.release()
+        run_log.write_state(log.path, done=done)
         if build != "new":
-            for each in path.parent.iterdir():
-                os.utime(each, (0, 0))
-    run_log.forget(place, days=14)
-    assert sorted(path.name for path in place.iterdir()) == ["new", "waiting"]
+            for path in log.path.parent.iterdir():
+                os.utime(path, (0, 0))
+    run_log.delete_synced(folder, days=14)
+    assert sorted(path.name for path in folder.iterdir()) == ["new", "waiting"]
 
 
-def test_a_library_of_the_store_s_that_does_not_load_is_the_store_s_trouble(
+def test_a_run_log_has_a_writer_until_its_lock_is_free(tmp_path: Path) -> None:
+    first = run_log.create(tmp_path, "build 1", "trie")
+    second = run_log.create(tmp_path, "build 1", "trie")
+    assert [log.path.name for log in (first, second)] == ["trie.jsonl", "trie-2.jsonl"]
+    assert first.path.parent == tmp_path / "build-1"
+    assert run_log.has_writer(first.path) and run_log.is_open(first.path)
+    first.append("end", status="FINISHED")
+    assert run_log.has_writer(first.path) and not run_log.is_open(first.path)
+    first.lock.release()
+    assert not run_log.has_writer(first.path)
+    second.delete()
+    assert run_log.read(first.path)[0]["status"] == "FINISHED"
+    assert not run_log.has_writer(second.path) and not second.path.exists()
+
+
+def test_a_library_of_the_store_s_that_does_not_load_is_an_error_of_tracking(
     home: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(name: str) -> None:
         raise ImportError(f"{name} does not fit")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(mlflow_store, "import_module", broken)
-        with pytest.raises(TrackingError, match="mlflow does not fit"):
-            mlflow_store.connect(home)
-    monkeypatch.setattr(registry, "NEEDED", ("no-such-package",))
-    with pytest.raises(TrackingError, match="no-such-package"):
-        registry.rehearse()
+    monkeypatch.setattr(mlflow_store, "import_module", broken)
+    with pytest.raises(TrackingError, match="mlflow does not fit"):
+        mlflow_store.connect(home)
+
+
+def test_the_build_s_run_says_which_stages_ran_and_where_the_results_of_the_others_are(
+    home: Path, params: Params, no_sync: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage(home, params)
+    monkeypatch.setattr(provenance, "hash_lock_entry", provenance.hash_stage)  # as if DVC ran it
+    (home / "data" / "evaluate").mkdir()
+    (home / "data" / "evaluate" / "metrics.json").write_text('{"index": {"precision/10": 0.5}}')
+    told = {"tokenizer": "skipped", "evaluate": "restored", "trie": "ran"}
+    path = outcomes.log_outcomes(home, params, "second", told)
+    assert sync.sync_all(home) == 2 and sync.sync_all(home) == 0
+    client = mlflow_store.connect(home)
+    builds, (stage,) = runs(client)
+    (build,) = [run for run in builds if run.info.run_id == run_log.read_state(path)["run"]]
+    tags = build.data.tags
+    assert {name: tags[f"irgen.outcome.{name}"] for name in told} == told
+    assert tags["irgen.results.tokenizer"] == stage.info.run_id
+    assert "irgen.results.evaluate" not in tags and build.info.status == "FINISHED"
+    assert build.data.metrics == {"index/precision/10": 0.5}
+    with pytest.raises(TrackingError, match="'lost' is no outcome"):
+        outcomes.log_outcomes(home, params, "second", {"trie": "lost"})

@@ -1,21 +1,33 @@
+import dataclasses
 import itertools
 
 import timm
 import torch
 from torch import nn
 
+from irgen.params import Retriever as Settings
 from irgen.training import optimizer
 
 
-def rates_by_name(encoder: nn.Module, decay: float) -> dict[str, float]:
-    groups = optimizer.groups(encoder, [], (1.0, 9.0), decay, 0.1)
+def with_rates(settings: Settings, decay: float) -> Settings:
+    return dataclasses.replace(
+        settings,
+        encoder_learning_rate=1.0,
+        learning_rate=9.0,
+        layer_decay=decay,
+        weight_decay=0.1,
+    )
+
+
+def rates_by_name(encoder: nn.Module, settings: Settings, decay: float) -> dict[str, float]:
+    groups = optimizer.create_optimizer(encoder, [], with_rates(settings, decay)).param_groups
     names = {id(p): name for name, p in encoder.named_parameters()}
     return {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
 
 
-def test_lower_vit_blocks_learn_slower_and_the_stem_slowest():
+def test_lower_vit_blocks_learn_slower_and_the_stem_slowest(retriever_settings):
     encoder = timm.create_model("vit_tiny_patch16_224", depth=3, num_classes=0)
-    rates = rates_by_name(encoder, 0.5)
+    rates = rates_by_name(encoder, retriever_settings, 0.5)
     assert rates["blocks.2.attn.qkv.weight"] == 1.0
     assert rates["blocks.1.attn.qkv.weight"] == 0.5
     assert rates["blocks.0.attn.qkv.weight"] == 0.25
@@ -23,16 +35,19 @@ def test_lower_vit_blocks_learn_slower_and_the_stem_slowest():
     assert rates["norm.weight"] == 1.0
 
 
-def test_stages_of_a_convolutional_net_count_as_blocks():
-    rates = rates_by_name(timm.create_model("resnet10t", num_classes=0), 0.5)
+def test_stages_of_a_convolutional_net_count_as_blocks(retriever_settings):
+    encoder = timm.create_model("resnet10t", num_classes=0)
+    rates = rates_by_name(encoder, retriever_settings, 0.5)
     assert rates["layer4.0.conv1.weight"] == 1.0
     assert rates["layer1.0.conv1.weight"] == 0.125
     assert rates["conv1.0.weight"] == 0.0625
 
 
-def test_every_parameter_is_in_one_group_and_vectors_are_not_decayed():
+def test_every_parameter_is_in_one_group_and_vectors_are_not_decayed(retriever_settings):
     encoder, head = timm.create_model("resnet10t", num_classes=0), nn.Linear(4, 4)
-    groups = optimizer.groups(encoder, [head], (1.0, 9.0), 0.9, 0.1)
+    groups = optimizer.create_optimizer(
+        encoder, head.parameters(), with_rates(retriever_settings, 0.9)
+    ).param_groups
     listed = [p for group in groups for p in group["params"]]
     wanted = [*encoder.parameters(), *head.parameters()]
     assert sorted(map(id, listed)) == sorted(map(id, wanted))

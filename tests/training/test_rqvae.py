@@ -3,9 +3,13 @@
 import pytest
 import torch
 
+from irgen.compute import Machine
 from irgen.models import quantizer, rqvae
 from irgen.params import Identifiers
 from irgen.training import rqvae as autoencoding
+from irgen.training.run import TrainingRun
+
+CPU = Machine(device=torch.device("cpu"), autocast=None)
 
 SETTINGS = Identifiers(
     rule="rqvae",
@@ -22,6 +26,10 @@ def quiet(row, step):
     pass
 
 
+def run_logging(log) -> TrainingRun:
+    return TrainingRun(machine=CPU, seed=0, log=log)
+
+
 @pytest.fixture(scope="module")
 def features() -> torch.Tensor:
     """Sums of one of 8 coarse and one of 8 fine parts, (400, 12)."""
@@ -36,11 +44,11 @@ def features() -> torch.Tensor:
 def trained(features) -> tuple[rqvae.Autoencoder, list[dict[str, float]]]:
     history: list[dict[str, float]] = []
     log = lambda row, step: history.append(row)  # noqa: E731
-    return autoencoding.train(features, (3, 8), SETTINGS, 0, log), history
+    return autoencoding.train(features, (3, 8), SETTINGS, run_logging(log)), history
 
 
 def test_each_level_takes_something_off_the_reconstruction_error(trained, features):
-    errors = rqvae.errors(trained[0], features)
+    errors = rqvae.reconstruction_errors(trained[0], features)
     assert (errors.diff() < 0).all()
     assert errors[0] < 0.5 and errors[-1] < 0.1  # 1 is what the mean alone gets wrong
 
@@ -52,12 +60,12 @@ def test_training_lowers_the_reconstruction_error_and_logs_every_epoch(trained, 
     generator = torch.Generator().manual_seed(0)
     assert len(rqvae.encode(model, features)[:, 0].unique()) == 8
     held_out = features + 0.01 * torch.randn(features.shape, generator=generator)
-    assert rqvae.errors(model, held_out)[-1] < 0.1
+    assert rqvae.reconstruction_errors(model, held_out)[-1] < 0.1
 
 
 def test_equal_seeds_give_equal_codes_and_no_image_depends_on_the_others(trained, features):
     model, _ = trained
-    again = autoencoding.train(features, (3, 8), SETTINGS, 0, quiet)
+    again = autoencoding.train(features, (3, 8), SETTINGS, run_logging(quiet))
     codes = rqvae.encode(model, features)
     assert torch.equal(rqvae.encode(again, features), codes)
     assert torch.equal(rqvae.encode(model, features[5:9]), codes[5:9])
@@ -67,7 +75,7 @@ def test_entries_are_residual_and_the_losses_are_what_they_say(trained, features
     model, _ = trained
     found = rqvae.losses(model, features[:40], 0.25)
     books = model.codebooks.detach()
-    latents = rqvae.latents(model, features[:40])
+    latents = rqvae.encode_latents(model, features[:40])
     assert torch.equal(found["codes"], quantizer.encode(latents, books))
     wanted, left = 0.0, latents
     for level, book in enumerate(books):
@@ -75,7 +83,7 @@ def test_entries_are_residual_and_the_losses_are_what_they_say(trained, features
         wanted += float(left.square().sum(1).mean())
     for name in ("loss/codebook", "loss/commitment"):
         assert float(found[name].detach()) == pytest.approx(wanted, rel=1e-4)
-    rebuilt = rqvae.errors(model, features[:40])[-1]
+    rebuilt = rqvae.reconstruction_errors(model, features[:40])[-1]
     assert float(found["loss/reconstruction"].detach()) == pytest.approx(float(rebuilt), rel=1e-4)
     total = found["loss/reconstruction"].detach() + 1.25 * wanted
     assert float(found["loss"].detach()) == pytest.approx(float(total), rel=1e-4)
@@ -99,9 +107,8 @@ def test_gradients_go_straight_through_the_codes_to_the_encoder(trained, feature
 def test_an_entry_that_no_image_has_begins_again(features):
     history: list[dict[str, float]] = []
     settings = Identifiers(**{**vars(SETTINGS), "rqvae_epochs": 6, "rqvae_learning_rate": 0.05})
-    model = autoencoding.train(
-        features, (2, 32), settings, 0, lambda row, step: history.append(row)
-    )
+    run = run_logging(lambda row, step: history.append(row))
+    model = autoencoding.train(features, (2, 32), settings, run)
     assert sum(row["restarts"] for row in history) > 0
     assert history[-1]["restarts"] == 0  # nothing learns from a restart at the end
     assert model.codebooks.isfinite().all()

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from irgen.checkpoints.tensor_file import Resume
+from irgen.checkpoints.resume import Resume
 from irgen.compute import Machine
-from irgen.encoding.batches import EncodedViews
+from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.models import clusters as clustering
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
+from irgen.training.run import TrainingRun
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 
@@ -36,6 +37,11 @@ def quiet(metrics, step):
     pass
 
 
+def run_in(folder, settings, log) -> TrainingRun:
+    resume = Resume(folder, "training", dataclasses.asdict(settings))
+    return TrainingRun(machine=CPU, seed=0, log=log, resume=resume)
+
+
 @pytest.fixture
 def clusters() -> tuple[np.ndarray, torch.Tensor]:
     """120 summaries (N, 1, 10) around 4 centres, and their classes (N,)."""
@@ -50,13 +56,12 @@ def train_tokenizer(clusters, settings, folder, log=quiet, known=slice(96, None)
     summaries, labels = clusters
     torch.manual_seed(0)
     model = Tokenizer(settings, 10, 4, None)
-    training = tokenizing.Labelled(EncodedViews(summaries[:96], None), labels[:96])
+    training = LabelledImages(EncodedViews(summaries[:96], None), labels[:96])
     asked = torch.full_like(labels, -1)
     asked[known] = labels[known]
-    validation = tokenizing.Labelled(EncodedViews(summaries[96:], None), asked[96:])
-    resume = Resume(folder, dataclasses.asdict(settings))
-    history = tokenizing.train(model, (training, validation), settings, (CPU, 0), resume, log)
-    return model, history
+    validation = LabelledImages(EncodedViews(summaries[96:], None), asked[96:])
+    run = run_in(folder, settings, log)
+    return model, tokenizing.train(model, training, validation, settings, run)
 
 
 def test_validation_images_of_no_class_that_is_taught_say_nothing(
@@ -128,14 +133,16 @@ def train_retriever(clusters, settings, folder, held: int, log=quiet):
     model = Retriever(None, IdentifierDecoder(settings, shape))
     data = (
         retrieving.Pairs(EncodedViews(summaries[:96], tokens[:96]), codes, positives, offsets),
-        retrieving.Held(
-            EncodedViews(summaries[96 : 96 + held], tokens[96 : 96 + held]),
-            labels[96 : 96 + held],
+        retrieving.Validation(
+            LabelledImages(
+                EncodedViews(summaries[96 : 96 + held], tokens[96 : 96 + held]),
+                labels[96 : 96 + held],
+            ),
             labels[:96],
         ),
     )
-    resume = Resume(folder, dataclasses.asdict(settings))
-    return model, retrieving.train(model, data, settings, (CPU, 0), resume, log)
+    run = run_in(folder, settings, log)
+    return model, retrieving.train(model, *data, settings, run)
 
 
 def test_the_retriever_learns_to_write_codes_of_neighbours(clusters, retriever_settings, tmp_path):
@@ -184,11 +191,11 @@ def train_by_clusters(clusters, settings, folder, log=quiet):
     torch.manual_seed(0)
     model = Tokenizer(settings, 10, settings.clusters, None)
     data = (
-        tokenizing.Labelled(EncodedViews(summaries[:96], None), first),
-        tokenizing.Labelled(EncodedViews(summaries[96:], None), torch.full((24,), -1)),
+        LabelledImages(EncodedViews(summaries[:96], None), first),
+        LabelledImages(EncodedViews(summaries[96:], None), torch.full((24,), -1)),
     )
-    resume = Resume(folder, dataclasses.asdict(settings))
-    return model, tokenizing.train(model, data, settings, (CPU, 0), resume, log)
+    run = run_in(folder, settings, log)
+    return model, tokenizing.train(model, *data, settings, run)
 
 
 @pytest.fixture

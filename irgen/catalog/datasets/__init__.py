@@ -1,1 +1,1 @@
-"""Published sets as their publishers lay them out: one reader a set, all of one signature."""
+"""Published data sets: one reader each, all of one signature, named in `../formats.py`."""

@@ -4,8 +4,15 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, has, matlab, structs
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import (
+    LISTED,
+    Published,
+    get_file,
+    has_file,
+    match_images,
+    read_matlab,
+    read_structs,
+)
 from irgen.errors import CatalogError
 
 CARS196 = Published(
@@ -26,44 +33,45 @@ FOLDERS = {
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
     """Labels are the classes' names, or their numbers (001 …) where no file has the names; parts
-    train and test. With ``cars_annos.mat`` the images are in ``car_ims/``, else in two folders.
+    train and test. With `cars_annos.mat` the images are in `car_ims/`, else in two folders.
 
-    Raises CatalogError as ``placed`` does, or if a list is missing or has no classes.
+    Raises CatalogError as `match_images` does, or if a list is missing or has no classes.
     """
-    table, names = _merged(files) if has(files, MERGED) else _two_folders(files)
+    table = _read_merged(files) if has_file(files, MERGED) else _read_two_folders(files)
+    source = MERGED if has_file(files, MERGED) else META
+    names = _read_names(files, source) if has_file(files, source) else []
     numbers = table["number"]
     if not numbers.is_between(1, len(names) or CARS196.labels).all():
         raise CatalogError(
             f"Cars196: class {numbers.to_numpy().max()}, but {len(names) or 196} classes are known"
         )
     labels = [names[n - 1] if names else f"{n:03d}" for n in numbers]
-    named = table.with_columns(label=pl.Series(labels, dtype=pl.String)).select(NAMED.names())
-    return placed(images, named, CARS196)
+    listed = table.with_columns(label=pl.Series(labels, dtype=pl.String)).select(LISTED.names())
+    return match_images(images, listed, CARS196)
 
 
-def _merged(files: Mapping[str, bytes]) -> tuple[pl.DataFrame, list[str]]:
-    content = find(files, MERGED, CARS196.files)
-    found = structs(content, MERGED, "annotations", ("relative_im_path", "class", "test"))
-    part = ["test" if test else "train" for test in found["test"]]
-    names = _names(content, MERGED)
-    return _table(list(map(str, found["relative_im_path"])), found["class"], part), names
+def _read_merged(files: Mapping[str, bytes]) -> pl.DataFrame:
+    content = get_file(files, MERGED, CARS196.files)
+    rows = read_structs(content, MERGED, "annotations", ("relative_im_path", "class", "test"))
+    parts = ["test" if test else "train" for test in rows["test"]]
+    return _to_table(list(map(str, rows["relative_im_path"])), rows["class"], parts)
 
 
-def _two_folders(files: Mapping[str, bytes]) -> tuple[pl.DataFrame, list[str]]:
+def _read_two_folders(files: Mapping[str, bytes]) -> pl.DataFrame:
     tables = []
     for part, (folder, name) in FOLDERS.items():
-        content = find(files, name, CARS196.files)
-        found = structs(content, name, "annotations", ("fname", "class"))
-        ids = [f"{folder}/{file}" for file in found["fname"]]
-        tables.append(_table(ids, found["class"], [part] * len(ids)))
-    names = _names(find(files, META, ""), META) if has(files, META) else []
-    return pl.concat(tables), names
+        content = get_file(files, name, CARS196.files)
+        rows = read_structs(content, name, "annotations", ("fname", "class"))
+        ids = [f"{folder}/{file}" for file in rows["fname"]]
+        tables.append(_to_table(ids, rows["class"], [part] * len(ids)))
+    return pl.concat(tables)
 
 
-def _table(ids: list[str], numbers: list[int], part: list[str]) -> pl.DataFrame:
+def _to_table(ids: list[str], numbers: list[int], parts: list[str]) -> pl.DataFrame:
     schema = {"id": pl.String, "number": pl.Int64, "part": pl.String}
-    return pl.DataFrame({"id": ids, "number": list(map(int, numbers)), "part": part}, schema=schema)
+    return pl.DataFrame([ids, list(map(int, numbers)), parts], schema=schema)
 
 
-def _names(content: bytes, name: str) -> list[str]:
-    return [str(each).strip() for each in matlab(content, name, "class_names").reshape(-1)]
+def _read_names(files: Mapping[str, bytes], source: str) -> list[str]:
+    names = read_matlab(get_file(files, source, CARS196.files), source, "class_names")
+    return [str(name).strip() for name in names.reshape(-1)]

@@ -4,8 +4,14 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, integers, rows
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import (
+    LISTED,
+    Columns,
+    Published,
+    get_file,
+    match_images,
+    parse_rows,
+)
 from irgen.errors import CatalogError
 
 CUB200 = Published(
@@ -15,37 +21,33 @@ CUB200 = Published(
     images={"train": 5_994, "test": 5_794},
     labels=200,
 )
-LISTS = {
-    "images.txt": ("image", "id"),
-    "image_class_labels.txt": ("image", "number"),
-    "train_test_split.txt": ("image", "is_training"),
+LISTS: dict[str, Columns] = {
+    "images.txt": {"image": pl.String, "id": pl.String},
+    "image_class_labels.txt": {"image": pl.String, "number": pl.Int64},
+    "train_test_split.txt": {"image": pl.String, "is_training": pl.Int64},
+    "classes.txt": {"number": pl.Int64, "label": pl.String},
 }
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are the names of ``classes.txt`` (001.Black_footed_Albatross …), parts train and test
-    as in ``train_test_split.txt``; every list has lines ``number value``.
+    """Labels are the names of `classes.txt` (001.Black_footed_Albatross …), parts train and test as
+    in `train_test_split.txt`; every list has lines `number value`.
 
-    Raises CatalogError as ``placed`` does, if a list is missing, or if they do not fit each other.
+    Raises CatalogError as `match_images` does, or if a list is missing or does not fit the others.
     """
-    text = {name: find(files, name, CUB200.files) for name in (*LISTS, "classes.txt")}
-    table = rows(text["images.txt"], "images.txt", LISTS["images.txt"])
-    for name, columns in list(LISTS.items())[1:]:
-        more = integers(rows(text[name], name, columns), columns[1:], name)
-        table = table.join(more, on="image", how="left")
-        _refuse_gaps(table, columns[1], name)
-    classes = rows(text["classes.txt"], "classes.txt", ("number", "label"))
-    classes = integers(classes, ("number",), "classes.txt")
-    table = table.join(classes, on="number", how="left")
-    _refuse_gaps(table, "label", "classes.txt")
+    tables = {
+        name: parse_rows(get_file(files, name, CUB200.files), name, columns)
+        for name, columns in LISTS.items()
+    }
+    table = tables.pop("images.txt")
+    for name, other in tables.items():
+        key, value = LISTS[name]
+        table = table.join(other, on=key, how="left")
+        gaps = table.filter(pl.col(value).is_null())["id"]
+        if len(gaps):
+            raise CatalogError(
+                f"{name} says nothing of {len(gaps):,} images of images.txt, e.g. {gaps[0]}; fetch "
+                "both again"
+            )
     part = pl.when(pl.col("is_training") == 1).then(pl.lit("train")).otherwise(pl.lit("test"))
-    return placed(images, table.with_columns(part=part).select(NAMED.names()), CUB200)
-
-
-def _refuse_gaps(table: pl.DataFrame, column: str, name: str) -> None:
-    gaps = table.filter(pl.col(column).is_null())["id"]
-    if len(gaps):
-        raise CatalogError(
-            f"{name} says nothing of {len(gaps):,} images of images.txt, e.g. {gaps[0]}; fetch "
-            "both again"
-        )
+    return match_images(images, table.with_columns(part=part).select(LISTED.names()), CUB200)

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, rows
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import LISTED, Published, get_file, match_images, parse_rows
 from irgen.errors import CatalogError
 
 LIST = "list_eval_partition.txt"
@@ -19,14 +18,15 @@ INSHOP = Published(
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are item ids; parts train, query and gallery. ``list_eval_partition.txt``: the number
-    of images, a heading, then lines ``img/….jpg id_00000001 train|query|gallery``.
+    """Labels are item ids; parts train, query and gallery. `list_eval_partition.txt` has the number
+    of images, a heading, then lines `img/….jpg id_00000001 train|query|gallery`.
 
-    Raises CatalogError as ``placed`` does, if the list is missing or says something else.
+    Raises CatalogError as `match_images` does, or if the list is missing or names another part.
     """
-    table = rows(find(files, LIST, INSHOP.files), LIST, ("id", "label", "part"), skip=2)
+    columns = dict.fromkeys(("id", "label", "part"), pl.String)
+    table = parse_rows(get_file(files, LIST, INSHOP.files), LIST, columns, skip=2)
     unknown = table.filter(~pl.col("part").is_in(list(INSHOP.images)))["part"]
     if len(unknown):
         raise CatalogError(f"{LIST}: part {unknown[0]!r}; known: {', '.join(INSHOP.images)}")
-    named = table.with_columns(number=pl.lit(None, pl.Int64)).select(NAMED.names())
-    return placed(images, named, INSHOP)
+    listed = table.with_columns(number=pl.lit(None, pl.Int64)).select(LISTED.names())
+    return match_images(images, listed, INSHOP)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.published import Published, tell_counts
+from irgen.catalog.datasets.annotations import Published, warn_of_counts
 from irgen.errors import CatalogError
 
 OMNIGLOT = Published(
@@ -19,20 +19,20 @@ PART = r"(?:^|/)images_(background|evaluation)(?:_small[12])?/"
 
 
 def is_drawing() -> pl.Expr:
-    """Whether the key of an image is that of a drawing, alphabet/characterNN/NNNN_NN.png."""
+    """Tell whether an image's key is that of a drawing, alphabet/characterNN/NNNN_NN.png."""
     return pl.col("key").str.contains(DRAWING)
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
     """Labels are alphabet/characterNN, ids alphabet/characterNN/file; parts background and
-    evaluation, whose alphabets differ; a drawing outside of both folders is background. Other
-    images have no label, to be rejected. Warns as ``placed`` does.
+    evaluation, whose alphabets differ; a drawing outside of both folders is background.
 
-    Raises CatalogError if there is no drawing, and for the same drawing in two folders.
+    Other images get no label, and are rejected later. Warns as `match_images` does. Raises
+    CatalogError if there is no drawing, and for the same drawing in two folders.
     """
     key = pl.col("key")
     alphabet, character, file = (key.str.extract(DRAWING, group) for group in (1, 2, 3))
-    found = images.select(
+    drawings = images.select(
         "sha256",
         "revision",
         path="key",
@@ -41,17 +41,17 @@ def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
         part=pl.when(is_drawing()).then(key.str.extract(PART, 1).fill_null("background")),
         number=pl.lit(None, pl.Int64),
     )
-    if found["label"].null_count() == len(found):
-        first = found["path"][0] if len(found) else "nothing"
+    if drawings["label"].null_count() == len(drawings):
+        first = drawings["path"][0] if len(drawings) else "nothing"
         raise CatalogError(
             "Omniglot: no image at images_background/<alphabet>/characterNN/NNNN_NN.png; found "
             f"e.g. {first}; {OMNIGLOT.files}"
         )
-    twice = found.filter(pl.col("id").is_duplicated())["path"]
+    twice = drawings.filter(pl.col("id").is_duplicated())["path"]
     if len(twice):
         raise CatalogError(
             f"Omniglot: {twice[0]} and {twice[1]} are the same drawing: the small sets are part of "
             "the background set; keep one of the two folders"
         )
-    tell_counts(found, OMNIGLOT)
-    return found
+    warn_of_counts(drawings, OMNIGLOT)
+    return drawings

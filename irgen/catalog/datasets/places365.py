@@ -4,8 +4,13 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, integers, rows
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import (
+    LISTED,
+    Published,
+    get_file,
+    match_images,
+    parse_rows,
+)
 from irgen.errors import CatalogError
 
 PLACES365 = Published(
@@ -20,30 +25,27 @@ CLASSES = "categories_places365.txt"
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are categories (airfield, apartment_building/outdoor …), parts train and val. Every
-    list has lines ``name number``: ``/a/airfield/00000001.jpg 0`` in
-    ``places365_train_standard.txt``, ``Places365_val_00000001.jpg 165`` in ``places365_val.txt``,
-    ``/a/airfield 0`` in ``categories_places365.txt``.
+    """Labels are categories (airfield, apartment_building/outdoor …), parts train and val.
 
-    Raises CatalogError as ``placed`` does, or if a list is missing or names an unknown category.
+    Every list has lines `name number`: `/a/airfield/00000001.jpg 0` in
+    `places365_train_standard.txt`, `Places365_val_00000001.jpg 165` in `places365_val.txt`,
+    `/a/airfield 0` in `categories_places365.txt`. Raises CatalogError as `match_images` does, or if
+    a list is missing or names an unknown category.
     """
-    classes = _list(files, CLASSES, "label").with_columns(pl.col("label").str.slice(3))
+    classes = _read_list(files, CLASSES, "label").with_columns(pl.col("label").str.slice(3))
     tables = []
     for part, name in (("train", "places365_train_standard.txt"), ("val", "places365_val.txt")):
-        table = _list(files, name, "id").join(classes, on="number", how="left")
-        unknown = table.filter(pl.col("label").is_null())
+        table = _read_list(files, name, "id").join(classes, on="number", how="left")
+        unknown = table.filter(pl.col("label").is_null())["number"]
         if len(unknown):
-            number = unknown["number"][0]
-            raise CatalogError(f"{name}: category {number} is none of {CLASSES}; fetch both again")
-        names = pl.col("id").str.strip_chars_start("/")
-        tables.append(
-            table.with_columns(names, part=pl.lit(part), number=pl.col("number") + 1).select(
-                NAMED.names()
+            raise CatalogError(
+                f"{name}: category {unknown[0]} is none of {CLASSES}; fetch both again"
             )
-        )
-    return placed(images, pl.concat(tables), PLACES365)
+        ids, numbers = pl.col("id").str.strip_chars_start("/"), pl.col("number") + 1
+        tables.append(table.with_columns(ids, numbers, part=pl.lit(part)).select(LISTED.names()))
+    return match_images(images, pl.concat(tables), PLACES365)
 
 
-def _list(files: Mapping[str, bytes], name: str, column: str) -> pl.DataFrame:
-    table = rows(find(files, name, PLACES365.files), name, (column, "number"))
-    return integers(table, ("number",), name)
+def _read_list(files: Mapping[str, bytes], name: str, column: str) -> pl.DataFrame:
+    columns = {column: pl.String, "number": pl.Int64}
+    return parse_rows(get_file(files, name, PLACES365.files), name, columns)

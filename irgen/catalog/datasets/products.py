@@ -4,8 +4,13 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import find, integers, rows
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import (
+    LISTED,
+    Published,
+    get_file,
+    match_images,
+    parse_rows,
+)
 
 PRODUCTS = Published(
     title="Stanford Online Products",
@@ -14,19 +19,23 @@ PRODUCTS = Published(
     images={"train": 59_551, "test": 60_502},
     labels=22_634,
 )
-COLUMNS = ("image", "number", "super_class", "id")
+COLUMNS = {
+    "image": pl.String,
+    "number": pl.Int64,
+    "super_class": pl.String,
+    "id": pl.String,
+}
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are class ids; parts train (``Ebay_train.txt``) and test (``Ebay_test.txt``), which
-    share none. A heading, then lines ``image_id class_id super_class_id path``.
+    """Labels are class ids; the parts train (`Ebay_train.txt`) and test (`Ebay_test.txt`) share
+    none. The lists have a heading, then lines `image_id class_id super_class_id path`.
 
-    Raises CatalogError as ``placed`` does, or if a list is missing.
+    Raises CatalogError as `match_images` does, or if a list is missing.
     """
     tables = []
     for part, name in (("train", "Ebay_train.txt"), ("test", "Ebay_test.txt")):
-        table = rows(find(files, name, PRODUCTS.files), name, COLUMNS, skip=1)
-        table = integers(table, ("number",), name)
+        table = parse_rows(get_file(files, name, PRODUCTS.files), name, COLUMNS, skip=1)
         label = pl.col("number").cast(pl.String)
-        tables.append(table.with_columns(label=label, part=pl.lit(part)).select(NAMED.names()))
-    return placed(images, pl.concat(tables), PRODUCTS)
+        tables.append(table.with_columns(label=label, part=pl.lit(part)).select(LISTED.names()))
+    return match_images(images, pl.concat(tables), PRODUCTS)

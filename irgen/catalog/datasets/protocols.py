@@ -1,4 +1,4 @@
-"""Protocols: which part of a published set is trained on, searched and asked, as data."""
+"""Protocols: which part of a data set is trained on, searched, and used as queries, as data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import polars as pl
 
 from irgen.errors import CatalogError
 
-GALLERY = "gallery"  # the role of what is searched and not trained on, while roles are sorted
+GALLERY = "gallery"  # a role of this stage alone: searched, and not trained on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """``roles`` of the publisher's parts (None: drawn from each label), and the roles of which the
-    ``database`` is made (none: those of catalog.database).
+    """`roles` of the publisher's parts (None: drawn from each label), and the roles that make up
+    the `database` (none: those of catalog.database).
 
-    ``classes``: those up to this number are the part train and the others the part test, whatever
-    the publisher's split; 0: as published. ``every``: of the queries in the order of their ids the
-    first, and then every so many-th, is asked. ``disjoint``: no label is trained on and asked.
+    `classes`: classes up to this number are the part train, the others the part test; 0: as
+    published. `every`: use every so many-th query, in the order of ids, starting with the first.
+    `disjoint`: no label has both training images and queries.
     """
 
     says: str
@@ -30,7 +30,7 @@ class Protocol:
 
     @property
     def draws(self) -> bool:
-        """Whether queries are drawn where the source names none."""
+        """Tell whether queries are drawn where the source names none."""
         return not self.roles or None in self.roles.values()
 
 
@@ -112,34 +112,33 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
 }
 
 
-def choose(form: str, name: str) -> Protocol:
-    """The protocol ``name`` of the format ``form``. Raises CatalogError if it has none of that
-    name."""
-    known = PROTOCOLS[form]
-    if name not in known:
+def choose_protocol(source_format: str, name: str) -> Protocol:
+    """Return the protocol `name` of a format. Raises CatalogError if there is none."""
+    protocols = PROTOCOLS[source_format]
+    if name not in protocols:
         raise CatalogError(
-            f"params.yaml: catalog: protocol: {name!r} is not defined for the format {form!r}; "
-            f"allowed: {', '.join(known)}"
+            f"params.yaml: catalog: protocol: {name!r} is not defined for the format "
+            f"{source_format!r}; allowed: {', '.join(protocols)}"
         )
-    return known[name]
+    return protocols[name]
 
 
-def in_words(about: Mapping[str, Any]) -> str:
-    """A protocol that a catalogue was made by, of its ``protocol.json``, in a line.
+def describe_protocol(record: Mapping[str, Any]) -> str:
+    """Return the protocol of a catalogue's `protocol.json` in one line.
 
-    >>> in_words({"protocol": "given", "format": "list", "says": "roles as given"})
+    >>> describe_protocol({"protocol": "given", "format": "list", "says": "roles as given"})
     'given (list): roles as given'
     """
-    return f"{about['protocol']} ({about['format']}): {about['says']}"
+    return f"{record['protocol']} ({record['format']}): {record['says']}"
 
 
-def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
-    """``images`` (id, part, number, role …) with the protocol's roles, without what it does not
-    ask and without ``number``; as they are if it has no roles. Images of no part have no role.
+def apply_protocol(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """Return `images` (id, part, number, role …) with the protocol's roles, without unused queries
+    and `number`; unchanged if it has no roles. Images of no part have no role.
 
     >>> images = pl.DataFrame({"id": ["a", "b", "c"], "part": ["val", "val", "train"],
     ...                        "number": [None, None, None]})
-    >>> apply(images, IMAGENET_IRGEN).select("id", "role").rows()
+    >>> apply_protocol(images, IMAGENET_IRGEN).select("id", "role").rows()
     [('a', 'query'), ('c', 'train')]
     """
     if not protocol.roles:
@@ -149,7 +148,7 @@ def apply(images: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
         trained = pl.col("number") <= protocol.classes
         part = pl.when(trained).then(pl.lit("train")).when(~trained).then(pl.lit("test"))
     role = part.replace_strict(protocol.roles, default=None, return_dtype=pl.String)
-    asked = pl.col("role") == "query"
-    turn = (asked.cum_sum() - 1) % protocol.every == 0
+    is_query = pl.col("role") == "query"
+    is_used = (is_query.cum_sum() - 1) % protocol.every == 0
     images = images.with_columns(role.alias("role")).sort("id")
-    return images.filter(asked.not_().fill_null(True) | turn).drop("number")
+    return images.filter(is_query.not_().fill_null(True) | is_used).drop("number")

@@ -1,35 +1,34 @@
-"""What a source holds: its images in order, its empty folders, and what a list says of them."""
+"""What a source holds: its images in order, and the rules for which files count.
 
-from collections.abc import Callable, Iterable
+A kind of source is a function that returns a `Listing`; `open.py` names them all.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import polars as pl
 
-from irgen.catalog.datasets.annotations import annotated, is_annotation
+from irgen.catalog.datasets.annotations import is_annotation, select_annotations
 from irgen.errors import SourceError
 
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".png", ".gif", ".bmp"),
     *(".tif", ".tiff", ".webp", ".ppm", ".pgm"),
 )
-NOT_OURS = "__MACOSX"  # what macOS puts into archives beside the files
+MACOS_FOLDER = "__MACOSX"  # macOS puts it into archives
 ROLE_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "database": "train",
-    "gallery": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "query",
-    "query": "query",
-    "queries": "query",
+    **dict.fromkeys(("train", "training", "database", "gallery"), "train"),
+    **dict.fromkeys(("validation", "val", "valid"), "validation"),
+    **dict.fromkeys(("test", "query", "queries"), "query"),
 }
 
 
 class Fetched(NamedTuple):
-    """An image's bytes, and the state they are of, which may be later than the listing."""
+    """An image's bytes and the state they are of, which may be later than the listing."""
 
     content: bytes
     etag: str | None
@@ -40,10 +39,9 @@ class Fetched(NamedTuple):
 class Entry:
     """One image of a source.
 
-    ``etag`` changes when the content may have; None: only the content itself tells. ``read`` gives
-    the bytes, and is called, if at all, before the next entry is drawn, unless the listing can be
-    read ahead; it gives None if the image has gone since. No ``read``: the list names the image,
-    but it is not there.
+    `etag`: changes when the content may have changed; None: only the content tells. `read`: returns
+    the bytes, or None if the image has gone since; None: a list names the image, but it is not
+    there. Call `read` before the next entry is drawn, unless `Listing.ahead` allows more.
     """
 
     key: str
@@ -53,10 +51,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Everything a source holds; ``entries`` can be gone through once, ``count`` is their number.
+    """Everything a source holds. `entries` can be iterated once; `count` is their number.
 
-    ``columns``: for a list, what it says of each key (key, label, and perhaps role, id, metadata).
-    ``ahead``: how many images may be read at once, by other threads and before their turn.
+    `columns`: what an image list says of each key (key, label, and perhaps role, id, metadata).
+    `ahead`: how many images may be read at once, by other threads and before their turn.
     """
 
     entries: Iterable[Entry]
@@ -68,9 +66,9 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A place images come from. Equal stamps: nothing has changed; None: ``load`` and look.
+    """A place that images come from. Equal stamps: nothing has changed; None: `load` to find out.
 
-    ``load`` raises SourceError if the source is missing, unreadable, unsafe or empty.
+    `load` raises SourceError if the source is missing, unreadable, unsafe or empty.
     """
 
     name: str
@@ -78,8 +76,49 @@ class Source:
     load: Callable[[], Listing] = field(repr=False)
 
 
+Read = Callable[[], Fetched | None]
+
+
+def read_in_order(
+    listing: Listing, is_needed: Callable[[Entry], bool]
+) -> Iterator[tuple[Entry, Read]]:
+    """Yield every entry with a function that returns its bytes, or None if the image has gone.
+
+    Call that function, if at all, before the next entry is drawn. Entries that are needed are read
+    ahead: at most `listing.ahead` at once, with twice as many waiting.
+    """
+    if not listing.ahead:
+        yield from ((entry, partial(_fetch, entry)) for entry in listing.entries)
+        return
+    waiting: deque[tuple[Entry, Future[Fetched | None] | None]] = deque()
+    pending = 0
+    pool = ThreadPoolExecutor(listing.ahead, thread_name_prefix="read")
+    try:
+        for entry in listing.entries:
+            future = pool.submit(_fetch, entry) if entry.read and is_needed(entry) else None
+            waiting.append((entry, future))
+            pending += future is not None
+            while waiting and (waiting[0][1] is None or pending > 2 * listing.ahead):
+                pending -= waiting[0][1] is not None
+                yield _with_reader(*waiting.popleft())
+        while waiting:
+            yield _with_reader(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _with_reader(entry: Entry, future: Future[Fetched | None] | None) -> tuple[Entry, Read]:
+    return entry, partial(_fetch, entry) if future is None else future.result
+
+
+def _fetch(entry: Entry) -> Fetched | None:
+    assert entry.read is not None, "only images that are there are read"
+    content = entry.read()
+    return Fetched(content, entry.etag, None) if isinstance(content, bytes) else content
+
+
 def is_image(path: str) -> bool:
-    """Whether a file counts: an image's ending, whatever its case, and nothing hidden on the way.
+    """Tell whether a file counts: it ends as images do, in any case, and nothing is hidden.
 
     >>> [is_image(p) for p in ("cat/1.JPG", "LICENSE", "cat/._1.jpg", "__MACOSX/cat/1.jpg")]
     [True, False, False, False]
@@ -87,70 +126,82 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(IMAGE_ENDINGS) and not is_hidden(path)
 
 
-def may_count(path: str) -> bool:
-    """Whether a file is an image, or an annotation file if the source turns out to have a set's."""
+def is_candidate(path: str) -> bool:
+    """Tell whether a file is an image, or an annotation file if the source holds a data set."""
     return is_image(path) or (is_annotation(path) and not is_hidden(path))
 
 
-def counted(paths: Iterable[str], source: str) -> list[str]:
-    """The images among files that ``may_count``, and the annotation files of a published set.
+def is_hidden(path: str) -> bool:
+    """Tell whether any part of a path starts with a dot or belongs to macOS alone."""
+    if path.startswith(".") or "/." in path:
+        return True
+    return MACOS_FOLDER in path and MACOS_FOLDER in path.split("/")
 
-    Raises SourceError if there is no image.
+
+def map_keys(
+    paths: Iterable[str], folders: Iterable[str], source: str
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return key → path of the images and a data set's annotation files, and the empty folders.
+
+    `paths`: the candidates. A single top folder is left out of the keys. Raises SourceError if
+    there is no image, or for a name that is not UTF-8.
     """
     images: list[str] = []
     others: list[str] = []
     for path in paths:
         (images if is_image(path) else others).append(path)
     refuse_empty(len(images), source)
-    return [*images, *annotated(others)]
+    images += select_annotations(others)
+    folders = [*folders]
+    top = find_common_top(images, folders)
+    keys = {check_key(path.removeprefix(top), source): path for path in images}
+    empty = [folder.removeprefix(top) for folder in find_empty_folders(images, folders)]
+    return keys, tuple(check_key(folder, source) for folder in empty if folder)
 
 
-def is_hidden(path: str) -> bool:
-    """Whether any part of a path starts with a dot or belongs to macOS alone."""
-    if path.startswith(".") or "/." in path:
-        return True
-    return NOT_OURS in path and NOT_OURS in path.split("/")
-
-
-def common_top(images: Iterable[str], folders: Iterable[str]) -> str:
-    """The one folder, with its slash, that wraps everything and says nothing; "" if there is none.
+def find_common_top(images: Iterable[str], folders: Iterable[str]) -> str:
+    """Return the one folder, with its slash, that wraps everything and says nothing, or "".
 
     A role's folder says something, and so does a class folder that holds images itself.
 
-    >>> common_top(["set/cat/1.png", "set/dog/2.png"], ["set", "set/cat", "set/dog", "set/owl"])
+    >>> find_common_top(["set/cat/1.png", "set/dog/2.png"], ["set", "set/cat", "set/owl"])
     'set/'
-    >>> common_top(["train/cat/1.png"], []), common_top(["cat/1.png"], [])
+    >>> find_common_top(["train/cat/1.png"], []), find_common_top(["cat/1.png"], [])
     ('', '')
     """
     keys = list(images)
-    named = (folder for folder in folders if folder and not is_hidden(folder))
-    tops = {path.split("/")[0] for path in (*keys, *named)}
+    visible = (folder for folder in folders if folder and not is_hidden(folder))
+    tops = {path.split("/")[0] for path in (*keys, *visible)}
     if len(tops) != 1 or any(key.count("/") < 2 for key in keys):
         return ""
     (top,) = tops
     return "" if top.lower() in ROLE_FOLDERS else f"{top}/"
 
 
-def empty_folders(images: Iterable[str], folders: Iterable[str]) -> list[str]:
-    """The folders with neither an image nor a folder below them, each with its slash, sorted.
+def find_empty_folders(images: Iterable[str], folders: Iterable[str]) -> list[str]:
+    """Return the folders, with a slash, that have neither image nor folder below them, sorted.
 
-    >>> empty_folders(["cat/1.png"], ["cat", "dog", "train/owl", "train"])
+    >>> find_empty_folders(["cat/1.png"], ["cat", "dog", "train/owl", "train"])
     ['dog/', 'train/owl/']
     """
-    named = {folder for folder in folders if folder and not is_hidden(folder)}
-    holding = {path.rpartition("/")[0] for path in (*images, *named)}
-    full = {parent for folder in holding for parent in _parents(folder)}
-    return [f"{folder}/" for folder in sorted(named - full)]
+    visible = {folder for folder in folders if folder and not is_hidden(folder)}
+    full = list_parents([*images, *visible])
+    return [f"{folder}/" for folder in sorted(visible - full)]
 
 
-def _parents(folder: str) -> list[str]:
-    """The folder and those above it."""
-    parts = folder.split("/")
-    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+def list_parents(paths: Iterable[str]) -> set[str]:
+    """Return every folder that one of the paths lies in; a path that ends in a slash is one."""
+    parents: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in parents:
+            parents.add(folder)
+            folder = folder.rpartition("/")[0]
+    return parents
 
 
 def check_key(key: str, source: str) -> str:
-    """``key`` itself; raises SourceError if a table cannot hold it."""
+    """Return `key`. Raises SourceError if a table cannot hold it."""
     try:
         key.encode("utf-8")
     except UnicodeEncodeError:
@@ -160,7 +211,7 @@ def check_key(key: str, source: str) -> str:
 
 
 def refuse_empty(count: int, source: str) -> None:
-    """Raises SourceError if a source holds no image."""
+    """Raise SourceError if a source holds no image."""
     if not count:
         endings = " ".join(ending[1:] for ending in IMAGE_ENDINGS)
         raise SourceError(

@@ -1,72 +1,205 @@
-"""Where images come from: ``download.source`` of ``params.yaml`` as a source that can be listed."""
+"""Where images come from: `download.source` of `params.yaml` as a source that can be listed.
+
+To add a kind of source, write a function that returns a `Listing` in a module of its own, and give
+it its line in `_open_local` or `_open_url`. The kinds are: `arrays.py` (digits, CIFAR), `local.py`,
+`archive.py`, `image_list.py`, `bucket.py` (S3), and `http.py` for what is on a web server.
+"""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from irgen.catalog.sources import archives, cifar, folders, lists, urls
-from irgen.catalog.sources.listing import Entry, Listing, Source
-from irgen.catalog.sources.png import png
+from irgen.catalog.sources import archive, arrays, image_list, local, remote
+from irgen.catalog.sources.listing import Listing, Source
+from irgen.catalog.sources.remote import Remote, follow
 from irgen.errors import SourceError
+from irgen.files import digest, file_digest
 from irgen.params import Download
 
+if TYPE_CHECKING:
+    from irgen.catalog.sources import s3
+
 CACHE = Path(".cache", "download")
-ALLOWED = (
-    "'digits', a folder, a .tar, .tar.gz, .tgz or .zip archive, or a .csv or .parquet list, here "
-    "or at a URL"
-)
+FILES = "an archive (.tar, .tar.gz, .tgz, .zip) or a list (.csv, .parquet)"
+ALLOWED = f"'digits', a folder, {FILES}, here or at a URL"
 
 
 def open_source(settings: Download, cache: Path = CACHE) -> Source:
-    """The source that ``download.source`` names: the embedded digits, a folder (of images, or of
-    CIFAR's binary files), an archive, a list, or one of these at a URL. Archives from elsewhere are
-    fetched into ``cache``.
+    """Return the source that `download.source` names; archives at URLs are fetched into `cache`.
 
-    Raises SourceError if it is not there or is none of these; what is in it shows on ``load``.
+    Raises SourceError if it is not there or of no known kind; what is in it shows on `load`.
     """
-    name = settings.source
-    if "://" in name:
-        return urls.open_url(settings, cache)
+    if "://" in settings.source:
+        return _open_url(settings, cache)
     if settings.sha256:
         raise SourceError(
-            f"download: sha256: {name!r} is no URL; only an archive or list that comes from "
-            "elsewhere is checked: set sha256 to ''"
+            f"download: sha256: {settings.source!r} is no URL; only an archive or list that comes "
+            "from elsewhere is checked: set sha256 to ''"
         )
+    return _open_local(settings)
+
+
+def _open_local(settings: Download) -> Source:
+    name = settings.source
     if name == "digits":
-        return Source(name=name, stamp=None, load=list_digits)
+        return Source(name=name, stamp=None, load=arrays.list_digits)
     path = Path(name).expanduser()
     try:
-        about = path.stat()
+        status = path.stat()
     except OSError as error:
         raise SourceError(
             f"download: source: {name!r} cannot be read ({error.strerror}); give {ALLOWED}"
         ) from None
-    if path.is_dir() and (version := cifar.version_of(path)):
-        return Source(name=name, stamp=None, load=partial(cifar.list_cifar, path, version))
-    if path.is_dir():
-        return Source(name=name, stamp=None, load=partial(folders.list_folder, path))
-    if path.name.lower().endswith(lists.ENDINGS):
-        return Source(name=name, stamp=None, load=partial(lists.list_table, path))
-    if path.name.lower().endswith(archives.ENDINGS):
-        stamp = f"{path.resolve()}-{about.st_size}-{about.st_mtime_ns}"
-        limit = int(settings.max_gigabytes * 1e9)
-        return Source(name=name, stamp=stamp, load=partial(archives.list_archive, path, limit))
-    raise SourceError(f"download: source: {name!r} is of no known kind; give {ALLOWED}")
+    stamp: str | None = None
+    load: Callable[[], Listing] = partial(local.list_folder, path)
+    if path.is_dir() and (version := arrays.find_cifar(path)):
+        load = partial(arrays.list_cifar, path, version)
+    elif path.name.lower().endswith(image_list.ENDINGS):
+        load = partial(image_list.list_file, path)
+    elif path.name.lower().endswith(archive.ENDINGS):
+        stamp = f"{path.resolve()}-{status.st_size}-{status.st_mtime_ns}"
+        load = partial(archive.list_archive, path, _byte_limit(settings))
+    elif not path.is_dir():
+        raise SourceError(f"download: source: {name!r} is of no known kind; give {ALLOWED}")
+    return Source(name=name, stamp=stamp, load=load)
 
 
-def list_digits() -> Listing:
-    """The 1,797 handwritten digits that come with scikit-learn: 8×8 grey PNGs, e.g. 3/0012.png."""
-    from sklearn.datasets import load_digits  # a second of imports that other sources need not pay
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file at a URL. `name`: the URL without secrets; `look`: returns the file as it is now;
+    `list_named`: lists the images that an image list with this content names."""
 
-    digits = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), from 0…16
-    return Listing(entries=_digit_entries(pixels, digits.target), count=len(pixels))
+    name: str
+    look: Callable[[], Remote | None]
+    list_named: Callable[[bytes], Listing]
+
+    def read_state(self) -> str | None:
+        """Return what changes when the file does. Raises SourceError if there is no file."""
+        file = self.look()
+        if file is None:
+            raise self.missing()
+        return file.state
+
+    def missing(self) -> SourceError:
+        """Return the error for a file that is not there."""
+        return SourceError(f"{self.name} is not there; check download.source and download.endpoint")
 
 
-def _digit_entries(pixels: np.ndarray, labels: np.ndarray) -> Iterator[Entry]:
-    for row, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        etag = hashlib.sha256(image.tobytes()).hexdigest()  # of the pixels, not of the encoder
-        yield Entry(f"{label}/{row:04d}.png", etag, partial(png, image))
+def _open_url(settings: Download, cache: Path) -> Source:
+    """Return the source at a URL: a bucket's prefix, or an archive or list on S3 or a web server.
+
+    The stamp of an archive is its state, or download.sha256 if that is set; that of a list on a web
+    server is its state, so images that change while their list does not are not noticed; a bucket
+    is always listed.
+    """
+    scheme = settings.source.partition("://")[0].lower()
+    if scheme not in ("s3", "http", "https"):
+        raise SourceError(
+            f"download: source: {settings.source!r} is not supported here; give a URL with s3://, "
+            "http:// or https://"
+        )
+    file = _file_on_s3(settings) if scheme == "s3" else _file_on_web(settings)
+    if file.name.lower().endswith(image_list.ENDINGS):
+        stamp = None if scheme == "s3" else file.read_state()
+        return Source(name=file.name, stamp=stamp, load=partial(_load_list, settings, file))
+    if file.name.lower().endswith(archive.ENDINGS):
+        stamp = settings.sha256.lower() or file.read_state()
+        load = partial(_load_archive, settings, file, cache)
+        return Source(name=file.name, stamp=stamp, load=load)
+    if scheme != "s3":
+        raise SourceError(
+            f"download: source: {file.name}: a web server cannot be listed; give the URL of {FILES}"
+        )
+    return _open_prefix(settings)
+
+
+def _connect_s3(settings: Download) -> "s3.Client":
+    from irgen.catalog.sources import s3  # boto3 takes a moment that other sources need not pay
+
+    return s3.connect(
+        settings.endpoint,
+        requester_pays=settings.requester_pays,
+        customer_key=settings.customer_key,
+        connections=settings.connections,
+        retries=settings.retries,
+    )
+
+
+def _file_on_s3(settings: Download) -> File:
+    from irgen.catalog.sources import bucket, s3
+
+    client, url = _connect_s3(settings), settings.source
+    s3.split_url(url)
+    list_named = partial(bucket.list_named, client, url, ahead=settings.connections)
+    return File(name=url, look=partial(s3.look_at, client, url), list_named=list_named)
+
+
+def _file_on_web(settings: Download) -> File:
+    from irgen.catalog.sources import http
+
+    client, url = http.connect(settings.connections, settings.retries), settings.source
+    look = partial(http.look_at, client, url)
+    list_named = partial(http.list_named, client, url, ahead=settings.connections)
+    return File(name=http.hide_secrets(url), look=look, list_named=list_named)
+
+
+def _open_prefix(settings: Download) -> Source:
+    from irgen.catalog.sources import bucket
+
+    url = settings.source
+    if settings.sha256:
+        raise SourceError(
+            f"download: sha256: {url} is not one file; give the URL of {FILES}, or sha256: ''"
+        )
+    load = partial(bucket.list_bucket, _connect_s3(settings), url, settings.connections)
+    return Source(name=url, stamp=None, load=load)
+
+
+def _load_list(settings: Download, file: File) -> Listing:
+    content = follow(file.look, lambda state: remote.read(state, settings.retries).content)
+    if content is None:
+        raise file.missing()
+    _check_digest(hashlib.sha256(content).hexdigest(), settings, file.name)
+    return file.list_named(content)
+
+
+def _load_archive(settings: Download, file: File, cache: Path) -> Listing:
+    limit = _byte_limit(settings)
+
+    def fetch(state: Remote) -> Path:
+        if (state.size or 0) > limit:
+            raise SourceError(
+                f"{file.name} is larger than {limit / 1e9:g} GB; raise download.max_gigabytes if "
+                "that is meant"
+            )
+        folder = cache / digest(file.name, state.state)[:12]
+        path = folder / PurePosixPath(file.name).name
+        if not (path.is_file() and state.etag and path.stat().st_size == state.size):
+            remote.fetch(state, path, connections=settings.connections, retries=settings.retries)
+        return path
+
+    path = follow(file.look, fetch)
+    if path is None:
+        raise file.missing()
+    if settings.sha256:
+        try:
+            _check_digest(file_digest(path), settings, file.name)
+        except SourceError:
+            path.unlink()
+            raise
+    return archive.list_archive(path, limit, file.name)
+
+
+def _byte_limit(settings: Download) -> int:
+    return int(settings.max_gigabytes * 1e9)
+
+
+def _check_digest(actual: str, settings: Download, name: str) -> None:
+    if settings.sha256 and actual != settings.sha256.lower():
+        raise SourceError(
+            f"{name} has the SHA-256 {actual}, not {settings.sha256} as download.sha256 says: it "
+            "is another file than meant, or was changed on its way; correct one of the two"
+        )

@@ -1,33 +1,52 @@
-"""A remote file in one state, over whatever protocol: read whole into memory, resumed where it is
-cut, and checked."""
+"""A remote file over any protocol: read whole, resumed where a connection is cut, and checked."""
 
 import hashlib
+import os
+import random
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from irgen.catalog.sources.listing import Fetched
-from irgen.catalog.sources.retry import Patience, TransientError
-from irgen.errors import SourceError
+from tqdm import tqdm
 
-DAMAGES = 3  # times a damaged content is fetched again
-MOVES = 4  # states of a file that is replaced while it is read
+from irgen.catalog.sources.listing import Fetched
+from irgen.errors import SourceError, redact
+from irgen.files import digest
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10  # seconds between two tries; the pause doubles
+DAMAGE_RETRIES = 3  # damaged content is fetched again so often
+STATES = 4  # a file may be replaced so often while it is read
+PIECE = 8 << 20  # bytes of a parallel range; a kill loses one a connection
+BLOCK = 1 << 20
 
 T = TypeVar("T")
 
 
-class DamagedError(TransientError):
-    """All bytes are there, and they are not the right ones."""
+class TransientError(Exception):
+    """A connection failed in a way that another try may mend."""
+
+
+class DamagedError(Exception):
+    """All bytes have arrived, and they are not the right ones."""
 
 
 class ReplacedError(Exception):
     """The file is no longer in the state that was looked at."""
 
 
+class GoneError(Exception):
+    """The file is no longer there."""
+
+
 class Answer(NamedTuple):
-    """Bytes on their way: ``blocks`` raises TransientError where they are cut, DamagedError if a
-    checksum of the protocol is wrong; ``sums`` (hex, by algorithm) are those of the whole file."""
+    """Bytes on their way. `blocks` raises TransientError where the connection is cut, DamagedError
+    if a checksum of the protocol is wrong. `sums`: checksums of the whole file, hex by algorithm.
+    """
 
     blocks: Iterator[bytes]
     version: str | None = None
@@ -35,7 +54,7 @@ class Answer(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A file's bytes, whole and checked, and the version that its store calls them."""
+    """A file's bytes, whole and checked, and the version that its store gives them."""
 
     content: bytes
     version: str | None
@@ -43,111 +62,229 @@ class Body(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """One state of a remote file; equal etags (of equal sizes): the same state, "": nobody knows.
+    """One state of a remote file. Equal etags and sizes: the same state; etag "": unknown.
 
-    ``open(start, stop)`` asks for the bytes from start up to stop (None: the end), from 0 only
-    unless ``ranged``. It gives None if the file has gone, and raises ReplacedError if its state has
-    changed, TransientError for what may pass, SourceError for what will not.
+    `open(start, stop)` requests the bytes from `start` to before `stop` (None: the end); `start` is
+    0 unless `ranged`. It raises GoneError or ReplacedError if the file is not in this state,
+    TransientError for an answer that another try may mend, SourceError for any other failure.
     """
 
     url: str
     size: int | None
     etag: str
     ranged: bool
-    open: Callable[[int, int | None], Answer | None] = field(repr=False)
+    open: Callable[[int, int | None], Answer] = field(repr=False)
     version: str | None = None
     sums: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def state(self) -> str | None:
+        """The etag of the file in a manifest; None if its server gives none."""
+        return f"{self.etag}-{self.size}" if self.etag else None
 
-def steady(look: Callable[[], Remote | None], use: Callable[[Remote], T | None]) -> T | None:
-    """What ``use`` makes of the file as it is, looked at again if it is replaced meanwhile; None:
-    there is none (any more). Raises SourceError if it never stays the same for long enough."""
-    remote = None
-    for _ in range(MOVES):
-        remote = look()
-        if remote is None:
-            return None
+
+def persist(
+    call: Callable[[], T], url: str, retries: int, kind: type[Exception] = TransientError
+) -> T:
+    """Return `call()`, tried again after a pause while it raises an error of this kind.
+
+    Raises SourceError when all tries have failed.
+    """
+    failures = 0
+    while True:
         try:
-            return use(remote)
-        except ReplacedError:
-            continue
-    assert remote is not None, "it was there at every look"
-    raise SourceError(
-        f"{remote.url} was replaced {MOVES} times while it was read; run again when it rests"
+            return call()
+        except kind as error:
+            failures += 1
+            if failures > retries:
+                raise given_up(url, failures, str(error)) from None
+            time.sleep(random.uniform(0, min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE)))
+
+
+def given_up(url: str, tries: int, reason: str) -> SourceError:
+    """Return the error after the last try has failed."""
+    return SourceError(
+        f"{url}: given up after {tries} tries ({redact(reason)}); run again when the service is "
+        "well: what has arrived is kept"
     )
 
 
-def read(remote: Remote, retries: int) -> Body | None:
-    """The bytes of the file; None: it has gone. A cut connection is taken up where it broke, as
-    often as something arrives. Raises ReplacedError, and SourceError if nothing helps."""
-    damage = Patience(remote.url, min(DAMAGES, retries))
-    while True:
-        try:
-            return _gather(remote, Patience(remote.url, retries))
-        except DamagedError as error:
-            damage.failed(error)
+def flatten(error: Exception) -> str:
+    """Return an error's text in one line, without secrets."""
+    return redact(" ".join(str(error).split()))[:300]
 
 
-def read_image(first: Remote, look: Callable[[], Remote | None], retries: int) -> Fetched | None:
-    """The bytes of a remote image, first tried in the state that was listed, and then as it is;
-    None: it has gone. Raises SourceError."""
-    known = [first]
+def follow(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -> T | None:
+    """Return what `use` makes of the file as it is; look again if it is replaced meanwhile.
 
-    def bring(found: Remote) -> Fetched | None:
-        body = read(found, retries)
-        return None if body is None else Fetched(body.content, state(found), body.version)
-
-    return steady(lambda: known.pop() if known else look(), bring)
-
-
-def state(found: Remote) -> str | None:
-    """The etag of a remote file in a manifest; None if its server tells none."""
-    return f"{found.etag}-{found.size}" if found.etag else None
-
-
-def _gather(remote: Remote, patience: Patience) -> Body | None:
-    content, sums = bytearray(), dict(remote.sums)
-    version, whole = remote.version, False
-    while not whole:
-        try:
-            if not remote.ranged:
-                content.clear()
-            answer = remote.open(len(content), remote.size)
-            if answer is None:
+    None: there is no file, or no longer. Raises SourceError if it is replaced again and again.
+    """
+    for _ in range(STATES):
+        remote = look()
+        if remote is None:
+            return None
+        with suppress(ReplacedError):
+            try:
+                return use(remote)
+            except GoneError:
                 return None
-            version, sums = answer.version or version, sums | answer.sums
+    assert remote is not None, "it was there at every look"
+    raise SourceError(
+        f"{remote.url} was replaced {STATES} times while it was read; run again when it rests"
+    )
+
+
+def read(remote: Remote, retries: int) -> Body:
+    """Return the bytes of the file. Raises GoneError, ReplacedError, or SourceError."""
+
+    def attempt() -> Body:
+        content = bytearray()
+
+        def write(block: bytes, start: int) -> None:
+            content[start:] = block
+
+        version, sums = _receive(remote, 0, remote.size, write, retries)
+        check([bytes(content)], sums)
+        return Body(bytes(content), version)
+
+    return persist(attempt, remote.url, min(DAMAGE_RETRIES, retries), DamagedError)
+
+
+def read_image(listed: Remote, look: Callable[[], Remote | None], retries: int) -> Fetched | None:
+    """Return the bytes of a remote image, in the state that was listed or else as it is now.
+
+    None: it has gone. Raises SourceError.
+    """
+    states = [listed]
+
+    def use(remote: Remote) -> Fetched:
+        body = read(remote, retries)
+        return Fetched(body.content, remote.state, body.version)
+
+    return follow(lambda: states.pop() if states else look(), use)
+
+
+def fetch(remote: Remote, path: Path, *, connections: int, retries: int) -> None:
+    """Write the file to `path`, whole and checked or not at all.
+
+    It comes in parallel ranges if the server gives ranges. A hidden partial file and the list of
+    its finished pieces stay beside `path` for the next try of the same state. Raises GoneError,
+    ReplacedError, or SourceError.
+    """
+    state = digest(remote.url, remote.etag, remote.size)[:12]
+    partial = path.with_name(f".{path.name}.{state}.part")
+    pieces = partial.with_suffix(".pieces")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stray in path.parent.glob(f".{path.name}.*.p*"):
+        if not remote.etag or stray not in (partial, pieces):
+            stray.unlink(missing_ok=True)
+    try:
+        _fetch_pieces(remote, partial, pieces, connections, retries)
+        check(_blocks_of(partial), remote.sums)
+    except GoneError:
+        partial.unlink(missing_ok=True)
+        pieces.unlink(missing_ok=True)
+        raise
+    except DamagedError as error:
+        partial.unlink()
+        pieces.unlink()
+        raise SourceError(f"{remote.url} has arrived damaged: {error}; run again") from None
+    pieces.unlink()
+    partial.replace(path)
+
+
+def _blocks_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def _fetch_pieces(
+    remote: Remote, partial: Path, pieces: Path, connections: int, retries: int
+) -> None:
+    """Fetch the pieces that are not there yet; a byte of `pieces` for each says which are."""
+    name, size = remote.url.rpartition("/")[2], remote.size
+    starts = range(0, size, PIECE) if remote.ranged and size else range(1)
+    resumed = partial.is_file() and pieces.is_file() and pieces.stat().st_size == len(starts)
+    done = pieces.read_bytes() if resumed else bytes(len(starts))
+    mode = "r+b" if resumed else "wb"
+    with (
+        partial.open(mode) as file,
+        pieces.open(mode) as log,
+        ThreadPoolExecutor(connections, thread_name_prefix="fetch") as pool,
+        tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        log.truncate(len(starts))
+
+        def write(block: bytes, start: int) -> None:
+            os.pwrite(file.fileno(), block, start)
+            if not remote.ranged:  # what a longer try before has left
+                file.truncate(start + len(block))
+            bar.update(len(block))
+
+        def fetch_piece(number: int) -> None:
+            stop = min(starts[number] + PIECE, size) if remote.ranged and size else size
+            _receive(remote, starts[number], stop, write, retries)
+            os.pwrite(log.fileno(), b"\1", number)
+
+        try:
+            for future in [pool.submit(fetch_piece, n) for n in range(len(starts)) if not done[n]]:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _receive(
+    remote: Remote,
+    start: int,
+    stop: int | None,
+    write: Callable[[bytes, int], None],
+    retries: int,
+) -> tuple[str | None, dict[str, str]]:
+    """Pass the bytes from `start` to `stop` to `write(block, position)`; return version and sums.
+
+    A cut connection is resumed where it broke, or from the start if the server gives no ranges. A
+    try that brings something does not count as failed.
+    """
+    position, version, sums = start, remote.version, dict(remote.sums)
+
+    def advance() -> bool:
+        """Write what one connection brings; return whether that was all."""
+        nonlocal position, version
+        position = first = position if remote.ranged else start
+        try:
+            answer = remote.open(position, stop)
+            version = answer.version or version
+            sums.update(answer.sums)
             for block in answer.blocks:
-                content += block
-                if remote.ranged:
-                    patience.progressed()
-            whole = _is_whole(len(content), remote)
-        except DamagedError:
-            raise
-        except TransientError as error:
-            if content and remote.ranged and len(content) == remote.size:
-                break  # cut after the last byte
-            patience.failed(error)
-    check([bytes(content)], sums)
-    return Body(bytes(content), version)
+                write(block, position)
+                position += len(block)
+        except TransientError:
+            if not remote.ranged or position == first:
+                raise
+        if stop is None or position == stop:
+            return True
+        if remote.ranged and first < position < stop:
+            return False
+        kind = TransientError if position < stop else DamagedError
+        raise kind(f"{position - start:,} of {stop - start:,} bytes arrived")
 
-
-def _is_whole(arrived: int, remote: Remote) -> bool:
-    if remote.size is not None and arrived != remote.size:
-        kind = TransientError if arrived < remote.size else DamagedError
-        raise kind(f"{arrived:,} of {remote.size:,} bytes arrived")
-    return True
+    while not persist(advance, remote.url, retries):
+        pass
+    return version, sums
 
 
 def check(blocks: Iterable[bytes], sums: dict[str, str]) -> None:
-    """Raises DamagedError if content has another checksum than one of ``sums``: md5, sha1, sha256
-    or crc32 in hex."""
+    """Raise DamagedError unless the content has the checksums `sums`: hex by algorithm, md5, sha1,
+    sha256 or crc32."""
     hashes = {name: hashlib.new(name) for name in sums if name != "crc32"}
     crc = 0
     for block in blocks:
-        for one in hashes.values():
-            one.update(block)
+        for algorithm in hashes.values():
+            algorithm.update(block)
         crc = zlib.crc32(block, crc) if "crc32" in sums else crc
-    found = {name: one.hexdigest() for name, one in hashes.items()} | {"crc32": f"{crc:08x}"}
-    for name, wanted in sums.items():
-        if found[name] != wanted.lower():
-            raise DamagedError(f"its {name} is {found[name]} instead of {wanted}")
+    actual = {name: algorithm.hexdigest() for name, algorithm in hashes.items()}
+    actual["crc32"] = f"{crc:08x}"
+    for name, expected in sums.items():
+        if actual[name] != expected.lower():
+            raise DamagedError(f"its {name} is {actual[name]} instead of {expected}")

@@ -1,32 +1,67 @@
-"""Buckets: listing, reading, writing and deleting objects, each checked on its way.
+"""Objects in buckets: listed, read, written and deleted with boto3.
 
-Every URL is ``s3://bucket/key``. What may go well the next time is tried again; what will not is a
-SourceError in one line.
+Every URL is `s3://bucket/key`. What may pass is tried again; what will not is a SourceError.
 """
 
 import base64
-import hashlib
+import binascii
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from irgen.catalog.sources import fetch, remote
-from irgen.catalog.sources.remote import Answer, Remote, ReplacedError, steady
-from irgen.catalog.sources.retry import TransientError
-from irgen.catalog.sources.s3_client import SENDERS, AbsentError, UnmetError, call, once, take
-from irgen.catalog.sources.s3_client import Client as Client  # for those who use buckets
-from irgen.catalog.sources.s3_client import client as client
-from irgen.errors import SourceError
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore import exceptions as botocore
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
-BLOCK = 1 << 16  # bytes read at once; what a cut connection loses
+from irgen.catalog.sources import remote
+from irgen.catalog.sources.remote import Answer, Remote, flatten
+from irgen.errors import SourceError, redact
+
+CUSTOMER_KEY = "IRGEN_SSE_CUSTOMER_KEY"  # 32 bytes in base64
+TRANSFERS = 4  # parts of a large file on their way at once
 PART = 16 << 20  # bytes of a part of a large upload
+BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
 MD5 = re.compile(r"[0-9a-f]{32}")
 CHECKSUMS = {"ChecksumSHA256": "sha256", "ChecksumSHA1": "sha1", "ChecksumCRC32": "crc32"}
+
+ABSENT = ("NoSuchKey", "NoSuchVersion", "404", "NotFound")
+UNMET = ("PreconditionFailed", "412")
+TRANSIENT = (
+    *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted"),
+    *("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"),
+    *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),
+)
+MAY_NOT = "grant these credentials the right (to read: s3:ListBucket, s3:GetObject), or use others"
+NEEDS_KEY = "an object encrypted with a customer's key needs download.customer_key"
+REMEDIES = {
+    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID or AWS_PROFILE, and the endpoint",
+    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and the endpoint",
+    "ExpiredToken": "the credentials have expired: log in again",
+    "InvalidToken": "the session token is not valid: log in again, or unset AWS_SESSION_TOKEN",
+    "NoSuchBucket": "check the bucket's name and the endpoint",
+    "InvalidObjectState": "it is archived: restore it first",
+    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
+    "InvalidRequest": NEEDS_KEY,
+    "400": NEEDS_KEY,
+    "403": MAY_NOT,
+    "404": "check its name and the endpoint",
+}
+
+
+class AbsentError(SourceError):
+    """There is no such object."""
+
+
+class UnmetError(SourceError):
+    """The condition of the call does not hold."""
 
 
 class Object(NamedTuple):
@@ -37,10 +72,78 @@ class Object(NamedTuple):
     etag: str
 
 
-def split(url: str) -> tuple[str, str]:
-    """The bucket and the key of a URL. Raises SourceError if it names no bucket.
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """Access to buckets, for any number of threads. `payer` goes with every call, `reading` with
+    those on an object's content. `uploader` is a boto3 client that tries again by itself."""
 
-    >>> split("s3://shop/images/cat 1.jpg")
+    boto: Any = field(repr=False)
+    uploader: Any = field(repr=False)
+    retries: int
+    payer: dict[str, str]
+    reading: dict[str, Any] = field(repr=False)
+
+
+def connect(
+    endpoint: str = "",
+    *,
+    requester_pays: bool = False,
+    customer_key: bool = False,
+    connections: int = 8,
+    retries: int = 12,
+) -> Client:
+    """Return a client of AWS, or of the S3 service at `endpoint` (http://…); it sends nothing yet.
+
+    `customer_key`: objects are encrypted with the key in the environment's IRGEN_SSE_CUSTOMER_KEY.
+    `retries`: tries after the first. Raises SourceError if what boto3 finds configured, or the key,
+    is not valid.
+    """
+    # Other services than Amazon's may not know its newer checksums of uploads; they all check the
+    # signature of the body.
+    plain: Any = {
+        "request_checksum_calculation": "when_required",
+        "s3": {"payload_signing_enabled": True},
+    }
+    config = Config(
+        # botocore stops all retries of a client after a hundred: too few for many connections.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        response_checksum_validation="when_required",
+        max_pool_connections=max(connections, TRANSFERS),
+        connect_timeout=10,
+        read_timeout=60,
+        **(plain if endpoint else {}),
+    )
+    key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": _read_key()} if customer_key else {}
+    payer = {"RequestPayer": "requester"} if requester_pays else {}
+    patient = Config(retries={"total_max_attempts": retries + 1, "mode": "standard"})
+    make_client = partial(boto3.session.Session().client, "s3", endpoint_url=endpoint or None)
+    try:
+        boto, uploader = make_client(config=config), make_client(config=config.merge(patient))
+    except (botocore.BotoCoreError, ValueError) as error:
+        raise SourceError(
+            f"S3 cannot be set up ({flatten(error)}); check AWS_PROFILE, AWS's configuration files "
+            "and the endpoint"
+        ) from None
+    return Client(boto=boto, uploader=uploader, retries=retries, payer=payer, reading=payer | key)
+
+
+def _read_key() -> bytes:
+    try:
+        key = base64.b64decode(os.environ.get(CUSTOMER_KEY, ""), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 32:
+        raise SourceError(
+            f"download: customer_key: the environment's {CUSTOMER_KEY} does not hold 32 bytes in "
+            "base64; set it, or customer_key to false"
+        )
+    return key
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Return the bucket and the key of a URL. Raises SourceError if it names no bucket.
+
+    >>> split_url("s3://shop/images/cat 1.jpg")
     ('shop', 'images/cat 1.jpg')
     """
     bucket, _, key = url.removeprefix("s3://").partition("/")
@@ -50,95 +153,90 @@ def split(url: str) -> tuple[str, str]:
 
 
 def list_objects(client: Client, url: str) -> Iterator[Object]:
-    """Every object whose key starts with the URL's, sorted by key; a call for each thousand.
+    """Yield every object whose key starts with the URL's, sorted by key; a call a thousand.
 
     Raises SourceError if the bucket is not there or may not be listed.
     """
-    bucket, prefix = split(url)
-    place = {"Bucket": bucket, "Prefix": prefix} | client.payer
-    more: dict[str, str] = {}
+    bucket, prefix = split_url(url)
+    where = {"Bucket": bucket, "Prefix": prefix} | client.payer
+    token: dict[str, str] = {}
     while True:
-        page = call(client, "list_objects_v2", url, **place, **more)
+        page = _persist(client, url, partial(client.boto.list_objects_v2, **where, **token))
         for item in page.get("Contents", []):
             yield Object(item["Key"], item["Size"], item["ETag"].strip('"'))
         if not page.get("IsTruncated"):
             return
-        more = {"ContinuationToken": page["NextContinuationToken"]}
+        token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def list_keys(client: Client, url: str) -> list[str]:
-    """The keys (without the bucket) that start with the URL's, sorted. Raises SourceError."""
-    return [found.key for found in list_objects(client, url)]
+    """Return the keys that start with the URL's, sorted. Raises SourceError."""
+    return [item.key for item in list_objects(client, url)]
 
 
 def look_at(client: Client, url: str) -> Remote | None:
-    """What is at ``url`` now; None: nothing. Raises SourceError if that cannot be told."""
-    bucket, key = split(url)
-    place = {"Bucket": bucket, "Key": key, "ChecksumMode": "ENABLED"} | client.reading
+    """Return what is at `url` now; None: nothing. Raises SourceError if that is not known."""
     try:
-        found = call(client, "head_object", url, **place)
+        answer = _call(client, "head_object", url, ChecksumMode="ENABLED", **client.reading)
     except AbsentError:
         return None
-    listed = Object(key, found["ContentLength"], found["ETag"].strip('"'))
-    return as_remote(client, url, listed, version=_version(found), sums=_sums(found))
+    listed = Object(split_url(url)[1], answer["ContentLength"], answer["ETag"].strip('"'))
+    file = as_remote(client, url, listed)
+    return replace(file, version=_version_of(answer), sums=_sums_of(answer))
 
 
-def as_remote(
-    client: Client,
-    url: str,
-    listed: Object,
-    *,
-    version: str | None = None,
-    sums: dict[str, str] | None = None,
-) -> Remote:
-    """An object in the state that was listed: read later, it is in that state or replaced."""
+def as_remote(client: Client, url: str, listed: Object) -> Remote:
+    """Return an object in the state that was listed; read later, it may be replaced."""
     return Remote(
         url=url,
         size=listed.size,
         etag=listed.etag,
         ranged=True,
         open=partial(_open, client, url, listed),
-        version=version,
-        sums=sums or {},
     )
 
 
-def _open(client: Client, url: str, listed: Object, start: int, stop: int | None) -> Answer | None:
-    bucket, key = split(url)
-    place = {"Bucket": bucket, "Key": key, "IfMatch": f'"{listed.etag}"'} | client.reading
+def _open(client: Client, url: str, listed: Object, start: int, stop: int | None) -> Answer:
     end = listed.size if stop is None else stop
     whole = (start, end) == (0, listed.size)
     part = {"ChecksumMode": "ENABLED"} if whole else {"Range": f"bytes={start}-{end - 1}"}
+    condition = {"IfMatch": f'"{listed.etag}"'}
     try:
-        answer = once(client, "get_object", url, **place, **part)
+        answer = _call(client, "get_object", url, **condition, **part, **client.reading)
     except AbsentError:
-        return None
+        raise remote.GoneError from None
     except UnmetError:
-        raise ReplacedError from None
+        raise remote.ReplacedError from None
     body = answer["Body"]
     if answer["ETag"].strip('"') != listed.etag:  # a service that knows no conditions
         body.close()
-        raise ReplacedError
+        raise remote.ReplacedError
     if answer["ContentLength"] != end - start:
         body.close()
-        raise TransientError(f"{answer['ContentLength']:,} of {end - start:,} bytes are announced")
-    return Answer(_blocks(body), _version(answer), _sums(answer) if whole else {})
+        raise remote.TransientError(
+            f"{answer['ContentLength']:,} of {end - start:,} bytes are announced"
+        )
+    return Answer(_blocks_of(body), _version_of(answer), _sums_of(answer) if whole else {})
 
 
-def _blocks(body: Any) -> Iterator[bytes]:
+def _blocks_of(body: Any) -> Iterator[bytes]:
     try:
-        yield from iter(partial(take, body, BLOCK), b"")
+        yield from iter(partial(body.read, BLOCK), b"")
+    except botocore.FlexibleChecksumError as error:
+        raise remote.DamagedError(flatten(error)) from None
+    except (botocore.HTTPClientError, botocore.IncompleteReadError) as error:
+        raise remote.TransientError(flatten(error)) from None
     finally:
         body.close()
 
 
-def _version(answer: dict[str, Any]) -> str | None:
+def _version_of(answer: dict[str, Any]) -> str | None:
     version = answer.get("VersionId")
     return None if version == "null" else version
 
 
-def _sums(answer: dict[str, Any]) -> dict[str, str]:
-    """The checksums of the whole object that the service tells; the ETag is one if it is an MD5."""
+def _sums_of(answer: dict[str, Any]) -> dict[str, str]:
+    """Return the checksums of the whole object that the service gives; an MD5 as ETag is one."""
     sums = {
         name: base64.b64decode(answer[header]).hex()
         for header, name in CHECKSUMS.items()
@@ -151,61 +249,50 @@ def _sums(answer: dict[str, Any]) -> dict[str, str]:
 
 
 def get_file(client: Client, url: str, path: Path) -> bool:
-    """Writes the object to ``path``, whole and checked or not at all; False: there is none.
+    """Write the object to `path`, whole and checked or not at all; return False if there is none.
 
-    Large objects come in parallel ranges, and a download that was cut off goes on where it was.
-    Raises SourceError.
+    Large objects come in parallel ranges, and a download that was cut off is resumed. Raises
+    SourceError.
     """
 
-    def bring(found: Remote) -> bool | None:
-        return fetch.fetch(found, path, connections=SENDERS, retries=client.retries) or None
+    def use(file: Remote) -> bool:
+        remote.fetch(file, path, connections=TRANSFERS, retries=client.retries)
+        return True
 
-    return bool(steady(partial(look_at, client, url), bring))
+    return remote.follow(partial(look_at, client, url), use) or False
 
 
-def put_file(client: Client, path: Path, url: str) -> str:
-    """Writes a file to ``url``, whole or not at all; gives the object's ETag. Raises SourceError if
-    it cannot be written, OSError if the file cannot be read."""
-    size = path.stat().st_size
-    if size <= PART:
-        return _put(client, url, path.read_bytes())
-    bucket, key = split(url)
-    place = {"Bucket": bucket, "Key": key} | client.payer
-    place["UploadId"] = call(client, "create_multipart_upload", url, **place)["UploadId"]
+def put_file(client: Client, path: Path, url: str) -> None:
+    """Write a file to `url`, whole or not at all, in parts if it is large.
 
-    def send(number: int) -> dict[str, Any]:
-        with path.open("rb") as file:
-            file.seek((number - 1) * PART)
-            content = file.read(PART)
-        part = {"PartNumber": number, "Body": content, "ContentMD5": _md5(content)}
-        sent = call(client, "upload_part", url, **place, **part)
-        return {"PartNumber": number, "ETag": sent["ETag"]}
+    Raises SourceError if it cannot be written, OSError if the file cannot be read.
+    """
+    bucket, key = split_url(url)
+    parts = TransferConfig(
+        multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=TRANSFERS
+    )
 
-    try:
-        with ThreadPoolExecutor(SENDERS, thread_name_prefix="upload") as pool:
-            parts = list(pool.map(send, range(1, -(-size // PART) + 1)))
-        whole = {"MultipartUpload": {"Parts": parts}}
-        return call(client, "complete_multipart_upload", url, **place, **whole)["ETag"].strip('"')
-    except BaseException:
-        # Else the parts stay, unseen and paid for; what stopped the upload may stop this too.
-        with suppress(SourceError, TransientError):
-            once(client, "abort_multipart_upload", url, **place)
-        raise
+    def upload() -> None:
+        with path.open("rb") as file, _report_errors(url):
+            client.uploader.upload_fileobj(file, bucket, key, ExtraArgs=client.payer, Config=parts)
+
+    remote.persist(upload, url, retries=0)
 
 
 def get_json(client: Client, url: str) -> tuple[Any, str] | None:
-    """The JSON value at ``url`` and its ETag, for a later ``put_json``; None: there is nothing.
-    Raises SourceError."""
+    """Return the JSON value at `url` and its ETag, for a later `put_json`; None: nothing is there.
 
-    def bring(found: Remote) -> tuple[bytes, str] | None:
-        body = remote.read(found, client.retries)
-        return None if body is None else (body.content, found.etag)
+    Raises SourceError.
+    """
 
-    read = steady(partial(look_at, client, url), bring)
-    if read is None:
+    def use(file: Remote) -> tuple[bytes, str]:
+        return remote.read(file, client.retries).content, file.etag
+
+    answer = remote.follow(partial(look_at, client, url), use)
+    if answer is None:
         return None
     try:
-        return json.loads(read[0]), read[1]
+        return json.loads(answer[0]), answer[1]
     except ValueError as error:
         raise SourceError(f"{url} is not valid JSON ({error}); delete it and run again") from None
 
@@ -213,37 +300,73 @@ def get_json(client: Client, url: str) -> tuple[Any, str] | None:
 def put_json(
     client: Client, url: str, value: Any, *, new: bool = False, replacing: str = ""
 ) -> str | None:
-    """Writes a JSON value and gives its ETag; None: the condition does not hold.
+    """Write a JSON value and return its ETag; None: the condition does not hold.
 
-    ``new``: only if nothing is there; ``replacing``: only if what is there has this ETag. A try
-    whose answer was lost counts as done: None is given only if something else than ``value`` is
-    there. Raises SourceError.
+    `new`: only if nothing is there; `replacing`: only if what is there has this ETag. If the answer
+    to an earlier try was lost and `value` is there, it counts as written. Raises SourceError.
     """
     content = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
     condition = {"IfNoneMatch": "*"} if new else {"IfMatch": f'"{replacing}"'} if replacing else {}
     try:
-        return _put(client, url, content, **condition)
+        answer = _call(client, "put_object", url, Body=content, **condition, **client.payer)
     except (UnmetError, AbsentError):
         if not condition:
             raise
-        found = get_json(client, url)
-        return found[1] if found is not None and found[0] == json.loads(content) else None
-
-
-def _put(client: Client, url: str, content: bytes, **condition: str) -> str:
-    bucket, key = split(url)
-    place = {"Bucket": bucket, "Key": key} | client.payer
-    sent = {"Body": content, "ContentMD5": _md5(content)}
-    return call(client, "put_object", url, **place, **sent, **condition)["ETag"].strip('"')
-
-
-def _md5(content: bytes) -> str:
-    digest = hashlib.md5(content, usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode()
+        current = get_json(client, url)
+        return current[1] if current is not None and current[0] == json.loads(content) else None
+    return answer["ETag"].strip('"')
 
 
 def delete(client: Client, urls: Iterable[str]) -> None:
-    """Deletes objects, in the order given; one that is not there is fine. Raises SourceError."""
+    """Delete objects in the order given; one that is not there is fine. Raises SourceError."""
     for url in urls:
-        bucket, key = split(url)
-        call(client, "delete_object", url, Bucket=bucket, Key=key, **client.payer)
+        _call(client, "delete_object", url, **client.payer)
+
+
+def _call(client: Client, operation: str, url: str, **arguments: Any) -> Any:
+    """Return boto3's answer to one operation on the object at `url`.
+
+    Raises AbsentError, UnmetError, ReplacedError for a range that the object no longer has, or
+    another SourceError.
+    """
+    bucket, key = split_url(url)
+    call = partial(getattr(client.boto, operation), Bucket=bucket, Key=key, **arguments)
+    return _persist(client, url, call)
+
+
+def _persist(client: Client, url: str, call: Callable[[], Any]) -> Any:
+    def attempt() -> Any:
+        with _report_errors(url):
+            return call()
+
+    return remote.persist(attempt, url, client.retries)
+
+
+@contextmanager
+def _report_errors(url: str) -> Iterator[None]:
+    """Turn what boto3 raises into one of our errors; TransientError for what may pass."""
+    try:
+        yield
+    except botocore.ClientError as error:
+        raise _explain(error, url) from None
+    except (botocore.HTTPClientError, botocore.ConnectionError) as error:
+        hint = "; check AWS_CA_BUNDLE" if isinstance(error, botocore.SSLError) else ""
+        raise remote.TransientError(flatten(error) + hint) from None
+    except (botocore.BotoCoreError, ResponseParserError) as error:
+        raise SourceError(
+            f"{url} cannot be requested: {flatten(error)}; give credentials (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role) and check the URL"
+        ) from None
+
+
+def _explain(error: botocore.ClientError, url: str) -> Exception:
+    answer, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    code, text = str(answer.get("Code", "")), redact(str(answer.get("Message", "")))
+    status = metadata.get("HTTPStatusCode", 0)
+    if status == 416:  # shorter than it was
+        return remote.ReplacedError()
+    if status >= 500 or status in (408, 429) or code in TRANSIENT:
+        return remote.TransientError(f"{status} {code}")
+    remedy = REMEDIES.get(code) or REMEDIES.get(str(status)) or "check it and the endpoint"
+    kind = AbsentError if code in ABSENT else UnmetError if code in UNMET else SourceError
+    return kind(f"{url}: {code} ({text}); {remedy}")

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from irgen.catalog import manifest
-from irgen.catalog.datasets.annotations import find, rows, sets_of
+from irgen.catalog.datasets.annotations import find_sets, get_file, parse_rows
 from irgen.catalog.shards import Images
-from irgen.catalog.sources.buckets import list_bucket
-from irgen.catalog.sources.folders import list_folder
+from irgen.catalog.sources.bucket import list_bucket
 from irgen.catalog.sources.listing import Source
+from irgen.catalog.sources.local import list_folder
 from irgen.catalog.sync import sync
 from irgen.errors import CatalogError
 
@@ -63,7 +64,7 @@ def test_a_bucket_gives_them_as_a_folder_does(tmp_path: Path, png: Png, buckets)
     buckets.fill(
         "shop", {"set/images/a/1.png": png(1), **{f"set/{n}": b for n, b in LISTS.items()}}
     )
-    client = s3.client(
+    client = s3.connect(
         buckets.uri, requester_pays=False, customer_key=False, connections=1, retries=0
     )
     listing = list_bucket(client, "s3://shop/set", 1)
@@ -76,14 +77,16 @@ def test_a_bucket_gives_them_as_a_folder_does(tmp_path: Path, png: Png, buckets)
 
 def test_a_file_is_found_in_whatever_folder_and_a_doubt_is_told() -> None:
     files = {"a/images.txt": b"1", "b/images.txt": b"1"}
-    assert find(files, "images.txt", "") == b"1"
+    assert get_file(files, "images.txt", "") == b"1"
     with pytest.raises(CatalogError, match=r"a/images.txt and b/images.txt differ"):
-        find(files | {"b/images.txt": b"2"}, "images.txt", "")
+        get_file(files | {"b/images.txt": b"2"}, "images.txt", "")
     with pytest.raises(CatalogError, match=r"x.txt is missing.*found: none; get it"):
-        find({}, "x.txt", "get it")
-    assert sets_of(["x/Ebay_test.txt", "images.txt"]) == {"products"}
+        get_file({}, "x.txt", "get it")
+    assert find_sets(["x/Ebay_test.txt", "images.txt"]) == {"products"}
 
 
 def test_lines_may_end_and_be_indented_as_they_like() -> None:
-    table = rows(b"head\r\n a  b \r\n\r\nc\td", "x.txt", ("one", "two"), skip=1)
+    table = parse_rows(
+        b"head\r\n a  b \r\n\r\nc\td", "x.txt", dict.fromkeys(("one", "two"), pl.String), skip=1
+    )
     assert table.rows() == [("a", "b"), ("c", "d")]

@@ -1,14 +1,15 @@
 """What lists name is found, and told apart from what was published."""
 
 import warnings
+from typing import get_args
 
 import polars as pl
 import pytest
 
 from irgen.catalog import manifest
 from irgen.catalog.datasets import cub200, inshop, products
-from irgen.catalog.datasets.protocols import PROTOCOLS, choose
-from irgen.catalog.datasets.published import NAMED, Published, placed
+from irgen.catalog.datasets.annotations import LISTED, Published, match_images
+from irgen.catalog.datasets.protocols import PROTOCOLS, choose_protocol
 from irgen.errors import CatalogError
 from irgen.params.sections import Format
 
@@ -21,12 +22,12 @@ def listed(keys: list[str]) -> pl.DataFrame:
 
 
 def named(ids: list[str], part: str = "train") -> pl.DataFrame:
-    return pl.DataFrame([(name, "x", part, None) for name in ids], schema=NAMED, orient="row")
+    return pl.DataFrame([(name, "x", part, None) for name in ids], schema=LISTED, orient="row")
 
 
 def test_the_folder_that_most_names_are_found_in_is_the_one() -> None:
     images = listed(["other/1.png", "set/1.png", "set/2.png", "set/21.png"])
-    found = placed(images, named(["1.png", "2.png"]), SMALL)
+    found = match_images(images, named(["1.png", "2.png"]), SMALL)
     assert found.filter(pl.col("label") == "x").select("id", "path").rows() == [
         ("1.png", "set/1.png"),
         ("2.png", "set/2.png"),
@@ -37,13 +38,13 @@ def test_the_folder_that_most_names_are_found_in_is_the_one() -> None:
 def test_each_part_may_lie_in_a_folder_of_its_own() -> None:
     both = pl.concat([named(["1.png"]), named(["2.png"], "val")])
     with pytest.warns(UserWarning, match="1 images of part train, published: 2"):
-        found = placed(listed(["a/1.png", "b/c/2.png"]), both, SMALL)
+        found = match_images(listed(["a/1.png", "b/c/2.png"]), both, SMALL)
     assert found["id"].to_list() == ["1.png", "2.png"]
 
 
 def test_a_name_that_is_given_twice_is_refused() -> None:
     with pytest.raises(CatalogError, match=r"Small: the lists name 1.png twice"):
-        placed(listed(["1.png"]), named(["1.png", "1.png"]), SMALL)
+        match_images(listed(["1.png"]), named(["1.png", "1.png"]), SMALL)
 
 
 def test_the_whole_of_cub_is_told_of_with_no_word() -> None:
@@ -72,10 +73,11 @@ def test_the_numbers_that_were_published_add_up() -> None:
 
 
 def test_every_format_has_protocols_and_given_is_one() -> None:
-    assert set(PROTOCOLS) == set(Format.__args__) - {"auto"}
+    formats = {name for kind in get_args(Format) for name in get_args(kind)}
+    assert set(PROTOCOLS) == formats - {"auto"}
     assert all("given" in known for known in PROTOCOLS.values())
     with pytest.raises(CatalogError, match=r"'standard' is not defined.*'imagenet'.*given, irgen"):
-        choose("imagenet", "standard")
+        choose_protocol("imagenet", "standard")
 
 
 def test_nobody_asks_who_was_trained_on_where_classes_are_unseen() -> None:

@@ -13,7 +13,7 @@ from irgen.catalog.sources.open import open_source
 from irgen.errors import SourceError
 from irgen.params import Download, load
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def settings_of(name: str, **more: object) -> Download:

@@ -1,0 +1,124 @@
+"""Assemble the catalogue: the usable images, the rejected ones, and the four tables."""
+
+import polars as pl
+
+from irgen.catalog.datasets.protocols import GALLERY, Protocol
+from irgen.catalog.manifest import GONE
+from irgen.catalog.table import SCHEMA, label_counts
+from irgen.errors import CatalogError
+from irgen.params import Catalog
+
+REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
+INTERNAL = ("revision", GONE, "inserted")  # columns that the tables do not have
+NO_LABEL = "the list gives it no label"
+GIVE_LABELS = "give the source labels, or set tokenizer.labels to clusters and pairs.rule to near"
+
+
+def lacks_label() -> pl.Expr:
+    """Return the rows without a label, or with a blank one."""
+    return pl.col("label").fill_null("").str.strip_chars() == ""
+
+
+def is_present() -> pl.Expr:
+    """Return the rows whose image is still in the source."""
+    return pl.col(GONE).is_null()
+
+
+def keep_usable(images: pl.DataFrame, refused: pl.Expr) -> pl.DataFrame:
+    """Return the images (columns ``label``, ``reason`` …) that are not rejected, without the
+    reason; blank labels become null. ``refused``: rows that are rejected for want of a label."""
+    usable = images.filter(pl.col("reason").is_null() & ~refused).drop("reason")
+    return usable.with_columns(label=pl.when(~lacks_label()).then(pl.col("label")))
+
+
+def list_rejected(listed: pl.DataFrame, images: pl.DataFrame, refused: pl.Expr) -> pl.DataFrame:
+    """Return what is listed and not usable, columns of REJECTED, sorted by key."""
+    absent = listed.filter(pl.col("sha256").is_null()).select(
+        "key",
+        pl.when(pl.col("key").str.ends_with("/"))
+        .then(pl.lit("a class folder without an image"))
+        .otherwise(pl.lit("the list names it, but the file is not there"))
+        .alias("reason"),
+    )
+    reason = pl.when(refused).then(pl.lit(NO_LABEL)).otherwise(pl.col("reason"))
+    bad = images.select(pl.col("path").alias("key"), reason.alias("reason")).drop_nulls("reason")
+    return pl.concat([absent, bad]).cast(REJECTED).sort("key")
+
+
+def build_tables(
+    images: pl.DataFrame, settings: Catalog, protocol: Protocol
+) -> dict[str, pl.DataFrame]:
+    """Return the four tables of images that are present, or have gone since the training revision.
+
+    Train and validation hold what the catalogue held at that revision, whatever became of it, train
+    without ``inserted`` images. Database and queries hold what is present now. Only these carry the
+    user's columns: a corrected price must not cause a new training.
+    """
+    trained, role = pl.col("revision") <= settings.training_revision, pl.col("role")
+    searched = role.is_in(protocol.database or settings.database)
+    chosen = {
+        "train": (role == "train") & trained & ~pl.col("inserted"),
+        "validation": (role == "validation") & trained,
+        "database": searched & is_present(),
+        "queries": (role == "query") & is_present(),
+    }
+    metadata = [name for name in images.columns if name not in (*SCHEMA, *INTERNAL)]
+    return {
+        name: images.filter(rows)
+        .select(*SCHEMA.names(), *(metadata if name in ("database", "queries") else []))
+        .with_columns(role.replace({GALLERY: "train"}))
+        .sort("id")
+        for name, rows in chosen.items()
+    }
+
+
+def check_tables(
+    tables: dict[str, pl.DataFrame], newest: int, settings: Catalog, protocol: Protocol
+) -> None:
+    """Raise CatalogError for an empty train, database or queries table, and for inserted images
+    that are not searched. ``newest``: the latest revision of a usable image."""
+    if not len(tables["train"]):
+        raise CatalogError(
+            f"no training image: no usable image of role train was there by revision "
+            f"{settings.training_revision}; give the source training images, or raise "
+            f"revision in training.yaml (the source is at {newest})"
+        )
+    if not len(tables["queries"]) and not protocol.draws:
+        raise CatalogError(
+            f"no query: protocol {settings.protocol!r} ({protocol.says}) has none in the source; "
+            "add query images, or set another catalog.protocol"
+        )
+    if not len(tables["queries"]):
+        raise CatalogError(
+            "no query: the source names none and catalog.query_fraction "
+            f"{settings.query_fraction:g} takes none from any label; raise it, or add images"
+        )
+    searched = list(protocol.database or settings.database)
+    if settings.inserted_fraction and "train" not in searched:
+        raise CatalogError(
+            f"catalog.inserted_fraction is {settings.inserted_fraction:g}, but training images are "
+            f"not searched: the database has the roles {searched}; set it to 0, or add train "
+            "to catalog.database"
+        )
+    if not len(tables["database"]):
+        setting = "the protocol's" if protocol.database else "catalog.database"
+        raise CatalogError(f"no database image: none has a role in {setting} {searched}")
+
+
+def measure_tables(
+    tables: dict[str, pl.DataFrame], usable: pl.DataFrame, rejected: pl.DataFrame
+) -> dict[str, float]:
+    """Return the number of images and duplicates of each table, of labels, of rejections, and of
+    queries whose content is in the database under another id."""
+    counts = label_counts(usable)
+    folders = int(rejected["key"].str.ends_with("/").sum())
+    pairs = tables["queries"].join(tables["database"].select("id", "sha256"), on="sha256")
+    return {
+        **{f"images/{name}": len(table) for name, table in tables.items()},
+        "images/rejected": len(rejected) - folders,
+        "labels": len(counts),
+        "labels_with_one_image": int((counts["count"] == 1).sum()),
+        "labels_without_image": folders,
+        "queries_in_database": pairs.filter(pl.col("id") != pl.col("id_right"))["id"].n_unique(),
+        **{f"duplicates/{k}": len(t) - t["sha256"].n_unique() for k, t in tables.items()},
+    }

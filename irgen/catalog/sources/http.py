@@ -1,0 +1,184 @@
+"""A file or an image list on a web server, read with requests; no web server can be listed.
+
+Credentials come from where requests looks for them (`~/.netrc`), proxies from the environment.
+"""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from irgen import __version__
+from irgen.catalog.sources import image_list, remote
+from irgen.catalog.sources.listing import Entry, Listing
+from irgen.catalog.sources.remote import Answer, Remote, TransientError, flatten, given_up
+from irgen.errors import SourceError
+
+BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
+TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
+ABSENT = (404, 410)
+RETRIED = (408, 425, 429, *range(500, 600))
+REMEDIES = {
+    401: "give a user and password for the server in ~/.netrc",
+    403: "it may not be read with these credentials, or a signed URL has expired",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """Access to web servers, for any number of threads."""
+
+    session: requests.Session = field(repr=False)
+    retries: int
+
+
+def connect(connections: int, retries: int) -> Client:
+    """Return a client that keeps so many connections and tries again; it sends nothing yet."""
+    patience = urllib3.Retry(
+        retries,
+        status_forcelist=RETRIED,
+        raise_on_status=False,
+        backoff_factor=remote.FIRST_PAUSE,
+        backoff_max=remote.LONGEST_PAUSE,
+        backoff_jitter=remote.FIRST_PAUSE,
+        retry_after_max=remote.LONGEST_PAUSE,
+    )
+    session = requests.Session()
+    adapter = HTTPAdapter(pool_maxsize=connections, max_retries=patience)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    # Packed on the way, a file has neither its size nor ranges.
+    plain = {"User-Agent": f"irgen/{__version__}", "Accept-Encoding": "identity"}
+    session.headers.update(plain)
+    return Client(session=session, retries=retries)
+
+
+def hide_secrets(url: str) -> str:
+    """Return the URL without user, password and query. Raises SourceError if it is no URL.
+
+    >>> hide_secrets("https://me:pw@example.com/a.zip?X-Amz-Signature=1")
+    'https://example.com/a.zip'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SourceError(f"{url!r} is no URL ({error}); correct download.source") from None
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def list_named(client: Client, url: str, content: bytes, ahead: int) -> Listing:
+    """List the images that the list at `url` with this content names, by path relative to it.
+
+    Each is looked at, `ahead` at once. Raises SourceError as a local list does.
+    """
+    name, parts = hide_secrets(url), urlsplit(url)
+    folder = parts._replace(path=parts.path.rpartition("/")[0] + "/", query="", fragment="")
+    columns = image_list.read_columns(content, name)
+    urls = {key: folder._replace(path=folder.path + quote(key)).geturl() for key in columns["key"]}
+    with ThreadPoolExecutor(ahead, thread_name_prefix="look") as pool:
+        files = dict(zip(urls, pool.map(partial(look_at, client), urls.values()), strict=True))
+    entries = {
+        key: Entry(
+            key,
+            file.state,
+            partial(remote.read_image, file, partial(look_at, client, urls[key]), client.retries),
+        )
+        for key, file in files.items()
+        if file is not None
+    }
+    return image_list.make_listing(columns, name, hide_secrets(folder.geturl()), entries, ahead)
+
+
+def look_at(client: Client, url: str) -> Remote | None:
+    """Return what is at `url` now; None: nothing. Raises SourceError if that is not known.
+
+    It requests the first byte: not every server answers HEAD, and no signed URL does.
+    """
+    with _request(client, url, {"Range": "bytes=0-0"}) as answer:
+        if answer.status_code in ABSENT:
+            return None
+        ranged = answer.status_code == 206
+        size = _total(answer)
+        if answer.status_code == 416 and size != 0:
+            raise SourceError(f"{hide_secrets(url)} cannot be read (416); check the URL")
+        etag = _etag(answer)
+    return Remote(
+        url=hide_secrets(url),
+        size=size,
+        etag=etag,
+        ranged=ranged and size is not None,
+        open=partial(_open, client, url, etag, size),
+    )
+
+
+def _open(
+    client: Client, url: str, etag: str, size: int | None, start: int, stop: int | None
+) -> Answer:
+    end = size if stop is None else stop
+    part = start > 0 or end != size
+    answer = _request(client, url, {"Range": f"bytes={start}-{(end or 0) - 1}"} if part else {})
+    try:
+        if answer.status_code in ABSENT:
+            raise remote.GoneError
+        other = _etag(answer) != etag or (size is not None and _total(answer) not in (size, None))
+        if other or answer.status_code != (206 if part else 200):
+            raise remote.ReplacedError
+        wanted = None if end is None else end - start
+        announced = answer.headers.get("Content-Length")
+        if wanted is not None and announced is not None and int(announced) != wanted:
+            raise TransientError(f"{int(announced):,} of {wanted:,} bytes are announced")
+        if part and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise TransientError("another range than the requested one is announced")
+    except BaseException:
+        answer.close()
+        raise
+    return Answer(_blocks_of(answer))
+
+
+def _blocks_of(answer: requests.Response) -> Iterator[bytes]:
+    try:
+        yield from answer.raw.stream(BLOCK, decode_content=False)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise TransientError(flatten(error)) from None
+    finally:
+        answer.close()
+
+
+def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Response:
+    """Return the answer, whose body is not read yet. Raises SourceError."""
+    name = hide_secrets(url)
+    try:
+        answer = client.session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
+    except requests.ConnectionError as error:
+        hint = "; check REQUESTS_CA_BUNDLE" if "CERTIFICATE" in str(error) else ""
+        raise given_up(name, client.retries + 1, flatten(error) + hint) from None
+    except (requests.RequestException, ValueError) as error:
+        raise SourceError(f"{name} cannot be requested ({flatten(error)}); check it") from None
+    status = answer.status_code
+    if status in (200, 206, 416, *ABSENT):
+        return answer
+    answer.close()
+    if status in RETRIED:
+        raise given_up(name, client.retries + 1, f"{status} {answer.reason}")
+    remedy = REMEDIES.get(status, "check the URL")
+    raise SourceError(f"{name} cannot be read ({status} {answer.reason}); {remedy}")
+
+
+def _total(answer: requests.Response) -> int | None:
+    """Return the size of the whole file, if the server gives it."""
+    if answer.status_code != 200:
+        total = re.search(r"/(\d+)\s*$", answer.headers.get("Content-Range", ""))
+        return int(total[1]) if total else None
+    packed = answer.headers.get("Transfer-Encoding")
+    length = answer.headers.get("Content-Length")
+    return int(length) if length is not None and packed is None else None
+
+
+def _etag(answer: requests.Response) -> str:
+    return answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""

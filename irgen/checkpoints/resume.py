@@ -1,0 +1,78 @@
+"""The state of an interrupted training, so that a killed run goes on where it was."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from irgen.checkpoints import tensor_file
+from irgen.errors import ArtifactError
+from irgen.files import digest
+
+History = list[dict[str, float]]  # one row of metrics an epoch
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """Everything a training changes: modules by name, the optimizer, other tensors, the history."""
+
+    modules: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    history: History = field(default_factory=list)
+
+
+class Resume:
+    """A file outside of DVC's outputs that holds the state at the end of the last epoch.
+
+    ``depends_on``: everything the training depends on, as JSON-able values; with any other value
+    the state is not found.
+    """
+
+    def __init__(self, folder: Path, name: str, *depends_on: Any):
+        self.name = name
+        self.path = folder / digest(name, *depends_on)[:16] / "state.safetensors"
+
+    def restore(self, state: TrainingState) -> None:
+        """Bring ``state`` to where the training was interrupted; leave it as it is if there is no
+        whole file. Raises WeightsError if a module has another shape."""
+        try:
+            tensors, state.history = tensor_file.load(self.path)
+        except ArtifactError:
+            return
+        for name, module in state.modules.items():
+            tensor_file.load_into(module, _select(tensors, f"module.{name}."), self.path)
+        _restore_optimizer(state.optimizer, _select(tensors, "optimizer."))
+        state.tensors = _select(tensors, "tensor.")
+        tqdm.write(f"{self.name}: going on after epoch {len(state.history)}")
+
+    def save(self, state: TrainingState) -> None:
+        """Keep ``state`` in place of the one before."""
+        tensors = {f"tensor.{name}": tensor for name, tensor in state.tensors.items()}
+        for name, module in state.modules.items():
+            tensors |= {f"module.{name}.{key}": t for key, t in module.state_dict().items()}
+        for i, moments in state.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}": t for key, t in moments.items()}
+        tensor_file.save(self.path, tensors, state.history)
+
+    def clear(self) -> None:
+        """Delete the file: the training has ended and its outputs are written."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def _select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, without it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split(".", 1)
+        moments.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})

@@ -1,0 +1,163 @@
+"""Read image files that are to be added to an index: their ids, metadata and pixels."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from irgen.catalog.images import Decoding, count_cores, decode, square
+from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
+from irgen.catalog.sources.local import unreadable
+from irgen.errors import ImageError, IndexingError, SourceError
+from irgen.index.metadata import ID
+from irgen.index.rows import check_ids, shorten
+
+PATH = "path"
+IN_A_CSV = (pl.String, pl.Boolean, pl.Date, pl.Time, pl.Datetime)  # and numbers
+AHEAD = 64  # images decoded before they are asked for
+
+
+def list_images(given: Iterable[Path]) -> list[Path]:
+    """Return the files given and the image files below the folders given, each once, in order.
+
+    In folders, files count that end as images do and are not hidden; links to folders are not
+    followed. Raise SourceError for a path that is missing, a folder without images, and a path that
+    cannot be read.
+    """
+    listed: dict[Path, Path] = {}
+    for path in given:
+        if not path.exists():
+            raise SourceError(f"{path} is not there: name image files, or folders of them")
+        files = _below(path) if path.is_dir() else [path]
+        if not files:
+            endings = " ".join(ending[1:] for ending in IMAGE_ENDINGS)
+            raise SourceError(f"{path} holds no image; files ending in {endings} count")
+        for file in files:
+            listed.setdefault(_absolute(file), file)
+    return list(listed.values())
+
+
+def _below(folder: Path) -> list[Path]:
+    def fail(error: OSError) -> None:
+        raise unreadable(Path(error.filename), error)
+
+    images: list[Path] = []
+    for parent, names, files in os.walk(folder, onerror=fail):
+        names[:] = sorted(name for name in names if not is_hidden(name))
+        images += [Path(parent) / name for name in sorted(files) if is_image(name)]
+    return images
+
+
+def _absolute(path: Path) -> Path:
+    """Return an absolute path without ``..``; links stay as they are."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def relative_names(paths: Sequence[Path], base: Path) -> list[str]:
+    """Return paths from ``base``, with slashes. Raise SourceError for one outside of it."""
+    top, names = _absolute(base), []
+    for path in paths:
+        whole = _absolute(path)
+        if not whole.is_relative_to(top):
+            raise SourceError(
+                f"{whole} is not below {top}, where ids start: name a folder above it with --base"
+            )
+        names.append(whole.relative_to(top).as_posix())
+    return names
+
+
+def read_metadata(
+    file: Path | None, names: Sequence[str], schema: pl.Schema
+) -> tuple[list[str], pl.DataFrame]:
+    """Return ids and metadata from ``file`` of the images at the relative paths ``names``; without
+    a file, the paths themselves and no columns. ``schema``: the columns that the index keeps.
+
+    Raise IndexingError if the file cannot be read, has neither id nor path, or has no row or more
+    than one for an image.
+    """
+    if file is None:
+        return check_ids(names), pl.DataFrame()
+    table = _read(file, schema)
+    by = PATH if PATH in table.columns else ID
+    if by not in table.columns:
+        raise IndexingError(
+            f"{file} has no column path or id by which to find images; it has "
+            f"{', '.join(table.columns)}"
+        )
+    if by == PATH:  # ./a//b.png is a/b.png
+        table = table.with_columns(pl.col(PATH).map_elements(os.path.normpath, pl.String))
+    wanted = pl.DataFrame({by: list(names)}, {by: pl.String})
+    table = table.filter(pl.col(by).is_in(wanted[by].implode()))
+    twice = table[by].filter(table[by].is_duplicated()).unique(maintain_order=True)
+    if len(twice):
+        raise IndexingError(f"{file} has more than one row of {by} {shorten(twice.to_list())}")
+    without = wanted.join(table, on=by, how="anti")[by].to_list()
+    if without:
+        raise IndexingError(
+            f"{file} has no row of {by} {shorten(without)}, of {len(names):,} images: give each "
+            f"image a row, with its path from --base"
+        )
+    rows = wanted.join(table, on=by, how="left", maintain_order="left")
+    ids = rows[ID].to_list() if ID in rows.columns else list(names)
+    if None in ids:
+        raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
+    return check_ids(ids), rows.drop(PATH, ID, strict=False)
+
+
+def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
+    texts: dict[str, pl.DataType] = {name: pl.String() for name in (PATH, ID)}
+    plain = {name: kind for name, kind in schema.items() if kind in IN_A_CSV or kind.is_numeric()}
+    try:
+        if file.suffix.lower() == ".csv":
+            return pl.read_csv(file, schema_overrides=plain | texts, infer_schema_length=None)
+        if file.suffix.lower() == ".parquet":
+            table = pl.read_parquet(file)
+            return table.with_columns(pl.col(set(texts) & set(table.columns)).cast(pl.String))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise IndexingError(f"{file} cannot be read as metadata: {reason}") from None
+    raise IndexingError(f"{file} is neither a .csv nor a .parquet file")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded file: ``pixels`` (C, size, size) uint8 as the encoder reads them, the
+    ``sha256`` of its content, and its upright ``width`` and ``height`` in pixels."""
+
+    pixels: np.ndarray
+    sha256: str
+    width: int
+    height: int
+
+
+def decode_images(
+    paths: Sequence[Path], decoding: Decoding
+) -> Generator[Picture | str, None, None]:
+    """Yield the images at ``paths``, in order; for one that cannot be read, the reason."""
+
+    def read(path: Path) -> Picture | str:
+        try:
+            content = path.read_bytes()
+            image = decode(content, decoding.channels)
+            pixels = square(image, decoding)
+        except ImageError as error:
+            return str(error)
+        except OSError as error:
+            return error.strerror or str(error)
+        return Picture(pixels, hashlib.sha256(content).hexdigest(), image.width, image.height)
+
+    pool, ahead = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode"), iter(paths)
+    try:
+        waiting: deque[Future] = deque(pool.submit(read, path) for path in islice(ahead, AHEAD))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(read, path) for path in islice(ahead, 1))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,153 @@
+"""Choose and open the index a command is about: the project's own, the served one, or the
+pipeline's.
+
+``data/index`` belongs to DVC, which makes it again whenever the pipeline runs, and a release never
+changes. So commands change ``index``, which starts as a copy of the served release, or of
+``data/index`` until something is released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from irgen.commands.options import note
+from irgen.errors import IndexingError
+from irgen.releases import store
+from irgen.releases.release import RECORD
+from irgen.workspace import Workspace
+
+if TYPE_CHECKING:
+    from irgen.index.index import Index
+
+OWN = "index"  # in the project's folder, not known to DVC
+T = TypeVar("T")
+
+
+def open_index(folder: Path, *, writable: bool = False) -> Index:
+    """Open the index at ``folder``, on a GPU if there is one. Raise IndexingError as ``Index.open``
+    does."""
+    import torch
+
+    from irgen.index.index import Index
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Index.open(folder, writable=writable, device=device)
+
+
+@contextmanager
+def open_to_read(root: Path, folder: Path | None, *, warn: bool = True) -> Iterator[Index]:
+    """Open the index at ``folder``, by default the project's own or else its source. With ``warn``,
+    say if a newer one is served or was made since. Raise IndexingError if there is none."""
+    own = root / OWN
+    with open_index(folder or (own if _exists(own) else source_folder(root))) as index:
+        if warn:
+            _note_if_outdated(index, root)
+        yield index
+
+
+@contextmanager
+def open_to_change(
+    root: Path, folder: Path | None, check: Callable[[Index], T]
+) -> Iterator[tuple[Index, T]]:
+    """Open the index at ``folder``, by default the project's own, for changes; yield it and the
+    result of ``check``.
+
+    If the project has no index of its own yet, ``check`` sees the one that would be copied. It is
+    copied only if ``check`` returns something true; else it is yielded as it is, read-only. Raise
+    IndexingError if there is nothing to copy, if the index has a writer, or if it is a release or
+    the pipeline's.
+    """
+    own = folder or root / OWN
+    _refuse_fixed(own, root)
+    if folder is None and not _exists(own):
+        source = source_folder(root)
+        with open_index(source) as index:
+            checked = check(index)
+            if not checked:
+                yield index, checked
+                return
+        _copy(source, own)
+        with open_index(own, writable=True) as index:
+            yield index, checked
+        return
+    with open_index(own, writable=True) as index:
+        _note_if_outdated(index, root)
+        yield index, check(index)
+
+
+def _refuse_fixed(folder: Path, root: Path) -> None:
+    """Raise IndexingError for an index that commands must not change."""
+    advice = f"leave --index out to change {root / OWN}, which starts as a copy of"
+    if is_release(folder):
+        raise IndexingError(f"{folder} is a release, which never changes: {advice} the served one")
+    if is_of_pipeline(folder, root):
+        raise IndexingError(
+            f"{folder} is made by the pipeline, whose next run would undo changes: {advice} it"
+        )
+
+
+def _copy(source: Path, folder: Path) -> None:
+    from irgen.index import copying
+
+    try:
+        copying.copy(source, folder)
+    except IndexingError:
+        if not _exists(folder):  # else another command has just made it
+            raise
+    note(f"{folder} was made, a copy of {source} for changes; searches use it from now on")
+
+
+def source_folder(root: Path) -> Path:
+    """Return the index that the project's own is copied from, and that is searched until there is
+    one: the served release, else the pipeline's."""
+    champion = store.read_champion(store.path_in(root))
+    return pipeline_folder(root) if champion is None else store.path_in(root) / champion.name
+
+
+def is_release(folder: Path) -> bool:
+    """Say whether ``folder`` is, by whatever path, a release."""
+    return (folder.resolve() / RECORD).exists()
+
+
+def pipeline_folder(root: Path) -> Path:
+    """Return the folder of the index that the pipeline makes."""
+    return Workspace.at(root).stage("index")
+
+
+def is_of_pipeline(folder: Path, root: Path) -> bool:
+    """Say whether ``folder`` is, by whatever path, the index that this or another project's
+    pipeline makes."""
+    path = folder.resolve()
+    if path == pipeline_folder(root).resolve():
+        return True
+    return path.parts[-2:] == ("data", "index") and (path.parents[1] / "dvc.yaml").exists()
+
+
+def is_outdated(index: Index, root: Path) -> bool:
+    """Say whether another index is served, or was made by the pipeline, since this one was
+    copied."""
+    from irgen.index import copying
+
+    return copying.has_moved_on(source_folder(root), index.info()["config"])
+
+
+def _note_if_outdated(index: Index, root: Path) -> None:
+    if is_outdated(index, root):
+        source, own = source_folder(root), folder_of(index)
+        state = f"was made again since {own} was copied from it"
+        if is_release(source):
+            state = f"is served now, which {own} was not copied from"
+        note(f"{source} {state}: see irgen info")
+
+
+def folder_of(index: Index) -> Path:
+    """Return the folder of an index."""
+    return Path(index.info()["folder"])
+
+
+def _exists(folder: Path) -> bool:
+    """Say whether there is anything at ``folder`` but an empty folder."""
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))

@@ -1,0 +1,169 @@
+"""Print what a search returned: as a table, as JSON or as CSV."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from irgen.commands.format import format_percent
+from irgen.evaluation.table_format import render_text
+from irgen.index.hits import Explanation, ImageHits
+from irgen.index.metadata import ID
+from irgen.index.view import View
+
+COLUMNS = (
+    *("query", "rank", "id", "score", "cosine", "log_probability", "probability", "same_label"),
+    "dense",
+)
+NO_MATCH = "no match"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The hits of all queries, in order. ``queries``: their names as given. ``hits``: the table of
+    ``ImageHits.table``, one row per hit, and row by row with it ``metadata`` and, if asked for,
+    ``explanations``. ``stored``: the queries are images of the index, so that the retriever was not
+    used."""
+
+    queries: Sequence[str]
+    hits: pl.DataFrame
+    metadata: pl.DataFrame
+    stored: bool
+    explanations: list[Explanation] | None = None
+
+    @classmethod
+    def of(cls, queries: Sequence[str], found: ImageHits, view: View, *, stored: bool) -> "Answer":
+        """Return the answer with the metadata that ``view`` has."""
+        hits = found.table()
+        rows = view.find_existing(hits[ID].to_list()) if len(hits) else np.empty(0, np.int64)
+        return cls(queries, hits, view.take(rows).drop(ID), stored)
+
+    def explained(self, by_query: list[list[Explanation]]) -> "Answer":
+        """Return the answer with explanations of the hits of each query."""
+        return replace(self, explanations=[one for hits in by_query for one in hits])
+
+    def records(self) -> list[list[dict[str, Any]]]:
+        """Return the hits of each query as plain values."""
+        by_query: list[list[dict[str, Any]]] = [[] for _ in self.queries]
+        rows = zip(self.hits.rows(named=True), self.metadata.rows(named=True), strict=True)
+        for number, (hit, metadata) in enumerate(rows):
+            records = by_query[hit.pop("query")]
+            hit["metadata"] = metadata
+            if self.explanations is not None:
+                hit["explanation"] = asdict(self.explanations[number])
+                hit["explanation"].pop(ID)
+            records.append(hit)
+        return by_query
+
+
+def as_text(answer: Answer) -> str:
+    """Return a table with one row per hit; below it the explanations, if there are any."""
+    tables = [_hit_table(answer)]
+    if answer.explanations:
+        tables.append(_explanation_table(answer, answer.explanations))
+    return "\n\n".join(tables) + "\n"
+
+
+def _hit_table(answer: Answer) -> str:
+    calibrated = answer.hits["same_label"].null_count() < len(answer.hits)
+    with_retriever = not answer.stored
+    shown: list[str] = [name for name in ("label", "path") if name in answer.metadata.columns]
+    if "path" in shown and (answer.metadata["path"] == answer.hits[ID]).all():
+        shown.remove("path")
+    columns = ["query", "rank", "id", "score"]
+    columns += ["same label"] * calibrated + ["found by"] * with_retriever + shown
+    rows = []
+    for query, hits in zip(answer.queries, answer.records(), strict=True):
+        if not hits:
+            rows.append([query, "", NO_MATCH, *[""] * (len(columns) - 3)])
+        for hit in hits:
+            row = [query, str(hit["rank"]), hit["id"], f"{hit['score']:.3f}"]
+            row += [format_percent(hit["same_label"])] * calibrated
+            row += ["embedding" if hit["dense"] else "retriever"] * with_retriever
+            rows.append([*row, *(_cell(hit["metadata"][name]) for name in shown)])
+    return render_text(columns, rows, right=("rank", "score", "same label"))
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _explanation_table(answer: Answer, explanations: list[Explanation]) -> str:
+    """Return the probability of each hit's code, level by level, among codes of images."""
+    columns = ["query", "rank", "id", "code", "level by level", "whole"]
+    columns += ["with this code", "trained"]
+    rows = [
+        [
+            answer.queries[query],
+            str(rank),
+            explanation.id,
+            "-".join(map(str, explanation.code)),
+            " ".join(format_percent(math.exp(share)).rjust(4) for share in explanation.shares),
+            format_percent(math.exp(sum(explanation.shares))),
+            f"{explanation.bucket:,}",
+            "yes" if explanation.trained else "no",
+        ]
+        for (query, rank), explanation in zip(
+            answer.hits.select("query", "rank").rows(), explanations, strict=True
+        )
+    ]
+    return render_text(columns, rows, right=("rank", "whole", "with this code"))
+
+
+def as_json(answer: Answer) -> str:
+    """Return a list with an object for each query: its name and its hits."""
+    queries = [
+        {"query": query, "hits": hits}
+        for query, hits in zip(answer.queries, answer.records(), strict=True)
+    ]
+    return json.dumps(as_plain(queries), indent=2, allow_nan=False) + "\n"
+
+
+def as_csv(answer: Answer) -> str:
+    """Return one row per hit: scores, metadata, explanation; none for a query without a match.
+    Lists are JSON. Metadata named like another column gets the prefix ``metadata_``."""
+    inner = [name for name in Explanation.__dataclass_fields__ if name not in COLUMNS]
+    taken = {*COLUMNS, *inner}
+    names = {n: f"metadata_{n}" if n in taken else n for n in answer.metadata.columns}
+    inner = inner if answer.explanations is not None else []
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*COLUMNS, *names.values(), *inner])
+    for query, hits in zip(answer.queries, answer.records(), strict=True):
+        for hit in hits:
+            values = [query, *(hit[name] for name in COLUMNS[1:])]
+            values += [hit["metadata"][name] for name in names]
+            values += [hit["explanation"][name] for name in inner]
+            writer.writerow([_csv_cell(as_plain(value)) for value in values])
+    return file.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (list, bool)) else value
+
+
+def as_plain(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it: bytes as hex, dates and times as ISO text, numbers that
+    are not finite as None.
+
+    >>> as_plain({"a": (1, float("nan")), "b": b"\\x00"})
+    {'a': [1, None], 'b': '00'}
+    """
+    if isinstance(value, dict):
+        return {name: as_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+
+
+FORMATS: dict[str, Callable[[Answer], str]] = {"text": as_text, "json": as_json, "csv": as_csv}

@@ -1,0 +1,54 @@
+"""The commands of the comparison's DVC stages (experiments/dvc.yaml): not for people to call."""
+
+from pathlib import Path
+
+import click
+
+from irgen.commands.options import root_option
+from irgen.study.plan import Trial, load_plan, load_trial_params
+
+
+@click.command(hidden=True)
+@click.argument("name", metavar="SET")
+@root_option
+def source(name: str, root: Path) -> None:
+    """Bring the images of a SET up to date and write down what they are."""
+    from irgen.study import trial as trials
+
+    trials.write_source(root, load_plan(root), name)
+
+
+@click.command(hidden=True)
+@click.argument("name", metavar="SET")
+@click.argument("variant")
+@click.argument("seed", type=int)
+@root_option
+def trial(name: str, variant: str, seed: int, root: Path) -> None:
+    """Train and evaluate one VARIANT of a SET with one SEED; keep the results in
+    experiments/results. Stages that another trial ran with the same inputs are shared."""
+    from irgen.study import tracking
+    from irgen.study import trial as trials
+
+    plan = load_plan(root)
+    one = Trial(set=name, variant=variant, seed=seed)
+    params = load_trial_params(root, plan, one)
+
+    def report_line(line: str) -> None:
+        print(f"{one}: {line}", flush=True)
+
+    folder = trials.run(root, plan, one, report_line)
+    tracking.log_trial(root, plan, one, params, folder)
+
+
+@click.command(hidden=True)
+@click.argument("name", metavar="SET")
+@root_option
+def tables(name: str, root: Path) -> None:
+    """Write the tables, figures and page of a SET's results."""
+    from irgen.study import report, tracking
+
+    plan = load_plan(root)
+    folder = report.write_report(root, plan, name)
+    first = Trial(set=name, variant=plan.standard, seed=plan.seeds[0])
+    page = report.page_path(root, name)
+    tracking.log_tables(root, plan, name, load_trial_params(root, plan, first), folder, page)

@@ -1,0 +1,49 @@
+"""``irgen ui``: MLflow's pages over this project's runs."""
+
+import os
+import socket
+from pathlib import Path
+
+import click
+
+from irgen.commands.options import root_option
+
+SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+@click.command()
+@root_option
+@click.option(
+    "--port", type=int, default=5000, help="Default: 5000, or a free port if it is taken."
+)
+def ui(root: Path, port: int) -> None:
+    """Serve MLflow's pages over this project's runs until Ctrl-C; name the server if runs are
+    tracked by one."""
+    from irgen.tracking import locations, mlflow_store
+
+    if locations.tracking_uri(root).startswith("http"):
+        print(f"Runs are tracked at {mlflow_store.format_uri(root)}")
+        return
+    port = port if is_free(port) else find_free_port()
+    print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    command = mlflow_store.ui_command(root, port)
+    (locations.find_project(root) / "mlruns").mkdir(exist_ok=True)
+    os.execve(command[0], command, os.environ | SETTINGS)
+
+
+def is_free(port: int) -> bool:
+    """Say whether a server can listen on a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def find_free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,85 @@
+"""How long encoders take on this machine, and what machine it is."""
+
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irgen.compute import Machine, full_batches
+from irgen.files import read_json, write_json
+
+VERSION = 1  # raise when an encoder got faster or slower: times are then measured again
+TIMED_BATCHES = 2
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # of a CPU, the faster first
+
+
+def load_or_time_encoders(
+    path: Path | None,
+    encoders: Sequence[Callable],
+    images: Callable[[], np.ndarray],
+    size: int,
+    machine: Machine,
+) -> list[float]:
+    """Return the milliseconds a query that each encoder takes: those in the file ``path``, or else
+    those measured now on ``images()``, and written there. Without a path they are measured."""
+    if path is not None and path.exists():
+        return read_json(path)
+    pixels = images()
+    times = [time_encoder(encode, pixels, size, machine) for encode in encoders]
+    if path is not None:
+        write_json(path, times)
+    return times
+
+
+@torch.inference_mode()
+def time_encoder(
+    encode: Callable[[Tensor], Any], images: np.ndarray, size: int, machine: Machine
+) -> float:
+    """Return the median milliseconds a query over the first TIMED_BATCHES batches of ``images``
+    (Q, C, H, H) uint8. Decoding files is not included. The first call does not count."""
+    batches = [rows for rows, _ in full_batches(len(images), size)][:TIMED_BATCHES]
+    times = []
+    for rows in [batches[0], *batches]:
+        pixels = torch.from_numpy(images[rows.numpy()]).to(machine.device)
+        started = now(machine)
+        with machine.precision():
+            encode(pixels)
+        times.append(1000 * (now(machine) - started) / size)
+    return statistics.median(times[1:])
+
+
+def now(machine: Machine) -> float:
+    """Return seconds on a clock, after the device has finished its work."""
+    if machine.device.type == "cuda":
+        torch.cuda.synchronize(machine.device)
+    return time.perf_counter()
+
+
+def describe_machine(machine: Machine, batch_size: int) -> dict[str, str | int]:
+    """Return what the times depend on besides the models."""
+    return {
+        "device": str(machine.device),
+        "autocast": str(machine.autocast),
+        "threads": torch.get_num_threads(),
+        "processor": name_processor(machine.device),
+        "batch_size": batch_size,
+    }
+
+
+def name_processor(device: torch.device) -> str:
+    """Return the name of the GPU, or of the CPU with the instructions that make bf16 fast, if it
+    has any."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    path, name = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    cpu = dict(re.findall(r"^(model name|flags)\s*: (.*)$", text, flags=re.MULTILINE))
+    fast = [flag for flag in BF16_FLAGS if flag in cpu.get("flags", "").split()]
+    return " with ".join([cpu.get("model name", name), *fast[:1]])

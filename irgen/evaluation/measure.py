@@ -1,0 +1,180 @@
+"""Run search methods on the same queries; write their metrics, curves, runs and latency.
+
+To add a metric, see ``metrics.py``; to add a method, ``methods.py``.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from irgen.compute import Machine, full_batches
+from irgen.evaluation import latency, metrics, runs
+from irgen.evaluation.methods import Method
+from irgen.evaluation.query_set import QuerySet, RankedLists
+from irgen.files import atomic, file_digest, write_json
+
+CURVES = {
+    "precision": {"method": pl.String, "k": pl.Int64, "precision": pl.Float64},
+    "recall": {"method": pl.String, "recall": pl.Float64, "precision": pl.Float64},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How methods are measured: on ``query_set``, at ``cutoffs``, in batches of ``batch_size``
+    queries on ``machine``.
+
+    ``timing_images`` returns the pixels (any, C, H, H) uint8 to time encoders with;
+    ``timings_path`` keeps these times, None: measure them each time. ``reference``: without labels,
+    methods are compared with its results.
+    """
+
+    query_set: QuerySet
+    cutoffs: tuple[int, ...]
+    batch_size: int
+    machine: Machine
+    timing_images: Callable[[], np.ndarray]
+    reference: Method
+    timings_path: Path | None = None
+
+
+class Scores:
+    """Metrics of every method, query by query, and its curves."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[tuple[str, float, float]]] = {name: [] for name in CURVES}
+        self.queries: list[pl.DataFrame] = []
+
+    def add(
+        self,
+        method: str,
+        hits: metrics.Hits,
+        deep_hits: metrics.Hits,
+        positives: metrics.Counts,
+        cutoffs: tuple[int, ...],
+    ) -> dict[str, float]:
+        """Score a method's relevant results and return the means. ``hits`` (Q, largest cut-off);
+        ``deep_hits`` (Q, depth), for map@R and recall."""
+        precisions = metrics.precision_curve(hits, positives, max(cutoffs))
+        self.curves["precision"] += [(method, k, p) for k, p in enumerate(precisions, start=1)]
+        recalls = zip(metrics.RECALLS, metrics.recall_curve(deep_hits, positives), strict=True)
+        self.curves["recall"] += [(method, recall, p) for recall, p in recalls]
+        answerable = positives > 0
+        values = metrics.by_query(hits[answerable], positives[answerable], cutoffs)
+        values["map/R"] = metrics.average_precision_at_r(
+            deep_hits[answerable], positives[answerable]
+        )
+        columns = {key: column.astype(np.float32) for key, column in values.items()}
+        rows = {"method": [method] * int(answerable.sum()), "query": np.flatnonzero(answerable)}
+        self.queries.append(pl.DataFrame(rows | columns))
+        return metrics.means(values)
+
+    def write(self, folder: Path) -> None:
+        """Write queries.parquet, precision.csv and recall.csv."""
+        for curve, schema in CURVES.items():
+            with atomic(folder / f"{curve}.csv") as temporary:
+                table = pl.DataFrame(self.curves[curve], schema=schema, orient="row")
+                table.write_csv(temporary)
+        empty = pl.DataFrame(schema={"method": pl.String, "query": pl.Int64})
+        with atomic(folder / "queries.parquet") as temporary:
+            (pl.concat(self.queries) if self.queries else empty).write_parquet(temporary)
+
+
+def measure_methods(
+    methods: Mapping[str, Method],
+    config: EvalConfig,
+    codes: np.ndarray,
+    folder: Path,
+    latency_path: Path,
+) -> dict[str, float]:
+    """Measure every method; return the metrics as ``method/metric``.
+
+    Writes to ``folder``: metrics.json, queries.parquet (the metrics of each answerable query),
+    precision.csv, recall.csv and ``runs/<method>.parquet``. Writes to ``latency_path``: the times,
+    which differ from machine to machine. ``codes`` (N, M) are the database's, for the runs.
+
+    Metrics at a cut-off are of a search for as many images as the largest cut-off; this search is
+    timed. map@R and recall are of a second, deeper search. If no query has a label, curves and
+    queries are empty and the metric is ``agreement/k``, the share of the first k results of
+    ``config.reference`` that are among the first k.
+    """
+    query_set, encode_ms = config.query_set, _time_encoders(methods, config)
+    k = max(config.cutoffs)
+    depths = [query_set.search_depth(depth) for depth in sorted({k, query_set.depth})]
+    reference = None
+    if not query_set.labelled:
+        lists, _ = search_all(config.reference, depths[:1], config, "reference")
+        reference = query_set.drop_self(lists[0], k).ids
+    quality: dict[str, Mapping[str, float]] = {
+        "queries": metrics.count_queries(query_set.positives)
+    }
+    times, scores = {}, Scores()
+    for name, method in methods.items():
+        lists, search_ms = search_all(method, depths, config, name)
+        total_ms = search_ms + encode_ms[method.encoder.encode]
+        times[name] = {"search_ms": search_ms, "total_ms": total_ms}
+        top = query_set.drop_self(lists[0], k)
+        hits = query_set.mark_relevant(top.ids)
+        if reference is None:
+            deep = query_set.drop_self(lists[-1], query_set.depth)
+            deep_hits = query_set.mark_relevant(deep.ids)
+            values = scores.add(name, hits, deep_hits, query_set.positives, config.cutoffs)
+        else:
+            values = metrics.agreement(top.ids, reference, config.cutoffs)
+        quality[name] = (
+            values | dict(method.extra_metrics) | {"bytes_per_image": method.bytes_per_image}
+        )
+        with atomic(folder / "runs" / f"{name}.parquet") as temporary:
+            runs.to_table(top, hits, codes).write_parquet(temporary)
+    scores.write(folder)
+    write_json(folder / "metrics.json", quality)
+    write_json(
+        latency_path,
+        {
+            "metrics_digest": file_digest(folder / "metrics.json"),
+            "machine": latency.describe_machine(config.machine, config.batch_size),
+            "methods": times,
+        },
+    )
+    return {f"{name}/{key}": value for name, row in quality.items() for key, value in row.items()}
+
+
+def _time_encoders(methods: Mapping[str, Method], config: EvalConfig) -> dict[Callable, float]:
+    """Return the milliseconds a query of each different encoder."""
+    encoders = list(dict.fromkeys(method.encoder.encode for method in methods.values()))
+    times = latency.load_or_time_encoders(
+        config.timings_path, encoders, config.timing_images, config.batch_size, config.machine
+    )
+    return dict(zip(encoders, times, strict=True))
+
+
+@torch.inference_mode()
+def search_all(
+    method: Method, depths: Sequence[int], config: EvalConfig, title: str
+) -> tuple[list[RankedLists], float]:
+    """Search with all queries, once for each number of results in ``depths``.
+
+    Returns the lists for each depth, and the median milliseconds a query of the first search, over
+    the first batches. A batch is timed after it has been searched once: first calls do not count.
+    """
+    machine, size = config.machine, config.batch_size
+    parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in depths]
+    times = []
+    batches = full_batches(len(config.query_set.queries), size)
+    for i, (rows, new) in enumerate(tqdm(batches, title, unit="batch", leave=False, disable=None)):
+        encoded = method.encoder.select(rows)
+        for depth, part in zip(depths, parts, strict=True):
+            result = method.search(encoded, depth)
+            part.append((result.ids[:new].cpu().numpy(), result.scores[:new].cpu().numpy()))
+        if i < latency.TIMED_BATCHES:
+            started = latency.now(machine)
+            method.search(encoded, depths[0])
+            times.append(1000 * (latency.now(machine) - started) / size)
+    lists = [RankedLists(*map(np.concatenate, zip(*part, strict=True))) for part in parts]
+    return lists, statistics.median(times)

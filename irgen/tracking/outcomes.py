@@ -1,0 +1,54 @@
+"""Log what a build's stages came to: ran, skipped or restored.
+
+DVC skips a stage whose inputs have not changed, and restores one that ran with the same inputs
+before. Neither starts the stage, so the stage logs no run. The build's run says it instead.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from irgen.errors import TrackingError, redact
+from irgen.params import Params
+from irgen.tracking import locations, provenance, run_log, stage_facts
+from irgen.workspace import Workspace
+
+RAN, SKIPPED, RESTORED = "ran", "skipped", "restored"
+OUTCOMES = (RAN, SKIPPED, RESTORED)
+
+
+def log_outcomes(root: Path, params: Params, build: str, outcomes: dict[str, str]) -> Path:
+    """Write the run log that tells the outcome of each stage of ``build``, and return its path.
+
+    ``outcomes``: ran, skipped or restored by the stage's name. The run log replaces an earlier one
+    of the same build. Raises TrackingError for any other outcome.
+    """
+    for stage, outcome in outcomes.items():
+        if outcome not in OUTCOMES:
+            allowed = ", ".join(OUTCOMES)
+            raise TrackingError(f"{stage}: {outcome!r} is no outcome; allowed: {allowed}")
+    begin = stage_facts.describe_begin(run_log.OUTCOMES, params, root) | {
+        "build": build,
+        "outcomes": outcomes,
+        "hashes": {stage: provenance.hash_lock_entry(root, stage) for stage in outcomes},
+    }
+    folder = locations.run_logs(root) / run_log.safe_name(build)
+    path = folder / f"{run_log.OUTCOMES}.jsonl"
+    run_log.write(path, [("begin", redact(begin)), ("end", _describe_end(root, outcomes))])
+    run_log.write_state(path, done=False)
+    return path
+
+
+def _describe_end(root: Path, outcomes: dict[str, str]) -> dict[str, Any]:
+    """Return what the stages that did not run would have logged for the build."""
+    workspace = Workspace.at(root)
+    idle = [stage for stage, outcome in outcomes.items() if outcome != RAN]
+    tables = {
+        table["name"]: table for stage in idle for table in provenance.describe_tables(root, stage)
+    }
+    return {
+        "status": "FINISHED",
+        "tables": list(tables.values()),
+        "summary": stage_facts.read_quality(workspace) if "evaluate" in idle else {},
+        "build_tags": provenance.read_build_tags(root),
+        "monitor": stage_facts.read_monitor(workspace) if "drift" in idle else None,
+    }

@@ -1,0 +1,109 @@
+"""What a run log says of a stage beside its metrics: parameters, files, tables, quality."""
+
+from pathlib import Path
+from typing import Any
+
+from irgen.files import file_digest, read_json
+from irgen.params import Params
+from irgen.params.strict import flatten
+from irgen.tracking import locations, provenance
+from irgen.workspace import Workspace
+
+FOLLOWED = ("index/precision/", "index/hit/")  # quality followed from data revision to revision
+WITH_QUALITY = ("evaluate", "report")  # stages whose end carries the quality of the build
+
+
+def describe_begin(stage: str, params: Params, root: Path) -> dict[str, Any]:
+    """Return the fields of a run log's first record: build, experiment, tags and parameters."""
+    all_params = flatten(params)
+    declared = provenance.read_stage(root, stage).get("params", [stage])
+    own = {
+        key: value
+        for key, value in all_params.items()
+        if any(key == name or key.startswith(f"{name}.") for name in declared)
+    }
+    return {
+        "stage": stage,
+        "build": provenance.build_key(),
+        "store": locations.store_key(root),
+        "experiment": params.tracking.experiment,
+        "max_bytes": params.tracking.max_artifact_megabytes * 1_000_000,
+        "tags": provenance.read_tags(root, stage),
+        "params": own,
+        "all_params": all_params,
+    }
+
+
+def describe_end(
+    stage: str, workspace: Workspace, root: Path, *, status: str, error: str, files: list[Any]
+) -> dict[str, Any]:
+    """Return the fields of a stage's last record. ``status``: MLflow's; ``files``: of
+    ``describe_files``."""
+    return {
+        "status": status,
+        "error": error,
+        "files": files,
+        "tables": provenance.describe_tables(root, stage) if status == "FINISHED" else [],
+        "summary": read_quality(workspace) if stage in WITH_QUALITY else {},
+        "build_tags": provenance.read_build_tags(root),
+        "monitor": read_monitor(workspace) if stage == "drift" else None,
+    }
+
+
+def describe_new_files(workspace: Workspace, stage: str, since: int) -> list[dict[str, Any]]:
+    """Describe the stage's outputs and reports that were written since ``since`` (ns)."""
+    files = describe_files(workspace.stage(stage), since=since)
+    if stage in WITH_QUALITY:
+        files += describe_files(workspace.reports, prefix="reports/", since=since)
+    return files
+
+
+def describe_files(
+    folder: Path, *, prefix: str = "", since: int = 0, pattern: str = "*"
+) -> list[dict[str, Any]]:
+    """Return name, path, size and SHA-256 of the files below ``folder`` whose name matches
+    ``pattern`` and that were written since ``since`` (ns)."""
+    return [
+        {
+            "name": prefix + path.relative_to(folder).as_posix(),
+            "path": str(path.resolve()),
+            "bytes": path.stat().st_size,
+            "sha256": file_digest(path),
+        }
+        for path in sorted(folder.rglob(pattern))
+        if not path.name.startswith(".") and path.is_file() and path.stat().st_mtime_ns >= since
+    ]
+
+
+def read_quality(workspace: Workspace) -> dict[str, float]:
+    """Return ``data/evaluate/metrics.json`` as one flat mapping with keys such as
+    ``generative/precision/10``; empty before the first evaluation."""
+    path = workspace.stage("evaluate") / "metrics.json"
+    return flatten_numbers(read_json(path)) if path.exists() else {}
+
+
+def read_monitor(workspace: Workspace) -> dict[str, Any] | None:
+    """Return what is followed from one data revision (``step``) to the next: ``values`` of drift
+    and quality. None before the stage drift has run."""
+    path = workspace.stage("drift") / "metrics.json"
+    if not path.exists():
+        return None
+    values = {f"drift/{name}": value for name, value in flatten_numbers(read_json(path)).items()}
+    quality = read_quality(workspace)
+    values |= {name: value for name, value in quality.items() if name.startswith(FOLLOWED)}
+    return {"step": provenance.data_revision(workspace.data.parent), "values": values}
+
+
+def flatten_numbers(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return the numbers in nested mappings by their paths.
+
+    >>> flatten_numbers({"index": {"precision/10": 1}, "name": "x"})
+    {'index/precision/10': 1.0}
+    """
+    numbers: dict[str, float] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            numbers |= flatten_numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            numbers[f"{prefix}{name}"] = float(value)
+    return numbers

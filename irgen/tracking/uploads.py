@@ -1,0 +1,129 @@
+"""Log parameters, metrics, files and data sets to an MLflow run. All can be repeated."""
+
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from irgen.files import file_digest
+from irgen.tracking import run_log
+
+if TYPE_CHECKING:
+    from mlflow.entities import Dataset
+
+    from irgen.tracking.mlflow_store import MlflowClient
+
+PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
+LONGEST_VALUE = 6000  # characters of a parameter
+TYPES: dict[str, Any] = {  # of columns that MLflow shows by their type; the others are strings
+    "Int64": pl.Int64,
+    "Int32": pl.Int32,
+    "Boolean": pl.Boolean,
+    "Float64": pl.Float64,
+    "Float32": pl.Float32,
+}
+
+
+def format_name(name: str) -> str:
+    """Return ``name`` with the characters replaced that MLflow refuses.
+
+    >>> format_name("precision@10")
+    'precision/10'
+    """
+    return re.sub(r"[^\w\-. /]", "_", name.replace("@", "/"))[:250]
+
+
+def log_params(client: "MlflowClient", run: str, params: dict[str, Any]) -> None:
+    """Log parameters."""
+    from mlflow.entities import Param
+
+    entries = [Param(format_name(key), str(value)[:LONGEST_VALUE]) for key, value in params.items()]
+    for start in range(0, len(entries), PARAMS_A_CALL):
+        client.log_batch(run, params=entries[start : start + PARAMS_A_CALL])
+
+
+def log_metrics(
+    client: "MlflowClient", run: str, values: dict[str, float], *, time: int, step: int
+) -> None:
+    """Log metrics of one step. ``time``: milliseconds since 1970."""
+    log_records(client, run, [{"kind": "metrics", "values": values, "time": time, "step": step}])
+
+
+def log_records(client: "MlflowClient", run: str, records: list[run_log.Record]) -> None:
+    """Log the metrics among the records of a run log."""
+    from mlflow.entities import Metric
+
+    entries = [
+        Metric(format_name(key), value, record["time"], record["step"])
+        for record in records
+        if record["kind"] == "metrics"
+        for key, value in record["values"].items()
+    ]
+    for start in range(0, len(entries), METRICS_A_CALL):
+        client.log_batch(run, metrics=entries[start : start + METRICS_A_CALL])
+
+
+def log_file(
+    client: "MlflowClient", run: str, log_path: Path, file: dict[str, Any], max_bytes: int
+) -> None:
+    """Log a file that the run log at ``log_path`` names; a pointer to it if it is too large or was
+    changed since."""
+    folder = Path(file["name"]).parent.as_posix()
+    copy = run_log.copies_folder(log_path) / file["name"]
+    source = copy if copy.is_file() else Path(file["path"])
+    is_small = file["bytes"] <= max_bytes
+    if is_small and source.is_file() and file_digest(source) == file["sha256"]:
+        client.log_artifact(run, str(source), None if folder == "." else folder)
+        return
+    pointer = {key: file[key] for key in ("path", "bytes", "sha256")}
+    client.log_text(run, json.dumps(pointer, indent=2), f"{file['name']}.pointer.json")
+
+
+def log_tables(client: "MlflowClient", run: str, tables: list[dict[str, Any]]) -> None:
+    """Log catalogue tables as the data sets of a run; skip those it has."""
+    if not tables:
+        return
+    from mlflow.entities import DatasetInput, InputTag
+
+    inputs = client.get_run(run).inputs
+    datasets = [each.dataset for each in (inputs.dataset_inputs if inputs else [])]
+    logged = {(dataset.name, dataset.digest) for dataset in datasets}
+    contexts = {"train": "training", "queries": "evaluation"}
+    new = [
+        DatasetInput(
+            _as_dataset(table),
+            [InputTag("mlflow.data.context", contexts.get(table["name"], table["name"]))],
+        )
+        for table in tables
+        if (table["name"], table["digest"]) not in logged
+    ]
+    if new:
+        client.log_inputs(run, new)
+
+
+def _as_dataset(table: dict[str, Any]) -> "Dataset":
+    """Return the MLflow data set of a catalogue table as it was: its digest, columns and rows."""
+    from mlflow.data.polars_dataset import from_polars
+    from mlflow.entities import Dataset
+
+    columns = {name: TYPES.get(dtype, pl.String) for name, dtype in table["columns"].items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow reads a local path in two ways, which are alike
+        described = from_polars(
+            pl.DataFrame(schema=columns),
+            source=table["source"],
+            name=table["name"],
+            digest=table["digest"],
+        ).to_dict()
+    cells = table["rows"] * len(columns)
+    return Dataset(
+        described["name"],
+        described["digest"],
+        described["source_type"],
+        described["source"],
+        described["schema"],
+        json.dumps({"num_rows": table["rows"], "num_elements": cells}),
+    )

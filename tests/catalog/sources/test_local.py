@@ -1,0 +1,124 @@
+"""A local folder as a source."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from irgen.catalog.sources.local import list_folder
+from irgen.errors import SourceError
+
+Png = Callable[[int], bytes]
+
+
+def fill(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def test_images_are_listed_in_order_and_nothing_else(tmp_path: Path, png: Png) -> None:
+    others = {"LICENSE": b"", ".DS_Store": b"", "cat/._1.png": b"", "__MACOSX/cat/1.png": b""}
+    fill(tmp_path, {"dog/1.PNG": png(1), "cat/2.jpg": png(2), **others})
+    fill(tmp_path, {".git/owl/1.png": png(3)})
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    (tmp_path / "owl").mkdir()
+    listing = list_folder(tmp_path)
+    assert [(e.key, e.read()) for e in listing.entries] == [
+        ("cat/2.jpg", png(2)),
+        ("dog/1.PNG", png(1)),
+    ]
+    assert listing.count == 2
+    assert listing.empty_folders == ("owl/",)
+
+
+def test_a_single_top_folder_is_left_out(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"set/cat/1.png": png(1), "set/dog/1.png": png(2), "README.md": b""})
+    (tmp_path / "set" / "owl").mkdir()
+    listing = list_folder(tmp_path)
+    assert [entry.key for entry in listing.entries] == ["cat/1.png", "dog/1.png"]
+    assert listing.empty_folders == ("owl/",)
+
+
+def test_the_etag_changes_with_size_or_time(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"cat/1.png": png(1)})
+    (before,) = list_folder(tmp_path).entries
+    os.utime(tmp_path / "cat" / "1.png", ns=(0, 12345))
+    (after,) = list_folder(tmp_path).entries
+    assert before.etag != after.etag == f"{len(png(1))}-12345"
+
+
+def test_a_link_s_etag_is_that_of_the_file_it_leads_to(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"cat/1.png": png(1)})
+    (tmp_path / "cat" / "2.png").symlink_to("1.png")
+    os.utime(tmp_path / "cat" / "2.png", ns=(0, 12345), follow_symlinks=False)
+    file, link = list_folder(tmp_path).entries
+    assert (link.etag, link.read()) == (file.etag, png(1))
+
+
+def test_a_file_that_has_gone_since_is_a_clear_error(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"cat/1.png": png(1)})
+    (entry,) = list_folder(tmp_path).entries
+    (tmp_path / "cat" / "1.png").unlink()
+    with pytest.raises(SourceError, match=r"cat/1\.png cannot be read .*run again"):
+        entry.read()
+
+
+def test_links_inside_are_followed_once_and_links_out_are_refused(tmp_path: Path, png: Png) -> None:
+    root = fill(tmp_path / "in", {"cat/1.png": png(1), "dog/1.png": png(2)})
+    fill(tmp_path / "out", {"x/9.png": png(9)})
+    (root / "cat" / "loop").symlink_to(root, target_is_directory=True)
+    (root / "cat" / "2.png").symlink_to(root / "cat" / "1.png")
+    assert [e.key for e in list_folder(root).entries] == ["cat/1.png", "cat/2.png", "dog/1.png"]
+    (root / "cat" / "3.png").symlink_to(tmp_path / "out" / "x" / "9.png")
+    with pytest.raises(SourceError, match=r"3\.png leads to .*out/x/9\.png"):
+        list_folder(root)
+    (root / "cat" / "3.png").unlink()
+    (root / "owl").symlink_to(tmp_path / "out" / "x", target_is_directory=True)
+    with pytest.raises(SourceError, match="owl leads to"):
+        list_folder(root)
+
+
+def test_a_source_that_is_itself_a_link_is_fine(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path / "real", {"cat/1.png": png(1)})
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert list_folder(tmp_path / "link").count == 1
+
+
+def test_a_broken_link_and_an_empty_folder_are_clear_errors(tmp_path: Path, png: Png) -> None:
+    with pytest.raises(SourceError, match="holds no image"):
+        list_folder(tmp_path)
+    fill(tmp_path, {"cat/1.png": png(1)})
+    (tmp_path / "cat" / "2.png").symlink_to("gone.png")
+    with pytest.raises(SourceError, match=r"2\.png cannot be read"):
+        list_folder(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_a_clear_error(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"cat/1.png": png(1)})
+    (tmp_path / "cat" / "1.png").chmod(0)
+    (entry,) = list_folder(tmp_path).entries
+    with pytest.raises(SourceError, match="grant read access"):
+        entry.read()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_a_clear_error(tmp_path: Path, png: Png) -> None:
+    fill(tmp_path, {"cat/1.png": png(1), "dog/1.png": png(2)})
+    (tmp_path / "cat").chmod(0)
+    with pytest.raises(SourceError, match=r"cat cannot be read .*grant read access"):
+        list_folder(tmp_path)
+    (tmp_path / "cat").chmod(0o400)  # its names may be read, but not what they are
+    with pytest.raises(SourceError, match=r"cat/1\.png cannot be read .*grant read access"):
+        list_folder(tmp_path)
+    (tmp_path / "cat").chmod(0o700)
+
+
+@pytest.mark.parametrize("name", [b"cat/\xff.png", b"\xff/1.png", b"\xff/LICENSE"])
+def test_a_name_that_is_not_utf8_is_a_clear_error(tmp_path: Path, png: Png, name: bytes) -> None:
+    fill(tmp_path, {"cat/1.png": png(1), os.fsdecode(name): png(2)})
+    with pytest.raises(SourceError, match="not UTF-8"):
+        list_folder(tmp_path)

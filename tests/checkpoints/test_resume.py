@@ -1,0 +1,79 @@
+"""An interrupted training goes on as if nothing had happened, or starts anew."""
+
+import pytest
+import torch
+from torch import nn
+
+from irgen.checkpoints.resume import Resume, TrainingState
+from irgen.errors import WeightsError
+
+
+def start() -> TrainingState:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    return TrainingState(
+        modules={"model": model}, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1)
+    )
+
+
+def train(state: TrainingState, epochs: int) -> None:
+    model = state.modules["model"]
+    for _ in range(epochs):
+        state.optimizer.zero_grad()
+        model(torch.ones(1, 3)).square().sum().backward()
+        state.optimizer.step()
+        state.history.append({"epoch": len(state.history) + 1})
+        state.tensors = {"labels": torch.arange(len(state.history))}
+
+
+def test_a_restored_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    whole, broken, resumed = start(), start(), start()
+    train(whole, 6)
+    train(broken, 3)
+    Resume(tmp_path, "tokenizer").save(broken)
+    Resume(tmp_path, "tokenizer").restore(resumed)
+    assert resumed.history == broken.history
+    assert torch.equal(resumed.tensors["labels"], broken.tensors["labels"])
+    train(resumed, 3)
+    weights = [state.modules["model"].weight for state in (resumed, whole)]
+    assert torch.equal(*weights) and resumed.history == whole.history
+
+
+def test_another_input_never_finds_the_state(tmp_path):
+    state, again = start(), start()
+    train(state, 1)
+    Resume(tmp_path, "tokenizer", {"epochs": 3}).save(state)
+    for other in (Resume(tmp_path, "tokenizer", {"epochs": 4}), Resume(tmp_path, "retriever")):
+        other.restore(again)
+        assert not again.history
+    Resume(tmp_path, "tokenizer", {"epochs": 3}).restore(again)
+    assert again.history == [{"epoch": 1}]
+
+
+def test_a_cleared_state_is_gone(tmp_path):
+    state, again, resume = start(), start(), Resume(tmp_path, "tokenizer")
+    train(state, 1)
+    resume.save(state)
+    resume.clear()
+    resume.restore(again)
+    assert not again.history and not list(tmp_path.iterdir())
+
+
+def test_a_damaged_state_counts_as_none(tmp_path):
+    state, again, resume = start(), start(), Resume(tmp_path, "tokenizer")
+    train(state, 1)
+    resume.save(state)
+    resume.path.write_bytes(resume.path.read_bytes()[:20])
+    resume.restore(again)
+    assert not again.history and not again.tensors
+
+
+def test_a_state_of_another_architecture_is_refused(tmp_path):
+    state, resume = start(), Resume(tmp_path, "tokenizer")
+    resume.save(state)
+    wide = nn.Linear(4, 2)
+    other = TrainingState(
+        modules={"model": wide}, optimizer=torch.optim.AdamW(wide.parameters(), lr=0.1)
+    )
+    with pytest.raises(WeightsError, match="another architecture"):
+        resume.restore(other)

@@ -1,0 +1,34 @@
+import pytest
+import torch
+from torch import nn
+
+from irgen.checkpoints import tensor_file
+from irgen.errors import ArtifactError, WeightsError
+
+
+def test_tensors_and_config_come_back(tmp_path):
+    path = tmp_path / "deep" / "model.safetensors"
+    tensors = {"a": torch.arange(6).view(2, 3), "b": torch.tensor(1.5)}
+    tensor_file.save(path, tensors, {"labels": ["x", "é"], "width": 3})
+    found, config = tensor_file.load(path)
+    assert config == {"labels": ["x", "é"], "width": 3}
+    assert torch.equal(found["a"], tensors["a"])
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_damaged_file_is_one_clear_error(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"damaged.*dvc repro"):
+        tensor_file.load(path)
+
+
+def test_a_missing_file_names_the_remedy(tmp_path):
+    with pytest.raises(ArtifactError, match="run the stage"):
+        tensor_file.load(tmp_path / "none.safetensors")
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"another architecture.*size mismatch"):
+        tensor_file.load_into(nn.Linear(2, 3), nn.Linear(3, 3).state_dict(), tmp_path / "w")
