@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from irgen.errors import IndexingError
-from irgen.index import base, folder
+from irgen.index import base_files, folder
 from irgen.index.database import Database
 from irgen.index.folder import Folder
 from irgen.index.view import View
@@ -32,7 +32,7 @@ def copy(source: Path, path: Path) -> None:
     def write_content(place: Path) -> None:
         if view.is_compact:
             shutil.copytree(view.base.folder, place, copy_function=_link)
-            base.verify(place)
+            base_files.verify(place)
         else:
             write_base(view, place)
         if state(source) != before:
@@ -74,7 +74,7 @@ def write_base(view: View, place: Path) -> None:
         return view.snapshot.gather(alive[rows], "embeddings")
 
     width = view.base.segment.embeddings.shape[1]
-    base.write(place, view.gather(alive.numpy()), embeddings, width)
+    base_files.write(place, view.gather(alive.numpy()), embeddings, width)
 
 
 def state(path: Path) -> dict[str, Any]:

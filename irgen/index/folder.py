@@ -23,8 +23,8 @@ from torch import Tensor
 
 from irgen.errors import IndexingError
 from irgen.files import checksum, checksums, digest, sync, sync_tree
-from irgen.index import base, damage, database
-from irgen.index.base import Base
+from irgen.index import base_files, damage, database
+from irgen.index.base_files import Base
 from irgen.index.database import Database
 from irgen.index.view import View
 
@@ -60,7 +60,7 @@ class Folder:
 
     def read_base(self, number: int) -> Base:
         """Open a base. Raise IndexingError if it is missing or damaged."""
-        return base.read(self.base(number), number)
+        return base_files.read(self.base(number), number)
 
     def load(self, file: Database, *, verify: bool = False) -> View:
         """Return the view of all that was committed. Raise IndexingError if a file is damaged; with
@@ -70,7 +70,7 @@ class Folder:
             try:
                 start = self.read_base(state.base)
                 if verify:
-                    base.verify(start.folder)
+                    base_files.verify(start.folder)
             except IndexingError:
                 if file.state().base != state.base:
                     continue  # a compaction has just deleted it
@@ -148,7 +148,7 @@ def create(
         }
         damage.write_sealed(new / DESCRIPTION, description)
         write_base(new / "base" / "1")
-        content = damage.read_sealed(new / "base" / "1" / base.DESCRIPTION)["digest"]
+        content = damage.read_sealed(new / "base" / "1" / base_files.DESCRIPTION)["digest"]
         database.create(new, 1, read(new).owner(content))
         sync_tree(new)
 

@@ -16,7 +16,7 @@ from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
 from irgen.compute import aside, has_fast_bf16
 from irgen.errors import ImageError, IndexingError
-from irgen.index import base, folder, metadata
+from irgen.index import base_files, folder, metadata
 from irgen.index.filters import Allow, Snapshots
 from irgen.index.hits import Explanation, ImageHits, explain
 from irgen.index.rows import Rows, check_ids, check_rows, check_table
@@ -79,7 +79,7 @@ class Index(Store):
         rows = check_rows(check_table(items), embeddings, codes, trained, codebooks)
 
         def write_base(place: Path) -> None:
-            base.write(place, rows, lambda at: rows.embeddings[at], codebooks.shape[2])
+            base_files.write(place, rows, lambda at: rows.embeddings[at], codebooks.shape[2])
 
         folder.create(
             Path(path),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from irgen.errors import IndexingError
 from irgen.index import metadata
-from irgen.index.base import Base
+from irgen.index.base_files import Base
 from irgen.index.database import Change
 from irgen.index.metadata import ID
 from irgen.index.rows import Rows, hash_ids, shorten

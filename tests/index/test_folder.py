@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from irgen.errors import IndexingError
-from irgen.index import base, damage
+from irgen.index import base_files, damage
 from irgen.index import folder as folders
 from irgen.index.index import Index
 
@@ -191,7 +191,7 @@ FILES = [
     "codebooks.npy",
     "models/weights",
     "base/1/base.json",
-    *(f"base/1/{name}" for name in base.FILES),
+    *(f"base/1/{name}" for name in base_files.FILES),
 ]
 
 
@@ -316,11 +316,11 @@ def test_a_base_of_another_index_is_refused(
 def test_a_reader_whose_base_is_deleted_while_it_reads_takes_the_next(
     folder: Path, small: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = base.read
+    true = base_files.read
 
     def read(place: Path, number: int):
         if number == 1:  # at this very moment a writer compacts
-            monkeypatch.setattr(base, "read", true)
+            monkeypatch.setattr(base_files, "read", true)
             with Index.open(folder, writable=True) as writer:
                 writer.remove(["a"])
                 writer.compact()
@@ -328,7 +328,7 @@ def test_a_reader_whose_base_is_deleted_while_it_reads_takes_the_next(
 
     with Index.open(folder, writable=True) as writer:
         writer.remove(["bb"])
-    monkeypatch.setattr(base, "read", read)
+    monkeypatch.setattr(base_files, "read", read)
     with Index.open(folder) as reader:
         assert reader.info()["base"] == 2
         assert small.contents(reader) == small.expected(NAMES[2:], trained=None)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from irgen.catalog.images import Decoding
 from irgen.errors import ImageError, IndexingError
-from irgen.index import base, rows
+from irgen.index import base_files, rows
 from irgen.index import folder as folders
 from irgen.index import index as index_module
 from irgen.index import store as store_module
@@ -446,7 +446,7 @@ def test_a_full_disk_changes_nothing_and_the_index_goes_on(
 ) -> None:
     before = small.contents(index)
     calls: list[tuple[Any, str, Callable]] = [
-        (base, "write", lambda opened: opened.compact()),
+        (base_files, "write", lambda opened: opened.compact()),
         (store_module, "sync_tree", lambda opened: opened.compact()),
         (folders, "sync_tree", lambda opened: opened.save(tmp_path / "copy")),
     ]

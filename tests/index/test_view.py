@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from irgen.index.base import Base
+from irgen.index.base_files import Base
 from irgen.index.database import Change
 from irgen.index.rows import Rows
 from irgen.index.view import View
