@@ -39,7 +39,7 @@ test-all: install ## run all tests: servers, kills, whole pipelines (twenty-five
 	$(BIN)/pytest
 
 docs: install ## build these pages into site/, strictly
-	@$(BIN)/mkdocs build --quiet --strict
+	@$(BIN)/mkdocs build --strict
 
 docs-serve: install ## show the pages at http://127.0.0.1:8000, rebuilt on every change
 	@$(BIN)/mkdocs serve

@@ -44,6 +44,7 @@ def test_each_image_is_asked_about_by_one_who_was_not_taught_it(crossvalidation,
     assert len(set(asked)) == len(asked) == (42 if untaught else 84)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuned", [False, True])
 def test_a_fold_is_asked_about_among_the_others_that_teach(
     crossvalidation, root, tmp_path, tokenizer_settings, retriever_settings, tuned

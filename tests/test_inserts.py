@@ -63,6 +63,7 @@ def test_an_image_that_is_in_the_source_twice_is_not_inserted(inserts):
     assert "inserted" not in inserts.draw_groups(table, ("train",), 0).to_list()
 
 
+@pytest.mark.slow
 def test_held_out_images_are_in_the_database_and_not_trained_on(
     inserts, small, tmp_path, monkeypatch
 ):

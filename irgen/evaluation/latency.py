@@ -4,7 +4,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,9 @@ import torch
 from torch import Tensor
 
 from irgen.compute import Machine, full_batches
-from irgen.files import read_json, write_json
 
-VERSION = 1  # raise when an encoder got faster or slower: times are then measured again
 TIMED_BATCHES = 2
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # of a CPU, the faster first
-
-
-def load_or_time_encoders(
-    path: Path | None,
-    encoders: Sequence[Callable],
-    images: Callable[[], np.ndarray],
-    size: int,
-    machine: Machine,
-) -> list[float]:
-    """Return the milliseconds a query that each encoder takes: those in the file ``path``, or else
-    those measured now on ``images()``, and written there. Without a path they are measured."""
-    if path is not None and path.exists():
-        return read_json(path)
-    pixels = images()
-    times = [time_encoder(encode, pixels, size, machine) for encode in encoders]
-    if path is not None:
-        write_json(path, times)
-    return times
 
 
 @torch.inference_mode()

@@ -30,9 +30,8 @@ class EvalConfig:
     """How methods are measured: on ``query_set``, at ``cutoffs``, in batches of ``batch_size``
     queries on ``machine``.
 
-    ``timing_images`` returns the pixels (any, C, H, H) uint8 to time encoders with;
-    ``timings_path`` keeps these times, None: measure them each time. ``reference``: without labels,
-    methods are compared with its results.
+    ``timing_images`` returns the pixels (any, C, H, H) uint8 to time encoders with. ``reference``:
+    without labels, methods are compared with its results.
     """
 
     query_set: QuerySet
@@ -41,7 +40,6 @@ class EvalConfig:
     machine: Machine
     timing_images: Callable[[], np.ndarray]
     reference: Method
-    timings_path: Path | None = None
 
 
 class Scores:
@@ -147,11 +145,12 @@ def measure_methods(
 
 def _time_encoders(methods: Mapping[str, Method], config: EvalConfig) -> dict[Callable, float]:
     """Return the milliseconds a query of each different encoder."""
-    encoders = list(dict.fromkeys(method.encoder.encode for method in methods.values()))
-    times = latency.load_or_time_encoders(
-        config.timings_path, encoders, config.timing_images, config.batch_size, config.machine
-    )
-    return dict(zip(encoders, times, strict=True))
+    encoders = {method.encoder.encode for method in methods.values()}
+    pixels = config.timing_images()
+    return {
+        encode: latency.time_encoder(encode, pixels, config.batch_size, config.machine)
+        for encode in encoders
+    }
 
 
 @torch.inference_mode()

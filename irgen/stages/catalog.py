@@ -66,6 +66,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     images = assembly.keep_usable(images, refused)
     if not len(images):
         raise CatalogError(_explain_rejections(rejected))
+    split = protocols.describe_split(protocol, images["role"], settings.query_fraction)
     images = assign_roles(
         pl.concat([images, assembly.keep_usable(past, refused)], how="diagonal"),
         seed=params.seed,
@@ -86,7 +87,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     about = {
         "format": source_format,
         "protocol": settings.protocol,
-        "says": protocol.says,
+        "says": split,
         "leaks": counts,
     }
     output = workspace.stage("catalog")

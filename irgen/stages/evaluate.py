@@ -1,11 +1,6 @@
 """Measure every search method on the same queries: quality, and time on this machine."""
 
-import platform
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from pathlib import Path
-
-import torch
+from collections.abc import Callable
 
 from irgen.checkpoints import tensor_file
 from irgen.checkpoints.identifiers import Identified, load_identified
@@ -13,12 +8,11 @@ from irgen.checkpoints.models import assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import Encoding, decode_pixels, open_encoding
 from irgen.encoding.query_features import encode_queries
-from irgen.evaluation import answer_cache, latency
-from irgen.evaluation.latency import TIMED_BATCHES, describe_machine
+from irgen.evaluation import answer_cache
+from irgen.evaluation.latency import TIMED_BATCHES
 from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import MethodInputs, build_methods
 from irgen.evaluation.query_set import QuerySet, read_query_set
-from irgen.files import digest, file_digest
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Params
@@ -49,25 +43,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         machine=encoding.machine,
         timing_images=lambda: decode_pixels(pretrained, sha256s[: TIMED_BATCHES * size], encoding),
         reference=methods["brute_force_pretrained"],
-        timings_path=find_timings(params, workspace, describe_machine(encoding.machine, size)),
     )
     folder, latency_path = workspace.stage("evaluate"), workspace.reports / "latency.json"
     found = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
     if inputs.index is not None:
         answer_cache.ask_ahead(inputs.index, workspace, cutoffs, params.compute)
     return found
-
-
-def find_timings(params: Params, workspace: Workspace, machine: Mapping[str, str | int]) -> Path:
-    """Return the file that keeps the encoders' times: one for each machine, ``latency.VERSION`` and
-    trained weights. An update of the database leaves all of these as they were."""
-    weights = [
-        file_digest(workspace.existing(name, f"{name}.safetensors"))
-        for name in ("tokenizer", "retriever")
-    ]
-    about = (platform.node(), torch.__version__, machine, asdict(params.encoder), params.seed)
-    key = digest(latency.VERSION, weights, *about)[:16]
-    return workspace.cache / "timings" / f"{key}.json"
 
 
 def load_inputs(

@@ -1,8 +1,6 @@
 """Write the page that people read: what was run, how good it is, where it fails."""
 
 from collections.abc import Callable
-from functools import partial
-from importlib.metadata import version as installed
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.errors import redact
 from irgen.evaluation import drift_verdict
-from irgen.files import atomic, digest, file_digest, read_json, write_bytes
+from irgen.files import atomic, read_json, write_bytes
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
@@ -109,30 +107,17 @@ def _draw_figures(workspace: Workspace, codes: np.ndarray, codebook: int) -> dic
         pl.read_csv(workspace.existing(stage, "history.csv"), infer_schema_length=None)
         for stage in ("tokenizer", "retriever")
     )
-    cached = partial(_draw_once, workspace.cache / "figures")  # updates leave trainings as they are
     return {
         "precision": figures.precision_over_k(curve, comparison.METHODS),
-        "retriever_validation": cached(figures.validation_precision, retriever),
-        "retriever_losses": cached(figures.losses, retriever, "retriever"),
-        "retriever_accuracy": cached(figures.accuracies, retriever, "retriever"),
-        "tokenizer_losses": cached(figures.losses, tokenizer, "tokenizer"),
-        "tokenizer_accuracy": cached(figures.accuracies, tokenizer, "tokenizer"),
-        "codes_used": cached(figures.codebook_use, tokenizer, codebook),
-        "perplexity": cached(figures.perplexities, tokenizer),
+        "retriever_validation": figures.validation_precision(retriever),
+        "retriever_losses": figures.losses(retriever, "retriever"),
+        "retriever_accuracy": figures.accuracies(retriever, "retriever"),
+        "tokenizer_losses": figures.losses(tokenizer, "tokenizer"),
+        "tokenizer_accuracy": figures.accuracies(tokenizer, "tokenizer"),
+        "codes_used": figures.codebook_use(tokenizer, codebook),
+        "perplexity": figures.perplexities(tokenizer),
         "code_groups": figures.code_group_sizes(codes),
     }
-
-
-def _draw_once(
-    folder: Path, draw: Callable[..., bytes], history: pl.DataFrame, *others: str | int
-) -> bytes:
-    """Return ``draw(history, *others)``, a figure of a training; keep it in ``folder``."""
-    code = file_digest(Path(figures.__file__)), installed("matplotlib")
-    key = digest(draw.__name__, history.write_csv(), others, code)[:16]
-    path = folder / f"{key}.svg"
-    if not path.exists():
-        write_bytes(path, draw(history, *others))
-    return path.read_bytes()
 
 
 def _write_figures(folder: Path, drawn: dict[str, bytes]) -> None:

@@ -96,6 +96,7 @@ def test_ctrl_c_keeps_what_was_added_and_says_how_much(project, root, many):
     assert told[-2] == f"irgen add: {count}; repeat with --upsert to add the rest"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 40])  # less, and more than is kept back before it is written
 def test_output_that_nobody_reads_ends_the_search_quietly(project, root, k):
     process = start(root, "search", "photos/003.png", "-k", str(k), "--json")

@@ -131,19 +131,6 @@ def test_without_labels_methods_are_compared_with_the_nearest_that_is_none_of_th
     assert found["other/agreement/1"] == 0
 
 
-def test_times_that_were_kept_are_not_measured_again(tmp_path):
-    path, pixels = tmp_path / "timings.json", np.zeros((2, 1, 2, 2), dtype=np.uint8)
-    first = latency.load_or_time_encoders(path, [lambda images: images], lambda: pixels, 2, CPU)
-
-    def never() -> np.ndarray:
-        raise AssertionError("it was measured before")
-
-    again = latency.load_or_time_encoders(path, [lambda images: images], never, 2, CPU)
-    assert again == first
-    with pytest.raises(AssertionError, match="measured before"):
-        latency.load_or_time_encoders(None, [lambda images: images], never, 2, CPU)
-
-
 def test_times_name_the_processor_and_what_makes_its_bf16_fast(monkeypatch, tmp_path) -> None:
     told = tmp_path / "cpuinfo"
     real = latency.Path

@@ -1,4 +1,4 @@
-"""The README's page "A living database", typed as it stands by somebody who has just cloned it."""
+"""The tutorial "A database that lives", typed as it stands by somebody who has just cloned it."""
 
 import json
 import os
@@ -31,12 +31,9 @@ PATIENCE = 300.0  # seconds; a build takes a minute on a quiet machine
 
 def typed() -> list[str]:
     """The page's commands in order, each whole, without comments."""
-    page = re.search(
-        r"^## A living database$.*?(?=^## )", (ROOT / "README.md").read_text(), re.S | re.M
-    )
-    assert page is not None
+    page = (ROOT / "docs" / "tutorial" / "living-database.md").read_text()
     found, open_ = [], ""
-    for block in re.findall(r"```bash\n(.*?)```", page[0], re.S):
+    for block in re.findall(r"```bash\n(.*?)```", page, re.S):
         for line in block.splitlines():
             open_ += line if open_ else re.sub(r"\s+# .*", "", line)
             try:

@@ -46,6 +46,7 @@ def chat(prefect_server: PrefectServer) -> Iterator[Chat]:
             prefect_server.ask(f"/automations/{each['id']}", method="DELETE")
 
 
+@pytest.mark.slow
 def test_a_candidate_drift_and_a_failure_are_told_once_each(
     prefect_server: PrefectServer, chat: Chat, tmp_path: Path
 ) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from flows import process
 
 from .conftest import ROOT, alive, until
@@ -63,6 +65,7 @@ def test_the_status_is_the_command_s(tmp_path: Path) -> None:
     assert ended.status == 128 + signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_timeout_ends_the_whole_group_even_if_it_will_not_go(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     ended = process.run([*PYTHON, PARENT_AND_CHILD], root=tmp_path, log=print, timeout=10)

@@ -20,6 +20,7 @@ def run(toy: Toy, name: str, timeout: float = 60, said: list[str] | None = None)
     return stage.run(toy.root, name, build="b", timeout=timeout, log=tell).outcome
 
 
+@pytest.mark.slow
 def test_a_stage_runs_then_is_skipped_then_restored(toy: Toy) -> None:
     assert [run(toy, "first"), run(toy, "first")] == ["ran", "skipped"]
     words = toy.root / "words.txt"
@@ -108,6 +109,7 @@ def test_a_fault_of_the_pipeline_is_told_in_dvc_s(toy: Toy) -> None:
         run(toy, "first")
 
 
+@pytest.mark.slow
 def test_a_stage_that_takes_too_long_is_ended_with_all_it_started(toy: Toy) -> None:
     toy.fault("first", "sleep")
     with pytest.raises(StageError, match="first was stopped after 20 seconds: raise timeout_sec"):
@@ -119,6 +121,7 @@ def test_a_stage_that_takes_too_long_is_ended_with_all_it_started(toy: Toy) -> N
     assert run(toy, "first") == "ran"  # no lock of DVC's is left behind
 
 
+@pytest.mark.slow
 def test_a_locked_repository_is_waited_for(toy: Toy) -> None:
     import threading
 
@@ -130,6 +133,7 @@ def test_a_locked_repository_is_waited_for(toy: Toy) -> None:
     assert os.environ.get("IRGEN_BUILD") is None
 
 
+@pytest.mark.slow
 def test_files_that_another_dvc_has_are_waited_for(toy: Toy) -> None:
     import threading
 

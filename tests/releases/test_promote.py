@@ -76,6 +76,7 @@ def test_an_index_that_comes_back_is_the_release_it_was(project, release):
     assert project.folders() == sorted([*project.folders()]) and len(project.folders()) == 3
 
 
+@pytest.mark.slow
 def test_two_releases_at_once_are_one(project, root):
     command = [sys.executable, "-m", "irgen", "release", "--json", "--root", str(project.root)]
     pipe = subprocess.PIPE

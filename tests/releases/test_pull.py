@@ -63,6 +63,7 @@ def test_a_machine_that_only_searches_follows_what_is_served(project, release, i
     assert project.champion().startswith("0002") and len(project.folders()) == 3
 
 
+@pytest.mark.slow
 def test_a_machine_that_follows_keeps_no_more_than_it_is_told(project, release, irgen, bucket):
     released(project, release, 1, 2, 3, 4)
     shutil.rmtree(project.store)

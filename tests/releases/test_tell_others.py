@@ -173,6 +173,7 @@ def test_mlflow_that_is_down_stops_no_release_and_gets_all_of_them_later(
     assert not release()["new"] and len(versions(client)) == 2
 
 
+@pytest.mark.slow
 def test_what_is_not_kept_leaves_the_registry_as_well(project, release, registry, monkeypatch):
     project.set("release", keep=1)
     for number in (1, 2, 3):

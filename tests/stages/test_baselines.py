@@ -118,6 +118,7 @@ class KilledError(Exception):
     """Stands for a SIGKILL between two epochs."""
 
 
+@pytest.mark.slow
 def test_a_stage_killed_in_its_second_training_goes_on_and_ends_the_same(built, capsys):
     folder, params, _ = built
     whole = repeated(folder)

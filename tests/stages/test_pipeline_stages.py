@@ -232,6 +232,7 @@ def test_the_calibration_is_of_hits_of_validation_images_that_are_not_themselves
     assert found.probabilities[-1] > found.probabilities[0]
 
 
+@pytest.mark.slow
 def test_two_runs_write_the_same_bytes(built, tmp_path, root):
     folder, _, _ = built
     shutil.copytree(folder / "digits", tmp_path / "again" / "digits")
@@ -340,6 +341,7 @@ run(load(root / "params.yaml"), Workspace.at(root), lambda metrics, step: None)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["tokenizer", "retriever"])
 def test_a_training_killed_half_way_goes_on_and_ends_the_same(copy, stage):
     folder, _ = copy

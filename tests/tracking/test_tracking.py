@@ -136,6 +136,7 @@ with recorder.record_stage(stage, load(Path("params.yaml")), workspace, home) as
 """
 
 
+@pytest.mark.slow
 def test_the_stages_of_one_dvc_repro_share_a_parent_and_carry_the_hash_of_their_lock_entry(
     home: Path, root: Path, quiet_dvc: dict[str, str]
 ) -> None:

@@ -34,43 +34,43 @@ class Protocol:
         return not self.roles or None in self.roles.values()
 
 
-GIVEN = Protocol(says="roles as the source gives them, drawn from each label where not", roles={})
+GIVEN = Protocol(says="the source's own train and test images", roles={})
 TRAINED = ("train", "validation")
 DRAWN = Protocol(
-    says="queries are drawn from each label, all others are the database",
+    says="queries are drawn from each label; all other images are the database",
     roles={"background": None, "evaluation": None},
     database=TRAINED,
 )
 SAME = Protocol(
-    says="same classes on both sides: the training images are the database, the test images ask",
+    says="same classes on both sides: test images search the training images",
     roles={"train": "train", "test": "query", "val": "query"},
     database=TRAINED,
 )
 UNSEEN = Protocol(
-    says="unseen classes: each test image asks all other test images; none of their classes is "
-    "trained on",
+    says="unseen classes: each test image searches all other test images; none of their classes "
+    "is trained on",
     roles={"train": "train", "test": "query"},
     database=("query",),
     disjoint=True,
 )
 CUB200 = Protocol(
-    says="unseen classes: each image of the last 100 classes asks all others of them; the first "
-    "100 are trained on",
+    says="unseen classes: each image of the last 100 classes searches all others of them; the "
+    "first 100 are trained on",
     roles=UNSEEN.roles,
     database=UNSEEN.database,
     disjoint=True,
     classes=100,
 )
 CARS196 = Protocol(
-    says="unseen classes: each image of the last 98 classes asks all others of them; the first 98 "
-    "are trained on",
+    says="unseen classes: each image of the last 98 classes searches all others of them; the "
+    "first 98 are trained on",
     roles=UNSEEN.roles,
     database=UNSEEN.database,
     disjoint=True,
     classes=98,
 )
 INSHOP = Protocol(
-    says="queries ask the gallery; none of their identities is trained on",
+    says="queries search the gallery; none of their identities is trained on",
     roles={"train": "train", GALLERY: GALLERY, "query": "query"},
     database=(GALLERY,),
     disjoint=True,
@@ -82,13 +82,13 @@ INSHOP_IRGEN = Protocol(
     database=TRAINED,
 )
 IMAGENET_IRGEN = Protocol(
-    says="the training images are the database, every tenth validation image asks",
+    says="every tenth validation image searches the training images",
     roles={"train": "train", "val": "query"},
     database=TRAINED,
     every=10,
 )
 OMNIGLOT = Protocol(
-    says="unseen alphabets: each drawing of the evaluation set asks all others of it; the "
+    says="unseen alphabets: each drawing of the evaluation set searches all others of it; the "
     "background set is trained on",
     roles={"background": "train", "evaluation": "query"},
     database=("query",),
@@ -121,6 +121,20 @@ def choose_protocol(source_format: str, name: str) -> Protocol:
             f"{source_format!r}; allowed: {', '.join(protocols)}"
         )
     return protocols[name]
+
+
+def describe_split(protocol: Protocol, roles: pl.Series, query_fraction: float) -> str:
+    """Return where the queries come from; `roles` (N,): of the source, null where it names none.
+
+    >>> describe_split(GIVEN, pl.Series([None, None], dtype=pl.String), 0.2)
+    'no train and test folders found: 20 % of each label is held out for testing'
+    """
+    if protocol.roles or not roles.null_count():
+        return protocol.says
+    held_out = f"{query_fraction * 100:g} % of each label is held out for testing"
+    if roles.null_count() == len(roles):
+        return f"no train and test folders found: {held_out}"
+    return f"{protocol.says}; of images without a role, {held_out}"
 
 
 def describe_protocol(record: Mapping[str, Any]) -> str:

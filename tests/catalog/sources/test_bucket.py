@@ -85,6 +85,7 @@ def test_a_difference_is_all_that_comes(settings, photos, buckets, tmp_path: Pat
     assert not has_changed(opened(settings, tmp_path), data)
 
 
+@pytest.mark.slow
 def test_ten_thousand_unchanged_objects_cost_one_listing(settings, buckets, tmp_path: Path) -> None:
     many = {f"photos/{i % 10}/{i:05d}.png": b"%d" % i for i in range(10_000)}
     buckets.fill("shop", many)
