@@ -161,7 +161,9 @@ class Case:
             rows = brute_force_search(self.read.embedding, self.embeddings[taken], K).ids
             return torch.where(rows >= 0, taken[rows], -1).numpy(), np.zeros(rows.shape, dtype=bool)
         allow = None if groups == GROUPS else pl.col("group").is_in(groups)
-        options = replace(self.index.options(K), fresh_beams=METHODS[method], allow=allow)
+        options, fresh_beams = replace(self.index.options(K), allow=allow), METHODS[method]
+        if fresh_beams is not None:
+            options = replace(options, fresh_beams=fresh_beams)
         found = self.index.search(self.read, K, options)
         places = {name: row for row, name in enumerate(self.database["id"])} | {None: -1}
         return np.vectorize(places.get, otypes=[np.int64])(found.ids), found.dense
