@@ -19,7 +19,7 @@ from irgen.index.view import View
 
 COLUMNS = (
     *("query", "rank", "id", "score", "cosine", "log_probability", "probability", "same_label"),
-    "dense",
+    "by_embedding",
 )
 NO_MATCH = "no match"
 
@@ -85,7 +85,7 @@ def _hit_table(answer: Answer) -> str:
         for hit in hits:
             row = [query, str(hit["rank"]), hit["id"], f"{hit['score']:.3f}"]
             row += [format_percent(hit["same_label"])] * calibrated
-            row += ["embedding" if hit["dense"] else "retriever"] * with_retriever
+            row += ["embedding" if hit["by_embedding"] else "retriever"] * with_retriever
             rows.append([*row, *(_cell(hit["metadata"][name]) for name in shown)])
     return render_text(columns, rows, right=("rank", "score", "same label"))
 

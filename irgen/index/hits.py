@@ -21,8 +21,8 @@ class ImageHits:
     are sorted; ``cosine`` of the tuned embeddings; ``log_probability`` of the image's code under
     the retriever; ``probability`` of the code among those that take part in the search;
     ``same_label``, the calibrated probability that the image has the query's label, −inf throughout
-    if the index has no calibration. ``dense`` bool: the image was found by its embedding, not by a
-    code that the retriever predicted, so it has no (log-)probability.
+    if the index has no calibration. ``by_embedding`` bool: the query's embedding led to the
+    image, not a code that the retriever predicted, so it has no (log-)probability.
     """
 
     ids: np.ndarray
@@ -31,7 +31,7 @@ class ImageHits:
     log_probability: np.ndarray
     probability: np.ndarray
     same_label: np.ndarray
-    dense: np.ndarray
+    by_embedding: np.ndarray
 
     def __len__(self) -> int:
         """Q."""
@@ -66,11 +66,18 @@ class ImageHits:
         """Return one row per hit: query (from 0), rank (from 1), id, and the numbers, null where
         they are not finite."""
         query, rank = np.nonzero(self.ids != None)  # noqa: E711
-        numbers = ("scores", "cosine", "log_probability", "probability", "same_label", "dense")
+        numbers = (
+            "scores",
+            "cosine",
+            "log_probability",
+            "probability",
+            "same_label",
+            "by_embedding",
+        )
         columns = {name: getattr(self, name)[query, rank] for name in numbers}
         table = pl.DataFrame(
             {"query": query, "rank": rank + 1, "id": self.ids[query, rank].tolist(), **columns},
-            schema_overrides={"id": pl.String, "dense": pl.Boolean},
+            schema_overrides={"id": pl.String, "by_embedding": pl.Boolean},
         ).rename({"scores": "score"})
         floats = pl.selectors.float()
         return table.with_columns(pl.when(floats.is_finite()).then(floats))

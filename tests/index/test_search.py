@@ -187,7 +187,7 @@ def test_more_like_this_needs_no_file_and_no_network(index):
     assert index._models is None
     for row, own in enumerate((NAMES[7], NAMES[8])):
         assert sorted(found.ids[row].tolist()) == sorted(set(NAMES) - {own})
-    assert found.dense.all()
+    assert found.by_embedding.all()
     labels = search_ids(index, [NAMES[7]], k=39, allow=pl.col("label") == "label 0")
     assert (labels.ids != None).sum() == 10  # noqa: E711
     with pytest.raises(IndexingError, match="not in the index: 'nobody'"):
