@@ -2,11 +2,13 @@
 
     python benchmarks/index.py --sizes 10000 100000 1000000
     python benchmarks/index.py --real data --params params.yaml
+    python benchmarks/index.py --live --sizes 1000000
 
 Writes ``benchmarks/results/index.json``, ``.md``, ``.svg`` and ``.png``, and prints the tables. The
 synthetic database, HNSW and IVF-PQ are made once and kept below ``--cache`` with the seconds that
 took. Run it on a machine that does nothing else. ``--real`` adds a finished run's own features: its
-``data`` folder, and the parameters it was run with; may be given several times.
+``data`` folder, and the parameters it was run with; may be given several times. ``--live`` measures
+the index on the disk alone, prints the figures and writes no file.
 """
 
 import argparse
@@ -60,6 +62,7 @@ class Plan:
     openings: int
     changes: int  # adds, and removes
     layers: int = ours.LAYERS  # of the decoder
+    single_adds: int = 2_000  # images added one at a time
 
 
 FULL = Plan(
@@ -239,6 +242,23 @@ def changes(stand: Stand) -> dict[str, Any]:
             }
             found |= live.changing(index, new, len(stand), plan.changes)
             found["compact"] = once(index.compact)[0]
+            found["single"] = live.adding_singly(index, new, plan.single_adds)
+            found["reopen"] = live.opening(folder, 1)["warm"]
+    return found
+
+
+def run_live(plan: Plan, cache: Path) -> list[dict[str, Any]]:
+    """Measure the index on the disk alone, at each size."""
+    database = synthetic.database(plan.recipe, max(plan.sizes), cache)
+    model = ours.retriever(database.codes, plan.recipe.codebook, plan.layers)
+    found = []
+    for size in sorted(plan.sizes):
+        say(f"{size:,} images")
+        part = database.first(size)
+        held = ours.snapshot(part.vectors, part.codes, part.codebooks)
+        pool = Pool.of(synthetic.queries(plan.recipe, part.vectors, plan.queries))
+        stand = Stand(plan, part, held, Field({}, pool), model, cache)
+        found.append(changes(stand))
     return found
 
 
@@ -328,6 +348,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--real", type=Path, action="append", default=[], metavar="DATA")
     parser.add_argument("--params", type=Path, action="append", default=[])
+    parser.add_argument("--live", action="store_true", help="the index on the disk alone")
+    parser.add_argument("--single-adds", type=int, default=20_000, metavar="N")
     parser.add_argument("--only-real", action="store_true", help="keep the synthetic results")
     parser.add_argument("--threads", type=int, help="of torch and faiss; by default torch's own")
     parser.add_argument("--cache", type=Path, default=Path(".cache/benchmarks"))
@@ -341,6 +363,10 @@ def main() -> int:
     neighbours.use_torchs_threads()
     plan = QUICK if options.quick else FULL
     plan = replace(plan, sizes=tuple(options.sizes or plan.sizes))
+    if options.live:
+        plan = replace(plan, single_adds=options.single_adds)
+        print(json.dumps(run_live(plan, options.cache), indent=2))
+        return 0
     file = options.results / "index.json"
     before = json.loads(file.read_text()) if file.exists() else {}
     if options.only_real:

@@ -161,9 +161,12 @@ class Case:
             rows = brute_force_search(self.read.embedding, self.embeddings[taken], K).ids
             return torch.where(rows >= 0, taken[rows], -1).numpy(), np.zeros(rows.shape, dtype=bool)
         allow = None if groups == GROUPS else pl.col("group").is_in(groups)
-        found = self.index.search(self.read, K, fresh_beams=METHODS[method], allow=allow)
+        options, fresh_beams = replace(self.index.options(K), allow=allow), METHODS[method]
+        if fresh_beams is not None:
+            options = replace(options, fresh_beams=fresh_beams)
+        found = self.index.search(self.read, K, options)
         places = {name: row for row, name in enumerate(self.database["id"])} | {None: -1}
-        return np.vectorize(places.get, otypes=[np.int64])(found.ids), found.dense
+        return np.vectorize(places.get, otypes=[np.int64])(found.ids), found.by_embedding
 
     def members(self, groups: tuple[str, ...]) -> np.ndarray:
         """(N,) bool: the images of ``groups``."""
@@ -214,7 +217,7 @@ def measure(case: Case) -> dict[str, dict[str, float]]:
             ("seen", ~unseen, "inserted", ("trained", "inserted")),
             ("unseen", unseen, "unseen", GROUPS),
         ):
-            top, dense = (part[asked] for part in case.answer(method, database))
+            top, by_embedding = (part[asked] for part in case.answer(method, database))
             exact = case.answer("exact scan", database)[0][asked]
             again = (exact[:, :, None] == top[:, None, :]).any(2)  # (Q', K) of the exact top K
             among = case.precision(method, (own,), asked)
@@ -225,7 +228,7 @@ def measure(case: Case) -> dict[str, dict[str, float]]:
                 f"{title}/share": float((group[top] == own)[top >= 0].mean()),
                 f"{title}/found": float(again[group[exact] == own].mean()),
                 f"{title}/trained": float(again[group[exact] == "trained"].mean()),
-                f"{title}/dense": float(dense[top >= 0].mean()),
+                f"{title}/by_embedding": float(by_embedding[top >= 0].mean()),
             }
         for name, groups, asked in (
             ("unseen/added", ("inserted", "unseen"), unseen),

@@ -94,6 +94,33 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sync(path: Path) -> None:
+    """Force a file, or a folder's own entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force a folder and all that is below it to the disk."""
+    for path in folder.iterdir():
+        sync_tree(path) if path.is_dir() else sync(path)
+    sync(folder)
+
+
+def checksum(path: Path) -> dict[str, Any]:
+    """Return the size and the SHA-256 of a file."""
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the ``checksum`` of every file below ``folder``, by its path relative to it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
+
+
 def is_locked(path: Path) -> bool:
     """Tell whether a process holds the lock file ``path`` (``filelock.FileLock``).
 

@@ -22,11 +22,14 @@ from torch import Tensor
 from irgen import params
 from irgen.checkpoints.models import Models, save_models
 from irgen.checkpoints.weights import create_encoder
+from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.index.view import View
 from irgen.models.decoder import IdentifierDecoder
 from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer
+from irgen.search import engine
+from irgen.search.engine import Options
 from speed import ours, synthetic
 from speed.ours import Pool
 from speed.stopwatch import Call, Patience, Times, in_turns, once, repeat
@@ -57,22 +60,27 @@ class Loop:
     batch: int
     beams: int
 
+    def options(self, index: Index, allow: pl.Expr | None = None) -> Options:
+        """The index's own, with the loop's beams."""
+        return replace(index.options(1), beams=self.beams, allow=allow)
+
     def over(self, index: Index, allow: pl.Expr | None = None) -> Call:
         """Searches as anyone would make them, from what the models read to ids and scores."""
 
         def call(number: int) -> object:
             read = self.pool.read(number, self.batch)
-            return index.search(read, ours.K, beams=self.beams, allow=allow)
+            return index.search(read, ours.K, self.options(index, allow))
 
         return call
 
     def then(self, index: Index, view: View) -> Call:
         """The same in what the index held once."""
-        options = index.searcher.options(1, {"beams": self.beams}, None)
+        snapshot, options = index.snapshot(view), self.options(index)
 
         def call(number: int) -> object:
             read = self.pool.read(number, self.batch)
-            return index.searcher.written(index.decoder, read, view, ours.K, options, None)
+            hits = engine.search(index.decoder, read, snapshot, ours.K, options)
+            return ImageHits.of(hits, view, index.calibration)
 
         return call
 
@@ -227,6 +235,19 @@ def changing(index: Index, new: Newcomers, base: int, times: int) -> dict[str, A
         old = [f"image-{row:08d}" for row in range(number * taken, (number + 1) * taken)]
         removes.append(once(lambda old=old: index.remove(old))[0])  # type: ignore[misc]
     return {"add": _summary(adds), "remove": _summary(removes)}
+
+
+def adding_singly(index: Index, new: Newcomers, count: int) -> dict[str, float]:
+    """Seconds of ``count`` adds of one image each: the median of the ``first`` and of the ``last``
+    100 of them, of ``all`` together, and of the ``refresh`` after them."""
+    seconds = []
+    for number in range(count):
+        row = number % len(new.embeddings)
+        name, vector = [f"single-{number}"], new.embeddings[row : row + 1]
+        seconds.append(once(lambda name=name, vector=vector: index.add_encoded(vector, name))[0])  # type: ignore[misc]
+    part = max(1, min(100, count // 2))
+    found = {"first": statistics.median(seconds[:part]), "last": statistics.median(seconds[-part:])}
+    return found | {"count": count, "all": sum(seconds), "refresh": once(index.refresh)[0]}
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:

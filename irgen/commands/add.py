@@ -53,14 +53,6 @@ class Plan:
         return len(self.paths)
 
 
-@dataclass
-class Progress:
-    """Images added so far, and images left out because they cannot be read."""
-
-    added: int = 0
-    unreadable: int = 0
-
-
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @click.option(
@@ -114,10 +106,9 @@ def add(
         return plan_images(index, paths, names, metadata, policy)
 
     with project_index.open_to_change(root, folder, make_plan) as (index, plan):
-        progress = Progress()
-        with note_progress_if_interrupted(progress, policy):
-            add_images(index, plan, policy, progress)
-        print(summarize(plan, progress, index))
+        with note_progress_if_interrupted(index, policy):
+            unreadable = add_images(index, plan, policy)
+        print(summarize(plan, unreadable, index))
 
 
 def plan_images(
@@ -129,18 +120,18 @@ def plan_images(
 
     from irgen.commands.image_files import read_metadata
     from irgen.index import metadata
-    from irgen.index.items import distinct_keys, some
+    from irgen.index.rows import hash_distinct, shorten
 
-    schema = index.view.items.schema
+    schema = index.schema
     ids, table = read_metadata(metadata_file, names, schema)
-    distinct_keys(ids)
+    hash_distinct(ids)
     metadata.complete(table if table.width else None, len(ids), schema)
     is_known = index.view.find(ids) >= 0
     if is_known.any() and not (policy.upsert or policy.skip_known):
         known_ids = [ids[row] for row in np.flatnonzero(is_known)]
         raise IndexingError(
-            f"in the index already: {some(known_ids)}; replace them with --upsert, or leave them "
-            "out with --skip-known"
+            f"in the index already: {shorten(known_ids)}; replace them with --upsert, or leave "
+            "them out with --skip-known"
         )
     rows = np.flatnonzero(~is_known) if policy.skip_known else np.arange(len(ids))
     plan = Plan(
@@ -175,16 +166,17 @@ def refuse_unreadable(paths: Sequence[Path], index: Index) -> None:
         )
 
 
-def add_images(index: Index, plan: Plan, policy: Policy, progress: Progress) -> None:
-    """Add the planned images batch by batch, counting them in ``progress``. Raise IrgenError if an
-    image has become unreadable, or if the index refuses it; earlier batches stay."""
+def add_images(index: Index, plan: Plan, policy: Policy) -> int:
+    """Add the planned images batch by batch. Return the number of images left out because they
+    cannot be read. Raise IrgenError if an image has become unreadable, or if the index refuses it;
+    earlier batches stay."""
     import numpy as np
 
     from irgen.commands.image_files import Picture, decode_images
 
-    add_batch = index.upsert if policy.upsert else index.add
+    add_batch, unreadable = index.upsert if policy.upsert else index.add, 0
     if not plan:
-        return
+        return 0
     pictures = decode_images(plan.paths, index.models.decoding)
     with closing(pictures), show_progress("adding", len(plan)) as bar:
         for start in range(0, len(plan), BATCH):
@@ -198,13 +190,13 @@ def add_images(index: Index, plan: Plan, policy: Policy, progress: Progress) -> 
                 if not policy.skip_unreadable:
                     raise ImageError(reason)
                 bar.write(f"irgen add: left out {reason}", file=sys.stderr)
-                progress.unreadable += 1
+                unreadable += 1
             if rows:
                 pixels = np.stack([picture.pixels for picture in readable])
-                columns = complete_metadata(plan, rows, readable, index.view.items.schema)
+                columns = complete_metadata(plan, rows, readable, index.schema)
                 add_batch(pixels, [plan.ids[row] for row in rows], columns)
-            progress.added += len(rows)
             bar.update(min(BATCH, len(plan) - start))
+    return unreadable
 
 
 def complete_metadata(
@@ -231,28 +223,28 @@ def show_progress(title: str, total: int) -> tqdm:
 
 
 @contextmanager
-def note_progress_if_interrupted(progress: Progress, policy: Policy) -> Iterator[None]:
-    """Print how many images were added if the block is interrupted."""
+def note_progress_if_interrupted(index: Index, policy: Policy) -> Iterator[None]:
+    """Print how many images were added if the block is interrupted: as many as the index has
+    committed, since an interrupt may come just after a commit."""
+    before = index.revision
     try:
         yield
     except (KeyboardInterrupt, IrgenError):
         again = "--upsert" if policy.upsert else "--skip-known"
         note(
-            f"{format_count(progress.added, 'image')} added before it ended; repeat with {again} "
-            "to add the rest"
+            f"{format_count(index.revision - before, 'image')} added before it ended; repeat with "
+            f"{again} to add the rest"
         )
         raise
 
 
-def summarize(plan: Plan, progress: Progress, index: Index) -> str:
+def summarize(plan: Plan, unreadable: int, index: Index) -> str:
     """Describe how many images were added, replaced and left out, and the size of the index."""
     counts = [
         (plan.replaced, "in place of older ones"),
         (plan.skipped, "left out, known already"),
-        (progress.unreadable, "left out, unreadable"),
+        (unreadable, "left out, unreadable"),
     ]
     more = "".join(f"; {count:,} {text}" for count, text in counts if count)
-    folder = project_index.folder_of(index)
-    return (
-        f"{format_count(progress.added, 'image')} added{more}. {folder} holds {len(index):,} now."
-    )
+    folder, added = project_index.folder_of(index), len(plan) - unreadable
+    return f"{format_count(added, 'image')} added{more}. {folder} holds {len(index):,} now."

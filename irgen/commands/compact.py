@@ -39,12 +39,10 @@ def compact(folder: Path | None, root: Path) -> None:
 
 def has_changed(index: Index) -> bool:
     """Tell whether anything was added or removed since the index was last compacted."""
-    from irgen.index.log import beginning
-
-    return index.view.position != beginning(index.view.generation.owner)
+    return not index.view.is_compact
 
 
 def bytes_of_images(index: Index) -> int:
     """Return the bytes on disk, without models."""
     sizes = index.info()["bytes"]
-    return sizes["generation"] + sizes["log"]
+    return sizes["base"] + sizes["changes"]

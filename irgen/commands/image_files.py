@@ -16,7 +16,8 @@ from irgen.catalog.images import Decoding, count_cores, decode, square
 from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
 from irgen.catalog.sources.local import unreadable
 from irgen.errors import ImageError, IndexingError, SourceError
-from irgen.index.items import ID, checked_ids, some
+from irgen.index.metadata import ID
+from irgen.index.rows import check_ids, shorten
 
 PATH = "path"
 IN_A_CSV = (pl.String, pl.Boolean, pl.Date, pl.Time, pl.Datetime)  # and numbers
@@ -82,7 +83,7 @@ def read_metadata(
     than one for an image.
     """
     if file is None:
-        return checked_ids(names), pl.DataFrame()
+        return check_ids(names), pl.DataFrame()
     table = _read(file, schema)
     by = PATH if PATH in table.columns else ID
     if by not in table.columns:
@@ -96,18 +97,18 @@ def read_metadata(
     table = table.filter(pl.col(by).is_in(images[by].implode()))
     twice = table[by].filter(table[by].is_duplicated()).unique(maintain_order=True)
     if len(twice):
-        raise IndexingError(f"{file} has more than one row of {by} {some(twice.to_list())}")
+        raise IndexingError(f"{file} has more than one row of {by} {shorten(twice.to_list())}")
     without = images.join(table, on=by, how="anti")[by].to_list()
     if without:
         raise IndexingError(
-            f"{file} has no row of {by} {some(without)}, of {len(names):,} images: give each image "
-            f"a row, with its path from --base"
+            f"{file} has no row of {by} {shorten(without)}, of {len(names):,} images: give each "
+            f"image a row, with its path from --base"
         )
     rows = images.join(table, on=by, how="left", maintain_order="left")
     ids = rows[ID].to_list() if ID in rows.columns else list(names)
     if None in ids:
         raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
-    return checked_ids(ids), rows.drop(PATH, ID, strict=False)
+    return check_ids(ids), rows.drop(PATH, ID, strict=False)
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:

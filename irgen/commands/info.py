@@ -43,7 +43,7 @@ def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
 
 def describe_index(index: Index) -> dict[str, str]:
     """Describe an index, line by line."""
-    facts, defaults = index.info(), index.searcher.defaults
+    facts, defaults = index.info(), index.options(1)
     sizes, dead = facts["bytes"], facts["dead_rows"]
     return {
         "index": facts["folder"],
@@ -58,7 +58,7 @@ def describe_index(index: Index) -> dict[str, str]:
         f"{defaults.fresh_beams} fresh beams, by default",
         "same label": describe_calibration(index),
         "on the disk": f"{format_bytes(sum(sizes.values()))}: images "
-        f"{format_bytes(sizes['generation'])}, changes since {format_bytes(sizes['log'])}, models "
+        f"{format_bytes(sizes['base'])}, changes since {format_bytes(sizes['changes'])}, models "
         f"{format_bytes(sizes['models'])}",
     }
 
@@ -67,7 +67,7 @@ def describe_calibration(index: Index) -> str:
     """Describe how well the probabilities of "same label" are calibrated."""
     from irgen.search.calibration import Uncalibrated
 
-    calibration = index.searcher.known
+    calibration = index.calibration
     if isinstance(calibration, Uncalibrated):
         return f"not known: {calibration.reason}"
     return (
@@ -78,7 +78,7 @@ def describe_calibration(index: Index) -> str:
 
 def describe_origin(index: Index, root: Path, outdated: bool) -> dict[str, str]:
     """Describe where the index comes from: a release, the pipeline, or a copy of one of these."""
-    from irgen.index.copying import MADE_FROM
+    from irgen.index.copying import COPIED_FROM
     from irgen.releases import release
 
     folder, source = project_index.folder_of(index), project_index.source_folder(root)
@@ -89,7 +89,7 @@ def describe_origin(index: Index, root: Path, outdated: bool) -> dict[str, str]:
         return {"release": f"{facts}; changes are made to a copy, {own}"}
     if project_index.is_of_pipeline(folder, root):
         return {"pipeline": f"this is its index; changes are made to a copy, {own}"}
-    if MADE_FROM not in index.info()["config"] or not source.exists():
+    if COPIED_FROM not in index.info()["config"] or not source.exists():
         return {}
     if not outdated:
         return {"pipeline": f"copied from {source}, which is unchanged"}

@@ -57,11 +57,11 @@ def remove(
 
 def check_known(index: Index, ids: list[str]) -> list[str]:
     """Return ``ids``. Raise IndexingError if one is not in the index."""
-    from irgen.index.items import some
+    from irgen.index.rows import shorten
 
     rows = index.view.find(ids)
     if unknown := [name for name, row in zip(ids, rows, strict=True) if row < 0]:
-        raise IndexingError(f"not in the index: {some(unknown)}; nothing was removed")
+        raise IndexingError(f"not in the index: {shorten(unknown)}; nothing was removed")
     return ids
 
 
@@ -69,14 +69,14 @@ def select_matching(index: Index, expression: str, *, confirmed: bool) -> list[s
     """Return the ids of the images that match. Raise IndexingError for an invalid expression, or if
     images match and ``confirmed`` is false."""
     from irgen.index import filters
-    from irgen.index.items import some
+    from irgen.index.rows import shorten
 
     view = index.view
-    rows = filters.allowed(filters.parsed(expression), view).numpy().nonzero()[0]
-    ids = sorted(view.items.ids(rows))
+    rows = filters.allowed_rows(filters.parse(expression), view).numpy().nonzero()[0]
+    ids = sorted(view.ids(rows))
     if ids and not confirmed:
         raise IndexingError(
-            f"{expression!r} selects {len(ids):,} of {len(index):,} images: {some(ids)}; "
+            f"{expression!r} selects {len(ids):,} of {len(index):,} images: {shorten(ids)}; "
             "nothing was removed: repeat with --yes to remove them"
         )
     return ids

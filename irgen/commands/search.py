@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +13,7 @@ from irgen.commands.options import EXPRESSION, read_index_option, root_option
 from irgen.errors import IndexingError
 
 if TYPE_CHECKING:
-    from irgen.index.found import Found
+    from irgen.index.hits import ImageHits
     from irgen.index.index import Index
 
 
@@ -101,35 +102,24 @@ def search(
     from irgen.commands import search_output
     from irgen.commands.search_output import Answer
     from irgen.compute import keep_freed_memory
-    from irgen.index.filters import parsed
+    from irgen.index.filters import parse
 
     keep_freed_memory()
-    allowed = None if allow is None else parsed(allow)
+    given = {
+        "beams": beams,
+        "candidates": candidates,
+        "fresh_beams": fresh_beams,
+        "distinct": distinct,
+        "allow": None if allow is None else parse(allow),
+        "min_score": min_score,
+        "min_probability": min_probability,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with project_index.open_to_read(root, folder) as index:
-        if stored:
-            hits = index.search_ids(
-                queries,
-                k,
-                beams=beams,
-                candidates=candidates,
-                distinct=distinct,
-                allow=allowed,
-                min_score=min_score,
-                min_probability=min_probability,
-            )
-        else:
-            hits = index.search(
-                queries,
-                k,
-                beams=beams,
-                candidates=candidates,
-                fresh_beams=fresh_beams,
-                rerank=not no_rerank,
-                distinct=distinct,
-                allow=allowed,
-                min_score=min_score,
-                min_probability=min_probability,
-            )
+        least = k + stored  # an image of the index finds itself
+        options = replace(index.options(least), rerank=not no_rerank, **chosen)
+        ask = index.search_ids if stored else index.search
+        hits = ask(queries, k, options)
         answer = Answer.of(queries, hits, index.view, stored=stored)
         if explain:
             answer = answer.explained(explain_hits(index, queries, hits))
@@ -137,7 +127,7 @@ def search(
     print(search_output.FORMATS[form](answer), end="")
 
 
-def explain_hits(index: Index, images: tuple[str, ...], hits: Found) -> list:
+def explain_hits(index: Index, images: tuple[str, ...], hits: ImageHits) -> list:
     """Return the explanations of the hits of each query image."""
     return [
         index.explain(image, [name for name in ids if name is not None])

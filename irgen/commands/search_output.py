@@ -13,14 +13,13 @@ import polars as pl
 
 from irgen.commands.format import format_percent
 from irgen.evaluation.table_format import render_text
-from irgen.index.explanation import Explanation
-from irgen.index.found import Found
-from irgen.index.items import ID
+from irgen.index.hits import Explanation, ImageHits
+from irgen.index.metadata import ID
 from irgen.index.view import View
 
 COLUMNS = (
     *("query", "rank", "id", "score", "cosine", "log_probability", "probability", "same_label"),
-    "dense",
+    "by_embedding",
 )
 NO_MATCH = "no match"
 
@@ -28,8 +27,8 @@ NO_MATCH = "no match"
 @dataclass(frozen=True)
 class Answer:
     """Hits of all queries, in order. ``queries``: names of the queries. ``hits``: a table with one
-    row per hit (``Found.table``). ``metadata`` and optional ``explanations`` are row-aligned with
-    it. ``stored``: the queries are images of the index, so the retriever was not used."""
+    row per hit (``ImageHits.table``). ``metadata`` and optional ``explanations`` are row-aligned
+    with it. ``stored``: the queries are images of the index, so the retriever was not used."""
 
     queries: Sequence[str]
     hits: pl.DataFrame
@@ -38,11 +37,11 @@ class Answer:
     explanations: list[Explanation] | None = None
 
     @classmethod
-    def of(cls, queries: Sequence[str], result: Found, view: View, *, stored: bool) -> "Answer":
+    def of(cls, queries: Sequence[str], result: ImageHits, view: View, *, stored: bool) -> "Answer":
         """Return the answer with the metadata of the hits in ``view``."""
         hits = result.table()
-        rows = view.existing(hits[ID].to_list()) if len(hits) else np.empty(0, np.int64)
-        return cls(queries, hits, view.items.take(rows).drop(ID), stored)
+        rows = view.find_existing(hits[ID].to_list()) if len(hits) else np.empty(0, np.int64)
+        return cls(queries, hits, view.take(rows).drop(ID), stored)
 
     def explained(self, by_query: list[list[Explanation]]) -> "Answer":
         """Return the answer with explanations of the hits of each query."""
@@ -85,7 +84,7 @@ def _hit_table(answer: Answer) -> str:
         for hit in hits:
             row = [query, str(hit["rank"]), hit["id"], f"{hit['score']:.3f}"]
             row += [format_percent(hit["same_label"])] * calibrated
-            row += ["embedding" if hit["dense"] else "retriever"] * with_retriever
+            row += ["embedding" if hit["by_embedding"] else "retriever"] * with_retriever
             rows.append([*row, *(_cell(hit["metadata"][name]) for name in shown)])
     return render_text(columns, rows, right=("rank", "score", "same label"))
 

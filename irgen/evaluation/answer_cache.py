@@ -13,8 +13,7 @@ import numpy as np
 import polars as pl
 
 from irgen.evaluation.query_set import read_query_tables, search_depth
-from irgen.files import atomic, digest
-from irgen.index import disk
+from irgen.files import atomic, checksums, digest
 from irgen.params import Compute
 from irgen.workspace import Workspace
 
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     from irgen.index.index import Index
 
 VERSION = 1  # raise when decoding, encoding or search change what an index answers
-NOT_INDEX = ("lock", "release.json")  # files in the folder of an index that are no part of it
+# Files in the folder of an index that are no part of it:
+NOT_INDEX = ("lock", "changes.sqlite-shm", "release.json")
 KEPT_INDEXES = 12  # answers of as many indexes are kept
 MAX_QUERIES = 2000  # enough to measure a share to about a hundredth
 
@@ -66,7 +66,7 @@ def ask(
     depth = search_depth(k, sha256s, [*database["sha256"], ""])
     files = {
         name: file["sha256"]
-        for name, file in disk.sums(folder).items()
+        for name, file in checksums(folder).items()
         if Path(name).name not in NOT_INDEX
     }
     machine = (settings.device, settings.precision, settings.batch_size)

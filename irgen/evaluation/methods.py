@@ -246,12 +246,12 @@ def served_index(inputs: MethodInputs) -> Method | None:
         return None
     row_of = {name: row for row, name in enumerate(inputs.identified.ids)}
     view, copies = index.view, inputs.query_set.search_depth(0)
-    names = view.items.ids(view.snapshot.alive_rows().numpy())
-    snapshot = index.searcher.among(view, None)
+    names = view.all_ids()
+    snapshot = index.snapshot(view)
     rows = torch.tensor([*(row_of[name] for name in names), -1], device=index.models.device)
 
     def search(features: QueryFeatures, k: int) -> Result:
-        options = index.searcher.options(k - copies, {}, None)
+        options = index.options(k - copies)
         hits = engine.search(index.decoder, features, snapshot, k, options)
         return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
 

@@ -1,2 +1,1 @@
-"""The live index on disk: a folder that takes in, replaces and gives up images while it is
-searched."""
+"""The live index: a folder whose images are added, replaced and removed while it is searched."""

@@ -1,90 +1,104 @@
-"""A second index of what is in one, at the price of a few links."""
+"""Copies of an index."""
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from irgen.errors import IndexingError
-from irgen.index import bundle, compaction, creation, generation
-from irgen.index.bundle import Bundle
-from irgen.index.log import beginning
+from irgen.index import base_files, folder
+from irgen.index.database import Database
+from irgen.index.folder import Folder
+from irgen.index.view import View
 
-MADE_FROM = "made_from"  # in the configuration of a copy: the state of what it was made from
+COPIED_FROM = "copied_from"  # in the configuration of a copy: the state of its source
 
 
-def copy(source: Path, folder: Path) -> None:
-    """Makes at ``folder`` an index of what is in the one at ``source``: whole, or not at all.
+def copy(source: Path, path: Path) -> None:
+    """Create at ``path`` an index of what the one at ``source`` holds: whole, or not at all.
 
-    From then on they have nothing to do with each other. Files that never change are shared by hard
-    links where the file system can, else copied. The new one remembers the ``state`` of ``source``.
-    Raises IndexingError if there is something at ``folder``, if ``source`` is no index, damaged,
-    or changed meanwhile.
+    The two share files that never change by hard links, where the file system can; the SQLite file
+    is the copy's own. The copy remembers the ``state`` of ``source``. Raise IndexingError if there
+    is something at ``path``, or if ``source`` is no index, is damaged, or changes meanwhile.
     """
-    own = bundle.read(source)
-    before = state(source)
-    view = bundle.load(own)
+    own, before = folder.read(source), state(source)
+    with closing(Database(source)) as file:
+        view = own.load(file)
 
-    def models(place: Path) -> None:
-        _share(own.check_models(), place)
-
-    def content(place: Path) -> None:
-        now = view.generation
-        if view.position == beginning(now.owner):
-            _share(own.generation(now.number), place)
-            generation.verify(place)
+    def write_content(place: Path) -> None:
+        if view.is_compact:
+            shutil.copytree(view.base.folder, place, copy_function=_link)
+            base_files.verify(place)
         else:
-            compaction.write(view, own, place)
+            write_base(view, place)
         if state(source) != before:
             raise IndexingError(f"{source} was changed while it was copied: repeat")
 
-    creation.create(
-        folder,
-        models=models,
-        config=own.config | {MADE_FROM: before},
+    config = own.config | {COPIED_FROM: before}
+    write(own, path, config, write_content, _link)
+
+
+def write(
+    own: Folder,
+    path: Path,
+    config: dict[str, Any],
+    write_content: Callable[[Path], Any],
+    copy_file: Callable[[str, str], Any] = shutil.copyfile,
+) -> None:
+    """Create at ``path`` an index with the models of ``own``."""
+
+    def write_models(place: Path) -> None:
+        shutil.copytree(own.check_models(), place, copy_function=copy_file, dirs_exist_ok=True)
+
+    folder.create(
+        path,
+        write_models=write_models,
+        write_base=write_content,
+        config=config,
         codebooks=own.codebooks,
-        content=content,
         replace=False,
     )
 
 
-def state(folder: Path) -> dict[str, Any]:
-    """What an index is at this moment; equal as long as nothing is changed in it. Raises
-    IndexingError if there is none."""
-    own = bundle.read(folder)
-    number = bundle.current(folder)
-    return {
-        "bundle": own.digest,
-        "generation": generation.read_about(own.generation(number))["digest"],
-        "log": _size(own, number),
-    }
+def write_base(view: View, place: Path) -> None:
+    """Write the images of ``view`` as a base into the new folder ``place``. Raise IndexingError if
+    the embeddings that are read are damaged."""
+    view.base.check_embeddings()
+    alive = view.snapshot.alive_rows()
+
+    def embeddings(rows: Tensor) -> Tensor:
+        return view.snapshot.gather(alive[rows], "embeddings")
+
+    width = view.base.segment.embeddings.shape[1]
+    base_files.write(place, view.gather(alive.numpy()), embeddings, width)
+
+
+def state(path: Path) -> dict[str, Any]:
+    """Return what identifies the content of an index at this moment. Raise IndexingError if there
+    is none."""
+    folder.read(path)
+    with closing(Database(path)) as file:
+        now = file.state()
+    return {"owner": now.owner, "revision": now.revision}
 
 
 def has_moved_on(source: Path, config: dict[str, Any]) -> bool:
-    """Whether ``source`` is another index now than a copy with this configuration was made from;
-    False for what is no copy, or if there is no index at ``source`` to compare with."""
-    if MADE_FROM not in config:
+    """Tell whether the index at ``source`` has changed since a copy with this configuration was
+    made of it; False for what is no copy, or if there is no index at ``source``."""
+    if COPIED_FROM not in config:
         return False
     try:
-        return state(source) != config[MADE_FROM]
+        return state(source) != config[COPIED_FROM]
     except IndexingError:
         return False
 
 
-def _size(own: Bundle, number: int) -> int:
+def _link(source: str, target: str) -> None:
     try:
-        return own.log(number).stat().st_size
-    except OSError as error:
-        raise IndexingError(f"{error.filename} cannot be read ({error.strerror})") from None
-
-
-def _share(folder: Path, place: Path) -> None:
-    """Puts every file of ``folder`` into ``place`` too."""
-    shutil.copytree(folder, place, copy_function=_link, dirs_exist_ok=True)
-
-
-def _link(path: str, new: str) -> None:
-    try:
-        os.link(path, new)
+        os.link(source, target)
     except OSError:  # another file system, or one without links
-        shutil.copyfile(path, new)
+        shutil.copyfile(source, target)

@@ -1,7 +1,14 @@
-"""The columns an index keeps beside the ids: which types it takes, and how they become bytes."""
+"""The metadata columns of an index: the types it stores, and the forms in which it stores them.
+
+The base keeps columns as an Arrow file. The changes keep a JSON list per image, of the physical
+values: days and microseconds as integers, bytes as Latin-1 text.
+"""
 
 import io
+import json
+from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -12,116 +19,146 @@ ID = "id"
 PLAIN = (pl.String, pl.Boolean, pl.Binary, pl.Date, pl.Time, pl.Datetime, pl.Duration)
 
 
-def kept_as(kind: pl.DataType) -> pl.DataType | None:
-    """The type in which a column of type ``kind`` is kept, None if it is not.
+def stored_type(kind: pl.DataType) -> pl.DataType | None:
+    """Return the type in which an index stores a column of type ``kind``, None if it cannot.
 
-    Text, truth values, bytes, numbers, dates and times, and lists of these are kept as they are;
-    categories and columns of nothing but nulls as text.
+    Text, booleans, bytes, numbers, dates and times, and lists of these keep their type. Categories
+    and columns of nulls become text.
 
-    >>> kept_as(pl.List(pl.Categorical()))
+    >>> stored_type(pl.List(pl.Categorical()))
     List(String)
     """
     if isinstance(kind, (pl.Null, pl.Categorical, pl.Enum)):
         return pl.String()
     if isinstance(kind, pl.List):
-        inner = kept_as(kind.inner)  # type: ignore[arg-type]
+        inner = stored_type(kind.inner)  # type: ignore[arg-type]
         return None if inner is None or isinstance(inner, pl.List) else pl.List(inner)
     plain = isinstance(kind, PLAIN) or kind.is_integer() or kind.is_float()
     return kind if plain else None
 
 
-def columns(items: pl.DataFrame) -> pl.DataFrame:
-    """The metadata of a new index, all but the ids, in the types in which they are kept. Raises
-    IndexingError for a column of a type that is not kept."""
-    found = items.drop(ID)
-    for name, kind in found.schema.items():
-        kept = kept_as(kind)
-        if kept is None:
+def check_columns(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the metadata of a new index, without the ids, in the types that it stores. Raise
+    IndexingError for a column of a type that it cannot store."""
+    columns = table.drop(ID)
+    for name, kind in columns.schema.items():
+        stored = stored_type(kind)
+        if stored is None:
             raise IndexingError(
-                f"column {name!r} is of type {kind}, which an index does not keep: make it text, "
-                "numbers, truth values, dates, times or lists of these"
+                f"column {name!r} is of type {kind}, which an index cannot store: convert it to "
+                "text, numbers, booleans, dates, times or lists of these"
             )
-        found = found.with_columns(pl.col(name).cast(kept))
-    return found
+        columns = columns.with_columns(pl.col(name).cast(stored))
+    return columns
 
 
-def complete(metadata: pl.DataFrame | None, count: int, schema: pl.Schema) -> pl.DataFrame:
-    """Metadata of ``count`` images with exactly the columns and types of ``schema``; columns that
-    are not given are null.
+def complete(columns: pl.DataFrame | None, count: int, schema: pl.Schema) -> pl.DataFrame:
+    """Return the metadata of ``count`` images with exactly the columns and types of ``schema``;
+    columns that are missing become null.
 
-    Raises IndexingError for an unknown column, one whose values do not fit, or another number of
+    Raise IndexingError for an unknown column, one whose values do not fit, or another number of
     rows.
     """
-    if metadata is None:
-        metadata = pl.DataFrame()
-    elif metadata.height != count:
-        raise IndexingError(f"metadata has {metadata.height:,} rows for {count:,} ids")
-    unknown = [name for name in metadata.columns if name not in schema]
+    if columns is None:
+        columns = pl.DataFrame()
+    elif columns.height != count:
+        raise IndexingError(f"metadata has {columns.height:,} rows for {count:,} ids")
+    unknown = [name for name in columns.columns if name not in schema]
     if unknown:
-        raise IndexingError(_unknown(unknown[0], schema))
-    given = [
-        _fitted(metadata[name], kind)
-        if name in metadata.columns
-        else pl.Series(name, [None], dtype=kind).new_from_index(0, count)
-        for name, kind in schema.items()
-    ]
-    return pl.DataFrame(given)
-
-
-def _unknown(name: str, schema: pl.Schema) -> str:
-    if name == ID:
-        return "metadata has a column 'id': the ids are given by themselves, drop it"
-    known = ", ".join(map(repr, schema)) or "none"
-    near = get_close_matches(name, list(schema), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"metadata has a column {name!r} that the index has not (it has {known}){hint}"
-
-
-def _fitted(values: pl.Series, kind: pl.DataType) -> pl.Series:
-    if values.dtype == kind:
-        return values
-    if _fits(values.dtype, kind):
-        try:
-            return values.cast(kind)
-        except PolarsError as error:
-            reason = str(error).splitlines()[0]
-            raise IndexingError(
-                f"metadata column {values.name!r} does not fit the index's {kind}: {reason}"
-            ) from None
-    raise IndexingError(
-        f"metadata column {values.name!r} is of type {values.dtype}, the index keeps {kind} there"
+        raise IndexingError(_describe_unknown(unknown[0], schema))
+    return pl.DataFrame(
+        [
+            _cast(columns[name], kind)
+            if name in columns.columns
+            else pl.Series(name, [None], dtype=kind).new_from_index(0, count)
+            for name, kind in schema.items()
+        ]
     )
 
 
-def _fits(given: pl.DataType, kind: pl.DataType) -> bool:
-    """Whether values of one type mean the same in the other; casting may still find one too big."""
+def _describe_unknown(name: str, schema: pl.Schema) -> str:
+    if name == ID:
+        return "metadata has a column 'id': ids are an argument of their own, drop it"
+    columns = ", ".join(map(repr, schema)) or "none"
+    near = get_close_matches(name, list(schema), 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"metadata has a column {name!r} that the index does not have (it has {columns}){hint}"
+
+
+def _cast(values: pl.Series, kind: pl.DataType) -> pl.Series:
+    if values.dtype != kind and not _is_compatible(values.dtype, kind):
+        raise IndexingError(
+            f"metadata column {values.name!r} is of type {values.dtype}, the index stores {kind}"
+        )
+    try:
+        return values.cast(kind)
+    except PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise IndexingError(
+            f"metadata column {values.name!r} does not fit the index's {kind}: {reason}"
+        ) from None
+
+
+def _is_compatible(given: pl.DataType, kind: pl.DataType) -> bool:
+    """Tell whether values keep their meaning in the other type; one may still be too large."""
     if isinstance(given, pl.List) and isinstance(kind, pl.List):
-        return _fits(given.inner, kind.inner)  # type: ignore[arg-type]
+        return _is_compatible(given.inner, kind.inner)  # type: ignore[arg-type]
     if isinstance(given, pl.Datetime) and isinstance(kind, pl.Datetime):
         return given.time_zone == kind.time_zone
     return (
         given == kind
         or isinstance(given, pl.Null)
-        or kept_as(given) == kind
+        or stored_type(given) == kind
         or (given.is_integer() and (kind.is_integer() or kind.is_float()))
         or (given.is_float() and kind.is_float())
         or (isinstance(given, pl.Duration) and isinstance(kind, pl.Duration))
     )
 
 
-def to_bytes(frame: pl.DataFrame) -> bytes:
-    """A frame as an Arrow IPC file whose bytes depend on its values alone.
+def to_arrow(table: pl.DataFrame) -> bytes:
+    """Return a table as an Arrow IPC file whose bytes depend on its values alone.
 
-    Columns are built anew from their values, since what polars leaves in padding, under nulls and
-    in chunks tells how a column came about.
+    Polars leaves traces of a column's history in padding, under nulls and in chunks. So columns are
+    rebuilt from their values.
     """
     file = io.BytesIO()
-    pl.DataFrame([_anew(column) for column in frame]).write_ipc(
-        file, compat_level=pl.CompatLevel.oldest(), record_batch_size=max(1, frame.height)
+    pl.DataFrame([_rebuild(column) for column in table]).write_ipc(
+        file, compat_level=pl.CompatLevel.oldest(), record_batch_size=max(1, table.height)
     )
     return file.getvalue()
 
 
-def _anew(column: pl.Series) -> pl.Series:
-    raw = column.to_physical()
-    return pl.Series(column.name, raw.to_list(), dtype=raw.dtype).cast(column.dtype)
+def _rebuild(column: pl.Series) -> pl.Series:
+    physical = column.to_physical()
+    values = physical.to_list()
+    return pl.Series(column.name, values, dtype=physical.dtype).cast(column.dtype)
+
+
+def to_json(table: pl.DataFrame) -> list[str]:
+    """Return a JSON list of each row's values, without the id, which is the first column.
+
+    >>> to_json(pl.DataFrame({"id": ["a"], "label": ["shirt"], "price": [2.5]}))
+    ['["shirt", 2.5]']
+    """
+    rows = pl.DataFrame([column.to_physical() for column in table]).rows()
+    return [json.dumps(row[1:], default=lambda value: value.decode("latin-1")) for row in rows]
+
+
+def from_json(ids: Sequence[str], texts: Sequence[str], schema: pl.Schema) -> pl.DataFrame:
+    """Return the table of ids and metadata that ``to_json`` turned into ``texts``; ``schema`` has
+    the metadata columns."""
+    rows = json.loads(f"[{','.join(texts)}]")
+    values = list(map(list, zip(*rows, strict=True))) or [[] for _ in schema]
+    columns = [pl.Series(ID, ids, dtype=pl.String)]
+    for (name, kind), column in zip(schema.items(), values, strict=True):
+        physical = pl.Series(dtype=kind).to_physical().dtype
+        if pl.Binary() in (kind, getattr(kind, "inner", None)):
+            column = list(map(_to_bytes, column))
+        columns.append(pl.Series(name, column, dtype=physical).cast(kind))
+    return pl.DataFrame(columns)
+
+
+def _to_bytes(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_to_bytes, value))
+    return None if value is None else value.encode("latin-1")

@@ -1,230 +1,260 @@
-"""What lasts of an index: the view of its folder, and the one writer's changes to it."""
+"""What an open index has on the disk, and the changes that its one writer makes."""
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock, RLock
-from typing import Any, TextIO
+from typing import Any, Self
 
 import numpy as np
+import polars as pl
 
 from irgen.compute import aside
 from irgen.errors import IndexingError
-from irgen.index import bundle, compaction, creation, disk, items, lock
-from irgen.index.bundle import Bundle, Signature
-from irgen.index.items import ID, some
-from irgen.index.log import Log, beginning, contents, read
-from irgen.index.records import Removal, decode, encode
-from irgen.index.rows import Rows
-from irgen.index.view import View, after
-
-
-@dataclass
-class Writer:
-    """What only a writer has: the lock, the log, and the process that opened them."""
-
-    lock: TextIO
-    log: Log
-    process: int
+from irgen.files import sync, sync_tree
+from irgen.index import copying, damage, folder
+from irgen.index.database import Database, State
+from irgen.index.rows import Rows, check_ids, collision, hash_ids, shorten
+from irgen.index.view import View
 
 
 class Store:
-    """A bundle that is open. ``view`` is what is in it, swapped whole at every change, so take it
-    once for whatever must agree; ``bundle`` is what never changes. Many threads may share a store.
+    """The files of an open index. Threads may share it.
+
+    Nothing is kept in memory of what the writer does: it commits to the SQLite file, and the next
+    ``refresh`` reads that, in this process as in any other.
     """
 
-    def __init__(self, opened: Bundle, view: View, writer: Writer | None):
-        self.bundle, self.view, self._writer = opened, view, writer
-        self._signature: Signature | None = None
-        self._changing, self._compacting = RLock(), Lock()
+    def __init__(self, path: Path, *, writable: bool):
+        if path.is_symlink():
+            path = path.resolve()  # a link that is moved leads to another index
+        self.folder = folder.read(path)
+        self._changing, self._refreshing, self._compacting = RLock(), Lock(), Lock()
         self._closed = False
-
-    @classmethod
-    def open(cls, folder: Path, *, writable: bool) -> "Store":
-        """The bundle at ``folder``; what a killed writer left half done is cleared away.
-
-        Raises IndexingError if there is none, if it is damaged or of a newer version, or if
-        ``writable`` and another writer has it.
-        """
-        if folder.is_symlink():
-            folder = folder.resolve()  # a link that is moved leads to another index
-        found = bundle.read(folder)
-        if not writable:
-            return cls(found, bundle.load(found), None)
-        with disk.full_disk_told(f"opening {folder}"):
-            held = lock.take(folder / bundle.LOCK)
-        try:
-            view = bundle.load(found)
-            bundle.prune(found, view.generation.number)
-            log = Log(found.log(view.generation.number), view.position)
-        except BaseException:
-            held.close()
-            raise
-        return cls(found, view, Writer(held, log, os.getpid()))
+        with ExitStack() as opened:
+            self._writer = _open_writer(path, opened) if writable else None
+            self._file = Database(path)
+            opened.callback(lambda: self._file.close())
+            self._view = self.folder.load(self._file)
+            if writable:
+                self.folder.prune(self._view.base.number)
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Lets the next writer in. Closing twice does no harm."""
-        with self._compacting, self._changing:
-            self._close()
+        """Let the next writer in. Closing twice does no harm."""
+        with self._compacting, self._changing, self._refreshing:
+            self._closed, self._writer = True, None
+            self._opened.close()
 
-    def _close(self) -> None:
-        self._closed = True
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Images in the index."""
+        return len(self.view)
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The metadata columns and their types, which never change."""
+        return self._view.schema
+
+    @property
+    def view(self) -> View:
+        """The images in the index now: a snapshot to search, and the ids and metadata of its rows.
+        It never changes: take it once for whatever must agree. A reader's is as of its last search
+        or ``refresh``."""
         if self._writer is not None:
-            self._writer.log.close()
-            self._writer.lock.close()
-            self._writer = None
+            self.refresh()
+        return self._view
 
-    def put(self, images: Rows, *, known: bool) -> None:
-        """Takes images in, with ``known`` in place of those whose id they have; all, or none and an
-        IndexingError if one is there already (and not ``known``), or has the key of another."""
-        ids = images.items[ID].to_list()
-        with self._writing():
-            there = self.view.with_key(images.keys)
-            taken = np.flatnonzero(there >= 0)
-            names = self.view.items.ids(there[taken])
-            for row, name in zip(taken, names, strict=True):
-                if name != ids[row]:
-                    raise items.clash(name, ids[row])
-            if names and not known:
-                raise IndexingError(f"in the index already: {some(names)}; use upsert to replace")
-            self._commit(images)
+    @property
+    def revision(self) -> int:
+        """The number of the latest change; each image added, replaced or removed counts as one."""
+        return self._file.state().revision
+
+    def refresh(self) -> None:
+        """Take in what the writer, in this or another process, has committed since this index last
+        looked. If the index was closed or deleted, all that was read stays. Raise IndexingError if
+        an index of other models has replaced it."""
+        with self._refreshing:
+            if self._closed or not self.folder.path.exists():
+                return
+            if not self._is_same_file():
+                self._view = self._reopen()
+                return
+            state, view = self._file.state(), self._view
+            if (state.base, state.revision) != (view.base.number, view.revision):
+                self._view = self._catch_up(view)
+
+    def _is_same_file(self) -> bool:
+        try:
+            return self._file.path.stat().st_ino == self._file.inode
+        except FileNotFoundError:
+            return False
+
+    def _reopen(self) -> View:
+        """Return the view of the index that has replaced this one."""
+        if folder.read(self.folder.path).digest != self.folder.digest:
+            raise IndexingError(
+                f"{self.folder.path} has been replaced by an index of other models or another "
+                "configuration: open it again"
+            )
+        replaced, self._file = self._file, Database(self.folder.path)
+        replaced.close()
+        return self.folder.load(self._file)
+
+    def _catch_up(self, view: View) -> View:
+        """Return the latest view, given an earlier one."""
+        state, changes = self._file.read(view.revision)
+        if state.base != view.base.number:
+            return self.folder.load(self._file)
+        return view.apply(changes, state.revision)
+
+    def put(self, images: Rows, *, replace: bool) -> None:
+        """Add images; with ``replace``, instead of those with the same id. All of them, or none and
+        an IndexingError if an id exists (without ``replace``) or has the key of another id."""
+        ids = images.table["id"].to_list()
+        with self._writing() as writer:
+            present = self._find(writer, images.keys)
+            for name, old in zip(ids, present, strict=True):
+                if old not in (None, name):
+                    raise collision(str(old), name)
+            if not replace:
+                _refuse([name for name in present if name is not None])
+            if len(images):
+                writer.put(images)
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Gives images up; all, or none and an IndexingError if one is not there."""
-        names = items.checked_ids(ids)
-        keys = items.keys_of(names)
-        with self._writing():
-            found = self.view.find(names, keys)
-            if unknown := [name for name, row in zip(names, found, strict=True) if row < 0]:
-                raise IndexingError(f"not in the index: {some(unknown)}; nothing was removed")
-            self._commit(Removal(names, keys))
+        """Remove images; all of them, or none and an IndexingError if one is not in the index."""
+        names = check_ids(ids)
+        keys = hash_ids(names)
+        with self._writing() as writer:
+            present = self._find(writer, keys)
+            missing = [name for name, old in zip(names, present, strict=True) if old != name]
+            if missing:
+                raise IndexingError(f"not in the index: {shorten(missing)}; nothing was removed")
+            if names:
+                writer.remove(names, keys)
 
-    def refuse_known(self, ids: Sequence[str]) -> None:
-        """Raises IndexingError if an id is there already."""
-        if names := [n for n, row in zip(ids, self.view.find(ids), strict=True) if row >= 0]:
-            raise IndexingError(f"in the index already: {some(names)}; use upsert to replace")
+    def refuse_present(self, ids: Sequence[str]) -> None:
+        """Raise IndexingError if an id is in the index."""
+        present = self.view.find(ids) >= 0
+        _refuse([name for name, found in zip(ids, present, strict=True) if found])
+
+    def _find(self, writer: Database, keys: np.ndarray) -> list[str | None]:
+        """Return the id in the index that has each key, None where there is none."""
+        rows = self._view.base.find(keys)
+        names = iter(self._view.base.table["id"][rows[rows >= 0]].to_list())
+        in_base = [next(names) if row >= 0 else None for row in rows.tolist()]
+        changed = writer.find(keys.tolist())
+        return [changed.get(key, name) for key, name in zip(keys.tolist(), in_base, strict=True)]
 
     def compact(self) -> None:
-        """Writes all that is alive as a fresh generation, so that the index is what a new one of
-        the same images would be, byte for byte. Searches go on, and so may other threads' changes.
+        """Write all images as a fresh base, which then equals, byte for byte, that of a new index
+        of the same images. Searches go on, and so may other threads' changes.
 
-        Raises IndexingError, and changes nothing, if the disk is full or the embeddings it reads
-        are damaged.
+        Raise IndexingError, having changed nothing, if the disk is full or the embeddings that are
+        read are damaged.
         """
         with self._compacting:
             with self._writing():
-                old = self.view
-            new = aside(compaction.next_generation, self.bundle, old)
-            view = aside(View.of, new, self.bundle.codebooks, beginning(new.owner))
-            with self._writing() as writer:
-                log = self.bundle.log
-                tail, _ = read(log(old.generation.number), old.generation.owner, old.position)
-                content, position = contents(new.owner, tail)
-                with disk.full_disk_told(f"compacting {self.bundle.folder}"):
-                    disk.put(log(new.number), content)
-                view = aside(after, view, [decode(payload) for payload in tail], position)
-                self._move_on(writer, view)
-            bundle.prune(self.bundle, new.number)
+                view = self.view
+            number = view.base.number + 1
+            with damage.writing(f"compacting {self.folder.path}"):
+                aside(_write_base, view, self.folder.base(number))
+            new = aside(self.folder.read_base, number)
+            fresh = aside(View.of, new, self.folder.codebooks)
+            state = State(number, self.folder.owner(new.digest), view.revision)
+            with self._writing() as writer, self._refreshing:
+                writer.switch(state)
+                state, changes = self._file.read(view.revision)
+                self._view = aside(fresh.apply, changes, state.revision)
+            self.folder.prune(number)
 
-    def _move_on(self, writer: Writer, view: View) -> None:
-        """Makes the generation of ``view`` the one that counts, here and on the disk."""
-        log = Log(self.bundle.log(view.generation.number), view.position)
-        try:
-            with disk.full_disk_told(f"compacting {self.bundle.folder}"):
-                bundle.point(self.bundle, view.generation.number)
-            writer.log, log = log, writer.log
-            self.view = view
-        except BaseException:
-            if bundle.current(self.bundle.folder) == view.generation.number:
-                self._close()  # it counts, but whether for good only the disk knows
-            raise
-        finally:
-            log.close()
-
-    def save(self, folder: Path) -> None:
-        """Writes a new index of what is in this one now, compacted. Raises IndexingError if
-        ``folder`` is there already, the disk is full, or what is read is damaged."""
+    def save(self, path: Path | str) -> None:
+        """Create at ``path`` a compacted copy that shares no file with this index. Raise
+        IndexingError if something is there already, the disk is full, or what is read is
+        damaged."""
         self.refresh()
-        view, own = self.view, self.bundle
-
-        def models(place: Path) -> None:
-            shutil.copytree(own.check_models(), place, dirs_exist_ok=True)
-
-        creation.create(
-            folder,
-            models=models,
-            config=own.config,
-            codebooks=own.codebooks,
-            content=lambda place: compaction.write(view, own, place),
-            replace=False,
-        )
-
-    def refresh(self) -> None:
-        """Takes in what a writer in another process has acknowledged since; two looks at the
-        folder where that is nothing. Of an index that has been deleted, all that was read stays."""
-        if self._writer is not None or self._signature == self._sign():
-            return
-        if not self.bundle.folder.exists():
-            return  # deleted as a whole; what was read is still there
-        with self._changing:
-            signature = self._sign()
-            self.view = bundle.caught_up(self.bundle, self.view)
-            self._signature = signature
-
-    def _sign(self) -> Signature:
-        return bundle.signature(self.bundle, self.view.generation.number)
+        view = self._view
+        config = self.folder.config
+        copying.write(self.folder, Path(path), config, lambda new: copying.write_base(view, new))
 
     def info(self) -> dict[str, Any]:
-        """What the index is, as plain values: images alive, of them trained on and added since the
-        last compaction; rows taken by images that are gone; the shape of codes and embeddings;
-        metadata columns; bytes on the disk."""
-        view, (levels, size, width) = self.view, self.bundle.codebooks.shape
-        snapshot, files = view.snapshot, view.generation.files
+        """Describe the index in plain values: its images, of them ``trained`` on and ``added``
+        since the last compaction; ``dead_rows`` of images that were removed or replaced; shape of
+        codes and embeddings; metadata columns; bytes on the disk; configuration."""
+        view, (levels, size, width) = self.view, self.folder.codebooks.shape
+        snapshot = view.snapshot
         return {
-            "folder": str(self.bundle.folder),
-            "generation": view.generation.number,
+            "folder": str(self.folder.path),
+            "base": view.base.number,
             "writable": self._writer is not None,
-            "images": len(snapshot),
-            "trained": len(snapshot) - sum(map(len, snapshot.fresh_tries)),
+            "images": len(view),
+            "trained": len(view) - sum(map(len, snapshot.fresh_tries)),
             "added": sum(map(len, snapshot.live_tries[1:])),
-            "dead_rows": snapshot.rows - len(snapshot),
+            "dead_rows": snapshot.rows - len(view),
             "levels": levels,
             "codebook": size,
             "width": width,
-            "columns": {name: str(kind) for name, kind in view.items.schema.items()},
+            "columns": {name: str(kind) for name, kind in view.schema.items()},
             "bytes": {
-                "generation": sum(file["size"] for file in files.values()),
-                "log": view.position.offset,
-                "models": sum(file["size"] for file in self.bundle.models.values()),
+                "base": sum(file["size"] for file in view.base.files.values()),
+                "changes": self._file.size(),
+                "models": sum(file["size"] for file in self.folder.models.values()),
             },
-            "config": self.bundle.config,
+            "config": self.folder.config,
         }
 
+    def verify(self) -> None:
+        """Read every file. Raise IndexingError for the first that is missing or damaged."""
+        folder.read(self.folder.path)
+        self.folder.check_models()
+        with closing(Database(self.folder.path)) as file:
+            file.verify()
+            self.folder.load(file, verify=True)
+
     @contextmanager
-    def _writing(self) -> Iterator[Writer]:
-        """One change at a time, from the latest view."""
+    def _writing(self) -> Iterator[Database]:
+        """Make one change at a time, to the base of ``_view``."""
         with self._changing:
-            folder, writer = self.bundle.folder, self._writer
+            path, writer = self.folder.path, self._writer
             if self._closed:
-                raise IndexingError(f"{folder} was closed: open it again")
+                raise IndexingError(f"{path} was closed: open it again")
             if writer is None:
-                raise IndexingError(f"{folder} was opened for reading: open it with writable=True")
-            if writer.process != os.getpid():
-                raise IndexingError(
-                    f"{folder} was opened by process {writer.process}, of which this is a fork: "
-                    "only that one may change it"
-                )
-            if self.view.position != writer.log.position:  # an interrupt came in between
-                self.view = bundle.caught_up(self.bundle, self.view)
+                raise IndexingError(f"{path} was opened for reading: open it with writable=True")
+            if writer.state().base != self._view.base.number:  # a compaction was interrupted
+                self.refresh()
             yield writer
 
-    def _commit(self, record: Rows | Removal) -> None:
-        """Makes a change last, then seen. All that can fail, fails before."""
-        with self._writing() as writer:
-            if len(record):
-                view = aside(after, self.view, [record], self.view.position)
-                writer.log.append(encode(record))
-                self.view = replace(view, position=writer.log.position)
+
+def _open_writer(path: Path, stack: ExitStack) -> Database:
+    """Open the SQLite file for the one writer, until the ``stack`` is closed."""
+    with damage.writing(f"opening {path}"):
+        stack.callback(folder.lock(path).release)
+    writer = Database(path, writable=True)
+    stack.callback(writer.close)
+    return writer
+
+
+def _refuse(present: Sequence[str]) -> None:
+    if present:
+        raise IndexingError(f"in the index already: {shorten(present)}; use upsert to replace")
+
+
+def _write_base(view: View, place: Path) -> None:
+    """Write the images of ``view`` as a base at ``place``, whole or not at all."""
+    temporary = place.with_name(f".{place.name}.tmp")
+    for left in (temporary, place):  # of a compaction that failed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        copying.write_base(view, temporary)
+        sync_tree(temporary)
+        temporary.rename(place)
+        sync(place.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,116 +1,175 @@
-"""What an index holds at one moment, and what it holds after some records more."""
+"""A view: all images of an index at one moment. It never changes, so a search sees one state."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
 from irgen.errors import IndexingError
-from irgen.index.generation import Generation
-from irgen.index.items import Items, keys_of, some
-from irgen.index.log import Position
-from irgen.index.records import Removal
-from irgen.index.rows import Rows
+from irgen.index import metadata
+from irgen.index.base_files import Base
+from irgen.index.database import Change
+from irgen.index.metadata import ID
+from irgen.index.rows import Rows, hash_ids, shorten
 from irgen.search.snapshot import Segment, Snapshot
 
 
 @dataclass(frozen=True)
 class View:
-    """A generation and what its log has done to it up to ``position``. Never changed; whoever
-    searches one is not disturbed by what comes after."""
+    """A base and what changed since, up to the change number ``revision``.
 
-    generation: Generation
+    Rows are numbered as in ``snapshot``: those of the base, then those ``added`` since, in order of
+    arrival, ``added_keys`` (n,) int64 being their keys. Rows of images that were removed or
+    replaced keep their numbers, but are not alive.
+    """
+
+    base: Base
     snapshot: Snapshot
-    items: Items
-    position: Position
+    added: pl.DataFrame
+    added_keys: np.ndarray
+    revision: int
 
     @classmethod
-    def of(cls, generation: Generation, codebooks: Tensor, position: Position) -> "View":
-        """A generation as it was written."""
-        base = generation.segment
-        snapshot = Snapshot.of((base,), (torch.ones(len(base), dtype=torch.bool),), codebooks)
-        return cls(generation, snapshot, Items.of(generation.items, generation.keys), position)
+    def of(cls, base: Base, codebooks: Tensor) -> "View":
+        """Return the view of a base alone."""
+        alive = torch.ones(len(base.segment), dtype=torch.bool)
+        snapshot = Snapshot.of((base.segment,), (alive,), codebooks)
+        return cls(base, snapshot, base.table.clear(), base.keys[:0], 0)
 
-    def with_key(self, keys: np.ndarray) -> np.ndarray:
-        """The row (n,) int64 alive with each key, −1 where there is none."""
-        rows = self.items.newest(keys)
-        alive = np.concatenate([part.numpy() for part in self.snapshot.alive])  # on this thread
-        if len(alive):
-            rows[~alive[rows]] = -1
+    def __len__(self) -> int:
+        """Images in the index."""
+        return len(self.snapshot)
+
+    @property
+    def is_compact(self) -> bool:
+        """True if nothing was added or removed since the base was written."""
+        return not len(self.added) and len(self) == self.snapshot.rows
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The metadata columns and their types."""
+        columns = self.base.table.schema.items()
+        return pl.Schema({name: kind for name, kind in columns if name != ID})
+
+    @cached_property
+    def table(self) -> pl.DataFrame:
+        """Id and metadata of every row, dead ones included."""
+        return pl.concat([self.base.table, self.added], rechunk=False)
+
+    def all_ids(self) -> list[str]:
+        """Return the ids of all images, in order of row."""
+        return self.ids(self.snapshot.alive_rows().numpy())
+
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Return the ids of rows (n,)."""
+        return self.take(rows, [ID])[ID].to_list()
+
+    def take(self, rows: np.ndarray, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return id and metadata, or the given ``columns``, of rows (n,), in their order."""
+        names = columns or self.added.columns
+        late = rows >= len(self.base.keys)
+        if not late.any():
+            return self.base.table.select(names)[rows]
+        parts = self.base.table.select(names)[rows[~late]], self.added.select(names)
+        positions = np.empty(len(rows), np.int64)  # of each row in the parts together
+        positions[~late] = np.arange(len(parts[0]))
+        positions[late] = rows[late] - len(self.base.keys) + len(parts[0])
+        return pl.concat(parts)[positions]
+
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """Return the row (n,) int64 of each id, −1 where it is not in the index."""
+        rows = self.find_keys(hash_ids(ids))
+        names = iter(self.ids(rows[rows >= 0]))
+        for i in np.flatnonzero(rows >= 0).tolist():
+            if next(names) != ids[i]:
+                rows[i] = -1
         return rows
 
-    def find(self, ids: Sequence[str], keys: np.ndarray | None = None) -> np.ndarray:
-        """The row (n,) int64 of each id, −1 where it is not in the index."""
-        rows = self.with_key(keys_of(ids) if keys is None else keys)
-        there = np.flatnonzero(rows >= 0).tolist()
-        names = self.items.ids(rows[there])
-        other = [i for i, name in zip(there, names, strict=True) if name != ids[i]]
-        rows[other] = -1
-        return rows
-
-    def existing(self, ids: Sequence[str]) -> np.ndarray:
-        """The row (n,) int64 of each id. Raises IndexingError if one is not in the index."""
+    def find_existing(self, ids: Sequence[str]) -> np.ndarray:
+        """Return the row (n,) int64 of each id. Raise IndexingError if one is not in the index."""
         if isinstance(ids, str):
             raise IndexingError(f"ids are a list of strings, not the one string {ids!r}")
         rows = self.find(ids)
         if (rows < 0).any():
             missing = [name for name, row in zip(ids, rows, strict=True) if row < 0]
-            raise IndexingError(f"not in the index: {some(missing)}")
+            raise IndexingError(f"not in the index: {shorten(missing)}")
         return rows
 
+    def find_keys(self, keys: np.ndarray) -> np.ndarray:
+        """Return the row (n,) int64 alive with each key, −1 where there is none."""
+        rows = self.base.find(keys)
+        ordered, order = self._ordered_keys
+        if len(ordered):
+            latest = np.searchsorted(ordered, keys, side="right") - 1  # of equal keys, the last
+            exists = (latest >= 0) & (ordered[latest] == keys)
+            rows[exists] = order[latest[exists]] + len(self.base.keys)
+        alive = np.concatenate([part.numpy() for part in self.snapshot.alive])
+        if len(alive):
+            rows[~alive[rows]] = -1
+        return rows
+
+    @cached_property
+    def _ordered_keys(self) -> tuple[np.ndarray, np.ndarray]:
+        """``added_keys`` in ascending order, and that order."""
+        order = np.argsort(self.added_keys, kind="stable")
+        return self.added_keys[order], order
+
     def gather(self, rows: np.ndarray) -> Rows:
-        """All there is of rows (n,), in their order, but for the embeddings, which are (0, D)."""
+        """Return rows (n,), in their order, but without embeddings, which are (0, D)."""
         numbers = torch.from_numpy(rows)
         return Rows(
-            items=self.items.take(rows),
+            table=self.take(rows),
             keys=self.snapshot.gather(numbers, "keys").numpy(),
             codes=self.snapshot.gather(numbers, "codes"),
-            embeddings=self.snapshot.segments[0].embeddings[:0],
+            embeddings=self.base.segment.embeddings[:0],
             trained=self.snapshot.gather(numbers, "trained"),
         )
 
+    def apply(self, changes: Sequence[Change], revision: int) -> "View":
+        """Return the view after ``changes``, up to the change number ``revision``. Time: a few
+        passes over the rows of the base if one of them is replaced or removed, and one sort of all
+        that was added."""
+        snapshot, rows = self.snapshot, self._parse(changes)
+        dead = self.find_keys(np.array([change.key for change in changes], np.int64))
+        if (dead >= 0).any():
+            snapshot = snapshot.without(torch.from_numpy(dead[dead >= 0]))
+        view = replace(self, snapshot=snapshot, revision=revision)
+        if not len(rows):
+            return view
+        return replace(
+            view,
+            snapshot=snapshot.with_added(_extend(snapshot, rows)),
+            added=pl.concat([self.added, rows.table], rechunk=True),
+            added_keys=np.concatenate([self.added_keys, rows.keys]),
+        )
 
-def after(view: View, records: Sequence[Rows | Removal], position: Position) -> View:
-    """The view when ``records`` have been applied, one after the other, up to ``position``.
-
-    Images that come take the place of those of their ids. Time: a few passes over the rows of the
-    base if any of them goes, and one sort of all that was added.
-    """
-    keys = np.concatenate([r.keys for r in records]) if records else np.empty(0, np.int64)
-    if not len(keys):
-        return View(view.generation, view.snapshot, view.items, position)
-    snapshot, items = view.snapshot, view.items
-    gone = view.with_key(keys)
-    if (gone >= 0).any():
-        snapshot = snapshot.without(torch.from_numpy(gone[gone >= 0]))
-    new = _surviving(records, keys)
-    if new is not None:
-        snapshot = snapshot.with_added(_extended(snapshot, new))
-        items = items.with_added(new.items, new.keys)
-    return View(view.generation, snapshot, items, position)
+    def _parse(self, changes: Sequence[Change]) -> Rows:
+        """Return those of the changed images that are in the index, in order of arrival."""
+        present = [change for change in changes if change.code is not None]
+        keys, ids, codes, vectors, texts, _ = zip(*present, strict=True) if present else [()] * 6
+        segment = self.base.segment
+        code_table, vector_table = (
+            np.frombuffer(b"".join(parts), old.numpy().dtype).reshape(-1, old.shape[1]).copy()
+            for parts, old in ((codes, segment.codes), (vectors, segment.embeddings))
+        )
+        return Rows(
+            table=metadata.from_json(ids, texts, self.schema),
+            keys=np.array(keys, np.int64),
+            codes=torch.from_numpy(code_table),
+            embeddings=torch.from_numpy(vector_table),
+            trained=torch.zeros(len(present), dtype=torch.bool),
+        )
 
 
-def _surviving(records: Sequence[Rows | Removal], keys: np.ndarray) -> Rows | None:
-    """The images that came and neither went nor were replaced in the same records, in order."""
-    places = np.unique(keys[::-1], return_index=True)[1]
-    last = np.zeros(len(keys), bool)
-    last[len(keys) - 1 - places] = True
-    kept, start = [], 0
-    for record in records:
-        mine = np.flatnonzero(last[start : start + len(record)])
-        start += len(record)
-        if isinstance(record, Rows) and len(mine):
-            kept.append(record if len(mine) == len(record) else record.take(mine))
-    return Rows.joined(kept) if kept else None
-
-
-def _extended(snapshot: Snapshot, new: Rows) -> Segment:
-    """The second segment with ``new`` rows at its end."""
-    parts = (new.codes, new.embeddings, torch.from_numpy(new.keys), new.trained)
-    for known in snapshot.segments[1:]:
-        before = (known.codes, known.embeddings, known.keys, known.trained)
-        codes, embeddings, keys, trained = map(torch.cat, zip(before, parts, strict=True))
+def _extend(snapshot: Snapshot, rows: Rows) -> Segment:
+    """Return the second segment of ``snapshot`` with ``rows`` at its end."""
+    new = (rows.codes, rows.embeddings, torch.from_numpy(rows.keys), rows.trained)
+    for old in snapshot.segments[1:]:
+        before = (old.codes, old.embeddings, old.keys, old.trained)
+        codes, embeddings, keys, trained = map(torch.cat, zip(before, new, strict=True))
         return Segment.build(codes, embeddings, keys, trained)
-    return Segment.build(*parts)
+    return Segment.build(*new)

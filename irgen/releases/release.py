@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irgen.errors import ReleaseError
-from irgen.files import digest, read_json, write_json
-from irgen.index import disk
+from irgen.files import checksums, digest, read_json, write_json
 
 RECORD = "release.json"
-NOT_RELEASED = {RECORD, "lock"}  # files in a release's folder that are not part of the index
+# Files in a release's folder that are not part of the index:
+NOT_RELEASED = {RECORD, "lock", "changes.sqlite-shm"}
 State = Literal["candidate", "rejected", "released", "withdrawn"]
 
 
@@ -62,7 +62,7 @@ class Release:
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return size and SHA-256 of the index files in ``folder``, by path. Skip the record, locks and
     temporary files."""
-    return {name: file for name, file in disk.sums(folder).items() if is_index_file(name)}
+    return {name: file for name, file in checksums(folder).items() if is_index_file(name)}
 
 
 def is_index_file(name: str) -> bool:

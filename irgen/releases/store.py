@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from irgen.errors import ArtifactError, ReleaseError
-from irgen.index import disk
+from irgen.files import sync, sync_tree
 from irgen.releases import release
 from irgen.releases.release import RECORD, Release
 
@@ -107,9 +107,9 @@ def add_release(store: Path, new: Release, fill: Callable[[Path], Any]) -> None:
                 f"the files of release {new.version} changed while they were copied: try again"
             )
         release.write(folder, new)
-        disk.settle_tree(folder)
+        sync_tree(folder)
         folder.rename(store / new.name)
-        disk.settle(store)
+        sync(store)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -135,7 +135,7 @@ def set_champion(store: Path, champion: Release) -> None:
     link = store / f".{CHAMPION}.{os.getpid()}.tmp"
     link.symlink_to(champion.name)
     link.replace(store / CHAMPION)
-    disk.settle(store)
+    sync(store)
 
 
 def select_to_prune(releases: list[Release], champion: Release, keep: int) -> list[Release]:

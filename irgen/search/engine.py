@@ -6,6 +6,7 @@ To add a search option, add a field to ``Options`` and a command-line option in
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irgen.errors import IndexingError
 from irgen.search import beam, rank
 from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.decoder import Decoder, LabelScorer
@@ -20,6 +22,8 @@ from irgen.search.rank import Candidates
 from irgen.search.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from irgen.params import Evaluate
 
 VERSION = 1  # raise when a search finds other images, or gives other scores
@@ -45,6 +49,10 @@ class Options:
     ``distinct``: hide an image whose cosine with a better one is at least this. ``min_score`` and
     ``min_cosine``: drop hits below. ``trie``: with False the beam search is unconstrained; codes
     that no image has find nothing.
+
+    Two more are for an ``Index``, not for the engine. ``min_probability``: drop hits that are less
+    likely to have the query's label. ``allow``: find only some images, by a polars expression over
+    id and metadata, or a collection of ids.
     """
 
     beams: int = 30
@@ -57,7 +65,18 @@ class Options:
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
+    min_probability: float | None = None
+    allow: "pl.Expr | Collection[str] | None" = None
     trie: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("beams", 1), ("candidates", 1), ("fresh_beams", 0)):
+            if (value := getattr(self, name)) < least:
+                raise IndexingError(f"{name}: {value} is too few; allowed: {least} or more")
+        for name, least in (("distinct", -1), ("min_probability", 0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= 1:
+                raise IndexingError(f"{name}: {value} is not allowed; allowed: {least} to 1")
 
     @classmethod
     def from_settings(cls, settings: "Evaluate", fresh_beams: int) -> "Options":

@@ -16,7 +16,7 @@ from irgen.encoding.encode import open_encoding
 from irgen.errors import CatalogError
 from irgen.evaluation.validation import fit_calibration, measure_calibration, search_validation
 from irgen.index.index import Index
-from irgen.index.items import distinct_keys
+from irgen.index.rows import hash_distinct
 from irgen.params import Params
 from irgen.search.engine import Options
 from irgen.search.snapshot import Segment, Snapshot
@@ -76,7 +76,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 def build_snapshot(identified: Identified, trained: Tensor, models: Models) -> Snapshot:
     """Return the database as a snapshot, rows as in ``identified``. ``trained`` (N,) bool: the
     retriever was trained on the image."""
-    keys = torch.from_numpy(distinct_keys(identified.ids))
+    keys = torch.from_numpy(hash_distinct(identified.ids))
     segment = Segment.build(identified.codes, identified.embeddings.half(), keys, trained)
     alive = torch.ones(len(keys), dtype=torch.bool, device=models.device)
     return Snapshot.of((segment.to(models.device),), (alive,), models.tokenizer.codebooks)
@@ -89,5 +89,5 @@ def measure_size(folder: Path) -> dict[str, float]:
     return {
         "images": float(info["images"]),
         "trained": float(info["trained"]),
-        "bytes_per_image": info["bytes"]["generation"] / info["images"],
+        "bytes_per_image": info["bytes"]["base"] / info["images"],
     }

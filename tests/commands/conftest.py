@@ -144,6 +144,6 @@ def holds() -> Callable[[Path], pl.DataFrame]:
     def table(folder: Path) -> pl.DataFrame:
         with Index.open(folder) as index:
             view = index.view
-            return view.items.take(view.snapshot.alive_rows().numpy()).sort("id")
+            return view.take(view.snapshot.alive_rows().numpy()).sort("id")
 
     return table

@@ -210,7 +210,7 @@ def test_a_mistake_is_told_in_one_line(refused, arguments, says):
         ("name,label\nphotos/100.png,a\n", "no column path or id"),
         ("path,label\nphotos/101.png,a\n", "no row of path 'photos/100.png'"),
         ("path,label\nphotos/100.png,a\nphotos/100.png,b\n", "more than one row"),
-        ("path,colour\nphotos/100.png,red\n", "'colour' that the index has not"),
+        ("path,colour\nphotos/100.png,red\n", "'colour' that the index does not have"),
         ("path,price\nphotos/100.png,cheap\n", "price"),
         ("path,id\nphotos/100.png,\n", "no id of 'photos/100.png'"),
         ("path,id\nphotos/100.png,dogs/03.png\n", "in the index already: 'dogs/03.png'"),

@@ -13,8 +13,8 @@ def test_what_was_removed_takes_no_more_space_and_answers_stay(project, run, tol
     assert done.status == 0 and done.err == ""
     assert done.out.startswith("index was compacted: 37 images in ")
     about = json.loads(told("info", "--json"))
-    assert (about["generation"], about["added"], about["dead_rows"]) == (2, 0, 0)
-    assert [path.name for path in (project / "index" / "generations").iterdir()] == ["2"]
+    assert (about["base"], about["added"], about["dead_rows"]) == (2, 0, 0)
+    assert [path.name for path in (project / "index" / "base").iterdir()] == ["2"]
     after = told("search", "photos/100.png", "-k", 40, "--json")
     assert json.loads(after) == json.loads(before)
 

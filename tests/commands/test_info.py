@@ -46,12 +46,12 @@ def test_json_says_the_same_to_machines(project, told):
     assert (about["folder"], about["images"], about["dead_rows"]) == ("index", 39, 1)
     assert (about["outdated"], about["verified"]) == (False, False)
     assert json.loads(told("info", "--json", "--verify"))["verified"] is True
-    assert set(about["bytes"]) == {"generation", "log", "models"}
+    assert set(about["bytes"]) == {"base", "changes", "models"}
 
 
 def test_every_file_is_read_if_asked(project, told, refused):
     assert said(told, "--verify")["verified"] == "every file is as it was written"
-    path = project / "data" / "index" / "generations" / "1" / "embeddings.npy"
+    path = project / "data" / "index" / "base" / "1" / "embeddings.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -90,7 +90,7 @@ def test_an_index_that_was_not_made_here_is_not_compared_with_the_pipelines(
 def test_without_a_calibration_it_says_why(project, told, another):
     another(project / "plain", [1, 2], None)
     assert said(told, "--index", "plain")["same label"] == (
-        "not known: it was made without a calibration"
+        "not known: the index was created without a calibration"
     )
 
 

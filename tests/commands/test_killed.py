@@ -41,7 +41,7 @@ def many(project: Path, png) -> list[str]:
 def cut_short(process: subprocess.Popen, folder: Path, how: signal.Signals) -> set[str]:
     """Ends an add by a signal once a reader has seen some of its images; gives these."""
     deadline = time.monotonic() + 120
-    while not (folder / "bundle.json").exists():
+    while not (folder / "index.json").exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -57,8 +57,7 @@ def cut_short(process: subprocess.Popen, folder: Path, how: signal.Signals) -> s
 
 
 def ids(index: Index) -> set[str]:
-    view = index.view
-    return set(view.items.ids(view.snapshot.alive_rows().numpy()))
+    return set(index.view.all_ids())
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(own, refused, told
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_index_of_a_newer_version_is_refused(own, refused, name):
-    path = own / "bundle.json"
+    path = own / "index.json"
     values = json.loads(path.read_text()) | {"version": 99}
     values.pop("digest")
     path.write_text(json.dumps(values | {"digest": digest(values)}))
@@ -54,7 +54,7 @@ def damage(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("file", ["bundle.json", "generations/1/codes.npy", "logs/1.log"])
+@pytest.mark.parametrize("file", ["index.json", "base/1/codes.npy", "changes.sqlite"])
 @pytest.mark.parametrize("name", ALL)
 def test_a_damaged_index_is_refused_by_the_files_name(own, refused, name, file):
     damage(own / file, 0)
@@ -116,4 +116,4 @@ def test_anything_else_in_its_way_is_named(project, refused):
     (project / "index").mkdir()
     (project / "index" / "notes.txt").write_text("mine")
     for command in ALL.values():
-        assert "index is not an index: it has no bundle.json" in refused(*command)
+        assert "index is not an index: it has no index.json" in refused(*command)

@@ -90,9 +90,9 @@ def test_near_duplicates_are_hidden_if_asked(project, told, png):
 def test_few_beams_reach_what_the_retriever_knows_and_fresh_beams_the_rest(project, told):
     few = ("photos/100.png", "-k", 40, "--beams", 1, "--candidates", 1)
     (found,) = hits(told, *few, "--fresh-beams", 0)
-    assert 0 < len(found) < 40 and not any(hit["dense"] for hit in found)
+    assert 0 < len(found) < 40 and not any(hit["by_embedding"] for hit in found)
     (more,) = hits(told, *few, "--fresh-beams", 600)
-    reached = {hit["id"] for hit in more if hit["dense"]}
+    reached = {hit["id"] for hit in more if hit["by_embedding"]}
     assert reached and {hit["id"] for hit in more} >= {hit["id"] for hit in found}
     assert all(int(name[5:7]) % 2 for name in reached)  # every second one was trained on
     assert "embedding" in told("search", *few, "--fresh-beams", 600)

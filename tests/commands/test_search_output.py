@@ -10,7 +10,7 @@ import pytest
 
 from irgen.commands import search_output
 from irgen.commands.search_output import Answer
-from irgen.index.explanation import Explanation
+from irgen.index.hits import Explanation
 
 NUMBERS = pl.DataFrame(
     {
@@ -22,7 +22,7 @@ NUMBERS = pl.DataFrame(
         "log_probability": [-0.5, None, -3.25],
         "probability": [0.6, None, 0.04],
         "same_label": [0.999, 0.5, None],
-        "dense": [False, True, False],
+        "by_embedding": [False, True, False],
     }
 )
 ABOUT = pl.DataFrame(
@@ -85,7 +85,7 @@ def test_json_holds_every_value_as_json_can():
     assert (first["query"], second["query"], third["query"]) == ("q one", "none", "q two")
     assert second["hits"] == []
     hit = first["hits"][0]
-    assert (hit["id"], hit["rank"], hit["dense"], hit["score"]) == ("猫.png", 1, False, 0.91)
+    assert (hit["id"], hit["rank"], hit["by_embedding"], hit["score"]) == ("猫.png", 1, False, 0.91)
     assert first["hits"][1]["log_probability"] is None and "explanation" not in hit
     assert hit["metadata"] == {
         "label": "cat",
@@ -110,7 +110,11 @@ def test_csv_has_a_row_a_hit_and_no_two_columns_of_one_name(answer):
     first, second, third = (dict(zip(header, row, strict=True)) for row in rows)
     assert (first["query"], first["score"], first["metadata_score"]) == ("q one", "0.91", "7")
     assert (first["metadata_bucket"], json.loads(first["tags"])) == ("red", ["x", "y"])
-    assert (second["id"], second["log_probability"], second["dense"]) == ("two\nlines", "", "true")
+    assert (second["id"], second["log_probability"], second["by_embedding"]) == (
+        "two\nlines",
+        "",
+        "true",
+    )
     assert third["same_label"] == "" and third["good"] == ""
     if answer.explanations:
         assert (json.loads(first["code"]), first["bucket"]) == ([3, 1], "1200")

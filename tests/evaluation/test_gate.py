@@ -338,7 +338,7 @@ def test_a_link_to_the_champion_is_followed(workspace, make, params, tmp_path):
     assert gate.compare(workspace, params, tmp_path / "releases" / "champion").passed
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "embeddings.npy", "retriever.safetensors"])
+@pytest.mark.parametrize("name", ["index.json", "embeddings.npy", "retriever.safetensors"])
 def test_a_damaged_champion_is_one_clear_error(workspace, make, params, tmp_path, name):
     make(workspace.stage("index"))
     champion = make(tmp_path / "champion")

@@ -1,7 +1,7 @@
 """A tiny index, M = 3, L = 8, D = 8, whose images follow from their ids alone."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 import torch
 
+from irgen.index import database
 from irgen.index.index import Index
+from irgen.index.view import View
 
 D, M, L = 8, 3, 8
 
@@ -54,15 +56,15 @@ def create(folder: Path, names: Iterable[str], **changes: Any) -> Path:
     return folder
 
 
-def contents(index: Index) -> dict[str, tuple]:
+def contents(index: Index | View) -> dict[str, tuple]:
     """What is in an index, by id: code, bytes of the embedding, trained, and the metadata."""
-    view = index.view
+    view = index if isinstance(index, View) else index.view
     rows = view.snapshot.alive_rows()
     codes = view.snapshot.gather(rows, "codes").tolist()
     embeddings = view.snapshot.gather(rows, "embeddings").numpy()
     trained = view.snapshot.gather(rows, "trained").tolist()
-    table = view.items.take(rows.numpy()).rows()
-    assert len(index) == len({row[0] for row in table}) == len(table)
+    table = view.take(rows.numpy()).rows()
+    assert len(view) == len({row[0] for row in table}) == len(table)
     return {
         name: (tuple(code), embedding.tobytes(), known, tuple(about))
         for (name, *about), code, embedding, known in zip(
@@ -83,9 +85,9 @@ def expected(names: Iterable[str], version: int = 0, trained: bool | None = Fals
     }
 
 
-def generation_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file of the generation that counts."""
-    place = folder / "generations" / (folder / "current").read_text().strip()
+def base_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file of the base that counts."""
+    (place,) = (folder / "base").iterdir()
     return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
 
 
@@ -101,13 +103,12 @@ def small() -> SimpleNamespace:
         create=create,
         contents=contents,
         expected=expected,
-        generation_bytes=generation_bytes,
+        base_bytes=base_bytes,
     )
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """No test cuts the power; the true ``os.fsync`` is what this gives."""
-    true = os.fsync
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test cuts the power."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    return true
+    monkeypatch.setattr(database, "SYNCHRONOUS", "OFF")

@@ -1,4 +1,5 @@
-"""A writer that is killed: what it does follows from a seed, and what it did it notes down.
+"""A writer that is killed or interrupted: what it does follows from a seed, and it notes what it
+did.
 
 Run as a program it reads lines of ``seed folder first`` and forks for each a writer that goes on
 with operation ``first`` until it is killed; before anything of torch or polars has run, so that a
@@ -7,6 +8,7 @@ fork is safe and costs next to nothing. It prints the writer's process number, t
 
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+INTERRUPTED = threading.Event()
 NAMES = [f"{'image ' * (n % 3)}{n}" for n in range(40)]
 
 
@@ -34,19 +37,35 @@ def after(alive: dict[str, int], number: int, name: str, ids: list[str]) -> dict
     return alive | dict.fromkeys(ids, number) if name in ("add", "upsert") else alive
 
 
+def interrupt(*_: object) -> None:
+    """Raises as Ctrl-C does. Libraries make other errors of that, or pass over it."""
+    INTERRUPTED.set()
+    raise KeyboardInterrupt
+
+
 def write(seed: int, folder: Path, first: int, images: Callable, metadata: Callable) -> None:
     """Operates on the index in ``folder`` until it is killed, or a minute if nobody does; notes
     each operation as it has returned."""
+    from irgen.index import database
     from irgen.index.index import Index
 
     os.fsync = lambda _: None  # a kill takes nothing back that the system has been given
+    database.SYNCHRONOUS = "OFF"
     notes = os.open(folder.with_name("notes"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     alive: dict[str, int] = {}
     for number in range(first):
         alive = after(alive, number, *operation(seed, number, alive))
-    index, beside = Index.open(folder, writable=True), threading.Thread()
+    with Index.open(folder, writable=True) as index:
+        operate(index, alive, seed, first, notes, images, metadata)
+
+
+def operate(index, alive, seed, first, notes, images, metadata) -> None:
+    """Does one operation after the other, from ``first``."""
+    folder, beside = index.folder.path, threading.Thread()
     end = time.monotonic() + 60
     for number in range(first, sys.maxsize):
+        if INTERRUPTED.is_set():  # and a library has passed over it
+            raise KeyboardInterrupt
         if time.monotonic() > end:
             os._exit(1)
         name, ids = operation(seed, number, alive)
@@ -81,11 +100,19 @@ def main() -> None:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     print("ready", flush=True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     for line in sys.stdin:
         seed, first, folder = line.rstrip("\n").split(" ", 2)
         process = os.fork()
         if not process:
-            write(int(seed), Path(folder), int(first), made.images, made.metadata)
+            signal.signal(signal.SIGINT, interrupt)
+            try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+                write(int(seed), Path(folder), int(first), made.images, made.metadata)
+            except BaseException:
+                if INTERRUPTED.is_set():
+                    os._exit(130)
+                raise
         print(process, flush=True)
         _, status = os.waitpid(process, 0)
         print(status, flush=True)

@@ -22,8 +22,11 @@ from PIL import Image
 
 from irgen.catalog.images import Decoding
 from irgen.errors import ImageError, IndexingError
-from irgen.index import bundle, compaction, disk, items
+from irgen.index import base_files, rows
+from irgen.index import folder as folders
 from irgen.index import index as index_module
+from irgen.index import store as store_module
+from irgen.index.database import Database
 from irgen.index.index import Index
 
 NAMES = ["a", "bb", "ccc", "dddd", "eeeee"]
@@ -73,36 +76,37 @@ def test_the_view_is_searched_by_rows_that_its_items_name(index: Index, add) -> 
     add(index, "x")
     view = index.view
     rows = view.snapshot.alive_rows().numpy()
-    ids = view.items.ids(rows)
+    ids = view.ids(rows)
     assert sorted(ids) == sorted([*NAMES, "x"])
     assert view.find(ids).tolist() == rows.tolist()
     assert view.find(["x", "nobody", "a"]).tolist()[1] == -1
-    assert view.items.frame["id"][rows].to_list() == ids
+    assert view.table["id"][rows].to_list() == ids
 
 
 def test_codes_are_the_codebooks_where_none_are_given(index: Index, small) -> None:
-    books = index._store.bundle.codebooks
+    books = index.folder.codebooks
     embedding = torch.nn.functional.normalize(books[0, 3], dim=0)[None]
     index.add_encoded(embedding, ["x"])
     assert small.contents(index)["x"][0][0] == 3
     assert small.contents(index)["x"][3] == (None, None), "metadata is null where none is given"
 
 
-def test_an_empty_call_changes_nothing(index: Index, folder: Path, small) -> None:
-    before = (folder / "logs" / "1.log").read_bytes()
+def test_an_empty_call_changes_nothing(index: Index, small) -> None:
+    before = index.revision
     index.add_encoded(torch.empty(0, small.D), [])
     index.upsert_encoded(np.empty((0, small.D), np.float16), [], codes=torch.empty(0, 3).int())
     index.remove([])
-    assert (folder / "logs" / "1.log").read_bytes() == before
+    assert index.revision == before
 
 
-def test_metadata_may_be_called_as_the_log_calls_its_columns(tmp_path: Path, small) -> None:
-    table = pl.DataFrame({"id": ["a"], "key": [1], "code": ["x"], "items": [True]})
+def test_metadata_columns_may_have_any_name(tmp_path: Path, small) -> None:
+    columns = {"key": [1], "code": ["x"], "allow": [True], "a 'quoted\" name": [2.5], "": [None]}
+    table = pl.DataFrame({"id": ["a"], **columns})
     place = small.create(tmp_path / "index", ["a"], items=table)
     with Index.open(place, writable=True) as index:
         index.upsert_encoded(ids=["a"], metadata=pl.DataFrame({"key": [2]}), **small.images(["a"]))
     with Index.open(place) as index:
-        assert small.contents(index)["a"][3] == (2, None, None)
+        assert small.contents(index)["a"][3] == (2, None, None, None, None)
 
 
 def refusals(small: SimpleNamespace) -> list[tuple[str, str, dict[str, Any]]]:
@@ -144,20 +148,20 @@ def refusals(small: SimpleNamespace) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
-def test_what_cannot_be_done_is_told_and_nothing_is_done(index: Index, folder, small) -> None:
-    before, log = small.contents(index), (folder / "logs" / "1.log").read_bytes()
+def test_what_cannot_be_done_is_told_and_nothing_is_done(index: Index, small) -> None:
+    before, revision = small.contents(index), index.revision
     for method, told, arguments in refusals(small):
         with pytest.raises(IndexingError, match=told):
             getattr(index, method)(**arguments)
     assert small.contents(index) == before
-    assert (folder / "logs" / "1.log").read_bytes() == log
+    assert index.revision == revision
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"trained": torch.ones(5)}, "trained is float32"),
-        ({"trained": torch.ones(4, dtype=torch.bool)}, r"not bool \(5,\)"),
+        ({"trained": torch.ones(4, dtype=torch.bool)}, r"not bool of shape \(5,\)"),
         ({"codes": torch.zeros(5, 2).long()}, r"shape \(5, 2\)"),
         ({"embeddings": torch.ones(5, 8)}, "length 2.828"),
         ({"items": pl.DataFrame({"id": ["a", "b", "c", "d", "a"]})}, "given twice: 'a'"),
@@ -172,11 +176,13 @@ def test_a_new_index_of_what_does_not_fit_is_refused(tmp_path: Path, small, chan
 
 
 def test_two_ids_of_one_key_are_never_mixed_up(tmp_path, small, add, monkeypatch) -> None:
-    true = items.keys_of
-    monkeypatch.setattr(
-        items, "keys_of", lambda ids: true([i.removesuffix("'") for i in ids])
-    )  # now x and x' have one key
-    monkeypatch.setattr("irgen.index.view.keys_of", items.keys_of)
+    true = rows.hash_ids
+
+    def hash_ids(ids):  # now x and x' have one key
+        return true([name.removesuffix("'") for name in ids])
+
+    for module in ("rows", "view", "store"):
+        monkeypatch.setattr(f"irgen.index.{module}.hash_ids", hash_ids)
     with Index.open(small.create(tmp_path / "index", ["x", "z"]), writable=True) as index:
         for put in ("add_encoded", "upsert_encoded"):
             with pytest.raises(IndexingError, match="'x' and \"x'\" have the same 63-bit hash"):
@@ -206,10 +212,10 @@ def test_only_a_writer_that_is_open_and_no_fork_of_it_writes(folder, index, add,
         for call in calls:
             with pytest.raises(IndexingError, match="opened for reading: open it with writable"):
                 call()
-    index._store._writer.process += 1
+    index._writer._process += 1
     with pytest.raises(IndexingError, match="of which this is a fork"):
         index.remove(["a"])
-    index._store._writer.process -= 1
+    index._writer._process -= 1
     index.close()
     index.close()
     with pytest.raises(IndexingError, match="was closed: open it again"):
@@ -221,12 +227,12 @@ def test_info_says_what_is_in_it(index: Index, folder: Path, add) -> None:
     index.remove(["a", "bb", "x"])
     found = index.info()
     assert len(index) == found["images"] == 4
-    assert (found["trained"], found["added"], found["dead_rows"]) == (1, 1, 3)
+    assert (found["trained"], found["added"], found["dead_rows"]) == (1, 1, 2)
     assert (found["levels"], found["codebook"], found["width"]) == (3, 8, 8)
     assert found["columns"] == {"label": "String", "price": "Int32"}
-    assert found["bytes"]["log"] == (folder / "logs" / "1.log").stat().st_size
+    assert found["bytes"]["changes"] >= (folder / "changes.sqlite").stat().st_size
     assert found["bytes"]["models"] == len(b"weights")
-    assert (found["generation"], found["writable"]) == (1, True)
+    assert (found["base"], found["writable"]) == (1, True)
 
 
 OPERATIONS = ["add", "upsert", "remove", "compact", "save", "reopen"]
@@ -295,7 +301,7 @@ def test_any_history_leaves_what_a_dictionary_would_hold_and_compacts_to_a_fresh
         embeddings=torch.cat([torch.empty(0, small.D), *(m["embeddings"] for m in made)]),
         codes=torch.cat([torch.empty(0, small.M).long(), *(m["codes"] for m in made)]),
     )
-    assert small.generation_bytes(home / "index") == small.generation_bytes(fresh)
+    assert small.base_bytes(home / "index") == small.base_bytes(fresh)
 
 
 def test_a_saved_index_is_the_compacted_one(index: Index, folder, tmp_path, add, small) -> None:
@@ -305,12 +311,12 @@ def test_a_saved_index_is_the_compacted_one(index: Index, folder, tmp_path, add,
     with pytest.raises(IndexingError, match="is there already"):
         index.save(tmp_path / "copy")
     index.compact()
-    assert small.generation_bytes(tmp_path / "copy") == small.generation_bytes(folder)
-    for name in ("bundle.json", "codebooks.npy", "models/weights"):
+    assert small.base_bytes(tmp_path / "copy") == small.base_bytes(folder)
+    for name in ("index.json", "codebooks.npy", "models/weights"):
         assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_a_view_outlives_the_generation_it_was_read_from(index: Index, folder, add, small) -> None:
+def test_a_view_outlives_the_base_it_was_read_from(index: Index, folder, add, small) -> None:
     add(index, "x")
     with Index.open(folder) as reader:
         view = reader.view
@@ -318,8 +324,7 @@ def test_a_view_outlives_the_generation_it_was_read_from(index: Index, folder, a
         index.remove(["a", "x"])
         index.compact()
         index.compact()
-        assert [path.name for path in (folder / "generations").iterdir()] == ["3"]
-        assert [path.name for path in (folder / "logs").iterdir()] == ["3.log"]
+        assert [path.name for path in (folder / "base").iterdir()] == ["3"]
         assert reader.view is view
         assert small.contents(reader) == before
         reader.save(folder.with_name("old"))  # takes in what is new, first
@@ -329,17 +334,16 @@ def test_a_view_outlives_the_generation_it_was_read_from(index: Index, folder, a
 def test_what_comes_while_the_index_is_compacted_is_carried_over(
     index: Index, folder: Path, add, small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = compaction.next_generation
+    true = store_module._write_base
 
-    def meanwhile(*arguments: Any) -> Any:
+    def meanwhile(*arguments: Any) -> None:
         worker = threading.Thread(target=lambda: (add(index, "x", "y"), index.remove(["a", "x"])))
         worker.start()
         worker.join(10)
-        found = true(*arguments)
+        true(*arguments)
         add(index, "bb", version=3, put="upsert_encoded")
-        return found
 
-    monkeypatch.setattr(compaction, "next_generation", meanwhile)
+    monkeypatch.setattr(store_module, "_write_base", meanwhile)
     index.compact()
     wanted = small.expected(NAMES, trained=None) | small.expected(["y"])
     wanted |= small.expected(["bb"], 3)
@@ -347,7 +351,7 @@ def test_what_comes_while_the_index_is_compacted_is_carried_over(
     assert small.contents(index) == wanted
     with Index.open(folder) as reader:
         assert small.contents(reader) == wanted
-        assert reader.info()["generation"] == 2
+        assert reader.info()["base"] == 2
 
 
 def test_searching_threads_never_see_half_a_change(index: Index, folder: Path, add, small) -> None:
@@ -391,8 +395,7 @@ with Index.open({str(folder)!r}) as index:
     for line in sys.stdin:
         index.refresh()
         view = index.view
-        ids = view.items.ids(view.snapshot.alive_rows().numpy())
-        print(*sorted(ids), index.info()["generation"], flush=True)
+        print(*sorted(view.all_ids()), index.info()["base"], flush=True)
 """
     with subprocess.Popen(
         [sys.executable, "-c", code],
@@ -422,18 +425,16 @@ with Index.open({str(folder)!r}) as index:
         reader.stdin.close()
 
 
-def test_a_reader_with_nothing_new_looks_at_two_files(index, folder, add, monkeypatch) -> None:
+def test_a_reader_reads_only_what_is_new(index, folder, add, monkeypatch) -> None:
     with Index.open(folder) as reader:
-        reader.refresh()
-        looks, true = [], Path.stat
-        monkeypatch.setattr(Path, "stat", lambda *a, **k: looks.append(1) or true(*a, **k))
-        reader.refresh()
-        assert len(looks) == 2
         view = reader.view
+        reader.refresh()
+        assert reader.view is view
         add(index, "x")
         reader.refresh()
         assert reader.view is not view
-        assert reader.view.generation is view.generation, "only the log's end was read"
+        assert reader.view.base is view.base
+        assert reader.view.snapshot.segments[0] is view.snapshot.segments[0]
 
 
 def full(*_: object, **__: object) -> None:
@@ -445,11 +446,9 @@ def test_a_full_disk_changes_nothing_and_the_index_goes_on(
 ) -> None:
     before = small.contents(index)
     calls: list[tuple[Any, str, Callable]] = [
-        (os, "pwrite", lambda opened: add(opened, "x")),
-        (disk, "write", lambda opened: opened.compact()),
-        (disk, "put", lambda opened: opened.compact()),
-        (disk, "settle_tree", lambda opened: opened.save(tmp_path / "copy")),
-        (os, "fsync", lambda opened: opened.remove(["a"])),
+        (base_files, "write", lambda opened: opened.compact()),
+        (store_module, "sync_tree", lambda opened: opened.compact()),
+        (folders, "sync_tree", lambda opened: opened.save(tmp_path / "copy")),
     ]
     for module, name, call in calls:
         with pytest.MonkeyPatch.context() as patch:
@@ -457,60 +456,128 @@ def test_a_full_disk_changes_nothing_and_the_index_goes_on(
             with pytest.raises(IndexingError, match=r"failed: No space .*nothing was changed"):
                 call(index)
         assert small.contents(index) == before
-        with Index.open(folder) as reader:
-            assert small.contents(reader) == before
-    with pytest.raises(IndexingError, match=r"could not be brought back .*: open the index again"):
-        add(index, "x")  # who cannot flush cannot take back for good, either
-    index.close()
-    index = Index.open(folder, writable=True)
+    connection = index._writer._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(IndexingError, match=r"failed: database or disk is full; nothing"):
+        add(index, *(f"{number} and a long name" * 9 for number in range(99)))
+    assert small.contents(index) == before
+    with Index.open(folder) as reader:
+        assert small.contents(reader) == before
+    connection.execute("PRAGMA max_page_count = 1000000")
     assert not (tmp_path / "copy").exists()
     add(index, "x")
     index.compact()
     assert small.contents(index) == before | small.expected(["x"])
-    index.close()
 
 
-@pytest.mark.parametrize("counts", [False, True])
-def test_a_compaction_that_fails_at_its_very_end_leaves_the_old_state_or_closes_the_index(
-    index: Index, folder: Path, add, small, counts: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_compaction_that_does_not_come_to_its_end_changes_nothing(
+    index: Index, folder: Path, add, small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Closed, it is opened again in whichever state counts, and both hold the same."""
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
     add(index, "x")
-    before, true = small.contents(index), bundle.point
-
-    def point(own: Any, number: int) -> None:
-        if counts:
-            true(own, number)
-        full()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bundle, "point", point)
-        with pytest.raises(IndexingError, match="No space"):
-            index.compact()
-    if counts:
-        with pytest.raises(IndexingError, match="was closed"):
-            index.remove(["x"])
-        index = Index.open(folder, writable=True)
+    before = small.contents(index)
+    for moment in ("switch", "read"):
+        with monkeypatch.context() as patch:
+            patch.setattr(index._writer, moment, fail)
+            patch.setattr(index._file, moment, fail)
+            with pytest.raises(KeyboardInterrupt):
+                index.compact()
+        with Index.open(folder) as reader:
+            assert small.contents(reader) == before
+    assert small.contents(index) == before
     index.remove(["x"])
     index.compact()
     del before["x"]
     assert small.contents(index) == before
-    index.close()
 
 
-def test_an_interrupt_between_the_log_and_the_view_loses_nothing(
-    index: Index, folder: Path, add, small, monkeypatch: pytest.MonkeyPatch
+def test_a_reader_never_sees_what_is_not_committed(index: Index, folder: Path, add, small) -> None:
+    """The moment before the commit is the one at which a kill or an interrupt takes all back."""
+    before = small.contents(index)
+    with Index.open(folder) as reader:
+
+        def look(statement: str) -> None:
+            if statement == "COMMIT":
+                reader.refresh()
+                assert small.contents(reader) == before
+                raise KeyboardInterrupt
+
+        index._writer._connection.set_trace_callback(look)
+        add(index, "x", "y")
+        index._writer._connection.set_trace_callback(None)
+        reader.refresh()
+        assert small.contents(reader) == before | small.expected(["x", "y"])
+
+
+def test_a_folder_that_cannot_be_written_is_read_until_somebody_else_writes(
+    index: Index, folder: Path, add, small
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    add(index, "x")
+    expected = small.contents(index)
+    index.close()
+    (folder / "changes.sqlite-shm").mkdir()  # nor can SQLite make this file
+    with Index.open(folder) as reader:
+        assert small.contents(reader) == expected
+        (folder / "changes.sqlite-shm").rmdir()
+        code = f"""
+import os
+from pathlib import Path
+from irgen.index.database import Database
+Database(Path({str(folder)!r}), writable=True).remove(["x"], {rows.hash_ids(["x"])!r})
+os._exit(0)
+""".replace("array(", "__import__('numpy').array(")
+        subprocess.run([sys.executable, "-c", code], check=True)
+        reader.refresh()
+        del expected["x"]
+        assert small.contents(reader) == expected
 
-    with monkeypatch.context() as patch:
-        patch.setattr("irgen.index.store.replace", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            add(index, "x")
-    with pytest.raises(IndexingError, match="in the index already: 'x'"):
-        add(index, "x")
-    assert "x" in small.contents(index)
+
+def test_a_writer_killed_as_it_first_opened_the_file_is_cleared_up(folder: Path, small) -> None:
+    before = (folder / "changes.sqlite").read_bytes()
+    code = f"""
+import os, sqlite3
+connection = sqlite3.connect({str(folder / "changes.sqlite")!r}, isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("PRAGMA cache_spill = 1")
+connection.execute("BEGIN")
+for key in range(200):
+    connection.execute("INSERT INTO changes (key, id, checksum) VALUES (?, ?, 0)", (key, "x" * 999))
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (folder / "changes.sqlite-journal").exists()
+    assert (folder / "changes.sqlite").read_bytes() != before
+    with Index.open(folder) as reader:
+        assert small.contents(reader) == small.expected(NAMES, trained=None)
+
+
+def test_a_fork_reads_by_a_connection_of_its_own(index: Index, folder: Path, add) -> None:
+    file = Database(folder)
+    add(index, "x")
+    process = os.fork()
+    if not process:
+        os._exit(file.state().revision)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 1
+    add(index, "y")
+    assert file.state().revision == 2
+    file.close()
+
+
+def test_a_replaced_index_keeps_its_log_when_readers_of_the_old_one_leave(
+    folder: Path, add, small
+) -> None:
+    with Index.open(folder, writable=True) as writer:
+        add(writer, "x")
+    reader = Index.open(folder)
+    small.create(folder, ["new"], replace=True)
+    with Index.open(folder, writable=True) as writer:
+        add(writer, "y")
+        log = (folder / "changes.sqlite-wal").read_bytes()
+        reader.close()
+        assert (folder / "changes.sqlite-wal").read_bytes() == log
 
 
 class Fake:
@@ -532,7 +599,7 @@ def test_images_in_any_form_are_read_by_the_bundles_models(
 
     def load_models(place: Path, device: torch.device) -> Fake:
         places.append(place)
-        return Fake(index._store.bundle.codebooks)
+        return Fake(index.folder.codebooks)
 
     monkeypatch.setattr(index_module, "load_models", load_models)
     monkeypatch.setattr(index_module, "BATCH", 2)
@@ -544,7 +611,7 @@ def test_images_in_any_form_are_read_by_the_bundles_models(
     first = small.contents(index)
     index.upsert(torch.from_numpy(pixels), names, small.metadata(names))
     assert small.contents(index) == first
-    assert places == [index._store.bundle.folder / "models"], "loaded once"
+    assert places == [index.folder.path / "models"], "loaded once"
     halves = Fake(torch.empty(0)).embed(torch.from_numpy(pixels)).half().numpy()
     assert [first[name][1] for name in names] == [half.tobytes() for half in halves]
     with pytest.raises(IndexingError, match="already: 'v'"):

@@ -1,4 +1,4 @@
-"""A writer is killed at any moment: what it acknowledged is there, and nothing is half there."""
+"""A writer is ended at any moment: what it acknowledged is there, and nothing is half there."""
 
 import importlib.util
 import os
@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from irgen.index.index import Index
+from irgen.index.view import View
 
 SCRIPT = Path(__file__).with_name("killed_writer.py")
-SEEDS, LIVES = (1, 2, 3), 40
+LIVES = 30
+ENDS = [(1, signal.SIGKILL), (2, signal.SIGKILL), (3, signal.SIGINT)]
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +54,27 @@ def program() -> Iterator[subprocess.Popen]:
 
 
 def live_and_die(
-    program: subprocess.Popen, seed: int, first: int, folder: Path, seconds: float
-) -> int:
-    """Lets a writer go on for a while, kills it, and counts what has been acknowledged so far."""
-    notes = folder.with_name("notes")
-    program.stdin.write(f"{seed} {first} {folder}\n")
+    program: subprocess.Popen, start: str, reader: Index, how: signal.Signals, seconds: float
+) -> list[View]:
+    """Lets a writer go on for a while, every second one until it has got something done, and ends
+    it by a signal; gives what a reader saw meanwhile."""
+    notes = reader.folder.path.with_name("notes")
+    before, patient = count_acknowledged(notes), int(1000 * seconds) % 2
+    program.stdin.write(f"{start}\n")
     program.stdin.flush()
-    process = int(program.stdout.readline())
-    time.sleep(seconds)
-    os.kill(process, signal.SIGKILL)
-    assert int(program.stdout.readline()) == signal.SIGKILL, "it was to go on until it was killed"
+    process, seen = int(program.stdout.readline()), []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or (patient and count_acknowledged(notes) == before):
+        reader.refresh()
+        seen.append(reader.view)
+    os.kill(process, how)
+    expected = signal.SIGKILL if how == signal.SIGKILL else 130 << 8
+    assert int(program.stdout.readline()) == expected, "it was to go on until it was ended"
+    return seen
+
+
+def count_acknowledged(notes: Path) -> int:
+    """How many operations have returned."""
     noted = notes.read_text().split() if notes.exists() else []
     return int(noted[-1]) + 1 if noted else 0
 
@@ -86,41 +99,55 @@ def fresh(folder: Path, alive: dict[str, int], small: SimpleNamespace) -> Path:
     )
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_what_a_killed_writer_acknowledged_is_there_and_at_most_what_it_was_at(
-    tmp_path: Path, writer: ModuleType, program: subprocess.Popen, small, seed: int
+@pytest.mark.parametrize(("seed", "how"), ENDS)
+def test_what_an_ended_writer_acknowledged_is_there_and_nobody_saw_what_is_not(
+    tmp_path: Path, writer: ModuleType, program: subprocess.Popen, small, seed: int, how
 ) -> None:
     folder = small.create(tmp_path / "index", [])
     states: list[dict[str, int]] = [{}]  # before each operation
-    done, struck, chance = 0, Counter[str](), random.Random(seed)
+    done, last_seen, struck, chance = 0, 0, Counter[str](), random.Random(seed)
+    reader = Index.open(folder)
     for life in range(LIVES):
-        acknowledged = live_and_die(program, seed, done, folder, chance.uniform(0, 0.2))
+        start, seconds = f"{seed} {done} {folder}", chance.uniform(0, 0.2)
+        seen = live_and_die(program, start, reader, how, seconds)
+        acknowledged = count_acknowledged(tmp_path / "notes")
         for number in range(len(states) - 1, max(acknowledged, done) + 1):
             step = writer.operation(seed, number, states[number])
             states.append(writer.after(states[number], number, *step))
         done = max(acknowledged, done)
-        at = writer.operation(seed, done, states[done])[0]
-        struck[at] += 1
-        with Index.open(folder) as reader:  # before any writer has tidied up
-            found = small.contents(reader)
-            reader.verify()
+        struck[writer.operation(seed, done, states[done])[0]] += 1
+        with Index.open(folder) as opened:  # before any writer has tidied up
+            found = small.contents(opened)
+            opened.verify()
         assert found in (table(states[done], small), table(states[done + 1], small))
-        for saved in tmp_path.glob("saved *"):
-            number = int(saved.name.split()[1])
-            with Index.open(saved) as copy:
-                assert small.contents(copy) == table(states[number], small)
-            (tmp_path / "checked").mkdir(exist_ok=True)
-            saved.rename(tmp_path / "checked" / f"{life} {number}")
+        done += found != table(states[done], small)
+        for view in {id(view): view for view in seen}.values():
+            content = small.contents(view)
+            at = (i for i in range(last_seen, done + 1) if table(states[i], small) == content)
+            last_seen = next(at, -1)
+            assert last_seen >= 0, "the reader saw what was taken back, or went back itself"
+        check_saved(tmp_path, life, states, small)
         with Index.open(folder, writable=True) as index:
             assert small.contents(index) == found
             if life % 8 == 7:
                 index.compact()
                 assert small.contents(index) == found
-        if found == table(states[done + 1], small):
-            done += 1
-    assert done > LIVES, "the writers got something done"
-    assert len(struck) > 2, f"they were killed at different operations, not only at {struck}"
+        reader.refresh()
+        assert small.contents(reader) == found
+    reader.close()
+    assert done > LIVES / 4, "the writers got something done"
+    assert len(struck) > 2, f"they were ended at different operations, not only at {struck}"
     with Index.open(folder, writable=True) as index:
         index.compact()
     whole = fresh(tmp_path / "fresh", states[done], small)
-    assert small.generation_bytes(folder) == small.generation_bytes(whole)
+    assert small.base_bytes(folder) == small.base_bytes(whole)
+
+
+def check_saved(home: Path, life: int, states: list[dict[str, int]], small) -> None:
+    """Copies that were being saved are whole or not there."""
+    (home / "checked").mkdir(exist_ok=True)
+    for saved in home.glob("saved *"):
+        number = int(saved.name.split()[1])
+        with Index.open(saved) as copy:
+            assert small.contents(copy) == table(states[number], small)
+        saved.rename(home / "checked" / f"{life} {number}")

@@ -1,6 +1,7 @@
 """Searching an index through its front door: real networks, tiny and untrained, and real files."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 
@@ -12,8 +13,9 @@ from PIL import Image
 
 from irgen.catalog.images import decode_images
 from irgen.errors import ImageError, IndexingError
+from irgen.index.hits import ImageHits
 from irgen.index.index import Index
-from irgen.search import calibration
+from irgen.search import calibration, engine
 from irgen.search.calibration import Bin, Calibration
 
 KNOWN = Calibration(
@@ -45,6 +47,16 @@ def make(make_index, png, tmp_path):
 def index(make):
     with Index.open(make("index", list(range(40))), writable=True, precision="fp32") as opened:
         yield opened
+
+
+def search(index: Index, images, k: int = 10, **changes):
+    """Search with some options changed."""
+    return index.search(images, k, replace(index.options(k), **changes))
+
+
+def search_ids(index: Index, ids, k: int = 10, **changes):
+    """Search by ids with some options changed."""
+    return index.search_ids(ids, k, replace(index.options(k + 1), **changes))
 
 
 def same(one, other) -> None:
@@ -79,7 +91,7 @@ def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):
     queries = [png(number) for number in range(40, 140)]
     found = index.search(queries, k=3)
     assert found.ids.shape == (100, 3)
-    same(found, type(found).joined([index.search([query], k=3) for query in queries], 3))
+    same(found, type(found).join([index.search([query], k=3) for query in queries], 3))
     assert index.search([], k=3).ids.shape == (0, 3)
 
 
@@ -89,10 +101,10 @@ def test_as_many_as_are_asked_for_are_found_however_few_beams_are_usual(make_ind
     made = make_index(tmp_path / "few", [png(n) for n in range(40)], items, None, search=few)
     with Index.open(made) as index:
         for k, allow in ((3, None), (12, None), (10, pl.col("label") == "label 1"), (40, None)):
-            found = [index.search([png(60)], k, allow=allow)]
-            found.append(index.search_ids([NAMES[0]], min(k, 39), allow=allow))
+            found = [search(index, [png(60)], k, allow=allow)]
+            found.append(search_ids(index, [NAMES[0]], min(k, 39), allow=allow))
             assert [None in each.ids[0] for each in found] == [False, False]
-        assert None in index.search([png(60)], 40, beams=2).ids[0]
+        assert None in search(index, [png(60)], 40, beams=2).ids[0]
 
 
 def test_a_filter_finds_what_an_index_of_the_allowed_alone_would(index, make, png):
@@ -101,19 +113,19 @@ def test_a_filter_finds_what_an_index_of_the_allowed_alone_would(index, make, pn
     with Index.open(make("alone", numbers), precision="fp32") as alone:
         expected = alone.search([png(60), png(61)], k=12)
     for allow in (wanted, [NAMES[n] for n in numbers], {NAMES[n] for n in numbers}):
-        same(index.search([png(60), png(61)], k=12, allow=allow), expected)
+        same(search(index, [png(60), png(61)], k=12, allow=allow), expected)
     assert (expected.ids != None).sum(1).tolist() == [len(numbers)] * 2  # noqa: E711
 
 
 def test_a_filter_sees_the_images_alive_and_no_others(index, png):
     dearest = pl.col("price") == pl.col("price").max()
-    assert index.search([png(60)], k=3, allow=dearest).ids[0].tolist() == [NAMES[39], None, None]
+    assert search(index, [png(60)], k=3, allow=dearest).ids[0].tolist() == [NAMES[39], None, None]
     index.remove([NAMES[39]])
-    assert index.search([png(60)], k=3, allow=dearest).ids[0, 0] == NAMES[38]
+    assert search(index, [png(60)], k=3, allow=dearest).ids[0, 0] == NAMES[38]
     index.add([png(39)], ["later"], pl.DataFrame({"price": [99]}))
-    assert index.search([png(60)], k=3, allow=dearest).ids[0, 0] == "later"
-    assert index.search([png(60)], k=1, allow=["nobody"]).ids.tolist() == [[None]]
-    assert index.search([png(60)], k=1, allow=[]).ids.tolist() == [[None]]
+    assert search(index, [png(60)], k=3, allow=dearest).ids[0, 0] == "later"
+    assert search(index, [png(60)], k=1, allow=["nobody"]).ids.tolist() == [[None]]
+    assert search(index, [png(60)], k=1, allow=[]).ids.tolist() == [[None]]
 
 
 @pytest.mark.parametrize(
@@ -127,16 +139,16 @@ def test_a_filter_sees_the_images_alive_and_no_others(index, png):
 )
 def test_a_filter_that_is_none_is_refused(index, png, allow, says):
     with pytest.raises(IndexingError, match=says):
-        index.search([png(1)], allow=allow)
+        search(index, [png(1)], allow=allow)
 
 
 def test_an_honest_empty_answer(index, png):
     everything = index.search([png(70)], k=40)
     least = float(everything.same_label[0, 4:6].mean())
-    found = index.search([png(70)], k=40, min_probability=least)
+    found = search(index, [png(70)], k=40, min_probability=least)
     kept = (everything.same_label[0] >= least).sum()
     assert found.ids[0].tolist() == everything.ids[0, :kept].tolist() + [None] * (40 - kept)
-    none = index.search([png(70)], k=3, min_probability=0.95)
+    none = search(index, [png(70)], k=3, min_probability=0.95)
     assert none.ids.tolist() == [[None] * 3]
     assert (none.scores == -np.inf).all() and (none.same_label == -np.inf).all()
     assert none.table().is_empty()
@@ -146,7 +158,7 @@ def test_without_a_calibration_nobody_is_told_a_probability(make, png):
     with Index.open(make("plain", list(range(9)), calibrated=False)) as plain:
         assert (plain.search([png(1)]).same_label == -np.inf).all()
         with pytest.raises(IndexingError, match="calibrat"):
-            plain.search([png(1)], min_probability=0.5)
+            search(plain, [png(1)], min_probability=0.5)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +174,7 @@ def test_without_a_calibration_nobody_is_told_a_probability(make, png):
 )
 def test_settings_that_make_no_sense_are_refused(index, png, settings):
     with pytest.raises(IndexingError, match=next(iter(settings))):
-        index.search([png(1)], **settings)
+        search(index, [png(1)], **settings)
 
 
 def test_an_image_that_cannot_be_read_is_named(index, png):
@@ -175,22 +187,22 @@ def test_more_like_this_needs_no_file_and_no_network(index):
     assert index._models is None
     for row, own in enumerate((NAMES[7], NAMES[8])):
         assert sorted(found.ids[row].tolist()) == sorted(set(NAMES) - {own})
-    assert found.dense.all()
-    labels = index.search_ids([NAMES[7]], k=39, allow=pl.col("label") == "label 0")
+    assert found.by_embedding.all()
+    labels = search_ids(index, [NAMES[7]], k=39, allow=pl.col("label") == "label 0")
     assert (labels.ids != None).sum() == 10  # noqa: E711
     with pytest.raises(IndexingError, match="not in the index: 'nobody'"):
         index.search_ids([NAMES[7], "nobody"])
 
 
 def test_explanations_add_up_to_the_scores(index, png):
-    found = index.search([png(80)], k=10, rerank=False)
+    found = search(index, [png(80)], k=10, rerank=False)
     index.add([png(80)], ["twin"])
     about = index.explain(png(80), [*found.ids[0], "twin"])
     np.testing.assert_allclose(
         [each.log_probability for each in about[:-1]], found.log_probability[0], atol=1e-4
     )
     np.testing.assert_allclose([each.cosine for each in about[:-1]], found.cosine[0], atol=1e-4)
-    frame = index.view.items.frame
+    frame = index.view.table
     assert [each.trained for each in about[:-1]] == [
         NAMES.index(name) % 2 == 0 for name in found.ids[0]
     ]
@@ -245,11 +257,11 @@ def test_a_search_never_sees_half_a_change(index, png):
     try:
         for _ in range(60):
             view = index.view
-            options = index.searcher.options(1, {}, None)
-            allow = pl.col("label") == "group"
-            found = index.searcher.near(embeddings[:2], view, 9, options, allow)
-            rows = view.existing([name for name in found.ids[0] if name])
-            prices = view.items.take(rows)["price"].unique().to_list()
+            snapshot = index.snapshot(view, pl.col("label") == "group")
+            hits = engine.search_embeddings(embeddings[:2], snapshot, 9, index.options(1))
+            found = ImageHits.of(hits, view, index.calibration)
+            rows = view.find_existing([name for name in found.ids[0] if name])
+            prices = view.take(rows)["price"].unique().to_list()
             assert sorted(found.ids[0, :5]) == group and found.ids[0, 5] is None
             assert len(prices) == 1
             seen.add(prices[0])

@@ -112,7 +112,7 @@ def test_an_index_that_is_changed_while_it_is_copied_is_not_released(project, ir
 
     def meddling(index, place, names):
         real(index, place, names)
-        (place / "current").write_text("2\n")
+        (place / "changes.sqlite").write_bytes(b"")
 
     monkeypatch.setattr(store, "copy_files", meddling)
     done = irgen("release")

@@ -45,9 +45,9 @@ def test_equal_files_are_one_bundle_and_others_are_not(tmp_path):
 
 
 def test_what_a_writer_leaves_is_no_content(tmp_path):
-    for name in ("bundle.json", "lock", "release.json", ".current.7.tmp"):
+    for name in ("index.json", "lock", "release.json", ".current.7.tmp"):
         (tmp_path / name).write_text(name)
-    assert release.list_files(tmp_path).keys() == {"bundle.json"}
+    assert release.list_files(tmp_path).keys() == {"index.json"}
 
 
 def test_the_champion_is_one_of_them_or_none_or_lost(tmp_path):

@@ -257,11 +257,11 @@ def test_the_index_is_with_the_model_or_if_it_is_large_pointed_to(project, relea
     release()
     files = downloaded(project, registry, "1")
     assert (files / "served.py").is_file() and (files / "code" / "irgen" / "__init__.py").is_file()
-    assert len(list(files.rglob("bundle.json"))) == 1
+    assert len(list(files.rglob("index.json"))) == 1
     project.set("release", max_model_megabytes=0)
     project.builds(2)
     release()
     files = downloaded(project, registry, "2")
-    assert not list(files.rglob("bundle.json"))
+    assert not list(files.rglob("index.json"))
     (pointer,) = files.rglob("pointer.json")
     assert json.loads(pointer.read_text())["path"] == str(project.store / project.champion())

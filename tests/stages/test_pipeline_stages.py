@@ -163,12 +163,12 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
     train = pl.read_parquet(folder / "data/catalog/train.parquet")
     identified = load_identified(folder / "data/identifiers/database")
     with Index.open(tmp_path / "index") as index:
-        snapshot, items = index.view.snapshot, index.view.items
+        view, snapshot = index.view, index.view.snapshot
         rows = np.arange(len(index))
-        assert set(items.ids(rows)) == set(database["id"])
-        kept = items.take(rows).sort("id")
+        assert set(view.ids(rows)) == set(database["id"])
+        kept = view.take(rows).sort("id")
         assert kept.equals(database.drop("role"))
-        ids, order = items.ids(rows), np.argsort(items.ids(rows))
+        ids, order = view.ids(rows), np.argsort(view.ids(rows))
         assert torch.equal(snapshot.segments[0].codes[order].long(), identified.codes)
         own = snapshot.segments[0].embeddings[order]
         assert torch.equal(own, identified.embeddings.half())

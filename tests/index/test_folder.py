@@ -1,6 +1,5 @@
 """The folder: whole or not at all, and refused by name where it is not what was written."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,8 +12,8 @@ import pytest
 import torch
 
 from irgen.errors import IndexingError
-from irgen.files import digest
-from irgen.index import bundle, lock
+from irgen.index import base_files, damage
+from irgen.index import folder as folders
 from irgen.index.index import Index
 
 NAMES = ["a", "bb", "ccc", "dddd", "eeeee"]
@@ -46,8 +45,8 @@ def test_its_files_do_not_depend_on_the_order_of_the_images(
     folder: Path, tmp_path: Path, small: SimpleNamespace
 ) -> None:
     other = small.create(tmp_path / "other", NAMES[::-1])
-    assert small.generation_bytes(folder) == small.generation_bytes(other)
-    for name in ("bundle.json", "codebooks.npy", "current", "logs/1.log"):
+    assert small.base_bytes(folder) == small.base_bytes(other)
+    for name in ("index.json", "codebooks.npy", "changes.sqlite"):
         assert (folder / name).read_bytes() == (other / name).read_bytes()
 
 
@@ -120,32 +119,31 @@ def test_what_killed_processes_left_beside_is_cleared_unless_one_lives(
     for name in (".index.77.tmp", ".index.78.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "lock").touch()
-    held = lock.take(tmp_path / ".index.78.tmp" / "lock")
+    held = folders.lock(tmp_path / ".index.78.tmp")
     small.create(folder, ["x"], replace=True)
-    held.close()
+    held.release()
     assert left_beside(folder) == [".index.78.tmp", "index"]
 
 
 def test_what_a_killed_writer_left_inside_is_cleared(folder: Path) -> None:
-    (folder / "generations" / "2").mkdir()
-    (folder / "generations" / ".3.tmp").mkdir()
-    for stray in ("logs/2.log", "logs/.2.log.9.tmp", ".current.9.tmp"):
-        (folder / stray).touch()
+    (folder / "base" / "2").mkdir()
+    (folder / "base" / ".3.tmp").mkdir()
     Index.open(folder).close()
-    assert (folder / "logs" / "2.log").exists(), "readers touch nothing"
+    assert (folder / "base" / "2").exists(), "readers touch nothing"
     Index.open(folder, writable=True).close()
     found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    own = [f"generations/1/{name}" for name in names(folder / "generations" / "1")]
+    own = [f"base/1/{name}" for name in names(folder / "base" / "1")]
     assert found == sorted(
-        ["bundle.json", "codebooks.npy", "current", "lock", "logs/1.log", "models/weights", *own]
+        ["changes.sqlite", "codebooks.npy", "index.json", "lock", "models/weights", *own]
     )
 
 
 def test_there_is_one_writer_and_the_second_is_told_who(folder: Path) -> None:
     code = f"""
 import sys
-from irgen.index import lock
-held = lock.take(__import__("pathlib").Path({str(folder / "lock")!r}))
+from pathlib import Path
+from irgen.index.folder import lock
+held = lock(Path({str(folder)!r}))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -172,31 +170,28 @@ sys.stdin.read()
 def test_a_folder_that_is_no_index_is_told_from_a_missing_one(tmp_path: Path) -> None:
     with pytest.raises(IndexingError, match=r"there is no index at .*nowhere"):
         Index.open(tmp_path / "nowhere")
-    with pytest.raises(IndexingError, match=r"is not an index: it has no bundle\.json"):
+    with pytest.raises(IndexingError, match=r"is not an index: it has no index\.json"):
         Index.open(tmp_path, writable=True)
     assert list(tmp_path.iterdir()) == [], "not even a lock"
-    (tmp_path / "bundle.json").write_text('{"format": "something else"}')
+    damage.write_sealed(tmp_path / "index.json", {"format": "something else"})
     with pytest.raises(IndexingError, match="does not say format 'irgen-index'"):
         Index.open(tmp_path)
 
 
 def test_a_newer_version_is_refused(folder: Path) -> None:
-    about = json.loads((folder / "bundle.json").read_text())
-    del about["digest"]
-    about["version"] = 2
-    (folder / "bundle.json").write_text(json.dumps(about | {"digest": digest(about)}))
-    with pytest.raises(IndexingError, match="newer irgen \\(version 2 of the format"):
+    description = damage.read_sealed(folder / "index.json")
+    del description["digest"]
+    damage.write_sealed(folder / "index.json", description | {"version": 3})
+    with pytest.raises(IndexingError, match="newer irgen \\(version 3 of the format"):
         Index.open(folder)
 
 
 FILES = [
-    "bundle.json",
+    "index.json",
     "codebooks.npy",
-    "current",
-    "logs/1.log",
     "models/weights",
-    "generations/1/generation.json",
-    *(f"generations/1/{name}" for name in bundle.generation.FILES),
+    "base/1/base.json",
+    *(f"base/1/{name}" for name in base_files.FILES),
 ]
 
 
@@ -240,10 +235,39 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(whole)
 
 
+def test_a_damaged_file_of_changes_is_refused_or_says_the_same(
+    folder: Path, small: SimpleNamespace
+) -> None:
+    new = [f"new {number}" for number in range(60)]
+    with Index.open(folder, writable=True) as index:
+        index.add_encoded(ids=new, metadata=small.metadata(new), **small.images(new))
+        index.remove([*NAMES[:3], *new[:5]])
+        expected = small.contents(index)
+    path = folder / "changes.sqlite"
+    whole = path.read_bytes()
+    assert not path.with_name("changes.sqlite-wal").exists()
+    flipped = range(0, len(whole), 41)
+    damaged = [whole[:size] for size in (0, 1, 100, 4096, 8192, len(whole) // 2, len(whole) - 4096)]
+    damaged += [whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :] for at in flipped]
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            with Index.open(folder) as index:
+                assert small.contents(index) == expected
+        except IndexingError as error:
+            assert "changes.sqlite" in str(error)
+            refused += 1
+    assert refused > 60  # most bits are of no account: pages are half empty
+    path.unlink()
+    with pytest.raises(IndexingError, match=r"changes\.sqlite is missing"):
+        Index.open(folder)
+
+
 def test_damaged_embeddings_are_found_when_they_are_read_as_a_whole(
     folder: Path, tmp_path: Path
 ) -> None:
-    path = folder / "generations" / "1" / "embeddings.npy"
+    path = folder / "base" / "1" / "embeddings.npy"
     flip(path, 140)
     with Index.open(folder, writable=True) as index:
         tasks: list[Callable] = [index.verify, index.compact, lambda: index.save(tmp_path / "copy")]
@@ -251,7 +275,7 @@ def test_damaged_embeddings_are_found_when_they_are_read_as_a_whole(
             with pytest.raises(IndexingError, match=r"embeddings\.npy is damaged .*checksum"):
                 task()
     assert left_beside(folder) == ["index"]
-    assert names(folder / "generations") == ["1"]
+    assert names(folder / "base") == ["1"]
     flip(path, 140)
     for place in (2, 30, 90):  # in the header
         flip(path, place)
@@ -273,7 +297,7 @@ def test_damaged_models_are_found_before_they_are_used(folder: Path, tmp_path: P
                 task()
 
 
-def test_generations_of_other_models_are_refused(
+def test_a_base_of_another_index_is_refused(
     folder: Path, tmp_path: Path, small: SimpleNamespace
 ) -> None:
     other = small.create(
@@ -283,20 +307,20 @@ def test_generations_of_other_models_are_refused(
         codes=torch.zeros(1, 2, dtype=torch.int64),
         embeddings=torch.eye(4)[:1],
     )
-    shutil.rmtree(folder / "generations")
-    shutil.copytree(other / "generations", folder / "generations")
-    with pytest.raises(IndexingError, match="are of other models"):
+    shutil.rmtree(folder / "base")
+    shutil.copytree(other / "base", folder / "base")
+    with pytest.raises(IndexingError, match="belongs to another base or index"):
         Index.open(folder)
 
 
-def test_a_reader_whose_generation_is_deleted_while_it_reads_takes_the_next(
+def test_a_reader_whose_base_is_deleted_while_it_reads_takes_the_next(
     folder: Path, small: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = bundle.generation.read
+    true = base_files.read
 
     def read(place: Path, number: int):
         if number == 1:  # at this very moment a writer compacts
-            monkeypatch.setattr(bundle.generation, "read", true)
+            monkeypatch.setattr(base_files, "read", true)
             with Index.open(folder, writable=True) as writer:
                 writer.remove(["a"])
                 writer.compact()
@@ -304,7 +328,7 @@ def test_a_reader_whose_generation_is_deleted_while_it_reads_takes_the_next(
 
     with Index.open(folder, writable=True) as writer:
         writer.remove(["bb"])
-    monkeypatch.setattr(bundle.generation, "read", read)
+    monkeypatch.setattr(base_files, "read", read)
     with Index.open(folder) as reader:
-        assert reader.info()["generation"] == 2
+        assert reader.info()["base"] == 2
         assert small.contents(reader) == small.expected(NAMES[2:], trained=None)

@@ -1,0 +1,223 @@
+"""The folder of an index, created, replaced and copied as a whole or not at all.
+
+index.json        format, version, configuration, checksums of codebooks and models
+codebooks.npy     (M, L, D) float32, the tokenizer's
+models/           the networks that encode images and predict codes
+base/<n>/         the images when base n was written; one base counts
+changes.sqlite    which base that is, and what changed since
+lock              held by the one writer
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from irgen.errors import IndexingError
+from irgen.files import checksum, checksums, digest, sync, sync_tree
+from irgen.index import base_files, damage, database
+from irgen.index.base_files import Base
+from irgen.index.database import Database
+from irgen.index.view import View
+
+FORMAT, VERSION = "irgen-index", 2
+DESCRIPTION, CODEBOOKS, MODELS, LOCK = "index.json", "codebooks.npy", "models", "lock"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An index's folder and what never changes in it: configuration, ``codebooks`` (M, L, D)
+    float32, and size and SHA-256 of the files below ``models``. ``digest`` identifies all that."""
+
+    path: Path
+    config: dict[str, Any]
+    codebooks: Tensor
+    models: dict[str, dict[str, Any]]
+    digest: str
+
+    def base(self, number: int) -> Path:
+        """Return the folder of a base."""
+        return self.path / "base" / str(number)
+
+    def owner(self, content: str) -> str:
+        """Return what the SQLite file says of the base with the digest ``content``."""
+        return digest(self.digest, content)
+
+    def check_models(self) -> Path:
+        """Return the folder of the models. Raise IndexingError if one of them is missing or
+        damaged."""
+        for name, expected in self.models.items():
+            damage.check(self.path / MODELS / name, expected)
+        return self.path / MODELS
+
+    def read_base(self, number: int) -> Base:
+        """Open a base. Raise IndexingError if it is missing or damaged."""
+        return base_files.read(self.base(number), number)
+
+    def load(self, file: Database, *, verify: bool = False) -> View:
+        """Return the view of all that was committed. Raise IndexingError if a file is damaged; with
+        ``verify``, the embeddings are checked, too."""
+        while True:
+            state = file.state()
+            try:
+                start = self.read_base(state.base)
+                if verify:
+                    base_files.verify(start.folder)
+            except IndexingError:
+                if file.state().base != state.base:
+                    continue  # a compaction has just deleted it
+                raise
+            if self.owner(start.digest) != state.owner:
+                raise damage.damaged(start.folder, f"{file.path} belongs to another base or index")
+            view = View.of(start, self.codebooks)
+            state, changes = file.read(after=0)
+            if state.base == start.number:
+                return view.apply(changes, state.revision)
+
+    def prune(self, number: int) -> None:
+        """Delete all bases but ``number``, and what killed writers left. For the writer alone; a
+        reader that has mapped a deleted file keeps it."""
+        for path in self.base(number).parent.iterdir():
+            if path != self.base(number):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def read(path: Path) -> Folder:
+    """Return the index's folder at ``path``. Raise IndexingError if there is none, or if it is
+    damaged or of a newer version. Of the models, only sizes are checked."""
+    description = _read_description(path)
+    damage.check(path / CODEBOOKS, description["codebooks"])
+    for name, expected in description["models"].items():
+        damage.check_size(path / MODELS / name, expected)
+    codebooks = torch.from_numpy(np.load(path / CODEBOOKS))
+    config, models = description["config"], description["models"]
+    return Folder(path, config, codebooks, models, description["digest"])
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    file = path / DESCRIPTION
+    if not path.exists():
+        raise IndexingError(f"there is no index at {path}: make one first (dvc repro index)")
+    if not file.exists():
+        raise IndexingError(f"{path} is not an index: it has no {DESCRIPTION}")
+    description = damage.read_sealed(file)
+    if description.get("format") != FORMAT:
+        raise IndexingError(f"{path} is not an index: {file} does not say format {FORMAT!r}")
+    if description["version"] > VERSION:
+        raise IndexingError(
+            f"{path} was written by a newer irgen (version {description['version']} of the format; "
+            f"this one reads {VERSION}): update irgen"
+        )
+    return description
+
+
+def create(
+    path: Path,
+    *,
+    write_models: Callable[[Path], Any],
+    write_base: Callable[[Path], Any],
+    config: dict[str, Any],
+    codebooks: Tensor,
+    replace: bool,
+) -> None:
+    """Create an index at ``path``, whole or not at all.
+
+    ``write_models`` writes into an empty folder, ``write_base`` creates the one it is given. Raise
+    IndexingError if something is at ``path``; with ``replace``, only if that is no index or has a
+    writer. Replacing takes two renames: killed between them, it leaves the old index beside
+    ``path``, as ``.<name>.<process>.old.tmp``, until the next one is created there.
+    """
+    with damage.writing(f"creating {path}"), _appearing(path, replace) as new:
+        (new / MODELS).mkdir()
+        write_models(new / MODELS)
+        np.save(new / CODEBOOKS, codebooks.detach().float().cpu().numpy())
+        description = {
+            "format": FORMAT,
+            "version": VERSION,
+            "config": config,
+            "codebooks": checksum(new / CODEBOOKS),
+            "models": checksums(new / MODELS),
+        }
+        damage.write_sealed(new / DESCRIPTION, description)
+        write_base(new / "base" / "1")
+        content = damage.read_sealed(new / "base" / "1" / base_files.DESCRIPTION)["digest"]
+        database.create(new, 1, read(new).owner(content))
+        sync_tree(new)
+
+
+@contextmanager
+def _appearing(path: Path, replace: bool) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` that takes its place when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_abandoned(path)
+    new, old = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in (".tmp", ".old.tmp"))
+    with ExitStack() as stack:
+        replaces = _is_index_to_replace(path, replace)
+        if replaces:
+            stack.callback(lock(path).release)
+        new.mkdir()
+        stack.callback(shutil.rmtree, new, ignore_errors=True)
+        stack.callback(lock(new).release)
+        try:
+            yield new
+            if replaces:
+                path.rename(old)
+            new.rename(path)
+            sync(path.parent)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_index_to_replace(path: Path, replace: bool) -> bool:
+    """Tell whether an index stands at ``path``. Raise IndexingError if it must stay, or if it is
+    something else than an empty folder."""
+    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+        return False
+    if not replace:
+        raise IndexingError(f"{path} is there already: choose another folder, or replace it")
+    if not (path / DESCRIPTION).is_file():
+        raise IndexingError(f"{path} is not an index, so it is not replaced: delete it yourself")
+    return True
+
+
+def _delete_abandoned(path: Path) -> None:
+    """Delete what killed processes left beside ``path``: folders whose lock is free."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with suppress(IndexingError, OSError):
+            if (left / LOCK).exists():
+                held = lock(left)
+                shutil.rmtree(left)
+                held.release()
+
+
+def lock(path: Path) -> FileLock:
+    """Lock the index at ``path`` for its one writer, until the lock is released or this process
+    ends. Raise IndexingError, naming the process, if it has a writer already."""
+    file = path / LOCK
+    while True:
+        file.touch()
+        before = file.stat().st_ino
+        held = FileLock(file, timeout=0, thread_local=False)
+        try:
+            held.acquire()
+        except Timeout:
+            number = file.read_text().strip()
+            raise IndexingError(
+                f"{path} has a writer already ({f'process {number}' if number else 'a process'}): "
+                "close that one first, or open the index for reading"
+            ) from None
+        if file.exists() and file.stat().st_ino == before:
+            file.write_text(f"{os.getpid()}\n")
+            return held
+        held.release()  # the folder was replaced in between

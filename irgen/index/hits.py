@@ -1,0 +1,133 @@
+"""What a search of an index returns, by id, and why an image is or is not a hit."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from irgen.index.view import View
+from irgen.search import beam, calibration, engine, rank
+from irgen.search.calibration import Calibration, Uncalibrated
+from irgen.search.decoder import Decoder
+from irgen.search.engine import QueryFeatures
+
+
+@dataclass(frozen=True)
+class ImageHits:
+    """The best k images of each query, best first; every array is (Q, k).
+
+    ``ids`` str, None where there are fewer than k. float32, −inf there: ``scores``, by which images
+    are sorted; ``cosine`` of the tuned embeddings; ``log_probability`` of the image's code under
+    the retriever; ``probability`` of the code among those that take part in the search;
+    ``same_label``, the calibrated probability that the image has the query's label, −inf throughout
+    if the index has no calibration. ``by_embedding`` bool: the query's embedding led to the
+    image, not a code that the retriever predicted, so it has no (log-)probability.
+    """
+
+    ids: np.ndarray
+    scores: np.ndarray
+    cosine: np.ndarray
+    log_probability: np.ndarray
+    probability: np.ndarray
+    same_label: np.ndarray
+    by_embedding: np.ndarray
+
+    def __len__(self) -> int:
+        """Q."""
+        return len(self.ids)
+
+    @classmethod
+    def of(
+        cls, hits: engine.Hits, view: View, calibrated: Calibration | Uncalibrated
+    ) -> "ImageHits":
+        """Return hits in ``view`` with ids instead of rows."""
+        rows = hits.rows.cpu().numpy()
+        ids = np.full(rows.shape, None, dtype=object)
+        ids[rows >= 0] = view.ids(rows[rows >= 0])
+        same_label = torch.full_like(hits.cosine, -np.inf)
+        if isinstance(calibrated, Calibration):
+            same_label = calibration.apply(calibrated, hits.cosine)
+        probability = hits.normalised_log_prob.exp()
+        probability = probability.masked_fill(hits.normalised_log_prob == -np.inf, -np.inf)
+        found = (hits.scores, hits.cosine, hits.log_probability)
+        columns = (*found, probability, same_label, hits.by_embedding)
+        return cls(ids, *(column.cpu().numpy() for column in columns))
+
+    @classmethod
+    def join(cls, parts: list["ImageHits"], k: int) -> "ImageHits":
+        """Return the hits of several batches of queries, one after the other."""
+        if not parts:
+            return cls(np.full((0, k), None, dtype=object), *np.empty((6, 0, k), np.float32))
+        names = cls.__dataclass_fields__
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def table(self) -> pl.DataFrame:
+        """Return one row per hit: query (from 0), rank (from 1), id, and the numbers, null where
+        they are not finite."""
+        query, rank = np.nonzero(self.ids != None)  # noqa: E711
+        numbers = (
+            "scores",
+            "cosine",
+            "log_probability",
+            "probability",
+            "same_label",
+            "by_embedding",
+        )
+        columns = {name: getattr(self, name)[query, rank] for name in numbers}
+        table = pl.DataFrame(
+            {"query": query, "rank": rank + 1, "id": self.ids[query, rank].tolist(), **columns},
+            schema_overrides={"id": pl.String, "by_embedding": pl.Boolean},
+        ).rename({"scores": "score"})
+        floats = pl.selectors.float()
+        return table.with_columns(pl.when(floats.is_finite()).then(floats))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One image as a hit of one query.
+
+    ``code`` M numbers; ``log_probabilities`` of each of them after those before it under the
+    retriever, ``shares`` the same among the codes that lead to an image: both natural logarithms.
+    ``bucket``: number of images in the index with this code. ``cosine`` of the tuned embeddings;
+    ``trained``: the retriever was trained on the image.
+    """
+
+    id: str
+    code: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    shares: tuple[float, ...]
+    bucket: int
+    cosine: float
+    trained: bool
+
+    @property
+    def log_probability(self) -> float:
+        """Of the whole code."""
+        return sum(self.log_probabilities)
+
+
+@torch.inference_mode()
+def explain(
+    decoder: Decoder, query: QueryFeatures, view: View, rows: np.ndarray
+) -> list[Explanation]:
+    """Explain rows (n,) of ``view``, which must be alive, as hits of the one ``query``."""
+    if not len(rows):
+        return []
+    snapshot = view.snapshot.to(query.embedding.device)
+    numbers = torch.from_numpy(rows)[None].to(query.embedding.device)  # (1, n)
+    codes = snapshot.gather(numbers, "codes").long()  # (1, n, M)
+    parts = [part.live for part in snapshot.parts(fresh=False)]
+    state = decoder.start(query.summary, query.tokens)
+    log_probs, shares = beam.score_codes(state, parts, codes)
+    leaves = zip(parts, beam.find_leaves(parts, codes), strict=True)
+    ranges = [part.group_ranges(nodes) for part, nodes in leaves]
+    collisions = torch.stack([end - first for first, end in ranges]).sum(0)
+    cosines = rank.cosine(numbers, query.embedding, snapshot)
+    trained = snapshot.gather(numbers, "trained")
+    columns = (codes, log_probs, shares, collisions, cosines, trained)
+    values = zip(view.ids(rows), *(column[0].tolist() for column in columns), strict=True)
+    return [
+        Explanation(name, tuple(code), tuple(log_probs), tuple(share), bucket, cosine, known)
+        for name, code, log_probs, share, bucket, cosine, known in values
+    ]
