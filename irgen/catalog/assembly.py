@@ -26,13 +26,13 @@ def is_present() -> pl.Expr:
 
 def keep_usable(images: pl.DataFrame, refused: pl.Expr) -> pl.DataFrame:
     """Return the images (columns ``label``, ``reason`` …) that are not rejected, without the
-    reason; blank labels become null. ``refused``: rows that are rejected for want of a label."""
+    reason; blank labels become null. ``refused``: rows that are rejected without a label."""
     usable = images.filter(pl.col("reason").is_null() & ~refused).drop("reason")
     return usable.with_columns(label=pl.when(~lacks_label()).then(pl.col("label")))
 
 
 def list_rejected(listed: pl.DataFrame, images: pl.DataFrame, refused: pl.Expr) -> pl.DataFrame:
-    """Return what is listed and not usable, columns of REJECTED, sorted by key."""
+    """Return the listed images that are not usable, columns of REJECTED, sorted by key."""
     absent = listed.filter(pl.col("sha256").is_null()).select(
         "key",
         pl.when(pl.col("key").str.ends_with("/"))
@@ -50,9 +50,9 @@ def build_tables(
 ) -> dict[str, pl.DataFrame]:
     """Return the four tables of images that are present, or have gone since the training revision.
 
-    Train and validation hold what the catalogue held at that revision, whatever became of it, train
-    without ``inserted`` images. Database and queries hold what is present now. Only these carry the
-    user's columns: a corrected price must not cause a new training.
+    Train and validation hold the images of that revision, removed ones too; train is without
+    ``inserted`` images. Database and queries hold the present images. Only these two have the
+    user's columns, so that a corrected price causes no training.
     """
     trained, role = pl.col("revision") <= settings.training_revision, pl.col("role")
     searched = role.is_in(protocol.database or settings.database)

@@ -1,4 +1,4 @@
-"""From a manifest to one table: the label and role of each image, by the format of the source.
+"""Read the label and role of each image from a manifest, by the format of the source.
 
 To add a published data set, write a reader in `datasets/` and name it in SETS.
 """
@@ -13,7 +13,7 @@ from irgen.catalog.datasets.annotations import drop_annotations, find_sets
 from irgen.catalog.sources.listing import ROLE_FOLDERS
 from irgen.errors import CatalogError
 
-OWN = ("id", "path", "label", "role", "sha256", "revision")
+COLUMNS = ("id", "path", "label", "role", "sha256", "revision")
 SETS = {
     "inshop": inshop.read,
     "cub200": cub200.read,
@@ -52,12 +52,12 @@ def recognise_format(table: pl.DataFrame) -> str:
 def read_format(
     table: pl.DataFrame, name: str, read: Callable[[str], bytes] = lambda sha256: b""
 ) -> pl.DataFrame:
-    """Return the images of a manifest, sorted by id: columns of OWN (role null: none given), an
+    """Return the images of a manifest, sorted by id: columns of COLUMNS (role may be null), and an
     image list's metadata, or a data set's `part` and class `number`.
 
-    Images that are not there are left out; past ones keep their `gone`. `name`: a key of FORMATS or
-    SETS, as `recognise_format` returns it; `read` returns the bytes of an annotation file by its
-    hash. Raises CatalogError if the folders or the lists are not as they should be.
+    Missing images are left out; past ones keep their `gone`. `name`: a key of FORMATS or SETS, as
+    `recognise_format` returns it; `read` returns the bytes of an annotation file by its hash.
+    Raises CatalogError for folders or lists that do not fit the format.
     """
     present = manifest.images(table)
     images = drop_annotations(present)
@@ -74,8 +74,8 @@ def read_format(
         raise CatalogError(
             f"the list gives the id {twice[0]!r} to several images; ids are distinct"
         )
-    metadata = [column for column in catalog.columns if column not in OWN]
-    return catalog.select(*OWN, *metadata).sort("id")
+    metadata = [column for column in catalog.columns if column not in COLUMNS]
+    return catalog.select(*COLUMNS, *metadata).sort("id")
 
 
 def read_folders(images: pl.DataFrame) -> pl.DataFrame:
@@ -118,8 +118,8 @@ def _check_depth(parts: list[str], with_roles: bool) -> None:
 
 
 def read_images(images: pl.DataFrame) -> pl.DataFrame:
-    """Read images without labels, in any folders; a role's folder at the top gives their role. The
-    id is the path."""
+    """Read images without labels, in any folders. A top folder named after a role gives the role.
+    The id is the path."""
     tops = [key.split("/")[0].lower() if "/" in key else "" for key in images["key"]]
     plain = images.drop("label", "role", "id", strict=False)
     return _catalog(plain).with_columns(
@@ -130,8 +130,8 @@ def read_images(images: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_list(images: pl.DataFrame) -> pl.DataFrame:
-    """Read a list's columns; without `id` the path is the id, roles may have the names that folders
-    may have, and an empty role is none.
+    """Read a list's columns. Without `id` the path is the id; roles have the names of role folders,
+    and may be empty.
 
     Raises CatalogError for a manifest without labels and for an unknown role.
     """

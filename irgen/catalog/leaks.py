@@ -61,7 +61,7 @@ def count_leaks(leaks: pl.DataFrame) -> dict[str, int]:
 
 
 def format_leaks(counts: Mapping[str, int]) -> str:
-    """Return the counts by kind in words.
+    """Describe the counts by kind in words.
 
     >>> format_leaks({"same_file": 2, "near_image": 0, "shared_label": 1})
     'the same file (2), a label of both sides (1)'
@@ -75,8 +75,10 @@ def _others(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     each content that an id has or had."""
     trains = {"train": True, "validation": True, "database": False}
     parts = [
-        tables[name].select("id", "sha256", "label", trained=pl.lit(own), searched=pl.lit(not own))
-        for name, own in trains.items()
+        tables[name].select(
+            "id", "sha256", "label", trained=pl.lit(used), searched=pl.lit(not used)
+        )
+        for name, used in trains.items()
     ]
     return (
         pl.concat(parts)

@@ -58,14 +58,14 @@ def read(folder: Path) -> pl.DataFrame:
 
 
 def read_past(folder: Path) -> pl.DataFrame:
-    """Return the images that the source held once: columns of SCHEMA, IDENTITY, and `gone`.
+    """Return the images that the source had before: columns of SCHEMA, IDENTITY, and `gone`.
 
-    Each was there from `revision` to before `gone`. An image whose label, role or id changed is a
-    past one and a new one. Raises as `read` does.
+    Each was there from `revision` to before `gone`. If label, role or id of an image changed, the
+    table has it as it was. Raises as `read` does.
     """
     table = _read(folder)
-    kept = [name for name in (*SCHEMA, *IDENTITY, GONE) if name in table.columns]
-    return table.filter(pl.col(GONE).is_not_null()).select(kept)
+    columns = [name for name in (*SCHEMA, *IDENTITY, GONE) if name in table.columns]
+    return table.filter(pl.col(GONE).is_not_null()).select(columns)
 
 
 def _read(folder: Path) -> pl.DataFrame:
@@ -86,7 +86,7 @@ def _read(folder: Path) -> pl.DataFrame:
 
 
 def read_revision(folder: Path) -> tuple[int, str]:
-    """Return the manifest's revision and the source it was made from; (0, "") without one."""
+    """Return the manifest's revision and the name of its source; (0, "") without one."""
     path = folder / NAME
     if not path.is_file():
         return 0, ""
@@ -110,11 +110,11 @@ def write(
     source: str,
     past: pl.DataFrame | None = None,
 ) -> None:
-    """Write the manifest, sorted by key, and then what is `past`, whole or not at all."""
+    """Write the manifest, sorted by key, followed by the `past` images, whole or not at all."""
     table = table.sort("key").with_columns(pl.lit(None, pl.Int32).alias(GONE))
     if past is not None:
-        kept = [name for name in past.columns if name in table.columns]
-        table = pl.concat([table, past.select(kept).sort("key", GONE)], how="diagonal")
+        columns = [name for name in past.columns if name in table.columns]
+        table = pl.concat([table, past.select(columns).sort("key", GONE)], how="diagonal")
     with atomic(folder / NAME) as path:
         notes = {"revision": str(revision), "source": source}
         table.rechunk().write_parquet(path, metadata=notes)

@@ -1,4 +1,4 @@
-"""Draw roles where the source gives none: seeded, stratified by label, unmoved by new images."""
+"""Draw roles if the source gives none: seeded, stratified by label, stable when images come."""
 
 import hashlib
 
@@ -23,8 +23,8 @@ def assign_roles(
     images of one label first seen in one revision, in the order of sha256(seed, path), rounded half
     up; at least one stays train. So images of later revisions never move earlier ones.
 
-    `trained_until`: the training revision; `table` then has `sha256` and `gone`, null for what is
-    there. An image whose content was trained on under another path or label is no query.
+    `trained_until`: the training revision; `table` then has `sha256` and `gone`, null for present
+    images. An image whose content was trained on under another path or label is no query.
 
     >>> table = pl.DataFrame({"path": [f"a/{i}" for i in range(20)], "label": "a", "role": None,
     ...                       "revision": 1}, schema_overrides={"role": pl.String})
@@ -81,7 +81,7 @@ def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.Data
 
 
 def _keep_trained(table: pl.DataFrame, trained_until: int) -> pl.DataFrame:
-    """Give `train` back to queries whose content a train image had that has gone since."""
+    """Turn queries back into train images if their content was trained on in a removed image."""
     gone = pl.col(GONE).is_not_null()
     trained = gone & (pl.col("role") == "train") & (pl.col("revision") <= trained_until)
     contents = table.filter(trained)["sha256"].implode()

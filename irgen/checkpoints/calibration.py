@@ -18,8 +18,8 @@ def save_calibration(path: Path, calibration: Calibration | Uncalibrated) -> Non
 
 
 def load_calibration(path: Path) -> Calibration | Uncalibrated:
-    """Read what ``save_calibration`` wrote. Raises ArtifactError if it is missing, damaged, or no
-    map that rises within 0 … 1."""
+    """Load a calibration. Raises ArtifactError if the file is missing or damaged, or if the map
+    does not rise within 0 … 1."""
     tree = read_json(path)
     kind = Uncalibrated if isinstance(tree, dict) and "reason" in tree else Calibration
     try:

@@ -1,4 +1,4 @@
-"""Codes and tuned embeddings of a role's images."""
+"""Save and load the codes and tuned embeddings of a role's images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Identified:
-    """A role's images: ``ids`` (N,), ``codes`` (N, M) int64, unit ``embeddings`` (N, D) float32."""
+    """Codes of images: ``ids`` (N,), ``codes`` (N, M) int64, unit ``embeddings`` (N, D) float32."""
 
     ids: list[str]
     codes: "Tensor"
@@ -24,13 +24,13 @@ class Identified:
 
 
 def check_served(rule: str) -> None:
-    """Raise IndexingError unless codes are the tokenizer's, as an index gives codes to images that
+    """Raise IndexingError unless codes are the tokenizer's: an index needs it to code images that
     are added. ``rule``: identifiers.rule of params.yaml."""
     if rule != "semantic":
         raise IndexingError(
-            f"params.yaml: identifiers: rule: {rule!r} is there to be compared with and cannot be "
-            "served: an index codes the images that are added to it by the tokenizer; run irgen "
-            "evaluate to measure this rule, or set identifiers.rule to semantic"
+            f"params.yaml: identifiers: rule: {rule!r} exists for comparison and cannot be served, "
+            "since an index codes added images with the tokenizer; run irgen evaluate to measure "
+            "this rule, or set identifiers.rule to semantic"
         )
 
 
@@ -45,7 +45,7 @@ def save_identified(folder: Path, identified: Identified) -> None:
 
 
 def load_identified(folder: Path) -> Identified:
-    """Read what ``save_identified`` wrote."""
+    """Load codes and embeddings as tensors."""
     import torch
 
     ids, codes, embeddings = read_identified(folder)
@@ -53,8 +53,8 @@ def load_identified(folder: Path) -> Identified:
 
 
 def read_identified(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Read ids (N,), codes (N, M) int64 and embeddings (N, D) float32, memory-mapped, without
-    importing torch, which takes seconds."""
+    """Load ids (N,), codes (N, M) int64 and embeddings (N, D) float32, memory-mapped, as arrays:
+    importing torch would take seconds."""
     table = pl.read_parquet(folder / "codes.parquet")
     embeddings = read_array(folder / "embeddings.npy")
     if len(table) != len(embeddings):

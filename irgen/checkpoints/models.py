@@ -90,8 +90,8 @@ class Models:
 
     @torch.inference_mode()
     def embed(self, pixels: Tensor) -> Tensor:
-        """Return unit embeddings (B, D) float32 of images (B, C, H, W) of 0 … 255. The others of a
-        batch change an embedding by rounding alone."""
+        """Return unit embeddings (B, D) float32 of images (B, C, H, W) of 0 … 255. Except for
+        rounding, an embedding does not depend on the batch."""
         return self.tokenizer.adapt(self.encoder(pixels.to(self.device))[0])
 
     @torch.inference_mode()
@@ -101,15 +101,15 @@ class Models:
 
 
 def assemble(tokenizer_path: Path, retriever_path: Path, pretrained: ImageEncoder) -> Models:
-    """Load the models of these two files, in eval mode; ``pretrained`` is kept only where one of
-    them uses it."""
+    """Load the models of these two files, in eval mode. ``pretrained`` is part of the result only
+    if one of them uses it."""
     tokenizer, labels = load_tokenizer(tokenizer_path)
     source = read_settings(retriever_path)[0].encoder
     retriever = load_retriever(retriever_path, initial_query_encoder(pretrained, tokenizer, source))
     assert retriever.query_encoder is not None, "a loaded retriever encodes pixels"
-    needed = tokenizer.encoder is None or retriever.query_encoder.encoder is pretrained
-    kept = pretrained.eval() if needed else None
-    return Models(tokenizer=tokenizer, retriever=retriever, pretrained=kept, labels=labels)
+    is_used = tokenizer.encoder is None or retriever.query_encoder.encoder is pretrained
+    shared = pretrained.eval() if is_used else None
+    return Models(tokenizer=tokenizer, retriever=retriever, pretrained=shared, labels=labels)
 
 
 def save_models(
@@ -133,8 +133,8 @@ def save_models(
 
 
 def load_models(folder: Path, device: torch.device) -> Models:
-    """Load what ``save_models`` wrote, on ``device``. Raises ArtifactError or another IrgenError if
-    a file is missing, damaged or of something else, or if this timm builds another encoder."""
+    """Load models on ``device``. Raises ArtifactError or another IrgenError if a file is missing,
+    damaged or not a model's, or if the installed timm builds another encoder."""
     path = folder / PRETRAINED
     config = tensor_file.load_config(path, "encoder", "kept", "inputs")
     pretrained = untrained_encoder(parse(Encoder, config["encoder"], where=str(path)))
@@ -147,7 +147,9 @@ def load_models(folder: Path, device: torch.device) -> Models:
         tensor_file.load_into(pretrained, tensor_file.load(path)[0], path)
     models = assemble(folder / TOKENIZER, folder / RETRIEVER, pretrained)
     if models.pretrained is not None and not config["kept"]:
-        raise ArtifactError(f"{path} lacks the weights that its neighbours need; it is not theirs")
+        raise ArtifactError(
+            f"{path} lacks the weights that the files beside it need: copy all again"
+        )
     return models.to(device)
 
 

@@ -28,10 +28,10 @@ class TrainingState:
 
 
 class Resume:
-    """A file outside of DVC's outputs that holds the state at the end of the last epoch.
+    """State of a training at the end of its last epoch, in a file outside of DVC's outputs.
 
-    ``depends_on``: everything the training depends on, as JSON-able values; with any other value
-    the state is not found.
+    ``depends_on``: everything that the training depends on, as JSON-able values, which are part of
+    the file's path.
     """
 
     def __init__(self, folder: Path, name: str, *depends_on: Any):
@@ -39,8 +39,8 @@ class Resume:
         self.path = folder / digest(name, *depends_on)[:16] / "state.safetensors"
 
     def restore(self, state: TrainingState) -> None:
-        """Bring ``state`` to where the training was interrupted; leave it as it is if there is no
-        whole file. Raises WeightsError if a module has another shape."""
+        """Restore ``state`` from the file; leave it as it is if the file is missing or damaged.
+        Raises WeightsError if a module has another shape."""
         try:
             tensors, state.history = tensor_file.load(self.path)
         except ArtifactError:
@@ -52,7 +52,7 @@ class Resume:
         tqdm.write(f"{self.name}: going on after epoch {len(state.history)}")
 
     def save(self, state: TrainingState) -> None:
-        """Keep ``state`` in place of the one before."""
+        """Write ``state``, replacing the one before."""
         tensors = {f"tensor.{name}": tensor for name, tensor in state.tensors.items()}
         for name, module in state.modules.items():
             tensors |= {f"module.{name}.{key}": t for key, t in module.state_dict().items()}

@@ -16,8 +16,8 @@ from irgen.params.strict import parse
 def save_tokenizer(
     path: Path, model: Tokenizer, encoder: Encoder, settings: Settings, labels: list[str]
 ) -> None:
-    """Write the tokenizer with everything that loading needs. ``labels``: class names; numbers
-    where it was trained on clusters."""
+    """Write the tokenizer with everything that loading needs. ``labels``: class names, or numbers
+    of clusters."""
     norm = model.adapter.get_submodule("0")
     assert isinstance(norm, nn.LayerNorm), "an adapter begins with a norm"
     config = {
@@ -36,7 +36,7 @@ def load_tokenizer(path: Path) -> tuple[Tokenizer, list[str]]:
     tensors, _ = tensor_file.load(path)
     settings = parse(Settings, config["tokenizer"], where=str(path))
     encoder = parse(Encoder, config["encoder"], where=str(path))
-    own = untrained_encoder(encoder) if settings.tune_encoder else None
-    model = Tokenizer(settings, config["summary_width"], len(config["labels"]), own)
+    tuned = untrained_encoder(encoder) if settings.tune_encoder else None
+    model = Tokenizer(settings, config["summary_width"], len(config["labels"]), tuned)
     tensor_file.load_into(model, tensors, path)
     return model.eval(), config["labels"]

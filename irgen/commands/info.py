@@ -82,13 +82,13 @@ def describe_origin(index: Index, root: Path, outdated: bool) -> dict[str, str]:
     from irgen.releases import release
 
     folder, source = project_index.folder_of(index), project_index.source_folder(root)
-    own = root / project_index.OWN
+    working = root / project_index.WORKING
     if project_index.is_release(folder):
         served = release.read(folder)
         facts = f"number {served.version}, of data revision {served.revision}"
-        return {"release": f"{facts}; changes are made to a copy, {own}"}
+        return {"release": f"{facts}; changes are made to a copy, {working}"}
     if project_index.is_of_pipeline(folder, root):
-        return {"pipeline": f"this is its index; changes are made to a copy, {own}"}
+        return {"pipeline": f"this is its index; changes are made to a copy, {working}"}
     if COPIED_FROM not in index.info()["config"] or not source.exists():
         return {}
     if not outdated:

@@ -21,7 +21,7 @@ from irgen.workspace import Workspace
 if TYPE_CHECKING:
     from irgen.index.index import Index
 
-OWN = "index"  # in the project's folder, not known to DVC
+WORKING = "index"  # the index that commands change, in the project's folder; DVC ignores it
 T = TypeVar("T")
 
 
@@ -40,7 +40,7 @@ def open_index(folder: Path, *, writable: bool = False) -> Index:
 def open_to_read(root: Path, folder: Path | None, *, warn: bool = True) -> Iterator[Index]:
     """Open the index at ``folder``, by default the project's own or else its source. With ``warn``,
     print if a newer one is served or was made since. Raise IndexingError if there is none."""
-    default = root / OWN
+    default = root / WORKING
     with open_index(folder or (default if _exists(default) else source_folder(root))) as index:
         if warn:
             _note_if_outdated(index, root)
@@ -58,7 +58,7 @@ def open_to_change(
     ``check`` returns something true; else it is yielded as it is, read-only. Raise IndexingError if
     there is nothing to copy, if the index has a writer, or if it is a release or the pipeline's.
     """
-    target = folder or root / OWN
+    target = folder or root / WORKING
     _refuse_fixed(target, root)
     if folder is None and not _exists(target):
         source = source_folder(root)
@@ -78,7 +78,7 @@ def open_to_change(
 
 def _refuse_fixed(folder: Path, root: Path) -> None:
     """Raise IndexingError for an index that commands must not change."""
-    advice = f"leave --index out to change {root / OWN}, which starts as a copy of"
+    advice = f"leave --index out to change {root / WORKING}, which starts as a copy of"
     if is_release(folder):
         raise IndexingError(f"{folder} is a release, which never changes: {advice} the served one")
     if is_of_pipeline(folder, root):

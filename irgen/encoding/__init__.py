@@ -1,1 +1,1 @@
-"""Images through an encoder: batches, cached features and views."""
+"""Encode images: batches, cached features and views."""

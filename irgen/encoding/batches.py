@@ -1,4 +1,4 @@
-"""Training images: cached views of a frozen encoder, or pixels changed anew each time."""
+"""Batches of training images: cached views of a frozen encoder, or pixels augmented each time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Arrays by content hash, so that no image is encoded twice in its life."""
+"""Store arrays by content hash, so that no image is encoded twice in its life."""
 
 import json
 import struct
@@ -67,8 +67,8 @@ class ArrayStore:
         self._refresh()
 
     def get(self, sha256s: Sequence[str]) -> np.ndarray:
-        """Return (N, …), row-aligned with ``sha256s``, which may repeat; of none, (0, …), or (0,)
-        float32 while the store is empty. Raises ArtifactError if one is not there."""
+        """Return (N, …), row-aligned with ``sha256s``, which may repeat. For no hash, an empty
+        store returns (0,) float32. Raises ArtifactError if an array is missing."""
         absent = self.missing(sha256s)
         if absent:
             raise ArtifactError(
@@ -103,7 +103,7 @@ class ArrayStore:
                 shard = map_shard(path)
                 self._check(shard.values.dtype, shard.values.shape[1:])
             except (ValueError, KeyError, TypeError, OSError, ArtifactError) as error:
-                warnings.warn(f"{path} is passed over, delete it: {error}", stacklevel=3)
+                warnings.warn(f"{path} is skipped, delete it: {error}", stacklevel=3)
                 continue
             self._shards.append(shard)
             number, keys = len(self._shards) - 1, shard.keys.tobytes()

@@ -1,5 +1,4 @@
-"""Images through an encoder: summaries once in an image's life, cached views for frozen
-training."""
+"""Encode images: summaries once in an image's life, and cached views to train on."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ SHARD = 64  # batches that a killed process loses at most
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """Images, machine and cache: all that encoding needs beside the encoder."""
+    """Images, machine and cache of a project, for encoding."""
 
     images: Images
     machine: Machine
@@ -39,7 +38,7 @@ class Encoding:
 
 
 def open_encoding(settings: Compute, workspace: Workspace) -> Encoding:
-    """Return a project's downloaded images and its cache, on the machine ``settings`` choose."""
+    """Open a project's downloaded images and its cache, on the machine chosen by ``settings``."""
     return Encoding(
         images=Images(workspace.existing("download")),
         machine=prepare(settings),
@@ -49,8 +48,8 @@ def open_encoding(settings: Compute, workspace: Workspace) -> Encoding:
 
 
 def fingerprint(modules: list[nn.Module], decoding: Decoding, machine: Machine) -> str:
-    """Digest all that decides what networks make of an image: weights, decoding, precision, device
-    type, and the versions of the code that decodes and encodes."""
+    """Return a digest of everything that an encoding depends on: weights, decoding, precision,
+    device type, and the versions of the code that decodes and encodes."""
     weights = hashlib.sha256()
     for module in modules:
         for name, tensor in module.state_dict().items():

@@ -1,4 +1,4 @@
-"""Query features, cached by image content: several stages search with the same queries."""
+"""Encode queries, cached by image content, since several stages search with the same ones."""
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def encode_queries(models: Models, sha256s: list[str], encoding: Encoding) -> Qu
 
 
 def select_queries(features: QueryFeatures, rows: Tensor, device: torch.device) -> QueryFeatures:
-    """Return the features of the queries at ``rows``, on ``device``."""
+    """Return the features of the queries ``rows``, on ``device``."""
     parts = (features.summary, features.tokens, features.embedding)
     return QueryFeatures(*(part[rows].to(device) for part in parts))
 

@@ -44,9 +44,10 @@ def create_optimizer(
 
 
 def _depths(names: list[str]) -> dict[str, int]:
-    """Return how far below the top each parameter sits.
+    """Return each parameter's depth: the number of blocks above it.
 
-    Numbers in names tell the blocks; the stem is lowest, what follows the last block is on top.
+    Numbers in names tell the blocks; the stem is lowest, parameters after the last block are on
+    top.
     """
     blocks: dict[str, tuple[int, ...]] = {}
     block: tuple[int, ...] = ()

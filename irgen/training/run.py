@@ -28,19 +28,19 @@ class TrainingRun:
     resume: Resume | None = None
 
     def restore(self, state: TrainingState) -> None:
-        """Bring ``state`` to where this training was interrupted, if it was."""
+        """Restore ``state`` if this training was interrupted."""
         if self.resume is not None:
             self.resume.restore(state)
 
     def end_epoch(self, state: TrainingState) -> None:
-        """Log the last row of the history, then keep the state."""
+        """Log the last row of the history, then save the state."""
         row = dict(state.history[-1])
         self.log(row, int(row.pop("epoch")))
         if self.resume is not None:
             self.resume.save(state)
 
     def clear(self) -> None:
-        """Forget the state: the training's outputs are written."""
+        """Delete the saved state, after the training's outputs are written."""
         if self.resume is not None:
             self.resume.clear()
 
@@ -48,7 +48,7 @@ class TrainingRun:
 def open_run(
     folder: Path, name: str, machine: Machine, seed: int, log: Log, depends_on: Sequence[Any]
 ) -> TrainingRun:
-    """Return a run that goes on if the same training was interrupted.
+    """Return a run that continues the same training if it was interrupted.
 
     Its state is kept below ``folder``, by its name, the code's versions, machine, seed and
     everything else that it ``depends_on``, as JSON-able values.
@@ -58,7 +58,7 @@ def open_run(
 
 
 def code_versions() -> dict[str, int]:
-    """Return the version of each module whose change makes a half-finished training worthless."""
+    """Return the versions of the modules that a saved state depends on."""
     modules = (images, augment, encoder, quantizer, clusters, tokenizer, decoder, descriptors)
     return {module.__name__: module.VERSION for module in modules}
 

@@ -32,8 +32,8 @@ FOLDERS = {
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are the classes' names, or their numbers (001 …) where no file has the names; parts
-    train and test. With `cars_annos.mat` the images are in `car_ims/`, else in two folders.
+    """Read labels, the classes' names (numbers 001 … if no file has the names), and parts train and
+    test. With `cars_annos.mat` the images are in `car_ims/`, else in two folders.
 
     Raises CatalogError as `match_images` does, or if a list is missing or has no classes.
     """

@@ -30,8 +30,8 @@ LISTS: dict[str, Columns] = {
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are the names of `classes.txt` (001.Black_footed_Albatross …), parts train and test as
-    in `train_test_split.txt`; every list has lines `number value`.
+    """Read labels from `classes.txt` (001.Black_footed_Albatross …), and parts train and test from
+    `train_test_split.txt`; every list has lines `number value`.
 
     Raises CatalogError as `match_images` does, or if a list is missing or does not fit the others.
     """

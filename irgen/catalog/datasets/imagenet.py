@@ -27,9 +27,10 @@ VAL = r"(?:^|/)val/(?:n\d{8}/)?(ILSVRC2012_val_(\d{8})\.JPEG)$"
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are WordNet ids (n01440764 …): a training image has its folder's name, validation
-    image i what line i of `ILSVRC2012_validation_ground_truth.txt` says, a number that `meta.mat`
-    translates. Parts train and val; `val/` may be sorted into folders.
+    """Read labels, WordNet ids (n01440764 …), and parts train and val. The label of a training
+    image is its folder's name; that of validation image i is line i of
+    `ILSVRC2012_validation_ground_truth.txt`, a number that `meta.mat` translates. `val/` may be
+    sorted into folders.
 
     Other images get no label, and are rejected later; some validation images may be missing. Warns
     as `match_images` does. Raises CatalogError if a file of the devkit is missing or damaged, or

@@ -18,7 +18,7 @@ INSHOP = Published(
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are item ids; parts train, query and gallery. `list_eval_partition.txt` has the number
+    """Read labels, which are item ids, and parts train, query and gallery. The list has the number
     of images, a heading, then lines `img/….jpg id_00000001 train|query|gallery`.
 
     Raises CatalogError as `match_images` does, or if the list is missing or names another part.

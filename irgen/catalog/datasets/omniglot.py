@@ -24,8 +24,8 @@ def is_drawing() -> pl.Expr:
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are alphabet/characterNN, ids alphabet/characterNN/file; parts background and
-    evaluation, whose alphabets differ; a drawing outside of both folders is background.
+    """Read labels alphabet/characterNN, ids alphabet/characterNN/file, and parts background and
+    evaluation, whose alphabets differ. A drawing outside of both folders is background.
 
     Other images get no label, and are rejected later. Warns as `match_images` does. Raises
     CatalogError if there is no drawing, and for the same drawing in two folders.

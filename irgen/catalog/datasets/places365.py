@@ -25,7 +25,7 @@ CLASSES = "categories_places365.txt"
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are categories (airfield, apartment_building/outdoor …), parts train and val.
+    """Read labels, categories (airfield, apartment_building/outdoor …), and parts train and val.
 
     Every list has lines `name number`: `/a/airfield/00000001.jpg 0` in
     `places365_train_standard.txt`, `Places365_val_00000001.jpg 165` in `places365_val.txt`,

@@ -28,8 +28,9 @@ COLUMNS = {
 
 
 def read(images: pl.DataFrame, files: Mapping[str, bytes]) -> pl.DataFrame:
-    """Labels are class ids; the parts train (`Ebay_train.txt`) and test (`Ebay_test.txt`) share
-    none. The lists have a heading, then lines `image_id class_id super_class_id path`.
+    """Read labels, which are class ids, and parts train (`Ebay_train.txt`) and test
+    (`Ebay_test.txt`), which share no label. The lists have a heading, then lines
+    `image_id class_id super_class_id path`.
 
     Raises CatalogError as `match_images` does, or if a list is missing.
     """

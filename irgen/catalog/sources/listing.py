@@ -28,7 +28,7 @@ ROLE_FOLDERS = {
 
 
 class Fetched(NamedTuple):
-    """An image's bytes and the state they are of, which may be later than the listing."""
+    """Bytes of an image, and the etag of their state, which may be later than the listing's."""
 
     content: bytes
     etag: str | None
@@ -51,10 +51,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Everything a source holds. `entries` can be iterated once; `count` is their number.
+    """Content of a source. `entries` can be iterated once; `count` is their number.
 
-    `columns`: what an image list says of each key (key, label, and perhaps role, id, metadata).
-    `ahead`: how many images may be read at once, by other threads and before their turn.
+    `columns`: columns of an image list (key, label, and perhaps role, id, metadata). `ahead`:
+    number of images that other threads may read in advance.
     """
 
     entries: Iterable[Entry]
@@ -161,9 +161,9 @@ def map_keys(
 
 
 def find_common_top(images: Iterable[str], folders: Iterable[str]) -> str:
-    """Return the one folder, with its slash, that wraps everything and says nothing, or "".
+    """Return the single top folder, with its slash, if it has no meaning, else "".
 
-    A role's folder says something, and so does a class folder that holds images itself.
+    A role's folder has a meaning, and so does a class folder, which holds images itself.
 
     >>> find_common_top(["set/cat/1.png", "set/dog/2.png"], ["set", "set/cat", "set/owl"])
     'set/'

@@ -1,4 +1,4 @@
-"""A folder on this machine as a source."""
+"""List a folder on this machine as a source."""
 
 import os
 import stat
@@ -102,4 +102,4 @@ def read_file(path: Path) -> bytes:
 def unreadable(path: Path, error: OSError) -> SourceError:
     """Return the error for a file or folder of the source that the system does not let us read."""
     remedy = "run again" if isinstance(error, FileNotFoundError) else "grant read access to it"
-    return SourceError(f"{path} cannot be read ({error.strerror}); {remedy}, or take it away")
+    return SourceError(f"{path} cannot be read ({error.strerror}); {remedy}, or remove it")

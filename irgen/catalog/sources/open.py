@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from irgen.catalog.sources import archive, arrays, image_list, local, remote
 from irgen.catalog.sources.listing import Listing, Source
-from irgen.catalog.sources.remote import Remote, follow
+from irgen.catalog.sources.remote import Remote, use_present
 from irgen.errors import SourceError
 from irgen.files import digest, file_digest
 from irgen.params import Download
@@ -159,7 +159,7 @@ def _open_prefix(settings: Download) -> Source:
 
 
 def _load_list(settings: Download, file: File) -> Listing:
-    content = follow(file.look, lambda state: remote.read(state, settings.retries).content)
+    content = use_present(file.look, lambda state: remote.read(state, settings.retries).content)
     if content is None:
         raise file.missing()
     _check_digest(hashlib.sha256(content).hexdigest(), settings, file.name)
@@ -181,7 +181,7 @@ def _load_archive(settings: Download, file: File, cache: Path) -> Listing:
             remote.fetch(state, path, connections=settings.connections, retries=settings.retries)
         return path
 
-    path = follow(file.look, fetch)
+    path = use_present(file.look, fetch)
     if path is None:
         raise file.missing()
     if settings.sha256:

@@ -1,4 +1,4 @@
-"""A remote file over any protocol: read whole, resumed where a connection is cut, and checked."""
+"""Read a remote file over any protocol: whole, resumed after a cut connection, and checked."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class TransientError(Exception):
-    """A connection failed in a way that another try may mend."""
+    """A connection failed, but another try may succeed."""
 
 
 class DamagedError(Exception):
@@ -44,9 +44,8 @@ class GoneError(Exception):
 
 
 class Answer(NamedTuple):
-    """Bytes on their way. `blocks` raises TransientError where the connection is cut, DamagedError
-    if a checksum of the protocol is wrong. `sums`: checksums of the whole file, hex by algorithm.
-    """
+    """A server's answer: `blocks` raises TransientError if the connection is cut, DamagedError if a
+    checksum of the protocol is wrong. `sums`: checksums of the whole file, hex by algorithm."""
 
     blocks: Iterator[bytes]
     version: str | None = None
@@ -54,7 +53,7 @@ class Answer(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A file's bytes, whole and checked, and the version that its store gives them."""
+    """Bytes of a file, whole and checked, and their version in a versioned store."""
 
     content: bytes
     version: str | None
@@ -83,7 +82,7 @@ class Remote:
         return f"{self.etag}-{self.size}" if self.etag else None
 
 
-def persist(
+def retry_call(
     call: Callable[[], T], url: str, retries: int, kind: type[Exception] = TransientError
 ) -> T:
     """Return `call()`, tried again after a pause while it raises an error of this kind.
@@ -104,8 +103,8 @@ def persist(
 def make_retry_error(url: str, tries: int, reason: str) -> SourceError:
     """Return the error after the last try has failed."""
     return SourceError(
-        f"{url}: given up after {tries} tries ({redact(reason)}); run again when the service is "
-        "well: what has arrived is kept"
+        f"{url}: given up after {tries} tries ({redact(reason)}); run again when the service "
+        "works: what has arrived is kept"
     )
 
 
@@ -114,7 +113,7 @@ def flatten(error: Exception) -> str:
     return redact(" ".join(str(error).split()))[:300]
 
 
-def follow(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -> T | None:
+def use_present(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -> T | None:
     """Return `use(remote)` for the file's present state; repeat if it is replaced meanwhile.
 
     None: there is no file, or no longer. Raises SourceError if it is replaced again and again.
@@ -130,7 +129,7 @@ def follow(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -> T |
                 return None
     assert remote is not None, "it was there at every look"
     raise SourceError(
-        f"{remote.url} was replaced {STATES} times while it was read; run again when it rests"
+        f"{remote.url} was replaced {STATES} times while it was read; run again when it is stable"
     )
 
 
@@ -147,7 +146,7 @@ def read(remote: Remote, retries: int) -> Body:
         check([bytes(content)], sums)
         return Body(bytes(content), version)
 
-    return persist(attempt, remote.url, min(DAMAGE_RETRIES, retries), DamagedError)
+    return retry_call(attempt, remote.url, min(DAMAGE_RETRIES, retries), DamagedError)
 
 
 def read_image(listed: Remote, look: Callable[[], Remote | None], retries: int) -> Fetched | None:
@@ -161,7 +160,7 @@ def read_image(listed: Remote, look: Callable[[], Remote | None], retries: int) 
         body = read(remote, retries)
         return Fetched(body.content, remote.state, body.version)
 
-    return follow(lambda: states.pop() if states else look(), use)
+    return use_present(lambda: states.pop() if states else look(), use)
 
 
 def fetch(remote: Remote, path: Path, *, connections: int, retries: int) -> None:
@@ -202,7 +201,7 @@ def _blocks_of(path: Path) -> Iterator[bytes]:
 def _fetch_pieces(
     remote: Remote, partial: Path, pieces: Path, connections: int, retries: int
 ) -> None:
-    """Fetch the pieces that are not there yet; a byte of `pieces` for each says which are."""
+    """Fetch the missing pieces; the file `pieces` has a byte for each, 1 if it is there."""
     name, size = remote.url.rpartition("/")[2], remote.size
     starts = range(0, size, PIECE) if remote.ranged and size else range(1)
     resumed = partial.is_file() and pieces.is_file() and pieces.stat().st_size == len(starts)
@@ -269,7 +268,7 @@ def _receive(
         kind = TransientError if position < stop else DamagedError
         raise kind(f"{position - start:,} of {stop - start:,} bytes arrived")
 
-    while not persist(advance, remote.url, retries):
+    while not retry_call(advance, remote.url, retries):
         pass
     return version, sums
 

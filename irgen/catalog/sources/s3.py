@@ -161,7 +161,7 @@ def list_objects(client: Client, url: str) -> Iterator[Object]:
     where = {"Bucket": bucket, "Prefix": prefix} | client.payer
     token: dict[str, str] = {}
     while True:
-        page = _persist(client, url, partial(client.boto.list_objects_v2, **where, **token))
+        page = _retry(client, url, partial(client.boto.list_objects_v2, **where, **token))
         for item in page.get("Contents", []):
             yield Object(item["Key"], item["Size"], item["ETag"].strip('"'))
         if not page.get("IsTruncated"):
@@ -259,7 +259,7 @@ def get_file(client: Client, url: str, path: Path) -> bool:
         remote.fetch(file, path, connections=TRANSFERS, retries=client.retries)
         return True
 
-    return remote.follow(partial(look_at, client, url), use) or False
+    return remote.use_present(partial(look_at, client, url), use) or False
 
 
 def put_file(client: Client, path: Path, url: str) -> None:
@@ -276,7 +276,7 @@ def put_file(client: Client, path: Path, url: str) -> None:
         with path.open("rb") as file, _report_errors(url):
             client.uploader.upload_fileobj(file, bucket, key, ExtraArgs=client.payer, Config=parts)
 
-    remote.persist(upload, url, retries=0)
+    remote.retry_call(upload, url, retries=0)
 
 
 def get_json(client: Client, url: str) -> tuple[Any, str] | None:
@@ -288,7 +288,7 @@ def get_json(client: Client, url: str) -> tuple[Any, str] | None:
     def use(file: Remote) -> tuple[bytes, str]:
         return remote.read(file, client.retries).content, file.etag
 
-    answer = remote.follow(partial(look_at, client, url), use)
+    answer = remote.use_present(partial(look_at, client, url), use)
     if answer is None:
         return None
     try:
@@ -331,15 +331,15 @@ def _call(client: Client, operation: str, url: str, **arguments: Any) -> Any:
     """
     bucket, key = split_url(url)
     call = partial(getattr(client.boto, operation), Bucket=bucket, Key=key, **arguments)
-    return _persist(client, url, call)
+    return _retry(client, url, call)
 
 
-def _persist(client: Client, url: str, call: Callable[[], Any]) -> Any:
+def _retry(client: Client, url: str, call: Callable[[], Any]) -> Any:
     def attempt() -> Any:
         with _report_errors(url):
             return call()
 
-    return remote.persist(attempt, url, client.retries)
+    return remote.retry_call(attempt, url, client.retries)
 
 
 @contextmanager

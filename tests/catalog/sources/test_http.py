@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from irgen.catalog.sources import http, remote
-from irgen.catalog.sources.remote import Remote, follow, read
+from irgen.catalog.sources.remote import Remote, read, use_present
 from irgen.errors import SourceError
 
 CONTENT = random.Random(0).randbytes(1_000_000)
@@ -27,7 +27,7 @@ def bring(client: http.Client, url: str, path: Path) -> bool | None:
         remote.fetch(found, path, connections=4, retries=client.retries)
         return True
 
-    return follow(partial(http.look_at, client, url), use)
+    return use_present(partial(http.look_at, client, url), use)
 
 
 def test_a_large_file_comes_in_parallel_ranges(client, web_server, tmp_path: Path) -> None:

@@ -256,7 +256,9 @@ def downloaded(project, registry: MlflowClient, version: str) -> Path:
 def test_the_index_is_with_the_model_or_if_it_is_large_pointed_to(project, release, registry):
     release()
     files = downloaded(project, registry, "1")
-    assert (files / "served.py").is_file() and (files / "code" / "irgen" / "__init__.py").is_file()
+    assert (files / "model_code.py").is_file() and (
+        files / "code" / "irgen" / "__init__.py"
+    ).is_file()
     assert len(list(files.rglob("index.json"))) == 1
     project.set("release", max_model_megabytes=0)
     project.builds(2)
