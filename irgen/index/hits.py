@@ -89,8 +89,8 @@ class Explanation:
 
     ``code`` M numbers; ``log_probabilities`` of each of them after those before it under the
     retriever, ``normalised_log_probs`` the same among the codes that lead to an image: both natural
-    logarithms. ``images_with_code``: number of images in the index with this code. ``cosine`` of the tuned embeddings;
-    ``trained``: the retriever was trained on the image.
+    logarithms. ``images_with_code``: number of images in the index with this code. ``cosine`` of
+    the tuned embeddings; ``trained``: the retriever was trained on the image.
     """
 
     id: str
