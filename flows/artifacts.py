@@ -1,6 +1,6 @@
-"""Leave tables, Markdown and links in Prefect's pages.
+"""Create artifacts, which Prefect shows in its pages: tables, Markdown and links.
 
-If the server does not take one, that is logged and stops nothing.
+If the server does not accept one, the flow logs that and goes on.
 """
 
 import logging
@@ -19,35 +19,35 @@ HEADLINES = ("precision/10", "hit/10", "map/R")  # shown first, of every method
 Log = logging.Logger | logging.LoggerAdapter
 
 
-def leave_table(key: str, rows: list[dict[str, Any]], description: str, log: Log) -> None:
-    """Leave a table artifact."""
-    _leave(log, key, lambda: create_table_artifact(rows, key=key, description=description))
+def create_table(key: str, rows: list[dict[str, Any]], description: str, log: Log) -> None:
+    """Create a table artifact."""
+    _create(log, key, lambda: create_table_artifact(rows, key=key, description=description))
 
 
-def leave_markdown(key: str, text: str, description: str, log: Log) -> None:
-    """Leave a Markdown artifact."""
-    _leave(log, key, lambda: create_markdown_artifact(text, key=key, description=description))
+def create_markdown(key: str, text: str, description: str, log: Log) -> None:
+    """Create a Markdown artifact."""
+    _create(log, key, lambda: create_markdown_artifact(text, key=key, description=description))
 
 
-def leave_link(key: str, address: str, text: str, description: str, log: Log) -> None:
-    """Leave a link artifact."""
-    _leave(
+def create_link(key: str, address: str, text: str, description: str, log: Log) -> None:
+    """Create a link artifact."""
+    _create(
         log,
         key,
         lambda: create_link_artifact(address, link_text=text, key=key, description=description),
     )
 
 
-def _leave(log: Log, key: str, create: Callable[[], Any]) -> None:
+def _create(log: Log, key: str, call: Callable[[], Any]) -> None:
     try:
-        create()
+        call()
     except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: it cannot be reached
-        log.warning("the artifact %s could not be left on the server: %s", key, error)
+        log.warning("the artifact %s could not be created on the server: %s", key, error)
 
 
 def compare_metrics(now: Mapping[str, float], before: Mapping[str, float], title: str) -> str:
-    """Return a Markdown table of metrics: before (the column ``title``), now, and the change;
-    headlines first, then those that moved.
+    """Return a Markdown table of metrics: before (the column ``title``), now, and the change. First
+    come HEADLINES, then metrics that changed.
 
     >>> print(compare_metrics({"P": 0.5, "m/hit/10": 1.0}, {"P": 0.25, "m/hit/10": 1.0}, "last"))
     | metric | last | now | change |

@@ -1,6 +1,6 @@
-"""The flow ``build``: the whole pipeline, then the gate and the release.
+"""Flow ``build``: run the whole pipeline, then the gate and the release.
 
-Every step may be done again, so a build that was killed is simply done again.
+Every step can be repeated, so a build that was killed is simply started again.
 """
 
 import sys
@@ -29,8 +29,8 @@ SOURCE = "download"  # the stage that looks at the source
 def build(root: str = ".", pull: bool = False) -> State[Any]:
     """Bring every stage of the pipeline up to date and release the index if it passes the gate.
 
-    root: the project's folder. pull: take results from DVC's remote where it has them, instead of
-    running; for a machine that starts with nothing. Waits for a run that has the project.
+    root: the project's folder. pull: take results from DVC's remote, if it has them, instead of
+    running; for a machine that starts with nothing. Waits if another run holds the project.
     """
     folder = state.find_project(root)
     with lock.hold_project(folder, "build", get_run_logger(), wait=True):
@@ -42,7 +42,7 @@ build.on_cancellation(lock.undo_cancelled_retrain)
 
 def build_and_release(root: Path, *, build: str, pull: bool = False) -> State[Any]:
     """Run the pipeline, release the index if it passes the gate, report that, and push the results
-    to DVC's remote; return the state that the flow run ends in. Raises what these raise."""
+    to DVC's remote. Return the flow run's final state. Raises the errors of these steps."""
     metrics = run_pass(root, build, pull)
     if release.has_index(root):
         final = settle(root, build, metrics, pull=pull)
@@ -55,32 +55,32 @@ def build_and_release(root: Path, *, build: str, pull: bool = False) -> State[An
 
 
 def settle_last_pass(root: Path, *, build: str) -> State[Any]:
-    """Judge and release the results of the last pass, as far as that is still to be done."""
+    """Judge, release and report the results of the last pass, which an earlier run left undone."""
     return settle(root, build, stage_facts.read_quality(Workspace.at(root)))
 
 
 def settle(root: Path, build: str, metrics: dict[str, float], *, pull: bool = False) -> State[Any]:
-    """Pass a finished pass through gate and release, and report it.
+    """Judge and release the results of a finished pass, and report the decision.
 
-    A retrain that the gate rejects is undone: the training revision and, from DVC's cache, the
-    results are again those before it, so that new images go on being released with the old models.
+    If the gate rejects a retrain, undo it: restore the training revision and, from DVC's cache, the
+    results before it. So new images are still released, with the old models.
     """
     log = get_run_logger()
     decision = release.decide(root, build)
     if training_revision.end(root, released=decision.released):
         release.report_rejected(root, decision, log)
-        log.warning("the retrain was turned down: back to the models before it")
+        log.warning("the retrain was rejected: back to the models before it")
         metrics = run_pass(root, build, pull)
         decision = release.decide(root, build)
     return release.report(root, decision, metrics, log)
 
 
 def run_pass(root: Path, build: str, pull: bool) -> dict[str, float]:
-    """Run the pipeline once and note the pass as finished, not yet settled; return its metrics.
+    """Run the pipeline once, note the pass as finished and not settled, and return its metrics.
 
-    While it runs, and if it fails, no finished pass is noted: the next update begins with it. A
-    retrain whose stages fail again and again is undone, so that the next update goes on with the
-    old models; a source that cannot be read does not count.
+    If it fails or is killed, no finished pass is noted, so the next update repeats it. A retrain
+    whose stages fail MOST_FAILURES times is undone, and the next update uses the old models; a
+    source that cannot be read does not count as a failure.
     """
     log = get_run_logger()
     before = replace(state.read_last_pass(root) or LastPass(key="", settled=False), key="")
@@ -90,8 +90,7 @@ def run_pass(root: Path, build: str, pull: bool) -> dict[str, float]:
     except PassError as error:
         if SOURCE not in error.stages and training_revision.count_failure(root):
             log.warning(
-                "the retrain is given up after %s failures: the next update goes on with the "
-                "models before it",
+                "the retrain is undone after %s failures: the next update uses the old models",
                 training_revision.MOST_FAILURES,
             )
         raise
@@ -102,36 +101,36 @@ def run_pass(root: Path, build: str, pull: bool) -> dict[str, float]:
     if metrics:
         text = artifacts.compare_metrics(metrics, before.metrics, "previous build")
         title = "Metrics of this build beside the previous one's"
-        artifacts.leave_markdown("metrics", text, title, log)
+        artifacts.create_markdown("metrics", text, title, log)
     return metrics
 
 
 def sync_outcomes(root: Path, build: str, outcomes: dict[str, str], log: Log) -> None:
-    """Log to the build's run in MLflow what each of irgen's stages came to, and leave a link to the
-    run. If MLflow is down, log it: a later run does the same."""
-    own = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items() if name in STAGES)
-    lines = run_sync(root, build, log, ["--build", build, "--stages", own])
+    """Send the outcome of each of irgen's stages to the build's run in MLflow, and create a link to
+    the run. If MLflow is down, a later run sends them."""
+    stages = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items() if name in STAGES)
+    lines = run_sync(root, build, log, ["--build", build, "--stages", stages])
     if address := next((line for line in lines if line.startswith("http")), None):
         title = "Runs of this build's stages"
-        artifacts.leave_link("mlflow", address, "The build in MLflow", title, log)
+        artifacts.create_link("mlflow", address, "The build in MLflow", title, log)
 
 
 def sync_waiting_runs(root: Path, build: str, log: Log) -> None:
-    """Log to MLflow the runs that could not be logged while it was down, if there are any."""
+    """Send run logs to MLflow that could not be sent while it was down, if there are any."""
     if run_log.list_unsynced(locations.run_logs(root)):
         run_sync(root, build, log, [])
 
 
 def run_sync(root: Path, build: str, log: Log, options: list[str]) -> tuple[str, ...]:
-    """Run ``irgen sync-runs`` and return its lines; none, and a warning, if it failed."""
-    ended = process.run(
+    """Run ``irgen sync-runs`` and return its lines. If it fails, log a warning and return none."""
+    result = process.run(
         [sys.executable, "-m", "irgen", "sync-runs", *options],
         root=root,
         log=log.info,
         timeout=SYNC_SECONDS,
         settings=stage.environment(build),
     )
-    if ended.status:
-        log.warning("MLflow does not have everything yet: %s", stage.find_reason(ended.lines))
+    if result.status:
+        log.warning("MLflow does not have everything yet: %s", stage.find_reason(result.lines))
         return ()
-    return ended.lines
+    return result.lines

@@ -1,6 +1,6 @@
-"""The flow ``compare``: run the comparison that ``experiments/comparison.yaml`` plans.
+"""Flow ``compare``: run the comparison that ``experiments/comparison.yaml`` plans.
 
-It changes nothing that is served, and updates go on meanwhile.
+It does not touch the served index, and updates can run meanwhile.
 """
 
 import re
@@ -22,15 +22,14 @@ TIMEOUT_SECONDS = 7 * 86_400.0
 
 @flow(name="compare", persist_result=False, result_serializer="json")
 def compare(sets: list[str] | None = None, ablations: bool = False, root: str = ".") -> State[Any]:
-    """Run `irgen compare` and leave its tables as artifacts, also those of a comparison that failed
-    half way.
+    """Run `irgen compare` and create artifacts of its tables, also if a part of it failed.
 
     sets: which of the plan's sets; by default all. ablations: run the plan's ablations too. root:
     the project's folder. Raises StageError with the command's last words if it failed.
     """
     folder, log, started = find_project(root), get_run_logger(), time.time()
     names = sets or list(load_plan(folder).sets)
-    ended = process.run(
+    result = process.run(
         [sys.executable, "-m", "irgen", "compare", *names, *(["--ablations"] if ablations else [])],
         root=folder,
         log=log.info,
@@ -39,10 +38,10 @@ def compare(sets: list[str] | None = None, ablations: bool = False, root: str = 
     )
     for name in names:
         path = folder / TABLES / name / "comparison.md"
-        if path.is_file() and (path.stat().st_mtime >= started or not ended.status):
+        if path.is_file() and (path.stat().st_mtime >= started or not result.status):
             key = re.sub(r"[^a-z0-9]+", "-", f"comparison-{name}".lower()).strip("-")
             text = path.read_text(encoding="utf-8")
-            artifacts.leave_markdown(key, text, f"Comparison of {name}", log)
-    if ended.status or ended.timed_out:
-        raise StageError(stage.find_reason(ended.lines))
+            artifacts.create_markdown(key, text, f"Comparison of {name}", log)
+    if result.status or result.timed_out:
+        raise StageError(stage.find_reason(result.lines))
     return Completed(message=f"compared: {', '.join(names)}")

@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 
 from irgen.errors import IrgenError, redact
 
-CHANGED = "irgen.source.changed"  # somebody says that the source has changed
+CHANGED = "irgen.source.changed"  # the source may have changed
 UPDATED = "irgen.database.updated"  # another index is served
 REJECTED = "irgen.release.rejected"  # the gate kept an index back
 DRIFTED = "irgen.tokenizer.drifted"  # new images are unlike those of the training
@@ -19,14 +19,14 @@ ATTEMPTS, PAUSE_SECONDS = 6, 5.0
 
 
 class EventError(IrgenError):
-    """Prefect's server did not take an event."""
+    """Prefect's server did not accept an event."""
 
 
 def emit(name: str, root: Path, payload: dict[str, Any], *, key: str) -> None:
     """Send an event to the server and return when the server has it.
 
-    Two events with the same ``name`` and ``key`` are one, so this may be done again after a crash.
-    Raises EventError if the server does not take it within half a minute.
+    Two events with the same ``name`` and ``key`` count as one, so a repetition does no harm. Raises
+    EventError if the server does not accept it within half a minute.
     """
     event = {
         "id": str(uuid5(NAMESPACE_URL, f"{name}/{key}")),

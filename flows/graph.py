@@ -13,10 +13,10 @@ from irgen.params.strict import parse
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """How Prefect runs a stage: ``meta: {prefect: {...}}`` of ``dvc.yaml``, which DVC ignores.
+    """Prefect's options of a stage: ``meta: {prefect: {...}}`` in ``dvc.yaml``, which DVC ignores.
 
     With ``tags`` a stage obeys Prefect's limits on those tags, and asks the server before it
-    starts; on SQLite the server now and then answers seconds later.
+    starts; a server on SQLite sometimes takes seconds to answer.
     """
 
     retries: int = 0
@@ -37,9 +37,9 @@ class Node:
 def read(root: Path) -> dict[str, Node]:
     """Return every stage by its name, producers before consumers, else in ``dvc.yaml``'s order.
 
-    The stages of a ``dvc.yaml`` in another folder are another pipeline's, as for ``dvc repro``; no
-    folder is searched for them, since it may hold millions of images. Raises ParamsError for an
-    unknown Prefect option, DVC's own errors for a pipeline that cannot be read.
+    A ``dvc.yaml`` in another folder is another pipeline, as for ``dvc repro``; folders are not
+    searched, since they may hold millions of images. Raises ParamsError for an unknown Prefect
+    option, DVC's own errors for a pipeline that cannot be read.
     """
     with Repo(str(root)) as repo:
         index = _read_pipeline(repo)
@@ -51,7 +51,7 @@ def read(root: Path) -> dict[str, Node]:
         return {
             _name(stage): Node(
                 upstream=tuple(
-                    map(_name, sorted(edges.successors(stage), key=lambda other: order[other]))
+                    map(_name, sorted(edges.successors(stage), key=lambda needed: order[needed]))
                 ),
                 options=read_options(_name(stage), stage.meta),
                 always=bool(stage.always_changed),
@@ -61,26 +61,27 @@ def read(root: Path) -> dict[str, Node]:
 
 
 def _read_pipeline(repo: Repo) -> Index:
-    """Return the stages of the project's own ``dvc.yaml``, and those that stand for a path that
-    ``dvc add`` was given, if a stage reads that path or something in it."""
+    """Return the stages of the project's ``dvc.yaml``, and of the files ``*.dvc`` that ``dvc add``
+    made for their inputs."""
     root = Path(repo.root_dir)
-    own = Index.from_file(repo, str(root / "dvc.yaml"))
-    paths = {Path(dependency.fspath) for stage in own.stages for dependency in stage.deps}
+    pipeline = Index.from_file(repo, str(root / "dvc.yaml"))
+    paths = {Path(dependency.fspath) for stage in pipeline.stages for dependency in stage.deps}
     paths |= {folder for path in paths for folder in path.parents if root in folder.parents}
     added = sorted(file for path in paths if (file := Path(f"{path}.dvc")).is_file())
-    return Index.from_indexes(repo, [own, *(Index.from_file(repo, str(file)) for file in added)])
+    indexes = [pipeline, *(Index.from_file(repo, str(file)) for file in added)]
+    return Index.from_indexes(repo, indexes)
 
 
 def _name(stage: Any) -> str:
     """Return DVC's name of a stage, as seen from the project's folder."""
-    file, own = stage.path_in_repo, getattr(stage, "name", None)
+    file, name = stage.path_in_repo, getattr(stage, "name", None)
     if file == "dvc.yaml":
-        return str(own)
-    return f"{file}:{own}" if own else file
+        return str(name)
+    return f"{file}:{name}" if name else file
 
 
 def read_options(stage: str, meta: Any) -> TaskOptions:
-    """Return the Prefect options in a stage's ``meta``; defaults for what it leaves out.
+    """Return the Prefect options in a stage's ``meta``, with defaults for missing ones.
 
     >>> read_options("tokenizer", {"prefect": {"retries": 2}}).retries
     2

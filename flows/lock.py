@@ -1,7 +1,7 @@
-"""One flow run at a time may change a project: a lock that ends with its process.
+"""Let one flow run at a time change a project, by a lock that ends with its process.
 
-Prefect's own concurrency limit does not do: its slots are leases in the server's memory, so that a
-restart of the server kills the run that holds one and leaves the slot taken.
+Prefect's own concurrency limit does not suffice: its slots are leases in the server's memory. A
+restart of the server kills the run that holds one, and the slot stays taken.
 """
 
 import os
@@ -33,7 +33,7 @@ CANCEL_SECONDS = 10.0  # in which the process of a cancelled run ends
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The flow run that holds a project, or held it last."""
+    """A flow run that holds a project, or held it last."""
 
     flow: str
     run: str
@@ -46,8 +46,8 @@ class Holder:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """``mine``: this run holds the project. ``other``: the run that holds it instead; or, if this
-    one does, the run that was killed while it held it."""
+    """Result of an attempt to hold a project. ``mine``: this run holds it. ``other``: if not mine,
+    the run that holds it; if mine, the run that was killed while it held it, if there is one."""
 
     mine: bool
     other: Holder | None
@@ -59,8 +59,8 @@ def hold(
 ) -> Iterator[Claim]:
     """Hold the project while the block runs.
 
-    If another run holds it, call ``on_wait`` with that run, once, and wait for it to end; without
-    ``on_wait`` do not wait, and give a claim that is not ``mine``.
+    If another run holds it, call ``on_wait`` with that run, once, and wait until it ends. Without
+    ``on_wait`` do not wait, but yield a claim that is not ``mine``.
     """
     lock, note = _lock(root), memory_folder(root) / "holder.json"
     try:
@@ -82,7 +82,7 @@ def hold(
 
 
 def is_free(root: Path, *, seconds: float = 0.0) -> bool:
-    """Tell whether no run holds the project, or the last one ends within ``seconds``."""
+    """Tell whether no run holds the project, after waiting up to ``seconds`` for one to end."""
     try:
         with _lock(root).acquire(timeout=seconds):
             return True
@@ -121,11 +121,11 @@ def _request(root: Path) -> Path:
 
 @contextmanager
 def hold_project(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Claim]:
-    """Hold the project for this flow run. Mark a run that was killed while it held it as crashed;
-    at the end, also after an error, start an update if one was requested."""
+    """Hold the project for this flow run. If an earlier run was killed while it held the project,
+    mark it as crashed. At the end, also after an error, start an update if one was requested."""
 
     def log_wait(holder: Holder | None) -> None:
-        log.info("waiting for %s, which has the project", holder or "another run")
+        log.info("waiting for %s, which holds the project", holder or "another run")
 
     this_run = Holder(
         flow=flow, run=str(flow_run.id or ""), name=flow_run.name or "", process=os.getpid()
@@ -135,7 +135,7 @@ def hold_project(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Cla
         with hold(root, this_run, on_wait=log_wait if wait else None) as claim:
             mine = claim.mine
             if mine and claim.other:
-                log.warning("%s was killed half way; this run goes on from there", claim.other)
+                log.warning("%s was killed; this run continues its work", claim.other)
                 _mark_crashed(claim.other, log)
             yield claim
     except Exception:
@@ -147,12 +147,12 @@ def hold_project(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Cla
 
 
 def _start_requested_update(root: Path, log: Log) -> None:
-    """Start the update that was requested, if any; if no server hears it, the next scheduled
-    update does the same."""
+    """Start an update if one was requested. If no server answers, the next scheduled update does
+    its work."""
     if not take_request(root):
         return
-    log.info("an update was dropped meanwhile: asking for another one")
-    payload = {"why": "dropped while another run was at it"}
+    log.info("an update was dropped meanwhile: starting another one")
+    payload = {"why": "dropped while another run held the project"}
     try:
         events.emit(events.CHANGED, root, payload, key=str(flow_run.id or os.getpid()))
     except events.EventError as error:
@@ -160,21 +160,21 @@ def _start_requested_update(root: Path, log: Log) -> None:
 
 
 def drop_update(claim: Claim, root: Path, log: Log) -> State[None]:
-    """Return the state of an update that does not wait for the run that holds the project: that run
-    starts another update when it ends. If it has just ended, start it here."""
+    """Drop this update, since another run holds the project, and request a new one when that run
+    ends; if it has just ended, start the new one here. Return the flow run's final state."""
     request_update(root)
     if is_free(root):
         _start_requested_update(root, log)
     return Cancelled(
         name="Dropped",
-        message=f"dropped on purpose: {claim.other or 'another run'} has the project; it asks for "
-        "another update when it is through",
+        message=f"dropped on purpose: {claim.other or 'another run'} holds the project; when it "
+        "ends, it starts another update",
     )
 
 
 def undo_cancelled_retrain(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Take the training revision back when somebody cancels the run of a retrain (Prefect's hook).
-    Does nothing if the run only waited for another one that holds the project."""
+    """Restore the training revision when a retrain is cancelled (Prefect's hook). Do nothing if the
+    run was only waiting for another one that holds the project."""
     root = find_project(flow_run.parameters.get("root", "."))
     if is_free(root, seconds=CANCEL_SECONDS):
         training_revision.end(root, released=False)
@@ -187,7 +187,7 @@ def _mark_crashed(holder: Holder, log: Log) -> None:
             run = client.read_flow_run(UUID(holder.run))
             if run.state is not None and not run.state.is_final():
                 state: State[Any] = Crashed(
-                    message="its process was killed; the next run went on from there"
+                    message="its process was killed; the next run continued its work"
                 )
                 client.set_flow_run_state(run.id, state, force=True)
     except (httpx.HTTPError, ObjectNotFound, RuntimeError, ValueError) as error:  # another server's

@@ -1,4 +1,5 @@
-"""Look at the source in a process of its own, which can be given up: ``python -m flows.look``."""
+"""Check the source for changes in a separate process, which can be stopped when it takes too long:
+``python -m flows.look``."""
 
 import sys
 from collections.abc import Callable
@@ -8,28 +9,28 @@ from flows import process, stage
 from irgen.errors import IrgenError, SourceError
 
 TIMEOUT_SECONDS = 3600.0  # enough to list a bucket of a hundred million objects
-CHANGED, UNCHANGED = "the source has changed", "the source is as it was"
+CHANGED, UNCHANGED = "the source has changed", "the source has not changed"
 
 
 def has_changed(root: Path, *, build: str, log: Callable[[str], None]) -> bool:
     """Tell whether the source may differ from the project's copy, by its listing alone. Raises
-    SourceError, with the source's own words, if it cannot be listed."""
-    ended = process.run(
+    SourceError with the reason if it cannot be listed."""
+    result = process.run(
         [sys.executable, "-m", "flows.look"],
         root=root,
         log=log,
         timeout=TIMEOUT_SECONDS,
         settings=stage.environment(build),
     )
-    if ended.timed_out:
+    if result.timed_out:
         raise SourceError(f"the source was not listed within {TIMEOUT_SECONDS:g} seconds")
-    if ended.status or ended.lines[-1] not in (CHANGED, UNCHANGED):
-        raise SourceError(stage.find_reason(ended.lines))
-    return ended.lines[-1] == CHANGED
+    if result.status or result.lines[-1] not in (CHANGED, UNCHANGED):
+        raise SourceError(stage.find_reason(result.lines))
+    return result.lines[-1] == CHANGED
 
 
 def main() -> int:
-    """Look at the source of the project in the working folder, and print the result."""
+    """Check the source of the project in the working folder, and print the result."""
     from irgen.params import load  # the flow that starts this does not need them
     from irgen.stages import download
     from irgen.workspace import Workspace

@@ -1,4 +1,4 @@
-"""Make automations of Prefect that call a webhook: ``python -m flows.notify``.
+"""Create automations in Prefect that call a webhook: ``python -m flows.notify``.
 
 The webhook's address is a secret: it comes from ``IRGEN_WEBHOOK`` and is kept in a block.
 """
@@ -29,7 +29,7 @@ AUTOMATIONS = {  # by name: events, subject, body
     ),
     "irgen: drifted": (
         {events.DRIFTED},
-        "Drift at revision {{ event.payload.revision }}: a retrain was asked for",
+        "Drift at revision {{ event.payload.revision }}: a retrain was requested",
         "{{ event.payload.exceeded | map(attribute='name') | join(', ') }}",
     ),
     "irgen: failed": (
@@ -41,9 +41,9 @@ AUTOMATIONS = {  # by name: events, subject, body
 
 
 def make_automations(address: str) -> list[str]:
-    """Make the automations, or bring those of the same names up to date; return their names.
+    """Create the automations, replacing those of the same names; return their names.
 
-    ``address`` takes a POST of ``{"text": …}``, as the webhooks of chats do.
+    ``address`` accepts a POST of ``{"text": …}``, like a chat's webhook.
     """
     block = CustomWebhookNotificationBlock(
         name=BLOCK,
@@ -61,19 +61,15 @@ def make_automations(address: str) -> list[str]:
             trigger=EventTrigger(expect=expected),
             actions=[SendNotification(block_document_id=document, subject=subject, body=body)],
         )
-        _replace(AutomationCore(**automation.model_dump(exclude={"id"})))
+        with get_client(sync_client=True) as client:
+            for old in client.read_automations_by_name(name):
+                client.delete_automation(old.id)  # the server refuses this client's updates
+            client.create_automation(AutomationCore(**automation.model_dump(exclude={"id"})))
     return list(AUTOMATIONS)
 
 
-def _replace(automation: AutomationCore) -> None:
-    with get_client(sync_client=True) as client:
-        for old in client.read_automations_by_name(automation.name):
-            client.delete_automation(old.id)  # its server refuses this client's updates
-        client.create_automation(automation)
-
-
 def main() -> int:
-    """Make the automations; return 2 if there is no webhook, or no server."""
+    """Create the automations; return 2 if there is no webhook, or no server."""
     address = os.environ.get("IRGEN_WEBHOOK", "")
     try:
         if not address:

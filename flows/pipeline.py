@@ -1,4 +1,4 @@
-"""Run the whole pipeline as Prefect tasks: one for each stage, in the order of DVC's graph."""
+"""Run the whole pipeline as Prefect tasks, one a stage, in the order of DVC's graph."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from prefect.runtime import task_run
 from prefect.states import State
 
 from flows import artifacts, graph, stage
-from flows.graph import Node, TaskOptions
+from flows.graph import Node
 from flows.stage import StageError, StageResult
 from irgen.files import mend_lock_file
 
@@ -22,7 +22,7 @@ PUSH_SECONDS = 21_600.0
 
 
 class PassError(StageError):
-    """Some ``stages`` of a pass failed for good; the message is theirs."""
+    """Some ``stages`` of a pass failed after all retries; the message is theirs."""
 
     def __init__(self, message: str, stages: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class PassError(StageError):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A stage in the table of a pass: its outcome, how long it took, and what else to know."""
+    """Row of a pass's table: a stage, its outcome and duration, and a note."""
 
     stage: str
     outcome: str
@@ -41,8 +41,8 @@ class Row:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_stage(root: Path, name: str, node: Node, build: str, pull: bool) -> tuple[StageResult, int]:
-    """Run one stage, its output in the task's log; DVC decides whether there is work. Return what
-    came of it and at which attempt."""
+    """Run one stage, unless DVC finds it up to date; log its output. Return its result and the
+    number of the attempt."""
     log, timeout = get_run_logger(), node.options.timeout_seconds
     if pull and node.always:
         stage.fetch(root, name, timeout=timeout, log=log.info)
@@ -52,16 +52,16 @@ def run_stage(root: Path, name: str, node: Node, build: str, pull: bool) -> tupl
 
 
 def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
-    """Bring every stage up to date, each after those it needs and beside the others; return the
-    outcome of each stage, and leave a table of them as an artifact.
+    """Bring every stage up to date, after those it needs and in parallel to the others; return the
+    outcome of each stage, and create a table of them as an artifact.
 
-    Raises PassError, with the stage's own message, if one failed for good: the stages after it did
-    not run, the others did. Raises ConcurrencySlotAcquisitionError if a stage has tags and the
-    server did not answer when it was to start.
+    Raises PassError, with the stage's own message, if one failed after all retries. Stages that
+    need it do not run, the others do. Raises ConcurrencySlotAcquisitionError if a stage has tags
+    and the server did not answer before its start.
     """
     log = get_run_logger()
     if mend_lock_file(root / "dvc.lock", root / ".cache" / "dvc.lock"):
-        log.warning("dvc.lock was left cut off by a DVC that was killed, and is mended")
+        log.warning("dvc.lock was incomplete, since DVC was killed; it is restored")
     futures = _submit_stages(root, graph.read(root), build, pull)
     refused: ConcurrencySlotAcquisitionError | None = None
     for future in futures.values():
@@ -72,7 +72,7 @@ def run(root: Path, *, build: str, pull: bool = False) -> dict[str, str]:
     if refused is not None:
         raise refused
     rows = [_make_row(name, future.state) for name, future in futures.items()]
-    artifacts.leave_table("stages", [asdict(row) for row in rows], _summarize(rows), log)
+    artifacts.create_table("stages", [asdict(row) for row in rows], _summarize(rows), log)
     failed = [row for row in rows if row.outcome == FAILED]
     if failed:
         raise PassError("; ".join(row.note for row in failed), tuple(row.stage for row in failed))
@@ -83,28 +83,19 @@ Future = PrefectFuture[tuple[StageResult, int]]
 
 
 def _submit_stages(root: Path, nodes: dict[str, Node], build: str, pull: bool) -> dict[str, Future]:
-    """Submit a task for each stage; it begins when the tasks it needs have ended."""
+    """Submit a task for each stage; it begins when the tasks that it needs have result."""
     futures: dict[str, Future] = {}
     for name, node in nodes.items():  # producers come first
-        futures[name] = _make_task(name, node.options).submit(
-            root,
-            name,
-            node,
-            build,
-            pull,
-            wait_for=[futures[upstream] for upstream in node.upstream],
+        stage_task: Task[..., tuple[StageResult, int]] = run_stage.with_options(
+            name=name,
+            task_run_name=name,
+            tags=node.options.tags,
+            retries=node.options.retries,
+            retry_delay_seconds=node.options.retry_delay_seconds,
         )
+        upstream = [futures[needed] for needed in node.upstream]
+        futures[name] = stage_task.submit(root, name, node, build, pull, wait_for=upstream)
     return futures
-
-
-def _make_task(name: str, options: TaskOptions) -> "Task[..., tuple[StageResult, int]]":
-    return run_stage.with_options(
-        name=name,
-        task_run_name=name,
-        tags=options.tags,
-        retries=options.retries,
-        retry_delay_seconds=options.retry_delay_seconds,
-    )
 
 
 def _make_row(name: str, state: "State[tuple[StageResult, int]]") -> Row:
@@ -125,8 +116,8 @@ def _summarize(rows: list[Row]) -> str:
 
 
 def push_results(root: Path) -> None:
-    """Push all results and DVC's cache of runs to the project's default remote, if it has one: a
-    fresh machine begins with them. If the remote is down, log it: the next pass pushes the rest."""
+    """Push all results and DVC's cache of runs to the project's default remote, if it has one, for
+    fresh machines. If the remote is down, log it: the next pass pushes the rest."""
     with Repo(str(root)) as repo:
         if repo.config["core"].get("remote") is None:
             return
@@ -145,15 +136,15 @@ def push_results(root: Path) -> None:
     retry_delay_seconds=15,
 )
 def push(root: Path) -> None:
-    """Push. Raises StageError with DVC's last words."""
-    ended = stage.run_dvc(
+    """Run ``dvc push``. Raises StageError with DVC's reason."""
+    result = stage.run_dvc(
         root,
         ["push", "--run-cache"],
         timeout=PUSH_SECONDS,
         log=get_run_logger().info,
         settings=stage.environment(""),
     )
-    if ended.timed_out:
+    if result.timed_out:
         raise StageError(f"dvc push was stopped after {PUSH_SECONDS:g} seconds")
-    if ended.status:
-        raise StageError(stage.find_reason(ended.lines))
+    if result.status:
+        raise StageError(stage.find_reason(result.lines))

@@ -1,9 +1,9 @@
-"""Run a command in a process group of its own: stream its lines, and leave no part of it behind.
+"""Run a command in its own process group: stream its lines, and leave no process of it behind.
 
-``python process.py command …`` runs a command that ends with whoever asked for it. Its standard
-input is the lifeline: only the asking process holds the other end, so it closes when that process
-ends, even by SIGKILL; then the whole process group is killed. Started by its path, this file
-imports nothing but the standard library.
+``python process.py command …`` runs a command that ends with its parent process. Standard input is
+the lifeline: only the parent holds the other end, so it closes when the parent ends, even by
+SIGKILL; then the whole process group is killed. Started by its path, this file imports nothing but
+the standard library.
 """
 
 import os
@@ -21,8 +21,8 @@ GRACE_SECONDS = 5.0  # between SIGTERM to a group and SIGKILL
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a command ended: exit status, output lines without secrets, whether it timed out."""
+class CommandResult:
+    """Result of a command: exit status, output lines without secrets, whether it timed out."""
 
     status: int
     lines: tuple[str, ...]
@@ -36,12 +36,12 @@ def run(
     log: Callable[[str], None],
     timeout: float,
     settings: Mapping[str, str] | None = None,
-) -> Ended:
+) -> CommandResult:
     """Run ``command`` in ``root`` and pass each line it prints to ``log`` at once.
 
-    After ``timeout`` seconds its process group is ended, by SIGKILL if SIGTERM does not do. If this
-    process dies, the group is killed at once, so that nothing goes on writing below ``root``.
-    ``settings`` are added to the environment.
+    After ``timeout`` seconds its process group gets SIGTERM, then SIGKILL. If this process dies,
+    the group is killed at once, so that nothing goes on writing below ``root``. ``settings`` are
+    added to the environment.
     """
     from irgen.errors import redact  # not for the lifeline
 
@@ -74,11 +74,12 @@ def run(
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-    return Ended(status=process.returncode, lines=tuple(lines), timed_out=late.is_set())
+    return CommandResult(status=process.returncode, lines=tuple(lines), timed_out=late.is_set())
 
 
 def _oversee(process: "subprocess.Popen[str]", timeout: float, late: threading.Event) -> None:
-    """Wait for the command to end, or end it; then kill what it left, which may hold its output."""
+    """Wait for the command, or end it after the timeout; then kill its remaining processes, which
+    may hold its output open."""
     try:
         process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -104,7 +105,7 @@ def _kill_group_at_end_of_input() -> None:
 def main(command: list[str]) -> int:
     """Run the command and return its exit status, 128 + number for a signal as shells do.
 
-    A SIGTERM to the group is left to the command.
+    The command handles a SIGTERM to the group; this process ignores it.
     """
     signal.signal(signal.SIGTERM, lambda *_: None)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:

@@ -1,4 +1,4 @@
-"""The gate and the release, by ``irgen release``, and the report of what it decided."""
+"""Run the gate and the release, by ``irgen release``, and report the decision."""
 
 import json
 import sys
@@ -24,11 +24,11 @@ KEPT = 3  # the exit status for a candidate that the gate keeps back
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """``released``: the index is served now, newly or already. ``about``: what ``irgen release
-    --json`` printed about it."""
+    """Decision about an index. ``released``: it is served now, newly or already. ``outcome``: the
+    output of ``irgen release --json``."""
 
     released: bool
-    about: dict[str, Any]
+    outcome: dict[str, Any]
 
 
 def has_index(root: Path) -> bool:
@@ -45,39 +45,39 @@ def has_index(root: Path) -> bool:
     retry_delay_seconds=15,
 )
 def decide(root: Path, build: str) -> Decision:
-    """Pass the index through the gate and release it if it passes."""
+    """Judge the index by the gate and release it if it passes."""
     return run(root, build=build, log=get_run_logger().info)
 
 
 def run(root: Path, *, build: str, log: Callable[[str], None]) -> Decision:
-    """Judge data/index against the champion and release it if it is fit; done again, this changes
-    nothing. Raises ReleaseError with the command's last words if it failed."""
-    ended = process.run(
+    """Judge data/index against the champion and release it if it passes; a repetition changes
+    nothing. Raises ReleaseError with the command's reason if it failed."""
+    result = process.run(
         [sys.executable, "-m", "irgen", "release", "--json"],
         root=root,
         log=lambda line: None if line.startswith("{") else log(line),
         timeout=TIMEOUT_SECONDS,
         settings=stage.environment(build),
     )
-    if ended.timed_out or ended.status not in (0, KEPT):
-        raise ReleaseError(f"release failed: {stage.find_reason(ended.lines)}")
-    for line in reversed(ended.lines):
+    if result.timed_out or result.status not in (0, KEPT):
+        raise ReleaseError(f"release failed: {stage.find_reason(result.lines)}")
+    for line in reversed(result.lines):
         if line.startswith("{"):
-            return Decision(released=ended.status == 0, about=json.loads(line))
-    raise ReleaseError(f"irgen release --json printed no result: {' / '.join(ended.lines)}")
+            return Decision(released=result.status == 0, outcome=json.loads(line))
+    raise ReleaseError(f"irgen release --json printed no result: {' / '.join(result.lines)}")
 
 
 def report(root: Path, decision: Decision, metrics: dict[str, float], log: Log) -> State[Any]:
-    """Report a decision by events and artifacts, note whether all is settled, and return the state
-    that the flow run ends in."""
+    """Report a decision by events and artifacts, note whether the pass is settled, and return the
+    flow run's final state."""
     if decision.released:
         final = report_released(root, decision, metrics, log)
     else:
         final = report_rejected(root, decision, log)
     report_drift(root, decision, log)
-    settled = bool(decision.about["settled"])
+    settled = bool(decision.outcome["settled"])
     if not settled:
-        log.warning("not everybody has been told: %s", "; ".join(decision.about["errors"]))
+        log.warning("bucket or MLflow is not up to date: %s", "; ".join(decision.outcome["errors"]))
     last = state.read_last_pass(root)
     assert last is not None, "a pass ends with its note"
     key = state.state_key(root)
@@ -88,50 +88,50 @@ def report(root: Path, decision: Decision, metrics: dict[str, float], log: Log) 
 def report_released(
     root: Path, decision: Decision, metrics: dict[str, float], log: Log
 ) -> State[Any]:
-    """Report that the index is served, and what is new since the release before it."""
-    about, counts = decision.about, state.count_changes(root)
-    changes, name = state.format_changes(counts), f"release {about['version']}"
-    if announce(root, events.UPDATED, _identify(about) | counts | {"metrics": metrics}):
-        text = f"# {name} is served\n\n{changes}\n\n{about['verdict']['why']}\n"
-        artifacts.leave_markdown("database", text, f"{name}: {changes}", log)
+    """Report that the index is served, and the changes since the release before it."""
+    outcome, counts = decision.outcome, state.count_changes(root)
+    changes, name = state.format_changes(counts), f"release {outcome['version']}"
+    if announce(root, events.UPDATED, _identify(outcome) | counts | {"metrics": metrics}):
+        text = f"# {name} is served\n\n{changes}\n\n{outcome['verdict']['why']}\n"
+        artifacts.create_markdown("database", text, f"{name}: {changes}", log)
     state.remember_manifest(root)
     return Completed(name="Released", message=f"{name} is served: {changes}")
 
 
 def report_rejected(root: Path, decision: Decision, log: Log) -> State[Any]:
-    """Report that the gate kept the index back: why, and which changes wait with it."""
-    about, verdict = decision.about, decision.about["verdict"]
-    name, why = f"candidate {about['version']}", verdict["why"]
+    """Report that the gate rejected the index: why, and which changes wait with it."""
+    outcome, verdict = decision.outcome, decision.outcome["verdict"]
+    name, why = f"candidate {outcome['version']}", verdict["why"]
     counts = state.count_changes(root)
-    payload = _identify(about) | counts | {"why": why, "figures": verdict["figures"]}
+    payload = _identify(outcome) | counts | {"why": why, "figures": verdict["figures"]}
     if announce(root, events.REJECTED, payload):
-        champion = about["champion"]
-        stays = f"Release {champion} still is." if champion else "None is yet."
+        champion = outcome["champion"]
+        stays = f"Release {champion} is served." if champion else "No release is served yet."
         waiting = describe_waiting(counts)
         text = f"# {name} is not served\n\n{why}\n\n{stays}\n\n{waiting}\n"
-        artifacts.leave_markdown("rejected", text, f"{name}: {why}", log)
+        artifacts.create_markdown("rejected", text, f"{name}: {why}", log)
     log.warning("%s is kept back: %s", name, why)
     return Completed(name="Rejected", message=f"{name} is kept back: {why}")
 
 
 def describe_waiting(counts: dict[str, int]) -> str:
-    """Say which changes wait with an index that is not served.
+    """Describe the changes that wait with an index that is not served.
 
     >>> describe_waiting({"images": 9, "new": 2, "changed": 0, "gone": 0, "revision": 4})
     'Waiting with it: 2 new, 0 changed, 0 gone; 9 images at revision 4.'
     """
-    gone = " Searches still find what is gone." if counts["gone"] else ""
+    gone = " Searches still find the images that are gone." if counts["gone"] else ""
     return f"Waiting with it: {state.format_changes(counts)}.{gone}"
 
 
-def _identify(about: dict[str, Any]) -> dict[str, Any]:
-    """Return which release an event is about, and which is served."""
-    return {key: about[key] for key in ("version", "name", "bundle", "revision", "champion")}
+def _identify(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an event that name its release and the champion."""
+    return {key: outcome[key] for key in ("version", "name", "bundle", "revision", "champion")}
 
 
 def announce(root: Path, event: str, payload: dict[str, Any]) -> bool:
-    """Emit the event of a decision unless the last event of its name was for the same index; return
-    whether it was emitted. The same index again, after another one, is announced again."""
+    """Emit the event of a decision, unless the last event of this name was for the same index;
+    return whether it was emitted."""
     last = state.read_last_pass(root)
     bundle = payload["bundle"]
     if last is None or last.announced.get(event) == bundle:
@@ -143,21 +143,21 @@ def announce(root: Path, event: str, payload: dict[str, Any]) -> bool:
 
 
 def report_drift(root: Path, decision: Decision, log: Log) -> None:
-    """If the new images have drifted from those of the training, report it, and ask for a retrain
-    unless that would be useless."""
+    """If the new images have drifted from the training images, report it, and request a retrain
+    unless it would be useless."""
     path = root / "data" / "drift" / "verdict.json"
     if not path.is_file() or not (verdict := read_json(path))["drifted"]:
         return
     objection = training_revision.find_objection(root, verdict["revision"], verdict["new"])
     if not objection:
-        key = f"{decision.about['bundle']}/{verdict['revision']}"
+        key = f"{decision.outcome['bundle']}/{verdict['revision']}"
         events.emit(events.DRIFTED, root, verdict, key=key)
     exceeded = ", ".join(
         f"{signal['name']} {signal['value']:.3g} (allowed: {signal['threshold']:.3g})"
         for signal in verdict["exceeded"]
     )
-    what = f"{verdict['new']} new images at revision {verdict['revision']}: {exceeded}"
-    answer = f"No retrain: {objection}." if objection else "A retrain was asked for."
-    text = f"# The new images have drifted\n\n{what}\n\n{answer}\n"
-    artifacts.leave_markdown("drift", text, what, log)
-    log.warning("drift, %s. %s", what, answer)
+    summary = f"{verdict['new']} new images at revision {verdict['revision']}: {exceeded}"
+    answer = f"No retrain: {objection}." if objection else "A retrain was requested."
+    text = f"# The new images have drifted\n\n{summary}\n\n{answer}\n"
+    artifacts.create_markdown("drift", text, summary, log)
+    log.warning("drift, %s. %s", summary, answer)

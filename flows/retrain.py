@@ -1,4 +1,4 @@
-"""The flow ``retrain``: train new models on all images, and release them if they are better."""
+"""Flow ``retrain``: train new models on all images, and release them if they are good enough."""
 
 from typing import Any
 
@@ -16,10 +16,11 @@ from irgen.files import read_json
 @flow(name="retrain", persist_result=False, result_serializer="json")
 def retrain(root: str = ".", force: bool = False) -> State[Any]:
     """Raise the training revision to the newest images, run the pipeline, and release the index if
-    it passes the gate; if not, training revision and models go back to what they were.
+    it passes the gate; if not, restore the training revision and models.
 
-    root: the project's folder. force: also if the training covers all images already, or a retrain
-    was turned down and not many images have come since. Waits for a run that has the project.
+    root: the project's folder. force: retrain even if the models were trained on all images, or
+    if a retrain was rejected and few images have come since. Waits if another run holds the
+    project.
     """
     folder, log = state.find_project(root), get_run_logger()
     with lock.hold_project(folder, "retrain", log, wait=True):

@@ -23,24 +23,24 @@ from irgen.errors import IrgenError, redact
 LOCAL_API = "http://127.0.0.1:4200/api"  # of `prefect server start`
 START_SECONDS = 60.0  # for a server that is just starting
 MOST_RUNS = (
-    5  # at once: one has the project, two wait for it, one looks and finds it taken, one compares
+    5  # at once: one holds the project, two wait for it, one update is dropped, one compares
 )
 
 
 def deployments(path: Path) -> list[RunnerDeployment]:
     """Return the deployments that ``prefect.yaml`` declares: flows, schedules and triggers."""
-    entries = yaml.safe_load(path.read_text())["deployments"]
-    return [_make_deployment(entry) for entry in entries]
+    declared = yaml.safe_load(path.read_text())["deployments"]
+    return [_make_deployment(deployment) for deployment in declared]
 
 
-def _make_deployment(entry: dict[str, Any]) -> RunnerDeployment:
-    flow: Flow[..., Any] = load_flow_from_entrypoint(entry["entrypoint"])
+def _make_deployment(declared: dict[str, Any]) -> RunnerDeployment:
+    flow: Flow[..., Any] = load_flow_from_entrypoint(declared["entrypoint"])
     deployment = flow.to_deployment(
-        name=entry["name"],
-        description=entry["description"],
-        schedules=[_make_schedule(item) for item in entry.get("schedules", [])],
-        triggers=[DeploymentEventTrigger(**item) for item in entry.get("triggers", [])],
-        entrypoint_type=EntrypointType.MODULE_PATH,  # as there; a file's would want a storage path
+        name=declared["name"],
+        description=declared["description"],
+        schedules=[_make_schedule(item) for item in declared.get("schedules", [])],
+        triggers=[DeploymentEventTrigger(**item) for item in declared.get("triggers", [])],
+        entrypoint_type=EntrypointType.MODULE_PATH,  # a file's path would need a storage path
     )
     assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside another one
     return deployment
@@ -53,8 +53,8 @@ def _make_schedule(item: dict[str, Any]) -> Schedule:
 
 
 def wait_for_server(address: str | None, seconds: float = START_SECONDS) -> None:
-    """Return when Prefect's server answers. Raises IrgenError if it does not within ``seconds``, or
-    if no address is given: Prefect would then start a server that nobody can find."""
+    """Wait until Prefect's server answers. Raises IrgenError if it does not within ``seconds``, or
+    if there is no address: Prefect would then start a server that nobody can find."""
     if not address:
         raise IrgenError(
             "no Prefect server is named: start one (prefect server start) and export "

@@ -1,4 +1,4 @@
-"""Run one stage of the pipeline by ``dvc repro``, and tell what DVC did with it."""
+"""Run one stage of the pipeline by ``dvc repro``, and read its outcome from DVC's output."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows import process, training_revision
-from flows.process import Ended
+from flows.process import CommandResult
 from irgen.errors import IrgenError
 from irgen.tracking.outcomes import RAN, RESTORED, SKIPPED
 
@@ -38,7 +38,7 @@ class StageError(IrgenError):
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What DVC did with a stage: ``ran``, ``skipped`` or ``restored``; and how long that took."""
+    """Outcome of a stage (``ran``, ``skipped`` or ``restored``), and its duration."""
 
     outcome: str
     seconds: float
@@ -53,46 +53,48 @@ def run(
     log: Callable[[str], None],
     pull: bool = False,
 ) -> StageResult:
-    """Bring one stage up to date; its upstream stages must be so already.
+    """Bring one stage up to date, after its upstream stages.
 
-    ``build``: the key under which the build's runs are tracked. ``pull``: take from DVC's remote
-    what it has instead of running. DVC does not wait for a process that uses a stage's files, such
-    as one that is dying with the flow run before this one: this function does, for a minute. Raises
-    StageError with the last words of the stage.
+    ``build``: the key under which the build's runs are tracked. ``pull``: take results from DVC's
+    remote, if it has them, instead of running. DVC fails at once if another process uses a stage's
+    files, for example one of an earlier flow run that is just ending; this function waits a minute
+    for it. Raises StageError with the stage's reason.
     """
     started = time.monotonic()
     options = ["--single-item", stage, *(["--pull"] if pull else [])]
-    settings = environment(build) | _previous_revision(root)
+    settings = environment(build)
+    if retrain := training_revision.running_retrain(root):  # keep the images before it, to go back
+        settings["IRGEN_PREVIOUS_REVISION"] = str(retrain.before)
     while True:
-        ended = run_dvc(root, ["repro", *options], timeout=timeout, log=log, settings=settings)
-        mended = mend_rwlock(ended.lines, root)
+        result = run_dvc(root, ["repro", *options], timeout=timeout, log=log, settings=settings)
+        mended = mend_rwlock(result.lines, root)
         if mended:
-            log(f"that was left by a DVC that was killed, and is mended; {stage} again")
-        if not (mended or is_busy(ended.lines)) or time.monotonic() - started > BUSY_SECONDS:
+            log(f"a killed DVC left that file incomplete; it is deleted, {stage} runs again")
+        if not (mended or is_busy(result.lines)) or time.monotonic() - started > BUSY_SECONDS:
             break
         time.sleep(1)
     seconds = time.monotonic() - started
-    if ended.timed_out:
+    if result.timed_out:
         raise StageError(
             f"{stage} was stopped after {timeout:g} seconds: raise timeout_seconds in its meta: "
-            "prefect: of dvc.yaml if it needs more; what it has finished is kept"
+            "prefect: of dvc.yaml if it needs more; finished work is kept"
         )
-    if ended.status:
-        raise StageError(f"{stage} failed: {find_reason(ended.lines)}")
-    outcome = read_outcomes(ended.lines).get(stage)
+    if result.status:
+        raise StageError(f"{stage} failed: {find_reason(result.lines)}")
+    outcome = read_outcomes(result.lines).get(stage)
     if outcome is None:
-        output = " / ".join(ended.lines)
-        raise StageError(f"dvc repro {stage} ended well but did not say what it did: {output}")
+        output = " / ".join(result.lines)
+        raise StageError(f"dvc repro {stage} succeeded, but printed no outcome: {output}")
     return StageResult(outcome=outcome, seconds=seconds)
 
 
 def fetch(root: Path, stage: str, *, timeout: float, log: Callable[[str], None]) -> None:
-    """Take a stage's last outputs from DVC's remote, for a stage that runs each time and goes on
-    from them: DVC restores no such stage. Keeps what is here if the remote has nothing."""
+    """Pull a stage's last outputs from DVC's remote, if it has them. A stage that runs each time
+    continues from its last outputs, and DVC does not restore those by itself."""
     settings = environment("")
-    ended = run_dvc(root, ["pull", stage], timeout=timeout, log=log, settings=settings)
-    if ended.status:
-        log(f"{stage} goes on from what is here: {find_reason(ended.lines)}")
+    result = run_dvc(root, ["pull", stage], timeout=timeout, log=log, settings=settings)
+    if result.status:
+        log(f"{stage} continues from the local outputs: {find_reason(result.lines)}")
 
 
 def run_dvc(
@@ -102,8 +104,8 @@ def run_dvc(
     timeout: float,
     log: Callable[[str], None],
     settings: dict[str, str],
-) -> Ended:
-    """Run a DVC command in the project; its advice is not logged."""
+) -> CommandResult:
+    """Run a DVC command in the project; log its output, but not its advice."""
     return process.run(
         [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],
         root=root,
@@ -114,23 +116,16 @@ def run_dvc(
 
 
 def environment(build: str) -> dict[str, str]:
-    """Return the environment of all that a build starts: its key for tracking, this Python first in
-    the path, no buffer before the log, no questions."""
+    """Return environment variables for a build's processes: the build's key for tracking, this
+    Python first in the path, no buffering of output, no questions."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     quiet = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
     build_keys = {"IRGEN_BUILD": build, "IRGEN_CONDUCTED": "1"}
     return quiet | build_keys | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def _previous_revision(root: Path) -> dict[str, str]:
-    """Tell ``download``, during a retrain, the training revision that it may go back to: the bytes
-    of the images of then must stay."""
-    retrain = training_revision.running_retrain(root)
-    return {"IRGEN_PREVIOUS_REVISION": str(retrain.before)} if retrain else {}
-
-
 def is_busy(lines: tuple[str, ...]) -> bool:
-    """Tell whether DVC refused to begin because another DVC process uses the files.
+    """Tell whether DVC did not start because another process uses the files.
 
     >>> is_busy(("ERROR: failed to reproduce 'a': 'data/a' is busy, it is being blocked by:",))
     True
@@ -139,8 +134,8 @@ def is_busy(lines: tuple[str, ...]) -> bool:
 
 
 def mend_rwlock(lines: tuple[str, ...], root: Path) -> bool:
-    """Delete DVC's file of used paths if a killed process left it cut off; return whether DVC could
-    not read it and now can. DVC reads and writes it under a lock, so no living one is writing."""
+    """Delete DVC's file of used paths if a killed process left it incomplete. Return whether DVC
+    could not read it and now can. DVC locks the file, so no running DVC is writing it."""
     match = next((match for line in lines if (match := UNREADABLE.search(line))), None)
     if match is None:
         return False
@@ -154,7 +149,7 @@ def mend_rwlock(lines: tuple[str, ...], root: Path) -> bool:
 
 
 def read_outcomes(lines: tuple[str, ...]) -> dict[str, str]:
-    """Return what DVC did with each stage, by what it printed.
+    """Return the outcome of each stage, by the lines that DVC printed.
 
     >>> read_outcomes(("Stage 'trie' didn't change, skipping", "Running stage 'index':"))
     {'trie': 'skipped', 'index': 'ran'}
@@ -168,8 +163,8 @@ def read_outcomes(lines: tuple[str, ...]) -> dict[str, str]:
 
 
 def find_reason(lines: tuple[str, ...]) -> str:
-    """Return why a command failed: DVC's error, or the last line that is not DVC's if its error
-    only says that the command failed.
+    """Return the reason of a failure: DVC's error; or the command's last line, if DVC's error only
+    says that the command failed.
 
     >>> find_reason(("irgen trie: no codes", "ERROR: failed to reproduce: failed to run: …"))
     'irgen trie: no codes'
@@ -177,5 +172,5 @@ def find_reason(lines: tuple[str, ...]) -> str:
     last = lines[-1] if lines else "it printed nothing"
     if last.startswith("ERROR: ") and "failed to run:" not in last:
         return last.removeprefix("ERROR: ")
-    own = [line for line in lines if not FROM_DVC.match(line)]
-    return (own or [last])[-1].strip()
+    from_command = [line for line in lines if not FROM_DVC.match(line)]
+    return (from_command or [last])[-1].strip()

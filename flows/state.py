@@ -1,7 +1,7 @@
-"""What the flows remember of a project between runs, in ``.cache/flows``.
+"""Keep the flows' notes about a project between runs, in ``.cache/flows``.
 
-The folder may be deleted while no flow runs: the next update then goes through every stage and
-reports all images as new.
+The folder may be deleted while no flow runs: then the next update checks every stage and reports
+all images as new.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from irgen.workspace import Workspace
 
 
 class ProjectError(IrgenError):
-    """The folder is not a project that flows can work on."""
+    """A folder is not a project that flows can work on."""
 
 
 def find_project(root: str) -> Path:
@@ -35,7 +35,7 @@ def find_project(root: str) -> Path:
 
 
 def memory_folder(root: Path) -> Path:
-    """Return the folder of the flows' notes; it is made if need be."""
+    """Return the folder of the flows' notes; create it if it is missing."""
     folder = root / ".cache" / "flows"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -43,10 +43,10 @@ def memory_folder(root: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class LastPass:
-    """The last finished pass over the pipeline.
+    """Notes about the last finished pass over the pipeline.
 
-    ``key``: the state of the project that it ended with (``state_key``). ``settled``: the index was
-    released or rejected, and everybody was told. ``metrics``: what it measured, flat.
+    ``key``: the state of the project at its end (``state_key``). ``settled``: the index was
+    released or rejected, and bucket and MLflow are up to date. ``metrics``: flat, by name.
     ``announced``: by event, the digest of the index that it was last sent for.
     """
 
@@ -68,16 +68,16 @@ def write_last_pass(root: Path, last: LastPass) -> None:
 
 
 def state_key(root: Path) -> str:
-    """Return the digest of what the results rest on: the manifest, DVC's lock file and the training
-    revision, which the results of a retrain that was undone do not share."""
+    """Return the digest of the project's state: the manifest, DVC's lock file and the training
+    revision. The last one tells the results of a retrain that was undone from those before it."""
     paths = (Workspace.at(root).manifest, root / "dvc.lock")
     digests = [file_digest(path) if path.is_file() else None for path in paths]
     return digest(*digests, read_training_revision(root))
 
 
 def count_changes(root: Path) -> dict[str, int]:
-    """Count the images: all, and those new, changed and gone since the last release; with the
-    revision of the data. Without a release all are new."""
+    """Count all images, and those new, changed and gone since the last release; add the data
+    revision. Before the first release all images are new."""
     folder = Workspace.at(root).stage("download")
     now, before = _read_images(folder), _read_images(_released_manifest(root))
     both = now.join(before, on="key", suffix="_before")
@@ -92,7 +92,7 @@ def count_changes(root: Path) -> dict[str, int]:
 
 
 def format_changes(counts: dict[str, int]) -> str:
-    """Return the counts in words.
+    """Describe the counts in words.
 
     >>> format_changes({"images": 9, "new": 2, "changed": 0, "gone": 1, "revision": 4})
     '2 new, 0 changed, 1 gone; 9 images at revision 4'

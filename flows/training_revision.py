@@ -1,8 +1,8 @@
-"""The training revision: raised for a retrain, and taken back if the retrain came to nothing.
+"""Raise the training revision for a retrain, and restore it if the retrain is not released.
 
 ``training.yaml`` holds the revision, ``.cache/flows/retrain.json`` the last retrain. A retrain that
-was killed, or failed once or twice, goes on with the next run. One that was rejected, cancelled, or
-failed for good is not tried again before there are twice as many new images.
+was killed, or failed once or twice, continues in the next run. One that was rejected, cancelled, or
+failed MOST_FAILURES times is not repeated until there are twice as many new images.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +13,7 @@ from flows.state import memory_folder
 from irgen.files import read_json, write_bytes, write_json
 from irgen.params import TRAINING_FILE, read_training_revision
 
-MOST_FAILURES = 3  # of the stages; then the retrain is given up
+MOST_FAILURES = 3  # of the stages; then the retrain is undone
 TEXT = """\
 # Models are trained on the images that the source held at this revision; images first seen later
 # join the database only. The flow retrain raises it; by hand: set it, then run dvc repro.
@@ -23,8 +23,8 @@ revision: {revision}
 
 @dataclass(frozen=True, kw_only=True)
 class Retrain:
-    """A retrain: from the training revision ``before`` to ``revision``, with so many ``new`` images
-    at its start; its state, and how often its stages failed."""
+    """A retrain from the training revision ``before`` to ``revision``; the number of ``new`` images
+    at its start, its state, and the number of failures of its stages."""
 
     before: int
     revision: int
@@ -40,8 +40,8 @@ WHY_NOT = {
 
 
 def read(root: Path) -> int:
-    """Return the training revision; 1 if the project does not set it. Raises ParamsError for
-    anything but a whole number."""
+    """Return the training revision; 1 if the project does not set it. Raises ParamsError if it is
+    not a whole number."""
     revision = read_training_revision(root)
     return 1 if revision is None else revision
 
@@ -52,14 +52,14 @@ def write(root: Path, revision: int) -> None:
 
 
 def last_retrain(root: Path) -> Retrain | None:
-    """Return the retrain that began last; None if none did."""
+    """Return the latest retrain; None if there was none."""
     path = _note(root)
     return Retrain(**read_json(path)) if path.exists() else None
 
 
 def begin(root: Path, revision: int, new: int) -> Retrain:
-    """Note a retrain, then raise the training revision: after a kill between the two the next
-    attempt raises it."""
+    """Note a retrain, then raise the training revision. After a kill between the two, the next run
+    raises it."""
     retrain = Retrain(before=read(root), revision=revision, new=new, state="running")
     _write_note(root, retrain)
     write(root, revision)
@@ -67,7 +67,8 @@ def begin(root: Path, revision: int, new: int) -> Retrain:
 
 
 def running_retrain(root: Path) -> Retrain | None:
-    """Return the retrain that has not ended, if the training revision is still its own."""
+    """Return the retrain that has not ended; None if somebody has changed the training revision
+    since."""
     retrain = last_retrain(root)
     if retrain and retrain.state == "running" and read(root) == retrain.revision:
         return retrain
@@ -75,21 +76,21 @@ def running_retrain(root: Path) -> Retrain | None:
 
 
 def end(root: Path, *, released: bool) -> bool:
-    """End the running retrain, if there is one; if it was not released, take the training revision
-    back. Return whether it was taken back."""
+    """End the running retrain, if there is one; if it was not released, restore the training
+    revision. Return whether it was restored."""
     retrain = running_retrain(root)
     if retrain is None:
         return False
     if released:
         _write_note(root, replace(retrain, state="released"))
     else:
-        _take_back(root, replace(retrain, state="rejected"))
+        _restore(root, replace(retrain, state="rejected"))
     return not released
 
 
 def count_failure(root: Path) -> bool:
-    """Count that a stage failed for good during a retrain. The last of MOST_FAILURES takes the
-    training revision back. Return whether it did."""
+    """Count a failed stage of the running retrain. After MOST_FAILURES, restore the training
+    revision. Return whether it was restored."""
     retrain = running_retrain(root)
     if retrain is None:
         return False
@@ -97,13 +98,13 @@ def count_failure(root: Path) -> bool:
     if retrain.failures < MOST_FAILURES:
         _write_note(root, retrain)
         return False
-    _take_back(root, replace(retrain, state="failed"))
+    _restore(root, replace(retrain, state="failed"))
     return True
 
 
 def find_objection(root: Path, revision: int, new: int) -> str:
-    """Say why a retrain up to ``revision``, with ``new`` images that the training does not know,
-    would be useless; empty if it would not be."""
+    """Return the reason against a retrain up to ``revision``, with ``new`` images since training;
+    empty if there is none."""
     if revision <= read(root) and running_retrain(root) is None:
         return f"the training covers revision {revision} already"
     retrain = last_retrain(root)
@@ -115,7 +116,7 @@ def find_objection(root: Path, revision: int, new: int) -> str:
     return ""
 
 
-def _take_back(root: Path, retrain: Retrain) -> None:
+def _restore(root: Path, retrain: Retrain) -> None:
     write(root, retrain.before)
     _write_note(root, retrain)
 

@@ -1,4 +1,4 @@
-"""The flow ``update``: look at the source, and release what has changed; nothing is trained."""
+"""Flow ``update``: check the source, and release its changes; nothing is trained."""
 
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,24 @@ from flows.build import build_and_release, settle_last_pass, sync_waiting_runs
 
 @flow(name="update", persist_result=False, result_serializer="json")
 def update(root: str = ".") -> State[Any]:
-    """Look at the source; if it has changed, or the last run did not come to its end, bring the
-    pipeline up to date and release the index if it passes the gate.
+    """Check the source. If it has changed, or the last run was interrupted, run the pipeline and
+    release the index if it passes the gate.
 
-    root: the project's folder. If another run has the project, this one is dropped, and that one
+    root: the project's folder. If another run holds the project, this one is dropped, and that one
     starts another update when it ends.
     """
     folder, log = state.find_project(root), get_run_logger()
     with lock.hold_project(folder, "update", log, wait=False) as claim:
         if not claim.mine:
             return lock.drop_update(claim, folder, log)
-        lock.take_request(folder)  # an earlier request is served by this run
+        lock.take_request(folder)  # this run serves an earlier request too
         last, build = state.read_last_pass(folder), str(flow_run.id)
         if last is None or last.key != state.state_key(folder) or look_at_source(folder, build):
             return build_and_release(folder, build=build)
         sync_waiting_runs(folder, build, log)
         if last.settled:
-            return Completed(name="Unchanged", message="the source is as it was")
-        log.info("the source is as it was; the last run's results are yet to be released")
+            return Completed(name="Unchanged", message=look.UNCHANGED)
+        log.info("%s; the last run's results are not released yet", look.UNCHANGED)
         return settle_last_pass(folder, build=build)
 
 
@@ -42,5 +42,5 @@ update.on_cancellation(lock.undo_cancelled_retrain)
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)
 def look_at_source(root: Path, build: str) -> bool:
     """Tell whether the source may differ from the project's copy. Not retried: the next update
-    looks again."""
+    checks again."""
     return look.has_changed(root, build=build, log=get_run_logger().info)

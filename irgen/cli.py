@@ -1,4 +1,4 @@
-"""The command line: ``irgen <command>``, and ``irgen <stage>`` for each stage of the pipeline.
+"""Command line: ``irgen <command>``, and ``irgen <stage>`` for each stage of the pipeline.
 
 A mistake that a user can mend ends in one line on stderr and exit status 2.
 """
@@ -16,11 +16,11 @@ from irgen import __version__
 from irgen.commands.stage import STAGES, make_command
 from irgen.errors import IrgenError
 
-COMMANDS = {  # each is an object of this name, in the module of this name unless MODULES has it
+COMMANDS = {  # command "x" is the object x in commands/x.py, unless MODULES names another file
     "search": "Find the images of the index most like some images.",
     "add": "Add images to the index, or replace some.",
     "remove": "Remove images from the index.",
-    "info": "Describe the index and check that it is sound.",
+    "info": "Describe the index, and verify its files.",
     "compact": "Rewrite the index without removed and replaced images.",
     "release": "Serve the pipeline's index, if it is good enough.",
     "releases": "List releases, or pull one from the bucket.",
@@ -40,7 +40,7 @@ SPIN_COUNT = "0"
 
 
 class Commands(click.Group):
-    """All commands; the module of one is imported when it is called."""
+    """Group of all commands; a command's module is imported when it is called."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names of all commands that --help shows."""
@@ -74,8 +74,8 @@ def irgen() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 or what the command returns, 2 (a mistake to
-    mend), 130 (interrupted), 141 (whoever read the output has gone)."""
+    """Run one command and return its exit status: 0 or the command's own, 2 (a mistake of the
+    user), 130 (interrupted), 141 (nobody reads the output any more)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded
@@ -83,14 +83,14 @@ def main(arguments: list[str] | None = None) -> int:
         with irgen.make_context("irgen", list(arguments)) as context:
             status = irgen.invoke(context)
         if sys.stdout is not None:
-            sys.stdout.flush()  # while an error can still be told
+            sys.stdout.flush()  # while an error can still be printed
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
         usage = f" (irgen {name} --help)" if name else ""
-        return _complain(name, error.format_message() + usage)
+        return _print_error(name, error.format_message() + usage)
     except IrgenError as error:
-        return _complain(name, str(error))
+        return _print_error(name, str(error))
     except KeyboardInterrupt:
         print(f"irgen {name}: interrupted", file=sys.stderr)
         return 130
@@ -101,17 +101,17 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:  # libraries wrap a full disk in errors of their own
         if not is_full_disk(error):
             raise
-        return _complain(name, describe_full_disk(error))
+        return _print_error(name, describe_full_disk(error))
     return status or 0
 
 
-def _complain(name: str, message: str) -> int:
+def _print_error(name: str, message: str) -> int:
     print(f"irgen {name}: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
 def _reader_has_gone() -> bool:
-    """Say whether stdout is a pipe that nobody reads; if so, drop what is still to be printed."""
+    """Tell whether stdout is a pipe that nobody reads; if so, discard the rest of the output."""
     try:
         descriptor = sys.stdout.fileno()
     except (AttributeError, OSError):  # there is none, or it is not a file
@@ -125,7 +125,7 @@ def _reader_has_gone() -> bool:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Say whether the error, or one it came from, is a disk (or quota) without space."""
+    """Tell whether a full disk (or quota) caused the error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -137,7 +137,7 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 
 def describe_full_disk(error: BaseException) -> str:
-    """Say which file could not be written, and the remedy."""
+    """Describe which file could not be written, and the remedy."""
     path = getattr(error, "filename", None) or f"below {Path.cwd()}"
     return (
         f"no space left on the disk while writing {path}; what was there before is untouched. Free "

@@ -1,4 +1,4 @@
-"""Device, precision, determinism and memory of a process's computations."""
+"""Set device, precision, determinism and memory of a process's computations."""
 
 import ctypes
 import functools
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The device of a stage and its autocast type (None: plain fp32)."""
+    """Device of a stage and its autocast type (None: plain fp32)."""
 
     device: torch.device
     autocast: torch.dtype | None
@@ -33,21 +33,21 @@ class Machine:
 
     @property
     def decoder(self) -> Literal["fp32", "bf16"]:
-        """The precision of a search decoder."""
+        """Return the precision of a search decoder."""
         return "fp32" if self.autocast is None else "bf16"
 
 
 def prepare(settings: Compute) -> Machine:
-    """Choose device and precision, and make torch deterministic where it can be (on CUDA it warns
-    where it cannot). Raises ParamsError if the device asked for is not there."""
+    """Choose device and precision, and make torch deterministic; on CUDA it warns about operations
+    that are not. Raises ParamsError if the device is not available."""
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports a compiler
     torch.backends.cudnn.allow_tf32 = False  # plain fp32 is meant to be that
     keep_freed_memory()
     device = _device(settings.device)
-    wanted = settings.precision
-    if wanted == "auto":
-        wanted = "bf16" if has_fast_bf16(device) else "fp32"
-    return Machine(device=device, autocast=torch.bfloat16 if wanted == "bf16" else None)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    return Machine(device=device, autocast=torch.bfloat16 if precision == "bf16" else None)
 
 
 def _device(name: str) -> torch.device:
@@ -89,12 +89,12 @@ def keep_freed_memory() -> None:
 
 
 def aside(work: Callable[..., T], *arguments: Any) -> T:
-    """Run ``work(*arguments)`` on a thread on which torch uses a single core; an interrupt is
-    raised when the work is done.
+    """Run ``work(*arguments)`` on a thread on which torch uses a single core. Ctrl-C takes effect
+    when the work is done.
 
-    OpenMP gives each thread workers of its own at its first parallel operation. Where there are
-    more of them than cores, all wait longer at the end of every operation: a thread that changes an
-    index would slow those that search it by a third, for as long as it lives.
+    OpenMP gives each thread workers of its own at its first parallel operation. If there are more
+    workers than cores, all operations take longer: a thread that changes an index would slow
+    concurrent searches by a third.
     """
     future = _threads(os.getpid()).submit(work, *arguments)
     try:
@@ -105,18 +105,18 @@ def aside(work: Callable[..., T], *arguments: Any) -> T:
 
 @functools.cache
 def _threads(process: int) -> ThreadPoolExecutor:
-    """Return the threads of a process; a fork has none of its parent's."""
+    """Return the thread pool of a process; a forked process gets its own."""
     return ThreadPoolExecutor(8, "aside", initializer=_take_one_core)
 
 
 def _take_one_core() -> None:
-    """Give this thread one core. Torch would take that as the default of later threads too, so
-    another thread restores it."""
+    """Give this thread one core. In torch this changes the default of later threads too, so another
+    thread restores the default."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    other = Thread(target=torch.set_num_threads, args=[before])
-    other.start()
-    other.join()
+    restorer = Thread(target=torch.set_num_threads, args=[before])
+    restorer.start()
+    restorer.join()
 
 
 def seed_everything(*parts: int) -> torch.Generator:
@@ -134,8 +134,8 @@ def seed_everything(*parts: int) -> torch.Generator:
 def full_batches(count: int, size: int) -> Iterator[tuple[torch.Tensor, int]]:
     """Yield rows 0 … count − 1 in batches of exactly ``size``, and how many of each are new.
 
-    The last batch is filled up with its last row, so that a row's result never depends on how many
-    others there are.
+    The last batch is filled up with its last row, so that a row's result never depends on the
+    number of rows.
     """
     for start in range(0, count, size):
         rows = torch.arange(start, start + size).clamp_max(count - 1)

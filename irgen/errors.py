@@ -1,4 +1,4 @@
-"""Errors a user can cause and mend (one line at the command line, exit status 2), and messages
+"""Errors that a user can cause and mend (one line on the command line, exit status 2), and messages
 without secrets."""
 
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class IrgenError(Exception):
-    """Something a user can mend. The message says what, where, what was allowed, and the remedy."""
+    """An error that a user can mend. Its message says what happened, where, and what to do."""
 
 
 class ParamsError(IrgenError):
@@ -15,11 +15,11 @@ class ParamsError(IrgenError):
 
 
 class SourceError(IrgenError):
-    """The data source is missing, unreadable, unsafe or empty."""
+    """A data source is missing, unreadable, unsafe or empty."""
 
 
 class CatalogError(IrgenError):
-    """The catalogue cannot serve the run: no usable image, no label, too few of something."""
+    """A catalogue does not suffice: it has no usable image, no label, or too few of them."""
 
 
 class WeightsError(IrgenError):
@@ -27,18 +27,16 @@ class WeightsError(IrgenError):
 
 
 class ArtifactError(IrgenError):
-    """A file an earlier stage should have written is missing, damaged or does not fit the
-    others."""
+    """A file of an earlier stage is missing, damaged or does not fit the others."""
 
 
 class IndexingError(IrgenError):
-    """An index cannot do what it was asked: it is not one, it is damaged or in use, or an id is
-    there already or unknown."""
+    """An operation on an index failed: there is no index, it is damaged or in use, or an id is
+    unknown or there already."""
 
 
 class ReleaseError(IrgenError):
-    """A release cannot be made, moved or fetched: it is not there, damaged, or another one is under
-    way."""
+    """A release cannot be made, served or fetched: it is missing, damaged, or another one runs."""
 
 
 class StudyError(IrgenError):
@@ -46,11 +44,11 @@ class StudyError(IrgenError):
 
 
 class TrackingError(IrgenError):
-    """The tracking server does not answer or refuses what it is sent."""
+    """A tracking server does not answer, or refuses a request."""
 
 
 class ImageError(IrgenError):
-    """An image cannot be decoded; the message is the reason, fit for a list of rejections."""
+    """An image cannot be decoded; the message is the reason."""
 
 
 class ExtraError(IrgenError):

@@ -18,10 +18,10 @@ from irgen.errors import ArtifactError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path`` that takes its place when the block ends well.
+    """Yield a temporary path beside ``path``, which replaces ``path`` at the end of the block.
 
-    The temporary path may be written as a file or made a folder; a folder replaces the folder that
-    stands there. If the block fails, nothing is left and what stood at ``path`` is untouched.
+    The temporary path can become a file or a folder. If the block fails, it is deleted, and
+    ``path`` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -38,18 +38,18 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path``, whole or not at all."""
+    """Write ``content`` to ``path``, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes ``value`` as indented JSON with sorted keys, whole or not at all."""
+    """Write ``value`` as indented JSON with sorted keys, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in ``path``. Raises ArtifactError if it is missing or damaged."""
+    """Return the JSON value in ``path``. Raises ArtifactError if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -61,14 +61,14 @@ def read_json(path: Path) -> Any:
 
 
 def write_array(path: Path, values: np.ndarray) -> None:
-    """Writes an array as .npy, whole or not at all."""
+    """Write an array as .npy, whole or not at all."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, values)
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array in a .npy file, memory-mapped; what is written to it stays in memory. Raises
-    ArtifactError if it is missing or damaged."""
+    """Return the array in a .npy file, memory-mapped; changes to it stay in memory. Raises
+    ArtifactError if the file is missing or damaged."""
     try:
         return np.load(path, mmap_mode="c")
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def digest(*parts: Any) -> str:
-    """A hex SHA-256 over JSON-able values, equal whenever the values are.
+    """Return the hex SHA-256 of JSON-able values, equal for equal values.
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     True
@@ -89,7 +89,7 @@ def digest(*parts: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The hex SHA-256 of a file's content, read in blocks."""
+    """Return the hex SHA-256 of a file's content, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -124,7 +124,7 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
 def is_locked(path: Path) -> bool:
     """Tell whether a process holds the lock file ``path`` (``filelock.FileLock``).
 
-    The probe is a shared lock: unlike ``FileLock``, it never makes another probe say yes.
+    The probe is a shared lock, so two probes at a time do not disturb each other.
     """
     try:
         with path.open() as file:
@@ -140,9 +140,9 @@ def mend_lock_file(path: Path, copy: Path) -> bool:
     """Copy DVC's lock file to ``copy`` if it is whole, else put the copy back; return whether the
     file was put back. Call it while no DVC runs.
 
-    DVC writes its lock file in place: a kill meanwhile leaves it empty or cut off, and then no DVC
-    command works. What the copy lacks, DVC finds in its cache of runs. A file with the marks of a
-    Git conflict is left alone.
+    DVC writes its lock file in place. If it is killed meanwhile, the file is incomplete, and then
+    no DVC command works. DVC finds what the copy lacks in its cache of runs. A file with the marks
+    of a Git conflict is left alone.
     """
     text = path.read_text(encoding="utf-8") if path.exists() else None
     if text is None or "<<<<<<<" in text:

@@ -1,4 +1,4 @@
-"""The folders of a project: one a stage, a cache that may be deleted, the reports; and its Git."""
+"""Folders of a project: one a stage, a cache that may be deleted, the reports; and Git commands."""
 
 import subprocess
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ GIT_SECONDS = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """The folders of one project.
+    """Folders of one project.
 
-    ``data`` holds one folder a stage (tracked by DVC). ``cache`` holds what can be made again and
-    is outside of DVC: encodings by content hash, training checkpoints, run logs.
-    ``reports`` holds what people read.
+    ``data`` holds one folder a stage, tracked by DVC. ``cache``, outside of DVC, holds files that
+    can be made again: encodings by content hash, training checkpoints, run logs. ``reports`` holds
+    pages for people.
     """
 
     data: Path
@@ -25,22 +25,22 @@ class Workspace:
 
     @classmethod
     def at(cls, root: Path) -> "Workspace":
-        """The usual layout below a project's root."""
+        """Return the folders below a project's root."""
         return cls(data=root / "data", cache=root / ".cache", reports=root / "reports")
 
     @property
     def manifest(self) -> Path:
-        """What there is of the source, in the folder of the images (``catalog.manifest``)."""
+        """Return the file that lists the images of the source (``catalog.manifest``)."""
         return self.stage("download") / MANIFEST
 
     def stage(self, name: str) -> Path:
-        """The folder that stage ``name`` writes."""
+        """Return the folder that stage ``name`` writes."""
         return self.data / name
 
     def existing(self, *parts: str) -> Path:
-        """The path of an earlier stage's output, e.g. ``existing("catalog", "train.parquet")``.
+        """Return the path of an earlier stage's output: ``existing("catalog", "train.parquet")``.
 
-        Raises ArtifactError, naming the stage to run, if it is not there.
+        Raises ArtifactError, naming the stage to run, if it is missing.
         """
         path = self.data.joinpath(*parts)
         if not path.exists():

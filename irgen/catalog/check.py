@@ -32,10 +32,10 @@ def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: i
 
     Images whose result is in the folder `cache` are not decoded again. `threads`: 0, one a core.
     """
-    wanted = list(dict.fromkeys(sha256s))
+    distinct = list(dict.fromkeys(sha256s))
     checked = _read_cache(cache / NAME)
-    known = set(checked["sha256"])
-    fresh = [sha256 for sha256 in wanted if sha256 not in known]
+    cached = set(checked["sha256"])
+    fresh = [sha256 for sha256 in distinct if sha256 not in cached]
     bar = tqdm(total=len(fresh), desc="check", unit="image", disable=None)
     with (
         ThreadPoolExecutor(threads or images.count_cores(), thread_name_prefix="check") as pool,
@@ -49,7 +49,7 @@ def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: i
             checked = pl.concat([checked, pl.DataFrame(rows, schema=SCHEMA, orient="row")])
             with atomic(cache / NAME) as path:
                 checked.write_parquet(path)
-    return checked.filter(pl.col("sha256").is_in(wanted))
+    return checked.filter(pl.col("sha256").is_in(distinct))
 
 
 def _check(stored: Images, sha256: str) -> tuple[str, int, int, str | None, int | None, int | None]:

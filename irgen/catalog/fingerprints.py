@@ -66,9 +66,9 @@ def find_near(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
         order = contrasting[np.argsort(other_bands[contrasting, band], kind="stable")]
         values = other_bands[order, band]
         query_order = np.argsort(query_bands[:, band], kind="stable")
-        wanted, starts = np.unique(query_bands[query_order, band], return_index=True)
-        firsts = np.searchsorted(values, wanted, "left")
-        lasts = np.searchsorted(values, wanted, "right")
+        bands, starts = np.unique(query_bands[query_order, band], return_index=True)
+        firsts = np.searchsorted(values, bands, "left")
+        lasts = np.searchsorted(values, bands, "right")
         groups = np.split(query_order, starts[1:])
         for rows, first, last in zip(groups, firsts, lasts, strict=True):
             if 0 < last - first <= CROWD:

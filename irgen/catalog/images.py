@@ -1,4 +1,4 @@
-"""Images to pixels: any mode, upright, on white; from the catalogue or handed over by somebody."""
+"""Decode images to pixels: of any mode, turned upright, transparency on white."""
 
 import io
 import os
@@ -39,7 +39,7 @@ KINDS = "a path, the bytes of an image file, or a PIL image"
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How an encoder wants its images: squares of `size` pixels, grey (1 channel) or colour (3).
+    """Input format of an encoder: squares of `size` pixels, grey (1 channel) or colour (3).
 
     `crop`: the share of the resized short side that the centre crop keeps; `interpolation`:
     nearest, bilinear, bicubic, lanczos, box or hamming.

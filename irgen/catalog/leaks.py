@@ -1,4 +1,4 @@
-"""Leaks: queries that training or the database knows already."""
+"""Find leaks: queries whose images are also in the training set or the database."""
 
 from collections.abc import Callable, Mapping
 
@@ -71,8 +71,8 @@ def format_leaks(counts: Mapping[str, int]) -> str:
 
 
 def _others(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Return what queries are compared with: id, sha256, label, trained, searched; an id once for
-    each content that it has or had."""
+    """Return the images to compare queries with: id, sha256, label, trained, searched; a row for
+    each content that an id has or had."""
     trains = {"train": True, "validation": True, "database": False}
     parts = [
         tables[name].select("id", "sha256", "label", trained=pl.lit(own), searched=pl.lit(not own))

@@ -1,4 +1,4 @@
-"""The manifest: what the source holds, and held before, and where the bytes of each image are."""
+"""Manifest: lists the present and past images of the source, and where their bytes are."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -102,8 +102,8 @@ class ShardWriter:
 
 
 class Images:
-    """The packed images of a download folder by content hash, with those that have gone while their
-    bytes are there. Threads may share it.
+    """Packed images of a download folder by content hash, removed ones too if their bytes are still
+    there. Threads may share it.
 
     Raises ArtifactError if the manifest or, on reading, a shard is missing or damaged.
     """

@@ -60,8 +60,8 @@ def choose_inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Se
     group = ("role", "label", "revision")
     draw = [hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest() for sha256 in table["sha256"]]
     count = pl.col("draw").n_unique().over(group)
-    wanted = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
-    chosen = (pl.col("role") == "train") & (pl.col("draw").rank("dense").over(group) <= wanted)
+    quota = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
+    chosen = (pl.col("role") == "train") & (pl.col("draw").rank("dense").over(group) <= quota)
     return table.with_columns(pl.Series("draw", draw, pl.String)).select(chosen).to_series()
 
 
@@ -71,8 +71,8 @@ def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.Data
     draw = [hashlib.sha256(f"{seed}:{path}".encode()).hexdigest() for path in table["path"]]
     rank = pl.col("draw").rank("ordinal").over(group)  # 1 …
     count = pl.len().over(group)
-    wanted = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
-    chosen = (pl.col("role") == "train") & (rank <= wanted)
+    quota = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
+    chosen = (pl.col("role") == "train") & (rank <= quota)
     return (
         table.with_columns(pl.Series("draw", draw, pl.String))
         .with_columns(pl.when(chosen).then(pl.lit(role)).otherwise(pl.col("role")).alias("role"))

@@ -19,8 +19,8 @@ from irgen.files import atomic
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a sync changed, in images. `relabelled`: the list says something else of the same image,
-    or an annotation file is new, changed or gone."""
+    """Numbers of images that a sync changed. `relabelled`: the list has other values for the same
+    image, or an annotation file is new, changed or gone."""
 
     images: int
     new: int
@@ -103,11 +103,11 @@ def has_changed(source: Source, folder: Path) -> bool:
     listing = source.load()
     packed = _Packed(_rows_by_key(old), {}, find_intact(folder, old))
     rows = [packed.find(entry) for entry in listing.entries]
-    known = [row for row in rows if row is not None]
-    if len(known) < len(rows):
+    known_rows = [row for row in rows if row is not None]
+    if len(known_rows) < len(rows):
         return True
-    known += map(_absent, listing.empty_folders)
-    return not _to_table(known, listing.columns).equals(old)
+    known_rows += map(_absent, listing.empty_folders)
+    return not _to_table(known_rows, listing.columns).equals(old)
 
 
 def _read_manifest(folder: Path) -> tuple[int, str, pl.DataFrame, pl.DataFrame]:
@@ -122,8 +122,8 @@ def _read_manifest(folder: Path) -> tuple[int, str, pl.DataFrame, pl.DataFrame]:
 def _kept_shards(table: pl.DataFrame, past: pl.DataFrame, trained: int | None) -> pl.DataFrame:
     if trained is None:
         return table.select("shard")
-    kept = past.filter(pl.col(manifest.GONE) > trained)
-    return pl.concat([table.select("shard"), kept.select("shard")])
+    recent = past.filter(pl.col(manifest.GONE) > trained)
+    return pl.concat([table.select("shard"), recent.select("shard")])
 
 
 def _rows_by_key(table: pl.DataFrame) -> dict[str, Row]:
@@ -132,8 +132,8 @@ def _rows_by_key(table: pl.DataFrame) -> dict[str, Row]:
 
 @dataclass(frozen=True)
 class _Packed:
-    """What is packed already: `rows` of the manifest, whose shards are `intact`, and `leftover` of
-    a sync that was cut short."""
+    """Images that are packed already: `rows` of the manifest, whose shards are `intact`, and
+    `leftover`, rows of a sync that was interrupted."""
 
     rows: dict[str, Row]
     leftover: dict[str, Row]
@@ -159,7 +159,7 @@ class _Packed:
 def _pack(
     entry: Entry, image: Fetched, stored: Row | None, shards: ShardWriter, revision: int
 ) -> Row:
-    """Return the row of an image that was read; pack it only if its content is not stored."""
+    """Return the row of an image; pack its bytes unless they are stored already."""
     sha256 = hashlib.sha256(image.content).hexdigest()
     etag = image.etag or sha256
     if stored is not None and stored.sha256 == sha256:
@@ -201,7 +201,7 @@ def _is_stored(row: Row, stored: dict[str, Row]) -> bool:
 
 
 def _with_revisions(new: pl.DataFrame, old: pl.DataFrame | None, revision: int) -> pl.DataFrame:
-    """Give each image the revision that first saw it as it is: that of `old`, or the next one.
+    """Give each image its revision: that of `old` if it is unchanged, else the next one.
 
     `old` None: another catalogue, at its first revision.
     """
@@ -216,14 +216,14 @@ def _with_revisions(new: pl.DataFrame, old: pl.DataFrame | None, revision: int) 
 
 
 def _find_gone(old: pl.DataFrame, new: pl.DataFrame, revision: int) -> pl.DataFrame:
-    """Return the images of `old` that are not in `new` as they were, gone since `revision`."""
+    """Return the images of `old` that are missing or changed in `new`, gone since `revision`."""
     gone = manifest.images(old).join(new, on=_identity(old, new), how="anti", nulls_equal=True)
-    kept = [name for name in (*manifest.SCHEMA, *manifest.IDENTITY) if name in gone.columns]
-    return gone.select(*kept, pl.lit(revision, pl.Int32).alias(manifest.GONE))
+    columns = [name for name in (*manifest.SCHEMA, *manifest.IDENTITY) if name in gone.columns]
+    return gone.select(*columns, pl.lit(revision, pl.Int32).alias(manifest.GONE))
 
 
 def _identity(old: pl.DataFrame, new: pl.DataFrame) -> list[str]:
-    """Return the columns that make an image the one it was."""
+    """Return the columns in which an unchanged image agrees in both tables."""
     both = [n for n in manifest.IDENTITY if n in new.columns and old.schema.get(n) == new.schema[n]]
     return ["key", "sha256", *both]
 
@@ -240,7 +240,7 @@ def _to_table(rows: list[Row], columns: pl.DataFrame | None) -> pl.DataFrame:
 
 
 def _count_relabelled(old: pl.DataFrame, new: pl.DataFrame) -> int:
-    """Count the images of which the list says something else and whose content is the same."""
+    """Count the images whose content is the same, but not their columns in the list."""
     same = ("key", "sha256")
     plain = set(manifest.SCHEMA) - {"key"}
     before, after = (

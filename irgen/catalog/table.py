@@ -1,4 +1,4 @@
-"""The catalogue table: one schema for every source, checked whenever one is read or written."""
+"""Catalogue table: one schema for every source, checked on every read and write."""
 
 from pathlib import Path
 

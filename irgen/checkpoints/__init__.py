@@ -1,1 +1,1 @@
-"""The trained models and the identifiers on disk: each file rebuilds what it holds by itself."""
+"""Save and load trained models and identifiers. Each file suffices to rebuild its content."""

@@ -1,4 +1,4 @@
-"""The calibration's file, or the reason why there is none."""
+"""Save and load the calibration, or the reason why there is none."""
 
 from dataclasses import asdict
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The history of a training: its metrics, epoch by epoch."""
+"""Write the history of a training: its metrics, epoch by epoch."""
 
 from pathlib import Path
 

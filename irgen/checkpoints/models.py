@@ -1,4 +1,4 @@
-"""All networks that a search needs, as one object and as one folder."""
+"""Load and save all networks that a search needs, in one folder."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ PRETRAINED = "pretrained.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The tokenizer, the retriever, and the pretrained encoder where one of them uses it.
+    """Tokenizer, retriever, and the pretrained encoder if one of them uses it.
 
     Modules are shared: the tokenizer's adapter follows its own tuned encoder or, without one, the
     pretrained encoder; the retriever's query encoder is one of these two or a tuned copy, with that
@@ -47,25 +47,25 @@ class Models:
 
     @property
     def encoder(self) -> ImageEncoder:
-        """The encoder whose summaries the tokenizer adapts."""
+        """Return the encoder whose summaries the tokenizer adapts."""
         encoder = self.tokenizer.encoder or self.pretrained
         assert encoder is not None, "a tokenizer without an encoder needs the pretrained one"
         return encoder
 
     @property
     def query_encoder(self) -> QueryEncoder:
-        """The retriever's encoder of queries."""
+        """Return the retriever's encoder of queries."""
         assert self.retriever.query_encoder is not None, "a query is encoded from pixels"
         return self.retriever.query_encoder
 
     @property
     def decoding(self) -> Decoding:
-        """How images are decoded for all of them."""
+        """Return the input format of all encoders."""
         return self.query_encoder.encoder.decoding
 
     @property
     def device(self) -> torch.device:
-        """The device of the models and of their results."""
+        """Return the device of the models and their results."""
         return self.tokenizer.codebooks.device
 
     def to(self, device: torch.device) -> "Models":

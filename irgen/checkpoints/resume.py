@@ -1,4 +1,4 @@
-"""The state of an interrupted training, so that a killed run goes on where it was."""
+"""Save and restore the state of a training, so that a killed one continues."""
 
 import shutil
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ History = list[dict[str, float]]  # one row of metrics an epoch
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Everything a training changes: modules by name, the optimizer, other tensors, the history."""
+    """State that a training changes: modules by name, optimizer, other tensors, history."""
 
     modules: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer

@@ -1,4 +1,4 @@
-"""The retriever's file: the decoder and, where it was tuned, the query encoder."""
+"""Save and load the retriever: the decoder and, if it was tuned, the query encoder."""
 
 from copy import deepcopy
 from dataclasses import asdict
@@ -45,7 +45,7 @@ def read_settings(path: Path) -> tuple[Settings, Shape]:
 def initial_query_encoder(
     pretrained: ImageEncoder, tokenizer: Tokenizer, source: str
 ) -> QueryEncoder:
-    """Return the query encoder that a retriever starts from.
+    """Return a new retriever's query encoder.
 
     ``source``: pretrained, or tokenizer: then it shares the tokenizer's adapter, and its encoder
     if that was tuned.

@@ -47,10 +47,10 @@ def load_config(path: Path, *keys: str) -> dict[str, Any]:
     with _opened(path) as file:
         config = json.loads((file.metadata() or {})["config"])
     if not isinstance(config, dict) or not config.keys() >= set(keys):
-        found = ", ".join(sorted(config)) if isinstance(config, dict) else type(config).__name__
+        content = ", ".join(sorted(config)) if isinstance(config, dict) else type(config).__name__
         raise ArtifactError(
-            f"{path} holds something else: expected {', '.join(keys)}, found {found or 'nothing'}; "
-            "run the stage that writes it (dvc repro)"
+            f"{path} holds something else: expected {', '.join(keys)}, found "
+            f"{content or 'nothing'}; run the stage that writes it (dvc repro)"
         )
     return config
 

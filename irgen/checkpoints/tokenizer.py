@@ -1,4 +1,4 @@
-"""The tokenizer's file: weights, codebooks, configuration and class names."""
+"""Save and load the tokenizer: weights, codebooks, configuration and class names."""
 
 from dataclasses import asdict
 from pathlib import Path

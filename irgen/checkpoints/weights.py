@@ -1,4 +1,4 @@
-"""Where an encoder's first weights come from: timm's hub, a local safetensors file, or nowhere."""
+"""Create an encoder with first weights from timm's hub or a safetensors file, or random ones."""
 
 import difflib
 from pathlib import Path
@@ -28,7 +28,7 @@ def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
 
 
 def weights_digest(config: Encoder) -> str:
-    """Return the digest of the first weights' file, or the name of where else they come from."""
+    """Return the digest of the first weights' file; without a file, the name of their origin."""
     path = Path(config.weights)
     return file_digest(path) if path.is_file() else config.weights
 

@@ -1,1 +1,1 @@
-"""What a user does with the index that is served: search, add, remove, info, compact."""
+"""Commands of the command line: one file each, its options beside it."""

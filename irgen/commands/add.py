@@ -1,4 +1,4 @@
-"""``irgen add``: add images to the index, batch by batch; a batch that was added stays."""
+"""``irgen add``: add images to the index, batch by batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BATCH = 256  # images added together: a kill loses no more
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What to do about images that are in the index already, or cannot be read."""
+    """Choices for images that are in the index already or cannot be read."""
 
     upsert: bool
     skip_known: bool
@@ -38,16 +38,16 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Image files to add, row by row: their ``paths``, ``names`` (paths from the base), ``ids`` and
-    ``metadata``. ``replaced``: number of ids that are in the index; ``known``: number of images
-    left out because theirs are."""
+    """Image files to add, row by row: ``paths``, ``names`` (paths from the base), ``ids`` and
+    ``metadata``. ``replaced``: number of images that replace one of the index; ``skipped``: number
+    of images left out because the index has their id."""
 
     paths: list[Path]
     names: list[str]
     ids: list[str]
     metadata: pl.DataFrame
     replaced: int
-    known: int
+    skipped: int
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -114,8 +114,8 @@ def add(
 def plan_images(
     index: Index, paths: list[Path], names: list[str], metadata_file: Path | None, policy: Policy
 ) -> Plan:
-    """Return what is to be added; a plan without images is false. Raise IrgenError for everything
-    that is certain to fail."""
+    """Plan which images to add; a plan without images is false. Raise IrgenError if the add would
+    certainly fail."""
     import numpy as np
 
     from irgen.commands.image_files import read_metadata
@@ -126,21 +126,21 @@ def plan_images(
     ids, table = read_metadata(metadata_file, names, schema)
     hash_distinct(ids)
     metadata.complete(table if table.width else None, len(ids), schema)
-    known = index.view.find(ids) >= 0
-    if known.any() and not (policy.upsert or policy.skip_known):
-        there = [name for name, is_known in zip(ids, known, strict=True) if is_known]
+    is_known = index.view.find(ids) >= 0
+    if is_known.any() and not (policy.upsert or policy.skip_known):
+        known_ids = [ids[row] for row in np.flatnonzero(is_known)]
         raise IndexingError(
-            f"in the index already: {shorten(there)}; replace them with --upsert, or leave them "
-            "out with --skip-known"
+            f"in the index already: {shorten(known_ids)}; replace them with --upsert, or leave "
+            "them out with --skip-known"
         )
-    rows = np.flatnonzero(~known) if policy.skip_known else np.arange(len(ids))
+    rows = np.flatnonzero(~is_known) if policy.skip_known else np.arange(len(ids))
     plan = Plan(
         paths=[paths[row] for row in rows],
         names=[names[row] for row in rows],
         ids=[ids[row] for row in rows],
         metadata=table[rows] if table.width else table,
-        replaced=int(known.sum()) if policy.upsert else 0,
-        known=len(ids) - len(rows),
+        replaced=int(is_known.sum()) if policy.upsert else 0,
+        skipped=len(ids) - len(rows),
     )
     if plan and not policy.skip_unreadable:
         refuse_unreadable(plan.paths, index)
@@ -148,7 +148,7 @@ def plan_images(
 
 
 def refuse_unreadable(paths: Sequence[Path], index: Index) -> None:
-    """List the images that cannot be read, with reasons; raise ImageError if there are any."""
+    """Print the images that cannot be read, with reasons; raise ImageError if there are any."""
     from irgen.commands.image_files import decode_images
 
     unreadable = 0
@@ -162,14 +162,14 @@ def refuse_unreadable(paths: Sequence[Path], index: Index) -> None:
     if unreadable:
         raise ImageError(
             f"{unreadable:,} of {format_count(len(paths), 'image')} cannot be read, so nothing was "
-            "added: mend them, take them away, or leave them out with --skip-unreadable"
+            "added: repair or remove them, or leave them out with --skip-unreadable"
         )
 
 
 def add_images(index: Index, plan: Plan, policy: Policy) -> int:
-    """Add what is planned. Return the number of images left out because they cannot be read. Raise
-    IrgenError if an image has become unreadable, or if the index refuses it; what was added before
-    stays."""
+    """Add the planned images batch by batch. Return the number of images left out because they
+    cannot be read. Raise IrgenError if an image has become unreadable, or if the index refuses it;
+    earlier batches stay."""
     import numpy as np
 
     from irgen.commands.image_files import Picture, decode_images
@@ -205,16 +205,16 @@ def complete_metadata(
     """Return the metadata of some rows, with the columns that describe their files."""
     import polars as pl
 
-    of_files = [
+    file_columns = [
         pl.Series("path", [plan.names[row] for row in rows], pl.String),
         pl.Series("sha256", [picture.sha256 for picture in pictures], pl.String),
         pl.Series("width", [picture.width for picture in pictures], pl.Int32),
         pl.Series("height", [picture.height for picture in pictures], pl.Int32),
     ]
-    given = plan.metadata[rows].get_columns() if plan.metadata.width else []
-    names = {column.name for column in given}
-    own = [c for c in of_files if schema.get(c.name) == c.dtype and c.name not in names]
-    return pl.DataFrame([*given, *own]) if given or own else None
+    columns = plan.metadata[rows].get_columns() if plan.metadata.width else []
+    names = {column.name for column in columns}
+    columns += [c for c in file_columns if schema.get(c.name) == c.dtype and c.name not in names]
+    return pl.DataFrame(columns) if columns else None
 
 
 def show_progress(title: str, total: int) -> tqdm:
@@ -224,8 +224,8 @@ def show_progress(title: str, total: int) -> tqdm:
 
 @contextmanager
 def note_progress_if_interrupted(index: Index, policy: Policy) -> Iterator[None]:
-    """Say how many images were added if the block does not reach its end: as many as the index
-    has committed, since an interrupt may come just after a commit."""
+    """Print how many images were added if the block is interrupted: as many as the index has
+    committed, since an interrupt may come just after a commit."""
     before = index.revision
     try:
         yield
@@ -239,10 +239,10 @@ def note_progress_if_interrupted(index: Index, policy: Policy) -> Iterator[None]
 
 
 def summarize(plan: Plan, unreadable: int, index: Index) -> str:
-    """Say what was added, replaced and left out, and what the index holds now."""
+    """Describe how many images were added, replaced and left out, and the size of the index."""
     counts = [
         (plan.replaced, "in place of older ones"),
-        (plan.known, "left out, known already"),
+        (plan.skipped, "left out, known already"),
         (unreadable, "left out, unreadable"),
     ]
     more = "".join(f"; {count:,} {text}" for count, text in counts if count)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def compact(folder: Path | None, root: Path) -> None:
     """Rewrite the index without removed and replaced images.
 
-    Afterwards it is what a new index of the same images would be: smaller, and as fast for added
-    images as for the rest. Searches may go on meanwhile.
+    Afterwards it equals a new index of the same images: it is smaller, and added images are found
+    as fast as others. Searches go on meanwhile.
     """
     with project_index.open_to_change(root, folder, has_changed) as (index, changed):
         path = project_index.folder_of(index)
@@ -38,11 +38,11 @@ def compact(folder: Path | None, root: Path) -> None:
 
 
 def has_changed(index: Index) -> bool:
-    """Say whether anything was added or removed since the index was last compacted."""
+    """Tell whether anything was added or removed since the index was last compacted."""
     return not index.view.is_compact
 
 
 def bytes_of_images(index: Index) -> int:
-    """Return the bytes on the disk, models not counted."""
+    """Return the bytes on disk, without models."""
     sizes = index.info()["bytes"]
     return sizes["base"] + sizes["changes"]

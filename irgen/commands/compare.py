@@ -37,7 +37,7 @@ def compare(sets: tuple[str, ...], ablations: bool, root: Path) -> None:
     seed. Then tables of all methods and variants, with significance, are written to
     experiments/tables/SET as HTML, Markdown and LaTeX, and logged to MLflow.
 
-    DVC skips what was done with the same inputs; a run that was killed goes on from there.
+    DVC skips work that was done with the same inputs. If the command was killed, run it again.
     """
     plan = load_plan(root)
     sets = sets or plan.sets
@@ -72,8 +72,8 @@ def check_set(root: Path, plan: Plan, name: str) -> None:
 
 
 def list_trials(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Trial]:
-    """Return the trials of all compared variants, or of all ablations. All variants of a seed come
-    before the next seed's, so that half a comparison makes whole tables."""
+    """Return the trials of all compared variants, or of all ablations, in order of seed. So half a
+    comparison gives complete tables of fewer seeds."""
     if ablations:
         seeds, variants = plan.ablation_seeds, plan.ablated
     else:
@@ -103,12 +103,12 @@ def stage_of(plan: Plan, trial: Trial) -> str:
 
 
 def run_dvc(root: Path, stage: str) -> int:
-    """Run ``dvc repro`` for one stage and return its exit status; its output passes through. A lock
-    file that a killed DVC left cut off is first put back."""
+    """Run ``dvc repro`` for one stage, its output on the terminal; return its exit status. First
+    restore a lock file that a killed DVC left incomplete."""
     if not (root / ".dvc").is_dir():
         raise StudyError(f"{root.resolve()} is not a DVC project: run from the project's root")
     if mend_lock_file(root / PIPELINE_LOCK, root / ".cache" / PIPELINE_LOCK):
-        print(f"{PIPELINE_LOCK} was left cut off by a DVC that was killed, and is mended")
+        print(f"{PIPELINE_LOCK} was incomplete, since DVC was killed; it is restored")
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     options = ["--wait-for-lock", "repro", "--single-item", stage]
     command = [sys.executable, "-m", "dvc", *options]
@@ -117,7 +117,7 @@ def run_dvc(root: Path, stage: str) -> int:
 
 
 def print_tables(root: Path, plan: Plan, sets: tuple[str, ...]) -> None:
-    """Print where the tables and pages of each set are; write a page that is missing."""
+    """Print the paths of each set's tables and page; write a page that is missing."""
     from irgen.study import report
 
     for name in sets:
@@ -131,7 +131,7 @@ def print_tables(root: Path, plan: Plan, sets: tuple[str, ...]) -> None:
 
 
 def send_to_mlflow(root: Path) -> None:
-    """Send the results to MLflow; if it does not answer, say so: they are sent later."""
+    """Send the results to MLflow. If it does not answer, print that they are sent later."""
     from irgen.tracking import mlflow_store, sync
 
     try:

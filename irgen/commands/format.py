@@ -1,8 +1,8 @@
-"""Numbers as a person reads them on a terminal."""
+"""Format numbers for people."""
 
 
 def format_count(count: int, noun: str) -> str:
-    """Return a number of things.
+    """Format a number of things.
 
     >>> format_count(1, "image"), format_count(1438, "image")
     ('1 image', '1,438 images')
@@ -11,7 +11,7 @@ def format_count(count: int, noun: str) -> str:
 
 
 def format_percent(share: float | None) -> str:
-    """Return a probability in percent, never 0 or 100 unless it is; a dash if it is not known.
+    """Format a probability in percent; only 0 and 1 become 0% and 100%, and None a dash.
 
     >>> [format_percent(share) for share in (0.5, 0.999, 1e-9, 1.0, None)]
     ['50%', '>99%', '<1%', '100%', '–']
@@ -24,7 +24,7 @@ def format_percent(share: float | None) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """Return a number of bytes.
+    """Format a number of bytes.
 
     >>> [format_bytes(count) for count in (0, 12_169, 4_200_000, 7_654_321_000)]
     ['0 B', '12 kB', '4.2 MB', '7.7 GB']

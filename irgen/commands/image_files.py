@@ -1,4 +1,4 @@
-"""Read image files that are to be added to an index: their ids, metadata and pixels."""
+"""Read the ids, metadata and pixels of image files, to add them to an index."""
 
 import hashlib
 import os
@@ -21,18 +21,18 @@ from irgen.index.rows import check_ids, shorten
 
 PATH = "path"
 IN_A_CSV = (pl.String, pl.Boolean, pl.Date, pl.Time, pl.Datetime)  # and numbers
-AHEAD = 64  # images decoded before they are asked for
+AHEAD = 64  # images decoded in advance
 
 
-def list_images(given: Iterable[Path]) -> list[Path]:
-    """Return the files given and the image files below the folders given, each once, in order.
+def list_images(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among ``paths`` and the image files below their folders, in order, once.
 
-    In folders, files count that end as images do and are not hidden; links to folders are not
-    followed. Raise SourceError for a path that is missing, a folder without images, and a path that
-    cannot be read.
+    Folders are searched for files with an image's ending that are not hidden; links to folders are
+    not followed. Raise SourceError for a path that is missing, a folder without images, and a path
+    that cannot be read.
     """
     listed: dict[Path, Path] = {}
-    for path in given:
+    for path in paths:
         if not path.exists():
             raise SourceError(f"{path} is not there: name image files, or folders of them")
         files = _below(path) if path.is_dir() else [path]
@@ -56,7 +56,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    """Return an absolute path without ``..``; links stay as they are."""
+    """Return an absolute path without ``..``; links are not resolved."""
     return Path(os.path.normpath(path.absolute()))
 
 
@@ -76,8 +76,8 @@ def relative_names(paths: Sequence[Path], base: Path) -> list[str]:
 def read_metadata(
     file: Path | None, names: Sequence[str], schema: pl.Schema
 ) -> tuple[list[str], pl.DataFrame]:
-    """Return ids and metadata from ``file`` of the images at the relative paths ``names``; without
-    a file, the paths themselves and no columns. ``schema``: the columns that the index keeps.
+    """Read ids and metadata of the images at the relative paths ``names`` from ``file``. Without a
+    file, the paths are the ids, and there are no columns. ``schema``: the columns of the index.
 
     Raise IndexingError if the file cannot be read, has neither id nor path, or has no row or more
     than one for an image.
@@ -93,18 +93,18 @@ def read_metadata(
         )
     if by == PATH:  # ./a//b.png is a/b.png
         table = table.with_columns(pl.col(PATH).map_elements(os.path.normpath, pl.String))
-    wanted = pl.DataFrame({by: list(names)}, {by: pl.String})
-    table = table.filter(pl.col(by).is_in(wanted[by].implode()))
+    images = pl.DataFrame({by: list(names)}, {by: pl.String})
+    table = table.filter(pl.col(by).is_in(images[by].implode()))
     twice = table[by].filter(table[by].is_duplicated()).unique(maintain_order=True)
     if len(twice):
         raise IndexingError(f"{file} has more than one row of {by} {shorten(twice.to_list())}")
-    without = wanted.join(table, on=by, how="anti")[by].to_list()
+    without = images.join(table, on=by, how="anti")[by].to_list()
     if without:
         raise IndexingError(
             f"{file} has no row of {by} {shorten(without)}, of {len(names):,} images: give each "
             f"image a row, with its path from --base"
         )
-    rows = wanted.join(table, on=by, how="left", maintain_order="left")
+    rows = images.join(table, on=by, how="left", maintain_order="left")
     ids = rows[ID].to_list() if ID in rows.columns else list(names)
     if None in ids:
         raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
@@ -140,7 +140,7 @@ class Picture:
 def decode_images(
     paths: Sequence[Path], decoding: Decoding
 ) -> Generator[Picture | str, None, None]:
-    """Yield the images at ``paths``, in order; for one that cannot be read, the reason."""
+    """Yield the images at ``paths``, in order; the reason in place of one that cannot be read."""
 
     def read(path: Path) -> Picture | str:
         try:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @read_index_option
 @root_option
 def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
-    """Describe the index: what it holds, its search defaults, how well its probabilities are
-    calibrated, its size on the disk, and whether a newer one is served."""
+    """Describe the index: its images, search defaults, calibration of probabilities, and size on
+    disk; and whether a newer one is served."""
     from irgen.commands.search_output import as_plain
 
     with project_index.open_to_read(root, folder, warn=False) as index:
@@ -42,7 +42,7 @@ def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
 
 
 def describe_index(index: Index) -> dict[str, str]:
-    """Return the facts about an index, line by line."""
+    """Describe an index, line by line."""
     facts, defaults = index.info(), index.options(1)
     sizes, dead = facts["bytes"], facts["dead_rows"]
     return {
@@ -64,7 +64,7 @@ def describe_index(index: Index) -> dict[str, str]:
 
 
 def describe_calibration(index: Index) -> str:
-    """Say how well the probabilities of "same label" are known."""
+    """Describe how well the probabilities of "same label" are calibrated."""
     from irgen.search.calibration import Uncalibrated
 
     calibration = index.calibration
@@ -77,7 +77,7 @@ def describe_calibration(index: Index) -> str:
 
 
 def describe_origin(index: Index, root: Path, outdated: bool) -> dict[str, str]:
-    """Return a line about the release or pipeline index that this one is, or was copied from."""
+    """Describe where the index comes from: a release, the pipeline, or a copy of one of these."""
     from irgen.index.copying import COPIED_FROM
     from irgen.releases import release
 

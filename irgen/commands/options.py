@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Define the options that several commands share."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ change_index_option = click.option(
     "folder",
     type=PATH,
     metavar="FOLDER",
-    help="The index. Default: index/ in the project. The first change makes it, as a copy of the "
-    "served release or else of data/index; these two never change.",
+    help="The index. Default: index/ in the project. The first change creates it: a copy of the "
+    "served release, or of data/index before the first release. Neither of them ever changes.",
 )
 EXPRESSION = (
     "an SQL expression over id and the metadata columns, such as "
@@ -36,11 +36,11 @@ EXPRESSION = (
 
 
 def settings_file(root: Path, params: Path | None) -> Path:
-    """Return the file that --params names, or the project's own."""
+    """Return the path of the settings file: --params, or the project's own."""
     return params or root / "params.yaml"
 
 
 def note(text: str) -> None:
-    """Print a message that is not the command's answer, on stderr."""
+    """Print a message on stderr, beside the command's answer on stdout."""
     context = click.get_current_context(silent=True)
     click.echo(f"irgen {context.info_name if context else ''}: {text}", err=True)

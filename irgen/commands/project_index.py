@@ -1,9 +1,8 @@
-"""Choose and open the index a command is about: the project's own, the served one, or the
-pipeline's.
+"""Choose and open the index for a command: the project's own, the served one, or the pipeline's.
 
 ``data/index`` belongs to DVC, which makes it again whenever the pipeline runs, and a release never
 changes. So commands change ``index``, which starts as a copy of the served release, or of
-``data/index`` until something is released.
+``data/index`` before the first release.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ def open_index(folder: Path, *, writable: bool = False) -> Index:
 @contextmanager
 def open_to_read(root: Path, folder: Path | None, *, warn: bool = True) -> Iterator[Index]:
     """Open the index at ``folder``, by default the project's own or else its source. With ``warn``,
-    say if a newer one is served or was made since. Raise IndexingError if there is none."""
-    own = root / OWN
-    with open_index(folder or (own if _exists(own) else source_folder(root))) as index:
+    print if a newer one is served or was made since. Raise IndexingError if there is none."""
+    default = root / OWN
+    with open_index(folder or (default if _exists(default) else source_folder(root))) as index:
         if warn:
             _note_if_outdated(index, root)
         yield index
@@ -55,25 +54,24 @@ def open_to_change(
     """Open the index at ``folder``, by default the project's own, for changes; yield it and the
     result of ``check``.
 
-    If the project has no index of its own yet, ``check`` sees the one that would be copied. It is
-    copied only if ``check`` returns something true; else it is yielded as it is, read-only. Raise
-    IndexingError if there is nothing to copy, if the index has a writer, or if it is a release or
-    the pipeline's.
+    If the project has no index of its own yet, ``check`` gets the one to copy. It is copied only if
+    ``check`` returns something true; else it is yielded as it is, read-only. Raise IndexingError if
+    there is nothing to copy, if the index has a writer, or if it is a release or the pipeline's.
     """
-    own = folder or root / OWN
-    _refuse_fixed(own, root)
-    if folder is None and not _exists(own):
+    target = folder or root / OWN
+    _refuse_fixed(target, root)
+    if folder is None and not _exists(target):
         source = source_folder(root)
         with open_index(source) as index:
             checked = check(index)
             if not checked:
                 yield index, checked
                 return
-        _copy(source, own)
-        with open_index(own, writable=True) as index:
+        _copy(source, target)
+        with open_index(target, writable=True) as index:
             yield index, checked
         return
-    with open_index(own, writable=True) as index:
+    with open_index(target, writable=True) as index:
         _note_if_outdated(index, root)
         yield index, check(index)
 
@@ -97,18 +95,18 @@ def _copy(source: Path, folder: Path) -> None:
     except IndexingError:
         if not _exists(folder):  # else another command has just made it
             raise
-    note(f"{folder} was made, a copy of {source} for changes; searches use it from now on")
+    note(f"{folder} is a new copy of {source} for changes; searches use it from now on")
 
 
 def source_folder(root: Path) -> Path:
-    """Return the index that the project's own is copied from, and that is searched until there is
-    one: the served release, else the pipeline's."""
+    """Return the folder of the served release, else of the pipeline's index. The project's own
+    index starts as a copy of it; searches use it until then."""
     champion = store.read_champion(store.path_in(root))
     return pipeline_folder(root) if champion is None else store.path_in(root) / champion.name
 
 
 def is_release(folder: Path) -> bool:
-    """Say whether ``folder`` is, by whatever path, a release."""
+    """Tell whether ``folder``, or the target of a link there, is a release."""
     return (folder.resolve() / RECORD).exists()
 
 
@@ -118,8 +116,8 @@ def pipeline_folder(root: Path) -> Path:
 
 
 def is_of_pipeline(folder: Path, root: Path) -> bool:
-    """Say whether ``folder`` is, by whatever path, the index that this or another project's
-    pipeline makes."""
+    """Tell whether ``folder``, or the target of a link there, is the index of a project's
+    pipeline."""
     path = folder.resolve()
     if path == pipeline_folder(root).resolve():
         return True
@@ -127,7 +125,7 @@ def is_of_pipeline(folder: Path, root: Path) -> bool:
 
 
 def is_outdated(index: Index, root: Path) -> bool:
-    """Say whether another index is served, or was made by the pipeline, since this one was
+    """Tell whether another index was released, or made by the pipeline, since this one was
     copied."""
     from irgen.index import copying
 
@@ -136,10 +134,10 @@ def is_outdated(index: Index, root: Path) -> bool:
 
 def _note_if_outdated(index: Index, root: Path) -> None:
     if is_outdated(index, root):
-        source, own = source_folder(root), folder_of(index)
-        state = f"was made again since {own} was copied from it"
+        source, copy = source_folder(root), folder_of(index)
+        state = f"was made again since {copy} was copied from it"
         if is_release(source):
-            state = f"is served now, which {own} was not copied from"
+            state = f"is served now, and {copy} is a copy of another index"
         note(f"{source} {state}: see irgen info")
 
 
@@ -149,5 +147,5 @@ def folder_of(index: Index) -> Path:
 
 
 def _exists(folder: Path) -> bool:
-    """Say whether there is anything at ``folder`` but an empty folder."""
+    """Tell whether there is anything at ``folder`` but an empty folder."""
     return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))

@@ -26,8 +26,8 @@ def release(force: bool, as_json: bool, params: Path | None, root: Path) -> int:
     """Make the pipeline's index, data/index, a release.
 
     It is served if the gate finds it no worse than the served release on the same queries (gate in
-    params.yaml). Else it is kept as a candidate. Run the command again to finish what could not be
-    done: it copies a release to the bucket and registers it in MLflow as soon as these answer.
+    params.yaml). Else it is kept as a candidate. If the bucket or MLflow did not answer, run the
+    command again: it copies the release to the bucket and registers it in MLflow.
 
     Exit status: 0 if the index is served, 3 if it is kept as a candidate.
     """
@@ -39,15 +39,14 @@ def release(force: bool, as_json: bool, params: Path | None, root: Path) -> int:
 
 
 def print_outcome(outcome: Outcome, sentence: str, as_json: bool) -> None:
-    """Print the outcome of a release, as ``sentence`` or as JSON, and on stderr what is still to be
-    done."""
+    """Print the outcome of a release, as ``sentence`` or as JSON, and its errors on stderr."""
     for error in outcome.errors:
         note(f"{error}; the next irgen release repeats it")
     print(json.dumps(outcome.to_json()) if as_json else sentence)
 
 
 def describe_outcome(outcome: Outcome) -> str:
-    """Say what became of the index."""
+    """Describe whether the index is served, and why."""
     version, reason = outcome.release.version, outcome.to_json()["verdict"]["why"]
     if not outcome.is_served:
         served = outcome.champion

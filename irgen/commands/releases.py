@@ -28,19 +28,19 @@ def releases(
 ) -> None:
     """List the releases, newest first, and mark the one that is served.
 
-    With pull, first bring the served release, or that VERSION, from the bucket (release.remote in
-    params.yaml). It is served here if this machine serves none yet.
+    With pull, first pull the bucket's champion (release.remote in params.yaml) and serve it. With a
+    VERSION, pull that release; it is served only if nothing else is.
     """
     from irgen.releases import pull, store
 
     settings, folder = load(settings_file(root, params)), store.path_in(root)
     if action == "pull":
         pull.pull_release(folder, settings.release, version)
-    known, champion = store.list_releases(folder), store.read_champion(folder)
+    listed, champion = store.list_releases(folder), store.read_champion(folder)
     if as_json:
-        print(json.dumps([as_record(release, champion) for release in known], indent=2))
-    elif known:
-        print(render_table(known, champion, settings.gate.metric))
+        print(json.dumps([as_record(release, champion) for release in listed], indent=2))
+    elif listed:
+        print(render_table(listed, champion, settings.gate.metric))
     else:
         print(f"There is no release in {folder} yet: irgen release makes the first.")
 
@@ -52,8 +52,8 @@ def as_record(release: Release, champion: Release | None) -> dict[str, Any]:
     return record
 
 
-def render_table(known: list[Release], champion: Release | None, metric: str) -> str:
-    """Return one row per release; an arrow marks the served one."""
+def render_table(listed: list[Release], champion: Release | None, metric: str) -> str:
+    """Return a table with one row per release; an arrow marks the served one."""
     from irgen.evaluation.table_format import render_text
 
     rows = [
@@ -68,13 +68,13 @@ def render_table(known: list[Release], champion: Release | None, metric: str) ->
             release.registered or "no",
             release.name,
         ]
-        for release in known
+        for release in listed
     ]
     columns = ["", "release", "state", "data", metric, "size", "in bucket", "in MLflow", "folder"]
     return render_text(columns, rows, right=("release", "data", metric, "size", "in MLflow"))
 
 
 def format_metric(release: Release, metric: str) -> str:
-    """Return the gate's metric as measured when the release was judged; a dash if it was not."""
+    """Format the gate's metric of a release; a dash if it was not judged."""
     figures = ((release.verdict or {}).get("figures") or {}).get("candidate") or {}
     return f"{figures[metric]:.3f}" if metric in figures else "–"

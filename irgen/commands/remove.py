@@ -36,16 +36,16 @@ def remove(
     folder: Path | None,
     root: Path,
 ) -> None:
-    """Remove images from the index: those named, those listed in a file, or those that match an
-    expression. If an id is unknown, nothing is removed."""
+    """Remove images from the index by ID, by a file of ids, or by an expression. If an id is
+    unknown, nothing is removed."""
     named = bool(ids or ids_from)
     if named == (allow is not None):
         raise IndexingError("name ids, or a file of them with --ids-from, or else use --allow")
-    wanted = list(dict.fromkeys([*ids, *(read_ids(ids_from) if ids_from else [])]))
+    all_ids = list(dict.fromkeys([*ids, *(read_ids(ids_from) if ids_from else [])]))
 
     def select(index: Index) -> list[str]:
         if allow is None:
-            return check_known(index, wanted)
+            return check_known(index, all_ids)
         return select_matching(index, allow, confirmed=yes)
 
     with project_index.open_to_change(root, folder, select) as (index, selected):
@@ -66,8 +66,8 @@ def check_known(index: Index, ids: list[str]) -> list[str]:
 
 
 def select_matching(index: Index, expression: str, *, confirmed: bool) -> list[str]:
-    """Return the ids of the images that match. Raise IndexingError for an invalid expression, and
-    if there are such images and their removal is not confirmed."""
+    """Return the ids of the images that match. Raise IndexingError for an invalid expression, or if
+    images match and ``confirmed`` is false."""
     from irgen.index import filters
     from irgen.index.rows import shorten
 

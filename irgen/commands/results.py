@@ -41,7 +41,7 @@ def results(root: Path, params: Path | None) -> None:
 
 
 def list_stages_run(root: Path) -> str:
-    """Say which stages ran in the build named by ``IRGEN_BUILD``; return "" without one."""
+    """List the stages that ran in the build ``IRGEN_BUILD``; return "" without one."""
     build = os.environ.get("IRGEN_BUILD")
     if not build:
         return ""

@@ -17,8 +17,8 @@ from irgen.params import load
 def rollback(version: int | None, as_json: bool, params: Path | None, root: Path) -> None:
     """Serve the release that was served before, or that VERSION.
 
-    The release that was served until now is not released again by itself; irgen rollback to its
-    version brings it back.
+    The release served until now is withdrawn: irgen release does not serve it again. To bring it
+    back, give its VERSION to irgen rollback.
     """
     from irgen.releases.rollback import roll_back
 

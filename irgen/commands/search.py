@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     "--ids",
     "stored",
     is_flag=True,
-    help="Each IMAGE is the id of an image of the index: search by its stored embedding. It is not "
-    "an answer to itself.",
+    help="Each IMAGE is the id of an image in the index: search by its stored embedding. It is not "
+    "among its own hits.",
 )
 @click.option("-k", "--k", type=int, default=10, help="Images to find per query. Default: 10.")
 @click.option(
     "--beams",
     type=int,
-    help="Code sequences kept by beam search; more find more and take longer. Default: as irgen "
-    "info says, and at least k.",
+    help="Code sequences kept by beam search: more find more and take longer. Default: see irgen "
+    "info; at least k.",
 )
-@click.option("--candidates", type=int, help="Most images that are collected and compared.")
+@click.option("--candidates", type=int, help="Maximum number of images to collect and re-rank.")
 @click.option(
     "--fresh-beams",
     type=int,
-    help="Beams towards images added after training, by embedding; 0: only what the retriever "
-    "predicts.",
+    help="Beams that search images added after training by embedding; 0: only the retriever "
+    "searches.",
 )
 @click.option(
     "--no-rerank", is_flag=True, help="Keep the retriever's order instead of sorting by cosine."
@@ -87,16 +87,17 @@ def search(
     Columns: score sorts the hits. It is the cosine of the two embeddings, at most 1, plus a
     log-probability times evaluate.rerank_weight; with --no-rerank, the log-probability alone (see
     evaluate.rerank_signal and evaluate.order_by in params.yaml). "same label" is the probability
-    that a hit has the query's label, calibrated on validation images. "found by" is retriever if
-    the retriever predicted the image's code, and embedding if the image was found by nearest
-    embedding, as images are that were added after training.
+    that a hit has the query's label, calibrated on validation images. "found by" tells how a hit
+    was found: by retriever, if the retriever predicted its code; by embedding, if its code is near
+    the query's embedding. Images added after training are mostly found by embedding, since the
+    retriever was not trained on them.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     if stored and (fresh_beams is not None or no_rerank or explain):
         raise IndexingError(
-            "--fresh-beams, --no-rerank and --explain are about the retriever, which a search with "
-            "--ids does not use: it goes by stored embeddings"
+            "--fresh-beams, --no-rerank and --explain need the retriever, but a search with --ids "
+            "uses stored embeddings alone"
         )
     from irgen.commands import search_output
     from irgen.commands.search_output import Answer

@@ -1,4 +1,4 @@
-"""Print what a search returned: as a table, as JSON or as CSV."""
+"""Format the hits of a search as a table, as JSON or as CSV."""
 
 import csv
 import io
@@ -26,10 +26,9 @@ NO_MATCH = "no match"
 
 @dataclass(frozen=True)
 class Answer:
-    """The hits of all queries, in order. ``queries``: their names as given. ``hits``: the table of
-    ``ImageHits.table``, one row per hit, and row by row with it ``metadata`` and, if asked for,
-    ``explanations``. ``stored``: the queries are images of the index, so that the retriever was not
-    used."""
+    """Hits of all queries, in order. ``queries``: names of the queries. ``hits``: a table with one
+    row per hit (``ImageHits.table``). ``metadata`` and optional ``explanations`` are row-aligned
+    with it. ``stored``: the queries are images of the index, so the retriever was not used."""
 
     queries: Sequence[str]
     hits: pl.DataFrame
@@ -38,15 +37,15 @@ class Answer:
     explanations: list[Explanation] | None = None
 
     @classmethod
-    def of(cls, queries: Sequence[str], found: ImageHits, view: View, *, stored: bool) -> "Answer":
-        """Return the answer with the metadata that ``view`` has."""
-        hits = found.table()
+    def of(cls, queries: Sequence[str], result: ImageHits, view: View, *, stored: bool) -> "Answer":
+        """Return the answer with the metadata of the hits in ``view``."""
+        hits = result.table()
         rows = view.find_existing(hits[ID].to_list()) if len(hits) else np.empty(0, np.int64)
         return cls(queries, hits, view.take(rows).drop(ID), stored)
 
     def explained(self, by_query: list[list[Explanation]]) -> "Answer":
         """Return the answer with explanations of the hits of each query."""
-        return replace(self, explanations=[one for hits in by_query for one in hits])
+        return replace(self, explanations=[hit for hits in by_query for hit in hits])
 
     def records(self) -> list[list[dict[str, Any]]]:
         """Return the hits of each query as plain values."""
@@ -95,7 +94,7 @@ def _cell(value: Any) -> str:
 
 
 def _explanation_table(answer: Answer, explanations: list[Explanation]) -> str:
-    """Return the probability of each hit's code, level by level, among codes of images."""
+    """Return the probability of each hit's code, level by level, among codes that images have."""
     columns = ["query", "rank", "id", "code", "level by level", "whole"]
     columns += ["with this code", "trained"]
     rows = [
@@ -129,8 +128,8 @@ def as_json(answer: Answer) -> str:
 
 
 def as_csv(answer: Answer) -> str:
-    """Return one row per hit: scores, metadata, explanation; none for a query without a match.
-    Lists are JSON. Metadata named like another column gets the prefix ``metadata_``."""
+    """Return one row per hit: scores, metadata, explanation. Lists are JSON. A metadata column
+    whose name is taken gets the prefix ``metadata_``."""
     inner = [name for name in Explanation.__dataclass_fields__ if name not in COLUMNS]
     taken = {*COLUMNS, *inner}
     names = {n: f"metadata_{n}" if n in taken else n for n in answer.metadata.columns}
@@ -152,8 +151,8 @@ def _csv_cell(value: Any) -> Any:
 
 
 def as_plain(value: Any) -> Any:
-    """Return ``value`` as JSON can hold it: bytes as hex, dates and times as ISO text, numbers that
-    are not finite as None.
+    """Convert a value to plain JSON values: bytes to hex, dates and times to ISO text, numbers that
+    are not finite to None.
 
     >>> as_plain({"a": (1, float("nan")), "b": b"\\x00"})
     {'a': [1, None], 'b': '00'}

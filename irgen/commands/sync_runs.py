@@ -15,7 +15,7 @@ NICENESS = 10  # of the watcher: stages come first
 def parse_outcomes(
     context: click.Context, option: click.Parameter, text: str | None
 ) -> dict[str, str]:
-    """Return ``a=ran,b=skipped`` as a mapping; raise BadParameter for anything else."""
+    """Parse ``a=ran,b=skipped`` into a mapping; raise BadParameter for anything else."""
     pairs = [part.strip().partition("=") for part in (text or "").split(",") if part.strip()]
     if not all(outcome and stage in STAGES for stage, _, outcome in pairs):
         raise click.BadParameter(f"{text!r}: expected STAGE=ran|skipped|restored, …")
@@ -32,7 +32,7 @@ def parse_outcomes(
     "outcomes",
     callback=parse_outcomes,
     metavar="STAGE=OUTCOME,…",
-    help="What each stage of the build did: ran, skipped or restored.",
+    help="Outcome of each stage of the build: ran, skipped or restored.",
 )
 def sync_runs(
     root: Path,
@@ -43,8 +43,8 @@ def sync_runs(
 ) -> None:
     """Send run logs to MLflow that it does not have yet.
 
-    With --stages, first log what each stage of the build did, so that the run of the build has
-    every stage and every metric. While the server is down, this is kept for the next time.
+    With --stages, first log the outcome of each stage of the build, so that the build's run has
+    every stage and every metric. If the server is down, they are sent next time.
     """
     from irgen.tracking import locations, mlflow_store, run_log, sync
 
@@ -61,7 +61,7 @@ def sync_runs(
 
 
 def log_build(root: Path, params: Path | None, build: str | None, outcomes: dict[str, str]) -> Path:
-    """Log what each stage of a build did; return the run log."""
+    """Log the outcome of each stage of a build; return the run log."""
     from irgen.params import load
     from irgen.tracking.outcomes import log_outcomes
 

@@ -1,4 +1,4 @@
-"""The commands of the comparison's DVC stages (experiments/dvc.yaml): not for people to call."""
+"""Hidden commands that the comparison's DVC stages call (experiments/dvc.yaml)."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from irgen.study.plan import Trial, load_plan, load_trial_params
 @click.argument("name", metavar="SET")
 @root_option
 def source(name: str, root: Path) -> None:
-    """Bring the images of a SET up to date and write down what they are."""
+    """Bring the images of a SET up to date and write their digest."""
     from irgen.study import trial as trials
 
     trials.write_source(root, load_plan(root), name)
@@ -30,14 +30,10 @@ def trial(name: str, variant: str, seed: int, root: Path) -> None:
     from irgen.study import trial as trials
 
     plan = load_plan(root)
-    one = Trial(set=name, variant=variant, seed=seed)
-    params = load_trial_params(root, plan, one)
-
-    def report_line(line: str) -> None:
-        print(f"{one}: {line}", flush=True)
-
-    folder = trials.run(root, plan, one, report_line)
-    tracking.log_trial(root, plan, one, params, folder)
+    chosen = Trial(set=name, variant=variant, seed=seed)
+    params = load_trial_params(root, plan, chosen)
+    folder = trials.run(root, plan, chosen, lambda line: print(f"{chosen}: {line}", flush=True))
+    tracking.log_trial(root, plan, chosen, params, folder)
 
 
 @click.command(hidden=True)

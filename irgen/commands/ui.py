@@ -17,8 +17,8 @@ SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEM
     "--port", type=int, default=5000, help="Default: 5000, or a free port if it is taken."
 )
 def ui(root: Path, port: int) -> None:
-    """Serve MLflow's pages over this project's runs until Ctrl-C; name the server if runs are
-    tracked by one."""
+    """Serve MLflow's pages of this project's runs until Ctrl-C. If a server tracks the runs, print
+    its address instead."""
     from irgen.tracking import locations, mlflow_store
 
     if locations.tracking_uri(root).startswith("http"):
@@ -32,7 +32,7 @@ def ui(root: Path, port: int) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Say whether a server can listen on a port of this machine."""
+    """Tell whether a server can listen on a port of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

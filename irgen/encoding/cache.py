@@ -39,7 +39,7 @@ class ArrayStore:
         self._rows: dict[bytes, tuple[int, int]] = {}  # hash → shard, row
 
     def missing(self, sha256s: Sequence[str]) -> list[int]:
-        """Return the rows of ``sha256s`` that are not stored; of a repeated hash only the first."""
+        """Return the rows of ``sha256s`` that are not stored, each hash once."""
         self._refresh()
         first = {bytes.fromhex(sha): row for row, sha in reversed(list(enumerate(sha256s)))}
         return sorted(row for key, row in first.items() if key not in self._rows)

@@ -1,1 +1,1 @@
-"""What a search is worth: metrics, runs, drift and the gate of a release."""
+"""Measure search: metrics, runs, drift, and the gate that an index passes before it is served."""

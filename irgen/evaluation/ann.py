@@ -163,9 +163,9 @@ def spann_like(encoder: Encoder, database: Tensor, settings: Spann) -> Method:
         graph.hnsw.efSearch = max(2 * settings.probes, graph.hnsw.efSearch)
         squared, lists = graph.search(vectors, copies)  # (N, copies)
         reach = (1 + settings.closure) ** 2 * squared[:, :1]
-        rows, places = np.nonzero((lists >= 0) & (squared <= reach))
-        taken = vectors[rows], rows.astype(np.int64), lists[rows, places]
-        index.add_core(len(rows), *map(faiss.swig_ptr, taken))
+        rows, columns = np.nonzero((lists >= 0) & (squared <= reach))
+        added = vectors[rows], rows.astype(np.int64), lists[rows, columns]
+        index.add_core(len(rows), *map(faiss.swig_ptr, added))
 
     def search(queries: Vectors, k: int) -> RawResult:
         ids, scores = _to_cosines(index.search(queries, k * copies))

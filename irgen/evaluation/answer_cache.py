@@ -1,7 +1,7 @@
-"""Answers of an index to the catalogue's queries, kept on disk.
+"""Keep an index's answers to the catalogue's queries on disk.
 
-An index gives the same answers when it is asked again. So the stage ``evaluate``, which has it
-open, asks ahead what the gate will ask before a release.
+The stage ``evaluate``, which has the index open, fills the cache; the gate reads it before a
+release.
 """
 
 from collections.abc import Iterable
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raise when decoding, encoding or search change what an index answers
 # Files in the folder of an index that are no part of it:
-BESIDE = ("lock", "changes.sqlite-shm", "release.json")
+NOT_INDEX = ("lock", "changes.sqlite-shm", "release.json")
 KEPT_INDEXES = 12  # answers of as many indexes are kept
-MAX_QUERIES = 2000  # a share of so many is known to about a hundredth
+MAX_QUERIES = 2000  # enough to measure a share to about a hundredth
 
 Ids = list[list[str | None]]
 
 
-def read_asked_tables(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]:
+def read_gate_tables(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the catalogue's queries, evenly chosen if there are over MAX_QUERIES, and its
     database."""
     queries, database = read_query_tables(workspace)
     return queries[_choose_evenly(len(queries), MAX_QUERIES)], database
 
 
-def ask_ahead(
+def cache_answers(
     index: "Index", workspace: Workspace, cutoffs: Iterable[int], settings: Compute
 ) -> None:
-    """Ask ``index``, opened from ``data/index``, what the gate will ask."""
-    queries, database = read_asked_tables(workspace)
+    """Store the answers of ``index``, opened from ``data/index``, to the gate's queries."""
+    queries, database = read_gate_tables(workspace)
     folder, k = workspace.existing("index"), max(cutoffs)
     ask(folder, queries, database, k, settings, workspace, index)
 
@@ -54,20 +54,20 @@ def ask(
     workspace: Workspace,
     index: "Index | None" = None,
 ) -> Ids:
-    """Return the ids that the index at ``folder`` finds for each query (Q), from the cache if it
-    was asked before; None at the end of a shorter list.
+    """Return the ids that the index at ``folder`` finds for each query (Q), from the cache if they
+    are there. Shorter lists end in None.
 
     The lists are deep enough for k results without the query itself. The index searches by its own
-    models and settings. The cache key is the content of all its files, the queries and VERSION. An
-    index that was not asked before is verified. ``index``: the index at ``folder``, if it is open.
-    Raises IndexingError if it is damaged, or none.
+    models and settings. The cache key is the content of all its files, the queries and VERSION.
+    Before a search the index is verified. ``index``: the index at ``folder``, if it is open. Raises
+    IndexingError if it is damaged or missing.
     """
     sha256s = queries["sha256"].to_list()
     depth = search_depth(k, sha256s, [*database["sha256"], ""])
     files = {
-        name: each["sha256"]
-        for name, each in checksums(folder).items()
-        if Path(name).name not in BESIDE
+        name: file["sha256"]
+        for name, file in checksums(folder).items()
+        if Path(name).name not in NOT_INDEX
     }
     machine = (settings.device, settings.precision, settings.batch_size)
     key = digest(VERSION, files, sha256s, depth, machine)[:16]
@@ -77,7 +77,9 @@ def ask(
     ids = _search(folder, sha256s, depth, settings, workspace, index)
     with atomic(path) as temporary:
         pl.DataFrame({"ids": ids}, schema={"ids": pl.List(pl.String)}).write_parquet(temporary)
-    _delete_oldest(path.parent)
+    oldest = sorted(path.parent.glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
+    for old in oldest[:-KEPT_INDEXES]:
+        old.unlink(missing_ok=True)
     return ids
 
 
@@ -104,12 +106,6 @@ def _search(
         index.verify()
         features = encode_queries(index.models, sha256s, encoding)
         return [list(row) for row in index.search(features, depth).ids]
-
-
-def _delete_oldest(folder: Path) -> None:
-    oldest = sorted(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
-    for path in oldest[:-KEPT_INDEXES]:
-        path.unlink(missing_ok=True)
 
 
 def _choose_evenly(count: int, most: int) -> np.ndarray:

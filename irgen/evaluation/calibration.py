@@ -1,4 +1,6 @@
-"""Fit the map from cosine to probability to validation queries' hits, and measure its error.
+"""Fit the map from a hit's cosine to the probability that it is right, and measure its error.
+
+The hits are those of validation queries.
 
 Isotonic regression (Barlow & Brunk 1972; for probabilities: Zadrozny & Elkan 2002).
 """
@@ -21,7 +23,8 @@ Right = npt.NDArray[np.bool_]
 
 
 def fit(cosines: Cosines, right: Right) -> Calibration | Uncalibrated:
-    """Fit the map, or return why there is none: too few queries or pairs, or all pairs alike.
+    """Fit the map, or return why that is impossible: too few queries or pairs, or all pairs right,
+    or all wrong.
 
     ``cosines`` (Q, k) of each query's hits, −inf where there is none; ``right`` (Q, k): the hit has
     the query's label.
@@ -81,9 +84,9 @@ def _cross_fit(cosines: Cosines, right: Right, exist: Right) -> npt.NDArray[np.f
     """Predict each hit (Q, k) by a map fitted to the other half of the queries, every other one."""
     predicted = np.full(cosines.shape, np.nan)
     half = np.arange(len(cosines)) % 2
-    for mine in (0, 1):
-        own, others = exist & (half == mine)[:, None], exist & (half != mine)[:, None]
-        predicted[own] = np.interp(cosines[own], *fit_knots(cosines[others], right[others]))
+    for part in (0, 1):
+        test, train = exist & (half == part)[:, None], exist & (half != part)[:, None]
+        predicted[test] = np.interp(cosines[test], *fit_knots(cosines[train], right[train]))
     return predicted
 
 
@@ -117,8 +120,8 @@ def expected_error(curve: tuple[Bin, ...]) -> float:
 
 
 def explain(calibration: Calibration) -> str:
-    """Return sentences: what the map was fitted to, its error, and from which cosines on a hit is
-    likely right or nearly certain."""
+    """Describe in sentences what the map was fitted to, its error, and from which cosines on a hit
+    is likely right or nearly certain."""
     text = (
         f"The map was fitted to {calibration.pairs:,} hits of {calibration.queries:,} validation "
         "images. No model was trained on them. The average error is "

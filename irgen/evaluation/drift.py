@@ -1,8 +1,8 @@
-"""Figures that tell how images added after training differ from the training images.
+"""Measure how images added after training differ from the training images.
 
-They come from what the pipeline has anyway: codes, their residuals, labels and answers to queries.
-"New" images joined the database after training; "before" is the database without them. The verdict
-on these figures is in ``drift_verdict.py``.
+The figures come from codes, their residuals, labels and answers to queries. "New" images joined the
+database after training; "before" is the database without them. ``drift_verdict.py`` judges the
+figures.
 """
 
 from collections.abc import Iterable
@@ -115,7 +115,7 @@ def count_code_group(codes: Codes) -> npt.NDArray[np.int64]:
 
 
 def mark_collisions(images: Coded, among: Coded) -> Flags:
-    """Mark the images (n,) that have the code of an image of another label ``among`` others.
+    """Mark the images (n,) that share their code with an image of another label in ``among``.
 
     >>> rest, labels = np.zeros((2, 1)), np.array(["a", "b"])
     >>> base = Coded(codes=np.array([[1], [2]]), residuals=rest, labels=labels)
@@ -125,21 +125,20 @@ def mark_collisions(images: Coded, among: Coded) -> Flags:
     """
     whole = number_prefixes(np.concatenate([among.codes, images.codes]))[:, -1]
     labels = np.unique(np.concatenate([among.labels, images.labels]), return_inverse=True)[1]
-    base, own = whole[: len(among)], labels[len(among) :]
-    low = np.full(whole.max(initial=0) + 1, len(labels))  # lowest label of each group among
+    groups, image_labels = whole[: len(among)], labels[len(among) :]
+    low = np.full(whole.max(initial=0) + 1, len(labels))  # lowest label of each group in `among`
     high = np.full(len(low), -1)  # and highest
-    np.minimum.at(low, base, labels[: len(among)])
-    np.maximum.at(high, base, labels[: len(among)])
+    np.minimum.at(low, groups, labels[: len(among)])
+    np.maximum.at(high, groups, labels[: len(among)])
     group = whole[len(among) :]
-    return (high[group] >= 0) & ((low[group] != own) | (high[group] != own))
+    return (high[group] >= 0) & ((low[group] != image_labels) | (high[group] != image_labels))
 
 
 def measure_drift(trained: Coded, held_out: Coded, database: Coded, new: Flags) -> dict[str, float]:
     """Return the figures of codes and labels.
 
-    ``held_out``: images from the time of training that nothing was trained on; their figures are
-    no drift. ``new`` (N,) marks the database's new images; without any, figures of new images are
-    missing.
+    ``held_out``: images of before training, on which nothing was trained: they show what is usual.
+    ``new`` (N,) marks the database's new images; without any, their figures are missing.
     """
     before, fresh = database.take(~new), database.take(new)
     figures: dict[str, float] = {
@@ -159,7 +158,7 @@ def measure_drift(trained: Coded, held_out: Coded, database: Coded, new: Flags) 
 
 
 def _compare(trained: Coded, images: Coded, name: str) -> dict[str, float]:
-    """Return what images have that the training images lack."""
+    """Return the figures of images that tell how they differ from the training images."""
     if not len(images):
         return {}
     prefixes = mark_unseen_prefixes(images.codes, trained.codes)
@@ -178,7 +177,7 @@ def _mean_levels(name: str, values: Values | Flags) -> dict[str, float]:
 
 
 def _measure_groups(when: str, images: Coded) -> dict[str, float]:
-    """Return sizes of code groups, over images: the mean is the group of a random image."""
+    """Return the sizes of images' code groups; the mean is that of a random image's group."""
     if not len(images):
         return {}
     sizes = count_code_group(images.codes)

@@ -1,10 +1,10 @@
-"""The verdict on drift: do new images differ too much from the training images?
+"""Judge drift: do new images differ too much from the training images?
 
-Each limit lies between what new images of known classes showed and what images of classes kept from
-training did. Measured on the digits, clothing-224 and omniglot-small, with 2 of 10, 2 of 10 and 48
-of 242 classes kept back, in 150 draws of 50 new images:
+Each limit lies between the figures of new images of known classes and those of new images of
+unknown ones. Measured on the digits, clothing-224 and omniglot-small, with 2 of 10, 2 of 10 and 48
+of 242 classes kept from training, in 150 draws of 50 new images:
 
-                   known classes    classes kept back   limit
+                   known classes    unknown classes     limit
   residual_ratio    0.51 … 1.73       1.91 … 4.20        1.8
   unseen_codes      0                 0                  0.05
   unseen_prefixes   0 … 0.19          0.01 … 0.57        0.25
@@ -17,7 +17,7 @@ third of the new images are of new classes, only their labels show it (at 30% th
 or more in all three sets; inverted, 2.3 to 7.5, but 1.1 for the clothes. Most of omniglot's
 inverted drawings get one code, so code groups grow 70-fold. On the digits, precision_drop is 0.02
 with known classes and 0.10 with 15% of new ones. With 51% of new ones, precision/10 of all queries
-was 0.816, and 0.948 after training again.
+was 0.816, and 0.948 after a retrain.
 """
 
 from collections.abc import Mapping
@@ -63,9 +63,9 @@ class Exceeded:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether the images ``drifted``, and the signals ``exceeded``. ``new``: number of images since
-    training; ``enough``: there are enough of them to judge; ``revision`` of the source now, and the
-    ``trained`` one."""
+    """Verdict on drift: whether the images ``drifted``, and the signals ``exceeded``. ``new``:
+    number of images since training; ``enough``: they suffice to judge; ``revision`` of the source
+    now, and the ``trained`` one."""
 
     drifted: bool
     exceeded: tuple[Exceeded, ...]
@@ -76,12 +76,12 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return asdict(self) | {"exceeded": [asdict(each) for each in self.exceeded]}
+        return asdict(self) | {"exceeded": [asdict(signal) for signal in self.exceeded]}
 
 
 def verdict_from_json(values: Mapping[str, Any]) -> Verdict:
     """Invert ``Verdict.to_json``."""
-    exceeded = tuple(Exceeded(**each) for each in values["exceeded"])
+    exceeded = tuple(Exceeded(**signal) for signal in values["exceeded"])
     return Verdict(**{**values, "exceeded": exceeded})
 
 
@@ -90,8 +90,8 @@ def compute_signals(
 ) -> dict[str, float]:
     """Return the signals by the names of ``SIGNALS``, from the figures of ``drift.py``.
 
-    ``levels``: M; precision is taken at ``cutoff``. A signal that too few images would tell is
-    missing; without a new image all are.
+    ``levels``: M; precision is taken at ``cutoff``. A signal is missing if there are too few images
+    to measure it; without new images all are.
     """
     if not figures["images/new"]:
         return {}
@@ -122,11 +122,6 @@ def compute_signals(
     return signals
 
 
-def list_limits(settings: Drift) -> dict[str, float]:
-    """Return the limit of each signal."""
-    return {name: getattr(settings, name) for name in SIGNALS}
-
-
 def judge(
     figures: Mapping[str, float],
     signals: Mapping[str, float],
@@ -138,9 +133,9 @@ def judge(
     new, trained = int(figures["images/new"]), figures["images/trained"]
     enough = new >= max(settings.minimum_images, settings.minimum_share * trained)
     exceeded = [
-        Exceeded(name=name, value=signals[name], threshold=limit)
-        for name, limit in list_limits(settings).items()
-        if enough and signals.get(name, limit) > limit
+        Exceeded(name=name, value=signals[name], threshold=getattr(settings, name))
+        for name in SIGNALS
+        if enough and name in signals and signals[name] > getattr(settings, name)
     ]
     return Verdict(
         drifted=bool(exceeded),
@@ -153,7 +148,7 @@ def judge(
 
 
 def explain(verdict: Verdict) -> str:
-    """Return the verdict in one or two sentences, and what to do about it."""
+    """Return the verdict and the remedy in a few sentences."""
     if not verdict.new:
         return "No image has joined the database since the models were trained."
     joined = (
@@ -165,9 +160,9 @@ def explain(verdict: Verdict) -> str:
     if not verdict.drifted:
         return f"{joined} They are like the training images: every figure is within its limit."
     over = "; ".join(
-        f"{SIGNALS[each.name][0]}: {SIGNALS[each.name][1].format(each.value)}, "
-        f"allowed {SIGNALS[each.name][1].format(each.threshold)}"
-        for each in verdict.exceeded
+        f"{SIGNALS[signal.name][0]}: {SIGNALS[signal.name][1].format(signal.value)}, "
+        f"allowed {SIGNALS[signal.name][1].format(signal.threshold)}"
+        for signal in verdict.exceeded
     )
     return (
         f"{joined} They differ too much from the training images ({over}). To train again, set "
@@ -179,7 +174,7 @@ def tabulate_signals(
     signals: Mapping[str, float], verdict: Verdict, settings: Drift
 ) -> list[tuple[str, str, str, bool]]:
     """Return a row a signal: its description, value, limit, and whether it is exceeded."""
-    over = {each.name for each in verdict.exceeded}
+    over = {signal.name for signal in verdict.exceeded}
     return [
         (text, form.format(signals[name]), form.format(getattr(settings, name)), name in over)
         for name, (text, form) in SIGNALS.items()

@@ -1,5 +1,9 @@
-"""The gate before a release: a new index and the served one answer the same queries. Today's
-catalogue says which answers are right."""
+"""Gate before a release: a new index and the served one answer the same queries, judged by today's
+catalogue.
+
+To add a rule for releases, extend ``judge``, and ``Gate`` in ``irgen/params/sections.py`` with its
+settings. ``irgen/releases/promote.py`` asks the gate.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -11,7 +15,7 @@ import polars as pl
 
 from irgen.errors import IndexingError, IrgenError
 from irgen.evaluation import metrics
-from irgen.evaluation.answer_cache import Ids, ask, read_asked_tables
+from irgen.evaluation.answer_cache import Ids, ask, read_gate_tables
 from irgen.evaluation.query_set import QuerySet, RankedLists
 from irgen.params import Gate, Params
 from irgen.workspace import Workspace
@@ -21,8 +25,8 @@ SLACK = 1e-9  # a difference of decimals that are equal
 
 @dataclass(frozen=True)
 class Answers:
-    """An index's answers, judged: ``hits`` (Q, k) bool, the image at this rank is relevant;
-    ``positives`` (Q,) int64, how many images of today's database are."""
+    """Relevance of an index's answers: ``hits`` (Q, k) bool, is the image at this rank relevant?
+    ``positives`` (Q,) int64: number of relevant images in today's database."""
 
     hits: metrics.Hits
     positives: metrics.Counts
@@ -30,7 +34,8 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether the candidate ``passed``, a sentence that says ``why``, and the ``figures``."""
+    """Decision of the gate: whether the candidate ``passed``, a sentence that says ``why``, and the
+    ``figures``."""
 
     passed: bool
     why: str
@@ -129,7 +134,7 @@ def compare(workspace: Workspace, params: Params, champion: Path | None) -> Verd
     verified. Raises IndexingError if either is damaged or no index, ArtifactError if a stage has
     not run.
     """
-    queries, database = read_asked_tables(workspace)
+    queries, database = read_gate_tables(workspace)
     cutoffs = params.evaluate.cutoffs
     k = max(*cutoffs, int(params.gate.metric.split("/")[1]))
 

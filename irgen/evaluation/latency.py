@@ -1,4 +1,4 @@
-"""How long encoders take on this machine, and what machine it is."""
+"""Time encoders on this machine, and describe the machine."""
 
 import platform
 import re
@@ -43,7 +43,7 @@ def now(machine: Machine) -> float:
 
 
 def describe_machine(machine: Machine, batch_size: int) -> dict[str, str | int]:
-    """Return what the times depend on besides the models."""
+    """Return the facts that the times depend on, besides the models."""
     return {
         "device": str(machine.device),
         "autocast": str(machine.autocast),

@@ -27,8 +27,8 @@ CURVES = {
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """How methods are measured: on ``query_set``, at ``cutoffs``, in batches of ``batch_size``
-    queries on ``machine``.
+    """Setup of an evaluation: methods are measured on ``query_set``, at ``cutoffs``, in batches of
+    ``batch_size`` queries on ``machine``.
 
     ``timing_images`` returns the pixels (any, C, H, H) uint8 to time encoders with. ``reference``:
     without labels, methods are compared with its results.

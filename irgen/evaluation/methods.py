@@ -1,5 +1,8 @@
-"""The search methods that are compared. To add one, write a function and name it in METHODS here,
-and give it a title in ``irgen/report/comparison.py``."""
+"""Build the search methods that are compared.
+
+To add one, write a function and name it in METHODS here, and give it a title in
+``irgen/report/comparison.py``.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,8 +41,8 @@ Encode = Callable[[Tensor], Encoded]
 
 @dataclass(frozen=True)
 class Encoder:
-    """Makes queries searchable. ``encode`` takes pixels (Q, C, H, W); it is there to be timed.
-    ``select`` takes row numbers of the queries, which were encoded before, and returns the same."""
+    """Encoder of queries, in two forms that return the same. ``encode`` takes pixels (Q, C, H, W);
+    it is only timed. ``select`` takes row numbers of queries that were encoded before."""
 
     encode: Encode
     select: Callable[[Tensor], Encoded]
@@ -50,7 +53,7 @@ class Method:
     """A search: ``search(encoded, k)`` returns the best k for encoded queries.
 
     ``bytes_per_image``: memory that the search holds for each database image. ``extra_metrics``:
-    what else was measured of it.
+    metrics of this method alone.
     """
 
     encoder: Encoder
@@ -61,7 +64,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodInputs:
-    """What methods are built from: settings, models, the database and the encoded queries.
+    """Parts that methods are built from: settings, models, the database and the encoded queries.
 
     ``pretrained``: the encoder before training. ``index``: the served index; None if the codes are
     not the tokenizer's.
@@ -81,40 +84,40 @@ class MethodInputs:
 
     @property
     def device(self) -> torch.device:
-        """The device of all searches."""
+        """Return the device of all searches."""
         return self.encoding.machine.device
 
     @property
     def options(self) -> Options:
-        """The options of generative search, re-ranked."""
+        """Return the options of generative search, re-ranked."""
         return Options.from_settings(self.settings, fresh_beams=0)
 
     @property
     def embeddings(self) -> Tensor:
-        """Tuned embeddings of the database (N, D), on the device."""
+        """Return the tuned embeddings of the database (N, D), on the device."""
         return self.snapshot.segments[0].embeddings
 
     @cached_property
     def embedding_encoder(self) -> Encoder:
-        """Encodes queries as tuned embeddings."""
+        """Return the encoder to tuned embeddings."""
         return encode_as_vectors(self.models.embed, self.query_features.embedding.to(self.device))
 
     @cached_property
     def feature_encoder(self) -> Encoder:
-        """Encodes queries as the retriever's features."""
+        """Return the encoder to the retriever's features."""
         return Encoder(
             self.models.encode, lambda rows: select_queries(self.query_features, rows, self.device)
         )
 
     @cached_property
     def decoder(self) -> Decoder:
-        """The retriever, prepared for search."""
+        """Return the retriever, prepared for search."""
         label_scorer = None if self.index is None else LabelScorer.build(self.models.tokenizer)
         return Decoder(self.models.retriever.decoder, self.encoding.machine.decoder, label_scorer)
 
     @cached_property
     def invalid_share(self) -> Mapping[str, float]:
-        """Share of predicted code sequences that no image has; empty if the trie is in use."""
+        """Return the share of predicted code sequences that no image has; empty with a trie."""
         return {} if self.options.trie else {"invalid": measure_invalid_share(self)}
 
 
@@ -235,7 +238,7 @@ def _generative(inputs: MethodInputs, options: Options) -> Method:
 def served_index(inputs: MethodInputs) -> Method | None:
     """Return the served index with its own models, options and precision; None without an index.
 
-    It is asked for as many images as the search depth adds in place of the query's copies. Ids and
+    It returns as many images as the search depth adds to make up for copies of the query. Ids and
     metadata are read from disk, so they do not count as memory.
     """
     index = inputs.index

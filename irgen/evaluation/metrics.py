@@ -175,7 +175,8 @@ def recall_curve(hits: Hits, positives: Counts) -> list[float]:
 def agreement(
     ids: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64], cutoffs: Iterable[int]
 ) -> dict[str, float]:
-    """Return ``agreement/k``: the share of the first k of ``nearest`` that are among the first k.
+    """Return ``agreement/k``: the share of the first k of ``nearest`` that are in the first k of
+    ``ids`` too.
 
     It compares two searches without labels. Both (Q, any), −1 after the end of a list. The share is
     over all queries, 0 if there is no result.
@@ -185,11 +186,11 @@ def agreement(
     """
     shares = {}
     for k in cutoffs:
-        theirs, ours = (
+        expected, returned = (
             [set(row) - {-1} for row in lists[:, :k].tolist()] for lists in (nearest, ids)
         )
-        same = sum(len(a & b) for a, b in zip(theirs, ours, strict=True))
-        shares[f"agreement/{k}"] = same / max(sum(map(len, theirs)), 1)
+        same = sum(len(a & b) for a, b in zip(expected, returned, strict=True))
+        shares[f"agreement/{k}"] = same / max(sum(map(len, expected)), 1)
     return shares
 
 

@@ -1,4 +1,4 @@
-"""The queries and the database they are asked of: what is relevant, and how deep to search."""
+"""Queries and the database they search: which results are relevant, and how many to ask for."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ class RankedLists:
 
 @dataclass(frozen=True)
 class QuerySet:
-    """The catalogue's queries and database. ``positives`` (Q,) int64: R of each query; ``depth``:
-    how many ranks map@R and recall look at."""
+    """Queries and database of a catalogue. ``positives`` (Q,) int64: R of each query; ``depth``:
+    number of ranks for map@R and recall."""
 
     queries: pl.DataFrame
     database: pl.DataFrame
@@ -51,7 +51,7 @@ class QuerySet:
 
     @property
     def labelled(self) -> bool:
-        """Some query has a label."""
+        """Tell whether any query has a label."""
         return self.queries["label"].null_count() < len(self.queries)
 
     def search_depth(self, k: int) -> int:
@@ -85,8 +85,8 @@ def read_query_tables(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]
 
 
 def mark_relevant(ids: Ids, query_labels: Labels, database_labels: Labels) -> Flags:
-    """Return which results (Q, k) have their query's label. Padding (−1) is not relevant; to a
-    query without a label (null) nothing is.
+    """Return which results (Q, k) have their query's label. Padding (−1) is not relevant. For a
+    query without a label (null), no result is.
 
     >>> mark_relevant(np.array([[1, 0, -1]]), ["a"], ["b", "a"]).tolist()
     [[True, False, False]]

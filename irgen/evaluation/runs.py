@@ -1,4 +1,4 @@
-"""A run: the table of one method's results for all queries (TREC's word)."""
+"""Runs, in TREC's sense: one table of a method's results for all queries."""
 
 import numpy as np
 import numpy.typing as npt

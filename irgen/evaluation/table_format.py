@@ -1,4 +1,4 @@
-"""Tables of text cells for a terminal and for Markdown: the one renderer of the project."""
+"""Render tables of text cells for a terminal and for Markdown."""
 
 from collections.abc import Collection, Sequence
 

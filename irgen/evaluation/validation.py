@@ -79,8 +79,8 @@ def measure_calibration(
 ) -> dict[str, float]:
     """Return the calibration's error and gaps; nothing if there is none.
 
-    A gap is the mean probability of hits less the share that is relevant: of images the retriever
-    was ``trained`` (N,) on, and of others, since one map serves both.
+    A gap is the mean probability of hits minus the share that is relevant. There are two, since one
+    map serves both: of images that the retriever was ``trained`` (N,) on, and of the others.
     """
     if isinstance(fitted, Uncalibrated):
         return {}

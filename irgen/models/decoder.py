@@ -1,4 +1,4 @@
-"""The retriever's decoder: predicts an image's code sequence, one code a level."""
+"""Decoder of the retriever: predicts an image's code sequence, one code a level."""
 
 from dataclasses import dataclass
 

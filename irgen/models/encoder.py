@@ -1,4 +1,4 @@
-"""The image encoder: any timm backbone as one summary vector and a grid of tokens."""
+"""Image encoder: any timm backbone as one summary vector and a grid of tokens."""
 
 from typing import Any, Literal
 

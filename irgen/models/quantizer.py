@@ -127,7 +127,7 @@ def usage(codes: Tensor, size: int) -> dict[str, float]:
     for level in range(codes.shape[1]):
         counts = torch.bincount(codes[:, level], minlength=size).double()
         shares = counts[counts > 0] / counts.sum()
-        metrics[f"entries_used/level_{level + 1}"] = float(len(shares))
+        metrics[f"codes_used/level_{level + 1}"] = float(len(shares))
         metrics[f"perplexity/level_{level + 1}"] = float(torch.exp(-(shares * shares.log()).sum()))
     _, groups = torch.unique(codes, dim=0, return_counts=True)
     metrics["collision_share"] = float(groups[groups > 1].sum()) / len(codes)

@@ -1,4 +1,4 @@
-"""The retriever: a query encoder, and a decoder that predicts a neighbour's code sequence."""
+"""Retriever: a query encoder, and a decoder that predicts a neighbour's code sequence."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The semantic tokenizer: summary → tuned embedding → codes, with a class loss on every prefix."""
+"""Semantic tokenizer: summary → tuned embedding → codes, with a class loss on every prefix."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ VERSION = 1  # raise when equal weights give other embeddings or losses
 
 
 class Tokenizer(nn.Module):
-    """Encoder (or cached summaries), adapter, cosine classifier and M codebooks of L entries.
+    """Encoder (or cached summaries), adapter, cosine classifier and M codebooks of L codes.
 
     ``encoder`` is None where the encoder is frozen: inputs are then summaries (B, S) instead of
     pixels (B, C, H, W).

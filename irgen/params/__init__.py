@@ -1,4 +1,4 @@
-"""The settings of a project: ``params.yaml``, read strictly.
+"""Settings of a project: ``params.yaml``, read strictly.
 
 ``params.yaml`` holds what a user sets. A key it leaves out has the default of its class.
 """
@@ -102,7 +102,7 @@ def check(params: Params) -> None:
     """Raise ParamsError for values that are right by themselves and do not fit together."""
     evaluate, baselines, download = params.evaluate, params.baselines, params.download
     largest = max(evaluate.cutoffs)
-    for place, value, lowest, highest in (
+    for key, value, lowest, highest in (
         ("evaluate: candidates", evaluate.candidates, largest, None),
         ("baselines: hnsw: search", baselines.hnsw.search, largest, None),
         ("baselines: scann: reranked", baselines.scann.reranked, largest, None),
@@ -112,7 +112,7 @@ def check(params: Params) -> None:
     ):
         if value < lowest or (highest is not None and value > highest):
             allowed = f"at least {lowest}" if highest is None else f"{lowest} to {highest}"
-            raise ParamsError(f"params.yaml: {place}: {value} is out of range; allowed: {allowed}")
+            raise ParamsError(f"params.yaml: {key}: {value} is out of range; allowed: {allowed}")
     if not re.fullmatch(r"([0-9a-fA-F]{64})?", download.sha256):
         raise ParamsError(
             f"params.yaml: download: sha256: {download.sha256!r} is not a SHA-256 digest: give 64 "

@@ -1,4 +1,4 @@
-"""The settings of the methods that IRGen is compared with."""
+"""Settings of the methods that IRGen is compared with."""
 
 from pydantic.dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class Scann:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Spann:
-    """The method in faiss nearest to SPANN, over the tuned embeddings."""
+    """Faiss's nearest equivalent of SPANN, over the tuned embeddings."""
 
     heads: Share = param(0.16, "centroids, as a share of the database")
     copies: Size = param(8, "most lists that hold the same image")

@@ -1,4 +1,4 @@
-"""How a setting is declared: its type and range, its default and its description."""
+"""Declare a setting: its type and range, its default and its description."""
 
 from typing import Annotated, Any, TypeVar
 

@@ -1,4 +1,4 @@
-"""The list of all settings, for ``irgen params`` and the reference in the docs."""
+"""List all settings, for ``irgen params`` and the reference in the docs."""
 
 import json
 from collections.abc import Iterator
@@ -27,28 +27,28 @@ def list_settings() -> list[Setting]:
 
 
 def _walk(properties: dict[str, Any], sections: dict[str, Any], prefix: str) -> Iterator[Setting]:
-    for key, about in properties.items():
-        if "$ref" in about:
-            section = sections[about["$ref"].rsplit("/", 1)[1]]
+    for key, schema in properties.items():
+        if "$ref" in schema:
+            section = sections[schema["$ref"].rsplit("/", 1)[1]]
             yield from _walk(section["properties"], sections, f"{prefix}{key}.")
         else:
-            default = json.dumps(about["default"]) if "default" in about else "must be given"
-            yield Setting(prefix + key, default, _allowed(about), about.get("description", ""))
+            default = json.dumps(schema["default"]) if "default" in schema else "must be given"
+            yield Setting(prefix + key, default, _allowed(schema), schema.get("description", ""))
 
 
-def _allowed(about: dict[str, Any]) -> str:
+def _allowed(schema: dict[str, Any]) -> str:
     """Return the type and range of a value.
 
     >>> _allowed({"type": "integer", "minimum": 1}), _allowed({"enum": ["a", "b"]})
     ('integer, at least 1', 'a, b')
     """
-    if "anyOf" in about:
-        return ", ".join(map(_allowed, about["anyOf"]))
-    if "enum" in about:
-        return ", ".join(map(str, about["enum"]))
-    if about["type"] == "array":
-        return f"list of {_allowed(about['items'])}"
-    low, high = about.get("minimum"), about.get("maximum")
+    if "anyOf" in schema:
+        return ", ".join(map(_allowed, schema["anyOf"]))
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if schema["type"] == "array":
+        return f"list of {_allowed(schema['items'])}"
+    low, high = schema.get("minimum"), schema.get("maximum")
     if low is None:
-        return str(about["type"])
-    return f"{about['type']}, " + (f"at least {low:g}" if high is None else f"{low:g} to {high:g}")
+        return str(schema["type"])
+    return f"{schema['type']}, " + (f"at least {low:g}" if high is None else f"{low:g} to {high:g}")

@@ -1,4 +1,4 @@
-"""The settings of every stage but ``baselines``: one frozen dataclass for each section."""
+"""Settings of every stage but ``baselines``: one frozen dataclass for each section."""
 
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from irgen.params.fields import (
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Compute:
-    """Where and how numbers are computed."""
+    """Device and precision of computations."""
 
     device: str = param("auto", "auto, cpu, cuda, cuda:1 …")
     precision: Literal["auto", "fp32", "bf16"] = param("fp32", "auto: bf16 if the hardware has it")
@@ -31,7 +31,7 @@ class Compute:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Download:
-    """Where images come from. Credentials come from the environment only."""
+    """Source of the images. Credentials come from the environment only."""
 
     source: str = required(
         "digits; a folder, .tar, .tar.gz, .zip, .csv or .parquet; or one at s3://… or https://…"
@@ -54,7 +54,7 @@ Role = Literal["train", "validation", "query"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Catalog:
-    """How images are read and split into roles."""
+    """Format, labels and roles of the images."""
 
     format: Format = param("auto", "layout of the source; auto: found from its files")
     protocol: Literal["given", "irgen", "standard"] = param(
@@ -76,7 +76,7 @@ class Catalog:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Encoder:
-    """The pretrained image encoder: any timm backbone."""
+    """Pretrained image encoder: any timm backbone."""
 
     name: str = required("name of a timm model")
     weights: str = required("hub, none (train from scratch) or the path of a safetensors file")
@@ -104,7 +104,7 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Pairs:
-    """Which images count as a match while the retriever is trained."""
+    """Rule for the matching images that the retriever is trained on."""
 
     rule: Literal["near_same_label", "near", "same_label"] = param(
         "near_same_label", "nearest with the same label, nearest of any, or any of the same label"
@@ -114,7 +114,7 @@ class Pairs:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Tokenizer:
-    """The semantic tokenizer: encoder, adapter and residual quantizer."""
+    """Semantic tokenizer: encoder, adapter and residual quantizer."""
 
     levels: Annotated[int, Field(ge=1, le=16)] = param(4, "codes per image (M)")
     codebook: Annotated[int, Field(ge=2, le=65536)] = param(32, "codes per codebook (L)")
@@ -143,7 +143,7 @@ class Tokenizer:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Identifiers:
-    """The rule that gives images their codes. All but ``semantic`` exist for comparison only: the
+    """Rule that gives images their codes. All but ``semantic`` exist for comparison only: the
     served index encodes new images with the tokenizer."""
 
     rule: Literal["semantic", "random", "hierarchical_kmeans", "rqvae"] = param(
@@ -159,7 +159,7 @@ class Identifiers:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Retriever:
-    """The retriever: query encoder and autoregressive decoder."""
+    """Retriever: query encoder and autoregressive decoder."""
 
     encoder: Literal["pretrained", "tokenizer"] = param("tokenizer", "encoder that reads the query")
     tune_encoder: bool = param(False, "train that encoder too")
@@ -192,7 +192,7 @@ class Index:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Evaluate:
-    """How search is done and measured."""
+    """Search options, and how search is measured."""
 
     cutoffs: Annotated[tuple[Size, ...], Field(min_length=1)] = param(
         (1, 10, 20), "k of precision@k and the other metrics"
@@ -232,9 +232,9 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Gate:
-    """When a new index may replace the served one. Trainings that differ only in their seed vary
-    by 0.003 to 0.006 in precision/10; 60 digits of unknown classes among 1,200 images cost the
-    queries of known classes 0.018."""
+    """Conditions for a new index to replace the served one. Trainings that differ only in their
+    seed vary by 0.003 to 0.006 in precision/10; 60 digits of unknown classes among 1,200 images
+    cost the queries of known classes 0.018."""
 
     metric: str = param("precision/10", "precision, precision_capped, hit or recall at a cut-off")
     margin: Share = param(0.02, "how much worse than the served index it may be")
@@ -243,7 +243,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Release:
-    """Which releases are kept, and where else they are stored."""
+    """Number of releases to keep, and copies in a bucket and in MLflow."""
 
     keep: Size = param(5, "newest releases kept, besides the champion and the one before it")
     remote: str = param("", "s3://bucket/prefix that releases are copied to; empty: none")
@@ -254,7 +254,7 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Report:
-    """What the report shows."""
+    """Content of the report."""
 
     gallery: Number = param(12, "queries shown")
     confusions: Number = param(8, "label pairs shown")
@@ -262,7 +262,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Tracking:
-    """How runs are logged to MLflow."""
+    """Logging of runs to MLflow."""
 
     experiment: str = param("irgen", "name of the experiment")
     max_artifact_megabytes: Number = param(20, "larger files are logged as a pointer with digest")

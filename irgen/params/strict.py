@@ -40,7 +40,7 @@ def parse(kind: Any, value: Any, *, where: str) -> Any:
         return adapter.validate_json(json.dumps(value), strict=True, extra="forbid")
     except ValidationError as error:
         errors = error.errors(include_url=False)
-    unknown = [one for one in errors if one["type"] == "unexpected_keyword_argument"]
+    unknown = [error for error in errors if error["type"] == "unexpected_keyword_argument"]
     first = (unknown or errors)[0]
     raise ParamsError(_describe(kind, first, where)) from None
 
@@ -62,28 +62,28 @@ def _check_plain(value: Any, where: str) -> None:
 
 
 def _describe(kind: Any, error: Any, where: str) -> str:
-    """Say where a value stands, what was found and what is allowed."""
-    path, name, found = list(error["loc"]), error["type"], error["input"]
+    """Describe where the wrong value is, what it is, and what is allowed."""
+    path, name, value = list(error["loc"]), error["type"], error["input"]
     if name == "unexpected_keyword_argument":
         return f"{_join(where, path[:-1])}: {_suggest(path[-1], _keys_at(kind, path[:-1]))}"
     if name == "missing":
         return f"{_join(where, path[:-1])}: key {path[-1]!r} is missing"
-    place, context = _join(where, path), error.get("ctx", {})
+    position, context = _join(where, path), error.get("ctx", {})
     if name in EXPECTED:
-        hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if _is_exponent(name, found) else ""
-        return f"{place}: expected {EXPECTED[name]}, found {found!r}{hint}"
+        hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if _is_exponent(name, value) else ""
+        return f"{position}: expected {EXPECTED[name]}, found {value!r}{hint}"
     if name in BOUNDS:
         words, bound = BOUNDS[name]
-        return f"{place}: {found} is out of range; allowed: {words} {context[bound]:g}"
+        return f"{position}: {value} is out of range; allowed: {words} {context[bound]:g}"
     if name == "literal_error":
-        return f"{place}: {found!r} is not allowed; choose {context['expected']}"
+        return f"{position}: {value!r} is not allowed; choose {context['expected']}"
     if name == "too_short":
-        return f"{place}: give at least one value, found an empty list"
-    return f"{place}: {error['msg']}, found {found!r}"
+        return f"{position}: give at least one value, found an empty list"
+    return f"{position}: {error['msg']}, found {value!r}"
 
 
-def _is_exponent(name: str, found: Any) -> bool:
-    return name == "float_type" and isinstance(found, str)
+def _is_exponent(name: str, value: Any) -> bool:
+    return name == "float_type" and isinstance(value, str)
 
 
 def _join(where: str, path: Sequence[str | int]) -> str:

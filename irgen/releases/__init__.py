@@ -1,1 +1,4 @@
-"""Published indexes: numbered, never changed, one of them the champion that is served."""
+"""Releases: numbered copies of indexes that never change; one, the champion, is served.
+
+To add a rule that a release must pass, see ``irgen/evaluation/gate.py``.
+"""

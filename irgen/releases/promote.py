@@ -1,8 +1,7 @@
-"""From ``data/index`` to the index that is served: copy, judge, promote, push, register, prune.
+"""Make ``data/index`` the served index: copy, judge, promote, push, register, prune.
 
-Each step can be repeated: a release that was killed is finished by the next one. Bucket and MLflow
-come after the promotion, so a server that is down delays nothing; the next release repeats what
-failed.
+Each step can be repeated, so the next release finishes one that was killed. Bucket and MLflow come
+after the promotion: if one is down, the index is served all the same and sent by the next release.
 """
 
 import os
@@ -29,9 +28,9 @@ KEPT = ("rejected", "withdrawn")  # states of releases that are not promoted
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a release or a rollback did: the ``release`` at hand, the ``champion`` that is served
-    now (None: none is), whether it is ``new`` as champion, and the ``errors`` of bucket and MLflow,
-    which the next release tries to make good."""
+    """Result of a release or a rollback: its ``release``; the ``champion`` that is served now, or
+    None; whether the champion is ``new``; and ``errors`` of bucket and MLflow. The next release
+    repeats what failed."""
 
     release: Release
     champion: Release | None
@@ -73,7 +72,7 @@ def _explain(judged: Release) -> dict[str, Any]:
 def release_index(root: Path, params: Params, *, force: bool = False) -> Outcome:
     """Release ``data/index`` if it passes the gate, or with ``force``; else keep it as a candidate.
 
-    The same index is always the same release: repeated, only what is missing is done. Raise
+    The same index is always the same release: a repetition does only what is missing. Raise
     ArtifactError if there is no index, IndexingError if ``params`` ask for codes that cannot be
     served, ReleaseError if another release takes too long or the index changes meanwhile,
     SourceError if a first release cannot ask the bucket for its champion.
@@ -88,7 +87,7 @@ def release_index(root: Path, params: Params, *, force: bool = False) -> Outcome
             return promote(root, params, champion, champion, previous=champion.previous)
         candidate = judge(root, params, candidate, champion, force=force)
         if candidate.state in KEPT:
-            return tell_others(root, params, champion, candidate)
+            return push_and_register(root, params, champion, candidate)
         previous = champion.version if champion else None
         return promote(root, params, candidate, champion, previous=previous)
 
@@ -102,7 +101,7 @@ def copy_index(root: Path, index: Path) -> Release:
         if candidate.bundle == bundle:
             return candidate
     new = Release(
-        version=1 + max((each.version for each in existing), default=0),
+        version=1 + max((listed.version for listed in existing), default=0),
         bundle=bundle,
         files=files,
         revision=provenance.data_revision(root),
@@ -118,8 +117,8 @@ def copy_index(root: Path, index: Path) -> Release:
 def judge(
     root: Path, params: Params, candidate: Release, champion: Release | None, *, force: bool
 ) -> Release:
-    """Return the candidate with the gate's verdict. A verdict is reused while all that it depends
-    on is the same. With ``force`` the candidate passes; a withdrawn one is not judged."""
+    """Ask the gate; return the candidate with its verdict. A verdict is kept until something that
+    it depends on changes. With ``force`` the candidate passes. A withdrawn one is not judged."""
     releases = store.path_in(root)
     if force:
         figures = (candidate.verdict or {}).get("figures", {})
@@ -148,7 +147,7 @@ def _digest_basis(root: Path, params: Params, champion: Release | None) -> str:
 def promote(
     root: Path, params: Params, new: Release, old: Release | None, *, previous: int | None
 ) -> Outcome:
-    """Serve ``new`` in place of the champion ``old``, then tell the bucket and MLflow.
+    """Serve ``new`` in place of the champion ``old``, then bring bucket and MLflow up to date.
 
     ``previous``: the version that a later rollback goes back to. The caller holds the store's lock.
     """
@@ -158,14 +157,14 @@ def promote(
     if is_new:
         store.set_champion(releases, new)
     new = store.update(releases, new, state="released")
-    return tell_others(root, params, new, new, is_new=is_new)
+    return push_and_register(root, params, new, new, is_new=is_new)
 
 
-def tell_others(
+def push_and_register(
     root: Path, params: Params, champion: Release | None, judged: Release, *, is_new: bool = False
 ) -> Outcome:
-    """Bring bucket and MLflow up to date with the release store and delete old releases. Collect
-    what goes wrong as errors. The caller holds the store's lock."""
+    """Push the champion to the bucket, register releases in MLflow, delete old releases. Errors
+    are part of the outcome. The caller holds the store's lock."""
     releases, errors = store.path_in(root), list[str]()
     if champion is not None:
         with _collect(errors, "the bucket is not up to date"):
@@ -180,8 +179,8 @@ def tell_others(
 
 
 def prune(root: Path, params: Params, champion: Release) -> list[str]:
-    """Delete old releases here and in the registry; return errors. A release that the registry
-    cannot forget now stays until the next time."""
+    """Delete old releases here and in the registry; return errors. A release that cannot be deleted
+    from the registry stays until the next time."""
     releases, errors = store.path_in(root), list[str]()
     for old in store.select_to_prune(store.list_releases(releases), champion, params.release.keep):
         with _collect(errors, f"the model registry still has the old release {old.version}"):

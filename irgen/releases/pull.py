@@ -30,10 +30,10 @@ def pull_first_champion(releases: Path, settings: Settings) -> Release | None:
 def pull_release(releases: Path, settings: Settings, version: int | None = None) -> Release:
     """Pull a release into the store ``releases`` and return it.
 
-    Without a ``version`` it is the bucket's champion, which is served here from now on; releases
-    beyond ``settings.keep`` that the bucket has, too, are deleted. A ``version`` is served only if
-    nothing else is. Raise ReleaseError if no bucket is set or it lacks the release, SourceError if
-    it does not answer.
+    Without a ``version``, pull the bucket's champion, serve it, and delete releases beyond
+    ``settings.keep`` that the bucket has too. With a ``version``, serve it only if nothing else is
+    served. Raise ReleaseError if no bucket is set or it lacks the release, SourceError if it does
+    not answer.
     """
     if not settings.remote:
         raise ReleaseError("params.yaml: release: remote is empty: there is no bucket to pull from")
@@ -78,8 +78,8 @@ def follow_pointer(pointer_path: Path, spare: Path) -> Path:
     a copy in ``spare`` pulled from the bucket. Raise ReleaseError if both are gone."""
     pointer = read_json(pointer_path)
     folder = Path(pointer["path"])
-    is_there = folder.is_dir()
-    if is_there and release.digest_files(release.list_files(folder)) == pointer["bundle"]:
+    bundle = release.digest_files(release.list_files(folder)) if folder.is_dir() else ""
+    if bundle == pointer["bundle"]:
         return folder
     if not pointer["url"]:
         raise ReleaseError(

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 CHAMPION, CANDIDATE = "champion", "candidate"  # aliases; candidate: what the gate rejected last
 BUNDLE, NAME = "irgen.bundle", "irgen.release"  # tags of runs, models and versions
-MODEL_CODE = Path(__file__).with_name("served.py")
+MODEL_CODE = Path(__file__).with_name("model_code.py")
 
 
 def register_releases(
     root: Path, params: Params, champion: Release | None, judged: Release
 ) -> tuple[Release | None, Release]:
-    """Bring the registry up to date: a version for each release, oldest first, the aliases, and
-    what the build's run says is served.
+    """Bring the registry up to date: a version for each release, oldest first, and the aliases; tag
+    the build's run with the champion.
 
-    Return ``champion`` and ``judged``, the release at hand, with their versions. Releases that
-    could not be registered before are registered now. Without a model name in ``params`` nothing
-    happens. Raise TrackingError if MLflow does not answer.
+    Return ``champion`` and ``judged`` with their versions in the registry. Releases that could not
+    be registered before are registered now. Without a model name in ``params`` do nothing. Raise
+    TrackingError if MLflow does not answer.
     """
     if not params.release.model:
         return champion, judged
@@ -38,10 +38,10 @@ def register_releases(
         experiment = mlflow_store.find_experiment(client, root, params.tracking.experiment)
         if champion and champion.registry == key:  # first: what comes now can fail
             _set_alias(client, params.release.model, CHAMPION, champion.registered)
-        at_hand = {each.version for each in (champion, judged) if each}
+        current = {release.version for release in (champion, judged) if release}
         for release in reversed(store.list_releases(releases)):
             is_late = release.state != "candidate" and not release.registered
-            if is_late or release.version in at_hand:
+            if is_late or release.version in current:
                 version = register(client, experiment, params.release, release, releases)
                 release = store.update(releases, release, registered=version, registry=key)
             champion = release if champion and release.version == champion.version else champion
@@ -86,8 +86,7 @@ def register(
 def set_aliases(
     client: "MlflowClient", model: str, champion: Release | None, judged: Release
 ) -> None:
-    """Name the version that is served *champion*, and what the gate has just rejected
-    *candidate*."""
+    """Set the aliases: *champion* is the served version, *candidate* the one just rejected."""
     if champion:
         _set_alias(client, model, CHAMPION, champion.registered)
         if _read_aliases(client, model).get(CANDIDATE) == champion.registered:
@@ -130,7 +129,7 @@ def _find_version(client: "MlflowClient", model: str, bundle: str) -> str | None
     """Return the oldest version of an index."""
     conditions = f"name = '{quote(model)}' and tags.`{BUNDLE}` = '{quote(bundle)}'"
     versions = client.search_model_versions(conditions)
-    return min((str(each.version) for each in versions), key=int, default=None)
+    return min((str(match.version) for match in versions), key=int, default=None)
 
 
 def _find_or_create_run(client: "MlflowClient", experiment: str, release: Release) -> str:

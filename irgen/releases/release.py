@@ -1,4 +1,4 @@
-"""One release: what is known of it, stored as ``release.json`` beside the files of its index."""
+"""One release and its record, ``release.json`` beside the files of its index."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -60,8 +60,8 @@ class Release:
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and SHA-256 of the index files in ``folder``, by path. Skip the record and what
-    readers and writers create beside the index."""
+    """Return size and SHA-256 of the index files in ``folder``, by path. Skip the record, locks and
+    temporary files."""
     return {name: file for name, file in checksums(folder).items() if is_index_file(name)}
 
 
@@ -91,7 +91,7 @@ def read(folder: Path) -> Release:
 def parse(values: Any, source: str) -> Release:
     """Return the release that ``write`` wrote. Ignore fields that a newer irgen may have added.
     Raise ReleaseError, naming ``source``, if a field is missing."""
-    names = {each.name for each in fields(Release)}
+    names = {item.name for item in fields(Release)}
     if not isinstance(values, dict) or not {"version", "bundle", "files"} <= values.keys():
         raise ReleaseError(f"{source} is not the record of a release: delete its folder")
     return Release(**{name: value for name, value in values.items() if name in names})

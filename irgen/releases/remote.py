@@ -38,8 +38,8 @@ def push_champion(settings: Settings, releases: Path, champion: Release) -> Rele
     """Bring the bucket up to date: push the champion, say that it is served, delete old releases.
 
     ``releases``: the release store. Return the champion, with its URL. Without a bucket in
-    ``settings`` nothing happens. Raise SourceError, and ReleaseError if another machine names
-    another champion in this moment.
+    ``settings`` do nothing. Raise SourceError, and ReleaseError if another machine writes another
+    champion at the same time.
     """
     if not settings.remote:
         return champion
@@ -64,8 +64,8 @@ def push_release(client: s3.Client, folder: Path, pushed: Release, url: str) -> 
 
 
 def write_champion(client: s3.Client, remote: str, champion: Release) -> None:
-    """Say in the bucket which release is served. Raise SourceError, and ReleaseError if another
-    machine writes another one in this moment."""
+    """Write to the bucket which release is served. Raise SourceError, and ReleaseError if another
+    machine writes another one at the same time."""
     url = join_url(remote, CHAMPION)
     new = {"version": champion.version, "name": champion.name, "bundle": champion.bundle}
     current = s3.get_json(client, url)
@@ -78,8 +78,8 @@ def write_champion(client: s3.Client, remote: str, champion: Release) -> None:
 
 
 def read_champion(client: s3.Client, remote: str) -> dict[str, Any] | None:
-    """Return ``version``, ``name`` and ``bundle`` of the release that the bucket says is served;
-    None if there is none. Raise SourceError."""
+    """Return ``version``, ``name`` and ``bundle`` of the bucket's champion; None if there is none.
+    Raise SourceError."""
     current = s3.get_json(client, join_url(remote, CHAMPION))
     return None if current is None else current[0]
 
@@ -132,12 +132,12 @@ def _download(client: s3.Client, url: str, pulled: Release, folder: Path) -> Non
 
 
 def prune(client: s3.Client, remote: str, champion: Release, keep: int) -> list[str]:
-    """Delete all releases but the champion, the one before it and the ``keep`` newest others, and
-    pushes that broke off and are older than those. Return the deleted names. Raise SourceError."""
+    """Delete all releases, incomplete ones too, but the champion, the one before it and the
+    ``keep`` newest others. Return the deleted names. Raise SourceError."""
     folders = _list_folders(client, remote)
     spared = (champion.version, champion.previous)
     others = [name for name in folders if not (folders[name] and parse_version(name) in spared)]
-    old = sorted(others, reverse=True)[keep:]
+    old = sorted(others, reverse=True)[keep:]  # without a record, a folder is an interrupted push
     for name in old:
         url = join_url(remote, name)
         s3.delete(client, [f"{url}/{RECORD}"])

@@ -1,4 +1,4 @@
-"""Move the champion by hand: back to an earlier release, or forward again."""
+"""Serve another release: an earlier one, or a later one again (``irgen rollback``)."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ def roll_back(root: Path, params: Params, version: int | None = None) -> Outcome
     """Serve the release ``version``, by default the one before the champion.
 
     If that release was served before, the champion is withdrawn: only ``--force`` or another
-    rollback serves it again. A champion whose folder is missing does not hinder a rollback to a
-    ``version``. Raise ReleaseError if there is no champion, or no such release here.
+    rollback serves it again. A rollback to a ``version`` works even if the champion's folder is
+    missing. Raise ReleaseError if there is no champion, or no such release here.
     """
     releases = store.path_in(root)
     with store.lock(releases):

@@ -1,4 +1,4 @@
-"""The release store: a folder of numbered indexes and a link to the one that is served.
+"""Release store: a folder of numbered indexes and a link to the one that is served.
 
 releases/0007-ab12cd34/   an index and its release.json
 releases/champion         a link to one of these folders, replaced atomically
@@ -31,7 +31,7 @@ def path_in(root: Path) -> Path:
 
 @contextmanager
 def lock(store: Path) -> Iterator[None]:
-    """Lock the store for changes and delete what killed processes left half done.
+    """Lock the store for changes and delete the temporary files of killed processes.
 
     Raise ReleaseError if another process holds the lock for longer than ``LOCK_SECONDS``.
     """
@@ -55,7 +55,7 @@ def list_releases(store: Path) -> list[Release]:
     for path in store.glob("[0-9]*-*"):
         with suppress(ReleaseError, ArtifactError):
             releases.append(release.read(path))
-    return sorted(releases, key=lambda each: each.version, reverse=True)
+    return sorted(releases, key=lambda listed: listed.version, reverse=True)
 
 
 def read_champion(store: Path) -> Release | None:
@@ -92,7 +92,7 @@ def find_release(store: Path, version: int) -> Release:
 
 def format_versions(releases: Iterable[Release]) -> str:
     """Return the versions of releases for a message."""
-    return ", ".join(str(each.version) for each in releases) or "none"
+    return ", ".join(str(listed.version) for listed in releases) or "none"
 
 
 def add_release(store: Path, new: Release, fill: Callable[[Path], Any]) -> None:
@@ -142,7 +142,7 @@ def select_to_prune(releases: list[Release], champion: Release, keep: int) -> li
     """Return the releases to delete: all but the champion, the one before it and the ``keep``
     newest others. ``releases`` are given newest first."""
     spared = {champion.version, champion.previous}
-    return [each for each in releases if each.version not in spared][keep:]
+    return [listed for listed in releases if listed.version not in spared][keep:]
 
 
 def delete_release(store: Path, old: Release) -> None:

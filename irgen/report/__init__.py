@@ -1,1 +1,1 @@
-"""What people read: figures, tables of methods, galleries and the page that holds them."""
+"""Make the report for people: figures, tables of methods, galleries, and a page with them."""

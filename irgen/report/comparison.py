@@ -1,9 +1,8 @@
-"""The table of search methods: metrics and latency side by side."""
+"""Compare search methods in one table: metrics and latency side by side."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from irgen.evaluation import metrics
 from irgen.evaluation.table_format import render_text
@@ -35,8 +34,8 @@ NOT_MEASURED = "–: not measured on this machine: dvc repro -sf evaluate"
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Results of an evaluation: ``quality`` by method and metric, ``latency`` likewise (empty if
-    unknown), ``queries`` with count and without_positive."""
+    """Results of an evaluation: ``quality`` by method and metric; ``latency`` by method and time,
+    empty if unknown; ``queries`` with count and without_positive."""
 
     quality: dict[str, dict[str, float]]
     latency: dict[str, dict[str, float]]
@@ -67,12 +66,16 @@ def read(path: Path, latency: Path, methods: Mapping[str, str] = METHODS) -> Mea
 
 
 def build_table(measured: Measured) -> Table:
-    """Return a row a method, in the order of reading: precision at every cut-off, hit at the one
-    nearest to 10, map@R, milliseconds a query (search alone and with encoding), bytes an image;
-    agreement and the share of invalid codes where they were measured."""
+    """Return the table with one row a method. Columns: precision at every cut-off, hit at the one
+    nearest to 10, map@R; agreement and the share of invalid codes if they were measured;
+    milliseconds a query (search alone, and with encoding); bytes an image."""
     columns = _columns(measured)
+    cells = list(columns.values())
     rows = tuple(
-        (TITLES[method], *(_format(cell(method), form) for cell, form in columns.values()))
+        (
+            TITLES[method],
+            *("–" if (value := cell(method)) is None else form(value) for cell, form in cells),
+        )
         for method in measured.quality
     )
     unknown = not set(measured.quality) <= set(measured.latency)
@@ -102,11 +105,14 @@ def summarise(measured: Measured) -> str:
     quality, key = measured.quality, f"precision/{main_cutoff(measured)}"
     if not all(key in quality.get(method, {}) for method in ("generative", "brute_force_tuned")):
         return ""
-    own, other = quality["generative"][key], quality["brute_force_tuned"][key]
+    generative, brute_force = quality["generative"][key], quality["brute_force_tuned"][key]
+    points = round(abs(generative - brute_force) * 100, 1)
+    more = "more" if generative > brute_force else "less"
+    gap = f"{points:.1f} points {more} than with" if points else "as many as with"
     text = (
         f"Of the first {main_cutoff(measured)} images that generative search returns, "
-        f"{own:.1%} are relevant, {_gap(own - other)} brute-force search of the tuned embeddings "
-        f"({other:.1%})."
+        f"{generative:.1%} are relevant, {gap} brute-force search of the tuned embeddings "
+        f"({brute_force:.1%})."
     )
     if "generative_reranked" in quality:
         reranked = quality["generative_reranked"][key]
@@ -117,13 +123,6 @@ def summarise(measured: Measured) -> str:
         ]
         text += " A query takes {} ms, brute force {} ms.".format(*map(_milliseconds, times))
     return text
-
-
-def _gap(difference: float) -> str:
-    points = round(abs(difference) * 100, 1)
-    if points == 0:
-        return "as many as with"
-    return f"{points:.1f} points {'more than with' if difference > 0 else 'less than with'}"
 
 
 Cell = Callable[[str], float | None]
@@ -139,25 +138,17 @@ def _columns(measured: Measured) -> dict[str, tuple[Cell, Callable[[float], str]
         return lambda method: measured.latency.get(method, {}).get(key)
 
     k = main_cutoff(measured)
+    keys = dict.fromkeys(key for values in measured.quality.values() for key in values)
+    optional = [key for key in keys if key == "invalid" or key.startswith("agreement/")]
     return {
         **{f"P@{c}": (quality(f"precision/{c}"), "{:.3f}".format) for c in cutoffs(measured)},
         f"hit@{k}": (quality(f"hit/{k}"), "{:.3f}".format),
         "mAP@R": (quality("map/R"), "{:.3f}".format),
-        **{key.replace("/", "@"): (quality(key), "{:.3f}".format) for key in _others(measured)},
+        **{key.replace("/", "@"): (quality(key), "{:.3f}".format) for key in optional},
         "ms search": (latency("search_ms"), _milliseconds),
         "ms with encoding": (latency("total_ms"), _milliseconds),
         "bytes/image": (quality("bytes_per_image"), "{:,.0f}".format),
     }
-
-
-def _others(measured: Measured) -> list[str]:
-    """Return the metrics that only some runs have, in the order of measuring."""
-    keys = dict.fromkeys(key for values in measured.quality.values() for key in values)
-    return [key for key in keys if key == "invalid" or key.startswith("agreement/")]
-
-
-def _format(value: Any, form: Callable[[float], str]) -> str:
-    return "–" if value is None else form(value)
 
 
 def _milliseconds(value: float) -> str:

@@ -1,14 +1,14 @@
-"""Figures of the report as SVG, the same bytes for the same numbers. Only this file imports
-matplotlib.
+"""Draw the figures of the report as SVG, the same bytes for the same numbers. Only this file
+imports matplotlib.
 
-To add a figure to the report: write a function here and name it in ``stages/report.py``. No pyplot,
-so no global state. Colours are Okabe and Ito's, which colour-blind readers can distinguish. Each
-line has its name at its end. Text has the colour INK, which a page may replace.
+To add a figure to the report: write a function here and name it in ``stages/report.py``. Without
+pyplot there is no global state. Colours are Okabe and Ito's, which colour-blind readers can
+distinguish. Each line has its name at its end. A page may replace the colour of text, INK.
 """
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -58,9 +58,9 @@ class Plot:
 def lines(plot: Plot, series: Sequence[Line]) -> bytes:
     """Draw a line chart with each line's name at its end. Lines without a finite point are left
     out; if none is left, the chart says "no data"."""
-    drawn = [kept for line in series if len((kept := _finite(line)).x)]
+    drawn = [finite for line in series if len((finite := _finite(line)).x)]
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(plot)
+        figure, axes = _create_plot(plot)
         for i, line in enumerate(drawn):
             dashes = (0, (4, 2)) if line.dashed else "solid"
             marker = "o" if len(line.x) == 1 else None
@@ -78,11 +78,11 @@ def lines(plot: Plot, series: Sequence[Line]) -> bytes:
 def bars(plot: Plot, names: Sequence[str], heights: Sequence[float]) -> bytes:
     """Draw a bar chart with each bar's height on top of it."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(plot)
-        places = range(len(names))
-        rectangles = axes.bar(places, heights, color=COLOURS[0], width=0.75)
+        figure, axes = _create_plot(plot)
+        positions = range(len(names))
+        rectangles = axes.bar(positions, heights, color=COLOURS[0], width=0.75)
         axes.bar_label(rectangles, fmt="{:,.0f}", padding=2, fontsize=9)
-        axes.set_xticks(places, names)
+        axes.set_xticks(positions, names)
         axes.margins(y=0.12)
         return _svg(figure, plot.title)
 
@@ -92,7 +92,7 @@ def scatter(plot: Plot, points: Sequence[Line]) -> bytes:
     and a finite x above 0 are left out."""
     drawn = [point for point in map(_finite, points) if len(point.x) and point.x[0] > 0]
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(plot)
+        figure, axes = _create_plot(plot)
         axes.set_xscale("log")
         for i, point in enumerate(drawn):
             axes.plot(point.x, point.y, COLOURS[i % len(COLOURS)], marker="o", ls="none", ms=6)
@@ -131,14 +131,14 @@ def accuracies(history: pl.DataFrame, model: str) -> bytes:
 
 def codebook_use(history: pl.DataFrame, codebook: int) -> bytes:
     """Draw the share of the L codes in use at each level, over the epochs."""
-    counts = _columns(history, "entries_used", {})
+    counts = _columns(history, "codes_used", {})
     shares = [Line(name=f.name, x=f.x, y=[y / codebook for y in f.y]) for f in counts]
     plot = Plot(title=f"tokenizer: codes used of {codebook}", x="epoch", share=True, floor=0)
     return lines(plot, shares)
 
 
 def perplexities(history: pl.DataFrame) -> bytes:
-    """Draw the perplexity of each level's codes over the epochs: how many are in use, if evenly."""
+    """Draw the perplexity of each level's codes over the epochs."""
     plot = Plot(title="tokenizer: perplexity of each level", x="epoch", floor=0)
     return lines(plot, _columns(history, "perplexity", {}))
 
@@ -160,8 +160,8 @@ def precision_over_k(curve: pl.DataFrame, names: dict[str, str]) -> bytes:
 
 
 def code_group_sizes(codes: npt.NDArray[np.integer]) -> bytes:
-    """Draw how many images have a code group of which size, from the database's codes (N, M): a bar
-    for each power of two."""
+    """Draw a histogram of images by the size of their code group, from the database's codes (N, M):
+    a bar for each power of two."""
     _, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     sizes = counts[inverse.reshape(-1)]  # (N,)
     steps = np.floor(np.log2(sizes)).astype(np.int64) if len(sizes) else np.zeros(0, np.int64)
@@ -178,10 +178,10 @@ def reliability(curve: Sequence[Bin]) -> bytes:
     plot = Plot(title="reliability of probabilities", x="predicted probability", share=True)
     predicted, observed = [b.predicted for b in curve], [b.observed for b in curve]
     with matplotlib.rc_context(STYLE):
-        figure = _sheet(4.2)
+        figure = _create_figure(4.2)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         for axes in (upper, lower):
-            _dress(axes, plot)
+            _style_axes(axes, plot)
         upper.plot([0, 1], [0, 1], GRID, ls=(0, (4, 2)), lw=1.4)
         upper.vlines(predicted, *zip(*(b.interval for b in curve), strict=True), COLOURS[0], lw=1.8)
         upper.plot(predicted, observed, COLOURS[0], marker="o", ls="none", ms=5)
@@ -218,24 +218,24 @@ def _columns(
 
 
 def _finite(line: Line) -> Line:
-    kept = [(x, y) for x, y in zip(line.x, line.y, strict=True) if np.isfinite(y)]
-    return Line(name=line.name, x=[x for x, _ in kept], y=[y for _, y in kept], dashed=line.dashed)
+    points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if np.isfinite(y)]
+    return replace(line, x=[x for x, _ in points], y=[y for _, y in points])
 
 
-def _canvas(plot: Plot) -> tuple[Figure, Axes]:
-    figure = _sheet(3.3)
+def _create_plot(plot: Plot) -> tuple[Figure, Axes]:
+    figure = _create_figure(3.3)
     axes = figure.add_subplot()
-    _dress(axes, plot)
+    _style_axes(axes, plot)
     return figure, axes
 
 
-def _sheet(height: float) -> Figure:
+def _create_figure(height: float) -> Figure:
     figure = Figure(figsize=(6.2, height), layout="constrained")
     figure.patch.set_alpha(0)
     return figure
 
 
-def _dress(axes: Axes, plot: Plot) -> None:
+def _style_axes(axes: Axes, plot: Plot) -> None:
     axes.patch.set_alpha(0)
     axes.set_title(plot.title, loc="left", fontsize=12, fontweight="bold", pad=10)
     axes.set_xlabel(plot.x)
@@ -279,15 +279,15 @@ def _name_at_ends(axes: Axes, drawn: Sequence[Line], *, joined: bool = False) ->
     axes.set_ylim(low, high)
 
 
-def _spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Return heights as near to the wanted (ascending) as possible, ``gap`` apart, within the axis
-    if they fit.
+def _spread(targets: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Return heights as near to the ``targets`` (ascending) as possible, ``gap`` apart, within the
+    axis if they fit.
 
     >>> _spread([0.0, 0.0, 5.0], 1.0, 0.0, 5.0)
     [0.0, 1.0, 5.0]
     """
     heights: list[float] = []
-    for height in wanted:
+    for height in targets:
         heights.append(max(height, heights[-1] + gap) if heights else max(height, low))
     ceiling = high
     for i in reversed(range(len(heights))):

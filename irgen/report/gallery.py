@@ -1,4 +1,4 @@
-"""A few queries with their results, to look at."""
+"""Choose a few queries with their results, for people to look at."""
 
 import base64
 import io
@@ -74,7 +74,7 @@ def choose_examples(
 def _list_tiles(
     run: pl.DataFrame, query: int, database: pl.DataFrame, thumbnail: Thumbnail
 ) -> list[Tile]:
-    own = run.filter(pl.col("query") == query).sort("rank")
+    results = run.filter(pl.col("query") == query).sort("rank")
     return [
         Tile(
             image=thumbnail(database["sha256"][row["item"]]),
@@ -83,7 +83,7 @@ def _list_tiles(
             code=row["code"],
             relevant=row["relevant"],
         )
-        for row in own.iter_rows(named=True)
+        for row in results.iter_rows(named=True)
     ]
 
 
@@ -114,14 +114,12 @@ def thumbnail(image: Image.Image) -> str:
     shown = image.convert("L" if image.mode in ("1", "L") else "RGB")
     small = max(shown.size) <= SIDE
     if small:
-        shown = _enlarged(shown, SIDE // max(shown.size))
+        factor = SIDE // max(shown.size)
+        size = shown.width * factor, shown.height * factor
+        shown = shown.resize(size, Resampling.NEAREST)
     else:
         shown.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     shown.save(buffer, "PNG" if small else "JPEG", quality=82)
     mime = "png" if small else "jpeg"
     return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _enlarged(image: Image.Image, factor: int) -> Image.Image:
-    return image.resize((image.width * factor, image.height * factor), Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no request, no script, images inside."""
+"""Render the report as one self-contained HTML page: no requests, no scripts, images inside."""
 
 import re
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ DEFINITIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """The drift section: the verdict in ``words``, and ``rows`` of a signal's description, value,
-    limit, and whether it is exceeded."""
+    """Drift section: the verdict in ``words``, and one row a signal: description, value, limit, and
+    whether it is exceeded."""
 
     words: str
     rows: list[tuple[str, str, str, bool]]
@@ -46,7 +46,7 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Everything the page shows.
+    """Content of the page.
 
     ``facts`` and ``params``: names with values. ``figures``: SVG by name. ``calibration``: the
     probability of hits, ``reliability`` its figure. ``drift``: None without new images. ``k``: the
@@ -68,12 +68,15 @@ class Content:
 
 def render(content: Content) -> str:
     """Return the HTML of the page."""
+    fitted = content.calibration
     return fill_template(
         _source("page.html"),
         content=content,
         table=comparison.build_table(content.measured),
         verdict=comparison.summarise(content.measured),
-        calibration=_explain_calibration(content.calibration),
+        calibration=calibration.explain(fitted)
+        if isinstance(fitted, Calibration)
+        else f"Hits have no probability here: {fitted.reason}.",
         methods=METHODS,
         definitions=DEFINITIONS,
     )
@@ -94,14 +97,8 @@ def _source(name: str) -> str:
     return resources.files("irgen.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _explain_calibration(fitted: Calibration | Uncalibrated) -> str:
-    if isinstance(fitted, Calibration):
-        return calibration.explain(fitted)
-    return f"Hits have no probability here: {fitted.reason}."
-
-
 def inline(svg: bytes) -> Markup:
-    """Return an SVG file as an element of the page, as wide as its container, in the page's ink."""
+    """Turn an SVG file into an element of the page, as wide as its container, in its colours."""
     text = svg[svg.index(b"<svg") :].decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     head, body = text.split(">", 1)

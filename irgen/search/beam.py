@@ -26,7 +26,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Beams:
-    """The best code sequences of each query, best first; −1 and −inf where there are fewer than W.
+    """Best code sequences of each query, best first; −1 and −inf where there are fewer than W.
 
     ``leaves``: one (Q, W) int32 a trie, its node of the last level, −1 where the trie lacks the
     code sequence. ``codes`` (Q, W, M) int64. ``scores`` (Q, W) float32: sums of the scorer's step
@@ -46,7 +46,7 @@ class Beams:
 
 @dataclass(frozen=True)
 class _Frontier:
-    """The beams after some levels: ``scores``, ``origin`` and ``last`` (Q, beams), ``codes``
+    """Beams after some levels: ``scores``, ``origin`` and ``last`` (Q, beams), ``codes``
     (Q, beams, level). ``origin``: the beam of the step before; ``last``: the latest code."""
 
     scores: Tensor

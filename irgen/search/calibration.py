@@ -1,4 +1,4 @@
-"""The map from a hit's cosine to the probability that it has the query's label."""
+"""Map a hit's cosine to the probability that it has the query's label."""
 
 import math
 from dataclasses import dataclass

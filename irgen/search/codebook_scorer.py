@@ -1,5 +1,5 @@
-"""Scores codes by the tokenizer's codebooks: an embedding leads a beam search to the codes nearest
-to it, without the retriever."""
+"""Score codes by the tokenizer's codebooks: a beam search for the codes nearest to an embedding,
+without the retriever."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class CodebookScorer:
 
     @property
     def device(self) -> torch.device:
-        """The device of the scores."""
+        """Return the device of the scores."""
         return self.residuals.device
 
     def step_scores(self, level: int, last: Tensor, origin: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class CodebookScorer:
         ``DecoderState.step_scores``."""
         if level:
             width = self.residuals.shape[-1]
-            kept = self.residuals.gather(1, origin[..., None].expand(-1, -1, width))
-            self.residuals = kept - self.codebooks[level - 1][last]  # (Q, beams, D)
+            residuals = self.residuals.gather(1, origin[..., None].expand(-1, -1, width))
+            self.residuals = residuals - self.codebooks[level - 1][last]  # (Q, beams, D)
         vectors = self.codebooks[level]  # (L, D)
         return 2 * self.residuals @ vectors.T - vectors.square().sum(-1)

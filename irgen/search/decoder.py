@@ -1,5 +1,5 @@
-"""The retriever's decoder as search runs it: weights prepared once, image features projected once a
-query, one level of all beams a step."""
+"""Run the retriever's decoder in a search: weights are prepared once, image features projected once
+a query, and all beams move one level a step."""
 
 import math
 from dataclasses import dataclass
@@ -23,10 +23,9 @@ class LabelScorer(Protocol):
 class Decoder:
     """An identifier decoder prepared for beam search.
 
-    It computes the same function as the model's ``forward`` (a test says so), leaves out what
-    search does not need and does once what search would repeat. The residual stream stays float32;
-    the matrix products run in ``precision``. ``label_scorer``: that of the tokenizer which made the
-    codes; None if something else made them.
+    It computes the same function as the model's ``forward`` (a test says so), but nothing twice and
+    nothing that search does not need. The residual stream stays float32; matrix products run in
+    ``precision``. ``label_scorer``: of the tokenizer that made the codes; None for other codes.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class DecoderState:
 
     @property
     def device(self) -> torch.device:
-        """The device of the scores."""
+        """Return the device of the scores."""
         return self.keys.device
 
     def step_scores(self, level: int, last: Tensor, origin: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
-"""The search of an index: the retriever predicts codes, embeddings reach the images it was not
-trained on, one ranking orders them all."""
+"""Search an index: collect images whose codes the retriever predicts, and images added after its
+training by their embeddings; then rank both together.
+
+To add a search option, add a field to ``Options`` and a command-line option in
+``irgen/commands/search.py``.
+"""
 
 import math
 from collections.abc import Collection
@@ -84,8 +88,8 @@ class Options:
 
 @dataclass(frozen=True)
 class QueryFeatures:
-    """The models' features of a batch of query images, float32: ``summary`` (Q, S), ``tokens``
-    (Q, P, T) and the unit ``embedding`` (Q, D)."""
+    """Features of a batch of query images, float32: ``summary`` (Q, S), ``tokens`` (Q, P, T) and
+    the unit ``embedding`` (Q, D)."""
 
     summary: Tensor
     tokens: Tensor
@@ -94,7 +98,7 @@ class QueryFeatures:
 
 @dataclass(frozen=True)
 class Hits:
-    """The best k images of each query, best first; all (Q, k), −1 or −inf where there are fewer.
+    """Best k images of each query, best first; all (Q, k), −1 or −inf where there are fewer.
 
     ``rows`` int64. float32: ``scores`` is what hits are sorted by (see ``Options``); ``cosine`` is
     that of the tuned embeddings; ``log_probability`` is the code sequence's under the retriever;
@@ -192,7 +196,7 @@ def _rank(
     options: Options,
     first_code_scores: Tensor | None,
 ) -> Hits:
-    """Sort, filter and cut. ``first_code_scores`` (Q, L₀): None where no retriever was asked."""
+    """Sort, filter and cut. ``first_code_scores`` (Q, L₀): None in a search without retriever."""
     cosines = rank.cosine(candidates.rows, embeddings, snapshot)
     scores = _score(candidates, cosines, snapshot, options, first_code_scores)
     if options.rerank:
@@ -232,7 +236,7 @@ def _score(
     options: Options,
     first_code_scores: Tensor | None,
 ) -> Tensor:
-    """Return what the candidates are sorted by, (Q, C)."""
+    """Return the scores that sort the candidates, (Q, C)."""
     rows = candidates.rows
     if first_code_scores is None:
         return cosines

@@ -1,4 +1,4 @@
-"""Scores first codes by the labels they stand for."""
+"""Score first codes by the labels that they stand for."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from irgen.models.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class LabelScorer:
-    """The tokenizer's classifier, applied to queries and to first codes.
+    """Classifier of the tokenizer, applied to queries and to first codes.
 
     ``code_labels`` (L, C): the classifier's probability of each training label for each first code.
     Two first codes of one label score alike here; the retriever alone treats them as unrelated.

@@ -1,6 +1,6 @@
-"""The rows of a trie that take part in a search, as live counts per node.
+"""Mark the rows of a trie that take part in a search, by live counts per node.
 
-Deletions and filters never touch the trie. They make another ``LiveTrie`` of it.
+Deletions and filters never change the trie. They make another ``LiveTrie`` of it.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class LiveTrie:
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """The largest code of each level + 1."""
+        """Return the largest code of each level + 1."""
         return tuple(int(codes.max()) + 1 if len(codes) else 1 for codes in self.trie.codes)
 
     @cached_property
@@ -91,7 +91,7 @@ def keep_rows(trie: Trie, mask: Tensor) -> LiveTrie:
 
 def drop_rows(live: LiveTrie, rows: Tensor) -> LiveTrie:
     """Return ``live`` without ``rows`` (d,) int64, which are distinct and live; all on the CPU.
-    Equals ``keep_rows`` of the rest. Time: a few passes over memory that lies in order."""
+    Equals ``keep_rows`` of the rest. Time: a few sequential passes over memory."""
     if not len(rows):
         return live
     dropped = _positions(live, rows)
@@ -104,14 +104,14 @@ def drop_rows(live: LiveTrie, rows: Tensor) -> LiveTrie:
 
 
 def _positions(live: LiveTrie, rows: Tensor) -> Tensor:
-    """Return the positions (d,) int64 of ``rows`` in ``live.postings``, by binary search: those
-    are in the trie's order."""
+    """Return the positions (d,) int64 of ``rows`` in ``live.postings``, by binary search in the
+    trie's order."""
     positions = live.trie.positions
-    wanted = positions[rows]
+    targets = positions[rows]
     low, high = torch.zeros_like(rows), torch.full_like(rows, len(live))
     while (low < high).any():
         middle = (low + high) // 2
-        before = positions[live.postings[middle]] < wanted
+        before = positions[live.postings[middle]] < targets
         low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
     return low
 

@@ -1,4 +1,4 @@
-"""From beams to images: gather the images of each code, order them, hide near-duplicates."""
+"""Rank the images of beams: gather those of each code, order them, hide near-duplicates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -45,7 +45,7 @@ class Candidates:
         return Candidates(self.rows, self.keys, blank, blank, self.rows >= 0)
 
     def merge(self, others: "Candidates") -> "Candidates":
-        """Return both side by side; an image that is in both stays as it is here."""
+        """Return both side by side; of an image in both, keep the values of this one."""
         names = [field.name for field in fields(self)]
         both = Candidates(
             *(torch.cat([getattr(self, name), getattr(others, name)], 1) for name in names)
@@ -59,7 +59,7 @@ class Candidates:
 def gather(snapshot: Snapshot, parts: Sequence[LivePart], beams: Beams, limit: int) -> Candidates:
     """Return at most ``limit`` images of the beams, best beam first, within a code group by key.
 
-    ``parts`` are those whose tries the beams descended.
+    ``parts``: the live rows of the tries that were searched.
     """
     ranges = [
         part.live.group_ranges(leaves) for part, leaves in zip(parts, beams.leaves, strict=True)
@@ -163,5 +163,5 @@ def mask_near_duplicates(rows: Tensor, snapshot: Snapshot, threshold: float) -> 
 
 
 def order_kept_first(kept: Tensor) -> Tensor:
-    """Return the order (Q, C) that puts kept images first and changes nothing else."""
+    """Return the order (Q, C) that puts kept images first, else unchanged."""
     return (~kept).to(torch.int8).argsort(dim=1, stable=True)

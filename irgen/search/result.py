@@ -1,4 +1,4 @@
-"""The result that every search method returns."""
+"""Result that every search method returns."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Result:
-    """The best k images of each query, best first.
+    """Best k images of each query, best first.
 
     ``ids`` (Q, k) int64 database rows, −1 where there are fewer than k; ``scores`` (Q, k) float32,
     −inf there. Scores compare within one query and one method only.

@@ -1,4 +1,4 @@
-"""The state of an index at one moment: immutable, so that a search sees one state throughout."""
+"""Hold the state of an index at one moment, immutable, so that a search sees one state."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class LivePart(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The segments of an index and which of their rows are alive.
+    """Segments of an index, and which of their rows are alive.
 
     The first segment is the base; a second one holds the images added since. Rows are numbered
     through the segments: row 0 of the second follows the last row of the first. ``alive``: one (n,)
@@ -92,7 +92,7 @@ class Snapshot:
 
     @property
     def rows(self) -> int:
-        """Number of rows, dead ones included."""
+        """Return the number of rows, dead ones included."""
         return sum(map(len, self.segments))
 
     @property
@@ -124,8 +124,8 @@ class Snapshot:
         )
 
     def with_added(self, segment: Segment) -> "Snapshot":
-        """Return the snapshot with ``segment`` as its second: all rows added so far in the same
-        order, and new rows at the end. Dead rows stay dead."""
+        """Return the snapshot with ``segment`` as its second one: the rows of the former one, and
+        new rows after them. Dead rows stay dead."""
         before = self.alive[1] if len(self.alive) > 1 else self.alive[0].new_empty(0)
         alive = torch.cat([before, before.new_ones(len(segment) - len(before))])
         added, fresh = _live_and_fresh(segment, alive)
@@ -145,10 +145,10 @@ class Snapshot:
         return Snapshot.of(self.segments, alive, self.codebooks)
 
     def parts(self, fresh: bool) -> list[LivePart]:
-        """Return the rows that take part in a search, of each segment that has some: those alive,
-        with ``fresh`` only the fresh ones."""
+        """Return the live rows of each segment that has some, with ``fresh`` only the fresh
+        ones."""
         tries = self.fresh_tries if fresh else self.live_tries
-        parts = map(LivePart, self.starts, tries)  # starts has one more, the number of rows
+        parts = map(LivePart, self.starts, tries)  # starts is longer by one
         return [part for part in parts if len(part.live)]
 
     def to(self, device: torch.device) -> "Snapshot":

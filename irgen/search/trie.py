@@ -1,4 +1,4 @@
-"""The trie of a database's code sequences, as plain arrays."""
+"""Build the trie of a database's code sequences, as plain arrays."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +31,7 @@ class Trie:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays together."""
+        """Return the bytes of all arrays together."""
         return sum(t.nbytes for t in (*self.codes, *self.offsets, self.postings))
 
     @cached_property
@@ -97,9 +97,7 @@ def _sort(codes: Tensor, ties: Tensor | None) -> Tensor:
         keys = (keys << size) | column
     if ties is not None:
         keys = keys[rows]
-    keys = np.sort(
-        (keys << numbers) | np.arange(len(codes))
-    )  # no two are equal: any sort is stable
+    keys = np.sort((keys << numbers) | np.arange(len(codes)))  # distinct, so any sort is stable
     return torch.from_numpy(rows[keys & ((1 << numbers) - 1)])
 
 

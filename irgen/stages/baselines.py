@@ -1,5 +1,7 @@
-"""Measure what the paper compares with, on the same queries: approximate searches of the tuned
-embeddings, and brute-force search of descriptors that are trained by ranking losses."""
+"""Measure the methods that the paper compares with, on the same queries: approximate search of the
+tuned embeddings, and brute-force search of descriptors trained by ranking losses."""
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -71,8 +73,8 @@ def build_approximate(
     sha256s: list[str],
     encoding: Encoding,
 ) -> dict[str, Method]:
-    """Return approximate searches of the tuned embeddings, with the queries of brute-force search.
-    ``sha256s``: the queries' hashes. Without ScaNN's package its nearest faiss equivalent runs."""
+    """Return approximate searches of the tuned embeddings. ``sha256s``: the queries' hashes. If
+    ScaNN is not installed, its nearest faiss equivalent takes its place."""
     device, settings = encoding.machine.device, params.baselines
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),
@@ -96,8 +98,8 @@ def build_approximate(
 def train_models(
     params: Params, workspace: Workspace, encoding: Encoding, log: Log
 ) -> tuple[dict[str, DescriptorModel], list[TrainingRun]]:
-    """Train descriptors on the tokenizer's training images, with the pretrained encoder, tuned if
-    the tokenizer's is. Return the models and the runs to clear when all results are written."""
+    """Train descriptors on the training images. The pretrained encoder is tuned if the tokenizer's
+    is. Return the models, and the runs to clear when all results are written."""
     train = read_table(workspace.existing("catalog", "train.parquet"))
     tuned = params.tokenizer.tune_encoder
     sha256s = train["sha256"].to_list()
@@ -117,12 +119,16 @@ def train_models(
             name,
             encoding.machine,
             params.seed,
-            _add_prefix(log, name),
+            partial(_log_with_prefix, log, name),
             [descriptors.VERSION, sections, tuned, train.rows()],
         )
         models[name] = train_baseline(recipe, encoder, tuned, LabelledImages(images, labels), run)
         runs.append(run)
     return models, runs
+
+
+def _log_with_prefix(log: Log, name: str, row: dict[str, float], step: int) -> None:
+    log({f"{name}/{key}": value for key, value in row.items()}, step)
 
 
 def build_trained(
@@ -168,8 +174,3 @@ def describe_images(
 def _encoder_of(model: DescriptorModel) -> ImageEncoder:
     assert model.encoder is not None, "the model takes pixels"
     return model.encoder
-
-
-def _add_prefix(log: Log, name: str) -> Log:
-    """Return ``log`` with the method's name before each metric's."""
-    return lambda row, step: log({f"{name}/{key}": value for key, value in row.items()}, step)

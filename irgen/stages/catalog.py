@@ -84,7 +84,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     prints = checked.select("sha256", "across", "down")
     leaks = find_leaks(tables, prints, draw, protocol.disjoint)
     counts = count_leaks(leaks)
-    about = {
+    record = {
         "format": source_format,
         "protocol": settings.protocol,
         "says": split,
@@ -95,8 +95,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         write_table(output / f"{name}.parquet", table)
     _write_parquet(output / "rejected.parquet", rejected)
     _write_parquet(output / "leaks.parquet", leaks)
-    write_json(output / "protocol.json", about)
-    if settings.leaks == "refuse" and len(leaks):  # they are written, so that one can look at them
+    write_json(output / "protocol.json", record)
+    if settings.leaks == "refuse" and len(leaks):  # after writing them, for people to look at
         raise CatalogError(_explain_leaks(leaks, output))
     metrics = assembly.measure_tables(tables, present, rejected)
     metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
@@ -104,17 +104,17 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     if settings.inserted_fraction:
         metrics["images/inserted"] = len(present.filter(pl.col("inserted") & ~newer))
     _print_summary(metrics, rejected, len(present), len(present.filter(newer)))
-    print(f"  protocol {protocols.describe_protocol(about)}; leaks: {format_leaks(counts)}")
+    print(f"  protocol {protocols.describe_protocol(record)}; leaks: {format_leaks(counts)}")
     return metrics
 
 
 def read_past_images(folder: Path, source_format: str, settings: Catalog) -> pl.DataFrame:
-    """Return the images that have gone since the training revision, as ``read_format`` does, with
-    the revision in which they went, ``gone``.
+    """Return the images removed from the source since the training revision, as ``read_format``
+    does, with the revision of their removal, ``gone``.
 
-    Training goes on with images that were there at that revision, and roles are drawn as if none
-    had gone. Images whose bytes are lost are left out. A published set has none, and neither has a
-    source whose format changed so that they do not fit: then training follows the source.
+    They are still trained on, and roles are drawn as if they were there. Images whose bytes are
+    lost are left out. The table is empty for a published set, and if the past images do not fit a
+    format that has changed: then training follows the source.
     """
     past = manifest.read_past(folder).filter(pl.col(manifest.GONE) > settings.training_revision)
     past = past.filter(pl.col("shard").is_in(list(find_intact(folder, past))))

@@ -27,21 +27,23 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     changed, gone and relabelled; nothing if the source has not changed.
 
     Raises SourceError if the source is missing, unreadable, unsafe or empty; ParamsError if the
-    revisions here do not reach the training revision: they are counted anew.
+    training revision is ahead of the images' revision.
     """
     folder, cache = workspace.stage("download"), workspace.cache / "download"
     source = open_source(params.download, cache / FILES)
     if _is_synced(source, workspace):
         _check_training_revision(params.catalog.training_revision, folder)
-        print(
-            _format_unchanged(len(drop_annotations(manifest.images(manifest.read(folder)))), folder)
-        )
+        images = drop_annotations(manifest.images(manifest.read(folder)))
+        print(_format_unchanged(len(images), folder))
         return {}
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "lock"):  # other experiments of the project fetch into the same files
-        change = sync(source, folder, trained=_spared(params.catalog.training_revision))
+        trained = params.catalog.training_revision
+        # A retrain may go back to the revision before it: keep the bytes of its images too.
+        trained = min(trained, int(os.environ.get("IRGEN_PREVIOUS_REVISION", trained)))
+        change = sync(source, folder, trained=trained)
         if source.stamp is not None:
-            write_json(cache / LAST_SYNC, _state(source, folder))
+            write_json(cache / LAST_SYNC, _describe_copy(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
     _check_training_revision(params.catalog.training_revision, folder)
     if not change:
@@ -58,27 +60,21 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     }
 
 
-def _spared(trained: int) -> int:
-    """Return the revision whose images keep their bytes when they go: the training revision, or
-    during a retrain the one before it (``IRGEN_PREVIOUS_REVISION``), to which it may go back."""
-    return min(trained, int(os.environ.get("IRGEN_PREVIOUS_REVISION", trained)))
-
-
 def _check_training_revision(trained: int, folder: Path) -> None:
-    """Raise ParamsError if the training revision is ahead of the images' revision: each update
+    """Raise ParamsError if the training revision is ahead of the images' revision. Else each update
     would train again until the images reach it."""
     revision, _ = manifest.read_revision(folder)
     if trained > revision:
         raise ParamsError(
-            f"training.yaml: revision: {trained} is ahead of the images here, "
-            f"which are at revision {revision}, counted anew: bring their manifest back (dvc pull "
-            f"download), or set it to {revision}, which trains on all of them"
+            f"training.yaml: revision: {trained} is ahead of the images here, which are at "
+            f"revision {revision}: bring their manifest back (dvc pull download), or set it to "
+            f"{revision}, which trains on all of them"
         )
 
 
 def look(params: Params, workspace: Workspace) -> bool:
-    """Say whether the source may differ from ``data/download``, by its listing alone or, for an
-    archive, by its stamp; no image is read. Raises SourceError if it cannot be listed."""
+    """Tell whether the source may differ from ``data/download``, by its listing alone or, for an
+    archive, by its stamp. No image is read. Raises SourceError if it cannot be listed."""
     source = open_source(params.download, workspace.cache / "download" / FILES)
     if source.stamp is not None:
         return not _is_synced(source, workspace)
@@ -86,24 +82,24 @@ def look(params: Params, workspace: Workspace) -> bool:
 
 
 def _is_synced(source: Source, workspace: Workspace) -> bool:
-    """Say whether the copy is of this very archive."""
+    """Tell whether ``data/download`` is a copy of this archive in its present state."""
     if source.stamp is None:
         return False
     path = workspace.cache / "download" / LAST_SYNC
     try:
-        return read_json(path) == _state(source, workspace.stage("download"))
+        return read_json(path) == _describe_copy(source, workspace.stage("download"))
     except ArtifactError:  # a cache: without it the archive is read again
         return False
 
 
-def _state(source: Source, folder: Path) -> dict[str, str] | None:
-    """Return what is equal if a sync has nothing to do; None if there is no whole copy."""
+def _describe_copy(source: Source, folder: Path) -> dict[str, str] | None:
+    """Return the state of source and copy: if it is as after the last sync, there is nothing to do.
+    None if the copy is not whole."""
     path = folder / manifest.NAME
     if not path.is_file():
         return None
     table = manifest.read(folder)
-    listed = set(table["shard"].drop_nulls())
-    if find_intact(folder, table) != listed:
+    if find_intact(folder, table) != set(table["shard"].drop_nulls()):
         return None
     return {"stamp": source.stamp or "", "name": source.name, "manifest": file_digest(path)}
 

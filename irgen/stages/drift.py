@@ -1,4 +1,4 @@
-"""Say whether the images that came since the training still resemble the training images."""
+"""Measure whether images that came after training still resemble the training images."""
 
 from collections.abc import Callable
 
@@ -24,8 +24,8 @@ SERVED = "index"  # the search method whose answers are judged
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/drift/metrics.json`` and ``verdict.json``: whether there is drift, and why.
 
-    Trains nothing and reads no image. Raises IndexingError if the codes are not the tokenizer's,
-    since residuals of its codes and hits of the index are measured.
+    Trains nothing and reads no image. Raises IndexingError if the codes are not the tokenizer's:
+    residuals of its codes and answers of the index are measured.
     """
     check_served(params.identifiers.rule)
     tables = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
@@ -37,7 +37,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     database, queries = (
         mark_later(tables, name, workspace, revisions) for name in ("database", "queries")
     )
-    codebooks = read_codebooks(workspace)
+    path = workspace.existing("tokenizer", "tokenizer.safetensors")
+    codebooks = tensor_file.load_array(path, "codebooks")  # (M, L, D)
     images = {name: load_coded(name, tables[name], codebooks, workspace) for name in tables}
     held_out = images["validation"].append(images["queries"].take(~queries))
     measured = drift.measure_drift(images["train"], held_out, images["database"], database)
@@ -56,8 +57,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 def mark_later(
     tables: dict[str, pl.DataFrame], name: str, workspace: Workspace, revisions: Revisions
 ) -> np.ndarray:
-    """Return (N,) bool: the image came after the training revision, and nothing was trained or
-    validated on it."""
+    """Mark the images that came after the training revision and were not used in training or
+    validation: (N,) bool."""
     listed = manifest.read(workspace.stage("download")).select("revision", path="key")
     table = tables[name].join(listed, on="path", how="left", maintain_order="left")
     if table["revision"].null_count():
@@ -69,17 +70,11 @@ def mark_later(
     return (table["revision"] > revisions.trained).to_numpy() & ~mark_unchanged(table, before)
 
 
-def read_codebooks(workspace: Workspace) -> np.ndarray:
-    """Return the tokenizer's codebooks (M, L, D)."""
-    path = workspace.existing("tokenizer", "tokenizer.safetensors")
-    return tensor_file.load_array(path, "codebooks")
-
-
 def load_coded(
     role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Workspace
 ) -> Coded:
-    """Return a role's codes, residuals and labels, row-aligned with its table. Raises ArtifactError
-    if they are of another table."""
+    """Load a role's codes, residuals and labels, row-aligned with its table. Raises ArtifactError
+    if they belong to another table."""
     ids, codes, embeddings = read_identified(workspace.existing("identifiers", role))
     if ids != table["id"].to_list():
         raise ArtifactError(

@@ -25,8 +25,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """Measure the search methods; write ``data/evaluate/`` and ``reports/latency.json``.
 
     See ``measure.measure_methods``. Latency is no output of DVC, because it differs from machine to
-    machine. Methods that do not apply are left out (``methods.METHODS``). Without the trie the
-    generative methods have ``invalid``, the share of predicted codes that no image has.
+    machine. Methods that do not apply are left out (``methods.METHODS``). Without the trie,
+    generative methods also have ``invalid``, the share of predicted codes that no image has.
     """
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     query_set = read_query_set(workspace, max(cutoffs))
@@ -45,10 +45,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         reference=methods["brute_force_pretrained"],
     )
     folder, latency_path = workspace.stage("evaluate"), workspace.reports / "latency.json"
-    found = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
+    metrics = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
     if inputs.index is not None:
-        answer_cache.ask_ahead(inputs.index, workspace, cutoffs, params.compute)
-    return found
+        answer_cache.cache_answers(inputs.index, workspace, cutoffs, params.compute)
+    return metrics
 
 
 def load_inputs(
@@ -59,8 +59,7 @@ def load_inputs(
     identified: Identified,
     pretrained: ImageEncoder,
 ) -> MethodInputs:
-    """Load models, database and index. Queries that these models encoded before are not encoded
-    again."""
+    """Load models, database, index and query features."""
     device = encoding.machine.device
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),

@@ -42,7 +42,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         sha256s = table["sha256"].to_list()
         embeddings = embed_images(tokenizer, role, sha256s, encoding, workspace)
         images = ImageSet(sha256s, embeddings, partial(load_features, workspace, role))
-        if params.encoder.weights == "none":  # its features say nothing: embeddings replace them
+        if params.encoder.weights == "none":  # random features: use the embeddings instead
             images = ImageSet(sha256s, embeddings, embeddings.clone)
         if role == "train":
             code, metrics = RULES[params.identifiers.rule](images, settings)
@@ -66,7 +66,7 @@ def embed_images(
     tokenizer: Tokenizer, role: str, sha256s: list[str], encoding: Encoding, workspace: Workspace
 ) -> Tensor:
     """Return tuned embeddings (N, D) of a role's images: from their pretrained features or, if the
-    encoder was tuned, from its cached summaries and the images it has not seen yet."""
+    encoder was tuned, from its own summaries, which are cached."""
     if tokenizer.encoder is None:
         summaries = read_array(workspace.existing("features", role, "features.npy"))
     else:

@@ -27,7 +27,7 @@ DEFAULTS = ("beams", "candidates", "fresh_beams", "rerank_weight", "rerank_signa
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Write ``data/index``, an index of the database's images that needs nothing else to open.
+    """Write ``data/index``, a self-contained index of the database's images.
 
     Raises IndexingError if the codes are not the tokenizer's, and CatalogError without an image.
     """
@@ -74,8 +74,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
 
 def build_snapshot(identified: Identified, trained: Tensor, models: Models) -> Snapshot:
-    """Return the database as the index will hold it, rows as in ``identified``. ``trained`` (N,)
-    bool: the retriever was trained on the image."""
+    """Return the database as a snapshot, rows as in ``identified``. ``trained`` (N,) bool: the
+    retriever was trained on the image."""
     keys = torch.from_numpy(hash_distinct(identified.ids))
     segment = Segment.build(identified.codes, identified.embeddings.half(), keys, trained)
     alive = torch.ones(len(keys), dtype=torch.bool, device=models.device)
@@ -85,9 +85,9 @@ def build_snapshot(identified: Identified, trained: Tensor, models: Models) -> S
 def measure_size(folder: Path) -> dict[str, float]:
     """Return the number of images in an index, and the bytes on disk for each, without models."""
     with Index.open(folder) as index:
-        about = index.info()
+        info = index.info()
     return {
-        "images": float(about["images"]),
-        "trained": float(about["trained"]),
-        "bytes_per_image": about["bytes"]["base"] / about["images"],
+        "images": float(info["images"]),
+        "trained": float(info["trained"]),
+        "bytes_per_image": info["bytes"]["base"] / info["images"],
     }

@@ -1,4 +1,4 @@
-"""Write the page that people read: what was run, how good it is, where it fails."""
+"""Write the report: settings, quality, and examples of success and failure."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,13 +29,14 @@ SHOWN = ("generative", "brute_force_tuned")  # methods in the gallery
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/report/figures/*.svg``, equal for equal inputs, and ``reports/index.html``.
 
-    Raises ArtifactError if an earlier stage has not run. With codes that cannot be served, the
-    stages index and drift are not needed.
+    Raises ArtifactError if an earlier stage has not run; index and drift are only needed if the
+    codes can be served.
     """
     k = min(DEPTH, max(params.evaluate.cutoffs))
     catalog = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
     rejected = pl.read_parquet(workspace.existing("catalog", "rejected.parquet"))
-    codes = _read_codes(workspace)
+    table = pl.read_parquet(workspace.existing("identifiers", "database", "codes.parquet"))
+    codes = table.select(pl.selectors.starts_with("level_")).to_numpy()  # (N, M)
     served = params.identifiers.rule == "semantic"
     calibration: Calibration | Uncalibrated = Uncalibrated(
         reason="codes of this rule cannot be served"
@@ -45,9 +46,16 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     drawn = _draw_figures(workspace, codes, params.tokenizer.codebook)
     if isinstance(calibration, Calibration):
         drawn["reliability"] = figures.reliability(calibration.reliability)
-    _write_figures(workspace.stage("report") / "figures", drawn)
+    with atomic(workspace.stage("report") / "figures") as temporary:
+        temporary.mkdir()
+        for name, svg in drawn.items():
+            (temporary / f"{name}.svg").write_bytes(svg)
     reliability = drawn.pop("reliability", None)  # the page shows it elsewhere
-    shown = {method: _read_run(workspace, method).filter(pl.col("rank") <= k) for method in SHOWN}
+    runs = workspace.existing("evaluate", "runs")
+    shown = {
+        method: pl.read_parquet(runs / f"{method}.parquet").filter(pl.col("rank") <= k)
+        for method in SHOWN
+    }
     content = page.Content(
         facts=_describe(params, catalog, rejected, codes)
         | _describe_protocol(workspace)
@@ -79,25 +87,15 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
 def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:
     """Return the verdict of the drift stage, or None if there are no new images."""
-    found = read_json(workspace.existing("drift", "metrics.json"))
+    metrics = read_json(workspace.existing("drift", "metrics.json"))
     verdict = drift_verdict.verdict_from_json(
         read_json(workspace.existing("drift", "verdict.json"))
     )
     if not verdict.new:
         return None
-    known = {name.removeprefix("signal/"): value for name, value in found.items()}
-    rows = drift_verdict.tabulate_signals(known, verdict, params.drift)
+    signals = {name.removeprefix("signal/"): value for name, value in metrics.items()}
+    rows = drift_verdict.tabulate_signals(signals, verdict, params.drift)
     return page.Drift(words=drift_verdict.explain(verdict), rows=rows)
-
-
-def _read_codes(workspace: Workspace) -> np.ndarray:
-    """Return the codes (N, M) of the database."""
-    table = pl.read_parquet(workspace.existing("identifiers", "database", "codes.parquet"))
-    return table.select(pl.selectors.starts_with("level_")).to_numpy()
-
-
-def _read_run(workspace: Workspace, method: str) -> pl.DataFrame:
-    return pl.read_parquet(workspace.existing("evaluate", "runs", f"{method}.parquet"))
 
 
 def _draw_figures(workspace: Workspace, codes: np.ndarray, codebook: int) -> dict[str, bytes]:
@@ -120,17 +118,10 @@ def _draw_figures(workspace: Workspace, codes: np.ndarray, codebook: int) -> dic
     }
 
 
-def _write_figures(folder: Path, drawn: dict[str, bytes]) -> None:
-    with atomic(folder) as temporary:
-        temporary.mkdir()
-        for name, svg in drawn.items():
-            (temporary / f"{name}.svg").write_bytes(svg)
-
-
 def _describe(
     params: Params, catalog: dict[str, pl.DataFrame], rejected: pl.DataFrame, codes: np.ndarray
 ) -> dict[str, str]:
-    """Return what was run, in a few words each."""
+    """Describe data, models and settings in a few words each."""
     encoder, retriever = params.encoder, params.retriever
     labels = pl.concat([table["label"] for table in catalog.values()]).drop_nulls().n_unique()
     images = {name: f"{len(table):,}" for name, table in catalog.items()}
@@ -140,7 +131,7 @@ def _describe(
         "Database and queries": f"{images['database']} images, {images['queries']} queries",
         "Trained on": f"{images['train']} images, validated on {images['validation']}",
         "Encoder": f"{encoder.name}, weights: {encoder.weights}, {encoder.image_size} px",
-        "Identifier": f"M = {codes.shape[1]} levels × L = {params.tokenizer.codebook} entries; "
+        "Identifier": f"M = {codes.shape[1]} levels × L = {params.tokenizer.codebook} codes; "
         f"{len(np.unique(codes, axis=0)):,} different codes",
         "Decoder": f"{retriever.layers} layers, {retriever.width} wide",
         "Search": f"{params.evaluate.beams} beams, at most {params.evaluate.candidates} candidates",
@@ -149,12 +140,9 @@ def _describe(
 
 
 def _describe_protocol(workspace: Workspace) -> dict[str, str]:
-    """Return the rules by which was measured, and the leaks between queries and other images."""
-    about = read_json(workspace.existing("catalog", "protocol.json"))
-    return {
-        "Protocol": describe_protocol(about),
-        "Leaks": format_leaks(about["leaks"]),
-    }
+    """Describe the protocol of the evaluation, and the leaks between queries and other images."""
+    record = read_json(workspace.existing("catalog", "protocol.json"))
+    return {"Protocol": describe_protocol(record), "Leaks": format_leaks(record["leaks"])}
 
 
 def _describe_commit(folder: Path) -> dict[str, str]:
@@ -170,7 +158,8 @@ def _choose_examples(
     shown: dict[str, pl.DataFrame],
     k: int,
 ) -> list[gallery.Example]:
-    """Return queries chosen by how well generative search answers them, with both methods' hits."""
+    """Choose queries by how well generative search answers them; return them with the hits of both
+    methods."""
     images = Images(workspace.stage("download"))
 
     def thumbnail(sha256: str) -> str:

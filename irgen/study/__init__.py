@@ -1,1 +1,1 @@
-"""Comparisons: the same data set trained and searched in many ways, over several seeds."""
+"""Compare variants of settings: train and search the same data sets with each, over seeds."""

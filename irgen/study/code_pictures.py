@@ -1,4 +1,4 @@
-"""Show what the first-level codes have learnt: rows of images that begin with the same code."""
+"""Show what the first-level codes have learnt: images whose code sequences begin alike."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,5 +57,5 @@ def describe_labels(labels: pl.Series) -> str:
         labels.drop_nulls().value_counts().sort(["count", labels.name], descending=[True, False])
     )
     texts = [f"{label} {n / len(labels):.0%}" for label, n in counts.head(LABELS).iter_rows()]
-    others = len(counts) - LABELS
-    return ", ".join([*texts, f"{others} more"] if others > 0 else texts) or "no labels"
+    rest = len(counts) - LABELS
+    return ", ".join([*texts, f"{rest} more"] if rest > 0 else texts) or "no labels"

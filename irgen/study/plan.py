@@ -29,10 +29,9 @@ class Variant:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """``sets``: names of files ``experiments/<set>.yaml``. The variants in ``compared`` are run
-    with every one of ``seeds``, those in ``ablated`` (which may be none) with ``ablation_seeds``,
-    which are among them. The first variant compared is the one that all others differ from, and
-    the one that baselines stand beside.
-    """
+    with every one of ``seeds``, those in ``ablated`` with ``ablation_seeds``, a subset. The first
+    in ``compared`` is the standard variant: others are compared with it, and baselines are run with
+    its settings."""
 
     sets: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -43,7 +42,7 @@ class Plan:
 
     @property
     def standard(self) -> str:
-        """Return the variant that the others differ from."""
+        """Return the variant that the others are compared with."""
         return self.compared[0]
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
@@ -68,7 +67,7 @@ def load_plan(root: Path) -> Plan:
 
     Raises ParamsError for a plan that is missing or has an unknown key, for a name that cannot be
     part of a DVC stage's name, for an item that is listed twice, and for a variant that is listed
-    but not described, or the other way round.
+    and not described, or described and not listed.
     """
     plan: Plan = parse(Plan, read_yaml(root / PLAN), where=str(PLAN))
     _check_lists(plan)
@@ -92,8 +91,8 @@ def _check_lists(plan: Plan) -> None:
         if seed not in plan.seeds:
             seeds = ", ".join(map(str, plan.seeds))
             raise ParamsError(
-                f"{PLAN}: ablation_seeds: {seed} is not among seeds ({seeds}): what an ablation "
-                f"differs from, {plan.standard!r}, is run with those"
+                f"{PLAN}: ablation_seeds: {seed} is not among seeds ({seeds}): ablations are "
+                f"compared with the variant {plan.standard!r}, which is run with those"
             )
     for name in (*plan.sets, *plan.variants):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
@@ -114,7 +113,7 @@ def _check_changes(name: str, variant: Variant) -> None:
             raise ParamsError(f"{PLAN}: variants: {name}: seed is no change: give it in seeds")
         if key.startswith("baselines"):
             raise ParamsError(
-                f"{PLAN}: variants: {name}: {key} would change nothing: baselines stand beside the "
+                f"{PLAN}: variants: {name}: {key} would change nothing: baselines are run with the "
                 "first variant compared alone; set it in the set's own settings"
             )
 
@@ -124,9 +123,9 @@ def settings_file(root: Path, name: str) -> Path:
     path = root / PLAN.parent / f"{name}.yaml"
     if not path.is_file():
         no_sets = {PLAN.stem, "dvc"}
-        others = sorted({other.stem for other in path.parent.glob("*.yaml")} - no_sets)
+        sets = sorted({file.stem for file in path.parent.glob("*.yaml")} - no_sets)
         raise ParamsError(
-            f"{name!r} is no set: {path} is missing; there are {', '.join(others) or 'none'}"
+            f"{name!r} is no set: {path} is missing; there are {', '.join(sets) or 'none'}"
         )
     return path
 
@@ -149,8 +148,8 @@ def load_trial_params(root: Path, plan: Plan, trial: Trial) -> Params:
 
 
 def set_value(tree: dict[str, Any], key: str, value: Any, *, where: str) -> dict[str, Any]:
-    """Return the settings with another value at ``key``. Raise ParamsError if ``key`` leads through
-    a value that is not a section.
+    """Return the settings with another value at ``key``. Raise ParamsError if a part of ``key`` is
+    not a section.
 
     >>> set_value({"tokenizer": {"levels": 4}}, "tokenizer.width", 2, where="here")
     {'tokenizer': {'levels': 4, 'width': 2}}

@@ -21,18 +21,26 @@ from irgen.study import formats, results, tables
 from irgen.study.code_pictures import CodePictures, draw_code_pictures
 from irgen.study.plan import TABLES, Plan, Trial
 from irgen.study.results import Result
-from irgen.study.tables import OWN, RERANKED, SCAN, Results, Table
+from irgen.study.tables import BRUTE_FORCE, GENERATIVE, RERANKED, Results, Table
 from irgen.study.trial import images_folder, results_folder
 
-CURVES = (OWN, RERANKED, SCAN, "brute_force_pretrained", "brute_force_codes", "cgd", "irt_r")
-GALLERY = (OWN, RERANKED, SCAN)
+CURVES = (
+    GENERATIVE,
+    RERANKED,
+    BRUTE_FORCE,
+    "brute_force_pretrained",
+    "brute_force_codes",
+    "cgd",
+    "irt_r",
+)
+GALLERY = (GENERATIVE, RERANKED, BRUTE_FORCE)
 SUMMARIZED = ("P@", "hit@", "mAP")  # columns of the summary's sentences
 DEPTH, EXAMPLES = 10, 9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Content of the page; ``gallery`` and ``code_pictures`` are of ``seed``."""
+    """Content of the page. ``gallery`` and ``code_pictures`` show the trial with ``seed``."""
 
     name: str
     summary: list[str]
@@ -91,43 +99,43 @@ def _gather(root: Path, plan: Plan, set_name: str, loaded: Results) -> Content:
         code_pictures=_show_codes(root, first.trial),
         gallery=_show_queries(root, first.trial),
         variants={v.title: json.dumps(v.changes) if v.changes else "nothing" for v in variants},
-        params=first.about["params"],
+        params=first.facts["params"],
         seed=first.trial.seed,
         k=DEPTH,
     )
 
 
 def summarize(methods: Table) -> list[str]:
-    """Return a sentence for each generative method of the methods' table: its figures beside those
+    """Describe each generative method of the methods' table in a sentence: its figures beside those
     of brute-force search."""
     rows = {row.title: row for row in methods.rows}
-    scan = rows.get(TITLES[SCAN])
+    scan = rows.get(TITLES[BRUTE_FORCE])
     marks = {tables.BETTER: "better", tables.WORSE: "worse"}
     sentences = []
-    for title in (TITLES[RERANKED], TITLES[OWN]):
+    for title in (TITLES[RERANKED], TITLES[GENERATIVE]):
         if title not in rows or scan is None:
             continue
         parts = [
-            f"{column} {cell.text} beside {other.text} "
+            f"{column} {cell.text} beside {brute_force.text} "
             f"({marks.get(cell.mark, 'no significant difference')})"
-            for column, cell, other in zip(
+            for column, cell, brute_force in zip(
                 methods.columns, rows[title].cells, scan.cells, strict=True
             )
             if column.startswith(SUMMARIZED)
         ]
         if parts:
             name = title[0].upper() + title[1:]
-            sentences.append(f"{name}, and {TITLES[SCAN]}: {'; '.join(parts)}.")
+            sentences.append(f"{name}, and {TITLES[BRUTE_FORCE]}: {'; '.join(parts)}.")
     return sentences
 
 
 def _describe(loaded: Results, plan: Plan) -> dict[str, str]:
     standard = loaded[plan.standard]
-    about, images = standard[0].about, standard[0].about["images"]
+    facts, images = standard[0].facts, standard[0].facts["images"]
     every = [result for variant in loaded.values() for result in variant]
     seconds = sum(sum(result.seconds.values()) for result in standard)
     return {
-        "Protocol": describe_protocol(about["protocol"]),
+        "Protocol": describe_protocol(facts["protocol"]),
         "Images": f"{images['database']:,} in the database, {images['queries']:,} queries, "
         f"trained on {images['train']:,}",
         "Compared": f"{len(loaded)} variants, {len(every)} trainings and evaluations",
@@ -156,7 +164,7 @@ def draw_figures(root: Path, loaded: Results, plan: Plan) -> dict[str, bytes]:
         "bytes": _draw_cost(standard, "bytes_per_image", memory),
         "codes_used": figures.codes_used(
             [plan.variants[rule].title for rule in rules],
-            [_codes_used(loaded[rule][0].about["identifiers"]) for rule in rules],
+            [_codes_used(loaded[rule][0].facts["identifiers"]) for rule in rules],
         ),
         "code_groups": figures.code_group_sizes(
             codes.select(pl.selectors.starts_with("level_")).to_numpy()
@@ -165,7 +173,7 @@ def draw_figures(root: Path, loaded: Results, plan: Plan) -> dict[str, bytes]:
 
 
 def mean_curves(root: Path, standard: list[Result]) -> pl.DataFrame:
-    """Return every method's curves, means over seeds: method, curve (precision or recall), x, y."""
+    """Average every method's curves over the seeds: method, curve (precision or recall), x, y."""
     folders = [results_folder(root, result.trial) for result in standard]
     return (
         pl.concat([pl.read_parquet(folder / "curves.parquet") for folder in folders])
@@ -186,7 +194,7 @@ def _draw_curves(curves: pl.DataFrame, curve: str, plot: Plot) -> bytes:
 
 
 def _draw_cost(standard: list[Result], key: str, plot: Plot) -> bytes:
-    """Draw every method's precision@10 over a cost: a key of its metrics or of its latency."""
+    """Draw every method's precision@10 over its cost: a ``key`` of its metrics or its latency."""
     points = []
     for method in TITLES:
         quality = results.over_seeds(standard, method, "precision/10")
@@ -200,7 +208,7 @@ def _draw_cost(standard: list[Result], key: str, plot: Plot) -> bytes:
 
 def _codes_used(spread: dict[str, float]) -> list[float]:
     """Return the number of codes in use of each level."""
-    names = [name for name in spread if name.startswith("entries_used/")]
+    names = [name for name in spread if name.startswith("codes_used/")]
     return [spread[name] for name in sorted(names, key=lambda name: int(name.rsplit("_", 1)[1]))]
 
 
@@ -212,7 +220,7 @@ def _show_codes(root: Path, trial: Trial) -> list[CodePictures]:
 
 
 def _show_queries(root: Path, trial: Trial) -> list[gallery.Example]:
-    """Return queries chosen by how well generative search answers them, with their results."""
+    """Choose queries by how well generative search answers them; return them with their results."""
     folder = results_folder(root, trial)
     queries, database = (
         read_table(folder / f"{name}.table.parquet") for name in ("queries", "database")

@@ -19,10 +19,10 @@ from irgen.study.trial import results_folder
 class Result:
     """Results of one trial. ``metrics`` and ``latency`` (milliseconds) are by method,
     ``seconds`` by stage. ``queries`` has a row for each method and query, with the ``sha256`` of
-    its image. ``about`` describes what was run."""
+    its image. ``facts``: settings, data and machine."""
 
     trial: Trial
-    about: dict[str, Any]
+    facts: dict[str, Any]
     metrics: dict[str, dict[str, float]]
     latency: dict[str, dict[str, float]]
     seconds: dict[str, float]
@@ -31,7 +31,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Mean and standard deviation of a figure over seeds; of one seed there is no deviation."""
+    """Mean and standard deviation of a figure over seeds; for a single seed no deviation."""
 
     mean: float
     deviation: float | None
@@ -46,7 +46,7 @@ def load_result(root: Path, trial: Trial) -> Result:
     images = pl.read_parquet(folder / "queries.table.parquet", columns=["sha256"])
     return Result(
         trial=trial,
-        about=read_json(folder / "about.json"),
+        facts=read_json(folder / "about.json"),
         metrics=read_json(folder / "metrics.json"),
         latency=latency["methods"],
         seconds=latency["seconds"],
@@ -59,9 +59,9 @@ def load_result(root: Path, trial: Trial) -> Result:
 def load_results(root: Path, plan: Plan, set_name: str) -> dict[str, list[Result]]:
     """Return the results of a set by variant, in the order of the plan and its seeds.
 
-    Trials that have not run are skipped. So are, with a message, trials of other settings than the
-    plan's, and trials of other images, code, precision or processor than the first trial of the
-    standard variant. Raises ArtifactError if the standard variant has no results.
+    Trials that have not run are skipped. Others are skipped with a message: those whose settings
+    are not the plan's, and those whose images, code, precision or processor are not the first
+    trial's. Raises ArtifactError if the standard variant has no results.
     """
     results: dict[str, list[Result]] = {}
     first: Result | None = None
@@ -72,7 +72,7 @@ def load_results(root: Path, plan: Plan, set_name: str) -> dict[str, list[Result
                 continue
             result = load_result(root, trial)
             params = flatten(load_trial_params(root, plan, trial))
-            changed = [] if result.about["params"] == params else ["settings"]
+            changed = [] if result.facts["params"] == params else ["settings"]
             first = first or (None if changed else result)
             changed += find_differences(first, result) if first else []
             if changed:
@@ -89,14 +89,14 @@ def load_results(root: Path, plan: Plan, set_name: str) -> dict[str, list[Result
 
 
 def find_differences(first: Result, second: Result) -> list[str]:
-    """Return what keeps two results from being compared: images, code, precision or processor."""
+    """Return the differences that forbid a comparison: images, code, precision or processor."""
     values = {
-        name: [result.about.get(key) for result in (first, second)]
+        name: [result.facts.get(key) for result in (first, second)]
         for name, key in (("images", "source"), ("code", "code"))
     }
     for name, key in (("precision", "autocast"), ("processor", "processor")):
-        values[name] = [result.about["machine"].get(key) for result in (first, second)]
-    return [name for name, (value, other) in values.items() if value != other]
+        values[name] = [result.facts["machine"].get(key) for result in (first, second)]
+    return [name for name, (left, right) in values.items() if left != right]
 
 
 def spread(values: list[float]) -> Spread:
@@ -118,7 +118,8 @@ def over_seeds(results: list[Result], method: str, key: str) -> Spread | None:
 
 def mean_by_query(results: list[Result], method: str, key: str) -> pl.DataFrame | None:
     """Return a method's metric for each query image that has relevant images: ``sha256``, in order,
-    and ``value``, the mean over the seeds that ask with it. None unless every seed measured it."""
+    and ``value``, the mean over the seeds that have this query. None unless every seed measured
+    it."""
     parts = []
     for result in results:
         rows = result.queries.filter(pl.col("method") == method)

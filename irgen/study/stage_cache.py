@@ -1,10 +1,10 @@
 """Share stage results between trials: a stage never runs twice with the same inputs.
 
-Results lie in ``<cache>/<stage>-<key>``. The key covers what decides them: parameters and code, as
-``dvc.yaml`` declares them, the encoder's weights, and the content of what earlier stages wrote. If
+Results lie in ``<cache>/<stage>-<key>``. The key covers all inputs: parameters and code, as
+``dvc.yaml`` declares them, the encoder's weights, and the content of earlier stages' results. If
 changed code writes the same content, later stages do not run again. A stage works in a folder
-``.<stage>-<key>.tmp``, which is renamed when the stage ends: results are whole, and a stage that
-was killed continues where it was.
+``.<stage>-<key>.tmp``, which is renamed when the stage ends. So results are complete, and a stage
+that was killed continues where it was.
 """
 
 import time
@@ -31,8 +31,8 @@ TIMED = ("evaluate", "baselines")  # their results include times
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that decides a stage's results: files or folders of ``code``, keys or sections
-    of ``params``, and the stages before it."""
+    """Inputs of a stage: files or folders of ``code``, keys or sections of ``params``, and the
+    stages ``upstream``."""
 
     code: tuple[str, ...]
     params: tuple[str, ...]
@@ -75,7 +75,7 @@ class StageResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Project ``root`` and ``encodings``, and the ``cache`` of stage results."""
+    """Folders of a project: its ``root``, and the caches of stage results and of encodings."""
 
     root: Path
     cache: Path
@@ -96,26 +96,24 @@ def load_inputs(root: Path, stage: str) -> Inputs:
 
 
 def digest_code(root: Path, *stages: str) -> str:
-    """Return the digest of the code that decides the results of these stages."""
-    entries = {root / path for stage in stages for path in load_inputs(root, stage).code}
-    files = {
-        file for entry in entries for file in ([entry] if entry.is_file() else entry.rglob("*"))
-    }
+    """Return the digest of the code that these stages depend on."""
+    paths = {root / path for stage in stages for path in load_inputs(root, stage).code}
+    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))}
     sources = sorted(file for file in files if file.is_file() and file.suffix != ".pyc")
     return digest([(file.relative_to(root).as_posix(), file_digest(file)) for file in sources])
 
 
 def digest_folder(folder: Path) -> str:
-    """Return the digest of all files below a folder. Files whose name begins with a dot do not
-    count: a killed stage leaves such."""
+    """Return the digest of all files below a folder. Skip files whose name begins with a dot, which
+    a killed stage leaves behind."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     named = [path for path in files if not path.name.startswith(".")]
     return digest([(path.relative_to(folder).as_posix(), file_digest(path)) for path in named])
 
 
 def make_key(root: Path, stage: str, params: Params, upstream: Mapping[str, StageResult]) -> str:
-    """Return the digest of all that decides a stage's results. ``upstream``: the results of the
-    stages that this trial ran before it."""
+    """Return the digest of a stage's inputs. ``upstream``: results of the trial's earlier
+    stages."""
     inputs = load_inputs(root, stage)
     values = {
         name: value
@@ -141,7 +139,7 @@ def run_cached(
     print_line: Callable[[str], None],
 ) -> StageResult:
     """Return a stage's results; run it unless it ran with the same inputs before. If another
-    process is running it, wait for that. Raises what the stage raises."""
+    process runs it, wait for that. Raises the stage's own errors."""
     finished = folders.cache / f"{stage}-{make_key(folders.root, stage, params, upstream)}"
     working = finished.with_name(f".{finished.name}.tmp")
     folders.cache.mkdir(parents=True, exist_ok=True)
@@ -177,7 +175,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 def read_seconds(results: Mapping[str, StageResult]) -> dict[str, float]:
-    """Return what each stage took when it ran, whichever trial it ran for."""
+    """Return the seconds that each stage took when it ran, for this trial or another."""
     summaries = {stage: result.data.parents[1] / SUMMARY for stage, result in results.items()}
     return {
         stage: read_json(path)["seconds"] for stage, path in summaries.items() if path.is_file()

@@ -1,6 +1,7 @@
 """Build the tables of a comparison: rows of methods or variants, cells of means over seeds."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,22 +11,27 @@ from irgen.study import results, significance
 from irgen.study.plan import Plan
 from irgen.study.results import Result, Spread
 
-# These methods return no more images than they look at, which is the largest cut-off:
+# These methods return no more images than the largest cut-off:
 SHORT_LISTS = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
-SCAN, OWN, RERANKED, INDEX = "brute_force_tuned", "generative", "generative_reranked", "index"
-IDENTIFIERS = "identifiers"  # variants of this subject have a table of their own
-READING = "reading"  # variants of this subject differ in how candidates are re-ranked
+BRUTE_FORCE, GENERATIVE, RERANKED, INDEX = (
+    "brute_force_tuned",
+    "generative",
+    "generative_reranked",
+    "index",
+)
+IDENTIFIERS = "identifiers"  # these variants have a table of their own
+RERANKING = "re-ranking"  # this ablation compares ways of re-ranking
 BETTER, WORSE = "▲", "▼"
 MACHINE = ("autocast", "device", "processor", "threads")
 ORDERS = {  # evaluate.order_by in words
-    "code": "the whole identifier",
-    "first_code": "the first entry",
-    "label": "the label of the first entry (of identifiers not the tokenizer's, that entry itself)",
+    "code": "the whole code",
+    "first_code": "the first code",
+    "label": "the label of the first code (if the tokenizer made it; else the first code)",
 }
-READINGS = {  # evaluate.rerank_signal in words
+SIGNALS = {  # evaluate.rerank_signal in words
     "first_code": "",
-    "label": ", of the tokenizer's identifiers by its label as the classifier reads the query",
-    "both": ", of the tokenizer's identifiers by its label as classifier and retriever have it",
+    "label": "by the classifier",
+    "both": "by classifier and retriever",
 }
 Results = dict[str, list[Result]]  # by variant
 
@@ -65,8 +71,8 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A metric by its ``key``. ``source``: metrics, latency or identifiers. ``tested``: differences
-    are marked. ``method``: of this method, not of the row's."""
+    """A metric by its ``key``. ``source``: metrics, latency or identifiers. ``tested``: significant
+    differences are marked. ``method``: take the metric from this method, not from the row's."""
 
     title: str
     key: str
@@ -78,7 +84,7 @@ class Column:
 
 @dataclass(frozen=True)
 class RowSource:
-    """Source of a row: the ``method`` in ``results``, one a seed."""
+    """Source of a row: a ``method`` in ``results``, one for each seed."""
 
     title: str
     results: list[Result]
@@ -126,20 +132,20 @@ def build_methods(loaded: Results, plan: Plan) -> Table:
     for name, title in TITLES.items():
         measured = [name in result.metrics for result in standard]
         if all(measured):
-            sources.append(RowSource(title, standard, name, name == SCAN))
+            sources.append(RowSource(title, standard, name, name == BRUTE_FORCE))
         elif any(measured):
             print(f"{title} is left out: it was not measured with every seed")
-    table, about = _build_table("methods", "Methods", columns, sources), standard[0].about
-    least, most = about["relevant"]
-    note = f" {about['images']['queries']:,} queries on {about['images']['database']:,} images"
+    table, facts = _build_table("methods", "Methods", columns, sources), standard[0].facts
+    least, most = facts["relevant"]
+    note = f" {facts['images']['queries']:,} queries on {facts['images']['database']:,} images"
     relevant = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     note += f", of which {relevant} are relevant to each" if most else ""
     return replace(table, note=f"{table.note}{note}. Times: {describe_machines(standard)}.")
 
 
 def describe_machines(loaded: list[Result]) -> str:
-    """Return what times were measured on, in words."""
-    machines = [result.about["machine"] for result in loaded]
+    """Describe the machines that times were measured on."""
+    machines = [result.facts["machine"] for result in loaded]
     texts = [
         ", ".join(f"{key} {machine[key]}" for key in MACHINE if key in machine)
         for machine in machines
@@ -148,7 +154,7 @@ def describe_machines(loaded: list[Result]) -> str:
 
 
 def build_identifiers(loaded: Results, plan: Plan) -> Table:
-    """Return the table of generative search by rule of the identifiers, re-ranked and not."""
+    """Return the table of generative search, re-ranked and not: one row a kind of identifier."""
     names = [name for name in loaded if plan.variants[name].table == IDENTIFIERS]
     columns = (
         *TESTED,
@@ -158,54 +164,54 @@ def build_identifiers(loaded: Results, plan: Plan) -> Table:
     )
     sources = _variant_sources(loaded, plan, names)
     table = _build_table("identifiers", "Identifiers", columns, sources)
-    settings = loaded[plan.standard][0].about["params"]
+    settings = loaded[plan.standard][0].facts["params"]
     note = f" Not re-ranked: by the log-probability of {ORDERS[settings['evaluate.order_by']]}"
     note += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.rerank_weight']:g} × "
-    note += "the first entry's log-probability"
-    if reading := READINGS[settings["evaluate.rerank_signal"]]:
-        note += f"{reading}, of others as written"
+    note += "the first code's log-probability"
+    if signal := SIGNALS[settings["evaluate.rerank_signal"]]:
+        note += f"; with the tokenizer's identifiers, that of its label {signal}"
     return replace(table, note=f"{table.note}{note}.")
 
 
 def build_ablations(loaded: Results, plan: Plan) -> list[Table]:
-    """Return a table for each other subject of the variants: the standard variant first, with the
-    seeds of the others. A variant that equals the set's own settings has no row."""
+    """Return a table for each ablation: the standard variant first, with the seeds of the others. A
+    variant that equals the set's own settings has no row."""
     quality = (*TESTED, *(replace(AS_RERANKED[i], tested=False) for i in (1, 3)))
     columns = (
         Column(title="index P@10", key="precision/10", method=INDEX),
-        Column(title="tuned scan P@10", key="precision/10", method=SCAN),
-        Column(title="tuned scan mAP@R", key="map/R", method=SCAN),
+        Column(title="brute force P@10", key="precision/10", method=BRUTE_FORCE),
+        Column(title="brute force mAP@R", key="map/R", method=BRUTE_FORCE),
         Column(title="invalid", key="invalid"),
         COST[0],
     )
-    others = [name for name in loaded if not _equals_standard(loaded[name], loaded[plan.standard])]
+    standard = _settings(loaded[plan.standard])
+    changed = [name for name in loaded if _settings(loaded[name]) != standard]
     tables = []
-    for subject in dict.fromkeys(plan.variants[name].table for name in others):
+    for subject in dict.fromkeys(plan.variants[name].table for name in changed):
         if subject == IDENTIFIERS:
             continue
-        names = [name for name in others if plan.variants[name].table == subject]
+        names = [name for name in changed if plan.variants[name].table == subject]
         sources = _variant_sources(loaded, plan, [plan.standard, *names])
-        metrics = AS_RERANKED if subject == READING else quality
+        metrics = AS_RERANKED if subject == RERANKING else quality
         name = subject.lower().replace(" ", "-")
         tables.append(_build_table(name, f"Ablation: {subject}", (*metrics, *columns), sources))
     return tables
 
 
-def _equals_standard(variant: list[Result], standard: list[Result]) -> bool:
-    own, other = (loaded[0].about["params"] | {"seed": 0} for loaded in (variant, standard))
-    return own == other
+def _settings(variant: list[Result]) -> dict[str, Any]:
+    return variant[0].facts["params"] | {"seed": 0}
 
 
 def _variant_sources(loaded: Results, plan: Plan, names: list[str]) -> list[RowSource]:
     """Return the variants as rows, the standard one with the seeds that the others have too."""
-    others = [name for name in names if name != plan.standard]
-    seeds = {result.trial.seed for name in others for result in loaded[name]}
+    ablated = [name for name in names if name != plan.standard]
+    seeds = {result.trial.seed for name in ablated for result in loaded[name]}
     sources = []
     for name in names:
-        kept = [result for result in loaded[name] if not seeds or result.trial.seed in seeds]
-        if kept:
+        shared = [result for result in loaded[name] if not seeds or result.trial.seed in seeds]
+        if shared:
             title = plan.variants[name].title
-            sources.append(RowSource(title, kept, OWN, name == plan.standard))
+            sources.append(RowSource(title, shared, GENERATIVE, name == plan.standard))
     return sources
 
 
@@ -225,7 +231,7 @@ def _build_table(
         for i, source in enumerate(sources)
     ]
     reference = next((source.title for source in sources if source.reference), "")
-    protocol = describe_protocol(sources[0].results[0].about["protocol"])
+    protocol = describe_protocol(sources[0].results[0].facts["protocol"])
     return Table(
         name=name,
         title=title,
@@ -258,19 +264,18 @@ def _build_cells(column: Column, sources: list[RowSource]) -> list[Cell]:
 def _explain_cells(rows: list[Row]) -> str:
     if _has_deviations(rows):
         return "Mean ± standard deviation over the seeds named"
-    return "Of the one seed named, so that nothing is known of how training again would move it"
+    return "Of the one seed named: how much it varies from training to training is not known"
 
 
 def _explain_marks(reference: str, rows: list[Row]) -> str:
-    """Return what the marks say; nothing without a row that others are tested against."""
+    """Explain the marks; return nothing if there is no reference row."""
     if not reference:
         return ""
     seeds = "with every seed and " if _has_deviations(rows) else ""
     return (
         f"{BETTER} {WORSE}: better or worse than “{reference}”, {seeds}by a paired "
         f"randomisation test over the queries (p < {significance.LEVEL} after Holm's correction "
-        "within the column), which says something of these trained models, not of training them "
-        "again. "
+        "within the column). The test holds for these trained models, not for other trainings. "
     )
 
 
@@ -287,14 +292,14 @@ def _read_value(column: Column, source: RowSource) -> Spread | None:
         measured = [time for time in times if time is not None]
         return results.spread(measured) if measured else None
     if column.source == "identifiers":
-        return results.spread([r.about["identifiers"][column.key] for r in source.results])
+        return results.spread([r.facts["identifiers"][column.key] for r in source.results])
     return results.over_seeds(source.results, method, column.key)
 
 
 def _test_column(column: Column, sources: list[RowSource]) -> dict[int, tuple[str, float]]:
     """Return a mark and a p value by row. The mark is BETTER or WORSE if the difference to the
-    reference is significant and has the same sign with every seed. A row whose seeds asked with
-    other queries has neither."""
+    reference is significant and has the same sign with every seed. A row with other queries has
+    neither."""
     reference = next((source for source in sources if source.reference), None)
     if not column.tested or reference is None:
         return {}
@@ -302,17 +307,18 @@ def _test_column(column: Column, sources: list[RowSource]) -> dict[int, tuple[st
     for i, source in enumerate(sources):
         if source is reference or _is_too_short(column, source):
             continue
-        own, other = results.keep_shared_seeds(source.results, reference.results)
-        own_method, other_method = (column.method or s.method for s in (source, reference))
-        first = results.mean_by_query(own, own_method, column.key)
-        second = results.mean_by_query(other, other_method, column.key)
-        if first is None or second is None or not _asked_the_same(own, other):
+        tested, baseline = results.keep_shared_seeds(source.results, reference.results)
+        method, base_method = (column.method or row.method for row in (source, reference))
+        first = results.mean_by_query(tested, method, column.key)
+        second = results.mean_by_query(baseline, base_method, column.key)
+        queries, base_queries = ([r.facts["asked"] for r in row] for row in (tested, baseline))
+        if first is None or second is None or queries != base_queries:
             continue
         if (values := results.pair_queries(first, second)) is not None:
             p_values[i] = significance.p_value(*values)
             gains[i] = [
-                mine.metrics[own_method][column.key] - theirs.metrics[other_method][column.key]
-                for mine, theirs in zip(own, other, strict=True)
+                result.metrics[method][column.key] - base.metrics[base_method][column.key]
+                for result, base in zip(tested, baseline, strict=True)
             ]
     corrected = significance.corrected(p_values)
     return {i: (_choose_mark(corrected[i], gains[i]), corrected[i]) for i in corrected}
@@ -324,21 +330,16 @@ def _choose_mark(p: float, gains: list[float]) -> str:
     return BETTER if gains[0] > 0 else WORSE
 
 
-def _asked_the_same(first: list[Result], second: list[Result]) -> bool:
-    """Say whether two rows asked with the same queries, seed by seed."""
-    return [r.about["asked"] for r in first] == [r.about["asked"] for r in second]
-
-
 def _is_too_short(column: Column, source: RowSource) -> bool:
-    """Say whether a metric of deep lists would measure how many images the method returns."""
+    """Tell whether the method returns too few images to measure this metric."""
     if column.key != "map/R" or source.method not in SHORT_LISTS:
         return False
-    abouts = [result.about for result in source.results]
-    return any(about["relevant"][1] > max(about["params"]["evaluate.cutoffs"]) for about in abouts)
+    rows = [result.facts for result in source.results]
+    return any(facts["relevant"][1] > max(facts["params"]["evaluate.cutoffs"]) for facts in rows)
 
 
 def format_spread(value: Spread | None, number_format: str) -> str:
-    """Return a figure as text: ``0.912 ± 0.004``, of one seed without the deviation.
+    """Format a figure as ``0.912 ± 0.004``, or without deviation if there is one seed.
 
     >>> format_spread(Spread(mean=0.5, deviation=0.25), ".2f"), format_spread(None, ".2f")
     ('0.50 ± 0.25', '–')

@@ -1,4 +1,4 @@
-"""Log comparisons for MLflow: one run for the comparison of a set, with one run a trial below it.
+"""Log comparisons for MLflow: a run for each set's comparison, with a run for each trial below it.
 
 They are run logs, like those of stages, and are synced with them. The same trial with the same
 inputs is logged once.
@@ -65,8 +65,7 @@ def _write_log(
     values: dict[str, float],
     summary: dict[str, float],
 ) -> None:
-    """Write a finished run log, unless it exists. A killed process leaves none, so the next one
-    writes it."""
+    """Write a finished run log, unless it exists. It is written whole or not at all."""
     folder = locations.run_logs(root) / run_log.safe_name(beginning["build"])
     path = folder / f"{beginning['stage']}.jsonl"
     if path.exists():

@@ -1,4 +1,4 @@
-"""Run one trial of a comparison: its stages, and the results that are kept of it."""
+"""Run one trial of a comparison: run its stages and collect their results."""
 
 import shutil
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def images_folder(root: Path, set_name: str) -> Path:
 
 def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None]) -> Path:
     """Run the stages of a trial that never ran with the same inputs, write the trial's results and
-    return their folder. Raises ParamsError, and what stages raise.
+    return their folder. Raises ParamsError, and errors of stages.
 
     A killed run continues with the stage it was in, a training with the epoch.
     """
@@ -55,7 +55,7 @@ def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None])
 
 
 def download(root: Path, params: Params, set_name: str) -> StageResult:
-    """Bring a set's images up to date. The digest is of the images, wherever they lie."""
+    """Bring a set's images up to date. The digest covers the images, not where they lie."""
     folder = images_folder(root, set_name)
     home = folder.parents[1]
     workspace = Workspace(data=folder.parent, cache=home / "cache", reports=home / "reports")
@@ -82,7 +82,7 @@ def write_source(root: Path, plan: Plan, set_name: str) -> Path:
 def _write_results(
     root: Path, params: Params, trial: Trial, results: dict[str, StageResult]
 ) -> Path:
-    """Write what the tables need of a trial, one file a kind for all methods."""
+    """Collect the results that the tables need, of all methods of a trial."""
     catalog, identifiers = results["catalog"].data, results["identifiers"].data / "database"
     measured = [results[stage] for stage in ("evaluate", "baselines") if stage in results]
     timings = [_read_latency(result) for result in measured]
@@ -91,8 +91,8 @@ def _write_results(
     folder = results_folder(root, trial)
     with atomic(folder) as temporary:
         temporary.mkdir(parents=True)
-        about = _describe(root, params, trial, results) | {"machine": timings[0]["machine"]}
-        write_json(temporary / "about.json", about)
+        facts = _describe(root, params, trial, results) | {"machine": timings[0]["machine"]}
+        write_json(temporary / "about.json", facts)
         write_json(temporary / "metrics.json", {k: v for part in metrics for k, v in part.items()})
         times = {"methods": latency, "seconds": read_seconds(results)}
         write_json(temporary / "latency.json", times)
@@ -111,7 +111,7 @@ def _write_results(
 def _describe(
     root: Path, params: Params, trial: Trial, results: dict[str, StageResult]
 ) -> dict[str, Any]:
-    """Return what was run: settings, code, images, protocol, and how the codes are spread."""
+    """Return the facts of a trial: settings, code, images, protocol, and spread of the codes."""
     catalog = results["catalog"].data
     tables = {name: read_table(catalog / f"{name}.parquet") for name in NAMES}
     codes = results["identifiers"].data / "database"
@@ -131,7 +131,7 @@ def _describe(
 
 
 def count_relevant(queries: pl.DataFrame, database: pl.DataFrame) -> list[int]:
-    """Return the fewest and the most relevant images of a query, of queries that have any."""
+    """Return the smallest and the largest number of relevant images of a query that has any."""
     counts = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
@@ -144,18 +144,18 @@ def share_encoding_time(
 ) -> dict[str, dict[str, float]]:
     """Return the times of all methods of a trial, those of ``evaluate`` first.
 
-    Baselines encode a query with the architecture that the tuned scan uses, so they get its
-    encoding time: times that two stages measure differ by what else the machine did.
+    Baselines encode queries with the same architecture as brute-force search of the tuned
+    embeddings. So they get its encoding time, since two measurements of it would differ by chance.
 
-    >>> scan, hnsw = {"search_ms": 1.0, "total_ms": 21.0}, {"search_ms": 0.5, "total_ms": 30.0}
-    >>> share_encoding_time([{"brute_force_tuned": scan}, {"hnsw": hnsw}])["hnsw"]
+    >>> tuned, hnsw = {"search_ms": 1.0, "total_ms": 21.0}, {"search_ms": 0.5, "total_ms": 30.0}
+    >>> share_encoding_time([{"brute_force_tuned": tuned}, {"hnsw": hnsw}])["hnsw"]
     {'search_ms': 0.5, 'total_ms': 20.5}
     """
-    first, *others = latencies
+    first, *rest = latencies
     encode_ms = first["brute_force_tuned"]["total_ms"] - first["brute_force_tuned"]["search_ms"]
     baselines = {
         name: {**times, "total_ms": times["search_ms"] + encode_ms}
-        for latency in others
+        for latency in rest
         for name, times in latency.items()
     }
     return first | baselines
@@ -168,7 +168,7 @@ def _read_latency(result: StageResult) -> dict[str, Any]:
 
 
 def measure_spread(folder: Path, codebook: int) -> dict[str, float]:
-    """Return how a database's codes are spread: ``quantizer.usage``, the number of distinct codes
+    """Measure how a database's codes are spread: ``quantizer.usage``, the number of distinct codes
     and images a code."""
     codes = load_identified(folder).codes
     if not len(codes):

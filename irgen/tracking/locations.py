@@ -1,4 +1,4 @@
-"""Where run logs are kept, and which MLflow store they are synced to."""
+"""Locate the run logs, and the MLflow store that they are synced to."""
 
 import os
 from pathlib import Path
@@ -18,23 +18,21 @@ def find_project(root: Path) -> Path:
 
 
 def run_logs(root: Path) -> Path:
-    """Return the folder of the project's run logs; an experiment in a temporary folder has the
-    same one."""
+    """Return the folder of the project's run logs. DVC experiments share it."""
     return find_project(root) / ".cache" / "tracking"
 
 
 def tracking_uri(root: Path) -> str:
     """Return ``MLFLOW_TRACKING_URI`` if it is set, else the project's own SQLite file."""
-    own = f"sqlite:///{find_project(root)}/mlruns/mlflow.db"
-    return os.environ.get("MLFLOW_TRACKING_URI") or own
+    default = f"sqlite:///{find_project(root)}/mlruns/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or default
 
 
 def store_key(root: Path) -> str:
-    """Return what identifies the MLflow store without telling its URI, which may hold a
-    password."""
+    """Return a digest of the tracking URI, which itself may contain a password."""
     return digest(tracking_uri(root))
 
 
 def sync_lock(root: Path) -> Path:
-    """Return the file that the process that syncs run logs to this store holds locked."""
+    """Return the lock file of the process that syncs run logs to this store."""
     return run_logs(root) / f"sync-{store_key(root)[:12]}.lock"

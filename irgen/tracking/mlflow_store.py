@@ -1,4 +1,4 @@
-"""The MLflow store: its client, its errors, and finding experiments and runs in it."""
+"""Connect to the MLflow store, translate its errors, and find experiments and runs in it."""
 
 import getpass
 import logging
@@ -39,8 +39,8 @@ class RefusedError(TrackingError):
 
 @contextmanager
 def open_client(root: Path) -> Iterator["MlflowClient"]:
-    """Yield a client while no other process of the project uses the store. Raise TrackingError for
-    whatever goes wrong in the block, RefusedError if MLflow refuses what it is sent."""
+    """Yield a client; meanwhile no other process of the project uses the store. Raise TrackingError
+    for any error of the block, RefusedError if MLflow refuses a request."""
     project = find_project(root)
     _import_mlflow(project)
     run_logs(project).mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _import_mlflow(project: Path) -> None:
 
 
 def _translate(error: Exception, project: Path) -> TrackingError:
-    """Return what MLflow or its driver raised as one short error."""
+    """Turn an error of MLflow or its database driver into a short one."""
     reason = " ".join(str(error).split())
     if match := re.search(r"Connection refused|timed out|Name or service not known", reason):
         reason = match.group(0)
@@ -116,7 +116,7 @@ def find_run(
 
 
 def quote(value: str) -> str:
-    """Return ``value`` as it can stand between quotes in a filter of MLflow's."""
+    """Return ``value`` without quotes, for a filter of MLflow's."""
     return value.replace("'", "")
 
 
@@ -142,8 +142,8 @@ def source_tags(name: str) -> dict[str, str]:
 
 
 def ui_command(root: Path, port: int) -> list[str]:
-    """Return the command that serves MLflow's pages over the project's own store, on this machine
-    only."""
+    """Return the command that serves MLflow's pages of the project's own store, to this machine
+    alone."""
     server = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     files = f"{find_project(root)}/mlruns/artifacts"
     stores = ["--backend-store-uri", tracking_uri(root), "--default-artifact-root", files]

@@ -1,7 +1,7 @@
-"""Log what a build's stages came to: ran, skipped or restored.
+"""Log the outcome of each stage of a build: ran, skipped or restored.
 
 DVC skips a stage whose inputs have not changed, and restores one that ran with the same inputs
-before. Neither starts the stage, so the stage logs no run. The build's run says it instead.
+before. Neither starts the stage, so the stage logs no run. The build's run records the outcome.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ OUTCOMES = (RAN, SKIPPED, RESTORED)
 
 
 def log_outcomes(root: Path, params: Params, build: str, outcomes: dict[str, str]) -> Path:
-    """Write the run log that tells the outcome of each stage of ``build``, and return its path.
+    """Write a run log with the outcome of each stage of ``build``, and return its path.
 
     ``outcomes``: ran, skipped or restored by the stage's name. The run log replaces an earlier one
     of the same build. Raises TrackingError for any other outcome.

@@ -1,4 +1,4 @@
-"""Where a run comes from: its build, its Git commit, its stage's DVC hash, its catalogue tables."""
+"""Describe the origin of a run: its build, Git commit, DVC stage hash and catalogue tables."""
 
 import hashlib
 import os
@@ -67,18 +67,17 @@ def read_stage(root: Path, stage: str) -> dict[str, Any]:
 
 
 def hash_stage(root: Path, stage: str) -> str | None:
-    """Return the digest of what decides the stage's result: command, dependencies, parameters.
+    """Return the digest of a stage's command, dependencies and parameters, before it runs.
 
-    It is computed before the stage runs and equals ``hash_lock_entry`` of the entry that DVC writes
-    to ``dvc.lock`` afterwards. None if ``dvc.yaml`` has no such stage.
+    Afterwards ``hash_lock_entry`` returns the same. None if ``dvc.yaml`` has no such stage.
     """
     entry = read_stage(root, stage)
     if not entry:
         return None
     outputs = {
         out["path"]: out.get("md5")
-        for other in _read_stages(root / "dvc.lock").values()
-        for out in other.get("outs", [])
+        for locked in _read_stages(root / "dvc.lock").values()
+        for out in locked.get("outs", [])
     }
     dependencies = {
         path: outputs[path] if path in outputs else _hash_file(root / path)
@@ -94,7 +93,7 @@ def hash_lock_entry(root: Path, stage: str) -> str | None:
     entry = _read_stages(root / "dvc.lock").get(stage)
     if entry is None:
         return None
-    dependencies = {each["path"]: each.get("md5") for each in entry.get("deps", [])}
+    dependencies = {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])}
     return digest(entry["cmd"], dependencies, entry.get("params", {}).get("params.yaml", {}))
 
 
@@ -157,8 +156,7 @@ def _describe_table(root: Path, path: str) -> dict[str, Any]:
 
 
 def read_build_tags(root: Path) -> dict[str, str]:
-    """Return the tags of a build's run that can change while it runs: the data revision and the
-    champion that is served."""
+    """Return the tags of a build's run that change meanwhile: data revision and champion."""
     tags = {"irgen.data_revision": str(data_revision(root))}
     link = root / "releases" / "champion"
     return tags | ({"irgen.champion": link.readlink().name} if link.is_symlink() else {})

@@ -1,7 +1,7 @@
-"""Record a stage's run: into its run log at once, and to MLflow by another process.
+"""Record a stage's run in its run log; another process sends it to MLflow.
 
-The stage never talks to MLflow. It appends to its run log; the sync process (``irgen sync-runs
---watch``) reads that. A server that is down, slow or gone cannot hold up a stage.
+The stage never talks to MLflow. It appends to its run log, and the sync process (``irgen sync-runs
+--watch``) reads that. So a server that is slow or down never delays a stage.
 """
 
 import os
@@ -32,9 +32,9 @@ def record_stage(
 ) -> Iterator["Recorder"]:
     """Record what happens in the block as the run of ``stage``.
 
-    At the end wait for the run log to be synced, unless ``IRGEN_CONDUCTED`` is set: then it is
+    At the end wait until the run log is synced, unless ``IRGEN_CONDUCTED`` is set: then it is
     synced while the next stages run. A run without metrics and new files (nothing to download, a
-    mistake in a parameter) is not recorded. No error of tracking reaches the block.
+    wrong parameter) is not recorded. Errors of tracking are only printed.
     """
     recorder = Recorder(stage, params, workspace, root)
     try:
@@ -80,14 +80,16 @@ class Recorder:
         self.result = dict(metrics)
 
     def finish(self, status: str, error: str = "", *, is_failure: bool = False) -> None:
-        """Close the run log and wait until it is synced; else copy the files it names, which the
-        next run changes. Delete a run log with nothing in it, unless ``is_failure``."""
+        """Close the run log and wait until it is synced. If it is not, copy its files, since the
+        next run changes them. Delete an empty run log, unless ``is_failure``."""
         if self.run_log is None:
             return
         with _only_warn():
             files = stage_facts.describe_new_files(self.workspace, self.stage, self.started)
             if not (self.has_metrics or self.result or files or is_failure):
-                self._discard()
+                self.run_log.delete()
+                if run_log.list_unsynced(locations.run_logs(self.root)):
+                    self._start_sync()
                 return
             self._append_end(status, error, files)
             self._start_sync()
@@ -116,12 +118,6 @@ class Recorder:
             if is_small and Path(file["path"]).is_file():
                 (folder / file["name"]).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file["path"], folder / file["name"])
-
-    def _discard(self) -> None:
-        assert self.run_log is not None
-        self.run_log.delete()
-        if run_log.list_unsynced(locations.run_logs(self.root)):
-            self._start_sync()
 
     def _start_sync(self) -> None:
         with _only_warn():

@@ -1,10 +1,9 @@
-"""Run logs: the files in which stages record what MLflow shows later.
+"""Run logs: files in which stages record their runs, to be sent to MLflow.
 
 A run log is ``<folder>/<build>/<stage>.jsonl``: one JSON object a line, each with ``kind`` and
 ``time`` (milliseconds since 1970). Kinds: ``begin`` (tags, parameters), ``metrics`` (values, step),
-``end`` (status, files, data sets). Beside it lie ``<stage>.lock``, which its writer holds for as
-long as it lives, so that a killed writer is recognised; ``<stage>.state``, what MLflow has of it;
-and ``<stage>.files``, copies of files to upload.
+``end`` (status, files, data sets). Beside it lie ``<stage>.lock``, held while the writer lives;
+``<stage>.state``, how much of it MLflow has; and ``<stage>.files``, copies of files to upload.
 """
 
 import json
@@ -34,8 +33,7 @@ class RunLog:
     lock: FileLock
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Append one record, which outlives a kill of this process. Raise OSError if the disk is
-        full."""
+        """Append one record. Raise OSError if the disk is full."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_format(kind, fields))
 
@@ -99,9 +97,9 @@ def is_open(path: Path) -> bool:
 
 
 def read_state(path: Path) -> Record:
-    """Return what MLflow has of a run log: ``done``, and ``store``, ``run`` and number of
-    ``records`` so far. A state that a power cut left unreadable counts as none: the run log is
-    synced again, which logs nothing twice."""
+    """Return how much of a run log MLflow has: ``done``, and ``store``, ``run`` and number of
+    ``records`` so far. If the file is damaged, the run log is synced again; nothing is logged
+    twice."""
     state = path.with_suffix(".state")
     try:
         return read_json(state) if state.exists() else {"done": False}
@@ -110,17 +108,17 @@ def read_state(path: Path) -> Record:
 
 
 def write_state(path: Path, **fields: Any) -> None:
-    """Write down what MLflow has of a run log."""
+    """Write how much of a run log MLflow has."""
     write_json(path.with_suffix(".state"), fields)
 
 
 def error_path(path: Path) -> Path:
-    """Return the file with the error that keeps the run logs of a build from being synced."""
+    """Return the file with the sync error of a build's run logs."""
     return path.with_name("sync-error")
 
 
 def list_unsynced(folder: Path) -> list[Path]:
-    """Return the run logs that MLflow does not have completely, oldest first."""
+    """Return the run logs that MLflow lacks, or has in part, oldest first."""
     unsynced = []
     for path in folder.glob("*/*.jsonl"):
         with suppress(FileNotFoundError):  # a stage that had nothing to log has just deleted it
@@ -141,7 +139,7 @@ def delete_synced(folder: Path, *, days: float) -> None:
 
 
 def copies_folder(path: Path) -> Path:
-    """Return the folder of copies of files that MLflow does not have yet."""
+    """Return the folder with copies of the files that are still to be uploaded."""
     return path.with_suffix(".files")
 
 

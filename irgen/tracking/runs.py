@@ -1,8 +1,8 @@
 """Turn run logs into MLflow runs: a run for each stage, below the run of its build.
 
-A replay can stop anywhere and be repeated: runs are looked up by their tags before they are
-created, metrics carry their own time and step (MLflow keeps equal ones once), and the run log's
-state says how far it got.
+A replay can stop anywhere and be repeated: it looks runs up by their tags before it creates them,
+metrics have their own time and step (MLflow keeps equal ones once), and the run log's state says
+how many records were sent.
 """
 
 import shutil
@@ -29,7 +29,7 @@ def replay(
 ) -> bool:
     """Log the records of the run log ``path`` that MLflow lacks; return whether it has all.
 
-    ``live``: more records can come. If not, a run log without an end is one of a killed stage.
+    ``live``: more records can come. If not, and the run log has no end, its stage was killed.
     """
     begin, end = records[0], records[-1] if records[-1]["kind"] == "end" else None
     state, key = run_log.read_state(path), store_key(root)
@@ -68,7 +68,7 @@ def _replay_stage(
     sent: Record,
 ) -> str:
     """Log a stage's records to its run and to its build's; return the id of its run. ``sent``: the
-    run log's state, which says what was sent to this store; it can be empty."""
+    run log's state if it is of this store, else empty."""
     begin = records[0]
     build = find_or_create_build(client, experiment, begin)
     run = sent.get("run")
@@ -86,20 +86,20 @@ def _replay_stage(
 def _replay_outcomes(
     client: "MlflowClient", experiment: str, path: Path, records: list[Record]
 ) -> str:
-    """Tag a build's run with the outcome of each stage (ran, skipped, restored) and the run that
-    has its results; log what stages that did not run would have logged. Return the build's run."""
+    """Tag a build's run with the outcome of each stage (ran, skipped, restored) and with the run
+    that made its results. Log the metrics of stages that did not run. Return the build's run."""
     begin, end = records[0], records[-1]
     build = find_or_create_build(client, experiment, begin)
     for stage, outcome in begin["outcomes"].items():
         client.set_tag(build, f"irgen.outcome.{stage}", outcome)
-        if maker := _find_maker(client, experiment, stage, begin["hashes"][stage]):
-            client.set_tag(build, f"irgen.results.{stage}", maker)
+        if run := _find_finished_run(client, experiment, stage, begin["hashes"][stage]):
+            client.set_tag(build, f"irgen.results.{stage}", run)
     log_to_build(client, experiment, build, end)
     _set_build_status(client, build, path.parent)
     return build
 
 
-def _find_maker(
+def _find_finished_run(
     client: "MlflowClient", experiment: str, stage: str, stage_hash: str | None
 ) -> str | None:
     """Return the id of the latest run that finished the stage with these inputs."""
@@ -137,8 +137,8 @@ def find_or_create_build(client: "MlflowClient", experiment: str, begin: Record)
         title = tags.get("irgen.trial") or tags.get("dvc.experiment")
         title = title or " ".join(filter(None, ["build", commit, build]))
         if comparison := tags.get("irgen.comparison"):
-            above = find_or_create_comparison(client, experiment, comparison, begin["time"])
-            tags["mlflow.parentRunId"] = above
+            parent = find_or_create_comparison(client, experiment, comparison, begin["time"])
+            tags["mlflow.parentRunId"] = parent
         tags |= {BUILD: build, "mlflow.runName": title} | source_tags("irgen")
         run = client.create_run(experiment, start_time=begin["time"], tags=tags)
     missing = {key: value for key, value in params.items() if key not in run.data.params}
@@ -173,7 +173,7 @@ def _find_or_create_stage(
 
 
 def _log_end(client: "MlflowClient", run: str, path: Path, begin: Record, end: Record) -> None:
-    """Log what a stage's end says of the stage: its files, its tables, its error."""
+    """Log a stage's files, tables and error, and close its run."""
     for file in end.get("files", []):
         uploads.log_file(client, run, path, file, begin["max_bytes"])
     uploads.log_tables(client, run, end.get("tables", []))
@@ -183,8 +183,8 @@ def _log_end(client: "MlflowClient", run: str, path: Path, begin: Record, end: R
 
 
 def log_to_build(client: "MlflowClient", experiment: str, build: str, end: Record) -> None:
-    """Log what an end says of the whole build to the build's run: tables, metrics, tags. Add its
-    drift and quality to the experiment's monitor."""
+    """Log the tables, metrics and tags of a stage's end to its build's run. Add drift and quality
+    to the experiment's monitor."""
     uploads.log_tables(client, build, end.get("tables", []))
     uploads.log_metrics(client, build, end.get("summary", {}), time=end["time"], step=0)
     set_tags(client, build, end.get("build_tags", {}))
@@ -201,8 +201,8 @@ def set_tags(client: "MlflowClient", run: str, tags: dict[str, str]) -> None:
 def _log_to_monitor(
     client: "MlflowClient", experiment: str, time: int, step: int, values: dict[str, float]
 ) -> None:
-    """Log ``values`` of a data revision (``step``) to the run that follows the experiment over all
-    revisions; skip those it has."""
+    """Log ``values`` of a data revision (``step``) to the experiment's monitor, one run over all
+    revisions; skip those that it has."""
     monitor = find_run(client, experiment, {MONITOR: "true"})
     if monitor is None:
         tags = {MONITOR: "true", "mlflow.runName": "monitor", "mlflow.note.content": MONITOR_NOTE}
@@ -233,7 +233,7 @@ def _set_build_status(client: "MlflowClient", build: str, folder: Path) -> None:
     if "RUNNING" in statuses:
         client.update_run(build, status="RUNNING")
         return
-    worst = next((each for each in ("FAILED", "KILLED") if each in statuses), "FINISHED")
+    worst = next((status for status in ("FAILED", "KILLED") if status in statuses), "FINISHED")
     client.set_terminated(build, worst, max(time for _, _, time in latest.values()))
 
 

@@ -1,4 +1,4 @@
-"""The model that MLflow serves: base64 images in, the ids of the most similar images out."""
+"""Wrap an index as a model that MLflow serves: base64 images in, ids of similar images out."""
 
 import base64
 import binascii
@@ -104,7 +104,7 @@ def _decode(row: int, text: Any) -> bytes:
 
 
 def serve_index(follow_pointer: Callable[[Path, Path], Path]) -> None:
-    """Tell MLflow, which runs a model's code to load it, that the model is an ``IndexModel``."""
+    """Make an ``IndexModel`` the model that MLflow gets when it runs the model's code."""
     set_model(IndexModel(follow_pointer))
 
 
@@ -114,7 +114,7 @@ def save_model(
     """Write a model to the new folder ``folder`` as MLflow loads it.
 
     ``code``: a file that calls ``serve_index``; the package goes with it. ``logged`` and ``run``:
-    the model's entry in MLflow and the id of its run. ``artifacts``: the path of the ``index`` or
+    the model as MLflow knows it and the id of its run. ``artifacts``: the path of the ``index`` or
     of a ``pointer`` to it.
     """
     description = Model(

@@ -1,4 +1,4 @@
-"""What a run log says of a stage beside its metrics: parameters, files, tables, quality."""
+"""Describe a stage for its run log: parameters, files, tables, quality."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from irgen.params.strict import flatten
 from irgen.tracking import locations, provenance
 from irgen.workspace import Workspace
 
-FOLLOWED = ("index/precision/", "index/hit/")  # quality followed from data revision to revision
+MONITORED = ("index/precision/", "index/hit/")  # quality logged for every data revision
 WITH_QUALITY = ("evaluate", "report")  # stages whose end carries the quality of the build
 
 
@@ -17,7 +17,7 @@ def describe_begin(stage: str, params: Params, root: Path) -> dict[str, Any]:
     """Return the fields of a run log's first record: build, experiment, tags and parameters."""
     all_params = flatten(params)
     declared = provenance.read_stage(root, stage).get("params", [stage])
-    own = {
+    stage_params = {
         key: value
         for key, value in all_params.items()
         if any(key == name or key.startswith(f"{name}.") for name in declared)
@@ -29,7 +29,7 @@ def describe_begin(stage: str, params: Params, root: Path) -> dict[str, Any]:
         "experiment": params.tracking.experiment,
         "max_bytes": params.tracking.max_artifact_megabytes * 1_000_000,
         "tags": provenance.read_tags(root, stage),
-        "params": own,
+        "params": stage_params,
         "all_params": all_params,
     }
 
@@ -83,14 +83,14 @@ def read_quality(workspace: Workspace) -> dict[str, float]:
 
 
 def read_monitor(workspace: Workspace) -> dict[str, Any] | None:
-    """Return what is followed from one data revision (``step``) to the next: ``values`` of drift
-    and quality. None before the stage drift has run."""
+    """Return the ``values`` of drift and quality to monitor, and their data revision (``step``).
+    None before the stage drift has run."""
     path = workspace.stage("drift") / "metrics.json"
     if not path.exists():
         return None
     values = {f"drift/{name}": value for name, value in flatten_numbers(read_json(path)).items()}
     quality = read_quality(workspace)
-    values |= {name: value for name, value in quality.items() if name.startswith(FOLLOWED)}
+    values |= {name: value for name, value in quality.items() if name.startswith(MONITORED)}
     return {"step": provenance.data_revision(workspace.data.parent), "values": values}
 
 

@@ -1,7 +1,7 @@
 """Sync run logs to MLflow: live beside a running stage, or later when the server answers again.
 
-One sync process serves a project. The first stage of a build starts it, the next ones find it
-running, and it ends when it had nothing to do for a while.
+One sync process serves a project. The first stage of a build starts it, the next ones use it too,
+and it ends after a while without work.
 """
 
 import sys
@@ -22,8 +22,8 @@ LOCK_SECONDS = 0.5  # to wait for another sync process that is just ending
 def sync_all(root: Path) -> int:
     """Sync every run log that MLflow lacks, oldest first; return how many are complete now.
 
-    Skip run logs that are still written: the sync process beside the stage does those. Raise
-    TrackingError if MLflow does not answer; a run log that it refuses is reported and skipped.
+    Skip run logs of running stages, which have their own sync process. Raise TrackingError if
+    MLflow does not answer; print and skip a run log that it refuses.
     """
     count = 0
     for path in run_log.list_unsynced(locations.run_logs(root)):
@@ -37,8 +37,8 @@ def sync_all(root: Path) -> int:
 def sync_run_log(root: Path, path: Path, *, live: bool) -> bool:
     """Send what MLflow lacks of a run log; return whether that completes it.
 
-    ``live``: more records can come. If not, a run log without an end is one of a killed stage; one
-    without metrics makes no run. Raise TrackingError.
+    ``live``: more records can come. If not, and the run log has no end, its stage was killed. A run
+    log without metrics becomes no run. Raise TrackingError.
     """
     with mlflow_store.open_client(root) as client:
         try:
@@ -106,18 +106,18 @@ def _follow(root: Path, linger: float, seen: set[Path]) -> None:
 
 
 def _select_own(root: Path, paths: list[Path]) -> list[Path]:
-    """Return the run logs that are meant for this store, or whose writer is gone."""
-    own = []
+    """Return the run logs that belong to this store, or whose writer is gone."""
+    selected = []
     for path in paths:
         with suppress(FileNotFoundError):  # the stage had nothing to log
             key = next((record.get("store") for record in run_log.read(path)), None)
             if key == locations.store_key(root) or not run_log.has_writer(path):
-                own.append(path)
-    return own
+                selected.append(path)
+    return selected
 
 
 def _report(path: Path, error: TrackingError) -> None:
-    """Leave the error for the stage to print, and tell a stage that has ended not to wait."""
+    """Write the error for the stage to print, and make a stage that has ended stop waiting."""
     with suppress(OSError):
         if not run_log.is_open(path):
             run_log.write_state(path, **run_log.read_state(path) | {"failed": True})

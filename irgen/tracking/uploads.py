@@ -37,12 +37,12 @@ def format_name(name: str) -> str:
 
 
 def log_params(client: "MlflowClient", run: str, params: dict[str, Any]) -> None:
-    """Log parameters."""
+    """Log parameters, in as many calls as MLflow needs."""
     from mlflow.entities import Param
 
-    entries = [Param(format_name(key), str(value)[:LONGEST_VALUE]) for key, value in params.items()]
-    for start in range(0, len(entries), PARAMS_A_CALL):
-        client.log_batch(run, params=entries[start : start + PARAMS_A_CALL])
+    logged = [Param(format_name(key), str(value)[:LONGEST_VALUE]) for key, value in params.items()]
+    for start in range(0, len(logged), PARAMS_A_CALL):
+        client.log_batch(run, params=logged[start : start + PARAMS_A_CALL])
 
 
 def log_metrics(
@@ -56,21 +56,21 @@ def log_records(client: "MlflowClient", run: str, records: list[run_log.Record])
     """Log the metrics among the records of a run log."""
     from mlflow.entities import Metric
 
-    entries = [
+    metrics = [
         Metric(format_name(key), value, record["time"], record["step"])
         for record in records
         if record["kind"] == "metrics"
         for key, value in record["values"].items()
     ]
-    for start in range(0, len(entries), METRICS_A_CALL):
-        client.log_batch(run, metrics=entries[start : start + METRICS_A_CALL])
+    for start in range(0, len(metrics), METRICS_A_CALL):
+        client.log_batch(run, metrics=metrics[start : start + METRICS_A_CALL])
 
 
 def log_file(
     client: "MlflowClient", run: str, log_path: Path, file: dict[str, Any], max_bytes: int
 ) -> None:
-    """Log a file that the run log at ``log_path`` names; a pointer to it if it is too large or was
-    changed since."""
+    """Log a file that the run log at ``log_path`` names. If it is too large or has changed since,
+    log its path, size and hash instead."""
     folder = Path(file["name"]).parent.as_posix()
     copy = run_log.copies_folder(log_path) / file["name"]
     source = copy if copy.is_file() else Path(file["path"])
@@ -89,7 +89,7 @@ def log_tables(client: "MlflowClient", run: str, tables: list[dict[str, Any]]) -
     from mlflow.entities import DatasetInput, InputTag
 
     inputs = client.get_run(run).inputs
-    datasets = [each.dataset for each in (inputs.dataset_inputs if inputs else [])]
+    datasets = [item.dataset for item in (inputs.dataset_inputs if inputs else [])]
     logged = {(dataset.name, dataset.digest) for dataset in datasets}
     contexts = {"train": "training", "queries": "evaluation"}
     new = [
@@ -105,7 +105,7 @@ def log_tables(client: "MlflowClient", run: str, tables: list[dict[str, Any]]) -
 
 
 def _as_dataset(table: dict[str, Any]) -> "Dataset":
-    """Return the MLflow data set of a catalogue table as it was: its digest, columns and rows."""
+    """Return a catalogue table's digest, columns and number of rows as MLflow's data set."""
     from mlflow.data.polars_dataset import from_polars
     from mlflow.entities import Dataset
 

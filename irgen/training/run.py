@@ -20,7 +20,7 @@ Log = Callable[[dict[str, float], int], None]  # of metrics and their epoch, fro
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """Where and how a training runs. Nothing here is a hyperparameter."""
+    """Setting of a training: machine, seed, log, resumable state. It has no hyperparameters."""
 
     machine: Machine
     seed: int

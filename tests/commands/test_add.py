@@ -30,7 +30,7 @@ def test_the_first_change_makes_a_copy_and_leaves_the_pipelines_index_as_it_is(p
     from_pipeline = project / "data" / "index"
     before = {p: p.read_bytes() for p in from_pipeline.rglob("*") if p.is_file()}
     first, second = run("add", "photos/100.png"), run("add", "photos/101.png")
-    assert "index was made, a copy of data/index" in first.err and second.err == ""
+    assert "index is a new copy of data/index" in first.err and second.err == ""
     assert {p: p.read_bytes() for p in from_pipeline.rglob("*") if p.is_file()} == before
     assert len(holds(project / "index")) == 42 and len(holds(from_pipeline)) == 40
 

@@ -11,7 +11,7 @@ CATS = [f"cats/{number:02d}.png" for number in range(0, 40, 4)]
 def test_named_images_are_gone_and_the_pipelines_index_keeps_them(project, run, holds):
     done = run("remove", CATS[0], "dogs/03.png")
     assert done.out == "2 images removed. index holds 38 now.\n"
-    assert "index was made, a copy of data/index" in done.err
+    assert "index is a new copy of data/index" in done.err
     assert not {CATS[0], "dogs/03.png"} & set(holds(project / "index")["id"])
     assert len(holds(project / "data" / "index")) == 40
     again = run("remove", CATS[1])

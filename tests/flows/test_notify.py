@@ -66,7 +66,7 @@ def test_a_candidate_drift_and_a_failure_are_told_once_each(
     until(lambda: len(chat.texts) >= 3, "not everything was told", prefect_server.told)
     one, two, three = sorted(chat.texts)
     assert one == "Candidate 7 is not served\nprecision/10 is 0.1"
-    assert two == "Drift at revision 3: a retrain was asked for\nunseen_labels"
+    assert two == "Drift at revision 3: a retrain was requested\nunseen_labels"
     assert three.startswith("update ") and "Failed" in three and "trie failed: no codes" in three
 
 

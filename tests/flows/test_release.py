@@ -32,7 +32,7 @@ def test_the_exit_status_is_the_decision(project: Path, status: str, released: b
     lines: list[str] = []
     decision = release.run(project, build="build 7", log=lines.append)
     assert decision.released == released and lines == ["judged"]
-    assert decision.about == {"build": "build 7", "arguments": ["release", "--json"]}
+    assert decision.outcome == {"build": "build 7", "arguments": ["release", "--json"]}
 
 
 def test_a_release_that_fails_is_an_error_in_its_own_words(project: Path) -> None:

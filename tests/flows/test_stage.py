@@ -40,7 +40,7 @@ def test_dvc_s_file_of_locks_that_a_killed_process_left_is_none(toy: Toy, left: 
     said: list[str] = []
     assert run(toy, "first", said=said) == "ran"
     assert any(stage.UNREADABLE.search(line) for line in said), "DVC has read it"
-    assert "that was left by a DVC that was killed, and is mended; first again" in said
+    assert "a killed DVC left that file incomplete; it is deleted, first runs again" in said
     assert not any(json.loads(locks.read_text()).values())
 
 

@@ -103,7 +103,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "settled": said["settled"],
             "errors": [] if said["settled"] else ["MLflow is down"],
         }
-        return Decision(released=released, about=about)
+        return Decision(released=released, outcome=about)
 
     def run_sync(root: Path, build: str, log: Any, options: list[str]) -> tuple[str, ...]:
         said["synced"].append(options)
@@ -213,7 +213,10 @@ def test_a_worse_index_is_kept_back_and_why_is_told_once(
     assert (state.name, state.message) == ("Rejected", "candidate 2 is kept back: because")
     asked = {"artifacts": {"key": {"any_": ["rejected"]}}, "sort": "CREATED_DESC"}
     page = prefect_server.ask("/artifacts/filter", asked)[0]["data"]
-    assert "1 new, 0 changed, 1 gone" in page and "Searches still find what is gone." in page
+    assert (
+        "1 new, 0 changed, 1 gone" in page
+        and "Searches still find the images that are gone." in page
+    )
     go(build, living)
     until(lambda: told(prefect_server, events.REJECTED, living.root), "no event")
     (payload,) = told(prefect_server, events.REJECTED, living.root)
@@ -294,7 +297,7 @@ def test_drift_is_told_with_its_figures(
     asked = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
     page = prefect_server.ask("/artifacts/filter", asked)[0]["data"]
     assert "40 new images at revision 2: unseen_labels 0.5 (allowed: 0.1)" in page
-    assert "A retrain was asked for." in page
+    assert "A retrain was requested." in page
 
 
 def test_a_retrain_that_would_be_of_no_use_is_not_asked_for(

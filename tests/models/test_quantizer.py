@@ -89,9 +89,9 @@ def test_usage_of_a_hand_made_table_of_codes():
     codes = torch.tensor([[0, 1], [0, 1], [1, 0], [1, 1]])
     assert quantizer.usage(codes, 4) == pytest.approx(
         {
-            "entries_used/level_1": 2,
+            "codes_used/level_1": 2,
             "perplexity/level_1": 2,
-            "entries_used/level_2": 2,
+            "codes_used/level_2": 2,
             "perplexity/level_2": 4 / 3**0.75,
             "collision_share": 0.5,
             "largest_bucket": 2,

@@ -46,4 +46,7 @@ def test_a_query_without_a_label_takes_nothing_for_anything_else():
         np.zeros((2, 1), dtype=np.int64),
     )
     found = confusions(run, [None, "a"], ["b", None], 2, 9)
-    assert found.select("wanted", "found", "misses").rows() == [("a", None, 1), ("a", "b", 1)]
+    assert found.select("query_label", "result_label", "misses").rows() == [
+        ("a", None, 1),
+        ("a", "b", 1),
+    ]

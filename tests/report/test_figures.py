@@ -16,7 +16,7 @@ HISTORY = pl.DataFrame(
         "loss": [3.0, 2.0, 1.5],
         "loss/prefix": [2.0, 1.0, 0.5],
         "accuracy/level_1": [0.1, 0.5, 0.9],
-        "entries_used/level_1": [4.0, None, 8.0],
+        "codes_used/level_1": [4.0, None, 8.0],
         "perplexity/level_1": [4.0, None, 7.5],
         "validation/precision/10": [None, 0.5, None],
     }

@@ -13,7 +13,9 @@ from irgen.search.calibration import Bin, Calibration, Uncalibrated
 
 EVIL = '<script>alert("x")</script>'
 DOT = "data:image/png;base64,AAAA"
-RUN = pl.DataFrame({"wanted": [EVIL], "found": ["b"], "misses": [3], "queries": [2], "cost": [0.1]})
+RUN = pl.DataFrame(
+    {"query_label": [EVIL], "result_label": ["b"], "misses": [3], "queries": [2], "cost": [0.1]}
+)
 
 
 def content(**changes):

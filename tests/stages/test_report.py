@@ -150,7 +150,7 @@ def write_histories(workspace):
     for m in range(1, 5):
         columns[f"accuracy/prefix_{m}"] = curve * (0.9 + m / 50)
         columns[f"validation/accuracy/prefix_{m}"] = curve * (0.8 + m / 50)
-        columns[f"entries_used/level_{m}"] = np.full(8, 32 - m)
+        columns[f"codes_used/level_{m}"] = np.full(8, 32 - m)
         columns[f"perplexity/level_{m}"] = 20 * curve + m
     workspace.stage("tokenizer").mkdir(parents=True)
     pl.DataFrame(columns).write_csv(workspace.stage("tokenizer") / "history.csv")

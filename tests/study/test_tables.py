@@ -59,7 +59,7 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
         )
     return Result(
         trial=Trial(set="some", variant=name, seed=seed),
-        about={
+        facts={
             "asked": "the same",
             "protocol": {
                 "format": "folders",
@@ -144,7 +144,7 @@ def test_an_ablation_tells_what_a_variant_makes_of_the_scan_and_of_re_ranking(lo
     for metric, key in (("P@10", "precision/10"), ("mAP@R", "map/R")):
         for title, method in (
             ("re-ranked", "generative_reranked"),
-            ("tuned scan", "brute_force_tuned"),
+            ("brute force", "brute_force_tuned"),
         ):
             told = loaded["one"][0].metrics[method][key]
             cell = cells[f"{title} {metric}"]
@@ -152,8 +152,8 @@ def test_an_ablation_tells_what_a_variant_makes_of_the_scan_and_of_re_ranking(lo
 
 
 def test_a_variant_that_is_as_the_settings_are_has_no_row(loaded: dict) -> None:
-    own = loaded["many"][0].about["params"]
-    loaded["many"][0].about["params"] = own | {"changed": "plain"}
+    own = loaded["many"][0].facts["params"]
+    loaded["many"][0].facts["params"] = own | {"changed": "plain"}
     (table,) = tables.build_ablations(loaded, PLAN)
     assert list(rows_of(table)) == ["semantic", "W = 1"]
 
@@ -173,12 +173,12 @@ def test_a_short_list_is_judged_by_a_deep_metric_where_it_is_deep_enough(loaded:
         return rows_of(tables.build_methods(loaded, PLAN))[TITLES["hnsw"]].cells[at]
 
     assert cell().text != "–", "20 images are relevant, and 20 are returned"
-    loaded["plain"][1].about["relevant"] = [3, 21]
+    loaded["plain"][1].facts["relevant"] = [3, 21]
     assert cell().text == "–" and cell().mark == ""
 
 
 def test_the_methods_table_tells_what_was_asked_of_what_and_timed_where(loaded: dict) -> None:
-    loaded["plain"][2].about["machine"] = {"device": "cpu", "threads": 1}
+    loaded["plain"][2].facts["machine"] = {"device": "cpu", "threads": 1}
     about = tables.build_methods(loaded, PLAN).note
     assert "60 queries on 900 images, of which 3 to 20 are relevant to each." in about
     assert about.endswith("Times: device cpu, threads 2; device cpu, threads 1.")
@@ -230,18 +230,18 @@ def asks_others(result: Result, first: int) -> Result:
     own = result.queries
     number = pl.col("query").reverse() + first
     named = own.with_columns(sha256=number.cast(pl.String).str.zfill(4))
-    return replace(result, queries=named, about=result.about | {"asked": f"from {first}"})
+    return replace(result, queries=named, facts=result.facts | {"asked": f"from {first}"})
 
 
-def test_readings_are_compared_by_what_they_re_rank(loaded: dict) -> None:
+def test_ways_of_re_ranking_are_compared_by_re_ranked_figures(loaded: dict) -> None:
     worse = {"brute_force_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
     loaded["one"] = [result("one", seed, worse) for seed in range(3)]
-    loaded["one"][0].about["params"] |= {"evaluate.rerank_signal": "both"}
-    variants = PLAN.variants | {"one": variant("reading", "another reading")}
+    loaded["one"][0].facts["params"] |= {"evaluate.rerank_signal": "both"}
+    variants = PLAN.variants | {"one": variant("re-ranking", "another weight")}
     plan = replace(PLAN, variants=variants)
-    (table,) = (each for each in tables.build_ablations(loaded, plan) if each.name == "reading")
+    (table,) = (each for each in tables.build_ablations(loaded, plan) if each.name == "re-ranking")
     assert table.columns[:4] == tuple(f"re-ranked {k}" for k in ("P@1", "P@10", "P@20", "mAP@R"))
-    assert [cell.mark for cell in rows_of(table)["another reading"].cells[:4]] == ["▼"] * 4
+    assert [cell.mark for cell in rows_of(table)["another weight"].cells[:4]] == ["▼"] * 4
 
 
 def test_an_image_that_several_seeds_ask_about_is_one_query(loaded: dict) -> None:
@@ -292,22 +292,22 @@ def test_a_variant_of_another_subject_that_is_compared_has_a_row(loaded: dict) -
 
 def test_how_images_stand_under_identifiers_is_told(loaded: dict) -> None:
     about = tables.build_identifiers(loaded, PLAN).note
-    assert "cosine + 0.1 × the first entry's log-prob" in about
-    assert "of the whole identifier, then by cosine" in about
-    loaded["plain"][0].about["params"] |= {
+    assert "cosine + 0.1 × the first code's log-prob" in about
+    assert "of the whole code, then by cosine" in about
+    loaded["plain"][0].facts["params"] |= {
         "evaluate.rerank_signal": "label",
         "evaluate.order_by": "first_code",
     }
     about = tables.build_identifiers(loaded, PLAN).note
-    assert "of the first entry, then by cosine" in about
-    assert "as the classifier reads the query, of others as written" in about
-    loaded["plain"][0].about["params"] |= {"evaluate.rerank_signal": "both"}
+    assert "of the first code, then by cosine" in about
+    assert "tokenizer's identifiers, that of its label by the classifier." in about
+    loaded["plain"][0].facts["params"] |= {"evaluate.rerank_signal": "both"}
     assert (
-        "as classifier and retriever have it, of others"
+        "that of its label by classifier and retriever."
         in tables.build_identifiers(loaded, PLAN).note
     )
-    loaded["plain"][0].about["params"] |= {"evaluate.order_by": "label"}
-    assert "of the label of the first entry (" in tables.build_identifiers(loaded, PLAN).note
+    loaded["plain"][0].facts["params"] |= {"evaluate.order_by": "label"}
+    assert "of the label of the first code (" in tables.build_identifiers(loaded, PLAN).note
 
 
 def test_identifiers_are_tested_re_ranked_too(loaded: dict) -> None:
@@ -337,12 +337,12 @@ def test_columns_that_nothing_was_measured_of_are_left_out(loaded: dict) -> None
 
 def test_results_of_other_code_or_precision_are_not_compared(loaded: dict) -> None:
     first, second, third = (
-        replace(each, about=each.about | {"source": "a", "code": "c", "machine": {}})
+        replace(each, facts=each.facts | {"source": "a", "code": "c", "machine": {}})
         for each in loaded["plain"]
     )
     assert find_differences(first, second) == []
-    second.about["code"] = "d"
-    third.about["machine"] = {"autocast": "torch.bfloat16"}
+    second.facts["code"] = "d"
+    third.facts["machine"] = {"autocast": "torch.bfloat16"}
     assert find_differences(first, second) == ["code"]
     assert find_differences(first, third) == ["precision"]
 

@@ -90,7 +90,7 @@ def test_the_tokenizer_learns_classes_at_every_prefix_and_logs_all_it_should(
         assert last[f"accuracy/{prefix}"] > 0.9
         assert last[f"validation/accuracy/{prefix}"] > 0.7
     assert {"collision_share", "largest_bucket", "restarts", "perplexity/level_3"} <= set(last)
-    assert 1 <= last["entries_used/level_1"] <= settings.codebook
+    assert 1 <= last["codes_used/level_1"] <= settings.codebook
     assert [step for step, _ in logged] == list(range(1, 13))
 
 

@@ -1,4 +1,4 @@
-"""What publishers say of their data sets: small lists beside the images, and how many there are."""
+"""Read the annotations of published data sets: small files beside the images."""
 
 import io
 import warnings

@@ -55,8 +55,8 @@ def list_archive(path: Path, limit: int, name: str = "") -> Listing:
     with _report_damage(name):
         files, folders = _inspect(walk(path), name, limit)
     keys, empty_folders = map_keys(files, folders, name)
-    wanted = {files[member]: key for key, member in keys.items()}
-    entries = _entries(walk(path), name, wanted)
+    key_of = {files[member]: key for key, member in keys.items()}
+    entries = _entries(walk(path), name, key_of)
     return Listing(entries=entries, count=len(keys), empty_folders=empty_folders)
 
 

@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from irgen import __version__
 from irgen.catalog.sources import image_list, remote
 from irgen.catalog.sources.listing import Entry, Listing
-from irgen.catalog.sources.remote import Answer, Remote, TransientError, flatten, given_up
+from irgen.catalog.sources.remote import Answer, Remote, TransientError, flatten, make_retry_error
 from irgen.errors import SourceError
 
 BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
@@ -126,13 +126,13 @@ def _open(
     try:
         if answer.status_code in ABSENT:
             raise remote.GoneError
-        other = _etag(answer) != etag or (size is not None and _total(answer) not in (size, None))
-        if other or answer.status_code != (206 if part else 200):
+        same_size = size is None or _total(answer) in (size, None)
+        if _etag(answer) != etag or not same_size or answer.status_code != (206 if part else 200):
             raise remote.ReplacedError
-        wanted = None if end is None else end - start
+        expected = None if end is None else end - start
         announced = answer.headers.get("Content-Length")
-        if wanted is not None and announced is not None and int(announced) != wanted:
-            raise TransientError(f"{int(announced):,} of {wanted:,} bytes are announced")
+        if expected is not None and announced is not None and int(announced) != expected:
+            raise TransientError(f"{int(announced):,} of {expected:,} bytes are announced")
         if part and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise TransientError("another range than the requested one is announced")
     except BaseException:
@@ -157,7 +157,7 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
         answer = client.session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
     except requests.ConnectionError as error:
         hint = "; check REQUESTS_CA_BUNDLE" if "CERTIFICATE" in str(error) else ""
-        raise given_up(name, client.retries + 1, flatten(error) + hint) from None
+        raise make_retry_error(name, client.retries + 1, flatten(error) + hint) from None
     except (requests.RequestException, ValueError) as error:
         raise SourceError(f"{name} cannot be requested ({flatten(error)}); check it") from None
     status = answer.status_code
@@ -165,7 +165,7 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
         return answer
     answer.close()
     if status in RETRIED:
-        raise given_up(name, client.retries + 1, f"{status} {answer.reason}")
+        raise make_retry_error(name, client.retries + 1, f"{status} {answer.reason}")
     remedy = REMEDIES.get(status, "check the URL")
     raise SourceError(f"{name} cannot be read ({status} {answer.reason}); {remedy}")
 

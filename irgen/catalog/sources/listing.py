@@ -1,4 +1,4 @@
-"""What a source holds: its images in order, and the rules for which files count.
+"""List the images of a source in order, by rules for which files count.
 
 A kind of source is a function that returns a `Listing`; `open.py` names them all.
 """
@@ -66,7 +66,8 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A place that images come from. Equal stamps: nothing has changed; None: `load` to find out.
+    """A source of images. An unchanged stamp means unchanged images. Without a stamp (None), only
+    `load` tells.
 
     `load` raises SourceError if the source is missing, unreadable, unsafe or empty.
     """

@@ -1,4 +1,4 @@
-"""Where images come from: `download.source` of `params.yaml` as a source that can be listed.
+"""Open the source of images, `download.source` of `params.yaml`.
 
 To add a kind of source, write a function that returns a `Listing` in a module of its own, and give
 it its line in `_open_local` or `_open_url`. The kinds are: `arrays.py` (digits, CIFAR), `local.py`,
@@ -30,7 +30,7 @@ ALLOWED = f"'digits', a folder, {FILES}, here or at a URL"
 def open_source(settings: Download, cache: Path = CACHE) -> Source:
     """Return the source that `download.source` names; archives at URLs are fetched into `cache`.
 
-    Raises SourceError if it is not there or of no known kind; what is in it shows on `load`.
+    Raises SourceError if it is missing or of no known kind. Its content is checked on `load`.
     """
     if "://" in settings.source:
         return _open_url(settings, cache)
@@ -77,7 +77,7 @@ class File:
     list_named: Callable[[bytes], Listing]
 
     def read_state(self) -> str | None:
-        """Return what changes when the file does. Raises SourceError if there is no file."""
+        """Return a value that changes with the file. Raises SourceError if there is no file."""
         file = self.look()
         if file is None:
             raise self.missing()

@@ -32,15 +32,15 @@ class TransientError(Exception):
 
 
 class DamagedError(Exception):
-    """All bytes have arrived, and they are not the right ones."""
+    """All bytes have arrived, but their checksum is wrong."""
 
 
 class ReplacedError(Exception):
-    """The file is no longer in the state that was looked at."""
+    """A file has changed since it was listed."""
 
 
 class GoneError(Exception):
-    """The file is no longer there."""
+    """A file is no longer there."""
 
 
 class Answer(NamedTuple):
@@ -79,7 +79,7 @@ class Remote:
 
     @property
     def state(self) -> str | None:
-        """The etag of the file in a manifest; None if its server gives none."""
+        """Return the file's etag for a manifest; None if its server gives none."""
         return f"{self.etag}-{self.size}" if self.etag else None
 
 
@@ -97,11 +97,11 @@ def persist(
         except kind as error:
             failures += 1
             if failures > retries:
-                raise given_up(url, failures, str(error)) from None
+                raise make_retry_error(url, failures, str(error)) from None
             time.sleep(random.uniform(0, min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE)))
 
 
-def given_up(url: str, tries: int, reason: str) -> SourceError:
+def make_retry_error(url: str, tries: int, reason: str) -> SourceError:
     """Return the error after the last try has failed."""
     return SourceError(
         f"{url}: given up after {tries} tries ({redact(reason)}); run again when the service is "
@@ -115,7 +115,7 @@ def flatten(error: Exception) -> str:
 
 
 def follow(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -> T | None:
-    """Return what `use` makes of the file as it is; look again if it is replaced meanwhile.
+    """Return `use(remote)` for the file's present state; repeat if it is replaced meanwhile.
 
     None: there is no file, or no longer. Raises SourceError if it is replaced again and again.
     """

@@ -56,12 +56,12 @@ REMEDIES = {
 }
 
 
-class AbsentError(SourceError):
+class NotFoundError(SourceError):
     """There is no such object."""
 
 
-class UnmetError(SourceError):
-    """The condition of the call does not hold."""
+class ConditionError(SourceError):
+    """A condition of a call does not hold."""
 
 
 class Object(NamedTuple):
@@ -178,7 +178,7 @@ def look_at(client: Client, url: str) -> Remote | None:
     """Return what is at `url` now; None: nothing. Raises SourceError if that is not known."""
     try:
         answer = _call(client, "head_object", url, ChecksumMode="ENABLED", **client.reading)
-    except AbsentError:
+    except NotFoundError:
         return None
     listed = Object(split_url(url)[1], answer["ContentLength"], answer["ETag"].strip('"'))
     file = as_remote(client, url, listed)
@@ -203,9 +203,9 @@ def _open(client: Client, url: str, listed: Object, start: int, stop: int | None
     condition = {"IfMatch": f'"{listed.etag}"'}
     try:
         answer = _call(client, "get_object", url, **condition, **part, **client.reading)
-    except AbsentError:
+    except NotFoundError:
         raise remote.GoneError from None
-    except UnmetError:
+    except ConditionError:
         raise remote.ReplacedError from None
     body = answer["Body"]
     if answer["ETag"].strip('"') != listed.etag:  # a service that knows no conditions
@@ -309,7 +309,7 @@ def put_json(
     condition = {"IfNoneMatch": "*"} if new else {"IfMatch": f'"{replacing}"'} if replacing else {}
     try:
         answer = _call(client, "put_object", url, Body=content, **condition, **client.payer)
-    except (UnmetError, AbsentError):
+    except (ConditionError, NotFoundError):
         if not condition:
             raise
         current = get_json(client, url)
@@ -326,8 +326,8 @@ def delete(client: Client, urls: Iterable[str]) -> None:
 def _call(client: Client, operation: str, url: str, **arguments: Any) -> Any:
     """Return boto3's answer to one operation on the object at `url`.
 
-    Raises AbsentError, UnmetError, ReplacedError for a range that the object no longer has, or
-    another SourceError.
+    Raises NotFoundError, ConditionError, ReplacedError for a range that the object no longer has,
+    or another SourceError.
     """
     bucket, key = split_url(url)
     call = partial(getattr(client.boto, operation), Bucket=bucket, Key=key, **arguments)
@@ -368,5 +368,5 @@ def _explain(error: botocore.ClientError, url: str) -> Exception:
     if status >= 500 or status in (408, 429) or code in TRANSIENT:
         return remote.TransientError(f"{status} {code}")
     remedy = REMEDIES.get(code) or REMEDIES.get(str(status)) or "check it and the endpoint"
-    kind = AbsentError if code in ABSENT else UnmetError if code in UNMET else SourceError
+    kind = NotFoundError if code in ABSENT else ConditionError if code in UNMET else SourceError
     return kind(f"{url}: {code} ({text}); {remedy}")

@@ -1,7 +1,0 @@
-"""The code of a registered model. MLflow keeps this file with the model and runs it to load the
-model, with the package ``irgen`` beside it: nothing is pickled."""
-
-from irgen.releases.pull import follow_pointer
-from irgen.tracking.served import serve_index
-
-serve_index(follow_pointer)
