@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 
 from irgen.catalog.shards import Images
 from irgen.index.index import Index
-from irgen.search.engine import Options
 
 QUERIES, HITS = 5, 9
 SIDE, GAP, LEFT = 64, 6, 18
@@ -28,7 +27,7 @@ def draw(data: Path) -> Image.Image:
     images = Images(data / "download")
     with Index.open(data / "index") as index:
         contents = [images.read(sha256) for sha256 in queries["sha256"]]
-        hits = index.search(contents, Options(k=HITS))
+        hits = index.search(contents, HITS)
     width = LEFT + SIDE + LEFT + HITS * (SIDE + GAP) + GAP
     sheet = Image.new("RGB", (width, GAP + QUERIES * (SIDE + 2 * GAP)), "white")
     for i, query in enumerate(queries.iter_rows(named=True)):

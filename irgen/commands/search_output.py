@@ -103,9 +103,12 @@ def _explanation_table(answer: Answer, explanations: list[Explanation]) -> str:
             str(rank),
             explanation.id,
             "-".join(map(str, explanation.code)),
-            " ".join(format_percent(math.exp(share)).rjust(4) for share in explanation.shares),
-            format_percent(math.exp(sum(explanation.shares))),
-            f"{explanation.bucket:,}",
+            " ".join(
+                format_percent(math.exp(log_prob)).rjust(4)
+                for log_prob in explanation.normalised_log_probs
+            ),
+            format_percent(math.exp(sum(explanation.normalised_log_probs))),
+            f"{explanation.images_with_code:,}",
             "yes" if explanation.trained else "no",
         ]
         for (query, rank), explanation in zip(

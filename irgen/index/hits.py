@@ -88,22 +88,22 @@ class Explanation:
     """One image as a hit of one query.
 
     ``code`` M numbers; ``log_probabilities`` of each of them after those before it under the
-    retriever, ``shares`` the same among the codes that lead to an image: both natural logarithms.
-    ``bucket``: number of images in the index with this code. ``cosine`` of the tuned embeddings;
-    ``trained``: the retriever was trained on the image.
+    retriever, ``normalised_log_probs`` the same among the codes that lead to an image: both natural
+    logarithms. ``images_with_code``: number of images in the index with this code. ``cosine`` of
+    the tuned embeddings; ``trained``: the retriever was trained on the image.
     """
 
     id: str
     code: tuple[int, ...]
     log_probabilities: tuple[float, ...]
-    shares: tuple[float, ...]
-    bucket: int
+    normalised_log_probs: tuple[float, ...]
+    images_with_code: int
     cosine: float
     trained: bool
 
     @property
     def log_probability(self) -> float:
-        """Of the whole code."""
+        """Return the log-probability of the whole code."""
         return sum(self.log_probabilities)
 
 
@@ -119,15 +119,15 @@ def explain(
     codes = snapshot.gather(numbers, "codes").long()  # (1, n, M)
     parts = [part.live for part in snapshot.parts(fresh=False)]
     state = decoder.start(query.summary, query.tokens)
-    log_probs, shares = beam.score_codes(state, parts, codes)
+    log_probs, normalised = beam.score_codes(state, parts, codes)
     leaves = zip(parts, beam.find_leaves(parts, codes), strict=True)
     ranges = [part.group_ranges(nodes) for part, nodes in leaves]
-    collisions = torch.stack([end - first for first, end in ranges]).sum(0)
+    group_sizes = torch.stack([end - first for first, end in ranges]).sum(0)
     cosines = rank.cosine(numbers, query.embedding, snapshot)
     trained = snapshot.gather(numbers, "trained")
-    columns = (codes, log_probs, shares, collisions, cosines, trained)
+    columns = (codes, log_probs, normalised, group_sizes, cosines, trained)
     values = zip(view.ids(rows), *(column[0].tolist() for column in columns), strict=True)
     return [
-        Explanation(name, tuple(code), tuple(log_probs), tuple(share), bucket, cosine, known)
-        for name, code, log_probs, share, bucket, cosine, known in values
+        Explanation(name, tuple(code), tuple(own), tuple(normal), size, cosine, is_trained)
+        for name, code, own, normal, size, cosine, is_trained in values
     ]

@@ -120,9 +120,9 @@ def test_explanations_tell_the_code_level_by_level(project, told):
     (found,) = hits(told, "photos/003.png", "-k", 2, "--explain")
     for hit in found:
         about = hit["explanation"]
-        assert len(about["code"]) == len(about["shares"]) == 3
+        assert len(about["code"]) == len(about["normalised_log_probs"]) == 3
         assert sum(about["log_probabilities"]) == pytest.approx(hit["log_probability"], abs=0.01)
-        assert about["bucket"] >= 1
+        assert about["images_with_code"] >= 1
     assert found[0]["explanation"]["trained"] is False  # as of every second image
 
 

@@ -30,7 +30,7 @@ ABOUT = pl.DataFrame(
         "label": ["cat", None, "dog"],
         "path": ["a/猫.png", "b", "c"],
         "score": [7, 8, None],
-        "bucket": ["red", "green", "blue"],
+        "images_with_code": ["red", "green", "blue"],
         "tags": [["x", "y"], [], None],
         "taken": [datetime.date(2024, 2, 29), None, None],
         "ratio": [float("nan"), 0.5, float("inf")],
@@ -91,7 +91,7 @@ def test_json_holds_every_value_as_json_can():
         "label": "cat",
         "path": "a/猫.png",
         "score": 7,
-        "bucket": "red",
+        "images_with_code": "red",
         "tags": ["x", "y"],
         "taken": "2024-02-29",
         "ratio": None,
@@ -109,7 +109,7 @@ def test_csv_has_a_row_a_hit_and_no_two_columns_of_one_name(answer):
     assert header[:9] == list(search_output.COLUMNS)
     first, second, third = (dict(zip(header, row, strict=True)) for row in rows)
     assert (first["query"], first["score"], first["metadata_score"]) == ("q one", "0.91", "7")
-    assert (first["metadata_bucket"], json.loads(first["tags"])) == ("red", ["x", "y"])
+    assert (first["metadata_images_with_code"], json.loads(first["tags"])) == ("red", ["x", "y"])
     assert (second["id"], second["log_probability"], second["by_embedding"]) == (
         "two\nlines",
         "",
@@ -117,4 +117,4 @@ def test_csv_has_a_row_a_hit_and_no_two_columns_of_one_name(answer):
     )
     assert third["same_label"] == "" and third["good"] == ""
     if answer.explanations:
-        assert (json.loads(first["code"]), first["bucket"]) == ([3, 1], "1200")
+        assert (json.loads(first["code"]), first["images_with_code"]) == ([3, 1], "1200")

@@ -211,7 +211,7 @@ def test_explanations_add_up_to_the_scores(index, png):
         tuple(code)
         for code in index.view.snapshot.gather(torch.arange(frame.height), "codes").tolist()
     ]
-    assert all(each.bucket == codes.count(each.code) for each in about)
+    assert all(each.images_with_code == codes.count(each.code) for each in about)
 
 
 def test_what_is_added_is_found_by_the_next_search_here_and_elsewhere(index, png):
