@@ -35,8 +35,8 @@ run: install ## run the pipeline (what changed only), print the results and the 
 test: install ## run the tests that need no server and no patience (five minutes)
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-all: install ## run all tests: servers, kills, whole pipelines (twenty-five minutes)
-	$(BIN)/pytest
+test-all: install ## run all tests: servers, kills, whole pipelines (half an hour)
+	$(BIN)/pytest -n 2 --dist loadfile -m ""
 
 docs: install ## build these pages into site/, strictly
 	@$(BIN)/mkdocs build --strict
@@ -49,7 +49,7 @@ check: install ## what CI runs: lint, format, types, docs, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) docs
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 ui: install ## open the MLflow UI on this project's runs
 	@$(BIN)/irgen ui

@@ -55,8 +55,6 @@ PRIVATE_ALLOWED = {  # torch says nowhere else what the processor can do
     },
 }
 VAGUE_STARTS = {"What", "Whether", "The", "How", "Where", "When", "Who", "Which"}
-# Packages whose docstrings still begin so. Take a name out when its docstrings are rewritten.
-NOT_YET = {"index"}
 CONDUCTORS = {"dvc", "prefect", "flows"}
 DISK_AND_NETWORK = {"pathlib", "os", "shutil", "socket", "urllib", "requests", "tempfile", "io"}
 
@@ -183,9 +181,6 @@ def test_no_private_name_of_a_library_is_touched(path: Path) -> None:
 
 @pytest.mark.parametrize("path", ALL, ids=name)
 def test_a_docstring_says_at_once_what_is_done(path: Path) -> None:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[0] in NOT_YET or parts[1] in NOT_YET:
-        return
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
     texts = [text for node in nodes if (text := ast.get_docstring(node))]

@@ -1,1 +1,1 @@
-"""The live index: a folder whose images are added, replaced and removed while it is searched."""
+"""Live index: a folder whose images are added, replaced and removed while it is searched."""

@@ -1,4 +1,4 @@
-"""The base: all images of an index at one moment, sorted by key, as files that never change.
+"""Base of an index: all images at one moment, sorted by key, as files that never change.
 
 The files depend on the images alone: two bases of the same images are equal byte for byte.
 """

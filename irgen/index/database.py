@@ -1,4 +1,4 @@
-"""The SQLite file of an index: which base counts, and which images changed since it was written.
+"""SQLite file of an index: which base counts, and which images changed since it was written.
 
 ``state`` has one row: the ``base``'s number, and the ``owner``, a digest of the index and the base
 that the file belongs to. ``changes`` has one row per image added, replaced or removed since, at its
@@ -42,7 +42,7 @@ SELECT base, owner, (SELECT max(seq) FROM sqlite_sequence WHERE name = 'changes'
 
 
 class Change(NamedTuple):
-    """The latest change of one image; of a removed one, code, embedding and metadata are None."""
+    """Latest change of one image; of a removed one, code, embedding and metadata are None."""
 
     key: int
     id: str
@@ -54,8 +54,8 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """The base that counts, its ``owner``, and the number of the latest change, 0 before the
-    first."""
+    """Current state: the base that counts, its ``owner``, and the number of the latest change (0
+    before the first)."""
 
     base: int
     owner: str

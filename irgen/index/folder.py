@@ -1,4 +1,4 @@
-"""The folder of an index, created, replaced and copied as a whole or not at all.
+"""Folder of an index, created, replaced and copied as a whole or not at all.
 
 index.json        format, version, configuration, checksums of codebooks and models
 codebooks.npy     (M, L, D) float32, the tokenizer's

@@ -1,4 +1,4 @@
-"""What a search of an index returns, by id, and why an image is or is not a hit."""
+"""Hits of a search, by id, and explanations of why an image is or is not one."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from irgen.search.engine import QueryFeatures
 
 @dataclass(frozen=True)
 class ImageHits:
-    """The best k images of each query, best first; every array is (Q, k).
+    """Best k images of each query, best first; every array is (Q, k).
 
     ``ids`` str, None where there are fewer than k. float32, −inf there: ``scores``, by which images
     are sorted; ``cosine`` of the tuned embeddings; ``log_probability`` of the image's code under

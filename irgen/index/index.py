@@ -1,4 +1,4 @@
-"""The live index: images are added, replaced and removed while others search."""
+"""Live index: images are added, replaced and removed while others search."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -109,8 +109,8 @@ class Index(Store):
 
     @property
     def models(self) -> Models:
-        """The networks, loaded at first use. Raise IndexingError if their files are damaged, or if
-        the codebooks beside them are not theirs."""
+        """Return the networks, loaded at first use. Raise IndexingError if their files are damaged,
+        or if the codebooks beside them are not theirs."""
         with self._loading:
             if self._models is None:
                 own = self.folder
@@ -124,7 +124,7 @@ class Index(Store):
 
     @property
     def decoder(self) -> Decoder:
-        """The retriever's decoder, prepared for search at first use."""
+        """Return the retriever's decoder, prepared for search at first use."""
         models = self.models
         with self._loading:
             if self._decoder is None:
@@ -135,8 +135,8 @@ class Index(Store):
 
     @property
     def calibration(self) -> Calibration | Uncalibrated:
-        """The map from cosine to the probability of the same label, or why there is none. Raise
-        IndexingError or ArtifactError if its file is damaged."""
+        """Return the map from cosine to the probability of the same label, or why there is none.
+        Raise IndexingError or ArtifactError if its file is damaged."""
         with self._loading:
             if self._calibration is None:
                 path = self.folder.check_models() / CALIBRATION

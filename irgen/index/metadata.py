@@ -1,4 +1,4 @@
-"""The metadata columns of an index: the types it stores, and the forms in which it stores them.
+"""Metadata columns of an index: the types it stores, and the forms in which it stores them.
 
 The base keeps columns as an Arrow file. The changes keep a JSON list per image, of the physical
 values: days and microseconds as integers, bytes as Latin-1 text.

@@ -1,4 +1,4 @@
-"""What an open index has on the disk, and the changes that its one writer makes."""
+"""Files of an open index, and the changes that its one writer makes."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from irgen.index.view import View
 
 
 class Store:
-    """The files of an open index. Threads may share it.
+    """Files of an open index. Threads may share it.
 
     Nothing is kept in memory of what the writer does: it commits to the SQLite file, and the next
     ``refresh`` reads that, in this process as in any other.
@@ -59,21 +59,21 @@ class Store:
 
     @property
     def schema(self) -> pl.Schema:
-        """The metadata columns and their types, which never change."""
+        """Return the metadata columns and their types, which never change."""
         return self._view.schema
 
     @property
     def view(self) -> View:
-        """The images in the index now: a snapshot to search, and the ids and metadata of its rows.
-        It never changes: take it once for whatever must agree. A reader's is as of its last search
-        or ``refresh``."""
+        """Return the images in the index now: a snapshot to search, and the ids and metadata of its
+        rows. It never changes: take it once for whatever must agree. A reader's view is as of its
+        last search or ``refresh``."""
         if self._writer is not None:
             self.refresh()
         return self._view
 
     @property
     def revision(self) -> int:
-        """The number of the latest change; each image added, replaced or removed counts as one."""
+        """Return the number of the latest change. Each image added, replaced or removed counts."""
         return self._file.state().revision
 
     def refresh(self) -> None:

@@ -51,7 +51,7 @@ class View:
 
     @property
     def schema(self) -> pl.Schema:
-        """The metadata columns and their types."""
+        """Return the metadata columns and their types."""
         columns = self.base.table.schema.items()
         return pl.Schema({name: kind for name, kind in columns if name != ID})
 
