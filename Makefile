@@ -35,8 +35,8 @@ run: install ## run the pipeline (what changed only), print the results and the 
 test: install ## run the tests that need no server and no patience (five minutes)
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-all: install ## run all tests: servers, kills, whole pipelines (half an hour)
-	$(BIN)/pytest -n 2 --dist loadfile -m ""
+test-all: install ## run all tests: servers, kills, whole pipelines (twenty-five minutes)
+	$(BIN)/pytest -n 2 --dist loadfile
 
 docs: install ## build these pages into site/, strictly
 	@$(BIN)/mkdocs build --strict
