@@ -20,19 +20,21 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace ``<!-- include: PATH -->`` by the text of a file below the project's root, its
-    headings two levels deeper and without its title and its links to files."""
+    """Replace ``<!-- include: PATH -->`` by the text of a file below the project's root."""
     return INCLUDE.sub(lambda match: include((ROOT / match[1]).read_text()), markdown)
 
 
 def include(text: str) -> str:
-    """Return Markdown that fits below a heading of a page.
+    """Return Markdown that fits below a heading of a page: without its title and its links to
+    files, its headings from the third level down.
 
     >>> include("# Title\\n\\n## Speed\\n\\n[all](a.svg)")
-    '#### Speed\\n\\nall'
+    '### Speed\\n\\nall'
     """
     text = re.sub(r"\A# .*\n+", "", text)
-    text = re.sub(r"^(#+ )", r"##\1", text, flags=re.MULTILINE)
+    highest = min(map(len, re.findall(r"^(#+) ", text, flags=re.MULTILINE)), default=3)
+    deeper = "#" * (3 - highest)
+    text = re.sub(r"^(#+ )", rf"{deeper}\1", text, flags=re.MULTILINE)
     text = re.sub(r"^!\[[^\]]*\]\((?!https?:)[^)]*\)\n*", "", text, flags=re.MULTILINE)
     return re.sub(r"\[([^\]]*)\]\((?!https?:|#)[^)]*\)", r"\1", text)
 
