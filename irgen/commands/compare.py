@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -24,6 +26,7 @@ from irgen.study.plan import (
 
 PIPELINE = PLAN.with_name("dvc.yaml")
 PIPELINE_LOCK = PLAN.with_name("dvc.lock")
+BUSY_SECONDS = 60.0
 
 
 @click.command()
@@ -104,7 +107,8 @@ def stage_of(plan: Plan, trial: Trial) -> str:
 
 def run_dvc(root: Path, stage: str) -> int:
     """Run ``dvc repro`` for one stage, its output on the terminal; return its exit status. First
-    restore a lock file that a killed DVC left incomplete."""
+    restore a lock file that a killed DVC left incomplete. Repeat it while another DVC has the
+    files, at most BUSY_SECONDS: a killed one has them until the system has removed its process."""
     if not (root / ".dvc").is_dir():
         raise StudyError(f"{root.resolve()} is not a DVC project: run from the project's root")
     if mend_lock_file(root / PIPELINE_LOCK, root / ".cache" / PIPELINE_LOCK):
@@ -113,7 +117,21 @@ def run_dvc(root: Path, stage: str) -> int:
     options = ["--wait-for-lock", "repro", "--single-item", stage]
     command = [sys.executable, "-m", "dvc", *options]
     settings = {"PATH": search, "DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1"}
-    return subprocess.run(command, cwd=root, env=os.environ | settings).returncode
+    deadline = time.monotonic() + BUSY_SECONDS
+    while status := subprocess.run(command, cwd=root, env=os.environ | settings).returncode:
+        if not is_busy(root) or time.monotonic() > deadline:
+            break
+        print("another DVC process has these files: trying again")
+        time.sleep(2)
+    return status
+
+
+def is_busy(root: Path) -> bool:
+    """Tell whether a DVC process has files of the project, by DVC's own list of them."""
+    try:
+        return bool(json.loads((root / ".dvc" / "tmp" / "rwlock").read_text()))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def print_tables(root: Path, plan: Plan, sets: tuple[str, ...]) -> None:
