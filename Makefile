@@ -36,7 +36,7 @@ test: install ## run the tests that need no server and no patience (five minutes
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test-all: install ## run all tests: servers, kills, whole pipelines (twenty-five minutes)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m ""
 
 docs: install ## build these pages into site/, strictly
 	@$(BIN)/mkdocs build --strict
@@ -44,7 +44,7 @@ docs: install ## build these pages into site/, strictly
 docs-serve: install ## show the pages at http://127.0.0.1:8000, rebuilt on every change
 	@$(BIN)/mkdocs serve
 
-check: install ## what CI runs: lint, format, types, docs, all tests
+check: install ## what CI runs: lint, format, types, docs, all tests but the longest scenarios
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

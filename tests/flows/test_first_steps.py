@@ -16,7 +16,7 @@ import yaml
 
 from .conftest import LIFELINE, ROOT, PrefectServer, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
 QUICK = {
     "tokenizer": {"levels": 2, "codebook": 16, "width": 32, "epochs": 6},

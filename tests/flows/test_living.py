@@ -21,7 +21,7 @@ from irgen.catalog.sources.arrays import list_digits
 
 from .conftest import ROOT, PrefectServer, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
 DAY = 86_400 * 10**9  # nanoseconds
 TRAINING = {"pairs", "tokenizer", "retriever"}

@@ -25,7 +25,7 @@ from irgen.encoding.cache import map_shard
 from ..conftest import BucketServer, MlflowServer
 from .conftest import LIFELINE, ROOT, PrefectServer, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
 TRAINING = {"pairs", "tokenizer", "retriever"}
 SMALL = {
