@@ -228,7 +228,7 @@ def measure(case: Case) -> dict[str, dict[str, float]]:
                 f"{title}/share": float((group[top] == own)[top >= 0].mean()),
                 f"{title}/found": float(again[group[exact] == own].mean()),
                 f"{title}/trained": float(again[group[exact] == "trained"].mean()),
-                f"{title}/by_embedding": float(by_embedding[top >= 0].mean()),
+                f"{title}/dense": float(by_embedding[top >= 0].mean()),
             }
         for name, groups, asked in (
             ("unseen/added", ("inserted", "unseen"), unseen),
