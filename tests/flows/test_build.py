@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,11 @@ def outcomes(server: PrefectServer, run: str = "") -> dict[str, str]:
     return {row["stage"]: row["outcome"] for row in table}
 
 
-def states(server: PrefectServer) -> list[tuple[str, str, str]]:
-    """Flow, state and message of all flow runs, the latest first."""
-    runs = server.ask("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"})
+def states(server: PrefectServer, since: datetime) -> list[tuple[str, str, str]]:
+    """Flow, state and message of flow runs begun after a time, the latest first."""
+    begun = {"expected_start_time": {"after_": since.isoformat()}}
+    wanted = {"flow_runs": begun, "sort": "EXPECTED_START_TIME_DESC"}
+    runs = server.ask("/flow_runs/filter", wanted)
     flows = {flow["id"]: flow["name"] for flow in server.ask("/flows/filter", {})}
     return [(flows[r["flow_id"]], r["state"]["name"], r["state"]["message"] or "") for r in runs]
 
@@ -118,6 +121,7 @@ def killed_in(toy: Toy, stage: str) -> list[int]:
 def test_a_build_killed_in_a_stage_is_gone_on_with_by_the_next(
     prefect_server: PrefectServer, toy: Toy
 ) -> None:
+    start_time = datetime.now(UTC)
     for stage in ("first", "right"):
         pids = killed_in(toy, stage)
         until(lambda pids=pids: not any(map(alive, pids)), "the stage outlived its flow")
@@ -126,8 +130,9 @@ def test_a_build_killed_in_a_stage_is_gone_on_with_by_the_next(
     assert build(str(toy.root), return_state=True).is_completed()
     assert outcomes(prefect_server)["first"] == "skipped"  # done before the second kill
     assert {"last", "right"} <= set(toy.ran())
-    found = [each for each in states(prefect_server) if each[1] == "Crashed"]
-    assert len(found) == 2 and "its process was killed" in found[0][2]
+    runs = states(prefect_server, start_time)
+    messages = [message for _, state, message in runs if state == "Crashed"]
+    assert len(messages) == 2 and "its process was killed" in messages[0]
 
 
 def test_a_lock_file_that_a_killed_dvc_left_cut_off_is_mended(
@@ -161,6 +166,7 @@ def test_dvc_reads_every_lock_file_that_is_taken_for_whole(toy: Toy) -> None:
 def test_a_server_that_is_restarted_in_mid_run_stops_nothing(
     prefect_server: PrefectServer, toy: Toy
 ) -> None:
+    start_time = datetime.now(UTC)
     wait = "import time; time.sleep(8)\n"
     (toy.root / "work.py").write_text(wait + (toy.root / "work.py").read_text())
     running = start(toy)
@@ -173,5 +179,5 @@ def test_a_server_that_is_restarted_in_mid_run_stops_nothing(
     finally:
         running.kill()
     assert toy.ran() == ["first", "last", "left", "right"]
-    assert states(prefect_server)[0][:2] == ("build", "Built")
+    assert states(prefect_server, start_time)[0][:2] == ("build", "Built")
     assert set(outcomes(prefect_server).values()) == {"ran"}
