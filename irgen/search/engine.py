@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from irgen.params import Evaluate
 
 VERSION = 2  # raise when a search finds other images, or gives other scores
-COPY_COSINE = (
-    0.999  # an image this near to the query is a copy of it: see docs/reference/ranking.md
-)
+# From this cosine an image counts as a copy of the query: docs/reference/metrics.md says why.
+COPY_COSINE = 0.999
+COPY_BEAMS = 8  # codes nearest to the query's embedding under which copies are looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,9 @@ class Options:
     ``first_code``, or of that code's ``label``. Ties are sorted by cosine.
 
     Images under the query's own code, which the tokenizer gives its embedding, are always among the
-    candidates; if there are more than ``candidates``, the nearest. Copies of the query come first:
-    an image whose cosine is at least ``COPY_COSINE`` has that cosine as its score or, without
-    ``rerank``, the best score, 0.
+    candidates; if there are more than ``candidates``, the nearest. So are copies of the query under
+    the ``COPY_BEAMS`` codes nearest to it. Copies come first: an image whose cosine is at least
+    ``COPY_COSINE`` has that cosine as its score or, without ``rerank``, the best score, 0.
 
     ``distinct``: hide an image whose cosine with a better one is at least this. ``min_score`` and
     ``min_cosine``: drop hits below. ``trie``: with False the beam search is unconstrained; codes
@@ -136,6 +136,7 @@ def search(
     own = _gather_own(embeddings, snapshot, limit)
     if options.order_by == "code" and not options.rerank:
         own = _score_codes(own, replace(state), snapshot)
+    own = own.merge(_gather_copies(embeddings, snapshot, limit))
     beam_search = beam.search if options.trie else beam.unconstrained_search
     beams = beam_search(state, [part.live for part in parts], options.beams)
     candidates = rank.gather(snapshot, parts, beams, limit).merge(own)
@@ -208,6 +209,15 @@ def _gather_own(embeddings: Tensor, snapshot: Snapshot, limit: int) -> Candidate
         return own
     cosines = rank.cosine(own.rows, embeddings, snapshot)
     return own.take(rank.order_by_score(own, cosines)[:, :limit])
+
+
+def _gather_copies(embeddings: Tensor, snapshot: Snapshot, limit: int) -> Candidates:
+    """Gather copies under the codes nearest to embeddings (Q, D): another precision or compression
+    may give a copy another code."""
+    near = _gather_near(embeddings, snapshot, limit, COPY_BEAMS, fresh=False)
+    assert near is not None, "some row takes part"
+    kept = rank.cosine(near.rows, embeddings, snapshot) >= COPY_COSINE
+    return near.keep(kept).take(rank.order_kept_first(kept)[:, : int(kept.sum(1).max())])
 
 
 def _score_codes(own: Candidates, state: DecoderState, snapshot: Snapshot) -> Candidates:

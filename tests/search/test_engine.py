@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irgen.models import quantizer
-from irgen.search import beam, engine, rank
+from irgen.search import beam, engine, live, rank
+from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.engine import COPY_COSINE, Hits, Options, QueryFeatures
 from irgen.search.snapshot import Segment, Snapshot
 
@@ -77,13 +78,15 @@ def test_an_image_the_retriever_would_never_predict_is_found_by_embedding(decode
     snapshot, asked = fresh([n for n in range(80) if n % 3]), read(4)
     narrow = Options(beams=2, candidates=20, fresh_beams=4)
     beams = beam.search(decoder.start(asked.summary, asked.tokens), snapshot.live_tries, 2)
+    own = quantizer.encode(asked.embedding, snapshot.codebooks)
     for query in range(4):
         unpredicted = [
             c
             for c in torch.cartesian_prod(*[torch.arange(6)] * 3)
-            if c.tolist() not in beams.codes[query].tolist()
+            if c.tolist() not in beams.codes[query].tolist() and c[0] != own[query, 0]
         ]
-        vector = asked.embedding[query : query + 1].half()
+        vector = asked.embedding[query : query + 1] + 0.05  # near, but no copy
+        vector = torch.nn.functional.normalize(vector, dim=-1).half()
         errors = [
             float((vector.float() - rebuilt_from(snapshot, code)).square().sum())
             for code in unpredicted
@@ -96,7 +99,7 @@ def test_an_image_the_retriever_would_never_predict_is_found_by_embedding(decode
         hits = engine.search(decoder, one, later, 5, narrow)
         assert int(hits.rows[0, 0]) == len(snapshot.segments[0])
         assert bool(hits.by_embedding[0, 0])
-        assert hits.log_probability[0, 0] == -torch.inf
+        assert hits.log_probability[0, 0] == -torch.inf and hits.cosine[0, 0] < COPY_COSINE
         blind = engine.search(decoder, one, later, 5, replace(narrow, fresh_beams=0))
         assert len(snapshot.segments[0]) not in blind.rows[0].tolist()
 
@@ -157,6 +160,22 @@ def test_a_copy_of_the_query_comes_first_however_many_images_share_its_code(
     best = hits.cosine[:, 0] if options.rerank else torch.zeros(6)
     assert torch.equal(hits.scores[:, 0], best)
     assert (hits.cosine[:, 0] >= COPY_COSINE).all() and (hits.cosine[:, 1:] < COPY_COSINE).all()
+
+
+@pytest.mark.parametrize("options", RANKINGS)
+def test_a_copy_under_another_code_comes_first(decoder, read, fresh, options):
+    asked, base = read(6), fresh(list(range(60)))
+    near = torch.nn.functional.normalize(asked.embedding + 0.01, dim=-1)
+    codes = quantizer.encode(asked.embedding, base.codebooks)
+    scorer = CodebookScorer.start(asked.embedding, base.codebooks)
+    every = Segment.build(torch.cartesian_prod(*[torch.arange(6)] * 3), *[torch.zeros(216)] * 3)
+    nearest = beam.search(scorer, [live.keep_all(every.trie)], 2).codes  # (Q, 2, M)
+    other = torch.where((nearest[:, 0] == codes).all(1)[:, None], nearest[:, 1], nearest[:, 0])
+    columns = (near.half(), 2**62 + torch.arange(6), torch.ones(6, dtype=torch.bool))
+    snapshot = base.with_added(Segment.build(other, *columns))
+    hits = engine.search(decoder, asked, snapshot, 5, replace(options, beams=1, candidates=8))
+    assert (other != codes).any(1).all() and (hits.cosine[:, 0] >= COPY_COSINE).all()
+    assert hits.rows[:, 0].tolist() == list(range(60, 66))
 
 
 def test_copies_are_in_the_order_of_their_cosines_before_all_others(decoder, read, fresh):
