@@ -124,7 +124,8 @@ def _make_tile(
     title is its label, or its id if no image has a label."""
     name, label = table["id"][row], table["label"][row]
     unlabelled = table["label"].null_count() == len(table)
-    notes, caption = (), name
+    notes: tuple[str, ...] = ()
+    caption = name
     if result is not None:
         notes = (f"{result['score']:.3f}",)
         caption = f"{name} · score {notes[0]} · code {result['code']}"
