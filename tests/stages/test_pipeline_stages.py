@@ -182,7 +182,8 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "rerank_weight": 0.05,
                 "rerank_signal": "first_code",
                 "order_by": "label",
-            }
+            },
+            "queries": metrics["catalog"]["images/queries"],
         }
         index.verify()
     assert metrics["index"]["images"] == len(database)
