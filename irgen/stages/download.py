@@ -72,7 +72,7 @@ def _check_training_revision(trained: int, folder: Path) -> None:
         )
 
 
-def look(params: Params, workspace: Workspace) -> bool:
+def may_have_changed(params: Params, workspace: Workspace) -> bool:
     """Tell whether the source may differ from ``data/download``, by its listing alone or, for an
     archive, by its stamp. No image is read. Raises SourceError if it cannot be listed."""
     source = open_source(params.download, workspace.cache / "download" / FILES)
