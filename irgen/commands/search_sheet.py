@@ -51,14 +51,15 @@ class Pictures:
         """Return the picture of an image as a data URI; None if it is not here. ``metadata``: its
         columns ``sha256`` and ``path`` count."""
         sha256, path = metadata.get("sha256"), metadata.get("path")
-        with suppress(ArtifactError, ImageError):
-            if self.downloaded is not None and sha256 in self.downloaded:
+        if isinstance(sha256, str) and self.downloaded is not None and sha256 in self.downloaded:
+            with suppress(ArtifactError, ImageError):
                 return draw(self.downloaded.read(sha256))
-        for folder in self.folders if isinstance(path, str) else ():
-            with suppress(OSError, ValueError, ImageError):
-                content = (folder / path).read_bytes()
-                if sha256 in (None, hashlib.sha256(content).hexdigest()):
-                    return draw(content)
+        if isinstance(path, str):
+            for folder in self.folders:
+                with suppress(OSError, ValueError, ImageError):
+                    content = (folder / path).read_bytes()
+                    if sha256 in (None, hashlib.sha256(content).hexdigest()):
+                        return draw(content)
         return None
 
 
