@@ -13,7 +13,7 @@ SECONDS = 5.0  # to wait for the hub before saying that it does not answer
 
 @dataclass(frozen=True, kw_only=True)
 class HubFile:
-    """The weights of encoder `name` on the hub: file `filename` of repository `repo`."""
+    """Weights of encoder `name` on the hub: file `filename` of repository `repo`."""
 
     name: str
     repo: str

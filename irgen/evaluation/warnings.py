@@ -27,7 +27,7 @@ UNTRAINED_ENCODER = (  # of the built-in digits
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is judged: ``served``, metrics of the served index; ``chance``, the capped precision of
+    """Results to judge: ``served``, metrics of the served index; ``chance``, the capped precision of
     random results (None: no labels); ``trainings``, the last metrics of each training by stage."""
 
     served: Mapping[str, float] = field(default_factory=dict)
