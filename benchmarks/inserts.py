@@ -25,7 +25,7 @@ from torch import Tensor
 
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.identifiers import load_codes
 from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics
 from irgen.evaluation.latency import name_processor
@@ -200,7 +200,7 @@ def open_case(params: Params, workspace: Workspace) -> Case:
     read = QueryFeatures(
         *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(QueryFeatures))
     )
-    embeddings = load_identified(workspace.existing("identifiers", "database")).embeddings
+    embeddings = load_codes(workspace.existing("identifiers", "database")).embeddings
     return Case(queries, read, database, embeddings, index)
 
 

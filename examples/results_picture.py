@@ -36,8 +36,8 @@ def draw(data: Path) -> Image.Image:
         for j, hit in enumerate(hits.ids[i]):
             row = by_id[hit]
             colour = GREEN if row["label"] == query["label"] else RED
-            place = (LEFT + SIDE + LEFT + j * (SIDE + GAP), top)
-            paste(sheet, images.read(row["sha256"]), place, colour)
+            corner = (LEFT + SIDE + LEFT + j * (SIDE + GAP), top)
+            paste(sheet, images.read(row["sha256"]), corner, colour)
     return sheet
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from irgen.checkpoints.fingerprint import NO_FILE
 from irgen.checkpoints.hub import fetch_weights
 from irgen.errors import ParamsError, WeightsError
-from irgen.files import file_digest
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Encoder
 
@@ -19,19 +19,13 @@ def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
     Raises ParamsError for a backbone or option timm does not know, WeightsError for weights that
     are missing, damaged or of another architecture.
     """
-    if config.weights not in ("hub", "none") and not Path(config.weights).is_file():
+    if config.weights not in NO_FILE and not Path(config.weights).is_file():
         raise WeightsError(
             f"encoder: weights: no file at {config.weights}; "
             "give the path of a safetensors file, 'hub' or 'none'"
         )
     torch.manual_seed(seed)
     return ImageEncoder(_backbone(config), config.image_size, config.channels, config.crop)
-
-
-def weights_digest(config: Encoder) -> str:
-    """Return the digest of the first weights' file; without a file, the name of their origin."""
-    path = Path(config.weights)
-    return file_digest(path) if path.is_file() else config.weights
 
 
 def untrained_encoder(config: Encoder) -> ImageEncoder:

@@ -27,8 +27,9 @@ UNTRAINED_ENCODER = (  # of the built-in digits
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Results to judge: ``served``, metrics of the served index; ``chance``, the capped precision of
-    random results (None: no labels); ``trainings``, the last metrics of each training by stage."""
+    """Results to judge: ``served``, metrics of the served index; ``chance``, the capped precision
+    of random results (None: no labels); ``trainings``, the last metrics of each training by
+    stage."""
 
     served: Mapping[str, float] = field(default_factory=dict)
     chance: float | None = None

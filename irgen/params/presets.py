@@ -24,9 +24,9 @@ DRAWING_NETWORK = {"channels": [32, 64, 128, 256], "stem_width": 16}
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """What a preset depends on. `images`: in all; `trained`: those that teach; `labels`: number of
-    different ones, 0 without labels; `side`: pixels of the median short side; `channels`: 1 if no
-    image has colour."""
+    """Facts that a preset depends on. `images`: in all; `trained`: those that teach; `labels`:
+    number of different ones, 0 without labels; `side`: pixels of the median short side; `channels`:
+    1 if no image has colour."""
 
     images: int
     trained: int

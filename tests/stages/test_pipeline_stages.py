@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from irgen.catalog.sources.arrays import list_digits
 from irgen.checkpoints.calibration import load_calibration
-from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.models import assemble
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
@@ -137,7 +137,7 @@ def test_codes_and_embeddings_are_row_aligned_and_agree(built):
     model, labels = load_tokenizer(folder / "data/tokenizer/tokenizer.safetensors")
     assert labels == [str(digit) for digit in range(10)]
     for role in ("train", "database"):
-        identified = load_identified(folder / "data/identifiers" / role)
+        identified = load_codes(folder / "data/identifiers" / role)
         assert (
             identified.ids
             == pl.read_parquet(folder / f"data/catalog/{role}.parquet")["id"].to_list()
@@ -149,9 +149,7 @@ def test_codes_and_embeddings_are_row_aligned_and_agree(built):
 
 def test_an_image_has_the_same_code_as_training_and_as_database_image(built):
     folder, _, _ = built
-    train, database = (
-        load_identified(folder / "data/identifiers" / r) for r in ("train", "database")
-    )
+    train, database = (load_codes(folder / "data/identifiers" / r) for r in ("train", "database"))
     codes = dict(zip(database.ids, database.codes.tolist(), strict=True))
     assert [codes[name] for name in train.ids] == train.codes.tolist()
 
@@ -161,7 +159,7 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
     shutil.copytree(folder / "data/index", tmp_path / "index")
     database = pl.read_parquet(folder / "data/catalog/database.parquet")
     train = pl.read_parquet(folder / "data/catalog/train.parquet")
-    identified = load_identified(folder / "data/identifiers/database")
+    identified = load_codes(folder / "data/identifiers/database")
     with Index.open(tmp_path / "index") as index:
         view, snapshot = index.view, index.view.snapshot
         rows = np.arange(len(index))
@@ -209,7 +207,7 @@ def test_an_image_added_to_the_index_gets_what_the_pipeline_would_have_given(bui
     folder, _, _ = built
     shutil.copytree(folder / "data/index", tmp_path / "index")
     database = pl.read_parquet(folder / "data/catalog/database.parquet")[:5]
-    identified = load_identified(folder / "data/identifiers/database")
+    identified = load_codes(folder / "data/identifiers/database")
     paths = [folder / "digits" / path for path in database["path"]]
     with Index.open(tmp_path / "index", writable=True) as index:
         index.add(paths, [f"{name} again" for name in database["id"]])
@@ -475,7 +473,7 @@ def codes_of(folder: Path) -> dict[str, dict[str, list[int]]]:
     """Codes by role and id."""
     found = {}
     for role in ("train", "validation", "database", "queries"):
-        identified = load_identified(folder / "data/identifiers" / role)
+        identified = load_codes(folder / "data/identifiers" / role)
         found[role] = dict(zip(identified.ids, identified.codes.tolist(), strict=True))
     return found
 
