@@ -10,7 +10,7 @@ from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.catalog.images import decode
 from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
-from irgen.catalog.table import NAMES, read_table
+from irgen.catalog.table import NAMES, describe_tables, read_table
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.errors import redact
 from irgen.evaluation import drift_verdict
@@ -179,7 +179,7 @@ def _describe_data(
     counts += [f"{len(rejected):,} images left out"] if len(rejected) else []
     return {
         "Source": f"{redact(params.download.source)}: {', '.join(counts)}",
-        "Database and queries": f"{images['database']} images, {images['queries']} queries",
+        "Images": describe_tables(catalog["database"], catalog["queries"]),
         "Trained on": f"{images['train']} images, validated on {images['validation']}",
     }
 
