@@ -1,4 +1,4 @@
-"""Share what every training needs: machine, seed, log, resumable state, means of an epoch."""
+"""Share what every training needs: machine, seed, log, resumable state, means of a round."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from irgen.compute import Machine
 from irgen.encoding import augment
 from irgen.models import clusters, decoder, descriptors, encoder, quantizer, tokenizer
 
-Log = Callable[[dict[str, float], int], None]  # of metrics and their epoch, from 1
+Log = Callable[[dict[str, float], int], None]  # of metrics and the number of steps done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class TrainingRun:
         if self.resume is not None:
             self.resume.restore(state)
 
-    def end_epoch(self, state: TrainingState) -> None:
+    def end_round(self, state: TrainingState) -> None:
         """Log the last row of the history, then save the state."""
         row = dict(state.history[-1])
-        self.log(row, int(row.pop("epoch")))
+        self.log(row, int(row.pop("step")))
         if self.resume is not None:
             self.resume.save(state)
 
@@ -63,8 +63,8 @@ def code_versions() -> dict[str, int]:
     return {module.__name__: module.VERSION for module in modules}
 
 
-class EpochMeans:
-    """Means of metrics over the images of one epoch."""
+class RoundMeans:
+    """Means of metrics over the images of one round."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
@@ -81,6 +81,10 @@ class EpochMeans:
         return {name: total / self._images for name, total in self._sums.items()}
 
 
-def show_progress(batches: Iterable[Tensor], title: str, total: int) -> Iterator[Tensor]:
-    """Yield the batches with a progress bar, where there is a terminal."""
-    return iter(tqdm(batches, title, total, leave=False, disable=None, unit="batch"))
+def show_progress(
+    batches: Iterable[Tensor], name: str, steps: range, most: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the batches of a round with their ``steps``, of at most so many. Show a progress bar
+    where there is a terminal."""
+    bar = tqdm(batches, name, most, initial=steps.start, leave=False, disable=None, unit="step")
+    return zip(steps, bar, strict=True)

@@ -12,7 +12,7 @@ from irgen.search.calibration import Bin
 
 HISTORY = pl.DataFrame(
     {
-        "epoch": [1, 2, 3],
+        "step": [1, 2, 3],
         "loss": [3.0, 2.0, 1.5],
         "loss/prefix": [2.0, 1.0, 0.5],
         "accuracy/level_1": [0.1, 0.5, 0.9],
@@ -48,14 +48,14 @@ def test_a_figure_is_the_same_bytes_every_time_and_holds_no_date(name):
 
 
 def test_every_line_carries_its_name():
-    assert {"total", "prefix", "epoch", "tokenizer: losses"} <= set(words(DRAWN["losses"]()))
+    assert {"total", "prefix", "step", "tokenizer: losses"} <= set(words(DRAWN["losses"]()))
     assert "precision@10" in words(DRAWN["validation"]())
 
 
 def test_a_history_of_nothing_is_drawn_as_no_data():
-    empty = pl.DataFrame({"epoch": [1], "validation/precision/10": [None]})
+    empty = pl.DataFrame({"step": [1], "validation/precision/10": [None]})
     assert "no data" in words(figures.validation_precision(empty))
-    assert "no data" in words(figures.perplexities(pl.DataFrame({"epoch": [1]})))
+    assert "no data" in words(figures.perplexities(pl.DataFrame({"step": [1]})))
 
 
 def test_infinite_and_missing_values_are_left_out():
