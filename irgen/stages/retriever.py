@@ -21,8 +21,7 @@ from irgen.models.tokenizer import class_numbers, embed_summaries
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.training import retriever as training
-from irgen.training.rounds import summarize
-from irgen.training.run import open_run
+from irgen.training.run import open_run, summarize
 from irgen.workspace import Workspace
 
 

@@ -22,8 +22,7 @@ from irgen.params import Params
 from irgen.params import Tokenizer as Settings
 from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
-from irgen.training.rounds import summarize
-from irgen.training.run import open_run
+from irgen.training.run import open_run, summarize
 from irgen.workspace import Workspace
 
 

@@ -12,8 +12,14 @@ from irgen.encoding.batches import LabelledImages
 from irgen.models.descriptors import DescriptorModel
 from irgen.params.baselines import Descriptor as Settings
 from irgen.training.optimizer import create_optimizer, set_rates
-from irgen.training.rounds import draw_batches, remaining_rounds, round_length
-from irgen.training.run import RoundMeans, TrainingRun, show_progress
+from irgen.training.run import (
+    RoundMeans,
+    TrainingRun,
+    draw_batches,
+    remaining_rounds,
+    round_length,
+    show_progress,
+)
 
 VERSION = 2  # raise when a training gives other descriptors
 Losses = Callable[..., dict[str, Tensor]]  # of (head, embeddings, labels, settings)

@@ -16,14 +16,15 @@ from irgen.search import beam, rank, trie
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
 from irgen.training.optimizer import create_optimizer, set_rates
-from irgen.training.rounds import (
+from irgen.training.run import (
+    RoundMeans,
+    TrainingRun,
     draw_batches,
     is_best,
-    is_exhausted,
     remaining_rounds,
     round_length,
+    show_progress,
 )
-from irgen.training.run import RoundMeans, TrainingRun, show_progress
 
 VERSION = 2  # raise when a training gives another retriever
 PRECISION = "validation/precision/10"
@@ -86,9 +87,7 @@ def train(
     database, anchors = _database(pairs.codes, run.machine), pairs.anchors()
     size = settings.batch_size
     length = round_length(len(anchors), size, settings.validate_every)
-    for steps in remaining_rounds(state.history, settings.steps, length):
-        if is_exhausted(state.history, settings.patience):
-            break
+    for steps in remaining_rounds(state.history, settings.steps, length, settings.patience):
         generator = seed_everything(run.seed, steps.start)
         model.train()
         means = RoundMeans()

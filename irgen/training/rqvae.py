@@ -7,8 +7,14 @@ from irgen.compute import seed_everything
 from irgen.models import quantizer, rqvae
 from irgen.models.rqvae import Autoencoder
 from irgen.params import Identifiers as Settings
-from irgen.training.rounds import draw_batches, remaining_rounds, round_length
-from irgen.training.run import RoundMeans, TrainingRun, show_progress
+from irgen.training.run import (
+    RoundMeans,
+    TrainingRun,
+    draw_batches,
+    remaining_rounds,
+    round_length,
+    show_progress,
+)
 
 KMEANS_ITERATIONS = 20  # of the codebooks' start
 

@@ -11,14 +11,15 @@ from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses
 from irgen.params import Tokenizer as Settings
 from irgen.training.optimizer import create_optimizer, set_rates
-from irgen.training.rounds import (
+from irgen.training.run import (
+    RoundMeans,
+    TrainingRun,
     draw_batches,
     is_best,
-    is_exhausted,
     remaining_rounds,
     round_length,
+    show_progress,
 )
-from irgen.training.run import RoundMeans, TrainingRun, show_progress
 
 VERSION = 2  # raise when a training gives another tokenizer
 
@@ -52,9 +53,7 @@ def train(
         _refit(model, _embed(model, images, settings, run), None, settings, run.seed)
     size = settings.batch_size
     length = round_length(len(images), size, settings.validate_every)
-    for steps in remaining_rounds(state.history, settings.steps, length):
-        if is_exhausted(state.history, settings.patience):
-            break
+    for steps in remaining_rounds(state.history, settings.steps, length, settings.patience):
         generator = seed_everything(run.seed, steps.start)
         model.train()
         labels, means = state.tensors["labels"], RoundMeans()

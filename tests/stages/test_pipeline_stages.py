@@ -42,17 +42,17 @@ SMALL = {
         "levels": 2,
         "codebook": 16,
         "width": 16,
-        "steps": 64,
+        "steps": 112,
         "batch_size": 16,
-        "validate_every": 8,
+        "validate_every": 14,
     },
     "retriever": {
         "width": 32,
         "layers": 1,
         "heads": 2,
-        "steps": 96,
+        "steps": 168,
         "batch_size": 16,
-        "validate_every": 16,
+        "validate_every": 28,
         "ema_decay": 0.8,
     },
     "evaluate": {"beams": 8, "candidates": 40},
@@ -408,7 +408,7 @@ FROZEN = {"tokenizer": {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 3
 )
 def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encoder, tune, sections):
     folder, _ = copy
-    chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "steps": 16}
+    chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "steps": 28}
     params = small_params(folder, root, **sections, retriever=chosen, augment={"views": 2})
     trained = ("tokenizer", "identifiers", "trie") if sections else ()
     found = run(params, folder, *trained, "retriever", "index", "evaluate")
@@ -428,7 +428,7 @@ def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encod
 def test_without_validation_images_the_last_steps_weights_are_kept(copy, root):
     folder, _ = copy
     params = small_params(folder, root, catalog={"validation_fraction": 0.0})
-    retriever = dataclasses.replace(params.retriever, steps=16)
+    retriever = dataclasses.replace(params.retriever, steps=28)
     found = run(
         dataclasses.replace(params, retriever=retriever),
         folder,
@@ -465,8 +465,8 @@ def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
         head = "image_id class_id super_class_id path"
         text = "\n".join([head, *numbered])
         (tmp_path / "digits" / f"Ebay_{part}.txt").write_text(text)
-    tokenizer = SMALL["tokenizer"] | {"steps": 16}
-    retriever = SMALL["retriever"] | {"steps": 16}
+    tokenizer = SMALL["tokenizer"] | {"steps": 28}
+    retriever = SMALL["retriever"] | {"steps": 28}
     catalog = {"protocol": "standard"}
     params = small_params(tmp_path, root, catalog=catalog, tokenizer=tokenizer, retriever=retriever)
     metrics = run(params, tmp_path)
@@ -497,7 +497,7 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
         folder,
         root,
         identifiers={"rule": rule, "rqvae_steps": 10},
-        retriever=SMALL["retriever"] | {"steps": 16},
+        retriever=SMALL["retriever"] | {"steps": 28},
     )
     shutil.rmtree(folder / "data/index")
     found = run(params, folder, "identifiers", "trie", "retriever", "evaluate", "report")
@@ -560,8 +560,8 @@ def test_the_retriever_is_not_trained_on_images_that_are_inserted_later(copy, ro
         folder,
         root,
         catalog={"inserted_fraction": 0.25},
-        tokenizer=SMALL["tokenizer"] | {"steps": 16},
-        retriever=SMALL["retriever"] | {"steps": 16},
+        tokenizer=SMALL["tokenizer"] | {"steps": 28},
+        retriever=SMALL["retriever"] | {"steps": 28},
     )
     stages = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
     found = run(params, folder, *stages, "index", "evaluate", "drift")
@@ -574,8 +574,8 @@ def test_the_retriever_is_not_trained_on_images_that_are_inserted_later(copy, ro
 
 WITHOUT_LABELS = {
     "pairs": {"rule": "near", "neighbours": 10},
-    "tokenizer": SMALL["tokenizer"] | {"labels": "clusters", "clusters": 10, "steps": 32},
-    "retriever": SMALL["retriever"] | {"steps": 24},
+    "tokenizer": SMALL["tokenizer"] | {"labels": "clusters", "clusters": 10, "steps": 56},
+    "retriever": SMALL["retriever"] | {"steps": 42},
 }
 
 
@@ -623,7 +623,7 @@ def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):
 
 def test_clusters_teach_without_ever_looking_at_a_label(copy, root):
     folder, _ = copy
-    tokenizer = WITHOUT_LABELS["tokenizer"] | {"steps": 16}
+    tokenizer = WITHOUT_LABELS["tokenizer"] | {"steps": 28}
     params = small_params(folder, root, **WITHOUT_LABELS | {"tokenizer": tokenizer})
     run(params, folder, "pairs", "tokenizer")
     before = files(folder / "data/tokenizer")

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irgen.training.rounds import (
+from irgen.training.run import (
     draw_batches,
     is_best,
     is_exhausted,
@@ -75,3 +75,10 @@ def test_validation_rises_if_the_last_of_all_steps_is_clearly_the_best():
     assert summarize(history_of(0.5, 0.7), 90)["validation_rising"] == 0  # patience ended it
     assert summarize(history_of(0.5), 10)["validation_rising"] == 1  # nothing to compare with
     assert "validation_rising" not in summarize([ROUND | {"step": 10}], 10)
+
+
+def test_rounds_end_with_the_patience():
+    history = history_of(0.5)
+    for steps in remaining_rounds(history, 90, 10, patience=2):
+        history.append({"step": steps.stop, "validation/precision/10": 0.4})
+    assert history[-1]["step"] == 30
