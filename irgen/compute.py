@@ -88,7 +88,7 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2 * gigabyte - 1)
 
 
-def aside(work: Callable[..., T], *arguments: Any) -> T:
+def run_on_one_core(work: Callable[..., T], *arguments: Any) -> T:
     """Run ``work(*arguments)`` on a thread on which torch uses a single core. Ctrl-C takes effect
     when the work is done.
 
@@ -106,7 +106,7 @@ def aside(work: Callable[..., T], *arguments: Any) -> T:
 @functools.cache
 def _threads(process: int) -> ThreadPoolExecutor:
     """Return the thread pool of a process; a forked process gets its own."""
-    return ThreadPoolExecutor(8, "aside", initializer=_take_one_core)
+    return ThreadPoolExecutor(8, "run_on_one_core", initializer=_take_one_core)
 
 
 def _take_one_core() -> None:

@@ -129,7 +129,7 @@ def validate(
     Images that share a code come in order of row: rounds compare without their embeddings.
     """
     model.eval()
-    decoder, parts = Decoder(model.decoder, machine.decoder), database.parts(fresh=False)
+    decoder, parts = Decoder(model.decoder, machine.decoder), database.live_parts(fresh=False)
     images, labels, hits = validation.queries.images, validation.queries.labels, 0.0
     for rows, new in full_batches(len(images), 64):
         inputs = [part.to(machine.device) for part in images.plain(rows)]
