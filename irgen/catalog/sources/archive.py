@@ -54,10 +54,10 @@ def list_archive(path: Path, limit: int, name: str = "") -> Listing:
     walk = _walk_zip if path.name.lower().endswith(".zip") else _walk_tar
     with _report_damage(name):
         files, folders = _inspect(walk(path), name, limit)
-    keys, empty_folders = map_keys(files, folders, name)
+    keys, empty_folders, top = map_keys(files, folders, name)
     key_of = {files[member]: key for key, member in keys.items()}
     entries = _entries(walk(path), name, key_of)
-    return Listing(entries=entries, count=len(keys), empty_folders=empty_folders)
+    return Listing(entries=entries, count=len(keys), empty_folders=empty_folders, top=top)
 
 
 def _inspect(members: Members, archive: str, limit: int) -> tuple[dict[str, int], list[str]]:
