@@ -145,10 +145,10 @@ def write_evaluation(workspace, catalog, features):
 
 
 def write_histories(workspace):
-    epochs = np.arange(1, 9)
-    curve = 1 - 0.8 / epochs
+    steps = np.arange(1, 9)
+    curve = 1 - 0.8 / steps
     columns = {
-        "epoch": epochs,
+        "step": steps,
         "loss": 3 - 2 * curve,
         "loss/embedding": 1 - curve,
         "loss/prefix": 1.5 - curve,
@@ -161,8 +161,8 @@ def write_histories(workspace):
         columns[f"perplexity/level_{m}"] = 20 * curve + m
     workspace.stage("tokenizer").mkdir(parents=True)
     pl.DataFrame(columns).write_csv(workspace.stage("tokenizer") / "history.csv")
-    validated = [float(c) if e % 4 == 0 else None for e, c in zip(epochs, curve, strict=True)]
-    columns = {"epoch": epochs, "loss": 3 - 2 * curve, "validation/precision/10": validated}
+    validated = [float(c) if s % 4 == 0 else None for s, c in zip(steps, curve, strict=True)]
+    columns = {"step": steps, "loss": 3 - 2 * curve, "validation/precision/10": validated}
     columns |= {f"accuracy/level_{m}": curve * (1 - m / 50) for m in range(1, 5)}
     workspace.stage("retriever").mkdir(parents=True)
     pl.DataFrame(columns).write_csv(workspace.stage("retriever") / "history.csv")
