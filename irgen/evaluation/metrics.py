@@ -178,20 +178,39 @@ def agreement(
     """Return ``agreement/k``: the share of the first k of ``nearest`` that are in the first k of
     ``ids`` too.
 
-    It compares two searches without labels. Both (Q, any), −1 after the end of a list. The share is
-    over all queries, 0 if there is no result.
+    It compares two searches without labels. Both (Q, any), −1 after the end of a list. The mean is
+    over the queries that have a nearest, 0 without any.
 
     >>> agreement(np.array([[5, 7, 2]]), np.array([[7, 1, -1]]), [1, 2])
     {'agreement/1': 0.0, 'agreement/2': 0.5}
     """
-    shares = {}
-    for k in cutoffs:
-        expected, returned = (
-            [set(row) - {-1} for row in lists[:, :k].tolist()] for lists in (nearest, ids)
-        )
-        same = sum(len(a & b) for a, b in zip(expected, returned, strict=True))
-        shares[f"agreement/{k}"] = same / max(sum(map(len, expected)), 1)
-    return shares
+    return {f"agreement/{k}": _mean(agreement_by_query(ids, nearest, k)) for k in cutoffs}
+
+
+def agreement_by_query(
+    ids: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64], k: int
+) -> Values:
+    """Return the same share of each query that has a nearest."""
+    expected, returned = (
+        [set(row) - {-1} for row in lists[:, :k].tolist()] for lists in (nearest, ids)
+    )
+    pairs = zip(expected, returned, strict=True)
+    return np.array([len(a & b) / len(a) for a, b in pairs if a], dtype=np.float64)
+
+
+def finds_copies(
+    ids: npt.NDArray[np.int64], copies: npt.NDArray[np.int64], k: int
+) -> dict[str, float]:
+    """Return ``finds_copies``: the share of pairs (query, copy) whose copy is in the query's first
+    k ``ids`` (Q, any). ``copies`` (n, 2) int64; nothing without a pair.
+
+    >>> finds_copies(np.array([[5, 7], [1, 2]]), np.array([[0, 7], [1, 9]]), 2)
+    {'finds_copies': 0.5}
+    """
+    if not len(copies):
+        return {}
+    found = (ids[copies[:, 0], :k] == copies[:, 1:]).any(axis=1)
+    return {"finds_copies": float(found.mean())}
 
 
 def count_queries(positives: Counts) -> dict[str, int]:
