@@ -125,13 +125,19 @@ def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[st
     listed = replace(
         params,
         download=replace(params.download, source=str(source)),
-        catalog=replace(params.catalog, format="list", protocol="given", training_revision=1),
+        catalog=replace(
+            params.catalog,
+            format="list",
+            protocol="given",
+            training_revision=1,
+            database=tuple(role for role in params.catalog.database if role != "query"),
+        ),
     )
     known = digest(params.seed, [flatten(getattr(params, name)) for name in DECIDING], SHARE)
     if done.exists() and read_json(done)["params"] == known:
         return listed, workspace, read_json(done)["seconds"]
     images = list_images(params, folder)
-    images = images.with_columns(draw_groups(images, params.catalog.database, params.seed))
+    images = images.with_columns(draw_groups(images, listed.catalog.database, params.seed))
     images = images.drop("sha256")
     there = (pl.col("group") == "trained") | (pl.col("role") == "query")
     images.filter(there).write_csv(source)

@@ -61,12 +61,14 @@ class Catalog:
         "given", "split of a published set; given: as its publisher splits it"
     )
     leaks: Literal["report", "refuse"] = param(
-        "report", "what to do about queries that are also training or database images"
+        "report", "what to do about queries that are also training images"
     )
-    query_fraction: Split = param(0.2, "share of each label used as queries, without given roles")
+    query_fraction: Split = param(
+        0.2, "share of each label that measures quality, without given roles"
+    )
     validation_fraction: Split = param(0.1, "share of each label's training images for validation")
     database: Annotated[tuple[Role, ...], Field(min_length=1)] = param(
-        ("train", "validation"), "roles that are searched, unless the protocol decides"
+        ("train", "validation", "query"), "roles that can be found, unless the protocol decides"
     )
     inserted_fraction: Split = param(
         0.0, "share of each label's training images that join only the database, as if added later"

@@ -7,11 +7,12 @@ import polars as pl
 import torch
 
 from irgen.catalog.table import read_table
+from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer
-from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import load_training_images, open_encoding
 from irgen.files import file_digest

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irgen.catalog.table import read_table
+from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.tokenizer import save_tokenizer
-from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import load_training_images, open_encoding
 from irgen.errors import CatalogError

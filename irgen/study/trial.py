@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from irgen.catalog.table import NAMES, read_table
+from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.identifiers import load_codes
-from irgen.checkpoints.weights import weights_digest
 from irgen.evaluation.query_set import count_positives
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage

@@ -180,7 +180,8 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "rerank_weight": 0.05,
                 "rerank_signal": "first_code",
                 "order_by": "label",
-            }
+            },
+            "queries": metrics["catalog"]["images/queries"],
         }
         index.verify()
     assert metrics["index"]["images"] == len(database)
@@ -188,19 +189,21 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
 
 
 def test_the_row_of_the_index_is_what_a_search_of_it_finds(built):
-    """Also where it is asked for more images than it has beams by default."""
+    """But for the query itself; also where it is asked for more images than it has beams."""
     folder, params, _ = built
+    k = max(params.evaluate.cutoffs)
+    assert params.evaluate.beams < k
     queries, database = (
         pl.read_parquet(folder / f"data/catalog/{name}.parquet") for name in ("queries", "database")
     )
     with Index.open(folder / "data/index", precision="fp32") as index:
         paths = [folder / "digits" / path for path in queries["path"]]
-        found = index.search(paths, max(params.evaluate.cutoffs))
-        assert params.evaluate.beams < found.ids.shape[1]
+        found = index.search(paths, k + 1, index.options(k))
     ranked = pl.read_parquet(folder / "data/evaluate/runs/index.parquet")
-    for query, ids in enumerate(found.ids.tolist()):
+    for query, (own, ids) in enumerate(zip(queries["id"], found.ids.tolist(), strict=True)):
         rows = ranked.filter(query=query)["item"]
-        assert database["id"][rows.to_list()].to_list() == [name for name in ids if name]
+        others = [name for name in ids if name not in (own, None)][:k]
+        assert database["id"][rows.to_list()].to_list() == others
 
 
 def test_an_image_added_to_the_index_gets_what_the_pipeline_would_have_given(built, tmp_path):
@@ -250,9 +253,16 @@ def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
     params = dataclasses.replace(
         params, download=dataclasses.replace(params.download, source=str(folder / "digits"))
     )
-    assert run(params, folder, "download")["download"]["images/new"] == 40
+    shutil.copy(next((folder / "digits/3").glob("*.png")), folder / "digits/3/copy.png")
+    (folder / "digits/4/broken.png").write_bytes(b"no")
+    assert run(params, folder, "download")["download"]["images/new"] == 42
     found = run(params, folder, *AGAIN)
     after = files(folder / "data")
+    usable = {f"{path.parent.name}/{path.name}" for path in (folder / "digits").rglob("*.png")}
+    usable.remove("4/broken.png")
+    with Index.open(folder / "data/index") as index:
+        assert set(index.view.all_ids()) == usable, "every image can be found, new ones too"
+    assert found["catalog"]["images/queries"] == 70  # a fifth of 34 of each label, rounded
     for unchanged in (
         "catalog/train.parquet",
         "catalog/validation.parquet",
@@ -278,6 +288,7 @@ def with_new_images(folder: Path, params: Params, **settings) -> tuple[dict[str,
 def test_without_new_images_nothing_has_drifted(built):
     folder, _, metrics = built
     assert metrics["drift"]["images/new"] == metrics["drift"]["drifted"] == 0
+    assert metrics["drift"]["images/database"] == 300  # with queries, in neither training table
     assert json.loads((folder / "data/drift/metrics.json").read_text()) == metrics["drift"]
     verdict = json.loads((folder / "data/drift/verdict.json").read_text())
     assert verdict["exceeded"] == [] and (verdict["revision"], verdict["trained"]) == (1, 1)
@@ -294,7 +305,7 @@ def test_new_images_of_known_classes_are_no_drift(copy, root):
     params = small_params(folder, root)
     write_digits(folder / "digits", 40)
     found, verdict = with_new_images(folder, params)
-    assert found["images/new"] == verdict["new"] == 80  # 8 of each digit; 2 of each are queries
+    assert found["images/new"] == verdict["new"] == 100  # 10 of each digit; 2 of each measure
     assert found["quality/new/queries"] == 20
     assert verdict["enough"] and not verdict["drifted"], verdict
     assert verdict["revision"] == found["revision"] == 2
@@ -317,16 +328,6 @@ def test_images_of_unknown_classes_and_known_ones_in_a_new_guise_are_drift(copy,
     _, verdict = with_new_images(folder, params, residual_ratio=1000.0)
     (labels,) = (each for each in verdict["exceeded"] if each["name"] == "unseen_labels")
     assert 0.1 < labels["value"] < 1 and verdict["revision"] == 3
-
-
-def test_images_known_of_old_are_not_new_because_they_lie_in_the_database_alone(copy, root):
-    """Queries may be searched too: they are in the database and in neither training table."""
-    folder, _ = copy
-    params = small_params(folder, root, catalog={"database": ["train", "validation", "query"]})
-    run(params, folder, "catalog", "features", "identifiers", "trie", "index", "evaluate", "drift")
-    found = json.loads((folder / "data/drift/metrics.json").read_text())
-    assert found["images/new"] == 0
-    assert found["images/database"] == 300
 
 
 ALONE = """

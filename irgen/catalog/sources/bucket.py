@@ -3,7 +3,14 @@
 from functools import partial
 
 from irgen.catalog.sources import image_list, remote, s3
-from irgen.catalog.sources.listing import Entry, Listing, is_candidate, list_parents, map_keys
+from irgen.catalog.sources.listing import (
+    Entry,
+    Listing,
+    count_skipped,
+    is_candidate,
+    list_parents,
+    map_keys,
+)
 
 
 def list_bucket(client: s3.Client, url: str, ahead: int) -> Listing:
@@ -20,6 +27,7 @@ def list_bucket(client: s3.Client, url: str, ahead: int) -> Listing:
         count=len(keys),
         empty_folders=empty_folders,
         ahead=ahead,
+        skipped=count_skipped(objects),
     )
 
 

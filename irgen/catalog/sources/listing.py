@@ -3,11 +3,12 @@
 A kind of source is a function that returns a `Listing`; `open.py` names them all.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import polars as pl
@@ -54,7 +55,8 @@ class Listing:
     """Content of a source. `entries` can be iterated once; `count` is their number.
 
     `columns`: columns of an image list (key, label, and perhaps role, id, metadata). `ahead`:
-    number of images that other threads may read in advance.
+    number of images that other threads may read in advance. `skipped`: number of files by an ending
+    that is not read.
     """
 
     entries: Iterable[Entry]
@@ -62,6 +64,7 @@ class Listing:
     empty_folders: tuple[str, ...] = ()
     columns: pl.DataFrame | None = None
     ahead: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +133,16 @@ def is_image(path: str) -> bool:
 def is_candidate(path: str) -> bool:
     """Tell whether a file is an image, or an annotation file if the source holds a data set."""
     return is_image(path) or (is_annotation(path) and not is_hidden(path))
+
+
+def count_skipped(paths: Iterable[str]) -> dict[str, int]:
+    """Count files that are neither image nor annotation nor hidden by their ending, most first.
+
+    >>> count_skipped(["cat/1.HEIC", "cat/2.heic", "cat/3.png", "README", ".git/x.zip"])
+    {'.heic': 2, '': 1}
+    """
+    skipped = (path for path in paths if not is_hidden(path) and not is_candidate(path))
+    return dict(Counter(PurePosixPath(path).suffix.lower() for path in skipped).most_common())
 
 
 def is_hidden(path: str) -> bool:
