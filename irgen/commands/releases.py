@@ -70,7 +70,17 @@ def render_table(listed: list[Release], champion: Release | None) -> str:
         ]
         for release in listed
     ]
-    columns = ["", "release", "state", "data", "quality", "size", "in bucket", "in MLflow", "folder"]
+    columns = [
+        "",
+        "release",
+        "state",
+        "data",
+        "quality",
+        "size",
+        "in bucket",
+        "in MLflow",
+        "folder",
+    ]
     return render_text(columns, rows, right=("release", "data", "quality", "size", "in MLflow"))
 
 

@@ -178,24 +178,25 @@ def agreement(
     """Return ``agreement/k``: the share of the first k of ``nearest`` that are in the first k of
     ``ids`` too.
 
-    It compares two searches without labels. Both (Q, any), −1 after the end of a list. The mean is
-    over the queries that have a nearest, 0 without any.
+    It compares two searches without labels. Both (Q, any), −1 after the end of a list. The share is
+    over all queries, 0 if there is no result.
 
     >>> agreement(np.array([[5, 7, 2]]), np.array([[7, 1, -1]]), [1, 2])
     {'agreement/1': 0.0, 'agreement/2': 0.5}
     """
-    return {f"agreement/{k}": _mean(agreement_by_query(ids, nearest, k)) for k in cutoffs}
+    shares = {}
+    for k in cutoffs:
+        same, expected = _count_same(ids, nearest, k)
+        shares[f"agreement/{k}"] = float(same.sum() / max(expected.sum(), 1))
+    return shares
 
 
 def agreement_by_query(
     ids: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64], k: int
 ) -> Values:
-    """Return the same share of each query that has a nearest."""
-    expected, returned = (
-        [set(row) - {-1} for row in lists[:, :k].tolist()] for lists in (nearest, ids)
-    )
-    pairs = zip(expected, returned, strict=True)
-    return np.array([len(a & b) / len(a) for a, b in pairs if a], dtype=np.float64)
+    """Return that share of each query that has a nearest."""
+    same, expected = _count_same(ids, nearest, k)
+    return same[expected > 0] / expected[expected > 0]
 
 
 def finds_copies(
@@ -229,6 +230,18 @@ def main_cutoff(cutoffs: Iterable[int]) -> int:
     5
     """
     return min(cutoffs, key=lambda k: (abs(k - 10), k))
+
+
+def _count_same(
+    ids: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64], k: int
+) -> tuple[Counts, Counts]:
+    """Count the first k of ``nearest`` that are in the first k of ``ids``, and all first k: (Q,)
+    each."""
+    expected, returned = (
+        [set(row) - {-1} for row in lists[:, :k].tolist()] for lists in (nearest, ids)
+    )
+    same = [len(a & b) for a, b in zip(expected, returned, strict=True)]
+    return np.array(same, np.int64), np.array([len(a) for a in expected], np.int64)
 
 
 def _answerable(hits: Hits, positives: Counts) -> tuple[Hits, Counts]:

@@ -66,7 +66,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     images = assembly.keep_usable(images, refused)
     if not len(images):
         raise CatalogError(_explain_rejections(rejected))
-    split = protocols.describe_split(protocol, images["role"], settings.query_fraction)
+    split = protocols.describe_split(
+        protocol,
+        images["role"],
+        settings.query_fraction,
+        labelled=images["label"].null_count() < len(images),
+    )
     images = assign_roles(
         pl.concat([images, assembly.keep_usable(past, refused)], how="diagonal"),
         seed=params.seed,
@@ -155,7 +160,8 @@ def _print_summary(
     metrics: dict[str, float], rejected: pl.DataFrame, usable: int, newer: int
 ) -> None:
     train, validation = metrics["images/train"], metrics["images/validation"]
-    line = f"{usable:,} images of {metrics['labels']:,} labels: {train:,} train"
+    labels = f"of {metrics['labels']:,} labels" if metrics["labels"] else "without labels"
+    line = f"{usable:,} images {labels}: {train:,} train"
     line += f", {validation:,} validation"
     if late := metrics.get("images/inserted"):
         line += f"; {late:,} of the database not trained on, as if inserted later"

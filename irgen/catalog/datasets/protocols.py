@@ -123,17 +123,19 @@ def choose_protocol(source_format: str, name: str) -> Protocol:
     return protocols[name]
 
 
-def describe_split(protocol: Protocol, roles: pl.Series, query_fraction: float) -> str:
-    """Return where the queries come from; `roles` (N,): of the source, null where it names none.
+def describe_split(
+    protocol: Protocol, roles: pl.Series, query_fraction: float, *, labelled: bool
+) -> str:
+    """Return where the queries come from; `roles` (N,): of the source, null where it names none;
+    `labelled`: some image has a label.
 
-    >>> describe_split(GIVEN, pl.Series([None, None], dtype=pl.String), 0.2)
+    >>> describe_split(GIVEN, pl.Series([None, None], dtype=pl.String), 0.2, labelled=True)
     'no train and test folders found: 20 % of each label is held out of training to measure quality'
     """
     if protocol.roles or not roles.null_count():
         return protocol.says
-    held_out = (
-        f"{query_fraction * 100:g} % of each label is held out of training to measure quality"
-    )
+    group = "each label" if labelled else "the images"
+    held_out = f"{query_fraction * 100:g} % of {group} is held out of training to measure quality"
     if roles.null_count() == len(roles):
         return f"no train and test folders found: {held_out}"
     return f"{protocol.says}; of images without a role, {held_out}"
