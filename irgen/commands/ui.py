@@ -19,8 +19,10 @@ SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEM
 def ui(root: Path, port: int) -> None:
     """Serve MLflow's pages of this project's runs until Ctrl-C. If a server tracks the runs, print
     its address instead."""
-    from irgen.tracking import locations, mlflow_store
+    from irgen.params import load
+    from irgen.tracking import locations, mlflow_store, sync
 
+    sync.sync_all(root)  # a run that was killed since is shown as killed
     if locations.tracking_uri(root).startswith("http"):
         print(f"Runs are tracked at {mlflow_store.format_uri(root)}")
         return
