@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LOCK = "mlflow.lock"
 TRAINING_VIEW = "?workflowType=machine_learning"  # else MLflow opens its view for chats
+ALL_EXPERIMENTS = f"#/experiments{TRAINING_VIEW}"
 LOCK_SECONDS = 30.0  # to wait until another process is through with the store
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
