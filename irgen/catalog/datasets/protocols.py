@@ -127,12 +127,12 @@ def describe_split(protocol: Protocol, roles: pl.Series, query_fraction: float) 
     """Return where the queries come from; `roles` (N,): of the source, null where it names none.
 
     >>> describe_split(GIVEN, pl.Series([None, None], dtype=pl.String), 0.2)
-    'no train and test folders found: 20 % of each label is held out of training to measure quality'
+    'no train and test folders found: 20 % of the images are held out of training to measure quality'
     """
     if protocol.roles or not roles.null_count():
         return protocol.says
     held_out = (
-        f"{query_fraction * 100:g} % of each label is held out of training to measure quality"
+        f"{query_fraction * 100:g} % of the images are held out of training to measure quality"
     )
     if roles.null_count() == len(roles):
         return f"no train and test folders found: {held_out}"
