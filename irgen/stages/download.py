@@ -15,6 +15,7 @@ from irgen.catalog.sources.open import open_source
 from irgen.catalog.sync import Change, has_changed, sync
 from irgen.checkpoints.fingerprint import have_weights_changed, note_weights
 from irgen.errors import ArtifactError, ParamsError
+from irgen.evaluation.warnings import format_warnings, warn_no_encoder
 from irgen.files import file_digest, read_json, write_json
 from irgen.params import Params
 from irgen.workspace import Workspace
@@ -31,6 +32,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     Raises SourceError if the source is missing, unreadable, unsafe or empty; ParamsError if the
     training revision is ahead of the images' revision.
     """
+    if warning := warn_no_encoder(params.encoder, params.download):
+        print(format_warnings([warning]))  # before the hours it takes, not only after them
     folder, cache = workspace.stage("download"), workspace.cache / "download"
     source = open_source(params.download, cache / FILES)
     if note_weights(folder, params.encoder):

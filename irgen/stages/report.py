@@ -14,7 +14,14 @@ from irgen.catalog.table import NAMES, describe_tables, read_table
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.errors import redact
 from irgen.evaluation import drift_verdict
-from irgen.files import atomic, read_json, write_bytes
+from irgen.evaluation.query_set import QuerySet
+from irgen.evaluation.warnings import (
+    Outcome,
+    format_warnings,
+    list_warnings,
+    measure_chance,
+)
+from irgen.files import atomic, read_json, write_bytes, write_json
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
@@ -23,10 +30,12 @@ from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.workspace import Workspace, git
 
 DEPTH = 10  # most results shown for a query, and the cut-off of the confusions
+WARNINGS = "warnings.json"  # a list of texts
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Write ``data/report/figures/*.svg``, equal for equal inputs, and ``reports/index.html``.
+    """Write ``data/report/figures/*.svg``, equal for equal inputs, ``data/report/warnings.json``
+    and ``reports/index.html``. Print the warnings and return how many there are.
 
     Raises ArtifactError if an earlier stage has not run; index and drift are only needed if the
     codes can be served.
@@ -53,12 +62,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     searched = "index" if served else "generative_reranked"  # the method that people search with
     run = _read_run(workspace, searched, k)
     labelled = catalog["queries"]["label"].null_count() < len(catalog["queries"])
+    warnings = _warn(params, workspace, catalog)
     content = page.Content(
         facts=_describe_data(params, catalog, rejected) | _describe_build(workspace),
         settings=_describe_models(params, codes)
         | _describe_protocol(workspace)
         | _describe_commit(workspace.data.parent),
-        warnings=[],
+        warnings=warnings,
         labelled=labelled,
         measured=comparison.read(
             workspace.existing("evaluate", "metrics.json"), workspace.reports / "latency.json"
@@ -90,8 +100,31 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     path = workspace.reports / "index.html"
     write_bytes(path, page.render(content).encode())
+    write_json(workspace.stage("report") / WARNINGS, warnings)
     print(f"report: {path}")
-    return {}
+    if warnings:
+        print(format_warnings(warnings))
+    return {"warnings": float(len(warnings))}
+
+
+def _warn(params: Params, workspace: Workspace, catalog: dict[str, pl.DataFrame]) -> list[str]:
+    """Return the warnings about this build."""
+    measured = read_json(workspace.existing("evaluate", "metrics.json"))
+    query_set = QuerySet.build(catalog["queries"], catalog["database"], DEPTH)
+    outcome = Outcome(
+        served=measured.get("index", {}),
+        chance=measure_chance(query_set),
+        trainings={
+            stage: _read_history(workspace, stage).tail(1).to_dicts()[0]
+            for stage in ("tokenizer", "retriever")
+        },
+    )
+    return list_warnings(outcome, params.encoder, params.download)
+
+
+def _read_history(workspace: Workspace, stage: str) -> pl.DataFrame:
+    path = workspace.existing(stage, "history.csv")
+    return pl.read_csv(path, infer_schema_length=None)
 
 
 def _read_run(workspace: Workspace, method: str, k: int) -> pl.DataFrame:
@@ -121,10 +154,7 @@ def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:
 def _draw_figures(workspace: Workspace, codes: np.ndarray, codebook: int) -> dict[str, bytes]:
     """Return the figures that show something by name, in the order of the page."""
     curve = pl.read_csv(workspace.existing("evaluate", "precision.csv"))
-    tokenizer, retriever = (
-        pl.read_csv(workspace.existing(stage, "history.csv"), infer_schema_length=None)
-        for stage in ("tokenizer", "retriever")
-    )
+    tokenizer, retriever = (_read_history(workspace, stage) for stage in ("tokenizer", "retriever"))
     drawn = {
         "precision": figures.precision_over_k(curve, comparison.METHODS),
         "retriever_validation": figures.validation_precision(retriever),
@@ -155,12 +185,17 @@ def _describe_data(
 
 
 def _describe_build(workspace: Workspace) -> dict[str, str | page.Link]:
-    """Say when, where and in what time the results were made, with links to MLflow's run and to the
-    release. The command that runs the stage writes them to ``reports/build.json``, which is no
-    output of DVC, because it differs from build to build; empty without it."""
-    path = workspace.reports / "build.json"
-    facts = read_json(path) if path.exists() else []
-    return {name: page.Link(text, url) if url else text for name, text, url in facts}
+    """Say when, in what time and on what machine the results were made, with links to MLflow's run
+    and to the release. Two files say so that are no outputs of DVC, because they differ from build
+    to build: ``reports/build.json``, of the command that runs this stage, and latency.json."""
+    path, timed = workspace.reports / "build.json", workspace.reports / "latency.json"
+    values = read_json(path) if path.exists() else []
+    facts = {name: page.Link(text, url) if url else text for name, text, url in values}
+    machine = read_json(timed).get("machine", {}) if timed.exists() else {}
+    if machine:
+        threads = f", {machine['threads']} threads" if machine["device"] == "cpu" else ""
+        facts["Measured on"] = f"{machine['processor']}{threads}"
+    return facts
 
 
 def _describe_models(params: Params, codes: np.ndarray) -> dict[str, str]:
