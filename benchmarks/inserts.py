@@ -25,7 +25,7 @@ from torch import Tensor
 
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.identifiers import load_codes
 from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics
 from irgen.evaluation.latency import name_processor
@@ -125,13 +125,19 @@ def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[st
     listed = replace(
         params,
         download=replace(params.download, source=str(source)),
-        catalog=replace(params.catalog, format="list", protocol="given", training_revision=1),
+        catalog=replace(
+            params.catalog,
+            format="list",
+            protocol="given",
+            training_revision=1,
+            database=tuple(role for role in params.catalog.database if role != "query"),
+        ),
     )
     known = digest(params.seed, [flatten(getattr(params, name)) for name in DECIDING], SHARE)
     if done.exists() and read_json(done)["params"] == known:
         return listed, workspace, read_json(done)["seconds"]
     images = list_images(params, folder)
-    images = images.with_columns(draw_groups(images, params.catalog.database, params.seed))
+    images = images.with_columns(draw_groups(images, listed.catalog.database, params.seed))
     images = images.drop("sha256")
     there = (pl.col("group") == "trained") | (pl.col("role") == "query")
     images.filter(there).write_csv(source)
@@ -200,7 +206,7 @@ def open_case(params: Params, workspace: Workspace) -> Case:
     read = QueryFeatures(
         *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(QueryFeatures))
     )
-    embeddings = load_identified(workspace.existing("identifiers", "database")).embeddings
+    embeddings = load_codes(workspace.existing("identifiers", "database")).embeddings
     return Case(queries, read, database, embeddings, index)
 
 

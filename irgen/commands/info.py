@@ -45,9 +45,12 @@ def describe_index(index: Index) -> dict[str, str]:
     """Describe an index, line by line."""
     facts, defaults = index.info(), index.options(1)
     sizes, dead = facts["bytes"], facts["dead_rows"]
+    queries = facts["config"].get("queries", 0)
     return {
         "index": facts["folder"],
-        "images": f"{facts['images']:,}; the retriever was trained on {facts['trained']:,} of them",
+        "images": f"{facts['images']:,} can be found"
+        + (f"; {queries:,} of them measure quality and are not trained on" if queries else ""),
+        "trained on": format_count(facts["trained"], "image"),
         "since compacted": f"{format_count(facts['added'], 'image')} added"
         + (f", {format_count(dead, 'row')} of removed images" if dead else ""),
         "codes": f"{facts['levels']} levels of {facts['codebook']}; embeddings of "

@@ -116,8 +116,8 @@ class Database:
         """Return which of ``keys`` changed, with their ids, or None for those that were removed."""
         query = "SELECT id, code IS NOT NULL FROM changes WHERE key = ?"
         with self._reading() as connection:
-            found = ((key, connection.execute(query, (key,)).fetchone()) for key in keys)
-            return {key: row[0] if row[1] else None for key, row in found if row is not None}
+            rows = ((key, connection.execute(query, (key,)).fetchone()) for key in keys)
+            return {key: row[0] if row[1] else None for key, row in rows if row is not None}
 
     def put(self, rows: Rows) -> None:
         """Add images, or replace those with the same key; committed when this returns. Raise

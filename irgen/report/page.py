@@ -44,16 +44,28 @@ class Drift:
     rows: list[tuple[str, str, str, bool]]
 
 
+@dataclass(frozen=True)
+class Link:
+    """A text that leads to another page."""
+
+    text: str
+    url: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """Content of the page.
 
-    ``facts`` and ``params``: names with values. ``figures``: SVG by name. ``calibration``: the
-    probability of hits, ``reliability`` its figure. ``drift``: None without new images. ``k``: the
-    cut-off of gallery and confusions.
+    ``facts``, at the top, ``settings`` and ``params``: names with values. ``warnings``: sentences.
+    ``labelled``: some query has a label; else neighbours take the place of hits and misses.
+    ``figures``: SVG by name. ``calibration``: the probability of hits, ``reliability`` its figure.
+    ``drift``: None without new images. ``k``: the cut-off of gallery and confusions.
     """
 
-    facts: dict[str, str]
+    facts: dict[str, str | Link]
+    settings: dict[str, str]
+    warnings: list[str]
+    labelled: bool
     measured: Measured
     figures: dict[str, bytes]
     calibration: Calibration | Uncalibrated
@@ -77,8 +89,17 @@ def render(content: Content) -> str:
         calibration=calibration.explain(fitted)
         if isinstance(fitted, Calibration)
         else f"Hits have no probability here: {fitted.reason}.",
-        methods=METHODS,
+        own=METHODS["index"],
         definitions=DEFINITIONS,
+    )
+
+
+def render_sheet(
+    title: str, facts: dict[str, str], notes: list[str], examples: list[Example]
+) -> str:
+    """Return the HTML of a sheet of queries with their hits; ``notes`` stand above them."""
+    return fill_template(
+        _source("sheet.html"), title=title, facts=facts, notes=notes, examples=examples
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from irgen.checkpoints import tensor_file
-from irgen.checkpoints.identifiers import Identified, load_identified
+from irgen.checkpoints.identifiers import ImageCodes, load_codes
 from irgen.checkpoints.models import assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import Encoding, decode_pixels, open_encoding
@@ -32,7 +32,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     query_set = read_query_set(workspace, max(cutoffs))
     sha256s = query_set.queries["sha256"].to_list()
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
-    identified = load_identified(workspace.existing("identifiers", "database"))
+    identified = load_codes(workspace.existing("identifiers", "database"))
     inputs = load_inputs(params, workspace, encoding, query_set, identified, pretrained)
     methods = build_methods(inputs)
     size = params.evaluate.batch_size
@@ -56,7 +56,7 @@ def load_inputs(
     workspace: Workspace,
     encoding: Encoding,
     query_set: QuerySet,
-    identified: Identified,
+    identified: ImageCodes,
     pretrained: ImageEncoder,
 ) -> MethodInputs:
     """Load models, database, index and query features."""

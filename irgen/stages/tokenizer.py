@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irgen.catalog.table import read_table
+from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.tokenizer import save_tokenizer
-from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import load_training_images, open_encoding
 from irgen.errors import CatalogError
@@ -22,7 +23,7 @@ from irgen.params import Params
 from irgen.params import Tokenizer as Settings
 from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
-from irgen.training.run import open_run
+from irgen.training.run import open_run, summarize
 from irgen.workspace import Workspace
 
 
@@ -71,7 +72,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, classes)
     write_history(folder / "history.csv", history)
     run.clear()
-    return {name: value for name, value in history[-1].items() if name != "epoch"}
+    return summarize(history, settings.steps)
 
 
 def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:

@@ -68,7 +68,7 @@ class Recorder:
                 self._start_sync()
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Record the metrics of a step (an epoch). Skip metrics without a value (None)."""
+        """Record the metrics of a step. Skip metrics without a value (None)."""
         values = {key: float(value) for key, value in metrics.items() if value is not None}
         self.step = max(self.step, step)
         self._append("metrics", values=values, step=step)
