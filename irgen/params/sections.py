@@ -267,5 +267,5 @@ class Report:
 class Tracking:
     """Logging of runs to MLflow."""
 
-    experiment: str = param("irgen", "name of the experiment")
+    experiment: str = param("auto", "name of the experiments; auto: name of the source")
     max_artifact_megabytes: Number = param(20, "larger files are logged as a pointer with digest")
