@@ -15,7 +15,7 @@ import polars as pl
 
 from irgen.evaluation import runs
 from irgen.evaluation.query_set import read_query_tables, search_depth
-from irgen.files import atomic, checksums, digest
+from irgen.files import atomic, checksums, delete_oldest, digest
 from irgen.params import Compute
 from irgen.workspace import Workspace
 
@@ -92,9 +92,7 @@ def ask(
     ids = _search(folder, sha256s, depth, settings, workspace, index)
     with atomic(path) as temporary:
         pl.DataFrame({"ids": ids}, schema={"ids": pl.List(pl.String)}).write_parquet(temporary)
-    oldest = sorted(path.parent.glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
-    for old in oldest[:-KEPT_INDEXES]:
-        old.unlink(missing_ok=True)
+    delete_oldest(path.parent.glob("*.parquet"), KEPT_INDEXES)
     return ids
 
 

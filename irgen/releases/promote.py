@@ -108,7 +108,7 @@ def copy_index(root: Path, index: Path) -> Release:
         commit=provenance.read_commit(root) or "",
         build=os.environ.get("IRGEN_BUILD", ""),
         created=time.time_ns() // 1_000_000,
-        metrics=stage_facts.read_quality(Workspace.at(root)),
+        metrics=stage_facts.read_key_metrics(Workspace.at(root)),
     )
     store.add_release(releases, new, lambda folder: store.copy_files(index, folder, files))
     return new

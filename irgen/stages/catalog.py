@@ -66,12 +66,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     images = assembly.keep_usable(images, refused)
     if not len(images):
         raise CatalogError(_explain_rejections(rejected))
-    split = protocols.describe_split(
-        protocol,
-        images["role"],
-        settings.query_fraction,
-        labelled=images["label"].null_count() < len(images),
-    )
+    split = protocols.describe_split(protocol, images["role"], settings.query_fraction)
     images = assign_roles(
         pl.concat([images, assembly.keep_usable(past, refused)], how="diagonal"),
         seed=params.seed,
@@ -161,8 +156,7 @@ def _print_summary(
 ) -> None:
     train, validation = metrics["images/train"], metrics["images/validation"]
     labels = f"of {metrics['labels']:,} labels" if metrics["labels"] else "without labels"
-    line = f"{usable:,} images {labels}: {train:,} train"
-    line += f", {validation:,} validation"
+    line = f"{usable:,} images {labels}: {train:,} train, {validation:,} validation"
     if late := metrics.get("images/inserted"):
         line += f"; {late:,} of the database not trained on, as if inserted later"
     if newer:

@@ -123,22 +123,18 @@ def choose_protocol(source_format: str, name: str) -> Protocol:
     return protocols[name]
 
 
-def describe_split(
-    protocol: Protocol, roles: pl.Series, query_fraction: float, *, labelled: bool
-) -> str:
-    """Return where the queries come from; `roles` (N,): of the source, null where it names none;
-    `labelled`: some image has a label.
+def describe_split(protocol: Protocol, roles: pl.Series, query_fraction: float) -> str:
+    """Return where the queries come from; `roles` (N,): of the source, null where it names none.
 
-    >>> describe_split(GIVEN, pl.Series([None, None], dtype=pl.String), 0.2, labelled=True)
-    'no train and test folders found: 20 % of each label is held out of training to measure quality'
+    >>> describe_split(GIVEN, pl.Series([None, None], dtype=pl.String), 0.2)
+    'no train and test folders found: 20 % of the images measure quality'
     """
     if protocol.roles or not roles.null_count():
         return protocol.says
-    group = "each label" if labelled else "the images"
-    held_out = f"{query_fraction * 100:g} % of {group} is held out of training to measure quality"
+    share = f"{query_fraction * 100:g} %"
     if roles.null_count() == len(roles):
-        return f"no train and test folders found: {held_out}"
-    return f"{protocol.says}; of images without a role, {held_out}"
+        return f"no train and test folders found: {share} of the images measure quality"
+    return f"{protocol.says}; {share} of images without a role measure quality"
 
 
 def describe_protocol(record: Mapping[str, Any]) -> str:
