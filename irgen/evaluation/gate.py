@@ -218,8 +218,9 @@ def judge_answers(
     columns = pl.concat([columns, pl.DataFrame({"label": [None], "sha256": [""]}, columns.schema)])
     query_set = QuerySet.build(queries, columns, k)
     lists = query_set.drop_self(RankedLists(ids, np.zeros(ids.shape, np.float32)), k)
-    agreement = {
-        f"agreement/{k}": metrics.agreement_by_query(lists.ids, nearest, k)
-        for k in (cutoffs if nearest is not None else ())
-    }
+    agreement = {}
+    if nearest is not None:
+        agreement = {
+            f"agreement/{k}": metrics.agreement_by_query(lists.ids, nearest, k) for k in cutoffs
+        }
     return Answers(query_set.mark_relevant(lists.ids), query_set.positives, agreement)
