@@ -122,6 +122,10 @@ def test_every_method_is_measured_on_every_query(built):
     found = json.loads((folder / "data/evaluate/metrics.json").read_text())
     methods = [*METHODS]
     assert set(found) == {"queries", *methods}
+    queries, database = (
+        pl.read_parquet(folder / f"data/catalog/{name}.parquet") for name in ("queries", "database")
+    )
+    assert set(queries["id"]) < set(database["id"])
     assert found["queries"] == {
         "count": metrics["catalog"]["images/queries"],
         "without_positive": 0,
@@ -130,6 +134,10 @@ def test_every_method_is_measured_on_every_query(built):
         assert all(0 <= v <= 1 for k, v in found[method].items() if k != "bytes_per_image")
         ranked = pl.read_parquet(folder / f"data/evaluate/runs/{method}.parquet")
         assert ranked["query"].n_unique() == found["queries"]["count"]
+        asked = queries["sha256"][ranked["query"].to_list()]
+        assert not (asked == database["sha256"][ranked["item"].to_list()]).any(), (
+            "itself, or a copy"
+        )
     times = json.loads((folder / "reports/latency.json").read_text())["methods"]
     assert all(0 < times[m]["search_ms"] <= times[m]["total_ms"] for m in methods)
 
