@@ -33,8 +33,8 @@ def list_edits(path: Path) -> list[str]:
 
 def apply_values(text: str, parts: Iterable[Values], command: str) -> str:
     """Return the text of a settings file with the values of `parts`, later ones first, and a first
-    line that names the command. Keys that another preset sets, and these do not, get their defaults;
-    all others stay."""
+    line that names the command. Keys that another preset sets, and these do not, get their
+    defaults; all others stay."""
     if text.startswith(MARK):
         text = text.partition("\n")[2]
     yaml = YAML()
