@@ -72,15 +72,18 @@ def describe_sizes(sample: Sample) -> str:
 
 def describe_left_out(survey: Survey) -> str:
     """Describe what will not be read, and why."""
-    parts = [
-        f"{count:,} with {reason}" if "ending" in reason else f"{count:,} {reason}"
-        for reason, count in survey.left_out.items()
-    ]
+    parts = [f"{count:,} {reason}" for reason, count in survey.left_out.items()]
+    if survey.skipped:
+        files = [
+            format_count(n, f"{ending or 'other'} file") for ending, n in survey.skipped.items()
+        ]
+        more = f" and {len(files) - SHOWN} other endings" if len(files) > SHOWN else ""
+        parts.append(f"{', '.join(files[:SHOWN])}{more} (endings that are not read)")
     damaged = survey.sample.damaged
     if damaged:
         opened = len(damaged) + len(survey.sample.sizes)
         name, reason = next(iter(damaged.items()))
-        parts.append(f"{len(damaged)} of {opened} opened cannot be read (e.g. {name}: {reason})")
+        parts.append(f"{len(damaged)} of {opened} opened cannot be read, e.g. {name}: {reason}")
     return "; ".join(parts) or "nothing"
 
 
