@@ -218,7 +218,7 @@ def openings(model: Retriever, images: EncodedViews | Pixels, machine: Machine) 
 
 def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) -> Tensor:
     """What a retriever taught by the fold's images writes for those asked about: see ``openings``.
-    The last epoch's average is taken, for nothing validates."""
+    The last step's average is taken, for nothing validates."""
     settings, machine, rows = params.retriever, taught.encoding.machine, fold.teaching
     pretrained = create_encoder(params.encoder, params.seed)
     features = encode_summaries(pretrained, [taught.sha256s[row] for row in rows], taught.encoding)

@@ -30,7 +30,7 @@ def test_a_device_that_is_not_there_is_one_clear_error(device):
         prepare(dataclasses.replace(AUTO, device=device))
 
 
-def test_an_epochs_seed_fixes_every_draw():
+def test_a_rounds_seed_fixes_every_draw():
     def draws():
         generator = seed_everything(3, 7)
         return torch.rand(2).tolist(), torch.rand(2, generator=generator).tolist(), random.random()

@@ -97,6 +97,18 @@ def read_revision(folder: Path) -> tuple[int, str]:
     return int(notes.get("revision", 0)), notes.get("source", "")
 
 
+def read_top(folder: Path) -> str | None:
+    """Return the top folder of the source that keys lack, with its slash; "" if they lack none,
+    None if the manifest does not say. Raises as `read_revision` does."""
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        return pl.read_parquet_metadata(path).get("top")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _damaged(path, error) from None
+
+
 def _damaged(path: Path, error: Exception) -> ArtifactError:
     reason = " ".join(str(error).split())[:200]
     return ArtifactError(f"{path} is damaged ({reason}); delete {path.parent} and run again")
@@ -108,13 +120,15 @@ def write(
     *,
     revision: int,
     source: str,
+    top: str = "",
     past: pl.DataFrame | None = None,
 ) -> None:
-    """Write the manifest, sorted by key, followed by the `past` images, whole or not at all."""
+    """Write the manifest, sorted by key, followed by the `past` images, whole or not at all. `top`:
+    the top folder of the source that keys lack."""
     table = table.sort("key").with_columns(pl.lit(None, pl.Int32).alias(GONE))
     if past is not None:
         columns = [name for name in past.columns if name in table.columns]
         table = pl.concat([table, past.select(columns).sort("key", GONE)], how="diagonal")
     with atomic(folder / NAME) as path:
-        notes = {"revision": str(revision), "source": source}
+        notes = {"revision": str(revision), "source": source, "top": top}
         table.rechunk().write_parquet(path, metadata=notes)

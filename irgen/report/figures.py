@@ -115,38 +115,38 @@ def codes_used(names: Sequence[str], levels: Sequence[Sequence[float]]) -> bytes
 
 
 def losses(history: pl.DataFrame, model: str) -> bytes | None:
-    """Draw every loss of a training history over its epochs."""
+    """Draw every loss of a training history over its steps."""
     series = _columns(history, "loss", {"loss": "total"})
-    return lines(Plot(title=f"{model}: losses", x="epoch", floor=0), series)
+    return lines(Plot(title=f"{model}: losses", x="step", floor=0), series)
 
 
 def accuracies(history: pl.DataFrame, model: str) -> bytes | None:
-    """Draw training accuracies (solid) and validation accuracies (dashed) over the epochs."""
+    """Draw training accuracies (solid) and validation accuracies (dashed) over the steps."""
     training = _columns(history, "accuracy", {})
     validation = _columns(history, "validation/accuracy", {}, dashed=True)
     if len(validation) > 1:  # keep the embedding and the longest prefix
         validation = [validation[0], validation[-1]]
-    plot = Plot(title=f"{model}: accuracy", x="epoch", share=True)
+    plot = Plot(title=f"{model}: accuracy", x="step", share=True)
     return lines(plot, [*training, *validation])
 
 
 def codebook_use(history: pl.DataFrame, codebook: int) -> bytes | None:
-    """Draw the share of the L codes in use at each level, over the epochs."""
+    """Draw the share of the L codes in use at each level, over the steps."""
     counts = _columns(history, "codes_used", {})
     shares = [Line(name=f.name, x=f.x, y=[y / codebook for y in f.y]) for f in counts]
-    plot = Plot(title=f"tokenizer: codes used of {codebook}", x="epoch", share=True, floor=0)
+    plot = Plot(title=f"tokenizer: codes used of {codebook}", x="step", share=True, floor=0)
     return lines(plot, shares)
 
 
 def perplexities(history: pl.DataFrame) -> bytes | None:
-    """Draw the perplexity of each level's codes over the epochs."""
-    plot = Plot(title="tokenizer: perplexity of each level", x="epoch", floor=0)
+    """Draw the perplexity of each level's codes over the steps."""
+    plot = Plot(title="tokenizer: perplexity of each level", x="step", floor=0)
     return lines(plot, _columns(history, "perplexity", {}))
 
 
 def validation_precision(history: pl.DataFrame) -> bytes | None:
-    """Draw the retriever's precision on validation queries; epochs without one are skipped."""
-    plot = Plot(title="retriever: validation", x="epoch", share=True)
+    """Draw the retriever's precision on validation queries."""
+    plot = Plot(title="retriever: validation", x="step", share=True)
     return lines(plot, _columns(history, "validation/precision", {}, prefix="precision@"))
 
 
@@ -212,10 +212,10 @@ def _columns(
     for column in history.columns:
         if column != group and not column.startswith(f"{group}/"):
             continue
-        part = history.select("epoch", pl.col(column).cast(pl.Float64)).drop_nulls()
+        part = history.select("step", pl.col(column).cast(pl.Float64)).drop_nulls()
         name = prefix + names.get(column, column.removeprefix(f"{group}/")).replace("_", " ")
         name = f"{name}, validation" if dashed else name
-        x, y = part["epoch"].to_list(), part[column].to_list()
+        x, y = part["step"].to_list(), part[column].to_list()
         series.append(Line(name=name, x=x, y=y, dashed=dashed))
     return series
 

@@ -185,12 +185,17 @@ def _describe_data(
 
 
 def _describe_build(workspace: Workspace) -> dict[str, str | page.Link]:
-    """Say when, where and in what time the results were made, with links to MLflow's run and to the
-    release. The command that runs the stage writes them to ``reports/build.json``, which is no
-    output of DVC, because it differs from build to build; empty without it."""
-    path = workspace.reports / "build.json"
-    facts = read_json(path) if path.exists() else []
-    return {name: page.Link(text, url) if url else text for name, text, url in facts}
+    """Say when, in what time and on what machine the results were made, with links to MLflow's run
+    and to the release. Two files say so that are no outputs of DVC, because they differ from build
+    to build: ``reports/build.json``, of the command that runs this stage, and latency.json."""
+    path, timed = workspace.reports / "build.json", workspace.reports / "latency.json"
+    values = read_json(path) if path.exists() else []
+    facts = {name: page.Link(text, url) if url else text for name, text, url in values}
+    machine = read_json(timed).get("machine", {}) if timed.exists() else {}
+    if machine:
+        threads = f", {machine['threads']} threads" if machine["device"] == "cpu" else ""
+        facts["Measured on"] = f"{machine['processor']}{threads}"
+    return facts
 
 
 def _describe_models(params: Params, codes: np.ndarray) -> dict[str, str]:

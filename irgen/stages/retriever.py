@@ -22,7 +22,7 @@ from irgen.models.tokenizer import class_numbers, embed_summaries
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.training import retriever as training
-from irgen.training.run import open_run
+from irgen.training.run import open_run, summarize
 from irgen.workspace import Workspace
 
 
@@ -30,7 +30,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """Write ``data/retriever/retriever.safetensors`` and ``history.csv``.
 
     Reads training and validation images only. With ``tokenizer.labels: clusters`` no label is read:
-    nothing validates, and the average of the last epoch is kept.
+    nothing validates, and the average of the last step is kept.
     """
     settings, encoding = params.retriever, open_encoding(params.compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
@@ -100,4 +100,4 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     save_retriever(folder / "retriever.safetensors", model, settings)
     write_history(folder / "history.csv", history)
     run.clear()
-    return {name: value for name, value in history[-1].items() if name != "epoch"}
+    return summarize(history, settings.steps)

@@ -23,7 +23,7 @@ from irgen.params import Params
 from irgen.params import Tokenizer as Settings
 from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
-from irgen.training.run import open_run
+from irgen.training.run import open_run, summarize
 from irgen.workspace import Workspace
 
 
@@ -72,7 +72,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, classes)
     write_history(folder / "history.csv", history)
     run.clear()
-    return {name: value for name, value in history[-1].items() if name != "epoch"}
+    return summarize(history, settings.steps)
 
 
 def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:

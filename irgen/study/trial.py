@@ -40,7 +40,7 @@ def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None])
     """Run the stages of a trial that never ran with the same inputs, write the trial's results and
     return their folder. Raises ParamsError, and errors of stages.
 
-    A killed run continues with the stage it was in, a training with the epoch.
+    A killed run continues with the stage it was in, a training with the round.
     """
     params = load_trial_params(root, plan, trial)
     cache = find_project(root) / ".cache"

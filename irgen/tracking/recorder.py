@@ -66,7 +66,7 @@ class Recorder:
             self._append("begin", **begin)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Record the metrics of a step (an epoch). Skip metrics without a value (None)."""
+        """Record the metrics of a step. Skip metrics without a value (None)."""
         values = {key: float(value) for key, value in metrics.items() if value is not None}
         self.step = max(self.step, step)
         self._append("metrics", values=values, step=step)

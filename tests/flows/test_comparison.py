@@ -35,12 +35,12 @@ SMALL = {
         "name": "resnet10t",
         "options": {"channels": [16, 24, 32, 48], "stem_width": 16, "output_stride": 8},
     },
-    "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "epochs": 6, "batch_size": 16},
-    "retriever": {"width": 32, "layers": 1, "heads": 2, "epochs": 8, "ema_decay": 0.8},
+    "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "steps": 60, "batch_size": 16},
+    "retriever": {"width": 32, "layers": 1, "heads": 2, "steps": 40, "ema_decay": 0.8},
     "evaluate": {"beams": 8, "candidates": 40},
     "tracking": {"experiment": "few-digits"},
 }
-DESCRIPTOR = {"width": 16, "epochs": 2, "batch_size": 32}
+DESCRIPTOR = {"width": 16, "steps": 8, "batch_size": 32}
 VARIANTS = {
     "semantic": {"table": "identifiers", "title": "semantic identifiers", "changes": {}},
     "random": {

@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
 TRAINING = {"pairs", "tokenizer", "retriever"}
 SMALL = {
-    "tokenizer": {"levels": 2, "codebook": 8, "width": 16, "epochs": 1, "warmup_epochs": 0},
-    "retriever": {"width": 16, "layers": 1, "heads": 2, "epochs": 1, "warmup_epochs": 0},
+    "tokenizer": {"levels": 2, "codebook": 8, "width": 16, "steps": 10},
+    "retriever": {"width": 16, "layers": 1, "heads": 2, "steps": 10},
     "encoder": {"options": {"patch_size": 4, "embed_dim": 48, "depth": 2, "num_heads": 2}},
     "index": {"fresh_beams": 10},
     "evaluate": {"cutoffs": [1, 10], "beams": 10, "candidates": 40},
@@ -167,7 +167,7 @@ class Living:
         }
 
     def search(self, images: dict[str, bytes]) -> dict[str, list[str]]:
-        """The ids of all that ``irgen search`` can find for each image: one epoch does not tell
+        """The ids of all that ``irgen search`` can find for each image: ten steps do not tell
         images apart, so that the order says nothing."""
         folder = self.root.parent / "asked"
         shutil.rmtree(folder, ignore_errors=True)

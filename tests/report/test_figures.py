@@ -12,7 +12,7 @@ from irgen.search.calibration import Bin
 
 HISTORY = pl.DataFrame(
     {
-        "epoch": [1, 2, 3],
+        "step": [1, 2, 3],
         "loss": [3.0, 2.0, 1.5],
         "loss/prefix": [2.0, 1.0, 0.5],
         "accuracy/level_1": [0.1, 0.5, 0.9],
@@ -48,15 +48,15 @@ def test_a_figure_is_the_same_bytes_every_time_and_holds_no_date(name):
 
 
 def test_every_line_carries_its_name():
-    assert {"total", "prefix", "epoch", "tokenizer: losses"} <= set(words(DRAWN["losses"]()))
+    assert {"total", "prefix", "step", "tokenizer: losses"} <= set(words(DRAWN["losses"]()))
     assert "precision@10" in words(DRAWN["validation"]())
 
 
 def test_a_chart_that_shows_nothing_is_not_drawn():
-    empty = pl.DataFrame({"epoch": [1], "validation/precision/10": [None]})
+    empty = pl.DataFrame({"step": [1], "validation/precision/10": [None]})
     assert figures.validation_precision(empty) is None
-    assert figures.perplexities(pl.DataFrame({"epoch": [1]})) is None
-    still = pl.DataFrame({"epoch": [1, 2], "codes_used/level_1": [8.0, 8.0]})
+    assert figures.perplexities(pl.DataFrame({"step": [1]})) is None
+    still = pl.DataFrame({"step": [1, 2], "codes_used/level_1": [8.0, 8.0]})
     assert figures.codebook_use(still, 8) is None
     assert figures.code_group_sizes(np.arange(8).reshape(4, 2)) is None  # each image has its own
     assert figures.code_group_sizes(np.zeros((0, 4), np.int64)) is None

@@ -38,13 +38,21 @@ SMALL = {
         "name": "resnet10t",
         "options": {"channels": [16, 24, 32, 48], "stem_width": 16, "output_stride": 8},
     },
-    "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "epochs": 8, "batch_size": 16},
+    "tokenizer": {
+        "levels": 2,
+        "codebook": 16,
+        "width": 16,
+        "steps": 112,
+        "batch_size": 16,
+        "validate_every": 14,
+    },
     "retriever": {
         "width": 32,
         "layers": 1,
         "heads": 2,
-        "epochs": 12,
+        "steps": 168,
         "batch_size": 16,
+        "validate_every": 28,
         "ema_decay": 0.8,
     },
     "evaluate": {"beams": 8, "candidates": 40},
@@ -354,14 +362,14 @@ def test_a_training_killed_half_way_goes_on_and_ends_the_same(copy, stage):
     states, deadline = folder / ".cache" / "training", time.monotonic() + 60
     while not list(states.glob("*/state.safetensors")):
         assert child.poll() is None, "the training ended before it could be killed"
-        assert time.monotonic() < deadline, "no epoch within a minute"
+        assert time.monotonic() < deadline, "no round within a minute"
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not output.exists()
     again = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert f"{stage}: going on after epoch" in again.stdout + again.stderr
+    assert f"{stage}: going on after step" in again.stdout + again.stderr
     assert files(output) == whole
     assert not list(states.glob("*/state.safetensors"))
 
@@ -399,7 +407,7 @@ FROZEN = {"tokenizer": {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 3
 )
 def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encoder, tune, sections):
     folder, _ = copy
-    chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "epochs": 2}
+    chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "steps": 28}
     params = small_params(folder, root, **sections, retriever=chosen, augment={"views": 2})
     trained = ("tokenizer", "identifiers", "trie") if sections else ()
     found = run(params, folder, *trained, "retriever", "index", "evaluate")
@@ -416,10 +424,10 @@ def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encod
         assert torch.equal(one, other)
 
 
-def test_without_validation_images_the_last_epochs_weights_are_kept(copy, root):
+def test_without_validation_images_the_last_steps_weights_are_kept(copy, root):
     folder, _ = copy
     params = small_params(folder, root, catalog={"validation_fraction": 0.0})
-    retriever = dataclasses.replace(params.retriever, epochs=2)
+    retriever = dataclasses.replace(params.retriever, steps=28)
     found = run(
         dataclasses.replace(params, retriever=retriever),
         folder,
@@ -456,8 +464,8 @@ def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
         head = "image_id class_id super_class_id path"
         text = "\n".join([head, *numbered])
         (tmp_path / "digits" / f"Ebay_{part}.txt").write_text(text)
-    tokenizer = SMALL["tokenizer"] | {"epochs": 2}
-    retriever = SMALL["retriever"] | {"epochs": 2}
+    tokenizer = SMALL["tokenizer"] | {"steps": 28}
+    retriever = SMALL["retriever"] | {"steps": 28}
     catalog = {"protocol": "standard"}
     params = small_params(tmp_path, root, catalog=catalog, tokenizer=tokenizer, retriever=retriever)
     metrics = run(params, tmp_path)
@@ -487,8 +495,8 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
     params = small_params(
         folder,
         root,
-        identifiers={"rule": rule, "rqvae_epochs": 10},
-        retriever=SMALL["retriever"] | {"epochs": 2},
+        identifiers={"rule": rule, "rqvae_steps": 10},
+        retriever=SMALL["retriever"] | {"steps": 28},
     )
     shutil.rmtree(folder / "data/index")
     found = run(params, folder, "identifiers", "trie", "retriever", "evaluate", "report")
@@ -514,7 +522,7 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
 def test_codes_by_any_rule_repeat_byte_for_byte(copy, root):
     folder, _ = copy
     for rule in ("random", "hierarchical_kmeans", "rqvae"):
-        params = small_params(folder, root, identifiers={"rule": rule, "rqvae_epochs": 3})
+        params = small_params(folder, root, identifiers={"rule": rule, "rqvae_steps": 3})
         run(params, folder, "identifiers")
         first = files(folder / "data/identifiers")
         shutil.rmtree(folder / "data/identifiers")
@@ -551,8 +559,8 @@ def test_the_retriever_is_not_trained_on_images_that_are_inserted_later(copy, ro
         folder,
         root,
         catalog={"inserted_fraction": 0.25},
-        tokenizer=SMALL["tokenizer"] | {"epochs": 2},
-        retriever=SMALL["retriever"] | {"epochs": 2},
+        tokenizer=SMALL["tokenizer"] | {"steps": 28},
+        retriever=SMALL["retriever"] | {"steps": 28},
     )
     stages = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
     found = run(params, folder, *stages, "index", "evaluate", "drift")
@@ -565,8 +573,8 @@ def test_the_retriever_is_not_trained_on_images_that_are_inserted_later(copy, ro
 
 WITHOUT_LABELS = {
     "pairs": {"rule": "near", "neighbours": 10},
-    "tokenizer": SMALL["tokenizer"] | {"labels": "clusters", "clusters": 10, "epochs": 4},
-    "retriever": SMALL["retriever"] | {"epochs": 3},
+    "tokenizer": SMALL["tokenizer"] | {"labels": "clusters", "clusters": 10, "steps": 56},
+    "retriever": SMALL["retriever"] | {"steps": 42},
 }
 
 
@@ -614,7 +622,7 @@ def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):
 
 def test_clusters_teach_without_ever_looking_at_a_label(copy, root):
     folder, _ = copy
-    tokenizer = WITHOUT_LABELS["tokenizer"] | {"epochs": 2}
+    tokenizer = WITHOUT_LABELS["tokenizer"] | {"steps": 28}
     params = small_params(folder, root, **WITHOUT_LABELS | {"tokenizer": tokenizer})
     run(params, folder, "pairs", "tokenizer")
     before = files(folder / "data/tokenizer")

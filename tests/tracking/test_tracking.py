@@ -64,11 +64,11 @@ def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "start_sync_process", lambda _: subprocess.Popen(["false"]))
 
 
-def run_stage(home: Path, params: Params, stage: str = "tokenizer", epochs: int = 3) -> None:
+def run_stage(home: Path, params: Params, stage: str = "tokenizer", rounds: int = 3) -> None:
     workspace = Workspace.at(home)
     with record_stage(stage, params, workspace, home) as record:
-        for epoch in range(1, epochs + 1):
-            record.log({"loss": 1 / epoch, "accuracy/prefix_1": epoch / 10}, epoch)
+        for step in range(1, rounds + 1):
+            record.log({"loss": 1 / step, "accuracy/prefix_1": step / 10}, step)
         write_outputs(workspace.stage(stage))
         record.log_result({"accuracy": 0.9})
 
@@ -98,7 +98,7 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
     metrics = {"generative": {"precision/10": 0.95}, "queries": {"count": 7}}
     (home / "data" / "evaluate").mkdir()
     (home / "data" / "evaluate" / "metrics.json").write_text(json.dumps(metrics))
-    run_stage(home, params, stage="evaluate", epochs=0)
+    run_stage(home, params, stage="evaluate", rounds=0)
 
     client = mlflow_store.connect(home)
     parents, children = runs(client)
@@ -110,8 +110,8 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
     trained = next(run for run in children if run.data.tags["irgen.stage"] == "tokenizer")
     assert trained.info.status == "FINISHED"
     assert history(client, trained.info.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    assert trained.data.params.keys() >= {"seed", "tokenizer.epochs"}
-    assert "retriever.epochs" not in trained.data.params
+    assert trained.data.params.keys() >= {"seed", "tokenizer.steps"}
+    assert "retriever.steps" not in trained.data.params
     assert len(trained.data.tags["dvc.stage_hash"]) == 64
     table = trained.inputs.dataset_inputs[0].dataset
     assert (table.name, json.loads(table.profile)["num_rows"]) == ("train", 2)

@@ -54,13 +54,14 @@ def list_archive(path: Path, limit: int, name: str = "") -> Listing:
     walk = _walk_zip if path.name.lower().endswith(".zip") else _walk_tar
     with _report_damage(name):
         files, folders, others = _inspect(walk(path), name, limit)
-    keys, empty_folders = map_keys(files, folders, name)
+    keys, empty_folders, top = map_keys(files, folders, name)
     key_of = {files[member]: key for key, member in keys.items()}
     entries = _entries(walk(path), name, key_of)
     return Listing(
         entries=entries,
         count=len(keys),
         empty_folders=empty_folders,
+        top=top,
         skipped=count_skipped(others),
     )
 

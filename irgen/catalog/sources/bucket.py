@@ -21,11 +21,12 @@ def list_bucket(client: s3.Client, url: str, ahead: int) -> Listing:
     prefix = _as_folder(url)
     objects = _list_below(client, prefix)
     folders = list_parents(objects)
-    keys, empty_folders = map_keys(filter(is_candidate, objects), folders, prefix)
+    keys, empty_folders, top = map_keys(filter(is_candidate, objects), folders, prefix)
     return Listing(
         entries=(_make_entry(client, prefix, key, objects[keys[key]]) for key in sorted(keys)),
         count=len(keys),
         empty_folders=empty_folders,
+        top=top,
         ahead=ahead,
         skipped=count_skipped(objects),
     )

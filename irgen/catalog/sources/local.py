@@ -23,11 +23,12 @@ def list_folder(root: Path) -> Listing:
     be read, and if there is no image.
     """
     files, folders, others = _walk(root)
-    keys, empty_folders = map_keys(files, folders, str(root))
+    keys, empty_folders, top = map_keys(files, folders, str(root))
     return Listing(
         entries=(make_entry(key, f"{root}/{keys[key]}", files[keys[key]]) for key in sorted(keys)),
         count=len(keys),
         empty_folders=empty_folders,
+        top=top,
         skipped=count_skipped(others),
     )
 
