@@ -158,7 +158,7 @@ def choose(
     kind, reason = presets.choose_kind(
         collection.side, drawings=survey.sample.drawings > 0.5, labelled=collection.labels > 0
     )
-    if weights or encoder:
+    if kind != "photos" and (weights or encoder):
         kind, reason = "photos", "the pretrained encoder that you name stays as it is"
     if kind == "tiny images":
         parts, origin = [presets.tiny_images(collection)], "trained from nothing"

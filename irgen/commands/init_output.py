@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from statistics import median
 
 from irgen.catalog.survey import Sample, Survey
-from irgen.commands.format import format_bytes, format_count
+from irgen.commands.format import format_count
 from irgen.commands.init_costs import Costs, Machine
 from irgen.params import Params
 
@@ -16,7 +16,7 @@ def describe_images(survey: Survey, labelled: bool) -> dict[str, str]:
     """Return what the source holds, line by line."""
     sample = survey.sample
     lines = {
-        "images": format_count(survey.images, "image"),
+        "found": format_count(survey.images, "image"),
         "labels": describe_labels(survey, labelled),
         "roles": describe_roles(survey.roles),
         "sizes": describe_sizes(sample),
@@ -54,7 +54,7 @@ def describe_labels(survey: Survey, labelled: bool) -> str:
 def describe_roles(roles: Mapping[str, int]) -> str:
     """Describe the roles that the source gives, or how they are drawn."""
     if not roles:
-        return "none given: some images of each label also measure; all can be found"
+        return "none given: a fifth of the images also measures quality; all can be found"
     return "as given: " + ", ".join(f"{count:,} {role}" for role, count in sorted(roles.items()))
 
 
@@ -115,8 +115,8 @@ def describe_costs(costs: Costs) -> str:
     """Describe the costs, and how rough they are."""
     minutes = max(1, round(costs.seconds / 60))
     return (
-        f"about {format_count(minutes, 'minute')} and {format_bytes(round(costs.bytes))} of disk. "
-        f"Roughly: encoding was timed here ({costs.encoding:.0f} ms an image), the rest is scaled "
+        f"about {format_count(minutes, 'minute')} and {costs.bytes / 1e9:.1f} GB of disk. A rough "
+        f"estimate: encoding was timed here ({costs.encoding:.0f} ms an image), the rest is scaled "
         "from another machine"
     )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from irgen.params import Params, load
 from irgen.params.presets import EVERY, Values, digits
 from irgen.params.strict import flatten, parse
 
-MARK = "# irgen init "  # starts the line that tells which command wrote the file
+MARK = "# Written by: irgen init "  # starts the line that tells which command wrote the file
 
 
 def list_edits(path: Path) -> list[str]:
@@ -38,7 +39,7 @@ def apply_values(text: str, parts: Iterable[Values], command: str) -> str:
     if text.startswith(MARK):
         text = text.partition("\n")[2]
     yaml = YAML()
-    yaml.width = 4096
+    yaml.width, yaml.preserve_quotes = 4096, True
     tree, defaults = yaml.load(text), _defaults()
     values = merge_values(parts)
     for section, keys in merge_values(EVERY).items():
@@ -51,7 +52,7 @@ def apply_values(text: str, parts: Iterable[Values], command: str) -> str:
             _set(tree.setdefault(section, CommentedMap()), key, value, None)
     stream = io.StringIO()
     yaml.dump(tree, stream)
-    rest = stream.getvalue()
+    rest = re.sub(r"(?<=\S) {2,}# ", " # ", stream.getvalue())  # comments in their old columns
     return f"{MARK}{command} ({_digest(rest)})\n{rest}"
 
 
@@ -65,13 +66,15 @@ def merge_values(parts: Iterable[Values]) -> Values:
 
 
 def _set(section: Any, key: str, value: Any, default: Any) -> None:
+    if section.get(key, default) == value:
+        return
     if isinstance(value, Mapping):
         value = CommentedMap(value)
         value.fa.set_flow_style()
-    if isinstance(value, tuple):
-        value = list(value)
-    if key in section or value != default:
+    if key in section:
         section[key] = value
+    else:  # before the last key, with which the blank line after the section goes
+        section.insert(max(len(section) - 1, 0), key, value)
 
 
 def _defaults() -> Params:
