@@ -181,10 +181,12 @@ def choose_encoder(
     if they are missing, or fit no encoder."""
     from irgen.checkpoints.hub import check_hub
     from irgen.checkpoints.recognise import read_input_format, recognise_encoder
+    from irgen.checkpoints.weights import check_name
     from irgen.params.presets import Pretrained
 
     if weights is None:
         chosen, value = name or default, "hub"
+        check_name(chosen)
         origin = f"weights {check_hub(chosen)}"
     else:
         chosen, value = recognise_encoder(weights, name or ""), relate(str(weights), root)
