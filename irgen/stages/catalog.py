@@ -155,8 +155,8 @@ def _print_summary(
     metrics: dict[str, float], rejected: pl.DataFrame, usable: int, newer: int
 ) -> None:
     train, validation = metrics["images/train"], metrics["images/validation"]
-    line = f"{usable:,} images of {metrics['labels']:,} labels: {train:,} train"
-    line += f", {validation:,} validation"
+    labels = f"of {metrics['labels']:,} labels" if metrics["labels"] else "without labels"
+    line = f"{usable:,} images {labels}: {train:,} train, {validation:,} validation"
     if late := metrics.get("images/inserted"):
         line += f"; {late:,} of the database not trained on, as if inserted later"
     if newer:
