@@ -46,6 +46,8 @@ def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
 
 def describe_index(index: Index) -> dict[str, str]:
     """Describe an index, line by line."""
+    from irgen.search.calibration import NO_LABELS
+
     facts, defaults = index.info(), index.options(1)
     sizes, dead = facts["bytes"], facts["dead_rows"]
     queries = facts["config"].get("queries", 0)
@@ -62,7 +64,7 @@ def describe_index(index: Index) -> dict[str, str]:
         or "none",
         "search": f"{defaults.beams} beams, {defaults.candidates} candidates, "
         f"{defaults.fresh_beams} fresh beams, by default",
-        "same label": describe_calibration(index),
+        **({} if index.calibration == NO_LABELS else {"same label": describe_calibration(index)}),
         "on the disk": f"{format_bytes(sum(sizes.values()))}: images "
         f"{format_bytes(sizes['base'])}, changes since {format_bytes(sizes['changes'])}, models "
         f"{format_bytes(sizes['models'])}",

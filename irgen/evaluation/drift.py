@@ -138,7 +138,7 @@ def mark_collisions(images: LabelledCodes, among: LabelledCodes) -> Flags:
 def measure_drift(
     trained: LabelledCodes, held_out: LabelledCodes, database: LabelledCodes, new: Flags
 ) -> dict[str, float]:
-    """Return the figures of codes and labels.
+    """Return the figures of codes, and of labels if there are any.
 
     ``held_out``: images of before training, on which nothing was trained: they show what is usual.
     ``new`` (N,) marks the database's new images; without any, their figures are missing.
@@ -155,7 +155,7 @@ def measure_drift(
         **_compare(trained, held_out, "held_out"),
         **_compare(trained, fresh, "new"),
     }
-    if len(fresh):
+    if len(fresh) and (trained.labels != "").any():
         figures["unseen/labels"] = float((~np.isin(fresh.labels, trained.labels)).mean())
     return figures
 

@@ -10,7 +10,7 @@ DETAILS = {"bytes_per_image", "precision_capped", "precision_irgen", "recall"}
 def summarize(metrics: dict[str, Any]) -> dict[str, float]:
     """Return the key metrics of ``data/evaluate/metrics.json``: those of the served index, at one
     cut-off (10, else the next smaller one). Without an index they are those of the generative
-    search. Numbers outside a method belong to them.
+    search. Numbers outside a method belong to them. Precision comes first.
 
     >>> summarize({"index": {"precision/1": 0.9, "precision/10": 0.8, "recall/10": 0.1}})
     {'precision_at_10': 0.8}
@@ -19,7 +19,9 @@ def summarize(metrics: dict[str, Any]) -> dict[str, float]:
     values |= metrics.get(find_served(metrics), {})
     cutoff = _choose_cutoff(values)
     selected = {}
-    for name, value in values.items():
+    for name, value in sorted(
+        values.items(), key=lambda item: not item[0].startswith("precision/")
+    ):
         family, _, depth = name.partition("/")
         if family not in DETAILS and depth in ("", "R", str(cutoff)):
             selected[f"{family}_at_{depth}" if depth else family] = float(value)

@@ -239,7 +239,11 @@ class Gate:
     seed vary by 0.003 to 0.006 in precision/10; 60 digits of unknown classes among 1,200 images
     cost the queries of known classes 0.018."""
 
-    metric: str = param("precision/10", "precision, precision_capped, hit or recall at a cut-off")
+    metric: str = param(
+        "auto",
+        "precision, precision_capped, hit, recall or agreement at a cut-off; auto: precision/10, "
+        "without labels agreement/10",
+    )
     margin: Share = param(0.02, "how much worse than the served index it may be")
     minimum: Share = param(0.2, "least value of a first index, and of one worse than the served")
 

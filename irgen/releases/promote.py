@@ -138,8 +138,7 @@ def judge(
 
 def _digest_basis(root: Path, params: Params, champion: Release | None) -> str:
     """Return a digest of all that a verdict depends on beside the candidate."""
-    tables = Workspace.at(root).stage("catalog")
-    hashes = [file_digest(tables / f"{name}.parquet") for name in ("queries", "database")]
+    hashes = [file_digest(path) for path in gate.list_inputs(Workspace.at(root), params)]
     cutoffs = list(params.evaluate.cutoffs)
     return digest(champion and champion.bundle, flatten(params.gate), cutoffs, hashes)
 

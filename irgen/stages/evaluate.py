@@ -12,9 +12,13 @@ from irgen.evaluation import answer_cache
 from irgen.evaluation.latency import TIMED_BATCHES
 from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import MethodInputs, build_methods
+<<<<<<< HEAD
 from irgen.evaluation.query_set import QuerySet, read_query_set
 from irgen.evaluation.summary import summarize
 from irgen.files import read_json, write_json
+=======
+from irgen.evaluation.query_set import QuerySet, read_copies, read_query_set
+>>>>>>> main
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Params
@@ -45,6 +49,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         machine=encoding.machine,
         timing_images=lambda: decode_pixels(pretrained, sha256s[: TIMED_BATCHES * size], encoding),
         reference=methods["brute_force_pretrained"],
+        copies=read_copies(workspace, query_set),
     )
     folder, latency_path = workspace.stage("evaluate"), workspace.reports / "latency.json"
     metrics = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
