@@ -12,13 +12,9 @@ from irgen.evaluation import answer_cache
 from irgen.evaluation.latency import TIMED_BATCHES
 from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import MethodInputs, build_methods
-<<<<<<< HEAD
-from irgen.evaluation.query_set import QuerySet, read_query_set
+from irgen.evaluation.query_set import QuerySet, read_copies, read_query_set
 from irgen.evaluation.summary import summarize
 from irgen.files import read_json, write_json
-=======
-from irgen.evaluation.query_set import QuerySet, read_copies, read_query_set
->>>>>>> main
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Params
