@@ -13,7 +13,9 @@ def assign_roles(
     An image without a role counts as train. If the source names no query, `query_fraction` of the
     train images of each label become queries, at least one of two; then, if it names no validation
     image, `validation_fraction` of the remaining train images become validation. At least one of
-    each label stays train. Copies have one role, that of the first of them.
+    each label stays train. Copies have one role, that of the first of them. Numbers of queries are
+    rounded half up; those of validation images up or down by lot, a lot for each label, so that
+    many labels of few images have some, too.
 
     Images of later revisions never move earlier ones, and images that come few at a time are drawn
     as well: a revision adds what the label's share grows by.
@@ -50,11 +52,10 @@ def choose_inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Se
     if not fraction:
         return pl.repeat(False, len(table), dtype=pl.Boolean, eager=True)
     group = ("role", "label", "revision")
-    draw = [hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest() for sha256 in table["sha256"]]
     count = pl.col("draw").n_unique().over(group)
     quota = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
     chosen = (pl.col("role") == "train") & (pl.col("draw").rank("dense").over(group) <= quota)
-    return table.with_columns(pl.Series("draw", draw, pl.String)).select(chosen).to_series()
+    return table.with_columns(draw=_draw(seed, table["sha256"])).select(chosen).to_series()
 
 
 def _take(table: pl.DataFrame, role: str, fraction: float, least: int, seed: int) -> pl.DataFrame:
@@ -65,18 +66,24 @@ def _take(table: pl.DataFrame, role: str, fraction: float, least: int, seed: int
     is_train, label = pl.col("role") == "train", pl.col("label")
     images = table.filter(is_train).sort("revision", "path")
     images = images.unique("sha256", keep="first", maintain_order=True)  # the first of the copies
-    draw = [hashlib.sha256(f"{seed}:{path}".encode()).hexdigest() for path in images["path"]]
+    images = images.with_columns(draw=_draw(seed, images["path"]), lot=_draw(seed, images["label"]))
     earlier = pl.col("revision").rank("min").over(label) - 1  # images of earlier revisions
     new = pl.len().over(label, "revision")
     quota = _share(earlier + new, fraction, least) - _share(earlier, fraction, least)
     rank = pl.col("draw").rank("ordinal").over(label, "revision")  # 1 …
-    taken = images.with_columns(draw=pl.Series(draw, dtype=pl.String)).filter(rank <= quota)
-    chosen = is_train & pl.col("sha256").is_in(taken["sha256"].implode())
+    chosen = is_train & pl.col("sha256").is_in(images.filter(rank <= quota)["sha256"].implode())
     return table.with_columns(pl.when(chosen).then(pl.lit(role)).otherwise("role").alias("role"))
 
 
 def _share(count: pl.Expr, fraction: float, least: int) -> pl.Expr:
-    """Return how many of `count` images are taken: `fraction` rounded half up, no fewer than
+    """Return how many of a label's `count` images are taken: `fraction`, rounded, no fewer than
     `least`, and never all. With another image it grows by one at most."""
-    share = pl.max_horizontal((count * fraction + 0.5).floor(), pl.lit(float(least)))
+    rounding = pl.lit(0.5) if least else pl.col("lot")
+    share = pl.max_horizontal((count * fraction + rounding).floor(), pl.lit(float(least)))
     return pl.max_horizontal(pl.min_horizontal(share, count.cast(pl.Float64) - 1), pl.lit(0.0))
+
+
+def _draw(seed: int, texts: pl.Series) -> pl.Series:
+    """Return numbers in [0, 1) that follow from `seed` and the texts alone."""
+    digests = (hashlib.sha256(f"{seed}:{text}".encode()).digest() for text in texts)
+    return pl.Series([int.from_bytes(d[:6], "big") / 2**48 for d in digests], dtype=pl.Float64)

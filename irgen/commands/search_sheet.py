@@ -100,9 +100,15 @@ def _show_queries(answer: Answer, index: Index, pictures: Pictures, shown: int) 
     """Return the first ``shown`` queries: image files, or images of the index."""
     names = list(answer.queries[:shown])
     if not answer.stored:
-        return [Tile(image=draw(Path(name).read_bytes()), title=name) for name in names]
+        return [_show_file(Path(name)) for name in names]
     rows = index.view.take(index.view.find_existing(names)).rows(named=True)
     return [Tile(image=pictures.find(row), title=row[ID], notes=_label(row)) for row in rows]
+
+
+def _show_file(path: Path) -> Tile:
+    folder = "" if path.parent == Path() else str(path.parent)
+    notes = tuple(filter(None, [folder]))
+    return Tile(image=draw(path.read_bytes()), title=path.name, notes=notes, caption=str(path))
 
 
 def _label(metadata: dict[str, Any]) -> tuple[str, ...]:

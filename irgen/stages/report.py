@@ -193,7 +193,7 @@ def _describe_build(workspace: Workspace) -> dict[str, str | page.Link]:
     facts = {name: page.Link(text, url) if url else text for name, text, url in values}
     machine = read_json(timed).get("machine", {}) if timed.exists() else {}
     if machine:
-        threads = f", {machine['threads']} threads" if machine["device"] == "cpu" else ""
+        threads = f", threads: {machine['threads']}" if machine["device"] == "cpu" else ""
         facts["Measured on"] = f"{machine['processor']}{threads}"
     return facts
 

@@ -86,6 +86,14 @@ def test_one_image_of_each_label_at_least_stays_in_train() -> None:
     assert roles([("a", 1, None)], query=0.9) == {"a/0": "train"}
 
 
+def test_many_labels_of_few_images_have_validation_images_too() -> None:
+    found = roles(
+        [(f"{label:03d}", 1, None) for label in range(200) for _ in range(5)], 0, 0.2, 0.1
+    )
+    assert count(found, "query") == 200
+    assert 60 <= count(found, "validation") <= 100  # a tenth of the other 800: 80 on average
+
+
 def test_fractions_of_zero_take_nothing() -> None:
     found = roles([("a", 1, None)] * 9, query=0.0, validation=0.0)
     assert count(found, "train") == 9

@@ -391,13 +391,17 @@ def test_fewer_images_than_codebook_entries_is_one_clear_error(copy):
         run(big, folder, "tokenizer")
 
 
-def test_labels_of_one_image_each_leave_nothing_to_learn_from(copy):
+def test_the_only_training_image_of_a_label_learns_its_own_code(copy):
     folder, params = copy
     path = folder / "data/catalog/train.parquet"
-    table = pl.read_parquet(path).with_columns(label=pl.col("id"))
-    table.write_parquet(path)
-    with pytest.raises(CatalogError, match="every label has one image"):
-        run(params, folder, "pairs")
+    table = pl.read_parquet(path)
+    label = pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("alone")).otherwise("label")
+    table.with_columns(label=label).write_parquet(path)
+    assert run(params, folder, "pairs")["pairs"]["without_neighbour"] == 1
+    pairs = pl.read_parquet(folder / "data/pairs/pairs.parquet")
+    assert pairs.filter(pl.col("anchor") == pl.col("positive")).rows() == [(7, 7, 1.0)]
+    assert pairs.filter(anchor=7).height == 1 and not pairs.filter(positive=7, anchor=8).height
+    assert pairs["anchor"].is_sorted() and pairs["anchor"].n_unique() == len(table)
 
 
 FROZEN = {"tokenizer": {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 32, "dropout": 0.1}}
