@@ -135,7 +135,7 @@ def take_apart(search: Search, patience: Patience) -> tuple[Times, dict[str, Tim
     """The times of a search, and those of its parts.
 
     Each repetition runs the search as it is, then another batch piece by piece: ``read``, the
-    decoder reading the images; ``steps``, the decoder scoring the next entries of all beams, its
+    decoder reading the images; ``steps``, the decoder scoring the next codes of all beams, its
     cache's reordering included; ``trie``, all else of the beam search: children, masks, the best of
     them; ``candidates``: images gathered, compared with the query and ordered.
     """

@@ -98,7 +98,7 @@ def write_catalog(workspace, table):
 
 
 def write_evaluation(workspace, catalog, features):
-    """Five exact scans that differ by noise, under the names of the five methods."""
+    """Five brute-force searches that differ by noise, under the names of the five methods."""
     generator = np.random.default_rng(0)
     queries, database = catalog["queries"], catalog["database"]
     own, others = features[len(database) :], features[: len(database)]
