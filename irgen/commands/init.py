@@ -170,8 +170,8 @@ def choose(
         parts = [presets.photos(collection, pretrained)]
     if not collection.labels:
         parts.append(presets.without_labels(collection))
-        kind += " without labels"
-    return Choice(kind=kind, reason=reason, origin=origin, parts=parts)
+    title = kind if collection.labels else f"{kind} without labels"
+    return Choice(kind=title, reason=reason, origin=origin, parts=parts)
 
 
 def choose_encoder(
