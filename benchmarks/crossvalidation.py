@@ -11,7 +11,7 @@ validation images alone. All images of the database are ordered by each score, s
 candidates play no part. ``--no-retriever`` leaves out what the retriever says, which takes most of
 the time. What a frozen encoder makes of the images is cached.
 
-With ``--baseline cgd`` or ``irt_r`` that method is taught instead, and its exact scan asked.
+With ``--baseline cgd`` or ``irt_r`` that method is trained instead, and searched by brute force.
 With ``--untaught`` the folds are of labels: half of a fold's images join the database after all,
 the other half are asked about, and none teaches.
 """
@@ -76,7 +76,7 @@ NOTHING = torch.empty(0).long()  # no row
 CUTOFFS = (1, 10, 20)
 SHOWN = ("precision/1", "precision/10", "precision/20", "map/R")
 TESTED = ("precision/10", "map/R")
-SCAN = "cosine: the exact scan"
+SCAN = "cosine: brute-force search"
 Values = dict[str, np.ndarray]  # a metric of every query
 
 
@@ -205,7 +205,7 @@ def run_in(folder: Path, name: str, machine: Machine, seed: int) -> TrainingRun:
 
 @torch.inference_mode()
 def openings(model: Retriever, images: EncodedViews | Pixels, machine: Machine) -> Tensor:
-    """(Q, L): the log-probability with which a retriever writes each first entry."""
+    """(Q, L): the log-probability with which a retriever predicts each first code."""
     found, levels = [], model.decoder.shape.levels
     for rows, new in full_batches(len(images), 64):
         inputs = [part.to(machine.device) for part in images.plain(rows)]
@@ -218,7 +218,7 @@ def openings(model: Retriever, images: EncodedViews | Pixels, machine: Machine) 
 
 def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) -> Tensor:
     """What a retriever taught by the fold's images writes for those asked about: see ``openings``.
-    The last epoch's average is taken, for nothing validates."""
+    The last step's average is taken, for nothing validates."""
     settings, machine, rows = params.retriever, taught.encoding.machine, fold.teaching
     pretrained = create_encoder(params.encoder, params.seed)
     features = encode_summaries(pretrained, [taught.sha256s[row] for row in rows], taught.encoding)
@@ -285,11 +285,11 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
         entry = write(params, taught, fold, made, folder)
         own = label_scorer.score_predicted_labels(entry)
         both = ((label.exp() + own.exp()) / 2).log()
-        said |= {"first entry": entry, "label as written": own, "mean of both labels": both}
+        said |= {"first code": entry, "label as predicted": own, "mean of both labels": both}
     scores: dict[str, Tensor | None] = {SCAN: None}
     scores |= {f"+ {w} × {name}": w * score for name, score in said.items() for w in WEIGHTS}
     if written:
-        scores["label as written, then cosine"] = 1000 * own
+        scores["label as predicted, then cosine"] = 1000 * own
     found, judge = {}, judge_of(taught, fold)
     for name, score in scores.items():
 

@@ -165,7 +165,7 @@ def overlap(stand: Stand) -> dict[str, dict[str, float]]:
 
 
 def others(stand: Stand) -> tuple[Neighbours, list[dict[str, Any]]]:
-    """faiss's exact scan, and rows of all its indexes."""
+    """faiss's brute-force search, and rows of all its indexes."""
     vectors = stand.database.float32()
     kept = stand.cache / f"faiss-{stand.database.digest}-{len(stand)}"
     exact = neighbours.exact(vectors)
@@ -289,7 +289,7 @@ def run(plan: Plan, cache: Path) -> dict[str, Any]:
         exact, rows = others(stand)
         results["others"] += rows
         if last:
-            say("in turns with exact scans and the small index")
+            say("in turns with brute-force searches and the small index")
             results["overlap"] = overlap(stand)
             results["races"] = {
                 "exact": {

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.identifiers import load_codes
 from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics
 from irgen.evaluation.latency import name_processor
@@ -56,13 +56,13 @@ ROWS = {
     "seen/share": f"– inserted images in the top {K}",
     "seen/found": f"– of the inserted images in the exact top {K}, found",
     "seen/trained": f"– of the trained images in the exact top {K}, found",
-    "seen/dense": f"– images in the top {K} that the retriever did not write",
+    "seen/dense": f"– images in the top {K} that the retriever did not predict",
     "unseen/own": f"unseen labels, among the unseen: P@{K}",
     "unseen/added": f"unseen labels, among all that was added: P@{K}",
     "unseen/precision": f"unseen labels, whole database: P@{K}",
     "unseen/share": f"– unseen images in the top {K}",
     "unseen/found": f"– of the unseen images in the exact top {K}, found",
-    "unseen/dense": f"– images in the top {K} that the retriever did not write",
+    "unseen/dense": f"– images in the top {K} that the retriever did not predict",
     "seen/whole": f"seen labels, whole database: P@{K}",
     "all/whole": f"all queries, whole database: P@{K}",
 }
@@ -125,13 +125,19 @@ def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[st
     listed = replace(
         params,
         download=replace(params.download, source=str(source)),
-        catalog=replace(params.catalog, format="list", protocol="given", training_revision=1),
+        catalog=replace(
+            params.catalog,
+            format="list",
+            protocol="given",
+            training_revision=1,
+            database=tuple(role for role in params.catalog.database if role != "query"),
+        ),
     )
     known = digest(params.seed, [flatten(getattr(params, name)) for name in DECIDING], SHARE)
     if done.exists() and read_json(done)["params"] == known:
         return listed, workspace, read_json(done)["seconds"]
     images = list_images(params, folder)
-    images = images.with_columns(draw_groups(images, params.catalog.database, params.seed))
+    images = images.with_columns(draw_groups(images, listed.catalog.database, params.seed))
     images = images.drop("sha256")
     there = (pl.col("group") == "trained") | (pl.col("role") == "query")
     images.filter(there).write_csv(source)
@@ -145,7 +151,7 @@ def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[st
 @dataclass(frozen=True)
 class Case:
     """A trained seed: Q queries and what the models read of them, the table of the N database
-    images, their ``embeddings`` (N, D) for the exact scan, and the index."""
+    images, their ``embeddings`` (N, D) for the brute-force search, and the index."""
 
     queries: pl.DataFrame
     read: QueryFeatures
@@ -156,7 +162,7 @@ class Case:
     def answer(self, method: str, groups: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
         """The rows (Q, K) of ``database`` found among the images of ``groups``, −1 where there are
         fewer; and which of them (Q, K) bool the retriever did not write."""
-        if method == "exact scan":
+        if method == "brute-force search":
             taken = torch.from_numpy(self.members(groups)).nonzero()[:, 0]
             rows = brute_force_search(self.read.embedding, self.embeddings[taken], K).ids
             return torch.where(rows >= 0, taken[rows], -1).numpy(), np.zeros(rows.shape, dtype=bool)
@@ -200,7 +206,7 @@ def open_case(params: Params, workspace: Workspace) -> Case:
     read = QueryFeatures(
         *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(QueryFeatures))
     )
-    embeddings = load_identified(workspace.existing("identifiers", "database")).embeddings
+    embeddings = load_codes(workspace.existing("identifiers", "database")).embeddings
     return Case(queries, read, database, embeddings, index)
 
 
@@ -211,14 +217,14 @@ def measure(case: Case) -> dict[str, dict[str, float]]:
         case.database["group"].to_numpy(),
     )
     found: dict[str, dict[str, float]] = {}
-    for method in ("exact scan", *METHODS):
+    for method in ("brute-force search", *METHODS):
         one: dict[str, float] = {}
         for title, asked, own, database in (
             ("seen", ~unseen, "inserted", ("trained", "inserted")),
             ("unseen", unseen, "unseen", GROUPS),
         ):
             top, by_embedding = (part[asked] for part in case.answer(method, database))
-            exact = case.answer("exact scan", database)[0][asked]
+            exact = case.answer("brute-force search", database)[0][asked]
             again = (exact[:, :, None] == top[:, None, :]).any(2)  # (Q', K) of the exact top K
             among = case.precision(method, (own,), asked)
             one |= {
@@ -249,7 +255,7 @@ def spread(seeds: list[dict], method: str, name: str) -> str:
 
 def page(name: str, seeds: list[dict], commit: str) -> str:
     """Markdown: a row a measure, a column a method; then what was run, where, what it cost."""
-    methods = ("exact scan", *METHODS)
+    methods = ("brute-force search", *METHODS)
     lines = [["", *methods], ["---", *["---:"] * len(methods)]]
     lines += [[title, *(spread(seeds, m, row) for m in methods)] for row, title in ROWS.items()]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)

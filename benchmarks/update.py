@@ -2,7 +2,7 @@
 
     python benchmarks/update.py --images 50000 --params experiments/clothing-224.yaml --threads 2
 
-Makes a project in a folder of its own. Its models are trained for few epochs on the photos of the
+Makes a project in a folder of its own. Its models are trained for few steps on the photos of the
 parameters' source, and search as params.yaml has it; then photos made from those (cropped,
 mirrored, other colours; each another file) fill the database up to ``--images``. Three passes of
 the flow ``update`` are timed, from the start of its process to its end, with a Prefect server on
@@ -51,8 +51,8 @@ SHARE = 0.01  # of the images, added in the end
 TRAINING = ("pairs", "tokenizer", "retriever")
 SMALL = {  # enough for models that work; how good they are is not what is measured
     "augment": {"views": 1},
-    "tokenizer": {"epochs": 4},
-    "retriever": {"epochs": 2},
+    "tokenizer": {"steps": 90},
+    "retriever": {"steps": 50},
     "gate": {"margin": 1.0, "minimum": 0.0},
     "evaluate": {"beams": 20, "candidates": 100, "batch_size": 64},  # as params.yaml has them
 }

@@ -1,6 +1,6 @@
 """Draw queries and the images found for them: ``python examples/results_picture.py picture.png``.
 
-It searches ``data/index`` with held-out digits, so run ``make run`` first.
+It searches ``data/index`` with digits that it was not trained on, so run ``make run`` first.
 """
 
 import io
@@ -27,17 +27,18 @@ def draw(data: Path) -> Image.Image:
     images = Images(data / "download")
     with Index.open(data / "index") as index:
         contents = [images.read(sha256) for sha256 in queries["sha256"]]
-        hits = index.search(contents, HITS)
+        hits = index.search(contents, HITS + 1)  # one more: a query finds itself
     width = LEFT + SIDE + LEFT + HITS * (SIDE + GAP) + GAP
     sheet = Image.new("RGB", (width, GAP + QUERIES * (SIDE + 2 * GAP)), "white")
     for i, query in enumerate(queries.iter_rows(named=True)):
         top = GAP + i * (SIDE + 2 * GAP)
         paste(sheet, contents[i], (LEFT, top), GREY)
-        for j, hit in enumerate(hits.ids[i]):
+        others = [hit for hit in hits.ids[i] if hit != query["id"]][:HITS]
+        for j, hit in enumerate(others):
             row = by_id[hit]
             colour = GREEN if row["label"] == query["label"] else RED
-            place = (LEFT + SIDE + LEFT + j * (SIDE + GAP), top)
-            paste(sheet, images.read(row["sha256"]), place, colour)
+            corner = (LEFT + SIDE + LEFT + j * (SIDE + GAP), top)
+            paste(sheet, images.read(row["sha256"]), corner, colour)
     return sheet
 
 

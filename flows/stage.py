@@ -14,6 +14,7 @@ from flows import process, training_revision
 from flows.process import CommandResult
 from irgen.errors import IrgenError
 from irgen.tracking.outcomes import RAN, RESTORED, SKIPPED
+from irgen.tracking.provenance import CONDUCTED
 
 MEANINGS = {  # of what DVC prints; the last of a stage's lines counts
     r"Pulling data for stage: '(.+)'": RESTORED,
@@ -120,7 +121,7 @@ def environment(build: str) -> dict[str, str]:
     Python first in the path, no buffering of output, no questions."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     quiet = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
-    build_keys = {"IRGEN_BUILD": build, "IRGEN_CONDUCTED": "1"}
+    build_keys = {"IRGEN_BUILD": build, CONDUCTED: str(os.getpid())}
     return quiet | build_keys | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
 

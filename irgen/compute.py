@@ -88,7 +88,7 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2 * gigabyte - 1)
 
 
-def aside(work: Callable[..., T], *arguments: Any) -> T:
+def run_on_one_core(work: Callable[..., T], *arguments: Any) -> T:
     """Run ``work(*arguments)`` on a thread on which torch uses a single core. Ctrl-C takes effect
     when the work is done.
 
@@ -106,7 +106,7 @@ def aside(work: Callable[..., T], *arguments: Any) -> T:
 @functools.cache
 def _threads(process: int) -> ThreadPoolExecutor:
     """Return the thread pool of a process; a forked process gets its own."""
-    return ThreadPoolExecutor(8, "aside", initializer=_take_one_core)
+    return ThreadPoolExecutor(8, "run_on_one_core", initializer=_take_one_core)
 
 
 def _take_one_core() -> None:
@@ -122,13 +122,19 @@ def _take_one_core() -> None:
 def seed_everything(*parts: int) -> torch.Generator:
     """Seed torch and random from ``parts`` and return a CPU generator of its own.
 
-    Called at the start of each epoch with (seed, epoch), so that a resumed run needs no generator
+    Called at the start of each round with (seed, step), so that a resumed run needs no generator
     state.
     """
-    value = int(np.random.SeedSequence(parts).generate_state(1)[0])
-    random.seed(value)
-    torch.manual_seed(value)
-    return torch.Generator().manual_seed(value)
+    generator = seeded_generator(*parts)
+    random.seed(generator.initial_seed())
+    torch.manual_seed(generator.initial_seed())
+    return generator
+
+
+def seeded_generator(*parts: int) -> torch.Generator:
+    """Return a CPU generator seeded from ``parts``."""
+    seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
+    return torch.Generator().manual_seed(seed)
 
 
 def full_batches(count: int, size: int) -> Iterator[tuple[torch.Tensor, int]]:

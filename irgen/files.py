@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,15 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the ``checksum`` of every file below ``folder``, by its path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
+
+
+def delete_oldest(paths: Iterable[Path], kept: int) -> None:
+    """Delete files and folders of a cache, but not the ``kept`` ones that changed last."""
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)[:-kept]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def is_locked(path: Path) -> bool:

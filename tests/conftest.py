@@ -158,18 +158,19 @@ def tokenizer_settings() -> params.Tokenizer:
         hidden=0,
         dropout=0.0,
         tune_encoder=False,
-        epochs=4,
+        steps=24,
         batch_size=16,
         learning_rate=0.01,
         encoder_learning_rate=0.0,
         layer_decay=1.0,
         weight_decay=0.0,
-        warmup_epochs=1,
+        warmup=0.25,
+        validate_every=6,
+        patience=20,
         label_smoothing=0.0,
         temperature=0.1,
         prefix_weight=1.0,
         residual_weight=1.0,
-        refit_epochs=1,
         kmeans_iterations=5,
         labels="given",
         clusters=4,
@@ -186,17 +187,17 @@ def retriever_settings() -> params.Retriever:
         layers=2,
         heads=2,
         dropout=0.1,
-        epochs=5,
+        steps=30,
         batch_size=16,
         learning_rate=0.003,
         encoder_learning_rate=0.0,
         layer_decay=1.0,
         weight_decay=0.01,
-        warmup_epochs=1,
+        warmup=0.2,
         label_smoothing=0.1,
         gradient_clip=1.0,
         ema_decay=0.9,
-        validate_every=2,
+        validate_every=6,
         patience=5,
     )
 
@@ -368,3 +369,33 @@ def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Buc
     monkeypatch.setattr("botocore.endpoint.time", short)
     bucket_server.reset()
     return bucket_server
+
+
+@pytest.fixture
+def empty_hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that has fetched no weights yet."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+
+
+@pytest.fixture
+def hub(empty_hub_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A hub on loopback with the weights of timm's ``test_vit``."""
+    import timm
+    import torch
+    from safetensors.torch import save
+
+    from .hub_server import Hub
+
+    torch.manual_seed(3)
+    server = Hub(save(timm.create_model("test_vit").state_dict()))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def no_hub(empty_hub_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not answer: nothing listens on this port."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

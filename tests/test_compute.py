@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from irgen.compute import aside, has_fast_bf16, prepare, seed_everything
+from irgen.compute import has_fast_bf16, prepare, run_on_one_core, seed_everything
 from irgen.errors import ParamsError
 from irgen.params import Compute
 
@@ -30,7 +30,7 @@ def test_a_device_that_is_not_there_is_one_clear_error(device):
         prepare(dataclasses.replace(AUTO, device=device))
 
 
-def test_an_epochs_seed_fixes_every_draw():
+def test_a_rounds_seed_fixes_every_draw():
     def draws():
         generator = seed_everything(3, 7)
         return torch.rand(2).tolist(), torch.rand(2, generator=generator).tolist(), random.random()
@@ -42,7 +42,7 @@ def test_an_epochs_seed_fixes_every_draw():
 
 def test_what_is_run_aside_has_one_core_and_leaves_other_threads_theirs():
     before, found = torch.get_num_threads(), []
-    assert aside(torch.get_num_threads) == 1
+    assert run_on_one_core(torch.get_num_threads) == 1
     thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     thread.start()
     thread.join()
@@ -51,4 +51,4 @@ def test_what_is_run_aside_has_one_core_and_leaves_other_threads_theirs():
 
 def test_an_error_aside_is_raised_here():
     with pytest.raises(ZeroDivisionError):
-        aside(divmod, 1, 0)
+        run_on_one_core(divmod, 1, 0)

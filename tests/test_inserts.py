@@ -29,7 +29,7 @@ def small(root, tokenizer_settings, retriever_settings):
             default.encoder, options={"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
         ),
         tokenizer=dataclasses.replace(tokenizer_settings, batch_size=128),
-        retriever=dataclasses.replace(retriever_settings, epochs=2, batch_size=128),
+        retriever=dataclasses.replace(retriever_settings, steps=6, batch_size=128),
         evaluate=dataclasses.replace(default.evaluate, beams=8, candidates=40),
     )
 
@@ -79,12 +79,12 @@ def test_held_out_images_are_in_the_database_and_not_trained_on(
     assert "unseen" in set(queries["group"])
     case = inserts.open_case(params, workspace)
     measured = inserts.measure(case)
-    assert set(measured) == {"exact scan", *inserts.METHODS}
+    assert set(measured) == {"brute-force search", *inserts.METHODS}
     assert all(set(inserts.ROWS) <= set(one) for one in measured.values())
-    assert measured["exact scan"]["seen/found"] == 1
+    assert measured["brute-force search"]["seen/found"] == 1
     seconds, count = {"train": 1.0, "add": 1.0}, dict.fromkeys(inserts.GROUPS, 1)
     seed = {"images": count, "seconds": seconds, "measured": measured}
-    assert "| exact scan |" in inserts.page("digits", [seed], "abc")
+    assert "| brute-force search |" in inserts.page("digits", [seed], "abc")
 
     monkeypatch.setattr(inserts, "run_stages", lambda *_: pytest.fail("it was trained already"))
     inserts.train_seed(small, tmp_path)

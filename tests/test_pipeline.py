@@ -24,6 +24,7 @@ PLUMBING = {
     "params/strict": "checks settings, which are dependencies themselves",
     "params/sections": "declares settings",
     "params/baselines": "declares settings",
+    "params/presets": "values that irgen init writes into params.yaml",
     "files": "atomic writes and hashes",
     "workspace": "paths",
     "compute": "the device; compute.precision is a dependency",

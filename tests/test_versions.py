@@ -40,11 +40,11 @@ from irgen.training.run import TrainingRun
 RECORD = Path(__file__).with_name("versions.json")
 TOLERANCE = 2e-3  # processors round differently
 CPU = Machine(device=torch.device("cpu"), autocast=None)
-SHORT = {"epochs": 2, "batch_size": 16, "warmup_epochs": 1, "learning_rate": 0.02}
+SHORT = {"steps": 6, "batch_size": 16, "warmup": 0.5, "learning_rate": 0.02}
 TOKENIZER = TokenizerSettings(
-    levels=2, codebook=4, width=6, tune_encoder=False, weight_decay=0.1, **SHORT
+    levels=2, codebook=4, width=6, tune_encoder=False, weight_decay=0.1, validate_every=3, **SHORT
 )
-RETRIEVER = RetrieverSettings(width=16, layers=1, heads=2, dropout=0.0, validate_every=1, **SHORT)
+RETRIEVER = RetrieverSettings(width=16, layers=1, heads=2, dropout=0.0, validate_every=3, **SHORT)
 SHAPE = decoder.Shape(summary_width=10, token_width=10, token_count=3, levels=2, codebook=4)
 
 Values = list[float]

@@ -104,7 +104,7 @@ def _by_precision(results: dict[str, Any], size: int) -> Iterator[Bar]:
         for rival in ("faiss", "irgen"):
             for name in PRECISIONS:
                 yield Bar(
-                    name=f"faster than the exact scan of {rival} ({_batch(batch)}, beam 10)",
+                    name=f"faster than brute-force search of {rival} ({_batch(batch)}, beam 10)",
                     limit=limit,
                     unit="×",
                     measured=race[rival] / race[name],

@@ -1,4 +1,4 @@
-"""What one would use instead, all of faiss: an exact scan, a graph, inverted lists of compressed
+"""What one would use instead, all of faiss: brute force, a graph, inverted lists of compressed
 vectors."""
 
 from collections.abc import Callable
@@ -49,7 +49,9 @@ def exact(vectors: Vectors) -> Neighbours:
     """Every vector against every query."""
     index = faiss.IndexFlatIP(vectors.shape[1])
     seconds, _ = once(lambda: index.add(vectors))
-    return Neighbours("exact scan (faiss)", index, seconds, vectors.shape[1] * 4, "", _nothing)
+    return Neighbours(
+        "brute-force search (faiss)", index, seconds, vectors.shape[1] * 4, "", _nothing
+    )
 
 
 def graph(vectors: Vectors, kept: Path | None) -> Neighbours:
@@ -126,7 +128,7 @@ def _kept(build: Callable[[], Any], kept: Path | None) -> tuple[Any, float, int]
 
 
 def _nothing(value: int) -> None:
-    """An exact scan has nothing to set."""
+    """Brute force has nothing to set."""
 
 
 def recall(found: npt.NDArray[np.int64], exact_rows: npt.NDArray[np.int64]) -> float:

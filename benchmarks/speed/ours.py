@@ -55,7 +55,7 @@ def snapshot(vectors: np.ndarray, codes: Tensor, codebooks: Tensor) -> Snapshot:
         torch.from_numpy(keys),
         torch.ones(len(codes), dtype=torch.bool),
     )
-    return Snapshot.of((segment,), (torch.ones(len(codes), dtype=torch.bool),), codebooks)
+    return Snapshot.build((segment,), (torch.ones(len(codes), dtype=torch.bool),), codebooks)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def take_apart(search: Search, patience: Patience) -> tuple[Times, dict[str, Tim
     """The times of a search, and those of its parts.
 
     Each repetition runs the search as it is, then another batch piece by piece: ``read``, the
-    decoder reading the images; ``steps``, the decoder scoring the next entries of all beams, its
+    decoder reading the images; ``steps``, the decoder scoring the next codes of all beams, its
     cache's reordering included; ``trie``, all else of the beam search: children, masks, the best of
     them; ``candidates``: images gathered, compared with the query and ordered.
     """
@@ -160,7 +160,7 @@ def _pieces(search: Search, number: int) -> tuple[float, float, float, float]:
     """Seconds of the four parts for one batch."""
     read = search.pool.read(number, search.batch)
     began = time.perf_counter()
-    parts = search.held.parts(fresh=False)
+    parts = search.held.live_parts(fresh=False)
     clocked = Clocked(search.decoder.start(read.summary, read.tokens))
     had_read = time.perf_counter()
     beams = beam.search(clocked, [part.live for part in parts], search.beams)
@@ -206,7 +206,7 @@ def agreement(
     """Our codes beside those of the published search with the same fp32 weights; ``asked``: the
     pool, how many of its queries, and the beams."""
     pool, count, width = asked
-    decoder, parts = Decoder(model, "fp32"), [part.live for part in held.parts(fresh=False)]
+    decoder, parts = Decoder(model, "fp32"), [part.live for part in held.live_parts(fresh=False)]
     read = pool.read(0, count)
     ours = beam.search(decoder.start(read.summary, read.tokens), parts, width)
     identical = same = 0

@@ -1,7 +1,7 @@
 """The search algorithm published with IRGen (arXiv 2303.10126), written anew as a baseline.
 
 One query at a time. Every step runs the whole decoder over the whole prefix of every beam, with the
-image's tokens repeated for each beam: nothing is kept from step to step. Which entries may follow
+image's tokens repeated for each beam: nothing is kept from step to step. Which codes may follow
 is asked of a trie of dicts, from its root, beam by beam. The images of a code are found by
 comparing it with the codes of all images. Scores are products of probabilities.
 
@@ -78,7 +78,7 @@ def next_entry(
 
 
 def images(written: Written, codes: Tensor, k: int) -> Tensor:
-    """The first k rows whose code was written, (≤ k,) int64: every code against codes (N, M)."""
+    """The first k rows whose code was predicted, (≤ k,) int64: every code against codes (N, M)."""
     found: list[int] = []
     for code in written.codes.to(codes.dtype):
         found += torch.nonzero((codes == code).sum(1) == codes.shape[1]).flatten().tolist()

@@ -1,4 +1,4 @@
-"""What is compared directly, timed in turns on one machine: generative search beside exact scans,
+"""What is compared directly, timed in turns on one machine: generative search beside brute force,
 beside itself over a small index, beside the published algorithm."""
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def _run(runners: dict[str, tuple[Call, int]], patience: Patience) -> Race:
 def against_scans(
     field: Field, held: Snapshot, exact: Neighbours, batch: int, patience: Patience
 ) -> Race:
-    """Beside faiss's exact scan and our own, of the same vectors in float32."""
+    """Beside faiss's brute-force search and our own, of the same vectors in float32."""
     vectors = held.segments[0].embeddings.float()
 
     def ours_exact(number: int) -> object:

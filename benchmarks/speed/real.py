@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.models import Models, assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import decode_pixels, open_encoding
@@ -53,7 +53,7 @@ class Run:
             workspace.existing("retriever", "retriever.safetensors"),
             create_encoder(params.encoder, params.seed),
         ).to(torch.device("cpu"))
-        found = load_identified(workspace.existing("identifiers", "database"))
+        found = load_codes(workspace.existing("identifiers", "database"))
         held = Snapshot.fixed(
             trie.build(found.codes), found.codes, found.embeddings, models.tokenizer.codebooks
         )

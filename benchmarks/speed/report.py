@@ -35,7 +35,7 @@ def _bars(results: Results) -> Iterator[str]:
     yield (
         f"At {size:,} images unless it says otherwise. Ratios are of medians of runs in turns, "
         "judged as measured and shown cut off towards what is worse. The precision is the decoder's"
-        "; an exact scan and what the published algorithm runs are in float32."
+        "; brute-force search and what the published algorithm runs are in float32."
     )
     judged = bars.judge(results)
     yield markdown(
@@ -45,11 +45,11 @@ def _bars(results: Results) -> Iterator[str]:
 
 def _codes(results: Results) -> Iterator[str]:
     yield (
-        "How codes spread: perplexity of each level / L (1: all entries equally often), distinct "
+        "How codes spread: perplexity of each level / L (1: all codes equally often), distinct "
         "codes / images, images that share an image's code (mean over images, itself included). "
         "Below, what the tokenizers trained on real images give."
     )
-    heads = ["codes", "M", "L", "images", "perplexity / L by level", "distinct", "in a bucket"]
+    heads = ["codes", "M", "L", "images", "perplexity / L by level", "distinct", "share a code"]
     rows = []
     for row in results["codes"]:
         name = f"synthetic, {row['images']:,}"

@@ -108,15 +108,16 @@ def check_tables(
 def measure_tables(
     tables: dict[str, pl.DataFrame], usable: pl.DataFrame, rejected: pl.DataFrame
 ) -> dict[str, float]:
-    """Return the number of images and duplicates of each table, of labels, of rejections, and of
-    queries whose content is in the database under another id."""
-    counts = label_counts(usable)
+    """Return the number of images and duplicates of each table, of labels, of rejections, of
+    queries whose content is in the database under another id, and of labels that can be found and
+    not measured: the database has one image of them, copies not counted."""
+    counts = label_counts(tables["database"].unique("sha256"))
     folders = int(rejected["key"].str.ends_with("/").sum())
     pairs = tables["queries"].join(tables["database"].select("id", "sha256"), on="sha256")
     return {
         **{f"images/{name}": len(table) for name, table in tables.items()},
         "images/rejected": len(rejected) - folders,
-        "labels": len(counts),
+        "labels": usable["label"].drop_nulls().n_unique(),
         "labels_with_one_image": int((counts["count"] == 1).sum()),
         "labels_without_image": folders,
         "queries_in_database": pairs.filter(pl.col("id") != pl.col("id_right"))["id"].n_unique(),

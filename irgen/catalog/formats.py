@@ -113,7 +113,9 @@ def _check_depth(parts: list[str], with_roles: bool) -> None:
     if not with_roles and len(parts) > 2:
         raise CatalogError(
             f"{path} lies too deep: allowed are class/file, or train|validation|test/class/file; "
-            "give anything else as a list (.csv or .parquet with path and label)"
+            "give anything else as a list (.csv or .parquet with path and label). If the source "
+            f"had other folders beside {parts[0]} before, delete data/download, so that images "
+            "are named anew"
         )
 
 

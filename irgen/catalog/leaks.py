@@ -1,4 +1,4 @@
-"""Find leaks: queries whose images are also in the training set or the database."""
+"""Find leaks: queries whose images were also trained on."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,9 +16,7 @@ SCHEMA = pl.Schema(
     {
         "kind": pl.String,
         "query": pl.String,  # ids
-        "image": pl.String,
-        "trained": pl.Boolean,  # the image is a training or validation image
-        "searched": pl.Boolean,  # it is in the database
+        "image": pl.String,  # a training or validation image
         "same_label": pl.Boolean,
         "bits": pl.Int64,  # of 128 that the two fingerprints differ in
     }
@@ -35,23 +33,22 @@ def find_leaks(
 ) -> pl.DataFrame:
     """Return the leaks of a catalogue: columns of SCHEMA, sorted.
 
-    `same_file`: a query with the content of a training, validation or database image.
-    `near_image`: a query that looks the same as such an image. Each query is named once a kind,
-    with the nearest image. `shared_label`, if labels have to be `disjoint`: a label of both sides,
-    once, with its first query and image. An image of the database is no leak of itself; a training
-    image is, under whatever id.
+    `same_file`: a query with the content of a training or validation image. `near_image`: a query
+    that looks the same as such an image. Each query is named once a kind, with the nearest image.
+    `shared_label`, if labels have to be `disjoint`: a label of both sides, once, with its first
+    query and image. A query that can be found is no leak: it never counts itself or its copies.
 
     `tables`: the catalogue's; `fingerprints`: sha256, across, down (UInt64); `thumbnail` returns
     the vector of an image by its hash. Fingerprints propose near copies, thumbnails that correlate
     by ALIKE confirm them. Cropped, turned or mirrored copies are not found.
     """
-    queries, others = tables["queries"], _others(tables)
+    queries, trained = tables["queries"], _list_trained(tables)
     leaks = [
-        _same_files(queries, others),
-        _near_images(queries, others, fingerprints, thumbnail),
+        _same_files(queries, trained),
+        _near_images(queries, trained, fingerprints, thumbnail),
     ]
     if disjoint:
-        leaks.append(_shared_labels(queries, others))
+        leaks.append(_shared_labels(queries, trained))
     return pl.concat(leaks).sort("kind", "query", "image")
 
 
@@ -70,54 +67,35 @@ def format_leaks(counts: Mapping[str, int]) -> str:
     return ", ".join(parts) or "none found"
 
 
-def _others(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Return the images to compare queries with: id, sha256, label, trained, searched; a row for
-    each content that an id has or had."""
-    trains = {"train": True, "validation": True, "database": False}
-    parts = [
-        tables[name].select(
-            "id", "sha256", "label", trained=pl.lit(used), searched=pl.lit(not used)
-        )
-        for name, used in trains.items()
-    ]
-    return (
-        pl.concat(parts)
-        .group_by("id", "sha256", maintain_order=True)
-        .agg(pl.col("label").first(), pl.col("trained", "searched").any())
-        .sort("id", "sha256")
-    )
-
-
-def _trained_first(others: pl.DataFrame) -> pl.DataFrame:
-    return others.sort("trained", "id", descending=[True, False])
+def _list_trained(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return the images to compare queries with (id, sha256, label), sorted by id."""
+    parts = [tables[name].select("id", "sha256", "label") for name in ("train", "validation")]
+    return pl.concat(parts).sort("id")
 
 
 def _rows(pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """Return pairs (query, label, image, label_right, trained, searched, bits) as SCHEMA rows."""
+    """Return pairs (query, label, image, label_right, bits) as SCHEMA rows."""
     same = pl.col("label") == pl.col("label_right")
     return pairs.with_columns(kind=pl.lit(kind), same_label=same).select(
         pl.col(name).cast(form) for name, form in SCHEMA.items()
     )
 
 
-def _same_files(queries: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    queries_by_hash = queries.select("sha256", "label", query="id")
-    copies = _trained_first(others).group_by("sha256", maintain_order=True)
-    two = copies.head(2)  # one of them is not the query itself
-    pairs = queries_by_hash.join(two.rename({"id": "image"}), on="sha256")
-    pairs = pairs.filter((pl.col("query") != pl.col("image")) | pl.col("trained"))
-    pairs = pairs.sort("query", "trained", "image", descending=[False, True, False])
-    pairs = pairs.unique("query", keep="first", maintain_order=True)
+def _same_files(queries: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
+    first_copies = trained.unique("sha256", keep="first", maintain_order=True)
+    pairs = queries.select("sha256", "label", query="id").join(
+        first_copies.rename({"id": "image"}), on="sha256"
+    )
     return _rows(pairs.with_columns(bits=0), "same_file")
 
 
 def _near_images(
     queries: pl.DataFrame,
-    others: pl.DataFrame,
+    trained: pl.DataFrame,
     fingerprints: pl.DataFrame,
     thumbnail: Callable[[str], np.ndarray],
 ) -> pl.DataFrame:
-    once = _trained_first(others).unique("sha256", keep="first", maintain_order=True)
+    once = trained.unique("sha256", keep="first", maintain_order=True)
     left, right = (
         table.join(fingerprints, on="sha256", how="left", maintain_order="left")
         for table in (queries.select("id", "sha256", "label"), once)
@@ -143,9 +121,9 @@ def _near_images(
     return _rows(pairs.unique("query", keep="first", maintain_order=True), "near_image")
 
 
-def _shared_labels(queries: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+def _shared_labels(queries: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     first_queries = queries.sort("id").unique("label", keep="first", maintain_order=True)
-    first_trained = others.filter("trained").unique("label", keep="first", maintain_order=True)
+    first_trained = trained.unique("label", keep="first", maintain_order=True)
     pairs = first_queries.select("label", query="id").join(
         first_trained.rename({"id": "image"}).with_columns(label_right="label"), on="label"
     )

@@ -87,14 +87,24 @@ def _read(folder: Path) -> pl.DataFrame:
 
 def read_revision(folder: Path) -> tuple[int, str]:
     """Return the manifest's revision and the name of its source; (0, "") without one."""
+    notes = _read_notes(folder)
+    return int(notes.get("revision", 0)), notes.get("source", "")
+
+
+def read_top(folder: Path) -> str | None:
+    """Return the top folder of the source that keys lack, with its slash; "" if they lack none,
+    None if the manifest does not say."""
+    return _read_notes(folder).get("top")
+
+
+def _read_notes(folder: Path) -> dict[str, str]:
     path = folder / NAME
     if not path.is_file():
-        return 0, ""
+        return {}
     try:
-        notes = pl.read_parquet_metadata(path)
+        return pl.read_parquet_metadata(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, error) from None
-    return int(notes.get("revision", 0)), notes.get("source", "")
 
 
 def _damaged(path: Path, error: Exception) -> ArtifactError:
@@ -108,13 +118,15 @@ def write(
     *,
     revision: int,
     source: str,
+    top: str = "",
     past: pl.DataFrame | None = None,
 ) -> None:
-    """Write the manifest, sorted by key, followed by the `past` images, whole or not at all."""
+    """Write the manifest, sorted by key, followed by the `past` images, whole or not at all. `top`:
+    the top folder of the source that keys lack."""
     table = table.sort("key").with_columns(pl.lit(None, pl.Int32).alias(GONE))
     if past is not None:
         columns = [name for name in past.columns if name in table.columns]
         table = pl.concat([table, past.select(columns).sort("key", GONE)], how="diagonal")
     with atomic(folder / NAME) as path:
-        notes = {"revision": str(revision), "source": source}
+        notes = {"revision": str(revision), "source": source, "top": top}
         table.rechunk().write_parquet(path, metadata=notes)

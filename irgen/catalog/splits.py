@@ -4,30 +4,25 @@ import hashlib
 
 import polars as pl
 
-from irgen.catalog.manifest import GONE
-
 
 def assign_roles(
-    table: pl.DataFrame,
-    *,
-    seed: int,
-    query_fraction: float,
-    validation_fraction: float,
-    trained_until: int | None = None,
+    table: pl.DataFrame, *, seed: int, query_fraction: float, validation_fraction: float
 ) -> pl.DataFrame:
-    """Return `table` (path, label, role, revision …) with every role filled.
+    """Return `table` (path, label, role, sha256, revision …) with every role filled.
 
     An image without a role counts as train. If the source names no query, `query_fraction` of the
-    train images of each label become queries; then, if it names no validation image,
-    `validation_fraction` of the remaining train images become validation. Fractions are of the
-    images of one label first seen in one revision, in the order of sha256(seed, path), rounded half
-    up; at least one stays train. So images of later revisions never move earlier ones.
+    train images of each label become queries, at least one of two; then, if it names no validation
+    image, `validation_fraction` of the remaining train images become validation. At least one of
+    each label stays train. Copies have one role, that of the first of them. Numbers of queries are
+    rounded half up; those of validation images up or down by lot, a lot for each label, so that
+    many labels of few images have some, too.
 
-    `trained_until`: the training revision; `table` then has `sha256` and `gone`, null for present
-    images. An image whose content was trained on under another path or label is no query.
+    Images of later revisions never move earlier ones, and images that come few at a time are drawn
+    as well: a revision adds what the label's share grows by.
 
     >>> table = pl.DataFrame({"path": [f"a/{i}" for i in range(20)], "label": "a", "role": None,
     ...                       "revision": 1}, schema_overrides={"role": pl.String})
+    >>> table = table.with_columns(sha256="path")
     >>> roles = assign_roles(table, seed=0, query_fraction=0.25, validation_fraction=0.2)["role"]
     >>> [(roles == role).sum() for role in ("query", "validation", "train")]
     [5, 3, 12]
@@ -35,10 +30,9 @@ def assign_roles(
     named = set(table["role"].drop_nulls().unique())
     table = table.with_columns(pl.col("role").fill_null("train"))
     if "query" not in named:
-        table = _take(table, "query", query_fraction, seed)
-        table = table if trained_until is None else _keep_trained(table, trained_until)
+        table = _take(table, "query", query_fraction, 1, seed)
     if "validation" not in named:
-        table = _take(table, "validation", validation_fraction, seed)
+        table = _take(table, "validation", validation_fraction, 0, seed)
     return table
 
 
@@ -58,34 +52,39 @@ def choose_inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Se
     if not fraction:
         return pl.repeat(False, len(table), dtype=pl.Boolean, eager=True)
     group = ("role", "label", "revision")
-    draw = [hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest() for sha256 in table["sha256"]]
     count = pl.col("draw").n_unique().over(group)
     quota = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
     chosen = (pl.col("role") == "train") & (pl.col("draw").rank("dense").over(group) <= quota)
-    return table.with_columns(pl.Series("draw", draw, pl.String)).select(chosen).to_series()
+    return table.with_columns(draw=_draw(seed, table["sha256"])).select(chosen).to_series()
 
 
-def _take(table: pl.DataFrame, role: str, fraction: float, seed: int) -> pl.DataFrame:
-    """Give `role` to the first `fraction` of each label's and revision's train images."""
-    group = ("role", "label", "revision")
-    draw = [hashlib.sha256(f"{seed}:{path}".encode()).hexdigest() for path in table["path"]]
-    rank = pl.col("draw").rank("ordinal").over(group)  # 1 …
-    count = pl.len().over(group)
-    quota = pl.min_horizontal((count * fraction + 0.5).floor(), count - 1)
-    chosen = (pl.col("role") == "train") & (rank <= quota)
-    return (
-        table.with_columns(pl.Series("draw", draw, pl.String))
-        .with_columns(pl.when(chosen).then(pl.lit(role)).otherwise(pl.col("role")).alias("role"))
-        .drop("draw")
-    )
+def _take(table: pl.DataFrame, role: str, fraction: float, least: int, seed: int) -> pl.DataFrame:
+    """Give `role` to `fraction` of each label's distinct train images, in the order of revisions
+    and, within one, of sha256(seed, path); to `least` if there are enough."""
+    if not fraction:
+        return table
+    is_train, label = pl.col("role") == "train", pl.col("label")
+    images = table.filter(is_train).sort("revision", "path")
+    images = images.unique("sha256", keep="first", maintain_order=True)  # the first of the copies
+    images = images.with_columns(draw=_draw(seed, images["path"]), lot=_draw(seed, images["label"]))
+    earlier = pl.col("revision").rank("min").over(label) - 1  # images of earlier revisions
+    new = pl.len().over(label, "revision")
+    quota = _share(earlier + new, fraction, least) - _share(earlier, fraction, least)
+    rank = pl.col("draw").rank("ordinal").over(label, "revision")  # 1 …
+    chosen = is_train & pl.col("sha256").is_in(images.filter(rank <= quota)["sha256"].implode())
+    return table.with_columns(pl.when(chosen).then(pl.lit(role)).otherwise("role").alias("role"))
 
 
-def _keep_trained(table: pl.DataFrame, trained_until: int) -> pl.DataFrame:
-    """Turn queries back into train images if their content was trained on in a removed image."""
-    gone = pl.col(GONE).is_not_null()
-    trained = gone & (pl.col("role") == "train") & (pl.col("revision") <= trained_until)
-    contents = table.filter(trained)["sha256"].implode()
-    again = ~gone & (pl.col("role") == "query") & pl.col("sha256").is_in(contents)
-    return table.with_columns(
-        pl.when(again).then(pl.lit("train")).otherwise(pl.col("role")).alias("role")
-    )
+def _share(count: pl.Expr, fraction: float, least: int) -> pl.Expr:
+    """Return how many of a label's `count` images are taken: `fraction`, rounded, no fewer than
+    `least`, and never all. With another image it grows by one at most."""
+    rounding = pl.lit(0.5) if least else pl.col("lot")
+    share = pl.max_horizontal((count * fraction + rounding).floor(), pl.lit(float(least)))
+    return pl.max_horizontal(pl.min_horizontal(share, count.cast(pl.Float64) - 1), pl.lit(0.0))
+
+
+def _draw(seed: int, texts: pl.Series) -> pl.Series:
+    """Return numbers in [0, 1) that follow from `seed` and the texts alone."""
+    digests = {text: hashlib.sha256(f"{seed}:{text}".encode()).digest() for text in texts.unique()}
+    numbers = {text: int.from_bytes(digest[:6], "big") for text, digest in digests.items()}
+    return pl.Series([numbers[text] / 2**48 for text in texts], dtype=pl.Float64)

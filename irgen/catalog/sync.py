@@ -13,7 +13,14 @@ from irgen.catalog import manifest
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.manifest import Row
 from irgen.catalog.shards import FOLDER, SHARD_BYTES, ShardWriter, find_intact, sweep_strays
-from irgen.catalog.sources.listing import Entry, Fetched, Source, read_in_order
+from irgen.catalog.sources.listing import (
+    Entry,
+    Fetched,
+    Listing,
+    Source,
+    read_in_order,
+    replace_top,
+)
 from irgen.files import atomic
 
 
@@ -41,8 +48,10 @@ def sync(
     An image keeps its revision and its place while its content and what a list says of its label,
     role and id stay the same, even if its etag does not. New and changed ones get the next
     revision, which is one higher than the last if and only if anything changed. The manifest
-    remembers what is gone; its bytes are kept if it was there after revision `trained`. A source by
-    another name that shares no image with the manifest is another catalogue: its revision is 1.
+    remembers what is gone; its bytes are kept if it was there after revision `trained`. It also
+    remembers the top folder that keys lack, so that images keep their keys when something else
+    appears beside that folder. A source by another name that shares no image with the manifest is
+    another catalogue: its revision is 1.
     Killed at any moment, the next sync starts from the last manifest, reads nothing again that is
     in a complete shard, and ends the same. Raises SourceError if the source cannot be listed or
     read; then the manifest stays as it was.
@@ -51,7 +60,7 @@ def sync(
     stored = _rows_by_key(old)
     leftover = _load_leftover(folder, source.name, old)
     sweep_strays(folder, _kept_shards(old, past, trained), _files_of(leftover.values()))
-    listing = source.load()
+    listing = _load_listing(source, folder, name, stored)
     packed = _Packed(stored, leftover, find_intact(folder, old))
     unsaved: list[Row] = []
 
@@ -84,8 +93,16 @@ def sync(
     change = _compare(stored, rows, _count_relabelled(old, new), revision)
     if stored:
         past = pl.concat([past, _find_gone(old, new, change.revision)], how="diagonal")
-    if change or source.name != name or not new.equals(old):
-        manifest.write(folder, new, revision=change.revision, source=source.name, past=past)
+    is_same = source.name == name and listing.top == manifest.read_top(folder)
+    if change or not is_same or not new.equals(old):
+        manifest.write(
+            folder,
+            new,
+            revision=change.revision,
+            source=source.name,
+            top=listing.top,
+            past=past,
+        )
     sweep_strays(folder, _kept_shards(new, past, trained))
     return change
 
@@ -100,14 +117,29 @@ def has_changed(source: Source, folder: Path) -> bool:
     _, name, old, _ = _read_manifest(folder)
     if name != source.name or source.stamp is not None:
         return True
-    listing = source.load()
-    packed = _Packed(_rows_by_key(old), {}, find_intact(folder, old))
+    stored = _rows_by_key(old)
+    listing = _load_listing(source, folder, name, stored)
+    packed = _Packed(stored, {}, find_intact(folder, old))
     rows = [packed.find(entry) for entry in listing.entries]
     known_rows = [row for row in rows if row is not None]
     if len(known_rows) < len(rows):
         return True
     known_rows += map(_absent, listing.empty_folders)
     return not _to_table(known_rows, listing.columns).equals(old)
+
+
+def _load_listing(source: Source, folder: Path, name: str, stored: dict[str, Row]) -> Listing:
+    """Return the source's listing, with keys as in the manifest of the source `name`.
+
+    If the source has a single top folder now that was never listed under its own name, as when an
+    archive was packed again, that folder is left out instead of the one before.
+    """
+    listing, top = source.load(), manifest.read_top(folder)
+    if top is None or name != source.name:
+        return listing
+    if top and listing.top and not any(key.startswith(listing.top) for key in stored):
+        return listing
+    return replace_top(listing, top, source.name)
 
 
 def _read_manifest(folder: Path) -> tuple[int, str, pl.DataFrame, pl.DataFrame]:

@@ -75,6 +75,26 @@ def mark_unchanged(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
     return marks.fill_null(False).to_numpy()
 
 
+def describe_counts(images: int, queries: int, *, searched: bool) -> str:
+    """Say how many images can be found, and how many of them, if queries are `searched`, measure.
+
+    >>> describe_counts(1797, 359, searched=True)
+    '1,797 images can be found; 359 of them measure quality and are not trained on'
+    >>> describe_counts(1438, 359, searched=False)
+    '1,438 images can be found; 359 others measure quality and are not trained on'
+    """
+    who = "of them" if searched else "others"
+    return (
+        f"{images:,} images can be found; {queries:,} {who} measure quality and are not trained on"
+    )
+
+
+def describe_tables(database: pl.DataFrame, queries: pl.DataFrame) -> str:
+    """Say of a catalogue's tables what `describe_counts` does."""
+    searched = "query" in database["role"]
+    return describe_counts(len(database), len(queries), searched=searched)
+
+
 def label_counts(table: pl.DataFrame) -> pl.DataFrame:
     """Return columns label and count (i64), sorted by label; images without a label do not count.
 

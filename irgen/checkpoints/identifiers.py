@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Identified:
+class ImageCodes:
     """Codes of images: ``ids`` (N,), ``codes`` (N, M) int64, unit ``embeddings`` (N, D) float32."""
 
     ids: list[str]
@@ -34,7 +34,7 @@ def check_served(rule: str) -> None:
         )
 
 
-def save_identified(folder: Path, identified: Identified) -> None:
+def save_codes(folder: Path, identified: ImageCodes) -> None:
     """Write ``codes.parquet`` (id, level_1 … level_M) and ``embeddings.npy``."""
     columns = {
         f"level_{m + 1}": c for m, c in enumerate(identified.codes.numpy().T.astype(np.int32))
@@ -44,15 +44,15 @@ def save_identified(folder: Path, identified: Identified) -> None:
     write_array(folder / "embeddings.npy", identified.embeddings.numpy())
 
 
-def load_identified(folder: Path) -> Identified:
+def load_codes(folder: Path) -> ImageCodes:
     """Load codes and embeddings as tensors."""
     import torch
 
-    ids, codes, embeddings = read_identified(folder)
-    return Identified(ids, torch.from_numpy(codes), torch.from_numpy(embeddings))
+    ids, codes, embeddings = read_codes(folder)
+    return ImageCodes(ids, torch.from_numpy(codes), torch.from_numpy(embeddings))
 
 
-def read_identified(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+def read_codes(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Load ids (N,), codes (N, M) int64 and embeddings (N, D) float32, memory-mapped, as arrays:
     importing torch would take seconds."""
     table = pl.read_parquet(folder / "codes.parquet")

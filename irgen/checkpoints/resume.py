@@ -14,21 +14,27 @@ from irgen.checkpoints import tensor_file
 from irgen.errors import ArtifactError
 from irgen.files import digest
 
-History = list[dict[str, float]]  # one row of metrics an epoch
+History = list[dict[str, float]]  # one row of metrics a round
 
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """State that a training changes: modules by name, optimizer, other tensors, history."""
+    """State that a training changes: modules by name, optimizer, other tensors, history, and the
+    weights that validated ``best``."""
 
     modules: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
     tensors: dict[str, Tensor] = field(default_factory=dict)
     history: History = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def keep(self, module: nn.Module) -> None:
+        """Copy the weights of ``module``, which validated best."""
+        self.best = {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 class Resume:
-    """State of a training at the end of its last epoch, in a file outside of DVC's outputs.
+    """State of a training at the end of its last round, in a file outside of DVC's outputs.
 
     ``depends_on``: everything that the training depends on, as JSON-able values, which are part of
     the file's path.
@@ -48,12 +54,13 @@ class Resume:
         for name, module in state.modules.items():
             tensor_file.load_into(module, _select(tensors, f"module.{name}."), self.path)
         _restore_optimizer(state.optimizer, _select(tensors, "optimizer."))
-        state.tensors = _select(tensors, "tensor.")
-        tqdm.write(f"{self.name}: going on after epoch {len(state.history)}")
+        state.tensors, state.best = _select(tensors, "tensor."), _select(tensors, "best.")
+        tqdm.write(f"{self.name}: going on after step {state.history[-1]['step']:,}")
 
     def save(self, state: TrainingState) -> None:
         """Write ``state``, replacing the one before."""
         tensors = {f"tensor.{name}": tensor for name, tensor in state.tensors.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
         for name, module in state.modules.items():
             tensors |= {f"module.{name}.{key}": t for key, t in module.state_dict().items()}
         for i, moments in state.optimizer.state_dict()["state"].items():

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from irgen.checkpoints.fingerprint import NO_FILE
+from irgen.checkpoints.hub import fetch_weights
 from irgen.errors import ParamsError, WeightsError
-from irgen.files import file_digest
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Encoder
 
@@ -18,19 +19,13 @@ def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
     Raises ParamsError for a backbone or option timm does not know, WeightsError for weights that
     are missing, damaged or of another architecture.
     """
-    if config.weights not in ("hub", "none") and not Path(config.weights).is_file():
+    if config.weights not in NO_FILE and not Path(config.weights).is_file():
         raise WeightsError(
             f"encoder: weights: no file at {config.weights}; "
             "give the path of a safetensors file, 'hub' or 'none'"
         )
     torch.manual_seed(seed)
     return ImageEncoder(_backbone(config), config.image_size, config.channels, config.crop)
-
-
-def weights_digest(config: Encoder) -> str:
-    """Return the digest of the first weights' file; without a file, the name of their origin."""
-    path = Path(config.weights)
-    return file_digest(path) if path.is_file() else config.weights
 
 
 def untrained_encoder(config: Encoder) -> ImageEncoder:
@@ -42,7 +37,9 @@ def untrained_encoder(config: Encoder) -> ImageEncoder:
 def _backbone(config: Encoder) -> nn.Module:
     if config.weights == "none":
         return _create(config, pretrained=False, overlay=None)
-    overlay = None if config.weights == "hub" else {"file": config.weights}
+    check_name(config.name)
+    path = fetch_weights(config.name) if config.weights == "hub" else config.weights
+    overlay = {"file": str(path)} if path else None
     try:
         return _create(config, pretrained=True, overlay=overlay)
     except ParamsError:
@@ -58,15 +55,10 @@ def _backbone(config: Encoder) -> nn.Module:
 def _create(config: Encoder, pretrained: bool, overlay: dict[str, str] | None) -> nn.Module:
     import timm  # takes seconds, which stages that make no encoder need not pay
 
+    check_name(config.name)
     options = dict(config.options)
-    if timm.is_model(config.name) and _takes_image_size(config.name):
+    if _takes_image_size(config.name):
         options.setdefault("img_size", config.image_size)
-    if not timm.is_model(config.name):
-        near = difflib.get_close_matches(config.name, timm.list_models(), n=5)
-        raise ParamsError(
-            f"params.yaml: encoder: name: timm has no model {config.name!r}"
-            + (f"; near ones: {', '.join(near)}" if near else "; see timm.list_models()")
-        )
     try:
         return timm.create_model(
             config.name,
@@ -82,6 +74,18 @@ def _create(config: Encoder, pretrained: bool, overlay: dict[str, str] | None) -
         raise ParamsError(
             f"params.yaml: encoder: options: {config.name!r} refuses {options}: {error}"
         ) from error
+
+
+def check_name(name: str) -> None:
+    """Raise ParamsError, with near names, for a model that timm does not know."""
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=5)
+        raise ParamsError(
+            f"params.yaml: encoder: name: timm has no model {name!r}"
+            + (f"; near ones: {', '.join(near)}" if near else "; see timm.list_models()")
+        )
 
 
 def _takes_image_size(name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from irgen.commands import project_index
+from irgen.commands.compact import find_reason, format_command
 from irgen.commands.format import format_bytes, format_count, format_percent
 from irgen.commands.options import json_option, read_index_option, root_option
 
@@ -35,6 +36,8 @@ def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
             print(json.dumps(facts, indent=2))
             return
         lines = describe_index(index) | describe_origin(index, root, outdated)
+        if reason := find_reason(index):
+            lines["compaction"] = f"worthwhile, since {reason}: {format_command(index)}"
     if verify:
         lines["verified"] = "every file is as it was written"
     width = max(map(len, lines))
@@ -43,11 +46,16 @@ def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
 
 def describe_index(index: Index) -> dict[str, str]:
     """Describe an index, line by line."""
+    from irgen.search.calibration import NO_LABELS
+
     facts, defaults = index.info(), index.options(1)
     sizes, dead = facts["bytes"], facts["dead_rows"]
+    queries = facts["config"].get("queries", 0)
     return {
         "index": facts["folder"],
-        "images": f"{facts['images']:,}; the retriever was trained on {facts['trained']:,} of them",
+        "images": f"{facts['images']:,} can be found"
+        + (f"; {queries:,} of them measure quality and are not trained on" if queries else ""),
+        "trained on": format_count(facts["trained"], "image"),
         "since compacted": f"{format_count(facts['added'], 'image')} added"
         + (f", {format_count(dead, 'row')} of removed images" if dead else ""),
         "codes": f"{facts['levels']} levels of {facts['codebook']}; embeddings of "
@@ -56,7 +64,7 @@ def describe_index(index: Index) -> dict[str, str]:
         or "none",
         "search": f"{defaults.beams} beams, {defaults.candidates} candidates, "
         f"{defaults.fresh_beams} fresh beams, by default",
-        "same label": describe_calibration(index),
+        **({} if index.calibration == NO_LABELS else {"same label": describe_calibration(index)}),
         "on the disk": f"{format_bytes(sum(sizes.values()))}: images "
         f"{format_bytes(sizes['base'])}, changes since {format_bytes(sizes['changes'])}, models "
         f"{format_bytes(sizes['models'])}",

@@ -40,7 +40,7 @@ def releases(
     if as_json:
         print(json.dumps([as_record(release, champion) for release in listed], indent=2))
     elif listed:
-        print(render_table(listed, champion, settings.gate.metric))
+        print(render_table(listed, champion))
     else:
         print(f"There is no release in {folder} yet: irgen release makes the first.")
 
@@ -52,7 +52,7 @@ def as_record(release: Release, champion: Release | None) -> dict[str, Any]:
     return record
 
 
-def render_table(listed: list[Release], champion: Release | None, metric: str) -> str:
+def render_table(listed: list[Release], champion: Release | None) -> str:
     """Return a table with one row per release; an arrow marks the served one."""
     from irgen.evaluation.table_format import render_text
 
@@ -62,7 +62,7 @@ def render_table(listed: list[Release], champion: Release | None, metric: str) -
             str(release.version),
             release.state,
             str(release.revision),
-            format_metric(release, metric),
+            format_quality(release),
             format_bytes(release.size),
             "yes" if release.pushed else "no",
             release.registered or "no",
@@ -70,11 +70,22 @@ def render_table(listed: list[Release], champion: Release | None, metric: str) -
         ]
         for release in listed
     ]
-    columns = ["", "release", "state", "data", metric, "size", "in bucket", "in MLflow", "folder"]
-    return render_text(columns, rows, right=("release", "data", metric, "size", "in MLflow"))
+    columns = [
+        "",
+        "release",
+        "state",
+        "data",
+        "quality",
+        "size",
+        "in bucket",
+        "in MLflow",
+        "folder",
+    ]
+    return render_text(columns, rows, right=("release", "data", "quality", "size", "in MLflow"))
 
 
-def format_metric(release: Release, metric: str) -> str:
-    """Format the gate's metric of a release; a dash if it was not judged."""
-    figures = ((release.verdict or {}).get("figures") or {}).get("candidate") or {}
-    return f"{figures[metric]:.3f}" if metric in figures else "–"
+def format_quality(release: Release) -> str:
+    """Format the metric by which the gate judged a release; a dash if it was not judged."""
+    figures = (release.verdict or {}).get("figures") or {}
+    metric = figures.get("metric")
+    return f"{metric} {figures['candidate'][metric]:.3f}" if metric else "–"

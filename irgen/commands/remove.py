@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from irgen.commands import project_index
+from irgen.commands.compact import note_if_worthwhile
 from irgen.commands.format import format_count
 from irgen.commands.options import EXPRESSION, change_index_option, root_option
 from irgen.errors import IndexingError
@@ -53,6 +54,7 @@ def remove(
             index.remove(selected)
         path = project_index.folder_of(index)
         print(f"{format_count(len(selected), 'image')} removed. {path} holds {len(index):,} now.")
+        note_if_worthwhile(index)
 
 
 def check_known(index: Index, ids: list[str]) -> list[str]:

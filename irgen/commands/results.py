@@ -15,11 +15,12 @@ from irgen.workspace import Workspace
 @root_option
 @params_option
 def results(root: Path, params: Path | None) -> None:
-    """Print the table of methods, the stages that ran, and the path of the report.
+    """Print the table of methods, the stages that ran, the path of the report, and warnings.
 
     A report that is missing or older than the results is written again first.
     """
     from irgen.catalog.datasets.protocols import describe_protocol
+    from irgen.evaluation.warnings import format_warnings
     from irgen.files import read_json
     from irgen.report import comparison
 
@@ -38,6 +39,9 @@ def results(root: Path, params: Path | None) -> None:
     if line := list_stages_run(root):
         print(line)
     print(f"Report: {page.resolve()}")
+    warnings = workspace.stage("report") / "warnings.json"
+    if warnings.exists() and (texts := read_json(warnings)):
+        print(format_warnings(texts))
 
 
 def list_stages_run(root: Path) -> str:

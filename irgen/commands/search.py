@@ -62,6 +62,19 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, with metadata.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a CSV table, with metadata.")
+@click.option(
+    "--html",
+    "sheet_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page with pictures of the queries and their hits, too.",
+)
+@click.option(
+    "--open",
+    "show",
+    is_flag=True,
+    help="Open that page in the browser; without --html, a temporary file.",
+)
 @read_index_option
 @root_option
 def search(
@@ -79,6 +92,8 @@ def search(
     explain: bool,
     as_json: bool,
     as_csv: bool,
+    sheet_path: Path | None,
+    show: bool,
     folder: Path | None,
     root: Path,
 ) -> None:
@@ -123,8 +138,15 @@ def search(
         answer = Answer.of(queries, hits, index.view, stored=stored)
         if explain:
             answer = answer.explained(explain_hits(index, queries, hits))
+        sheet = None
+        if show or sheet_path is not None:
+            from irgen.commands import search_sheet  # its imports take a second
+
+            sheet = search_sheet.make_sheet(answer, index, root)
     form = "json" if as_json else "csv" if as_csv else "text"
     print(search_output.FORMATS[form](answer), end="")
+    if sheet is not None:
+        search_sheet.write_sheet(sheet, sheet_path, show=show)
 
 
 def explain_hits(index: Index, images: tuple[str, ...], hits: ImageHits) -> list:

@@ -73,6 +73,8 @@ def _hit_table(answer: Answer) -> str:
     calibrated = answer.hits["same_label"].null_count() < len(answer.hits)
     with_retriever = not answer.stored
     shown: list[str] = [name for name in ("label", "path") if name in answer.metadata.columns]
+    if "label" in shown and answer.metadata["label"].null_count() == len(answer.metadata):
+        shown.remove("label")
     if "path" in shown and (answer.metadata["path"] == answer.hits[ID]).all():
         shown.remove("path")
     columns = ["query", "rank", "id", "score"]

@@ -40,6 +40,7 @@ def make_command(name: str) -> click.Command:
 
 def run_stage(name: str, root: Path, params_file: Path | None) -> None:
     """Run one stage and record it. Raise IrgenError for what the user can mend."""
+    from irgen.files import write_json
     from irgen.params import load
     from irgen.tracking.locations import find_project
     from irgen.tracking.recorder import record_stage
@@ -48,5 +49,9 @@ def run_stage(name: str, root: Path, params_file: Path | None) -> None:
     # an experiment in a folder of its own shares the encodings of its project
     workspace = replace(Workspace.at(root), cache=find_project(root) / ".cache")
     stage = import_module(f"irgen.stages.{name}")
+    if name == "report":  # no output of DVC, so it may differ from build to build
+        from irgen.commands.build_facts import describe_build
+
+        write_json(workspace.reports / "build.json", describe_build(root, list(STAGES)))
     with record_stage(name, params, workspace, root) as recorder:
         recorder.log_result(stage.run(params, workspace, recorder.log))

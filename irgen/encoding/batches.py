@@ -1,6 +1,5 @@
 """Batches of training images: cached views of a frozen encoder, or pixels augmented each time."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,15 +65,9 @@ class Pixels:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and their class numbers (N,) int64; −1 is a label that training never saw."""
+    """Images and their class numbers (N,) int64; −1 is a label that training never saw.
+    ``features`` (N, S) of the pretrained encoder, if a training shall keep their neighbours."""
 
     images: EncodedViews | Pixels
     labels: Tensor
-
-
-def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield rows 0 … count − 1 in random order, in batches of ``size``; a last batch of one is left
-    out, since batch normalisation cannot take it."""
-    for rows in torch.randperm(count, generator=generator).split(size):
-        if len(rows) > 1 or count == 1:
-            yield rows
+    features: Tensor | None = None

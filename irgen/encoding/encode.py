@@ -1,13 +1,16 @@
 """Encode images: summaries once in an image's life, and cached views to train on."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -18,13 +21,14 @@ from irgen.compute import Machine, full_batches, prepare, seed_everything
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.encoding.cache import ArrayStore
-from irgen.files import atomic, digest
+from irgen.files import delete_oldest, digest, read_json, write_json
 from irgen.models import encoder as encoder_module
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 from irgen.workspace import Workspace
 
 SHARD = 64  # batches that a killed process loses at most
+KEPT_VIEWS = 12  # sets of views; a pipeline and its baselines use at most six
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +147,22 @@ def encode_views(
     cache.
 
     The first view is the plain image, the others are changed at random (seeded). Disk: V · P · T ·
-    2 bytes an image. Encoded again only if the encoder, the images or ``changes`` differ.
+    2 bytes an image. Encoded again only if the encoder, the images or ``changes`` differ. A killed
+    process continues where it was. Of the views, the KEPT_VIEWS used last are kept.
     """
     weights = fingerprint([encoder], encoder.decoding, encoding.machine)
     size = encoding.settings.batch_size
     key = digest(weights, sha256s, vars(changes), seed, size, augment.VERSION)[:16]
     folder = encoding.cache / "views" / key
     if not folder.exists():
-        with atomic(folder) as temporary:
-            temporary.mkdir(parents=True)
-            _write_views(encoder, sha256s, changes, seed, encoding, temporary)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(encoding.cache / "views.lock"):
+            if not folder.exists():  # another process may have written it meanwhile
+                partial = folder.with_name(f".{key}.part")
+                _write_views(encoder, sha256s, changes, seed, encoding, partial)
+                partial.replace(folder)
+                delete_oldest(folder.parent.iterdir(), KEPT_VIEWS)
+    os.utime(folder)  # it was used last
     return EncodedViews(
         np.load(folder / "summaries.npy", mmap_mode="r"),
         np.load(folder / "tokens.npy", mmap_mode="r"),
@@ -168,22 +178,29 @@ def _write_views(
     encoding: Encoding,
     folder: Path,
 ) -> None:
+    """Write ``summaries.npy`` and ``tokens.npy`` into ``folder``, a view of all images after the
+    other. ``done.json`` counts the batches that are written: a killed process continues there."""
     shape, machine = (len(sha256s), changes.views), encoding.machine
-    grid, memmap = (encoder.token_count, encoder.token_width), np.lib.format.open_memmap
-    summaries = memmap(folder / "summaries.npy", "w+", np.float32, (*shape, encoder.width))
-    tokens = memmap(folder / "tokens.npy", "w+", np.float16, (*shape, *grid))
+    grid, size = (encoder.token_count, encoder.token_width), encoding.settings.batch_size
+    done = read_json(folder / "done.json") if (folder / "done.json").exists() else 0
+    mode: Literal["r+", "w+"] = "r+" if done else "w+"
+    folder.mkdir(exist_ok=True)
+    memmap, batches = np.lib.format.open_memmap, -(-len(sha256s) // size)
+    summaries = memmap(folder / "summaries.npy", mode, np.float32, (*shape, encoder.width))
+    tokens = memmap(folder / "tokens.npy", mode, np.float16, (*shape, *grid))
     encoder.to(machine.device).eval()
     for view in range(changes.views):
-        title, start = f"view {view + 1} of {changes.views}", 0
-        batches = stream_batches(sha256s, encoder.decoding, encoding, title)
-        for i, (batch, new) in enumerate(batches):
+        title, first = f"view {view + 1} of {changes.views}", max(done - view * batches, 0)
+        rest = stream_batches(sha256s[first * size :], encoder.decoding, encoding, title)
+        for i, (batch, new) in enumerate(rest, first):
             if view:
                 generator = seed_everything(seed, view, i)
                 batch = augment.augment(batch, changes, encoder.decoding.size, generator)
             with machine.precision():
                 summary, grids = encoder(batch.to(machine.device))
-            summaries[start : start + new, view] = summary[:new].float().cpu().numpy()
-            tokens[start : start + new, view] = grids[:new].half().cpu().numpy()
-            start += new
-    summaries.flush()
-    tokens.flush()
+            rows = slice(i * size, i * size + new)
+            summaries[rows, view] = summary[:new].float().cpu().numpy()
+            tokens[rows, view] = grids[:new].half().cpu().numpy()
+            summaries.flush()
+            tokens.flush()
+            write_json(folder / "done.json", view * batches + i + 1)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from irgen.evaluation import runs
 from irgen.evaluation.query_set import read_query_tables, search_depth
-from irgen.files import atomic, checksums, digest
+from irgen.files import atomic, checksums, delete_oldest, digest
 from irgen.params import Compute
 from irgen.workspace import Workspace
 
@@ -34,6 +36,19 @@ def read_gate_tables(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]:
     database."""
     queries, database = read_query_tables(workspace)
     return queries[_choose_evenly(len(queries), MAX_QUERIES)], database
+
+
+def read_nearest(workspace: Workspace, k: int) -> npt.NDArray[np.int64]:
+    """Return the database rows (Q, k) of the images nearest to each of the gate's queries, by
+    brute-force search of pretrained features. The stage ``evaluate`` has found them."""
+    queries = read_query_tables(workspace)[0]
+    lists, _ = runs.from_table(pl.read_parquet(nearest_path(workspace)), len(queries), k)
+    return lists.ids[_choose_evenly(len(queries), MAX_QUERIES)]
+
+
+def nearest_path(workspace: Workspace) -> Path:
+    """Return the file of these nearest images."""
+    return workspace.existing("evaluate", "runs", "brute_force_pretrained.parquet")
 
 
 def cache_answers(
@@ -77,9 +92,7 @@ def ask(
     ids = _search(folder, sha256s, depth, settings, workspace, index)
     with atomic(path) as temporary:
         pl.DataFrame({"ids": ids}, schema={"ids": pl.List(pl.String)}).write_parquet(temporary)
-    oldest = sorted(path.parent.glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
-    for old in oldest[:-KEPT_INDEXES]:
-        old.unlink(missing_ok=True)
+    delete_oldest(path.parent.glob("*.parquet"), KEPT_INDEXES)
     return ids
 
 

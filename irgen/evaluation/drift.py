@@ -21,7 +21,7 @@ Labels = npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coded:
+class LabelledCodes:
     """Encoded images: ``codes`` (N, M), ``residuals`` (N, M) of :func:`compute_residuals`,
     ``labels`` (N,) str."""
 
@@ -32,15 +32,15 @@ class Coded:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def take(self, mask: Flags) -> "Coded":
+    def take(self, mask: Flags) -> "LabelledCodes":
         """Return the images where ``mask`` (N,) is true."""
-        return Coded(
+        return LabelledCodes(
             codes=self.codes[mask], residuals=self.residuals[mask], labels=self.labels[mask]
         )
 
-    def append(self, others: "Coded") -> "Coded":
+    def append(self, others: "LabelledCodes") -> "LabelledCodes":
         """Return these images followed by the others."""
-        return Coded(
+        return LabelledCodes(
             codes=np.concatenate([self.codes, others.codes]),
             residuals=np.concatenate([self.residuals, others.residuals]),
             labels=np.concatenate([self.labels, others.labels]),
@@ -114,12 +114,13 @@ def count_code_group(codes: Codes) -> npt.NDArray[np.int64]:
     return np.bincount(whole)[whole]
 
 
-def mark_collisions(images: Coded, among: Coded) -> Flags:
+def mark_collisions(images: LabelledCodes, among: LabelledCodes) -> Flags:
     """Mark the images (n,) that share their code with an image of another label in ``among``.
 
     >>> rest, labels = np.zeros((2, 1)), np.array(["a", "b"])
-    >>> base = Coded(codes=np.array([[1], [2]]), residuals=rest, labels=labels)
-    >>> others = Coded(codes=np.array([[2], [3]]), residuals=rest, labels=np.array(["a", "a"]))
+    >>> base = LabelledCodes(codes=np.array([[1], [2]]), residuals=rest, labels=labels)
+    >>> same = np.array(["a", "a"])
+    >>> others = LabelledCodes(codes=np.array([[2], [3]]), residuals=rest, labels=same)
     >>> mark_collisions(others, base).tolist()
     [True, False]
     """
@@ -134,8 +135,10 @@ def mark_collisions(images: Coded, among: Coded) -> Flags:
     return (high[group] >= 0) & ((low[group] != image_labels) | (high[group] != image_labels))
 
 
-def measure_drift(trained: Coded, held_out: Coded, database: Coded, new: Flags) -> dict[str, float]:
-    """Return the figures of codes and labels.
+def measure_drift(
+    trained: LabelledCodes, held_out: LabelledCodes, database: LabelledCodes, new: Flags
+) -> dict[str, float]:
+    """Return the figures of codes, and of labels if there are any.
 
     ``held_out``: images of before training, on which nothing was trained: they show what is usual.
     ``new`` (N,) marks the database's new images; without any, their figures are missing.
@@ -152,12 +155,12 @@ def measure_drift(trained: Coded, held_out: Coded, database: Coded, new: Flags) 
         **_compare(trained, held_out, "held_out"),
         **_compare(trained, fresh, "new"),
     }
-    if len(fresh):
+    if len(fresh) and (trained.labels != "").any():
         figures["unseen/labels"] = float((~np.isin(fresh.labels, trained.labels)).mean())
     return figures
 
 
-def _compare(trained: Coded, images: Coded, name: str) -> dict[str, float]:
+def _compare(trained: LabelledCodes, images: LabelledCodes, name: str) -> dict[str, float]:
     """Return the figures of images that tell how they differ from the training images."""
     if not len(images):
         return {}
@@ -176,7 +179,7 @@ def _mean_levels(name: str, values: Values | Flags) -> dict[str, float]:
     return {f"{name}/level_{m}": float(mean) for m, mean in enumerate(means, start=1)}
 
 
-def _measure_groups(when: str, images: Coded) -> dict[str, float]:
+def _measure_groups(when: str, images: LabelledCodes) -> dict[str, float]:
     """Return the sizes of images' code groups; the mean is that of a random image's group."""
     if not len(images):
         return {}

@@ -91,15 +91,15 @@ def compute_signals(
     """Return the signals by the names of ``SIGNALS``, from the figures of ``drift.py``.
 
     ``levels``: M; precision is taken at ``cutoff``. A signal is missing if there are too few images
-    to measure it; without new images all are.
+    to measure it, or no labels that it needs; without new images all are.
     """
     if not figures["images/new"]:
         return {}
     names = [f"level_{m + 1}" for m in range(levels)]
-    signals = {
-        "unseen_codes": max(figures[f"unseen/codes/new/{m}"] for m in names),
-        "unseen_labels": figures["unseen/labels"],
-    }
+    signals = {"unseen_codes": max(figures[f"unseen/codes/new/{m}"] for m in names)}
+    labelled = "unseen/labels" in figures
+    if labelled:
+        signals["unseen_labels"] = figures["unseen/labels"]
     if figures["images/new"] < figures["images/database"]:
         larger = figures["images/database"] / (figures["images/database"] - figures["images/new"])
         signals["group_growth"] = (
@@ -114,7 +114,8 @@ def compute_signals(
             figures[f"unseen/prefixes/new/{m}"] - figures[f"unseen/prefixes/held_out/{m}"]
             for m in names
         )
-        signals["collisions"] = figures["collisions/new"] - figures["collisions/held_out"]
+        if labelled:
+            signals["collisions"] = figures["collisions/new"] - figures["collisions/held_out"]
     queries = [figures[f"quality/{group}/queries"] for group in ("old", "new")]
     if min(queries) >= settings.minimum_held_out:
         old, new = (figures[f"quality/{g}/precision_capped/{cutoff}"] for g in ("old", "new"))

@@ -5,31 +5,42 @@ To add a rule for releases, extend ``judge``, and ``Gate`` in ``irgen/params/sec
 settings. ``irgen/releases/promote.py`` asks the gate.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from irgen.errors import IndexingError, IrgenError
 from irgen.evaluation import metrics
-from irgen.evaluation.answer_cache import Ids, ask, read_gate_tables
+from irgen.evaluation.answer_cache import (
+    Ids,
+    ask,
+    nearest_path,
+    read_gate_tables,
+    read_nearest,
+)
 from irgen.evaluation.query_set import QuerySet, RankedLists
 from irgen.params import Gate, Params
 from irgen.workspace import Workspace
 
 SLACK = 1e-9  # a difference of decimals that are equal
+AUTO = "auto"  # precision, or agreement without labels
 
 
 @dataclass(frozen=True)
 class Answers:
     """Relevance of an index's answers: ``hits`` (Q, k) bool, is the image at this rank relevant?
-    ``positives`` (Q,) int64: number of relevant images in today's database."""
+    ``positives`` (Q,) int64: number of relevant images in today's database.
+
+    ``agreement``: of catalogues without labels, ``agreement/k`` of each query (Q,)."""
 
     hits: metrics.Hits
     positives: metrics.Counts
+    agreement: Mapping[str, metrics.Values] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +71,8 @@ def judge(
     """
     values = _values(candidate, settings.metric)
     count = metrics.count_queries(candidate.positives)
+    if candidate.agreement:
+        count["without_positive"] = 0  # nothing is relevant, and every query counts
     figures: dict[str, Any] = {
         "metric": settings.metric,
         "margin": settings.margin,
@@ -74,6 +87,8 @@ def judge(
             f"none of the {count['count']:,} queries has a relevant image in the database, so "
             "nothing can be compared: give the source queries of labels that it has"
         )
+        if candidate.agreement:
+            why = "no query has a neighbour in the database, so nothing can be compared: add images"
         return Verdict(passed=False, why=why, figures=figures)
     if champion is None:
         return _judge_first(float(values.mean()), settings, figures)
@@ -114,15 +129,40 @@ def _judge_against_champion(figures: dict[str, Any], settings: Gate) -> Verdict:
 
 
 def _values(answers: Answers, metric: str) -> metrics.Values:
-    """Return the metric, such as ``precision/10``, of each query that has a positive."""
+    """Return the metric, such as ``precision/10``, of each query that has a positive; agreement, of
+    each query."""
+    if metric in answers.agreement:
+        return answers.agreement[metric]
     name, k = metric.split("/")
     answerable = answers.positives > 0
     return metrics.AT_CUTOFF[name](answers.hits[answerable], answers.positives[answerable], int(k))
 
 
 def _summary(answers: Answers, metric: str, cutoffs: Iterable[int]) -> dict[str, float]:
-    names = [f"{name}/{k}" for name in ("precision", "hit") for k in cutoffs]
+    shown = ("agreement",) if answers.agreement else ("precision", "hit")
+    names = [f"{name}/{k}" for name in shown for k in cutoffs]
     return metrics.means({name: _values(answers, name) for name in dict.fromkeys([*names, metric])})
+
+
+def choose_metric(metric: str, queries: pl.DataFrame, cutoffs: Iterable[int]) -> str:
+    """Return the metric to compare: ``auto`` means precision, or agreement if no query has a label,
+    at the cut-off nearest to 10.
+
+    >>> unlabelled = pl.DataFrame({"label": [None]}, schema={"label": pl.String})
+    >>> choose_metric("auto", unlabelled, (1, 10, 20))
+    'agreement/10'
+    """
+    if metric != AUTO:
+        return metric
+    labelled = queries["label"].null_count() < len(queries)
+    return f"{'precision' if labelled else 'agreement'}/{metrics.main_cutoff(cutoffs)}"
+
+
+def list_inputs(workspace: Workspace, params: Params) -> list[Path]:
+    """Return the files beside the indexes that a verdict depends on."""
+    tables = [workspace.existing("catalog", f"{name}.parquet") for name in ("queries", "database")]
+    metric = choose_metric(params.gate.metric, pl.read_parquet(tables[0]), params.evaluate.cutoffs)
+    return [*tables, nearest_path(workspace)] if metric.startswith("agreement/") else tables
 
 
 def compare(workspace: Workspace, params: Params, champion: Path | None) -> Verdict:
@@ -130,21 +170,24 @@ def compare(workspace: Workspace, params: Params, champion: Path | None) -> Verd
     most MAX_QUERIES of them, and judge the answers. ``champion``: None before the first release.
 
     Each index reads the queries by its own models and searches by its own settings. An image that
-    has left the catalogue is a miss. Labels are those of today's catalogue. All files of both are
+    has left the catalogue is a miss. Labels are those of today's catalogue; so are the neighbours
+    that answers without labels should agree with (``choose_metric``). All files of both are
     verified. Raises IndexingError if either is damaged or no index, ArtifactError if a stage has
     not run.
     """
     queries, database = read_gate_tables(workspace)
-    cutoffs = params.evaluate.cutoffs
-    k = max(*cutoffs, int(params.gate.metric.split("/")[1]))
+    cutoffs, k = params.evaluate.cutoffs, max(params.evaluate.cutoffs)
+    metric = choose_metric(params.gate.metric, queries, cutoffs)
+    settings = replace(params.gate, metric=metric)
+    nearest = read_nearest(workspace, k) if metric.startswith("agreement/") else None
 
     def ask_index(folder: Path) -> Answers:
         ids = ask(folder, queries, database, k, params.compute, workspace)
-        return judge_answers(ids, queries, database, k)
+        return judge_answers(ids, queries, database, cutoffs, nearest)
 
     candidate = ask_index(workspace.existing("index"))
     if champion is None:
-        return judge(candidate, None, params.gate, cutoffs)
+        return judge(candidate, None, settings, cutoffs)
     try:
         champion_answers = ask_index(champion.resolve())
     except IrgenError as error:
@@ -152,12 +195,21 @@ def compare(workspace: Workspace, params: Params, champion: Path | None) -> Verd
             f"the champion cannot be compared with: {error}; or roll back to another release "
             "(irgen rollback)"
         ) from error
-    return judge(candidate, champion_answers, params.gate, cutoffs)
+    return judge(candidate, champion_answers, settings, cutoffs)
 
 
-def judge_answers(answers: Ids, queries: pl.DataFrame, database: pl.DataFrame, k: int) -> Answers:
-    """Mark the first k answers relevant or not by the catalogue's tables. The query itself does not
-    count."""
+def judge_answers(
+    answers: Ids,
+    queries: pl.DataFrame,
+    database: pl.DataFrame,
+    cutoffs: Iterable[int],
+    nearest: npt.NDArray[np.int64] | None = None,
+) -> Answers:
+    """Mark the first answers relevant or not by the catalogue's tables, as many as the largest
+    cut-off. The query itself does not count. ``nearest`` (Q, k): if given, measure agreement with
+    these rows of the database."""
+    cutoffs = tuple(cutoffs)
+    k = max(cutoffs)
     row_of = {name: row for row, name in enumerate(database["id"])}
     gone = len(database)  # one more row stands for images that have left the catalogue
     rows = [[-1 if name is None else row_of.get(name, gone) for name in row] for row in answers]
@@ -166,4 +218,9 @@ def judge_answers(answers: Ids, queries: pl.DataFrame, database: pl.DataFrame, k
     columns = pl.concat([columns, pl.DataFrame({"label": [None], "sha256": [""]}, columns.schema)])
     query_set = QuerySet.build(queries, columns, k)
     lists = query_set.drop_self(RankedLists(ids, np.zeros(ids.shape, np.float32)), k)
-    return Answers(query_set.mark_relevant(lists.ids), query_set.positives)
+    agreement = {}
+    if nearest is not None:
+        agreement = {
+            f"agreement/{k}": metrics.agreement_by_query(lists.ids, nearest, k) for k in cutoffs
+        }
+    return Answers(query_set.mark_relevant(lists.ids), query_set.positives, agreement)

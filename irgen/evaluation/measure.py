@@ -5,7 +5,7 @@ To add a metric, see ``metrics.py``; to add a method, ``methods.py``.
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,8 @@ class EvalConfig:
     ``batch_size`` queries on ``machine``.
 
     ``timing_images`` returns the pixels (any, C, H, H) uint8 to time encoders with. ``reference``:
-    without labels, methods are compared with its results.
+    without labels, methods are compared with its results. ``copies`` (n, 2): rows of queries and of
+    near copies of them in the database.
     """
 
     query_set: QuerySet
@@ -40,6 +41,7 @@ class EvalConfig:
     machine: Machine
     timing_images: Callable[[], np.ndarray]
     reference: Method
+    copies: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
 
 class Scores:
@@ -100,7 +102,8 @@ def measure_methods(
     Metrics at a cut-off are of a search for as many images as the largest cut-off; this search is
     timed. map@R and recall are of a second, deeper search. If no query has a label, curves and
     queries are empty and the metric is ``agreement/k``, the share of the first k results of
-    ``config.reference`` that are among the first k.
+    ``config.reference`` that are among the first k. If there are copies, ``finds_copies`` is the
+    share of them that is found, at the cut-off nearest to 10.
     """
     query_set, encode_ms = config.query_set, _time_encoders(methods, config)
     k = max(config.cutoffs)
@@ -109,9 +112,10 @@ def measure_methods(
     if not query_set.labelled:
         lists, _ = search_all(config.reference, depths[:1], config, "reference")
         reference = query_set.drop_self(lists[0], k).ids
-    quality: dict[str, Mapping[str, float]] = {
-        "queries": metrics.count_queries(query_set.positives)
-    }
+    counts = metrics.count_queries(query_set.positives)
+    if len(config.copies):
+        counts["with_copy"] = len(np.unique(config.copies[:, 0]))
+    quality: dict[str, Mapping[str, float]] = {"queries": counts}
     times, scores = {}, Scores()
     for name, method in methods.items():
         lists, search_ms = search_all(method, depths, config, name)
@@ -125,6 +129,7 @@ def measure_methods(
             values = scores.add(name, hits, deep_hits, query_set.positives, config.cutoffs)
         else:
             values = metrics.agreement(top.ids, reference, config.cutoffs)
+        values |= metrics.finds_copies(top.ids, config.copies, metrics.main_cutoff(config.cutoffs))
         quality[name] = (
             values | dict(method.extra_metrics) | {"bytes_per_image": method.bytes_per_image}
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from irgen.checkpoints.identifiers import Identified
+from irgen.checkpoints.identifiers import ImageCodes
 from irgen.checkpoints.models import Models
 from irgen.compute import full_batches
 from irgen.encoding.encode import Encoding, encode_summaries, stream_batches
@@ -80,7 +80,7 @@ class MethodInputs:
     models: Models
     query_set: QuerySet
     query_features: QueryFeatures
-    identified: Identified
+    identified: ImageCodes
     snapshot: Snapshot
     index: Index | None
 
@@ -313,7 +313,7 @@ def measure_finds_itself(index: Index, inputs: MethodInputs) -> float:
 def measure_invalid_share(inputs: MethodInputs) -> float:
     """Return the share of code sequences predicted without the trie that no image has, of the best
     ``options.beams`` a query."""
-    tries = [part.live for part in inputs.snapshot.parts(fresh=False)]
+    tries = [part.live for part in inputs.snapshot.live_parts(fresh=False)]
     invalid = predicted = 0
     size = inputs.settings.batch_size
     for rows, new in full_batches(len(inputs.query_set.queries), size):

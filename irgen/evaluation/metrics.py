@@ -186,12 +186,32 @@ def agreement(
     """
     shares = {}
     for k in cutoffs:
-        expected, returned = (
-            [set(row) - {-1} for row in lists[:, :k].tolist()] for lists in (nearest, ids)
-        )
-        same = sum(len(a & b) for a, b in zip(expected, returned, strict=True))
-        shares[f"agreement/{k}"] = same / max(sum(map(len, expected)), 1)
+        same, expected = _count_same(ids, nearest, k)
+        shares[f"agreement/{k}"] = float(same.sum() / max(expected.sum(), 1))
     return shares
+
+
+def agreement_by_query(
+    ids: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64], k: int
+) -> Values:
+    """Return that share of each query that has a nearest."""
+    same, expected = _count_same(ids, nearest, k)
+    return same[expected > 0] / expected[expected > 0]
+
+
+def finds_copies(
+    ids: npt.NDArray[np.int64], copies: npt.NDArray[np.int64], k: int
+) -> dict[str, float]:
+    """Return ``finds_copies``: the share of pairs (query, copy) whose copy is in the query's first
+    k ``ids`` (Q, any). ``copies`` (n, 2) int64; nothing without a pair.
+
+    >>> finds_copies(np.array([[5, 7], [1, 2]]), np.array([[0, 7], [1, 9]]), 2)
+    {'finds_copies': 0.5}
+    """
+    if not len(copies):
+        return {}
+    found = (ids[copies[:, 0], :k] == copies[:, 1:]).any(axis=1)
+    return {"finds_copies": float(found.mean())}
 
 
 def count_queries(positives: Counts) -> dict[str, int]:
@@ -210,6 +230,18 @@ def main_cutoff(cutoffs: Iterable[int]) -> int:
     5
     """
     return min(cutoffs, key=lambda k: (abs(k - 10), k))
+
+
+def _count_same(
+    ids: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64], k: int
+) -> tuple[Counts, Counts]:
+    """Count the first k of ``nearest`` that are in the first k of ``ids``, and all first k: (Q,)
+    each."""
+    expected, returned = (
+        [set(row) - {-1} for row in lists[:, :k].tolist()] for lists in (nearest, ids)
+    )
+    same = [len(a & b) for a, b in zip(expected, returned, strict=True)]
+    return np.array(same, np.int64), np.array([len(a) for a in expected], np.int64)
 
 
 def _answerable(hits: Hits, positives: Counts) -> tuple[Hits, Counts]:

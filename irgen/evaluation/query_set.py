@@ -84,6 +84,18 @@ def read_query_tables(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]
     return queries, database
 
 
+def read_copies(workspace: Workspace, query_set: QuerySet) -> Ids:
+    """Read the pairs of a query and a database image that is nearly the same picture, as the stage
+    ``catalog`` finds them by their fingerprints: rows (n, 2) int64. Equal files are no pairs: a
+    query never counts them."""
+    leaks = pl.read_parquet(workspace.existing("catalog", "leaks.parquet"))
+    pairs = leaks.filter(kind="near_image").select("query", "image")
+    for name, table in (("query", query_set.queries), ("image", query_set.database)):
+        rows = table.select(pl.col("id").alias(name)).with_row_index(f"{name} row")
+        pairs = pairs.join(rows, on=name)
+    return pairs.select("query row", "image row").sort(pl.all()).to_numpy().astype(np.int64)
+
+
 def mark_relevant(ids: Ids, query_labels: Labels, database_labels: Labels) -> Flags:
     """Return which results (Q, k) have their query's label. Padding (−1) is not relevant. For a
     query without a label (null), no result is.

@@ -13,7 +13,7 @@ from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.evaluation import calibration
 from irgen.evaluation.query_set import drop_self, mark_relevant, search_depth
 from irgen.search import engine
-from irgen.search.calibration import Calibration, Uncalibrated, apply
+from irgen.search.calibration import NO_LABELS, Calibration, Uncalibrated, apply
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options
 from irgen.search.label_scorer import LabelScorer
@@ -25,11 +25,13 @@ MOST_QUERIES = 2000  # more would hardly change the calibration
 @dataclass(frozen=True)
 class ValidationHits:
     """Hits of validation queries, best first: database ``rows`` (Q, k), −1 where there are fewer,
-    their ``cosines`` (Q, k), −inf there, and whether they are ``relevant`` (Q, k)."""
+    their ``cosines`` (Q, k), −inf there, and whether they are ``relevant`` (Q, k). ``labelled``:
+    some query has a label."""
 
     rows: np.ndarray
     cosines: np.ndarray
     relevant: np.ndarray
+    labelled: bool
 
 
 def search_validation(
@@ -61,7 +63,8 @@ def search_validation(
         rows[batch[:new]], cosines[batch[:new]] = hits.rows[:new].cpu(), hits.cosine[:new].cpu()
     rows, cosines = drop_self(rows, cosines, *hashes, k)
     relevant = mark_relevant(rows, queries["label"], database["label"])
-    return ValidationHits(rows, cosines, relevant)
+    labelled = queries["label"].null_count() < count
+    return ValidationHits(rows, cosines, relevant, labelled)
 
 
 def fit_calibration(hits: ValidationHits) -> Calibration | Uncalibrated:
@@ -71,6 +74,8 @@ def fit_calibration(hits: ValidationHits) -> Calibration | Uncalibrated:
             reason="there are no validation images to learn from: set catalog.validation_fraction "
             "above 0, or give the source a validation role"
         )
+    if not hits.labelled:
+        return NO_LABELS
     return calibration.fit(hits.cosines, hits.relevant)
 
 

@@ -4,6 +4,9 @@
 that the file belongs to. ``changes`` has one row per image added, replaced or removed since, at its
 latest change; of a removed image, ``code``, ``embedding`` and ``metadata`` are null. Changes are
 numbered in order. A transaction is one change of the index: a reader sees all of it or nothing.
+
+SQLite drops the end of a damaged write-ahead log in silence. So the number of the latest change
+that was reported as done is in a second file, too, and a lower one in SQLite's is an error.
 """
 
 import os
@@ -23,6 +26,7 @@ from irgen.index import damage, metadata
 from irgen.index.rows import Rows
 
 NAME = "changes.sqlite"
+REPORTED = "reported"  # holds the number of the latest change that was reported, and its checksum
 SYNCHRONOUS = "FULL"  # a commit has reached the disk
 SCHEMA = """
 CREATE TABLE state (base INTEGER NOT NULL, owner TEXT NOT NULL);
@@ -78,6 +82,7 @@ class Database:
         self.path, self._writable, self._lock = folder / NAME, writable, Lock()
         self._connection = self._connect()
         self.inode = self.path.stat().st_ino
+        self._refuse_loss()
         if not writable:
             self._check("quick_check")
 
@@ -116,8 +121,8 @@ class Database:
         """Return which of ``keys`` changed, with their ids, or None for those that were removed."""
         query = "SELECT id, code IS NOT NULL FROM changes WHERE key = ?"
         with self._reading() as connection:
-            found = ((key, connection.execute(query, (key,)).fetchone()) for key in keys)
-            return {key: row[0] if row[1] else None for key, row in found if row is not None}
+            rows = ((key, connection.execute(query, (key,)).fetchone()) for key in keys)
+            return {key: row[0] if row[1] else None for key, row in rows if row is not None}
 
     def put(self, rows: Rows) -> None:
         """Add images, or replace those with the same key; committed when this returns. Raise
@@ -141,6 +146,39 @@ class Database:
             connection.executemany(
                 f"INSERT OR REPLACE INTO changes {columns} VALUES (?, ?, ?, ?, ?, ?)",
                 ((*values, _sum(*values)) for values in changes),
+            )
+
+        self._report()
+
+    def _report(self) -> None:
+        """Note the number of the latest change. If the disk is full, the note before stays."""
+        number = f"{self.state().revision:020d}"
+        with suppress(OSError):
+            file = os.open(self.path.with_name(REPORTED), os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                os.write(file, f"{number} {zlib.crc32(number.encode()):08x}\n".encode())
+            finally:
+                os.close(file)
+
+    def _read_reported(self) -> int:
+        """Return the number that ``_report`` noted; 0 without a note that is whole."""
+        try:
+            text = self.path.with_name(REPORTED).read_text("ascii", "replace")
+        except OSError:
+            return 0
+        number, _, total = text.strip().partition(" ")
+        return int(number) if number and total == f"{zlib.crc32(number.encode()):08x}" else 0
+
+    def _refuse_loss(self) -> None:
+        """Raise IndexingError if a change that was reported as done is not there."""
+        reported, revision = self._read_reported(), self.state().revision
+        reported = min(reported, self._read_reported())  # the folder may just have been replaced
+        if revision < reported:
+            path = self.path.with_name(REPORTED)
+            raise damage.damaged(
+                self.path,
+                f"of {reported:,} changes the last {reported - revision:,} are lost; to go on "
+                f"without them, delete {path}",
             )
 
     def switch(self, state: State) -> None:

@@ -85,12 +85,12 @@ class Snapshots:
         if allow is None:
             return whole
         if not isinstance(allow, pl.Expr):
-            return whole.among(allowed_rows(allow, view).to(self.device))
+            return whole.keep_allowed(allowed_rows(allow, view).to(self.device))
         key = allow.meta.serialize()
         with self._lock:
             of, snapshot = self._filtered.get(key, (None, whole))
         if of is not view:
-            snapshot = whole.among(allowed_rows(allow, view).to(self.device))
+            snapshot = whole.keep_allowed(allowed_rows(allow, view).to(self.device))
         with self._lock:
             self._filtered[key] = view, snapshot
             self._filtered.move_to_end(key)

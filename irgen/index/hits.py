@@ -50,8 +50,10 @@ class ImageHits:
             same_label = calibration.apply(calibrated, hits.cosine)
         probability = hits.normalised_log_prob.exp()
         probability = probability.masked_fill(hits.normalised_log_prob == -np.inf, -np.inf)
-        found = (hits.scores, hits.cosine, hits.log_probability)
-        columns = (*found, probability, same_label, hits.by_embedding)
+        columns = (
+            *(hits.scores, hits.cosine, hits.log_probability),
+            *(probability, same_label, hits.by_embedding),
+        )
         return cls(ids, *(column.cpu().numpy() for column in columns))
 
     @classmethod
@@ -117,7 +119,7 @@ def explain(
     snapshot = view.snapshot.to(query.embedding.device)
     numbers = torch.from_numpy(rows)[None].to(query.embedding.device)  # (1, n)
     codes = snapshot.gather(numbers, "codes").long()  # (1, n, M)
-    parts = [part.live for part in snapshot.parts(fresh=False)]
+    parts = [part.live for part in snapshot.live_parts(fresh=False)]
     state = decoder.start(query.summary, query.tokens)
     log_probs, normalised = beam.score_codes(state, parts, codes)
     leaves = zip(parts, beam.find_leaves(parts, codes), strict=True)

@@ -14,7 +14,11 @@ from torch import Tensor
 from irgen.catalog.images import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
+<<<<<<< HEAD
 from irgen.compute import Machine, aside, has_fast_bf16
+=======
+from irgen.compute import has_fast_bf16, run_on_one_core
+>>>>>>> main
 from irgen.errors import ImageError, IndexingError
 from irgen.index import base_files, folder, metadata
 from irgen.index.filters import Allow, Snapshots
@@ -320,7 +324,7 @@ class Index(Store):
         table = metadata.complete(columns, len(names), self.schema)
         table = table.insert_column(0, pl.Series(metadata.ID, names, dtype=pl.String))
         trained = torch.zeros(len(names), dtype=torch.bool)
-        return aside(check_rows, table, embeddings, codes, trained, codebooks)
+        return run_on_one_core(check_rows, table, embeddings, codes, trained, codebooks)
 
 
 def _default_options(config: dict[str, Any]) -> Options:

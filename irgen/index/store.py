@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from irgen.compute import aside
+from irgen.compute import run_on_one_core
 from irgen.errors import IndexingError
 from irgen.files import sync, sync_tree
 from irgen.index import copying, damage, folder
@@ -143,7 +143,7 @@ class Store:
     def refuse_present(self, ids: Sequence[str]) -> None:
         """Raise IndexingError if an id is in the index."""
         present = self.view.find(ids) >= 0
-        _refuse([name for name, found in zip(ids, present, strict=True) if found])
+        _refuse([name for name, is_present in zip(ids, present, strict=True) if is_present])
 
     def _find(self, writer: Database, keys: np.ndarray) -> list[str | None]:
         """Return the id in the index that has each key, None where there is none."""
@@ -165,14 +165,14 @@ class Store:
                 view = self.view
             number = view.base.number + 1
             with damage.writing(f"compacting {self.folder.path}"):
-                aside(_write_base, view, self.folder.base(number))
-            new = aside(self.folder.read_base, number)
-            fresh = aside(View.of, new, self.folder.codebooks)
+                run_on_one_core(_write_base, view, self.folder.base(number))
+            new = run_on_one_core(self.folder.read_base, number)
+            fresh = run_on_one_core(View.of, new, self.folder.codebooks)
             state = State(number, self.folder.owner(new.digest), view.revision)
             with self._writing() as writer, self._refreshing:
                 writer.switch(state)
                 state, changes = self._file.read(view.revision)
-                self._view = aside(fresh.apply, changes, state.revision)
+                self._view = run_on_one_core(fresh.apply, changes, state.revision)
             self.folder.prune(number)
 
     def save(self, path: Path | str) -> None:

@@ -37,7 +37,7 @@ class View:
     def of(cls, base: Base, codebooks: Tensor) -> "View":
         """Return the view of a base alone."""
         alive = torch.ones(len(base.segment), dtype=torch.bool)
-        snapshot = Snapshot.of((base.segment,), (alive,), codebooks)
+        snapshot = Snapshot.build((base.segment,), (alive,), codebooks)
         return cls(base, snapshot, base.table.clear(), base.keys[:0], 0)
 
     def __len__(self) -> int:

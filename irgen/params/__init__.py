@@ -33,7 +33,8 @@ from irgen.params.sections import (
 from irgen.params.strict import parse, read_yaml
 
 TRAINING_FILE = "training.yaml"  # the flow retrain raises its revision
-GATED = ("precision", "precision_capped", "hit", "recall")  # metrics that the gate can compare
+# Metrics that the gate can compare:
+GATED = ("precision", "precision_capped", "hit", "recall", "agreement")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -123,7 +124,7 @@ def check(params: Params) -> None:
             f"params.yaml: retriever: width {params.retriever.width} must be a multiple of "
             f"heads {params.retriever.heads}"
         )
-    metrics = [f"{name}/{k}" for name in GATED for k in evaluate.cutoffs]
+    metrics = ["auto", *(f"{name}/{k}" for name in GATED for k in evaluate.cutoffs)]
     if params.gate.metric not in metrics:
         raise ParamsError(
             f"params.yaml: gate: metric: {params.gate.metric!r} is not measured; allowed: "

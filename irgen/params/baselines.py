@@ -12,6 +12,7 @@ from irgen.params.fields import (
     Weight,
     param,
 )
+from irgen.params.sections import Training
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -54,20 +55,14 @@ class Spann:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Descriptor:
+class Descriptor(Training):
     """Settings that trained descriptors share. ``tokenizer.tune_encoder`` applies to them too."""
 
     width: Size = param(64, "width of the descriptor (D)")
     hidden: Number = param(0, "width of the head's hidden layer; 0: a linear map")
     dropout: Share = param(0.0, "dropout before each layer of the head")
-    epochs: Size = param(30, "training epochs")
-    batch_size: Pair = param(64, "images per training batch")
+    batch_size: Pair = param(64, "images per gradient step")
     per_label: Pair = param(4, "images of the same label in a batch")
-    learning_rate: Weight = param(1e-3, "learning rate of the head")
-    encoder_learning_rate: Weight = param(1e-3, "learning rate of the encoder's last block")
-    layer_decay: Share = param(1.0, "learning-rate factor from one encoder block to the one below")
-    weight_decay: Weight = param(0.05, "weight decay")
-    warmup_epochs: Number = param(2, "epochs in which the learning rate rises")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

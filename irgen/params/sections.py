@@ -61,12 +61,14 @@ class Catalog:
         "given", "split of a published set; given: as its publisher splits it"
     )
     leaks: Literal["report", "refuse"] = param(
-        "report", "what to do about queries that are also training or database images"
+        "report", "what to do about queries that are also training images"
     )
-    query_fraction: Split = param(0.2, "share of each label used as queries, without given roles")
+    query_fraction: Split = param(
+        0.2, "share of each label that measures quality, without given roles"
+    )
     validation_fraction: Split = param(0.1, "share of each label's training images for validation")
     database: Annotated[tuple[Role, ...], Field(min_length=1)] = param(
-        ("train", "validation"), "roles that are searched, unless the protocol decides"
+        ("train", "validation", "query"), "roles that can be found, unless the protocol decides"
     )
     inserted_fraction: Split = param(
         0.0, "share of each label's training images that join only the database, as if added later"
@@ -113,7 +115,20 @@ class Pairs:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Tokenizer:
+class Training:
+    """Settings that all trainings share."""
+
+    steps: Size = param(600, "most gradient steps")
+    warmup: Share = param(0.07, "share of the steps in which the learning rate rises")
+    batch_size: Size = param(64, "images per gradient step")
+    learning_rate: Weight = param(1e-3, "learning rate of all but the encoder")
+    encoder_learning_rate: Weight = param(1e-3, "learning rate of the encoder's last block")
+    layer_decay: Share = param(1.0, "learning-rate factor from one encoder block to the one below")
+    weight_decay: Weight = param(0.05, "weight decay")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Tokenizer(Training):
     """Semantic tokenizer: encoder, adapter and residual quantizer."""
 
     levels: Annotated[int, Field(ge=1, le=16)] = param(4, "codes per image (M)")
@@ -122,23 +137,20 @@ class Tokenizer:
     hidden: Number = param(0, "width of the adapter's hidden layer; 0: a linear map")
     dropout: Share = param(0.0, "dropout in the adapter")
     tune_encoder: bool = param(True, "train the encoder too")
-    epochs: Size = param(30, "training epochs")
-    batch_size: Size = param(64, "images per training batch")
-    learning_rate: Weight = param(1e-3, "learning rate of adapter and codebooks")
-    encoder_learning_rate: Weight = param(1e-3, "learning rate of the encoder's last block")
-    layer_decay: Share = param(1.0, "learning-rate factor from one encoder block to the one below")
-    weight_decay: Weight = param(0.05, "weight decay")
-    warmup_epochs: Number = param(2, "epochs in which the learning rate rises")
+    validate_every: Size = param(40, "steps between two validations, or a pass if that is longer")
+    patience: Size = param(5, "validations without improvement before training stops")
     label_smoothing: Share = param(0.1, "label smoothing of the classification losses")
     temperature: Temperature = param(0.1, "temperature of the cosine classifier")
     prefix_weight: Weight = param(1.0, "λ1: weight of the prefixes' mean cross-entropy")
     residual_weight: Weight = param(1.0, "λ2: weight of the prefixes' mean relative residual")
-    refit_epochs: Size = param(1, "epochs between two fits of codebooks and clusters")
     kmeans_iterations: Number = param(20, "k-means iterations per fit")
     labels: Literal["given", "clusters"] = param(
         "given", "classes to train on; clusters: of the features, without looking at labels"
     )
     clusters: Pair = param(32, "number of clusters, with labels: clusters")
+    cluster_weight: Weight = param(
+        0.02, "weight of the clusters' losses beside the one that keeps the encoder's neighbours"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -151,14 +163,14 @@ class Identifiers:
     )
     rqvae_hidden: Size = param(256, "RQ-VAE: width of the hidden layers")
     rqvae_width: Size = param(32, "RQ-VAE: width of the quantized vector")
-    rqvae_epochs: Size = param(100, "RQ-VAE: training epochs")
-    rqvae_batch_size: Size = param(128, "RQ-VAE: images per training batch")
+    rqvae_steps: Size = param(2000, "RQ-VAE: gradient steps")
+    rqvae_batch_size: Size = param(128, "RQ-VAE: images per gradient step")
     rqvae_learning_rate: Weight = param(1e-3, "RQ-VAE: learning rate")
     rqvae_commitment: Weight = param(0.25, "RQ-VAE: weight of the commitment loss")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Retriever:
+class Retriever(Training):
     """Retriever: query encoder and autoregressive decoder."""
 
     encoder: Literal["pretrained", "tokenizer"] = param("tokenizer", "encoder that reads the query")
@@ -167,20 +179,14 @@ class Retriever:
     layers: Size = param(3, "decoder layers")
     heads: Size = param(4, "attention heads")
     dropout: Share = param(0.1, "dropout in the decoder")
-    epochs: Size = param(30, "training epochs")
-    batch_size: Size = param(64, "queries per training batch")
-    learning_rate: Weight = param(1e-3, "learning rate of the decoder")
+    validate_every: Size = param(40, "steps between two validations, or a pass if that is longer")
+    patience: Size = param(5, "validations without improvement before training stops")
     encoder_learning_rate: Weight = param(1e-4, "learning rate of the encoder's last block")
-    layer_decay: Share = param(1.0, "learning-rate factor from one encoder block to the one below")
-    weight_decay: Weight = param(0.05, "weight decay")
-    warmup_epochs: Number = param(2, "epochs in which the learning rate rises")
     label_smoothing: Share = param(0.1, "label smoothing")
     gradient_clip: Weight = param(1.0, "largest norm of the gradient")
     ema_decay: Annotated[float, Field(ge=0, le=0.99999)] = param(
         0.99, "decay of the moving average of the weights"
     )
-    validate_every: Size = param(2, "epochs between two validations")
-    patience: Size = param(5, "validations without improvement before training stops")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -236,7 +242,11 @@ class Gate:
     seed vary by 0.003 to 0.006 in precision/10; 60 digits of unknown classes among 1,200 images
     cost the queries of known classes 0.018."""
 
-    metric: str = param("precision/10", "precision, precision_capped, hit or recall at a cut-off")
+    metric: str = param(
+        "auto",
+        "precision, precision_capped, hit, recall or agreement at a cut-off; auto: precision/10, "
+        "without labels agreement/10",
+    )
     margin: Share = param(0.02, "how much worse than the served index it may be")
     minimum: Share = param(0.2, "least value of a first index, and of one worse than the served")
 
@@ -264,5 +274,5 @@ class Report:
 class Tracking:
     """Logging of runs to MLflow."""
 
-    experiment: str = param("irgen", "name of the experiment")
+    experiment: str = param("auto", "name of the experiments; auto: name of the source")
     max_artifact_megabytes: Number = param(20, "larger files are logged as a pointer with digest")

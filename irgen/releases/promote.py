@@ -108,7 +108,7 @@ def copy_index(root: Path, index: Path) -> Release:
         commit=provenance.read_commit(root) or "",
         build=os.environ.get("IRGEN_BUILD", ""),
         created=time.time_ns() // 1_000_000,
-        metrics=stage_facts.read_quality(Workspace.at(root)),
+        metrics=stage_facts.read_key_metrics(Workspace.at(root)),
     )
     store.add_release(releases, new, lambda folder: store.copy_files(index, folder, files))
     return new
@@ -138,8 +138,7 @@ def judge(
 
 def _digest_basis(root: Path, params: Params, champion: Release | None) -> str:
     """Return a digest of all that a verdict depends on beside the candidate."""
-    tables = Workspace.at(root).stage("catalog")
-    hashes = [file_digest(tables / f"{name}.parquet") for name in ("queries", "database")]
+    hashes = [file_digest(path) for path in gate.list_inputs(Workspace.at(root), params)]
     cutoffs = list(params.evaluate.cutoffs)
     return digest(champion and champion.bundle, flatten(params.gate), cutoffs, hashes)
 

@@ -11,6 +11,7 @@ from irgen.params import Release as Settings
 from irgen.releases import store
 from irgen.releases.release import Release
 from irgen.tracking import locations, mlflow_store, provenance, runs, uploads
+from irgen.tracking.descriptions import describe_result
 from irgen.tracking.mlflow_store import quote
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 CHAMPION, CANDIDATE = "champion", "candidate"  # aliases; candidate: what the gate rejected last
 BUNDLE, NAME = "irgen.bundle", "irgen.release"  # tags of runs, models and versions
+MODEL_NOTE = """Indexes to search images by image. *champion* is the release that is served,
+*candidate* the last one that the gate kept back.
+
+Input: a column `image` with image files in base64; parameter `k`. Output: `ids` and `scores`.
+Serve it: `mlflow models serve -m models:/NAME@champion --env-manager local`."""
 MODEL_CODE = Path(__file__).with_name("model_code.py")
 
 
@@ -35,43 +41,45 @@ def register_releases(
         return champion, judged
     releases, key = store.path_in(root), locations.store_key(root)
     with mlflow_store.open_client(root) as client:
-        experiment = mlflow_store.find_experiment(client, root, params.tracking.experiment)
+        target = runs.Target(client, root, locations.experiment_name(params))
         if champion and champion.registry == key:  # first: what comes now can fail
             _set_alias(client, params.release.model, CHAMPION, champion.registered)
         current = {release.version for release in (champion, judged) if release}
         for release in reversed(store.list_releases(releases)):
             is_late = release.state != "candidate" and not release.registered
             if is_late or release.version in current:
-                version = register(client, experiment, params.release, release, releases)
+                version = register(target, params.release, release, releases)
                 release = store.update(releases, release, registered=version, registry=key)
             champion = release if champion and release.version == champion.version else champion
             judged = release if release.version == judged.version else judged
         set_aliases(client, params.release.model, champion, judged)
-        build = runs.find_build(client, experiment, os.environ.get("IRGEN_BUILD", ""))
+        build = runs.find_build(target, os.environ.get("IRGEN_BUILD", ""))
         if champion and build:
-            runs.set_tags(client, build.info.run_id, provenance.read_build_tags(root))
+            mlflow_store.set_tags(client, build.info.run_id, provenance.read_build_tags(root))
     return champion, judged
 
 
-def register(
-    client: "MlflowClient", experiment: str, settings: Settings, release: Release, releases: Path
-) -> str:
+def register(target: runs.Target, settings: Settings, release: Release, releases: Path) -> str:
     """Return the model version of a release. Create it, with the index or a pointer to it, unless
     the registry has this index already.
 
-    ``experiment``: the id of the experiment for its run. Can be interrupted and repeated: run,
-    logged model and version are looked up before they are created.
+    Can be interrupted and repeated: run, logged model and version are looked up before they are
+    created.
     """
+    client, experiment = target.client, target.experiment(locations.RELEASES)
     version = _find_version(client, settings.model, release.bundle)
     if version is not None:
         return version
-    run = _find_or_create_run(client, experiment, release)
+    run = _find_or_create_run(target, release)
     model = _find_or_create_model(client, experiment, run, release)
+    uploads.log_metrics(
+        client, run, release.metrics, time=release.created, step=0, model=model.model_id
+    )
     if str(model.status) != "READY":
         _upload_model(client, model, run, settings, release, releases / release.name)
         client.finalize_logged_model(model.model_id, "READY")
     if not client.search_registered_models(f"name = '{quote(settings.model)}'"):
-        client.create_registered_model(settings.model)
+        client.create_registered_model(settings.model, description=MODEL_NOTE)
     created = client.create_model_version(
         settings.model,
         model.artifact_location,  # MLflow looks a model id up in the default store, not in ours
@@ -132,8 +140,9 @@ def _find_version(client: "MlflowClient", model: str, bundle: str) -> str | None
     return min((str(match.version) for match in versions), key=int, default=None)
 
 
-def _find_or_create_run(client: "MlflowClient", experiment: str, release: Release) -> str:
+def _find_or_create_run(target: runs.Target, release: Release) -> str:
     """Return the id of the release's run, which is below the run of its build if there is one."""
+    client, experiment = target.client, target.experiment(locations.RELEASES)
     run = mlflow_store.find_run(client, experiment, {NAME: release.name})
     if run is not None:
         return run.info.run_id
@@ -142,11 +151,10 @@ def _find_or_create_run(client: "MlflowClient", experiment: str, release: Releas
         "mlflow.note.content": _describe(release),
         "irgen.build": release.build,
     }
-    build = runs.find_build(client, experiment, release.build)
+    build = runs.find_build(target, release.build)
     tags |= {} if build is None else {"mlflow.parentRunId": build.info.run_id}
     tags |= mlflow_store.source_tags("irgen release")
     created = client.create_run(experiment, start_time=release.created, tags=tags).info.run_id
-    uploads.log_metrics(client, created, release.metrics, time=release.created, step=0)
     client.log_dict(created, release.verdict or {}, "verdict.json")
     client.set_terminated(created, "FINISHED")
     return created
@@ -173,7 +181,8 @@ def _tags(release: Release) -> dict[str, str]:
 def _describe(release: Release) -> str:
     """Return the text that MLflow shows beside the version."""
     why = (release.verdict or {}).get("why", "not judged")
-    return f"Release {release.name} of data revision {release.revision}. The gate: {why}."
+    text = f"Release {release.name} of data revision {release.revision}. The gate: {why}."
+    return "\n\n".join(filter(None, [text, describe_result(release.metrics)]))
 
 
 def _upload_model(

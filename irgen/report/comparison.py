@@ -29,6 +29,9 @@ BASELINES = {
     "irt_r": "IRT_R, brute force",
 }  # of the stage baselines; it measures one of the two ScaNN
 TITLES = METHODS | BASELINES
+SEARCHED = ("index", "generative_reranked", "generative")  # the first measured is what people use
+BRUTE_FORCE = "brute_force_tuned"
+EXTRA = {"invalid": "invalid", "finds_itself": "finds itself"}  # metrics of some methods alone
 NOT_MEASURED = "–: not measured on this machine: dvc repro -sf evaluate"
 
 
@@ -67,7 +70,7 @@ def read(path: Path, latency: Path, methods: Mapping[str, str] = METHODS) -> Mea
 
 def build_table(measured: Measured) -> Table:
     """Return the table with one row a method. Columns: precision at every cut-off, hit at the one
-    nearest to 10, map@R; agreement and the share of invalid codes if they were measured;
+    nearest to 10, map@R; agreement and EXTRA if they were measured;
     milliseconds a query (search alone, and with encoding); bytes an image."""
     columns = _columns(measured)
     cells = list(columns.values())
@@ -84,13 +87,18 @@ def build_table(measured: Measured) -> Table:
 
 def cutoffs(measured: Measured) -> list[int]:
     """Return the cut-offs of precision, ascending."""
+    return _cutoffs(measured, "precision")
+
+
+def _cutoffs(measured: Measured, metric: str) -> list[int]:
     keys = {key for values in measured.quality.values() for key in values}
-    return sorted(int(key.split("/")[1]) for key in keys if key.startswith("precision/"))
+    return sorted(int(key.split("/")[1]) for key in keys if key.startswith(f"{metric}/"))
 
 
 def main_cutoff(measured: Measured) -> int:
-    """Return the cut-off to show where there is room for one: the nearest to 10."""
-    return metrics.main_cutoff(cutoffs(measured) or [10])
+    """Return the cut-off to show where there is room for one: the nearest to 10. Without labels it
+    is one of agreement."""
+    return metrics.main_cutoff(cutoffs(measured) or _cutoffs(measured, "agreement") or [10])
 
 
 def format_table(table: Table) -> str:
@@ -100,27 +108,33 @@ def format_table(table: Table) -> str:
 
 
 def summarise(measured: Measured) -> str:
-    """Return sentences that compare generative search with brute force on the tuned embeddings;
-    empty if either was not measured."""
-    quality, key = measured.quality, f"precision/{main_cutoff(measured)}"
-    if not all(key in quality.get(method, {}) for method in ("generative", "brute_force_tuned")):
-        return ""
-    generative, brute_force = quality["generative"][key], quality["brute_force_tuned"][key]
-    points = round(abs(generative - brute_force) * 100, 1)
-    more = "more" if generative > brute_force else "less"
-    gap = f"{points:.1f} points {more} than with" if points else "as many as with"
+    """Return sentences about the method that people search with, or the nearest to it, compared
+    with brute force on the tuned embeddings; empty if there is nothing to say."""
+    quality, k = measured.quality, main_cutoff(measured)
+    searched = next((m for m in SEARCHED if m in quality), None)
+    for key, says in (
+        (f"precision/{k}", "are relevant"),
+        (f"agreement/{k}", f"are also among its {k} nearest by the pretrained encoder"),
+    ):
+        if searched is not None and key in quality[searched]:
+            return _summarise(measured, searched, key, says)
+    return ""
+
+
+def _summarise(measured: Measured, searched: str, key: str, says: str) -> str:
+    value, k = measured.quality[searched][key], key.split("/")[1]
     text = (
-        f"Of the first {main_cutoff(measured)} images that generative search returns, "
-        f"{generative:.1%} are relevant, {gap} brute-force search of the tuned embeddings "
-        f"({brute_force:.1%})."
+        f"Of the first {k} images that {TITLES[searched]} returns for a query, {value:.1%} {says}"
     )
-    if "generative_reranked" in quality:
-        reranked = quality["generative_reranked"][key]
-        text += f" Re-ranked, they reach {reranked:.1%}."
-    if {"generative", "brute_force_tuned"} <= set(measured.latency):
-        times = [
-            measured.latency[method]["search_ms"] for method in ("generative", "brute_force_tuned")
-        ]
+    scan = measured.quality.get(BRUTE_FORCE, {}).get(key)
+    if scan is None:
+        return f"{text}."
+    points = round(abs(value - scan) * 100, 1)
+    more = "more" if value > scan else "less"
+    gap = f"{points:.1f} points {more} than with" if points else "as many as with"
+    text += f", {gap} brute-force search of the tuned embeddings ({scan:.1%})."
+    if {searched, BRUTE_FORCE} <= set(measured.latency):
+        times = [measured.latency[method]["search_ms"] for method in (searched, BRUTE_FORCE)]
         text += " A query takes {} ms, brute force {} ms.".format(*map(_milliseconds, times))
     return text
 
@@ -139,16 +153,21 @@ def _columns(measured: Measured) -> dict[str, tuple[Cell, Callable[[float], str]
 
     k = main_cutoff(measured)
     keys = dict.fromkeys(key for values in measured.quality.values() for key in values)
-    optional = [key for key in keys if key == "invalid" or key.startswith("agreement/")]
-    return {
+    optional = [key for key in keys if key in EXTRA or key.startswith("agreement/")]
+    columns: dict[str, tuple[Cell, Callable[[float], str]]] = {
         **{f"P@{c}": (quality(f"precision/{c}"), "{:.3f}".format) for c in cutoffs(measured)},
         f"hit@{k}": (quality(f"hit/{k}"), "{:.3f}".format),
         "mAP@R": (quality("map/R"), "{:.3f}".format),
-        **{key.replace("/", "@"): (quality(key), "{:.3f}".format) for key in optional},
+        **{
+            EXTRA.get(key, key.replace("/", "@")): (quality(key), "{:.3f}".format)
+            for key in optional
+        },
         "ms search": (latency("search_ms"), _milliseconds),
         "ms with encoding": (latency("total_ms"), _milliseconds),
         "bytes/image": (quality("bytes_per_image"), "{:,.0f}".format),
     }
+    without_labels = {f"hit@{k}", "mAP@R"} if not cutoffs(measured) else set()
+    return {name: column for name, column in columns.items() if name not in without_labels}
 
 
 def _milliseconds(value: float) -> str:

@@ -24,6 +24,7 @@ from irgen.search.calibration import Bin
 INK = "#24292f"
 GRID = "#b8bec6"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
+STILL = 0.001  # a line whose values differ by a smaller share of them does not move
 STYLE: Any = {  # matplotlib's settings, while a figure is drawn
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -55,10 +56,12 @@ class Plot:
     floor: float | None = None
 
 
-def lines(plot: Plot, series: Sequence[Line]) -> bytes:
+def lines(plot: Plot, series: Sequence[Line]) -> bytes | None:
     """Draw a line chart with each line's name at its end. Lines without a finite point are left
-    out; if none is left, the chart says "no data"."""
+    out. None if no line moves: such a chart shows nothing."""
     drawn = [finite for line in series if len((finite := _finite(line)).x)]
+    if not any(max(line.y) - min(line.y) > STILL * max(map(abs, line.y)) for line in drawn):
+        return None
     with matplotlib.rc_context(STYLE):
         figure, axes = _create_plot(plot)
         for i, line in enumerate(drawn):
@@ -69,8 +72,6 @@ def lines(plot: Plot, series: Sequence[Line]) -> bytes:
             )
         if plot.floor is not None:
             axes.set_ylim(bottom=plot.floor)
-        if not drawn:
-            axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center")
         _name_at_ends(axes, drawn)
         return _svg(figure, plot.title)
 
@@ -104,7 +105,7 @@ def scatter(plot: Plot, points: Sequence[Line]) -> bytes:
         return _svg(figure, plot.title)
 
 
-def codes_used(names: Sequence[str], levels: Sequence[Sequence[float]]) -> bytes:
+def codes_used(names: Sequence[str], levels: Sequence[Sequence[float]]) -> bytes | None:
     """Draw how many codes each level uses, a line for each rule of identifiers."""
     series = [
         Line(name=name, x=range(1, len(counts) + 1), y=counts)
@@ -113,43 +114,43 @@ def codes_used(names: Sequence[str], levels: Sequence[Sequence[float]]) -> bytes
     return lines(Plot(title="codes used at each level", x="level", floor=0), series)
 
 
-def losses(history: pl.DataFrame, model: str) -> bytes:
-    """Draw every loss of a training history over its epochs."""
+def losses(history: pl.DataFrame, model: str) -> bytes | None:
+    """Draw every loss of a training history over its steps."""
     series = _columns(history, "loss", {"loss": "total"})
-    return lines(Plot(title=f"{model}: losses", x="epoch", floor=0), series)
+    return lines(Plot(title=f"{model}: losses", x="step", floor=0), series)
 
 
-def accuracies(history: pl.DataFrame, model: str) -> bytes:
-    """Draw training accuracies (solid) and validation accuracies (dashed) over the epochs."""
+def accuracies(history: pl.DataFrame, model: str) -> bytes | None:
+    """Draw training accuracies (solid) and validation accuracies (dashed) over the steps."""
     training = _columns(history, "accuracy", {})
     validation = _columns(history, "validation/accuracy", {}, dashed=True)
     if len(validation) > 1:  # keep the embedding and the longest prefix
         validation = [validation[0], validation[-1]]
-    plot = Plot(title=f"{model}: accuracy", x="epoch", share=True)
+    plot = Plot(title=f"{model}: accuracy", x="step", share=True)
     return lines(plot, [*training, *validation])
 
 
-def codebook_use(history: pl.DataFrame, codebook: int) -> bytes:
-    """Draw the share of the L codes in use at each level, over the epochs."""
+def codebook_use(history: pl.DataFrame, codebook: int) -> bytes | None:
+    """Draw the share of the L codes in use at each level, over the steps."""
     counts = _columns(history, "codes_used", {})
     shares = [Line(name=f.name, x=f.x, y=[y / codebook for y in f.y]) for f in counts]
-    plot = Plot(title=f"tokenizer: codes used of {codebook}", x="epoch", share=True, floor=0)
+    plot = Plot(title=f"tokenizer: codes used of {codebook}", x="step", share=True, floor=0)
     return lines(plot, shares)
 
 
-def perplexities(history: pl.DataFrame) -> bytes:
-    """Draw the perplexity of each level's codes over the epochs."""
-    plot = Plot(title="tokenizer: perplexity of each level", x="epoch", floor=0)
+def perplexities(history: pl.DataFrame) -> bytes | None:
+    """Draw the perplexity of each level's codes over the steps."""
+    plot = Plot(title="tokenizer: perplexity of each level", x="step", floor=0)
     return lines(plot, _columns(history, "perplexity", {}))
 
 
-def validation_precision(history: pl.DataFrame) -> bytes:
-    """Draw the retriever's precision on validation queries; epochs without one are skipped."""
-    plot = Plot(title="retriever: validation", x="epoch", share=True)
+def validation_precision(history: pl.DataFrame) -> bytes | None:
+    """Draw the retriever's precision on validation queries."""
+    plot = Plot(title="retriever: validation", x="step", share=True)
     return lines(plot, _columns(history, "validation/precision", {}, prefix="precision@"))
 
 
-def precision_over_k(curve: pl.DataFrame, names: dict[str, str]) -> bytes:
+def precision_over_k(curve: pl.DataFrame, names: dict[str, str]) -> bytes | None:
     """Draw precision at every k, a line a method. ``curve``: method, k, precision; ``names``:
     titles by method."""
     series = []
@@ -159,13 +160,15 @@ def precision_over_k(curve: pl.DataFrame, names: dict[str, str]) -> bytes:
     return lines(Plot(title="precision over k", x="k, images returned", share=True), series)
 
 
-def code_group_sizes(codes: npt.NDArray[np.integer]) -> bytes:
+def code_group_sizes(codes: npt.NDArray[np.integer]) -> bytes | None:
     """Draw a histogram of images by the size of their code group, from the database's codes (N, M):
-    a bar for each power of two."""
+    a bar for each power of two. None if all are in one bar."""
     _, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     sizes = counts[inverse.reshape(-1)]  # (N,)
     steps = np.floor(np.log2(sizes)).astype(np.int64) if len(sizes) else np.zeros(0, np.int64)
     heights = np.bincount(steps, minlength=1)
+    if np.count_nonzero(heights) < 2:
+        return None
     lows = [2**i for i in range(len(heights))]
     names = [str(low) if low == 1 else f"{low}–{2 * low - 1}" for low in lows]
     plot = Plot(title="images by size of their code group", x="images with the same code")
@@ -209,10 +212,10 @@ def _columns(
     for column in history.columns:
         if column != group and not column.startswith(f"{group}/"):
             continue
-        part = history.select("epoch", pl.col(column).cast(pl.Float64)).drop_nulls()
+        part = history.select("step", pl.col(column).cast(pl.Float64)).drop_nulls()
         name = prefix + names.get(column, column.removeprefix(f"{group}/")).replace("_", " ")
         name = f"{name}, validation" if dashed else name
-        x, y = part["epoch"].to_list(), part[column].to_list()
+        x, y = part["step"].to_list(), part[column].to_list()
         series.append(Line(name=name, x=x, y=y, dashed=dashed))
     return series
 
@@ -223,14 +226,14 @@ def _finite(line: Line) -> Line:
 
 
 def _create_plot(plot: Plot) -> tuple[Figure, Axes]:
-    figure = _create_figure(3.3)
+    figure = _create_figure(3.0)
     axes = figure.add_subplot()
     _style_axes(axes, plot)
     return figure, axes
 
 
 def _create_figure(height: float) -> Figure:
-    figure = Figure(figsize=(6.2, height), layout="constrained")
+    figure = Figure(figsize=(5.0, height), layout="constrained")  # legible on a phone's width
     figure.patch.set_alpha(0)
     return figure
 

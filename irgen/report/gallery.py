@@ -1,9 +1,10 @@
-"""Choose a few queries with their results, for people to look at."""
+"""Show queries with their results as rows of pictures, for the report and for search sheets."""
 
 import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,33 +13,45 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.query_set import count_positives
+from irgen.evaluation.query_set import Flags, count_positives
 
 Thumbnail = Callable[[str], str]  # a data URI by an image's content hash
+Mark = Literal["hit", "miss", "shared", "plain"]
 
 NAMELESS = "(no label)"
-SIDE = 96  # pixels of a thumbnail's longer side
+RANDOM, BEST, WORST = "Drawn at random", "Among the best", "Among the worst"
+SIDE = 224  # pixels of a thumbnail's longer side: enough to enlarge it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One result: its thumbnail (a data URI), label, score, code, and whether it is relevant."""
+    """One picture and its texts: ``image``, a data URI, or None if there is no picture; ``title``
+    and short ``notes`` below it; a longer ``caption``, shown when it is enlarged. ``mark``: hit or
+    miss; shared, also a neighbour by pretrained features; or plain."""
 
-    image: str
-    label: str
-    score: float
-    code: str
-    relevant: bool
+    image: str | None
+    title: str
+    notes: tuple[str, ...] = ()
+    caption: str = ""
+    mark: Mark = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Results of a query in rank order, under a ``heading``; ``empty``: number of missing ones."""
+
+    heading: str
+    tiles: list[Tile]
+    empty: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A query, the reason to show it, and each method's results in rank order."""
+    """A query, the ``group`` that it is shown in, and its rows of results."""
 
-    image: str
-    label: str
-    reason: str
-    results: dict[str, list[Tile]]
+    query: Tile
+    group: str
+    rows: list[Row]
 
 
 def choose_examples(
@@ -50,51 +63,89 @@ def choose_examples(
     k: int,
     count: int,
     seed: int,
+    neighbours: pl.DataFrame | None = None,
 ) -> list[Example]:
     """Choose ``count`` queries by how well the first method answers them; return them with each
-    method's results. ``method_runs``: runs by method, cut at k."""
+    method's results.
+
+    ``method_runs``: runs by the title of their method, cut at k. ``neighbours``: without labels,
+    the run of the pretrained features; an answer is good if it returns the same images.
+    """
+    if neighbours is None:
+        marks: tuple[Mark, Mark] = ("hit", "miss")
+        says = "relevant"
+    else:
+        marks, says = ("shared", "plain"), "are also among the encoder's own nearest"
+        nearest = neighbours.filter(pl.col("rank") <= k).select("query", "item", relevant=True)
+        method_runs = {
+            title: run.drop("relevant")
+            .join(nearest, on=["query", "item"], how="left", maintain_order="left")
+            .with_columns(pl.col("relevant").fill_null(False))
+            for title, run in method_runs.items()
+        }
+    _, hits = runs.from_table(next(iter(method_runs.values())), len(queries), k)
+    quality = hits.mean(axis=1) if neighbours is not None else _rate(hits, queries, database)
+
+    def make_row(title: str, run: pl.DataFrame, query: int) -> Row:
+        results = run.filter(pl.col("query") == query).sort("rank")
+        good = results["relevant"].sum()
+        tiles = [
+            _make_tile(database, r["item"], thumbnail, r, marks)
+            for r in results.iter_rows(named=True)
+        ]
+        return Row(heading=f"{title}: {good} of {k} {says}", tiles=tiles, empty=k - len(tiles))
+
+    return [
+        Example(
+            query=_make_tile(queries, query, thumbnail),
+            group=group,
+            rows=[make_row(title, run, query) for title, run in method_runs.items()],
+        )
+        for query, group in choose(quality, count, seed)
+    ]
+
+
+def _rate(hits: Flags, queries: pl.DataFrame, database: pl.DataFrame) -> npt.NDArray[np.float64]:
+    """Return precision_capped of each query (Q,); NaN if nothing can answer it."""
     positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    _, hits = runs.from_table(next(iter(method_runs.values())), len(queries), k)
-    quality = np.where(positives > 0, metrics.precision_capped(hits, positives, k), np.nan)
-    return [
-        Example(
-            image=thumbnail(queries["sha256"][row]),
-            label=queries["label"][row] or NAMELESS,
-            reason=reason,
-            results={
-                m: _list_tiles(run, row, database, thumbnail) for m, run in method_runs.items()
-            },
-        )
-        for row, reason in choose(quality, count, seed)
-    ]
+    return np.where(positives > 0, metrics.precision_capped(hits, positives, hits.shape[1]), np.nan)
 
 
-def _list_tiles(
-    run: pl.DataFrame, query: int, database: pl.DataFrame, thumbnail: Thumbnail
-) -> list[Tile]:
-    results = run.filter(pl.col("query") == query).sort("rank")
-    return [
-        Tile(
-            image=thumbnail(database["sha256"][row["item"]]),
-            label=database["label"][row["item"]] or NAMELESS,
-            score=row["score"],
-            code=row["code"],
-            relevant=row["relevant"],
-        )
-        for row in results.iter_rows(named=True)
-    ]
+def _make_tile(
+    table: pl.DataFrame,
+    row: int,
+    thumbnail: Thumbnail,
+    result: dict[str, Any] | None = None,
+    marks: tuple[Mark, Mark] = ("plain", "plain"),
+) -> Tile:
+    """Show an image of the catalogue ``table``, as a ``result`` (a row of a run) if given. Its
+    title is its label, or its id if no image has a label."""
+    name, label = table["id"][row], table["label"][row]
+    unlabelled = table["label"].null_count() == len(table)
+    notes: tuple[str, ...] = ()
+    caption = name
+    if result is not None:
+        notes = (f"{result['score']:.3f}",)
+        caption = f"{name} · score {notes[0]} · code {result['code']}"
+    return Tile(
+        image=thumbnail(table["sha256"][row]),
+        title=name if unlabelled else label or NAMELESS,
+        notes=notes,
+        caption=caption,
+        mark=marks[0] if result is not None and result["relevant"] else marks[1],
+    )
 
 
 def choose(quality: npt.NDArray[np.float64], n: int, seed: int) -> list[tuple[int, str]]:
-    """Choose n rows of ``quality`` (Q,), each with the reason: a third are the worst, a quarter the
-    best, the rest random. Ties are broken at random. NaN marks a query never to choose.
+    """Choose n rows of ``quality`` (Q,), each with its group: random ones first, then the best, a
+    quarter, and the worst, a third. Ties are broken at random. NaN marks a query never to choose.
 
     Deterministic for a seed; all rows if there are no more than n.
 
-    >>> [row for row, reason in choose(np.array([1.0, 0.0, 0.5, np.nan]), 3, seed=0)]
-    [1, 0, 2]
+    >>> [row for row, group in choose(np.array([1.0, 0.0, 0.5, np.nan]), 3, seed=0)]
+    [0, 2, 1]
     """
     generator = np.random.default_rng(seed)
     rows = generator.permutation(len(quality))
@@ -103,23 +154,20 @@ def choose(quality: npt.NDArray[np.float64], n: int, seed: int) -> list[tuple[in
     n = min(n, len(rows))
     worst, best = -(-n // 3), n // 4
     middle = generator.permutation(rows[worst : len(rows) - best])[: n - worst - best]
-    reasons = [(rows[:worst], "one of the worst"), (rows[len(rows) - best :], "one of the best")]
-    chosen = [(int(row), reason) for part, reason in reasons for row in part]
-    return chosen + [(int(row), "drawn at random") for row in middle]
+    groups = [(middle, RANDOM), (rows[len(rows) - best :][::-1], BEST), (rows[:worst], WORST)]
+    return [(int(row), group) for part, group in groups for row in part]
 
 
 def thumbnail(image: Image.Image) -> str:
-    """Return a data URI of the image: shrunk to SIDE as JPEG, or, if it is smaller, as PNG enlarged
-    by a whole factor, so that browsers do not blur its pixels."""
+    """Return a data URI of the image: shrunk to SIDE as JPEG, or, if it is less than half as large,
+    as PNG enlarged by a whole factor, so that browsers do not blur its pixels."""
     shown = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    small = max(shown.size) <= SIDE
-    if small:
-        factor = SIDE // max(shown.size)
+    factor = SIDE // max(shown.size)
+    if factor > 1:
         size = shown.width * factor, shown.height * factor
         shown = shown.resize(size, Resampling.NEAREST)
     else:
         shown.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    shown.save(buffer, "PNG" if small else "JPEG", quality=82)
-    mime = "png" if small else "jpeg"
-    return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    buffer, form = io.BytesIO(), "PNG" if factor > 1 else "JPEG"
+    shown.save(buffer, form, quality=82)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

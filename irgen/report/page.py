@@ -28,11 +28,15 @@ DEFINITIONS = {
     "recall@k": "Relevant images among the first k, divided by R.",
     "mAP@R": "Mean over queries of the average precision over the first R ranks, divided by R.",
     "agreement@k": "Without labels: share of the k nearest by pretrained features that is found.",
+    "finds itself": "Share of the index's images that are the first hit of their own search.",
     "invalid": "Search without the trie: share of the predicted codes that no image has.",
     "ms search": "Milliseconds a query, in batches: from the encoded query to the results.",
     "ms with encoding": "The same, from the decoded image to the results.",
     "bytes/image": "Memory that the method holds for each database image.",
 }
+
+
+OF_LABELS = ("P@k", "precision_capped@k", "precision_irgen@k", "hit@k", "recall@k", "mAP@R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +48,28 @@ class Drift:
     rows: list[tuple[str, str, str, bool]]
 
 
+@dataclass(frozen=True)
+class Link:
+    """A text that leads to another page."""
+
+    text: str
+    url: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """Content of the page.
 
-    ``facts`` and ``params``: names with values. ``figures``: SVG by name. ``calibration``: the
-    probability of hits, ``reliability`` its figure. ``drift``: None without new images. ``k``: the
-    cut-off of gallery and confusions.
+    ``facts``, at the top, ``settings`` and ``params``: names with values. ``warnings``: sentences.
+    ``labelled``: some query has a label; else neighbours take the place of hits and misses.
+    ``figures``: SVG by name. ``calibration``: the probability of hits, ``reliability`` its figure.
+    ``drift``: None without new images. ``k``: the cut-off of gallery and confusions.
     """
 
-    facts: dict[str, str]
+    facts: dict[str, str | Link]
+    settings: dict[str, str]
+    warnings: list[str]
+    labelled: bool
     measured: Measured
     figures: dict[str, bytes]
     calibration: Calibration | Uncalibrated
@@ -77,8 +93,21 @@ def render(content: Content) -> str:
         calibration=calibration.explain(fitted)
         if isinstance(fitted, Calibration)
         else f"Hits have no probability here: {fitted.reason}.",
-        methods=METHODS,
-        definitions=DEFINITIONS,
+        own=METHODS["index"],
+        definitions={
+            name: meaning
+            for name, meaning in DEFINITIONS.items()
+            if (name != "agreement@k" if content.labelled else name not in OF_LABELS)
+        },
+    )
+
+
+def render_sheet(
+    title: str, facts: dict[str, str], notes: list[str], examples: list[Example]
+) -> str:
+    """Return the HTML of a sheet of queries with their hits; ``notes`` stand above them."""
+    return fill_template(
+        _source("sheet.html"), title=title, facts=facts, notes=notes, examples=examples
     )
 
 

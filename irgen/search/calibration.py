@@ -58,6 +58,9 @@ class Uncalibrated:
     reason: str
 
 
+NO_LABELS = Uncalibrated(reason="its images have no labels")
+
+
 def apply(calibration: Calibration, cosines: "Tensor") -> "Tensor":
     """Return the probabilities of hits with these cosines, any shape, float32; −inf where there is
     no hit (cosine −inf).

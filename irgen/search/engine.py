@@ -128,7 +128,7 @@ def search(
     decoder: Decoder, features: QueryFeatures, snapshot: Snapshot, k: int, options: Options
 ) -> Hits:
     """Return the k best images of ``snapshot`` for each query."""
-    parts, limit = snapshot.parts(fresh=False), max(k, options.candidates)
+    parts, limit = snapshot.live_parts(fresh=False), max(k, options.candidates)
     embeddings = features.embedding
     if not parts:
         return _no_hits(len(embeddings), k, embeddings.device)
@@ -192,7 +192,7 @@ def _gather_near(
     embeddings: Tensor, snapshot: Snapshot, limit: int, width: int, *, fresh: bool
 ) -> Candidates | None:
     """Gather images under the codes nearest to embeddings (Q, D); None if no row takes part."""
-    parts = snapshot.parts(fresh)
+    parts = snapshot.live_parts(fresh)
     if not parts:
         return None
     scorer = CodebookScorer.start(embeddings, snapshot.codebooks)

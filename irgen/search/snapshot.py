@@ -68,7 +68,7 @@ class Snapshot:
     fresh_tries: tuple[LiveTrie, ...]  # rows alive and fresh
 
     @classmethod
-    def of(
+    def build(
         cls, segments: tuple[Segment, ...], alive: tuple[Tensor, ...], codebooks: Tensor
     ) -> "Snapshot":
         """Return the snapshot of these segments with these rows alive."""
@@ -84,7 +84,7 @@ class Snapshot:
         all_rows = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
         rows = torch.arange(len(codes), device=codes.device)
         segment = Segment(prefixes, codes, embeddings, rows, all_rows)
-        return cls.of((segment,), (all_rows,), codebooks)
+        return cls.build((segment,), (all_rows,), codebooks)
 
     def __len__(self) -> int:
         """Return the number of images alive."""
@@ -137,14 +137,14 @@ class Snapshot:
             (self.fresh_tries[0], fresh),
         )
 
-    def among(self, allowed: Tensor) -> "Snapshot":
+    def keep_allowed(self, allowed: Tensor) -> "Snapshot":
         """Return the snapshot with only the rows alive where ``allowed`` (rows,) bool is true: a
         filter."""
         masks = allowed.split([len(segment) for segment in self.segments])
         alive = tuple(a & b for a, b in zip(self.alive, masks, strict=True))
-        return Snapshot.of(self.segments, alive, self.codebooks)
+        return Snapshot.build(self.segments, alive, self.codebooks)
 
-    def parts(self, fresh: bool) -> list[LivePart]:
+    def live_parts(self, fresh: bool) -> list[LivePart]:
         """Return the live rows of each segment that has some, with ``fresh`` only the fresh
         ones."""
         tries = self.fresh_tries if fresh else self.live_tries
@@ -153,7 +153,7 @@ class Snapshot:
 
     def to(self, device: torch.device) -> "Snapshot":
         """Return the snapshot with its arrays on ``device``."""
-        return Snapshot.of(
+        return Snapshot.build(
             tuple(segment.to(device) for segment in self.segments),
             tuple(alive.to(device) for alive in self.alive),
             self.codebooks.to(device),

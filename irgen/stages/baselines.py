@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from irgen.catalog.table import read_table
-from irgen.checkpoints.identifiers import Identified, load_identified
+from irgen.checkpoints.identifiers import ImageCodes, load_codes
 from irgen.checkpoints.models import assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages
@@ -44,7 +44,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
     query_set = read_query_set(workspace, max(cutoffs))
     sha256s = query_set.queries["sha256"].to_list()
-    identified = load_identified(workspace.existing("identifiers", "database"))
+    identified = load_codes(workspace.existing("identifiers", "database"))
     approximate = build_approximate(params, workspace, identified, sha256s, encoding)
     models, runs = train_models(params, workspace, encoding, log)
     searches = approximate | build_trained(models, query_set, encoding)
@@ -69,7 +69,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
 def build_approximate(
     params: Params,
     workspace: Workspace,
-    identified: Identified,
+    identified: ImageCodes,
     sha256s: list[str],
     encoding: Encoding,
 ) -> dict[str, Method]:

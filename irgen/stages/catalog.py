@@ -15,7 +15,7 @@ from irgen.catalog.images import decode
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact
 from irgen.catalog.splits import assign_roles, choose_inserted
-from irgen.catalog.table import write_table
+from irgen.catalog.table import describe_tables, write_table
 from irgen.errors import CatalogError
 from irgen.files import atomic, write_json
 from irgen.params import Catalog, Params
@@ -72,7 +72,6 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         seed=params.seed,
         query_fraction=settings.query_fraction if protocol.draws else 0.0,
         validation_fraction=settings.validation_fraction,
-        trained_until=settings.training_revision,
     )
     late = choose_inserted(images, seed=params.seed, fraction=settings.inserted_fraction)
     images = images.with_columns(late.alias("inserted"))
@@ -104,6 +103,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     if settings.inserted_fraction:
         metrics["images/inserted"] = len(present.filter(pl.col("inserted") & ~newer))
     _print_summary(metrics, rejected, len(present), len(present.filter(newer)))
+    print(f"  {describe_tables(tables['database'], tables['queries'])}")
+    if single := metrics["labels_with_one_image"]:
+        labels, them = ("1 label has", "it") if single == 1 else (f"{single:,} labels have", "they")
+        print(f"  {labels} one image only: {them} can be found, but not measured")
     print(f"  protocol {protocols.describe_protocol(record)}; leaks: {format_leaks(counts)}")
     return metrics
 
@@ -151,9 +154,9 @@ def _explain_leaks(leaks: pl.DataFrame, folder: Path) -> str:
 def _print_summary(
     metrics: dict[str, float], rejected: pl.DataFrame, usable: int, newer: int
 ) -> None:
-    names = ("train", "validation", "database", "queries")
-    sizes = ", ".join(f"{metrics[f'images/{name}']:,} {name}" for name in names)
-    line = f"{usable:,} images of {metrics['labels']:,} labels: {sizes}"
+    train, validation = metrics["images/train"], metrics["images/validation"]
+    labels = f"of {metrics['labels']:,} labels" if metrics["labels"] else "without labels"
+    line = f"{usable:,} images {labels}: {train:,} train, {validation:,} validation"
     if late := metrics.get("images/inserted"):
         line += f"; {late:,} of the database not trained on, as if inserted later"
     if newer:

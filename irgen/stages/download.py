@@ -13,7 +13,9 @@ from irgen.catalog.shards import find_intact
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
 from irgen.catalog.sync import Change, has_changed, sync
+from irgen.checkpoints.fingerprint import have_weights_changed, note_weights
 from irgen.errors import ArtifactError, ParamsError
+from irgen.evaluation.warnings import format_warnings, warn_no_encoder
 from irgen.files import file_digest, read_json, write_json
 from irgen.params import Params
 from irgen.workspace import Workspace
@@ -23,14 +25,19 @@ FILES = "files"  # archives from elsewhere, while they are fetched and read
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Write ``data/download`` (manifest and shards). Return how many images there are, and are new,
-    changed, gone and relabelled; nothing if the source has not changed.
+    """Write ``data/download``: manifest, shards, and the digest of the encoder's weights. Return
+    how many images there are, and are new, changed, gone and relabelled; nothing if the source has
+    not changed.
 
     Raises SourceError if the source is missing, unreadable, unsafe or empty; ParamsError if the
     training revision is ahead of the images' revision.
     """
+    if warning := warn_no_encoder(params.encoder, params.download):
+        print(format_warnings([warning]))  # before the hours it takes, not only after them
     folder, cache = workspace.stage("download"), workspace.cache / "download"
     source = open_source(params.download, cache / FILES)
+    if note_weights(folder, params.encoder):
+        print(f"the weights of the encoder have changed ({params.encoder.weights})")
     if _is_synced(source, workspace):
         _check_training_revision(params.catalog.training_revision, folder)
         images = drop_annotations(manifest.images(manifest.read(folder)))
@@ -72,9 +79,12 @@ def _check_training_revision(trained: int, folder: Path) -> None:
         )
 
 
-def look(params: Params, workspace: Workspace) -> bool:
+def may_have_changed(params: Params, workspace: Workspace) -> bool:
     """Tell whether the source may differ from ``data/download``, by its listing alone or, for an
-    archive, by its stamp. No image is read. Raises SourceError if it cannot be listed."""
+    archive, by its stamp, or whether the encoder's weights were replaced. No image is read. Raises
+    SourceError if the source cannot be listed."""
+    if have_weights_changed(workspace.stage("download"), params.encoder):
+        return True
     source = open_source(params.download, workspace.cache / "download" / FILES)
     if source.stamp is not None:
         return not _is_synced(source, workspace)

@@ -8,10 +8,10 @@ import polars as pl
 from irgen.catalog import manifest
 from irgen.catalog.table import NAMES, mark_unchanged, read_table
 from irgen.checkpoints import tensor_file
-from irgen.checkpoints.identifiers import check_served, read_identified
+from irgen.checkpoints.identifiers import check_served, read_codes
 from irgen.errors import ArtifactError
 from irgen.evaluation import drift, drift_verdict, metrics, runs
-from irgen.evaluation.drift import Coded
+from irgen.evaluation.drift import LabelledCodes
 from irgen.evaluation.drift_verdict import Revisions
 from irgen.evaluation.query_set import count_positives
 from irgen.files import write_json
@@ -72,15 +72,15 @@ def mark_later(
 
 def load_coded(
     role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Workspace
-) -> Coded:
+) -> LabelledCodes:
     """Load a role's codes, residuals and labels, row-aligned with its table. Raises ArtifactError
     if they belong to another table."""
-    ids, codes, embeddings = read_identified(workspace.existing("identifiers", role))
+    ids, codes, embeddings = read_codes(workspace.existing("identifiers", role))
     if ids != table["id"].to_list():
         raise ArtifactError(
             f"the codes of {role} are not those of its table: run dvc repro identifiers"
         )
-    return Coded(
+    return LabelledCodes(
         codes=codes,
         residuals=drift.compute_residuals(embeddings, codes, codebooks),
         labels=np.array(table["label"].fill_null("").to_list(), dtype=np.str_),

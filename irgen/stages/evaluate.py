@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from irgen.checkpoints import tensor_file
-from irgen.checkpoints.identifiers import Identified, load_identified
+from irgen.checkpoints.identifiers import ImageCodes, load_codes
 from irgen.checkpoints.models import assemble
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import Encoding, decode_pixels, open_encoding
@@ -12,7 +12,9 @@ from irgen.evaluation import answer_cache
 from irgen.evaluation.latency import TIMED_BATCHES
 from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import MethodInputs, build_methods
-from irgen.evaluation.query_set import QuerySet, read_query_set
+from irgen.evaluation.query_set import QuerySet, read_copies, read_query_set
+from irgen.evaluation.summary import summarize
+from irgen.files import read_json, write_json
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Params
@@ -32,7 +34,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     query_set = read_query_set(workspace, max(cutoffs))
     sha256s = query_set.queries["sha256"].to_list()
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
-    identified = load_identified(workspace.existing("identifiers", "database"))
+    identified = load_codes(workspace.existing("identifiers", "database"))
     inputs = load_inputs(params, workspace, encoding, query_set, identified, pretrained)
     methods = build_methods(inputs)
     size = params.evaluate.batch_size
@@ -43,9 +45,11 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         machine=encoding.machine,
         timing_images=lambda: decode_pixels(pretrained, sha256s[: TIMED_BATCHES * size], encoding),
         reference=methods["brute_force_pretrained"],
+        copies=read_copies(workspace, query_set),
     )
     folder, latency_path = workspace.stage("evaluate"), workspace.reports / "latency.json"
     metrics = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
+    write_json(folder / "summary.json", summarize(read_json(folder / "metrics.json")))
     if inputs.index is not None:
         answer_cache.cache_answers(inputs.index, workspace, cutoffs, params.compute)
     return metrics
@@ -56,7 +60,7 @@ def load_inputs(
     workspace: Workspace,
     encoding: Encoding,
     query_set: QuerySet,
-    identified: Identified,
+    identified: ImageCodes,
     pretrained: ImageEncoder,
 ) -> MethodInputs:
     """Load models, database, index and query features."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from irgen.catalog.table import NAMES, read_table
-from irgen.checkpoints.identifiers import Identified, save_identified
+from irgen.checkpoints.identifiers import ImageCodes, save_codes
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.encoding.encode import Encoding, encode_summaries, open_encoding
 from irgen.files import read_array
@@ -47,8 +47,8 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         if role == "train":
             code, metrics = RULES[params.identifiers.rule](images, settings)
         codes = code(images)
-        identified = Identified(table["id"].to_list(), codes, embeddings)
-        save_identified(workspace.stage("identifiers") / role, identified)
+        identified = ImageCodes(table["id"].to_list(), codes, embeddings)
+        save_codes(workspace.stage("identifiers") / role, identified)
         if role in MEASURED:
             spread = usage(codes, params.tokenizer.codebook) if len(codes) else {}
             metrics |= {f"{role}/{name}": value for name, value in spread.items()}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from irgen.catalog.table import mark_unchanged, read_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
-from irgen.checkpoints.identifiers import Identified, check_served, load_identified
+from irgen.checkpoints.identifiers import ImageCodes, check_served, load_codes
 from irgen.checkpoints.models import Models, assemble, save_models
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import open_encoding
@@ -44,7 +44,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         workspace.existing("retriever", "retriever.safetensors"),
         create_encoder(params.encoder, params.seed),
     ).to(encoding.machine.device)
-    identified = load_identified(workspace.existing("identifiers", "database"))
+    identified = load_codes(workspace.existing("identifiers", "database"))
     trained = torch.from_numpy(mark_unchanged(database, train))
     options = Options.from_settings(params.evaluate, params.index.fresh_beams)
     options = replace(options, trie=True)  # an index always searches with its trie
@@ -61,7 +61,11 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     Index.create(
         workspace.stage("index"),
         models_writer=write_models,
+<<<<<<< HEAD
         config={"search": defaults, "encoder_precision": encoding.machine.decoder},
+=======
+        config={"search": defaults, "queries": int((database["role"] == "query").sum())},
+>>>>>>> main
         items=database.drop("role"),
         codebooks=models.tokenizer.codebooks,
         codes=identified.codes,
@@ -73,13 +77,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     return metrics | measure_size(workspace.stage("index"))
 
 
-def build_snapshot(identified: Identified, trained: Tensor, models: Models) -> Snapshot:
+def build_snapshot(identified: ImageCodes, trained: Tensor, models: Models) -> Snapshot:
     """Return the database as a snapshot, rows as in ``identified``. ``trained`` (N,) bool: the
     retriever was trained on the image."""
     keys = torch.from_numpy(hash_distinct(identified.ids))
     segment = Segment.build(identified.codes, identified.embeddings.half(), keys, trained)
     alive = torch.ones(len(keys), dtype=torch.bool, device=models.device)
-    return Snapshot.of((segment.to(models.device),), (alive,), models.tokenizer.codebooks)
+    return Snapshot.build((segment.to(models.device),), (alive,), models.tokenizer.codebooks)
 
 
 def measure_size(folder: Path) -> dict[str, float]:

@@ -15,8 +15,8 @@ from irgen.workspace import Workspace
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/pairs/pairs.parquet``: anchor, positive (rows of train.parquet), similarity;
-    sorted by anchor, then nearest first. Raises CatalogError if there is no pair, or if the rule
-    needs labels that images lack."""
+    sorted by anchor, then nearest first. The only training image of a label is its own positive.
+    Raises CatalogError if the rule needs labels that images lack."""
     table = read_table(workspace.existing("catalog", "train.parquet"))
     path = workspace.existing("features", "train", "features.npy")
     features = torch.from_numpy(read_array(path))
@@ -28,12 +28,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         )
     labels = torch.from_numpy(table["label"].rank("dense").fill_null(0).to_numpy().astype("int64"))
     rows, scores = RULES[rule](features, labels, params.pairs.neighbours, params.seed)
+    alone = rows[:, 0] < 0
+    rows[alone, 0], scores[alone, 0] = torch.arange(len(rows))[alone], 1.0
     anchors, ranks = torch.nonzero(rows >= 0, as_tuple=True)
-    if not len(anchors):
-        raise CatalogError(
-            "no training image has a neighbour to learn from: every label has one image; "
-            "add images, or set pairs: rule: near"
-        )
     pairs = pl.DataFrame(
         {
             "anchor": anchors.numpy(),
@@ -45,6 +42,6 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         pairs.write_parquet(temporary)
     return {
         "pairs": float(len(pairs)),
-        "without_neighbour": float(len(table) - len(anchors.unique())),
+        "without_neighbour": float(alone.sum()),
         "mean_similarity": float(pairs["similarity"].to_numpy().mean()),
     }

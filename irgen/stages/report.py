@@ -10,11 +10,18 @@ from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.catalog.images import decode
 from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
-from irgen.catalog.table import NAMES, read_table
+from irgen.catalog.table import NAMES, describe_tables, read_table
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.errors import redact
 from irgen.evaluation import drift_verdict
-from irgen.files import atomic, read_json, write_bytes
+from irgen.evaluation.query_set import QuerySet
+from irgen.evaluation.warnings import (
+    Outcome,
+    format_warnings,
+    list_warnings,
+    measure_chance,
+)
+from irgen.files import atomic, read_json, write_bytes, write_json
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
@@ -23,11 +30,12 @@ from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.workspace import Workspace, git
 
 DEPTH = 10  # most results shown for a query, and the cut-off of the confusions
-SHOWN = ("generative", "brute_force_tuned")  # methods in the gallery
+WARNINGS = "warnings.json"  # a list of texts
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Write ``data/report/figures/*.svg``, equal for equal inputs, and ``reports/index.html``.
+    """Write ``data/report/figures/*.svg``, equal for equal inputs, ``data/report/warnings.json``
+    and ``reports/index.html``. Print the warnings and return how many there are.
 
     Raises ArtifactError if an earlier stage has not run; index and drift are only needed if the
     codes can be served.
@@ -51,15 +59,17 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         for name, svg in drawn.items():
             (temporary / f"{name}.svg").write_bytes(svg)
     reliability = drawn.pop("reliability", None)  # the page shows it elsewhere
-    runs = workspace.existing("evaluate", "runs")
-    shown = {
-        method: pl.read_parquet(runs / f"{method}.parquet").filter(pl.col("rank") <= k)
-        for method in SHOWN
-    }
+    searched = "index" if served else "generative_reranked"  # the method that people search with
+    run = _read_run(workspace, searched, k)
+    labelled = catalog["queries"]["label"].null_count() < len(catalog["queries"])
+    warnings = _warn(params, workspace, catalog)
     content = page.Content(
-        facts=_describe(params, catalog, rejected, codes)
+        facts=_describe_data(params, catalog, rejected) | _describe_build(workspace),
+        settings=_describe_models(params, codes)
         | _describe_protocol(workspace)
         | _describe_commit(workspace.data.parent),
+        warnings=warnings,
+        labelled=labelled,
         measured=comparison.read(
             workspace.existing("evaluate", "metrics.json"), workspace.reports / "latency.json"
         ),
@@ -67,9 +77,18 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         reliability=reliability,
         drift=_read_drift(params, workspace) if served else None,
         figures=drawn,
-        gallery=_choose_examples(params, workspace, catalog, shown, k),
+        gallery=gallery.choose_examples(
+            catalog["queries"],
+            catalog["database"],
+            {comparison.METHODS[searched]: run},
+            _thumbnails(workspace),
+            k=k,
+            count=params.report.gallery,
+            seed=params.seed,
+            neighbours=None if labelled else _read_run(workspace, "brute_force_pretrained", k),
+        ),
         confusions=confusions(
-            shown["generative"],
+            run,
             catalog["queries"]["label"],
             catalog["database"]["label"],
             k,
@@ -81,8 +100,43 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     path = workspace.reports / "index.html"
     write_bytes(path, page.render(content).encode())
+    write_json(workspace.stage("report") / WARNINGS, warnings)
     print(f"report: {path}")
-    return {}
+    if warnings:
+        print(format_warnings(warnings))
+    return {"warnings": float(len(warnings))}
+
+
+def _warn(params: Params, workspace: Workspace, catalog: dict[str, pl.DataFrame]) -> list[str]:
+    """Return the warnings about this build."""
+    measured = read_json(workspace.existing("evaluate", "metrics.json"))
+    query_set = QuerySet.build(catalog["queries"], catalog["database"], DEPTH)
+    outcome = Outcome(
+        served=measured.get("index", {}),
+        chance=measure_chance(query_set),
+        images=len(catalog["database"]),
+        trainings={
+            stage: _read_history(workspace, stage).tail(1).to_dicts()[0]
+            for stage in ("tokenizer", "retriever")
+        },
+    )
+    return list_warnings(outcome, params.encoder, params.download)
+
+
+def _read_history(workspace: Workspace, stage: str) -> pl.DataFrame:
+    path = workspace.existing(stage, "history.csv")
+    return pl.read_csv(path, infer_schema_length=None)
+
+
+def _read_run(workspace: Workspace, method: str, k: int) -> pl.DataFrame:
+    """Return the first k results of a method for each query."""
+    run = pl.read_parquet(workspace.existing("evaluate", "runs", f"{method}.parquet"))
+    return run.filter(pl.col("rank") <= k)
+
+
+def _thumbnails(workspace: Workspace) -> gallery.Thumbnail:
+    images = Images(workspace.stage("download"))
+    return lambda sha256: gallery.thumbnail(decode(images.read(sha256), 3))
 
 
 def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:
@@ -99,13 +153,10 @@ def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:
 
 
 def _draw_figures(workspace: Workspace, codes: np.ndarray, codebook: int) -> dict[str, bytes]:
-    """Return the figures by name, in the order in which the page shows them."""
+    """Return the figures that show something by name, in the order of the page."""
     curve = pl.read_csv(workspace.existing("evaluate", "precision.csv"))
-    tokenizer, retriever = (
-        pl.read_csv(workspace.existing(stage, "history.csv"), infer_schema_length=None)
-        for stage in ("tokenizer", "retriever")
-    )
-    return {
+    tokenizer, retriever = (_read_history(workspace, stage) for stage in ("tokenizer", "retriever"))
+    drawn = {
         "precision": figures.precision_over_k(curve, comparison.METHODS),
         "retriever_validation": figures.validation_precision(retriever),
         "retriever_losses": figures.losses(retriever, "retriever"),
@@ -116,20 +167,42 @@ def _draw_figures(workspace: Workspace, codes: np.ndarray, codebook: int) -> dic
         "perplexity": figures.perplexities(tokenizer),
         "code_groups": figures.code_group_sizes(codes),
     }
+    return {name: svg for name, svg in drawn.items() if svg is not None}
 
 
-def _describe(
-    params: Params, catalog: dict[str, pl.DataFrame], rejected: pl.DataFrame, codes: np.ndarray
-) -> dict[str, str]:
-    """Describe data, models and settings in a few words each."""
-    encoder, retriever = params.encoder, params.retriever
+def _describe_data(
+    params: Params, catalog: dict[str, pl.DataFrame], rejected: pl.DataFrame
+) -> dict[str, str | page.Link]:
+    """Describe the images in a few words."""
     labels = pl.concat([table["label"] for table in catalog.values()]).drop_nulls().n_unique()
     images = {name: f"{len(table):,}" for name, table in catalog.items()}
-    source = redact(params.download.source)
+    counts = [f"{labels:,} labels" if labels else "no labels"]
+    counts += [f"{len(rejected):,} images left out"] if len(rejected) else []
     return {
-        "Source": f"{source}: {labels:,} labels, {len(rejected):,} rejected",
-        "Database and queries": f"{images['database']} images, {images['queries']} queries",
+        "Source": f"{redact(params.download.source)}: {', '.join(counts)}",
+        "Images": describe_tables(catalog["database"], catalog["queries"]),
         "Trained on": f"{images['train']} images, validated on {images['validation']}",
+    }
+
+
+def _describe_build(workspace: Workspace) -> dict[str, str | page.Link]:
+    """Say when, in what time and on what machine the results were made, with links to MLflow's run
+    and to the release. Two files say so that are no outputs of DVC, because they differ from build
+    to build: ``reports/build.json``, of the command that runs this stage, and latency.json."""
+    path, timed = workspace.reports / "build.json", workspace.reports / "latency.json"
+    values = read_json(path) if path.exists() else []
+    facts = {name: page.Link(text, url) if url else text for name, text, url in values}
+    machine = read_json(timed).get("machine", {}) if timed.exists() else {}
+    if machine:
+        threads = f", threads: {machine['threads']}" if machine["device"] == "cpu" else ""
+        facts["Measured on"] = f"{machine['processor']}{threads}"
+    return facts
+
+
+def _describe_models(params: Params, codes: np.ndarray) -> dict[str, str]:
+    """Describe models and search in a few words each."""
+    encoder, retriever = params.encoder, params.retriever
+    return {
         "Encoder": f"{encoder.name}, weights: {encoder.weights}, {encoder.image_size} px",
         "Identifier": f"M = {codes.shape[1]} levels × L = {params.tokenizer.codebook} codes; "
         f"{len(np.unique(codes, axis=0)):,} different codes",
@@ -149,28 +222,3 @@ def _describe_commit(folder: Path) -> dict[str, str]:
     """Return the Git commit of the project, if it is a repository."""
     commit = git(folder, "describe", "--always", "--dirty", "--exclude", "*")
     return {"Commit": commit.replace("-dirty", ", with changes not committed")} if commit else {}
-
-
-def _choose_examples(
-    params: Params,
-    workspace: Workspace,
-    catalog: dict[str, pl.DataFrame],
-    shown: dict[str, pl.DataFrame],
-    k: int,
-) -> list[gallery.Example]:
-    """Choose queries by how well generative search answers them; return them with the hits of both
-    methods."""
-    images = Images(workspace.stage("download"))
-
-    def thumbnail(sha256: str) -> str:
-        return gallery.thumbnail(decode(images.read(sha256), params.encoder.channels))
-
-    return gallery.choose_examples(
-        catalog["queries"],
-        catalog["database"],
-        shown,
-        thumbnail,
-        k=k,
-        count=params.report.gallery,
-        seed=params.seed,
-    )

@@ -7,11 +7,12 @@ import polars as pl
 import torch
 
 from irgen.catalog.table import read_table
+from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
-from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer
-from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import load_training_images, open_encoding
 from irgen.files import file_digest
@@ -21,7 +22,7 @@ from irgen.models.tokenizer import class_numbers, embed_summaries
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.training import retriever as training
-from irgen.training.run import open_run
+from irgen.training.run import open_run, summarize
 from irgen.workspace import Workspace
 
 
@@ -29,7 +30,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """Write ``data/retriever/retriever.safetensors`` and ``history.csv``.
 
     Reads training and validation images only. With ``tokenizer.labels: clusters`` no label is read:
-    nothing validates, and the average of the last epoch is kept.
+    nothing validates, and the average of the last step is kept.
     """
     settings, encoding = params.retriever, open_encoding(params.compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
@@ -40,7 +41,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     codes_folder = workspace.existing("identifiers", "train")
     pairs_path = workspace.existing("pairs", "pairs.parquet")
     tokenizer, labels = load_tokenizer(tokenizer_path)
-    codes, pairs = load_identified(codes_folder).codes, pl.read_parquet(pairs_path)
+    codes, pairs = load_codes(codes_folder).codes, pl.read_parquet(pairs_path)
     pretrained = create_encoder(params.encoder, params.seed)
     query_encoder = initial_query_encoder(pretrained, tokenizer, settings.encoder)
     encoder, adapted = query_encoder.encoder, query_encoder.adapter is not None
@@ -99,4 +100,4 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     save_retriever(folder / "retriever.safetensors", model, settings)
     write_history(folder / "history.csv", history)
     run.clear()
-    return {name: value for name, value in history[-1].items() if name != "epoch"}
+    return summarize(history, settings.steps)

@@ -1,7 +1,6 @@
 """Train the semantic tokenizer: encoder or adapter, class heads at every prefix, codebooks."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import polars as pl
 import torch
@@ -9,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irgen.catalog.table import read_table
+from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.tokenizer import save_tokenizer
-from irgen.checkpoints.weights import create_encoder, weights_digest
+from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import load_training_images, open_encoding
 from irgen.errors import CatalogError
@@ -22,7 +22,7 @@ from irgen.params import Params
 from irgen.params import Tokenizer as Settings
 from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
-from irgen.training.run import open_run
+from irgen.training.run import open_run, summarize
 from irgen.workspace import Workspace
 
 
@@ -40,18 +40,22 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     inputs = list(tables)
     if settings.labels == "given":
         numbers = [class_numbers(table["label"], classes) for table in (train, validation)]
+        features = None
     else:
         validation = validation.clear()
         inputs.append(workspace.existing("features", "train", "features.npy"))
-        numbers = [cluster_features(settings, params.seed, inputs[-1]), torch.empty(0).long()]
+        features = torch.from_numpy(read_array(inputs[-1]))
+        numbers = [cluster_features(settings, params.seed, features), torch.empty(0).long()]
     encoder, tuned = create_encoder(params.encoder, params.seed), settings.tune_encoder
 
-    def label_images(table: pl.DataFrame, labels: Tensor) -> LabelledImages:
+    def label_images(
+        table: pl.DataFrame, labels: Tensor, features: Tensor | None = None
+    ) -> LabelledImages:
         images = load_training_images(
             encoder, table["sha256"].to_list(), params.augment, params.seed, encoding, tuned=tuned
         )
         views = images.without_tokens() if isinstance(images, EncodedViews) else images
-        return LabelledImages(views, labels)
+        return LabelledImages(views, labels, features)
 
     torch.manual_seed(params.seed)
     model = Tokenizer(settings, encoder.width, len(classes), encoder if tuned else None)
@@ -65,13 +69,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         log,
         [training.VERSION, sections, contents],
     )
-    images = label_images(train, numbers[0]), label_images(validation, numbers[1])
+    images = label_images(train, numbers[0], features), label_images(validation, numbers[1])
     history = training.train(model, *images, settings, run)
     folder = workspace.stage("tokenizer")
     save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, classes)
     write_history(folder / "history.csv", history)
     run.clear()
-    return {name: value for name, value in history[-1].items() if name != "epoch"}
+    return summarize(history, settings.steps)
 
 
 def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:
@@ -98,7 +102,8 @@ def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:
     return [str(number) for number in range(settings.clusters)]
 
 
-def cluster_features(settings: Settings, seed: int, path: Path) -> Tensor:
-    """Return the cluster (N,) of each training image, by the cosine of pretrained features."""
-    features = F.normalize(torch.from_numpy(read_array(path)), dim=-1)
-    return cluster(features, settings.clusters, settings.kmeans_iterations, seed)
+def cluster_features(settings: Settings, seed: int, features: Tensor) -> Tensor:
+    """Return the cluster (N,) of each training image, by the cosine of pretrained features
+    (N, S)."""
+    unit = F.normalize(features, dim=-1)
+    return cluster(unit, settings.clusters, settings.kmeans_iterations, seed)

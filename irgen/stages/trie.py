@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from irgen.checkpoints import tensor_file
-from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.identifiers import load_codes
 from irgen.errors import CatalogError
 from irgen.params import Params
 from irgen.search import trie
@@ -12,7 +12,7 @@ from irgen.workspace import Workspace
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/trie/trie.safetensors``."""
-    codes = load_identified(workspace.existing("identifiers", "database")).codes
+    codes = load_codes(workspace.existing("identifiers", "database")).codes
     if not len(codes):
         raise CatalogError("the database has no image; name its roles in catalog: database")
     built = trie.build(codes)

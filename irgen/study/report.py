@@ -75,7 +75,6 @@ def write_report(root: Path, plan: Plan, set_name: str) -> Path:
         resources.files("irgen.study").joinpath("comparison.html").read_text("utf-8"),
         content=content,
         definitions=page.DEFINITIONS,
-        names=TITLES,
         format_seeds=formats.format_seeds,
     )
     write_bytes(page_path(root, set_name), html.encode())
@@ -146,7 +145,7 @@ def _describe(loaded: Results, plan: Plan) -> dict[str, str]:
 
 
 def draw_figures(root: Path, loaded: Results, plan: Plan) -> dict[str, bytes]:
-    """Return the figures by name, in the order in which the page shows them."""
+    """Return the figures that show something by name, in the order of the page."""
     standard = loaded[plan.standard]
     curves = mean_curves(root, standard)
     rules = [name for name in loaded if plan.variants[name].table == tables.IDENTIFIERS]
@@ -157,7 +156,7 @@ def draw_figures(root: Path, loaded: Results, plan: Plan) -> dict[str, bytes]:
         title="precision@10 over latency", x="milliseconds a query, search alone", share=True
     )
     memory = Plot(title="precision@10 over memory", x="bytes an image", share=True)
-    return {
+    drawn = {
         "precision_over_k": _draw_curves(curves, "precision", precision),
         "precision_recall": _draw_curves(curves, "recall", recall),
         "latency": _draw_cost(standard, "search_ms", latency),
@@ -170,6 +169,7 @@ def draw_figures(root: Path, loaded: Results, plan: Plan) -> dict[str, bytes]:
             codes.select(pl.selectors.starts_with("level_")).to_numpy()
         ),
     }
+    return {name: svg for name, svg in drawn.items() if svg is not None}
 
 
 def mean_curves(root: Path, standard: list[Result]) -> pl.DataFrame:
@@ -182,7 +182,7 @@ def mean_curves(root: Path, standard: list[Result]) -> pl.DataFrame:
     )
 
 
-def _draw_curves(curves: pl.DataFrame, curve: str, plot: Plot) -> bytes:
+def _draw_curves(curves: pl.DataFrame, curve: str, plot: Plot) -> bytes | None:
     rows = curves.filter(pl.col("curve") == curve).sort("x")
     parts = {method: rows.filter(pl.col("method") == method) for method in CURVES}
     series = [
@@ -226,7 +226,7 @@ def _show_queries(root: Path, trial: Trial) -> list[gallery.Example]:
         read_table(folder / f"{name}.table.parquet") for name in ("queries", "database")
     )
     runs = {method: pl.read_parquet(folder / "runs" / f"{method}.parquet") for method in GALLERY}
-    shown = {method: run.filter(pl.col("rank") <= DEPTH) for method, run in runs.items()}
+    shown = {TITLES[method]: run.filter(pl.col("rank") <= DEPTH) for method, run in runs.items()}
     thumbnail = _thumbnails(root, trial)
     return gallery.choose_examples(
         queries, database, shown, thumbnail, k=DEPTH, count=EXAMPLES, seed=trial.seed

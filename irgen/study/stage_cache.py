@@ -17,7 +17,7 @@ import torch
 import yaml
 from filelock import FileLock
 
-from irgen.checkpoints.weights import weights_digest
+from irgen.checkpoints.fingerprint import weights_digest
 from irgen.compute import prepare
 from irgen.evaluation.latency import name_processor
 from irgen.files import digest, file_digest, read_json, write_json

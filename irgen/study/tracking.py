@@ -13,8 +13,7 @@ from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, load_trial_params
 from irgen.tracking import locations, run_log, stage_facts
-
-TRIAL, TABLES = "trial", run_log.TABLES
+from irgen.tracking.run_log import TABLES, TRIAL
 
 
 def comparison_key(root: Path, plan: Plan, name: str) -> str:
@@ -36,14 +35,14 @@ def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path
         "irgen.variant": trial.variant,
     }
     beginning = stage_facts.describe_begin(TRIAL, params, root)
-    beginning |= {"build": build, "params": variant.changes}
+    beginning |= {"build": build}
     values = stage_facts.flatten_numbers(read_json(folder / "metrics.json"))
     for method, times in read_json(folder / "latency.json")["methods"].items():
         values |= {f"{method}/{name}": value for name, value in times.items()}
     spread = read_json(folder / "about.json")["identifiers"]
     values |= {f"identifiers/{name}": value for name, value in spread.items()}
     files = stage_facts.describe_files(folder)
-    _write_log(root, beginning | {"tags": beginning["tags"] | tags}, files, values, summary=values)
+    _write_log(root, beginning | {"tags": beginning["tags"] | tags}, files, values)
 
 
 def log_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path, page: Path) -> None:
@@ -55,7 +54,7 @@ def log_tables(root: Path, plan: Plan, name: str, params: Params, folder: Path, 
     beginning |= {"build": f"{comparison}-{TABLES}-{content}", "tags": tags}
     files = stage_facts.describe_files(folder)
     files += stage_facts.describe_files(page.parent, pattern=page.name)
-    _write_log(root, beginning, files, {}, summary={})
+    _write_log(root, beginning, files, {})
 
 
 def _write_log(
@@ -63,21 +62,12 @@ def _write_log(
     beginning: dict[str, Any],
     files: list[dict[str, Any]],
     values: dict[str, float],
-    summary: dict[str, float],
 ) -> None:
     """Write a finished run log, unless it exists. It is written whole or not at all."""
     folder = locations.run_logs(root) / run_log.safe_name(beginning["build"])
     path = folder / f"{beginning['stage']}.jsonl"
     if path.exists():
         return
-    end = {
-        "status": "FINISHED",
-        "error": "",
-        "files": files,
-        "tables": [],
-        "summary": summary,
-        "build_tags": {},
-        "monitor": None,
-    }
+    end = {"status": "FINISHED", "files": files}
     metrics = {"values": values, "step": 0}
     run_log.write(path, [("begin", redact(beginning)), ("metrics", metrics), ("end", end)])

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from irgen.catalog.table import NAMES, read_table
-from irgen.checkpoints.identifiers import load_identified
-from irgen.checkpoints.weights import weights_digest
+from irgen.checkpoints.fingerprint import weights_digest
+from irgen.checkpoints.identifiers import load_codes
 from irgen.evaluation.query_set import count_positives
 from irgen.files import atomic, digest, read_json, write_json
 from irgen.models.quantizer import usage
@@ -40,7 +40,7 @@ def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None])
     """Run the stages of a trial that never ran with the same inputs, write the trial's results and
     return their folder. Raises ParamsError, and errors of stages.
 
-    A killed run continues with the stage it was in, a training with the epoch.
+    A killed run continues with the stage it was in, a training with the round.
     """
     params = load_trial_params(root, plan, trial)
     cache = find_project(root) / ".cache"
@@ -170,7 +170,7 @@ def _read_latency(result: StageResult) -> dict[str, Any]:
 def measure_spread(folder: Path, codebook: int) -> dict[str, float]:
     """Measure how a database's codes are spread: ``quantizer.usage``, the number of distinct codes
     and images a code."""
-    codes = load_identified(folder).codes
+    codes = load_codes(folder).codes
     if not len(codes):
         return {}
     distinct = len(codes.unique(dim=0))

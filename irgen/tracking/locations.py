@@ -1,11 +1,16 @@
 """Locate the run logs, and the MLflow store that they are synced to."""
 
 import os
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
+from irgen.errors import redact
 from irgen.files import digest
+from irgen.params import Params
 
 EXPERIMENTS = "/.dvc/tmp/exps/"  # DVC runs experiments in temporary folders below this one
+# Experiments of their own beside the one of the builds, which has the catalogue's name.
+STAGES, RELEASES, DRIFT, COMPARISONS = "stages", "releases", "drift", "comparisons"
 
 
 def find_project(root: Path) -> Path:
@@ -36,3 +41,23 @@ def store_key(root: Path) -> str:
 def sync_lock(root: Path) -> Path:
     """Return the lock file of the process that syncs run logs to this store."""
     return run_logs(root) / f"sync-{store_key(root)[:12]}.lock"
+
+
+def experiment_name(params: Params, part: str = "") -> str:
+    """Return the name of the builds' experiment, or of the one for STAGES, RELEASES, … (``part``):
+    ``photos``, ``photos/stages``. It is ``tracking.experiment``, or the name of the source."""
+    name = params.tracking.experiment
+    name = name_source(params.download.source) if name == "auto" else name
+    return f"{name}/{part}" if part else name
+
+
+def name_source(source: str) -> str:
+    """Return the name of a source: that of its folder, file or bucket.
+
+    >>> [name_source(text) for text in ("digits", "../photos/", "s3://shop", "https://a.b/c.tar.gz")]
+    ['digits', 'photos', 'shop', 'c']
+    """
+    address = redact(source).partition("?")[0]
+    local = address if "://" in address else Path(address).resolve().as_posix()
+    name = PurePosixPath(local).name
+    return re.sub(r"(\.tar)?\.(gz|tar|tgz|zip|csv|parquet)$", "", name) or "images"

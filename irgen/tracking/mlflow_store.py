@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as Run
 
 LOCK = "mlflow.lock"
+TRAINING_VIEW = "?workflowType=machine_learning"  # else MLflow opens its view for chats
+ALL_EXPERIMENTS = f"#/experiments{TRAINING_VIEW}"
 LOCK_SECONDS = 30.0  # to wait until another process is through with the store
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -130,7 +132,18 @@ def run_page(root: Path, experiment: str, run: str) -> str | None:
     if not uri.startswith("http"):
         return None
     pages = os.environ.get("IRGEN_MLFLOW_PAGES") or uri
-    return f"{redact(pages).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+    return f"{redact(pages).rstrip('/')}/{run_link(experiment, run)}"
+
+
+def run_link(experiment: str, run: str = "") -> str:
+    """Return the address of a run within MLflow's pages, or that of an experiment's runs."""
+    return f"#/experiments/{experiment}/runs{run and '/'}{run}{TRAINING_VIEW}"
+
+
+def set_tags(client: "MlflowClient", run: str, tags: dict[str, str]) -> None:
+    """Set tags of a run."""
+    for tag, value in tags.items():
+        client.set_tag(run, tag, value)
 
 
 def source_tags(name: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from irgen.workspace import Workspace, git
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: a stage reads a thousand lines
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "make"}
 COMMIT = "mlflow.source.git.commit"
+CONDUCTED = "IRGEN_CONDUCTED"  # process id of the flow that runs the stage and syncs at its end
 
 
 def build_key(process: psutil.Process | None = None) -> str:
@@ -26,8 +27,34 @@ def build_key(process: psutil.Process | None = None) -> str:
     if build := os.environ.get("IRGEN_BUILD"):
         return build
     process = process or psutil.Process()
-    owner = next((parent for parent in process.parents() if _is_dvc(parent)), process)
+    owner = _find_dvc(process) or process
     return f"{platform.node()}-{owner.pid}-{int(owner.create_time())}"
+
+
+def describe_owner() -> list[float] | None:
+    """Return id and start time of the process that runs the build: a flow's, else the nearest DVC
+    command above this one. None for a stage alone."""
+    try:
+        conductor = os.environ.get(CONDUCTED)
+        owner = psutil.Process(int(conductor)) if conductor else _find_dvc(psutil.Process())
+        return [owner.pid, owner.create_time()] if owner else None
+    except (psutil.Error, ValueError):
+        return None
+
+
+def is_alive(owner: list[float] | None) -> bool:
+    """Tell whether a process that ``describe_owner`` described is alive."""
+    if owner is None:
+        return False
+    try:
+        process = psutil.Process(int(owner[0]))
+        return process.create_time() == owner[1] and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _find_dvc(process: psutil.Process) -> psutil.Process | None:
+    return next((parent for parent in process.parents() if _is_dvc(parent)), None)
 
 
 def _is_dvc(process: psutil.Process) -> bool:
@@ -39,7 +66,7 @@ def _is_dvc(process: psutil.Process) -> bool:
 
 
 def read_tags(root: Path, stage: str) -> dict[str, str]:
-    """Return the tags of a stage's run: commit, stage hash, DVC experiment, comparison, machine."""
+    """Return the tags of a stage's run: commit, stage hash, DVC experiment, machine."""
     tags = {"irgen.stage": stage, "irgen.host": platform.node()}
     if commit := read_commit(root):
         changes = git(root, "status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
@@ -49,7 +76,6 @@ def read_tags(root: Path, stage: str) -> dict[str, str]:
     for tag, variable in [
         ("dvc.experiment", "DVC_EXP_NAME"),
         ("dvc.baseline", "DVC_EXP_BASELINE_REV"),
-        ("irgen.comparison", "IRGEN_COMPARISON"),
     ]:
         if os.environ.get(variable):
             tags[tag] = os.environ[variable]

@@ -14,14 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from irgen.errors import IrgenError, redact
+from irgen.errors import redact
 from irgen.files import is_locked
 from irgen.params import Params
 from irgen.tracking import locations, run_log, stage_facts
+from irgen.tracking.provenance import CONDUCTED
 from irgen.workspace import Workspace
 
 SYNC_SECONDS = 60.0  # a finished stage waits for its run log to be synced
-CONDUCTED = "IRGEN_CONDUCTED"  # set if a flow runs the stage: it syncs at its own end
 LINGER_SECONDS = 15.0  # the sync process waits for the next stage
 CLOCK_TICK = 20_000_000  # ns by which the times of files may lag behind
 
@@ -33,8 +33,8 @@ def record_stage(
     """Record what happens in the block as the run of ``stage``.
 
     At the end wait until the run log is synced, unless ``IRGEN_CONDUCTED`` is set: then it is
-    synced while the next stages run. A run without metrics and new files (nothing to download, a
-    wrong parameter) is not recorded. Errors of tracking are only printed.
+    synced while the next stages run. A stage that runs every time is recorded only if it found
+    something new, or failed. Errors of tracking are only printed.
     """
     recorder = Recorder(stage, params, workspace, root)
     try:
@@ -43,8 +43,7 @@ def record_stage(
         recorder.finish("KILLED")
         raise
     except BaseException as error:
-        is_mistake = isinstance(error, (IrgenError, OSError))  # that the user can mend
-        recorder.finish("FAILED", f"{type(error).__name__}: {error}", is_failure=not is_mistake)
+        recorder.finish("FAILED", f"{type(error).__name__}: {error}")
         raise
     recorder.finish("FINISHED")
 
@@ -57,16 +56,19 @@ class Recorder:
         self.started = time.time_ns() - CLOCK_TICK
         self.result: dict[str, float] = {}
         self.step = 0
-        self.has_metrics = False
+        self.has_metrics = self.runs_always = False
         self.sync_process: subprocess.Popen[bytes] | None = None
         self.run_log: run_log.RunLog | None = None
         with _only_warn():
             begin = stage_facts.describe_begin(stage, params, root)
             self.run_log = run_log.create(locations.run_logs(root), begin["build"], stage)
             self._append("begin", **begin)
+            self.runs_always = begin["runs_always"]
+            if not self.runs_always:
+                self._start_sync()
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Record the metrics of a step (an epoch). Skip metrics without a value (None)."""
+        """Record the metrics of a step. Skip metrics without a value (None)."""
         values = {key: float(value) for key, value in metrics.items() if value is not None}
         self.step = max(self.step, step)
         self._append("metrics", values=values, step=step)
@@ -79,14 +81,14 @@ class Recorder:
         """Record the metrics that the stage ends with."""
         self.result = dict(metrics)
 
-    def finish(self, status: str, error: str = "", *, is_failure: bool = False) -> None:
+    def finish(self, status: str, error: str = "") -> None:
         """Close the run log and wait until it is synced. If it is not, copy its files, since the
-        next run changes them. Delete an empty run log, unless ``is_failure``."""
+        next run changes them. Delete the run log of a stage that runs always and found nothing."""
         if self.run_log is None:
             return
         with _only_warn():
             files = stage_facts.describe_new_files(self.workspace, self.stage, self.started)
-            if not (self.has_metrics or self.result or files or is_failure):
+            if self.runs_always and not (self.has_metrics or self.result or files or error):
                 self.run_log.delete()
                 if run_log.list_unsynced(locations.run_logs(self.root)):
                     self._start_sync()
@@ -100,7 +102,7 @@ class Recorder:
 
     def _append_end(self, status: str, error: str, files: list[dict[str, Any]]) -> None:
         end = stage_facts.describe_end(
-            self.stage, self.workspace, self.root, status=status, error=error, files=files
+            self.stage, self.params, self.workspace, status=status, error=error, files=files
         )
         metrics = self.result | (end["summary"] if self.stage == "evaluate" else {})
         if metrics:
@@ -129,15 +131,16 @@ class Recorder:
         return is_starting or is_locked(locations.sync_lock(self.root))
 
     def _wait_for_sync(self) -> bool:
-        """Wait until the run log is synced; False if that fails or takes too long."""
+        """Wait until the run log is sent; False if that fails or takes too long."""
         assert self.run_log is not None
         deadline = time.monotonic() + SYNC_SECONDS
         while time.monotonic() < deadline:
+            is_syncing = self._is_syncing()
             state = run_log.read_state(self.run_log.path)
-            if state["done"] or state.get("failed"):
-                return state["done"]
-            if not self._is_syncing():
-                return run_log.read_state(self.run_log.path)["done"]
+            if state["done"] or state.get("sent"):
+                return True
+            if state.get("failed") or not is_syncing:
+                return False
             time.sleep(0.05)
         return False
 

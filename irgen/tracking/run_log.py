@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 
 from irgen.errors import ArtifactError
 from irgen.files import is_locked, read_json, write_bytes, write_json
+from irgen.tracking.provenance import is_alive
 
 Record = dict[str, Any]
-OUTCOMES, TABLES = "outcomes", "tables"  # run logs of a whole build, of a whole comparison
+OUTCOMES, TABLES, TRIAL = "outcomes", "tables", "trial"  # of a build; of a comparison, its trials
 ATTEMPTS = 10_000  # of a stage within one build
 
 
@@ -77,6 +78,14 @@ def read(path: Path) -> list[Record]:
     return [json.loads(line) for line in lines if line]
 
 
+def read_begin(path: Path) -> Record:
+    """Return the first record of a run log; empty if it has none."""
+    with suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+        if (line := file.readline()).endswith("\n"):
+            return json.loads(line)
+    return {}
+
+
 def lock_path(path: Path) -> Path:
     """Return the lock file of a run log's writer."""
     return path.with_suffix(".lock")
@@ -96,10 +105,23 @@ def is_open(path: Path) -> bool:
     return False
 
 
+def is_build_running(home: Path) -> bool:
+    """Tell whether the build with the run logs in ``home`` goes on: the process that runs it is
+    alive and has not logged the outcomes."""
+    if (home / f"{OUTCOMES}.jsonl").exists():
+        return False
+    return any(is_alive(read_begin(path).get("owner")) for path in home.glob("*.jsonl"))
+
+
+def is_waiting(path: Path) -> bool:
+    """Tell whether MLflow has all of a run log, but the build's status can still change."""
+    return read_state(path).get("sent", False) and is_build_running(path.parent)
+
+
 def read_state(path: Path) -> Record:
-    """Return how much of a run log MLflow has: ``done``, and ``store``, ``run`` and number of
-    ``records`` so far. If the file is damaged, the run log is synced again; nothing is logged
-    twice."""
+    """Return how much of a run log MLflow has: ``done``; and ``sent`` (the end, too), ``store``,
+    ``run`` and number of ``records`` so far. A run log is done when its build has ended. If the
+    file is damaged, the run log is synced again; nothing is logged twice."""
     state = path.with_suffix(".state")
     try:
         return read_json(state) if state.exists() else {"done": False}

@@ -1,4 +1,5 @@
-"""Turn run logs into MLflow runs: a run for each stage, below the run of its build.
+"""Turn run logs into MLflow runs: a run for each build, and one for each of its stages in an
+experiment beside.
 
 A replay can stop anywhere and be repeated: it looks runs up by their tags before it creates them,
 metrics have their own time and step (MLflow keeps equal ones once), and the run log's state says
@@ -7,13 +8,23 @@ how many records were sent.
 
 import shutil
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irgen.tracking import run_log, uploads
-from irgen.tracking.locations import store_key
-from irgen.tracking.mlflow_store import find_experiment, find_run, source_tags
-from irgen.tracking.run_log import OUTCOMES, TABLES, Record, safe_name
+from irgen.tracking import descriptions, run_log, uploads
+from irgen.tracking.descriptions import StageRun
+from irgen.tracking.locations import COMPARISONS, DRIFT, STAGES, store_key
+from irgen.tracking.mlflow_store import (
+    find_experiment,
+    find_run,
+    quote,
+    run_link,
+    set_tags,
+    source_tags,
+)
+from irgen.tracking.run_log import OUTCOMES, TABLES, TRIAL, Record, safe_name
+from irgen.tracking.stage_facts import REPORTS
 
 if TYPE_CHECKING:
     from irgen.tracking.mlflow_store import MlflowClient, Run
@@ -22,6 +33,20 @@ BUILD, COMPARISON, LOG = "irgen.parent_of", "irgen.comparison_of", "irgen.tracki
 MONITOR = "irgen.monitor"
 MONITOR_NOTE = "Drift and quality of the database over the revisions of its data (the step)."
 OF_A_STAGE = ("irgen.stage", "dvc.stage_hash")  # tags its build does not have
+NOTE, NAME, PARENT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A catalogue's experiments in a store: that of the builds, ``name``, and those beside it."""
+
+    client: "MlflowClient"
+    root: Path
+    name: str
+
+    def experiment(self, part: str = "") -> str:
+        """Return an experiment's id; create the experiment if there is none."""
+        return find_experiment(self.client, self.root, "/".join(filter(None, [self.name, part])))
 
 
 def replay(
@@ -32,25 +57,31 @@ def replay(
     ``live``: more records can come. If not, and the run log has no end, its stage was killed.
     """
     begin, end = records[0], records[-1] if records[-1]["kind"] == "end" else None
-    state, key = run_log.read_state(path), store_key(root)
-    if live and state.get("store") == key and state["records"] == len(records):
+    state, target = run_log.read_state(path), Target(client, root, records[0]["experiment"])
+    sent = state if state.get("store") == store_key(root) else {}
+    if live and sent.get("records") == len(records):
         return False
-    experiment = find_experiment(client, root, begin["experiment"])
-    if begin["stage"] in (TABLES, OUTCOMES):
-        if end is None:
-            return False
-        replay_group = _replay_comparison if begin["stage"] == TABLES else _replay_outcomes
-        run = replay_group(client, experiment, path, records)
+    is_whole = begin["stage"] in (TABLES, TRIAL, OUTCOMES)
+    if is_whole and end is None:
+        return False
+    if end is None and not live:
+        end = {"status": "KILLED", "time": records[-1]["time"]}
+    part, is_build = "", True
+    if begin["stage"] in (TABLES, TRIAL):
+        part, is_build = COMPARISONS, False
+        run = _replay_comparison(target, path, records)
+    elif begin["stage"] == OUTCOMES:
+        run = _replay_outcomes(target, path, records)
     else:
-        if end is None and not live:
-            end = {"status": "KILLED", "time": records[-1]["time"]}
-        sent = state if state.get("store") == key else {}
-        run = _replay_stage(client, experiment, path, records, end, sent)
+        part = STAGES
+        run = _replay_stage(target, path, records, end, sent)
+    running = is_build and _finish_build(target, path.parent, begin) == "RUNNING"
     run_log.write_state(
         path,
-        done=end is not None,
-        store=key,
-        experiment=experiment,
+        done=end is not None and not running,
+        sent=end is not None,
+        store=store_key(root),
+        experiment=target.experiment(part),
         run=run,
         records=len(records),
     )
@@ -60,181 +91,215 @@ def replay(
 
 
 def _replay_stage(
-    client: "MlflowClient",
-    experiment: str,
-    path: Path,
-    records: list[Record],
-    end: Record | None,
-    sent: Record,
+    target: Target, path: Path, records: list[Record], end: Record | None, sent: Record
 ) -> str:
-    """Log a stage's records to its run and to its build's; return the id of its run. ``sent``: the
-    run log's state if it is of this store, else empty."""
-    begin = records[0]
-    build = find_or_create_build(client, experiment, begin)
+    """Log a stage's records to its run, and what matters most to its build's; return the id of its
+    run. ``sent``: the run log's state if it is of this store, else empty."""
+    begin, client = records[0], target.client
+    if sent.get("sent"):
+        return sent["run"]
+    build = find_or_create_build(target, begin)
     run = sent.get("run")
     if run is None:
-        run = _find_or_create_stage(client, experiment, build, path, begin)
+        run = _find_or_create_stage(target, build, path, begin)
         uploads.log_params(client, run, begin["params"])
-    uploads.log_records(client, run, records[sent.get("records", 0) :])
+    new = records[sent.get("records", 0) :]
+    uploads.log_records(client, run, new)
     if end is not None:
-        _log_end(client, run, path, begin, end)
-        log_to_build(client, experiment, build, end)
-    _set_build_status(client, build, path.parent)
+        _log_end(client, run, build, path, begin, end)
+        log_to_build(target, build, end)
+        if end.get("summary"):
+            _log_curves(client, build, path.parent)
     return run
 
 
-def _replay_outcomes(
-    client: "MlflowClient", experiment: str, path: Path, records: list[Record]
-) -> str:
-    """Tag a build's run with the outcome of each stage (ran, skipped, restored) and with the run
-    that made its results. Log the metrics of stages that did not run. Return the build's run."""
+def _log_curves(client: "MlflowClient", build: str, home: Path) -> None:
+    """Log the curves of a build's trainings to its run, after its quality: MLflow shows metrics in
+    the order in which they come."""
+    for path in sorted(home.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
+        records = run_log.read(path)
+        curves = uploads.select_curves(records[0]["stage"], records) if records else []
+        uploads.log_records(client, build, curves)
+
+
+def _replay_outcomes(target: Target, path: Path, records: list[Record]) -> str:
+    """Tag a build's run with the outcome of each stage (ran, skipped, …) and with the run that made
+    its results. Log what the stages that did not run would have logged. Return the build's run."""
     begin, end = records[0], records[-1]
-    build = find_or_create_build(client, experiment, begin)
+    build = find_or_create_build(target, begin)
     for stage, outcome in begin["outcomes"].items():
-        client.set_tag(build, f"irgen.outcome.{stage}", outcome)
-        if run := _find_finished_run(client, experiment, stage, begin["hashes"][stage]):
-            client.set_tag(build, f"irgen.results.{stage}", run)
-    log_to_build(client, experiment, build, end)
-    _set_build_status(client, build, path.parent)
+        target.client.set_tag(build, f"irgen.outcome.{stage}", outcome)
+        if run := _find_finished_run(target, stage, begin["hashes"][stage]):
+            target.client.set_tag(build, f"irgen.results.{stage}", run)
+    for file in end["files"]:
+        uploads.log_file(target.client, build, path, file, begin["max_bytes"])
+    log_to_build(target, build, end)
     return build
 
 
-def _find_finished_run(
-    client: "MlflowClient", experiment: str, stage: str, stage_hash: str | None
-) -> str | None:
+def _find_finished_run(target: Target, stage: str, stage_hash: str | None) -> str | None:
     """Return the id of the latest run that finished the stage with these inputs."""
-    tags = {"dvc.stage_hash": stage_hash or "", "irgen.stage": stage}
-    run = find_run(client, experiment, tags, status="FINISHED") if stage_hash else None
+    if not stage_hash:
+        return None
+    tags = {"dvc.stage_hash": stage_hash, "irgen.stage": stage}
+    run = find_run(target.client, target.experiment(STAGES), tags, status="FINISHED")
     return run.info.run_id if run else None
 
 
-def _replay_comparison(
-    client: "MlflowClient", experiment: str, path: Path, records: list[Record]
-) -> str:
-    """Log a comparison's tables to its run; return the run's id."""
-    begin, end = records[0], records[-1]
-    comparison = begin["tags"]["irgen.comparison"]
-    run = find_or_create_comparison(client, experiment, comparison, begin["time"])
+def _replay_comparison(target: Target, path: Path, records: list[Record]) -> str:
+    """Log a comparison's tables to its run, or a trial to a run below that; return the run's id."""
+    begin, end, client = records[0], records[-1], target.client
+    above = _find_or_create_comparison(target, begin)
+    run = above
+    if begin["stage"] == TRIAL:
+        tags = begin["tags"] | source_tags("irgen compare") | {PARENT: above}
+        tags |= {NAME: begin["tags"]["irgen.trial"], LOG: path.parent.name}
+        run = _find_or_create(target, COMPARISONS, LOG, tags, begin["time"])
+        uploads.log_params(client, run, begin["all_params"])
     uploads.log_records(client, run, records)
     for file in end["files"]:
         uploads.log_file(client, run, path, file, begin["max_bytes"])
+    client.set_terminated(run, "FINISHED", end["time"])
     return run
 
 
-def find_build(client: "MlflowClient", experiment: str, build: str) -> "Run | None":
+def _find_or_create_comparison(target: Target, begin: Record) -> str:
+    comparison = begin["tags"]["irgen.comparison"]
+    tags = {COMPARISON: comparison, NAME: f"comparison {comparison}"} | source_tags("irgen compare")
+    return _find_or_create(target, COMPARISONS, COMPARISON, tags, begin["time"])
+
+
+def _find_or_create(target: Target, part: str, key: str, tags: dict[str, str], started: int) -> str:
+    """Return the id of the run with the same tag ``key``; create it if there is none."""
+    experiment = target.experiment(part)
+    run = find_run(target.client, experiment, {key: tags[key]})
+    run = run or target.client.create_run(experiment, start_time=started, tags=tags)
+    return run.info.run_id
+
+
+def find_build(target: Target, build: str) -> "Run | None":
     """Return the run of a build."""
-    return find_run(client, experiment, {BUILD: safe_name(build)}) if build else None
+    tags = {BUILD: safe_name(build)}
+    return find_run(target.client, target.experiment(), tags) if build else None
 
 
-def find_or_create_build(client: "MlflowClient", experiment: str, begin: Record) -> str:
-    """Return the id of a build's run. ``begin``: the first record of any of its run logs. The
-    builds of a comparison are below the comparison's run."""
-    build, params = safe_name(begin["build"]), begin["all_params"]
-    run = find_run(client, experiment, {BUILD: build})
+def find_or_create_build(target: Target, begin: Record) -> str:
+    """Return the id of a build's run. ``begin``: the first record of any of its run logs."""
+    run = find_build(target, begin["build"])
     if run is None:
         tags = {key: value for key, value in begin["tags"].items() if key not in OF_A_STAGE}
-        commit = tags.get("mlflow.source.git.commit", "")[:7]
-        title = tags.get("irgen.trial") or tags.get("dvc.experiment")
-        title = title or " ".join(filter(None, ["build", commit, build]))
-        if comparison := tags.get("irgen.comparison"):
-            parent = find_or_create_comparison(client, experiment, comparison, begin["time"])
-            tags["mlflow.parentRunId"] = parent
-        tags |= {BUILD: build, "mlflow.runName": title} | source_tags("irgen")
-        run = client.create_run(experiment, start_time=begin["time"], tags=tags)
-    missing = {key: value for key, value in params.items() if key not in run.data.params}
-    uploads.log_params(client, run.info.run_id, missing)
+        tags |= {BUILD: safe_name(begin["build"])} | source_tags("irgen")
+        tags[NAME] = descriptions.name_build(target.name, tags, begin["time"])
+        run = target.client.create_run(target.experiment(), start_time=begin["time"], tags=tags)
+    logged = run.data.params
+    missing = {key: value for key, value in begin["all_params"].items() if key not in logged}
+    uploads.log_params(target.client, run.info.run_id, missing)
     return run.info.run_id
 
 
-def find_or_create_comparison(
-    client: "MlflowClient", experiment: str, comparison: str, started: int
-) -> str:
-    """Return the id of the run above a comparison's builds. ``started``: ms since 1970."""
-    run = find_run(client, experiment, {COMPARISON: comparison})
-    if run is not None:
-        return run.info.run_id
-    tags = {COMPARISON: comparison, "mlflow.runName": f"comparison {comparison}"}
-    run = client.create_run(experiment, start_time=started, tags=tags | source_tags("irgen"))
-    client.set_terminated(run.info.run_id, "FINISHED", started)  # nothing runs in it
-    return run.info.run_id
+def _find_or_create_stage(target: Target, build: str, path: Path, begin: Record) -> str:
+    tags = begin["tags"] | source_tags(f"irgen {begin['stage']}") | {PARENT: build}
+    tags |= {LOG: f"{path.parent.name}/{path.stem}", "irgen.build": path.parent.name}
+    tags[NAME] = f"{path.stem} · {descriptions.format_time(begin['time'])}"
+    return _find_or_create(target, STAGES, LOG, tags, begin["time"])
 
 
-def _find_or_create_stage(
-    client: "MlflowClient", experiment: str, build: str, path: Path, begin: Record
-) -> str:
-    name = f"{path.parent.name}/{path.stem}"
-    run = find_run(client, experiment, {LOG: name})
-    if run is not None:
-        return run.info.run_id
-    tags = begin["tags"] | source_tags(f"irgen {begin['stage']}")
-    tags |= {LOG: name, "irgen.build": path.parent.name}
-    tags |= {"mlflow.parentRunId": build, "mlflow.runName": path.stem}
-    return client.create_run(experiment, start_time=begin["time"], tags=tags).info.run_id
-
-
-def _log_end(client: "MlflowClient", run: str, path: Path, begin: Record, end: Record) -> None:
-    """Log a stage's files, tables and error, and close its run."""
+def _log_end(
+    client: "MlflowClient", run: str, build: str, path: Path, begin: Record, end: Record
+) -> None:
+    """Log a stage's files (reports go to its build), tables and error, and close its run."""
     for file in end.get("files", []):
-        uploads.log_file(client, run, path, file, begin["max_bytes"])
+        owner = build if file["name"].startswith(REPORTS) else run
+        uploads.log_file(client, owner, path, file, begin["max_bytes"])
     uploads.log_tables(client, run, end.get("tables", []))
     if end.get("error"):
         client.set_tag(run, "irgen.error", end["error"][:5000])
     client.set_terminated(run, end["status"], end["time"])
 
 
-def log_to_build(client: "MlflowClient", experiment: str, build: str, end: Record) -> None:
+def log_to_build(target: Target, build: str, end: Record) -> None:
     """Log the tables, metrics and tags of a stage's end to its build's run. Add drift and quality
-    to the experiment's monitor."""
-    uploads.log_tables(client, build, end.get("tables", []))
-    uploads.log_metrics(client, build, end.get("summary", {}), time=end["time"], step=0)
-    set_tags(client, build, end.get("build_tags", {}))
+    to the catalogue's monitor."""
+    uploads.log_tables(target.client, build, end.get("tables", []))
+    for name, value in end.get("summary", {}).items():  # one by one: a batch loses its order
+        uploads.log_metrics(target.client, build, {name: value}, time=end["time"], step=0)
+    set_tags(target.client, build, end.get("build_tags", {}))
     if end.get("monitor"):
-        _log_to_monitor(client, experiment, end["time"], **end["monitor"])
+        _log_to_monitor(target, end["time"], **end["monitor"])
 
 
-def set_tags(client: "MlflowClient", run: str, tags: dict[str, str]) -> None:
-    """Set tags of a run."""
-    for tag, value in tags.items():
-        client.set_tag(run, tag, value)
-
-
-def _log_to_monitor(
-    client: "MlflowClient", experiment: str, time: int, step: int, values: dict[str, float]
-) -> None:
-    """Log ``values`` of a data revision (``step``) to the experiment's monitor, one run over all
+def _log_to_monitor(target: Target, time: int, step: int, values: dict[str, float]) -> None:
+    """Log ``values`` of a data revision (``step``) to the catalogue's monitor, one run over all
     revisions; skip those that it has."""
-    monitor = find_run(client, experiment, {MONITOR: "true"})
-    if monitor is None:
-        tags = {MONITOR: "true", "mlflow.runName": "monitor", "mlflow.note.content": MONITOR_NOTE}
-        monitor = client.create_run(experiment, start_time=time, tags=tags | source_tags("irgen"))
-    run, new = monitor.info.run_id, {}
+    tags = {MONITOR: "true", NAME: f"drift of {target.name}", NOTE: MONITOR_NOTE}
+    run = _find_or_create(target, DRIFT, MONITOR, tags | source_tags("irgen"), time)
+    new = {}
     for name, value in values.items():
-        history = client.get_metric_history(run, uploads.format_name(name))
+        history = target.client.get_metric_history(run, uploads.format_name(name))
         logged = [metric for metric in history if metric.step == step]
         if not logged or max(logged, key=lambda metric: metric.timestamp).value != value:
             new[name] = value
-    uploads.log_metrics(client, run, new, time=time, step=step)
-    set_tags(client, run, {"irgen.data_revision": str(step)} if new else {})
+    uploads.log_metrics(target.client, run, new, time=time, step=step)
+    set_tags(target.client, run, {"irgen.data_revision": str(step)} if new else {})
+    target.client.set_terminated(run, "FINISHED", time)
 
 
-def _set_build_status(client: "MlflowClient", build: str, folder: Path) -> None:
-    """Set a build's run to RUNNING while a stage runs, to FAILED if the last attempt of a stage
-    did, else to FINISHED. The next stage sets it to RUNNING again."""
-    latest: dict[str, tuple[int, str, int]] = {}  # by stage: attempt, status, time
-    for path in folder.glob("*.jsonl"):
+def _finish_build(target: Target, home: Path, begin: Record) -> str:
+    """Bring the status, the name and the description of a build's run up to date. Return the
+    status: RUNNING while a stage or the process above them runs, FAILED if the last attempt of a
+    stage did, KILLED if a stage was, else FINISHED."""
+    run, client = find_build(target, begin["build"]), target.client
+    assert run is not None, "a replay creates the run"
+    latest = _read_latest(home)
+    statuses = {status for status, _ in latest.values()}
+    worst = next((status for status in ("FAILED", "KILLED") if status in statuses), "FINISHED")
+    if "RUNNING" in statuses or (worst != "FAILED" and run_log.is_build_running(home)):
+        status = "RUNNING"
+        client.update_run(run.info.run_id, status=status)
+    else:
+        status = worst
+        client.set_terminated(run.info.run_id, status, max(time for _, time in latest.values()))
+    stages, data = _list_stages(target, home.name), run.data
+    note = descriptions.describe_build(target.name, data.tags, data.metrics, stages)
+    title = descriptions.name_build(target.name, data.tags, run.info.start_time)
+    new = {key: text for key, text in ((NOTE, note), (NAME, title)) if data.tags.get(key) != text}
+    set_tags(client, run.info.run_id, new)
+    return status
+
+
+def _list_stages(target: Target, build: str) -> list[StageRun]:
+    """Return the runs of a build's stages, first one first."""
+    experiment = target.experiment(STAGES)
+    runs = target.client.search_runs(
+        [experiment],
+        f"tags.`irgen.build` = '{quote(build)}'",
+        order_by=["attributes.start_time ASC"],
+        max_results=100,
+    )
+    return [
+        StageRun(
+            name=run.data.tags[LOG].rpartition("/")[2],
+            status=run.info.status,
+            minutes=max((run.info.end_time or 0) - run.info.start_time, 0) / 60_000,
+            address=run_link(experiment, run.info.run_id),
+            error=run.data.tags.get("irgen.error", ""),
+        )
+        for run in runs
+    ]
+
+
+def _read_latest(home: Path) -> dict[str, tuple[str, int]]:
+    """Return status and time of the latest attempt of each stage of a build."""
+    latest: dict[str, tuple[int, str, int]] = {}
+    for path in home.glob("*.jsonl"):
         stage, _, attempt = path.stem.partition("-")
         with suppress(FileNotFoundError):
             records = run_log.read(path)
-            if any(record["kind"] != "begin" for record in records):
+            if len(records) > 1 or (records and not records[0].get("runs_always")):
                 status = _read_status(path, records[-1])
                 run = (int(attempt or 1), status, records[-1]["time"])
                 latest[stage] = max(latest.get(stage, run), run)
-    statuses = {status for _, status, _ in latest.values()}
-    if "RUNNING" in statuses:
-        client.update_run(build, status="RUNNING")
-        return
-    worst = next((status for status in ("FAILED", "KILLED") if status in statuses), "FINISHED")
-    client.set_terminated(build, worst, max(time for _, _, time in latest.values()))
+    return {stage: (status, time) for stage, (_, status, time) in latest.items()}
 
 
 def _read_status(path: Path, last: dict[str, Any]) -> str:

@@ -28,7 +28,8 @@ def sync_all(root: Path) -> int:
     count = 0
     for path in run_log.list_unsynced(locations.run_logs(root)):
         try:
-            count += not run_log.has_writer(path) and sync_run_log(root, path, live=False)
+            if not run_log.has_writer(path) and not run_log.is_waiting(path):
+                count += sync_run_log(root, path, live=False)
         except mlflow_store.RefusedError as error:
             print(f"tracking: {path} is skipped: {error}", file=sys.stderr)
     return count
@@ -38,7 +39,7 @@ def sync_run_log(root: Path, path: Path, *, live: bool) -> bool:
     """Send what MLflow lacks of a run log; return whether that completes it.
 
     ``live``: more records can come. If not, and the run log has no end, its stage was killed. A run
-    log without metrics becomes no run. Raise TrackingError.
+    log of a stage that runs every time and found nothing becomes no run. Raise TrackingError.
     """
     with mlflow_store.open_client(root) as client:
         try:
@@ -47,7 +48,7 @@ def sync_run_log(root: Path, path: Path, *, live: bool) -> bool:
             return False
         if run_log.read_state(path)["done"]:
             return False
-        if all(record["kind"] == "begin" for record in records):
+        if len(records) < 2 and (not records or records[0].get("runs_always")):
             if not live:
                 run_log.write_state(path, done=True)
             return False
@@ -91,10 +92,9 @@ def _follow(root: Path, linger: float, seen: set[Path]) -> None:
         seen.update(unsynced)
         for path in _select_own(root, unsynced):
             is_open, now = run_log.is_open(path), time.monotonic()
-            is_due = (path, is_open) not in refused
+            is_waiting = run_log.is_waiting(path)
+            is_due = (path, is_open) not in refused and not is_waiting
             is_due &= not is_open or now >= next_batch.get(path, 0)
-            if is_open or is_due:
-                end = now + linger
             if is_due:
                 next_batch[path] = now + LIVE_SECONDS
                 try:
@@ -102,6 +102,8 @@ def _follow(root: Path, linger: float, seen: set[Path]) -> None:
                 except mlflow_store.RefusedError as error:
                     refused.add((path, is_open))
                     _report(path, error)
+            if is_open or is_due or is_waiting:
+                end = time.monotonic() + linger
         time.sleep(min(POLL_SECONDS, linger))
 
 
@@ -109,10 +111,9 @@ def _select_own(root: Path, paths: list[Path]) -> list[Path]:
     """Return the run logs that belong to this store, or whose writer is gone."""
     selected = []
     for path in paths:
-        with suppress(FileNotFoundError):  # the stage had nothing to log
-            key = next((record.get("store") for record in run_log.read(path)), None)
-            if key == locations.store_key(root) or not run_log.has_writer(path):
-                selected.append(path)
+        key = run_log.read_begin(path).get("store")
+        if key == locations.store_key(root) or not run_log.has_writer(path):
+            selected.append(path)
     return selected
 
 

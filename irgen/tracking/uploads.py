@@ -28,12 +28,14 @@ TYPES: dict[str, Any] = {  # of columns that MLflow shows by their type; the oth
 
 
 def format_name(name: str) -> str:
-    """Return ``name`` with the characters replaced that MLflow refuses.
+    """Return ``name`` as MLflow accepts it. MLflow's charts show the part after the last slash, so
+    a cut-off does not stand alone there.
 
-    >>> format_name("precision@10")
-    'precision/10'
+    >>> [format_name(name) for name in ("index/precision/10", "map/R", "hit@1")]
+    ['index/precision_at_10', 'map_at_R', 'hit_at_1']
     """
-    return re.sub(r"[^\w\-. /]", "_", name.replace("@", "/"))[:250]
+    name = re.sub(r"[/@](\d+|R)$", r"_at_\1", name)
+    return re.sub(r"[^\w\-. /]", "_", name)[:250]
 
 
 def log_params(client: "MlflowClient", run: str, params: dict[str, Any]) -> None:
@@ -46,24 +48,52 @@ def log_params(client: "MlflowClient", run: str, params: dict[str, Any]) -> None
 
 
 def log_metrics(
-    client: "MlflowClient", run: str, values: dict[str, float], *, time: int, step: int
+    client: "MlflowClient",
+    run: str,
+    values: dict[str, float],
+    *,
+    time: int,
+    step: int,
+    model: str | None = None,
 ) -> None:
-    """Log metrics of one step. ``time``: milliseconds since 1970."""
-    log_records(client, run, [{"kind": "metrics", "values": values, "time": time, "step": step}])
+    """Log metrics of one step, also to a logged model. ``time``: milliseconds since 1970."""
+    record = {"kind": "metrics", "values": values, "time": time, "step": step}
+    log_records(client, run, [record], model)
 
 
-def log_records(client: "MlflowClient", run: str, records: list[run_log.Record]) -> None:
-    """Log the metrics among the records of a run log."""
+def log_records(
+    client: "MlflowClient", run: str, records: list[run_log.Record], model: str | None = None
+) -> None:
+    """Log the metrics among a run log's records; also to the logged model with the id ``model``."""
     from mlflow.entities import Metric
 
     metrics = [
-        Metric(format_name(key), value, record["time"], record["step"])
+        Metric(format_name(key), value, record["time"], record["step"], model, run_id=run)
         for record in records
         if record["kind"] == "metrics"
         for key, value in record["values"].items()
     ]
     for start in range(0, len(metrics), METRICS_A_CALL):
         client.log_batch(run, metrics=metrics[start : start + METRICS_A_CALL])
+
+
+def select_curves(stage: str, records: list[run_log.Record]) -> list[run_log.Record]:
+    """Return the curves of a training that its build shows: loss and validation, not each level's.
+
+    >>> values = {"loss": 0.5, "validation/hit/10": 0.9, "restarts": 1.0}
+    >>> select_curves("retriever", [{"kind": "metrics", "step": 20, "values": values}])[0]["values"]
+    {'retriever/loss': 0.5, 'retriever/validation_hit_at_10': 0.9}
+    """
+    curves = []
+    for record in records:
+        if record["kind"] == "metrics" and record["step"]:
+            values = {
+                f"{stage}/{format_name(name).replace('/', '_')}": value
+                for name, value in record["values"].items()
+                if name == "loss" or re.match(r"validation/(?!.*_\d+$)", name)
+            }
+            curves.append(record | {"values": values})
+    return curves
 
 
 def log_file(

@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from irgen.params import Retriever, Tokenizer
-from irgen.params.baselines import Descriptor
+from irgen.params.sections import Training
 
 
 def create_optimizer(
     encoder: nn.Module | None,
     others: Iterable[nn.Parameter],
-    settings: Tokenizer | Retriever | Descriptor,
+    settings: Training,
 ) -> AdamW:
     """Return AdamW with this field's moments (0.9, 0.98).
 
@@ -62,11 +61,12 @@ def _depths(names: list[str]) -> dict[str, int]:
     return {name: len(order) - 1 - order[block] for name, block in blocks.items()}
 
 
-def set_rates(optimizer: Optimizer, step: int, warmup: int, total: int) -> float:
+def set_rates(optimizer: Optimizer, step: int, settings: Training) -> float:
     """Set each group's rate for a step and return the factor, from 0 to 1.
 
-    Linear from 0 over ``warmup`` steps, then half a cosine to 0 at ``total``.
+    Linear from 0 over the steps of the warm-up, then half a cosine to 0 at the last of all steps.
     """
+    total, warmup = settings.steps, round(settings.warmup * settings.steps)
     if step < warmup:
         factor = (step + 1) / warmup
     else:

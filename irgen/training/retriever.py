@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from irgen.checkpoints.resume import History, TrainingState
 from irgen.compute import Machine, full_batches, seed_everything
-from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels, shuffled
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.models.decoder import loss
 from irgen.models.retriever import Retriever
 from irgen.params import Retriever as Settings
@@ -16,9 +16,17 @@ from irgen.search import beam, rank, trie
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
 from irgen.training.optimizer import create_optimizer, set_rates
-from irgen.training.run import EpochMeans, TrainingRun, show_progress
+from irgen.training.run import (
+    RoundMeans,
+    TrainingRun,
+    draw_batches,
+    is_best,
+    remaining_rounds,
+    round_length,
+    show_progress,
+)
 
-VERSION = 1  # raise when a training gives another retriever
+VERSION = 2  # raise when a training gives another retriever
 PRECISION = "validation/precision/10"
 BEAMS, CUTOFF = 10, 10  # of the validation search
 
@@ -64,7 +72,7 @@ def train(
     """Train ``model`` in place on the codes of drawn neighbours (paper, section 3.2).
 
     The weights kept are the moving average that retrieved best on the validation queries
-    (precision@10), or the last one where there are none. Returns one row of metrics an epoch.
+    (precision@10), or the last one where there are none. Returns one row of metrics a round.
     """
     device = run.machine.device
     model.to(device)
@@ -77,17 +85,15 @@ def train(
     state = TrainingState(modules={"model": model, "average": average}, optimizer=adam)
     run.restore(state)
     database, anchors = _database(pairs.codes, run.machine), pairs.anchors()
-    steps = -(-len(anchors) // settings.batch_size)
-    for epoch in range(len(state.history), settings.epochs):
-        if _is_exhausted(state.history, settings.patience):
-            break
-        generator = seed_everything(run.seed, epoch)
+    size = settings.batch_size
+    length = round_length(len(anchors), size, settings.validate_every)
+    for steps in remaining_rounds(state.history, settings.steps, length, settings.patience):
+        generator = seed_everything(run.seed, steps.start)
         model.train()
-        means = EpochMeans()
-        batches = shuffled(len(anchors), settings.batch_size, generator)
-        bar = show_progress(batches, f"retriever epoch {epoch + 1}", steps)
-        for step, picks in enumerate(bar, start=epoch * steps):
-            set_rates(adam, step, settings.warmup_epochs * steps, settings.epochs * steps)
+        means = RoundMeans()
+        batches = draw_batches(steps, len(anchors), size, run.seed)
+        for step, picks in show_progress(batches, "retriever", steps, settings.steps):
+            set_rates(adam, step, settings)
             rows = anchors[picks]
             inputs = [part.to(device) for part in pairs.images.training(rows, generator)]
             codes = pairs.draw(rows, generator).to(device)  # (B, M)
@@ -103,27 +109,14 @@ def train(
             named = {f"accuracy/level_{m + 1}": share for m, share in enumerate(accuracies)}
             means.add({"loss": value, **named}, len(rows))
         row = means.row() | {"learning_rate": adam.param_groups[0]["lr"]}
-        last = epoch + 1 == settings.epochs
-        if len(validation.queries.images) and (last or (epoch + 1) % settings.validate_every == 0):
+        if len(validation.queries.images):
             row[PRECISION] = validate(averaged, validation, database, run.machine)
-        state.history.append({"epoch": epoch + 1, **row})
-        if _is_best(state.history):
-            state.tensors = {n: t.clone() for n, t in averaged.state_dict().items()}
-        run.end_epoch(state)
-    model.load_state_dict(state.tensors)
+        state.history.append({"step": steps.stop, **row})
+        if is_best(state.history):
+            state.keep(averaged)
+        run.end_round(state)
+    model.load_state_dict(state.best)
     return state.history
-
-
-def _is_best(history: History) -> bool:
-    """Tell whether the last average is the one to keep: it validated best, or nothing does."""
-    scores = [row.get(PRECISION, -1.0) for row in history]
-    return scores[-1] > max(scores[:-1], default=-1.0) or max(scores) < 0
-
-
-def _is_exhausted(history: History, patience: int) -> bool:
-    """Tell whether the last ``patience`` validations brought no gain."""
-    scores = [row[PRECISION] for row in history if PRECISION in row]
-    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 @torch.inference_mode()
@@ -133,10 +126,10 @@ def validate(
     """Return the mean precision@10 of generative search for validation queries among training
     images.
 
-    Images that share a code come in order of row: epochs compare without their embeddings.
+    Images that share a code come in order of row: rounds compare without their embeddings.
     """
     model.eval()
-    decoder, parts = Decoder(model.decoder, machine.decoder), database.parts(fresh=False)
+    decoder, parts = Decoder(model.decoder, machine.decoder), database.live_parts(fresh=False)
     images, labels, hits = validation.queries.images, validation.queries.labels, 0.0
     for rows, new in full_batches(len(images), 64):
         inputs = [part.to(machine.device) for part in images.plain(rows)]

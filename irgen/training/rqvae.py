@@ -4,11 +4,17 @@ import torch
 from torch import Tensor
 
 from irgen.compute import seed_everything
-from irgen.encoding.batches import shuffled
 from irgen.models import quantizer, rqvae
 from irgen.models.rqvae import Autoencoder
 from irgen.params import Identifiers as Settings
-from irgen.training.run import EpochMeans, TrainingRun, show_progress
+from irgen.training.run import (
+    RoundMeans,
+    TrainingRun,
+    draw_batches,
+    remaining_rounds,
+    round_length,
+    show_progress,
+)
 
 KMEANS_ITERATIONS = 20  # of the codebooks' start
 
@@ -19,7 +25,7 @@ def train(
     """Return an autoencoder trained on features (N, S) with N ≥ L; ``shape`` (M, L).
 
     The codebooks begin as residual k-means of the untrained encoder's latents. A code that no image
-    had in an epoch is dead, and begins again as the residual of a random image. It is small and
+    had in a pass is dead, and begins again as the residual of a random image. It is small and
     trains on the CPU, where equal seeds give equal weights.
     """
     seed_everything(run.seed)
@@ -28,21 +34,20 @@ def train(
     with torch.no_grad():
         model.codebooks.copy_(quantizer.fit(latents, None, shape, KMEANS_ITERATIONS, run.seed)[0])
     adam = torch.optim.Adam(model.parameters(), lr=settings.rqvae_learning_rate)
-    steps = -(-len(features) // settings.rqvae_batch_size)
-    for epoch in range(settings.rqvae_epochs):
-        generator = seed_everything(run.seed, epoch)
-        used, means = torch.zeros(shape, dtype=torch.bool), EpochMeans()
-        batches = shuffled(len(features), settings.rqvae_batch_size, generator)
-        for rows in show_progress(batches, f"rqvae epoch {epoch + 1}", steps):
+    size, most = settings.rqvae_batch_size, settings.rqvae_steps
+    for steps in remaining_rounds([], most, round_length(len(features), size)):
+        generator = seed_everything(run.seed, steps.start)
+        used, means = torch.zeros(shape, dtype=torch.bool), RoundMeans()
+        batches = draw_batches(steps, len(features), size, run.seed)
+        for _, rows in show_progress(batches, "rqvae", steps, most):
             values = rqvae.losses(model, features[rows], settings.rqvae_commitment)
             adam.zero_grad()
             values["loss"].backward()
             adam.step()
             used[torch.arange(shape[0]), values.pop("codes")] = True
             means.add(values, len(rows))
-        last = epoch + 1 == settings.rqvae_epochs
-        restarts = 0 if last else _restart(model, features, used, generator)
-        run.log(means.row() | {"restarts": float(restarts)}, epoch + 1)
+        restarts = 0 if steps.stop == most else _restart(model, features, used, generator)
+        run.log(means.row() | {"restarts": float(restarts)}, steps.stop)
     return model.eval()
 
 

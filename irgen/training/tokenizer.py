@@ -6,14 +6,22 @@ from torch import Tensor, nn
 
 from irgen.checkpoints.resume import History, TrainingState
 from irgen.compute import full_batches, seed_everything
-from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels, shuffled
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses
 from irgen.params import Tokenizer as Settings
 from irgen.training.optimizer import create_optimizer, set_rates
-from irgen.training.run import EpochMeans, TrainingRun, show_progress
+from irgen.training.run import (
+    RoundMeans,
+    TrainingRun,
+    draw_batches,
+    is_best,
+    remaining_rounds,
+    round_length,
+    show_progress,
+)
 
-VERSION = 1  # raise when a training gives another tokenizer
+VERSION = 3  # raise when a training gives another tokenizer
 
 
 def train(
@@ -23,17 +31,21 @@ def train(
     settings: Settings,
     run: TrainingRun,
 ) -> History:
-    """Train ``model`` in place and return one row of metrics an epoch (paper, section 3.1).
+    """Train ``model`` in place and return one row of metrics a round (paper, section 3.1).
 
-    An epoch is a pass of gradient steps against fixed codebooks, then residual k-means of all
-    training embeddings; so the codes fit the final network too.
+    A round is gradient steps against fixed codebooks, then residual k-means of all training
+    embeddings. The tokenizer kept is that of the round with the best validation accuracies, or of
+    the last one where nothing validates.
 
-    With ``labels: clusters`` the classes are clusters (DeepCluster's idea), and ``training`` has
-    those of the start. Whenever codebooks are refitted, embeddings are clustered anew, and a new
-    cluster takes the number of the old one it shares most images with. There are no validation
-    accuracies then, as there are no true labels.
+    With ``labels: clusters`` embeddings keep the neighbours of the pretrained features, which
+    ``training`` has; the adapter starts at their principal directions. The classes are clusters
+    (DeepCluster's idea), and ``training`` has those of the start. Whenever codebooks are refitted,
+    embeddings are clustered anew, and a new cluster takes the number of the old one it shares most
+    images with. There are no validation accuracies then, as there are no true labels.
     """
     device, images = run.machine.device, training.images
+    if training.features is not None:
+        model.start_at_features(training.features)
     model.to(device)
     others = [*model.adapter.parameters(), model.classes]
     adam = create_optimizer(model.encoder, others, settings)
@@ -42,35 +54,37 @@ def train(
     run.restore(state)
     if not state.history:
         _refit(model, _embed(model, images, settings, run), None, settings, run.seed)
-    steps = -(-len(images) // settings.batch_size)
-    for epoch in range(len(state.history), settings.epochs):
-        generator = seed_everything(run.seed, epoch)
+    size = settings.batch_size
+    length = round_length(len(images), size, settings.validate_every)
+    for steps in remaining_rounds(state.history, settings.steps, length, settings.patience):
+        generator = seed_everything(run.seed, steps.start)
         model.train()
-        labels, means = state.tensors["labels"], EpochMeans()
-        batches = shuffled(len(images), settings.batch_size, generator)
-        bar = show_progress(batches, f"tokenizer epoch {epoch + 1}", steps)
-        for step, rows in enumerate(bar, start=epoch * steps):
-            set_rates(adam, step, settings.warmup_epochs * steps, settings.epochs * steps)
+        labels, means = state.tensors["labels"], RoundMeans()
+        batches = draw_batches(steps, len(images), size, run.seed)
+        for step, rows in show_progress(batches, "tokenizer", steps, settings.steps):
+            set_rates(adam, step, settings)
             inputs = images.training(rows, generator)[0].to(device)
             with run.machine.precision():
                 embeddings = model.embed(inputs)
-            values = losses(model, embeddings, labels[rows].to(device), settings)
+            features = None if training.features is None else training.features[rows].to(device)
+            values = losses(model, embeddings, labels[rows].to(device), settings, features)
             adam.zero_grad()
             values["loss"].backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             adam.step()
             means.add(values, len(rows))
-        row, last = means.row(), epoch + 1 == settings.epochs
-        if (epoch + 1) % settings.refit_epochs == 0 or last:
-            seed, vectors = run.seed + epoch + 1, _embed(model, images, settings, run)
-            row |= _refit(model, vectors, model.codebooks.cpu(), settings, seed)
-            if settings.labels == "given":
-                row |= _validate(model, validation, settings, run)
-            elif not last:
-                state.tensors["labels"] = _recluster(vectors, labels, settings, seed)
-                row["clusters_kept"] = float((state.tensors["labels"] == labels).double().mean())
-        state.history.append({"epoch": epoch + 1, **row})
-        run.end_epoch(state)
+        seed, vectors = run.seed + steps.stop, _embed(model, images, settings, run)
+        row = means.row() | _refit(model, vectors, model.codebooks.cpu(), settings, seed)
+        if settings.labels == "given":
+            row |= _validate(model, validation, settings, run)
+        elif steps.stop < settings.steps:
+            state.tensors["labels"] = _recluster(vectors, labels, settings, seed)
+            row["clusters_kept"] = float((state.tensors["labels"] == labels).double().mean())
+        state.history.append({"step": steps.stop, **row})
+        if is_best(state.history):
+            state.keep(model)
+        run.end_round(state)
+    model.load_state_dict(state.best)
     return state.history
 
 

@@ -3,10 +3,13 @@
 import hashlib
 import re
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -104,4 +107,29 @@ def hanging_up() -> Iterator[str]:
 
     threading.Thread(target=serve, daemon=True).start()
     yield f"https://127.0.0.1:{listening.getsockname()[1]}"
+    listening.close()
+
+
+@pytest.fixture
+def untrusted(tmp_path: Path) -> Iterator[tuple[str, list[bytes]]]:
+    """The address of a web server whose certificate nobody trusts, and the handshakes it began."""
+    certificate = tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "-", "-out", "-"]
+    certificate.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    listening = socket.create_server(("127.0.0.1", 0))
+    handshakes: list[bytes] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                handshakes.append(connection.recv(1, socket.MSG_PEEK))
+                with suppress(OSError), context.wrap_socket(connection, server_side=True):
+                    pass
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"https://127.0.0.1:{listening.getsockname()[1]}", handshakes
     listening.close()

@@ -12,7 +12,7 @@ Images = list[tuple[str, int, str | None]]  # label, revision, role
 def table(images: Images) -> pl.DataFrame:
     rows = [(f"{label}/{i}", label, role, rev) for i, (label, rev, role) in enumerate(images)]
     schema = {"path": pl.String, "label": pl.String, "role": pl.String, "revision": pl.Int32}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(sha256="path")
 
 
 def roles(images: Images, seed: int = 0, query: float = 0.25, validation: float = 0.2) -> dict:
@@ -37,30 +37,46 @@ def test_the_seed_decides_and_repeats() -> None:
     assert roles(images, 1) == roles(images, 1) != roles(images, 2)
 
 
-def test_what_is_trained_on_is_no_query_under_another_label() -> None:
-    """Thirty images of a, of which three were given label b later: as they were, they train."""
-    rows = [(f"a/{i}", "a", 1, f"sha {i}", 2 if i < 3 else None) for i in range(30)]
-    rows += [(f"b/{i}", "b", 2, f"sha {i}", None) for i in range(3)]
-    rows += [(f"b/{i}", "b", 2, f"sha {i}", None) for i in range(30, 40)]
-    schema = ["path", "label", "revision", "sha256", "gone"]
-    table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(
-        role=pl.lit(None, pl.String)
-    )
-    met = 0
+def test_a_copy_has_the_role_of_the_first_of_them_under_another_label_too() -> None:
+    """Thirty images of a, of which three were given label b later: their roles stay."""
+    images: Images = [("a", 1, None)] * 30 + [("b", 2, None)] * 13
+    whole = table(images)
+    contents = [*whole["sha256"][:30], *whole["sha256"][:3], *whole["sha256"][33:]]
+    whole = whole.with_columns(pl.Series("sha256", contents))
+    roles_seen = set()
     for seed in range(8):
-        drawn, kept = (
-            assign_roles(
-                table, seed=seed, query_fraction=0.25, validation_fraction=0.0, trained_until=until
-            )
-            for until in (None, 1)
-        )
-        known = drawn.filter((pl.col("gone") == 2) & (pl.col("role") == "train"))["sha256"]
-        again = (drawn["role"] == "query") & drawn["gone"].is_null()
-        again &= drawn["sha256"].is_in(known.implode())
-        met += again.sum()
-        assert (kept.filter(again)["role"] == "train").all()
-        assert kept.filter(~again).equals(drawn.filter(~again)), "nobody else is moved"
-    assert met, "some seed draws one of the three"
+        drawn = assign_roles(whole, seed=seed, query_fraction=0.25, validation_fraction=0.2)
+        assert drawn[30:33]["role"].equals(drawn[:3]["role"])
+        assert drawn[:30]["role"].to_list() == list(roles(images[:30], seed).values())
+        assert (drawn[33:]["role"] == "query").sum() == 3  # of ten; of the others of b none counts
+        roles_seen |= set(drawn[:3]["role"])
+    assert roles_seen == {"train", "validation", "query"}
+
+
+def test_no_content_is_trained_on_and_asked_with() -> None:
+    images: Images = [("a", 1, None)] * 12 + [("b", 1, None)] * 12 + [("a", 2, None)] * 12
+    contents = [f"content {i % 9}" for i in range(len(images))]
+    whole = table(images).with_columns(pl.Series("sha256", contents))
+    drawn = assign_roles(whole, seed=0, query_fraction=0.3, validation_fraction=0.3)
+    assert drawn["role"].n_unique() == 3
+    assert (drawn.group_by("sha256").agg(pl.col("role").n_unique())["role"] == 1).all()
+
+
+def test_images_that_come_one_at_a_time_are_drawn_like_those_that_come_together() -> None:
+    images: Images = [("a", revision, None) for revision in range(1, 21)]
+    found = roles(images, query=0.2, validation=0.0)
+    queries = [revision for revision in range(1, 21) if found[f"a/{revision - 1}"] == "query"]
+    assert queries == [2, 8, 13, 18]  # when the share, rounded, grows; the second is the least
+
+
+def test_two_images_of_a_label_are_one_query_and_one_that_is_trained_on() -> None:
+    for size, queries in ((1, 0), (2, 1), (3, 1), (5, 1), (8, 2)):
+        found = roles([("a", 1, None)] * size, query=0.2, validation=0.0)
+        assert (count(found, "query"), count(found, "train")) == (queries, size - queries)
+    assert count(roles([("a", 1, None)] * 2, query=0.0), "query") == 0
+    whole = table([("a", 1, None)] * 2).with_columns(sha256=pl.lit("the same picture"))
+    drawn = assign_roles(whole, seed=0, query_fraction=0.2, validation_fraction=0.0)
+    assert drawn["role"].to_list() == ["train", "train"]
 
 
 def test_one_image_of_each_label_at_least_stays_in_train() -> None:
@@ -68,6 +84,14 @@ def test_one_image_of_each_label_at_least_stays_in_train() -> None:
         found = roles([("a", 1, None)] * size, query=0.9, validation=0.9)
         assert count(found, "train") >= 1
     assert roles([("a", 1, None)], query=0.9) == {"a/0": "train"}
+
+
+def test_many_labels_of_few_images_have_validation_images_too() -> None:
+    found = roles(
+        [(f"{label:03d}", 1, None) for label in range(200) for _ in range(5)], 0, 0.2, 0.1
+    )
+    assert count(found, "query") == 200
+    assert 60 <= count(found, "validation") <= 100  # a tenth of the other 800: 80 on average
 
 
 def test_fractions_of_zero_take_nothing() -> None:
@@ -96,9 +120,29 @@ LATER = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(2, 4), st.none()
 def test_images_of_later_revisions_never_move_earlier_ones(
     first: Images, later: Images, query: float, validation: float
 ) -> None:
-    before = roles(first, query=query, validation=validation)
-    after = roles(first + later, query=query, validation=validation)
-    assert {path: after[path] for path in before} == before
+    images = first + sorted(later, key=lambda image: image[1])
+    after = roles(images, query=query, validation=validation)
+    for revision in (1, 2, 3):
+        present = [image for image in images if image[1] <= revision]
+        before = roles(present, query=query, validation=validation)
+        assert {path: after[path] for path in before} == before
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(0, 9)), min_size=1))
+def test_copies_that_come_later_never_move_earlier_images(rows: list[tuple]) -> None:
+    images: Images = [(label, revision, None) for label, revision, _ in sorted(rows, key=by_date)]
+    contents = [f"content {content}" for *_, content in sorted(rows, key=by_date)]
+    whole = table(images).with_columns(pl.Series("sha256", contents))
+    rule = {"seed": 0, "query_fraction": 0.3, "validation_fraction": 0.3}
+    after = assign_roles(whole, **rule)
+    for revision in (1, 2, 3):
+        before = assign_roles(whole.filter(pl.col("revision") <= revision), **rule)
+        assert after[: len(before)].equals(before)
+
+
+def by_date(row: tuple[str, int, int]) -> int:
+    return row[1]
 
 
 @settings(deadline=None, max_examples=60)
@@ -107,7 +151,8 @@ def test_every_label_gives_its_share_of_queries(images: Images, query: float) ->
     found = roles(images, query=query)
     for label in "abc":
         own = {path: role for path, role in found.items() if path.startswith(label)}
-        expected = min(int(len(own) * query + 0.5), max(len(own) - 1, 0))
+        share = max(int(len(own) * query + 0.5), 1 if query else 0)
+        expected = min(share, max(len(own) - 1, 0))
         assert count(own, "query") == expected
 
 

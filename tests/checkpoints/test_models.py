@@ -189,7 +189,7 @@ def test_a_damaged_file_is_refused_by_name(saved, name, damage):
 @pytest.mark.parametrize("other", FILES)
 def test_a_file_of_something_else_is_refused_by_name(saved, name, other):
     if name == other:
-        tensor_file.save(saved / name, {}, [{"epoch": 1}])
+        tensor_file.save(saved / name, {}, [{"step": 1}])
     else:
         shutil.copy(saved / other, saved / name)
     with pytest.raises(ArtifactError, match=f"{name} holds something else"):

@@ -16,14 +16,15 @@ def start() -> TrainingState:
     )
 
 
-def train(state: TrainingState, epochs: int) -> None:
+def train(state: TrainingState, steps: int) -> None:
     model = state.modules["model"]
-    for _ in range(epochs):
+    for _ in range(steps):
         state.optimizer.zero_grad()
         model(torch.ones(1, 3)).square().sum().backward()
         state.optimizer.step()
-        state.history.append({"epoch": len(state.history) + 1})
+        state.history.append({"step": len(state.history) + 1})
         state.tensors = {"labels": torch.arange(len(state.history))}
+        state.keep(model)
 
 
 def test_a_restored_training_goes_on_as_if_nothing_had_happened(tmp_path):
@@ -34,6 +35,7 @@ def test_a_restored_training_goes_on_as_if_nothing_had_happened(tmp_path):
     Resume(tmp_path, "tokenizer").restore(resumed)
     assert resumed.history == broken.history
     assert torch.equal(resumed.tensors["labels"], broken.tensors["labels"])
+    assert torch.equal(resumed.best["weight"], broken.modules["model"].weight)
     train(resumed, 3)
     weights = [state.modules["model"].weight for state in (resumed, whole)]
     assert torch.equal(*weights) and resumed.history == whole.history
@@ -42,12 +44,12 @@ def test_a_restored_training_goes_on_as_if_nothing_had_happened(tmp_path):
 def test_another_input_never_finds_the_state(tmp_path):
     state, again = start(), start()
     train(state, 1)
-    Resume(tmp_path, "tokenizer", {"epochs": 3}).save(state)
-    for other in (Resume(tmp_path, "tokenizer", {"epochs": 4}), Resume(tmp_path, "retriever")):
+    Resume(tmp_path, "tokenizer", {"steps": 3}).save(state)
+    for other in (Resume(tmp_path, "tokenizer", {"steps": 4}), Resume(tmp_path, "retriever")):
         other.restore(again)
         assert not again.history
-    Resume(tmp_path, "tokenizer", {"epochs": 3}).restore(again)
-    assert again.history == [{"epoch": 1}]
+    Resume(tmp_path, "tokenizer", {"steps": 3}).restore(again)
+    assert again.history == [{"step": 1}]
 
 
 def test_a_cleared_state_is_gone(tmp_path):

@@ -1,4 +1,8 @@
 import io
+import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.local import list_folder
 from irgen.catalog.sync import sync
 from irgen.compute import Machine
-from irgen.encoding import augment
+from irgen.encoding import augment, encode
 from irgen.encoding.encode import Encoding, encode_summaries, encode_views, fingerprint
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
@@ -34,6 +38,10 @@ def encoding(tmp_path) -> Encoding:
         (folder / f"{i:02}.png").write_bytes(content.getvalue())
     source = Source(name="pictures", stamp=None, load=lambda: list_folder(folder.parent))
     sync(source, tmp_path / "download", shard_bytes=2**20)
+    return open_encoding(tmp_path)
+
+
+def open_encoding(tmp_path) -> Encoding:
     return Encoding(
         images=Images(tmp_path / "download"),
         machine=Machine(device=torch.device("cpu"), autocast=None),
@@ -131,6 +139,57 @@ def test_the_first_view_is_plain_the_others_are_changed_and_all_are_cached(encod
 
 def test_views_of_no_images_are_empty(encoding):
     assert encode_views(encoder(), [], CHANGES, 0, encoding).summaries.shape == (0, 3, 24)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_encode as tests
+
+class Killing(tests.Counting):
+    def forward(self, pixels):
+        if self.batches == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(pixels)
+
+encoding, model = tests.open_encoding(Path(sys.argv[2])), tests.encoder()
+model.__class__ = Killing
+model.batches = 0
+tests.encode_views(model, tests.hashes(encoding), tests.CHANGES, 0, encoding)
+"""
+
+
+@pytest.mark.slow
+def test_views_that_were_encoded_before_a_kill_are_not_encoded_again(encoding, tmp_path, root):
+    batches = 4  # all of the first view and one of the second
+    command = [sys.executable, "-c", KILLED, str(root / "tests" / "encoding"), str(tmp_path)]
+    done = subprocess.run([*command, str(batches)], cwd=root, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    model, known = encoder(), hashes(encoding)
+    model.batches = 0
+    views = encode_views(model, known, CHANGES, 0, encoding)
+    assert model.batches == 3 * CHANGES.views - batches
+    assert [path.name[0] for path in (encoding.cache / "views").iterdir()] != ["."]
+    shutil.rmtree(encoding.cache)
+    whole = encode_views(model, known, CHANGES, 0, encoding)
+    assert np.array_equal(views.summaries, whole.summaries)
+    assert np.array_equal(views.tokens, whole.tokens)
+
+
+def test_views_used_long_ago_are_deleted(encoding, monkeypatch):
+    monkeypatch.setattr(encode, "KEPT_VIEWS", 2)
+    model, known = encoder(), hashes(encoding)[:3]
+    one, two, three = ([*known, sha256] for sha256 in hashes(encoding)[3:6])
+    for sha256s in (one, two, one, three):
+        encode_views(model, sha256s, CHANGES, 0, encoding)
+    model.batches = 0
+    for sha256s in (one, three):
+        encode_views(model, sha256s, CHANGES, 0, encoding)
+    assert model.batches == 0
+    encode_views(model, two, CHANGES, 0, encoding)
+    assert model.batches == CHANGES.views
+    assert len(list((encoding.cache / "views").iterdir())) == 2
 
 
 def test_a_new_version_of_the_code_encodes_anew(encoding, monkeypatch):

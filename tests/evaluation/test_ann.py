@@ -1,4 +1,4 @@
-"""Approximate searches beside the exact scan, on points whose neighbours are easy to find."""
+"""Approximate searches beside brute-force search, on points whose neighbours are easy to find."""
 
 import builtins
 import dataclasses

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from irgen.evaluation import drift
-from irgen.evaluation.drift import Coded
+from irgen.evaluation.drift import LabelledCodes
 from irgen.models import quantizer
 
 SHAPE = st.tuples(st.integers(1, 30), st.just(3))
@@ -21,7 +21,7 @@ def coded(codes, labels="", residuals=None):
     codes = np.array(codes)
     names = np.array(list(labels) or ["a"] * len(codes))
     left = np.zeros(codes.shape) if residuals is None else np.array(residuals, dtype=float)
-    return Coded(codes=codes, residuals=left, labels=names)
+    return LabelledCodes(codes=codes, residuals=left, labels=names)
 
 
 def test_what_codes_leave_over_is_the_squared_distance_to_each_prefix_of_their_reconstruction():

@@ -21,8 +21,9 @@ from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
 from irgen.checkpoints.models import save_models
 from irgen.errors import ArtifactError, IndexingError
-from irgen.evaluation import answer_cache, gate
+from irgen.evaluation import answer_cache, gate, runs
 from irgen.evaluation.gate import Answers
+from irgen.evaluation.query_set import RankedLists
 from irgen.index.index import Index
 from irgen.params import Gate
 from irgen.workspace import Workspace
@@ -311,6 +312,43 @@ def test_labels_are_todays(workspace, make, params, tmp_path):
     verdict = gate.compare(workspace, params, champion)
     assert not verdict.passed and "none of the 12 queries" in verdict.why
     assert before[0] < 1.0 or before == (1.0, 1.0)
+
+
+def write_nearest(workspace: Workspace, rows: np.ndarray) -> None:
+    """Write the database rows (Q, k) nearest to each query, as the stage ``evaluate`` does."""
+    lists = RankedLists(rows, np.zeros(rows.shape, np.float32))
+    codes = np.zeros((len(DATABASE), 2), int)
+    path = workspace.stage("evaluate") / "runs" / "brute_force_pretrained.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    runs.to_table(lists, np.zeros(rows.shape, bool), codes).write_parquet(path)
+
+
+def test_without_labels_answers_are_compared_with_the_encoders_neighbours(
+    workspace, make, params, tmp_path
+):
+    database, queries = (
+        each.with_columns(label=pl.lit(None, pl.String)).sort("id")
+        for each in (table(DATABASE, "train"), table(QUERIES, "query"))
+    )
+    write_catalog(workspace, database, queries)
+    good = make(tmp_path / "good")
+    shutil.copytree(good, workspace.stage("index"))
+    numbers = {name: row for row, name in enumerate(database["id"])}
+    pictures = {name: content for name, _, content in QUERIES}
+    with Index.open(good) as index:
+        ids = index.search([pictures[name] for name in queries["id"]], k=4).ids
+    nearest = np.array([[numbers[name] for name in row] for row in ids])
+    write_nearest(workspace, nearest)
+    params = replace(params, gate=replace(params.gate, metric="auto"))
+    first = gate.compare(workspace, params, None)
+    assert first.passed and first.why.startswith("agreement/4 is 1.000, above gate.minimum")
+    assert first.figures["candidate"] == {"agreement/1": 1, "agreement/4": 1}
+    assert first.figures["queries"] == len(QUERIES) and first.figures["without_positive"] == 0
+    better = gate.compare(workspace, params, make(tmp_path / "bad", wrong=len(DATABASE) // 2))
+    assert better.passed and "better than the champion's" in better.why
+    write_nearest(workspace, (nearest + len(DATABASE) // 2) % len(DATABASE))
+    assert not gate.compare(workspace, params, None).passed
+    assert len(gate.list_inputs(workspace, params)) == 3
 
 
 def test_a_query_is_no_answer_to_itself(workspace, make, params):

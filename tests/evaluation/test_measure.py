@@ -129,6 +129,21 @@ def test_without_labels_methods_are_compared_with_the_nearest_that_is_none_of_th
     )
     assert found["same/agreement/1"] == found["same/agreement/2"] == 1
     assert found["other/agreement/1"] == 0
+    assert "same/finds_copies" not in found, "there are no copies"
+
+
+def test_near_copies_are_found_or_not(config, tmp_path):
+    near = dataclasses.replace(config, copies=np.array([[0, 1], [1, 3]]), cutoffs=(1,))
+    compared = {
+        "right": methods.brute_force(facing(1), on_circle(ANGLES), 8),
+        "wrong": methods.brute_force(facing(-1), on_circle(ANGLES), 8),
+    }
+    found = measure.measure_methods(
+        compared, near, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
+    )
+    assert found["right/finds_copies"] == 0.5  # the nearest to the second query is image 4
+    assert found["wrong/finds_copies"] == 0
+    assert found["queries/with_copy"] == 2
 
 
 def test_times_name_the_processor_and_what_makes_its_bf16_fast(monkeypatch, tmp_path) -> None:

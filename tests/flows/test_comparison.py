@@ -35,12 +35,12 @@ SMALL = {
         "name": "resnet10t",
         "options": {"channels": [16, 24, 32, 48], "stem_width": 16, "output_stride": 8},
     },
-    "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "epochs": 6, "batch_size": 16},
-    "retriever": {"width": 32, "layers": 1, "heads": 2, "epochs": 8, "ema_decay": 0.8},
+    "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "steps": 60, "batch_size": 16},
+    "retriever": {"width": 32, "layers": 1, "heads": 2, "steps": 40, "ema_decay": 0.8},
     "evaluate": {"beams": 8, "candidates": 40},
     "tracking": {"experiment": "few-digits"},
 }
-DESCRIPTOR = {"width": 16, "epochs": 2, "batch_size": 32}
+DESCRIPTOR = {"width": 16, "steps": 8, "batch_size": 32}
 VARIANTS = {
     "semantic": {"table": "identifiers", "title": "semantic identifiers", "changes": {}},
     "random": {
@@ -181,14 +181,14 @@ def test_mlflow_has_a_run_a_point_below_the_comparison_s_which_has_the_tables(
 ) -> None:
     project, _, _ = compared
     client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "few-digits"]
+    (experiment,) = [e for e in client.search_experiments() if e.name == "few-digits/comparisons"]
     runs = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
     points = ["semantic identifiers, seed 0", "random identifiers, seed 1", "W = 2, seed 0"]
     above = {runs[name].data.tags["mlflow.parentRunId"] for name in points}
     (parent,) = above
     assert client.get_run(parent).data.tags["irgen.comparison_of"].startswith("digits-")
     for name in points:
-        assert "generative/precision/10" in runs[name].data.metrics
+        assert "generative/precision_at_10" in runs[name].data.metrics
         assert "generative/search_ms" in runs[name].data.metrics
     assert {"comparison-digits.html", "comparison.md", "figures"} <= {
         each.path for each in client.list_artifacts(parent)

@@ -19,8 +19,8 @@ from .conftest import LIFELINE, ROOT, PrefectServer, until
 pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
 QUICK = {
-    "tokenizer": {"levels": 2, "codebook": 16, "width": 32, "epochs": 6},
-    "retriever": {"width": 16, "layers": 1, "heads": 2, "epochs": 1, "warmup_epochs": 0},
+    "tokenizer": {"levels": 2, "codebook": 16, "width": 32, "steps": 120},
+    "retriever": {"width": 16, "layers": 1, "heads": 2, "steps": 20},
     "evaluate": {"beams": 5, "candidates": 20},
     "report": {"gallery": 1, "confusions": 1},
     "gate": {"margin": 1.0, "minimum": 0.0},

@@ -1,4 +1,4 @@
-"""The project's own pipeline, on few images and with one epoch, from the first build to an update
+"""The project's own pipeline, on few images and in few steps, from the first build to an update
 that publishes new images, with a real Prefect server."""
 
 import json
@@ -27,8 +27,8 @@ DAY = 86_400 * 10**9  # nanoseconds
 TRAINING = {"pairs", "tokenizer", "retriever"}
 SMALL = {
     "download": {"source": "images"},
-    "tokenizer": {"levels": 2, "codebook": 8, "width": 16, "epochs": 1, "warmup_epochs": 0},
-    "retriever": {"width": 16, "layers": 1, "heads": 2, "epochs": 1, "warmup_epochs": 0},
+    "tokenizer": {"levels": 2, "codebook": 8, "width": 16, "steps": 10},
+    "retriever": {"width": 16, "layers": 1, "heads": 2, "steps": 10},
     "gate": {"margin": 1.0, "minimum": 0.0},
     "compute": {"threads": 1, "device": "cpu"},
 }

@@ -79,6 +79,6 @@ def test_a_release_killed_at_any_step_is_one_release_when_done_again(
         assert len({each.tags["irgen.bundle"] for each in found}) == len(there)
         at = registry.get_model_version_by_alias("irgen", "champion")
         assert at.tags["irgen.bundle"] == again["bundle"]
-    within = registry.get_experiment_by_name("irgen").experiment_id
+    within = registry.get_experiment_by_name("digits/releases").experiment_id
     runs = registry.search_runs([within], "tags.`irgen.bundle` != ''")
     assert len(runs) == number  # one a release

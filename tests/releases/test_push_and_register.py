@@ -79,7 +79,7 @@ def test_a_release_belongs_to_its_build_which_says_what_is_served(
     project, release, registry, monkeypatch
 ):
     monkeypatch.setenv("IRGEN_BUILD", "flow 1")
-    within = mlflow_store.find_experiment(registry, project.root, "irgen")
+    within = mlflow_store.find_experiment(registry, project.root, "digits")
     tags = {"irgen.parent_of": "flow-1"}
     parent = registry.create_run(within, tags=tags).info.run_id
     said = release()
@@ -192,7 +192,7 @@ def test_what_is_not_kept_leaves_the_registry_as_well(project, release, registry
     release()
     assert {name[:4] for name in versions(registry).values()} == {"0001", "0005", "0006"}
     assert champion(registry) == max(versions(registry), key=int)
-    within = mlflow_store.find_experiment(registry, project.root, "irgen")
+    within = mlflow_store.find_experiment(registry, project.root, "digits/releases")
     assert forgotten not in {each.model_id for each in registry.search_logged_models([within])}
 
 

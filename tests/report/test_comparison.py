@@ -91,7 +91,29 @@ def test_equal_methods_are_called_equal_and_lone_ones_are_not_judged():
     measured = comparison.Measured(quality=same, latency={}, queries={})
     assert "as many as with brute-force search" in comparison.summarise(measured)
     lone = comparison.Measured(quality={"generative": quality(0.9)}, latency={}, queries={})
-    assert comparison.summarise(lone) == ""
+    assert comparison.summarise(lone).endswith("90.0% are relevant.")
+
+
+def test_the_verdict_is_of_the_index_that_people_search(measured_files):
+    measured = comparison.read(*measured_files)
+    served = {**measured.quality, "index": quality(0.99)}
+    verdict = comparison.summarise(comparison.Measured(quality=served, latency={}, queries={}))
+    assert verdict.startswith("Of the first 10 images that the served index returns")
+    assert "99.0% are relevant, 3.0 points more than with" in verdict
+
+
+def test_without_labels_the_verdict_and_the_table_speak_of_agreement_alone():
+    found = {
+        "brute_force_tuned": {"agreement/1": 0.5, "agreement/10": 0.7, "bytes_per_image": 24.0},
+        "index": {"agreement/1": 0.5, "agreement/10": 0.65, "bytes_per_image": 30.0},
+    }
+    measured = comparison.Measured(quality=found, latency={}, queries={})
+    verdict = comparison.summarise(measured)
+    assert "65.0% are also among its 10 nearest by the pretrained encoder" in verdict
+    assert "5.0 points less than with" in verdict
+    table = comparison.build_table(measured)
+    assert table.columns[:3] == ("method", "agreement@1", "agreement@10")
+    assert not {"hit@10", "mAP@R"} & set(table.columns)
 
 
 def test_what_only_some_runs_measure_has_a_column_where_it_was_measured(tmp_path):
@@ -102,9 +124,8 @@ def test_what_only_some_runs_measure_has_a_column_where_it_was_measured(tmp_path
     (tmp_path / "metrics.json").write_text(json.dumps(found))
     measured = comparison.read(tmp_path / "metrics.json", tmp_path / "absent.json")
     table = comparison.build_table(measured)
-    assert table.columns[3:5] == ("agreement@10", "invalid")
-    assert [row[3:5] for row in table.rows] == [("0.700", "–"), ("0.500", "0.250")]
-    assert comparison.summarise(measured) == ""
+    assert table.columns[1:3] == ("agreement@10", "invalid")
+    assert [row[1:3] for row in table.rows] == [("0.700", "–"), ("0.500", "0.250")]
 
 
 def test_every_method_has_a_title():

@@ -8,33 +8,38 @@ import pytest
 
 from irgen.report import figures, page
 from irgen.report.comparison import Measured
-from irgen.report.gallery import Example, Tile
+from irgen.report.gallery import Example, Row, Tile
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
 
 EVIL = '<script>alert("x")</script>'
 DOT = "data:image/png;base64,AAAA"
+FIGURE = figures.lines(figures.Plot(title="t", x="x"), [figures.Line(name="a", x=[1, 2], y=[1, 2])])
 RUN = pl.DataFrame(
     {"query_label": [EVIL], "result_label": ["b"], "misses": [3], "queries": [2], "cost": [0.1]}
 )
 
 
 def content(**changes):
-    miss = Tile(image=DOT, label=EVIL, score=-1.5, code="1-2", relevant=False)
-    hit = Tile(image=DOT, label="b", score=-1.0, code="1-3", relevant=True)
+    miss = Tile(image=DOT, title=EVIL, notes=("-1.500",), caption=EVIL, mark="miss")
+    hit = Tile(image=DOT, title="b", notes=("-1.000",), caption="code 1-3", mark="hit")
+    row = Row(heading="the served index: 1 of 10 relevant", tiles=[hit, miss], empty=8)
     quality = {"precision/10": 0.5, "hit/10": 1.0, "map/R": 0.5, "bytes_per_image": 4.0}
     given = {
-        "facts": {"Source": EVIL},
+        "facts": {"Source": EVIL, "MLflow": page.Link("run 7", "#run")},
+        "settings": {"Encoder": EVIL},
+        "warnings": [EVIL],
+        "labelled": True,
         "measured": Measured(
             quality={"brute_force_tuned": quality, "generative": quality},
             latency={},
             queries={"count": 1234, "without_positive": 2},
         ),
-        "figures": {"a": figures.lines(figures.Plot(title="t", x="x"), [])},
+        "figures": {"a": FIGURE},
         "calibration": Uncalibrated(reason=EVIL),
         "reliability": None,
         "drift": page.Drift(words=EVIL, rows=[(EVIL, "1.00×", "1.50×", True)]),
         "gallery": [
-            Example(image=DOT, label=EVIL, reason="r", results={"generative": [hit, miss]})
+            Example(query=Tile(image=DOT, title=EVIL), group="Drawn at random", rows=[row])
         ],
         "confusions": RUN,
         "rejected": pl.DataFrame({"key": [EVIL], "reason": ["empty"]}),
@@ -86,7 +91,38 @@ def test_hits_and_misses_are_told_apart_without_colour_and_empty_places_are_show
     html = page.render(content())
     assert html.count(">✓<") == 1 and html.count(">✗<") == 1
     assert html.count("no result") == 8
-    assert "generative search: 1 of 10 relevant" in html
+    assert "the served index: 1 of 10 relevant" in html
+    assert html.index("Drawn at random") < html.index("confusions") < html.index("<h2>Methods")
+
+
+def test_pictures_are_enlarged_without_a_script_and_a_missing_one_is_told():
+    html = page.render(content())
+    assert html.count('<details class="frame" name="picture">') == 3
+    row = Row(heading="found", tiles=[Tile(image=None, title="cats/1.png")])
+    example = Example(query=Tile(image=DOT, title="q"), group="", rows=[row])
+    sheet = page.render_sheet("q", {"Index": "data/index"}, ["1 picture is missing"], [example] * 2)
+    assert sheet.count("no picture") == 2 and "cats/1.png" in sheet
+    assert (
+        'href="#query-2"' in sheet and 'id="query-2"' in sheet and "1 picture is missing" in sheet
+    )
+    checker = Checker()
+    checker.feed(sheet)
+    assert checker.open == []
+    assert all(address.startswith(("data:", "#")) for address in checker.addresses)
+
+
+def test_without_labels_the_page_speaks_of_neighbours_and_of_no_hits():
+    bare = {"agreement/10": 0.5, "bytes_per_image": 4.0}
+    measured = Measured(quality={"index": bare}, latency={}, queries={"count": 5})
+    html = page.render(content(labelled=False, measured=measured, figures={}))
+    for absent in ("no data", "onfusion", "Same label", "hit@10", "Curves", "Probability of a hit"):
+        assert absent not in html
+    assert "≈ and a blue frame" in html and "50.0% are also among" in html
+
+
+def test_warnings_stand_above_everything_but_the_verdict():
+    html = page.render(content(warnings=["Retrieval is near chance."]))
+    assert html.index("Retrieval is near chance.") < html.index("Source") < html.index("<h2>")
 
 
 def test_queries_without_a_positive_are_told():
@@ -128,7 +164,7 @@ def test_without_a_calibration_the_reason_is_told():
 
 
 def test_figures_take_the_pages_ink_and_width():
-    svg = page.inline(figures.lines(figures.Plot(title="t", x="x"), []))
+    svg = page.inline(FIGURE)
     head = svg.split(">")[0]
     assert head.startswith("<svg") and "viewBox" in head and "width=" not in head
     assert figures.INK not in svg and "currentColor" in svg

@@ -67,6 +67,6 @@ def fresh(images):
         columns = images(numbers)
         order = columns[2].argsort()
         segment = Segment.build(*(column[order] for column in columns))
-        return Snapshot.of((segment,), (torch.ones(len(order), dtype=torch.bool),), codebooks)
+        return Snapshot.build((segment,), (torch.ones(len(order), dtype=torch.bool),), codebooks)
 
     return make

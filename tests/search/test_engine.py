@@ -253,7 +253,7 @@ def test_a_filtered_search_is_a_search_of_the_filtered_rebuild(decoder, read, fr
     keys = snapshot.segments[0].keys[allowed].tolist()
     rebuilt = fresh([n for n in numbers if int(fresh([n]).segments[0].keys) in keys])
     options = Options(beams=width, candidates=10, fresh_beams=3)
-    found = engine.search(decoder, read(3), snapshot.among(allowed), 6, options)
+    found = engine.search(decoder, read(3), snapshot.keep_allowed(allowed), 6, options)
     if not allowed.any():
         assert (found.rows == -1).all()
         return

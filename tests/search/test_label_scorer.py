@@ -107,7 +107,9 @@ def test_the_rerank_signal_changes_the_order(
     hits = engine.search(with_labels, asked, snapshot, 50, options)
     first = snapshot.gather(hits.rows, "codes")[..., 0].long()
     writing = decoder.start(asked.summary, asked.tokens)
-    opening = beam.search(writing, [snapshot.parts(fresh=False)[0].live], 216).first_code_log_probs
+    opening = beam.search(
+        writing, [snapshot.live_parts(fresh=False)[0].live], 216
+    ).first_code_log_probs
     as_read, as_written = (
         label_scorer.score_query_labels(asked.embedding).exp(),
         label_scorer.score_predicted_labels(opening).exp(),

@@ -23,7 +23,7 @@ def beams(leaves: list[list[int]], scores: list[list[float]], *others: list[list
 
 def gather(found: Beams, limit: int, snapshot: Snapshot | None = None) -> Candidates:
     snapshot = snapshot or database()
-    return rank.gather(snapshot, snapshot.parts(fresh=False), found, limit)
+    return rank.gather(snapshot, snapshot.live_parts(fresh=False), found, limit)
 
 
 def test_code_groups_come_in_the_order_of_the_beams():
@@ -50,7 +50,7 @@ def test_one_code_group_in_two_segments_is_cut_by_key_as_one():
     ones = torch.ones(6, dtype=torch.bool)
     base = Segment.build(CODES, torch.eye(6), torch.arange(0, 60, 10), ones)
     late = Segment.build(CODES[[0, 1, 0]], torch.eye(6)[:3], torch.tensor([45, 1, 15]), ones[:3])
-    both = Snapshot.of((base,), (ones,), torch.zeros(2, 2, 6)).with_added(late)
+    both = Snapshot.build((base,), (ones,), torch.zeros(2, 2, 6)).with_added(late)
     found = beams([[0, 2]], [[-1.0, -2.0]], [[0, 1]])  # 00 and 11, nodes 0 and 1 of the second
     assert gather(found, 4, both).keys.tolist() == [[0, 15, 20, 45]]
     assert gather(found, 4, both).rows.tolist() == [[0, 8, 2, 6]]

@@ -26,7 +26,7 @@ def test_removing_step_by_step_is_removing_at_once(fresh, images, steps):
         less = less.without(torch.tensor(rows, dtype=torch.int64))
     dead = torch.tensor(sorted({row for rows in steps for row in rows}), dtype=torch.int64)
     alive = torch.ones(36, dtype=torch.bool).index_fill(0, dead, False).split([30, 6])
-    expected = Snapshot.of(whole.segments, alive, whole.codebooks)
+    expected = Snapshot.build(whole.segments, alive, whole.codebooks)
     assert all(torch.equal(*pair) for pair in zip(less.alive, expected.alive, strict=True))
     for one, other in zip(
         (*less.live_tries, *less.fresh_tries),
@@ -65,16 +65,16 @@ def test_fresh_parts_hold_the_images_the_retriever_was_not_trained_on(fresh, ima
     numbers = list(range(12))  # of which 0, 3, 6, 9 are not trained on
     snapshot = fresh(numbers)
     trained = snapshot.segments[0].trained
-    (_, part), *_ = snapshot.parts(fresh=True)
+    (_, part), *_ = snapshot.live_parts(fresh=True)
     assert sorted(part.postings.tolist()) == torch.nonzero(~trained).flatten().tolist()
     known = snapshot.without(torch.nonzero(~trained).flatten())
-    assert known.parts(fresh=True) == []
-    assert len(known.parts(fresh=False)[0].live) == 8
+    assert known.live_parts(fresh=True) == []
+    assert len(known.live_parts(fresh=False)[0].live) == 8
 
 
 def test_a_filter_is_a_snapshot_in_which_less_is_alive(fresh):
     snapshot = fresh(list(range(20))).without(torch.tensor([2]))
     allowed = torch.zeros(20, dtype=torch.bool)
     allowed[:4] = True
-    assert snapshot.among(allowed).alive_rows().tolist() == [0, 1, 3]
-    assert snapshot.among(~torch.ones(20, dtype=torch.bool)).parts(fresh=False) == []
+    assert snapshot.keep_allowed(allowed).alive_rows().tolist() == [0, 1, 3]
+    assert snapshot.keep_allowed(~torch.ones(20, dtype=torch.bool)).live_parts(fresh=False) == []

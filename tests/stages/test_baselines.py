@@ -15,7 +15,7 @@ from irgen.workspace import Workspace
 
 from .test_pipeline_stages import SMALL, files, run, small_params, write_digits
 
-SHORT = {"width": 24, "epochs": 4, "batch_size": 32, "warmup_epochs": 1}
+SHORT = {"width": 24, "steps": 16, "batch_size": 32, "warmup": 0.25}
 SCANN = "scann" if ann.import_scann() else "scann_like"
 NAMES = {"hnsw", "ivf_pq", SCANN, "spann_like", "cgd", "irt_r"}
 BEFORE = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
@@ -29,8 +29,8 @@ OUTPUTS = {
 
 
 def shortened(root, project, **changes):
-    """Parameters of a few epochs, in ``root``."""
-    one = {"epochs": 1}
+    """Parameters of a few steps, in ``root``."""
+    one = {"steps": 8}
     sections = {
         "tokenizer": {**SMALL["tokenizer"], **one, "hidden": 0},
         "retriever": {**SMALL["retriever"], **one},
@@ -105,7 +105,7 @@ def test_the_stage_repeats_itself_byte_for_byte(built):
 
 def test_a_frozen_encoder_is_read_by_the_tokenizers_own_views(tmp_path, root):
     write_digits(tmp_path / "digits", 16)
-    frozen = {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 16, "epochs": 1}
+    frozen = {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 16, "steps": 8}
     params = shortened(tmp_path, root, tokenizer=frozen, augment={"views": 2})
     run(params, tmp_path, *BEFORE, "retriever")
     views = sorted((tmp_path / ".cache/views").iterdir())
@@ -115,7 +115,7 @@ def test_a_frozen_encoder_is_read_by_the_tokenizers_own_views(tmp_path, root):
 
 
 class KilledError(Exception):
-    """Stands for a SIGKILL between two epochs."""
+    """Stands for a SIGKILL between two rounds."""
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_stage_killed_in_its_second_training_goes_on_and_ends_the_same(built, 
     whole = repeated(folder)
 
     def log(metrics, step):
-        if "irt_r/loss" in metrics and step == 3:  # of the second epoch there is a state
+        if "irt_r/loss" in metrics and step > 8:  # of the second round there is a state
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -132,8 +132,8 @@ def test_a_stage_killed_in_its_second_training_goes_on_and_ends_the_same(built, 
     assert len(list((folder / ".cache/training").glob("*/state.safetensors"))) == 2
     run(params, folder, "baselines")
     told = capsys.readouterr().out
-    assert f"cgd: going on after epoch {SHORT['epochs']}" in told
-    assert "irt_r: going on after epoch 2" in told
+    assert f"cgd: going on after step {SHORT['steps']}" in told
+    assert "irt_r: going on after step 8" in told
     assert repeated(folder) == whole
 
 

@@ -79,7 +79,7 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
     assert label_counts(found["queries"]).rows() == [("cat", 5), ("dog", 2)]
     assert label_counts(found["validation"]).rows() == [("cat", 3), ("dog", 1)]
     assert label_counts(found["train"]).rows() == [("cat", 12), ("dog", 5), ("owl", 1)]
-    assert len(found["database"]) == 22
+    assert len(found["database"]) == 29
     assert set(found["train"]["width"]) == {5} and set(found["train"]["height"]) == {6}
     assert rejected(workspace) == [
         ("cat/99.png", "not an image of a known format"),
@@ -88,7 +88,7 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
     assert metrics == {
         "images/train": 18,
         "images/validation": 4,
-        "images/database": 22,
+        "images/database": 29,
         "images/queries": 7,
         "images/rejected": 1,
         "labels": 3,
@@ -99,7 +99,9 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
         **{f"leaks/{kind}": 0 for kind in KINDS},
     }
     told = capsys.readouterr().out
-    assert "29 images of 3 labels: 18 train, 4 validation, 22 database, 7 queries" in told
+    assert "29 images of 3 labels: 18 train, 4 validation; 2 rejected" in told
+    assert "29 images can be found; 7 of them measure quality and are not trained on" in told
+    assert "1 label has one image only: it can be found, but not measured" in told
     assert "rejected cat/99.png: not an image" in told
 
 
@@ -117,15 +119,18 @@ def test_new_images_join_the_database_and_leave_training_as_it_was(
     after = {name: (folder / f"{name}.parquet").read_bytes() for name in NAMES}
     assert after["train"] == before["train"] and after["validation"] == before["validation"]
     found = tables(workspace)
-    assert (len(found["database"]), len(found["queries"])) == (22 + 6, 7 + 2)
+    assert (len(found["database"]), len(found["queries"])) == (29 + 8, 7 + 2)
     run(params(shop, training_revision=2), workspace)
     assert len(tables(workspace)["train"]) == 18 + 5
 
 
-def test_the_roles_that_are_searched_are_chosen(shop: Path, workspace: Workspace, params) -> None:
+def test_the_roles_that_are_searched_are_chosen(
+    shop: Path, workspace: Workspace, params, capsys
+) -> None:
     run(params(shop, database=("train",)), workspace)
     assert set(tables(workspace)["database"]["role"]) == {"train"}
-    metrics = run(params(shop, database=("train", "validation", "query")), workspace)
+    assert "others measure quality and are not trained on" in capsys.readouterr().out
+    metrics = run(params(shop), workspace)
     assert metrics["images/database"] == 29
     assert metrics["queries_in_database"] == 0  # a query is no copy of itself
 
@@ -139,7 +144,8 @@ def test_copies_are_kept_and_counted(
         (shop / f"{path}.png").write_bytes(png(number))
     metrics = run(params(shop, validation_fraction=0.0), workspace)
     assert metrics["images/train"] == 3
-    assert metrics["duplicates/train"] == metrics["duplicates/database"] == 1
+    assert (metrics["duplicates/train"], metrics["duplicates/database"]) == (1, 2)
+    assert metrics["leaks/same_file"] == 1
     assert metrics["queries_in_database"] == 1
     assert metrics["images/validation"] == 0
 
@@ -156,6 +162,7 @@ def test_a_list_brings_roles_metadata_and_rejections(
     found = tables(workspace)
     assert found["database"].select("id", "role", "price").rows() == [
         ("x", "train", None),
+        ("y", "query", 2.5),
         ("z", "train", 1.0),
     ]
     assert found["queries"]["price"].to_list() == [2.5]
@@ -211,7 +218,7 @@ def archive(shared: Path, name: str) -> Path:
 def test_clothing_comes_with_its_own_roles(shared: Path, workspace: Workspace, params) -> None:
     metrics = run(params(archive(shared, "clothing-224.tar")), workspace)
     assert (metrics["images/train"], metrics["images/validation"]) == (3068, 341)
-    assert (metrics["images/queries"], metrics["images/database"]) == (372, 3409)
+    assert (metrics["images/queries"], metrics["images/database"]) == (372, 3781)
     assert (metrics["labels"], metrics["images/rejected"]) == (10, 0)
 
 
@@ -220,7 +227,7 @@ def test_omniglot_is_split_five_of_twenty(shared: Path, workspace: Workspace, pa
     found = tables(workspace)
     assert metrics["labels"] == 242
     assert set(label_counts(found["queries"])["count"]) == {5}
-    assert set(label_counts(found["database"])["count"]) == {15}
+    assert set(label_counts(found["database"])["count"]) == {20}
     assert (len(found["train"]), len(found["validation"])) == (242 * 12, 242 * 3)
 
 
@@ -240,14 +247,19 @@ def test_training_keeps_what_the_catalogue_held_at_its_revision(
     after = tables(workspace)
     for name in ("train", "validation"):
         assert after[name].equals(before[name]), name
-    assert after["queries"]["id"].to_list() == before["queries"]["id"].to_list()[1:]
+    assert after["queries"]["id"].to_list() == [
+        *before["queries"]["id"].to_list()[1:],
+        "owl/new.png",  # the second owl measures: of each label one image is trained on
+    ]
     database = dict(after["database"].select("id", "sha256").iter_rows())
     assert gone not in database and "owl/new.png" in database
     assert database[replaced] != before["train"]["sha256"][1]
 
     run(params(shop, training_revision=2), workspace)
-    retrained = dict(tables(workspace)["train"].select("id", "sha256").iter_rows())
-    assert gone not in retrained and retrained[replaced] == database[replaced]
+    retrained = pl.concat([tables(workspace)[name][:, :5] for name in ("train", "validation")])
+    assert gone not in retrained["id"]
+    assert before["train"]["sha256"][1] not in retrained["sha256"], "what was replaced is forgotten"
+    assert set(retrained["sha256"]) < set(database.values())
     run(params(shop), workspace)  # such a retrain was turned down
     assert all(tables(workspace)[name].equals(after[name]) for name in NAMES)
 
@@ -316,7 +328,7 @@ def test_inserted_images_are_in_the_database_and_not_trained_on(
     assert label_counts(found["train"]).rows() == [("cat", 6), ("dog", 2), ("owl", 1)]
     for name in ("validation", "database", "queries"):
         assert found[name].equals(before[name]), name
-    late = set(found["database"]["id"]) - {*found["train"]["id"], *found["validation"]["id"]}
+    late = set(found["database"].filter(pl.col("role") == "train")["id"]) - {*found["train"]["id"]}
     assert late == set(before["train"]["id"]) - set(found["train"]["id"])
     assert metrics["images/inserted"] == len(late) == 9
     assert "9 of the database not trained on" in capsys.readouterr().out
@@ -351,7 +363,7 @@ def test_images_without_labels_are_refused_with_the_remedy_and_taken_with_it(
         run(params(tmp_path / "photos"), workspace)
     metrics = run(by_clusters(params(tmp_path / "photos")), workspace)
     found = tables(workspace)
-    assert [len(found[name]) for name in NAMES] == [12, 3, 15, 5]
+    assert [len(found[name]) for name in NAMES] == [12, 3, 20, 5]
     assert all(table["label"].null_count() == len(table) for table in found.values())
     assert metrics["labels"] == metrics["images/rejected"] == 0
     assert read_json(workspace.stage("catalog") / "protocol.json")["format"] == "images"
@@ -370,6 +382,6 @@ def test_a_list_may_leave_labels_empty_if_clusters_stand_for_them(
     lines[1] = '1.png,"  "'
     (tmp_path / "shop.csv").write_text("\n".join(["path,label", *lines]))
     metrics = run(by_clusters(params(tmp_path / "shop.csv")), workspace)
-    labels = pl.concat([tables(workspace)[name]["label"] for name in ("database", "queries")])
+    labels = tables(workspace)["database"]["label"]
     assert sorted(labels, key=str) == [None] * 11 + ["cat"]
     assert metrics["labels"] == 1

@@ -32,7 +32,8 @@ def params(root: Path) -> Callable[[object], Params]:
 
     def of(source: object, gigabytes: float = 1.0) -> Params:
         section = dataclasses.replace(plain.download, source=str(source), max_gigabytes=gigabytes)
-        return dataclasses.replace(plain, download=section)
+        encoder = dataclasses.replace(plain.encoder, weights="hub")  # one is chosen
+        return dataclasses.replace(plain, download=section, encoder=encoder)
 
     return of
 
@@ -156,3 +157,20 @@ def test_a_retrain_under_way_spares_what_the_models_before_it_were_trained_on(
     monkeypatch.delenv("IRGEN_PREVIOUS_REVISION")
     download.run(trained(3), workspace, no_log)
     assert not shard.exists(), "it was released: nothing served was trained on it"
+
+
+def test_a_source_that_meets_the_encoder_of_the_digits_is_warned_of_at_once(
+    params: Callable[..., Params],
+    workspace: Workspace,
+    root: Path,
+    png: Png,
+    tmp_path: Path,
+    capsys,
+) -> None:
+    (tmp_path / "shop" / "cat").mkdir(parents=True)
+    (tmp_path / "shop" / "cat" / "1.png").write_bytes(png(1))
+    plain = dataclasses.replace(
+        params(tmp_path / "shop"), encoder=load(root / "params.yaml").encoder
+    )
+    download.run(plain, workspace, no_log)
+    assert capsys.readouterr().out.startswith("WARNING: No encoder is chosen")

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from irgen.catalog.sources.arrays import list_digits
 from irgen.checkpoints.calibration import load_calibration
-from irgen.checkpoints.identifiers import load_identified
+from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.models import assemble
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
@@ -38,13 +38,21 @@ SMALL = {
         "name": "resnet10t",
         "options": {"channels": [16, 24, 32, 48], "stem_width": 16, "output_stride": 8},
     },
-    "tokenizer": {"levels": 2, "codebook": 16, "width": 16, "epochs": 8, "batch_size": 16},
+    "tokenizer": {
+        "levels": 2,
+        "codebook": 16,
+        "width": 16,
+        "steps": 112,
+        "batch_size": 16,
+        "validate_every": 14,
+    },
     "retriever": {
         "width": 32,
         "layers": 1,
         "heads": 2,
-        "epochs": 12,
+        "steps": 168,
         "batch_size": 16,
+        "validate_every": 28,
         "ema_decay": 0.8,
     },
     "evaluate": {"beams": 8, "candidates": 40},
@@ -114,6 +122,10 @@ def test_every_method_is_measured_on_every_query(built):
     found = json.loads((folder / "data/evaluate/metrics.json").read_text())
     methods = [*METHODS]
     assert set(found) == {"queries", *methods}
+    queries, database = (
+        pl.read_parquet(folder / f"data/catalog/{name}.parquet") for name in ("queries", "database")
+    )
+    assert set(queries["id"]) < set(database["id"])
     assert found["queries"] == {
         "count": metrics["catalog"]["images/queries"],
         "without_positive": 0,
@@ -122,6 +134,10 @@ def test_every_method_is_measured_on_every_query(built):
         assert all(0 <= v <= 1 for k, v in found[method].items() if k != "bytes_per_image")
         ranked = pl.read_parquet(folder / f"data/evaluate/runs/{method}.parquet")
         assert ranked["query"].n_unique() == found["queries"]["count"]
+        asked = queries["sha256"][ranked["query"].to_list()]
+        assert not (asked == database["sha256"][ranked["item"].to_list()]).any(), (
+            "itself, or a copy"
+        )
     times = json.loads((folder / "reports/latency.json").read_text())["methods"]
     assert all(0 < times[m]["search_ms"] <= times[m]["total_ms"] for m in methods)
 
@@ -137,7 +153,7 @@ def test_codes_and_embeddings_are_row_aligned_and_agree(built):
     model, labels = load_tokenizer(folder / "data/tokenizer/tokenizer.safetensors")
     assert labels == [str(digit) for digit in range(10)]
     for role in ("train", "database"):
-        identified = load_identified(folder / "data/identifiers" / role)
+        identified = load_codes(folder / "data/identifiers" / role)
         assert (
             identified.ids
             == pl.read_parquet(folder / f"data/catalog/{role}.parquet")["id"].to_list()
@@ -149,9 +165,7 @@ def test_codes_and_embeddings_are_row_aligned_and_agree(built):
 
 def test_an_image_has_the_same_code_as_training_and_as_database_image(built):
     folder, _, _ = built
-    train, database = (
-        load_identified(folder / "data/identifiers" / r) for r in ("train", "database")
-    )
+    train, database = (load_codes(folder / "data/identifiers" / r) for r in ("train", "database"))
     codes = dict(zip(database.ids, database.codes.tolist(), strict=True))
     assert [codes[name] for name in train.ids] == train.codes.tolist()
 
@@ -161,7 +175,7 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
     shutil.copytree(folder / "data/index", tmp_path / "index")
     database = pl.read_parquet(folder / "data/catalog/database.parquet")
     train = pl.read_parquet(folder / "data/catalog/train.parquet")
-    identified = load_identified(folder / "data/identifiers/database")
+    identified = load_codes(folder / "data/identifiers/database")
     with Index.open(tmp_path / "index") as index:
         view, snapshot = index.view, index.view.snapshot
         rows = np.arange(len(index))
@@ -182,7 +196,8 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "rerank_weight": 0.05,
                 "rerank_signal": "first_code",
                 "order_by": "label",
-            }
+            },
+            "queries": metrics["catalog"]["images/queries"],
         }
         index.verify()
     assert metrics["index"]["images"] == len(database)
@@ -190,19 +205,21 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
 
 
 def test_the_row_of_the_index_is_what_a_search_of_it_finds(built):
-    """Also where it is asked for more images than it has beams by default."""
+    """But for the query itself; also where it is asked for more images than it has beams."""
     folder, params, _ = built
+    k = max(params.evaluate.cutoffs)
+    assert params.evaluate.beams < k
     queries, database = (
         pl.read_parquet(folder / f"data/catalog/{name}.parquet") for name in ("queries", "database")
     )
     with Index.open(folder / "data/index", precision="fp32") as index:
         paths = [folder / "digits" / path for path in queries["path"]]
-        found = index.search(paths, max(params.evaluate.cutoffs))
-        assert params.evaluate.beams < found.ids.shape[1]
+        found = index.search(paths, k + 1, index.options(k))
     ranked = pl.read_parquet(folder / "data/evaluate/runs/index.parquet")
-    for query, ids in enumerate(found.ids.tolist()):
+    for query, (own, ids) in enumerate(zip(queries["id"], found.ids.tolist(), strict=True)):
         rows = ranked.filter(query=query)["item"]
-        assert database["id"][rows.to_list()].to_list() == [name for name in ids if name]
+        others = [name for name in ids if name not in (own, None)][:k]
+        assert database["id"][rows.to_list()].to_list() == others
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -212,7 +229,7 @@ def test_an_image_added_to_the_index_gets_what_the_pipeline_would_have_given(cop
         params = small_params(folder, root, compute={"batch_size": 64, "precision": precision})
         run(params, folder, "features", "identifiers", "index")
     database = pl.read_parquet(folder / "data/catalog/database.parquet")[:100]
-    identified = load_identified(folder / "data/identifiers/database")
+    identified = load_codes(folder / "data/identifiers/database")
     paths = [folder / "digits" / path for path in database["path"]]
     shutil.copytree(folder / "data/index", folder / "index")
     with Index.open(folder / "index", writable=True) as index:
@@ -260,9 +277,16 @@ def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
     params = dataclasses.replace(
         params, download=dataclasses.replace(params.download, source=str(folder / "digits"))
     )
-    assert run(params, folder, "download")["download"]["images/new"] == 40
+    shutil.copy(next((folder / "digits/3").glob("*.png")), folder / "digits/3/copy.png")
+    (folder / "digits/4/broken.png").write_bytes(b"no")
+    assert run(params, folder, "download")["download"]["images/new"] == 42
     found = run(params, folder, *AGAIN)
     after = files(folder / "data")
+    usable = {f"{path.parent.name}/{path.name}" for path in (folder / "digits").rglob("*.png")}
+    usable.remove("4/broken.png")
+    with Index.open(folder / "data/index") as index:
+        assert set(index.view.all_ids()) == usable, "every image can be found, new ones too"
+    assert found["catalog"]["images/queries"] == 70  # a fifth of 34 of each label, rounded
     for unchanged in (
         "catalog/train.parquet",
         "catalog/validation.parquet",
@@ -288,6 +312,7 @@ def with_new_images(folder: Path, params: Params, **settings) -> tuple[dict[str,
 def test_without_new_images_nothing_has_drifted(built):
     folder, _, metrics = built
     assert metrics["drift"]["images/new"] == metrics["drift"]["drifted"] == 0
+    assert metrics["drift"]["images/database"] == 300  # with queries, in neither training table
     assert json.loads((folder / "data/drift/metrics.json").read_text()) == metrics["drift"]
     verdict = json.loads((folder / "data/drift/verdict.json").read_text())
     assert verdict["exceeded"] == [] and (verdict["revision"], verdict["trained"]) == (1, 1)
@@ -304,7 +329,7 @@ def test_new_images_of_known_classes_are_no_drift(copy, root):
     params = small_params(folder, root)
     write_digits(folder / "digits", 40)
     found, verdict = with_new_images(folder, params)
-    assert found["images/new"] == verdict["new"] == 80  # 8 of each digit; 2 of each are queries
+    assert found["images/new"] == verdict["new"] == 100  # 10 of each digit; 2 of each measure
     assert found["quality/new/queries"] == 20
     assert verdict["enough"] and not verdict["drifted"], verdict
     assert verdict["revision"] == found["revision"] == 2
@@ -327,16 +352,6 @@ def test_images_of_unknown_classes_and_known_ones_in_a_new_guise_are_drift(copy,
     _, verdict = with_new_images(folder, params, residual_ratio=1000.0)
     (labels,) = (each for each in verdict["exceeded"] if each["name"] == "unseen_labels")
     assert 0.1 < labels["value"] < 1 and verdict["revision"] == 3
-
-
-def test_images_known_of_old_are_not_new_because_they_lie_in_the_database_alone(copy, root):
-    """Queries may be searched too: they are in the database and in neither training table."""
-    folder, _ = copy
-    params = small_params(folder, root, catalog={"database": ["train", "validation", "query"]})
-    run(params, folder, "catalog", "features", "identifiers", "trie", "index", "evaluate", "drift")
-    found = json.loads((folder / "data/drift/metrics.json").read_text())
-    assert found["images/new"] == 0
-    assert found["images/database"] == 300
 
 
 ALONE = """
@@ -363,14 +378,14 @@ def test_a_training_killed_half_way_goes_on_and_ends_the_same(copy, stage):
     states, deadline = folder / ".cache" / "training", time.monotonic() + 60
     while not list(states.glob("*/state.safetensors")):
         assert child.poll() is None, "the training ended before it could be killed"
-        assert time.monotonic() < deadline, "no epoch within a minute"
+        assert time.monotonic() < deadline, "no round within a minute"
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not output.exists()
     again = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert f"{stage}: going on after epoch" in again.stdout + again.stderr
+    assert f"{stage}: going on after step" in again.stdout + again.stderr
     assert files(output) == whole
     assert not list(states.glob("*/state.safetensors"))
 
@@ -384,13 +399,17 @@ def test_fewer_images_than_codebook_entries_is_one_clear_error(copy):
         run(big, folder, "tokenizer")
 
 
-def test_labels_of_one_image_each_leave_nothing_to_learn_from(copy):
+def test_the_only_training_image_of_a_label_learns_its_own_code(copy):
     folder, params = copy
     path = folder / "data/catalog/train.parquet"
-    table = pl.read_parquet(path).with_columns(label=pl.col("id"))
-    table.write_parquet(path)
-    with pytest.raises(CatalogError, match="every label has one image"):
-        run(params, folder, "pairs")
+    table = pl.read_parquet(path)
+    label = pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("alone")).otherwise("label")
+    table.with_columns(label=label).write_parquet(path)
+    assert run(params, folder, "pairs")["pairs"]["without_neighbour"] == 1
+    pairs = pl.read_parquet(folder / "data/pairs/pairs.parquet")
+    assert pairs.filter(pl.col("anchor") == pl.col("positive")).rows() == [(7, 7, 1.0)]
+    assert pairs.filter(anchor=7).height == 1 and not pairs.filter(positive=7, anchor=8).height
+    assert pairs["anchor"].is_sorted() and pairs["anchor"].n_unique() == len(table)
 
 
 FROZEN = {"tokenizer": {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 32, "dropout": 0.1}}
@@ -408,7 +427,7 @@ FROZEN = {"tokenizer": {**SMALL["tokenizer"], "tune_encoder": False, "hidden": 3
 )
 def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encoder, tune, sections):
     folder, _ = copy
-    chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "epochs": 2}
+    chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "steps": 28}
     params = small_params(folder, root, **sections, retriever=chosen, augment={"views": 2})
     trained = ("tokenizer", "identifiers", "trie") if sections else ()
     found = run(params, folder, *trained, "retriever", "index", "evaluate")
@@ -425,10 +444,10 @@ def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encod
         assert torch.equal(one, other)
 
 
-def test_without_validation_images_the_last_epochs_weights_are_kept(copy, root):
+def test_without_validation_images_the_last_steps_weights_are_kept(copy, root):
     folder, _ = copy
     params = small_params(folder, root, catalog={"validation_fraction": 0.0})
-    retriever = dataclasses.replace(params.retriever, epochs=2)
+    retriever = dataclasses.replace(params.retriever, steps=28)
     found = run(
         dataclasses.replace(params, retriever=retriever),
         folder,
@@ -465,8 +484,8 @@ def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
         head = "image_id class_id super_class_id path"
         text = "\n".join([head, *numbered])
         (tmp_path / "digits" / f"Ebay_{part}.txt").write_text(text)
-    tokenizer = SMALL["tokenizer"] | {"epochs": 2}
-    retriever = SMALL["retriever"] | {"epochs": 2}
+    tokenizer = SMALL["tokenizer"] | {"steps": 28}
+    retriever = SMALL["retriever"] | {"steps": 28}
     catalog = {"protocol": "standard"}
     params = small_params(tmp_path, root, catalog=catalog, tokenizer=tokenizer, retriever=retriever)
     metrics = run(params, tmp_path)
@@ -483,7 +502,7 @@ def codes_of(folder: Path) -> dict[str, dict[str, list[int]]]:
     """Codes by role and id."""
     found = {}
     for role in ("train", "validation", "database", "queries"):
-        identified = load_identified(folder / "data/identifiers" / role)
+        identified = load_codes(folder / "data/identifiers" / role)
         found[role] = dict(zip(identified.ids, identified.codes.tolist(), strict=True))
     return found
 
@@ -496,8 +515,8 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
     params = small_params(
         folder,
         root,
-        identifiers={"rule": rule, "rqvae_epochs": 10},
-        retriever=SMALL["retriever"] | {"epochs": 2},
+        identifiers={"rule": rule, "rqvae_steps": 10},
+        retriever=SMALL["retriever"] | {"steps": 28},
     )
     shutil.rmtree(folder / "data/index")
     found = run(params, folder, "identifiers", "trie", "retriever", "evaluate", "report")
@@ -523,7 +542,7 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
 def test_codes_by_any_rule_repeat_byte_for_byte(copy, root):
     folder, _ = copy
     for rule in ("random", "hierarchical_kmeans", "rqvae"):
-        params = small_params(folder, root, identifiers={"rule": rule, "rqvae_epochs": 3})
+        params = small_params(folder, root, identifiers={"rule": rule, "rqvae_steps": 3})
         run(params, folder, "identifiers")
         first = files(folder / "data/identifiers")
         shutil.rmtree(folder / "data/identifiers")
@@ -560,8 +579,8 @@ def test_the_retriever_is_not_trained_on_images_that_are_inserted_later(copy, ro
         folder,
         root,
         catalog={"inserted_fraction": 0.25},
-        tokenizer=SMALL["tokenizer"] | {"epochs": 2},
-        retriever=SMALL["retriever"] | {"epochs": 2},
+        tokenizer=SMALL["tokenizer"] | {"steps": 28},
+        retriever=SMALL["retriever"] | {"steps": 28},
     )
     stages = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
     found = run(params, folder, *stages, "index", "evaluate", "drift")
@@ -574,8 +593,8 @@ def test_the_retriever_is_not_trained_on_images_that_are_inserted_later(copy, ro
 
 WITHOUT_LABELS = {
     "pairs": {"rule": "near", "neighbours": 10},
-    "tokenizer": SMALL["tokenizer"] | {"labels": "clusters", "clusters": 10, "epochs": 4},
-    "retriever": SMALL["retriever"] | {"epochs": 3},
+    "tokenizer": SMALL["tokenizer"] | {"labels": "clusters", "clusters": 10, "steps": 56},
+    "retriever": SMALL["retriever"] | {"steps": 42},
 }
 
 
@@ -623,7 +642,7 @@ def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):
 
 def test_clusters_teach_without_ever_looking_at_a_label(copy, root):
     folder, _ = copy
-    tokenizer = WITHOUT_LABELS["tokenizer"] | {"epochs": 2}
+    tokenizer = WITHOUT_LABELS["tokenizer"] | {"steps": 28}
     params = small_params(folder, root, **WITHOUT_LABELS | {"tokenizer": tokenizer})
     run(params, folder, "pairs", "tokenizer")
     before = files(folder / "data/tokenizer")

@@ -47,11 +47,11 @@ def workspace(tmp_path_factory):
     return build(tmp_path_factory.mktemp("project"))
 
 
-def build(folder):
+def build(folder, labelled=True):
     workspace = Workspace.at(folder)
     digits = load_digits()
     total = sum(SIZES.values())
-    names = [f"digit <{label}>" for label in digits.target[:total]]
+    names = [f"digit <{label}>" if labelled else None for label in digits.target[:total]]
     catalog = write_catalog(workspace, write_images(workspace, digits.images[:total], names))
     write_evaluation(workspace, catalog, digits.data[:total])
     write_histories(workspace)
@@ -98,7 +98,7 @@ def write_catalog(workspace, table):
 
 
 def write_evaluation(workspace, catalog, features):
-    """Five exact scans that differ by noise, under the names of the five methods."""
+    """Five brute-force searches that differ by noise, under the names of the five methods."""
     generator = np.random.default_rng(0)
     queries, database = catalog["queries"], catalog["database"]
     own, others = features[len(database) :], features[: len(database)]
@@ -121,11 +121,18 @@ def write_evaluation(workspace, catalog, features):
         runs.to_table(RankedLists(ids, ranked), hits, codes).write_parquet(
             folder / "runs" / f"{method}.parquet"
         )
-        found[method] = metrics.summarise(hits, positives, (1, 10, 20)) | {"bytes_per_image": 256.0}
+        found[method] = (
+            metrics.summarise(hits, positives, (1, 10, 20))
+            if positives.any()
+            else {"agreement/1": 0.5, "agreement/10": 0.625}
+        ) | {"bytes_per_image": 256.0}
         precision = metrics.precision_curve(hits, positives, K)
         curve += [{"method": method, "k": k + 1, "precision": p} for k, p in enumerate(precision)]
     write_json(folder / "metrics.json", found)
-    pl.DataFrame(curve).write_csv(folder / "precision.csv")
+    curve = pl.DataFrame(
+        curve, schema={"method": pl.String, "k": pl.Int64, "precision": pl.Float64}
+    )
+    curve.head(len(curve) if positives.any() else 0).write_csv(folder / "precision.csv")
     times = {
         method: {"search_ms": 0.5 + i, "total_ms": 2.5 + i} for i, method in enumerate(METHODS)
     }
@@ -138,10 +145,10 @@ def write_evaluation(workspace, catalog, features):
 
 
 def write_histories(workspace):
-    epochs = np.arange(1, 9)
-    curve = 1 - 0.8 / epochs
+    steps = np.arange(1, 9)
+    curve = 1 - 0.8 / steps
     columns = {
-        "epoch": epochs,
+        "step": steps,
         "loss": 3 - 2 * curve,
         "loss/embedding": 1 - curve,
         "loss/prefix": 1.5 - curve,
@@ -154,8 +161,8 @@ def write_histories(workspace):
         columns[f"perplexity/level_{m}"] = 20 * curve + m
     workspace.stage("tokenizer").mkdir(parents=True)
     pl.DataFrame(columns).write_csv(workspace.stage("tokenizer") / "history.csv")
-    validated = [float(c) if e % 4 == 0 else None for e, c in zip(epochs, curve, strict=True)]
-    columns = {"epoch": epochs, "loss": 3 - 2 * curve, "validation/precision/10": validated}
+    validated = [float(c) if s % 4 == 0 else None for s, c in zip(steps, curve, strict=True)]
+    columns = {"step": steps, "loss": 3 - 2 * curve, "validation/precision/10": validated}
     columns |= {f"accuracy/level_{m}": curve * (1 - m / 50) for m in range(1, 5)}
     workspace.stage("retriever").mkdir(parents=True)
     pl.DataFrame(columns).write_csv(workspace.stage("retriever") / "history.csv")
@@ -184,7 +191,7 @@ def ignore(found, step):
 
 
 def test_the_page_holds_the_table_the_gallery_and_the_rejected_images(workspace, params, capsys):
-    assert report.run(params, workspace, ignore) == {}
+    assert report.run(params, workspace, ignore) == {"warnings": 0}
     page = workspace.reports / "index.html"
     assert capsys.readouterr().out == f"report: {page}\n"
     html = page.read_text()
@@ -199,13 +206,47 @@ def test_the_page_holds_the_table_the_gallery_and_the_rejected_images(workspace,
     assert "nearly the same picture (2)" in html
 
 
+def test_the_page_leads_with_what_the_served_index_returns(workspace, params):
+    report.run(params, workspace, ignore)
+    html = (workspace.reports / "index.html").read_text()
+    assert html.count("the served index: ") == params.report.gallery
+    assert "generative search: " not in html
+    parts = ["Drawn at random", "Among the best", "Among the worst", "confusions", "<h2>Methods"]
+    assert [html.index(part) for part in parts] == sorted(html.index(part) for part in parts)
+    assert html.index("<h2>Methods") < html.index("<h2>Curves")
+
+
+def test_the_page_says_when_and_where_it_was_made(workspace, params):
+    facts = [("Made", "30 November 2026, 12:40", ""), ("Served", "release 3", "../releases/3")]
+    write_json(workspace.reports / "build.json", facts)
+    report.run(params, workspace, ignore)
+    html = (workspace.reports / "index.html").read_text()
+    assert "30 November 2026, 12:40" in html
+    assert '<a href="../releases/3">release 3</a>' in html
+    (workspace.reports / "build.json").unlink()
+
+
+def test_images_without_labels_get_the_same_page_with_neighbours(tmp_path, params):
+    workspace = build(tmp_path, labelled=False)
+    report.run(params, workspace, ignore)
+    html = (workspace.reports / "index.html").read_text()
+    assert html.count('class="example"') == params.report.gallery
+    assert "are also among the encoder" in html and "62.5% are also among" in html
+    assert "no labels" in html and "0000.png" in html
+    body = html.split('id="definitions"')[0]
+    for absent in ("no data", "confusions", "(no label)", "relevant", "hit@", "precision over k"):
+        assert absent not in body
+    names = {path.stem for path in (workspace.stage("report") / "figures").glob("*.svg")}
+    assert "precision" not in names and "tokenizer_losses" in names
+
+
 def test_two_runs_draw_the_same_figures_and_write_the_same_page(workspace, params):
     found = []
     for _ in range(2):
         report.run(params, workspace, ignore)
         drawn = sorted((workspace.stage("report") / "figures").glob("*.svg"))
         found.append([path.read_bytes() for path in [*drawn, workspace.reports / "index.html"]])
-    assert len(found[0]) == 11
+    assert len(found[0]) == 10  # codes_used does not move
     assert found[0] == found[1]
 
 

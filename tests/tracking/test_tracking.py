@@ -14,13 +14,24 @@ from mlflow import MlflowClient
 
 from irgen.errors import SourceError, TrackingError
 from irgen.params import Params, load
-from irgen.tracking import mlflow_store, outcomes, provenance, recorder, run_log, sync
+from irgen.tracking import (
+    descriptions,
+    mlflow_store,
+    outcomes,
+    provenance,
+    recorder,
+    run_log,
+    sync,
+)
 from irgen.tracking.locations import run_logs
 from irgen.tracking.recorder import Recorder, record_stage
 from irgen.workspace import Workspace
 
 DVC_YAML = """
 stages:
+  download:
+    cmd: python -m irgen download
+    always_changed: true
   catalog:
     cmd: python -m irgen catalog
     outs: [data/catalog/train.parquet]
@@ -64,11 +75,11 @@ def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "start_sync_process", lambda _: subprocess.Popen(["false"]))
 
 
-def run_stage(home: Path, params: Params, stage: str = "tokenizer", epochs: int = 3) -> None:
+def run_stage(home: Path, params: Params, stage: str = "tokenizer", rounds: int = 3) -> None:
     workspace = Workspace.at(home)
     with record_stage(stage, params, workspace, home) as record:
-        for epoch in range(1, epochs + 1):
-            record.log({"loss": 1 / epoch, "accuracy/prefix_1": epoch / 10}, epoch)
+        for step in range(1, rounds + 1):
+            record.log({"loss": 1 / step, "accuracy/prefix_1": step / 10}, step)
         write_outputs(workspace.stage(stage))
         record.log_result({"accuracy": 0.9})
 
@@ -80,11 +91,13 @@ def write_outputs(place: Path) -> None:
 
 
 def runs(client: MlflowClient) -> tuple[list, list]:
-    """The parents and the children in the store."""
-    experiment = client.get_experiment_by_name("irgen")
-    found = client.search_runs([experiment.experiment_id]) if experiment else []
-    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
-    return [run for run in found if run not in children], children
+    """The runs of the builds, and those of their stages, in the store."""
+    return runs_in(client, "digits"), runs_in(client, "digits/stages")
+
+
+def runs_in(client: MlflowClient, name: str) -> list:
+    experiment = client.get_experiment_by_name(name)
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
 def history(client: MlflowClient, run: str, key: str) -> list[tuple[int, float]]:
@@ -98,20 +111,20 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
     metrics = {"generative": {"precision/10": 0.95}, "queries": {"count": 7}}
     (home / "data" / "evaluate").mkdir()
     (home / "data" / "evaluate" / "metrics.json").write_text(json.dumps(metrics))
-    run_stage(home, params, stage="evaluate", epochs=0)
+    run_stage(home, params, stage="evaluate", rounds=0)
 
     client = mlflow_store.connect(home)
     parents, children = runs(client)
     assert len(parents) == 1 and parents[0].info.status == "FINISHED"
-    assert parents[0].data.metrics["generative/precision/10"] == 0.95
+    assert parents[0].data.metrics["generative/precision_at_10"] == 0.95
     assert parents[0].data.params["tokenizer.levels"] == str(params.tokenizer.levels)
     assert {run.data.tags["irgen.stage"] for run in children} == {"tokenizer", "evaluate"}
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     trained = next(run for run in children if run.data.tags["irgen.stage"] == "tokenizer")
     assert trained.info.status == "FINISHED"
     assert history(client, trained.info.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    assert trained.data.params.keys() >= {"seed", "tokenizer.epochs"}
-    assert "retriever.epochs" not in trained.data.params
+    assert trained.data.params.keys() >= {"seed", "tokenizer.steps"}
+    assert "retriever.steps" not in trained.data.params
     assert len(trained.data.tags["dvc.stage_hash"]) == 64
     table = trained.inputs.dataset_inputs[0].dataset
     assert (table.name, json.loads(table.profile)["num_rows"]) == ("train", 2)
@@ -161,12 +174,77 @@ def test_the_stages_of_one_dvc_repro_share_a_parent_and_carry_the_hash_of_their_
         assert run.data.tags["dvc.stage_hash"] == provenance.hash_lock_entry(home, stage)
 
 
-def test_a_stage_with_nothing_new_makes_no_run(home: Path, params: Params) -> None:
+def test_a_stage_that_runs_always_makes_a_run_only_if_it_found_something_or_failed(
+    home: Path, params: Params, no_sync: None
+) -> None:
     with record_stage("download", params, Workspace.at(home), home) as record:
         record.log_result({})
+    assert not list(run_logs(home).glob("**/*.jsonl"))
     with pytest.raises(SourceError), record_stage("download", params, Workspace.at(home), home):
         raise SourceError("no such folder")
-    assert not list(run_logs(home).glob("**/*.jsonl"))
+    assert sync.sync_all(home) == 1
+    (build,), (stage,) = runs(mlflow_store.connect(home))
+    assert build.info.status == stage.info.status == "FAILED"
+    note = build.data.tags["mlflow.note.content"]
+    assert "**Failed** in download: SourceError: no such folder" in note
+
+
+def test_a_build_is_running_until_the_process_above_its_stages_ends(
+    home: Path, params: Params, no_sync: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = subprocess.Popen(["sleep", "600"])
+    monkeypatch.setenv(provenance.CONDUCTED, str(flow.pid))
+    client = mlflow_store.connect(home)
+    run_stage(home, params)
+    assert sync.sync_all(home) == 1 and sync.sync_all(home) == 0
+    (build,), (stage,) = runs(client)
+    assert (build.info.status, stage.info.status) == ("RUNNING", "FINISHED")
+    flow.kill()
+    flow.wait()
+    assert sync.sync_all(home) == 1 and sync.sync_all(home) == 0
+    (build,), (stage,) = runs(client)
+    assert (build.info.status, stage.info.status) == ("FINISHED", "FINISHED")
+    assert build.info.end_time == stage.info.end_time
+
+
+def test_a_running_stage_is_seen_before_its_first_metric(home: Path, params: Params) -> None:
+    workspace = Workspace.at(home)
+    with record_stage("tokenizer", params, workspace, home):
+        wait_for(lambda: runs(mlflow_store.connect(home))[1])
+        (build,), (stage,) = runs(mlflow_store.connect(home))
+        assert (build.info.status, stage.info.status) == ("RUNNING", "RUNNING")
+    (build,), (stage,) = runs(mlflow_store.connect(home))
+    assert (build.info.status, stage.info.status) == ("FINISHED", "FINISHED")
+
+
+def test_the_run_of_a_build_has_a_name_a_description_its_curves_and_the_report(
+    home: Path, params: Params, no_sync: None
+) -> None:
+    shutil.copyfile(
+        home / "data" / "catalog" / "train.parquet", home / "data" / "catalog" / "database.parquet"
+    )
+    rows = {"id": ["c"], "label": ["x"], "role": ["query"], "sha256": ["3"]}
+    pl.DataFrame(rows).write_parquet(home / "data" / "catalog" / "queries.parquet")
+    (home / "data" / "evaluate").mkdir()
+    metrics = {"index": {"precision/1": 0.9, "precision/10": 0.5, "recall/10": 0.1}}
+    (home / "data" / "evaluate" / "metrics.json").write_text(json.dumps(metrics))
+    run_stage(home, params)
+    with record_stage("report", params, Workspace.at(home), home):
+        (home / "reports").mkdir()
+        (home / "reports" / "index.html").write_text("<html>")
+    assert sync.sync_all(home) == 2
+    client = mlflow_store.connect(home)
+    (build,), _ = runs(client)
+    started = descriptions.format_time(build.info.start_time)
+    assert build.info.run_name == f"digits · 3 images · {started}"
+    assert build.data.metrics == {"index/precision_at_10": 0.5, "tokenizer/loss": 1 / 3}
+    assert history(client, build.info.run_id, "tokenizer/loss")[0] == (1, 1.0)
+    note = build.data.tags["mlflow.note.content"]
+    assert "3 images with 2 labels; 2 can be found, 1 measure the quality" in note
+    assert "of the first 10 results 50 % are right" in note
+    assert "| [tokenizer](#/experiments/" in note
+    (report,) = client.list_artifacts(build.info.run_id, "reports")
+    assert report.path == "reports/index.html"
 
 
 def test_a_failure_is_recorded_with_its_error_and_fails_the_build(
@@ -250,7 +328,7 @@ def test_a_conducted_stage_waits_for_no_sync_and_what_it_leaves_may_be_changed(
         raise AssertionError("it waits")
 
     monkeypatch.setattr(Recorder, "_wait_for_sync", waited)
-    monkeypatch.setenv(recorder.CONDUCTED, "1")
+    monkeypatch.setenv(provenance.CONDUCTED, str(os.getpid()))
     run_stage(home, params)
     (home / "data" / "tokenizer" / "small.json").write_text('{"a": 2}')
     path = next(run_logs(home).glob("*/*.jsonl"))
@@ -310,11 +388,11 @@ def test_a_run_s_page_is_where_a_browser_finds_it(
 ) -> None:
     assert mlflow_store.run_page(home, "1", "ab") is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example/")
-    address = "mlflow.example/#/experiments/1/runs/ab"
+    address = "mlflow.example/#/experiments/1/runs/ab?workflowType=machine_learning"
     assert mlflow_store.run_page(home, "1", "ab") == f"https://***@{address}"
     monkeypatch.setenv("IRGEN_MLFLOW_PAGES", "https://pages.example/mlflow/")
     page = mlflow_store.run_page(home, "1", "ab")
-    assert page == "https://pages.example/mlflow/#/experiments/1/runs/ab"
+    assert page == f"https://pages.example/mlflow/{mlflow_store.run_link('1', 'ab')}"
 
 
 def wait_for(condition, seconds: float = 30) -> None:
@@ -324,24 +402,6 @@ def wait_for(condition, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
-
-
-def test_the_builds_of_a_comparison_are_below_one_run(
-    home: Path, params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("IRGEN_COMPARISON", "grid-1")
-    for build in ("grid-1-a", "grid-1-b"):
-        monkeypatch.setenv("IRGEN_BUILD", build)
-        run_stage(home, params)
-    (above,), below = runs(mlflow_store.connect(home))
-    assert above.data.tags["irgen.comparison_of"] == "grid-1"
-    builds = [run for run in below if "irgen.parent_of" in run.data.tags]
-    assert {run.data.tags["irgen.parent_of"] for run in builds} == {"grid-1-a", "grid-1-b"}
-    assert {run.data.tags["mlflow.parentRunId"] for run in builds} == {above.info.run_id}
-    stages = [run for run in below if run not in builds]
-    assert {run.data.tags["mlflow.parentRunId"] for run in stages} == {
-        run.info.run_id for run in builds
-    }
 
 
 def test_synced_run_logs_are_deleted_in_time(home: Path) -> None:
@@ -401,6 +461,10 @@ def test_the_build_s_run_says_which_stages_ran_and_where_the_results_of_the_othe
     assert {name: tags[f"irgen.outcome.{name}"] for name in told} == told
     assert tags["irgen.results.tokenizer"] == stage.info.run_id
     assert "irgen.results.evaluate" not in tags and build.info.status == "FINISHED"
-    assert build.data.metrics == {"index/precision/10": 0.5}
+    assert build.data.metrics == {"index/precision_at_10": 0.5}
+    outcomes.log_outcomes(home, params, "third", {"tokenizer": "failed"})
+    assert sync.sync_all(home) == 1
+    failed = runs_in(client, "digits")[0]
+    assert failed.data.tags["irgen.parent_of"] == "third" and failed.info.status == "FAILED"
     with pytest.raises(TrackingError, match="'lost' is no outcome"):
         outcomes.log_outcomes(home, params, "second", {"trie": "lost"})

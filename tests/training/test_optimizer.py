@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from irgen.params import Retriever as Settings
+from irgen.params.sections import Training
 from irgen.training import optimizer
 
 
@@ -58,7 +59,9 @@ def test_every_parameter_is_in_one_group_and_vectors_are_not_decayed(retriever_s
 
 def test_the_rate_warms_up_then_falls_to_nothing():
     adam = torch.optim.AdamW([{"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0, "peak": 2.0}])
-    factors = [optimizer.set_rates(adam, step, 4, 20) for step in range(21)]
+    factors = [
+        optimizer.set_rates(adam, step, Training(steps=20, warmup=0.2)) for step in range(21)
+    ]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[4] == 1.0
     assert all(a >= b for a, b in itertools.pairwise(factors[4:]))

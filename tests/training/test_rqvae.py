@@ -10,12 +10,13 @@ from irgen.training import rqvae as autoencoding
 from irgen.training.run import TrainingRun
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
+PASS = 13  # steps over 400 images in batches of 32
 
 SETTINGS = Identifiers(
     rule="rqvae",
     rqvae_hidden=32,
     rqvae_width=6,
-    rqvae_epochs=20,
+    rqvae_steps=20 * PASS,
     rqvae_batch_size=32,
     rqvae_learning_rate=2e-3,
     rqvae_commitment=0.25,
@@ -53,7 +54,7 @@ def test_each_level_takes_something_off_the_reconstruction_error(trained, featur
     assert errors[0] < 0.5 and errors[-1] < 0.1  # 1 is what the mean alone gets wrong
 
 
-def test_training_lowers_the_reconstruction_error_and_logs_every_epoch(trained, features):
+def test_training_lowers_the_reconstruction_error_and_logs_every_pass(trained, features):
     model, history = trained
     assert len(history) == 20
     assert history[-1]["loss/reconstruction"] < 0.3 * history[0]["loss/reconstruction"]
@@ -106,7 +107,9 @@ def test_gradients_go_straight_through_the_codes_to_the_encoder(trained, feature
 
 def test_an_entry_that_no_image_has_begins_again(features):
     history: list[dict[str, float]] = []
-    settings = Identifiers(**{**vars(SETTINGS), "rqvae_epochs": 6, "rqvae_learning_rate": 0.05})
+    settings = Identifiers(
+        **{**vars(SETTINGS), "rqvae_steps": 6 * PASS, "rqvae_learning_rate": 0.05}
+    )
     run = run_logging(lambda row, step: history.append(row))
     model = autoencoding.train(features, (2, 32), settings, run)
     assert sum(row["restarts"] for row in history) > 0

@@ -127,14 +127,14 @@ def describe_split(protocol: Protocol, roles: pl.Series, query_fraction: float) 
     """Return where the queries come from; `roles` (N,): of the source, null where it names none.
 
     >>> describe_split(GIVEN, pl.Series([None, None], dtype=pl.String), 0.2)
-    'no train and test folders found: 20 % of each label is held out for testing'
+    'no train and test folders found: 20 % of the images measure quality'
     """
     if protocol.roles or not roles.null_count():
         return protocol.says
-    held_out = f"{query_fraction * 100:g} % of each label is held out for testing"
+    share = f"{query_fraction * 100:g} %"
     if roles.null_count() == len(roles):
-        return f"no train and test folders found: {held_out}"
-    return f"{protocol.says}; of images without a role, {held_out}"
+        return f"no train and test folders found: {share} of the images measure quality"
+    return f"{protocol.says}; {share} of images without a role measure quality"
 
 
 def describe_protocol(record: Mapping[str, Any]) -> str:

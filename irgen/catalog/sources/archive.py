@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from irgen.catalog.sources.listing import Entry, Listing, is_candidate, map_keys
+from irgen.catalog.sources.listing import Entry, Listing, count_skipped, is_candidate, map_keys
 from irgen.errors import SourceError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -53,17 +53,26 @@ def list_archive(path: Path, limit: int, name: str = "") -> Listing:
     name = name or str(path)
     walk = _walk_zip if path.name.lower().endswith(".zip") else _walk_tar
     with _report_damage(name):
-        files, folders = _inspect(walk(path), name, limit)
-    keys, empty_folders = map_keys(files, folders, name)
+        files, folders, others = _inspect(walk(path), name, limit)
+    keys, empty_folders, top = map_keys(files, folders, name)
     key_of = {files[member]: key for key, member in keys.items()}
     entries = _entries(walk(path), name, key_of)
-    return Listing(entries=entries, count=len(keys), empty_folders=empty_folders)
+    return Listing(
+        entries=entries,
+        count=len(keys),
+        empty_folders=empty_folders,
+        top=top,
+        skipped=count_skipped(others),
+    )
 
 
-def _inspect(members: Members, archive: str, limit: int) -> tuple[dict[str, int], list[str]]:
-    """Return the position in the archive of every candidate file, and the names of the folders."""
+def _inspect(
+    members: Members, archive: str, limit: int
+) -> tuple[dict[str, int], list[str], list[str]]:
+    """Return the position in the archive of every candidate file, and the names of the folders and
+    of the other files."""
     files: dict[str, int] = {}
-    folders = []
+    folders, others = [], []
     total = 0
     for position, (member, _) in enumerate(members):
         name = _safe_name(member, archive)
@@ -77,7 +86,9 @@ def _inspect(members: Members, archive: str, limit: int) -> tuple[dict[str, int]
             folders.append(name)
         elif is_candidate(name):
             files[name] = position
-    return files, folders
+        else:
+            others.append(name)
+    return files, folders, others
 
 
 def _safe_name(member: Member, archive: str) -> str:

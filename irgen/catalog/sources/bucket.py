@@ -3,7 +3,14 @@
 from functools import partial
 
 from irgen.catalog.sources import image_list, remote, s3
-from irgen.catalog.sources.listing import Entry, Listing, is_candidate, list_parents, map_keys
+from irgen.catalog.sources.listing import (
+    Entry,
+    Listing,
+    count_skipped,
+    is_candidate,
+    list_parents,
+    map_keys,
+)
 
 
 def list_bucket(client: s3.Client, url: str, ahead: int) -> Listing:
@@ -14,12 +21,14 @@ def list_bucket(client: s3.Client, url: str, ahead: int) -> Listing:
     prefix = _as_folder(url)
     objects = _list_below(client, prefix)
     folders = list_parents(objects)
-    keys, empty_folders = map_keys(filter(is_candidate, objects), folders, prefix)
+    keys, empty_folders, top = map_keys(filter(is_candidate, objects), folders, prefix)
     return Listing(
         entries=(_make_entry(client, prefix, key, objects[keys[key]]) for key in sorted(keys)),
         count=len(keys),
         empty_folders=empty_folders,
+        top=top,
         ahead=ahead,
+        skipped=count_skipped(objects),
     )
 
 

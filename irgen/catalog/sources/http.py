@@ -42,6 +42,7 @@ def connect(connections: int, retries: int) -> Client:
     """Return a client that keeps so many connections and tries again; it sends nothing yet."""
     patience = urllib3.Retry(
         retries,
+        other=0,  # failures of TLS: not all of them may pass
         status_forcelist=RETRIED,
         raise_on_status=False,
         backoff_factor=remote.FIRST_PAUSE,
@@ -153,11 +154,18 @@ def _blocks_of(answer: requests.Response) -> Iterator[bytes]:
 def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Response:
     """Return the answer, whose body is not read yet. Raises SourceError."""
     name = hide_secrets(url)
+
+    def attempt() -> requests.Response:
+        try:
+            return client.session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
+        except requests.exceptions.SSLError as error:
+            remote.refuse_untrusted(name, error, "REQUESTS_CA_BUNDLE")
+            raise TransientError(flatten(error)) from None
+
     try:
-        answer = client.session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
+        answer = remote.retry_call(attempt, name, client.retries)
     except requests.ConnectionError as error:
-        hint = "; check REQUESTS_CA_BUNDLE" if "CERTIFICATE" in str(error) else ""
-        raise make_retry_error(name, client.retries + 1, flatten(error) + hint) from None
+        raise make_retry_error(name, client.retries + 1, flatten(error)) from None
     except (requests.RequestException, ValueError) as error:
         raise SourceError(f"{name} cannot be requested ({flatten(error)}); check it") from None
     status = answer.status_code

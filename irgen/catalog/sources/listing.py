@@ -3,11 +3,12 @@
 A kind of source is a function that returns a `Listing`; `open.py` names them all.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import polars as pl
@@ -53,15 +54,18 @@ class Entry:
 class Listing:
     """Content of a source. `entries` can be iterated once; `count` is their number.
 
-    `columns`: columns of an image list (key, label, and perhaps role, id, metadata). `ahead`:
-    number of images that other threads may read in advance.
+    `top`: the single top folder, with its slash, that was left out of the keys. `columns`: columns
+    of an image list (key, label, and perhaps role, id, metadata). `ahead`: number of images that
+    other threads may read in advance. `skipped`: number of files by an ending that is not read.
     """
 
     entries: Iterable[Entry]
     count: int
     empty_folders: tuple[str, ...] = ()
+    top: str = ""
     columns: pl.DataFrame | None = None
     ahead: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +136,16 @@ def is_candidate(path: str) -> bool:
     return is_image(path) or (is_annotation(path) and not is_hidden(path))
 
 
+def count_skipped(paths: Iterable[str]) -> dict[str, int]:
+    """Count files that are neither image nor annotation nor hidden by their ending, most first.
+
+    >>> count_skipped(["cat/1.HEIC", "cat/2.heic", "cat/3.png", "README", ".git/x.zip"])
+    {'.heic': 2, '': 1}
+    """
+    skipped = (path for path in paths if not is_hidden(path) and not is_candidate(path))
+    return dict(Counter(PurePosixPath(path).suffix.lower() for path in skipped).most_common())
+
+
 def is_hidden(path: str) -> bool:
     """Tell whether any part of a path starts with a dot or belongs to macOS alone."""
     if path.startswith(".") or "/." in path:
@@ -141,11 +155,12 @@ def is_hidden(path: str) -> bool:
 
 def map_keys(
     paths: Iterable[str], folders: Iterable[str], source: str
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return key → path of the images and a data set's annotation files, and the empty folders.
+) -> tuple[dict[str, str], tuple[str, ...], str]:
+    """Return key → path of the images and a data set's annotation files, the empty folders, and the
+    single top folder that is left out of the keys, or "".
 
-    `paths`: the candidates. A single top folder is left out of the keys. Raises SourceError if
-    there is no image, or for a name that is not UTF-8.
+    `paths`: the candidates. Raises SourceError if there is no image, or for a name that is not
+    UTF-8.
     """
     images: list[str] = []
     others: list[str] = []
@@ -157,7 +172,32 @@ def map_keys(
     top = find_common_top(images, folders)
     keys = {check_key(path.removeprefix(top), source): path for path in images}
     empty = [folder.removeprefix(top) for folder in find_empty_folders(images, folders)]
-    return keys, tuple(check_key(folder, source) for folder in empty if folder)
+    return keys, tuple(check_key(folder, source) for folder in empty if folder), top
+
+
+def replace_top(listing: Listing, top: str, source: str) -> Listing:
+    """Return a listing whose keys lack the folder `top` instead of the listing's own. Keys outside
+    of `top` are whole paths. Raises SourceError, when drawn, for two images with one key."""
+    if top == listing.top:
+        return listing
+
+    def rename(key: str) -> str:
+        return f"{listing.top}{key}".removeprefix(top)
+
+    def rename_entries() -> Iterator[Entry]:
+        keys = set()
+        for entry in listing.entries:
+            key = rename(entry.key)
+            if key in keys:
+                raise SourceError(
+                    f"{source}: {top}{key} and {key} would have one name, since images are named "
+                    f"without {top}; rename one of their folders"
+                )
+            keys.add(key)
+            yield replace(entry, key=key)
+
+    empty_folders = tuple(filter(None, map(rename, listing.empty_folders)))
+    return replace(listing, entries=rename_entries(), empty_folders=empty_folders, top=top)
 
 
 def find_common_top(images: Iterable[str], folders: Iterable[str]) -> str:

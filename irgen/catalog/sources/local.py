@@ -4,7 +4,14 @@ import os
 import stat
 from pathlib import Path
 
-from irgen.catalog.sources.listing import Entry, Listing, is_candidate, is_hidden, map_keys
+from irgen.catalog.sources.listing import (
+    Entry,
+    Listing,
+    count_skipped,
+    is_candidate,
+    is_hidden,
+    map_keys,
+)
 from irgen.errors import SourceError
 
 
@@ -15,19 +22,23 @@ def list_folder(root: Path) -> Listing:
     images are listed already. Raises SourceError for a link that leaves the folder, for what cannot
     be read, and if there is no image.
     """
-    files, folders = _walk(root)
-    keys, empty_folders = map_keys(files, folders, str(root))
+    files, folders, others = _walk(root)
+    keys, empty_folders, top = map_keys(files, folders, str(root))
     return Listing(
         entries=(make_entry(key, f"{root}/{keys[key]}", files[keys[key]]) for key in sorted(keys)),
         count=len(keys),
         empty_folders=empty_folders,
+        top=top,
+        skipped=count_skipped(others),
     )
 
 
-def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
-    """Return the candidate files with their status, and the folders, by relative path."""
+def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[str], list[str]]:
+    """Return the candidate files with their status, the folders, and the other files, by relative
+    path."""
     files: dict[str, os.stat_result] = {}
     folders: list[str] = []
+    others: list[str] = []
     inside, waiting = root.resolve(), [""]
     while waiting:
         parent = waiting.pop()
@@ -41,9 +52,11 @@ def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
                 else:
                     folders.append(path)
                     waiting.append(f"{path}/")
-            elif is_candidate(entry.name) and (status := _file_status(entry, inside)):
+            elif not is_candidate(entry.name):
+                others.append(path)
+            elif status := _file_status(entry, inside):
                 files[path] = status
-    return files, folders
+    return files, folders, others
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:

@@ -108,6 +108,16 @@ def make_retry_error(url: str, tries: int, reason: str) -> SourceError:
     )
 
 
+def refuse_untrusted(url: str, error: Exception, variable: str) -> None:
+    """Raise SourceError if a connection failed because the server's certificate is not trusted:
+    another try would fail, too. ``variable``: environment variable that names trusted ones."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        raise SourceError(
+            f"{url}: the server's certificate is not trusted ({flatten(error)}); set {variable} to "
+            "a file with the certificate of its authority"
+        ) from None
+
+
 def flatten(error: Exception) -> str:
     """Return an error's text in one line, without secrets."""
     return redact(" ".join(str(error).split()))[:300]

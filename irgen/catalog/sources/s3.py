@@ -350,8 +350,8 @@ def _report_errors(url: str) -> Iterator[None]:
     except botocore.ClientError as error:
         raise _explain(error, url) from None
     except (botocore.HTTPClientError, botocore.ConnectionError) as error:
-        hint = "; check AWS_CA_BUNDLE" if isinstance(error, botocore.SSLError) else ""
-        raise remote.TransientError(flatten(error) + hint) from None
+        remote.refuse_untrusted(url, error, "AWS_CA_BUNDLE")
+        raise remote.TransientError(flatten(error)) from None
     except (botocore.BotoCoreError, ResponseParserError) as error:
         raise SourceError(
             f"{url} cannot be requested: {flatten(error)}; give credentials (AWS_ACCESS_KEY_ID and "

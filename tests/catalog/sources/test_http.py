@@ -134,6 +134,13 @@ def test_a_handshake_that_is_cut_is_tried_again(hanging_up: str) -> None:
         http.look_at(http.connect(1, 1), f"{hanging_up}/a.zip")
 
 
+def test_an_untrusted_certificate_is_reported_at_the_first_try(untrusted) -> None:
+    address, handshakes = untrusted
+    with pytest.raises(SourceError, match=r"certificate is not trusted.*REQUESTS_CA_BUNDLE"):
+        http.look_at(http.connect(1, 6), f"{address}/a.zip")
+    assert len(handshakes) == 1
+
+
 def test_a_file_that_is_not_there_is_none(client, web_server, tmp_path: Path) -> None:
     assert http.look_at(client, f"{web_server.uri}/none.zip") is None
     assert bring(client, f"{web_server.uri}/none.zip", tmp_path / "a") is None

@@ -77,18 +77,18 @@ def test_an_archive_is_fetched_when_it_has_changed(
     place, more, put, bodies = shelf
     params = of(f"{place}/shop.zip", **more)
     put("shop.zip", zipped({"set/cat/1.png": png(1), "set/dog/1.png": png(2)}))
-    assert download.look(params, workspace)
+    assert download.may_have_changed(params, workspace)
     assert bodies() == 0
     assert download.run(params, workspace, no_log)["images/new"] == 2
     assert manifest.read_revision(workspace.stage("download")) == (1, f"{place}/shop.zip")
     asked = bodies()
     assert asked > 0
-    assert not download.look(params, workspace)
+    assert not download.may_have_changed(params, workspace)
     assert download.run(params, workspace, no_log) == {}
     assert "source unchanged" in capsys.readouterr().out
     assert bodies() == asked
     put("shop.zip", zipped({"set/cat/1.png": png(1), "set/dog/1.png": png(3)}))
-    assert download.look(params, workspace)
+    assert download.may_have_changed(params, workspace)
     assert download.run(params, workspace, no_log)["images/changed"] == 1
     assert len(manifest.read(workspace.stage("download"))) == 2
     assert len(Images(workspace.stage("download"))) == 3, "training has what is gone"
@@ -139,7 +139,7 @@ def test_an_expected_checksum_is_verified_and_stands_for_the_file(
     assert download.run(params, workspace, no_log)["images/new"] == 1
     asked = bodies()
     put("shop.zip", b"something else")
-    assert not download.look(params, workspace)
+    assert not download.may_have_changed(params, workspace)
     assert download.run(params, workspace, no_log) == {}
     assert bodies() == asked
 

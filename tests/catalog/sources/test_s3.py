@@ -194,6 +194,13 @@ def test_a_service_that_is_not_there_is_given_up_in_bounded_time(client) -> None
     assert time.monotonic() - started < 5
 
 
+def test_an_untrusted_certificate_is_reported_at_the_first_try(client, untrusted) -> None:
+    address, handshakes = untrusted
+    with pytest.raises(SourceError, match=r"certificate is not trusted.*AWS_CA_BUNDLE"):
+        s3.list_keys(s3.connect(address, retries=6), "s3://shop/")
+    assert len(handshakes) == 1
+
+
 def test_a_handshake_that_is_cut_is_tried_again(client, hanging_up: str) -> None:
     with pytest.raises(SourceError, match=r"given up after 2 tries.*EOF"):
         s3.list_keys(s3.connect(hanging_up, retries=1), "s3://shop/")

@@ -1,5 +1,5 @@
 """Check the source for changes in a separate process, which can be stopped when it takes too long:
-``python -m flows.look``."""
+``python -m flows.source_check``."""
 
 import sys
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def has_changed(root: Path, *, build: str, log: Callable[[str], None]) -> bool:
     """Tell whether the source may differ from the project's copy, by its listing alone. Raises
     SourceError with the reason if it cannot be listed."""
     result = process.run(
-        [sys.executable, "-m", "flows.look"],
+        [sys.executable, "-m", "flows.source_check"],
         root=root,
         log=log,
         timeout=TIMEOUT_SECONDS,
@@ -36,9 +36,9 @@ def main() -> int:
     from irgen.workspace import Workspace
 
     try:
-        changed = download.look(load(Path("params.yaml")), Workspace.at(Path()))
+        changed = download.may_have_changed(load(Path("params.yaml")), Workspace.at(Path()))
     except IrgenError as error:
-        print(f"look: {' '.join(str(error).split())}")
+        print(f"source check: {' '.join(str(error).split())}")
         return 2
     print(CHANGED if changed else UNCHANGED)
     return 0

@@ -1,0 +1,193 @@
+"""Survey a source before it is copied: list it all, and open some of its images."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from irgen.catalog import manifest
+from irgen.catalog.datasets.annotations import is_annotation
+from irgen.catalog.formats import read_format, recognise_format
+from irgen.catalog.images import decode
+from irgen.catalog.sources.listing import Entry, Listing, Source
+from irgen.errors import CatalogError, ImageError
+
+SAMPLE = 64  # images that are opened
+GREY = 6  # largest difference of a grey picture's colours, which JPEG may change a little
+EXTREME = 0.15  # share of the range, at both ends, that counts as ink or paper
+NAMED = ("key", "label", "role", "id")  # columns of a list that have a meaning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Images that were opened. `sizes`: width and height of each; `grey` and `drawings`: shares
+    without colour, and of ink on paper; `bytes`: mean of a file; `damaged`: reasons by name."""
+
+    sizes: tuple[tuple[int, int], ...]
+    grey: float
+    drawings: float
+    bytes: float
+    damaged: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Content of a source. `labels`: number of images by label, empty without labels, and
+    `no_labels` says why; `roles`: number of images by role; `columns`: of a list, with their types;
+    `skipped`: number of files by an ending that is not read; `left_out`: number of images by
+    reason."""
+
+    images: int
+    format: str
+    labels: Mapping[str, int]
+    no_labels: str
+    roles: Mapping[str, int]
+    columns: Mapping[str, str]
+    skipped: Mapping[str, int]
+    left_out: Mapping[str, int]
+    sample: Sample
+
+
+def survey_source(source: Source) -> Survey:
+    """Return what a source holds. Raises SourceError if it cannot be listed or has no image, and
+    CatalogError if none of the images opened can be read."""
+    listing = source.load()
+    rows, annotations, sample = _open_sample(listing)
+    table = _tabulate(rows, listing)
+    source_format, images, problem = _read_labels(table, annotations)
+    if not sample.sizes:
+        name, reason = next(iter(sample.damaged.items()))
+        raise CatalogError(
+            f"{source.name}: none of {len(sample.damaged)} images can be read, e.g. {name}: "
+            f"{reason}; give another source"
+        )
+    labelled = images.drop_nulls("label")
+    counts = dict(sorted(Counter(labelled["label"]).items(), key=lambda item: -item[1]))
+    return Survey(
+        images=len(images),
+        format=source_format,
+        labels=counts,
+        no_labels=problem or ("" if counts else "its images lie in no class folders"),
+        roles=dict(Counter(images["role"].drop_nulls())),
+        columns=_describe_columns(listing),
+        skipped=listing.skipped,
+        left_out=_count_left_out(listing, table, len(images) - len(labelled) if counts else 0),
+        sample=sample,
+    )
+
+
+def _open_sample(listing: Listing) -> tuple[list[manifest.Row], dict[str, bytes], Sample]:
+    """Return a row for each entry, the annotation files, and what every n-th image is like."""
+    step = max(1, listing.count // SAMPLE)
+    rows: list[manifest.Row] = []
+    annotations: dict[str, bytes] = {}
+    opened: dict[str, bytes] = {}
+    for number, entry in enumerate(listing.entries):
+        rows.append(_make_row(entry))
+        if is_annotation(entry.key):
+            annotations[entry.key] = _read(entry)
+        elif number % step == 0 and entry.read is not None:
+            opened[entry.key] = _read(entry)
+    return rows, annotations, describe_sample(opened)
+
+
+def _read(entry: Entry) -> bytes:
+    content = entry.read() if entry.read else None
+    return content if isinstance(content, bytes) else content.content if content else b""
+
+
+def describe_sample(contents: Mapping[str, bytes]) -> Sample:
+    """Return what image files, by name, are like."""
+    pictures: list[Image.Image] = []
+    damaged: dict[str, str] = {}
+    for name, content in contents.items():
+        try:
+            pictures.append(decode(content, 3))
+        except ImageError as error:
+            damaged[name] = str(error)
+    return Sample(
+        sizes=tuple(picture.size for picture in pictures),
+        grey=_mean([is_grey(picture) for picture in pictures]),
+        drawings=_mean([is_drawing(picture) for picture in pictures]),
+        bytes=_mean([len(content) for content in contents.values()]),
+        damaged=damaged,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
+
+
+def is_grey(picture: Image.Image) -> bool:
+    """Tell whether an RGB picture has no colour."""
+    picture = picture.copy()
+    picture.thumbnail((64, 64))
+    pixels = np.asarray(picture).astype(np.int16)  # (h, w, 3)
+    return bool((pixels.max(-1) - pixels.min(-1)).max() <= GREY)
+
+
+def is_drawing(picture: Image.Image) -> bool:
+    """Tell whether a picture is ink on paper: grey, and nine of ten pixels nearly as dark as the
+    darkest or as light as the lightest."""
+    pixels = np.asarray(picture.convert("L")).astype(np.float32)
+    low, high = float(pixels.min()), float(pixels.max())
+    margin = EXTREME * (high - low)
+    extreme = (pixels <= low + margin) | (pixels >= high - margin)
+    return high - low > 64 and bool(extreme.mean() >= 0.9) and is_grey(picture)
+
+
+def _make_row(entry: Entry) -> manifest.Row:
+    there = entry.read is not None
+    return manifest.Row(
+        key=entry.key,
+        size=0,
+        etag="",
+        sha256=entry.key if there else None,  # stands for the content, which is not read
+        revision=1,
+        shard=None,
+        offset=None,
+        version=None,
+    )
+
+
+def _tabulate(rows: list[manifest.Row], listing: Listing) -> pl.DataFrame:
+    table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
+    if listing.columns is not None:
+        table = table.join(listing.columns, on="key", how="left")
+    return table.sort("key")
+
+
+def _read_labels(
+    table: pl.DataFrame, annotations: Mapping[str, bytes]
+) -> tuple[str, pl.DataFrame, str]:
+    """Return the format, the images with label and role, and why there are no labels, if so."""
+    source_format = recognise_format(table)
+    try:
+        return source_format, read_format(table, source_format, annotations.__getitem__), ""
+    except CatalogError as error:
+        if source_format != "folders":
+            raise
+        return "images", read_format(table, "images"), str(error).partition(";")[0]
+
+
+def _describe_columns(listing: Listing) -> dict[str, str]:
+    if listing.columns is None:
+        return {}
+    schema = listing.columns.schema
+    return {
+        name: "text" if kind == pl.String else str(kind).lower()
+        for name, kind in schema.items()
+        if name not in NAMED
+    }
+
+
+def _count_left_out(listing: Listing, table: pl.DataFrame, unlabelled: int) -> dict[str, int]:
+    reasons = {
+        "in the list, but not there": table["sha256"].null_count(),
+        "without a label": unlabelled,
+        "class folders without an image": len(listing.empty_folders),
+    }
+    return {reason: count for reason, count in reasons.items() if count}

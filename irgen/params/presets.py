@@ -1,0 +1,248 @@
+"""Presets that `irgen init` writes: values for a kind of images, fitted to how many there are.
+
+A preset is a function that returns values by section and key. A key that it leaves out, and another
+preset sets, gets its default. `experiments/` holds what they were measured with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Values = dict[str, dict[str, Any]]
+
+GPU_ENCODER = "vit_base_patch16_clip_224.openai"  # the paper's
+CPU_ENCODER = "tf_efficientnet_lite0"  # 18 MB, and 30 ms an image on one core
+TINY_SIDE = 40  # pixels: a smaller short side is a tiny image, which a pretrained encoder blurs
+TRAINED_SHARE = 0.72  # of the images, without given roles: 0.8 not queries, 0.9 not validation
+IMAGES_A_CODE = 7  # training images that k-means needs for each code of a codebook
+
+# The network of the built-in digits, trained from nothing; nobody would choose it for photos.
+DIGITS_NETWORK = {"patch_size": 4, "embed_dim": 96, "depth": 4, "num_heads": 4}
+TINY_NETWORK = {"patch_size": 4, "embed_dim": 128, "depth": 5, "num_heads": 4}
+DRAWING_NETWORK = {"channels": [32, 64, 128, 256], "stem_width": 16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Facts that a preset depends on. `images`: in all; `trained`: those that teach; `labels`:
+    number of different ones, 0 without labels; `side`: pixels of the median short side; `channels`:
+    1 if no image has colour."""
+
+    images: int
+    trained: int
+    labels: int
+    side: int
+    channels: Literal[1, 3]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A pretrained encoder: timm's `name`, `weights` (hub or a path), and how timm wants images."""
+
+    name: str
+    weights: str
+    image_size: int
+    crop: float
+
+
+def digits() -> Values:
+    """Return the values for the built-in digits: the defaults, and the encoder."""
+    return {"encoder": _untrained("vit_tiny_patch16_224", 16, 1, DIGITS_NETWORK)}
+
+
+def tiny_images(collection: Collection) -> Values:
+    """Return values for images of at most TINY_SIDE pixels: a small network that is trained."""
+    side = min(max(-4 * (-collection.side // 4), 16), TINY_SIDE)  # a multiple of the patch size
+    encoder = _untrained("vit_tiny_patch16_224", side, collection.channels, TINY_NETWORK)
+    codes = {"levels": 4, "codebook": min(32, fit_codebook(collection))}
+    passes = collection.trained // 64
+    return {
+        "encoder": encoder,
+        "tokenizer": codes | {"steps": max(600, 15 * passes)},
+        "retriever": {"steps": max(600, 15 * passes)},
+    }
+
+
+def drawings(collection: Collection) -> Values:
+    """Return values for line drawings in black and white: a small network that is trained. As
+    `experiments/omniglot-small.yaml`."""
+    passes = collection.trained // 64
+    return {
+        "compute": {"precision": "auto", "batch_size": 64},
+        "encoder": _untrained("resnet10t", 48, 1, DRAWING_NETWORK),
+        "augment": {"views": 4, "scale": 0.2, "rotate": 12.0, "shear": 8.0, "shift": 0.08},
+        "pairs": {"neighbours": fit_neighbours(collection, 14)},
+        "tokenizer": {
+            **fit_codes(collection),
+            "width": 256,
+            "dropout": 0.1,
+            "steps": max(1000, 20 * passes),
+            "learning_rate": 2e-3,
+            "encoder_learning_rate": 2e-3,
+            "kmeans_iterations": 10,
+        },
+        "retriever": {
+            **_decoder(),
+            "steps": max(600, 10 * passes),
+            "learning_rate": 1e-3,
+        },
+        "evaluate": _search(beams=100, candidates=200, rerank_signal="both"),
+    }
+
+
+def photos(collection: Collection, encoder: Pretrained) -> Values:
+    """Return values for photos: a pretrained encoder that stays as it is, and small networks that
+    learn on its features. As `experiments/clothing-224.yaml`."""
+    passes = collection.trained // 128
+    return {
+        "compute": {"precision": "auto", "batch_size": 16},
+        "encoder": {
+            "name": encoder.name,
+            "weights": encoder.weights,
+            "image_size": encoder.image_size,
+            "channels": 3,
+            "crop": encoder.crop,
+            "options": {},
+        },
+        "augment": {
+            "views": fit_views(collection),
+            "scale": 0.3,
+            "rotate": 10.0,
+            "shear": 0.0,
+            "shift": 0.0,
+            "flip": True,
+            "colour": 0.1,
+        },
+        "pairs": {"neighbours": fit_neighbours(collection, 50)},
+        "tokenizer": {
+            **fit_codes(collection),
+            "width": 256,
+            "hidden": 512,
+            "dropout": 0.3,
+            "tune_encoder": False,
+            "steps": max(700, 5 * passes),
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+            "encoder_learning_rate": 0.0,
+            "prefix_weight": 0.1,
+            "kmeans_iterations": 10,
+        },
+        "retriever": {
+            **_decoder(),
+            "steps": max(400, 5 * passes),
+            "learning_rate": 5e-4,
+        },
+        "evaluate": _search(beams=600, candidates=2000, rerank_signal="label"),
+    }
+
+
+def without_labels(collection: Collection) -> Values:
+    """Return the values that replace a preset's if there are no labels: clusters of the pretrained
+    features teach instead."""
+    clusters = max(2, min(collection.trained // 10, 200))
+    return {
+        "catalog": {"format": "images"},
+        "pairs": {"rule": "near", "neighbours": 20},
+        "tokenizer": {"labels": "clusters", "clusters": clusters},
+    }
+
+
+def choose_kind(
+    side: int, *, drawings: bool, labelled: bool
+) -> tuple[Literal["tiny images", "drawings", "photos"], str]:
+    """Return the preset for images of this median short side, and the reason in words."""
+    if not labelled:
+        return "photos", "without labels only a pretrained encoder can tell what is alike"
+    if side <= TINY_SIDE:
+        return "tiny images", (
+            f"images of {side} pixels are too small for a pretrained encoder: a small network is "
+            "trained on them"
+        )
+    if drawings:
+        return "drawings", (
+            "line drawings are unlike what encoders are pretrained on: a small network is trained "
+            "on them"
+        )
+    return "photos", "a pretrained encoder has seen many photos; what it learnt stays as it is"
+
+
+def fit_codes(collection: Collection) -> dict[str, int]:
+    """Return levels and codes a level: two levels, or three where two cannot tell images apart."""
+    codebook = fit_codebook(collection)
+    return {"levels": 2 if codebook**2 >= collection.images else 3, "codebook": codebook}
+
+
+def fit_codebook(collection: Collection) -> int:
+    """Return the number of codes of a codebook: about two for each label, 64 at least, and no more
+    than one for IMAGES_A_CODE training images.
+
+    >>> few, some = (Collection(images=n, trained=n, labels=10, side=224, channels=3)
+    ...              for n in (300, 3000))
+    >>> fit_codebook(few), fit_codebook(some)
+    (32, 64)
+    """
+    wanted = max(64, 2 * collection.labels, min(256, int(collection.images**0.5)))
+    allowed = max(2, collection.trained // IMAGES_A_CODE)
+    return min(_power_above(wanted), _power_below(allowed))
+
+
+def fit_neighbours(collection: Collection, most: int) -> int:
+    """Return the matches of an image: half of the training images of its label, at most `most`."""
+    of_label = collection.trained // max(collection.labels, 1)
+    return max(1, min(most, of_label // 2))
+
+
+def fit_views(collection: Collection) -> int:
+    """Return the changed copies of each training image that are encoded: more if there are few."""
+    return 6 if collection.trained < 1000 else 3 if collection.trained < 20_000 else 1
+
+
+def _decoder() -> dict[str, Any]:
+    return {
+        "width": 256,
+        "layers": 3,
+        "dropout": 0.2,
+        "batch_size": 128,
+        "encoder_learning_rate": 0.0,
+        "ema_decay": 0.98,
+        "patience": 3,
+    }
+
+
+def _search(*, beams: int, candidates: int, rerank_signal: str) -> dict[str, Any]:
+    return {
+        "beams": beams,
+        "candidates": candidates,
+        "rerank_weight": 0.4,
+        "rerank_signal": rerank_signal,
+        "batch_size": 32,
+    }
+
+
+def _untrained(name: str, side: int, channels: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "weights": "none",
+        "image_size": side,
+        "channels": channels,
+        "options": dict(options),
+    }
+
+
+def _power_above(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def _power_below(number: int) -> int:
+    return 1 << (number.bit_length() - 1)
+
+
+_ANY = Collection(images=1000, trained=720, labels=10, side=224, channels=3)
+_ENCODER = Pretrained(name=CPU_ENCODER, weights="hub", image_size=224, crop=0.875)
+EVERY = (  # of any collection: the keys that presets set
+    digits(),
+    tiny_images(_ANY),
+    drawings(_ANY),
+    photos(_ANY, _ENCODER),
+    without_labels(_ANY),
+)
