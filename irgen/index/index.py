@@ -14,11 +14,7 @@ from torch import Tensor
 from irgen.catalog.images import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
-<<<<<<< HEAD
-from irgen.compute import Machine, aside, has_fast_bf16
-=======
-from irgen.compute import has_fast_bf16, run_on_one_core
->>>>>>> main
+from irgen.compute import Machine, has_fast_bf16, run_on_one_core
 from irgen.errors import ImageError, IndexingError
 from irgen.index import base_files, folder, metadata
 from irgen.index.filters import Allow, Snapshots

@@ -223,7 +223,7 @@ def _gather_copies(embeddings: Tensor, snapshot: Snapshot, limit: int) -> Candid
 def _score_codes(own: Candidates, state: DecoderState, snapshot: Snapshot) -> Candidates:
     """Return candidates, which share one code a query, with its log-probability."""
     codes = snapshot.gather(own.rows[:, :1], "codes").long()  # (Q, 1, M)
-    tries = [part.live for part in snapshot.parts(fresh=False)]
+    tries = [part.live for part in snapshot.live_parts(fresh=False)]
     steps, normalised = beam.score_codes(state, tries, codes)
     scores, log_probs = (values.sum(-1).expand_as(own.rows) for values in (steps, normalised))
     return replace(own, scores=scores, normalised_log_probs=log_probs).keep(own.rows >= 0)

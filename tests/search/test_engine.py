@@ -139,7 +139,7 @@ def test_images_under_the_querys_own_code_are_always_among_the_candidates(
     own = quantizer.encode(asked.embedding, snapshot.codebooks)
     gone = torch.tensor([30 + 4 * query for query in range(6)])
     allowed = torch.ones(snapshot.rows, dtype=torch.bool).index_fill(0, gone + 1, False)
-    fewer = engine.search(decoder, asked, snapshot.without(gone).among(allowed), 40, narrow)
+    fewer = engine.search(decoder, asked, snapshot.without(gone).keep_allowed(allowed), 40, narrow)
     for query in range(6):
         rows = torch.nonzero((codes == own[query]).all(1)).flatten().tolist()
         left = [row for row in rows if allowed[row] and row not in gone]
