@@ -69,5 +69,5 @@ def _describe_release(root: Path) -> list[Fact]:
         if champion is not None:
             made = datetime.fromtimestamp(champion.created / 1000)
             text = f"release {champion.version} of {made:%d %B %Y, %H:%M}"
-            return [("Served", text, f"../releases/{champion.name}/release.json")]
+            return [("Served release", text, f"../releases/{champion.name}/release.json")]
     return []
