@@ -78,10 +78,10 @@ def mark_unchanged(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
 def describe_counts(images: int, queries: int, *, searched: bool) -> str:
     """Say how many images can be found, and how many of them, if queries are `searched`, measure.
 
-    >>> describe_counts(1797, 360, searched=True)
-    '1,797 images can be found; 360 of them measure quality and are not trained on'
-    >>> describe_counts(1437, 360, searched=False)
-    '1,437 images can be found; 360 others measure quality and are not trained on'
+    >>> describe_counts(1797, 359, searched=True)
+    '1,797 images can be found; 359 of them measure quality and are not trained on'
+    >>> describe_counts(1438, 359, searched=False)
+    '1,438 images can be found; 359 others measure quality and are not trained on'
     """
     who = "of them" if searched else "others"
     return (

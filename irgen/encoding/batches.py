@@ -65,7 +65,9 @@ class Pixels:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and their class numbers (N,) int64; −1 is a label that training never saw."""
+    """Images and their class numbers (N,) int64; −1 is a label that training never saw.
+    ``features`` (N, S) of the pretrained encoder, if a training shall keep their neighbours."""
 
     images: EncodedViews | Pixels
     labels: Tensor
+    features: Tensor | None = None

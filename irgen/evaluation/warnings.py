@@ -28,11 +28,12 @@ UNTRAINED_ENCODER = (  # of the built-in digits
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """Results to judge: ``served``, metrics of the served index; ``chance``, the capped precision
-    of random results (None: no labels); ``trainings``, the last metrics of each training by
-    stage."""
+    of random results (None: no labels); ``images``: number of images of the index;
+    ``trainings``, the last metrics of each training by stage."""
 
     served: Mapping[str, float] = field(default_factory=dict)
     chance: float | None = None
+    images: int = 0
     trainings: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
 
@@ -41,6 +42,7 @@ def list_warnings(outcome: Outcome, encoder: Encoder, download: Download) -> lis
     warnings = [
         warn_no_encoder(encoder, download),
         warn_near_chance(outcome.served.get(f"precision_capped/{DEPTH}"), outcome.chance),
+        warn_little_agreement(outcome.served.get(f"agreement/{DEPTH}"), outcome.images),
         warn_not_found(outcome.served.get("finds_itself")),
         *(warn_still_rising(stage, values) for stage, values in outcome.trainings.items()),
     ]
@@ -71,6 +73,25 @@ def warn_near_chance(precision: float | None, chance: float | None) -> str | Non
         f"Search is little better than chance: {precision:.2f} of its first {DEPTH} results are "
         f"right, random results would be {chance:.2f}. Look at the report's examples; then check "
         "that labels are right and that the encoder suits the images (irgen init chooses one)."
+    )
+
+
+def warn_little_agreement(agreement: float | None, images: int) -> str | None:
+    """Warn, without labels, of an agreement with the encoder's neighbours that goes less than
+    NEAR_CHANCE of the way from chance, k of all ``images``, to perfect.
+
+    >>> warn_little_agreement(0.12, 400)[:67]
+    'Search agrees little with the pretrained encoder: of its 10 nearest'
+    >>> warn_little_agreement(0.9, 400)
+    """
+    chance = DEPTH / max(images, DEPTH)
+    if agreement is None or agreement >= chance + NEAR_CHANCE * (1 - chance):
+        return None
+    return (
+        f"Search agrees little with the pretrained encoder: of its {DEPTH} nearest images, "
+        f"{agreement:.2f} are among the first {DEPTH} results; of random results {chance:.2f}. Set "
+        "evaluate.rerank_weight to 0, tokenizer.hidden to 0 and tokenizer.width to 256, raise "
+        "evaluate.beams and evaluate.candidates, then run again."
     )
 
 

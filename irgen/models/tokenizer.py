@@ -12,6 +12,8 @@ from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Tokenizer as Settings
 
+BLOCK = 65536  # summaries normed at once
+NEIGHBOUR_TEMPERATURE = 0.05  # of cosines: the nearest few of a batch weigh most
 VERSION = 1  # raise when equal weights give other embeddings or losses
 
 
@@ -43,6 +45,24 @@ class Tokenizer(nn.Module):
         """Encoder summaries (B, S) → tuned embeddings (B, D) of length 1."""
         return adapt(self.adapter, summary)
 
+    @torch.no_grad()
+    def start_at_features(self, summaries: Tensor) -> None:
+        """Set a linear adapter to the principal directions of training summaries (N, S), so that
+        embeddings start with the encoder's neighbours. An adapter with a hidden layer stays."""
+        assert isinstance(self.adapter, nn.Sequential), "an adapter is a sequence of layers"
+        norm, linear = self.adapter[0], self.adapter[-1]
+        assert isinstance(linear, nn.Linear), "an adapter ends with a linear map"
+        if linear.in_features != summaries.shape[1]:
+            return
+        scatter = torch.zeros(summaries.shape[1], summaries.shape[1])
+        for block in summaries.split(BLOCK):
+            vectors = norm(block.float())
+            scatter += vectors.T @ vectors
+        directions = torch.linalg.eigh(scatter).eigenvectors.flip(1).T  # (S, S), largest first
+        linear.weight.zero_()
+        linear.weight[: len(directions)] = directions[: len(linear.weight)]
+        linear.bias.zero_()
+
     def classify(self, vectors: Tensor) -> Tensor:
         """Return class logits, scaled cosines, of embeddings or prefixes: (…, D) → (…, C)."""
         return self.scale * F.normalize(vectors, dim=-1) @ F.normalize(self.classes, dim=-1).T
@@ -67,8 +87,24 @@ def adapt(adapter: nn.Module, summary: Tensor) -> Tensor:
         return F.normalize(adapter(summary.float()), dim=-1)
 
 
+def neighbour_loss(embeddings: Tensor, features: Tensor) -> Tensor:
+    """Return how much unit embeddings (B, D) change the neighbours of features (B, S): the mean
+    divergence of each image's similarities to the others of the batch (SEED, Fang et al. 2021)."""
+    others = ~torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    unit = F.normalize(features, dim=-1)
+    own, wanted = (
+        (vectors @ vectors.T)[others].view(len(vectors), -1) / NEIGHBOUR_TEMPERATURE
+        for vectors in (embeddings.float(), unit.float())
+    )  # (B, B − 1)
+    return F.kl_div(own.log_softmax(1), wanted.softmax(1), reduction="batchmean")
+
+
 def losses(
-    model: Tokenizer, embeddings: Tensor, labels: Tensor, settings: Settings
+    model: Tokenizer,
+    embeddings: Tensor,
+    labels: Tensor,
+    settings: Settings,
+    features: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return losses of unit embeddings (B, D) and class numbers (B,) (paper, equation 4).
 
@@ -77,6 +113,9 @@ def losses(
     ``loss/residual``: mean over m of ‖f − sg f^≤m‖², relative to ‖f‖² = 1. Each is a mean over the
     batch and over levels, so a weight of 1 neither vanishes nor swamps. ``loss`` is their weighted
     sum; ``accuracy/…`` are shares of the batch.
+
+    With ``features`` (B, S) of the pretrained encoder, ``loss`` is ``loss/neighbours``, which keeps
+    their neighbours, plus ``cluster_weight`` times that sum.
     """
     with torch.no_grad():
         prefixes = quantizer.decode(model.tokenize(embeddings), model.codebooks)  # (B, M, D)
@@ -98,6 +137,9 @@ def losses(
         + settings.prefix_weight * values["loss/prefix"]
         + settings.residual_weight * values["loss/residual"]
     )
+    if features is not None:
+        values["loss/neighbours"] = neighbour_loss(embeddings, features)
+        values["loss"] = values["loss/neighbours"] + settings.cluster_weight * values["loss"]
     return values
 
 

@@ -148,6 +148,9 @@ class Tokenizer(Training):
         "given", "classes to train on; clusters: of the features, without looking at labels"
     )
     clusters: Pair = param(32, "number of clusters, with labels: clusters")
+    cluster_weight: Weight = param(
+        0.02, "weight of the clusters' losses beside the one that keeps the encoder's neighbours"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -31,6 +31,7 @@ BASELINES = {
 TITLES = METHODS | BASELINES
 SEARCHED = ("index", "generative_reranked", "generative")  # the first measured is what people use
 BRUTE_FORCE = "brute_force_tuned"
+EXTRA = {"invalid": "invalid", "finds_itself": "finds itself"}  # metrics of some methods alone
 NOT_MEASURED = "–: not measured on this machine: dvc repro -sf evaluate"
 
 
@@ -69,7 +70,7 @@ def read(path: Path, latency: Path, methods: Mapping[str, str] = METHODS) -> Mea
 
 def build_table(measured: Measured) -> Table:
     """Return the table with one row a method. Columns: precision at every cut-off, hit at the one
-    nearest to 10, map@R; agreement and the share of invalid codes if they were measured;
+    nearest to 10, map@R; agreement and EXTRA if they were measured;
     milliseconds a query (search alone, and with encoding); bytes an image."""
     columns = _columns(measured)
     cells = list(columns.values())
@@ -152,12 +153,15 @@ def _columns(measured: Measured) -> dict[str, tuple[Cell, Callable[[float], str]
 
     k = main_cutoff(measured)
     keys = dict.fromkeys(key for values in measured.quality.values() for key in values)
-    optional = [key for key in keys if key == "invalid" or key.startswith("agreement/")]
+    optional = [key for key in keys if key in EXTRA or key.startswith("agreement/")]
     columns: dict[str, tuple[Cell, Callable[[float], str]]] = {
         **{f"P@{c}": (quality(f"precision/{c}"), "{:.3f}".format) for c in cutoffs(measured)},
         f"hit@{k}": (quality(f"hit/{k}"), "{:.3f}".format),
         "mAP@R": (quality("map/R"), "{:.3f}".format),
-        **{key.replace("/", "@"): (quality(key), "{:.3f}".format) for key in optional},
+        **{
+            EXTRA.get(key, key.replace("/", "@")): (quality(key), "{:.3f}".format)
+            for key in optional
+        },
         "ms search": (latency("search_ms"), _milliseconds),
         "ms with encoding": (latency("total_ms"), _milliseconds),
         "bytes/image": (quality("bytes_per_image"), "{:,.0f}".format),

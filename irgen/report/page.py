@@ -28,11 +28,15 @@ DEFINITIONS = {
     "recall@k": "Relevant images among the first k, divided by R.",
     "mAP@R": "Mean over queries of the average precision over the first R ranks, divided by R.",
     "agreement@k": "Without labels: share of the k nearest by pretrained features that is found.",
+    "finds itself": "Share of the index's images that are the first hit of their own search.",
     "invalid": "Search without the trie: share of the predicted codes that no image has.",
     "ms search": "Milliseconds a query, in batches: from the encoded query to the results.",
     "ms with encoding": "The same, from the decoded image to the results.",
     "bytes/image": "Memory that the method holds for each database image.",
 }
+
+
+OF_LABELS = ("P@k", "precision_capped@k", "precision_irgen@k", "hit@k", "recall@k", "mAP@R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,11 @@ def render(content: Content) -> str:
         if isinstance(fitted, Calibration)
         else f"Hits have no probability here: {fitted.reason}.",
         own=METHODS["index"],
-        definitions=DEFINITIONS,
+        definitions={
+            name: meaning
+            for name, meaning in DEFINITIONS.items()
+            if (name != "agreement@k" if content.labelled else name not in OF_LABELS)
+        },
     )
 
 

@@ -114,6 +114,7 @@ def _warn(params: Params, workspace: Workspace, catalog: dict[str, pl.DataFrame]
     outcome = Outcome(
         served=measured.get("index", {}),
         chance=measure_chance(query_set),
+        images=len(catalog["database"]),
         trainings={
             stage: _read_history(workspace, stage).tail(1).to_dicts()[0]
             for stage in ("tokenizer", "retriever")

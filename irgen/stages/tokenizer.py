@@ -1,7 +1,6 @@
 """Train the semantic tokenizer: encoder or adapter, class heads at every prefix, codebooks."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import polars as pl
 import torch
@@ -41,18 +40,22 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     inputs = list(tables)
     if settings.labels == "given":
         numbers = [class_numbers(table["label"], classes) for table in (train, validation)]
+        features = None
     else:
         validation = validation.clear()
         inputs.append(workspace.existing("features", "train", "features.npy"))
-        numbers = [cluster_features(settings, params.seed, inputs[-1]), torch.empty(0).long()]
+        features = torch.from_numpy(read_array(inputs[-1]))
+        numbers = [cluster_features(settings, params.seed, features), torch.empty(0).long()]
     encoder, tuned = create_encoder(params.encoder, params.seed), settings.tune_encoder
 
-    def label_images(table: pl.DataFrame, labels: Tensor) -> LabelledImages:
+    def label_images(
+        table: pl.DataFrame, labels: Tensor, features: Tensor | None = None
+    ) -> LabelledImages:
         images = load_training_images(
             encoder, table["sha256"].to_list(), params.augment, params.seed, encoding, tuned=tuned
         )
         views = images.without_tokens() if isinstance(images, EncodedViews) else images
-        return LabelledImages(views, labels)
+        return LabelledImages(views, labels, features)
 
     torch.manual_seed(params.seed)
     model = Tokenizer(settings, encoder.width, len(classes), encoder if tuned else None)
@@ -66,7 +69,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         log,
         [training.VERSION, sections, contents],
     )
-    images = label_images(train, numbers[0]), label_images(validation, numbers[1])
+    images = label_images(train, numbers[0], features), label_images(validation, numbers[1])
     history = training.train(model, *images, settings, run)
     folder = workspace.stage("tokenizer")
     save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, classes)
@@ -99,7 +102,8 @@ def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:
     return [str(number) for number in range(settings.clusters)]
 
 
-def cluster_features(settings: Settings, seed: int, path: Path) -> Tensor:
-    """Return the cluster (N,) of each training image, by the cosine of pretrained features."""
-    features = F.normalize(torch.from_numpy(read_array(path)), dim=-1)
-    return cluster(features, settings.clusters, settings.kmeans_iterations, seed)
+def cluster_features(settings: Settings, seed: int, features: Tensor) -> Tensor:
+    """Return the cluster (N,) of each training image, by the cosine of pretrained features
+    (N, S)."""
+    unit = F.normalize(features, dim=-1)
+    return cluster(unit, settings.clusters, settings.kmeans_iterations, seed)

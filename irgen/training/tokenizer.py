@@ -21,7 +21,7 @@ from irgen.training.run import (
     show_progress,
 )
 
-VERSION = 2  # raise when a training gives another tokenizer
+VERSION = 3  # raise when a training gives another tokenizer
 
 
 def train(
@@ -37,12 +37,15 @@ def train(
     embeddings. The tokenizer kept is that of the round with the best validation accuracies, or of
     the last one where nothing validates.
 
-    With ``labels: clusters`` the classes are clusters (DeepCluster's idea), and ``training`` has
-    those of the start. Whenever codebooks are refitted, embeddings are clustered anew, and a new
-    cluster takes the number of the old one it shares most images with. There are no validation
-    accuracies then, as there are no true labels.
+    With ``labels: clusters`` embeddings keep the neighbours of the pretrained features, which
+    ``training`` has; the adapter starts at their principal directions. The classes are clusters
+    (DeepCluster's idea), and ``training`` has those of the start. Whenever codebooks are refitted,
+    embeddings are clustered anew, and a new cluster takes the number of the old one it shares most
+    images with. There are no validation accuracies then, as there are no true labels.
     """
     device, images = run.machine.device, training.images
+    if training.features is not None:
+        model.start_at_features(training.features)
     model.to(device)
     others = [*model.adapter.parameters(), model.classes]
     adam = create_optimizer(model.encoder, others, settings)
@@ -63,7 +66,8 @@ def train(
             inputs = images.training(rows, generator)[0].to(device)
             with run.machine.precision():
                 embeddings = model.embed(inputs)
-            values = losses(model, embeddings, labels[rows].to(device), settings)
+            features = None if training.features is None else training.features[rows].to(device)
+            values = losses(model, embeddings, labels[rows].to(device), settings, features)
             adam.zero_grad()
             values["loss"].backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -3,7 +3,7 @@ import dataclasses
 import torch
 
 from irgen.models import quantizer
-from irgen.models.tokenizer import Tokenizer, embed_summaries, losses
+from irgen.models.tokenizer import Tokenizer, embed_summaries, losses, neighbour_loss
 
 
 def tokenizer(settings, classes: int = 3) -> Tokenizer:
@@ -53,6 +53,40 @@ def test_weights_of_zero_leave_plain_classification(tokenizer_settings):
     model = tokenizer(settings)
     found = losses(model, model.embed(torch.randn(16, 10)), torch.arange(16) % 3, settings)
     assert torch.equal(found["loss"], found["loss/embedding"])
+
+
+def test_a_linear_adapter_starts_with_the_neighbours_of_the_features(tokenizer_settings):
+    settings = dataclasses.replace(tokenizer_settings, width=10)
+    model, summaries = tokenizer(settings), torch.randn(40, 10)
+    model.start_at_features(summaries)
+    embeddings = model.embed(summaries)
+    normed = torch.nn.functional.layer_norm(summaries, (10,))
+    expected = torch.nn.functional.normalize(normed, dim=-1)
+    torch.testing.assert_close(embeddings @ embeddings.T, expected @ expected.T)
+
+
+def test_an_adapter_with_a_hidden_layer_starts_at_random(tokenizer_settings):
+    settings = dataclasses.replace(tokenizer_settings, hidden=8)
+    model, summaries = tokenizer(settings), torch.randn(40, 10)
+    before = model.embed(summaries)
+    model.start_at_features(summaries)
+    assert torch.equal(model.embed(summaries), before)
+
+
+def test_embeddings_with_the_cosines_of_the_features_keep_all_neighbours():
+    features = torch.randn(12, 10)
+    same = torch.nn.functional.normalize(features, dim=-1)
+    assert abs(float(neighbour_loss(same, 3 * features))) < 1e-6
+    assert float(neighbour_loss(same.roll(1, 0), features)) > 0.1
+
+
+def test_features_to_keep_come_first_and_clusters_beside_them(tokenizer_settings):
+    settings = dataclasses.replace(tokenizer_settings, cluster_weight=0.5)
+    model, inputs = tokenizer(settings), torch.randn(8, 10)
+    embeddings, labels = model.embed(inputs), torch.arange(8) % 3
+    alone = losses(model, embeddings, labels, settings)
+    kept = losses(model, embeddings, labels, settings, inputs)
+    torch.testing.assert_close(kept["loss"], kept["loss/neighbours"] + 0.5 * alone["loss"])
 
 
 def test_an_embedding_does_not_depend_on_the_others(tokenizer_settings):
