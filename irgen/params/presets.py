@@ -147,6 +147,25 @@ def without_labels(collection: Collection) -> Values:
     }
 
 
+def choose_kind(
+    side: int, *, drawings: bool, labelled: bool
+) -> tuple[Literal["tiny images", "drawings", "photos"], str]:
+    """Return the preset for images of this median short side, and the reason in words."""
+    if not labelled:
+        return "photos", "without labels only a pretrained encoder can tell what is alike"
+    if side <= TINY_SIDE:
+        return "tiny images", (
+            f"images of {side} pixels are too small for a pretrained encoder: a small network is "
+            "trained on them"
+        )
+    if drawings:
+        return "drawings", (
+            "line drawings are unlike what encoders are pretrained on: a small network is trained "
+            "on them"
+        )
+    return "photos", "a pretrained encoder has seen many photos; what it learnt stays as it is"
+
+
 def fit_codes(collection: Collection) -> dict[str, int]:
     """Return levels and codes a level: two levels, or three where two cannot tell images apart."""
     codebook = fit_codebook(collection)
