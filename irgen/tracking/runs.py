@@ -23,6 +23,7 @@ from irgen.tracking.mlflow_store import (
     set_tags,
     source_tags,
 )
+from irgen.tracking.provenance import was_killed
 from irgen.tracking.run_log import OUTCOMES, TABLES, TRIAL, Record, safe_name
 from irgen.tracking.stage_facts import REPORTS
 
@@ -252,6 +253,7 @@ def _finish_build(target: Target, home: Path, begin: Record) -> str:
     assert run is not None, "a replay creates the run"
     latest = _read_latest(home)
     statuses = {status for status, _ in latest.values()}
+    statuses |= {"KILLED"} if was_killed(target.root, begin.get("owner")) else set()
     worst = next((status for status in ("FAILED", "KILLED") if status in statuses), "FINISHED")
     if "RUNNING" in statuses or (worst != "FAILED" and run_log.is_build_running(home)):
         status = "RUNNING"
