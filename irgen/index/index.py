@@ -81,8 +81,8 @@ class Index(Store):
         """
         rows = check_rows(check_table(items), embeddings, codes, trained, codebooks)
 
-        def write_base(place: Path) -> None:
-            base_files.write(place, rows, lambda at: rows.embeddings[at], codebooks.shape[2])
+        def write_base(target: Path) -> None:
+            base_files.write(target, rows, lambda at: rows.embeddings[at], codebooks.shape[2])
 
         folder.create(
             Path(path),
