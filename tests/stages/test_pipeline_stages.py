@@ -436,6 +436,14 @@ def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encod
         assert torch.equal(one, other)
 
 
+def test_a_training_says_how_many_steps_it_took_and_whether_more_would_help(built):
+    _, params, metrics = built
+    for stage, settings in (("tokenizer", params.tokenizer), ("retriever", params.retriever)):
+        values = metrics[stage]
+        assert 0 < values["best_step"] <= values["steps"] <= settings.steps
+        assert values["validation_rising"] in (0, 1)
+
+
 def test_without_validation_images_the_last_steps_weights_are_kept(copy, root):
     folder, _ = copy
     params = small_params(folder, root, catalog={"validation_fraction": 0.0})

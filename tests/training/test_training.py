@@ -13,10 +13,10 @@ from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.models import clusters as clustering
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
-from irgen.models.tokenizer import Tokenizer
+from irgen.models.tokenizer import Tokenizer, losses
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
-from irgen.training.run import TrainingRun
+from irgen.training.run import TrainingRun, scores
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 
@@ -107,6 +107,21 @@ def test_a_killed_tokenizer_ends_as_an_unbroken_one(clusters, tokenizer_settings
     assert again == history
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_the_tokenizer_stops_early_and_keeps_the_round_that_validated_best(
+    clusters, tokenizer_settings, tmp_path
+):
+    settings = dataclasses.replace(tokenizer_settings, steps=600, patience=3)
+    model, history = train_tokenizer(clusters, settings, tmp_path)
+    means = scores(history)
+    assert history[-1]["step"] < 600 and max(means[-3:]) <= max(means[:-3])
+    summaries, labels = clusters
+    with torch.inference_mode():
+        embeddings = model.eval().adapt(torch.from_numpy(summaries[96:, 0]))
+        values = losses(model, embeddings, labels[96:], settings)
+    kept = [float(value) for name, value in values.items() if "accuracy" in name]
+    assert sum(kept) / len(kept) == pytest.approx(max(means))
 
 
 def all_pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
