@@ -137,13 +137,18 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
 
 
 def without_labels(collection: Collection) -> Values:
-    """Return the values that replace a preset's if there are no labels: clusters of the pretrained
-    features teach instead."""
+    """Return the values that replace those of photos if there are no labels.
+
+    Embeddings start at the encoder's neighbours and keep them: no hidden layer, no dropout. Clusters
+    take the place of labels, and the cosine alone sorts the candidates. Measured in
+    docs/lab-notes/without-labels.md.
+    """
     clusters = max(2, min(collection.trained // 10, 200))
     return {
         "catalog": {"format": "images"},
         "pairs": {"rule": "near", "neighbours": 20},
-        "tokenizer": {"labels": "clusters", "clusters": clusters},
+        "tokenizer": {"labels": "clusters", "clusters": clusters, "hidden": 0, "dropout": 0.0},
+        "evaluate": {"rerank_weight": 0.0},
     }
 
 
