@@ -1,4 +1,4 @@
-"""Create artifacts, which Prefect shows in its pages: tables, Markdown and links.
+"""Show results in Prefect's pages: artifacts (tables, Markdown, links), and names of flow runs.
 
 If the server does not accept one, the flow logs that and goes on.
 """
@@ -6,6 +6,7 @@ If the server does not accept one, the flow logs that and goes on.
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect.artifacts import (
@@ -13,8 +14,11 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_table_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
 
-HEADLINES = ("precision/10", "hit/10", "map/R")  # shown first, of every method
+HEADLINES = ("precision/10", "hit/10", "map/R")  # shown of every method
+SERVED = "index/"  # the method whose metrics come first
 
 Log = logging.Logger | logging.LoggerAdapter
 
@@ -38,6 +42,18 @@ def create_link(key: str, address: str, text: str, description: str, log: Log) -
     )
 
 
+def name_run(*parts: str, log: Log) -> None:
+    """Name this flow run by its flow and what it does: ``update · 40 new``."""
+    run, name = flow_run.id, " · ".join(filter(None, [flow_run.flow_name, *parts]))
+    if run is None:
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_name(UUID(run), name)
+    except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: it cannot be reached
+        log.warning("the flow run could not be named %r: %s", name, error)
+
+
 def _create(log: Log, key: str, call: Callable[[], Any]) -> None:
     try:
         call()
@@ -46,27 +62,30 @@ def _create(log: Log, key: str, call: Callable[[], Any]) -> None:
 
 
 def compare_metrics(now: Mapping[str, float], before: Mapping[str, float], title: str) -> str:
-    """Return a Markdown table of metrics: before (the column ``title``), now, and the change. First
-    come HEADLINES, then metrics that changed.
+    """Return a Markdown table of each method's HEADLINES: before (the column ``title``), now, and
+    the change. The served index comes first.
 
-    >>> print(compare_metrics({"P": 0.5, "m/hit/10": 1.0}, {"P": 0.25, "m/hit/10": 1.0}, "last"))
-    | metric | last | now | change |
-    | --- | ---: | ---: | ---: |
-    | m/hit/10 | 1.0000 | 1.0000 | = |
-    | P | 0.2500 | 0.5000 | **+0.2500** |
+    >>> now, before = {"index/hit/10": 1.0, "index/map/R": 0.5}, {"index/hit/10": 0.75}
+    >>> print(compare_metrics(now, before, "last"))
+    | method | metric | last | now | change |
+    | --- | --- | ---: | ---: | ---: |
+    | index | hit@10 | 0.750 | 1.000 | **+0.250** |
+    | index | map@R | – | 0.500 | new |
     """
-    names = sorted(
-        now, key=lambda name: (not name.endswith(HEADLINES), not _moved(now, before, name), name)
-    )
-    rows = [f"| metric | {title} | now | change |", "| --- | ---: | ---: | ---: |"]
-    for name in names:
-        old = f"{before[name]:.4f}" if name in before else "–"
+    names = [name for name in now if name.endswith(HEADLINES)]
+    rows = [f"| method | metric | {title} | now | change |", "| --- | --- | ---: | ---: | ---: |"]
+    for name in sorted(names, key=lambda name: (not name.startswith(SERVED), name)):
+        method, _, metric = name.partition("/")
+        old = f"{before[name]:.3f}" if name in before else "–"
         change = "new" if name not in before else "="
-        if _moved(now, before, name):
-            change = f"**{now[name] - before[name]:+.4f}**"
-        rows.append(f"| {name} | {old} | {now[name]:.4f} | {change} |")
+        if name in before and f"{now[name]:.3f}" != old:
+            change = f"**{now[name] - before[name]:+.3f}**"
+        cells = (
+            method.replace("_", " "),
+            metric.replace("/", "@"),
+            old,
+            f"{now[name]:.3f}",
+            change,
+        )
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _moved(now: Mapping[str, float], before: Mapping[str, float], name: str) -> bool:
-    return name in before and f"{now[name]:.4f}" != f"{before[name]:.4f}"

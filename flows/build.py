@@ -19,13 +19,14 @@ from flows.pipeline import PassError
 from flows.state import LastPass
 from irgen.commands.stage import STAGES
 from irgen.tracking import locations, run_log, stage_facts
+from irgen.tracking.outcomes import FAILED
 from irgen.workspace import Workspace
 
 SYNC_SECONDS = 300.0
 SOURCE = "download"  # the stage that looks at the source
 
 
-@flow(name="build", persist_result=False, result_serializer="json")
+@flow(name="build", flow_run_name="build", persist_result=False, result_serializer="json")
 def build(root: str = ".", pull: bool = False) -> State[Any]:
     """Bring every stage of the pipeline up to date and release the index if it passes the gate.
 
@@ -33,7 +34,9 @@ def build(root: str = ".", pull: bool = False) -> State[Any]:
     running; for a machine that starts with nothing. Waits if another run holds the project.
     """
     folder = state.find_project(root)
-    with lock.hold_project(folder, "build", get_run_logger(), wait=True):
+    log = get_run_logger()
+    artifacts.name_run(state.catalogue_name(folder), log=log)
+    with lock.hold_project(folder, "build", log, wait=True):
         return build_and_release(folder, build=str(flow_run.id), pull=pull)
 
 
@@ -88,6 +91,9 @@ def run_pass(root: Path, build: str, pull: bool) -> dict[str, float]:
     try:
         outcomes = pipeline.run(root, build=build, pull=pull)
     except PassError as error:
+        failed = dict.fromkeys(error.stages, FAILED)
+        artifacts.name_run(f"failed in {', '.join(failed)}", log=log)
+        sync_outcomes(root, build, failed, log)
         if SOURCE not in error.stages and training_revision.count_failure(root):
             log.warning(
                 "the retrain is undone after %s failures: the next update uses the old models",
@@ -109,6 +115,8 @@ def sync_outcomes(root: Path, build: str, outcomes: dict[str, str], log: Log) ->
     """Send the outcome of each of irgen's stages to the build's run in MLflow, and create a link to
     the run. If MLflow is down, a later run sends them."""
     stages = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items() if name in STAGES)
+    if not stages:
+        return
     lines = run_sync(root, build, log, ["--build", build, "--stages", stages])
     if address := next((line for line in lines if line.startswith("http")), None):
         title = "Runs of this build's stages"

@@ -20,7 +20,7 @@ from irgen.study.plan import TABLES, load_plan
 TIMEOUT_SECONDS = 7 * 86_400.0
 
 
-@flow(name="compare", persist_result=False, result_serializer="json")
+@flow(name="compare", flow_run_name="compare", persist_result=False, result_serializer="json")
 def compare(sets: list[str] | None = None, ablations: bool = False, root: str = ".") -> State[Any]:
     """Run `irgen compare` and create artifacts of its tables, also if a part of it failed.
 
@@ -29,6 +29,7 @@ def compare(sets: list[str] | None = None, ablations: bool = False, root: str = 
     """
     folder, log, started = find_project(root), get_run_logger(), time.time()
     names = sets or list(load_plan(folder).sets)
+    artifacts.name_run(", ".join(names), log=log)
     result = process.run(
         [sys.executable, "-m", "irgen", "compare", *names, *(["--ablations"] if ablations else [])],
         root=folder,

@@ -37,11 +37,10 @@ class Holder:
 
     flow: str
     run: str
-    name: str
     process: int
 
     def __str__(self) -> str:
-        return f"{self.flow} {self.name!r} (flow run {self.run}, process {self.process})"
+        return f"the {self.flow} of process {self.process} (flow run {self.run})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +126,7 @@ def hold_project(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Cla
     def log_wait(holder: Holder | None) -> None:
         log.info("waiting for %s, which holds the project", holder or "another run")
 
-    this_run = Holder(
-        flow=flow, run=str(flow_run.id or ""), name=flow_run.name or "", process=os.getpid()
-    )
+    this_run = Holder(flow=flow, run=str(flow_run.id or ""), process=os.getpid())
     mine = False
     try:
         with hold(root, this_run, on_wait=log_wait if wait else None) as claim:

@@ -70,11 +70,14 @@ def run(root: Path, *, build: str, log: Callable[[str], None]) -> Decision:
 def report(root: Path, decision: Decision, metrics: dict[str, float], log: Log) -> State[Any]:
     """Report a decision by events and artifacts, note whether the pass is settled, and return the
     flow run's final state."""
+    counts = state.count_changes(root)
     if decision.released:
         final = report_released(root, decision, metrics, log)
     else:
         final = report_rejected(root, decision, log)
     report_drift(root, decision, log)
+    result = f"release {decision.outcome['version']}" if decision.released else "kept back"
+    artifacts.name_run(state.catalogue_name(root), state.format_news(counts), result, log=log)
     settled = bool(decision.outcome["settled"])
     if not settled:
         log.warning("bucket or MLflow is not up to date: %s", "; ".join(decision.outcome["errors"]))

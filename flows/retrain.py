@@ -7,13 +7,13 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import lock, state, training_revision
+from flows import artifacts, lock, state, training_revision
 from flows.build import build_and_release
 from irgen.catalog import manifest
 from irgen.files import read_json
 
 
-@flow(name="retrain", persist_result=False, result_serializer="json")
+@flow(name="retrain", flow_run_name="retrain", persist_result=False, result_serializer="json")
 def retrain(root: str = ".", force: bool = False) -> State[Any]:
     """Raise the training revision to the newest images, run the pipeline, and release the index if
     it passes the gate; if not, restore the training revision and models.
@@ -29,6 +29,7 @@ def retrain(root: str = ".", force: bool = False) -> State[Any]:
         new = read_json(verdict)["new"] if verdict.is_file() else 0
         objection = training_revision.find_objection(folder, revision, new)
         if objection and not force:
+            artifacts.name_run("not needed", log=log)
             return Completed(name="Unneeded", message=objection)
         if training_revision.running_retrain(folder) is None:
             before = training_revision.begin(folder, revision, new).before

@@ -14,7 +14,8 @@ from irgen.catalog import manifest
 from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.errors import IrgenError
 from irgen.files import atomic, digest, file_digest, read_json, write_json
-from irgen.params import read_training_revision
+from irgen.params import load, read_training_revision
+from irgen.tracking import locations
 from irgen.workspace import Workspace
 
 
@@ -101,6 +102,24 @@ def format_changes(counts: dict[str, int]) -> str:
         f"{counts['new']:,} new, {counts['changed']:,} changed, {counts['gone']:,} gone; "
         f"{counts['images']:,} images at revision {counts['revision']}"
     )
+
+
+def format_news(counts: dict[str, int]) -> str:
+    """Describe the counts for a flow run's name, without zeros.
+
+    >>> format_news({"images": 9, "new": 40, "changed": 0, "gone": 1, "revision": 4})
+    '40 new, 1 gone'
+    """
+    kinds = [kind for kind in ("new", "changed", "gone") if counts[kind]]
+    return ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds)
+
+
+def catalogue_name(root: Path) -> str:
+    """Return the name that the catalogue has in MLflow; the folder's if settings are wrong."""
+    try:
+        return locations.experiment_name(load(root / "params.yaml"))
+    except IrgenError:
+        return root.name
 
 
 def remember_manifest(root: Path) -> None:

@@ -9,11 +9,11 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import lock, source_check, state
+from flows import artifacts, lock, source_check, state
 from flows.build import build_and_release, settle_last_pass, sync_waiting_runs
 
 
-@flow(name="update", persist_result=False, result_serializer="json")
+@flow(name="update", flow_run_name="update", persist_result=False, result_serializer="json")
 def update(root: str = ".") -> State[Any]:
     """Check the source. If it has changed, or the last run was interrupted, run the pipeline and
     release the index if it passes the gate.
@@ -24,6 +24,7 @@ def update(root: str = ".") -> State[Any]:
     folder, log = state.find_project(root), get_run_logger()
     with lock.hold_project(folder, "update", log, wait=False) as claim:
         if not claim.mine:
+            artifacts.name_run("dropped", log=log)
             return lock.drop_update(claim, folder, log)
         lock.take_request(folder)  # this run serves an earlier request too
         last, build = state.read_last_pass(folder), str(flow_run.id)
@@ -31,6 +32,7 @@ def update(root: str = ".") -> State[Any]:
             return build_and_release(folder, build=build)
         sync_waiting_runs(folder, build, log)
         if last.settled:
+            artifacts.name_run("nothing new", log=log)
             return Completed(name="Unchanged", message=source_check.UNCHANGED)
         log.info("%s; the last run's results are not released yet", source_check.UNCHANGED)
         return settle_last_pass(folder, build=build)

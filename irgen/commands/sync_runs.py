@@ -18,7 +18,7 @@ def parse_outcomes(
     """Parse ``a=ran,b=skipped`` into a mapping; raise BadParameter for anything else."""
     pairs = [part.strip().partition("=") for part in (text or "").split(",") if part.strip()]
     if not all(outcome and stage in STAGES for stage, _, outcome in pairs):
-        raise click.BadParameter(f"{text!r}: expected STAGE=ran|skipped|restored, …")
+        raise click.BadParameter(f"{text!r}: expected STAGE=ran|skipped|restored|failed, …")
     return {stage: outcome for stage, _, outcome in pairs}
 
 
@@ -32,7 +32,7 @@ def parse_outcomes(
     "outcomes",
     callback=parse_outcomes,
     metavar="STAGE=OUTCOME,…",
-    help="Outcome of each stage of the build: ran, skipped or restored.",
+    help="Outcome of each stage of the build: ran, skipped, restored or failed.",
 )
 def sync_runs(
     root: Path,

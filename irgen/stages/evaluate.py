@@ -13,6 +13,8 @@ from irgen.evaluation.latency import TIMED_BATCHES
 from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import MethodInputs, build_methods
 from irgen.evaluation.query_set import QuerySet, read_copies, read_query_set
+from irgen.evaluation.summary import summarize
+from irgen.files import read_json, write_json
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Params
@@ -47,6 +49,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     folder, latency_path = workspace.stage("evaluate"), workspace.reports / "latency.json"
     metrics = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
+    write_json(folder / "summary.json", summarize(read_json(folder / "metrics.json")))
     if inputs.index is not None:
         answer_cache.cache_answers(inputs.index, workspace, cutoffs, params.compute)
     return metrics

@@ -105,11 +105,21 @@ def _replay_stage(
         uploads.log_params(client, run, begin["params"])
     new = records[sent.get("records", 0) :]
     uploads.log_records(client, run, new)
-    uploads.log_records(client, build, uploads.select_curves(begin["stage"], new))
     if end is not None:
         _log_end(client, run, build, path, begin, end)
         log_to_build(target, build, end)
+        if end.get("summary"):
+            _log_curves(client, build, path.parent)
     return run
+
+
+def _log_curves(client: "MlflowClient", build: str, home: Path) -> None:
+    """Log the curves of a build's trainings to its run, after its quality: MLflow shows metrics in
+    the order in which they come."""
+    for path in sorted(home.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
+        records = run_log.read(path)
+        curves = uploads.select_curves(records[0]["stage"], records) if records else []
+        uploads.log_records(client, build, curves)
 
 
 def _replay_outcomes(target: Target, path: Path, records: list[Record]) -> str:
@@ -211,7 +221,8 @@ def log_to_build(target: Target, build: str, end: Record) -> None:
     """Log the tables, metrics and tags of a stage's end to its build's run. Add drift and quality
     to the catalogue's monitor."""
     uploads.log_tables(target.client, build, end.get("tables", []))
-    uploads.log_metrics(target.client, build, end.get("summary", {}), time=end["time"], step=0)
+    for name, value in end.get("summary", {}).items():  # one by one: a batch loses its order
+        uploads.log_metrics(target.client, build, {name: value}, time=end["time"], step=0)
     set_tags(target.client, build, end.get("build_tags", {}))
     if end.get("monitor"):
         _log_to_monitor(target, end["time"], **end["monitor"])

@@ -78,7 +78,7 @@ def log_records(
 
 
 def select_curves(stage: str, records: list[run_log.Record]) -> list[run_log.Record]:
-    """Return the curves of a training that its build shows: loss and validation, by step.
+    """Return the curves of a training that its build shows: loss and validation, not each level's.
 
     >>> values = {"loss": 0.5, "validation/hit/10": 0.9, "restarts": 1.0}
     >>> select_curves("retriever", [{"kind": "metrics", "step": 20, "values": values}])[0]["values"]
@@ -90,7 +90,7 @@ def select_curves(stage: str, records: list[run_log.Record]) -> list[run_log.Rec
             values = {
                 f"{stage}/{format_name(name).replace('/', '_')}": value
                 for name, value in record["values"].items()
-                if name == "loss" or name.startswith("validation/")
+                if name == "loss" or re.match(r"validation/(?!.*_\d+$)", name)
             }
             curves.append(record | {"values": values})
     return curves

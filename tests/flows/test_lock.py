@@ -10,8 +10,8 @@ from flows.lock import Holder
 
 from .conftest import ROOT, until
 
-ME = Holder(flow="update", run="r2", name="me", process=2)
-OTHER = Holder(flow="build", run="r1", name="other", process=1)
+ME = Holder(flow="update", run="r2", process=2)
+OTHER = Holder(flow="build", run="r1", process=1)
 
 
 def test_the_second_is_told_who_was_first(tmp_path: Path) -> None:

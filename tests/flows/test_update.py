@@ -119,6 +119,11 @@ def go(flow: Callable[..., Any], toy: Toy) -> Any:
     return flow(str(toy.root), return_state=True)
 
 
+def name(server: PrefectServer, state: Any) -> str:
+    """Return the name of the flow run that ended in a state."""
+    return server.ask(f"/flow_runs/{state.state_details.flow_run_id}")["name"]
+
+
 def told(server: PrefectServer, event: str, root: Path) -> list[dict[str, Any]]:
     """What events of a name said, of this project, the latest first."""
     asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
@@ -135,12 +140,15 @@ def test_what_has_changed_is_published_and_told_and_no_more(
 
     state = go(update, living)
     assert (state.name, living.ran(), len(gate["asked"])) == ("Unchanged", [], 1)
+    assert name(prefect_server, state) == "update · nothing new"
 
     put(living, "a/1.png", png(100))
     put(living, "b/7.png", png(7))
     (living.root / "images" / "a" / "2.png").unlink()
     state = go(update, living)
     assert "release 2 is served: 1 new, 1 changed, 1 gone; 6 images at revision 2" in state.message
+    expected = "update · images · 1 new, 1 changed, 1 gone · release 2"
+    assert name(prefect_server, state) == expected
     assert living.ran() == ["index"]
 
     def both() -> bool:
@@ -227,7 +235,7 @@ def test_a_worse_index_is_kept_back_and_why_is_told_once(
     assert "2 new" in go(update, living).message  # since it was served
 
 
-HELD = Holder(flow="build", run="someone", name="a-build", process=1)
+HELD = Holder(flow="build", run="someone", process=1)
 
 
 def test_an_update_during_a_build_is_dropped_on_purpose_and_asked_for_again(
@@ -236,7 +244,7 @@ def test_an_update_during_a_build_is_dropped_on_purpose_and_asked_for_again(
     with lock.hold(living.root, HELD, on_wait=None):
         state = go(update, living)
         assert state.is_cancelled() and state.name == "Dropped"
-        assert "build 'a-build'" in state.message and living.ran() == []
+        assert "the build of process 1 (flow run someone)" in state.message and living.ran() == []
         assert lock.take_request(living.root)
         go(update, living)
     assert lock.take_request(living.root)

@@ -1,7 +1,7 @@
 """A tiny index, M = 3, L = 8, D = 8, whose images follow from their ids alone."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from irgen.index.index import Index
 from irgen.index.view import View
 
 D, M, L = 8, 3, 8
+NAMES = ["a", "bb", "ccc", "dddd", "eeeee"]  # of a small index
 
 
 def images(names: Iterable[str], version: int = 0) -> dict[str, Any]:
@@ -112,3 +113,25 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test cuts the power."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(database, "SYNCHRONOUS", "OFF")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small: SimpleNamespace) -> Path:
+    return small.create(tmp_path / "index", NAMES)
+
+
+@pytest.fixture
+def index(folder: Path) -> Iterator[Index]:
+    with Index.open(folder, writable=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def add(small: SimpleNamespace) -> Callable[..., None]:
+    """Adds, or with ``put`` = upsert_encoded replaces, images as made here."""
+
+    def do(index: Index, *names: str, version: int = 0, put: str = "add_encoded") -> None:
+        given = {"metadata": small.metadata(names, version), **small.images(names, version)}
+        getattr(index, put)(ids=names, **given)
+
+    return do

@@ -16,12 +16,7 @@ from irgen.index import base_files, damage
 from irgen.index import folder as folders
 from irgen.index.index import Index
 
-NAMES = ["a", "bb", "ccc", "dddd", "eeeee"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, small: SimpleNamespace) -> Path:
-    return small.create(tmp_path / "index", NAMES)
+from .conftest import NAMES
 
 
 def names(folder: Path) -> list[str]:
