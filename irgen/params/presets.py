@@ -139,8 +139,8 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
 def without_labels(collection: Collection) -> Values:
     """Return the values that replace those of photos if there are no labels.
 
-    Embeddings start at the encoder's neighbours and keep them: no hidden layer, no dropout. Clusters
-    take the place of labels, and the cosine alone sorts the candidates. Measured in
+    Embeddings start at the encoder's neighbours and keep them: no hidden layer, no dropout.
+    Clusters take the place of labels, and the cosine alone sorts the candidates. Measured in
     docs/lab-notes/without-labels.md.
     """
     clusters = max(2, min(collection.trained // 10, 200))
