@@ -152,7 +152,7 @@ def choose_kind(
 ) -> tuple[Literal["tiny images", "drawings", "photos"], str]:
     """Return the preset for images of this median short side, and the reason in words."""
     if not labelled:
-        return "photos", "without labels only a pretrained encoder can tell what is alike"
+        return "photos", "only a pretrained encoder can tell then what is alike"
     if side <= TINY_SIDE:
         return "tiny images", (
             f"images of {side} pixels are too small for a pretrained encoder: a small network is "
