@@ -3,6 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_VERSION := 26.3
 STAMP := .venv/.installed
+COMPLAINTS := .venv/install.log
+SHELL := bash
+# What pip prints, in few lines: the large files, a count of the others, and when it unpacks them.
+PROGRESS := awk '/^ *(Downloading|Using cached|Processing) .*(whl|gz)/ && !/metadata/ { n++; \
+	if (/\([0-9.]+ GB|\([0-9][0-9][0-9]+\.[0-9] MB/) print "  " $$0; \
+	else if (n % 50 == 0) print "  " n " packages fetched" } \
+	/^Installing collected/ { print "  " split($$0, names, ",") " packages are unpacked now, some minutes without a word" } { fflush() }'
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -24,9 +31,13 @@ install: $(STAMP) ## create .venv with the pinned versions (once; again when the
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 install")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing the pinned packages into .venv (some minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@echo "Installing the pinned packages into .venv: 7 GB on the disk, of which PyTorch and its GPU libraries 5 GB."
+	@echo "It takes three to ten minutes, once. Every package that has been fetched gets a line."
+	@$(BIN)/python -m pip install --quiet --root-user-action ignore --upgrade pip==$(PIP_VERSION) 2>$(COMPLAINTS) \
+		|| { cat $(COMPLAINTS) >&2; exit 1; }
+	@set -o pipefail; $(BIN)/python -m pip install --root-user-action ignore -c constraints.txt -e ".[dev]" 2>$(COMPLAINTS) \
+		| $(PROGRESS) || { cat $(COMPLAINTS) >&2; exit 1; }
+	@echo "Installed: $$(du -sh .venv | cut -f1) in .venv"
 	@touch $@
 
 run: install ## run the pipeline (what changed only), print the results and the report's path

@@ -17,6 +17,7 @@ from irgen.commands.stage import STAGES, make_command
 from irgen.errors import IrgenError
 
 COMMANDS = {  # command "x" is the object x in commands/x.py, unless MODULES names another file
+    "init": "Look at your images and write settings that suit them.",
     "search": "Find the images of the index most like some images.",
     "add": "Add images to the index, or replace some.",
     "remove": "Remove images from the index.",

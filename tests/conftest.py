@@ -369,3 +369,33 @@ def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Buc
     monkeypatch.setattr("botocore.endpoint.time", short)
     bucket_server.reset()
     return bucket_server
+
+
+@pytest.fixture
+def empty_hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that has fetched no weights yet."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+
+
+@pytest.fixture
+def hub(empty_hub_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A hub on loopback with the weights of timm's ``test_vit``."""
+    import timm
+    import torch
+    from safetensors.torch import save
+
+    from .hub_server import Hub
+
+    torch.manual_seed(3)
+    server = Hub(save(timm.create_model("test_vit").state_dict()))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def no_hub(empty_hub_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not answer: nothing listens on this port."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

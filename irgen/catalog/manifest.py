@@ -87,24 +87,22 @@ def _read(folder: Path) -> pl.DataFrame:
 
 def read_revision(folder: Path) -> tuple[int, str]:
     """Return the manifest's revision and the name of its source; (0, "") without one."""
-    path = folder / NAME
-    if not path.is_file():
-        return 0, ""
-    try:
-        notes = pl.read_parquet_metadata(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from None
+    notes = _read_notes(folder)
     return int(notes.get("revision", 0)), notes.get("source", "")
 
 
 def read_top(folder: Path) -> str | None:
     """Return the top folder of the source that keys lack, with its slash; "" if they lack none,
-    None if the manifest does not say. Raises as `read_revision` does."""
+    None if the manifest does not say."""
+    return _read_notes(folder).get("top")
+
+
+def _read_notes(folder: Path) -> dict[str, str]:
     path = folder / NAME
     if not path.is_file():
-        return None
+        return {}
     try:
-        return pl.read_parquet_metadata(path).get("top")
+        return pl.read_parquet_metadata(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, error) from None
 

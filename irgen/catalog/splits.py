@@ -85,5 +85,6 @@ def _share(count: pl.Expr, fraction: float, least: int) -> pl.Expr:
 
 def _draw(seed: int, texts: pl.Series) -> pl.Series:
     """Return numbers in [0, 1) that follow from `seed` and the texts alone."""
-    digests = (hashlib.sha256(f"{seed}:{text}".encode()).digest() for text in texts)
-    return pl.Series([int.from_bytes(d[:6], "big") / 2**48 for d in digests], dtype=pl.Float64)
+    digests = {text: hashlib.sha256(f"{seed}:{text}".encode()).digest() for text in texts.unique()}
+    numbers = {text: int.from_bytes(digest[:6], "big") for text, digest in digests.items()}
+    return pl.Series([numbers[text] / 2**48 for text in texts], dtype=pl.Float64)

@@ -37,7 +37,8 @@ class Sample:
 class Survey:
     """Content of a source. `labels`: number of images by label, empty without labels, and
     `no_labels` says why; `roles`: number of images by role; `columns`: of a list, with their types;
-    `left_out`: number of files by reason."""
+    `skipped`: number of files by an ending that is not read; `left_out`: number of images by
+    reason."""
 
     images: int
     format: str
@@ -45,6 +46,7 @@ class Survey:
     no_labels: str
     roles: Mapping[str, int]
     columns: Mapping[str, str]
+    skipped: Mapping[str, int]
     left_out: Mapping[str, int]
     sample: Sample
 
@@ -68,9 +70,10 @@ def survey_source(source: Source) -> Survey:
         images=len(images),
         format=source_format,
         labels=counts,
-        no_labels=problem or ("" if counts else "its images lie in no class folders"),
+        no_labels=problem or ("" if counts else "the images lie in no class folders"),
         roles=dict(Counter(images["role"].drop_nulls())),
         columns=_describe_columns(listing),
+        skipped=listing.skipped,
         left_out=_count_left_out(listing, table, len(images) - len(labelled) if counts else 0),
         sample=sample,
     )
@@ -167,7 +170,7 @@ def _read_labels(
     except CatalogError as error:
         if source_format != "folders":
             raise
-        return "images", read_format(table, "images"), str(error)
+        return "images", read_format(table, "images"), str(error).partition(";")[0]
 
 
 def _describe_columns(listing: Listing) -> dict[str, str]:
@@ -183,10 +186,8 @@ def _describe_columns(listing: Listing) -> dict[str, str]:
 
 def _count_left_out(listing: Listing, table: pl.DataFrame, unlabelled: int) -> dict[str, int]:
     reasons = {
-        f"{ending or 'no'} ending, which is not read": count
-        for ending, count in listing.skipped.items()
+        "in the list, but not there": table["sha256"].null_count(),
+        "without a label": unlabelled,
+        "class folders without an image": len(listing.empty_folders),
     }
-    reasons["class folder without an image"] = len(listing.empty_folders)
-    reasons["named by the list, but not there"] = table["sha256"].null_count()
-    reasons["without a label"] = unlabelled
     return {reason: count for reason, count in reasons.items() if count}

@@ -85,3 +85,11 @@ def fits(name: str, shapes: Shapes) -> bool:
         for key, tensor in expected.items()
         if not key.endswith(COUNTERS)
     )
+
+
+def read_input_format(name: str) -> tuple[int, float]:
+    """Return the side in pixels and the crop of the images that a timm model was trained on."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return (config.input_size[-1], config.crop_pct or 1.0) if config else (224, 1.0)

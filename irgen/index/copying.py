@@ -29,12 +29,12 @@ def copy(source: Path, path: Path) -> None:
     with closing(Database(source)) as file:
         view = own.load(file)
 
-    def write_content(place: Path) -> None:
+    def write_content(target: Path) -> None:
         if view.is_compact:
-            shutil.copytree(view.base.folder, place, copy_function=_link)
-            base_files.verify(place)
+            shutil.copytree(view.base.folder, target, copy_function=_link)
+            base_files.verify(target)
         else:
-            write_base(view, place)
+            write_base(view, target)
         if state(source) != before:
             raise IndexingError(f"{source} was changed while it was copied: repeat")
 
@@ -51,8 +51,8 @@ def write(
 ) -> None:
     """Create at ``path`` an index with the models of ``own``."""
 
-    def write_models(place: Path) -> None:
-        shutil.copytree(own.check_models(), place, copy_function=copy_file, dirs_exist_ok=True)
+    def write_models(target: Path) -> None:
+        shutil.copytree(own.check_models(), target, copy_function=copy_file, dirs_exist_ok=True)
 
     folder.create(
         path,
@@ -64,8 +64,8 @@ def write(
     )
 
 
-def write_base(view: View, place: Path) -> None:
-    """Write the images of ``view`` as a base into the new folder ``place``. Raise IndexingError if
+def write_base(view: View, target: Path) -> None:
+    """Write the images of ``view`` as a base into the new folder ``target``. Raise IndexingError if
     the embeddings that are read are damaged."""
     view.base.check_embeddings()
     alive = view.snapshot.alive_rows()
@@ -74,7 +74,7 @@ def write_base(view: View, place: Path) -> None:
         return view.snapshot.gather(alive[rows], "embeddings")
 
     width = view.base.segment.embeddings.shape[1]
-    base_files.write(place, view.gather(alive.numpy()), embeddings, width)
+    base_files.write(target, view.gather(alive.numpy()), embeddings, width)
 
 
 def state(path: Path) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def writing(action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        raise failed(action, f"{error.strerror or error}{place}") from error
+        path = f" ({error.filename})" if error.filename else ""
+        raise failed(action, f"{error.strerror or error}{path}") from error
 
 
 def failed(action: str, reason: str) -> IndexingError:

@@ -246,15 +246,15 @@ def _refuse(present: Sequence[str]) -> None:
         raise IndexingError(f"in the index already: {shorten(present)}; use upsert to replace")
 
 
-def _write_base(view: View, place: Path) -> None:
-    """Write the images of ``view`` as a base at ``place``, whole or not at all."""
-    temporary = place.with_name(f".{place.name}.tmp")
-    for left in (temporary, place):  # of a compaction that failed
+def _write_base(view: View, target: Path) -> None:
+    """Write the images of ``view`` as a base at ``target``, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    for left in (temporary, target):  # of a compaction that failed
         shutil.rmtree(left, ignore_errors=True)
     try:
         copying.write_base(view, temporary)
         sync_tree(temporary)
-        temporary.rename(place)
-        sync(place.parent)
+        temporary.rename(target)
+        sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -86,7 +86,7 @@ def drawings(collection: Collection) -> Values:
             "steps": max(600, 10 * passes),
             "learning_rate": 1e-3,
         },
-        "evaluate": _search(beams=100, candidates=200, rerank_signal="both"),
+        "evaluate": _search(beams=fit_beams(collection, 100), candidates=200, rerank_signal="both"),
     }
 
 
@@ -132,7 +132,9 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
             "steps": max(400, 5 * passes),
             "learning_rate": 5e-4,
         },
-        "evaluate": _search(beams=600, candidates=2000, rerank_signal="label"),
+        "evaluate": _search(
+            beams=fit_beams(collection, 600), candidates=2000, rerank_signal="label"
+        ),
     }
 
 
@@ -150,6 +152,25 @@ def without_labels(collection: Collection) -> Values:
         "tokenizer": {"labels": "clusters", "clusters": clusters, "hidden": 0, "dropout": 0.0},
         "evaluate": {"rerank_weight": 0.0},
     }
+
+
+def choose_kind(
+    side: int, *, drawings: bool, labelled: bool
+) -> tuple[Literal["tiny images", "drawings", "photos"], str]:
+    """Return the preset for images of this median short side, and the reason in words."""
+    if not labelled:
+        return "photos", "only a pretrained encoder can tell then what is alike"
+    if side <= TINY_SIDE:
+        return "tiny images", (
+            f"images of {side} pixels are too small for a pretrained encoder: a small network is "
+            "trained on them"
+        )
+    if drawings:
+        return "drawings", (
+            "line drawings are unlike what encoders are pretrained on: a small network is trained "
+            "on them"
+        )
+    return "photos", "a pretrained encoder has seen many photos; what it learnt stays as it is"
 
 
 def fit_codes(collection: Collection) -> dict[str, int]:
@@ -181,6 +202,12 @@ def fit_neighbours(collection: Collection, most: int) -> int:
 def fit_views(collection: Collection) -> int:
     """Return the changed copies of each training image that are encoded: more if there are few."""
     return 6 if collection.trained < 1000 else 3 if collection.trained < 20_000 else 1
+
+
+def fit_beams(collection: Collection, most: int) -> int:
+    """Return the beams of a search, at most `most`: more than there are codes find nothing more."""
+    codes = fit_codes(collection)
+    return max(20, min(most, collection.images, codes["codebook"] ** codes["levels"]))
 
 
 def _decoder() -> dict[str, Any]:

@@ -226,14 +226,14 @@ def _finite(line: Line) -> Line:
 
 
 def _create_plot(plot: Plot) -> tuple[Figure, Axes]:
-    figure = _create_figure(3.3)
+    figure = _create_figure(3.0)
     axes = figure.add_subplot()
     _style_axes(axes, plot)
     return figure, axes
 
 
 def _create_figure(height: float) -> Figure:
-    figure = Figure(figsize=(6.2, height), layout="constrained")
+    figure = Figure(figsize=(5.0, height), layout="constrained")  # legible on a phone's width
     figure.patch.set_alpha(0)
     return figure
 

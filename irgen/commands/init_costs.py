@@ -1,0 +1,88 @@
+"""Estimate what a build will cost on this machine: time and disk."""
+
+import os
+import time
+from dataclasses import dataclass
+
+from irgen.params import Params
+from irgen.params.presets import Collection
+
+BATCH, REPEATS = 8, 2
+# Measured on two cores with 300 photos; one step of each training with a batch of 128, and what all
+# stages take besides encoding and training: loading, evaluating, drawing.
+TOKENIZER_STEP, RETRIEVER_STEP, STAGES = 0.03, 0.25, 120.0
+REFERENCE_CORES = 2
+BACKWARD = 3  # a training step takes as long as three encodings of its batch
+FIXED_BYTES = 0.2e9  # models, their copies, MLflow's files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Cores, memory in bytes (0: unknown) and the GPU's name ("": none) of this machine."""
+
+    cores: int
+    memory: int
+    gpu: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Estimate of a first build: seconds, bytes on disk, and the milliseconds that encoding an
+    image took just now."""
+
+    seconds: float
+    bytes: float
+    encoding: float
+
+
+def describe_machine() -> Machine:
+    """Return what this machine has."""
+    import torch
+
+    from irgen.catalog.images import count_cores
+
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory = 0
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    return Machine(cores=count_cores(), memory=memory, gpu=gpu)
+
+
+def estimate_costs(
+    params: Params, collection: Collection, image_bytes: float, machine: Machine
+) -> Costs:
+    """Return the costs of a first build: encoding is timed on this machine with random pixels, the
+    rest is scaled from another one. `image_bytes`: mean size of an image's file."""
+    import torch
+
+    from irgen.checkpoints.weights import untrained_encoder
+
+    device = torch.device("cuda" if machine.gpu else "cpu")
+    encoder = untrained_encoder(params.encoder).eval().to(device)
+    pixels = torch.zeros(BATCH, *encoder.decoding.shape, device=device)
+    with torch.inference_mode():
+        encoder(pixels)
+        start = time.perf_counter()
+        for _ in range(REPEATS):
+            summary, _ = encoder(pixels)
+        summary.sum().item()  # waits for a GPU
+    encoding = (time.perf_counter() - start) / (BATCH * REPEATS)  # seconds an image
+    views = 0 if params.tokenizer.tune_encoder else params.augment.views
+    encoded = 1.5 * collection.images + views * collection.trained
+    share = 0.1 if machine.gpu else min(1.0, REFERENCE_CORES / machine.cores)
+    seconds = encoded * encoding + STAGES + share * _training_seconds(params)
+    if params.tokenizer.tune_encoder:
+        batches = params.tokenizer.steps * params.tokenizer.batch_size
+        seconds += BACKWARD * batches * encoding
+    tokens = 2 * encoder.token_count * encoder.token_width  # half precision
+    stored = 2 * collection.images * image_bytes + views * collection.trained * tokens
+    return Costs(seconds=seconds, bytes=stored + FIXED_BYTES, encoding=1000 * encoding)
+
+
+def _training_seconds(params: Params) -> float:
+    tokenizer, retriever = params.tokenizer, params.retriever
+    return (
+        tokenizer.steps * TOKENIZER_STEP * tokenizer.batch_size
+        + retriever.steps * RETRIEVER_STEP * retriever.batch_size
+    ) / 128
