@@ -113,5 +113,5 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 def find_nearest(database: Tensor, queries: Tensor) -> Tensor:
     """Return the rows (V, k) of ``database`` features (N, S) with the largest cosine to each of
     ``queries`` (V, S), as many as validation looks at."""
-    unit = [F.normalize(features, dim=-1) for features in (queries, database)]
-    return brute_force_search(*unit, training.CUTOFF).ids
+    unit = F.normalize(database, dim=-1)
+    return brute_force_search(F.normalize(queries, dim=-1), unit, training.CUTOFF).ids
