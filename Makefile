@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 COMPLAINTS := .venv/install.log
 SHELL := bash
 # What pip prints, in few lines: the large files, a count of the others, and when it unpacks them.
-PROGRESS := awk '/^ *(Downloading|Using cached|Processing) .*(whl|gz) \(/ && !/metadata/ { n++; \
+PROGRESS := awk '/^ *(Downloading|Using cached|Processing) .*(whl|gz)/ && !/metadata/ { n++; \
 	if (/\([0-9.]+ GB|\([0-9][0-9][0-9]+\.[0-9] MB/) print "  " $$0; \
 	else if (n % 50 == 0) print "  " n " packages fetched" } \
 	/^Installing collected/ { print "  " split($$0, names, ",") " packages are unpacked now, some minutes without a word" } { fflush() }'

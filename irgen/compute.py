@@ -33,7 +33,7 @@ class Machine:
 
     @property
     def decoder(self) -> Literal["fp32", "bf16"]:
-        """Return the precision of a search decoder."""
+        """Return the precision of a search decoder, which is that of encoders."""
         return "fp32" if self.autocast is None else "bf16"
 
 

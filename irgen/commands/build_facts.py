@@ -4,6 +4,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from irgen.commands import ui
 from irgen.errors import IrgenError
 from irgen.releases import store
 from irgen.tracking import locations, mlflow_store, provenance, run_log
@@ -26,16 +27,16 @@ def describe_build(root: Path, stages: list[str]) -> list[Fact]:
 
 def read_stage_seconds(root: Path, stages: list[str]) -> dict[str, float]:
     """Return how many seconds each of the ``stages`` took when it last ran to its end."""
-    logs = locations.run_logs(root).glob("*/*.jsonl")
-    newest = sorted(logs, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    seconds: dict[str, float] = {}
-    for path in newest:
+    seconds: dict[str, tuple[int, float]] = {}  # by stage: its end, in ms since 1970, and seconds
+    for path in locations.run_logs(root).glob("*/*.jsonl"):
         stage = path.stem.partition("-")[0]
-        if stage in stages and stage not in seconds:
-            records = run_log.read(path)
+        with suppress(OSError, ValueError):  # a run log that was just deleted, or is damaged
+            records = run_log.read(path) if stage in stages else []
             if records and records[-1].get("status") == "FINISHED":
-                seconds[stage] = (records[-1]["time"] - records[0]["time"]) / 1000
-    return seconds
+                end = records[-1]["time"]
+                run = (end, (end - records[0]["time"]) / 1000)
+                seconds[stage] = max(seconds.get(stage, run), run)
+    return {stage: duration for stage, (_, duration) in seconds.items()}
 
 
 def format_duration(seconds: float) -> str:
@@ -51,14 +52,15 @@ def format_duration(seconds: float) -> str:
 
 
 def _describe_run(root: Path) -> list[Fact]:
-    """Link the build's run, if it is sent to MLflow already."""
+    """Link the build's run, if it is sent to MLflow already. Without a server the link leads to the
+    pages that ``make ui`` serves."""
     build = run_log.safe_name(provenance.build_key())
-    for path in (locations.run_logs(root) / build).glob("*.jsonl"):
-        state = run_log.read_state(path)
-        if run := state.get("build"):
-            page = mlflow_store.run_page(root, state["build_experiment"], run)
-            hint = "" if page else " (make ui shows it)"
-            return [("MLflow", f"run of this build{hint}", page or "")]
+    for path in sorted((locations.run_logs(root) / build).glob("*.jsonl")):
+        if ids := run_log.read_state(path).get("build"):
+            if page := mlflow_store.run_page(root, *ids):
+                return [("MLflow", "run of this build", page)]
+            page = f"http://127.0.0.1:{ui.PORT}/{mlflow_store.run_link(*ids)}"
+            return [("MLflow", "run of this build, while make ui runs", page)]
     return []
 
 
@@ -69,5 +71,5 @@ def _describe_release(root: Path) -> list[Fact]:
         if champion is not None:
             made = datetime.fromtimestamp(champion.created / 1000)
             text = f"release {champion.version} of {made:%d %B %Y, %H:%M}"
-            return [("Served", text, f"../releases/{champion.name}/release.json")]
+            return [("Served release", text, f"../releases/{champion.name}/release.json")]
     return []

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--fresh-beams",
     type=int,
-    help="Beams that search images added after training by embedding; 0: only the retriever "
-    "searches.",
+    help="Beams that search images added after training by embedding; 0: only images that the "
+    "retriever predicts, and those under the query's own code.",
 )
 @click.option(
     "--no-rerank", is_flag=True, help="Keep the retriever's order instead of sorting by cosine."

@@ -10,13 +10,14 @@ import click
 from irgen.commands.options import root_option
 from irgen.errors import TrackingError
 
+PORT = 5000
 SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 @click.command()
 @root_option
 @click.option(
-    "--port", type=int, default=5000, help="Default: 5000, or a free port if it is taken."
+    "--port", type=int, default=PORT, help=f"Default: {PORT}, or a free port if it is taken."
 )
 def ui(root: Path, port: int) -> None:
     """Serve MLflow's pages of this project's runs until Ctrl-C. If a server tracks the runs, print

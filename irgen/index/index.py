@@ -14,7 +14,7 @@ from torch import Tensor
 from irgen.catalog.images import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
-from irgen.compute import has_fast_bf16, run_on_one_core
+from irgen.compute import Machine, has_fast_bf16, run_on_one_core
 from irgen.errors import ImageError, IndexingError
 from irgen.index import base_files, folder, metadata
 from irgen.index.filters import Allow, Snapshots
@@ -52,6 +52,8 @@ class Index(Store):
         self._decoder: Decoder | None = None
         self._calibration: Calibration | Uncalibrated | None = None
         self._defaults = _default_options(self.folder.config)
+        is_bf16 = self.folder.config.get("encoder_precision") == "bf16"
+        self._machine = Machine(device=self.device, autocast=torch.bfloat16 if is_bf16 else None)
 
     @staticmethod
     def create(
@@ -69,7 +71,8 @@ class Index(Store):
         """Create an index at ``path``: whole, or not at all.
 
         ``models_writer`` writes the models into the folder it is given. ``config``: JSON values;
-        ``search`` in it holds the default options of a search. ``items``: ``id`` and metadata
+        ``search`` in it holds the default options of a search, and ``encoder_precision`` (fp32 or
+        bf16; default fp32) is that in which images are encoded. ``items``: ``id`` and metadata
         columns; row by row with it ``codes`` (N, M) integers, ``embeddings`` (N, D) floats, unit
         vectors, and ``trained`` (N,) bool, whether the retriever was trained on the image.
         ``codebooks`` (M, L, D) are the tokenizer's. N may be 0. Raise IndexingError if any of this
@@ -132,6 +135,13 @@ class Index(Store):
                 label_scorer = LabelScorer.build(models.tokenizer)
                 self._decoder = Decoder(models.retriever.decoder, precision, label_scorer)
             return self._decoder
+
+    @property
+    def _query_machine(self) -> Machine:
+        """Return the machine that encodes queries: in fp32 where bf16 would only be emulated."""
+        if has_fast_bf16(self.device):
+            return self._machine
+        return Machine(device=self.device, autocast=None)
 
     @property
     def calibration(self) -> Calibration | Uncalibrated:
@@ -275,7 +285,9 @@ class Index(Store):
         models = self.models
         for start in range(0, len(images), BATCH):
             pixels = decode_images(images[start : start + BATCH], models.decoding)
-            yield models.encode(torch.from_numpy(pixels))
+            with self._query_machine.precision():
+                features = models.encode(torch.from_numpy(pixels))
+            yield features
 
     def _encode(self, images: Any, ids: Sequence[str]) -> Tensor:
         """Return the embeddings (n, D) of images, one per id."""
@@ -292,7 +304,8 @@ class Index(Store):
                 if not start:
                     raise
                 raise ImageError(f"from image {start} on, {error}") from error
-            vectors.append(models.embed(torch.from_numpy(pixels)).cpu())
+            with self._machine.precision():  # as the pipeline, so that codes are the same
+                vectors.append(models.embed(torch.from_numpy(pixels)).cpu())
         return torch.cat(vectors)
 
     def _check(

@@ -1,5 +1,5 @@
-"""Search an index: collect images whose codes the retriever predicts, and images added after its
-training by their embeddings; then rank both together.
+"""Search an index: collect images whose codes the retriever predicts, images under the query's own
+code, and images added after its training by their embeddings; then rank them together.
 
 To add a search option, add a field to ``Options`` and a command-line option in
 ``irgen/commands/search.py``.
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from irgen.errors import IndexingError
 from irgen.search import beam, rank
 from irgen.search.codebook_scorer import CodebookScorer
-from irgen.search.decoder import Decoder, LabelScorer
+from irgen.search.decoder import Decoder, DecoderState, LabelScorer
 from irgen.search.rank import Candidates
 from irgen.search.snapshot import Snapshot
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from irgen.params import Evaluate
 
-VERSION = 1  # raise when a search finds other images, or gives other scores
+VERSION = 2  # raise when a search finds other images, or gives other scores
+# From this cosine an image counts as a copy of the query: docs/reference/metrics.md says why.
+COPY_COSINE = 0.999
+COPY_BEAMS = 8  # codes nearest to the query's embedding under which copies are looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,11 @@ class Options:
     Without ``rerank``, candidates are sorted by the retriever's log-probability, and
     ``fresh_beams`` plays no part. ``order_by``: of the whole ``code`` sequence, of its
     ``first_code``, or of that code's ``label``. Ties are sorted by cosine.
+
+    Images under the query's own code, which the tokenizer gives its embedding, are always among the
+    candidates; if there are more than ``candidates``, the nearest. So are copies of the query under
+    the ``COPY_BEAMS`` codes nearest to it. Copies come first: an image whose cosine is at least
+    ``COPY_COSINE`` has that cosine as its score or, without ``rerank``, the best score, 0.
 
     ``distinct``: hide an image whose cosine with a better one is at least this. ``min_score`` and
     ``min_cosine``: drop hits below. ``trie``: with False the beam search is unconstrained; codes
@@ -103,8 +111,8 @@ class Hits:
     ``rows`` int64. float32: ``scores`` is what hits are sorted by (see ``Options``); ``cosine`` is
     that of the tuned embeddings; ``log_probability`` is the code sequence's under the retriever;
     ``normalised_log_prob`` is the same among the codes that take part in the search. Both
-    are −inf for an image found by embedding. ``by_embedding`` bool: the retriever did not predict
-    the image's code; the query's embedding led to it.
+    are −inf for an image found by embedding, unless ``order_by`` needs them. ``by_embedding`` bool:
+    the retriever did not predict the image's code; the query's embedding led to it.
     """
 
     rows: Tensor
@@ -125,9 +133,13 @@ def search(
     if not parts:
         return _no_hits(len(embeddings), k, embeddings.device)
     state = decoder.start(features.summary, features.tokens)
+    own = _gather_own(embeddings, snapshot, limit)
+    if options.order_by == "code" and not options.rerank:
+        own = _score_codes(own, replace(state), snapshot)
+    own = own.merge(_gather_copies(embeddings, snapshot, limit))
     beam_search = beam.search if options.trie else beam.unconstrained_search
     beams = beam_search(state, [part.live for part in parts], options.beams)
-    candidates = rank.gather(snapshot, parts, beams, limit)
+    candidates = rank.gather(snapshot, parts, beams, limit).merge(own)
     if options.rerank and options.fresh_beams:
         near = _gather_near(embeddings, snapshot, limit, options.fresh_beams, fresh=True)
         candidates = candidates if near is None else candidates.merge(near)
@@ -188,6 +200,35 @@ def _gather_near(
     return rank.gather(snapshot, parts, beams, limit).mark_by_embedding()
 
 
+def _gather_own(embeddings: Tensor, snapshot: Snapshot, limit: int) -> Candidates:
+    """Gather images under the own codes of embeddings (Q, D), the nearest if over ``limit``. Where
+    no image has the code, they are those under the nearest code that one beam finds."""
+    own = _gather_near(embeddings, snapshot, len(snapshot), 1, fresh=False)
+    assert own is not None, "some row takes part"
+    if own.rows.shape[1] <= limit:
+        return own
+    cosines = rank.cosine(own.rows, embeddings, snapshot)
+    return own.take(rank.order_by_score(own, cosines)[:, :limit])
+
+
+def _gather_copies(embeddings: Tensor, snapshot: Snapshot, limit: int) -> Candidates:
+    """Gather copies under the codes nearest to embeddings (Q, D): another precision or compression
+    may give a copy another code."""
+    near = _gather_near(embeddings, snapshot, limit, COPY_BEAMS, fresh=False)
+    assert near is not None, "some row takes part"
+    kept = rank.cosine(near.rows, embeddings, snapshot) >= COPY_COSINE
+    return near.keep(kept).take(rank.order_kept_first(kept)[:, : int(kept.sum(1).max())])
+
+
+def _score_codes(own: Candidates, state: DecoderState, snapshot: Snapshot) -> Candidates:
+    """Return candidates, which share one code a query, with its log-probability."""
+    codes = snapshot.gather(own.rows[:, :1], "codes").long()  # (Q, 1, M)
+    tries = [part.live for part in snapshot.live_parts(fresh=False)]
+    steps, normalised = beam.score_codes(state, tries, codes)
+    scores, log_probs = (values.sum(-1).expand_as(own.rows) for values in (steps, normalised))
+    return replace(own, scores=scores, normalised_log_probs=log_probs).keep(own.rows >= 0)
+
+
 def _rank(
     candidates: Candidates,
     embeddings: Tensor,
@@ -236,15 +277,18 @@ def _score(
     options: Options,
     first_code_scores: Tensor | None,
 ) -> Tensor:
-    """Return the scores that sort the candidates, (Q, C)."""
+    """Return the scores that sort the candidates, (Q, C): of copies, the best that there are."""
     rows = candidates.rows
     if first_code_scores is None:
         return cosines
+    best = cosines if options.rerank else torch.zeros_like(cosines)
     if options.rerank:
-        return rank.rerank(rows, cosines, first_code_scores, snapshot, options.rerank_weight)
-    if options.order_by == "code":
-        return candidates.scores
-    return rank.gather_first_code_scores(rows, first_code_scores, snapshot)
+        scores = rank.rerank(rows, cosines, first_code_scores, snapshot, options.rerank_weight)
+    elif options.order_by == "code":
+        scores = candidates.scores
+    else:
+        scores = rank.gather_first_code_scores(rows, first_code_scores, snapshot)
+    return torch.where(cosines >= COPY_COSINE, best, scores)
 
 
 def _no_hits(queries: int, k: int, device: torch.device) -> Hits:

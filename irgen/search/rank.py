@@ -11,6 +11,7 @@ from irgen.search.beam import Beams
 from irgen.search.snapshot import LivePart, Snapshot
 
 LAST = torch.iinfo(torch.int64).max  # a key after all keys
+BLOCK = 4096  # candidates whose embeddings are read together
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Candidates:
             self.normalised_log_probs.masked_fill(~kept, -torch.inf),
             self.by_embedding & kept,
         )
+
+    def take(self, columns: Tensor) -> "Candidates":
+        """Return the candidates at ``columns`` (Q, c)."""
+        names = [field.name for field in fields(self)]
+        return Candidates(*(getattr(self, name).gather(1, columns) for name in names))
 
     def mark_by_embedding(self) -> "Candidates":
         """Return the candidates as found by embedding: without scores of a code sequence."""
@@ -105,9 +111,11 @@ def _expand_ranges(first: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
 def cosine(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
     """Return the cosines (Q, C) of each query's unit embedding (Q, D) with those of ``rows``
     (Q, C); −inf where there is no row. Rounding may lift one above 1."""
-    vectors = snapshot.gather(rows, "embeddings").to(queries.dtype)  # (Q, C, D)
-    cosines = torch.bmm(vectors, queries[..., None])[..., 0]
-    return cosines.masked_fill(rows < 0, -torch.inf)
+    parts = []
+    for block in rows.split(BLOCK, 1):  # (Q, c)
+        vectors = snapshot.gather(block, "embeddings").to(queries.dtype)  # (Q, c, D)
+        parts.append(torch.bmm(vectors, queries[..., None])[..., 0])
+    return torch.cat(parts, 1).masked_fill(rows < 0, -torch.inf)
 
 
 def rerank(

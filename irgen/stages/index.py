@@ -61,7 +61,11 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     Index.create(
         workspace.stage("index"),
         models_writer=write_models,
-        config={"search": defaults, "queries": int((database["role"] == "query").sum())},
+        config={
+            "search": defaults,
+            "encoder_precision": encoding.machine.decoder,
+            "queries": int((database["role"] == "query").sum()),
+        },
         items=database.drop("role"),
         codebooks=models.tokenizer.codebooks,
         codes=identified.codes,

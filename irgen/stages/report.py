@@ -177,7 +177,11 @@ def _describe_data(
     labels = pl.concat([table["label"] for table in catalog.values()]).drop_nulls().n_unique()
     images = {name: f"{len(table):,}" for name, table in catalog.items()}
     counts = [f"{labels:,} labels" if labels else "no labels"]
-    counts += [f"{len(rejected):,} images left out"] if len(rejected) else []
+    counts += (
+        [f"{len(rejected):,} {'image' if len(rejected) == 1 else 'images'} left out"]
+        if len(rejected)
+        else []
+    )
     return {
         "Source": f"{redact(params.download.source)}: {', '.join(counts)}",
         "Images": describe_tables(catalog["database"], catalog["queries"]),

@@ -1,6 +1,7 @@
 """Describe the origin of a run: its build, Git commit, DVC stage hash and catalogue tables."""
 
 import hashlib
+import json
 import os
 import platform
 from functools import lru_cache
@@ -50,6 +51,18 @@ def is_alive(owner: list[float] | None) -> bool:
         process = psutil.Process(int(owner[0]))
         return process.create_time() == owner[1] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
+        return False
+
+
+def was_killed(root: Path, owner: list[float] | None) -> bool:
+    """Tell whether the DVC command that ``describe_owner`` described was killed: then its process
+    stays in DVC's list of the files in use."""
+    try:
+        in_use = json.loads((root / ".dvc" / "tmp" / "rwlock").read_text())
+        entries = [entry for uses in in_use.values() for entry in uses.values()]
+        users = [user for entry in entries for user in (entry if type(entry) is list else [entry])]
+        return owner is not None and int(owner[0]) in {user["pid"] for user in users}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
 
 

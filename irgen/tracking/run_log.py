@@ -120,8 +120,9 @@ def is_waiting(path: Path) -> bool:
 
 def read_state(path: Path) -> Record:
     """Return how much of a run log MLflow has: ``done``; and ``sent`` (the end, too), ``store``,
-    ``run`` and number of ``records`` so far. A run log is done when its build has ended. If the
-    file is damaged, the run log is synced again; nothing is logged twice."""
+    ``run`` and number of ``records`` so far, and the ids of the ``build``'s experiment and run. A
+    run log is done when its build has ended. If the file is damaged, the run log is synced again;
+    nothing is logged twice."""
     state = path.with_suffix(".state")
     try:
         return read_json(state) if state.exists() else {"done": False}

@@ -23,6 +23,7 @@ from irgen.tracking.mlflow_store import (
     set_tags,
     source_tags,
 )
+from irgen.tracking.provenance import was_killed
 from irgen.tracking.run_log import OUTCOMES, TABLES, TRIAL, Record, safe_name
 from irgen.tracking.stage_facts import REPORTS
 
@@ -75,7 +76,8 @@ def replay(
     else:
         part = STAGES
         run = _replay_stage(target, path, records, end, sent)
-    running = is_build and _finish_build(target, path.parent, begin) == "RUNNING"
+    build = find_build(target, begin["build"]) if is_build else None
+    running = build is not None and _finish_build(target, build, path.parent, begin) == "RUNNING"
     run_log.write_state(
         path,
         done=end is not None and not running,
@@ -83,6 +85,7 @@ def replay(
         store=store_key(root),
         experiment=target.experiment(part),
         run=run,
+        build=[target.experiment(), build.info.run_id] if build else None,
         records=len(records),
     )
     if end is not None:
@@ -244,14 +247,13 @@ def _log_to_monitor(target: Target, time: int, step: int, values: dict[str, floa
     target.client.set_terminated(run, "FINISHED", time)
 
 
-def _finish_build(target: Target, home: Path, begin: Record) -> str:
-    """Bring the status, the name and the description of a build's run up to date. Return the
+def _finish_build(target: Target, run: "Run", home: Path, begin: Record) -> str:
+    """Bring the status, the name and the description of a build's ``run`` up to date. Return the
     status: RUNNING while a stage or the process above them runs, FAILED if the last attempt of a
     stage did, KILLED if a stage was, else FINISHED."""
-    run, client = find_build(target, begin["build"]), target.client
-    assert run is not None, "a replay creates the run"
-    latest = _read_latest(home)
+    latest, client = _read_latest(home), target.client
     statuses = {status for status, _ in latest.values()}
+    statuses |= {"KILLED"} if was_killed(target.root, begin.get("owner")) else set()
     worst = next((status for status in ("FAILED", "KILLED") if status in statuses), "FINISHED")
     if "RUNNING" in statuses or (worst != "FAILED" and run_log.is_build_running(home)):
         status = "RUNNING"

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
 
+from irgen.catalog.images import decode_images
 from irgen.index.index import Index
+from irgen.search.engine import COPY_COSINE
 
 IDS = ("cats/00.png", "dogs/01.png")
 
@@ -90,9 +93,15 @@ def test_near_duplicates_are_hidden_if_asked(project, told, png):
 def test_few_beams_reach_what_the_retriever_knows_and_fresh_beams_the_rest(project, told):
     few = ("photos/100.png", "-k", 40, "--beams", 1, "--candidates", 1)
     (found,) = hits(told, *few, "--fresh-beams", 0)
-    assert 0 < len(found) < 40 and not any(hit["by_embedding"] for hit in found)
+    own = {hit["id"] for hit in found if hit["by_embedding"]}  # under the query's own code
+    with Index.open(project / "data" / "index") as index:
+        rows = torch.from_numpy(index.view.find_existing(sorted(own)))
+        codes = index.view.snapshot.gather(rows, "codes")
+        pixels = decode_images([project / "photos" / "100.png"], index.models.decoding)
+        own_code = index.models.tokenize(index.models.embed(torch.from_numpy(pixels)))
+    assert len(own) < len(found) < 40 and (codes == own_code).all()
     (more,) = hits(told, *few, "--fresh-beams", 600)
-    reached = {hit["id"] for hit in more if hit["by_embedding"]}
+    reached = {hit["id"] for hit in more if hit["by_embedding"]} - own
     assert reached and {hit["id"] for hit in more} >= {hit["id"] for hit in found}
     assert all(int(name[5:7]) % 2 for name in reached)  # every second one was trained on
     assert "embedding" in told("search", *few, "--fresh-beams", 600)
@@ -102,13 +111,17 @@ def test_candidates_bound_what_is_compared(project, told):
     assert len(hits(told, "photos/100.png", "-k", 3, "--candidates", 40)[0]) == 3
     (few,) = hits(told, "photos/100.png", "-k", 3, "--candidates", 3, "--fresh-beams", 0)
     (written,) = hits(told, "photos/100.png", "-k", 40, "--no-rerank")
-    best = written[2]["score"]  # of those of one code, any may be gathered
-    assert len(few) == 3 and all(hit["log_probability"] >= best for hit in few)
+    best = sorted(hit["log_probability"] for hit in written)[-3]  # of one code, any may be gathered
+    predicted = [hit for hit in few if not hit["by_embedding"]]
+    assert len(few) == 3 and all(hit["log_probability"] >= best for hit in predicted)
 
 
 def test_without_reranking_the_score_is_what_the_retriever_gives_the_code(project, told):
     (found,) = hits(told, "photos/100.png", "--no-rerank", "-k", 40)
-    assert all(hit["score"] == hit["log_probability"] < 0 for hit in found)
+    copies = [hit for hit in found if hit["cosine"] >= COPY_COSINE]
+    assert copies == found[: len(copies)] and all(hit["score"] == 0 for hit in copies)
+    others = found[len(copies) :]
+    assert others and all(hit["score"] == hit["log_probability"] < 0 for hit in others)
     assert [hit["score"] for hit in found] == sorted((h["score"] for h in found), reverse=True)
 
 

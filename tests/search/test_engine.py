@@ -5,8 +5,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from irgen.search import beam, engine
-from irgen.search.engine import Hits, Options
+from irgen.models import quantizer
+from irgen.search import beam, engine, live, rank
+from irgen.search.codebook_scorer import CodebookScorer
+from irgen.search.engine import COPY_COSINE, Hits, Options, QueryFeatures
 from irgen.search.snapshot import Segment, Snapshot
 
 WIDE = Options(beams=216, candidates=1000, fresh_beams=216)
@@ -76,13 +78,15 @@ def test_an_image_the_retriever_would_never_predict_is_found_by_embedding(decode
     snapshot, asked = fresh([n for n in range(80) if n % 3]), read(4)
     narrow = Options(beams=2, candidates=20, fresh_beams=4)
     beams = beam.search(decoder.start(asked.summary, asked.tokens), snapshot.live_tries, 2)
+    own = quantizer.encode(asked.embedding, snapshot.codebooks)
     for query in range(4):
         unpredicted = [
             c
             for c in torch.cartesian_prod(*[torch.arange(6)] * 3)
-            if c.tolist() not in beams.codes[query].tolist()
+            if c.tolist() not in beams.codes[query].tolist() and c[0] != own[query, 0]
         ]
-        vector = asked.embedding[query : query + 1].half()
+        vector = asked.embedding[query : query + 1] + 0.05  # near, but no copy
+        vector = torch.nn.functional.normalize(vector, dim=-1).half()
         errors = [
             float((vector.float() - rebuilt_from(snapshot, code)).square().sum())
             for code in unpredicted
@@ -95,9 +99,111 @@ def test_an_image_the_retriever_would_never_predict_is_found_by_embedding(decode
         hits = engine.search(decoder, one, later, 5, narrow)
         assert int(hits.rows[0, 0]) == len(snapshot.segments[0])
         assert bool(hits.by_embedding[0, 0])
-        assert hits.log_probability[0, 0] == -torch.inf
+        assert hits.log_probability[0, 0] == -torch.inf and hits.cosine[0, 0] < COPY_COSINE
         blind = engine.search(decoder, one, later, 5, replace(narrow, fresh_beams=0))
         assert len(snapshot.segments[0]) not in blind.rows[0].tolist()
+
+
+RANKINGS = [
+    Options(rerank_weight=10),
+    Options(rerank=False, order_by="code"),
+    Options(rerank=False, order_by="first_code"),
+]
+
+
+def under_own_codes(
+    snapshot: Snapshot, asked: QueryFeatures, count: int, trained: bool, seed: int = 0
+) -> Segment:
+    """Return ``count`` random images under the own code of each query, one query after the other;
+    the last of each looks like the query, and its key comes after all others."""
+    queries = len(asked.embedding)
+    codes = quantizer.encode(asked.embedding, snapshot.codebooks).repeat_interleave(count, 0)
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(queries, count, 5, generator=generator)
+    vectors[:, -1] = asked.embedding
+    vectors = torch.nn.functional.normalize(vectors, dim=-1).flatten(0, 1).half()
+    keys = 2**62 + seed * 10**6 + torch.arange(len(codes))
+    return Segment.build(codes, vectors, keys, torch.full((len(codes),), trained))
+
+
+@pytest.mark.parametrize("options", RANKINGS)
+@pytest.mark.parametrize("trained", [True, False])
+def test_images_under_the_querys_own_code_are_always_among_the_candidates(
+    decoder, read, fresh, options, trained
+):
+    asked, base = read(6), fresh(list(range(30)))
+    snapshot = base.with_added(under_own_codes(base, asked, 4, trained))
+    narrow = replace(options, beams=1, candidates=3, fresh_beams=0)
+    hits = engine.search(decoder, asked, snapshot, 40, narrow)
+    codes = snapshot.gather(torch.arange(snapshot.rows), "codes").long()
+    own = quantizer.encode(asked.embedding, snapshot.codebooks)
+    gone = torch.tensor([30 + 4 * query for query in range(6)])
+    allowed = torch.ones(snapshot.rows, dtype=torch.bool).index_fill(0, gone + 1, False)
+    fewer = engine.search(decoder, asked, snapshot.without(gone).keep_allowed(allowed), 40, narrow)
+    for query in range(6):
+        rows = torch.nonzero((codes == own[query]).all(1)).flatten().tolist()
+        left = [row for row in rows if allowed[row] and row not in gone]
+        assert len(rows) >= 4 and set(rows) <= set(hits.rows[query].tolist())
+        assert set(left) == set(rows) & set(fewer.rows[query].tolist())
+    assert (hits.scores.nan_to_num(neginf=-1e9).diff(dim=1) <= 0).all()
+    assert (hits.scores[hits.rows >= 0] > -torch.inf).all()
+
+
+@pytest.mark.parametrize("options", RANKINGS)
+def test_a_copy_of_the_query_comes_first_however_many_images_share_its_code(
+    decoder, read, fresh, options
+):
+    asked, base = read(6), fresh(list(range(60)))
+    snapshot = base.with_added(under_own_codes(base, asked, 50, trained=True))
+    hits = engine.search(decoder, asked, snapshot, 5, replace(options, beams=2, candidates=7))
+    assert hits.rows[:, 0].tolist() == [60 + 50 * query + 49 for query in range(6)]
+    best = hits.cosine[:, 0] if options.rerank else torch.zeros(6)
+    assert torch.equal(hits.scores[:, 0], best)
+    assert (hits.cosine[:, 0] >= COPY_COSINE).all() and (hits.cosine[:, 1:] < COPY_COSINE).all()
+
+
+@pytest.mark.parametrize("options", RANKINGS)
+def test_a_copy_under_another_code_comes_first(decoder, read, fresh, options):
+    asked, base = read(6), fresh(list(range(60)))
+    near = torch.nn.functional.normalize(asked.embedding + 0.01, dim=-1)
+    codes = quantizer.encode(asked.embedding, base.codebooks)
+    scorer = CodebookScorer.start(asked.embedding, base.codebooks)
+    every = Segment.build(torch.cartesian_prod(*[torch.arange(6)] * 3), *[torch.zeros(216)] * 3)
+    nearest = beam.search(scorer, [live.keep_all(every.trie)], 2).codes  # (Q, 2, M)
+    other = torch.where((nearest[:, 0] == codes).all(1)[:, None], nearest[:, 1], nearest[:, 0])
+    columns = (near.half(), 2**62 + torch.arange(6), torch.ones(6, dtype=torch.bool))
+    snapshot = base.with_added(Segment.build(other, *columns))
+    hits = engine.search(decoder, asked, snapshot, 5, replace(options, beams=1, candidates=8))
+    assert (other != codes).any(1).all() and (hits.cosine[:, 0] >= COPY_COSINE).all()
+    assert hits.rows[:, 0].tolist() == list(range(60, 66))
+
+
+def test_copies_are_in_the_order_of_their_cosines_before_all_others(decoder, read, fresh):
+    asked, base = read(4), fresh(list(range(50)))
+    snapshot = base.with_added(under_own_codes(base, asked, 3, trained=True))
+    near = torch.nn.functional.normalize(asked.embedding + 0.01 * torch.eye(5)[:4], dim=-1)
+    near = QueryFeatures(asked.summary, asked.tokens, near)
+    vectors = snapshot.gather(torch.arange(snapshot.rows), "embeddings").float()
+    cosines = near.embedding @ vectors.T  # (Q, N)
+    codes = snapshot.gather(torch.arange(snapshot.rows), "codes").long()
+    state, tries = decoder.start(near.summary, near.tokens), list(snapshot.live_tries)
+    _, log_probs = beam.score_codes(state, tries, codes.expand(4, -1, -1))
+    expected = cosines + 3 * log_probs[..., 0]
+    expected = torch.where(cosines >= COPY_COSINE, cosines, expected)
+    assert (cosines >= COPY_COSINE).any(1).all() and (cosines < COPY_COSINE).any(1).all()
+    scores, order = expected.sort(dim=1, descending=True, stable=True)
+    hits = engine.search(decoder, near, snapshot, snapshot.rows, replace(WIDE, rerank_weight=3))
+    torch.testing.assert_close(hits.scores, scores.clamp_max(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(expected.gather(1, hits.rows), scores, atol=1e-4, rtol=1e-4)
+    assert torch.equal(hits.rows[:, 0], order[:, 0])
+
+
+def test_cosines_are_the_same_in_blocks_of_any_size(read, fresh, monkeypatch):
+    snapshot, asked = fresh(list(range(50))), read(3)
+    rows = torch.arange(50).expand(3, -1)
+    whole = rank.cosine(rows, asked.embedding, snapshot)
+    monkeypatch.setattr(rank, "BLOCK", 7)
+    torch.testing.assert_close(rank.cosine(rows, asked.embedding, snapshot), whole)
 
 
 def rebuilt_from(snapshot: Snapshot, code: torch.Tensor) -> torch.Tensor:

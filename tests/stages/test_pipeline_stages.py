@@ -222,18 +222,26 @@ def test_the_row_of_the_index_is_what_a_search_of_it_finds(built):
         assert database["id"][rows.to_list()].to_list() == others
 
 
-def test_an_image_added_to_the_index_gets_what_the_pipeline_would_have_given(built, tmp_path):
-    folder, _, _ = built
-    shutil.copytree(folder / "data/index", tmp_path / "index")
-    database = pl.read_parquet(folder / "data/catalog/database.parquet")[:5]
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_image_added_to_the_index_gets_what_the_pipeline_would_have_given(copy, root, precision):
+    folder, params = copy
+    if precision != params.compute.precision:
+        params = small_params(folder, root, compute={"batch_size": 64, "precision": precision})
+        run(params, folder, "features", "identifiers", "index")
+    database = pl.read_parquet(folder / "data/catalog/database.parquet")[:100]
     identified = load_codes(folder / "data/identifiers/database")
     paths = [folder / "digits" / path for path in database["path"]]
-    with Index.open(tmp_path / "index", writable=True) as index:
+    shutil.copytree(folder / "data/index", folder / "index")
+    with Index.open(folder / "index", writable=True) as index:
         index.add(paths, [f"{name} again" for name in database["id"]])
         added = index.view.snapshot.segments[1]
-        assert torch.equal(added.codes.long(), identified.codes[:5])
-        cosines = (added.embeddings.float() * identified.embeddings[:5]).sum(1)
-        torch.testing.assert_close(cosines, torch.ones(5), atol=1e-3, rtol=0)
+        assert torch.equal(added.codes.long(), identified.codes[:100])
+        expected = identified.embeddings[:100].half()
+        torch.testing.assert_close(added.embeddings, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_every_image_of_the_index_is_the_first_answer_to_itself(built):
+    assert built[2]["evaluate"]["index/finds_itself"] == 1
 
 
 def test_the_calibration_is_of_hits_of_validation_images_that_are_not_themselves(built):
@@ -623,11 +631,12 @@ def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
     assert measured["brute_force_pretrained"]["agreement/10"] == 1
     assert measured["brute_force_tuned"]["agreement/10"] > 10 / 160  # by chance
     assert "validation/precision/10" not in metrics["retriever"]
+    assert metrics["retriever"]["validation/agreement/10"] > 10 / 160
     assert not [name for name in metrics["tokenizer"] if name.startswith("validation")]
     known = load_calibration(folder / "data/index/models/calibration.json")
     assert isinstance(known, Uncalibrated)
     page = (folder / "reports/index.html").read_text()
-    assert "No query has a relevant image" in page and "agreement@10" in page
+    assert "No query has a relevant image" not in page and "agreement@10" in page
 
 
 def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):

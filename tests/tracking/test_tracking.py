@@ -189,8 +189,9 @@ def test_a_stage_that_runs_always_makes_a_run_only_if_it_found_something_or_fail
     assert "**Failed** in download: SourceError: no such folder" in note
 
 
+@pytest.mark.parametrize("killed", [False, True])
 def test_a_build_is_running_until_the_process_above_its_stages_ends(
-    home: Path, params: Params, no_sync: None, monkeypatch: pytest.MonkeyPatch
+    home: Path, params: Params, no_sync: None, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     flow = subprocess.Popen(["sleep", "600"])
     monkeypatch.setenv(provenance.CONDUCTED, str(flow.pid))
@@ -199,11 +200,17 @@ def test_a_build_is_running_until_the_process_above_its_stages_ends(
     assert sync.sync_all(home) == 1 and sync.sync_all(home) == 0
     (build,), (stage,) = runs(client)
     assert (build.info.status, stage.info.status) == ("RUNNING", "FINISHED")
+    if killed:  # then DVC leaves its list of files in use
+        (home / ".dvc" / "tmp").mkdir(parents=True)
+        user = {"pid": flow.pid, "cmd": "dvc repro"}
+        in_use = {"read": {"a": [user]}, "write": {"b": user}}
+        (home / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(in_use))
     flow.kill()
     flow.wait()
     assert sync.sync_all(home) == 1 and sync.sync_all(home) == 0
     (build,), (stage,) = runs(client)
-    assert (build.info.status, stage.info.status) == ("FINISHED", "FINISHED")
+    expected = "KILLED" if killed else "FINISHED"
+    assert (build.info.status, stage.info.status) == (expected, "FINISHED")
     assert build.info.end_time == stage.info.end_time
 
 
@@ -242,7 +249,7 @@ def test_the_run_of_a_build_has_a_name_a_description_its_curves_and_the_report(
     note = build.data.tags["mlflow.note.content"]
     assert "3 images with 2 labels; 2 can be found, 1 measure the quality" in note
     assert "of the first 10 results 50 % are right" in note
-    assert "| [tokenizer](#/experiments/" in note
+    assert "Stages: [tokenizer](#/experiments/" in note
     (report,) = client.list_artifacts(build.info.run_id, "reports")
     assert report.path == "reports/index.html"
 

@@ -163,6 +163,14 @@ def test_the_retriever_learns_to_write_codes_of_neighbours(clusters, retriever_s
     assert max(row.get("validation/precision/10", 0) for row in history) > 0.8
 
 
+def test_without_labels_the_nearest_count_as_hits():
+    nothing = LabelledImages(EncodedViews(np.zeros((2, 1, 1)), None), torch.tensor([-1, -1]))
+    nearest = torch.tensor([[4, 7], [5, 1]])
+    validation = retrieving.Validation(nothing, torch.full((8,), -1), nearest)
+    found = torch.tensor([[7, 3, 4], [4, -1, 5]])
+    assert validation.count_hits(torch.tensor([0, 1]), found) == 3
+
+
 @pytest.mark.parametrize("held", [0, 24])
 def test_a_killed_retriever_ends_as_an_unbroken_one(clusters, retriever_settings, tmp_path, held):
     whole, history = train_retriever(clusters, retriever_settings, tmp_path / "whole", held)
