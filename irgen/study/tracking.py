@@ -35,7 +35,7 @@ def log_trial(root: Path, plan: Plan, trial: Trial, params: Params, folder: Path
         "irgen.variant": trial.variant,
     }
     beginning = stage_facts.describe_begin(TRIAL, params, root)
-    beginning |= {"build": build}
+    beginning |= {"build": build, "all_params": flatten(params)}
     values = stage_facts.flatten_numbers(read_json(folder / "metrics.json"))
     for method, times in read_json(folder / "latency.json")["methods"].items():
         values |= {f"{method}/{name}": value for name, value in times.items()}

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-SEARCH = "Search: `irgen search PHOTO --html sheet.html --open`. Browse: `irgen serve`."
-RELATIVE = {"index": "", "generative": " (generative search: these codes are not served)"}
+SEARCH = "Search: `irgen search PHOTO --html sheet.html --open`."
+NOTES = {"index": "", "generative": " (generative search: these codes are not served)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,19 @@ def describe_build(
 ) -> str:
     """Describe a build: what it is built from, the result, how to search, and its stages."""
     errors = [f"**Failed** in {run.name}: {run.error}" for run in stages if run.error]
-    steps = ["| stage | status | minutes |", "| --- | --- | ---: |"]
-    steps += [
-        f"| [{run.name}]({run.address}) | {run.status.lower()} | {run.minutes:.1f} |"
+    steps = ", ".join(
+        f"[{run.name}]({run.address}) "
+        + (f"{run.minutes:.1f} min" if run.status == "FINISHED" else run.status.lower())
         for run in stages
-    ]
+    )
     result = describe_result(metrics)
-    found = f"{result}\n\nThe report is under Artifacts: `reports/index.html`. {SEARCH}"
-    parts = [*errors, describe_images(experiment, tags), found if result else "", "\n".join(steps)]
+    quality = f"{result}\n\nThe report is under Artifacts: `reports/index.html`. {SEARCH}"
+    parts = [
+        *errors,
+        describe_images(experiment, tags),
+        quality if result else "",
+        f"Stages: {steps}",
+    ]
     return "\n\n".join(filter(None, parts))
 
 
@@ -76,7 +81,7 @@ def describe_result(metrics: dict[str, float]) -> str:
     >>> describe_result({"index/precision_at_10": 0.79, "index/hit_at_10": 0.95})
     '**Result**: of the first 10 results 79 % are right; hit@10 0.950.'
     """
-    for method, note in RELATIVE.items():
+    for method, note in NOTES.items():
         values = {
             name.partition("/")[2].replace("_at_", "@"): value
             for name, value in metrics.items()

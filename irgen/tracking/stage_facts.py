@@ -14,6 +14,7 @@ from irgen.tracking import locations, provenance
 from irgen.workspace import Workspace
 
 REPORTS = "reports/"  # prefix of the names of pages for people
+UNREAD = ("baselines.", "release.", "tracking.")  # settings that no build depends on
 WITH_QUALITY = ("evaluate", "report")  # stages whose end carries the quality of the build
 
 
@@ -35,7 +36,9 @@ def describe_begin(stage: str, params: Params, root: Path) -> dict[str, Any]:
         "max_bytes": params.tracking.max_artifact_megabytes * 1_000_000,
         "tags": provenance.read_tags(root, stage),
         "params": stage_params,
-        "all_params": all_params,
+        "all_params": {
+            key: value for key, value in all_params.items() if not key.startswith(UNREAD)
+        },
     }
 
 

@@ -249,7 +249,7 @@ def test_the_run_of_a_build_has_a_name_a_description_its_curves_and_the_report(
     note = build.data.tags["mlflow.note.content"]
     assert "3 images with 2 labels; 2 can be found, 1 measure the quality" in note
     assert "of the first 10 results 50 % are right" in note
-    assert "| [tokenizer](#/experiments/" in note
+    assert "Stages: [tokenizer](#/experiments/" in note
     (report,) = client.list_artifacts(build.info.run_id, "reports")
     assert report.path == "reports/index.html"
 
