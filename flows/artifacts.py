@@ -17,7 +17,7 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-HEADLINES = ("precision/10", "hit/10", "map/R")  # shown of every method
+HEADLINES = ("precision/10", "hit/10", "map/R", "agreement/10", "finds_copies")  # of every method
 SERVED = "index/"  # the method whose metrics come first
 
 Log = logging.Logger | logging.LoggerAdapter
