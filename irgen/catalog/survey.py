@@ -70,7 +70,7 @@ def survey_source(source: Source) -> Survey:
         images=len(images),
         format=source_format,
         labels=counts,
-        no_labels=problem or ("" if counts else "its images lie in no class folders"),
+        no_labels=problem or ("" if counts else "the images lie in no class folders"),
         roles=dict(Counter(images["role"].drop_nulls())),
         columns=_describe_columns(listing),
         skipped=listing.skipped,

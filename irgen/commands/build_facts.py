@@ -27,16 +27,16 @@ def describe_build(root: Path, stages: list[str]) -> list[Fact]:
 
 def read_stage_seconds(root: Path, stages: list[str]) -> dict[str, float]:
     """Return how many seconds each of the ``stages`` took when it last ran to its end."""
-    logs = locations.run_logs(root).glob("*/*.jsonl")
-    newest = sorted(logs, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    seconds: dict[str, float] = {}
-    for path in newest:
+    seconds: dict[str, tuple[int, float]] = {}  # by stage: its end, in ms since 1970, and seconds
+    for path in locations.run_logs(root).glob("*/*.jsonl"):
         stage = path.stem.partition("-")[0]
-        if stage in stages and stage not in seconds:
-            records = run_log.read(path)
+        with suppress(OSError, ValueError):  # a run log that was just deleted, or is damaged
+            records = run_log.read(path) if stage in stages else []
             if records and records[-1].get("status") == "FINISHED":
-                seconds[stage] = (records[-1]["time"] - records[0]["time"]) / 1000
-    return seconds
+                end = records[-1]["time"]
+                run = (end, (end - records[0]["time"]) / 1000)
+                seconds[stage] = max(seconds.get(stage, run), run)
+    return {stage: duration for stage, (_, duration) in seconds.items()}
 
 
 def format_duration(seconds: float) -> str:

@@ -25,7 +25,7 @@ from irgen.report.gallery import Example, Row, Tile, thumbnail
 from irgen.workspace import Workspace
 
 HITS = 100  # most hits shown of a query
-PICTURES = 2000  # most hits shown on a page: about 30 MB of photos
+PICTURES = 1000  # most hits shown on a page: about 15 MB of photos
 
 
 @dataclass(frozen=True, kw_only=True)

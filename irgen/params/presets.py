@@ -86,7 +86,7 @@ def drawings(collection: Collection) -> Values:
             "steps": max(600, 10 * passes),
             "learning_rate": 1e-3,
         },
-        "evaluate": _search(beams=100, candidates=200, rerank_signal="both"),
+        "evaluate": _search(beams=fit_beams(collection, 100), candidates=200, rerank_signal="both"),
     }
 
 
@@ -132,18 +132,25 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
             "steps": max(400, 5 * passes),
             "learning_rate": 5e-4,
         },
-        "evaluate": _search(beams=600, candidates=2000, rerank_signal="label"),
+        "evaluate": _search(
+            beams=fit_beams(collection, 600), candidates=2000, rerank_signal="label"
+        ),
     }
 
 
 def without_labels(collection: Collection) -> Values:
-    """Return the values that replace a preset's if there are no labels: clusters of the pretrained
-    features teach instead."""
+    """Return the values that replace those of photos if there are no labels.
+
+    Embeddings start at the encoder's neighbours and keep them: no hidden layer, no dropout.
+    Clusters take the place of labels, and the cosine alone sorts the candidates. Measured in
+    docs/lab-notes/without-labels.md.
+    """
     clusters = max(2, min(collection.trained // 10, 200))
     return {
         "catalog": {"format": "images"},
         "pairs": {"rule": "near", "neighbours": 20},
-        "tokenizer": {"labels": "clusters", "clusters": clusters},
+        "tokenizer": {"labels": "clusters", "clusters": clusters, "hidden": 0, "dropout": 0.0},
+        "evaluate": {"rerank_weight": 0.0},
     }
 
 
@@ -152,7 +159,7 @@ def choose_kind(
 ) -> tuple[Literal["tiny images", "drawings", "photos"], str]:
     """Return the preset for images of this median short side, and the reason in words."""
     if not labelled:
-        return "photos", "without labels only a pretrained encoder can tell what is alike"
+        return "photos", "only a pretrained encoder can tell then what is alike"
     if side <= TINY_SIDE:
         return "tiny images", (
             f"images of {side} pixels are too small for a pretrained encoder: a small network is "
@@ -195,6 +202,12 @@ def fit_neighbours(collection: Collection, most: int) -> int:
 def fit_views(collection: Collection) -> int:
     """Return the changed copies of each training image that are encoded: more if there are few."""
     return 6 if collection.trained < 1000 else 3 if collection.trained < 20_000 else 1
+
+
+def fit_beams(collection: Collection, most: int) -> int:
+    """Return the beams of a search, at most `most`: more than there are codes find nothing more."""
+    codes = fit_codes(collection)
+    return max(20, min(most, collection.images, codes["codebook"] ** codes["levels"]))
 
 
 def _decoder() -> dict[str, Any]:

@@ -5,6 +5,8 @@ from copy import deepcopy
 
 import polars as pl
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from irgen.catalog.table import read_table
 from irgen.checkpoints.fingerprint import weights_digest
@@ -15,28 +17,33 @@ from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import load_training_images, open_encoding
-from irgen.files import file_digest
+from irgen.files import file_digest, read_array
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import class_numbers, embed_summaries
 from irgen.params import Params
 from irgen.params.strict import flatten
+from irgen.search.brute_force import brute_force_search
 from irgen.training import retriever as training
 from irgen.training.run import open_run, summarize
 from irgen.workspace import Workspace
+
+VALIDATED = ("train", "validation")  # roles: validation images query the training images
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/retriever/retriever.safetensors`` and ``history.csv``.
 
     Reads training and validation images only. With ``tokenizer.labels: clusters`` no label is read:
-    nothing validates, and the average of the last step is kept.
+    agreement with the nearest by pretrained features validates.
     """
     settings, encoding = params.retriever, open_encoding(params.compute, workspace)
-    tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
+    tables = [workspace.existing("catalog", f"{role}.parquet") for role in VALIDATED]
     train, validation = map(read_table, tables)
+    paths = [workspace.existing("features", role, "features.npy") for role in VALIDATED]
+    nearest = None
     if params.tokenizer.labels == "clusters":
-        validation = validation.clear()
+        nearest = find_nearest(*(torch.from_numpy(read_array(path)) for path in paths))
     tokenizer_path = workspace.existing("tokenizer", "tokenizer.safetensors")
     codes_folder = workspace.existing("identifiers", "train")
     pairs_path = workspace.existing("pairs", "pairs.parquet")
@@ -77,7 +84,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     queries = LabelledImages(load_images(validation), class_numbers(validation["label"], labels))
     sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
-    inputs = [*tables, tokenizer_path, codes_folder / "codes.parquet", pairs_path]
+    inputs = [*tables, *paths, tokenizer_path, codes_folder / "codes.parquet", pairs_path]
     contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
     run = open_run(
         workspace.cache / "training",
@@ -92,7 +99,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         training.Pairs(
             load_images(train), codes, *training.group_positives(anchors, positives, len(train))
         ),
-        training.Validation(queries, class_numbers(train["label"], labels)),
+        training.Validation(queries, class_numbers(train["label"], labels), nearest),
         settings,
         run,
     )
@@ -101,3 +108,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     write_history(folder / "history.csv", history)
     run.clear()
     return summarize(history, settings.steps)
+
+
+def find_nearest(database: Tensor, queries: Tensor) -> Tensor:
+    """Return the rows (V, k) of ``database`` features (N, S) with the largest cosine to each of
+    ``queries`` (V, S), as many as validation looks at."""
+    unit = F.normalize(database, dim=-1)
+    return brute_force_search(F.normalize(queries, dim=-1), unit, training.CUTOFF).ids

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-SEARCH = "Search: `irgen search PHOTO --html sheet.html --open`. Browse: `irgen serve`."
+SEARCH = "Search: `irgen search PHOTO --html sheet.html --open`."
 NOTES = {"index": "", "generative": " (generative search: these codes are not served)"}
 
 

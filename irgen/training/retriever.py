@@ -27,7 +27,7 @@ from irgen.training.run import (
 )
 
 VERSION = 2  # raise when a training gives another retriever
-PRECISION = "validation/precision/10"
+PRECISION, AGREEMENT = "validation/precision/10", "validation/agreement/10"
 BEAMS, CUTOFF = 10, 10  # of the validation search
 
 
@@ -60,10 +60,24 @@ def group_positives(anchors: Tensor, positives: Tensor, count: int) -> tuple[Ten
 
 @dataclass(frozen=True)
 class Validation:
-    """Validation queries with their class numbers, and those of the training images (N,)."""
+    """Validation queries with their class numbers, and those of the training images (N,).
+
+    ``nearest`` (V, k): without labels, the training images that are nearest to each query.
+    """
 
     queries: LabelledImages
     training_labels: Tensor
+    nearest: Tensor | None = None
+
+    def count_hits(self, rows: Tensor, neighbours: Tensor) -> int:
+        """Count the ``neighbours`` (Q, k) of the queries ``rows`` (Q,) that have their label, or
+        are nearest to them; −1 is none."""
+        if self.nearest is None:
+            labels = self.training_labels[neighbours.clamp_min(0)]
+            same = labels == self.queries.labels[rows, None]
+        else:
+            same = (neighbours[:, :, None] == self.nearest[rows][:, None]).any(-1)
+        return int((same & (neighbours >= 0)).sum())
 
 
 def train(
@@ -72,7 +86,8 @@ def train(
     """Train ``model`` in place on the codes of drawn neighbours (paper, section 3.2).
 
     The weights kept are the moving average that retrieved best on the validation queries
-    (precision@10), or the last one where there are none. Returns one row of metrics a round.
+    (precision@10, or agreement@10 without labels), or the last one where there are none. Returns
+    one row of metrics a round.
     """
     device = run.machine.device
     model.to(device)
@@ -110,7 +125,8 @@ def train(
             means.add({"loss": value, **named}, len(rows))
         row = means.row() | {"learning_rate": adam.param_groups[0]["lr"]}
         if len(validation.queries.images):
-            row[PRECISION] = validate(averaged, validation, database, run.machine)
+            metric = PRECISION if validation.nearest is None else AGREEMENT
+            row[metric] = validate(averaged, validation, database, run.machine)
         state.history.append({"step": steps.stop, **row})
         if is_best(state.history):
             state.keep(averaged)
@@ -123,23 +139,22 @@ def train(
 def validate(
     model: Retriever, validation: Validation, database: Snapshot, machine: Machine
 ) -> float:
-    """Return the mean precision@10 of generative search for validation queries among training
-    images.
+    """Return the mean precision@10, or agreement@10, of generative search for validation queries
+    among training images.
 
     Images that share a code come in order of row: rounds compare without their embeddings.
     """
     model.eval()
     decoder, parts = Decoder(model.decoder, machine.decoder), database.live_parts(fresh=False)
-    images, labels, hits = validation.queries.images, validation.queries.labels, 0.0
+    images, hits = validation.queries.images, 0
     for rows, new in full_batches(len(images), 64):
         inputs = [part.to(machine.device) for part in images.plain(rows)]
         with machine.precision():
             state = decoder.start(*model.encode(inputs))
         beams = beam.search(state, [part.live for part in parts], BEAMS)
         neighbours = rank.gather(database, parts, beams, CUTOFF).rows[:new, :CUTOFF].cpu()
-        same = validation.training_labels[neighbours.clamp_min(0)] == labels[rows[:new], None]
-        hits += float((same & (neighbours >= 0)).sum()) / CUTOFF
-    return hits / len(images)
+        hits += validation.count_hits(rows[:new], neighbours)
+    return hits / CUTOFF / len(images)
 
 
 def _database(codes: Tensor, machine: Machine) -> Snapshot:

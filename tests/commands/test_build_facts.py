@@ -4,11 +4,11 @@ from irgen.commands.build_facts import describe_build, read_stage_seconds
 from irgen.tracking import locations, run_log
 
 
-def write_log(root, build, stage, seconds, status="FINISHED"):
+def write_log(root, build, stage, seconds, status="FINISHED", start=0):
     path = locations.run_logs(root) / build / f"{stage}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    begin = {"time": 1_000_000, "stage": stage}
-    end = {"time": 1_000_000 + round(1000 * seconds), "status": status}
+    begin = {"time": 1000 * start, "stage": stage}
+    end = {"time": 1000 * (start + seconds), "status": status}
     run_log.write(path, [("begin", begin), ("end", end)])
     return path
 
@@ -16,11 +16,11 @@ def write_log(root, build, stage, seconds, status="FINISHED"):
 def test_a_stage_took_as_long_as_when_it_last_ran_to_its_end(tmp_path):
     write_log(tmp_path, "old", "tokenizer", 100)
     write_log(tmp_path, "old", "retriever", 50)
-    write_log(tmp_path, "new", "tokenizer", 200)
-    write_log(tmp_path, "newer", "tokenizer", 7, status="FAILED")
-    write_log(tmp_path, "newer", "trials", 7)
+    write_log(tmp_path, "new", "tokenizer", 20, start=1000)
+    write_log(tmp_path, "newer", "tokenizer", 7, status="FAILED", start=2000)
+    write_log(tmp_path, "newer", "trials", 7).with_name("index.jsonl").write_text("{damaged\n")
     seconds = read_stage_seconds(tmp_path, ["tokenizer", "retriever", "index"])
-    assert seconds == {"tokenizer": 200, "retriever": 50}
+    assert seconds == {"tokenizer": 20, "retriever": 50}
 
 
 def test_a_new_project_knows_the_date_alone(tmp_path):

@@ -13,10 +13,10 @@ from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.models import clusters as clustering
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
-from irgen.models.tokenizer import Tokenizer
+from irgen.models.tokenizer import Tokenizer, losses
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
-from irgen.training.run import TrainingRun
+from irgen.training.run import TrainingRun, scores
 
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 
@@ -109,6 +109,21 @@ def test_a_killed_tokenizer_ends_as_an_unbroken_one(clusters, tokenizer_settings
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+def test_the_tokenizer_stops_early_and_keeps_the_round_that_validated_best(
+    clusters, tokenizer_settings, tmp_path
+):
+    settings = dataclasses.replace(tokenizer_settings, steps=600, patience=3)
+    model, history = train_tokenizer(clusters, settings, tmp_path)
+    means = scores(history)
+    assert history[-1]["step"] < 600 and max(means[-3:]) <= max(means[:-3])
+    summaries, labels = clusters
+    with torch.inference_mode():
+        embeddings = model.eval().adapt(torch.from_numpy(summaries[96:, 0]))
+        values = losses(model, embeddings, labels[96:], settings)
+    kept = [float(value) for name, value in values.items() if "accuracy" in name]
+    assert sum(kept) / len(kept) == pytest.approx(max(means))
+
+
 def all_pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Every other image of the same label as a positive."""
     others = [
@@ -146,6 +161,14 @@ def test_the_retriever_learns_to_write_codes_of_neighbours(clusters, retriever_s
     _, history = train_retriever(clusters, settings, tmp_path, held=24)
     assert history[-1]["accuracy/level_1"] > 0.8
     assert max(row.get("validation/precision/10", 0) for row in history) > 0.8
+
+
+def test_without_labels_the_nearest_count_as_hits():
+    nothing = LabelledImages(EncodedViews(np.zeros((2, 1, 1)), None), torch.tensor([-1, -1]))
+    nearest = torch.tensor([[4, 7], [5, 1]])
+    validation = retrieving.Validation(nothing, torch.full((8,), -1), nearest)
+    found = torch.tensor([[7, 3, 4], [4, -1, 5]])
+    assert validation.count_hits(torch.tensor([0, 1]), found) == 3
 
 
 @pytest.mark.parametrize("held", [0, 24])
