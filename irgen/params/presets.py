@@ -143,15 +143,21 @@ def without_labels(collection: Collection) -> Values:
     """Return the values that replace those of photos if there are no labels.
 
     Embeddings start at the encoder's neighbours and keep them: no hidden layer, no dropout.
-    Clusters take the place of labels, and the cosine alone sorts the candidates. Measured in
-    docs/lab-notes/without-labels.md.
+    Clusters take the place of labels, and the cosine alone sorts the candidates. With two levels
+    more beams cost no more decoder steps, so that all images of a small collection are candidates.
+    Measured in docs/lab-notes/without-labels.md.
     """
+    two_levels = fit_codes(collection)["levels"] == 2
     clusters = max(2, min(collection.trained // 10, 200))
     return {
         "catalog": {"format": "images"},
         "pairs": {"rule": "near", "neighbours": 20},
         "tokenizer": {"labels": "clusters", "clusters": clusters, "hidden": 0, "dropout": 0.0},
-        "evaluate": {"rerank_weight": 0.0},
+        "evaluate": {
+            "beams": fit_beams(collection, 4096 if two_levels else 600),
+            "candidates": 4000,
+            "rerank_weight": 0.0,
+        },
     }
 
 
