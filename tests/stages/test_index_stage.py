@@ -42,6 +42,7 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "rerank_signal": "first_code",
                 "order_by": "label",
             },
+            "encoder_precision": "fp32",
             "queries": metrics["catalog"]["images/queries"],
         }
         index.verify()
