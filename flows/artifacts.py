@@ -17,8 +17,8 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-HEADLINES = ("precision/10", "hit/10", "map/R")  # shown of every method
-SERVED = "index/"  # the method whose metrics come first
+HEADLINES = ("precision/10", "hit/10", "map/R", "agreement/10", "finds_copies")  # of every method
+SERVED = "index"  # the method whose metrics come first
 
 Log = logging.Logger | logging.LoggerAdapter
 
@@ -74,8 +74,10 @@ def compare_metrics(now: Mapping[str, float], before: Mapping[str, float], title
     """
     names = [name for name in now if name.endswith(HEADLINES)]
     rows = [f"| method | metric | {title} | now | change |", "| --- | --- | ---: | ---: | ---: |"]
-    for name in sorted(names, key=lambda name: (not name.startswith(SERVED), name)):
-        method, _, metric = name.partition("/")
+    ranks = {metric: rank for rank, metric in enumerate(HEADLINES)}
+    parts = [name.partition("/")[::2] for name in names]
+    for method, metric in sorted(parts, key=lambda p: (p[0] != SERVED, p[0], ranks.get(p[1], 9))):
+        name = f"{method}/{metric}"
         old = f"{before[name]:.3f}" if name in before else "–"
         change = "new" if name not in before else "="
         if name in before and f"{now[name]:.3f}" != old:

@@ -137,7 +137,8 @@ def take_apart(search: Search, patience: Patience) -> tuple[Times, dict[str, Tim
     Each repetition runs the search as it is, then another batch piece by piece: ``read``, the
     decoder reading the images; ``steps``, the decoder scoring the next codes of all beams, its
     cache's reordering included; ``trie``, all else of the beam search: children, masks, the best of
-    them; ``candidates``: images gathered, compared with the query and ordered.
+    them; ``candidates``: images gathered, compared with the query and ordered. What looks for
+    copies of the query is in the time of the search alone.
     """
     whole: list[float] = []
     parts: dict[str, list[float]] = {name: [] for name in PARTS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,12 +115,13 @@ def look(source: str, root: Path) -> Survey:
     """Return what the source holds. An archive at a URL is fetched to where the pipeline looks."""
     from irgen.catalog.sources.open import open_source
     from irgen.catalog.survey import survey_source
-    from irgen.params import Download
+    from irgen.params import load
     from irgen.stages.download import FILES
     from irgen.workspace import Workspace
 
+    settings = replace(load(root / "params.yaml").download, source=source)  # with its endpoint
     cache = Workspace.at(root).cache / "download" / FILES
-    return survey_source(open_source(Download(source=source), cache))
+    return survey_source(open_source(settings, cache))
 
 
 def has_labels(survey: Survey) -> bool:

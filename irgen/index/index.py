@@ -318,7 +318,8 @@ class Index(Store):
         """Return new images as rows. Raise IndexingError if they do not fit the index."""
         names, codebooks = check_ids(ids), self.folder.codebooks
         table = metadata.complete(columns, len(names), self.schema)
-        table = table.insert_column(0, pl.Series(metadata.ID, names, dtype=pl.String))
+        ids_column = pl.Series(metadata.ID, names, dtype=pl.String)
+        table = pl.DataFrame([ids_column, *table.get_columns()])
         trained = torch.zeros(len(names), dtype=torch.bool)
         return run_on_one_core(check_rows, table, embeddings, codes, trained, codebooks)
 

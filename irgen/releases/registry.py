@@ -23,7 +23,8 @@ MODEL_NOTE = """Indexes to search images by image. *champion* is the release tha
 *candidate* the last one that the gate kept back.
 
 Input: a column `image` with image files in base64; parameter `k`. Output: `ids` and `scores`.
-Serve it: `mlflow models serve -m models:/NAME@champion --env-manager local`."""
+
+Serve it: `mlflow models serve -m models:/{name}@champion --env-manager local`."""
 MODEL_CODE = Path(__file__).with_name("model_code.py")
 
 
@@ -60,8 +61,8 @@ def register_releases(
 
 
 def register(target: runs.Target, settings: Settings, release: Release, releases: Path) -> str:
-    """Return the model version of a release. Create it, with the index or a pointer to it, unless
-    the registry has this index already.
+    """Return the model version of a release, whose description follows the verdict. Create it, with
+    the index or a pointer to it, unless the registry has this index already.
 
     Can be interrupted and repeated: run, logged model and version are looked up before they are
     created.
@@ -69,6 +70,8 @@ def register(target: runs.Target, settings: Settings, release: Release, releases
     client, experiment = target.client, target.experiment(locations.RELEASES)
     version = _find_version(client, settings.model, release.bundle)
     if version is not None:
+        if client.get_model_version(settings.model, version).description != _describe(release):
+            client.update_model_version(settings.model, version, _describe(release))
         return version
     run = _find_or_create_run(target, release)
     model = _find_or_create_model(client, experiment, run, release)
@@ -79,7 +82,9 @@ def register(target: runs.Target, settings: Settings, release: Release, releases
         _upload_model(client, model, run, settings, release, releases / release.name)
         client.finalize_logged_model(model.model_id, "READY")
     if not client.search_registered_models(f"name = '{quote(settings.model)}'"):
-        client.create_registered_model(settings.model, description=MODEL_NOTE)
+        client.create_registered_model(
+            settings.model, description=MODEL_NOTE.format(name=settings.model)
+        )
     created = client.create_model_version(
         settings.model,
         model.artifact_location,  # MLflow looks a model id up in the default store, not in ours

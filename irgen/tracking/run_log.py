@@ -114,8 +114,9 @@ def is_build_running(home: Path) -> bool:
 
 
 def is_waiting(path: Path) -> bool:
-    """Tell whether MLflow has all of a run log, but the build's status can still change."""
-    return read_state(path).get("sent", False) and is_build_running(path.parent)
+    """Tell whether MLflow has all of a run log, but its build goes on."""
+    state = read_state(path)
+    return not state["done"] and state.get("sent", False) and is_build_running(path.parent)
 
 
 def read_state(path: Path) -> Record:
@@ -141,11 +142,12 @@ def error_path(path: Path) -> Path:
 
 
 def list_unsynced(folder: Path) -> list[Path]:
-    """Return the run logs that MLflow lacks, or has in part, oldest first."""
+    """Return the run logs that MLflow lacks or has in part, oldest first. Those that wait for the
+    end of their build are among them when it has ended."""
     unsynced = []
     for path in folder.glob("*/*.jsonl"):
         with suppress(FileNotFoundError):  # a stage that had nothing to log has just deleted it
-            if path.stat().st_size and not read_state(path)["done"]:
+            if path.stat().st_size and not read_state(path)["done"] and not is_waiting(path):
                 unsynced.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(unsynced)]
 

@@ -28,8 +28,7 @@ def sync_all(root: Path) -> int:
     count = 0
     for path in run_log.list_unsynced(locations.run_logs(root)):
         try:
-            if not run_log.has_writer(path) and not run_log.is_waiting(path):
-                count += sync_run_log(root, path, live=False)
+            count += not run_log.has_writer(path) and sync_run_log(root, path, live=False)
         except mlflow_store.RefusedError as error:
             print(f"tracking: {path} is skipped: {error}", file=sys.stderr)
     return count
@@ -92,8 +91,7 @@ def _follow(root: Path, linger: float, seen: set[Path]) -> None:
         seen.update(unsynced)
         for path in _select_own(root, unsynced):
             is_open, now = run_log.is_open(path), time.monotonic()
-            is_waiting = run_log.is_waiting(path)
-            is_due = (path, is_open) not in refused and not is_waiting
+            is_due = (path, is_open) not in refused
             is_due &= not is_open or now >= next_batch.get(path, 0)
             if is_due:
                 next_batch[path] = now + LIVE_SECONDS
@@ -102,8 +100,10 @@ def _follow(root: Path, linger: float, seen: set[Path]) -> None:
                 except mlflow_store.RefusedError as error:
                     refused.add((path, is_open))
                     _report(path, error)
-            if is_open or is_due or is_waiting:
+            if is_open or is_due:
                 end = time.monotonic() + linger
+        if any(map(run_log.is_waiting, locations.run_logs(root).glob("*/*.jsonl"))):
+            end = time.monotonic() + linger
         time.sleep(min(POLL_SECONDS, linger))
 
 

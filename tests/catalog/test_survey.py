@@ -109,3 +109,12 @@ def test_a_source_that_is_missing_or_holds_nothing_readable_is_an_error(tmp_path
         look(tmp_path)
     with pytest.raises(CatalogError, match=r"none of 1 images can be read, e.g. cat/1.jpg"):
         look(write(tmp_path, {"cat/1.jpg": b"no picture"}))
+
+
+def test_a_bucket_is_looked_at_like_a_folder(buckets):
+    names = ["set/cat/1.jpg", "set/cat/2.jpg", "set/dog/1.jpg", "set/dog/notes.txt"]
+    buckets.fill("photos", {name: photo(i) for i, name in enumerate(names)})
+    settings = Download(source="s3://photos/set", endpoint=buckets.uri)
+    survey = survey_source(open_source(settings))
+    assert survey.labels == {"cat": 2, "dog": 1} and survey.skipped == {".txt": 1}
+    assert len(survey.sample.sizes) == 3

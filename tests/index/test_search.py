@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from irgen.catalog.images import decode_images
+from irgen.checkpoints.models import Models
 from irgen.errors import ImageError, IndexingError
 from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.search import calibration, engine
 from irgen.search.calibration import Bin, Calibration
-from irgen.search.engine import COPY_COSINE
+from irgen.search.engine import COPY_COSINE, QueryFeatures
 
 KNOWN = Calibration(
     cosines=(0.0, 1.0),
@@ -290,3 +291,33 @@ def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png,
     copies = cosines >= COPY_COSINE
     assert copies[0] and (scores[copies] == cosines[copies]).all()
     assert (scores[~copies] < cosines[~copies] - 0.01).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_images_are_encoded_in_the_precision_of_the_index_and_queries_where_it_is_fast(
+    make_index, tiny_models, png, tmp_path, monkeypatch, precision, is_fast
+):
+    is_bf16, contents = precision == "bf16", [png(n) for n in range(5)]
+    items, search = pl.DataFrame({"id": NAMES[:5]}), {"beams": 8}
+    folder = make_index(
+        tmp_path / "index", contents, items, None, search=search, encoder_precision=precision
+    )
+    pixels = torch.from_numpy(decode_images(contents, tiny_models.decoding))
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+        expected = tiny_models.embed(pixels).half()
+    assert torch.equal(expected, tiny_models.embed(pixels).half()) == (not is_bf16)
+    with Index.open(folder, writable=True) as index:
+        index.add(contents, [f"{name} again" for name in NAMES[:5]])
+        added = index.view.snapshot.segments[1]
+        assert torch.equal(added.embeddings, expected)
+        autocasts, encode = [], Models.encode
+
+        def spy(models: Models, pixels: torch.Tensor) -> QueryFeatures:
+            autocasts.append(torch.is_autocast_enabled("cpu"))
+            return encode(models, pixels)
+
+        monkeypatch.setattr(Models, "encode", spy)
+        monkeypatch.setattr("irgen.index.index.has_fast_bf16", lambda device: is_fast)
+        index.search(contents, 1)
+    assert autocasts == [is_bf16 and is_fast]

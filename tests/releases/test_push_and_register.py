@@ -70,8 +70,10 @@ def test_a_release_is_one_version_and_the_champion_has_the_alias(project, releas
     about = registry.get_model_version("irgen", "2")
     assert about.tags["irgen.bundle"] and about.tags["irgen.data_revision"] == "7"
     assert "The gate: precision/4 is" in about.description
+    assert "The gate: precision/4" in registry.get_model_version("irgen", "3").description
     release("--force")
     assert champion(registry) == "3"
+    assert "The gate: released by force" in registry.get_model_version("irgen", "3").description
     assert set(registry.get_registered_model("irgen").aliases) == {"champion"}
 
 

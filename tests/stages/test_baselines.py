@@ -13,7 +13,7 @@ from irgen.report import comparison
 from irgen.stages import baselines
 from irgen.workspace import Workspace
 
-from .test_pipeline_stages import SMALL, files, run, small_params, write_digits
+from .conftest import SMALL, files, run, small_params, write_digits
 
 SHORT = {"width": 24, "steps": 20, "batch_size": 32, "warmup": 0.25}
 SCANN = "scann" if ann.import_scann() else "scann_like"

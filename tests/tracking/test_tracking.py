@@ -10,8 +10,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 
+from irgen.commands.ui import ui
 from irgen.errors import SourceError, TrackingError
 from irgen.params import Params, load
 from irgen.tracking import (
@@ -118,6 +120,7 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
     assert len(parents) == 1 and parents[0].info.status == "FINISHED"
     assert parents[0].data.metrics["generative/precision_at_10"] == 0.95
     assert parents[0].data.params["tokenizer.levels"] == str(params.tokenizer.levels)
+    assert not [key for key in parents[0].data.params if key.startswith("baselines.")]
     assert {run.data.tags["irgen.stage"] for run in children} == {"tokenizer", "evaluate"}
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     trained = next(run for run in children if run.data.tags["irgen.stage"] == "tokenizer")
@@ -400,6 +403,15 @@ def test_a_run_s_page_is_where_a_browser_finds_it(
     monkeypatch.setenv("IRGEN_MLFLOW_PAGES", "https://pages.example/mlflow/")
     page = mlflow_store.run_page(home, "1", "ab")
     assert page == f"https://pages.example/mlflow/{mlflow_store.run_link('1', 'ab')}"
+
+
+def test_irgen_ui_names_the_page_for_training_of_the_server_that_tracks_the_runs(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
+    result = CliRunner().invoke(ui, ["--root", str(home)])
+    page = "http://mlflow.example/#/experiments?workflowType=machine_learning"
+    assert result.output == f"Runs are tracked at {page}\n"
 
 
 def wait_for(condition, seconds: float = 30) -> None:
