@@ -57,13 +57,13 @@ def test_a_fold_is_asked_about_among_the_others_that_teach(
         ),
         tokenizer=dataclasses.replace(
             tokenizer_settings,
-            steps=24 if tuned else 60,
+            steps=88 if tuned else 220,
             batch_size=128,
             tune_encoder=tuned,
             encoder_learning_rate=0.003,
         ),
         retriever=dataclasses.replace(
-            retriever_settings, steps=6, batch_size=128, tune_encoder=tuned, encoder="pretrained"
+            retriever_settings, steps=22, batch_size=128, tune_encoder=tuned, encoder="pretrained"
         ),
     )
     taught = crossvalidation.read_taught(params, tmp_path)

@@ -28,8 +28,8 @@ def small(root, tokenizer_settings, retriever_settings):
         encoder=dataclasses.replace(
             default.encoder, options={"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
         ),
-        tokenizer=dataclasses.replace(tokenizer_settings, batch_size=128),
-        retriever=dataclasses.replace(retriever_settings, steps=6, batch_size=128),
+        tokenizer=dataclasses.replace(tokenizer_settings, steps=44, batch_size=128),
+        retriever=dataclasses.replace(retriever_settings, steps=22, batch_size=128),
         evaluate=dataclasses.replace(default.evaluate, beams=8, candidates=40),
     )
 

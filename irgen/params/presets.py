@@ -14,6 +14,7 @@ GPU_ENCODER = "vit_base_patch16_clip_224.openai"  # the paper's
 CPU_ENCODER = "tf_efficientnet_lite0"  # 18 MB, and 30 ms an image on one core
 TINY_SIDE = 40  # pixels: a smaller short side is a tiny image, which a pretrained encoder blurs
 TRAINED_SHARE = 0.72  # of the images, without given roles: 0.8 not queries, 0.9 not validation
+FEW = 1000  # training images: fewer are soon learnt by heart
 IMAGES_A_CODE = 7  # training images that k-means needs for each code of a codebook
 
 # The network of the built-in digits, trained from nothing; nobody would choose it for photos.
@@ -118,7 +119,7 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
             **fit_codes(collection),
             "width": 256,
             "hidden": 512,
-            "dropout": 0.3,
+            "dropout": 0.5 if collection.trained < FEW else 0.3,
             "tune_encoder": False,
             "steps": max(700, 5 * passes),
             "batch_size": 128,
@@ -142,15 +143,21 @@ def without_labels(collection: Collection) -> Values:
     """Return the values that replace those of photos if there are no labels.
 
     Embeddings start at the encoder's neighbours and keep them: no hidden layer, no dropout.
-    Clusters take the place of labels, and the cosine alone sorts the candidates. Measured in
-    docs/lab-notes/without-labels.md.
+    Clusters take the place of labels, and the cosine alone sorts the candidates. With two levels
+    more beams cost no more decoder steps, so that all images of a small collection are candidates.
+    Measured in docs/lab-notes/without-labels.md.
     """
+    two_levels = fit_codes(collection)["levels"] == 2
     clusters = max(2, min(collection.trained // 10, 200))
     return {
         "catalog": {"format": "images"},
         "pairs": {"rule": "near", "neighbours": 20},
         "tokenizer": {"labels": "clusters", "clusters": clusters, "hidden": 0, "dropout": 0.0},
-        "evaluate": {"rerank_weight": 0.0},
+        "evaluate": {
+            "beams": fit_beams(collection, 4096 if two_levels else 600),
+            "candidates": 4000,
+            "rerank_weight": 0.0,
+        },
     }
 
 
@@ -201,7 +208,7 @@ def fit_neighbours(collection: Collection, most: int) -> int:
 
 def fit_views(collection: Collection) -> int:
     """Return the changed copies of each training image that are encoded: more if there are few."""
-    return 6 if collection.trained < 1000 else 3 if collection.trained < 20_000 else 1
+    return 6 if collection.trained < FEW else 3 if collection.trained < 20_000 else 1
 
 
 def fit_beams(collection: Collection, most: int) -> int:

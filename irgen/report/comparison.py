@@ -31,7 +31,11 @@ BASELINES = {
 TITLES = METHODS | BASELINES
 SEARCHED = ("index", "generative_reranked", "generative")  # the first measured is what people use
 BRUTE_FORCE = "brute_force_tuned"
-EXTRA = {"invalid": "invalid", "finds_itself": "finds itself"}  # metrics of some methods alone
+EXTRA = {  # metrics that not every method or catalogue has
+    "invalid": "invalid",
+    "finds_itself": "finds itself",
+    "finds_copies": "finds copies",
+}
 NOT_MEASURED = "–: not measured on this machine: dvc repro -sf evaluate"
 
 

@@ -145,9 +145,14 @@ def perplexities(history: pl.DataFrame) -> bytes | None:
 
 
 def validation_precision(history: pl.DataFrame) -> bytes | None:
-    """Draw the retriever's precision on validation queries."""
+    """Draw the retriever's precision on validation queries, or its agreement without labels."""
     plot = Plot(title="retriever: validation", x="step", share=True)
-    return lines(plot, _columns(history, "validation/precision", {}, prefix="precision@"))
+    curves = [
+        line
+        for name in ("precision", "agreement")
+        for line in _columns(history, f"validation/{name}", {}, prefix=f"{name}@")
+    ]
+    return lines(plot, curves)
 
 
 def precision_over_k(curve: pl.DataFrame, names: dict[str, str]) -> bytes | None:

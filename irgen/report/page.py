@@ -29,6 +29,7 @@ DEFINITIONS = {
     "mAP@R": "Mean over queries of the average precision over the first R ranks, divided by R.",
     "agreement@k": "Without labels: share of the k nearest by pretrained features that is found.",
     "finds itself": "Share of the index's images that are the first hit of their own search.",
+    "finds copies": "Share of near copies of queries that are among the first 10 results.",
     "invalid": "Search without the trie: share of the predicted codes that no image has.",
     "ms search": "Milliseconds a query, in batches: from the encoded query to the results.",
     "ms with encoding": "The same, from the decoded image to the results.",

@@ -67,9 +67,10 @@ def describe_images(experiment: str, tags: dict[str, str]) -> str:
     text = f"**{experiment}** from `{tags.get('irgen.source', '?')}`, data revision {revision}"
     names = ("images", "labels", "searchable", "queries")
     counts = {name: int(tags.get(f"irgen.{name}", 0)) for name in names}
+    labels = f"with {counts['labels']:,} labels" if counts["labels"] else "without labels"
     if counts["images"]:
         text += (
-            f": {counts['images']:,} images with {counts['labels']:,} labels; "
+            f": {counts['images']:,} images {labels}; "
             f"{counts['searchable']:,} can be found, {counts['queries']:,} measure the quality"
         )
     return f"{text}."

@@ -15,7 +15,7 @@ from irgen.workspace import Workspace
 
 from .conftest import SMALL, files, run, small_params, write_digits
 
-SHORT = {"width": 24, "steps": 16, "batch_size": 32, "warmup": 0.25}
+SHORT = {"width": 24, "steps": 20, "batch_size": 32, "warmup": 0.25}
 SCANN = "scann" if ann.import_scann() else "scann_like"
 NAMES = {"hnsw", "ivf_pq", SCANN, "spann_like", "cgd", "irt_r"}
 BEFORE = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
@@ -124,7 +124,7 @@ def test_a_stage_killed_in_its_second_training_goes_on_and_ends_the_same(built, 
     whole = repeated(folder)
 
     def log(metrics, step):
-        if "irt_r/loss" in metrics and step > 8:  # of the second round there is a state
+        if "irt_r/loss" in metrics and step > 10:  # of the second round there is a state
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -133,7 +133,7 @@ def test_a_stage_killed_in_its_second_training_goes_on_and_ends_the_same(built, 
     run(params, folder, "baselines")
     told = capsys.readouterr().out
     assert f"cgd: going on after step {SHORT['steps']}" in told
-    assert "irt_r: going on after step 8" in told
+    assert "irt_r: going on after step 10" in told
     assert repeated(folder) == whole
 
 
