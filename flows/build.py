@@ -115,8 +115,6 @@ def sync_outcomes(root: Path, build: str, outcomes: dict[str, str], log: Log) ->
     """Send the outcome of each of irgen's stages to the build's run in MLflow, and create a link to
     the run. If MLflow is down, a later run sends them."""
     stages = ",".join(f"{name}={outcome}" for name, outcome in outcomes.items() if name in STAGES)
-    if not stages:
-        return
     lines = run_sync(root, build, log, ["--build", build, "--stages", stages])
     if address := next((line for line in lines if line.startswith("http")), None):
         title = "Runs of this build's stages"
