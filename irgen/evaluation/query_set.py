@@ -18,6 +18,7 @@ Labels = Sequence[str | None] | pl.Series
 Hashes = Sequence[str] | pl.Series
 
 MAX_DEPTH = 1000  # ranks; map@R of a label with more positives counts the rest as missed
+FEWEST_COPIES = 20  # pairs of near copies that a share is taken of
 MAX_COPIES = 100  # copies of a query to make room for: a placeholder image may be there very often
 
 
@@ -87,12 +88,13 @@ def read_query_tables(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]
 def read_copies(workspace: Workspace, query_set: QuerySet) -> Ids:
     """Read the pairs of a query and a database image that is nearly the same picture, as the stage
     ``catalog`` finds them by their fingerprints: rows (n, 2) int64. Equal files are no pairs: a
-    query never counts them."""
+    query never counts them. Fewer than FEWEST_COPIES say nothing: then there are none."""
     leaks = pl.read_parquet(workspace.existing("catalog", "leaks.parquet"))
     pairs = leaks.filter(kind="near_image").select("query", "image")
     for name, table in (("query", query_set.queries), ("image", query_set.database)):
         rows = table.select(pl.col("id").alias(name)).with_row_index(f"{name} row")
         pairs = pairs.join(rows, on=name)
+    pairs = pairs if len(pairs) >= FEWEST_COPIES else pairs.clear()
     return pairs.select("query row", "image row").sort(pl.all()).to_numpy().astype(np.int64)
 
 
