@@ -8,9 +8,9 @@ from irgen.params import Params
 from irgen.params.presets import Collection
 
 BATCH, REPEATS = 8, 2
-# Measured on two cores with 300 photos; one step of each training with a batch of 128, and what all
-# stages take besides encoding and training: loading, evaluating, drawing.
-TOKENIZER_STEP, RETRIEVER_STEP, STAGES = 0.03, 0.25, 120.0
+# Seconds of one step with a batch of 128, measured with 287 training photos and one thread on two
+# cores that other programs used too; STAGES, for all else, is a guess on the safe side.
+TOKENIZER_STEP, RETRIEVER_STEP, STAGES = 0.07, 0.4, 120.0
 REFERENCE_CORES = 2
 BACKWARD = 3  # a training step takes as long as three encodings of its batch
 FIXED_BYTES = 0.2e9  # models, their copies, MLflow's files

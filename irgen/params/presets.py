@@ -11,7 +11,7 @@ from typing import Any, Literal
 Values = dict[str, dict[str, Any]]
 
 GPU_ENCODER = "vit_base_patch16_clip_224.openai"  # the paper's
-CPU_ENCODER = "tf_efficientnet_lite0"  # 18 MB, and 30 ms an image on one core
+CPU_ENCODER = "tf_efficientnet_lite0"  # 19 MB; the smallest that was tried
 TINY_SIDE = 40  # pixels: a smaller short side is a tiny image, which a pretrained encoder blurs
 TRAINED_SHARE = 0.72  # of the images, without given roles: 0.8 not queries, 0.9 not validation
 FEW = 1000  # training images: fewer are soon learnt by heart
