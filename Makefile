@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 install")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing the pinned packages into .venv: 7 GB on the disk, of which PyTorch and its GPU libraries 5 GB."
-	@echo "It took 20 minutes on two busy cores, of which 2 were computing; it is done once. Every package that has been fetched gets a line."
+	@echo "It takes two and a half minutes on two cores, plus the time to fetch them, once."
 	@$(BIN)/python -m pip install --quiet --root-user-action ignore --upgrade pip==$(PIP_VERSION) 2>$(COMPLAINTS) \
 		|| { cat $(COMPLAINTS) >&2; exit 1; }
 	@set -o pipefail; $(BIN)/python -m pip install --root-user-action ignore -c constraints.txt -e ".[dev]" 2>$(COMPLAINTS) \
