@@ -99,6 +99,14 @@ def main(arguments: list[str] | None = None) -> int:
         if not _reader_has_gone():
             raise
         return 141  # as if by the signal
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("irgen"):
+            raise
+        return _print_error(
+            name,
+            f"{sys.executable} has no package {error.name}: activate the project's environment "
+            "(source .venv/bin/activate), or install it first (make install)",
+        )
     except Exception as error:  # libraries wrap a full disk in errors of their own
         if not is_full_disk(error):
             raise

@@ -156,6 +156,14 @@ def test_a_full_disk_is_known_in_every_wrapping(error: Exception, full: bool) ->
     assert cli.is_full_disk(error) is full
 
 
+def test_a_python_without_the_packages_names_the_environment(root: Path) -> None:
+    hide = "import sys; sys.modules['filelock'] = None"
+    command = [sys.executable, "-c", f"{hide}; from irgen import cli; sys.exit(cli.main(['trie']))"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "has no package filelock: activate the project's environment" in done.stderr
+
+
 @pytest.fixture
 def tiny_disk() -> Iterator[Path]:
     """A file system of 512 kB."""

@@ -34,10 +34,17 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """
     if warning := warn_no_encoder(params.encoder, params.download):
         print(format_warnings([warning]))  # before the hours it takes, not only after them
-    folder, cache = workspace.stage("download"), workspace.cache / "download"
-    source = open_source(params.download, cache / FILES)
+    folder = workspace.stage("download")
+    source = open_source(params.download, workspace.cache / "download" / FILES)
+    metrics = _sync(params, workspace, source)
     if note_weights(folder, params.encoder):
         print(f"the weights of the encoder have changed ({params.encoder.weights})")
+    return metrics
+
+
+def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, float]:
+    """Bring the images in the stage's folder up to date, and return the counts of the change."""
+    folder, cache = workspace.stage("download"), workspace.cache / "download"
     if _is_synced(source, workspace):
         _check_training_revision(params.catalog.training_revision, folder)
         images = drop_annotations(manifest.images(manifest.read(folder)))
