@@ -169,7 +169,7 @@ def test_the_tables_are_there_in_every_form(compared: tuple[Path, str, str]) -> 
     assert r"\begin{tabular}" in (folder / "comparison.tex").read_text()
     page = page_path(project, "digits").read_text()
     figures = {path.stem for path in (folder / "figures").iterdir()}
-    assert {"precision_over_k", "precision_recall", "latency", "bytes", "codes_used"} <= figures
+    assert {"precision_over_k", "precision_recall", "latency", "bytes", "code_groups"} <= figures
     assert "What the first codes have learnt" in page and page.count("<svg") == len(figures)
     assert "data:image/" in page and "http" not in page.split("<body>")[1].split("<svg")[0]
     tables = json.loads((folder / "comparison.json").read_text())
