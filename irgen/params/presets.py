@@ -142,7 +142,8 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
 def without_labels(collection: Collection) -> Values:
     """Return the values that replace those of photos if there are no labels.
 
-    Embeddings start at the encoder's neighbours and keep them: no hidden layer, no dropout.
+    Embeddings start at the encoder's neighbours and keep them: no hidden layer, no dropout, no
+    changed views, which move an image away from its neighbours.
     Clusters take the place of labels, and the cosine alone sorts the candidates. With two levels
     more beams cost no more decoder steps, so that all images of a small collection are candidates.
     Measured in docs/lab-notes/without-labels.md.
@@ -151,6 +152,7 @@ def without_labels(collection: Collection) -> Values:
     clusters = max(2, min(collection.trained // 10, 200))
     return {
         "catalog": {"format": "images"},
+        "augment": {"views": 1},
         "pairs": {"rule": "near", "neighbours": 20},
         "tokenizer": {"labels": "clusters", "clusters": clusters, "hidden": 0, "dropout": 0.0},
         "evaluate": {
