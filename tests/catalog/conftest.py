@@ -48,10 +48,12 @@ class WebServer:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path, wanted = request.path, request.headers.get("Range", "")
         self.requests.append((path, wanted))
-        content = self.files.get(path.split("?")[0])
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) if self.ranged else None
-        start, stop = (int(found[1]), int(found[2]) + 1) if found else (0, len(content or b""))
-        status = self.status(path, start) or (404 if content is None else 206 if found else 200)
+        start = int(found[1]) if found else 0
+        status = self.status(path, start)  # it may replace the file, too
+        content = self.files.get(path.split("?")[0])
+        stop = int(found[2]) + 1 if found else len(content or b"")
+        status = status or (404 if content is None else 206 if found else 200)
         if content is not None and found and start >= len(content):
             status = 416
         body = content[start:stop] if content is not None and status in (200, 206) else b""

@@ -153,6 +153,7 @@ class Killing(tests.Counting):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(pixels)
 
+tests.torch.set_num_threads(int(sys.argv[4]))  # sums are then rounded as in the test
 encoding, model = tests.open_encoding(Path(sys.argv[2])), tests.encoder()
 model.__class__ = Killing
 model.batches = 0
@@ -164,7 +165,8 @@ tests.encode_views(model, tests.hashes(encoding), tests.CHANGES, 0, encoding)
 def test_views_that_were_encoded_before_a_kill_are_not_encoded_again(encoding, tmp_path, root):
     batches = 4  # all of the first view and one of the second
     command = [sys.executable, "-c", KILLED, str(root / "tests" / "encoding"), str(tmp_path)]
-    done = subprocess.run([*command, str(batches)], cwd=root, stderr=subprocess.PIPE, text=True)
+    command += [str(batches), str(torch.get_num_threads())]
+    done = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     model, known = encoder(), hashes(encoding)
     model.batches = 0
