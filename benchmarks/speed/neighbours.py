@@ -1,5 +1,5 @@
-"""What one would use instead, all of faiss: brute force, a graph, inverted lists of compressed
-vectors."""
+"""Search with faiss, which one would use instead: by brute force, a graph, and inverted lists of
+compressed vectors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

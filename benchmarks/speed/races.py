@@ -1,4 +1,4 @@
-"""What is compared directly, timed in turns on one machine: generative search beside brute force,
+"""Time in turns, on one machine, what is compared directly: generative search beside brute force,
 beside itself over a small index, beside the published algorithm."""
 
 from collections.abc import Sequence

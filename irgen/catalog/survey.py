@@ -140,12 +140,12 @@ def is_drawing(picture: Image.Image) -> bool:
 
 
 def _make_row(entry: Entry) -> manifest.Row:
-    there = entry.read is not None
+    is_readable = entry.read is not None
     return manifest.Row(
         key=entry.key,
         size=0,
         etag="",
-        sha256=entry.key if there else None,  # stands for the content, which is not read
+        sha256=entry.key if is_readable else None,  # stands for the content, which is not read
         revision=1,
         shard=None,
         offset=None,

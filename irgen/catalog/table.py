@@ -83,10 +83,8 @@ def describe_counts(images: int, queries: int, *, searched: bool) -> str:
     >>> describe_counts(1438, 359, searched=False)
     '1,438 images can be found; 359 others measure quality and are not trained on'
     """
-    who = "of them" if searched else "others"
-    return (
-        f"{images:,} images can be found; {queries:,} {who} measure quality and are not trained on"
-    )
+    measuring = f"{queries:,} of them" if searched else f"{queries:,} others"
+    return f"{images:,} images can be found; {measuring} measure quality and are not trained on"
 
 
 def describe_tables(database: pl.DataFrame, queries: pl.DataFrame) -> str:

@@ -69,7 +69,7 @@ def _describe_release(root: Path) -> list[Fact]:
     with suppress(IrgenError):
         champion = store.read_champion(store.path_in(root))
         if champion is not None:
-            made = datetime.fromtimestamp(champion.created / 1000)
-            text = f"release {champion.version} of {made:%d %B %Y, %H:%M}"
+            created = datetime.fromtimestamp(champion.created / 1000)
+            text = f"release {champion.version} of {created:%d %B %Y, %H:%M}"
             return [("Served release", text, f"../releases/{champion.name}/release.json")]
     return []

@@ -87,8 +87,8 @@ def init(
         )
     machine, collection = init_costs.describe_machine(), summarise(survey, labelled)
     choice = choose(survey, collection, weights, encoder, gpu=bool(machine.gpu), root=root)
-    place: Values = {"download": {"source": relate(source, root)}}
-    params = write(path, [*choice.parts, place], source)
+    source_values: Values = {"download": {"source": relate(source, root)}}
+    params = write(path, [*choice.parts, source_values], source)
     costs = init_costs.estimate_costs(params, collection, survey.sample.bytes, machine)
     lines = {
         "machine": init_output.describe_machine(machine),

@@ -210,8 +210,8 @@ def finds_copies(
     """
     if not len(copies):
         return {}
-    found = (ids[copies[:, 0], :k] == copies[:, 1:]).any(axis=1)
-    return {"finds_copies": float(found.mean())}
+    hits = (ids[copies[:, 0], :k] == copies[:, 1:]).any(axis=1)
+    return {"finds_copies": float(hits.mean())}
 
 
 def count_queries(positives: Counts) -> dict[str, int]:
