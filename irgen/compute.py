@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from irgen.errors import ParamsError
 from irgen.params import Compute
 
 T = TypeVar("T")
+DEFAULT_THREADS = Lock()  # held while torch's default of threads is not the user's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +112,13 @@ def _threads(process: int) -> ThreadPoolExecutor:
 
 def _take_one_core() -> None:
     """Give this thread one core. In torch this changes the default of later threads too, so another
-    thread restores the default."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    restorer = Thread(target=torch.set_num_threads, args=[before])
-    restorer.start()
-    restorer.join()
+    thread restores the default, before the next one reads it."""
+    with DEFAULT_THREADS:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        restorer = Thread(target=torch.set_num_threads, args=[before])
+        restorer.start()
+        restorer.join()
 
 
 def seed_everything(*parts: int) -> torch.Generator:

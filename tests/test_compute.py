@@ -1,10 +1,12 @@
 import dataclasses
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from irgen import compute
 from irgen.compute import has_fast_bf16, prepare, run_on_one_core, seed_everything
 from irgen.errors import ParamsError
 from irgen.params import Compute
@@ -47,6 +49,29 @@ def test_what_is_run_aside_has_one_core_and_leaves_other_threads_theirs():
     thread.start()
     thread.join()
     assert [torch.get_num_threads(), *found] == [before, before]
+
+
+def test_threads_that_start_together_leave_later_threads_theirs(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # one could not be told from what the pool's threads take
+    try:
+        for _ in range(30):
+            pool = ThreadPoolExecutor(8, initializer=compute._take_one_core)
+            monkeypatch.setattr(compute, "_threads", lambda process, pool=pool: pool)
+            together = threading.Barrier(8)
+            starters = [
+                threading.Thread(target=compute.run_on_one_core, args=(together.wait,))
+                for _ in range(8)
+            ]
+            for starter in starters:
+                starter.start()
+            for starter in starters:
+                starter.join()
+            pool.shutdown()
+            with ThreadPoolExecutor(1) as later:
+                assert later.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_error_aside_is_raised_here():
