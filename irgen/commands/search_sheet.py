@@ -1,7 +1,6 @@
 """Show the hits of a search as a page with pictures."""
 
 import errno
-import hashlib
 import tempfile
 import webbrowser
 from collections.abc import Sequence
@@ -12,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from irgen.catalog.images import decode
-from irgen.catalog.shards import Images
+from irgen.catalog.pictures import Pictures
 from irgen.commands.format import format_count, format_percent
 from irgen.commands.options import note
 from irgen.commands.search_output import Answer
-from irgen.errors import ArtifactError, ImageError, IndexingError
+from irgen.errors import ImageError, IndexingError
 from irgen.files import write_bytes
 from irgen.index.index import Index
 from irgen.index.metadata import ID
 from irgen.report import page
 from irgen.report.gallery import Example, Row, Tile, thumbnail
-from irgen.workspace import Workspace
 
 HITS = 100  # most hits shown of a query
 PICTURES = 1000  # most hits shown on a page: about 15 MB of photos
@@ -37,35 +35,17 @@ class Sheet:
     notes: list[str]
 
 
-class Pictures:
-    """Pictures of images of an index, where they can be found: among those that the project has
-    downloaded, or else in the file that ``irgen add`` read."""
-
-    def __init__(self, root: Path) -> None:
-        self.folders = (Path(), root)  # that the path of an added file can start from
-        self.downloaded: Images | None = None
-        with suppress(ArtifactError):
-            self.downloaded = Images(Workspace.at(root).stage("download"))
-
-    def find(self, metadata: dict[str, Any]) -> str | None:
-        """Return the picture of an image as a data URI; None if it is not here. ``metadata``: its
-        columns ``sha256`` and ``path`` count."""
-        sha256, path = metadata.get("sha256"), metadata.get("path")
-        if isinstance(sha256, str) and self.downloaded is not None and sha256 in self.downloaded:
-            with suppress(ArtifactError, ImageError):
-                return draw(self.downloaded.read(sha256))
-        if isinstance(path, str):
-            for folder in self.folders:
-                with suppress(OSError, ValueError, ImageError):
-                    content = (folder / path).read_bytes()
-                    if sha256 in (None, hashlib.sha256(content).hexdigest()):
-                        return draw(content)
-        return None
-
-
 def draw(content: bytes) -> str:
     """Return a thumbnail of an image file. Raise ImageError if it cannot be read."""
     return thumbnail(decode(content, 3))
+
+
+def find_picture(pictures: Pictures, metadata: dict[str, Any]) -> str | None:
+    """Return a thumbnail of an image of the index; None if it is not here, or damaged."""
+    content = pictures.read(metadata)
+    with suppress(ImageError):
+        return None if content is None else draw(content)
+    return None
 
 
 def make_sheet(answer: Answer, index: Index, root: Path) -> Sheet:
@@ -102,7 +82,9 @@ def _show_queries(answer: Answer, index: Index, pictures: Pictures, shown: int) 
     if not answer.stored:
         return [_show_file(Path(name)) for name in names]
     rows = index.view.take(index.view.find_existing(names)).rows(named=True)
-    return [Tile(image=pictures.find(row), title=row[ID], notes=_label(row)) for row in rows]
+    return [
+        Tile(image=find_picture(pictures, row), title=row[ID], notes=_label(row)) for row in rows
+    ]
 
 
 def _show_file(path: Path) -> Tile:
@@ -131,7 +113,7 @@ def _show_hit(hit: dict[str, Any], pictures: Pictures) -> Tile:
         score += f" · {format_percent(hit['same_label'])}"
         caption += f" · same label: {format_percent(hit['same_label'])}"
     return Tile(
-        image=pictures.find(hit["metadata"]),
+        image=find_picture(pictures, hit["metadata"]),
         title=label[0] if label else name,
         notes=(score, name) if label else (score,),
         caption=" · ".join([*label, caption]),

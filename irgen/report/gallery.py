@@ -1,7 +1,6 @@
 """Show queries with their results as rows of pictures, for the report and for search sheets."""
 
 import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from PIL import Image
-from PIL.Image import Resampling
 
+from irgen.catalog.thumbnails import encode_thumbnail
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.query_set import Flags, count_positives
 
@@ -20,7 +19,6 @@ Mark = Literal["hit", "miss", "shared", "plain"]
 
 NAMELESS = "(no label)"
 RANDOM, BEST, WORST = "Drawn at random", "Among the best", "Among the worst"
-SIDE = 224  # pixels of a thumbnail's longer side: enough to enlarge it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,15 +157,6 @@ def choose(quality: npt.NDArray[np.float64], n: int, seed: int) -> list[tuple[in
 
 
 def thumbnail(image: Image.Image) -> str:
-    """Return a data URI of the image: shrunk to SIDE as JPEG, or, if it is less than half as large,
-    as PNG enlarged by a whole factor, so that browsers do not blur its pixels."""
-    shown = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    factor = SIDE // max(shown.size)
-    if factor > 1:
-        size = shown.width * factor, shown.height * factor
-        shown = shown.resize(size, Resampling.NEAREST)
-    else:
-        shown.thumbnail((SIDE, SIDE))
-    buffer, form = io.BytesIO(), "PNG" if factor > 1 else "JPEG"
-    shown.save(buffer, form, quality=82)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    """Return a small picture of the image as a data URI."""
+    kind, content = encode_thumbnail(image)
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,53 @@
+"""``irgen serve``: the page and the HTTP API over the served index."""
+
+from pathlib import Path
+
+import click
+
+from irgen.commands.options import PATH, root_option
+from irgen.errors import IrgenError
+
+HOST, PORT = "127.0.0.1", 8080
+
+
+@click.command()
+@click.option("--port", type=int, default=PORT, help=f"Default: {PORT}.")
+@click.option(
+    "--index",
+    "folder",
+    type=PATH,
+    metavar="FOLDER",
+    help="Serve this index. Default: the served release, or data/index before the first.",
+)
+@click.option("--decoders", type=int, default=2, help="Processes that decode images. Default: 2.")
+@root_option
+def serve(port: int, folder: Path | None, decoders: int, root: Path) -> None:
+    """Answer searches by browser and over HTTP until Ctrl-C. A newly released index is served at
+    once, without a restart. The API is described at /v1/openapi.json."""
+    import torch
+    import uvicorn
+
+    from irgen.commands.project_index import source_folder
+    from irgen.commands.ui import is_free
+    from irgen.compute import keep_freed_memory
+    from irgen.serve.access import log_as_json
+    from irgen.serve.app import create_app
+    from irgen.serve.champion import Champion
+    from irgen.serve.service import Limits, Service
+
+    if not is_free(port):
+        raise IrgenError(f"port {port} is taken: choose another one with --port")
+    keep_freed_memory()
+    log_as_json()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    champion = Champion(lambda: folder or source_folder(root), device)
+    service = Service(root, champion, Limits(), decoders=decoders)
+    click.echo(f"irgen: http://{HOST}:{port} (Ctrl-C ends it)")
+    uvicorn.run(
+        create_app(service),
+        host=HOST,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=30,
+    )

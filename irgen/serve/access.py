@@ -1,0 +1,116 @@
+"""Pass every request through: a request id, limits, headers against misuse, and the access log."""
+
+import json
+import logging
+import sys
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from irgen.errors import redact
+from irgen.serve.measurements import Measurements
+from irgen.serve.problems import problem
+
+access_log = logging.getLogger("irgen.access")
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class TooLargeError(Exception):
+    """A request's body is larger than the limit."""
+
+
+class Access:
+    """ASGI middleware. ``most_bytes``: of a request's body."""
+
+    def __init__(self, app: ASGIApp, measurements: Measurements, most_bytes: int) -> None:
+        self.app, self.measurements, self.most_bytes = app, measurements, most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id, started, status = uuid.uuid4().hex[:16], time.perf_counter(), 500
+        received = 0
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.most_bytes:
+                raise TooLargeError
+            return message
+
+        async def marked_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, limited_receive, marked_send)
+        except TooLargeError:
+            text = f"more than {self.most_bytes:,} bytes: send smaller images, or fewer at once"
+            await problem(413, text)(scope, receive, marked_send)
+        finally:
+            seconds = time.perf_counter() - started
+            self._note(scope, request_id, status, seconds)
+
+    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "none")
+        self.measurements.requests.labels(route, status).inc()
+        self.measurements.seconds.labels(route).observe(seconds)
+        client = scope.get("client") or ("", 0)
+        fields = {
+            "request": request_id,
+            "client": client[0],
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "milliseconds": round(seconds * 1e3, 2),
+        }
+        access_log.info("request", extra={"fields": fields})
+
+
+class JsonFormatter(logging.Formatter):
+    """Log records as one JSON object a line, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        fields: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        fields |= getattr(record, "fields", {})
+        for name in ("index", "images", "before", "reason"):
+            if hasattr(record, name):
+                fields[name] = getattr(record, name)
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(redact(fields), default=str)
+
+
+def log_as_json() -> None:
+    """Send the service's log and its access log to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for name in ("irgen.serve", "irgen.access"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers, logger.propagate = [handler], False

@@ -1,0 +1,37 @@
+"""Make the web application: routes, page, limits and error handling around one service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import irgen
+from irgen.serve import problems, routes
+from irgen.serve.access import Access
+from irgen.serve.service import Service
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the application; it starts and stops ``service`` with itself."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="irgen",
+        version=irgen.__version__,
+        description="Find the images of a catalogue that are most like a picture.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    app.state.service = service
+    problems.add_handlers(app)
+    app.include_router(routes.api)
+    app.include_router(routes.watch)
+    app.add_middleware(Access, measurements=service.measurements, most_bytes=service.limits.bytes)
+    return app

@@ -1,0 +1,130 @@
+"""Answer the requests of many clients together: what waits while the model works is the next batch.
+
+No request waits for others to come: a batch is what is there. The queue is bounded; past it a
+request is refused at once. Requests whose client has gone or whose time is over are dropped before
+the model sees them.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Query = TypeVar("Query")
+Result = TypeVar("Result")
+
+
+class OverloadedError(Exception):
+    """The queue is full. ``retry_after``: seconds until a place is likely to be free."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many requests wait; try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that a request waited in the queue and that its batch took; size of the batch."""
+
+    queued: float
+    worked: float
+    batch: int
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[Query, Result]):
+    query: Query
+    future: asyncio.Future[tuple[Result, Timing]]
+    arrived: float
+
+
+class Batcher(Generic[Query, Result]):
+    """A queue before ``answer``, which gets at most ``largest`` queries and returns a result or an
+    exception for each. It runs in one thread; at most ``capacity`` queries wait."""
+
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Query]], Sequence[Result | Exception]],
+        *,
+        largest: int,
+        capacity: int,
+    ) -> None:
+        self._answer, self._largest, self._capacity = answer, largest, capacity
+        self._queue: deque[_Waiting[Query, Result]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self._more = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._rate = 0.05  # seconds a query took lately
+
+    def __len__(self) -> int:
+        """Return the number of queries that wait."""
+        return len(self._queue)
+
+    def start(self) -> None:
+        """Begin to answer; call it in the event loop."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Answer what waits, then end."""
+        while self._queue:
+            await asyncio.sleep(0.01)
+        if self._task is not None:
+            self._task.cancel()
+        self._pool.shutdown(wait=True)
+
+    async def ask(self, query: Query, seconds: float) -> tuple[Result, Timing]:
+        """Return the result of one query. Raise OverloadedError if the queue is full, TimeoutError
+        after ``seconds``, and what ``answer`` returned as its exception."""
+        return (await self.ask_all([query], seconds))[0]
+
+    async def ask_all(
+        self, queries: Sequence[Query], seconds: float
+    ) -> list[tuple[Result, Timing]]:
+        """As ``ask``, for several queries: all enter the queue, or none."""
+        if len(self._queue) + len(queries) > self._capacity:
+            raise OverloadedError(max(1.0, len(self._queue) * self._rate))
+        loop = asyncio.get_running_loop()
+        waiting = [_Waiting(query, loop.create_future(), time.perf_counter()) for query in queries]
+        self._queue.extend(waiting)
+        self._more.set()
+        gathered = asyncio.gather(*(one.future for one in waiting))
+        async with asyncio.timeout(seconds):
+            return await gathered  # a timeout or a client that leaves cancels the futures
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while batch := self._take():
+                started = time.perf_counter()
+                queries = [one.query for one in batch]
+                try:
+                    results = await loop.run_in_executor(self._pool, self._answer, queries)
+                except Exception as error:  # a fault of ours concerns this batch alone
+                    results = [error] * len(batch)
+                worked = time.perf_counter() - started
+                self._rate = 0.8 * self._rate + 0.2 * worked / len(batch)
+                for one, result in zip(batch, results, strict=True):
+                    _settle(one, result, Timing(started - one.arrived, worked, len(batch)))
+
+    def _take(self) -> list[_Waiting[Query, Result]]:
+        """Take the next batch from the queue, without what nobody waits for any more."""
+        batch: list[_Waiting[Query, Result]] = []
+        while self._queue and len(batch) < self._largest:
+            one = self._queue.popleft()
+            if not one.future.done():
+                batch.append(one)
+        return batch
+
+
+def _settle(waiting: _Waiting[Query, Result], result: Result | Exception, timing: Timing) -> None:
+    if waiting.future.done():  # cancelled meanwhile
+        return
+    if isinstance(result, Exception):
+        waiting.future.set_exception(result)
+    else:
+        waiting.future.set_result((result, timing))

@@ -1,0 +1,93 @@
+"""Follow the served release: open each new champion and swap it in once it can answer."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from irgen.errors import IrgenError
+from irgen.index.index import Index
+from irgen.releases import release
+
+log = logging.getLogger("irgen.serve")
+FileState = tuple[str, int, int]  # resolved folder; inode and time of its index.json
+
+
+@dataclass(frozen=True)
+class Served:
+    """An index that answers. ``version``: of its release, None for an index that is none.
+
+    Whoever searches keeps this object until the answer is sent. A swap replaces it in
+    ``Champion``; its files are closed when nobody holds it any more.
+    """
+
+    index: Index
+    version: int | None
+    state: FileState
+
+    @property
+    def name(self) -> str:
+        """Return the name of the index's folder."""
+        return Path(self.state[0]).name
+
+
+class Champion:
+    """The index that is served now. ``locate`` returns the folder of the champion; it may raise
+    IrgenError if there is none."""
+
+    def __init__(self, locate: Callable[[], Path], device: str) -> None:
+        self._locate, self._device = locate, device
+        self._failed: FileState | None = None
+        self.served: Served | None = None
+        self.error: str | None = None
+
+    def look(self) -> bool:
+        """Open the champion if it is another one than the one served; return whether it was
+        swapped. The old one goes on answering if the new one cannot be opened; ``error`` says
+        why."""
+        try:
+            folder = self._locate().resolve()
+            state = _file_state(folder)
+        except (IrgenError, OSError) as error:
+            self._report(error)
+            return False
+        if self.served is not None and state == self.served.state:
+            self.error = None
+            return False
+        try:
+            served = _open(folder, state, self._device)
+        except (IrgenError, OSError) as error:
+            self._report(error)
+            return False
+        old, self.served, self.error = self.served, served, None
+        log.info(
+            "index opened",
+            extra={"index": str(folder), "images": len(served.index), "before": old and old.name},
+        )
+        return True
+
+    def _report(self, error: Exception) -> None:
+        """Log an error once, not at every look."""
+        text = str(error)
+        if text != self.error:
+            log.error("the served index cannot be opened", extra={"reason": text})
+        self.error = text
+
+
+def _file_state(folder: Path) -> FileState:
+    stat = (folder / "index.json").stat()
+    return str(folder), stat.st_ino, stat.st_mtime_ns
+
+
+def _open(folder: Path, state: FileState, device: str) -> Served:
+    """Open an index, load its models, and search once, so that the first query is not slow."""
+    index = Index.open(folder, device=device)
+    version = release.read(folder).version if (folder / release.RECORD).exists() else None
+    blank = np.zeros((1, *index.models.decoding.shape), np.uint8)
+    index.calibration  # noqa: B018 – load it now
+    with torch.inference_mode():
+        index.search(blank, 1)
+    return Served(index, version, state)

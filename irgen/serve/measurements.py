@@ -1,0 +1,60 @@
+"""Figures of the service for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Measurements:
+    """Counters and distributions of one service, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "irgen_requests",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "irgen_request_seconds",
+            "Seconds of a request, by route.",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "irgen_search_stage_seconds",
+            "Seconds of a search: decode, queue, search.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.batch = Histogram(
+            "irgen_batch_queries",
+            "Queries that were answered together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
+        self.waiting = Gauge("irgen_queue_queries", "Queries that wait.", registry=self.registry)
+        self.scores = Histogram(
+            "irgen_best_score",
+            "Score of the first hit.",
+            buckets=(-1, 0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.999),
+            registry=self.registry,
+        )
+        self.empty = Counter(
+            "irgen_empty_answers", "Queries without a hit.", registry=self.registry
+        )
+        self.queries = Counter("irgen_queries", "Queries answered.", registry=self.registry)
+        self.version = Gauge(
+            "irgen_release_version",
+            "Version of the served release; 0: it is none.",
+            registry=self.registry,
+        )
+        self.images = Gauge("irgen_index_images", "Images in the index.", registry=self.registry)
+        self.swaps = Counter("irgen_swaps", "Indexes opened.", registry=self.registry)
+
+    def text(self) -> bytes:
+        """Return all figures in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,98 @@
+"""Errors as problem documents (RFC 9457): what is wrong, and the remedy."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from irgen.errors import IrgenError, redact
+from irgen.serve.batching import OverloadedError
+
+log = logging.getLogger("irgen.serve")
+MEDIA_TYPE = "application/problem+json"
+
+
+class NotReadyError(Exception):
+    """No index can answer yet; the message says why."""
+
+
+class NotFoundError(Exception):
+    """There is no such image, or its file is not here."""
+
+
+def problem(status: int, detail: str, **more: Any) -> JSONResponse:
+    """Return a problem document; ``more``: fields beside type, title, status and detail."""
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": redact(detail),
+        **more,
+    }
+    return JSONResponse(content, status, media_type=MEDIA_TYPE)
+
+
+def _refuse_input(request: Request, error: Exception) -> JSONResponse:
+    return problem(400, str(error))
+
+
+def _refuse_fields(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"field": ".".join(map(str, item["loc"])), "reason": item["msg"]} for item in error.errors()
+    ]
+    text = "; ".join(f"{item['field']}: {item['reason']}" for item in errors[:3])
+    return problem(422, f"{text}. The description of the API is at /docs", errors=errors)
+
+
+def _refuse_load(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OverloadedError)
+    answer = problem(429, f"{error}")
+    answer.headers["Retry-After"] = f"{error.retry_after:.0f}"
+    return answer
+
+
+def _give_up(request: Request, error: Exception) -> JSONResponse:
+    return problem(504, "no answer in time: try again, ask for fewer images, or fewer beams")
+
+
+def _not_ready(request: Request, error: Exception) -> JSONResponse:
+    answer = problem(503, f"no index can answer yet: {error}")
+    answer.headers["Retry-After"] = "5"
+    return answer
+
+
+def _not_found(request: Request, error: Exception) -> JSONResponse:
+    return problem(404, str(error))
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    answer = problem(error.status_code, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _report_fault(request: Request, error: Exception) -> JSONResponse:
+    log.exception("a request failed", exc_info=error)
+    return problem(500, "a fault of the service: its log says more under this request's id")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turn the errors that requests end with into problem documents."""
+    handlers = {
+        IrgenError: _refuse_input,
+        RequestValidationError: _refuse_fields,
+        OverloadedError: _refuse_load,
+        TimeoutError: _give_up,
+        NotReadyError: _not_ready,
+        NotFoundError: _not_found,
+        HTTPException: _http_error,
+        Exception: _report_fault,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

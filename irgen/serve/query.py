@@ -1,0 +1,103 @@
+"""Queries of a batch, answered together: images are encoded once, and equal options search once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from irgen.errors import IrgenError
+from irgen.index.hits import ImageHits
+from irgen.index.index import Index
+from irgen.index.metadata import ID
+from irgen.search.engine import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One query of ``index``: ``pixels`` (C, H, W) uint8 as its encoder expects them, or the ``id``
+    of an image in it. ``key``: equal for queries with the same
+    index, kind, ``k`` and options, which are searched together."""
+
+    index: Index
+    pixels: np.ndarray | None
+    id: str | None
+    k: int
+    options: Options
+    key: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image found. Numbers that do not apply are None: see ``irgen.index.hits.ImageHits``."""
+
+    id: str
+    score: float
+    cosine: float | None
+    same_label: float | None
+    probability: float | None
+    by_embedding: bool
+    code: tuple[int, ...]
+    metadata: dict[str, Any]
+
+
+def answer(queries: Sequence[Query]) -> list[list[Hit] | Exception]:
+    """Return the hits of each query, best first, or the error that concerns it."""
+    order = sorted(range(len(queries)), key=lambda number: queries[number].key)
+    answers: list[list[Hit] | Exception] = [[] for _ in queries]
+    for _, group in groupby(order, key=lambda number: queries[number].key):
+        numbers = list(group)
+        results = _answer_group([queries[number] for number in numbers])
+        for number, result in zip(numbers, results, strict=True):
+            answers[number] = result
+    return answers
+
+
+def _answer_group(group: Sequence[Query]) -> Sequence[list[Hit] | Exception]:
+    """Answer queries of one key. If they fail together, each is tried alone."""
+    try:
+        return _search(group)
+    except IrgenError as error:
+        if len(group) == 1:
+            return [error]
+        return [result for query in group for result in _answer_group([query])]
+
+
+def _search(group: Sequence[Query]) -> list[list[Hit] | Exception]:
+    first = group[0]
+    index, k = first.index, first.k
+    if first.pixels is None:
+        hits = index.search_ids([query.id or "" for query in group], k, first.options)
+    else:
+        pixels = np.stack([query.pixels for query in group if query.pixels is not None])
+        hits = index.search(pixels, k, first.options)
+    return list(_describe(index, hits))
+
+
+def _describe(index: Index, hits: ImageHits) -> list[list[Hit]]:
+    """Return the hits of each query with their metadata and codes; an image that was removed while
+    the search ran is left out."""
+    view = index.view
+    table = hits.table()
+    rows = view.find(table[ID].to_list())
+    table = table.filter(rows >= 0)
+    rows = rows[rows >= 0]
+    metadata = view.take(rows).drop(ID).rows(named=True)
+    codes = view.snapshot.gather(torch.from_numpy(rows), "codes").tolist()
+    answers: list[list[Hit]] = [[] for _ in range(len(hits))]
+    for hit, columns, code in zip(table.rows(named=True), metadata, codes, strict=True):
+        answers[hit["query"]].append(
+            Hit(
+                id=hit[ID],
+                score=hit["score"],
+                cosine=hit["cosine"],
+                same_label=hit["same_label"],
+                probability=hit["probability"],
+                by_embedding=hit["by_embedding"],
+                code=tuple(code),
+                metadata=columns,
+            )
+        )
+    return answers

@@ -1,0 +1,199 @@
+"""Routes of the API, all under /v1, and those for machines that watch the service."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+
+import irgen
+from irgen.errors import ImageError, IndexingError
+from irgen.search.calibration import Calibration
+from irgen.serve import schema
+from irgen.serve.champion import Served
+from irgen.serve.problems import NotFoundError, problem
+from irgen.serve.schema import SearchAnswer, SearchBody, SearchOptions
+from irgen.serve.service import Found, Service
+
+CACHED = {"Cache-Control": "private, max-age=86400"}
+api = APIRouter(prefix="/v1")
+watch = APIRouter()
+
+
+def get_service(request: Request) -> Service:
+    """Return the service that the app was made for."""
+    return request.app.state.service
+
+
+@api.post("/search", summary="Search by images in base64, or by ids of the index")
+async def search(body: SearchBody, request: Request) -> SearchAnswer:
+    """Return the images most like each query, best first."""
+    inputs = [_read_query(number, query) for number, query in enumerate(body.queries)]
+    wanted = SearchOptions(**body.model_dump(exclude={"queries"}))
+    return _format(await get_service(request).search(inputs, wanted), wanted)
+
+
+@api.post("/search/upload", summary="Search by uploaded image files")
+async def upload(
+    images: Annotated[list[UploadFile], File(description="One image file or several.")],
+    options: Annotated[SearchOptions, Query()],
+    request: Request,
+) -> SearchAnswer:
+    """Return the images most like each file, best first."""
+    if len(images) > schema.MOST_QUERIES:
+        raise ImageError(f"{len(images)} images: at most {schema.MOST_QUERIES} at once")
+    inputs = [await image.read() for image in images]
+    return _format(await get_service(request).search(inputs, options), options)
+
+
+@api.get("/items", summary="List the index's images, or some of them by id")
+async def items(
+    request: Request,
+    id: Annotated[list[str] | None, Query(description="Ids of images.")] = None,
+    filter: Annotated[str | None, Query(max_length=4000)] = None,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+) -> schema.ItemsAnswer:
+    """Return id and metadata of a page of images."""
+    total, page = get_service(request).list_items(
+        ids=id or (), filter=filter, offset=offset, limit=limit
+    )
+    listed = [
+        schema.ItemBody(id=item["id"], metadata=_plain(item), thumbnail=thumbnail_path(item["id"]))
+        for item in page
+    ]
+    following = offset + len(page)
+    return schema.ItemsAnswer(
+        total=total, items=listed, next_offset=following if following < total else None
+    )
+
+
+@api.get("/thumbnail", summary="A small picture of an image of the index")
+async def thumbnail(id: str, request: Request) -> Response:
+    """Return a JPEG, or a PNG of a tiny image."""
+    service = get_service(request)
+    try:
+        kind, content = await service.workers.thumbnail(await service.read_picture(id))
+    except ImageError as error:
+        raise NotFoundError(f"there is no picture of {id!r}: {error}") from None
+    return Response(content, media_type=kind, headers=CACHED)
+
+
+@api.get("/picture", summary="The file of an image of the index")
+async def picture(id: str, request: Request) -> Response:
+    """Return the bytes as they are, to be saved and not shown."""
+    content = await get_service(request).read_picture(id)
+    headers = CACHED | {"Content-Disposition": "attachment"}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+@api.get("/info", summary="The served index")
+async def info(request: Request) -> schema.InfoAnswer:
+    """Describe the index, its metadata columns and the options it is searched with."""
+    service = get_service(request)
+    served = service.require_served()
+    options = asdict(served.index.options(10))
+    options.pop("allow")
+    return schema.InfoAnswer(
+        version=irgen.__version__,
+        index=describe_index(served),
+        columns={name: str(kind) for name, kind in served.index.view.schema.items()},
+        options=options,
+        calibrated=isinstance(served.index.calibration, Calibration),
+        problem=service.champion.error,
+    )
+
+
+@watch.get("/healthz", summary="The process answers")
+async def health() -> dict[str, str]:
+    """Return 200 as long as the process runs."""
+    return {"status": "ok"}
+
+
+@watch.get("/readyz", summary="An index is open and answers")
+async def ready(request: Request) -> Response:
+    """Return 200 if searches are answered, else 503 with the reason."""
+    champion = get_service(request).champion
+    if champion.served is None:
+        return problem(503, champion.error or "the index is being opened")
+    return Response('{"status": "ready"}', media_type="application/json")
+
+
+@watch.get("/metrics", summary="Figures for Prometheus")
+async def metrics(request: Request) -> Response:
+    """Return requests, times, batches, scores and the state of the index."""
+    content = get_service(request).measurements.text()
+    return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _read_query(number: int, body: schema.QueryBody) -> bytes | str:
+    if (body.image is None) == (body.id is None):
+        raise IndexingError(f"query {number}: give either image or id")
+    if body.id is not None:
+        return body.id
+    try:
+        return base64.b64decode(
+            (body.image or "").partition(",")[2] or body.image or "", validate=True
+        )
+    except (binascii.Error, ValueError):
+        raise ImageError(f"query {number}: image is not base64 of a file") from None
+
+
+def _format(found: Found, wanted: SearchOptions) -> SearchAnswer:
+    timing = found.timings[0]
+    return SearchAnswer(
+        index=describe_index(found.served),
+        milliseconds=schema.TimesBody(
+            decode=found.decode_seconds * 1e3,
+            queue=timing.queued * 1e3,
+            search=timing.worked * 1e3,
+            batch=timing.batch,
+        ),
+        results=[format_result(hits, wanted) for hits in found.hits],
+    )
+
+
+def format_result(hits: Sequence[Any], wanted: SearchOptions) -> schema.ResultBody:
+    """Return one page of the hits of a query, which were searched up to its end."""
+    end = wanted.offset + wanted.k
+    is_full = len(hits) == end and end + wanted.k <= schema.MOST_HITS
+    return schema.ResultBody(
+        hits=[_format_hit(hit) for hit in hits[wanted.offset :]],
+        next_offset=end if is_full else None,
+    )
+
+
+def _format_hit(hit: Any) -> schema.HitBody:
+    fields = {
+        name: getattr(hit, name) for name in schema.HitBody.model_fields if hasattr(hit, name)
+    }
+    fields |= {"code": list(hit.code), "metadata": _plain(hit.metadata)}
+    return schema.HitBody(**fields, thumbnail=thumbnail_path(hit.id))
+
+
+def describe_index(served: Served) -> schema.IndexBody:
+    """Return name, release and size of an index."""
+    return schema.IndexBody(name=served.name, release=served.version, images=len(served.index))
+
+
+def thumbnail_path(name: str) -> str:
+    """Return the address of an image's thumbnail, without the host."""
+    return f"/v1/thumbnail?id={quote(name, safe='')}"
+
+
+def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata as JSON can hold it: bytes in base64, null for numbers that are not finite."""
+    return {name: _plain_value(value) for name, value in metadata.items() if name != "id"}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and value - value != 0:
+        return None
+    if isinstance(value, list):
+        return [_plain_value(item) for item in value]
+    return value

@@ -1,0 +1,181 @@
+"""The service behind API and page: search by images and ids, and read items and pictures."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from irgen.catalog.pictures import Pictures
+from irgen.index.filters import allowed_rows, parse
+from irgen.search.engine import Options
+from irgen.serve import query
+from irgen.serve.batching import Batcher, Timing
+from irgen.serve.champion import Champion, Served
+from irgen.serve.measurements import Measurements
+from irgen.serve.problems import NotFoundError, NotReadyError
+from irgen.serve.query import Hit, Query
+from irgen.serve.schema import SearchOptions
+from irgen.serve.workers import Workers
+
+LOOK_SECONDS = 1.0  # between looks for a new champion
+OWN = {"beams", "candidates", "fresh_beams", "rerank", "distinct", "min_score", "min_probability"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of the service: ``bytes`` of a request, ``seconds`` for one request and for decoding
+    one image, queries ``waiting`` for the model, and queries in one ``batch``."""
+
+    bytes: int = 20_000_000
+    seconds: float = 30.0
+    decode_seconds: float = 10.0
+    waiting: int = 256
+    batch: int = 32
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hits of each query, the index that answered, and seconds of decoding and of the batches."""
+
+    served: Served
+    hits: list[list[Hit]]
+    decode_seconds: float
+    timings: list[Timing]
+
+
+class Service:
+    """Everything that requests share. ``run`` it while requests are answered."""
+
+    def __init__(self, root: Path, champion: Champion, limits: Limits, *, decoders: int) -> None:
+        self.champion, self.limits = champion, limits
+        self.pictures = Pictures(root)
+        self.workers = Workers(decoders, limits.decode_seconds)
+        self.measurements = Measurements()
+        self.batcher: Batcher[Query, list[Hit]] = Batcher(
+            query.answer, largest=limits.batch, capacity=limits.waiting
+        )
+        self.measurements.waiting.set_function(lambda: len(self.batcher))
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to follow the champion and to answer."""
+        self.batcher.start()
+        self._follower = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Answer what waits, then end."""
+        if self._follower is not None:
+            self._follower.cancel()
+        await self.batcher.stop()
+        self.workers.close()
+
+    async def _follow(self) -> None:
+        while True:
+            if await asyncio.to_thread(self.champion.look):
+                served = self.require_served()
+                self.measurements.swaps.inc()
+                self.measurements.version.set(served.version or 0)
+            if self.champion.served is not None:
+                self.measurements.images.set(len(self.champion.served.index))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def require_served(self) -> Served:
+        """Return the index that is served. Raise NotReadyError if there is none yet."""
+        if self.champion.served is None:
+            raise NotReadyError(self.champion.error or "it is being opened")
+        return self.champion.served
+
+    async def search(self, inputs: Sequence[bytes | str], wanted: SearchOptions) -> Found:
+        """Search by image files and ids of the index, mixed. Raise ImageError naming the image that
+        cannot be decoded, IndexingError for options or ids that do not fit, OverloadedError, or
+        TimeoutError."""
+        served = self.require_served()
+        index = served.index
+        started = time.perf_counter()
+        pixels = await self._decode(served, inputs)
+        decode_seconds = time.perf_counter() - started
+        k = wanted.offset + wanted.k
+        queries = [
+            Query(
+                index=index,
+                pixels=image,
+                id=value if isinstance(value, str) else None,
+                k=k,
+                options=make_options(index.options(k + (image is None)), wanted),
+                key=f"{id(index)} {image is None} {wanted.model_dump_json()}",
+            )
+            for value, image in zip(inputs, pixels, strict=True)
+        ]
+        answers = await self.batcher.ask_all(queries, self.limits.seconds)
+        timings = [timing for _, timing in answers]
+        found = Found(served, [hits for hits, _ in answers], decode_seconds, timings)
+        self._measure(found)
+        return found
+
+    async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:
+        """Return the pixels of each image file, None for each id."""
+        decoding = served.index.models.decoding
+        jobs = [
+            self.workers.decode(value, decoding) if isinstance(value, bytes) else _nothing()
+            for value in inputs
+        ]
+        return await asyncio.gather(*jobs)
+
+    def _measure(self, found: Found) -> None:
+        measure, first = self.measurements, found.timings[0]
+        measure.stage_seconds.labels("decode").observe(found.decode_seconds)
+        measure.stage_seconds.labels("queue").observe(first.queued)
+        measure.stage_seconds.labels("search").observe(first.worked)
+        measure.batch.observe(first.batch)
+        measure.queries.inc(len(found.hits))
+        for hits in found.hits:
+            if hits:
+                measure.scores.observe(hits[0].score)
+            else:
+                measure.empty.inc()
+
+    def list_items(
+        self, *, ids: Sequence[str] = (), filter: str | None = None, offset: int = 0, limit: int
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Return the number of images that match, and id and metadata of one page of them. Raise
+        IndexingError for a filter that fails, NotFoundError for an id that is not in the index."""
+        index = self.require_served().index
+        index.refresh()
+        view = index.view
+        if ids:
+            rows = view.find(list(ids))
+            if (rows < 0).any():
+                missing = [name for name, row in zip(ids, rows, strict=True) if row < 0]
+                raise NotFoundError(f"not in the index: {', '.join(map(repr, missing[:3]))}")
+        elif filter is not None:
+            rows = allowed_rows(parse(filter), view).nonzero()[:, 0].numpy()
+        else:
+            rows = view.snapshot.alive_rows().numpy()
+        return len(rows), view.take(rows[offset : offset + limit]).rows(named=True)
+
+    async def read_picture(self, name: str) -> bytes:
+        """Return the file of an image of the index. Raise NotFoundError if it is not here."""
+        _, (item,) = self.list_items(ids=[name], limit=1)
+        content = await asyncio.to_thread(self.pictures.read, item)
+        if content is None:
+            raise NotFoundError(
+                f"the file of {name!r} is not here: pictures come from data/download of the "
+                "project, or from where irgen add read them"
+            )
+        return content
+
+
+async def _nothing() -> None:
+    return None
+
+
+def make_options(own: Options, wanted: SearchOptions) -> Options:
+    """Return the index's ``own`` options with those that a request names. Raise IndexingError for a
+    filter that cannot be read."""
+    given = {name: getattr(wanted, name) for name in OWN}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    allow = None if wanted.filter is None else parse(wanted.filter)
+    options = replace(own, **chosen)
+    return options if allow is None else replace(options, allow=allow)

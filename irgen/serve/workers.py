@@ -1,0 +1,69 @@
+"""Decode images of strangers in processes of their own: one that dies, hangs or eats memory harms
+no other request."""
+
+import asyncio
+import multiprocessing
+import resource
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from pebble import ProcessExpired, ProcessPool
+
+from irgen.catalog.images import Decoding, decode, square
+from irgen.catalog.thumbnails import encode_thumbnail
+from irgen.errors import ImageError
+
+Result = TypeVar("Result")
+MEMORY_BYTES = 3 << 30  # of address space a worker, libraries included
+
+
+class Workers:
+    """Processes that decode. ``seconds``: longest time for one image."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self._seconds = seconds
+        self._pool = ProcessPool(
+            max_workers=count,
+            max_tasks=10_000,  # then a fresh process: what a library leaks goes with the old one
+            initializer=_limit_memory,
+            context=multiprocessing.get_context("forkserver"),
+        )
+
+    async def decode(self, content: bytes, decoding: Decoding) -> np.ndarray:
+        """Return the pixels (C, size, size) uint8 of an image file. Raise ImageError if it cannot
+        be decoded within the limits of time and memory."""
+        return await self._run(_decode, content, decoding)
+
+    async def thumbnail(self, content: bytes) -> tuple[str, bytes]:
+        """Return media type and bytes of a small picture of an image file. Raise ImageError as
+        ``decode`` does."""
+        return await self._run(_make_thumbnail, content)
+
+    async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        future = self._pool.schedule(function, args=list(arguments), timeout=self._seconds)
+        try:
+            return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise ImageError(
+                f"it takes longer than {self._seconds:g} s to decode: send a smaller copy"
+            ) from None
+        except (ProcessExpired, MemoryError):
+            raise ImageError("decoding needs too much memory: send a smaller copy") from None
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.stop()
+        self._pool.join()
+
+
+def _limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def _decode(content: bytes, decoding: Decoding) -> np.ndarray:
+    return square(decode(content, decoding.channels), decoding)
+
+
+def _make_thumbnail(content: bytes) -> tuple[str, bytes]:
+    return encode_thumbnail(decode(content, 3))
