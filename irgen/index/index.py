@@ -24,7 +24,7 @@ from irgen.index.store import Store
 from irgen.index.view import View
 from irgen.search import calibration, engine
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.search.decoder import Decoder
+from irgen.search.decoder import Decoder, DecoderState
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
 from irgen.search.linear import PRECISIONS, Precision
@@ -254,6 +254,13 @@ class Index(Store):
         images = image[None] if isinstance(image, Tensor | np.ndarray) else [image]
         (features,) = self._read_queries(images)
         return explain(self.decoder, features, view, rows)
+
+    def start_decoding(self, image: Input | Tensor | np.ndarray) -> DecoderState:
+        """Return the state of the decoder before the first code of one query image. Raise
+        ImageError if it cannot be decoded."""
+        images = image[None] if isinstance(image, Tensor | np.ndarray) else [image]
+        (features,) = self._read_queries(images)
+        return self.decoder.start(features.summary, features.tokens)
 
     def snapshot(self, view: View, allow: Allow | None = None) -> Snapshot:
         """Return what a search in ``view`` goes through, on the device of the search: all images,

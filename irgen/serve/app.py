@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
 
 import irgen
-from irgen.serve import problems, routes
+from irgen.serve import page, problems, routes
 from irgen.serve.access import Access
 from irgen.serve.service import Service
 
@@ -33,5 +34,7 @@ def create_app(service: Service) -> FastAPI:
     problems.add_handlers(app)
     app.include_router(routes.api)
     app.include_router(routes.watch)
+    app.include_router(page.page)
+    app.mount("/static", StaticFiles(directory=page.FOLDER / "static"))
     app.add_middleware(Access, measurements=service.measurements, most_bytes=service.limits.bytes)
     return app

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -14,10 +15,11 @@ from irgen.errors import ImageError, IndexingError
 from irgen.search.calibration import Calibration
 from irgen.serve import schema
 from irgen.serve.champion import Served
-from irgen.serve.problems import NotFoundError, problem
+from irgen.serve.problems import problem
 from irgen.serve.schema import SearchAnswer, SearchBody, SearchOptions
-from irgen.serve.service import Found, Service
+from irgen.serve.service import SearchResults, Service
 
+DATA_URL = re.compile(r"^data:[^,]*,")
 CACHED = {"Cache-Control": "private, max-age=86400"}
 api = APIRouter(prefix="/v1")
 watch = APIRouter()
@@ -74,11 +76,7 @@ async def items(
 @api.get("/thumbnail", summary="A small picture of an image of the index")
 async def thumbnail(id: str, request: Request) -> Response:
     """Return a JPEG, or a PNG of a tiny image."""
-    service = get_service(request)
-    try:
-        kind, content = await service.workers.thumbnail(await service.read_picture(id))
-    except ImageError as error:
-        raise NotFoundError(f"there is no picture of {id!r}: {error}") from None
+    kind, content = await get_service(request).draw_item(id)
     return Response(content, media_type=kind, headers=CACHED)
 
 
@@ -142,17 +140,17 @@ def _read_query(number: int, body: schema.QueryBody) -> bytes | str:
         raise ImageError(f"query {number}: image is not base64 of a file") from None
 
 
-def _format(found: Found, wanted: SearchOptions) -> SearchAnswer:
-    timing = found.timings[0]
+def _format(results: SearchResults, wanted: SearchOptions) -> SearchAnswer:
+    timing = results.timings[0]
     return SearchAnswer(
-        index=describe_index(found.served),
+        index=describe_index(results.served),
         milliseconds=schema.TimesBody(
-            decode=found.decode_seconds * 1e3,
+            decode=results.decode_seconds * 1e3,
             queue=timing.queued * 1e3,
             search=timing.worked * 1e3,
             batch=timing.batch,
         ),
-        results=[format_result(hits, wanted) for hits in found.hits],
+        results=[format_result(hits, wanted) for hits in results.hits],
     )
 
 

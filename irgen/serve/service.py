@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from irgen.catalog.pictures import Pictures
+from irgen.errors import ImageError
 from irgen.index.filters import allowed_rows, parse
 from irgen.search.engine import Options
 from irgen.serve import query
 from irgen.serve.batching import Batcher, Timing
 from irgen.serve.champion import Champion, Served
+from irgen.serve.file_cache import FileCache
 from irgen.serve.measurements import Measurements
 from irgen.serve.problems import NotFoundError, NotReadyError
 from irgen.serve.query import Hit, Query
 from irgen.serve.schema import SearchOptions
 from irgen.serve.workers import Workers
+from irgen.workspace import Workspace
 
+THUMBNAIL_BYTES, UPLOAD_BYTES = 1_000_000_000, 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion
 OWN = {"beams", "candidates", "fresh_beams", "rerank", "distinct", "min_score", "min_probability"}
 
@@ -36,7 +40,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResults:
     """Hits of each query, the index that answered, and seconds of decoding and of the batches."""
 
     served: Served
@@ -51,6 +55,9 @@ class Service:
     def __init__(self, root: Path, champion: Champion, limits: Limits, *, decoders: int) -> None:
         self.champion, self.limits = champion, limits
         self.pictures = Pictures(root)
+        cache = Workspace.at(root).cache / "serve"
+        self.thumbnails = FileCache(cache / "thumbnails", THUMBNAIL_BYTES)
+        self.uploads = FileCache(cache / "uploads", UPLOAD_BYTES)
         self.workers = Workers(decoders, limits.decode_seconds)
         self.measurements = Measurements()
         self.batcher: Batcher[Query, list[Hit]] = Batcher(
@@ -87,7 +94,7 @@ class Service:
             raise NotReadyError(self.champion.error or "it is being opened")
         return self.champion.served
 
-    async def search(self, inputs: Sequence[bytes | str], wanted: SearchOptions) -> Found:
+    async def search(self, inputs: Sequence[bytes | str], wanted: SearchOptions) -> SearchResults:
         """Search by image files and ids of the index, mixed. Raise ImageError naming the image that
         cannot be decoded, IndexingError for options or ids that do not fit, OverloadedError, or
         TimeoutError."""
@@ -110,9 +117,9 @@ class Service:
         ]
         answers = await self.batcher.ask_all(queries, self.limits.seconds)
         timings = [timing for _, timing in answers]
-        found = Found(served, [hits for hits, _ in answers], decode_seconds, timings)
-        self._measure(found)
-        return found
+        results = SearchResults(served, [hits for hits, _ in answers], decode_seconds, timings)
+        self._measure(results)
+        return results
 
     async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:
         """Return the pixels of each image file, None for each id."""
@@ -123,14 +130,14 @@ class Service:
         ]
         return await asyncio.gather(*jobs)
 
-    def _measure(self, found: Found) -> None:
-        measure, first = self.measurements, found.timings[0]
-        measure.stage_seconds.labels("decode").observe(found.decode_seconds)
+    def _measure(self, results: SearchResults) -> None:
+        measure, first = self.measurements, results.timings[0]
+        measure.stage_seconds.labels("decode").observe(results.decode_seconds)
         measure.stage_seconds.labels("queue").observe(first.queued)
         measure.stage_seconds.labels("search").observe(first.worked)
         measure.batch.observe(first.batch)
-        measure.queries.inc(len(found.hits))
-        for hits in found.hits:
+        measure.queries.inc(len(results.hits))
+        for hits in results.hits:
             if hits:
                 measure.scores.observe(hits[0].score)
             else:
@@ -165,6 +172,21 @@ class Service:
                 "project, or from where irgen add read them"
             )
         return content
+
+    async def draw_item(self, name: str) -> tuple[str, bytes]:
+        """Return media type and bytes of the thumbnail of an image of the index: made once. Raise
+        NotFoundError if its file is not here, or cannot be decoded."""
+        _, (item,) = self.list_items(ids=[name], limit=1)
+        sha256 = item.get("sha256")
+        if sha256 and (content := self.thumbnails.get(sha256)) is not None:
+            return content.partition(b" ")[0].decode(), content.partition(b" ")[2]
+        try:
+            kind, content = await self.workers.thumbnail(await self.read_picture(name))
+        except ImageError as error:
+            raise NotFoundError(f"there is no picture of {name!r}: {error}") from None
+        if sha256:
+            self.thumbnails.put(sha256, kind.encode() + b" " + content)
+        return kind, content
 
 
 async def _nothing() -> None:

@@ -1,0 +1,226 @@
+"""The page for people: search by a picture, browse, and see why an image was found.
+
+Every view has an address of its own, so it can be shared, reloaded and gone back to. It works
+without JavaScript; ``static/page.js`` adds dropping, pasting and sliders that show their value.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.templating import Jinja2Templates
+from pydantic import ValidationError
+
+from irgen.errors import IrgenError
+from irgen.serve import codes, routes
+from irgen.serve.batching import OverloadedError
+from irgen.serve.problems import NotFoundError, NotReadyError
+from irgen.serve.routes import get_service
+from irgen.serve.schema import SearchOptions
+from irgen.serve.service import SearchResults, Service
+
+
+def format_address(values: Mapping[str, Any]) -> str:
+    """Return the query part of an address; empty values are left out."""
+    return "?" + urlencode({name: value for name, value in values.items() if value != ""})
+
+
+FOLDER = Path(str(resources.files("irgen.serve")))
+templates = Jinja2Templates(FOLDER / "templates")
+templates.env.filters |= {
+    "thumbnail": routes.thumbnail_path,
+    "percent": lambda share: f"{share:.0%}",
+    "number": "{:,}".format,
+    "prefix": codes.format_prefix,
+    "chance": lambda share: f"{share:.0%}" if share >= 0.01 else "below 1%",
+    "address": format_address,
+    "start": lambda values: "/" + format_address(values),
+}
+PER_PAGE = 60
+SAMPLES = 6  # pictures shown of a branch
+LIKELIEST = 4  # prefixes shown of a level
+DEFAULT_K = 24
+page = APIRouter(include_in_schema=False)
+
+
+@page.get("/")
+async def start(
+    request: Request,
+    q: str = "",
+    id: str = "",
+    k: int = DEFAULT_K,
+    beams: str = "",
+    min_probability: str = "",
+    filter: str = "",
+    distinct: str = "",
+) -> HTMLResponse:
+    """Show the form and, for an uploaded picture ``q`` or an image ``id``, what is like it."""
+    service = get_service(request)
+    asked = {
+        "q": q,
+        "id": id,
+        "k": k,
+        "beams": beams,
+        "min_probability": min_probability,
+        "filter": filter,
+        "distinct": distinct,
+    }
+    shown: dict[str, Any] = {"asked": asked, "results": None, "problem": None}
+    status = 200
+    if q or id:
+        try:
+            shown["results"] = await _search(service, asked)
+        except Exception as error:
+            status, shown["problem"] = describe_problem(error)
+    shown["columns"] = list_columns(service)
+    return render(request, "search.html", shown, status)
+
+
+async def _search(service: Service, asked: dict[str, Any]) -> SearchResults:
+    names = ("k", "beams", "min_probability", "filter", "distinct")
+    wanted = SearchOptions(**{name: asked[name] for name in names if asked[name] != ""})
+    return await service.search([read_query(service, asked["q"], asked["id"])], wanted)
+
+
+def read_query(service: Service, upload: str, name: str) -> bytes | str:
+    """Return the picture that was uploaded, or else the id. Raise NotFoundError if it has gone."""
+    if not upload:
+        return name
+    content = service.uploads.get(upload)
+    if content is None:
+        raise NotFoundError("that picture is no longer here: choose it again")
+    return content
+
+
+def describe_problem(error: Exception) -> tuple[int, str]:
+    """Return the HTTP status and the text for people of an error; raise it if it is a fault."""
+    match error:
+        case NotFoundError():
+            return 404, str(error)
+        case ValidationError():
+            first = error.errors()[0]
+            return 422, f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+        case IrgenError():
+            return 400, str(error)
+        case OverloadedError():
+            return 429, str(error)
+        case TimeoutError():
+            return 504, "no answer in time: try again, or with fewer beams"
+        case NotReadyError():
+            return 503, f"no index can answer yet: {error}"
+    raise error
+
+
+@page.post("/search")
+async def upload(request: Request, image: Annotated[UploadFile, File()]) -> Response:
+    """Keep a picture for a while and show what is like it."""
+    content = await image.read()
+    if not content:
+        return RedirectResponse("/", 303)
+    name = hashlib.sha256(content).hexdigest()
+    get_service(request).uploads.put(name, content)
+    return RedirectResponse(f"/?q={name}", 303)
+
+
+@page.get("/upload")
+async def show_upload(request: Request, q: str) -> Response:
+    """Show an uploaded picture, small."""
+    service = get_service(request)
+    content = read_query(service, q, "")
+    assert isinstance(content, bytes)
+    kind, small = await service.workers.thumbnail(content)
+    return Response(small, media_type=kind, headers=routes.CACHED)
+
+
+@page.get("/catalogue")
+async def catalogue(
+    request: Request, filter: str = "", offset: Annotated[int, Query(ge=0)] = 0
+) -> HTMLResponse:
+    """Show the images of the index, a page at a time."""
+    service = get_service(request)
+    shown: dict[str, Any] = {"filter": filter, "offset": offset, "per_page": PER_PAGE}
+    status = 200
+    try:
+        total, items = service.list_items(filter=filter or None, offset=offset, limit=PER_PAGE)
+        shown |= {"total": total, "items": items, "problem": None}
+    except Exception as error:
+        status, text = describe_problem(error)
+        shown |= {"total": 0, "items": [], "problem": text}
+    shown["columns"] = list_columns(service)
+    return render(request, "catalogue.html", shown, status)
+
+
+@page.get("/codes")
+async def show_codes(request: Request, prefix: str = "") -> HTMLResponse:
+    """Show the branches of the code tree below a prefix, with sample pictures."""
+    service = get_service(request)
+    try:
+        prefix_codes = codes.parse_prefix(prefix)
+        branches = codes.list_branches(service.require_served().index.view, prefix_codes, SAMPLES)
+    except Exception as error:
+        status, text = describe_problem(error)
+        shown = {"prefix": (), "branches": None, "problem": text}
+        return render(request, "codes.html", shown, status)
+    shown = {"prefix": prefix_codes, "branches": branches, "problem": None}
+    return render(request, "codes.html", shown)
+
+
+@page.get("/why")
+async def why(request: Request, hit: str, q: str = "", id: str = "") -> HTMLResponse:
+    """Show the prefixes that the beam search of a query keeps, level by level, and where the code
+    of one hit is among them."""
+    service = get_service(request)
+    shown: dict[str, Any] = {"hit": hit, "q": q, "id": id, "levels": None, "problem": None}
+    status = 200
+    try:
+        shown |= await _explain(service, q, id, hit)
+    except Exception as error:
+        status, shown["problem"] = describe_problem(error)
+    return render(request, "why.html", shown, status)
+
+
+async def _explain(service: Service, upload: str, name: str, hit: str) -> dict[str, Any]:
+    index = service.require_served().index
+    query = read_query(service, upload, name)
+    image = query if isinstance(query, bytes) else await service.read_picture(query)
+    pixels = await service.workers.decode(image, index.models.decoding)
+    (explanation,) = await asyncio.to_thread(index.explain, pixels, [hit])
+    width = index.options(1).beams
+    levels = await asyncio.to_thread(codes.trace_query, index, pixels, width, LIKELIEST, SAMPLES)
+    return {"levels": levels, "explanation": explanation}
+
+
+@page.get("/state")
+async def state(request: Request) -> HTMLResponse:
+    """Show which index is served and how the service is doing."""
+    service = get_service(request)
+    try:
+        described = await routes.info(request)
+        facts = service.require_served().index.info()
+        shown = {"info": described, "facts": facts, "problem": described.problem}
+    except Exception as error:
+        status, text = describe_problem(error)
+        return render(request, "state.html", {"info": None, "facts": None, "problem": text}, status)
+    return render(request, "state.html", shown)
+
+
+def list_columns(service: Service) -> list[str]:
+    """Return the metadata columns that a filter can name."""
+    served = service.champion.served
+    return [] if served is None else ["id", *served.index.view.schema]
+
+
+def render(
+    request: Request, template: str, values: dict[str, Any], status: int = 200
+) -> HTMLResponse:
+    """Return a page made from a template."""
+    served = get_service(request).champion.served
+    return templates.TemplateResponse(
+        request, template, values | {"served": served, "path": request.url.path}, status
+    )

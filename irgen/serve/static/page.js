@@ -1,0 +1,44 @@
+// Drop, paste or choose a picture: the form is sent at once. Sliders show their value.
+const form = document.getElementById("drop");
+
+function send(file) {
+  if (!file || !file.type.startsWith("image/")) return;
+  const files = new DataTransfer();
+  files.items.add(file);
+  form.image.files = files.files;
+  submit();
+}
+
+function submit() {
+  form.classList.add("busy");
+  form.querySelector("label").textContent = "Searching…";
+  form.submit();
+}
+
+if (form) {
+  form.classList.add("live");
+  form.image.addEventListener("change", () => form.image.files.length && submit());
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    form.classList.add("over");
+  });
+  document.addEventListener("dragleave", () => form.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    form.classList.remove("over");
+    send(event.dataTransfer.files[0]);
+  });
+  document.addEventListener("paste", (event) => send(event.clipboardData.files[0]));
+}
+
+for (const slider of document.querySelectorAll("input[type=range]")) {
+  const output = slider.parentElement.querySelector("output");
+  slider.addEventListener("input", () => (output.value = slider.value));
+}
+
+// A picture that is not there leaves its place, not a broken image.
+for (const image of document.querySelectorAll(".frame img, .samples img, figure img")) {
+  const blank = () => image.parentElement.classList.add("missing");
+  if (image.complete && !image.naturalWidth) blank();
+  image.addEventListener("error", blank);
+}
