@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from irgen.catalog.columns import METADATA, flatten, nest
 from irgen.errors import ArtifactError
 from irgen.files import atomic
 from irgen.workspace import MANIFEST as NAME
@@ -23,6 +24,7 @@ SCHEMA = pl.Schema(
 )
 IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
 GONE = "gone"  # first revision without the image; null while it is there
+OURS = (*SCHEMA, *IDENTITY, GONE)  # all other columns of the file are the user's
 
 
 class Row(NamedTuple):
@@ -49,7 +51,8 @@ def images(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """Return the manifest below `folder`, sorted by key, with the columns of an image list.
+    """Return the manifest below `folder`, sorted by key, with the columns of an image list; the
+    user's own are in `metadata`.
 
     Raises ArtifactError if it is missing, damaged or lacks a column.
     """
@@ -64,8 +67,7 @@ def read_past(folder: Path) -> pl.DataFrame:
     table has it as it was. Raises as `read` does.
     """
     table = _read(folder)
-    columns = [name for name in (*SCHEMA, *IDENTITY, GONE) if name in table.columns]
-    return table.filter(pl.col(GONE).is_not_null()).select(columns)
+    return table.filter(pl.col(GONE).is_not_null()).drop(METADATA, strict=False)
 
 
 def _read(folder: Path) -> pl.DataFrame:
@@ -82,7 +84,7 @@ def _read(folder: Path) -> pl.DataFrame:
         raise ArtifactError(
             f"{path} has no proper column {', '.join(wrong)}; delete {folder} and run again"
         )
-    return table
+    return nest(table, OURS)
 
 
 def read_revision(folder: Path) -> tuple[int, str]:
@@ -136,4 +138,4 @@ def write(
     with atomic(folder / NAME) as path:
         notes = {"revision": str(revision), "source": source, "top": top}
         notes |= {"accepted": str(accepted)} if accepted else {}
-        table.rechunk().write_parquet(path, metadata=notes)
+        flatten(table, OURS).rechunk().write_parquet(path, metadata=notes)
