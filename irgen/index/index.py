@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.catalog.images import Input, decode_images
+from irgen.catalog.images.pixels import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
 from irgen.compute import Machine, has_fast_bf16, run_on_one_core
@@ -23,6 +23,7 @@ from irgen.index.rows import Rows, check_ids, check_rows, check_table
 from irgen.index.store import Store
 from irgen.index.view import View
 from irgen.search import calibration, engine
+from irgen.search.brute_force import brute_force_search
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder, DecoderState
 from irgen.search.engine import Options, QueryFeatures
@@ -244,6 +245,24 @@ class Index(Store):
         snapshot = self.snapshot(view, options.allow)
         hits = engine.search_embeddings(vectors, snapshot, k, options, excluded=rows)
         return ImageHits.of(hits, view, self.calibration)
+
+    def search_brute_force(
+        self, images: Images | QueryFeatures, k: int = 10, options: Options | None = None
+    ) -> ImageHits:
+        """Return the k images of the highest cosine to each of ``images``, by comparing it with
+        every one, so that a search can be judged by it. Of ``options``, ``allow`` counts."""
+        options = self._resolve(options or self.options(k), k)
+        self.refresh()
+        view = self.view
+        snapshot = self.snapshot(view, options.allow)
+        rows = snapshot.alive_rows()
+        vectors = snapshot.gather(rows, "embeddings")
+        parts = []
+        for features in self._read_queries(images):
+            result = brute_force_search(features.embedding, vectors, k)
+            hits = engine.Hits.of_cosines(result, rows)
+            parts.append(ImageHits.of(hits, view, self.calibration))
+        return ImageHits.join(parts, k)
 
     def explain(self, image: Input | Tensor | np.ndarray, ids: Sequence[str]) -> list[Explanation]:
         """Explain images of the index as hits of one query image: code, log-probabilities level by

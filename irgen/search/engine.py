@@ -19,6 +19,7 @@ from irgen.search import beam, rank
 from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.decoder import Decoder, DecoderState, LabelScorer
 from irgen.search.rank import Candidates
+from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -121,6 +122,13 @@ class Hits:
     log_probability: Tensor
     normalised_log_prob: Tensor
     by_embedding: Tensor
+
+    @classmethod
+    def of_cosines(cls, result: Result, rows: Tensor) -> "Hits":
+        """Return a result in positions of ``rows`` (n,), whose scores are cosines, as hits."""
+        blank = torch.full_like(result.scores, -torch.inf)
+        named = torch.cat([rows, rows.new_full((1,), -1)])[result.ids]  # position −1 is row −1
+        return cls(named, result.scores, result.scores, blank, blank, named >= 0)
 
 
 @torch.inference_mode()

@@ -21,6 +21,7 @@ from irgen.errors import IrgenError
 from irgen.serve import codes, routes
 from irgen.serve.batching import OverloadedError
 from irgen.serve.problems import NotFoundError, NotReadyError
+from irgen.serve.query import Method
 from irgen.serve.routes import get_service
 from irgen.serve.schema import SearchOptions
 from irgen.serve.service import SearchResults, Service
@@ -46,6 +47,11 @@ PER_PAGE = 60
 SAMPLES = 6  # pictures shown of a branch
 LIKELIEST = 4  # prefixes shown of a level
 DEFAULT_K = 24
+METHODS: dict[str, Method] = {
+    "As served": "served",
+    "Retriever alone: no re-ranking": "retriever",
+    "Brute force: every image compared": "brute_force",
+}
 page = APIRouter(include_in_schema=False)
 
 
@@ -79,6 +85,8 @@ async def start(
         except Exception as error:
             status, shown["problem"] = describe_problem(error)
     shown["columns"] = list_columns(service)
+    served = service.champion.served
+    shown["beams"] = served.index.options(1).beams if served is not None else 1
     return render(request, "search.html", shown, status)
 
 
@@ -160,15 +168,38 @@ async def catalogue(
 async def show_codes(request: Request, prefix: str = "") -> HTMLResponse:
     """Show the branches of the code tree below a prefix, with sample pictures."""
     service = get_service(request)
+    shown: dict[str, Any] = {"prefix": (), "branches": None, "problem": None}
+    status = 200
     try:
-        prefix_codes = codes.parse_prefix(prefix)
-        branches = codes.list_branches(service.require_served().index.view, prefix_codes, SAMPLES)
+        view = service.require_served().index.view
+        shown["prefix"] = codes.parse_prefix(prefix)
+        shown["branches"] = codes.list_branches(view, shown["prefix"], SAMPLES)
     except Exception as error:
-        status, text = describe_problem(error)
-        shown = {"prefix": (), "branches": None, "problem": text}
-        return render(request, "codes.html", shown, status)
-    shown = {"prefix": prefix_codes, "branches": branches, "problem": None}
-    return render(request, "codes.html", shown)
+        status, shown["problem"] = describe_problem(error)
+    return render(request, "codes.html", shown, status)
+
+
+@page.get("/compare")
+async def compare(request: Request, q: str = "", id: str = "", k: int = 12) -> HTMLResponse:
+    """Show side by side what the served search, the retriever alone and brute force find."""
+    service = get_service(request)
+    shown: dict[str, Any] = {"q": q, "id": id, "rows": None, "problem": None}
+    status = 200
+    try:
+        image = await _read_image(service, q, id)
+        shown["rows"] = [
+            (title, await service.search([image], SearchOptions(k=k), method))
+            for title, method in METHODS.items()
+        ]
+    except Exception as error:
+        status, shown["problem"] = describe_problem(error)
+    return render(request, "compare.html", shown, status)
+
+
+async def _read_image(service: Service, upload: str, name: str) -> bytes:
+    """Return the picture that was uploaded, or else the file of an image of the index."""
+    query = read_query(service, upload, name)
+    return query if isinstance(query, bytes) else await service.read_picture(query)
 
 
 @page.get("/why")
@@ -187,8 +218,7 @@ async def why(request: Request, hit: str, q: str = "", id: str = "") -> HTMLResp
 
 async def _explain(service: Service, upload: str, name: str, hit: str) -> dict[str, Any]:
     index = service.require_served().index
-    query = read_query(service, upload, name)
-    image = query if isinstance(query, bytes) else await service.read_picture(query)
+    image = await _read_image(service, upload, name)
     pixels = await service.workers.decode(image, index.models.decoding)
     (explanation,) = await asyncio.to_thread(index.explain, pixels, [hit])
     width = index.options(1).beams
@@ -200,14 +230,14 @@ async def _explain(service: Service, upload: str, name: str, hit: str) -> dict[s
 async def state(request: Request) -> HTMLResponse:
     """Show which index is served and how the service is doing."""
     service = get_service(request)
+    shown: dict[str, Any] = {"info": None, "facts": None, "problem": service.champion.error}
+    status = 200
     try:
-        described = await routes.info(request)
-        facts = service.require_served().index.info()
-        shown = {"info": described, "facts": facts, "problem": described.problem}
+        shown["info"] = await routes.info(request)
+        shown["facts"] = service.require_served().index.info()
     except Exception as error:
-        status, text = describe_problem(error)
-        return render(request, "state.html", {"info": None, "facts": None, "problem": text}, status)
-    return render(request, "state.html", shown)
+        status, shown["problem"] = describe_problem(error)
+    return render(request, "state.html", shown, status)
 
 
 def list_columns(service: Service) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.index.metadata import ID
 from irgen.search.engine import Options
+
+Method = Literal["served", "retriever", "brute_force"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class Query:
     index: Index
     pixels: np.ndarray | None
     id: str | None
+    method: Method
     k: int
     options: Options
     key: str
@@ -72,7 +75,8 @@ def _search(group: Sequence[Query]) -> list[list[Hit] | Exception]:
         hits = index.search_ids([query.id or "" for query in group], k, first.options)
     else:
         pixels = np.stack([query.pixels for query in group if query.pixels is not None])
-        hits = index.search(pixels, k, first.options)
+        search = index.search_brute_force if first.method == "brute_force" else index.search
+        hits = search(pixels, k, first.options)
     return list(_describe(index, hits))
 
 

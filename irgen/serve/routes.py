@@ -183,7 +183,7 @@ def thumbnail_path(name: str) -> str:
 
 
 def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON can hold it: bytes in base64, null for numbers that are not finite."""
+    """Return metadata as JSON can hold it: bytes in base64, null for what is not finite."""
     return {name: _plain_value(value) for name, value in metadata.items() if name != "id"}
 
 

@@ -17,7 +17,7 @@ from irgen.serve.champion import Champion, Served
 from irgen.serve.file_cache import FileCache
 from irgen.serve.measurements import Measurements
 from irgen.serve.problems import NotFoundError, NotReadyError
-from irgen.serve.query import Hit, Query
+from irgen.serve.query import Hit, Method, Query
 from irgen.serve.schema import SearchOptions
 from irgen.serve.workers import Workers
 from irgen.workspace import Workspace
@@ -94,24 +94,30 @@ class Service:
             raise NotReadyError(self.champion.error or "it is being opened")
         return self.champion.served
 
-    async def search(self, inputs: Sequence[bytes | str], wanted: SearchOptions) -> SearchResults:
-        """Search by image files and ids of the index, mixed. Raise ImageError naming the image that
-        cannot be decoded, IndexingError for options or ids that do not fit, OverloadedError, or
-        TimeoutError."""
+    async def search(
+        self, inputs: Sequence[bytes | str], wanted: SearchOptions, method: Method = "served"
+    ) -> SearchResults:
+        """Search by image files and ids of the index, mixed; ``method`` concerns images. Raise
+        ImageError for one that cannot be decoded, IndexingError for options or ids that do not fit,
+        OverloadedError, or TimeoutError."""
         served = self.require_served()
         index = served.index
         started = time.perf_counter()
         pixels = await self._decode(served, inputs)
         decode_seconds = time.perf_counter() - started
         k = wanted.offset + wanted.k
+        options = make_options(index.options(k), wanted)
+        if method == "retriever":
+            options = replace(options, rerank=False)
         queries = [
             Query(
                 index=index,
                 pixels=image,
                 id=value if isinstance(value, str) else None,
                 k=k,
-                options=make_options(index.options(k + (image is None)), wanted),
-                key=f"{id(index)} {image is None} {wanted.model_dump_json()}",
+                method=method,
+                options=replace(options, beams=max(options.beams, k + (image is None))),
+                key=f"{id(index)} {image is None} {method} {wanted.model_dump_json()}",
             )
             for value, image in zip(inputs, pixels, strict=True)
         ]

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
-from irgen.catalog.images import Decoding, decode, square
+from irgen.catalog.images.decode import decode
+from irgen.catalog.images.pixels import Decoding, square
 from irgen.catalog.thumbnails import encode_thumbnail
 from irgen.errors import ImageError
 
