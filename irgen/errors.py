@@ -43,6 +43,10 @@ class ReleaseError(IrgenError):
     """A release cannot be made, served or fetched: it is missing, damaged, or another one runs."""
 
 
+class ServiceError(IrgenError):
+    """A search service refuses a request, or does not answer."""
+
+
 class StudyError(IrgenError):
     """A comparison cannot be made, or a part of it failed."""
 

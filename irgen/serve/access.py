@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -49,11 +50,13 @@ class Access:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.most_bytes:
-                raise TooLargeError
+                raise TooLargeError  # the parser of the body turns it into an answer of its own
             return message
 
         async def marked_send(message: Message) -> None:
             nonlocal status
+            if received > self.most_bytes:
+                return  # the answer below takes its place
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -63,10 +66,12 @@ class Access:
             await send(message)
 
         try:
-            await self.app(scope, limited_receive, marked_send)
-        except TooLargeError:
-            text = f"more than {self.most_bytes:,} bytes: send smaller images, or fewer at once"
-            await problem(413, text)(scope, receive, marked_send)
+            with suppress(TooLargeError):
+                await self.app(scope, limited_receive, marked_send)
+            if received > self.most_bytes:
+                received = 0
+                text = f"more than {self.most_bytes:,} bytes: send smaller images, or fewer at once"
+                await problem(413, text)(scope, receive, marked_send)
         finally:
             seconds = time.perf_counter() - started
             self._note(scope, request_id, status, seconds)

@@ -194,4 +194,6 @@ def _plain_value(value: Any) -> Any:
         return None
     if isinstance(value, list):
         return [_plain_value(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain_value(item) for name, item in value.items()}
     return value

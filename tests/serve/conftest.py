@@ -1,0 +1,110 @@
+"""A service on loopback over an index of forty small images."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+import uvicorn
+
+from irgen.search.calibration import Bin, Calibration
+from irgen.serve.app import create_app
+from irgen.serve.champion import Champion
+from irgen.serve.service import Limits, Service
+
+NAMES = [f"{'dogs' if n % 4 else 'cats'}/{n:02d}.png" for n in range(40)]
+KNOWN = Calibration(
+    cosines=(-1.0, 1.0),
+    probabilities=(0.0, 0.9),
+    queries=9,
+    pairs=90,
+    error=0.05,
+    reliability=(Bin(predicted=0.5, observed=0.45, pairs=90),),
+)
+WAIT_SECONDS = 60
+
+
+@pytest.fixture(scope="session")
+def make_project(make_index: Callable, png: Callable) -> Callable[..., Path]:
+    """Makes a project whose index holds some of the images, and their files."""
+
+    def make(root: Path, numbers: Iterable[int] = range(40)) -> Path:
+        names, contents = [NAMES[n] for n in numbers], [png(n) for n in numbers]
+        for name, content in zip(names, contents, strict=True):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        items = pl.DataFrame(
+            {
+                "id": names,
+                "path": names,
+                "label": [name.split("/")[0] for name in names],
+                "sha256": [hashlib.sha256(content).hexdigest() for content in contents],
+                "price": [float("nan") if n == 3 else float(n) for n in range(len(names))],
+            }
+        )
+        make_index(root / "data" / "index", contents, items, KNOWN)
+        return root
+
+    return make
+
+
+@dataclass
+class Running:
+    """A service that answers at ``url``, of the project at ``root``."""
+
+    url: str
+    root: Path
+    service: Service
+
+    def get(self, path: str, **request) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=WAIT_SECONDS, **request)
+
+    def post(self, path: str, **request) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=WAIT_SECONDS, **request)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail if it does not within a minute."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about within a minute"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def run_service() -> Callable[..., Iterator[Running]]:
+    """Runs a service in a thread until its iterator is closed."""
+
+    def run(
+        root: Path, locate: Callable[[], Path] | None = None, **limits: float
+    ) -> Iterator[Running]:
+        champion = Champion(locate or (lambda: root / "data" / "index"), "cpu")
+        service = Service(root, champion, Limits(**limits), decoders=1)
+        config = uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        wait_until(lambda: server.started or not thread.is_alive())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield Running(f"http://127.0.0.1:{port}", root, service)
+        server.should_exit = True
+        thread.join(WAIT_SECONDS)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, make_project: Callable, run_service: Callable
+) -> Iterator[Running]:
+    """A service that only reads, for all tests together."""
+    runs = run_service(make_project(tmp_path_factory.mktemp("served")))
+    running = next(runs)
+    wait_until(lambda: running.get("/readyz").status_code == 200)
+    yield running
+    next(runs, None)
