@@ -54,7 +54,7 @@ class _Recorder:
 @torch.inference_mode()
 def trace(scorer: Scorer, tries: Sequence[LiveTrie], width: int) -> list[list[Prefix]]:
     """Return the prefixes that a beam search for one query keeps at each level, likeliest first:
-    those of 1 code, of 2, and so on."""
+    those of 1 code, of 2, and so on. Where fewer exist than ``width``, some are of no image."""
     assert scorer.queries == 1, "one query is traced"
     recorder = _Recorder(scorer)
     beams = beam.search(recorder, tries, width)

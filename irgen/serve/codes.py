@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -47,6 +48,8 @@ def list_branches(view: View, prefix: Sequence[int], samples: int) -> list[Branc
     """Return the branches one level below ``prefix``, the largest first; below a whole code, that
     code itself. Time: a pass over the codes. Raise IndexingError if no image has the prefix."""
     rows, codes = _find(view, prefix)
+    if not len(rows):
+        raise IndexingError(f"no image has a code that begins with {format_prefix(prefix)}")
     level = len(prefix)
     if level == codes.shape[1]:
         return [_branch(view, tuple(prefix), rows, samples)]
@@ -67,28 +70,26 @@ def trace_query(
     view = index.view
     state = index.start_decoding(image)
     parts = [part.live for part in index.snapshot(view).live_parts(fresh=False)]
-    levels = trace(state, parts, width)
-    return [
-        [
-            _branch(
-                view, prefix.codes, _find(view, prefix.codes)[0], samples, prefix.log_probability
-            )
-            for prefix in level[:shown]
-        ]
-        for level in levels
-    ]
+    levels = []
+    for level in trace(state, parts, width):
+        branches = (
+            _branch(view, prefix.codes, rows, samples, prefix.log_probability)
+            for prefix in level
+            if len(rows := _find(view, prefix.codes)[0])
+        )
+        levels.append(list(islice(branches, shown)))
+    return levels
 
 
 def _find(view: View, prefix: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return rows (n,) and codes (n, M) of the images with a prefix."""
+    """Return rows (n,) and codes (n, M) of the images with a prefix. Raise IndexingError if it is
+    too long."""
     rows = view.snapshot.alive_rows()
     codes = view.snapshot.gather(rows, "codes").long()
     wanted = torch.tensor(list(prefix), dtype=torch.int64)
     if len(wanted) > codes.shape[1]:
         raise IndexingError(f"a code has {codes.shape[1]} numbers, not {len(wanted)}")
     kept = (codes[:, : len(wanted)] == wanted).all(1)
-    if not kept.any():
-        raise IndexingError(f"no image has a code that begins with {format_prefix(prefix) or '—'}")
     return rows[kept], codes[kept]
 
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from irgen.errors import IrgenError
 from irgen.serve import codes, routes
 from irgen.serve.batching import OverloadedError
+from irgen.serve.facets import PREFIX
 from irgen.serve.problems import NotFoundError, NotReadyError
 from irgen.serve.query import Method
 from irgen.serve.routes import get_service
@@ -77,23 +78,31 @@ async def start(
         "filter": filter,
         "distinct": distinct,
     }
-    shown: dict[str, Any] = {"asked": asked, "results": None, "problem": None}
+    chosen = read_facets(request)
+    shown: dict[str, Any] = {"asked": asked, "results": None, "problem": None, "chosen": chosen}
     status = 200
     if q or id:
         try:
-            shown["results"] = await _search(service, asked)
+            shown["results"] = await _search(service, asked, chosen)
         except Exception as error:
             status, shown["problem"] = describe_problem(error)
-    shown["columns"] = list_columns(service)
+    shown["columns"], shown["facets"] = list_columns(service), service.list_facets()
     served = service.champion.served
     shown["beams"] = served.index.options(1).beams if served is not None else 1
     return render(request, "search.html", shown, status)
 
 
-async def _search(service: Service, asked: dict[str, Any]) -> SearchResults:
+async def _search(service: Service, asked: dict[str, Any], chosen: dict[str, str]) -> SearchResults:
     names = ("k", "beams", "min_probability", "filter", "distinct")
     wanted = SearchOptions(**{name: asked[name] for name in names if asked[name] != ""})
-    return await service.search([read_query(service, asked["q"], asked["id"])], wanted)
+    query = read_query(service, asked["q"], asked["id"])
+    return await service.search([query], wanted, facets=chosen)
+
+
+def read_facets(request: Request) -> dict[str, str]:
+    """Return the fields of the address that filter by metadata."""
+    fields = request.query_params.items()
+    return {name: value for name, value in fields if name.startswith(PREFIX) and value}
 
 
 def read_query(service: Service, upload: str, name: str) -> bytes | str:
@@ -152,15 +161,17 @@ async def catalogue(
 ) -> HTMLResponse:
     """Show the images of the index, a page at a time."""
     service = get_service(request)
+    chosen = read_facets(request)
     shown: dict[str, Any] = {"filter": filter, "offset": offset, "per_page": PER_PAGE}
+    shown |= {"chosen": chosen, "total": 0, "items": [], "problem": None}
     status = 200
     try:
-        total, items = service.list_items(filter=filter or None, offset=offset, limit=PER_PAGE)
-        shown |= {"total": total, "items": items, "problem": None}
+        shown["total"], shown["items"] = service.list_items(
+            filter=filter or None, facets=chosen, offset=offset, limit=PER_PAGE
+        )
     except Exception as error:
-        status, text = describe_problem(error)
-        shown |= {"total": 0, "items": [], "problem": text}
-    shown["columns"] = list_columns(service)
+        status, shown["problem"] = describe_problem(error)
+    shown["columns"], shown["facets"] = list_columns(service), service.list_facets()
     return render(request, "catalogue.html", shown, status)
 
 

@@ -2,18 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from irgen.catalog.pictures import Pictures
 from irgen.errors import ImageError
 from irgen.index.filters import allowed_rows, parse
+from irgen.index.view import View
 from irgen.search.engine import Options
 from irgen.serve import query
 from irgen.serve.batching import Batcher, Timing
 from irgen.serve.champion import Champion, Served
+from irgen.serve.facets import Facet, list_facets, read_filter
 from irgen.serve.file_cache import FileCache
 from irgen.serve.measurements import Measurements
 from irgen.serve.problems import NotFoundError, NotReadyError
@@ -64,6 +68,7 @@ class Service:
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
         self.measurements.waiting.set_function(lambda: len(self.batcher))
+        self._facets: tuple[View, list[Facet]] | None = None
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -95,11 +100,18 @@ class Service:
         return self.champion.served
 
     async def search(
-        self, inputs: Sequence[bytes | str], wanted: SearchOptions, method: Method = "served"
+        self,
+        inputs: Sequence[bytes | str],
+        wanted: SearchOptions,
+        method: Method = "served",
+        facets: Mapping[str, str] | None = None,
     ) -> SearchResults:
-        """Search by image files and ids of the index, mixed; ``method`` concerns images. Raise
-        ImageError for one that cannot be decoded, IndexingError for options or ids that do not fit,
-        OverloadedError, or TimeoutError."""
+        """Search by image files and ids of the index, mixed; ``method`` concerns images.
+
+        ``facets``: fields of the page that filter (see ``irgen.serve.facets``), beside
+        ``wanted.filter``. Raise ImageError for an image that cannot be decoded, IndexingError for
+        options or ids that do not fit, OverloadedError, or TimeoutError.
+        """
         served = self.require_served()
         index = served.index
         started = time.perf_counter()
@@ -107,6 +119,8 @@ class Service:
         decode_seconds = time.perf_counter() - started
         k = wanted.offset + wanted.k
         options = make_options(index.options(k), wanted)
+        own_filter = None if wanted.filter is None else parse(wanted.filter)
+        options = replace(options, allow=self._add_facets(own_filter, facets))
         if method == "retriever":
             options = replace(options, rerank=False)
         queries = [
@@ -117,7 +131,7 @@ class Service:
                 k=k,
                 method=method,
                 options=replace(options, beams=max(options.beams, k + (image is None))),
-                key=f"{id(index)} {image is None} {method} {wanted.model_dump_json()}",
+                key=f"{id(index)} {image is None} {method} {facets} {wanted.model_dump_json()}",
             )
             for value, image in zip(inputs, pixels, strict=True)
         ]
@@ -126,6 +140,24 @@ class Service:
         results = SearchResults(served, [hits for hits, _ in answers], decode_seconds, timings)
         self._measure(results)
         return results
+
+    def list_facets(self) -> list[Facet]:
+        """Return the columns that the page can filter by; they are looked up once a view."""
+        served = self.champion.served
+        if served is None:
+            return []
+        view = served.index.view
+        if self._facets is None or self._facets[0] is not view:
+            self._facets = (view, list_facets(view))
+        return self._facets[1]
+
+    def _add_facets(
+        self, allow: pl.Expr | None, values: Mapping[str, str] | None
+    ) -> pl.Expr | None:
+        chosen = read_filter(self.list_facets(), values or {})
+        if allow is None or chosen is None:
+            return chosen if allow is None else allow
+        return allow & chosen
 
     async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:
         """Return the pixels of each image file, None for each id."""
@@ -150,7 +182,13 @@ class Service:
                 measure.empty.inc()
 
     def list_items(
-        self, *, ids: Sequence[str] = (), filter: str | None = None, offset: int = 0, limit: int
+        self,
+        *,
+        ids: Sequence[str] = (),
+        filter: str | None = None,
+        facets: Mapping[str, str] | None = None,
+        offset: int = 0,
+        limit: int,
     ) -> tuple[int, list[dict[str, Any]]]:
         """Return the number of images that match, and id and metadata of one page of them. Raise
         IndexingError for a filter that fails, NotFoundError for an id that is not in the index."""
@@ -162,8 +200,8 @@ class Service:
             if (rows < 0).any():
                 missing = [name for name, row in zip(ids, rows, strict=True) if row < 0]
                 raise NotFoundError(f"not in the index: {', '.join(map(repr, missing[:3]))}")
-        elif filter is not None:
-            rows = allowed_rows(parse(filter), view).nonzero()[:, 0].numpy()
+        elif (allow := self._add_facets(parse(filter) if filter else None, facets)) is not None:
+            rows = allowed_rows(allow, view).nonzero()[:, 0].numpy()
         else:
             rows = view.snapshot.alive_rows().numpy()
         return len(rows), view.take(rows[offset : offset + limit]).rows(named=True)
@@ -200,10 +238,6 @@ async def _nothing() -> None:
 
 
 def make_options(own: Options, wanted: SearchOptions) -> Options:
-    """Return the index's ``own`` options with those that a request names. Raise IndexingError for a
-    filter that cannot be read."""
+    """Return the index's ``own`` options with those that a request names, but for its filter."""
     given = {name: getattr(wanted, name) for name in OWN}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    allow = None if wanted.filter is None else parse(wanted.filter)
-    options = replace(own, **chosen)
-    return options if allow is None else replace(options, allow=allow)
+    return replace(own, **{name: value for name, value in given.items() if value is not None})

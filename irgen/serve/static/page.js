@@ -36,6 +36,13 @@ for (const slider of document.querySelectorAll("input[type=range]")) {
   slider.addEventListener("input", () => (output.value = slider.value));
 }
 
+// Empty fields stay out of the address, so that it can be read and shared.
+for (const options of document.querySelectorAll("form.options")) {
+  options.addEventListener("submit", () => {
+    for (const field of options.elements) if (field.name && field.value === "") field.disabled = true;
+  });
+}
+
 // A picture that is not there leaves its place, not a broken image.
 for (const image of document.querySelectorAll(".frame img, .samples img, figure img")) {
   const blank = () => image.parentElement.classList.add("missing");

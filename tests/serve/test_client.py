@@ -1,0 +1,58 @@
+"""The client of a running service."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from irgen import client as client_module
+from irgen.client import Client
+from irgen.errors import ServiceError
+
+
+def test_a_client_searches_by_file_bytes_and_id(running, png, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(3))
+    with Client(running.url) as client:
+        by_file, by_bytes = client.search([tmp_path / "a.png", png(5)], k=3)
+        assert [by_file[0].id, by_bytes[0].id] == ["dogs/03.png", "dogs/05.png"]
+        assert by_file[0].metadata["label"] == "dogs" and len(by_file[0].code) == 3
+        (cats,) = client.search_ids(["dogs/01.png"], k=40, filter="label = 'cats'")
+        assert len(cats) == 10
+        assert client.info()["index"]["images"] == 40
+        assert len(client.items(limit=7)) == 7
+        assert client.picture("dogs/03.png") == png(3)
+        assert client.thumbnail("dogs/03.png").startswith(b"\x89PNG")
+
+
+def test_a_refusal_is_raised_with_the_services_reason(running):
+    with Client(running.url) as client, pytest.raises(ServiceError, match="'nothing'"):
+        client.search_ids(["nothing"])
+
+
+def test_a_service_that_is_busy_is_asked_again(monkeypatch):
+    answers = [(429, b"{}"), (503, b"{}"), (200, b'{"items": []}')]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body = answers.pop(0)
+            self.send_response(status)
+            self.send_header("Retry-After", "0")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Client(f"http://127.0.0.1:{server.server_port}") as client:
+        assert client.items() == [] and not answers
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_service_that_is_not_there_is_told_with_its_address(monkeypatch):
+    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.001)
+    reason = r"127.0.0.1:9: cannot be reached .* 4 times"
+    with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceError, match=reason):
+        client.info()

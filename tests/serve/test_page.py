@@ -1,0 +1,128 @@
+"""The page: what people see, click and share."""
+
+import re
+from html import unescape
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+
+
+def show(running, path, **fields):
+    return running.get(path + ("?" + urlencode(fields) if fields else ""), follow_redirects=True)
+
+
+def shown_ids(html):
+    return [unescape(name) for name in re.findall(r'class="note id" title="([^"]*)"', html)]
+
+
+def test_a_picture_that_is_sent_gets_an_address_that_can_be_shared(running, png):
+    sent = running.post("/search", files={"image": ("a.png", png(3))}, follow_redirects=False)
+    assert sent.status_code == 303
+    address = sent.headers["location"]
+    page = show(running, address)
+    assert page.status_code == 200 and shown_ids(page.text)[0] == "dogs/03.png"
+    assert "24 images" in page.text and "90%" in page.text
+    small = show(running, f"/upload{address.removeprefix('/')}")
+    assert small.headers["content-type"] == "image/png"
+
+
+def test_an_image_that_is_clicked_is_the_next_query(running):
+    page = show(running, "/", id="cats/00.png", k=6)
+    ids = shown_ids(page.text)
+    assert len(ids) == 6 and "cats/00.png" not in ids
+    links = [unescape(link) for link in re.findall(r'class="frame" href="([^"]*)"', page.text)]
+    following = show(running, links[0])
+    assert following.status_code == 200 and len(shown_ids(following.text)) == 24
+
+
+def test_filters_are_made_from_the_metadata(running):
+    page = show(running, "/catalogue")
+    assert re.search(r'<select name="f.label">.*<option>cats</option><option>dogs', page.text)
+    assert 'name="f.price.from"' in page.text and "f.sha256" not in page.text
+    cats = show(running, "/catalogue", **{"f.label": "cats", "f.price.from": 10, "f.price.to": 20})
+    assert sorted(shown_ids(cats.text)) == ["cats/12.png", "cats/16.png", "cats/20.png"]
+    assert "<option selected>cats</option>" in cats.text
+    found = show(running, "/", id="dogs/01.png", **{"f.label": "cats"}, filter="price < 9")
+    assert sorted(shown_ids(found.text)) == ["cats/00.png", "cats/04.png", "cats/08.png"]
+    wrong = show(running, "/catalogue", **{"f.price.from": "cheap"})
+    assert wrong.status_code == 400 and "&#39;cheap&#39; is no number" in wrong.text
+
+
+def test_the_catalogue_has_pages(running, monkeypatch):
+    monkeypatch.setattr("irgen.serve.page.PER_PAGE", 15)
+    first = show(running, "/catalogue")
+    assert len(shown_ids(first.text)) == 15 and "1 to 15 of 40" in first.text
+    last = show(running, "/catalogue", offset=30)
+    assert len(shown_ids(last.text)) == 10
+    assert 'rel="prev"' in last.text and 'rel="next"' not in last.text
+
+
+def test_why_shows_the_beam_level_by_level_with_the_hit_marked(running):
+    page = show(running, "/why", id="dogs/01.png", hit="dogs/02.png")
+    assert page.status_code == 200
+    assert [f"{n} number" in page.text for n in (1, 2, 3, 4)] == [True, True, True, False]
+    code = re.search(r"<dt>Code</dt><dd><code>([^<]*)", page.text).group(1).split()
+    assert len(code) == 3
+    assert "this hit" in page.text or "is not among the likeliest" in page.text
+
+
+def test_the_code_tree_divides_every_image_at_each_level(running):
+    def branches(prefix):
+        html = show(running, "/codes", prefix=prefix).text
+        counts = [int(count) for count in re.findall(r"(\d+) images?\b(?!</p>)", html)]
+        return re.findall(r'href="/codes\?prefix=([\d-]+)"><code>', html), counts
+
+    prefixes, counts = branches("")
+    assert sum(counts[-len(prefixes) :]) == 40
+    below, of_first = branches(prefixes[0])
+    assert sum(of_first[-len(below) :]) == counts[-len(prefixes)]
+    assert all(prefix.startswith(f"{prefixes[0]}-") for prefix in below)
+
+
+def test_methods_stand_side_by_side(running):
+    page = show(running, "/compare", id="dogs/01.png", k=5)
+    assert page.status_code == 200 and page.text.count("<h2>") == 3
+    ids = shown_ids(page.text)
+    assert len(ids) == 15 and ids[0] == ids[5] == ids[10] == "dogs/01.png"
+
+
+def test_the_state_names_the_index_and_its_columns(running):
+    page = show(running, "/state").text
+    assert "<dd>40</dd>" in page and "<td>price</td><td>Float64</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/?id=nothing", 400, "not in the index"),
+        ("/?q=0000", 404, "choose it again"),
+        ("/?id=dogs/01.png&k=0", 422, "k:"),
+        ("/?id=dogs/01.png&filter=x+%3D%3D", 400, "filter"),
+        ("/codes?prefix=a", 400, "no code prefix"),
+        ("/codes?prefix=7-7-7-7-7", 400, "a code has 3 numbers"),
+        ("/why?id=dogs/01.png&hit=nothing", 400, "not in the index"),
+        ("/compare?id=nothing", 404, "not in the index"),
+    ],
+)
+def test_a_mistake_is_told_on_the_page(running, path, status, text):
+    page = show(running, path)
+    assert page.status_code == status
+    assert '<p class="problem" role="alert">' in page.text and text in page.text
+
+
+def test_texts_of_a_catalogue_cannot_inject_anything(tmp_path, make_index, png, run_service):
+    import polars as pl
+
+    evil = '"><script>alert(1)</script>'
+    items = pl.DataFrame({"id": [evil, "b"], "label": [evil, None], "note": [evil, "x"]})
+    make_index(tmp_path / "data" / "index", [png(0), png(1)], items, None)
+    runs = run_service(tmp_path)
+    running = next(runs)
+    while running.get("/readyz").status_code != 200:
+        pass
+    for path in ("/catalogue", "/codes", "/state", "/?id=b", f"/?{urlencode({'id': evil})}"):
+        page = running.get(path)
+        assert page.status_code == 200 and "<script>alert" not in page.text, path
+    assert isinstance(page, httpx.Response)
+    next(runs, None)
