@@ -275,4 +275,6 @@ class Tracking:
     """Logging of runs to MLflow."""
 
     experiment: str = param("auto", "name of the experiments; auto: name of the source")
-    max_artifact_megabytes: Number = param(20, "larger files are logged as a pointer with digest")
+    max_artifact_megabytes: Number = param(
+        20, "larger files, and those with images or their names, are logged as path and digest"
+    )
