@@ -18,6 +18,10 @@ class SourceError(IrgenError):
     """A data source is missing, unreadable, unsafe or empty."""
 
 
+class RemovalsError(IrgenError):
+    """An update would take more images away than it may without a person's word."""
+
+
 class CatalogError(IrgenError):
     """A catalogue does not suffice: it has no usable image, no label, or too few of them."""
 

@@ -99,6 +99,11 @@ def read_top(folder: Path) -> str | None:
     return _read_notes(folder).get("top")
 
 
+def read_accepted(folder: Path) -> int:
+    """Return the revision at which a person last accepted removals; 0 if nobody did."""
+    return int(_read_notes(folder).get("accepted", 0))
+
+
 def _read_notes(folder: Path) -> dict[str, str]:
     path = folder / NAME
     if not path.is_file():
@@ -121,14 +126,16 @@ def write(
     revision: int,
     source: str,
     top: str = "",
+    accepted: int = 0,
     past: pl.DataFrame | None = None,
 ) -> None:
     """Write the manifest, sorted by key, followed by the `past` images, whole or not at all. `top`:
-    the top folder of the source that keys lack."""
+    the top folder of the source that keys lack; `accepted`: as `read_accepted` returns it."""
     table = table.sort("key").with_columns(pl.lit(None, pl.Int32).alias(GONE))
     if past is not None:
         columns = [name for name in past.columns if name in table.columns]
         table = pl.concat([table, past.select(columns).sort("key", GONE)], how="diagonal")
     with atomic(folder / NAME) as path:
         notes = {"revision": str(revision), "source": source, "top": top}
+        notes |= {"accepted": str(accepted)} if accepted else {}
         flatten(table, OURS).rechunk().write_parquet(path, metadata=notes)

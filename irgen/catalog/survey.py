@@ -12,7 +12,7 @@ from irgen.catalog import manifest
 from irgen.catalog.columns import METADATA
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.formats import read_format, recognise_format
-from irgen.catalog.images import decode
+from irgen.catalog.images.decode import decode
 from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.errors import CatalogError, ImageError
 

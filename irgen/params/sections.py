@@ -45,6 +45,9 @@ class Download:
     retries: Annotated[int, Field(ge=0, le=100)] = param(
         12, "retries of a failed request; twelve take about a minute"
     )
+    most_removed: Share = param(
+        0.2, "share of the images that may go without irgen release --accept-removals; 1: all"
+    )
 
 
 Published = Literal["inshop", "cub200", "cars196", "imagenet", "places365", "products", "omniglot"]
