@@ -40,11 +40,16 @@ def open_index(folder: Path, *, writable: bool = False) -> Index:
 def open_to_read(root: Path, folder: Path | None, *, warn: bool = True) -> Iterator[Index]:
     """Open the index at ``folder``, by default the project's own or else its source. With ``warn``,
     print if a newer one is served or was made since. Raise IndexingError if there is none."""
-    default = root / WORKING
-    with open_index(folder or (default if _exists(default) else source_folder(root))) as index:
+    with open_index(folder or default_folder(root)) as index:
         if warn:
             _note_if_outdated(index, root)
         yield index
+
+
+def default_folder(root: Path) -> Path:
+    """Return the folder of the index that commands read: the project's own, or else its source."""
+    own = root / WORKING
+    return own if _exists(own) else source_folder(root)
 
 
 @contextmanager

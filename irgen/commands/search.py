@@ -75,6 +75,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Open that page in the browser; without --html, a temporary file.",
 )
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Ask this service (irgen serve). One that runs on this machine over the same index is "
+    "asked anyway, because it answers at once; --server none opens the index.",
+)
 @read_index_option
 @root_option
 def search(
@@ -94,6 +100,7 @@ def search(
     as_csv: bool,
     sheet_path: Path | None,
     show: bool,
+    server: str | None,
     folder: Path | None,
     root: Path,
 ) -> None:
@@ -114,22 +121,34 @@ def search(
             "--fresh-beams, --no-rerank and --explain need the retriever, but a search with --ids "
             "uses stored embeddings alone"
         )
-    from irgen.commands import search_output
-    from irgen.commands.search_output import Answer
-    from irgen.compute import keep_freed_memory
-    from irgen.index.filters import parse
+    from irgen.commands import search_output, search_service
 
-    keep_freed_memory()
+    form = "json" if as_json else "csv" if as_csv else "text"
+    needs_index = explain or show or sheet_path is not None
+    if server and server != "none" and (needs_index or folder):
+        raise click.UsageError("--server excludes --explain, --html, --open and --index")
+    url = server or (None if needs_index else search_service.find_service(root, folder))
     given = {
         "beams": beams,
         "candidates": candidates,
         "fresh_beams": fresh_beams,
         "distinct": distinct,
-        "allow": None if allow is None else parse(allow),
         "min_score": min_score,
         "min_probability": min_probability,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if url and url != "none":
+        wanted = chosen | {"filter": allow, "rerank": False if no_rerank else None}
+        answer = search_service.ask(url, queries, k, wanted, stored=stored)
+        print(search_output.FORMATS[form](answer), end="")
+        return
+    from irgen.commands.search_output import Answer
+    from irgen.compute import keep_freed_memory
+    from irgen.index.filters import parse
+
+    keep_freed_memory()
+    if allow is not None:
+        chosen["allow"] = parse(allow)
     with project_index.open_to_read(root, folder) as index:
         least = k + stored  # an image of the index finds itself
         options = replace(index.options(least), rerank=not no_rerank, **chosen)
@@ -143,7 +162,6 @@ def search(
             from irgen.commands import search_sheet  # its imports take a second
 
             sheet = search_sheet.make_sheet(answer, index, root)
-    form = "json" if as_json else "csv" if as_csv else "text"
     print(search_output.FORMATS[form](answer), end="")
     if sheet is not None:
         search_sheet.write_sheet(sheet, sheet_path, show=show)

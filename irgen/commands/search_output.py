@@ -1,21 +1,25 @@
 """Format the hits of a search as a table, as JSON or as CSV."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from irgen.commands.format import format_percent
 from irgen.evaluation.table_format import render_text
-from irgen.index.hits import Explanation, ImageHits
 from irgen.index.metadata import ID
-from irgen.index.view import View
+
+if TYPE_CHECKING:
+    from irgen.index.hits import Explanation, ImageHits
+    from irgen.index.view import View
 
 COLUMNS = (
     *("query", "rank", "id", "score", "cosine", "log_probability", "probability", "same_label"),
@@ -37,13 +41,13 @@ class Answer:
     explanations: list[Explanation] | None = None
 
     @classmethod
-    def of(cls, queries: Sequence[str], result: ImageHits, view: View, *, stored: bool) -> "Answer":
+    def of(cls, queries: Sequence[str], result: ImageHits, view: View, *, stored: bool) -> Answer:
         """Return the answer with the metadata of the hits in ``view``."""
         hits = result.table()
         rows = view.find_existing(hits[ID].to_list()) if len(hits) else np.empty(0, np.int64)
         return cls(queries, hits, view.take(rows).drop(ID), stored)
 
-    def explained(self, by_query: list[list[Explanation]]) -> "Answer":
+    def explained(self, by_query: list[list[Explanation]]) -> Answer:
         """Return the answer with explanations of the hits of each query."""
         return replace(self, explanations=[hit for hits in by_query for hit in hits])
 

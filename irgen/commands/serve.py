@@ -1,5 +1,6 @@
 """``irgen serve``: the page and the HTTP API over the served index."""
 
+import os
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ HOST, PORT = "127.0.0.1", 8080
     "folder",
     type=PATH,
     metavar="FOLDER",
-    help="Serve this index. Default: the served release, or data/index before the first.",
+    help="Serve this index. Default: that of irgen search.",
 )
 @click.option("--decoders", type=int, default=2, help="Processes that decode images. Default: 2.")
 @root_option
@@ -27,27 +28,38 @@ def serve(port: int, folder: Path | None, decoders: int, root: Path) -> None:
     import torch
     import uvicorn
 
-    from irgen.commands.project_index import source_folder
+    from irgen.commands.project_index import default_folder
+    from irgen.commands.search_service import ADDRESS
     from irgen.commands.ui import is_free
     from irgen.compute import keep_freed_memory
+    from irgen.files import write_json
     from irgen.serve.access import log_as_json
     from irgen.serve.app import create_app
     from irgen.serve.champion import Champion
     from irgen.serve.service import Limits, Service
+    from irgen.workspace import Workspace
 
     if not is_free(port):
         raise IrgenError(f"port {port} is taken: choose another one with --port")
     keep_freed_memory()
     log_as_json()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    champion = Champion(lambda: folder or source_folder(root), device)
+    champion = Champion(lambda: folder or default_folder(root), device)
+    url = f"http://{HOST}:{port}"
+    address = Workspace.at(root).cache / ADDRESS
     service = Service(root, champion, Limits(), decoders=decoders)
-    click.echo(f"irgen: http://{HOST}:{port} (Ctrl-C ends it)")
-    uvicorn.run(
-        create_app(service),
-        host=HOST,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=30,
+    service.on_swap = lambda served: write_json(
+        address, {"url": url, "process": os.getpid(), "folder": served.state[0]}
     )
+    click.echo(f"irgen: {url} (Ctrl-C ends it)")
+    try:
+        uvicorn.run(
+            create_app(service),
+            host=HOST,
+            port=port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=30,
+        )
+    finally:
+        address.unlink(missing_ok=True)

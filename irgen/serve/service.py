@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Service:
         )
         self.measurements.waiting.set_function(lambda: len(self.batcher))
         self._facets: tuple[View, list[Facet]] | None = None
+        self.on_swap: Callable[[Served], Any] = lambda served: None
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -87,6 +88,7 @@ class Service:
         while True:
             if await asyncio.to_thread(self.champion.look):
                 served = self.require_served()
+                self.on_swap(served)
                 self.measurements.swaps.inc()
                 self.measurements.version.set(served.version or 0)
             if self.champion.served is not None:
