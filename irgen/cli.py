@@ -32,6 +32,7 @@ COMMANDS = {  # command "x" is the object x in commands/x.py, unless MODULES nam
     "compare": "Compare methods, identifiers and ablations over data sets and seeds.",
     "sync-runs": "Send run logs to MLflow that it does not have yet.",
     "serve": "Answer searches by browser and over HTTP.",
+    "token": "Let a client of the service in, or out.",
     "ui": "Serve MLflow's pages over this project's runs.",
 }
 MODULES = {"source": "trial", "trial": "trial", "tables": "trial"}  # hidden: DVC calls them

@@ -6,12 +6,18 @@ from pathlib import Path
 import click
 
 from irgen.commands.options import PATH, root_option
-from irgen.errors import IrgenError
+from irgen.errors import ServiceError
 
-HOST, PORT = "127.0.0.1", 8080
+HOST, ANY, PORT = "127.0.0.1", "0.0.0.0", 8080
 
 
 @click.command()
+@click.option(
+    "--host",
+    default=HOST,
+    help="Address to listen at. Beyond this machine, such as 0.0.0.0, clients need a token (irgen "
+    f"token). Default: {HOST}.",
+)
 @click.option("--port", type=int, default=PORT, help=f"Default: {PORT}.")
 @click.option(
     "--index",
@@ -22,7 +28,7 @@ HOST, PORT = "127.0.0.1", 8080
 )
 @click.option("--decoders", type=int, default=2, help="Processes that decode images. Default: 2.")
 @root_option
-def serve(port: int, folder: Path | None, decoders: int, root: Path) -> None:
+def serve(host: str, port: int, folder: Path | None, decoders: int, root: Path) -> None:
     """Answer searches by browser and over HTTP until Ctrl-C. A newly released index is served at
     once, without a restart. The API is described at /v1/openapi.json."""
     import torch
@@ -30,23 +36,32 @@ def serve(port: int, folder: Path | None, decoders: int, root: Path) -> None:
 
     from irgen.commands.project_index import default_folder
     from irgen.commands.search_service import ADDRESS
+    from irgen.commands.token import FILE
     from irgen.commands.ui import is_free
     from irgen.compute import keep_freed_memory
     from irgen.files import write_json
     from irgen.serve.access import log_as_json
-    from irgen.serve.app import create_app
+    from irgen.serve.app import LOOPBACK, create_app
     from irgen.serve.champion import Champion
     from irgen.serve.service import Limits, Service
+    from irgen.serve.tokens import Tokens
     from irgen.workspace import Workspace
 
     if not is_free(port):
-        raise IrgenError(f"port {port} is taken: choose another one with --port")
+        raise ServiceError(f"port {port} is taken: choose another one with --port")
+    is_local = host in LOOPBACK
+    if not is_local and not (root / FILE).exists():
+        raise ServiceError(
+            f"--host {host} lets other machines in, and there is no token yet: make one with irgen "
+            "token NAME"
+        )
     keep_freed_memory()
     log_as_json()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     champion = Champion(lambda: folder or default_folder(root), device)
-    url = f"http://{HOST}:{port}"
+    url = f"http://{HOST if host == ANY else host}:{port}"
     address = Workspace.at(root).cache / ADDRESS
+    tokens = None if is_local else Tokens(root / FILE)
     service = Service(root, champion, Limits(), decoders=decoders)
     service.on_swap = lambda served: write_json(
         address, {"url": url, "process": os.getpid(), "folder": served.state[0]}
@@ -54,8 +69,8 @@ def serve(port: int, folder: Path | None, decoders: int, root: Path) -> None:
     click.echo(f"irgen: {url} (Ctrl-C ends it)")
     try:
         uvicorn.run(
-            create_app(service),
-            host=HOST,
+            create_app(service, tokens=tokens, hosts=LOOPBACK if is_local else ["*"]),
+            host=host,
             port=port,
             log_level="warning",
             access_log=False,

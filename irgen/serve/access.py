@@ -8,14 +8,17 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from irgen.errors import redact
 from irgen.serve.measurements import Measurements
 from irgen.serve.problems import problem
+from irgen.serve.tokens import Tokens
 
 access_log = logging.getLogger("irgen.access")
+OPEN_PATHS = {"/healthz", "/readyz"}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -32,10 +35,14 @@ class TooLargeError(Exception):
 
 
 class Access:
-    """ASGI middleware. ``most_bytes``: of a request's body."""
+    """ASGI middleware. ``most_bytes``: of a request's body. ``tokens``: who is let in; None:
+    everybody who reaches the port."""
 
-    def __init__(self, app: ASGIApp, measurements: Measurements, most_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, measurements: Measurements, most_bytes: int, tokens: Tokens | None
+    ) -> None:
         self.app, self.measurements, self.most_bytes = app, measurements, most_bytes
+        self.tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -66,6 +73,9 @@ class Access:
             await send(message)
 
         try:
+            if not self._lets_in(scope):
+                await _ask_for_token()(scope, receive, marked_send)
+                return
             with suppress(TooLargeError):
                 await self.app(scope, limited_receive, marked_send)
             if received > self.most_bytes:
@@ -76,20 +86,34 @@ class Access:
             seconds = time.perf_counter() - started
             self._note(scope, request_id, status, seconds)
 
+    def _lets_in(self, scope: Scope) -> bool:
+        if self.tokens is None or scope["path"] in OPEN_PATHS:
+            return True
+        name = self.tokens.find(Headers(scope=scope).get("authorization"))
+        scope["irgen.client"] = name
+        return name is not None
+
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         self.measurements.requests.labels(route, status).inc()
         self.measurements.seconds.labels(route).observe(seconds)
-        client = scope.get("client") or ("", 0)
+        address = scope.get("client") or ("", 0)
         fields = {
             "request": request_id,
-            "client": client[0],
+            "client": scope.get("irgen.client") or address[0],
             "method": scope["method"],
             "path": scope["path"],
             "status": status,
             "milliseconds": round(seconds * 1e3, 2),
         }
         access_log.info("request", extra={"fields": fields})
+
+
+def _ask_for_token() -> JSONResponse:
+    text = "a token is needed: Authorization: Bearer TOKEN; in a browser, the token as the password"
+    answer = problem(401, text)
+    answer.headers["WWW-Authenticate"] = 'Basic realm="irgen", charset="UTF-8"'
+    return answer
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,19 +1,29 @@
 """Make the web application: routes, page, limits and error handling around one service."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 import irgen
 from irgen.serve import page, problems, routes
 from irgen.serve.access import Access
 from irgen.serve.service import Service
+from irgen.serve.tokens import Tokens
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-def create_app(service: Service) -> FastAPI:
-    """Return the application; it starts and stops ``service`` with itself."""
+def create_app(
+    service: Service, *, tokens: Tokens | None = None, hosts: Sequence[str] = LOOPBACK
+) -> FastAPI:
+    """Return the application; it starts and stops ``service`` with itself.
+
+    ``tokens``: who is let in; None: everybody who reaches the port. ``hosts``: names by which the
+    service may be called, so that no page of another name can reach it through a browser.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -36,5 +46,8 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(routes.watch)
     app.include_router(page.page)
     app.mount("/static", StaticFiles(directory=page.FOLDER / "static"))
-    app.add_middleware(Access, measurements=service.measurements, most_bytes=service.limits.bytes)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(
+        Access, measurements=service.measurements, most_bytes=service.limits.bytes, tokens=tokens
+    )
     return app

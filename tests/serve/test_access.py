@@ -1,0 +1,101 @@
+"""Who is let in, and what a stranger cannot do."""
+
+import base64
+import json
+import logging
+
+import httpx
+import pytest
+
+from irgen.serve import access, tokens
+from irgen.serve.app import create_app
+from irgen.serve.tokens import Tokens
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    return tmp_path / "serve-tokens.json"
+
+
+def bearer(token):
+    return f"Bearer {token}"
+
+
+def test_a_token_is_known_by_its_hash_alone_and_ends_without_a_restart(token_file):
+    known = Tokens(token_file)
+    assert known.find(bearer("")) is None
+    first = tokens.create_token(token_file, "shop")
+    assert first not in token_file.read_text()
+    assert token_file.stat().st_mode & 0o777 == 0o600
+    assert known.find(bearer(first)) == "shop"
+    basic = base64.b64encode(f"anyone:{first}".encode()).decode()
+    assert known.find(f"Basic {basic}") == "shop"
+    second = tokens.create_token(token_file, "shop")
+    assert known.find(bearer(first)) is None and known.find(bearer(second)) == "shop"
+    tokens.delete_token(token_file, "shop")
+    assert known.find(bearer(second)) is None
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Basic", "Basic %%", "Basic YQ==", "Digest x"]
+)
+def test_whatever_is_no_token_is_refused(token_file, header):
+    tokens.create_token(token_file, "shop")
+    assert Tokens(token_file).find(header) is None
+
+
+def ask(running, path, app_options, **request):
+    """Asks an application of its own around the service that runs already."""
+    app = create_app(running.service, **app_options)
+    transport = httpx.ASGITransport(app=app)
+
+    async def send():
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get(path, **request)
+
+    import asyncio
+
+    return asyncio.run(send())
+
+
+def test_beyond_this_machine_everything_but_health_needs_a_token(running, token_file):
+    token = tokens.create_token(token_file, "shop")
+    options = {"tokens": Tokens(token_file)}
+    for path in ("/", "/v1/info", "/v1/items", "/metrics", "/static/page.js", "/v1/openapi.json"):
+        answer = ask(running, path, options)
+        assert answer.status_code == 401 and "token" in answer.json()["detail"], path
+        assert answer.headers["www-authenticate"].startswith("Basic")
+    assert ask(running, "/healthz", options).status_code == 200
+    allowed = {"authorization": bearer(token)}
+    assert ask(running, "/v1/info", options, headers=allowed).status_code == 200
+
+
+def test_a_page_of_another_name_cannot_reach_the_service_through_a_browser(running):
+    assert running.get("/v1/info", headers={"host": "evil.example"}).status_code == 400
+    assert running.get("/v1/info", headers={"host": "localhost:1"}).status_code == 200
+
+
+def test_no_other_origin_may_read_an_answer(running):
+    answer = running.get("/v1/info", headers={"origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/../app.py", "/static/%2e%2e/app.py", "/v1/picture?id=../../etc/passwd",
+     "/v1/picture?id=/etc/passwd", "/upload?q=../../secret"],
+)  # fmt: skip
+def test_no_path_leads_out_of_the_data(running, path):
+    assert running.get(path).status_code == 404
+
+
+def test_the_access_log_is_json_without_secrets(running, caplog, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "a-secret-of-the-environment")
+    caplog.set_level(logging.INFO, "irgen.access")
+    answer = running.get("/v1/items", params={"filter": "id = 'a-secret-of-the-environment'"})
+    records = [r for r in caplog.records if r.fields["request"] == answer.headers["x-request-id"]]
+    line = access.JsonFormatter().format(records[0])
+    fields = json.loads(line)
+    assert fields["path"] == "/v1/items" and fields["status"] == 200
+    assert "a-secret" not in line
