@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all check docs docs-serve ui serve-flows
+.PHONY: help install run demo test test-all check docs docs-serve ui serve-flows
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: install ## run the pipeline (what changed only), print the results and the report's path
 	@export IRGEN_BUILD=run-$$(date +%Y%m%d-%H%M%S)-$$$$; $(BIN)/dvc repro && $(BIN)/irgen results
+
+demo: install ## search the index in a browser
+	@$(BIN)/irgen serve --open
 
 test: install ## run the tests that need no server and no patience (five minutes)
 	$(BIN)/pytest -n 2 -m "not slow"

@@ -1,6 +1,7 @@
 """``irgen serve``: the page and the HTTP API over the served index."""
 
 import os
+import webbrowser
 from pathlib import Path
 
 import click
@@ -27,8 +28,9 @@ HOST, ANY, PORT = "127.0.0.1", "0.0.0.0", 8080
     help="Serve this index. Default: that of irgen search.",
 )
 @click.option("--decoders", type=int, default=2, help="Processes that decode images. Default: 2.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @root_option
-def serve(host: str, port: int, folder: Path | None, decoders: int, root: Path) -> None:
+def serve(host: str, port: int, folder: Path | None, decoders: int, show: bool, root: Path) -> None:
     """Answer searches by browser and over HTTP until Ctrl-C. A newly released index is served at
     once, without a restart. The API is described at /v1/openapi.json."""
     import torch
@@ -42,7 +44,7 @@ def serve(host: str, port: int, folder: Path | None, decoders: int, root: Path) 
     from irgen.files import write_json
     from irgen.serve.access import log_as_json
     from irgen.serve.app import LOOPBACK, create_app
-    from irgen.serve.champion import Champion
+    from irgen.serve.champion import Champion, Served
     from irgen.serve.service import Limits, Service
     from irgen.serve.tokens import Tokens
     from irgen.workspace import Workspace
@@ -63,9 +65,15 @@ def serve(host: str, port: int, folder: Path | None, decoders: int, root: Path) 
     address = Workspace.at(root).cache / ADDRESS
     tokens = None if is_local else Tokens(root / FILE)
     service = Service(root, champion, Limits(), decoders=decoders)
-    service.on_swap = lambda served: write_json(
-        address, {"url": url, "process": os.getpid(), "folder": served.state[0]}
-    )
+
+    unopened = [url] if show else []
+
+    def note_address(served: Served) -> None:
+        write_json(address, {"url": url, "process": os.getpid(), "folder": served.state[0]})
+        if unopened and not webbrowser.open(unopened.pop()):
+            click.echo(f"no browser could be started: open {url} in one", err=True)
+
+    service.on_swap = note_address
     click.echo(f"irgen: {url} (Ctrl-C ends it)")
     try:
         uvicorn.run(
