@@ -1,4 +1,4 @@
-"""A shop's "more like this": for each item of a list, the ids of similar ones that are not too dear.
+"""Find "more like this" for items of a shop:
 
 python examples/similar_items.py http://127.0.0.1:8080 shirts/0042.jpg shoes/0007.jpg
 """

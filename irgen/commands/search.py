@@ -10,7 +10,7 @@ import click
 
 from irgen.commands import project_index
 from irgen.commands.options import EXPRESSION, read_index_option, root_option
-from irgen.errors import IndexingError
+from irgen.errors import IndexingError, ServiceError
 
 if TYPE_CHECKING:
     from irgen.index.hits import ImageHits
@@ -139,9 +139,14 @@ def search(
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if url and url != "none":
         wanted = chosen | {"filter": allow, "rerank": False if no_rerank else None}
-        answer = search_service.ask(url, queries, k, wanted, stored=stored)
-        print(search_output.FORMATS[form](answer), end="")
-        return
+        try:
+            answer = search_service.ask(url, queries, k, wanted, stored=stored)
+        except ServiceError:
+            if server is not None:
+                raise  # else the index itself answers, or says what is wrong
+        else:
+            print(search_output.FORMATS[form](answer), end="")
+            return
     from irgen.commands.search_output import Answer
     from irgen.compute import keep_freed_memory
     from irgen.index.filters import parse

@@ -1,6 +1,7 @@
 """``irgen serve``: the page and the HTTP API over the served index."""
 
 import os
+import sys
 import webbrowser
 from pathlib import Path
 
@@ -58,18 +59,18 @@ def serve(host: str, port: int, folder: Path | None, decoders: int, show: bool, 
             "token NAME"
         )
     keep_freed_memory()
-    log_as_json()
+    log_as_json(requests=not sys.stderr.isatty())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     champion = Champion(lambda: folder or default_folder(root), device)
     url = f"http://{HOST if host == ANY else host}:{port}"
     address = Workspace.at(root).cache / ADDRESS
     tokens = None if is_local else Tokens(root / FILE)
     service = Service(root, champion, Limits(), decoders=decoders)
-
     unopened = [url] if show else []
 
     def note_address(served: Served) -> None:
-        write_json(address, {"url": url, "process": os.getpid(), "folder": served.state[0]})
+        if is_local:  # then irgen search needs no token
+            write_json(address, {"url": url, "process": os.getpid(), "folder": served.state[0]})
         if unopened and not webbrowser.open(unopened.pop()):
             click.echo(f"no browser could be started: open {url} in one", err=True)
 

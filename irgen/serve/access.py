@@ -135,11 +135,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(redact(fields), default=str)
 
 
-def log_as_json() -> None:
-    """Send the service's log and its access log to stderr."""
+def log_as_json(*, requests: bool) -> None:
+    """Send the service's log to stderr and, with ``requests``, its access log."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     for name in ("irgen.serve", "irgen.access"):
         logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.INFO if requests or name == "irgen.serve" else logging.ERROR)
         logger.handlers, logger.propagate = [handler], False

@@ -32,8 +32,8 @@ if (form) {
 }
 
 for (const slider of document.querySelectorAll("input[type=range]")) {
-  const output = slider.parentElement.querySelector("output");
-  slider.addEventListener("input", () => (output.value = slider.value));
+  const value = slider.parentElement.querySelector(".value");
+  slider.addEventListener("input", () => (value.textContent = slider.value));
 }
 
 // Empty fields stay out of the address, so that it can be read and shared.

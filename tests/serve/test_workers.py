@@ -1,0 +1,70 @@
+"""Decoding of strangers' files: what happens to one request happens to no other."""
+
+import asyncio
+import os
+import time
+
+import numpy as np
+import pytest
+
+from irgen.catalog.images.pixels import Decoding
+from irgen.errors import ImageError
+from irgen.serve.workers import Workers
+
+DECODING = Decoding(size=16, channels=3)
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def hang() -> None:
+    time.sleep(600)
+
+
+def eat() -> int:
+    return len(np.ones(4 << 30, np.uint8))
+
+
+@pytest.fixture(scope="module")
+def workers():
+    workers = Workers(2, seconds=10)
+    yield workers
+    workers.close()
+
+
+def run(*jobs):
+    async def gather():
+        return await asyncio.gather(*(job() for job in jobs), return_exceptions=True)
+
+    return asyncio.run(gather())
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"), [(die, "too much memory"), (eat, "too much memory")]
+)
+def test_a_worker_that_dies_or_has_no_memory_fails_its_own_request_alone(
+    workers, png, function, reason
+):
+    fine = [lambda number=number: workers.decode(png(number), DECODING) for number in range(4)]
+    results = run(*fine[:2], lambda: workers._run(function), *fine[2:])
+    broken = results.pop(2)
+    assert isinstance(broken, ImageError) and reason in str(broken)
+    assert [result.shape for result in results] == [(3, 16, 16)] * 4
+
+
+def test_an_image_that_takes_too_long_is_given_up(png):
+    workers = Workers(1, seconds=1)
+    hung, fine = run(lambda: workers._run(hang), lambda: workers.thumbnail(png(1)))
+    assert isinstance(hung, ImageError) and "longer than 1 s" in str(hung)
+    assert isinstance(fine, tuple) and fine[0] == "image/png"
+    workers.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"GIF89a", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7", bytes(99)],
+)
+def test_what_is_no_image_is_refused_with_a_reason(workers, content):
+    (error,) = run(lambda: workers.decode(content, DECODING))
+    assert isinstance(error, ImageError) and str(error)
