@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 
 def save(path: Path, tensors: "Mapping[str, Tensor]", config: Any) -> None:
-    """Write tensors and a JSON-able ``config`` into one safetensors file, atomically."""
+    """Write tensors and a JSON-able ``config`` into one safetensors file, atomically. Raises
+    NumberError, having written nothing, for a tensor that is not finite."""
     from safetensors.torch import save_file  # imports torch, which readers need not have
 
+    _check_finite(tensors, path, "nothing was written: lower the learning rate and run again")
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
         save_file(owned, temporary, metadata={"config": json.dumps(config, sort_keys=True)})
@@ -28,10 +30,20 @@ def save(path: Path, tensors: "Mapping[str, Tensor]", config: Any) -> None:
 
 def load(path: Path) -> "tuple[dict[str, Tensor], Any]":
     """Return tensors and config of a file that ``save`` wrote. Raises ArtifactError if it is
-    missing or damaged."""
+    missing or damaged, NumberError if a tensor is not finite."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads((file.metadata() or {})["config"])
+        config = json.loads((file.metadata() or {})["config"])
+    _check_finite(tensors, path, "delete the file and run the stage that writes it (dvc repro)")
+    return tensors, config
+
+
+def _check_finite(tensors: "Mapping[str, Tensor]", path: Path, remedy: str) -> None:
+    """Raise NumberError, naming the tensor, for NaN or infinity."""
+    from irgen.compute import check_finite
+
+    for name, tensor in tensors.items():
+        check_finite(tensor, f"{path}: {name}", remedy)
 
 
 def load_array(path: Path, name: str) -> np.ndarray:
