@@ -21,7 +21,8 @@ from irgen.catalog.sources.listing import (
     read_in_order,
     replace_top,
 )
-from irgen.files import atomic
+from irgen.errors import ArtifactError
+from irgen.files import read_parquet, write_parquet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +205,7 @@ def _pack(
 def _save_leftover(folder: Path, shard: str, source: str, rows: Iterable[Row]) -> None:
     """Keep the rows of the images in a complete shard beside it, until a manifest lists them."""
     table = pl.DataFrame(list(rows), schema=manifest.SCHEMA, orient="row")
-    with atomic(folder / FOLDER / f"{shard}.parquet") as path:
-        table.write_parquet(path, metadata={"source": source})
+    write_parquet(folder / FOLDER / f"{shard}.parquet", table, {"source": source})
 
 
 def _load_leftover(folder: Path, source: str, old: pl.DataFrame) -> dict[str, Row]:
@@ -213,8 +213,8 @@ def _load_leftover(folder: Path, source: str, old: pl.DataFrame) -> dict[str, Ro
     listed = set(old["shard"].drop_nulls())
     leftover: dict[str, Row] = {}
     for path in sorted((folder / FOLDER).glob("*.parquet")):
-        with suppress(pl.exceptions.PolarsError, OSError):  # then its images are read again
-            table = pl.read_parquet(path)
+        with suppress(ArtifactError, pl.exceptions.PolarsError):  # its images are read again
+            table = read_parquet(path)
             ours = pl.read_parquet_metadata(path).get("source") == source
             if ours and table.schema == manifest.SCHEMA and path.stem not in listed:
                 intact = find_intact(folder, table)

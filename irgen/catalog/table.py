@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from irgen.errors import ArtifactError
-from irgen.files import atomic
+from irgen.files import read_parquet, write_parquet
 
 NAMES = ("train", "validation", "database", "queries")
 ROLES = ("train", "validation", "query")
@@ -43,23 +43,13 @@ def check_table(table: pl.DataFrame, where: str) -> pl.DataFrame:
 def write_table(path: Path, table: pl.DataFrame) -> None:
     """Check and write a table, whole or not at all; equal tables give equal files."""
     check_table(table, path.name)
-    with atomic(path) as temporary:
-        table.rechunk().write_parquet(temporary)
+    write_parquet(path, table)
 
 
 def read_table(path: Path) -> pl.DataFrame:
     """Return the table at `path`, sorted by id. Raises ArtifactError if it is missing, damaged or
     no catalogue table."""
-    try:
-        table = pl.read_parquet(path)
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is missing: run the catalog stage (dvc repro catalog)"
-        ) from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"{path} is damaged ({reason}): run the catalog stage again") from None
-    return check_table(table, str(path))
+    return check_table(read_parquet(path), str(path))
 
 
 def mark_unchanged(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
