@@ -53,7 +53,7 @@ def read_format(
     table: pl.DataFrame, name: str, read: Callable[[str], bytes] = lambda sha256: b""
 ) -> pl.DataFrame:
     """Return the images of a manifest, sorted by id: columns of COLUMNS (role may be null), and an
-    image list's metadata, or a data set's `part` and class `number`.
+    image list's `metadata`, or a data set's `part` and class `number`.
 
     Missing images are left out; past ones keep their `gone`. `name`: a key of FORMATS or SETS, as
     `recognise_format` returns it; `read` returns the bytes of an annotation file by its hash.
@@ -74,8 +74,7 @@ def read_format(
         raise CatalogError(
             f"the list gives the id {twice[0]!r} to several images; ids are distinct"
         )
-    metadata = [column for column in catalog.columns if column not in COLUMNS]
-    return catalog.select(*COLUMNS, *metadata).sort("id")
+    return catalog.select(*COLUMNS, pl.exclude(COLUMNS)).sort("id")
 
 
 def read_folders(images: pl.DataFrame) -> pl.DataFrame:
@@ -160,7 +159,9 @@ def read_list(images: pl.DataFrame) -> pl.DataFrame:
 
 
 def _catalog(images: pl.DataFrame) -> pl.DataFrame:
-    return images.rename({"key": "path"}).drop("size", "etag", "shard", "offset", "version")
+    return images.rename({"key": "path"}).drop(
+        "size", "etag", "shard", "offset", "version", "problem"
+    )
 
 
 FORMATS = {"folders": read_folders, "images": read_images, "list": read_list}

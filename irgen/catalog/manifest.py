@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from irgen.catalog.columns import METADATA, flatten, nest
 from irgen.errors import ArtifactError
 from irgen.files import check_seal, damaged, read_parquet, write_parquet
 from irgen.workspace import MANIFEST as NAME
@@ -19,11 +20,13 @@ SCHEMA = pl.Schema(
         "shard": pl.String,
         "offset": pl.Int64,  # where the bytes start in the shard
         "version": pl.String,  # that a versioned bucket gives this state of the object
+        "problem": pl.String,  # why the last sync could not read it; its old bytes stay, if any
     }
 )
 IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
 RESTORE = "bring it back (dvc checkout download), or delete it, which fetches all images anew"
 GONE = "gone"  # first revision without the image; null while it is there
+OURS = (*SCHEMA, *IDENTITY, GONE)  # all other columns of the file are the user's
 
 
 class Row(NamedTuple):
@@ -37,6 +40,7 @@ class Row(NamedTuple):
     shard: str | None
     offset: int | None
     version: str | None
+    problem: str | None = None
 
 
 def rows(table: pl.DataFrame) -> list[Row]:
@@ -49,8 +53,20 @@ def images(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(pl.col("sha256").is_not_null())
 
 
+def unreadable(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of images that the last sync could not read."""
+    return table.filter(pl.col("problem").is_not_null())
+
+
+def absent(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of images that a list names and that are not there."""
+    known = pl.col("sha256").is_not_null() | pl.col("problem").is_not_null()
+    return table.filter(~known & ~pl.col("key").str.ends_with("/"))
+
+
 def read(folder: Path) -> pl.DataFrame:
-    """Return the manifest below `folder`, sorted by key, with the columns of an image list.
+    """Return the manifest below `folder`, sorted by key, with the columns of an image list; the
+    user's own are in `metadata`.
 
     Raises ArtifactError if it is missing, damaged or lacks a column.
     """
@@ -65,8 +81,7 @@ def read_past(folder: Path) -> pl.DataFrame:
     table has it as it was. Raises as `read` does.
     """
     table = _read(folder)
-    columns = [name for name in (*SCHEMA, *IDENTITY, GONE) if name in table.columns]
-    return table.filter(pl.col(GONE).is_not_null()).select(columns)
+    return table.filter(pl.col(GONE).is_not_null()).drop(METADATA, strict=False)
 
 
 def _read(folder: Path) -> pl.DataFrame:
@@ -74,13 +89,15 @@ def _read(folder: Path) -> pl.DataFrame:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: run the download stage (dvc repro download)")
     table = read_parquet(path, RESTORE)
+    if "problem" not in table.columns:  # of a project before images could have one
+        table = table.with_columns(pl.lit(None, pl.String).alias("problem"))
     expected = {**SCHEMA, GONE: pl.Int32}
     wrong = [name for name, kind in expected.items() if table.schema.get(name) != kind]
     if wrong:
         raise ArtifactError(
             f"{path} has no proper column {', '.join(wrong)}; delete {folder} and run again"
         )
-    return table
+    return nest(table, OURS)
 
 
 def read_revision(folder: Path) -> tuple[int, str]:
@@ -93,6 +110,11 @@ def read_top(folder: Path) -> str | None:
     """Return the top folder of the source that keys lack, with its slash; "" if they lack none,
     None if the manifest does not say."""
     return _read_notes(folder).get("top")
+
+
+def read_accepted(folder: Path) -> int:
+    """Return the revision at which a person last accepted removals; 0 if nobody did."""
+    return int(_read_notes(folder).get("accepted", 0))
 
 
 def _read_notes(folder: Path) -> dict[str, str]:
@@ -113,13 +135,15 @@ def write(
     revision: int,
     source: str,
     top: str = "",
+    accepted: int = 0,
     past: pl.DataFrame | None = None,
 ) -> None:
     """Write the manifest, sorted by key, followed by the `past` images, whole or not at all. `top`:
-    the top folder of the source that keys lack."""
+    the top folder of the source that keys lack; `accepted`: as `read_accepted` returns it."""
     table = table.sort("key").with_columns(pl.lit(None, pl.Int32).alias(GONE))
     if past is not None:
         columns = [name for name in past.columns if name in table.columns]
         table = pl.concat([table, past.select(columns).sort("key", GONE)], how="diagonal")
     notes = {"revision": str(revision), "source": source, "top": top}
-    write_parquet(folder / NAME, table, notes)
+    notes |= {"accepted": str(accepted)} if accepted else {}
+    write_parquet(folder / NAME, flatten(table, OURS), notes)

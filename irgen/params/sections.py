@@ -53,9 +53,15 @@ class Download:
     endpoint: str = param("", "URL of an S3 service other than Amazon's; empty: as AWS is set up")
     requester_pays: bool = param(False, "agree to pay for reading the bucket")
     customer_key: bool = param(False, "objects are encrypted with IRGEN_SSE_CUSTOMER_KEY")
+    max_unreadable: Share = param(
+        0.2, "share of the images that may be unreadable; above it nothing is changed"
+    )
     connections: Annotated[int, Field(ge=1, le=256)] = param(8, "connections open at once")
     retries: Annotated[int, Field(ge=0, le=100)] = param(
         12, "retries of a failed request; twelve take about a minute"
+    )
+    most_removed: Share = param(
+        0.2, "share of the images that may go without irgen release --accept-removals; 1: all"
     )
 
 
@@ -295,4 +301,6 @@ class Tracking:
     """Logging of runs to MLflow."""
 
     experiment: str = param("auto", "name of the experiments; auto: name of the source")
-    max_artifact_megabytes: Number = param(20, "larger files are logged as a pointer with digest")
+    max_artifact_megabytes: Number = param(
+        20, "larger files, and those with images or their names, are logged as path and digest"
+    )

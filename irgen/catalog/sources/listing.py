@@ -42,12 +42,20 @@ class Entry:
 
     `etag`: changes when the content may have changed; None: only the content tells. `read`: returns
     the bytes, or None if the image has gone since; None: a list names the image, but it is not
-    there. Call `read` before the next entry is drawn, unless `Listing.ahead` allows more.
+    there. It raises UnreadableError if this image alone cannot be had. Call it before the next
+    entry is drawn, unless `Listing.ahead` allows more. `problem`: why the image cannot be had, if
+    the listing tells.
     """
 
     key: str
     etag: str | None
     read: Callable[[], bytes | Fetched | None] | None
+    problem: str | None = None
+
+
+def refuse(key: str, problem: str) -> Entry:
+    """Return the entry of an image that cannot be had."""
+    return Entry(key, "", None, problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +63,9 @@ class Listing:
     """Content of a source. `entries` can be iterated once; `count` is their number.
 
     `top`: the single top folder, with its slash, that was left out of the keys. `columns`: columns
-    of an image list (key, label, and perhaps role, id, metadata). `ahead`: number of images that
-    other threads may read in advance. `skipped`: number of files by an ending that is not read.
+    of an image list (key, label, and perhaps role, id; the user's in metadata). `ahead`: number of
+    images that other threads may read in advance. `skipped`: number of files by an
+    ending that is not read.
     """
 
     entries: Iterable[Entry]

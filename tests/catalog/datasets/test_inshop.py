@@ -34,7 +34,9 @@ def test_queries_ask_the_gallery_and_none_of_their_items_is_trained_on(
     assert found.labels("train") == {"id_00000002", "id_00000080"}
     assert found.labels("database") == found.labels("queries") == {"id_00000001"}
     assert found.ids("database") == [name for name in NAMES if NAMES[name][1] == "gallery"]
-    assert set(found.tables["database"].select("part", "role").rows()) == {("gallery", "train")}
+    assert set(found.tables["database"].unnest("metadata").select("part", "role").rows()) == {
+        ("gallery", "train")
+    }
     assert (found.about["format"], found.about["protocol"]) == ("inshop", "given")
     assert found.metrics["leaks/shared_label"] == 0
     assert catalogued(write(layout()), protocol="standard").ids("database") == found.ids("database")
