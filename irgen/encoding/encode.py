@@ -199,7 +199,7 @@ def _are_damaged(folder: Path, size: int) -> bool:
 
 
 def _sum(values: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
 @torch.inference_mode()

@@ -237,7 +237,7 @@ class Database:
     def _explaining(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged name of a table or column
             raise damage.damaged(self.path, error) from error
 
     def _is_outdated(self) -> bool:
