@@ -8,12 +8,14 @@ from pathlib import Path
 import polars as pl
 from tqdm import tqdm
 
-from irgen.catalog import fingerprints, images
+from irgen.catalog import fingerprints
+from irgen.catalog.images import pixels
+from irgen.catalog.images.decode import decode
 from irgen.catalog.shards import Images
-from irgen.errors import ImageError
-from irgen.files import atomic
+from irgen.errors import ArtifactError, ImageError
+from irgen.files import read_parquet, write_parquet
 
-NAME = f"checked-{images.VERSION}-{fingerprints.VERSION}.parquet"
+NAME = f"checked-{pixels.VERSION}-{fingerprints.VERSION}.parquet"
 SCHEMA = pl.Schema(
     {
         "sha256": pl.String,
@@ -38,7 +40,7 @@ def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: i
     fresh = [sha256 for sha256 in distinct if sha256 not in cached]
     bar = tqdm(total=len(fresh), desc="check", unit="image", disable=None)
     with (
-        ThreadPoolExecutor(threads or images.count_cores(), thread_name_prefix="check") as pool,
+        ThreadPoolExecutor(threads or pixels.count_cores(), thread_name_prefix="check") as pool,
         bar,
     ):
         for start in range(0, len(fresh), CHUNK):
@@ -47,14 +49,13 @@ def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: i
                 rows.append(row)
                 bar.update()
             checked = pl.concat([checked, pl.DataFrame(rows, schema=SCHEMA, orient="row")])
-            with atomic(cache / NAME) as path:
-                checked.write_parquet(path)
+            write_parquet(cache / NAME, checked)
     return checked.filter(pl.col("sha256").is_in(distinct))
 
 
 def _check(stored: Images, sha256: str) -> tuple[str, int, int, str | None, int | None, int | None]:
     try:
-        image = images.decode(stored.read(sha256), 3)
+        image = decode(stored.read(sha256), 3)
     except ImageError as error:
         return sha256, -1, -1, str(error), None, None
     return sha256, image.width, image.height, None, *fingerprints.fingerprint(image)
@@ -65,8 +66,8 @@ def _read_cache(path: Path) -> pl.DataFrame:
     if not path.is_file():
         return empty
     try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        warnings.warn(f"{path} is damaged and made again: {error}", stacklevel=3)
+        table = read_parquet(path)
+    except ArtifactError as error:
+        warnings.warn(f"it is made again, since {error}", stacklevel=3)
         return empty
     return table if table.schema == SCHEMA else empty

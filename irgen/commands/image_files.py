@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.columns import column_name
-from irgen.catalog.images import Decoding, count_cores, decode, square
+from irgen.catalog.images.decode import decode
+from irgen.catalog.images.pixels import Decoding, count_cores, square
 from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
 from irgen.catalog.sources.local import unreadable
 from irgen.errors import ImageError, IndexingError, SourceError
