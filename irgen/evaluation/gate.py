@@ -192,7 +192,9 @@ def compare(
         verdicts.append(judge(whole.count_only(own), others, settings, cutoffs, name))
     with suppress(IrgenError):  # an old release that cannot be read holds nobody up
         if best is not None:
-            name = f"{best.name}'s, the best of the recent releases:"
-            verdicts.append(judge(*asked.ask_both(candidate, best), settings, cutoffs, name))
+            own, others = asked.ask_both(candidate, best)
+            if len(_values(own, metric)):
+                name = f"{best.name}'s, the best of the recent releases:"
+                verdicts.append(judge(own, others, settings, cutoffs, name))
     failed = next((verdict for verdict in verdicts if not verdict.passed), verdicts[0])
     return replace(verdicts[0], passed=failed.passed, why=failed.why)

@@ -132,10 +132,10 @@ def judge(
     if candidate.verdict is not None and candidate.basis == basis:
         return candidate
     folders = [None if served is None else releases / served.name for served in (champion, best)]
-    verdict = gate.compare(Workspace.at(root), params, *folders).to_json()
-    verdict["figures"]["level"] = level.of_candidate(verdict["figures"], champion)
-    state = "candidate" if verdict["passed"] else "rejected"
-    return store.update(releases, candidate, verdict=verdict, basis=basis, state=state)
+    judged = gate.compare(Workspace.at(root), params, *folders)
+    judged.figures["level"] = level.of_candidate(judged.figures, champion)
+    state = "candidate" if judged.passed else "rejected"
+    return store.update(releases, candidate, verdict=judged.to_json(), basis=basis, state=state)
 
 
 def _digest_basis(
