@@ -42,12 +42,20 @@ class Entry:
 
     `etag`: changes when the content may have changed; None: only the content tells. `read`: returns
     the bytes, or None if the image has gone since; None: a list names the image, but it is not
-    there. Call `read` before the next entry is drawn, unless `Listing.ahead` allows more.
+    there. It raises UnreadableError if this image alone cannot be had. Call it before the next
+    entry is drawn, unless `Listing.ahead` allows more. `problem`: why the image cannot be had, if
+    the listing tells.
     """
 
     key: str
     etag: str | None
     read: Callable[[], bytes | Fetched | None] | None
+    problem: str | None = None
+
+
+def refuse(key: str, problem: str) -> Entry:
+    """Return the entry of an image that cannot be had."""
+    return Entry(key, "", None, problem)
 
 
 @dataclass(frozen=True, kw_only=True)
