@@ -137,7 +137,7 @@ class Images:
         return row
 
     def read(self, sha256: str) -> bytes:
-        """Return the bytes of the image with this content hash."""
+        """Return the bytes of the image with this content hash, which is checked."""
         row = self._row(sha256)
         path, size = shard_path(self._folder, self._shards[row]), int(self._sizes[row])
         try:
