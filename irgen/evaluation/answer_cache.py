@@ -24,7 +24,7 @@ from irgen.workspace import Workspace
 if TYPE_CHECKING:
     from irgen.index.index import Index
 
-VERSION = 2  # raise when decoding, encoding or search change what an index answers
+VERSION = 3  # raise when decoding, encoding or search change what an index answers
 # Files in the folder of an index that are no part of it:
 NOT_INDEX = ("lock", "changes.sqlite-shm", "release.json")
 KEPT_INDEXES = 12  # answers of as many indexes are kept
