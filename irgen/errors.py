@@ -59,6 +59,11 @@ class ServiceError(IrgenError):
     """A search service refuses a request, or does not answer."""
 
 
+class NumberError(IrgenError):
+    """Numbers say nothing: NaN or infinity among features, losses, embeddings or weights, or the
+    same vector for every image."""
+
+
 class StudyError(IrgenError):
     """A comparison cannot be made, or a part of it failed."""
 

@@ -149,11 +149,11 @@ def search(
             return
     from irgen.commands.search_output import Answer
     from irgen.compute import keep_freed_memory
-    from irgen.index.filters import parse
+    from irgen.index.filters import check_sql
 
     keep_freed_memory()
     if allow is not None:
-        chosen["allow"] = parse(allow)
+        chosen["allow"] = check_sql(allow)
     with project_index.open_to_read(root, folder) as index:
         least = k + stored  # an image of the index finds itself
         options = replace(index.options(least), rerank=not no_rerank, **chosen)

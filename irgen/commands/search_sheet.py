@@ -12,6 +12,7 @@ from typing import Any
 
 from irgen.catalog.images.decode import decode
 from irgen.catalog.pictures import Pictures
+from irgen.catalog.thumbnails import SIDE
 from irgen.commands.format import format_count, format_percent
 from irgen.commands.options import note
 from irgen.commands.search_output import Answer
@@ -37,7 +38,7 @@ class Sheet:
 
 def draw(content: bytes) -> str:
     """Return a thumbnail of an image file. Raise ImageError if it cannot be read."""
-    return thumbnail(decode(content, 3))
+    return thumbnail(decode(content, 3, SIDE))
 
 
 def find_picture(pictures: Pictures, metadata: dict[str, Any]) -> str | None:

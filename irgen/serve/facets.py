@@ -62,28 +62,36 @@ def _format_choice(value: str | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def read_filter(facets: Sequence[Facet], values: Mapping[str, str]) -> pl.Expr | None:
-    """Return the filter that the fields of an address say; None if they are all empty. Raise
-    IndexingError for a number or date that is none."""
+def read_filter(facets: Sequence[Facet], values: Mapping[str, str]) -> str | None:
+    """Return the filter, in SQL, that the fields of an address say; None if they are all empty.
+    Raise IndexingError for a number or date that is none."""
     conditions = [
-        _condition(facet, field, value)
+        _write_condition(facet, field, value)
         for facet in facets
         for field in facet.fields
         if (value := values.get(field, "").strip())
     ]
-    return pl.all_horizontal(conditions) if conditions else None
+    return " AND ".join(conditions) or None
 
 
-def _condition(facet: Facet, field: str, value: str) -> pl.Expr:
-    column = pl.col(facet.column)
+def _write_condition(facet: Facet, field: str, value: str) -> str:
+    column = '"' + facet.column.replace('"', '""') + '"'
     if facet.kind == "choice":
-        return column.cast(pl.String) == value
+        return f"CAST({column} AS VARCHAR) = {_quote(value)}"
     if facet.kind == "text":
-        return column.str.to_lowercase().str.contains(value.lower(), literal=True)
+        return f"STRPOS(LOWER({column}), {_quote(value.lower())}) > 0"
     try:
-        bound = float(value) if facet.kind == "number" else date.fromisoformat(value)
+        bound = repr(float(value)) if facet.kind == "number" else _quote(_read_date(value))
     except ValueError:
         raise IndexingError(f"{facet.column}: {value!r} is no {facet.kind}") from None
     if facet.kind == "date":
-        column = column.cast(pl.Date)
-    return column >= bound if field.endswith(".from") else column <= bound
+        column = f"CAST({column} AS DATE)"
+    return f"{column} {'>=' if field.endswith('.from') else '<='} {bound}"
+
+
+def _read_date(value: str) -> str:
+    return date.fromisoformat(value).isoformat()
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

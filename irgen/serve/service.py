@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from irgen.catalog.pictures import Pictures
 from irgen.errors import ImageError
-from irgen.index.filters import allowed_rows, parse
+from irgen.index.filters import allowed_rows, check_sql
 from irgen.index.view import View
 from irgen.search.engine import Options
 from irgen.serve import query
@@ -121,8 +119,7 @@ class Service:
         decode_seconds = time.perf_counter() - started
         k = wanted.offset + wanted.k
         options = make_options(index.options(k), wanted)
-        own_filter = None if wanted.filter is None else parse(wanted.filter)
-        options = replace(options, allow=self._add_facets(own_filter, facets))
+        options = replace(options, allow=self._combine_filters(wanted.filter, facets))
         if method == "retriever":
             options = replace(options, rerank=False)
         queries = [
@@ -153,13 +150,12 @@ class Service:
             self._facets = (view, list_facets(view))
         return self._facets[1]
 
-    def _add_facets(
-        self, allow: pl.Expr | None, values: Mapping[str, str] | None
-    ) -> pl.Expr | None:
+    def _combine_filters(self, sql: str | None, values: Mapping[str, str] | None) -> str | None:
+        """Return a filter and the page's fields that filter as one. Raise IndexingError if either
+        cannot be read."""
         chosen = read_filter(self.list_facets(), values or {})
-        if allow is None or chosen is None:
-            return chosen if allow is None else allow
-        return allow & chosen
+        parts = [part for part in (sql and check_sql(sql), chosen) if part]
+        return " AND ".join(f"({part}\n)" for part in parts) or None
 
     async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:
         """Return the pixels of each image file, None for each id."""
@@ -202,7 +198,7 @@ class Service:
             if (rows < 0).any():
                 missing = [name for name, row in zip(ids, rows, strict=True) if row < 0]
                 raise NotFoundError(f"not in the index: {', '.join(map(repr, missing[:3]))}")
-        elif (allow := self._add_facets(parse(filter) if filter else None, facets)) is not None:
+        elif (allow := self._combine_filters(filter, facets)) is not None:
             rows = allowed_rows(allow, view).nonzero()[:, 0].numpy()
         else:
             rows = view.snapshot.alive_rows().numpy()

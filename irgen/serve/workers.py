@@ -12,7 +12,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from irgen.catalog.images.decode import decode
 from irgen.catalog.images.pixels import Decoding, square
-from irgen.catalog.thumbnails import encode_thumbnail
+from irgen.catalog.thumbnails import SIDE, encode_thumbnail
 from irgen.errors import ImageError
 
 Result = TypeVar("Result")
@@ -63,8 +63,8 @@ def _limit_memory() -> None:
 
 
 def _decode(content: bytes, decoding: Decoding) -> np.ndarray:
-    return square(decode(content, decoding.channels), decoding)
+    return square(decode(content, decoding.channels, decoding.short), decoding)
 
 
 def _make_thumbnail(content: bytes) -> tuple[str, bytes]:
-    return encode_thumbnail(decode(content, 3))
+    return encode_thumbnail(decode(content, 3, SIDE))
