@@ -137,6 +137,8 @@ def as_json(answer: Answer) -> str:
 def as_csv(answer: Answer) -> str:
     """Return one row per hit: scores, metadata, explanation. Lists and structs are JSON. A metadata
     column whose name is taken gets the prefix ``metadata.``."""
+    from irgen.index.hits import Explanation  # torch: seconds that other formats need not wait
+
     inner = [name for name in Explanation.__dataclass_fields__ if name not in COLUMNS]
     taken = {*COLUMNS, *inner}
     names = {name: column_name(name, taken) for name in answer.metadata.columns}

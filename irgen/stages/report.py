@@ -11,6 +11,7 @@ from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, describe_tables, read_table
+from irgen.catalog.thumbnails import SIDE
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.errors import redact
 from irgen.evaluation import drift_verdict
@@ -136,7 +137,7 @@ def _read_run(workspace: Workspace, method: str, k: int) -> pl.DataFrame:
 
 def _thumbnails(workspace: Workspace) -> gallery.Thumbnail:
     images = Images(workspace.stage("download"))
-    return lambda sha256: gallery.thumbnail(decode_stored(images, sha256, 3, gallery.SIDE).image)
+    return lambda sha256: gallery.thumbnail(decode_stored(images, sha256, 3, SIDE).image)
 
 
 def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:

@@ -13,6 +13,7 @@ from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
+from irgen.catalog.thumbnails import SIDE
 from irgen.files import atomic, read_parquet, write_bytes, write_json
 from irgen.report import figures, gallery, page
 from irgen.report.comparison import TITLES
@@ -235,4 +236,4 @@ def _show_queries(root: Path, trial: Trial) -> list[gallery.Example]:
 
 def _thumbnails(root: Path, trial: Trial) -> gallery.Thumbnail:
     images = Images(images_folder(root, trial.set))
-    return lambda sha256: gallery.thumbnail(decode_stored(images, sha256, 3, gallery.SIDE).image)
+    return lambda sha256: gallery.thumbnail(decode_stored(images, sha256, 3, SIDE).image)
