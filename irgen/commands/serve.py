@@ -29,9 +29,18 @@ HOST, ANY, PORT = "127.0.0.1", "0.0.0.0", 8080
     help="Serve this index. Default: that of irgen search.",
 )
 @click.option("--decoders", type=int, default=2, help="Processes that decode images. Default: 2.")
+@click.option("--batch", type=int, default=32, help="Most queries answered together. Default: 32.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @root_option
-def serve(host: str, port: int, folder: Path | None, decoders: int, show: bool, root: Path) -> None:
+def serve(
+    host: str,
+    port: int,
+    folder: Path | None,
+    decoders: int,
+    batch: int,
+    show: bool,
+    root: Path,
+) -> None:
     """Answer searches by browser and over HTTP until Ctrl-C. A newly released index is served at
     once, without a restart. The API is described at /v1/openapi.json."""
     import torch
@@ -65,7 +74,7 @@ def serve(host: str, port: int, folder: Path | None, decoders: int, show: bool, 
     url = f"http://{HOST if host == ANY else host}:{port}"
     address = Workspace.at(root).cache / ADDRESS
     tokens = None if is_local else Tokens(root / FILE)
-    service = Service(root, champion, Limits(), decoders=decoders)
+    service = Service(root, champion, Limits(batch=batch), decoders=decoders)
     unopened = [url] if show else []
 
     def note_address(served: Served) -> None:
