@@ -11,6 +11,7 @@ import torch
 from irgen.errors import IrgenError
 from irgen.index.index import Index
 from irgen.releases import release
+from irgen.releases.release import Release
 
 log = logging.getLogger("irgen.serve")
 FileState = tuple[str, int, int]  # resolved folder; inode and time of its index.json
@@ -18,15 +19,20 @@ FileState = tuple[str, int, int]  # resolved folder; inode and time of its index
 
 @dataclass(frozen=True)
 class Served:
-    """An index that answers. ``version``: of its release, None for an index that is none.
+    """An index that answers. ``record``: of its release, None for an index that is none.
 
     Whoever searches keeps this object until the answer is sent. A swap replaces it in
     ``Champion``; its files are closed when nobody holds it any more.
     """
 
     index: Index
-    version: int | None
+    record: Release | None
     state: FileState
+
+    @property
+    def version(self) -> int | None:
+        """Return the version of its release."""
+        return None if self.record is None else self.record.version
 
     @property
     def name(self) -> str:
@@ -85,9 +91,9 @@ def _file_state(folder: Path) -> FileState:
 def _open(folder: Path, state: FileState, device: str) -> Served:
     """Open an index, load its models, and search once, so that the first query is not slow."""
     index = Index.open(folder, device=device)
-    version = release.read(folder).version if (folder / release.RECORD).exists() else None
+    record = release.read(folder) if (folder / release.RECORD).exists() else None
     blank = np.zeros((1, *index.models.decoding.shape), np.uint8)
     index.calibration  # noqa: B018 – load it now
     with torch.inference_mode():
         index.search(blank, 1)
-    return Served(index, version, state)
+    return Served(index, record, state)

@@ -7,6 +7,7 @@ without JavaScript; ``static/page.js`` adds dropping, pasting and sliders that s
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,7 @@ templates.env.filters |= {
     "number": "{:,}".format,
     "prefix": codes.format_prefix,
     "chance": lambda share: f"{share:.0%}" if share >= 0.01 else "below 1%",
+    "date": lambda milliseconds: f"{datetime.fromtimestamp(milliseconds / 1000):%d %B %Y, %H:%M}",
     "address": format_address,
     "start": lambda values: "/" + format_address(values),
 }

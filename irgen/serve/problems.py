@@ -16,12 +16,41 @@ log = logging.getLogger("irgen.serve")
 MEDIA_TYPE = "application/problem+json"
 
 
+REASONS = {
+    400: "The request does not fit the index: an image, id or filter.",
+    401: "A token is needed.",
+    404: "There is no such image, or its file is not here.",
+    413: "The request is too large.",
+    422: "A field is missing, unknown or out of its range.",
+    429: "Too many requests wait; Retry-After says when to come again.",
+    503: "No index can answer yet.",
+    504: "No answer in time.",
+}
+SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What is wrong, and the remedy."},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+}
+
+
 class NotReadyError(Exception):
     """No index can answer yet; the message says why."""
 
 
 class NotFoundError(Exception):
     """There is no such image, or its file is not here."""
+
+
+def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the part of the API's description that says which problems a route answers with."""
+    content = {MEDIA_TYPE: {"schema": SCHEMA}}
+    return {status: {"description": REASONS[status], "content": content} for status in statuses}
 
 
 def problem(status: int, detail: str, **more: Any) -> JSONResponse:
@@ -46,7 +75,7 @@ def _refuse_fields(request: Request, error: Exception) -> JSONResponse:
         {"field": ".".join(map(str, item["loc"])), "reason": item["msg"]} for item in error.errors()
     ]
     text = "; ".join(f"{item['field']}: {item['reason']}" for item in errors[:3])
-    return problem(422, f"{text}. The description of the API is at /docs", errors=errors)
+    return problem(422, f"{text}. /v1/openapi.json describes every field", errors=errors)
 
 
 def _refuse_load(request: Request, error: Exception) -> JSONResponse:

@@ -15,12 +15,15 @@ from irgen.errors import ImageError, IndexingError
 from irgen.search.calibration import Calibration
 from irgen.serve import schema
 from irgen.serve.champion import Served
-from irgen.serve.problems import problem
+from irgen.serve.problems import describe_problems, problem
 from irgen.serve.schema import SearchAnswer, SearchBody, SearchOptions
 from irgen.serve.service import SearchResults, Service
 
 DATA_URL = re.compile(r"^data:[^,]*,")
 CACHED = {"Cache-Control": "private, max-age=86400"}
+SEARCH_PROBLEMS = describe_problems(400, 401, 413, 422, 429, 503, 504)
+ITEM_PROBLEMS = describe_problems(400, 401, 404, 422, 503)
+BYTES = {"schema": {"type": "string", "format": "binary"}}
 api = APIRouter(prefix="/v1")
 watch = APIRouter()
 
@@ -30,7 +33,11 @@ def get_service(request: Request) -> Service:
     return request.app.state.service
 
 
-@api.post("/search", summary="Search by images in base64, or by ids of the index")
+@api.post(
+    "/search",
+    summary="Search by images in base64, or by ids of the index",
+    responses=SEARCH_PROBLEMS,
+)
 async def search(body: SearchBody, request: Request) -> SearchAnswer:
     """Return the images most like each query, best first."""
     inputs = [_read_query(number, query) for number, query in enumerate(body.queries)]
@@ -38,7 +45,7 @@ async def search(body: SearchBody, request: Request) -> SearchAnswer:
     return _format(await get_service(request).search(inputs, wanted), wanted)
 
 
-@api.post("/search/upload", summary="Search by uploaded image files")
+@api.post("/search/upload", summary="Search by uploaded image files", responses=SEARCH_PROBLEMS)
 async def upload(
     images: Annotated[list[UploadFile], File(description="One image file or several.")],
     options: Annotated[SearchOptions, Query()],
@@ -51,7 +58,9 @@ async def upload(
     return _format(await get_service(request).search(inputs, options), options)
 
 
-@api.get("/items", summary="List the index's images, or some of them by id")
+@api.get(
+    "/items", summary="List the index's images, or some of them by id", responses=ITEM_PROBLEMS
+)
 async def items(
     request: Request,
     id: Annotated[list[str] | None, Query(description="Ids of images.")] = None,
@@ -73,14 +82,24 @@ async def items(
     )
 
 
-@api.get("/thumbnail", summary="A small picture of an image of the index")
+@api.get(
+    "/thumbnail",
+    summary="A small picture of an image of the index",
+    response_class=Response,
+    responses=ITEM_PROBLEMS | {200: {"content": {"image/jpeg": BYTES, "image/png": BYTES}}},
+)
 async def thumbnail(id: str, request: Request) -> Response:
     """Return a JPEG, or a PNG of a tiny image."""
     kind, content = await get_service(request).draw_item(id)
     return Response(content, media_type=kind, headers=CACHED)
 
 
-@api.get("/picture", summary="The file of an image of the index")
+@api.get(
+    "/picture",
+    summary="The file of an image of the index",
+    response_class=Response,
+    responses=ITEM_PROBLEMS | {200: {"content": {"application/octet-stream": BYTES}}},
+)
 async def picture(id: str, request: Request) -> Response:
     """Return the bytes as they are, to be saved and not shown."""
     content = await get_service(request).read_picture(id)
@@ -88,7 +107,7 @@ async def picture(id: str, request: Request) -> Response:
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
-@api.get("/info", summary="The served index")
+@api.get("/info", summary="The served index", responses=describe_problems(401, 503))
 async def info(request: Request) -> schema.InfoAnswer:
     """Describe the index, its metadata columns and the options it is searched with."""
     service = get_service(request)
@@ -111,7 +130,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@watch.get("/readyz", summary="An index is open and answers")
+@watch.get("/readyz", summary="An index is open and answers", responses=describe_problems(503))
 async def ready(request: Request) -> Response:
     """Return 200 if searches are answered, else 503 with the reason."""
     champion = get_service(request).champion
@@ -120,7 +139,12 @@ async def ready(request: Request) -> Response:
     return Response('{"status": "ready"}', media_type="application/json")
 
 
-@watch.get("/metrics", summary="Figures for Prometheus")
+@watch.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
     """Return requests, times, batches, scores and the state of the index."""
     content = get_service(request).measurements.text()
