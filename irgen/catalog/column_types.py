@@ -32,7 +32,7 @@ ODD = 0.1  # largest share of values that do not fit a column that keeps its typ
 
 
 class Settled(NamedTuple):
-    """The values of a column in its type, and what the user should know, or ""."""
+    """Values of a column in its type, and what the user should know, or ""."""
 
     values: pl.Series
     note: str
