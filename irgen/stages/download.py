@@ -83,6 +83,8 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
             write_json(cache / LAST_SYNC, _describe_copy(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
     _check_training_revision(params.catalog.training_revision, folder)
+    for line in change.notes:
+        print(f"  {line}")
     if change:
         print(_format_change(change))
     else:
