@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.columns import column_name
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import decode_file
+from irgen.catalog.images.memory import for_files
 from irgen.catalog.images.pixels import Decoding, count_cores, square
 from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
 from irgen.catalog.sources.local import unreadable
@@ -148,14 +149,15 @@ def decode_images(
 
     def read(path: Path) -> Picture | str:
         try:
-            content = path.read_bytes()
-            image = decode(content, decoding.channels)
-            pixels = square(image, decoding)
+            with for_files.reserve(path.stat().st_size):
+                content = path.read_bytes()
+                decoded = decode_file(content, decoding.channels, decoding.short)
         except ImageError as error:
             return str(error)
         except OSError as error:
             return error.strerror or str(error)
-        return Picture(pixels, hashlib.sha256(content).hexdigest(), image.width, image.height)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return Picture(square(decoded.image, decoding), sha256, decoded.width, decoded.height)
 
     pool, ahead = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode"), iter(paths)
     try:
