@@ -180,7 +180,7 @@ def read(remote: Remote, retries: int) -> Body:
 
 
 class Location(NamedTuple):
-    """Where an image is: `look` returns what is there now, `read` the bytes of what was there."""
+    """Location of an image: `look` returns what is there now, `read` the bytes of what was there."""
 
     key: str
     look: "Look"
