@@ -180,7 +180,7 @@ def read(remote: Remote, retries: int) -> Body:
 
 
 class Location(NamedTuple):
-    """Location of an image: `look` returns what is there now, `read` the bytes of what was there."""
+    """Location of an image: `look` returns what is there, `read` the bytes of what was there."""
 
     key: str
     look: "Look"
