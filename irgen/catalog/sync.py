@@ -1,7 +1,7 @@
 """Bring the packed copy of a source up to date: read and write only what is new or changed."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -28,7 +28,8 @@ from irgen.errors import SourceError, UnreadableError
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """Numbers of images that a sync changed. `relabelled`: the list has other values for the same
-    image, or an annotation file is new, changed or gone. `unreadable`: cannot be had now."""
+    image, or an annotation file is new, changed or gone. `unreadable`: cannot be had now.
+    `notes`: what else the user should know."""
 
     images: int
     new: int
@@ -37,6 +38,7 @@ class Change:
     relabelled: int
     revision: int
     unreadable: int = 0
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.new or self.changed or self.gone or self.relabelled)
@@ -118,7 +120,10 @@ def sync(
         revision, stored, past = 0, {}, past.clear()
     rows += map(make_absent, listing.empty_folders)
     new = _with_revisions(_to_table(rows, listing.columns), old if stored else None, revision)
-    change = _compare(stored, rows, _count_relabelled(old, new), revision)
+    change = replace(
+        _compare(stored, rows, _count_relabelled(old, new), revision),
+        notes=listing.notes,
+    )
     accepted = manifest.read_accepted(folder) if stored else 0
     if stored and check is not None and check(old, new, past, Images(folder, old, new).read):
         accepted = change.revision

@@ -59,6 +59,9 @@ class Download:
     endpoint: str = param("", "URL of an S3 service other than Amazon's; empty: as AWS is set up")
     requester_pays: bool = param(False, "agree to pay for reading the bucket")
     customer_key: bool = param(False, "objects are encrypted with IRGEN_SSE_CUSTOMER_KEY")
+    outside: bool = param(
+        False, "let a list name files of this machine outside of the list's folder"
+    )
     max_unreadable: Share = param(
         0.2, "share of the images that may be unreadable; above it nothing is changed"
     )
