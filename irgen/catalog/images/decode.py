@@ -39,7 +39,7 @@ class Decoded:
 
     @property
     def stored(self) -> Image.Image:
-        """The image as it lies in the file."""
+        """Return the image as it lies in the file."""
         back = {6: 8, 8: 6}.get(self.turn, self.turn)
         return self.image.transpose(UPRIGHT[back]) if back in UPRIGHT else self.image
 
