@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.catalog.images.decode import decode
+from irgen.catalog.columns import column_name
+from irgen.catalog.images.decode import decode_file
+from irgen.catalog.images.memory import for_files
 from irgen.catalog.images.pixels import Decoding, count_cores, square
 from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
 from irgen.catalog.sources.local import unreadable
 from irgen.errors import ImageError, IndexingError, SourceError
-from irgen.index.metadata import ID
+from irgen.index.metadata import ID, OURS
 from irgen.index.rows import check_ids, shorten
 
 PATH = "path"
@@ -80,8 +82,9 @@ def read_metadata(
     """Read ids and metadata of the images at the relative paths ``names`` from ``file``. Without a
     file, the paths are the ids, and there are no columns. ``schema``: the columns of the index.
 
-    Raise IndexingError if the file cannot be read, has neither id nor path, or has no row or more
-    than one for an image.
+    All columns but path, id, label and role are the user's, and named as in an index; the role
+    plays no part. Raise IndexingError if the file cannot be read, has neither id nor path, or has
+    no row or more than one for an image.
     """
     if file is None:
         return check_ids(names), pl.DataFrame()
@@ -109,7 +112,8 @@ def read_metadata(
     ids = rows[ID].to_list() if ID in rows.columns else list(names)
     if None in ids:
         raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
-    return check_ids(ids), rows.drop(PATH, ID, strict=False)
+    rows = rows.drop(PATH, ID, "role", strict=False)
+    return check_ids(ids), rows.rename(lambda n: n if n == "label" else column_name(n, OURS))
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
@@ -145,14 +149,15 @@ def decode_images(
 
     def read(path: Path) -> Picture | str:
         try:
-            content = path.read_bytes()
-            image = decode(content, decoding.channels)
-            pixels = square(image, decoding)
+            with for_files.reserve(path.stat().st_size):
+                content = path.read_bytes()
+                decoded = decode_file(content, decoding.channels, decoding.short)
         except ImageError as error:
             return str(error)
         except OSError as error:
             return error.strerror or str(error)
-        return Picture(pixels, hashlib.sha256(content).hexdigest(), image.width, image.height)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return Picture(square(decoded.image, decoding), sha256, decoded.width, decoded.height)
 
     pool, ahead = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode"), iter(paths)
     try:

@@ -18,7 +18,7 @@ from irgen.evaluation import gate
 from irgen.files import digest, file_digest
 from irgen.params import Params
 from irgen.params.strict import flatten
-from irgen.releases import pull, registry, release, remote, store
+from irgen.releases import level, pull, registry, release, remote, store
 from irgen.releases.release import Release
 from irgen.tracking import provenance, stage_facts
 from irgen.workspace import Workspace
@@ -127,20 +127,25 @@ def judge(
         return store.update(releases, candidate, verdict=verdict, basis="force", state="candidate")
     if candidate.state == "withdrawn":
         return candidate
-    basis = _digest_basis(root, params, champion)
+    best = None if champion is None else level.find_best(store.list_releases(releases), champion)
+    basis = _digest_basis(root, params, champion, best)
     if candidate.verdict is not None and candidate.basis == basis:
         return candidate
-    folder = None if champion is None else releases / champion.name
-    verdict = gate.compare(Workspace.at(root), params, folder).to_json()
-    state = "candidate" if verdict["passed"] else "rejected"
-    return store.update(releases, candidate, verdict=verdict, basis=basis, state=state)
+    folders = [None if served is None else releases / served.name for served in (champion, best)]
+    judged = gate.compare(Workspace.at(root), params, *folders)
+    judged.figures["level"] = level.of_candidate(judged.figures, champion)
+    state = "candidate" if judged.passed else "rejected"
+    return store.update(releases, candidate, verdict=judged.to_json(), basis=basis, state=state)
 
 
-def _digest_basis(root: Path, params: Params, champion: Release | None) -> str:
+def _digest_basis(
+    root: Path, params: Params, champion: Release | None, best: Release | None
+) -> str:
     """Return a digest of all that a verdict depends on beside the candidate."""
     hashes = [file_digest(path) for path in gate.list_inputs(Workspace.at(root), params)]
     cutoffs = list(params.evaluate.cutoffs)
-    return digest(champion and champion.bundle, flatten(params.gate), cutoffs, hashes)
+    bundles = [served and served.bundle for served in (champion, best)]
+    return digest(*bundles, flatten(params.gate), cutoffs, hashes)
 
 
 def promote(

@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 
 from irgen.catalog import assembly, manifest
-from irgen.catalog.check import check_images
+from irgen.catalog.check import SIDE, check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.fingerprints import thumbnail
 from irgen.catalog.formats import FORMATS, SETS, read_format, recognise_format
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact, shard_path
 from irgen.catalog.splits import assign_roles, choose_inserted
@@ -80,7 +80,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     present = images.filter(assembly.is_present())
     newest = int(present["revision"].to_numpy().max())
     assembly.check_tables(tables, newest, settings, protocol)
-    draw = cache(lambda sha256: thumbnail(decode(stored.read(sha256), 1)))
+    draw = cache(lambda sha256: thumbnail(decode_stored(stored, sha256, 1, SIDE).image))
     prints = checked.select("sha256", "across", "down")
     leaks = find_leaks(tables, prints, draw, protocol.disjoint)
     counts = count_leaks(leaks)
