@@ -75,12 +75,13 @@ class Listing:
     columns: pl.DataFrame | None = None
     ahead: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A source of images. An unchanged stamp means unchanged images. Without a stamp (None), only
-    `load` tells.
+    `load` tells. `retried`: images that could not be had may be had under the same stamp.
 
     `load` raises SourceError if the source is missing, unreadable, unsafe or empty.
     """
@@ -88,6 +89,7 @@ class Source:
     name: str
     stamp: str | None
     load: Callable[[], Listing] = field(repr=False)
+    retried: bool = False
 
 
 Read = Callable[[], Fetched | None]
