@@ -18,6 +18,18 @@ class SourceError(IrgenError):
     """A data source is missing, unreadable, unsafe or empty."""
 
 
+class UnreadableError(SourceError):
+    """One image of a source cannot be had; the message is the reason."""
+
+
+class GivenUpError(UnreadableError):
+    """All tries of a request have failed; if many in a row do, the source itself is down."""
+
+
+class UnreachableError(SourceError):
+    """A server or a bucket is not there."""
+
+
 class CatalogError(IrgenError):
     """A catalogue does not suffice: it has no usable image, no label, or too few of them."""
 

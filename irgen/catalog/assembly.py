@@ -10,7 +10,7 @@ from irgen.params import Catalog
 
 REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
 INTERNAL = ("revision", GONE, "inserted")  # columns that the tables do not have
-NO_LABEL = "the list gives it no label"
+NO_LABEL = "neither a class folder nor a list gives it a label"
 GIVE_LABELS = "give the source labels, or set tokenizer.labels to clusters and pairs.rule to near"
 
 
@@ -37,6 +37,8 @@ def list_rejected(listed: pl.DataFrame, images: pl.DataFrame, refused: pl.Expr) 
         "key",
         pl.when(pl.col("key").str.ends_with("/"))
         .then(pl.lit("a class folder without an image"))
+        .when(pl.col("problem").is_not_null())
+        .then(pl.col("problem"))
         .otherwise(pl.lit("the list names it, but the file is not there"))
         .alias("reason"),
     )

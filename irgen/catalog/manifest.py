@@ -19,6 +19,7 @@ SCHEMA = pl.Schema(
         "shard": pl.String,
         "offset": pl.Int64,  # where the bytes start in the shard
         "version": pl.String,  # that a versioned bucket gives this state of the object
+        "problem": pl.String,  # why the last sync could not read it; its old bytes stay, if any
     }
 )
 IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
@@ -36,6 +37,7 @@ class Row(NamedTuple):
     shard: str | None
     offset: int | None
     version: str | None
+    problem: str | None = None
 
 
 def rows(table: pl.DataFrame) -> list[Row]:
@@ -46,6 +48,11 @@ def rows(table: pl.DataFrame) -> list[Row]:
 def images(table: pl.DataFrame) -> pl.DataFrame:
     """Return the rows whose bytes are there."""
     return table.filter(pl.col("sha256").is_not_null())
+
+
+def unreadable(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of images that the last sync could not read."""
+    return table.filter(pl.col("problem").is_not_null())
 
 
 def read(folder: Path) -> pl.DataFrame:
@@ -74,6 +81,8 @@ def _read(folder: Path) -> pl.DataFrame:
         raise ArtifactError(f"{path} is missing: run the download stage (dvc repro download)")
     try:
         table = pl.read_parquet(path)
+        if "problem" not in table.columns:  # of a project before images could have one
+            table = table.with_columns(pl.lit(None, pl.String).alias("problem"))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, error) from None
     expected = {**SCHEMA, GONE: pl.Int32}

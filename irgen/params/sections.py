@@ -36,11 +36,22 @@ class Download:
     source: str = required(
         "digits; a folder, .tar, .tar.gz, .zip, .csv or .parquet; or one at s3://… or https://…"
     )
+    ignore: tuple[str, ...] = param(
+        (),
+        "files and folders to leave out, as in a .gitignore, besides @eaDir, #recycle, .git and "
+        "the like; !pattern takes one back",
+    )
+    name_encoding: str = param(
+        "auto", "encoding of names in an archive that are not UTF-8, e.g. cp932, gbk"
+    )
     max_gigabytes: Weight = param(50.0, "refuse archives that unpack to more")
     sha256: str = param("", "expected digest of an archive or list at a URL; empty: any")
     endpoint: str = param("", "URL of an S3 service other than Amazon's; empty: as AWS is set up")
     requester_pays: bool = param(False, "agree to pay for reading the bucket")
     customer_key: bool = param(False, "objects are encrypted with IRGEN_SSE_CUSTOMER_KEY")
+    max_unreadable: Share = param(
+        0.2, "share of the images that may be unreadable; above it nothing is changed"
+    )
     connections: Annotated[int, Field(ge=1, le=256)] = param(8, "connections open at once")
     retries: Annotated[int, Field(ge=0, le=100)] = param(
         12, "retries of a failed request; twelve take about a minute"

@@ -55,11 +55,15 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         trained = params.catalog.training_revision
         # A retrain may go back to the revision before it: keep the bytes of its images too.
         trained = min(trained, int(os.environ.get("IRGEN_PREVIOUS_REVISION", trained)))
-        change = sync(source, folder, trained=trained)
+        change = sync(
+            source, folder, trained=trained, max_unreadable=params.download.max_unreadable
+        )
         if source.stamp is not None:
             write_json(cache / LAST_SYNC, _describe_copy(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
     _check_training_revision(params.catalog.training_revision, folder)
+    for line in change.notes:
+        print(f"  {line}")
     if not change:
         print(_format_unchanged(change.images, folder))
         return {}
@@ -70,6 +74,7 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         "images/changed": change.changed,
         "images/gone": change.gone,
         "images/relabelled": change.relabelled,
+        "files/left_out": change.left_out,
         "revision": change.revision,
     }
 

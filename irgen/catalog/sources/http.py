@@ -18,12 +18,13 @@ from irgen import __version__
 from irgen.catalog.sources import image_list, remote
 from irgen.catalog.sources.listing import Entry, Listing
 from irgen.catalog.sources.remote import Answer, Remote, TransientError, flatten, make_retry_error
-from irgen.errors import SourceError
+from irgen.errors import GivenUpError, SourceError, UnreachableError, UnreadableError
 
 BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
 TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
 ABSENT = (404, 410)
 RETRIED = (408, 425, 429, *range(500, 600))
+UNMADE = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 REMEDIES = {
     401: "give a user and password for the server in ~/.netrc",
     403: "it may not be read with these credentials, or a signed URL has expired",
@@ -107,7 +108,7 @@ def look_at(client: Client, url: str) -> Remote | None:
         ranged = answer.status_code == 206
         size = _total(answer)
         if answer.status_code == 416 and size != 0:
-            raise SourceError(f"{hide_secrets(url)} cannot be read (416); check the URL")
+            raise UnreadableError(f"{hide_secrets(url)} cannot be read (416); check the URL")
         etag = _etag(answer)
     return Remote(
         url=hide_secrets(url),
@@ -152,7 +153,8 @@ def _blocks_of(answer: requests.Response) -> Iterator[bytes]:
 
 
 def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Response:
-    """Return the answer, whose body is not read yet. Raises SourceError."""
+    """Return the answer, whose body is not read yet. Raises UnreachableError if there is no server,
+    UnreadableError for any other failure."""
     name = hide_secrets(url)
 
     def attempt() -> requests.Response:
@@ -165,9 +167,12 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
     try:
         answer = remote.retry_call(attempt, name, client.retries)
     except requests.ConnectionError as error:
-        raise make_retry_error(name, client.retries + 1, flatten(error)) from None
-    except (requests.RequestException, ValueError) as error:
-        raise SourceError(f"{name} cannot be requested ({flatten(error)}); check it") from None
+        cause = getattr(error.args[0], "reason", error) if error.args else error
+        lost = isinstance(error, requests.exceptions.ProxyError) or isinstance(cause, UNMADE)
+        kind = UnreachableError if lost else GivenUpError
+        raise make_retry_error(name, client.retries + 1, flatten(cause), kind) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        raise UnreadableError(f"{name} cannot be requested ({flatten(error)}); check it") from None
     status = answer.status_code
     if status in (200, 206, 416, *ABSENT):
         return answer
@@ -175,7 +180,7 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
     if status in RETRIED:
         raise make_retry_error(name, client.retries + 1, f"{status} {answer.reason}")
     remedy = REMEDIES.get(status, "check the URL")
-    raise SourceError(f"{name} cannot be read ({status} {answer.reason}); {remedy}")
+    raise UnreadableError(f"{name} cannot be read ({status} {answer.reason}); {remedy}")
 
 
 def _total(answer: requests.Response) -> int | None:

@@ -8,7 +8,7 @@ import polars as pl
 
 from irgen.catalog import manifest
 from irgen.catalog.sources.listing import Entry, Listing, check_key
-from irgen.catalog.sources.local import make_entry, refuse_escape
+from irgen.catalog.sources.local import make_entry
 from irgen.errors import SourceError
 
 ENDINGS = (".csv", ".parquet")
@@ -24,13 +24,13 @@ def list_file(path: Path) -> Listing:
     column that the catalogue makes itself, or if none of its images is there.
     """
     columns = read_columns(path, str(path))
+    inside = path.parent.resolve()
     paths = {key: path.parent / key for key in columns["key"]}
-    files = {
-        key: file for key, file in paths.items() if os.path.lexists(file) and not file.is_dir()
+    entries = {
+        key: make_entry(key, file, inside)
+        for key, file in paths.items()
+        if os.path.lexists(file) and not file.is_dir()
     }
-    for file in files.values():
-        refuse_escape(file, path.parent.resolve())
-    entries = {key: make_entry(key, file) for key, file in files.items()}
     return make_listing(columns, str(path), f"{path.parent}/", entries)
 
 
