@@ -55,6 +55,12 @@ def unreadable(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(pl.col("problem").is_not_null())
 
 
+def absent(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of images that a list names and that are not there."""
+    known = pl.col("sha256").is_not_null() | pl.col("problem").is_not_null()
+    return table.filter(~known & ~pl.col("key").str.ends_with("/"))
+
+
 def read(folder: Path) -> pl.DataFrame:
     """Return the manifest below `folder`, sorted by key, with the columns of an image list.
 

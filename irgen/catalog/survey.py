@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,7 @@ from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.formats import read_format, recognise_format
 from irgen.catalog.images import decode
 from irgen.catalog.sources.listing import Entry, Listing, Source
-from irgen.errors import CatalogError, ImageError
+from irgen.errors import CatalogError, ImageError, UnreadableError
 
 SAMPLE = 64  # images that are opened
 GREY = 6  # largest difference of a grey picture's colours, which JPEG may change a little
@@ -88,13 +88,20 @@ def _open_sample(listing: Listing) -> tuple[list[manifest.Row], dict[str, bytes]
     rows: list[manifest.Row] = []
     annotations: dict[str, bytes] = {}
     opened: dict[str, bytes] = {}
+    problems: dict[str, str] = {}
     for number, entry in enumerate(listing.entries):
         rows.append(_make_row(entry))
         if is_annotation(entry.key):
             annotations[entry.key] = _read(entry)
+        elif entry.problem is not None:
+            problems[entry.key] = entry.problem
         elif number % step == 0 and entry.read is not None:
-            opened[entry.key] = _read(entry)
-    return rows, annotations, describe_sample(opened)
+            try:
+                opened[entry.key] = _read(entry)
+            except UnreadableError as error:
+                problems[entry.key] = str(error)
+    sample = describe_sample(opened)
+    return rows, annotations, replace(sample, damaged={**sample.damaged, **problems})
 
 
 def _read(entry: Entry) -> bytes:

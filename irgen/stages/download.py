@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 from filelock import FileLock
 
 from irgen.catalog import manifest
@@ -21,13 +22,14 @@ from irgen.params import Params
 from irgen.workspace import Workspace
 
 LAST_SYNC = "archive.json"  # the stamp of the archive that was synced last
+PRINTED = 5  # images without bytes that are printed
 FILES = "files"  # archives from elsewhere, while they are fetched and read
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/download``: manifest, shards, and the digest of the encoder's weights. Return
-    how many images there are, and are new, changed, gone and relabelled; nothing if the source has
-    not changed.
+    how many images there are, and are new, changed, gone, relabelled and unreadable; nothing if the
+    source has not changed.
 
     Raises SourceError if the source is missing, unreadable, unsafe or empty; ParamsError if the
     training revision is ahead of the images' revision.
@@ -49,6 +51,7 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         _check_training_revision(params.catalog.training_revision, folder)
         images = drop_annotations(manifest.images(manifest.read(folder)))
         print(_format_unchanged(len(images), folder))
+        _print_missing(folder)
         return {}
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "lock"):  # other experiments of the project fetch into the same files
@@ -64,10 +67,13 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
     _check_training_revision(params.catalog.training_revision, folder)
     for line in change.notes:
         print(f"  {line}")
-    if not change:
+    if change:
+        print(_format_change(change))
+    else:
         print(_format_unchanged(change.images, folder))
+    _print_missing(folder)
+    if not change:
         return {}
-    print(_format_change(change))
     return {
         "images/total": change.images,
         "images/new": change.new,
@@ -75,6 +81,7 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         "images/gone": change.gone,
         "images/relabelled": change.relabelled,
         "files/left_out": change.left_out,
+        "images/unreadable": change.unreadable,
         "revision": change.revision,
     }
 
@@ -136,3 +143,25 @@ def _format_change(change: Change) -> str:
     if change.relabelled:
         parts.append(f"{change.relabelled:,} relabelled")
     return f"{', '.join(parts)} → revision {change.revision}"
+
+
+def _print_missing(folder: Path) -> None:
+    """Print how many images cannot be had, or are named by a list and not there, and some names."""
+    table = manifest.read(folder)
+    problems = manifest.unreadable(table)
+    if len(problems):
+        kept = len(manifest.images(problems))
+        old = f" (the old content of {kept:,} stays)" if kept else ""
+        print(f"{len(problems):,} images cannot be had{old}; the next update tries again:")
+        _print_some(problems.select("key", "problem"))
+    absent = manifest.absent(table)
+    if len(absent):
+        print(f"{len(absent):,} of {len(table):,} images that the list names are not there:")
+        _print_some(absent.select("key"))
+
+
+def _print_some(rows: pl.DataFrame) -> None:
+    for row in rows.head(PRINTED).iter_rows():
+        print(f"  {': '.join(row)}")
+    if len(rows) > PRINTED:
+        print(f"  … and {len(rows) - PRINTED:,} more, in data/catalog/rejected.parquet")

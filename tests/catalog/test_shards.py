@@ -23,7 +23,7 @@ def pack(folder: Path, limit: int = 1 << 20) -> pl.DataFrame:
     with ShardWriter(folder, 1, limit) as shards:
         for row, key in enumerate(KEYS):
             place = shards.add(key, content(row))
-            rows.append((key, len(content(row)), "", f"sha{row}", 1, *place, None))
+            rows.append((key, len(content(row)), "", f"sha{row}", 1, *place, None, None))
     table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
     manifest.write(folder, table, revision=1, source="test")
     return table

@@ -362,10 +362,8 @@ def _report_errors(url: str) -> Iterator[None]:
         raise _explain(error, url) from None
     except (botocore.HTTPClientError, botocore.ConnectionError) as error:
         remote.refuse_untrusted(url, error, "AWS_CA_BUNDLE")
-        lost = isinstance(error, UNMADE)
-        raise (remote.DisconnectedError if lost else remote.TransientError)(
-            flatten(error)
-        ) from None
+        kind = remote.DisconnectedError if isinstance(error, UNMADE) else remote.TransientError
+        raise kind(flatten(error)) from None
     except (botocore.BotoCoreError, ResponseParserError) as error:
         raise SourceError(
             f"{url} cannot be requested: {flatten(error)}; give credentials (AWS_ACCESS_KEY_ID and "

@@ -105,7 +105,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> bytes:
             return file.read(size)
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableError(f"it cannot be unpacked ({reason}): pack it again") from error
+        raise UnreadableError(f"it is damaged ({reason}): pack it again") from error
 
 
 def _read_deflate64(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

@@ -25,6 +25,7 @@ READ = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}],
 }
+NONE = (None, None)  # neither version nor problem
 SLOW = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
 
 
@@ -89,8 +90,9 @@ def test_a_difference_is_all_that_comes(settings, photos, buckets, tmp_path: Pat
 def test_ten_thousand_unchanged_objects_cost_one_listing(settings, buckets, tmp_path: Path) -> None:
     many = {f"photos/{i % 10}/{i:05d}.png": b"%d" % i for i in range(10_000)}
     buckets.fill("shop", many)
+    shard = ("r00001-000", 0, *NONE)
     rows = [
-        (key.removeprefix("photos/"), len(content), etag(content), "?", 1, "r00001-000", 0, None)
+        (key.removeprefix("photos/"), len(content), etag(content), "?", 1, *shard)
         for key, content in many.items()
     ]
     table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
