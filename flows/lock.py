@@ -23,7 +23,8 @@ from prefect.states import Cancelled, Crashed, State
 
 from flows import events, training_revision
 from flows.artifacts import Log
-from flows.state import find_project, memory_folder
+from flows.state import ProjectError, find_project, memory_folder
+from irgen.cli import describe_full_disk, is_full_disk
 from irgen.errors import ArtifactError
 from irgen.files import read_json, write_json
 
@@ -121,7 +122,8 @@ def _request(root: Path) -> Path:
 @contextmanager
 def hold_project(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Claim]:
     """Hold the project for this flow run. If an earlier run was killed while it held the project,
-    mark it as crashed. At the end, also after an error, start an update if one was requested."""
+    mark it as crashed. At the end, also after an error, start an update if one was requested.
+    Raises ProjectError with the remedy if the disk is full."""
 
     def log_wait(holder: Holder | None) -> None:
         log.info("waiting for %s, which holds the project", holder or "another run")
@@ -135,9 +137,11 @@ def hold_project(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Cla
                 log.warning("%s was killed; this run continues its work", claim.other)
                 _mark_crashed(claim.other, log)
             yield claim
-    except Exception:
+    except Exception as error:
         if mine:
             _start_requested_update(root, log)
+        if is_full_disk(error):
+            raise ProjectError(describe_full_disk(error)) from error
         raise
     if mine:
         _start_requested_update(root, log)

@@ -5,6 +5,7 @@ A mistake that a user can mend ends in one line on stderr and exit status 2.
 
 import errno
 import os
+import re
 import select
 import sys
 from importlib import import_module
@@ -38,6 +39,8 @@ MODULES = {"source": "trial", "trial": "trial", "tables": "trial"}  # hidden: DV
 # on two cores, a forward pass of ViT-S took 9 s with 0 or 1,000 turns, 13 s with 10,000 and 25 s by
 # default; many small layers 6, 10, 22 and 286 s. Alone no count was faster than 0.
 SPIN_COUNT = "0"
+# How libraries word a full disk: the C library, Rust, and NumPy, which counts what it could write.
+FULL_DISK = re.compile(r"No space left|os error 28|\d+ requested and \d+ written")
 
 
 class Commands(click.Group):
@@ -138,8 +141,7 @@ def is_full_disk(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        text = str(error)
-        if "No space left" in text or "os error 28" in text:
+        if FULL_DISK.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

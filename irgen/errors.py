@@ -30,6 +30,10 @@ class UnreachableError(SourceError):
     """A server or a bucket is not there."""
 
 
+class RemovalsError(IrgenError):
+    """An update would take more images away than it may without a person's word."""
+
+
 class CatalogError(IrgenError):
     """A catalogue does not suffice: it has no usable image, no label, or too few of them."""
 

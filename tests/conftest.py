@@ -226,7 +226,7 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
     ``make_index(folder, contents, items, calibration, **config)``."""
     import torch
 
-    from irgen.catalog.images import decode_images
+    from irgen.catalog.images.pixels import decode_images
     from irgen.checkpoints.calibration import CALIBRATION, save_calibration
     from irgen.checkpoints.models import save_models
     from irgen.index.index import Index

@@ -76,3 +76,18 @@ def test_brute_force_finds_all_and_nothing_finds_more(results: dict) -> None:
     for row in results["others"]:
         assert 0 < row["recall"] <= 1
         assert row["recall"] == 1 or "brute" not in row["method"]
+
+
+def test_changes_one_by_one_are_measured(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/single_changes.py", "--count", "20"]
+    done = subprocess.run(
+        [*command, "--results", str(tmp_path / "table.md")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = (tmp_path / "table.md").read_text()
+    assert table == done.stdout
+    assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == ["20", "10", "10"]

@@ -147,6 +147,7 @@ def wrapped() -> Exception:
     [
         (OSError(errno.ENOSPC, "No space left on device"), True),
         (RuntimeError("Io(Os { code: 28, message: 'No space left on device' })"), True),
+        (OSError("9840 requested and 2016 written"), True),  # numpy.save
         (wrapped(), True),
         (OSError(errno.EACCES, "Permission denied"), False),
         (ValueError("28"), False),

@@ -28,6 +28,7 @@ PLUMBING = {
     "files": "atomic writes and hashes",
     "workspace": "paths",
     "compute": "the device; compute.precision is a dependency",
+    "catalog/columns": "names the user's columns, in the catalogue's tables too",
     "catalog/table": "reads the catalogue's tables, which are dependencies",
     "catalog/manifest": "reads the manifest of the download",
     "catalog/shards": "reads an image's bytes by their content hash",

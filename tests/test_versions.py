@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from irgen.catalog import fingerprints, images
-from irgen.catalog.images import Decoding
+from irgen.catalog import fingerprints
+from irgen.catalog.images import pixels as images
+from irgen.catalog.images.decode import decode
+from irgen.catalog.images.pixels import Decoding
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine, seed_everything
 from irgen.encoding import augment
@@ -71,7 +73,7 @@ def decoded() -> Values:
     picture = Image.fromarray(values.repeat(5, 0).repeat(5, 1), "RGBA")
     picture.save(content, "PNG", exif=exif)
     decoding = Decoding(size=8, channels=3, crop=0.9, interpolation="bicubic")
-    return images.square(images.decode(content.getvalue(), 3), decoding).flatten().tolist()
+    return images.square(decode(content.getvalue(), 3), decoding).flatten().tolist()
 
 
 def fingerprinted() -> Values:
@@ -214,7 +216,7 @@ def answered() -> Values:
 
 
 CASES: dict[str, Callable[[], Values]] = {
-    "irgen.catalog.images": decoded,
+    "irgen.catalog.images.pixels": decoded,
     "irgen.catalog.fingerprints": fingerprinted,
     "irgen.models.encoder": encoded,
     "irgen.encoding.augment": augmented,

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from irgen.catalog.columns import METADATA, nest
 from irgen.catalog.datasets.protocols import GALLERY, Protocol
 from irgen.catalog.manifest import GONE
 from irgen.catalog.table import SCHEMA, label_counts
@@ -9,7 +10,6 @@ from irgen.errors import CatalogError
 from irgen.params import Catalog
 
 REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
-INTERNAL = ("revision", GONE, "inserted")  # columns that the tables do not have
 NO_LABEL = "neither a class folder nor a list gives it a label"
 GIVE_LABELS = "give the source labels, or set tokenizer.labels to clusters and pairs.rule to near"
 
@@ -64,7 +64,9 @@ def build_tables(
         "database": searched & is_present(),
         "queries": (role == "query") & is_present(),
     }
-    metadata = [name for name in images.columns if name not in (*SCHEMA, *INTERNAL)]
+    ours = (*SCHEMA.names(), "revision", GONE, "inserted")
+    images = images if METADATA in images.columns else nest(images, ours)
+    metadata = [name for name in images.columns if name == METADATA]
     return {
         name: images.filter(rows)
         .select(*SCHEMA.names(), *(metadata if name in ("database", "queries") else []))

@@ -8,12 +8,14 @@ from pathlib import Path
 import polars as pl
 from tqdm import tqdm
 
-from irgen.catalog import fingerprints, images
+from irgen.catalog import fingerprints
+from irgen.catalog.images import pixels
+from irgen.catalog.images.decode import decode
 from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 from irgen.files import atomic
 
-NAME = f"checked-{images.VERSION}-{fingerprints.VERSION}.parquet"
+NAME = f"checked-{pixels.VERSION}-{fingerprints.VERSION}.parquet"
 SCHEMA = pl.Schema(
     {
         "sha256": pl.String,
@@ -38,7 +40,7 @@ def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: i
     fresh = [sha256 for sha256 in distinct if sha256 not in cached]
     bar = tqdm(total=len(fresh), desc="check", unit="image", disable=None)
     with (
-        ThreadPoolExecutor(threads or images.count_cores(), thread_name_prefix="check") as pool,
+        ThreadPoolExecutor(threads or pixels.count_cores(), thread_name_prefix="check") as pool,
         bar,
     ):
         for start in range(0, len(fresh), CHUNK):
@@ -54,7 +56,7 @@ def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: i
 
 def _check(stored: Images, sha256: str) -> tuple[str, int, int, str | None, int | None, int | None]:
     try:
-        image = images.decode(stored.read(sha256), 3)
+        image = decode(stored.read(sha256), 3)
     except ImageError as error:
         return sha256, -1, -1, str(error), None, None
     return sha256, image.width, image.height, None, *fingerprints.fingerprint(image)

@@ -55,7 +55,7 @@ def read_format(
     table: pl.DataFrame, name: str, read: Callable[[str], bytes] = lambda sha256: b""
 ) -> pl.DataFrame:
     """Return the images of a manifest, sorted by id: columns of COLUMNS (role may be null), and an
-    image list's metadata, or a data set's `part` and class `number`.
+    image list's `metadata`, or a data set's `part` and class `number`.
 
     Missing images are left out; past ones keep their `gone`. `name`: a key of FORMATS or SETS, as
     `recognise_format` returns it; `read` returns the bytes of an annotation file by its hash.
@@ -78,8 +78,7 @@ def read_format(
         raise CatalogError(
             f"the list gives the id {twice[0]!r} to several images; ids are distinct"
         )
-    metadata = [column for column in catalog.columns if column not in COLUMNS]
-    return catalog.select(*COLUMNS, *metadata).sort("id")
+    return catalog.select(*COLUMNS, pl.exclude(COLUMNS)).sort("id")
 
 
 def read_folders(images: pl.DataFrame) -> pl.DataFrame:
@@ -118,7 +117,8 @@ def lie_in_roles(keys: Iterable[str]) -> bool:
     >>> lie_in_roles(["train/1.jpg", "Test/2.jpg"]), lie_in_roles(["train/1.jpg", "bus/2.jpg"])
     (True, False)
     """
-    return all(key.count("/") == 1 and key.split("/")[0].lower() in ROLE_FOLDERS for key in keys)
+    tops = {key.split("/")[0].lower() if key.count("/") == 1 else "" for key in keys}
+    return bool(tops) and tops <= ROLE_FOLDERS.keys()
 
 
 def _find_misplacement(parts: list[str], with_roles: bool) -> str | None:

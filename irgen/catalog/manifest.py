@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from irgen.catalog.columns import METADATA, flatten, nest
 from irgen.errors import ArtifactError
 from irgen.files import atomic
 from irgen.workspace import MANIFEST as NAME
@@ -24,6 +25,7 @@ SCHEMA = pl.Schema(
 )
 IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
 GONE = "gone"  # first revision without the image; null while it is there
+OURS = (*SCHEMA, *IDENTITY, GONE)  # all other columns of the file are the user's
 
 
 class Row(NamedTuple):
@@ -62,7 +64,8 @@ def absent(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """Return the manifest below `folder`, sorted by key, with the columns of an image list.
+    """Return the manifest below `folder`, sorted by key, with the columns of an image list; the
+    user's own are in `metadata`.
 
     Raises ArtifactError if it is missing, damaged or lacks a column.
     """
@@ -77,8 +80,7 @@ def read_past(folder: Path) -> pl.DataFrame:
     table has it as it was. Raises as `read` does.
     """
     table = _read(folder)
-    columns = [name for name in (*SCHEMA, *IDENTITY, GONE) if name in table.columns]
-    return table.filter(pl.col(GONE).is_not_null()).select(columns)
+    return table.filter(pl.col(GONE).is_not_null()).drop(METADATA, strict=False)
 
 
 def _read(folder: Path) -> pl.DataFrame:
@@ -97,7 +99,7 @@ def _read(folder: Path) -> pl.DataFrame:
         raise ArtifactError(
             f"{path} has no proper column {', '.join(wrong)}; delete {folder} and run again"
         )
-    return table
+    return nest(table, OURS)
 
 
 def read_revision(folder: Path) -> tuple[int, str]:
@@ -110,6 +112,11 @@ def read_top(folder: Path) -> str | None:
     """Return the top folder of the source that keys lack, with its slash; "" if they lack none,
     None if the manifest does not say."""
     return _read_notes(folder).get("top")
+
+
+def read_accepted(folder: Path) -> int:
+    """Return the revision at which a person last accepted removals; 0 if nobody did."""
+    return int(_read_notes(folder).get("accepted", 0))
 
 
 def _read_notes(folder: Path) -> dict[str, str]:
@@ -134,14 +141,16 @@ def write(
     revision: int,
     source: str,
     top: str = "",
+    accepted: int = 0,
     past: pl.DataFrame | None = None,
 ) -> None:
     """Write the manifest, sorted by key, followed by the `past` images, whole or not at all. `top`:
-    the top folder of the source that keys lack."""
+    the top folder of the source that keys lack; `accepted`: as `read_accepted` returns it."""
     table = table.sort("key").with_columns(pl.lit(None, pl.Int32).alias(GONE))
     if past is not None:
         columns = [name for name in past.columns if name in table.columns]
         table = pl.concat([table, past.select(columns).sort("key", GONE)], how="diagonal")
     with atomic(folder / NAME) as path:
         notes = {"revision": str(revision), "source": source, "top": top}
-        table.rechunk().write_parquet(path, metadata=notes)
+        notes |= {"accepted": str(accepted)} if accepted else {}
+        flatten(table, OURS).rechunk().write_parquet(path, metadata=notes)

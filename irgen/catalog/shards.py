@@ -103,16 +103,16 @@ class ShardWriter:
 
 class Images:
     """Packed images of a download folder by content hash, removed ones too if their bytes are still
-    there. Threads may share it.
+    there. `tables` of images stand in for its manifest. Threads may share it.
 
     Raises ArtifactError if the manifest or, on reading, a shard is missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *tables: pl.DataFrame) -> None:
         self._folder = folder
         columns = ("sha256", "shard", "offset", "size")
-        present = manifest.images(manifest.read(folder)).select(columns)
-        table = pl.concat([present, manifest.read_past(folder).select(columns)])
+        tables = tables or (manifest.read(folder), manifest.read_past(folder))
+        table = pl.concat([manifest.images(table).select(columns) for table in tables])
         table = table.unique("sha256", keep="first", maintain_order=True)
         self._shards = table["shard"].to_list()
         self._offsets = table["offset"].to_numpy()

@@ -9,16 +9,16 @@ import polars as pl
 from PIL import Image
 
 from irgen.catalog import manifest
+from irgen.catalog.columns import METADATA
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.formats import read_format, recognise_format
-from irgen.catalog.images import decode
+from irgen.catalog.images.decode import decode
 from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.errors import CatalogError, ImageError, UnreadableError
 
 SAMPLE = 64  # images that are opened
 GREY = 6  # largest difference of a grey picture's colours, which JPEG may change a little
 EXTREME = 0.15  # share of the range, at both ends, that counts as ink or paper
-NAMED = ("key", "label", "role", "id")  # columns of a list that have a meaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,13 +184,11 @@ def _read_labels(
 
 
 def _describe_columns(listing: Listing) -> dict[str, str]:
-    if listing.columns is None:
+    if listing.columns is None or METADATA not in listing.columns.columns:
         return {}
-    schema = listing.columns.schema
     return {
         name: "text" if kind == pl.String else str(kind).lower()
-        for name, kind in schema.items()
-        if name not in NAMED
+        for name, kind in listing.columns[METADATA].struct.schema.items()
     }
 
 

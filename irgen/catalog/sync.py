@@ -1,6 +1,6 @@
 """Bring the packed copy of a source up to date: read and write only what is new or changed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from irgen.catalog.packed import (
     pack,
     save_leftover,
 )
-from irgen.catalog.shards import SHARD_BYTES, ShardWriter, find_intact, sweep_strays
+from irgen.catalog.shards import SHARD_BYTES, Images, ShardWriter, find_intact, sweep_strays
 from irgen.catalog.sources.listing import Entry, Listing, Read, Source, read_in_order, replace_top
 from irgen.catalog.sources.selection import describe_left_out
 from irgen.errors import SourceError, UnreadableError
@@ -45,6 +45,11 @@ class Change:
         return bool(self.new or self.changed or self.gone or self.relabelled)
 
 
+# Called with the images of the last manifest, the new ones, past ones, and a function that reads an
+# annotation file by its hash. Returns whether a person accepted removals; raises to keep all.
+Check = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, Callable[[str], bytes]], bool]
+
+
 def sync(
     source: Source,
     folder: Path,
@@ -52,6 +57,7 @@ def sync(
     shard_bytes: int = SHARD_BYTES,
     trained: int | None = None,
     max_unreadable: float = 0.0,
+    check: Check | None = None,
 ) -> Change:
     """Make `folder` (manifest and shards) hold what `source` holds; return what changed.
 
@@ -61,7 +67,8 @@ def sync(
     remembers what is gone; its bytes are kept if it was there after revision `trained`. It also
     remembers the top folder that keys lack, so that images keep their keys when something else
     appears beside that folder. A source by another name that shares no image with the manifest is
-    another catalogue: its revision is 1.
+    another catalogue: its revision is 1. Before another manifest of the same catalogue is written,
+    `check` judges what it takes away; if it raises, the manifest and its images stay.
     An image that cannot be had (UnreadableError) is not gone: the manifest keeps its stored bytes,
     if any, with the problem, and the next sync tries again.
     Killed at any moment, the next sync starts from the last manifest, reads nothing again that is
@@ -119,6 +126,9 @@ def sync(
         left_out=sum(listing.skipped.values()) + sum(listing.ignored.values()),
         notes=(*describe_left_out(listing.skipped, listing.ignored), *listing.notes),
     )
+    accepted = manifest.read_accepted(folder) if stored else 0
+    if stored and check is not None and check(old, new, past, Images(folder, old, new).read):
+        accepted = change.revision
     if stored:
         past = pl.concat([past, _find_gone(old, new, change.revision)], how="diagonal")
     is_same = source.name == name and listing.top == manifest.read_top(folder)
@@ -129,6 +139,7 @@ def sync(
             revision=change.revision,
             source=source.name,
             top=listing.top,
+            accepted=accepted,
             past=past,
         )
     sweep_strays(folder, _kept_shards(new, past, trained))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from irgen.catalog.columns import flatten, nest
 from irgen.errors import ArtifactError
 from irgen.files import atomic
 
@@ -25,7 +26,7 @@ SCHEMA = pl.Schema(
 
 def check_table(table: pl.DataFrame, where: str) -> pl.DataFrame:
     """Return `table`. Raises ArtifactError, naming `where`, unless it has the columns of SCHEMA
-    (others may follow), without nulls but in labels, known roles, and distinct ids in order."""
+    (`metadata` may follow), without nulls but in labels, known roles, and distinct ids in order."""
     for name, kind in SCHEMA.items():
         actual = table.schema.get(name)
         if actual != kind:
@@ -41,15 +42,16 @@ def check_table(table: pl.DataFrame, where: str) -> pl.DataFrame:
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
-    """Check and write a table, whole or not at all; equal tables give equal files."""
+    """Check and write a table, whole or not at all; equal tables give equal files. The user's
+    columns become plain ones."""
     check_table(table, path.name)
     with atomic(path) as temporary:
-        table.rechunk().write_parquet(temporary)
+        flatten(table, SCHEMA.names()).rechunk().write_parquet(temporary)
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """Return the table at `path`, sorted by id. Raises ArtifactError if it is missing, damaged or
-    no catalogue table."""
+    """Return the table at `path`, sorted by id, the user's columns in `metadata`. Raises
+    ArtifactError if it is missing, damaged or no catalogue table."""
     try:
         table = pl.read_parquet(path)
     except FileNotFoundError:
@@ -59,7 +61,7 @@ def read_table(path: Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} is damaged ({reason}): run the catalog stage again") from None
-    return check_table(table, str(path))
+    return nest(check_table(table, str(path)), SCHEMA.names())
 
 
 def mark_unchanged(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:

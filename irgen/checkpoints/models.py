@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irgen.catalog.images import Decoding
+from irgen.catalog.images.pixels import Decoding
 from irgen.checkpoints import tensor_file
 from irgen.checkpoints.retriever import (
     initial_query_encoder,

@@ -14,7 +14,6 @@ import click
 from tqdm import tqdm
 
 from irgen.commands import project_index
-from irgen.commands.compact import note_if_worthwhile
 from irgen.commands.format import format_count
 from irgen.commands.options import PATH, change_index_option, note, root_option
 from irgen.errors import ImageError, IndexingError, IrgenError
@@ -113,7 +112,6 @@ def add(
         with note_progress_if_interrupted(index, policy):
             unreadable = add_images(index, plan, policy)
         print(summarize(plan, unreadable, index))
-        note_if_worthwhile(index)
 
 
 def plan_images(

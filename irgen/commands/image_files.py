@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.datasets.annotations import is_annotation
-from irgen.catalog.images import Decoding, count_cores, decode, square
+from irgen.catalog.images.decode import decode
+from irgen.catalog.images.pixels import Decoding, count_cores, square
 from irgen.catalog.sources.local import walk_folder
 from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError

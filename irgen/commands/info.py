@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from irgen.commands import project_index
-from irgen.commands.compact import find_reason, format_command
 from irgen.commands.format import format_bytes, format_count, format_percent
 from irgen.commands.options import json_option, read_index_option, root_option
 
@@ -36,8 +35,6 @@ def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
             print(json.dumps(facts, indent=2))
             return
         lines = describe_index(index) | describe_origin(index, root, outdated)
-        if reason := find_reason(index):
-            lines["compaction"] = f"worthwhile, since {reason}: {format_command(index)}"
     if verify:
         lines["verified"] = "every file is as it was written"
     width = max(map(len, lines))

@@ -39,7 +39,7 @@ def describe_machine() -> Machine:
     """Return what this machine has."""
     import torch
 
-    from irgen.catalog.images import count_cores
+    from irgen.catalog.images.pixels import count_cores
 
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

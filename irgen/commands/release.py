@@ -19,23 +19,60 @@ KEPT_BACK = 3  # exit status: the gate or a rollback keeps the index back
 
 @click.command()
 @click.option("--force", is_flag=True, help="Release it whatever the gate says.")
+@click.option(
+    "--accept-removals",
+    "accepts_removals",
+    is_flag=True,
+    help="Release nothing, but let the images go that the last update asked about: the next update "
+    "removes them.",
+)
 @json_option
 @params_option
 @root_option
-def release(force: bool, as_json: bool, params: Path | None, root: Path) -> int:
+def release(
+    force: bool, accepts_removals: bool, as_json: bool, params: Path | None, root: Path
+) -> int:
     """Make the pipeline's index, data/index, a release.
 
     It is served if the gate finds it no worse than the served release on the same queries (gate in
     params.yaml). Else it is kept as a candidate. If the bucket or MLflow did not answer, run the
     command again: it copies the release to the bucket and registers it in MLflow.
 
+    An update that would take too many images away stops and asks. --accept-removals lets those
+    images go that it named, and no others.
+
     Exit status: 0 if the index is served, 3 if it is kept as a candidate.
     """
+    if accepts_removals:
+        if force:
+            raise click.UsageError(
+                "--accept-removals releases nothing, so there is nothing to --force"
+            )
+        print(accept_removals(root, as_json))
+        return 0
     from irgen.releases import promote
 
     outcome = promote.release_index(root, load(settings_file(root, params)), force=force)
     print_outcome(outcome, describe_outcome(outcome), as_json)
     return 0 if outcome.is_served else KEPT_BACK
+
+
+def accept_removals(root: Path, as_json: bool) -> str:
+    """Accept the removals that the last update asked about; return what to print. Raise
+    ReleaseError if none waits."""
+    from irgen.catalog import guard
+    from irgen.tracking.locations import find_project
+    from irgen.workspace import Workspace
+
+    folder = Workspace.at(root).stage("download")
+    summary = guard.accept(folder, find_project(root) / ".cache" / "download")
+    if as_json:
+        return json.dumps(summary)
+    return (
+        f"Accepted: {guard.describe(summary)}. The next update removes them and releases the "
+        "index: the flow update, or by hand dvc repro and irgen release. Others that go meanwhile "
+        "are asked about again."
+    )
 
 
 def print_outcome(outcome: Outcome, sentence: str, as_json: bool) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from irgen.commands import project_index
-from irgen.commands.compact import note_if_worthwhile
 from irgen.commands.format import format_count
 from irgen.commands.options import EXPRESSION, change_index_option, root_option
 from irgen.errors import IndexingError
@@ -54,7 +53,6 @@ def remove(
             index.remove(selected)
         path = project_index.folder_of(index)
         print(f"{format_count(len(selected), 'image')} removed. {path} holds {len(index):,} now.")
-        note_if_worthwhile(index)
 
 
 def check_known(index: Index, ids: list[str]) -> list[str]:

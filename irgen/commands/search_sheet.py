@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from irgen.catalog.images import decode
+from irgen.catalog.images.decode import decode
 from irgen.catalog.shards import Images
 from irgen.commands.format import format_count, format_percent
 from irgen.commands.options import note

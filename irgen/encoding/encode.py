@@ -14,8 +14,8 @@ from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from irgen.catalog import images
-from irgen.catalog.images import Decoding, read_pixels, stream_pixels
+from irgen.catalog.images import pixels as images
+from irgen.catalog.images.pixels import Decoding, read_pixels, stream_pixels
 from irgen.catalog.shards import Images
 from irgen.compute import Machine, full_batches, prepare, seed_everything
 from irgen.encoding import augment

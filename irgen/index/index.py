@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.catalog.images import Input, decode_images
+from irgen.catalog.images.pixels import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
 from irgen.compute import Machine, has_fast_bf16, run_on_one_core

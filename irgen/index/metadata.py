@@ -1,7 +1,7 @@
 """Metadata columns of an index: the types it stores, and the forms in which it stores them.
 
-The base keeps columns as an Arrow file. The changes keep a JSON list per image, of the physical
-values: days and microseconds as integers, bytes as Latin-1 text.
+The base keeps columns as an Arrow file. The changes keep a JSON list per image: days and
+microseconds as integers, decimals as text, bytes as Latin-1 text.
 """
 
 import io
@@ -13,28 +13,12 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
+from irgen.catalog.columns import METADATA, stored_type
 from irgen.errors import IndexingError
 
 ID = "id"
-PLAIN = (pl.String, pl.Boolean, pl.Binary, pl.Date, pl.Time, pl.Datetime, pl.Duration)
-
-
-def stored_type(kind: pl.DataType) -> pl.DataType | None:
-    """Return the type in which an index stores a column of type ``kind``, None if it cannot.
-
-    Text, booleans, bytes, numbers, dates and times, and lists of these keep their type. Categories
-    and columns of nulls become text.
-
-    >>> stored_type(pl.List(pl.Categorical()))
-    List(String)
-    """
-    if isinstance(kind, (pl.Null, pl.Categorical, pl.Enum)):
-        return pl.String()
-    if isinstance(kind, pl.List):
-        inner = stored_type(kind.inner)  # type: ignore[arg-type]
-        return None if inner is None or isinstance(inner, pl.List) else pl.List(inner)
-    plain = isinstance(kind, PLAIN) or kind.is_integer() or kind.is_float()
-    return kind if plain else None
+# Columns that the pipeline and ``irgen add`` fill in; METADATA names the user's in a filter:
+OURS = (ID, "label", "path", "sha256", "width", "height", METADATA)
 
 
 def check_columns(table: pl.DataFrame) -> pl.DataFrame:
@@ -46,7 +30,7 @@ def check_columns(table: pl.DataFrame) -> pl.DataFrame:
         if stored is None:
             raise IndexingError(
                 f"column {name!r} is of type {kind}, which an index cannot store: convert it to "
-                "text, numbers, booleans, dates, times or lists of these"
+                "text, numbers, booleans, dates, times, or lists or structs of these"
             )
         columns = columns.with_columns(pl.col(name).cast(stored))
     return columns
@@ -129,9 +113,8 @@ def to_arrow(table: pl.DataFrame) -> bytes:
 
 
 def _rebuild(column: pl.Series) -> pl.Series:
-    physical = column.to_physical()
-    values = physical.to_list()
-    return pl.Series(column.name, values, dtype=physical.dtype).cast(column.dtype)
+    plain = column.cast(_json_type(column.dtype))
+    return pl.Series(column.name, plain.to_list(), dtype=plain.dtype).cast(column.dtype)
 
 
 def to_json(table: pl.DataFrame) -> list[str]:
@@ -140,7 +123,7 @@ def to_json(table: pl.DataFrame) -> list[str]:
     >>> to_json(pl.DataFrame({"id": ["a"], "label": ["shirt"], "price": [2.5]}))
     ['["shirt", 2.5]']
     """
-    rows = pl.DataFrame([column.to_physical() for column in table]).rows()
+    rows = table.cast({name: _json_type(kind) for name, kind in table.schema.items()}).rows()
     return [json.dumps(row[1:], default=lambda value: value.decode("latin-1")) for row in rows]
 
 
@@ -151,14 +134,35 @@ def from_json(ids: Sequence[str], texts: Sequence[str], schema: pl.Schema) -> pl
     values = list(map(list, zip(*rows, strict=True))) or [[] for _ in schema]
     columns = [pl.Series(ID, ids, dtype=pl.String)]
     for (name, kind), column in zip(schema.items(), values, strict=True):
-        physical = pl.Series(dtype=kind).to_physical().dtype
-        if pl.Binary() in (kind, getattr(kind, "inner", None)):
-            column = list(map(_to_bytes, column))
-        columns.append(pl.Series(name, column, dtype=physical).cast(kind))
+        values = [_restore_bytes(value, kind) for value in column] if _has_bytes(kind) else column
+        columns.append(pl.Series(name, values, dtype=_json_type(kind)).cast(kind))
     return pl.DataFrame(columns)
 
 
-def _to_bytes(value: Any) -> Any:
-    if isinstance(value, list):
-        return list(map(_to_bytes, value))
-    return None if value is None else value.encode("latin-1")
+def _json_type(kind: pl.DataType) -> pl.DataType:
+    """Return the type in which values of type ``kind`` go into JSON; bytes become text later."""
+    if isinstance(kind, pl.List):
+        return pl.List(_json_type(kind.inner))  # type: ignore[arg-type]
+    if isinstance(kind, pl.Struct):
+        return pl.Struct({field.name: _json_type(field.dtype) for field in kind.fields})  # type: ignore[arg-type]
+    return (
+        pl.String() if isinstance(kind, pl.Decimal) else pl.Series(dtype=kind).to_physical().dtype
+    )
+
+
+def _has_bytes(kind: pl.DataType) -> bool:
+    inner = [kind.inner] if isinstance(kind, pl.List) else []
+    if isinstance(kind, pl.Struct):
+        inner = [field.dtype for field in kind.fields]
+    return kind == pl.Binary() or any(map(_has_bytes, inner))  # type: ignore[arg-type]
+
+
+def _restore_bytes(value: Any, kind: pl.DataType) -> Any:
+    """Return a value of JSON with its bytes, which were Latin-1 text."""
+    if value is None:
+        return None
+    if isinstance(kind, pl.List):
+        return [_restore_bytes(item, kind.inner) for item in value]  # type: ignore[arg-type]
+    if isinstance(kind, pl.Struct):
+        return {f.name: _restore_bytes(value[f.name], f.dtype) for f in kind.fields}  # type: ignore[arg-type]
+    return value.encode("latin-1") if kind == pl.Binary() else value

@@ -1,6 +1,7 @@
 """Files of an open index, and the changes that its one writer makes."""
 
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -18,12 +19,16 @@ from irgen.index.database import Database, State
 from irgen.index.rows import Rows, check_ids, collision, hash_ids, shorten
 from irgen.index.view import View
 
+MANY_CHANGES, MANY_SHARE = 5_000, 0.01  # changes, or their share of the base, that are compacted
+MANY_DEAD = 1_000  # rows of a view that are not worth keeping
+
 
 class Store:
     """Files of an open index. Threads may share it.
 
     Nothing is kept in memory of what the writer does: it commits to the SQLite file, and the next
-    ``refresh`` reads that, in this process as in any other.
+    ``refresh`` reads that, in this process as in any other. After many changes the writer compacts
+    the index, so that it stays quick to open and to change.
     """
 
     def __init__(self, path: Path, *, writable: bool):
@@ -31,7 +36,7 @@ class Store:
             path = path.resolve()  # a link that is moved leads to another index
         self.folder = folder.read(path)
         self._changing, self._refreshing, self._compacting = RLock(), Lock(), Lock()
-        self._closed = False
+        self._closed, self._tolerated = False, 0  # changes that could not be compacted
         with ExitStack() as opened:
             self._writer = _open_writer(path, opened) if writable else None
             self._file = Database(path)
@@ -109,6 +114,8 @@ class Store:
 
     def _catch_up(self, view: View) -> View:
         """Return the latest view, given an earlier one."""
+        if view.dead_added > max(MANY_DEAD, len(view.added) // 2):  # replaced again and again
+            view = View.of(view.base, self.folder.codebooks)
         state, changes = self._file.read(view.revision)
         if state.base != view.base.number:
             return self.folder.load(self._file)
@@ -127,6 +134,7 @@ class Store:
                 _refuse([name for name in present if name is not None])
             if len(images):
                 writer.put(images)
+        self._compact_many_changes()
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove images; all of them, or none and an IndexingError if one is not in the index."""
@@ -139,6 +147,7 @@ class Store:
                 raise IndexingError(f"not in the index: {shorten(missing)}; nothing was removed")
             if names:
                 writer.remove(names, keys)
+        self._compact_many_changes()
 
     def refuse_present(self, ids: Sequence[str]) -> None:
         """Raise IndexingError if an id is in the index."""
@@ -174,6 +183,21 @@ class Store:
                 state, changes = self._file.read(view.revision)
                 self._view = run_on_one_core(fresh.apply, changes, state.revision)
             self.folder.prune(number)
+
+    def _compact_many_changes(self) -> None:
+        """Compact the index if much of it has changed. Only warn if that fails, since the changes
+        themselves are made; try again after as many more."""
+        with self._writing() as writer:
+            changes, images = writer.count_changes(), len(self._view.base.keys)
+        few = max(MANY_CHANGES, int(MANY_SHARE * images))
+        if changes - self._tolerated <= few or self._compacting.locked():
+            return
+        try:
+            self.compact()
+            self._tolerated = 0
+        except (IndexingError, MemoryError) as error:
+            self._tolerated = changes
+            warnings.warn(f"the change was made, but not compacted: {error!s}", stacklevel=3)
 
     def save(self, path: Path | str) -> None:
         """Create at ``path`` a compacted copy that shares no file with this index. Raise

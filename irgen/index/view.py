@@ -50,6 +50,11 @@ class View:
         return not len(self.added) and len(self) == self.snapshot.rows
 
     @property
+    def dead_added(self) -> int:
+        """Rows that were added since the base was written, and removed or replaced again."""
+        return len(self.added) - sum(map(len, self.snapshot.live_tries[1:]))
+
+    @property
     def schema(self) -> pl.Schema:
         """Return the metadata columns and their types."""
         columns = self.base.table.schema.items()

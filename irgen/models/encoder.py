@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from irgen.catalog.images import Decoding
+from irgen.catalog.images.pixels import Decoding
 
 VERSION = 1  # raise when an encoder with equal weights gives another summary or tokens
 

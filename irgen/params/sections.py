@@ -56,6 +56,9 @@ class Download:
     retries: Annotated[int, Field(ge=0, le=100)] = param(
         12, "retries of a failed request; twelve take about a minute"
     )
+    most_removed: Share = param(
+        0.2, "share of the images that may go without irgen release --accept-removals; 1: all"
+    )
 
 
 Published = Literal["inshop", "cub200", "cars196", "imagenet", "places365", "products", "omniglot"]
@@ -286,4 +289,6 @@ class Tracking:
     """Logging of runs to MLflow."""
 
     experiment: str = param("auto", "name of the experiments; auto: name of the source")
-    max_artifact_megabytes: Number = param(20, "larger files are logged as a pointer with digest")
+    max_artifact_megabytes: Number = param(
+        20, "larger files, and those with images or their names, are logged as path and digest"
+    )

@@ -11,7 +11,7 @@ from irgen.catalog.check import check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.fingerprints import thumbnail
 from irgen.catalog.formats import FORMATS, SETS, read_format, recognise_format
-from irgen.catalog.images import decode
+from irgen.catalog.images.decode import decode
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact
 from irgen.catalog.splits import assign_roles, choose_inserted

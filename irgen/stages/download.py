@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 from filelock import FileLock
 
-from irgen.catalog import manifest
+from irgen.catalog import guard, manifest
 from irgen.catalog.datasets.annotations import drop_annotations
+from irgen.catalog.guard import Guard
 from irgen.catalog.shards import find_intact
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
@@ -31,17 +32,30 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     how many images there are, and are new, changed, gone, relabelled and unreadable; nothing if the
     source has not changed.
 
-    Raises SourceError if the source is missing, unreadable, unsafe or empty; ParamsError if the
-    training revision is ahead of the images' revision.
+    Raises SourceError if the source is missing, unreadable, unsafe or empty; RemovalsError if more
+    images would go than may without a person's word; ParamsError if the training revision is ahead
+    of the images' revision.
     """
     if warning := warn_no_encoder(params.encoder, params.download):
         print(format_warnings([warning]))  # before the hours it takes, not only after them
     folder = workspace.stage("download")
-    source = open_source(params.download, workspace.cache / "download" / FILES)
-    metrics = _sync(params, workspace, source)
+    with _guard(params, workspace).holding():
+        source = open_source(params.download, workspace.cache / "download" / FILES)
+        metrics = _sync(params, workspace, source)
+    guard.withdraw(workspace.cache / "download")
     if note_weights(folder, params.encoder):
         print(f"the weights of the encoder have changed ({params.encoder.weights})")
     return metrics
+
+
+def _guard(params: Params, workspace: Workspace) -> Guard:
+    """Return the guard of the images in the stage's folder."""
+    return Guard(
+        folder=workspace.stage("download"),
+        cache=workspace.cache / "download",
+        share=params.download.most_removed,
+        format_name=params.catalog.format,
+    )
 
 
 def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, float]:
@@ -59,7 +73,11 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         # A retrain may go back to the revision before it: keep the bytes of its images too.
         trained = min(trained, int(os.environ.get("IRGEN_PREVIOUS_REVISION", trained)))
         change = sync(
-            source, folder, trained=trained, max_unreadable=params.download.max_unreadable
+            source,
+            folder,
+            trained=trained,
+            max_unreadable=params.download.max_unreadable,
+            check=_guard(params, workspace).check,
         )
         if source.stamp is not None:
             write_json(cache / LAST_SYNC, _describe_copy(source, folder))
@@ -104,10 +122,15 @@ def may_have_changed(params: Params, workspace: Workspace) -> bool:
     SourceError if the source cannot be listed."""
     if have_weights_changed(workspace.stage("download"), params.encoder):
         return True
-    source = open_source(params.download, workspace.cache / "download" / FILES)
-    if source.stamp is not None:
-        return not _is_synced(source, workspace)
-    return has_changed(source, workspace.stage("download"))
+    with _guard(params, workspace).holding():
+        source = open_source(params.download, workspace.cache / "download" / FILES)
+        if source.stamp is not None:
+            changed = not _is_synced(source, workspace)
+        else:
+            changed = has_changed(source, workspace.stage("download"))
+    if not changed:
+        guard.withdraw(workspace.cache / "download")
+    return changed
 
 
 def _is_synced(source: Source, workspace: Workspace) -> bool:

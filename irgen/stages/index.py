@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from irgen.catalog.columns import flatten
 from irgen.catalog.table import mark_unchanged, read_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.checkpoints.identifiers import ImageCodes, check_served, load_codes
@@ -16,6 +17,7 @@ from irgen.encoding.encode import open_encoding
 from irgen.errors import CatalogError
 from irgen.evaluation.validation import fit_calibration, measure_calibration, search_validation
 from irgen.index.index import Index
+from irgen.index.metadata import OURS
 from irgen.index.rows import hash_distinct
 from irgen.params import Params
 from irgen.search.engine import Options
@@ -66,7 +68,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
             "encoder_precision": encoding.machine.decoder,
             "queries": int((database["role"] == "query").sum()),
         },
-        items=database.drop("role"),
+        items=flatten(database.drop("role"), OURS),
         codebooks=models.tokenizer.codebooks,
         codes=identified.codes,
         embeddings=identified.embeddings,

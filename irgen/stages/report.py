@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.datasets.protocols import describe_protocol
-from irgen.catalog.images import decode
+from irgen.catalog.images.decode import decode
 from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, describe_tables, read_table

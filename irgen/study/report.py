@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.datasets.protocols import describe_protocol
-from irgen.catalog.images import decode
+from irgen.catalog.images.decode import decode
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.files import atomic, write_bytes, write_json

@@ -41,7 +41,7 @@ class Inputs:
 
 BASELINES = Inputs(  # a stage of comparisons only, so dvc.yaml does not have it
     code=(
-        "irgen/catalog/images.py",
+        "irgen/catalog/images",
         "irgen/checkpoints",
         "irgen/encoding",
         "irgen/evaluation",

@@ -115,9 +115,9 @@ class Recorder:
         if self.run_log is None or not self.run_log.path.exists():
             return
         folder = run_log.copies_folder(self.run_log.path)
+        max_bytes = self.params.tracking.max_artifact_megabytes * 1_000_000
         for file in files:
-            is_small = file["bytes"] <= self.params.tracking.max_artifact_megabytes * 1_000_000
-            if is_small and Path(file["path"]).is_file():
+            if run_log.is_copied(file, max_bytes) and Path(file["path"]).is_file():
                 (folder / file["name"]).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file["path"], folder / file["name"])
 

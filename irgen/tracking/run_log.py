@@ -24,6 +24,9 @@ from irgen.tracking.provenance import is_alive
 Record = dict[str, Any]
 OUTCOMES, TABLES, TRIAL = "outcomes", "tables", "trial"  # of a build; of a comparison, its trials
 ATTEMPTS = 10_000  # of a stage within one build
+# Endings of the files that MLflow gets: pages, figures and models. Files of all other kinds may
+# hold images, embeddings or names of images, which must not outlive the images.
+COPIED = frozenset({".csv", ".html", ".json", ".md", ".png", ".safetensors", ".svg", ".tex"})
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,11 @@ def delete_synced(folder: Path, *, days: float) -> None:
             is_synced = all(read_state(path)["done"] for path in home.glob("*.jsonl"))
             if touched < oldest and is_synced:
                 shutil.rmtree(home)
+
+
+def is_copied(file: Record, max_bytes: int) -> bool:
+    """Tell whether MLflow gets a copy of a stage's file, and not only its path, size and hash."""
+    return file["bytes"] <= max_bytes and Path(file["name"]).suffix in COPIED
 
 
 def copies_folder(path: Path) -> Path:

@@ -99,13 +99,13 @@ def select_curves(stage: str, records: list[run_log.Record]) -> list[run_log.Rec
 def log_file(
     client: "MlflowClient", run: str, log_path: Path, file: dict[str, Any], max_bytes: int
 ) -> None:
-    """Log a file that the run log at ``log_path`` names. If it is too large or has changed since,
-    log its path, size and hash instead."""
+    """Log a file that the run log at ``log_path`` names. If it is too large, may hold images, or
+    has changed since, log its path, size and hash instead."""
     folder = Path(file["name"]).parent.as_posix()
     copy = run_log.copies_folder(log_path) / file["name"]
     source = copy if copy.is_file() else Path(file["path"])
-    is_small = file["bytes"] <= max_bytes
-    if is_small and source.is_file() and file_digest(source) == file["sha256"]:
+    is_copied = run_log.is_copied(file, max_bytes)
+    if is_copied and source.is_file() and file_digest(source) == file["sha256"]:
         client.log_artifact(run, str(source), None if folder == "." else folder)
         return
     pointer = {key: file[key] for key in ("path", "bytes", "sha256")}

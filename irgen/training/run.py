@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from irgen.catalog import images
+from irgen.catalog.images import pixels as images
 from irgen.checkpoints.resume import History, Resume, TrainingState
 from irgen.compute import Machine, seeded_generator
 from irgen.encoding import augment

@@ -97,7 +97,9 @@ def test_an_empty_class_is_a_row_and_not_a_change(tmp_path: Path) -> None:
 
 def test_a_new_label_in_the_list_is_a_change_that_keeps_the_image(tmp_path: Path) -> None:
     def listed(labels: list[str], price: list[float]) -> pl.DataFrame:
-        return pl.DataFrame({"key": ["1", "2"], "label": labels, "price": price})
+        return pl.DataFrame(
+            {"key": ["1", "2"], "label": labels, "metadata": [{"price": p} for p in price]}
+        )
 
     contents, nan = {"1": b"1", "2": b"22"}, float("nan")
     sync(source(contents, columns=listed(["a", "b"], [nan, 1.0])), tmp_path)

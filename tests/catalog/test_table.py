@@ -15,7 +15,8 @@ def table(ids: list[str]) -> pl.DataFrame:
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    written = table(["a", "b"]).with_columns(price=pl.lit(1.5))
+    price = pl.struct(price=pl.lit(1.5), id=pl.lit("mine"))
+    written = table(["a", "b"]).with_columns(metadata=price)
     write_table(tmp_path / "train.parquet", written)
     assert read_table(tmp_path / "train.parquet").equals(written)
     write_table(tmp_path / "empty.parquet", table([]))

@@ -2,7 +2,7 @@
 
 import json
 
-from irgen.commands import compact
+from irgen.index import store
 from irgen.index.index import Index
 
 
@@ -41,20 +41,10 @@ def test_a_reader_goes_on_while_another_compacts(project, told):
         assert reader.search_ids(["photos/100.png"], k=5).ids.tolist() == before.ids.tolist()
 
 
-def test_it_is_suggested_when_many_rows_are_dead_and_not_before(project, run, told, monkeypatch):
-    monkeypatch.setattr(compact, "FEWEST_DEAD", 9)
-    ids = [f"dogs/{number:02d}.png" for number in (1, 2, 3, 5, 6, 7, 9, 10, 11)]
-    assert run("remove", *ids[:8]).err.count("irgen compact") == 0
-    done = run("remove", ids[8])
-    assert "22% of its rows are of removed or replaced images" in done.err
-    assert "irgen compact --index index is worthwhile" in done.err
-    assert "irgen compact --index index" in told("info")
-    told("compact", "--index", "index")
-    assert "irgen compact" not in told("info")
-
-
-def test_it_is_suggested_after_many_changes(project, run, monkeypatch):
-    monkeypatch.setattr(compact, "MANY_CHANGES", 2)
-    assert "irgen compact" not in run("add", "photos/003.png", "photos/100.png").err
-    done = run("add", "photos/101.png")
-    assert "3 rows have changed since it was written" in done.err
+def test_many_changes_are_compacted_without_being_asked(project, told, monkeypatch):
+    monkeypatch.setattr(store, "MANY_CHANGES", 2)
+    told("add", "photos/003.png", "photos/100.png")
+    assert json.loads(told("info", "--json"))["base"] == 1
+    told("add", "photos/101.png")
+    facts = json.loads(told("info", "--json"))
+    assert (facts["base"], facts["added"]) == (2, 0)

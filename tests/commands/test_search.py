@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from irgen.catalog.images import decode_images
+from irgen.catalog.images.pixels import decode_images
 from irgen.index.index import Index
 from irgen.search.engine import COPY_COSINE
 

@@ -10,7 +10,7 @@ import timm
 import torch
 from PIL import Image
 
-from irgen.catalog import images
+from irgen.catalog.images import pixels as images
 from irgen.catalog.shards import Images
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.local import list_folder

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 
 from irgen import params as parameters
 from irgen.catalog import manifest
-from irgen.catalog.images import decode_images
+from irgen.catalog.images.pixels import decode_images
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
 from irgen.checkpoints.models import save_models

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,59 @@ def test_a_compaction_that_does_not_come_to_its_end_changes_nothing(
     index.compact()
     del before["x"]
     assert small.contents(index) == before
+
+
+def test_single_changes_never_pile_up(
+    index: Index, folder: Path, add, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MANY_CHANGES", 7)
+    names = [f"single {number}" for number in range(40)]
+    with Index.open(folder) as reader:
+        for name in names:
+            add(index, name)
+            assert index.info()["added"] <= 7
+            reader.refresh()
+            assert len(reader) == len(index)
+        index.remove(names[:20])
+        assert index.info()["dead_rows"] == 0
+    wanted = small.expected(NAMES, trained=None) | small.expected(names[20:])
+    assert small.contents(index) == wanted
+    index.verify()
+
+
+def test_an_image_that_is_replaced_again_and_again_takes_one_row(
+    index: Index, folder: Path, add, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MANY_DEAD", 5)
+    with Index.open(folder) as reader:
+        for version in range(40):
+            add(index, "x", version=version, put="upsert_encoded")
+            reader.refresh()
+            assert reader.info()["dead_rows"] <= 6
+        for version in range(40):
+            index.remove(["x"])
+            reader.refresh()
+            add(index, "x", version=version)
+            reader.refresh()
+            assert reader.info()["dead_rows"] <= 6
+        assert small.contents(reader) == small.contents(index)
+    assert index.info()["base"] == 1
+
+
+def test_a_compaction_that_fails_by_itself_is_a_warning_and_not_tried_at_every_change(
+    index: Index, add, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MANY_CHANGES", 3)
+    monkeypatch.setattr(base_files, "write", full)
+    add(index, "1", "2", "3")
+    with pytest.warns(UserWarning, match="the change was made, but not compacted: .*No space left"):
+        add(index, "4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        add(index, "5")
+    monkeypatch.undo()
+    monkeypatch.setattr(store_module, "MANY_CHANGES", 3)
+    add(index, "6", "7", "8")
+    assert index.info()["base"] == 2
+    added = small.expected([str(number) for number in range(1, 9)])
+    assert small.contents(index) == small.expected(NAMES, trained=None) | added

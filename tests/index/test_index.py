@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from irgen.catalog.images import Decoding
+from irgen.catalog.images.pixels import Decoding
 from irgen.errors import ImageError, IndexingError
 from irgen.index import index as index_module
 from irgen.index.index import Index

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from irgen.catalog.images import decode_images
+from irgen.catalog.images.pixels import decode_images
 from irgen.checkpoints.models import Models
 from irgen.errors import ImageError, IndexingError
 from irgen.index.hits import ImageHits

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from irgen.catalog import manifest
 from irgen.catalog.leaks import KINDS
 from irgen.catalog.table import NAMES, label_counts, read_table
 from irgen.errors import ArtifactError, CatalogError
@@ -160,19 +161,50 @@ def test_a_list_brings_roles_metadata_and_rejections(
     (tmp_path / "shop.csv").write_text(text)
     metrics = run(params(tmp_path / "shop.csv"), workspace)
     found = tables(workspace)
-    assert found["database"].select("id", "role", "price").rows() == [
+    assert found["database"].select(
+        "id", "role", pl.col("metadata").struct.field("price")
+    ).rows() == [
         ("x", "train", None),
         ("y", "query", 2.5),
         ("z", "train", 1.0),
     ]
-    assert found["queries"]["price"].to_list() == [2.5]
-    assert found["queries"]["number"].to_list() == [7]  # a name that published sets use inside
-    assert "price" not in found["train"].columns
+    assert found["queries"]["metadata"].struct.field("price").to_list() == [2.5]
+    assert found["queries"]["metadata"].struct.field("number").to_list() == [
+        7
+    ]  # a name that published sets use inside
+    assert "metadata" not in found["train"].columns
     assert rejected(workspace) == [
-        ("3.png", "the list gives it no label"),
+        ("3.png", "neither a class folder nor a list gives it a label"),
         ("8.png", "the list names it, but the file is not there"),
     ]
     assert metrics["images/rejected"] == 2
+
+
+NAMES_OF_A_USER = (
+    *("reason", "inserted", "draw", "lot", "both", "seen", "across", "down", "allow", "count"),
+    *("key", "size", "etag", "sha256", "revision", "shard", "offset", "version", "gone", "part"),
+    *("width", "height", "number", "rowid", "row", "query", "score", "index", "embedding"),
+    *("metadata", "metadata.width", "id_right", "role_right", "Label", "LABEL", "Id", "ROLE"),
+    *("", " ", "a b", 'a "quote"', "a.b", "größe", "select", "price", "Price", "x" * 300),
+)
+
+
+def test_a_users_columns_may_have_any_name(
+    tmp_path: Path, workspace: Workspace, params, png: Png
+) -> None:
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes(png(i) if i else b"")
+    shop = {"path": [f"{i}.png" for i in range(8)], "label": "a"}
+    mine = {name: [f"{name} {i}" for i in range(8)] for name in NAMES_OF_A_USER}
+    pl.DataFrame(shop | mine).write_parquet(tmp_path / "shop.parquet")
+    for _ in range(2):  # made, and read again
+        run(params(tmp_path / "shop.parquet"), workspace)
+        assert [key for key, _ in rejected(workspace)] == ["0.png"]
+        database = tables(workspace)["database"]
+        assert database["metadata"].to_list() == pl.DataFrame(mine)[1:].to_dicts()
+        assert database["width"].min() > 0
+    revision = manifest.read_revision(workspace.stage("download"))[0]
+    assert revision == 1, "an unchanged list is no new revision"
 
 
 def test_a_corrected_price_does_not_touch_the_training_tables(
@@ -187,7 +219,7 @@ def test_a_corrected_price_does_not_touch_the_training_tables(
         run(params(tmp_path / "shop.csv"), workspace)
         written.append((workspace.stage("catalog") / "train.parquet").read_bytes())
     assert written[0] == written[1]
-    assert set(tables(workspace)["database"]["price"]) == {2.5}
+    assert set(tables(workspace)["database"]["metadata"].struct.field("price")) == {2.5}
 
 
 def test_what_cannot_serve_a_run_is_one_clear_error(
@@ -376,7 +408,7 @@ def test_a_list_may_leave_labels_empty_if_clusters_stand_for_them(
         (tmp_path / f"{i}.png").write_bytes(png(i))
     lines = [f"{i}.png," for i in range(12)]
     (tmp_path / "shop.csv").write_text("\n".join(["path,label", *lines]))
-    with pytest.raises(CatalogError, match=r"gives it no label.*tokenizer.labels to clusters"):
+    with pytest.raises(CatalogError, match=r"gives it a label.*tokenizer.labels to clusters"):
         run(params(tmp_path / "shop.csv"), workspace)
     lines[0] = "0.png,cat"
     lines[1] = '1.png,"  "'

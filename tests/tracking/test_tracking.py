@@ -47,6 +47,9 @@ stages:
 """
 
 
+LOGGED = {"small.json", "large.csv.pointer.json", "images.tar.pointer.json"}
+
+
 @pytest.fixture
 def params(root: Path) -> Params:
     params = load(root / "params.yaml")
@@ -89,7 +92,8 @@ def run_stage(home: Path, params: Params, stage: str = "tokenizer", rounds: int 
 def write_outputs(place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "small.json").write_text('{"a": 1}')
-    (place / "large.bin").write_bytes(bytes(1_500_000))
+    (place / "large.csv").write_bytes(bytes(1_500_000))
+    (place / "images.tar").write_bytes(b"the bytes of an image")
 
 
 def runs(client: MlflowClient) -> tuple[list, list]:
@@ -133,7 +137,7 @@ def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
     assert (table.name, json.loads(table.profile)["num_rows"]) == ("train", 2)
     assert table.digest == provenance.describe_tables(home, "tokenizer")[0]["digest"]
     names = {each.path for each in client.list_artifacts(trained.info.run_id)}
-    assert names == {"small.json", "large.bin.pointer.json"}
+    assert names == LOGGED
 
 
 STAGE = """
@@ -390,7 +394,7 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
     assert losses == [2, 3, 3]
     for run in children:
         names = {each.path for each in client.list_artifacts(run.info.run_id)}
-        assert names == {"small.json", "large.bin.pointer.json"}
+        assert names == LOGGED
 
 
 def test_a_run_s_page_is_where_a_browser_finds_it(

@@ -6,14 +6,13 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
-from irgen.catalog import manifest
+from irgen.catalog.columns import nest, stored_type
 from irgen.catalog.sources.listing import Entry, Listing, check_key
 from irgen.catalog.sources.local import make_entry
 from irgen.errors import SourceError
 
 ENDINGS = (".csv", ".parquet")
 TEXTS = ("path", "label", "role", "id")
-RESERVED = {*manifest.SCHEMA, manifest.GONE, "width", "height"}
 
 
 def list_file(path: Path) -> Listing:
@@ -21,7 +20,7 @@ def list_file(path: Path) -> Listing:
 
     An image that is not there stays listed, to be rejected with a reason. Raises SourceError if the
     list is damaged, lacks `path` or `label`, names a path twice or one outside of its folder, has a
-    column that the catalogue makes itself, or if none of its images is there.
+    column of a type that cannot be kept, or if none of its images is there.
     """
     columns = read_columns(path, str(path))
     inside = path.parent.resolve()
@@ -60,7 +59,8 @@ def make_listing(
 
 
 def read_columns(content: Path | bytes, source: str) -> pl.DataFrame:
-    """Return what the list `source` says: `key`, `label`, and any more columns.
+    """Return what the list `source` says: `key`, `label`, perhaps `role` and `id`; the user's own
+    columns are in `metadata`.
 
     `key`: the path of an image relative to the list's folder, distinct and inside of it. Raises
     SourceError as `list_file` does.
@@ -68,6 +68,7 @@ def read_columns(content: Path | bytes, source: str) -> pl.DataFrame:
     table = _read(content, source)
     _check_columns(table, source)
     keys = _clean_paths(table["path"], source)
+    table = nest(_keep_types(table, source), TEXTS)
     return table.drop("path").insert_column(0, pl.Series("key", keys, pl.String))
 
 
@@ -92,14 +93,20 @@ def _check_columns(table: pl.DataFrame, path: str) -> None:
                 "a list needs path and label, which may be empty (tokenizer.labels: clusters), and "
                 "may have role, id and any metadata"
             )
-    reserved = sorted(RESERVED.intersection(table.columns))
-    if reserved:
-        raise SourceError(
-            f"{path}: the catalogue makes its own column {', '.join(reserved)}; rename it in the "
-            "list"
-        )
     if not len(table):
         raise SourceError(f"{path} has no rows; list one image a row")
+
+
+def _keep_types(table: pl.DataFrame, source: str) -> pl.DataFrame:
+    """Return the columns in the types that are kept. Raises SourceError for one that is not."""
+    kinds = {name: stored_type(kind) for name, kind in table.schema.items()}
+    for name, kind in kinds.items():
+        if kind is None:
+            raise SourceError(
+                f"{source}: column {name!r} is of type {table.schema[name]}, which is not kept; "
+                "make it text, numbers, booleans, dates, times, or lists or structs of these"
+            )
+    return table.cast(kinds)  # type: ignore[arg-type]
 
 
 def _clean_paths(paths: pl.Series, source: str) -> list[str]:

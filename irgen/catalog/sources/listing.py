@@ -50,9 +50,9 @@ class Listing:
     """Content of a source. `entries` can be iterated once; `count` is their number.
 
     `top`: the single top folder, with its slash, that was left out of the keys. `columns`: columns
-    of an image list (key, label, and perhaps role, id, metadata). `ahead`: number of images that
-    other threads may read in advance. `skipped`, `ignored`: number of files left out by ending, and
-    by ignore pattern. `notes`: what else the user should know.
+    of an image list (key, label, and perhaps role, id; the user's in metadata). `ahead`: number of
+    images that other threads may read in advance. `skipped`, `ignored`: number of files left out by
+    ending, and by ignore pattern. `notes`: what else the user should know.
     """
 
     entries: Iterable[Entry]

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pathspec import GitIgnoreSpec
@@ -13,7 +12,7 @@ from pathspec.patterns.gitignore import GitIgnorePatternError
 from PIL import Image
 
 from irgen.catalog.datasets.annotations import is_annotation, select_annotations
-from irgen.catalog.images import FORMATS
+from irgen.catalog.images.codecs import ENDINGS, list_formats
 from irgen.errors import SourceError
 
 IGNORED = (  # what systems and programs leave among images, as patterns of a .gitignore
@@ -28,7 +27,7 @@ IGNORED = (  # what systems and programs leave among images, as patterns of a .g
     *(".git/", ".svn/", ".hg/", ".dvc/", ".cache/", ".venv/", "__pycache__/", "node_modules/"),
     *(".ipynb_checkpoints/", "*_$folder$", "_temporary/"),
 )
-ALIASES = (".pjpeg", ".pjp", ".jif", ".jfi", ".mpo", ".jps")  # more endings of JPEG files
+IMAGES = {*ENDINGS, ".pjpeg", ".pjp", ".jfi", ".jps"}  # the latter are JPEG files, too
 VAGUE = (".bin", ".dat", ".image", ".img")  # endings that say nothing
 ENDING = re.compile(r"\.[a-z][a-z0-9-]{0,11}", re.ASCII)
 START = 64  # bytes that tell what a file is
@@ -123,14 +122,6 @@ def select_files(candidates: Iterable[Candidate[V]], rules: Rules) -> Selection[
     )
 
 
-@cache
-def list_endings() -> tuple[str, ...]:
-    """Return the endings of image files, in small letters with their dot."""
-    Image.init()
-    endings = Image.registered_extensions().items()
-    return tuple(sorted({*ALIASES, *(name for name, kind in endings if kind in FORMATS)}))
-
-
 def get_ending(path: str) -> str:
     """Return what a file name ends in, in small letters with its dot; "" if that is no ending.
 
@@ -148,7 +139,7 @@ def is_image(path: str) -> bool:
     >>> [is_image(path) for path in ("cat/1.JPG", "cat/.5mm bolt.webp", "LICENSE", "cat/1.txt")]
     [True, True, False, False]
     """
-    return get_ending(path) in list_endings()
+    return get_ending(path) in IMAGES
 
 
 def is_vague(path: str) -> bool:
@@ -162,8 +153,9 @@ def is_vague(path: str) -> bool:
 
 def starts_like_image(start: bytes) -> bool:
     """Tell whether a file that starts with these bytes may be an image that can be decoded."""
+    formats = list_formats()  # loads the plug-ins
     Image.init()
-    tests = (Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN)
+    tests = (Image.OPEN[name][1] for name in formats if name in Image.OPEN)
     return len(start) > 8 and any(test is not None and test(start) is True for test in tests)
 
 
@@ -194,6 +186,6 @@ def make_empty_error(source: str, selection: Selection[Any]) -> SourceError:
     archives = any(ending in selection.skipped for ending in (".zip", ".tar", ".gz", ".rar", ".7z"))
     return SourceError(
         f"{source} holds no image ({'; '.join(left_out) or 'it is empty'}); "
-        f"{', '.join(FORMATS)} files count, in one folder a class"
+        f"{', '.join(list_formats())} files count, in one folder a class"
         + ("; unpack the archives in it" if archives else "")
     )

@@ -34,7 +34,9 @@ def test_queries_ask_the_gallery_and_none_of_their_items_is_trained_on(
     assert found.labels("train") == {"id_00000002", "id_00000080"}
     assert found.labels("database") == found.labels("queries") == {"id_00000001"}
     assert found.ids("database") == [name for name in NAMES if NAMES[name][1] == "gallery"]
-    assert set(found.tables["database"].select("part", "role").rows()) == {("gallery", "train")}
+    assert set(found.tables["database"].unnest("metadata").select("part", "role").rows()) == {
+        ("gallery", "train")
+    }
     assert (found.about["format"], found.about["protocol"]) == ("inshop", "given")
     assert found.metrics["leaks/shared_label"] == 0
     assert catalogued(write(layout()), protocol="standard").ids("database") == found.ids("database")
@@ -67,7 +69,9 @@ def test_an_image_that_the_list_does_not_name_is_rejected_whoever_teaches(
     write: Callable, catalogued: Callable, teaching: str
 ) -> None:
     found = catalogued(write({**layout(), "Img/img/other.jpg": None}), teaching)
-    assert found.rejected == [("Img/img/other.jpg", "the list gives it no label")]
+    assert found.rejected == [
+        ("Img/img/other.jpg", "neither a class folder nor a list gives it a label")
+    ]
 
 
 def test_another_number_of_images_than_published_is_told(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from irgen.catalog.images import Decoding, decode, decode_images, square
+from irgen.catalog.images.decode import decode
+from irgen.catalog.images.pixels import Decoding, decode_images, square
 from irgen.errors import ImageError
 
 GREY = Decoding(size=6, channels=1, crop=0.875)

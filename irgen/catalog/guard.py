@@ -1,0 +1,171 @@
+"""Stop an update that would take too much away, and keep its question and a person's answer.
+
+In the cache of the download stage: ``held.json``, why the last update stopped;
+``removals.parquet``, the images that it would have taken away; ``accepted.parquet``, those that a
+person lets go. A question belongs to one manifest. It ends when an update goes through.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from irgen.catalog import manifest, removals
+from irgen.catalog.datasets.annotations import drop_annotations
+from irgen.catalog.removals import ReadBytes, Removals
+from irgen.errors import ArtifactError, ReleaseError, RemovalsError, SourceError, redact
+from irgen.files import atomic, file_digest, read_json, write_json
+
+HELD, QUESTION, ACCEPTED = "held.json", "removals.parquet", "accepted.parquet"
+REMOVALS, SOURCE = "removals", "source"  # kinds of note
+SHOWN = 6  # labels that a message names
+KEPT = "nothing is removed: manifest, index and served release stay as they are"
+REMEDY = (
+    "if the source is away, bring it back, and the next update goes on; if these images should "
+    "go: irgen release --accept-removals, then update again (dvc repro, or the flow update)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """Judge of the removals of a sync. `folder`: of the manifest; `cache`: of the notes; `share`:
+    of the images that may go without a word; `format_name`: catalog.format."""
+
+    folder: Path
+    cache: Path
+    share: float
+    format_name: str
+
+    def check(
+        self, old: pl.DataFrame, new: pl.DataFrame, past: pl.DataFrame, read: ReadBytes
+    ) -> bool:
+        """Return whether a person accepted some of the removals, before a sync replaces the
+        manifest `old`, with its `past` images, by `new`. `read` returns the bytes of an annotation
+        file by its hash.
+
+        Raises RemovalsError, and keeps the question, if more would go than may.
+        """
+        before, after = (
+            removals.label_images(table, self.format_name, read) for table in (old, new)
+        )
+        gone = removals.find_removals(before, after)
+        accepted = gone.join(self._read_accepted(), on=["key", "sha256"], how="semi")
+        history = before.with_columns(gone=pl.lit(None, pl.Int32))
+        if len(accepted):  # a person knows the state without them
+            history = history.join(accepted, on="key", how="anti")
+        else:
+            past = removals.label_past(past, old, self.format_name)
+            history = pl.concat([history, past], how="diagonal_relaxed")
+        objection = removals.find_objection(
+            gone.join(accepted, on="key", how="anti"),
+            before.join(accepted, on="key", how="anti"),
+            after,
+            removals.count_peaks(history, manifest.read_accepted(self.folder)),
+            share=self.share,
+        )
+        if objection is not None:
+            self._ask(replace(objection, images=gone, before=len(before)))
+        return len(accepted) > 0
+
+    def _ask(self, question: Removals) -> None:
+        with atomic(self.cache / QUESTION) as path:
+            notes = {"manifest": _digest_manifest(self.folder)}
+            question.images.write_parquet(path, metadata=notes)
+        summary = question.summarize()
+        message = f"the source lacks {describe(summary)}; {KEPT}; {REMEDY}"
+        _write_note(self.cache, message, {"kind": REMOVALS} | summary)
+        raise RemovalsError(message)
+
+    def _read_accepted(self) -> pl.DataFrame:
+        return _read(self.cache / ACCEPTED, self.folder)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Note a SourceError of the block as the reason why an update stopped, and add that nothing
+        is lost. Without a manifest there is nothing to lose."""
+        try:
+            yield
+        except SourceError as error:
+            if not (self.folder / manifest.NAME).is_file():
+                raise
+            images = drop_annotations(manifest.images(manifest.read(self.folder)))
+            message = f"{error}; {KEPT}; bring the source back, and the next update goes on"
+            _write_note(self.cache, message, {"kind": SOURCE, "before": len(images)})
+            raise SourceError(message) from error
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """Describe the images that would go, by the counts of `Removals.summarize`.
+
+    >>> describe({"gone": 7, "before": 9, "peak": 9, "by_label": {"cat": 5, "dog": 2},
+    ...           "whole_labels": ["cat"], "examples": ["cat/1.png"]})
+    '7 of 9 images (cat 5, dog 2), all images of cat among them, such as cat/1.png'
+    """
+    counts = [f"{label} {count:,}" for label, count in summary["by_label"].items()]
+    whole, peak = summary["whole_labels"], summary["peak"]
+    text = f"{summary['gone']:,} of {summary['before']:,} images"
+    text += f" ({_enumerate(counts)})" if counts else ""
+    text += f", all images of {_enumerate(whole)} among them" if whole else ""
+    text += f", such as {summary['examples'][0]}" if summary["examples"] else ""
+    if peak > summary["before"]:
+        text += f"; there were {peak:,} once, and earlier updates took some away"
+    return text
+
+
+def _enumerate(texts: list[str]) -> str:
+    more = len(texts) - SHOWN
+    return ", ".join(texts[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def accept(folder: Path, cache: Path) -> dict[str, Any]:
+    """Let the images go that the last update asked about, and those alone; return their counts, as
+    `Removals.summarize` does. Raises ReleaseError if no update waits for an answer."""
+    note = read_note(cache)
+    if note is None or note["kind"] != REMOVALS or not len(_read(cache / QUESTION, folder)):
+        raise ReleaseError(
+            "no update waits for a word about removals: the next one (dvc repro, or the flow "
+            "update) asks if it would take too many images away"
+        )
+    shutil.copyfile(cache / QUESTION, cache / ACCEPTED)
+    return note
+
+
+def withdraw(cache: Path) -> None:
+    """Forget question and answer, since an update went through or the source is unchanged."""
+    for name in (HELD, QUESTION, ACCEPTED):
+        (cache / name).unlink(missing_ok=True)
+
+
+def read_note(cache: Path) -> dict[str, Any] | None:
+    """Return why the last update stopped: its `message`, a `number` of its own, `kind` (removals or
+    source) and, of removals, what `Removals.summarize` returns. None if none stopped."""
+    try:
+        return read_json(cache / HELD)
+    except ArtifactError:
+        return None
+
+
+def _write_note(cache: Path, message: str, facts: dict[str, Any]) -> None:
+    message = " ".join(redact(message).split())  # as the command line prints it
+    last = read_note(cache)
+    number = last["number"] if last and last["message"] == message else time.time_ns()
+    write_json(cache / HELD, facts | {"message": message, "number": number})
+
+
+def _read(path: Path, folder: Path) -> pl.DataFrame:
+    """Return the images of a question or answer about the present manifest; else none."""
+    empty = pl.DataFrame(schema={"key": pl.String, "sha256": pl.String, "label": pl.String})
+    try:
+        is_ours = pl.read_parquet_metadata(path).get("manifest") == _digest_manifest(folder)
+        return pl.read_parquet(path) if is_ours else empty
+    except (OSError, pl.exceptions.PolarsError):
+        return empty
+
+
+def _digest_manifest(folder: Path) -> str:
+    return file_digest(folder / manifest.NAME)

@@ -1,0 +1,1 @@
+"""Images from their files to pixels, whatever the kind of file."""

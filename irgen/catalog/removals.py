@@ -1,0 +1,160 @@
+"""Decide whether an update may take images away, or has to ask a person first.
+
+A source that lacks many images is more often away, in part, than tidied up.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from irgen.catalog import manifest
+from irgen.catalog.assembly import lacks_label
+from irgen.catalog.datasets.annotations import drop_annotations
+from irgen.catalog.formats import SETS, read_format, recognise_format
+from irgen.errors import ArtifactError, CatalogError
+
+FEWEST = 5  # fewer images may always go
+LABEL_SHARE = 0.002  # of all images; the loss of a label with fewer may be everyday work…
+LABEL_IMAGES = 100  # …unless it had as many as this
+EXAMPLES = 5
+
+ReadBytes = Callable[[str], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removals:
+    """Images that an update would take away and has to ask about.
+
+    `images`: columns key, sha256, label. `before`: number of images there now. `peak`: most images
+    since a person last accepted removals. `labels`: labels that would lose their last image.
+    """
+
+    images: pl.DataFrame
+    before: int
+    peak: int
+    labels: tuple[str, ...]
+
+    def summarize(self) -> dict[str, Any]:
+        """Return the counts and some examples, as JSON can hold them."""
+        by_label = self.images["label"].drop_nulls().value_counts(sort=True)
+        return {
+            "gone": len(self.images),
+            "before": self.before,
+            "peak": self.peak,
+            "by_label": dict(by_label.sort("count", "label", descending=[True, False]).iter_rows()),
+            "whole_labels": list(self.labels),
+            "examples": self.images["key"]
+            .sort()
+            .gather_every(_step(self.images))[:EXAMPLES]
+            .to_list(),
+        }
+
+
+def _step(images: pl.DataFrame) -> int:
+    return max(1, len(images) // EXAMPLES)
+
+
+def label_images(table: pl.DataFrame, format_name: str, read: ReadBytes) -> pl.DataFrame:
+    """Return the images of a manifest, annotation files aside, with the `label` that the catalogue
+    gives them: null if its format does not fit."""
+    images = drop_annotations(manifest.images(table))
+    try:
+        name = recognise_format(table) if format_name == "auto" else format_name
+        catalog = read_format(table, name, read)
+    except (ArtifactError, CatalogError):  # its lists are damaged, or name what has gone
+        return images.drop("label", strict=False).with_columns(label=pl.lit(None, pl.String))
+    label = pl.when(~lacks_label()).then(pl.col("label"))
+    labels = catalog.select(pl.col("path").alias("key"), label)
+    return images.drop("label", strict=False).join(labels, on="key", how="left")
+
+
+def label_past(past: pl.DataFrame, old: pl.DataFrame, format_name: str) -> pl.DataFrame:
+    """Return past images of the manifest `old` with their labels. Those of a published set have
+    none, since its lists are of today."""
+    name = format_name
+    if name == "auto":
+        try:
+            name = recognise_format(old)
+        except CatalogError:
+            name = "images"
+    return label_images(past, "images" if name in SETS else name, lambda sha256: b"")
+
+
+def find_removals(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Return the images of `old` whose content is gone from `new`: columns key, sha256, label.
+
+    An image under another key has moved and is not gone. An image with other content has changed
+    and is not gone, unless others became the same picture: a placeholder. An image without its
+    label counts as gone. Both tables have columns key, sha256, label.
+    """
+    moved = new.join(old, on="key", how="anti")["sha256"]
+    both = old.join(new, on="key", suffix="_new")
+    changed = both.filter(pl.col("sha256") != pl.col("sha256_new"))
+    placeholders = changed.filter(pl.col("sha256_new").is_duplicated())["key"]
+    unlabelled = both.filter(pl.col("label").is_not_null(), pl.col("label_new").is_null())["key"]
+    lost = [*placeholders, *unlabelled]
+    kept = pl.col("key").is_in(both["key"].implode()) & ~pl.col("key").is_in(lost)
+    gone = old.filter(~kept & ~pl.col("sha256").is_in(moved.implode()))
+    return gone.select("key", "sha256", "label")
+
+
+def find_objection(
+    gone: pl.DataFrame,
+    old: pl.DataFrame,
+    new: pl.DataFrame,
+    peaks: pl.DataFrame,
+    *,
+    share: float,
+) -> Removals | None:
+    """Return the removals to ask about; None if `gone` may go without a word.
+
+    To ask about: more than `share` of the images in `old`; a catalogue that is smaller by more than
+    `share` than it was at its peak; the last image of a label that was not small. Fewer than
+    FEWEST images never matter. `peaks`: as `count_peaks` returns them.
+    """
+    if not len(gone):
+        return None
+    peak = max(len(old), *peaks.filter(pl.col("label").is_null())["images"])
+    shrunk = peak - len(new)
+    labels = _find_lost_labels(gone, old, new, peaks, peak)
+    too_many = len(gone) >= FEWEST and len(gone) > share * len(old)
+    too_few_left = shrunk >= FEWEST and shrunk > share * peak
+    if not (too_many or too_few_left or labels):
+        return None
+    return Removals(images=gone, before=len(old), peak=peak, labels=labels)
+
+
+def _find_lost_labels(
+    gone: pl.DataFrame, old: pl.DataFrame, new: pl.DataFrame, peaks: pl.DataFrame, total: int
+) -> tuple[str, ...]:
+    """Return the labels, not small ones, whose last image would go."""
+    left = old.join(gone, on="key", how="anti")["label"]
+    least = min(max(FEWEST, LABEL_SHARE * total), LABEL_IMAGES)
+    large = peaks.filter(pl.col("images") >= least)["label"]
+    lost = set(gone["label"]) & set(large) - set(left) - set(new["label"])
+    return tuple(sorted(lost - {None}))
+
+
+def count_peaks(images: pl.DataFrame, since: int) -> pl.DataFrame:
+    """Return the largest number of images at any revision from `since` on: of each label, and of
+    all together under the label null. Columns label, images.
+
+    `images`: present and past ones, with columns label, revision, gone (null while it is there).
+
+    >>> columns = {"label": ["a", "a", "b"], "revision": [1, 1, 3], "gone": [2, None, None]}
+    >>> count_peaks(pl.DataFrame(columns), 0).rows()
+    [(None, 2), ('a', 2), ('b', 1)]
+    >>> count_peaks(pl.DataFrame(columns), 2).rows()
+    [(None, 2), ('a', 1), ('b', 1)]
+    """
+    comes = images.select("label", at="revision", change=pl.lit(1))
+    goes = images.filter(pl.col("gone").is_not_null())
+    goes = goes.select("label", at="gone", change=pl.lit(-1))
+    events = pl.concat([comes, goes]).with_columns(pl.col("at").clip(lower_bound=since))
+    labelled = events.filter(pl.col("label").is_not_null())
+    events = pl.concat([labelled, events.with_columns(label=pl.lit(None, pl.String))])
+    steps = events.group_by("label", "at").agg(pl.col("change").sum()).sort("at")
+    counts = steps.with_columns(images=pl.col("change").cum_sum().over("label"))
+    return counts.group_by("label").agg(pl.col("images").max()).sort("label")
