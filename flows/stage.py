@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ ADVICE = re.compile(
 BUSY = "is busy, it is being blocked by"
 UNREADABLE = re.compile(r"Unable to read RWLock-file '(.+?)'")
 BUSY_SECONDS = 60.0
+FULL_BYTES = 1_000_000
 FROM_DVC = re.compile(r"ERROR: |WARNING: |> |Running stage |Reproducing experiment ")
 
 
@@ -81,12 +83,19 @@ def run(
             "prefect: of dvc.yaml if it needs more; finished work is kept"
         )
     if result.status:
-        raise StageError(f"{stage} failed: {find_reason(result.lines)}")
+        raise StageError(f"{stage} failed: {find_reason(result.lines)}{warn_of_full_disk(root)}")
     outcome = read_outcomes(result.lines).get(stage)
     if outcome is None:
         output = " / ".join(result.lines)
         raise StageError(f"dvc repro {stage} succeeded, but printed no outcome: {output}")
     return StageResult(outcome=outcome, seconds=seconds)
+
+
+def warn_of_full_disk(root: Path) -> str:
+    """Return an addition to an error message if the project's disk is full, else nothing. DVC
+    reports its own files, cut off by a full disk, as corrupted."""
+    free = shutil.disk_usage(root).free
+    return f"; the disk has {free:,} bytes left: free some space" if free < FULL_BYTES else ""
 
 
 def fetch(root: Path, stage: str, *, timeout: float, log: Callable[[str], None]) -> None:

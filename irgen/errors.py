@@ -55,6 +55,11 @@ class ReleaseError(IrgenError):
     """A release cannot be made, served or fetched: it is missing, damaged, or another one runs."""
 
 
+class NumberError(IrgenError):
+    """Numbers say nothing: NaN or infinity among features, losses, embeddings or weights, or the
+    same vector for every image."""
+
+
 class StudyError(IrgenError):
     """A comparison cannot be made, or a part of it failed."""
 

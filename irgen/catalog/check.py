@@ -12,8 +12,8 @@ from irgen.catalog import fingerprints
 from irgen.catalog.images import pixels
 from irgen.catalog.images.decode import decode
 from irgen.catalog.shards import Images
-from irgen.errors import ImageError
-from irgen.files import atomic
+from irgen.errors import ArtifactError, ImageError
+from irgen.files import read_parquet, write_parquet
 
 NAME = f"checked-{pixels.VERSION}-{fingerprints.VERSION}.parquet"
 SCHEMA = pl.Schema(
@@ -49,8 +49,7 @@ def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: i
                 rows.append(row)
                 bar.update()
             checked = pl.concat([checked, pl.DataFrame(rows, schema=SCHEMA, orient="row")])
-            with atomic(cache / NAME) as path:
-                checked.write_parquet(path)
+            write_parquet(cache / NAME, checked)
     return checked.filter(pl.col("sha256").is_in(distinct))
 
 
@@ -67,8 +66,8 @@ def _read_cache(path: Path) -> pl.DataFrame:
     if not path.is_file():
         return empty
     try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        warnings.warn(f"{path} is damaged and made again: {error}", stacklevel=3)
+        table = read_parquet(path)
+    except ArtifactError as error:
+        warnings.warn(f"it is made again, since {error}", stacklevel=3)
         return empty
     return table if table.schema == SCHEMA else empty

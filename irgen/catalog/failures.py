@@ -1,4 +1,4 @@
-"""Images that cannot be had: how many of them a sync bears before it stops."""
+"""Count the images that cannot be had, and stop a sync that meets too many."""
 
 from irgen.errors import GivenUpError, SourceError
 
@@ -7,8 +7,8 @@ NAMED = 3  # images that a message names
 
 
 class Failures:
-    """The images of a source that cannot be had. `limit`: the share of them that is borne, of
-    `count` images; a single one is borne unless it is 0."""
+    """Failures to get images of a source. `limit`: share of its `count` images that is borne; a
+    single one is borne unless it is 0."""
 
     def __init__(self, limit: float, count: int) -> None:
         self._limit, self._count = limit, count
@@ -42,7 +42,7 @@ class Failures:
 
 
 class Outage:
-    """The end of a source that fails midway, told by images given up one after the other."""
+    """Failures in a row, which tell that the source itself is down."""
 
     def __init__(self) -> None:
         self._failures = 0

@@ -7,7 +7,7 @@ import polars as pl
 
 from irgen.catalog.columns import METADATA, flatten, nest
 from irgen.errors import ArtifactError
-from irgen.files import atomic
+from irgen.files import check_seal, damaged, read_parquet, write_parquet
 from irgen.workspace import MANIFEST as NAME
 
 SCHEMA = pl.Schema(
@@ -24,6 +24,7 @@ SCHEMA = pl.Schema(
     }
 )
 IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
+RESTORE = "bring it back (dvc checkout download), or delete it, which fetches all images anew"
 GONE = "gone"  # first revision without the image; null while it is there
 OURS = (*SCHEMA, *IDENTITY, GONE)  # all other columns of the file are the user's
 
@@ -87,12 +88,9 @@ def _read(folder: Path) -> pl.DataFrame:
     path = folder / NAME
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: run the download stage (dvc repro download)")
-    try:
-        table = pl.read_parquet(path)
-        if "problem" not in table.columns:  # of a project before images could have one
-            table = table.with_columns(pl.lit(None, pl.String).alias("problem"))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from None
+    table = read_parquet(path, RESTORE)
+    if "problem" not in table.columns:  # of a project before images could have one
+        table = table.with_columns(pl.lit(None, pl.String).alias("problem"))
     expected = {**SCHEMA, GONE: pl.Int32}
     wrong = [name for name, kind in expected.items() if table.schema.get(name) != kind]
     if wrong:
@@ -124,14 +122,10 @@ def _read_notes(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
+        check_seal(path, RESTORE)
         return pl.read_parquet_metadata(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> ArtifactError:
-    reason = " ".join(str(error).split())[:200]
-    return ArtifactError(f"{path} is damaged ({reason}); delete {path.parent} and run again")
+        raise damaged(path, error, RESTORE) from None
 
 
 def write(
@@ -150,7 +144,6 @@ def write(
     if past is not None:
         columns = [name for name in past.columns if name in table.columns]
         table = pl.concat([table, past.select(columns).sort("key", GONE)], how="diagonal")
-    with atomic(folder / NAME) as path:
-        notes = {"revision": str(revision), "source": source, "top": top}
-        notes |= {"accepted": str(accepted)} if accepted else {}
-        flatten(table, OURS).rechunk().write_parquet(path, metadata=notes)
+    notes = {"revision": str(revision), "source": source, "top": top}
+    notes |= {"accepted": str(accepted)} if accepted else {}
+    write_parquet(folder / NAME, flatten(table, OURS), notes)

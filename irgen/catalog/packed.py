@@ -12,7 +12,8 @@ from irgen.catalog import manifest
 from irgen.catalog.manifest import Row
 from irgen.catalog.shards import FOLDER, ShardWriter, find_intact
 from irgen.catalog.sources.listing import Entry, Fetched
-from irgen.files import atomic
+from irgen.errors import ArtifactError
+from irgen.files import read_parquet, write_parquet
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ def pack(
 def save_leftover(folder: Path, shard: str, source: str, rows: Iterable[Row]) -> None:
     """Keep the rows of the images in a complete shard beside it, until a manifest lists them."""
     table = pl.DataFrame(list(rows), schema=manifest.SCHEMA, orient="row")
-    with atomic(folder / FOLDER / f"{shard}.parquet") as path:
-        table.write_parquet(path, metadata={"source": source})
+    write_parquet(folder / FOLDER / f"{shard}.parquet", table, {"source": source})
 
 
 def load_leftover(folder: Path, source: str, old: pl.DataFrame) -> dict[str, Row]:
@@ -72,8 +72,8 @@ def load_leftover(folder: Path, source: str, old: pl.DataFrame) -> dict[str, Row
     listed = set(old["shard"].drop_nulls())
     leftover: dict[str, Row] = {}
     for path in sorted((folder / FOLDER).glob("*.parquet")):
-        with suppress(pl.exceptions.PolarsError, OSError):  # then its images are read again
-            table = pl.read_parquet(path)
+        with suppress(ArtifactError, pl.exceptions.PolarsError):  # then its images are read again
+            table = read_parquet(path)
             ours = pl.read_parquet_metadata(path).get("source") == source
             if ours and table.schema == manifest.SCHEMA and path.stem not in listed:
                 intact = find_intact(folder, table)

@@ -1,5 +1,6 @@
 """Shards: images packed into plain tar files, so that a million images are a few hundred files."""
 
+import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Collection
@@ -126,7 +127,7 @@ class Images:
         return sha256 in self._rows
 
     def read(self, sha256: str) -> bytes:
-        """Return the bytes of the image with this content hash."""
+        """Return the bytes of the image with this content hash, which is checked."""
         row = self._rows.get(sha256)
         if row is None:
             raise ArtifactError(f"no image {sha256} in {self._folder}: run the catalog stage again")
@@ -143,6 +144,11 @@ class Images:
             os.close(file)
         if len(content) != size:
             raise ArtifactError(f"shard {path} is truncated: run the download stage again")
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ArtifactError(
+                f"shard {path} is damaged (image {sha256} has another checksum): delete the shard, "
+                "then run the download stage, which reads its images again (dvc repro)"
+            )
         return content
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from irgen.catalog.columns import flatten, nest
 from irgen.errors import ArtifactError
-from irgen.files import atomic
+from irgen.files import read_parquet, write_parquet
 
 NAMES = ("train", "validation", "database", "queries")
 ROLES = ("train", "validation", "query")
@@ -45,23 +45,13 @@ def write_table(path: Path, table: pl.DataFrame) -> None:
     """Check and write a table, whole or not at all; equal tables give equal files. The user's
     columns become plain ones."""
     check_table(table, path.name)
-    with atomic(path) as temporary:
-        flatten(table, SCHEMA.names()).rechunk().write_parquet(temporary)
+    write_parquet(path, flatten(table, SCHEMA.names()))
 
 
 def read_table(path: Path) -> pl.DataFrame:
     """Return the table at `path`, sorted by id, the user's columns in `metadata`. Raises
     ArtifactError if it is missing, damaged or no catalogue table."""
-    try:
-        table = pl.read_parquet(path)
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is missing: run the catalog stage (dvc repro catalog)"
-        ) from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"{path} is damaged ({reason}): run the catalog stage again") from None
-    return nest(check_table(table, str(path)), SCHEMA.names())
+    return nest(check_table(read_parquet(path), str(path)), SCHEMA.names())
 
 
 def mark_unchanged(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from irgen.catalog.columns import column_name
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.images.decode import decode
 from irgen.catalog.images.pixels import Decoding, count_cores, square
 from irgen.catalog.sources.local import walk_folder
 from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError
-from irgen.index.metadata import ID
+from irgen.index.metadata import ID, OURS
 from irgen.index.rows import check_ids, shorten
 
 PATH = "path"
@@ -76,8 +77,9 @@ def read_metadata(
     """Read ids and metadata of the images at the relative paths ``names`` from ``file``. Without a
     file, the paths are the ids, and there are no columns. ``schema``: the columns of the index.
 
-    Raise IndexingError if the file cannot be read, has neither id nor path, or has no row or more
-    than one for an image.
+    All columns but path, id, label and role are the user's, and named as in an index; the role
+    plays no part. Raise IndexingError if the file cannot be read, has neither id nor path, or has
+    no row or more than one for an image.
     """
     if file is None:
         return check_ids(names), pl.DataFrame()
@@ -105,7 +107,8 @@ def read_metadata(
     ids = rows[ID].to_list() if ID in rows.columns else list(names)
     if None in ids:
         raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
-    return check_ids(ids), rows.drop(PATH, ID, strict=False)
+    rows = rows.drop(PATH, ID, "role", strict=False)
+    return check_ids(ids), rows.rename(lambda n: n if n == "label" else column_name(n, OURS))
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:

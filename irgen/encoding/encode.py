@@ -17,7 +17,7 @@ from tqdm import tqdm
 from irgen.catalog.images import pixels as images
 from irgen.catalog.images.pixels import Decoding, read_pixels, stream_pixels
 from irgen.catalog.shards import Images
-from irgen.compute import Machine, full_batches, prepare, seed_everything
+from irgen.compute import Machine, check_finite, full_batches, prepare, seed_everything
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.encoding.cache import ArrayStore
@@ -28,6 +28,7 @@ from irgen.params import Augment, Compute
 from irgen.workspace import Workspace
 
 SHARD = 64  # batches that a killed process loses at most
+NOT_FINITE = "set compute.precision to fp32, or choose another encoder or other weights"
 KEPT_VIEWS = 12  # sets of views; a pipeline and its baselines use at most six
 
 
@@ -96,6 +97,7 @@ def encode_once(
 
     Only images that are not in ``store`` pass through ``encode``: (B, C, H, H) uint8 → (B, D), in
     the machine's precision. Batches are always full, so no result depends on what is stored.
+    Raises NumberError, having stored none of it, if a result is not finite.
     """
     missing, stored = [sha256s[row] for row in store.missing(sha256s)], 0
 
@@ -107,6 +109,7 @@ def encode_once(
     encoded = rows()
     while shard := list(islice(encoded, SHARD)):
         values = np.concatenate(shard)
+        check_finite(torch.from_numpy(values), "encoded images", NOT_FINITE)
         store.add(missing[stored : stored + len(values)], values)
         stored += len(values)
     return store.get(sha256s)
@@ -198,6 +201,8 @@ def _write_views(
                 batch = augment.augment(batch, changes, encoder.decoding.size, generator)
             with machine.precision():
                 summary, grids = encoder(batch.to(machine.device))
+            check_finite(summary, "encoded views", NOT_FINITE)
+            check_finite(grids.half(), "tokens of encoded views, in 16 bits", NOT_FINITE)
             rows = slice(i * size, i * size + new)
             summaries[rows, view] = summary[:new].float().cpu().numpy()
             tokens[rows, view] = grids[:new].half().cpu().numpy()

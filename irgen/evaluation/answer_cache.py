@@ -5,7 +5,7 @@ release.
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from irgen.errors import ArtifactError
 from irgen.evaluation import runs
 from irgen.evaluation.query_set import read_query_tables, search_depth
-from irgen.files import atomic, checksums, delete_oldest, digest
+from irgen.files import checksums, delete_oldest, digest, read_parquet, write_parquet
 from irgen.params import Compute
 from irgen.workspace import Workspace
 
@@ -42,7 +43,7 @@ def read_nearest(workspace: Workspace, k: int) -> npt.NDArray[np.int64]:
     """Return the database rows (Q, k) of the images nearest to each of the gate's queries, by
     brute-force search of pretrained features. The stage ``evaluate`` has found them."""
     queries = read_query_tables(workspace)[0]
-    lists, _ = runs.from_table(pl.read_parquet(nearest_path(workspace)), len(queries), k)
+    lists, _ = runs.from_table(read_parquet(nearest_path(workspace)), len(queries), k)
     return lists.ids[_choose_evenly(len(queries), MAX_QUERIES)]
 
 
@@ -88,10 +89,10 @@ def ask(
     key = digest(VERSION, files, sha256s, depth, machine)[:16]
     path = workspace.cache / "answers" / f"{key}.parquet"
     if path.exists():
-        return pl.read_parquet(path)["ids"].to_list()
+        with suppress(ArtifactError):  # damaged: it is asked again
+            return read_parquet(path)["ids"].to_list()
     ids = _search(folder, sha256s, depth, settings, workspace, index)
-    with atomic(path) as temporary:
-        pl.DataFrame({"ids": ids}, schema={"ids": pl.List(pl.String)}).write_parquet(temporary)
+    write_parquet(path, pl.DataFrame({"ids": ids}, schema={"ids": pl.List(pl.String)}))
     delete_oldest(path.parent.glob("*.parquet"), KEPT_INDEXES)
     return ids
 

@@ -24,6 +24,7 @@ from irgen.evaluation.answer_cache import (
     read_nearest,
 )
 from irgen.evaluation.query_set import QuerySet, RankedLists
+from irgen.files import read_parquet
 from irgen.params import Gate, Params
 from irgen.workspace import Workspace
 
@@ -161,7 +162,7 @@ def choose_metric(metric: str, queries: pl.DataFrame, cutoffs: Iterable[int]) ->
 def list_inputs(workspace: Workspace, params: Params) -> list[Path]:
     """Return the files beside the indexes that a verdict depends on."""
     tables = [workspace.existing("catalog", f"{name}.parquet") for name in ("queries", "database")]
-    metric = choose_metric(params.gate.metric, pl.read_parquet(tables[0]), params.evaluate.cutoffs)
+    metric = choose_metric(params.gate.metric, read_parquet(tables[0]), params.evaluate.cutoffs)
     return [*tables, nearest_path(workspace)] if metric.startswith("agreement/") else tables
 
 

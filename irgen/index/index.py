@@ -319,7 +319,7 @@ class Index(Store):
         names, codebooks = check_ids(ids), self.folder.codebooks
         table = metadata.complete(columns, len(names), self.schema)
         ids_column = pl.Series(metadata.ID, names, dtype=pl.String)
-        table = pl.DataFrame([ids_column, *table.get_columns()])
+        table = metadata.join_columns([ids_column, *table.get_columns()])
         trained = torch.zeros(len(names), dtype=torch.bool)
         return run_on_one_core(check_rows, table, embeddings, codes, trained, codebooks)
 

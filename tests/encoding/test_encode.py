@@ -18,6 +18,7 @@ from irgen.catalog.sync import sync
 from irgen.compute import Machine
 from irgen.encoding import augment, encode
 from irgen.encoding.encode import Encoding, encode_summaries, encode_views, fingerprint
+from irgen.errors import NumberError
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 
@@ -73,6 +74,16 @@ def key_of(model: ImageEncoder, machine: Machine) -> str:
 
 def hashes(encoding: Encoding) -> list[str]:
     return sorted(encoding.images._rows)
+
+
+def test_what_is_no_number_is_never_stored(encoding):
+    model = encoder()
+    model.backbone.conv1[0].weight.data[0] = torch.nan
+    with pytest.raises(NumberError, match=r"encoded images: .* not finite; set compute.precision"):
+        encode_summaries(model, hashes(encoding), encoding)
+    with pytest.raises(NumberError, match=r"encoded views: .* not finite; set compute.precision"):
+        encode_views(model, hashes(encoding), CHANGES, 0, encoding)
+    assert not list((encoding.cache / "encodings").rglob("*.safetensors"))
 
 
 def test_an_image_is_encoded_once_in_its_life(encoding):

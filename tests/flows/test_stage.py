@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,14 @@ def test_it_is_told_the_revision_that_a_retrain_under_way_may_go_back_to(toy: To
 def test_a_failure_is_told_in_the_stage_s_own_words(toy: Toy) -> None:
     toy.fault("first", "always")
     with pytest.raises(StageError, match=r"^first failed: irgen first: this is what went wrong"):
+        run(toy, "first")
+
+
+def test_a_full_disk_is_told_beside_what_dvc_makes_of_it(toy: Toy, monkeypatch) -> None:
+    toy.fault("first", "always")
+    usage = shutil.disk_usage(toy.root)._replace(free=4096)
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(StageError, match="the disk has 4,096 bytes left: free some space"):
         run(toy, "first")
 
 

@@ -303,7 +303,11 @@ def test_a_list_in_a_bucket_names_images_beside_it(
     buckets.fill("shop", {"photos/list.csv": rows.encode()})
     assert sync(opened(chosen, tmp_path), data).images == 2
     table = manifest.read(data)
-    assert table.select("key", "label", "price").rows()[2] == ("none.png", "z", 3)
+    assert table.unnest("metadata").select("key", "label", "price").rows()[2] == (
+        "none.png",
+        "z",
+        3,
+    )
     assert held(data) == {key: photos[key] for key in ("a/00.png", "b/01.png")}
     buckets.requests.clear()
     assert not has_changed(opened(chosen, tmp_path), data)

@@ -56,7 +56,7 @@ def test_odd_characters_survive(name: str) -> None:
 def test_every_path_has_a_key_of_its_own_that_a_table_can_hold(paths: set[str]) -> None:
     keys = make_keys(paths, "shop")
     assert sorted(keys.values()) == sorted(paths)
-    assert [key.encode() for key in keys]
+    assert all(key.encode() for key in keys)
 
 
 def test_two_files_whose_escaped_names_are_one_are_refused() -> None:
