@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import process, training_revision
+from flows import cache_check, process, training_revision
 from flows.process import CommandResult
 from irgen.errors import IrgenError
 from irgen.tracking.outcomes import RAN, RESTORED, SKIPPED
@@ -61,7 +61,8 @@ def run(
     ``build``: the key under which the build's runs are tracked. ``pull``: take results from DVC's
     remote, if it has them, instead of running. DVC fails at once if another process uses a stage's
     files, for example one of an earlier flow run that is just ending; this function waits a minute
-    for it. Raises StageError with the stage's reason.
+    for it. Outputs that DVC restores from a damaged cache are made again. Raises
+    StageError with the stage's reason.
     """
     started = time.monotonic()
     options = ["--single-item", stage, *(["--pull"] if pull else [])]
@@ -73,6 +74,10 @@ def run(
         mended = mend_rwlock(result.lines, root)
         if mended:
             log(f"a killed DVC left that file incomplete; it is deleted, {stage} runs again")
+        restored = read_outcomes(result.lines).get(stage) == RESTORED
+        if restored and (damaged := cache_check.delete_damaged(root, stage)):
+            log(f"DVC's cache held damaged copies of {', '.join(damaged)}; {stage} runs again")
+            continue
         if not (mended or is_busy(result.lines)) or time.monotonic() - started > BUSY_SECONDS:
             break
         time.sleep(1)

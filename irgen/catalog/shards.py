@@ -126,11 +126,19 @@ class Images:
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._rows
 
-    def read(self, sha256: str) -> bytes:
-        """Return the bytes of the image with this content hash, which is checked."""
+    def size(self, sha256: str) -> int:
+        """Return the number of bytes of the image with this content hash."""
+        return int(self._sizes[self._row(sha256)])
+
+    def _row(self, sha256: str) -> int:
         row = self._rows.get(sha256)
         if row is None:
             raise ArtifactError(f"no image {sha256} in {self._folder}: run the catalog stage again")
+        return row
+
+    def read(self, sha256: str) -> bytes:
+        """Return the bytes of the image with this content hash, which is checked."""
+        row = self._row(sha256)
         path, size = shard_path(self._folder, self._shards[row]), int(self._sizes[row])
         try:
             file = os.open(path, os.O_RDONLY)

@@ -12,11 +12,12 @@ from irgen.catalog import manifest
 from irgen.catalog.columns import METADATA
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.formats import read_format, recognise_format
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import Decoded, decode_file
 from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.errors import CatalogError, ImageError, UnreadableError
 
 SAMPLE = 64  # images that are opened
+SIDE = 256  # pixels of their short side that are looked at
 GREY = 6  # largest difference of a grey picture's colours, which JPEG may change a little
 EXTREME = 0.15  # share of the range, at both ends, that counts as ink or paper
 
@@ -111,17 +112,17 @@ def _read(entry: Entry) -> bytes:
 
 def describe_sample(contents: Mapping[str, bytes]) -> Sample:
     """Return what image files, by name, are like."""
-    pictures: list[Image.Image] = []
+    pictures: list[Decoded] = []
     damaged: dict[str, str] = {}
     for name, content in contents.items():
         try:
-            pictures.append(decode(content, 3))
+            pictures.append(decode_file(content, 3, SIDE))
         except ImageError as error:
             damaged[name] = str(error)
     return Sample(
-        sizes=tuple(picture.size for picture in pictures),
-        grey=_mean([is_grey(picture) for picture in pictures]),
-        drawings=_mean([is_drawing(picture) for picture in pictures]),
+        sizes=tuple((picture.width, picture.height) for picture in pictures),
+        grey=_mean([is_grey(picture.image) for picture in pictures]),
+        drawings=_mean([is_drawing(picture.image) for picture in pictures]),
         bytes=_mean([len(content) for content in contents.values()]),
         damaged=damaged,
     )

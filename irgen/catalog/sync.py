@@ -8,6 +8,7 @@ import polars as pl
 from tqdm import tqdm
 
 from irgen.catalog import manifest
+from irgen.catalog.columns import flatten
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.failures import Failures, Outage
 from irgen.catalog.manifest import Row
@@ -255,13 +256,26 @@ def _count_relabelled(old: pl.DataFrame, new: pl.DataFrame) -> int:
     same = ("key", "sha256")
     plain = set(manifest.SCHEMA) - {"key"}
     before, after = (
-        manifest.images(table).join(other, on=same, how="semi").sort("key").drop(plain)
+        flatten(manifest.images(table), manifest.OURS)
+        .join(other.select(same), on=same, how="semi")
+        .sort("key")
+        .drop(plain)
         for table, other in ((old, new), (new, old))
     )
-    if before.schema != after.schema:
-        return before.height
-    labels = [table.select(all=pl.struct(pl.all()))["all"] for table in (before, after)]
-    return int(labels[0].ne_missing(labels[1]).sum())
+    names = {**before.schema, **after.schema}
+    empty = pl.Series([None] * len(before))
+    changed = pl.repeat(False, len(before), dtype=pl.Boolean, eager=True)
+    for name in names:
+        changed |= _differ(*(t.get_column(name, default=empty) for t in (before, after)))
+    return int(changed.sum())
+
+
+def _differ(before: pl.Series, after: pl.Series) -> pl.Series:
+    """Return where two columns differ (n,) bool."""
+    try:
+        return before.ne_missing(after)
+    except pl.exceptions.PolarsError:  # values of such types are never equal
+        return before.is_not_null() | after.is_not_null()
 
 
 def _compare(stored: dict[str, Row], rows: list[Row], relabelled: int, revision: int) -> Change:

@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import shutil
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from itertools import islice
@@ -29,6 +32,7 @@ from irgen.workspace import Workspace
 
 SHARD = 64  # batches that a killed process loses at most
 NOT_FINITE = "set compute.precision to fp32, or choose another encoder or other weights"
+VIEWS, SUMS = ("summaries.npy", "tokens.npy"), "sums.npy"
 KEPT_VIEWS = 12  # sets of views; a pipeline and its baselines use at most six
 
 
@@ -151,25 +155,51 @@ def encode_views(
 
     The first view is the plain image, the others are changed at random (seeded). Disk: V · P · T ·
     2 bytes an image. Encoded again only if the encoder, the images or ``changes`` differ. A killed
-    process continues where it was. Of the views, the KEPT_VIEWS used last are kept.
+    process continues where it was. Of the views, the KEPT_VIEWS used last are kept. All are
+    compared with their checksums first; damaged ones are made again.
     """
     weights = fingerprint([encoder], encoder.decoding, encoding.machine)
     size = encoding.settings.batch_size
     key = digest(weights, sha256s, vars(changes), seed, size, augment.VERSION)[:16]
     folder = encoding.cache / "views" / key
-    if not folder.exists():
+    if not folder.exists() or _are_damaged(folder, size):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(encoding.cache / "views.lock"):
+            if folder.exists() and _are_damaged(folder, size):
+                warnings.warn(f"{folder} is damaged and made again", stacklevel=2)
+                shutil.rmtree(folder)
             if not folder.exists():  # another process may have written it meanwhile
                 partial = folder.with_name(f".{key}.part")
                 _write_views(encoder, sha256s, changes, seed, encoding, partial)
                 partial.replace(folder)
                 delete_oldest(folder.parent.iterdir(), KEPT_VIEWS)
     os.utime(folder)  # it was used last
-    return EncodedViews(
-        np.load(folder / "summaries.npy", mmap_mode="r"),
-        np.load(folder / "tokens.npy", mmap_mode="r"),
-    )
+    return EncodedViews(*(np.load(folder / name, mmap_mode="r") for name in VIEWS))
+
+
+def _are_damaged(folder: Path, size: int) -> bool:
+    """Tell whether views of batches of ``size`` differ from their checksums; those of an older
+    version have none."""
+    if not (folder / SUMS).exists():
+        return False
+    try:
+        sums = np.load(folder / SUMS)  # (V, batches, 2)
+        arrays = [np.load(folder / name, mmap_mode="r") for name in VIEWS]
+    except (ValueError, OSError):
+        return True
+    types = [(array.dtype, array.shape[1:2]) for array in arrays]
+    if types != [(np.float32, sums.shape[:1]), (np.float16, sums.shape[:1])]:
+        return True
+    for view, batches in enumerate(sums):
+        for i, expected in enumerate(batches):
+            rows = slice(i * size, (i + 1) * size)
+            if [_sum(array[rows, view]) for array in arrays] != expected.tolist():
+                return True
+    return False
+
+
+def _sum(values: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
 @torch.inference_mode()
@@ -181,16 +211,18 @@ def _write_views(
     encoding: Encoding,
     folder: Path,
 ) -> None:
-    """Write ``summaries.npy`` and ``tokens.npy`` into ``folder``, a view of all images after the
-    other. ``done.json`` counts the batches that are written: a killed process continues there."""
+    """Write VIEWS and their checksums SUMS into ``folder``, a view of all images after the other.
+    ``done.json`` counts the batches that are written: a killed process continues there."""
     shape, machine = (len(sha256s), changes.views), encoding.machine
     grid, size = (encoder.token_count, encoder.token_width), encoding.settings.batch_size
-    done = read_json(folder / "done.json") if (folder / "done.json").exists() else 0
+    is_begun = (folder / SUMS).exists() and (folder / "done.json").exists()
+    done = read_json(folder / "done.json") if is_begun else 0
     mode: Literal["r+", "w+"] = "r+" if done else "w+"
     folder.mkdir(exist_ok=True)
     memmap, batches = np.lib.format.open_memmap, -(-len(sha256s) // size)
     summaries = memmap(folder / "summaries.npy", mode, np.float32, (*shape, encoder.width))
     tokens = memmap(folder / "tokens.npy", mode, np.float16, (*shape, *grid))
+    sums = memmap(folder / SUMS, mode, np.uint32, (changes.views, batches, 2))
     encoder.to(machine.device).eval()
     for view in range(changes.views):
         title, first = f"view {view + 1} of {changes.views}", max(done - view * batches, 0)
@@ -206,6 +238,7 @@ def _write_views(
             rows = slice(i * size, i * size + new)
             summaries[rows, view] = summary[:new].float().cpu().numpy()
             tokens[rows, view] = grids[:new].half().cpu().numpy()
-            summaries.flush()
-            tokens.flush()
+            sums[view, i] = _sum(summaries[rows, view]), _sum(tokens[rows, view])
+            for array in (summaries, tokens, sums):
+                array.flush()
             write_json(folder / "done.json", view * batches + i + 1)

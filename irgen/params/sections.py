@@ -41,6 +41,9 @@ class Compute:
     )
 
 
+Kind = Literal["text", "integer", "number", "boolean", "date", "datetime", "time"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Download:
     """Source of the images. Credentials come from the environment only."""
@@ -58,9 +61,15 @@ class Download:
     )
     max_gigabytes: Weight = param(50.0, "refuse archives that unpack to more")
     sha256: str = param("", "expected digest of an archive or list at a URL; empty: any")
+    columns: dict[str, Kind] = param(
+        {}, "types of columns of a list: text, integer, number, boolean, date, datetime or time"
+    )
     endpoint: str = param("", "URL of an S3 service other than Amazon's; empty: as AWS is set up")
     requester_pays: bool = param(False, "agree to pay for reading the bucket")
     customer_key: bool = param(False, "objects are encrypted with IRGEN_SSE_CUSTOMER_KEY")
+    outside: bool = param(
+        False, "let a list name files of this machine outside of the list's folder"
+    )
     max_unreadable: Share = param(
         0.2, "share of the images that may be unreadable; above it nothing is changed"
     )

@@ -7,15 +7,15 @@ from pathlib import Path
 import polars as pl
 
 from irgen.catalog import assembly, manifest
-from irgen.catalog.check import check_images
+from irgen.catalog.check import SIDE, check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.fingerprints import thumbnail
 from irgen.catalog.formats import FORMATS, SETS, read_format, recognise_format
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact, shard_path
 from irgen.catalog.splits import assign_roles, choose_inserted
-from irgen.catalog.table import describe_tables, write_table
+from irgen.catalog.table import describe_similar_labels, describe_tables, write_table
 from irgen.errors import ArtifactError, CatalogError
 from irgen.files import write_parquet, write_sealed_json
 from irgen.params import Catalog, Params
@@ -80,7 +80,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     present = images.filter(assembly.is_present())
     newest = int(present["revision"].to_numpy().max())
     assembly.check_tables(tables, newest, settings, protocol)
-    draw = cache(lambda sha256: thumbnail(decode(stored.read(sha256), 1)))
+    draw = cache(lambda sha256: thumbnail(decode_stored(stored, sha256, 1, SIDE).image))
     prints = checked.select("sha256", "across", "down")
     leaks = find_leaks(tables, prints, draw, protocol.disjoint)
     counts = count_leaks(leaks)
@@ -108,6 +108,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     if single := metrics["labels_with_one_image"]:
         labels, them = ("1 label has", "it") if single == 1 else (f"{single:,} labels have", "they")
         print(f"  {labels} one image only: {them} can be found, but not measured")
+    if alike := describe_similar_labels(present):
+        print(f"  {alike}; if they are one class, give them one name in the source")
     print(f"  protocol {protocols.describe_protocol(record)}; leaks: {format_leaks(counts)}")
     return metrics
 

@@ -135,13 +135,21 @@ def may_have_changed(params: Params, workspace: Workspace) -> bool:
 
 def _is_synced(source: Source, workspace: Workspace) -> bool:
     """Tell whether ``data/download`` is a copy of this archive in its present state."""
+    folder = workspace.stage("download")
     if source.stamp is None:
+        return False
+    if source.retried and _has_unreadable(folder):
         return False
     path = workspace.cache / "download" / LAST_SYNC
     try:
-        return read_json(path) == _describe_copy(source, workspace.stage("download"))
+        return read_json(path) == _describe_copy(source, folder)
     except ArtifactError:  # a cache: without it the archive is read again
         return False
+
+
+def _has_unreadable(folder: Path) -> bool:
+    is_there = (folder / manifest.NAME).is_file()
+    return is_there and len(manifest.unreadable(manifest.read(folder))) > 0
 
 
 def _describe_copy(source: Source, folder: Path) -> dict[str, str] | None:

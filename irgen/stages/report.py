@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.datasets.protocols import describe_protocol
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, describe_tables, read_table
@@ -136,7 +136,7 @@ def _read_run(workspace: Workspace, method: str, k: int) -> pl.DataFrame:
 
 def _thumbnails(workspace: Workspace) -> gallery.Thumbnail:
     images = Images(workspace.stage("download"))
-    return lambda sha256: gallery.thumbnail(decode(images.read(sha256), 3))
+    return lambda sha256: gallery.thumbnail(decode_stored(images, sha256, 3, gallery.SIDE).image)
 
 
 def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.datasets.protocols import describe_protocol
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.files import atomic, read_parquet, write_bytes, write_json
@@ -235,4 +235,4 @@ def _show_queries(root: Path, trial: Trial) -> list[gallery.Example]:
 
 def _thumbnails(root: Path, trial: Trial) -> gallery.Thumbnail:
     images = Images(images_folder(root, trial.set))
-    return lambda sha256: gallery.thumbnail(decode(images.read(sha256), 3))
+    return lambda sha256: gallery.thumbnail(decode_stored(images, sha256, 3, gallery.SIDE).image)

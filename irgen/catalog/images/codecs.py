@@ -18,7 +18,6 @@ ENDINGS = (  # of files that FORMATS and JPEG XL read
     *(".heic", ".heif", ".heics", ".heifs", ".hif", ".jxl", ".jp2", ".j2k", ".j2c", ".jpc"),
     *(".jpf", ".jpx", ".ico", ".psd"),
 )
-JXL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")  # how a JPEG XL file begins
 PACKAGES = ("pillow", "pillow-heif", "pillow-jxl-plugin")
 LIBRARIES = ("avif", "libjpeg_turbo", "webp", "jpg_2000", "libtiff", "zlib")
 

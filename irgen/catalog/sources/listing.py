@@ -69,7 +69,7 @@ class Listing:
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A source of images. An unchanged stamp means unchanged images. Without a stamp (None), only
-    `load` tells.
+    `load` tells. `retried`: images that could not be had may be had under the same stamp.
 
     `load` raises SourceError if the source is missing, unreadable, unsafe or empty.
     """
@@ -77,6 +77,7 @@ class Source:
     name: str
     stamp: str | None
     load: Callable[[], Listing] = field(repr=False)
+    retried: bool = False
 
 
 Read = Callable[[], Fetched | None]
