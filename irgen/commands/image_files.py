@@ -18,6 +18,7 @@ from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.images.decode import decode_file
 from irgen.catalog.images.memory import for_files
 from irgen.catalog.images.pixels import Decoding, count_cores, square
+from irgen.catalog.sources.list_text import decode_list
 from irgen.catalog.sources.local import walk_folder
 from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError
@@ -112,14 +113,18 @@ def read_metadata(
     return check_ids(ids), rows.drop(PATH, ID, "role", strict=False)
 
 
+def _read_csv(file: Path) -> pl.DataFrame:
+    text = decode_list(file.read_bytes(), str(file))
+    return pl.read_csv(text.content, separator=text.separator, infer_schema=False)
+
+
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
     """Return the file's columns, named as in an index and in the types of its ``schema``."""
     ending, texts = file.suffix.lower(), pl.Schema({PATH: pl.String(), ID: pl.String()})
     if ending not in (".csv", ".parquet"):
         raise IndexingError(f"{file} is neither a .csv nor a .parquet file")
     try:
-        is_csv = ending == ".csv"
-        table = pl.read_csv(file, infer_schema=False) if is_csv else pl.read_parquet(file)
+        table = _read_csv(file) if ending == ".csv" else pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise IndexingError(f"{file} cannot be read as metadata: {reason}") from None

@@ -76,13 +76,15 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "spreadsheet"])
 @pytest.mark.parametrize("table", TABLES)
 def test_metadata_comes_from_a_table(project, told, holds, table, kind):
     start, text = TABLES[table]
-    file = project / f"about.{kind}"
+    file = project / f"about.{'parquet' if kind == 'parquet' else 'csv'}"
     if kind == "csv":
         file.write_text(text)
+    elif kind == "spreadsheet":
+        file.write_text(text.replace(",", ";").replace("\n", "\r\n"), encoding="utf-16")
     else:
         pl.read_csv(text.encode()).write_parquet(file)
     told("add", "photos/100.png", "photos/101.png", "--metadata", file)
