@@ -99,6 +99,7 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         "images/changed": change.changed,
         "images/gone": change.gone,
         "images/relabelled": change.relabelled,
+        "files/left_out": change.left_out,
         "images/unreadable": change.unreadable,
         "revision": change.revision,
     }

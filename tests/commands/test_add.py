@@ -43,7 +43,7 @@ def test_a_folder_is_added_with_what_the_index_keeps_of_every_file(project, told
     (photos / "deeper").mkdir()
     (photos / "deeper" / "b.png").write_bytes(png(102))
     (photos / "notes.txt").write_text("no image")
-    (photos / ".hidden.png").write_bytes(png(103))
+    (photos / "._100.png").write_bytes(png(103))
     (photos / "003.png").unlink()
     assert told("add", "photos").startswith("3 images added")
     rows = holds(project / "index").filter(pl.col("id").str.starts_with("photos")).rows(named=True)
