@@ -1,13 +1,14 @@
 """Bring the packed copy of a source up to date: read and write only what is new or changed."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 from tqdm import tqdm
 
 from irgen.catalog import manifest
+from irgen.catalog.columns import flatten
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.failures import Failures, Outage
 from irgen.catalog.manifest import Row
@@ -21,13 +22,15 @@ from irgen.catalog.packed import (
 )
 from irgen.catalog.shards import SHARD_BYTES, Images, ShardWriter, find_intact, sweep_strays
 from irgen.catalog.sources.listing import Entry, Listing, Read, Source, read_in_order, replace_top
+from irgen.catalog.sources.selection import describe_left_out
 from irgen.errors import SourceError, UnreadableError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """Numbers of images that a sync changed. `relabelled`: the list has other values for the same
-    image, or an annotation file is new, changed or gone. `unreadable`: cannot be had now."""
+    image, or an annotation file is new, changed or gone. `unreadable`: cannot be had now.
+    `left_out`: number of files that are no images or ignored; `notes`: lines that name them."""
 
     images: int
     new: int
@@ -36,6 +39,8 @@ class Change:
     relabelled: int
     revision: int
     unreadable: int = 0
+    left_out: int = 0
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.new or self.changed or self.gone or self.relabelled)
@@ -117,7 +122,11 @@ def sync(
         revision, stored, past = 0, {}, past.clear()
     rows += map(make_absent, listing.empty_folders)
     new = _with_revisions(_to_table(rows, listing.columns), old if stored else None, revision)
-    change = _compare(stored, rows, _count_relabelled(old, new), revision)
+    change = replace(
+        _compare(stored, rows, _count_relabelled(old, new), revision),
+        left_out=sum(listing.skipped.values()) + sum(listing.ignored.values()),
+        notes=(*describe_left_out(listing.skipped, listing.ignored), *listing.notes),
+    )
     accepted = manifest.read_accepted(folder) if stored else 0
     if stored and check is not None and check(old, new, past, Images(folder, old, new).read):
         accepted = change.revision
@@ -247,13 +256,26 @@ def _count_relabelled(old: pl.DataFrame, new: pl.DataFrame) -> int:
     same = ("key", "sha256")
     plain = set(manifest.SCHEMA) - {"key"}
     before, after = (
-        manifest.images(table).join(other, on=same, how="semi").sort("key").drop(plain)
+        flatten(manifest.images(table), manifest.OURS)
+        .join(other.select(same), on=same, how="semi")
+        .sort("key")
+        .drop(plain)
         for table, other in ((old, new), (new, old))
     )
-    if before.schema != after.schema:
-        return before.height
-    labels = [table.select(all=pl.struct(pl.all()))["all"] for table in (before, after)]
-    return int(labels[0].ne_missing(labels[1]).sum())
+    names = {**before.schema, **after.schema}
+    empty = pl.Series([None] * len(before))
+    changed = pl.repeat(False, len(before), dtype=pl.Boolean, eager=True)
+    for name in names:
+        changed |= _differ(*(t.get_column(name, default=empty) for t in (before, after)))
+    return int(changed.sum())
+
+
+def _differ(before: pl.Series, after: pl.Series) -> pl.Series:
+    """Return where two columns differ (n,) bool."""
+    try:
+        return before.ne_missing(after)
+    except pl.exceptions.PolarsError:  # values of such types are never equal
+        return before.is_not_null() | after.is_not_null()
 
 
 def _compare(stored: dict[str, Row], rows: list[Row], relabelled: int, revision: int) -> Change:

@@ -85,6 +85,30 @@ def describe_tables(database: pl.DataFrame, queries: pl.DataFrame) -> str:
     return describe_counts(len(database), len(queries), searched=searched)
 
 
+def describe_similar_labels(table: pl.DataFrame, shown: int = 3) -> str:
+    """Name the labels that differ in case, blanks, dashes or underlines alone; "" if none do.
+
+    >>> describe_similar_labels(pl.DataFrame({"label": ["T-Shirt", "t shirt", "hat", None]}))
+    "1 group of labels differs in case, blanks or dashes alone: 'T-Shirt' (1) and 't shirt' (1)"
+    """
+    plain = pl.col("label").str.normalize("NFKC").str.to_lowercase()
+    groups = label_counts(table).group_by(
+        plain.str.replace_all(r"[\s_\p{Pd}]+", " ").str.strip_chars().alias("plain"),
+        maintain_order=True,
+    )
+    alike = groups.agg("label", "count").filter(pl.col("label").list.len() > 1)
+    if not len(alike):
+        return ""
+    examples = (
+        " and ".join(f"{label!r} ({count:,})" for label, count in zip(labels, counts, strict=True))
+        for _, labels, counts in alike.head(shown).iter_rows()
+    )
+    many = f"{len(alike):,} groups of labels differ"
+    groups_differ = "1 group of labels differs" if len(alike) == 1 else many
+    more = "; …" if len(alike) > shown else ""
+    return f"{groups_differ} in case, blanks or dashes alone: {'; '.join(examples)}{more}"
+
+
 def label_counts(table: pl.DataFrame) -> pl.DataFrame:
     """Return columns label and count (i64), sorted by label; images without a label do not count.
 

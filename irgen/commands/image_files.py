@@ -12,50 +12,48 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from irgen.catalog.column_types import convert, describe
 from irgen.catalog.columns import column_name
+from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.images.decode import decode_file
 from irgen.catalog.images.memory import for_files
 from irgen.catalog.images.pixels import Decoding, count_cores, square
-from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
-from irgen.catalog.sources.local import unreadable
+from irgen.catalog.sources.list_text import decode_list
+from irgen.catalog.sources.local import walk_folder
+from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError
 from irgen.index.metadata import ID, OURS
 from irgen.index.rows import check_ids, shorten
 
 PATH = "path"
-IN_A_CSV = (pl.String, pl.Boolean, pl.Date, pl.Time, pl.Datetime)  # and numbers
+LISTED = (PATH, ID, "label", "role")  # columns of a list that are not the user's own
 AHEAD = 64  # images decoded in advance
 
 
-def list_images(paths: Iterable[Path]) -> list[Path]:
-    """Return the files among ``paths`` and the image files below their folders, in order, once.
+def list_images(paths: Iterable[Path], rules: Rules) -> tuple[list[Path], list[str]]:
+    """Return the files among ``paths`` and the image files below their folders, in order, once; and
+    what is left out of each folder.
 
-    Folders are searched for files with an image's ending that are not hidden; links to folders are
-    not followed. Raise SourceError for a path that is missing, a folder without images, and a path
-    that cannot be read.
+    Folders are searched as a source is, by ``rules``; links to folders are not followed. Raise
+    SourceError for a path that is missing, a folder without images, and a path that cannot be read.
     """
     listed: dict[Path, Path] = {}
+    left_out: list[str] = []
     for path in paths:
         if not path.exists():
             raise SourceError(f"{path} is not there: name image files, or folders of them")
-        files = _below(path) if path.is_dir() else [path]
-        if not files:
-            endings = " ".join(ending[1:] for ending in IMAGE_ENDINGS)
-            raise SourceError(f"{path} holds no image; files ending in {endings} count")
+        files = [path]
+        if path.is_dir():
+            selection = select_files(walk_folder(path, rules, lambda link: None), rules)
+            images = sorted(file for file in selection.files if not is_annotation(file))
+            if not images:
+                raise make_empty_error(str(path), selection)
+            files = [path / file for file in images]
+            lines = describe_left_out(selection.skipped, selection.ignored)
+            left_out += [f"{path}: {line}" for line in lines]
         for file in files:
             listed.setdefault(_absolute(file), file)
-    return list(listed.values())
-
-
-def _below(folder: Path) -> list[Path]:
-    def fail(error: OSError) -> None:
-        raise unreadable(Path(error.filename), error)
-
-    images: list[Path] = []
-    for parent, names, files in os.walk(folder, onerror=fail):
-        names[:] = sorted(name for name in names if not is_hidden(name))
-        images += [Path(parent) / name for name in sorted(files) if is_image(name)]
-    return images
+    return list(listed.values()), left_out
 
 
 def _absolute(path: Path) -> Path:
@@ -112,23 +110,40 @@ def read_metadata(
     ids = rows[ID].to_list() if ID in rows.columns else list(names)
     if None in ids:
         raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
-    rows = rows.drop(PATH, ID, "role", strict=False)
-    return check_ids(ids), rows.rename(lambda n: n if n == "label" else column_name(n, OURS))
+    return check_ids(ids), rows.drop(PATH, ID, "role", strict=False)
+
+
+def _read_csv(file: Path) -> pl.DataFrame:
+    text = decode_list(file.read_bytes(), str(file))
+    return pl.read_csv(text.content, separator=text.separator, infer_schema=False)
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
-    texts: dict[str, pl.DataType] = {name: pl.String() for name in (PATH, ID)}
-    plain = {name: kind for name, kind in schema.items() if kind in IN_A_CSV or kind.is_numeric()}
+    """Return the file's columns, named as in an index and in the types of its ``schema``."""
+    ending, texts = file.suffix.lower(), pl.Schema({PATH: pl.String(), ID: pl.String()})
+    if ending not in (".csv", ".parquet"):
+        raise IndexingError(f"{file} is neither a .csv nor a .parquet file")
     try:
-        if file.suffix.lower() == ".csv":
-            return pl.read_csv(file, schema_overrides=plain | texts, infer_schema_length=None)
-        if file.suffix.lower() == ".parquet":
-            table = pl.read_parquet(file)
-            return table.with_columns(pl.col(set(texts) & set(table.columns)).cast(pl.String))
+        table = _read_csv(file) if ending == ".csv" else pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise IndexingError(f"{file} cannot be read as metadata: {reason}") from None
-    raise IndexingError(f"{file} is neither a .csv nor a .parquet file")
+    table = table.rename({n: column_name(n, OURS) for n in table.columns if n not in LISTED})
+    kinds = {**schema, **texts}
+    return table.with_columns(
+        _fit(values, kinds[values.name], file) for values in table if values.name in kinds
+    )
+
+
+def _fit(values: pl.Series, kind: pl.DataType, file: Path) -> pl.Series:
+    """Return values in the type of the index's column. Raise IndexingError if one does not fit."""
+    fitting, others = convert(values, kind)
+    if len(others):
+        raise IndexingError(
+            f"{file}: column {values.name!r} of the index holds {describe(kind)}, and not "
+            f"{shorten(others.to_list())}: correct the file, or leave such values empty"
+        )
+    return fitting
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class Compute:
     )
 
 
+Kind = Literal["text", "integer", "number", "boolean", "date", "datetime", "time"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Download:
     """Source of the images. Credentials come from the environment only."""
@@ -48,11 +51,25 @@ class Download:
     source: str = required(
         "digits; a folder, .tar, .tar.gz, .zip, .csv or .parquet; or one at s3://… or https://…"
     )
+    ignore: tuple[str, ...] = param(
+        (),
+        "files and folders to leave out, as in a .gitignore, besides @eaDir, #recycle, .git and "
+        "the like; !pattern takes one back",
+    )
+    name_encoding: str = param(
+        "auto", "encoding of names in an archive that are not UTF-8, e.g. cp932, gbk"
+    )
     max_gigabytes: Weight = param(50.0, "refuse archives that unpack to more")
     sha256: str = param("", "expected digest of an archive or list at a URL; empty: any")
+    columns: dict[str, Kind] = param(
+        {}, "types of columns of a list: text, integer, number, boolean, date, datetime or time"
+    )
     endpoint: str = param("", "URL of an S3 service other than Amazon's; empty: as AWS is set up")
     requester_pays: bool = param(False, "agree to pay for reading the bucket")
     customer_key: bool = param(False, "objects are encrypted with IRGEN_SSE_CUSTOMER_KEY")
+    outside: bool = param(
+        False, "let a list name files of this machine outside of the list's folder"
+    )
     max_unreadable: Share = param(
         0.2, "share of the images that may be unreadable; above it nothing is changed"
     )
@@ -264,9 +281,9 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Gate:
-    """Conditions for a new index to replace the served one. Trainings that differ only in their
-    seed vary by 0.003 to 0.006 in precision/10; 60 digits of unknown classes among 1,200 images
-    cost the queries of known classes 0.018."""
+    """Conditions for a new index to replace the served one, on the images that both could hold.
+    Trainings that differ only in their seed vary by 0.003 to 0.006 in precision/10; 60 digits of
+    unknown classes among 1,200 images cost the queries of known classes 0.018."""
 
     metric: str = param(
         "auto",

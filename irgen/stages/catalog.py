@@ -15,7 +15,7 @@ from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact, shard_path
 from irgen.catalog.splits import assign_roles, choose_inserted
-from irgen.catalog.table import describe_tables, write_table
+from irgen.catalog.table import describe_similar_labels, describe_tables, write_table
 from irgen.errors import ArtifactError, CatalogError
 from irgen.files import write_parquet, write_sealed_json
 from irgen.params import Catalog, Params
@@ -108,6 +108,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     if single := metrics["labels_with_one_image"]:
         labels, them = ("1 label has", "it") if single == 1 else (f"{single:,} labels have", "they")
         print(f"  {labels} one image only: {them} can be found, but not measured")
+    if alike := describe_similar_labels(present):
+        print(f"  {alike}; if they are one class, give them one name in the source")
     print(f"  protocol {protocols.describe_protocol(record)}; leaks: {format_leaks(counts)}")
     return metrics
 

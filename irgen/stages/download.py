@@ -23,6 +23,7 @@ from irgen.params import Params
 from irgen.workspace import Workspace
 
 LAST_SYNC = "archive.json"  # the stamp of the archive that was synced last
+LINE = 400  # characters of a printed line
 PRINTED = 5  # images without bytes that are printed
 FILES = "files"  # archives from elsewhere, while they are fetched and read
 
@@ -83,6 +84,8 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
             write_json(cache / LAST_SYNC, _describe_copy(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
     _check_training_revision(params.catalog.training_revision, folder)
+    for line in change.notes:
+        print(f"  {line}")
     if change:
         print(_format_change(change))
     else:
@@ -96,6 +99,7 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         "images/changed": change.changed,
         "images/gone": change.gone,
         "images/relabelled": change.relabelled,
+        "files/left_out": change.left_out,
         "images/unreadable": change.unreadable,
         "revision": change.revision,
     }
@@ -132,13 +136,21 @@ def may_have_changed(params: Params, workspace: Workspace) -> bool:
 
 def _is_synced(source: Source, workspace: Workspace) -> bool:
     """Tell whether ``data/download`` is a copy of this archive in its present state."""
+    folder = workspace.stage("download")
     if source.stamp is None:
+        return False
+    if source.retried and _has_unreadable(folder):
         return False
     path = workspace.cache / "download" / LAST_SYNC
     try:
-        return read_json(path) == _describe_copy(source, workspace.stage("download"))
+        return read_json(path) == _describe_copy(source, folder)
     except ArtifactError:  # a cache: without it the archive is read again
         return False
+
+
+def _has_unreadable(folder: Path) -> bool:
+    is_there = (folder / manifest.NAME).is_file()
+    return is_there and len(manifest.unreadable(manifest.read(folder))) > 0
 
 
 def _describe_copy(source: Source, folder: Path) -> dict[str, str] | None:
@@ -182,6 +194,6 @@ def _print_missing(folder: Path) -> None:
 
 def _print_some(rows: pl.DataFrame) -> None:
     for row in rows.head(PRINTED).iter_rows():
-        print(f"  {': '.join(row)}")
+        print(f"  {': '.join(row)}"[:LINE])
     if len(rows) > PRINTED:
         print(f"  … and {len(rows) - PRINTED:,} more, in data/catalog/rejected.parquet")

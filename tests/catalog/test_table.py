@@ -5,7 +5,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from irgen.catalog.table import SCHEMA, check_table, label_counts, read_table, write_table
+from irgen.catalog.table import (
+    SCHEMA,
+    check_table,
+    describe_similar_labels,
+    label_counts,
+    read_table,
+    write_table,
+)
 from irgen.errors import ArtifactError
 
 
@@ -64,3 +71,12 @@ def test_an_image_may_have_no_label_and_is_then_not_counted(tmp_path: Path) -> N
     write_table(tmp_path / "train.parquet", bare)
     assert read_table(tmp_path / "train.parquet").equals(bare)
     assert label_counts(bare).rows() == [("cat", 1)]
+
+
+def test_labels_that_are_nearly_one_are_named() -> None:
+    labels = ["cat", "Cat", "cat", "t_shirt", "T-Shirt", "t  shirt", "dog", "Straße", "STRASSE"]
+    told = describe_similar_labels(pl.DataFrame({"label": labels}))
+    assert told.startswith("2 groups of labels differ")
+    assert "'Cat' (1) and 'cat' (2)" in told and "'T-Shirt' (1)" in told
+    assert describe_similar_labels(pl.DataFrame({"label": ["cat", "cats", "7", "07"]})) == ""
+    assert describe_similar_labels(table([])) == ""

@@ -6,16 +6,18 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial as bind
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from irgen.catalog.sources.listing import Fetched
+from irgen.catalog.failures import Outage
+from irgen.catalog.sources.listing import Entry, Fetched, refuse
 from irgen.errors import GivenUpError, SourceError, UnreachableError, UnreadableError, redact
 from irgen.files import digest
 
@@ -87,6 +89,9 @@ class Remote:
         return f"{self.etag}-{self.size}" if self.etag else None
 
 
+Look = Callable[[], Remote | None]
+
+
 def retry_call(
     call: Callable[[], T], url: str, retries: int, kind: type[Exception] = TransientError
 ) -> T:
@@ -138,7 +143,7 @@ def flatten(error: Exception) -> str:
     return redact(" ".join(text.split()))[:300]
 
 
-def use_present(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -> T | None:
+def use_present(look: Look, use: Callable[[Remote], T]) -> T | None:
     """Return `use(remote)` for the file's present state; repeat if it is replaced meanwhile.
 
     None: there is no file, or no longer. Raises UnreadableError if it is replaced again and again.
@@ -158,8 +163,10 @@ def use_present(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -
     )
 
 
-def read(remote: Remote, retries: int) -> Body:
-    """Return the bytes of the file. Raises GoneError, ReplacedError, or SourceError."""
+def read(remote: Remote, retries: int, most: int | None = None) -> Body:
+    """Return the bytes of the file, or the first of them, `most` at most. Raises GoneError,
+    ReplacedError, or SourceError."""
+    is_part = most is not None and (remote.size is None or remote.size > most)
 
     def attempt() -> Body:
         content = bytearray()
@@ -167,14 +174,52 @@ def read(remote: Remote, retries: int) -> Body:
         def write(block: bytes, start: int) -> None:
             content[start:] = block
 
-        version, sums = _receive(remote, 0, remote.size, write, retries)
-        check([bytes(content)], sums)
+        stop = most if is_part else remote.size
+        version, sums = _receive(remote, 0, stop, write, retries)
+        check([bytes(content)], {} if is_part else sums)
         return Body(bytes(content), version)
 
     return retry_call(attempt, remote.url, min(DAMAGE_RETRIES, retries), DamagedError)
 
 
-def read_image(listed: Remote, look: Callable[[], Remote | None], retries: int) -> Fetched | None:
+class Location(NamedTuple):
+    """Location of an image: `look` returns what is there, `read` the bytes of what was there."""
+
+    key: str
+    look: "Look"
+    read: "Callable[[Remote, Look], Fetched | None]"
+
+
+def look_up_all(locations: Sequence[Location], ahead: int) -> list[Entry]:
+    """Return the entry of what is at each location; `ahead` are looked at at once.
+
+    One that cannot be looked at has a problem. Raises SourceError if a server is not there, or if
+    many images in a row are given up.
+    """
+    outage, entries = Outage(), []
+    pool = ThreadPoolExecutor(ahead, thread_name_prefix="look")
+    try:
+        for future in [pool.submit(_look_up, location) for location in locations]:
+            entry, error = future.result()
+            outage.note(error)
+            entries.append(entry)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return entries
+
+
+def _look_up(location: Location) -> tuple[Entry, UnreadableError | None]:
+    try:
+        file = location.look()
+    except UnreadableError as error:
+        return refuse(location.key, str(error)), error
+    if file is None:
+        return Entry(location.key, "", None), None
+    read = bind(location.read, file, location.look)
+    return Entry(location.key, file.state, read), None
+
+
+def read_image(listed: Remote, look: Look, retries: int) -> Fetched | None:
     """Return the bytes of a remote image, in the state that was listed or else as it is now.
 
     None: it has gone. Raises UnreadableError, or another SourceError if its server is not there.

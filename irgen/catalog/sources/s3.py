@@ -22,6 +22,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from irgen.catalog.sources import remote
+from irgen.catalog.sources.listing import Fetched
 from irgen.catalog.sources.remote import Answer, Remote, flatten
 from irgen.errors import SourceError, UnreachableError, UnreadableError, redact
 
@@ -257,6 +258,11 @@ def _sums_of(answer: dict[str, Any]) -> dict[str, str]:
     encrypted = answer.get("ServerSideEncryption", "").startswith("aws:kms")
     plain = not encrypted and "SSECustomerAlgorithm" not in answer
     return sums or ({"md5": etag} if plain and MD5.fullmatch(etag) else {})
+
+
+def read_image(client: Client, listed: Remote, look: remote.Look) -> Fetched | None:
+    """Return the bytes of an image as `remote.read_image` does."""
+    return remote.read_image(listed, look, client.retries)
 
 
 def get_file(client: Client, url: str, path: Path) -> bool:
