@@ -1,5 +1,6 @@
 """Manifest: lists the present and past images of the source, and where their bytes are."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +103,15 @@ def read_top(folder: Path) -> str | None:
 def read_accepted(folder: Path) -> int:
     """Return the revision at which a person last accepted removals; 0 if nobody did."""
     return int(_read_notes(folder).get("accepted", 0))
+
+
+def drop_past(folder: Path, sha256s: Collection[str]) -> None:
+    """Rewrite the manifest without the past images of these contents."""
+    table, notes = _read(folder), _read_notes(folder)
+    kept = table.filter(pl.col(GONE).is_null() | ~pl.col("sha256").is_in(list(sha256s)))
+    with atomic(folder / NAME) as path:
+        notes = {key: text for key, text in notes.items() if key != "ARROW:schema"}
+        flatten(kept, OURS).rechunk().write_parquet(path, metadata=notes)
 
 
 def _read_notes(folder: Path) -> dict[str, str]:
