@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import artifacts, lock, pipeline, process, release, stage, state, training_revision
+from flows import artifacts, held, lock, pipeline, process, release, stage, state, training_revision
 from flows.artifacts import Log
 from flows.pipeline import PassError
 from flows.state import LastPass
@@ -45,16 +45,25 @@ build.on_cancellation(lock.undo_cancelled_retrain)
 
 def build_and_release(root: Path, *, build: str, pull: bool = False) -> State[Any]:
     """Run the pipeline, release the index if it passes the gate, report that, and push the results
-    to DVC's remote. Return the flow run's final state. Raises the errors of these steps."""
-    metrics = run_pass(root, build, pull)
-    if release.has_index(root):
-        final = settle(root, build, metrics, pull=pull)
-    else:
-        last = LastPass(key=state.state_key(root), settled=True, metrics=metrics)
-        state.write_last_pass(root, last)
-        final = Completed(name="Built", message="the pipeline makes no index to release")
+    to DVC's remote. Return the flow run's final state: held, if the source lacks too much. Raises
+    the errors of these steps."""
+    try:
+        final = _run_and_settle(root, build, pull)
+    except PassError as error:
+        if note := held.read_note(root, error):
+            return held.report(root, note, get_run_logger())
+        raise
     pipeline.push_results(root)
     return final
+
+
+def _run_and_settle(root: Path, build: str, pull: bool) -> State[Any]:
+    metrics = run_pass(root, build, pull)
+    if release.has_index(root):
+        return settle(root, build, metrics, pull=pull)
+    last = LastPass(key=state.state_key(root), settled=True, metrics=metrics)
+    state.write_last_pass(root, last)
+    return Completed(name="Built", message="the pipeline makes no index to release")
 
 
 def settle_last_pass(root: Path, *, build: str) -> State[Any]:
@@ -83,14 +92,18 @@ def run_pass(root: Path, build: str, pull: bool) -> dict[str, float]:
 
     If it fails or is killed, no finished pass is noted, so the next update repeats it. A retrain
     whose stages fail MOST_FAILURES times is undone, and the next update uses the old models; a
-    source that cannot be read does not count as a failure.
+    source that cannot be read does not count as a failure. If the update is held, the last pass
+    stays the last one.
     """
     log = get_run_logger()
-    before = replace(state.read_last_pass(root) or LastPass(key="", settled=False), key="")
+    last = state.read_last_pass(root) or LastPass(key="", settled=False)
+    before = replace(last, key="")
     state.write_last_pass(root, before)
     try:
         outcomes = pipeline.run(root, build=build, pull=pull)
     except PassError as error:
+        if error.stages == (SOURCE,) and held.read_note(root, error):
+            state.write_last_pass(root, last)  # nothing has changed
         failed = dict.fromkeys(error.stages, FAILED)
         artifacts.name_run(f"failed in {', '.join(failed)}", log=log)
         sync_outcomes(root, build, failed, log)

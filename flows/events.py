@@ -14,6 +14,7 @@ from irgen.errors import IrgenError, redact
 CHANGED = "irgen.source.changed"  # the source may have changed
 UPDATED = "irgen.database.updated"  # another index is served
 REJECTED = "irgen.release.rejected"  # the gate kept an index back
+HELD = "irgen.update.held"  # the source lacks too much; nothing is removed without a person's word
 DRIFTED = "irgen.tokenizer.drifted"  # new images are unlike those of the training
 ATTEMPTS, PAUSE_SECONDS = 6, 5.0
 

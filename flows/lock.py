@@ -24,7 +24,7 @@ from prefect.states import Cancelled, Crashed, State
 from flows import events, training_revision
 from flows.artifacts import Log
 from flows.state import ProjectError, find_project, memory_folder
-from irgen.cli import describe_full_disk, is_full_disk
+from irgen.cli import describe_disk_error
 from irgen.errors import ArtifactError
 from irgen.files import read_json, write_json
 
@@ -123,7 +123,7 @@ def _request(root: Path) -> Path:
 def hold_project(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Claim]:
     """Hold the project for this flow run. If an earlier run was killed while it held the project,
     mark it as crashed. At the end, also after an error, start an update if one was requested.
-    Raises ProjectError with the remedy if the disk is full."""
+    Raises ProjectError with the remedy if the disk is full or forbidden."""
 
     def log_wait(holder: Holder | None) -> None:
         log.info("waiting for %s, which holds the project", holder or "another run")
@@ -140,8 +140,8 @@ def hold_project(root: Path, flow: str, log: Log, *, wait: bool) -> Iterator[Cla
     except Exception as error:
         if mine:
             _start_requested_update(root, log)
-        if is_full_disk(error):
-            raise ProjectError(describe_full_disk(error)) from error
+        if message := describe_disk_error(error):
+            raise ProjectError(message) from error
         raise
     if mine:
         _start_requested_update(root, log)

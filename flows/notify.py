@@ -27,6 +27,11 @@ AUTOMATIONS = {  # by name: events, subject, body
         "Candidate {{ event.payload.version }} is not served",
         "{{ event.payload.why }}",
     ),
+    "irgen: held": (
+        {events.HELD},
+        "The update is held: nothing is removed",
+        "{{ event.payload.message }}",
+    ),
     "irgen: drifted": (
         {events.DRIFTED},
         "Drift at revision {{ event.payload.revision }}: a retrain was requested",

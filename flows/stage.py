@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import process, training_revision
+from flows import cache_check, process, training_revision
 from flows.process import CommandResult
 from irgen.errors import IrgenError
 from irgen.tracking.outcomes import RAN, RESTORED, SKIPPED
@@ -30,6 +31,7 @@ ADVICE = re.compile(
 BUSY = "is busy, it is being blocked by"
 UNREADABLE = re.compile(r"Unable to read RWLock-file '(.+?)'")
 BUSY_SECONDS = 60.0
+FULL_BYTES = 1_000_000
 FROM_DVC = re.compile(r"ERROR: |WARNING: |> |Running stage |Reproducing experiment ")
 
 
@@ -59,7 +61,8 @@ def run(
     ``build``: the key under which the build's runs are tracked. ``pull``: take results from DVC's
     remote, if it has them, instead of running. DVC fails at once if another process uses a stage's
     files, for example one of an earlier flow run that is just ending; this function waits a minute
-    for it. Raises StageError with the stage's reason.
+    for it. Outputs that DVC restores from a damaged cache are made again. Raises
+    StageError with the stage's reason.
     """
     started = time.monotonic()
     options = ["--single-item", stage, *(["--pull"] if pull else [])]
@@ -71,6 +74,10 @@ def run(
         mended = mend_rwlock(result.lines, root)
         if mended:
             log(f"a killed DVC left that file incomplete; it is deleted, {stage} runs again")
+        restored = read_outcomes(result.lines).get(stage) == RESTORED
+        if restored and (damaged := cache_check.delete_damaged(root, stage)):
+            log(f"DVC's cache held damaged copies of {', '.join(damaged)}; {stage} runs again")
+            continue
         if not (mended or is_busy(result.lines)) or time.monotonic() - started > BUSY_SECONDS:
             break
         time.sleep(1)
@@ -81,12 +88,19 @@ def run(
             "prefect: of dvc.yaml if it needs more; finished work is kept"
         )
     if result.status:
-        raise StageError(f"{stage} failed: {find_reason(result.lines)}")
+        raise StageError(f"{stage} failed: {find_reason(result.lines)}{warn_of_full_disk(root)}")
     outcome = read_outcomes(result.lines).get(stage)
     if outcome is None:
         output = " / ".join(result.lines)
         raise StageError(f"dvc repro {stage} succeeded, but printed no outcome: {output}")
     return StageResult(outcome=outcome, seconds=seconds)
+
+
+def warn_of_full_disk(root: Path) -> str:
+    """Return an addition to an error message if the project's disk is full, else nothing. DVC
+    reports its own files, cut off by a full disk, as corrupted."""
+    free = shutil.disk_usage(root).free
+    return f"; the disk has {free:,} bytes left: free some space" if free < FULL_BYTES else ""
 
 
 def fetch(root: Path, stage: str, *, timeout: float, log: Callable[[str], None]) -> None:

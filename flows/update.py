@@ -9,14 +9,16 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import artifacts, lock, source_check, state
+from flows import artifacts, held, lock, source_check, state
 from flows.build import build_and_release, settle_last_pass, sync_waiting_runs
+from irgen.errors import SourceError
 
 
 @flow(name="update", flow_run_name="update", persist_result=False, result_serializer="json")
 def update(root: str = ".") -> State[Any]:
     """Check the source. If it has changed, or the last run was interrupted, run the pipeline and
-    release the index if it passes the gate.
+    release the index if it passes the gate. If the source is away, or lacks too much, nothing is
+    removed, and the run ends as held.
 
     root: the project's folder. If another run holds the project, this one is dropped, and that one
     starts another update when it ends.
@@ -28,7 +30,14 @@ def update(root: str = ".") -> State[Any]:
             return lock.drop_update(claim, folder, log)
         lock.take_request(folder)  # this run serves an earlier request too
         last, build = state.read_last_pass(folder), str(flow_run.id)
-        if last is None or last.key != state.state_key(folder) or check_source(folder, build):
+        is_done = last is not None and last.key == state.state_key(folder)
+        try:
+            changed = not is_done or check_source(folder, build)
+        except SourceError as error:
+            if note := held.read_note(folder, error):
+                return held.report(folder, note, log)
+            raise
+        if changed or last is None:
             return build_and_release(folder, build=build)
         sync_waiting_runs(folder, build, log)
         if last.settled:

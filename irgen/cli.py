@@ -40,8 +40,13 @@ MODULES = {"source": "trial", "trial": "trial", "tables": "trial"}  # hidden: DV
 # on two cores, a forward pass of ViT-S took 9 s with 0 or 1,000 turns, 13 s with 10,000 and 25 s by
 # default; many small layers 6, 10, 22 and 286 s. Alone no count was faster than 0.
 SPIN_COUNT = "0"
-# How libraries word a full disk: the C library, Rust, and NumPy, which counts what it could write.
-FULL_DISK = re.compile(r"No space left|os error 28|\d+ requested and \d+ written")
+# How libraries word a full disk: the C library, Rust, NumPy (it counts), SQLite.
+FULL_DISK = re.compile(
+    r"No space left|os error 28|\d+ requested and \d+ written|database or disk is full"
+)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class Commands(click.Group):
@@ -111,10 +116,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"{sys.executable} has no package {error.name}: activate the project's environment "
             "(source .venv/bin/activate), or install it first (make install)",
         )
-    except Exception as error:  # libraries wrap a full disk in errors of their own
-        if not is_full_disk(error):
+    except Exception as error:
+        if (message := describe_disk_error(error)) is None:
             raise
-        return _print_error(name, describe_full_disk(error))
+        return _print_error(name, message)
     return status or 0
 
 
@@ -137,22 +142,27 @@ def _reader_has_gone() -> bool:
     return True
 
 
-def is_full_disk(error: BaseException | None) -> bool:
-    """Tell whether a full disk (or quota) caused the error."""
+def describe_disk_error(error: BaseException | None) -> str | None:
+    """Describe a full disk, a missing permission or a disk without locks, and the remedy; None for
+    any other error. Libraries wrap such an error in errors of their own."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if FULL_DISK.search(str(error)):
-            return True
+        number, path = getattr(error, "errno", None), getattr(error, "filename", None)
+        if number in FULL or FULL_DISK.search(str(error)):
+            return (
+                f"no space left on the disk while writing {path or f'below {Path.cwd()}'}; what "
+                "was there before is untouched. Free some space (dvc gc --workspace drops old "
+                "results; .cache/encodings and .cache/query_features can go) and run again"
+            )
+        if number in DENIED and path is not None:
+            return (
+                f"this user may not use {path} ({os.strerror(number)}): run as the user who owns "
+                "the project, or correct the permissions; a disk mounted read-only can be searched "
+                "and no more"
+            )
+        if number in NO_LOCKS:
+            return (
+                f"the disk of {Path.cwd()} has no file locks ({os.strerror(number)}): move the "
+                "project to a local disk, or mount it with locks (NFS: local_lock=all)"
+            )
         error = error.__cause__ or error.__context__
-    return False
-
-
-def describe_full_disk(error: BaseException) -> str:
-    """Describe which file could not be written, and the remedy."""
-    path = getattr(error, "filename", None) or f"below {Path.cwd()}"
-    return (
-        f"no space left on the disk while writing {path}; what was there before is untouched. Free "
-        "some space (dvc gc --workspace drops old results; .cache/encodings and "
-        ".cache/query_features can go) and run again"
-    )
+    return None

@@ -14,10 +14,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from irgen.errors import ParamsError
+from irgen.errors import NumberError, ParamsError
 from irgen.params import Compute
 
 T = TypeVar("T")
+MANY = 10  # different images that an encoder never gives one and the same vector
 DEFAULT_THREADS = Lock()  # held while torch's default of threads is not the user's
 
 
@@ -137,6 +138,24 @@ def seeded_generator(*parts: int) -> torch.Generator:
     """Return a CPU generator seeded from ``parts``."""
     seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
     return torch.Generator().manual_seed(seed)
+
+
+def check_finite(values: torch.Tensor, what: str, remedy: str) -> None:
+    """Raise NumberError, naming ``what`` these values are, if one of them is NaN or infinite."""
+    if values.is_floating_point() and not bool(values.isfinite().all()):
+        wrong = int((~values.isfinite()).sum())
+        raise NumberError(
+            f"{what}: {wrong:,} of {values.numel():,} numbers are not finite; {remedy}"
+        )
+
+
+def check_spread(vectors: torch.Tensor, what: str, remedy: str) -> None:
+    """Raise NumberError, naming ``what`` these vectors (N, D) are, if there are MANY or more and
+    all are the same, or if all are zero: then no search can tell images apart."""
+    if len(vectors) and not bool(vectors.any()):
+        raise NumberError(f"{what}: all of {len(vectors):,} vectors are zero; {remedy}")
+    if len(vectors) >= MANY and bool((vectors == vectors[0]).all()):
+        raise NumberError(f"{what}: all of {len(vectors):,} vectors are the same; {remedy}")
 
 
 def full_batches(count: int, size: int) -> Iterator[tuple[torch.Tensor, int]]:

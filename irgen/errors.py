@@ -18,6 +18,18 @@ class SourceError(IrgenError):
     """A data source is missing, unreadable, unsafe or empty."""
 
 
+class UnreadableError(SourceError):
+    """One image of a source cannot be had; the message is the reason."""
+
+
+class GivenUpError(UnreadableError):
+    """All tries of a request have failed; if many in a row do, the source itself is down."""
+
+
+class UnreachableError(SourceError):
+    """A server or a bucket is not there."""
+
+
 class RemovalsError(IrgenError):
     """An update would take more images away than it may without a person's word."""
 
@@ -41,6 +53,11 @@ class IndexingError(IrgenError):
 
 class ReleaseError(IrgenError):
     """A release cannot be made, served or fetched: it is missing, damaged, or another one runs."""
+
+
+class NumberError(IrgenError):
+    """Numbers say nothing: NaN or infinity among features, losses, embeddings or weights, or the
+    same vector for every image."""
 
 
 class StudyError(IrgenError):

@@ -1,8 +1,12 @@
-"""Atomic writes, content digests, JSON, locks, and DVC's lock file."""
+"""Atomic writes, content digests, sealed files, JSON, locks, and DVC's lock file.
+
+A sealed file holds its own SHA-256, so that a flipped bit is noticed before its content is used.
+"""
 
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,9 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import yaml
 
 from irgen.errors import ArtifactError
+
+DIGEST, SEAL, HEX = "sha256", "irgen-sha256:", 64
+UNSEALED = SEAL + "0" * HEX
+AGAIN = (
+    "delete it and run again (dvc repro); if it comes back damaged, so is its copy in DVC's cache: "
+    "see how-to/messages.md"
+)
+FIRST = 1 << 12  # bytes in which the seal of a file begins that has it at its beginning
 
 
 @contextmanager
@@ -48,35 +61,109 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
+def write_sealed_json(path: Path, values: dict[str, Any]) -> None:
+    """Write ``values`` as ``write_json`` does, with a digest that ``read_json`` checks."""
+    write_json(path, values | {DIGEST: digest(values)})
+
+
 def read_json(path: Path) -> Any:
-    """Return the JSON value in ``path``. Raises ArtifactError if it is missing or damaged."""
+    """Return the JSON value in ``path``, without the digest that ``write_sealed_json`` adds. Raises
+    ArtifactError if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing") from None
     except ValueError as error:
         raise ArtifactError(
             f"{path} is not valid JSON ({error}); delete it and run again"
         ) from None
+    if isinstance(value, dict) and value.pop(DIGEST, None) not in (None, digest(value)):
+        raise damaged(path, "its checksum differs")
+    return value
 
 
 def write_array(path: Path, values: np.ndarray) -> None:
-    """Write an array as .npy, whole or not at all."""
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, values)
+    """Write an array as a sealed .npy, whole or not at all."""
+    with atomic(path) as temporary:
+        with temporary.open("wb") as file:
+            np.save(file, values)
+            file.write(UNSEALED.encode())
+        seal(temporary)
 
 
 def read_array(path: Path) -> np.ndarray:
     """Return the array in a .npy file, memory-mapped; changes to it stay in memory. Raises
     ArtifactError if the file is missing or damaged."""
     try:
+        check_seal(path)
         return np.load(path, mmap_mode="c")
     except FileNotFoundError:
         raise ArtifactError(
             f"{path} is missing: run the stage that writes it (dvc repro)"
         ) from None
     except (ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run dvc repro") from None
+        raise damaged(path, error) from None
+
+
+def write_parquet(path: Path, table: pl.DataFrame, notes: dict[str, str] | None = None) -> None:
+    """Write a table as a sealed Parquet file with the metadata ``notes``, whole or not at all;
+    equal tables give equal files."""
+    with atomic(path) as temporary:
+        table.rechunk().write_parquet(temporary, metadata={**(notes or {}), DIGEST: UNSEALED})
+        seal(temporary)
+
+
+def read_parquet(path: Path, remedy: str = AGAIN) -> pl.DataFrame:
+    """Return the table in a Parquet file. Raises ArtifactError if it is missing or damaged."""
+    try:
+        check_seal(path, remedy)
+        return pl.read_parquet(path)
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} is missing: run the stage that writes it (dvc repro)"
+        ) from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise damaged(path, error, remedy) from None
+
+
+def damaged(path: Path, reason: object, remedy: str = AGAIN) -> ArtifactError:
+    """Return the error for a file that is not as it was written."""
+    return ArtifactError(f"{path} is damaged ({' '.join(str(reason).split())[:200]}): {remedy}")
+
+
+def seal(path: Path) -> None:
+    """Write the SHA-256 of a file into it, where it holds UNSEALED."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        start = _find_seal(content)
+        assert start >= 0, f"{path} has no place for a seal"
+        content[start : start + HEX] = hashlib.sha256(content).hexdigest().encode()
+
+
+def check_seal(path: Path, remedy: str = AGAIN) -> None:
+    """Raise ArtifactError if a file is not as ``seal`` left it. A file without a seal, of an older
+    version, passes."""
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise damaged(path, "it is empty", remedy)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            start = _find_seal(content)
+            if start < 0:
+                return
+            expected, total = content[start : start + HEX], hashlib.sha256()
+            with memoryview(content) as view, view[:start] as head, view[start + HEX :] as tail:
+                total.update(head)
+                total.update(b"0" * HEX)
+                total.update(tail)
+    if total.hexdigest().encode() != expected:
+        raise damaged(path, "its checksum differs", remedy)
+
+
+def _find_seal(content: mmap.mmap) -> int:
+    """Return where the hexadecimal digits of a seal begin; −1 if there is none. Parquet files and
+    arrays have it at their end, others at their beginning."""
+    mark, at_end = SEAL.encode(), content[:4] in (b"PAR1", b"\x93NUM")
+    start = content.rfind(mark) if at_end else content.find(mark, 0, FIRST)
+    return start + len(mark) if start >= 0 else -1
 
 
 def digest(*parts: Any) -> str:

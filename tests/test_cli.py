@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -142,19 +143,29 @@ def wrapped() -> Exception:
         return error
 
 
+FULL, DENIED, NO_LOCKS = "no space left", "this user may not use a.bin", "has no file locks"
+
+
 @pytest.mark.parametrize(
-    ("error", "full"),
+    ("error", "told"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), True),
-        (RuntimeError("Io(Os { code: 28, message: 'No space left on device' })"), True),
-        (OSError("9840 requested and 2016 written"), True),  # numpy.save
-        (wrapped(), True),
-        (OSError(errno.EACCES, "Permission denied"), False),
-        (ValueError("28"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), FULL),
+        (RuntimeError("Io(Os { code: 28, message: 'No space left on device' })"), FULL),
+        (OSError("9840 requested and 2016 written"), FULL),  # numpy.save
+        (sqlite3.OperationalError("database or disk is full"), FULL),
+        (wrapped(), FULL),
+        (OSError(errno.EACCES, "Permission denied", "a.bin"), DENIED),
+        (OSError(errno.EROFS, "Read-only file system", "a.bin"), DENIED),
+        (OSError(errno.ENOLCK, "No locks available"), NO_LOCKS),
     ],
 )
-def test_a_full_disk_is_known_in_every_wrapping(error: Exception, full: bool) -> None:
-    assert cli.is_full_disk(error) is full
+def test_an_error_of_the_disk_is_known_in_every_wrapping(error: Exception, told: str) -> None:
+    assert told in str(cli.describe_disk_error(error))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "a socket"), ValueError("28")])
+def test_another_error_is_none_of_the_disk(error: Exception) -> None:
+    assert cli.describe_disk_error(error) is None
 
 
 def test_a_python_without_the_packages_names_the_environment(root: Path) -> None:

@@ -8,10 +8,27 @@ import torch
 
 from irgen import compute
 from irgen.compute import has_fast_bf16, prepare, run_on_one_core, seed_everything
-from irgen.errors import ParamsError
+from irgen.errors import NumberError, ParamsError
 from irgen.params import Compute
 
 AUTO = Compute(device="auto", precision="auto", batch_size=4, threads=1)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_numbers_that_are_none_are_counted_and_named(number):
+    compute.check_finite(torch.arange(3), "codes", "nothing")  # integers are always finite
+    compute.check_finite(torch.zeros(0, 3), "features", "nothing")
+    with pytest.raises(NumberError, match="features: 2 of 6 numbers are not finite; do this"):
+        compute.check_finite(torch.tensor([[1, number, 2], [0, number, 0]]), "features", "do this")
+
+
+def test_vectors_that_tell_no_images_apart_are_named():
+    compute.check_spread(torch.zeros(0, 3), "features", "nothing")
+    compute.check_spread(torch.ones(3, 2), "features", "nothing")  # maybe copies
+    compute.check_spread(torch.eye(12), "features", "nothing")
+    for vectors, told in ((torch.zeros(3, 2), "are zero"), (torch.ones(12, 2), "are the same")):
+        with pytest.raises(NumberError, match=f"features: all of .* {told}; do this"):
+            compute.check_spread(vectors, "features", "do this")
 
 
 def test_auto_takes_bf16_only_where_the_hardware_has_it():

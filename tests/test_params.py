@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import typing
 from pathlib import Path
 
 import pytest
@@ -117,11 +118,42 @@ def test_a_count_is_an_integer_and_nothing_else(value: object) -> None:
         ("gate", "metric", "precision/7"),
         ("gate", "metric", "map/R"),
         ("compute", "batch_size", 0),
+        ("compute", "batch_size", 1_000_000_000),
+        ("compute", "threads", -1),
+        ("encoder", "image_size", 1_000_000),
+        ("augment", "scale", -0.1),
+        ("augment", "shear", 90.0),
+        ("augment", "colour", 7.0),
+        ("tokenizer", "levels", 10**400),
+        ("tokenizer", "learning_rate", 1000.0),
+        ("tokenizer", "dropout", 1.0),
+        ("retriever", "gradient_clip", 0.0),
+        ("retriever", "layers", 10**6),
+        ("evaluate", "beams", 10**7),
+        ("drift", "precision_drop", -2.0),
+        ("drift", "unseen_codes", -0.1),
     ],
 )
 def test_a_value_out_of_range_says_what_is_allowed(section: str, key: str, value: object) -> None:
     with pytest.raises(ParamsError, match=rf"params.yaml: {section}: (\w+: )?.*(allowed|multiple)"):
         check(parse(Params, changed(section, key, value), where="params.yaml"))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 10**30])
+def test_a_seed_fits_every_generator(seed: int) -> None:
+    with pytest.raises(ParamsError, match=r"params.yaml: seed: .* out of range; allowed: at"):
+        parse(Params, {**TREE, "seed": seed}, where="params.yaml")
+
+
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name != "encoder"])
+def test_no_number_is_without_bounds(section: str) -> None:
+    kind = typing.get_type_hints(Params)[section]
+    values = parse(kind, TREE[section], where=section)
+    for field in dataclasses.fields(kind):
+        if type(getattr(values, field.name)) in (int, float):
+            for value in (-(10**12), 10**12):
+                with pytest.raises(ParamsError, match=f"{section}: {field.name}: .* out of range"):
+                    parse(Params, changed(section, field.name, value), where="params.yaml")
 
 
 def test_nan_is_no_number() -> None:
@@ -133,6 +165,26 @@ def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
     tree = changed("tokenizer", "learning_rate", yaml.safe_load("1e-3"))
     with pytest.raises(ParamsError, match=r"write 1.0e-3"):
         parse(Params, tree, where="params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "told"),
+    [
+        (
+            "tracking",
+            "experiment",
+            False,
+            "yes, no, on and off as true or false: put text in quote",
+        ),
+        ("tracking", "experiment", 123, "found 123 .*put text in quotes"),
+        ("tokenizer", "levels", "4", "found '4' .take the quotes away"),
+    ],
+)
+def test_what_yaml_makes_of_a_value_is_explained(
+    section: str, key: str, value: object, told: str
+) -> None:
+    with pytest.raises(ParamsError, match=told):
+        parse(Params, changed(section, key, value), where="params.yaml")
 
 
 def test_whole_numbers_and_lists_become_floats_and_tuples() -> None:
@@ -147,7 +199,16 @@ def test_whole_numbers_and_lists_become_floats_and_tuples() -> None:
     ("text", "told"),
     [
         (": [", "not valid YAML"),
-        ("seed: 0\nseed: 1", "key 'seed' is given twice"),
+        ("seed: 0\nseed: 1", "key 'seed' is given twice, first in line 1 .*line 2"),
+        ("a: {seed: 0, 'seed': 1}", "key 'seed' is given twice"),
+        ("a:\n\tseed: 0", "line 2.* blanks, not with tabs"),
+        ("seed: 010", "010 is no plain number.*line 1"),
+        ("seed: 1:30", "1:30 is no plain number"),
+        ("seed: &a [*a]", "more than 20 lists or sections lie in each other"),
+        ("tracking: {experiment: 2024-01-01}", "looks like a date in quotes"),
+        ("tracking: {experiment: 2024-02-31}", "not valid YAML: day"),
+        ("seed: .inf", "finite number, found inf"),
+        ("seed: 0\n---\nseed: 1", "single document"),
         ("- 1", "expected a section"),
         ("", "expected a section"),
         ("1: 2", "unknown key 1"),

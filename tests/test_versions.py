@@ -66,14 +66,19 @@ def listed(*tensors: Tensor) -> Values:
 
 
 def decoded() -> Values:
-    """Pixels of a picture that is rotated, transparent in part, and not square."""
+    """Pixels of a picture that is rotated, transparent in part, and not square, and of a photo
+    that is shrunk as it is decoded."""
     values = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
     exif, content = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
     picture = Image.fromarray(values.repeat(5, 0).repeat(5, 1), "RGBA")
     picture.save(content, "PNG", exif=exif)
     decoding = Decoding(size=8, channels=3, crop=0.9, interpolation="bicubic")
-    return images.square(decode(content.getvalue(), 3), decoding).flatten().tolist()
+    photo = io.BytesIO()
+    picture.convert("RGB").resize((90, 70)).save(photo, "JPEG")
+    shrunk = images.square(decode(photo.getvalue(), 3, decoding.short), decoding)
+    square = images.square(decode(content.getvalue(), 3), decoding)
+    return [*square.flatten().tolist(), *shrunk.flatten()[::5].tolist()]
 
 
 def fingerprinted() -> Values:

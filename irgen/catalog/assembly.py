@@ -37,6 +37,8 @@ def list_rejected(listed: pl.DataFrame, images: pl.DataFrame, refused: pl.Expr) 
         "key",
         pl.when(pl.col("key").str.ends_with("/"))
         .then(pl.lit("a class folder without an image"))
+        .when(pl.col("problem").is_not_null())
+        .then(pl.col("problem"))
         .otherwise(pl.lit("the list names it, but the file is not there"))
         .alias("reason"),
     )

@@ -10,10 +10,12 @@ from tqdm import tqdm
 
 from irgen.catalog import fingerprints
 from irgen.catalog.images import pixels
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.codecs import describe_decoders
+from irgen.catalog.images.decode import decode_stored
+from irgen.catalog.images.memory import require_memory
 from irgen.catalog.shards import Images
-from irgen.errors import ImageError
-from irgen.files import atomic
+from irgen.errors import ArtifactError, ImageError
+from irgen.files import read_parquet, write_parquet
 
 NAME = f"checked-{pixels.VERSION}-{fingerprints.VERSION}.parquet"
 SCHEMA = pl.Schema(
@@ -24,15 +26,20 @@ SCHEMA = pl.Schema(
         "reason": pl.String,  # why the image is rejected; null if it is not
         "across": pl.UInt64,  # the two halves of its fingerprint; null if rejected
         "down": pl.UInt64,
+        "decoders": pl.String,  # which found that; null if the image is not rejected
     }
 )
 CHUNK = 20_000  # images between two saves
+SIDE = 64  # pixels that a fingerprint needs
+
+Row = tuple[str, int, int, str | None, int | None, int | None, str | None]
 
 
 def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: int) -> pl.DataFrame:
     """Return one row, columns of SCHEMA, for each distinct hash.
 
-    Images whose result is in the folder `cache` are not decoded again. `threads`: 0, one a core.
+    Images whose result is in the folder `cache` are not decoded again, unless other decoders have
+    rejected them. `threads`: 0, one a core. Raises MemoryError if memory runs out.
     """
     distinct = list(dict.fromkeys(sha256s))
     checked = _read_cache(cache / NAME)
@@ -49,17 +56,24 @@ def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: i
                 rows.append(row)
                 bar.update()
             checked = pl.concat([checked, pl.DataFrame(rows, schema=SCHEMA, orient="row")])
-            with atomic(cache / NAME) as path:
-                checked.write_parquet(path)
-    return checked.filter(pl.col("sha256").is_in(distinct))
+            write_parquet(cache / NAME, checked)
+    return checked.filter(pl.col("sha256").is_in(distinct)).drop("decoders")
 
 
-def _check(stored: Images, sha256: str) -> tuple[str, int, int, str | None, int | None, int | None]:
+def _check(stored: Images, sha256: str) -> Row:
     try:
-        image = decode(stored.read(sha256), 3)
+        return _measure(stored, sha256)
+    except ImageError:  # decoders call it damage, too, if memory runs out
+        require_memory()
+    try:
+        return _measure(stored, sha256, alone=True)
     except ImageError as error:
-        return sha256, -1, -1, str(error), None, None
-    return sha256, image.width, image.height, None, *fingerprints.fingerprint(image)
+        return sha256, -1, -1, str(error), None, None, describe_decoders()
+
+
+def _measure(stored: Images, sha256: str, alone: bool = False) -> Row:
+    found = decode_stored(stored, sha256, 3, SIDE, alone=alone)
+    return sha256, found.width, found.height, None, *fingerprints.fingerprint(found.image), None
 
 
 def _read_cache(path: Path) -> pl.DataFrame:
@@ -67,8 +81,10 @@ def _read_cache(path: Path) -> pl.DataFrame:
     if not path.is_file():
         return empty
     try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        warnings.warn(f"{path} is damaged and made again: {error}", stacklevel=3)
+        table = read_parquet(path)
+    except ArtifactError as error:
+        warnings.warn(f"it is made again, since {error}", stacklevel=3)
         return empty
-    return table if table.schema == SCHEMA else empty
+    if table.schema != SCHEMA:
+        return empty
+    return table.filter(pl.col("decoders").fill_null(describe_decoders()) == describe_decoders())

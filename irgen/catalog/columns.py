@@ -4,7 +4,7 @@ In memory they are the fields of one column, `metadata`, so no name meets one of
 are plain columns; there a name that is also one of ours begins with `metadata.`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import polars as pl
 
@@ -20,14 +20,8 @@ def nest(table: pl.DataFrame, ours: Collection[str]) -> pl.DataFrame:
     >>> nest(pl.DataFrame({"id": ["a"], "price": [2], "metadata.id": [3]}), ["id"]).row(0)
     ('a', {'price': 2, 'id': 3})
     """
-    names = {name: name for name in table.columns if name not in ours}
-    if not names:
-        return table
-    for name in names:
-        if name.startswith(PREFIX) and _is_taken(name, ours):
-            names[name] = name.removeprefix(PREFIX)
-    fields = pl.struct(pl.col(name).alias(inner) for name, inner in names.items())
-    return table.select(pl.exclude(list(names)), fields.alias(METADATA))
+    names = [name for name in table.columns if name not in ours]
+    return table.select(pl.exclude(names), join_fields(names, ours)) if names else table
 
 
 def flatten(table: pl.DataFrame, ours: Collection[str]) -> pl.DataFrame:
@@ -41,6 +35,14 @@ def flatten(table: pl.DataFrame, ours: Collection[str]) -> pl.DataFrame:
         return table
     fields = table[METADATA].struct.unnest()
     return table.drop(METADATA).hstack(fields.rename(lambda name: column_name(name, ours)))
+
+
+def join_fields(columns: Iterable[str], ours: Collection[str]) -> pl.Expr:
+    """Return the user's `columns` of a file as the one column `metadata`."""
+    fields = {
+        name: name.removeprefix(PREFIX) if _is_taken(name, ours) else name for name in columns
+    }
+    return pl.struct(pl.col(name).alias(field) for name, field in fields.items()).alias(METADATA)
 
 
 def column_name(name: str, ours: Collection[str]) -> str:

@@ -159,7 +159,9 @@ def read_list(images: pl.DataFrame) -> pl.DataFrame:
 
 
 def _catalog(images: pl.DataFrame) -> pl.DataFrame:
-    return images.rename({"key": "path"}).drop("size", "etag", "shard", "offset", "version")
+    return images.rename({"key": "path"}).drop(
+        "size", "etag", "shard", "offset", "version", "problem"
+    )
 
 
 FORMATS = {"folders": read_folders, "images": read_images, "list": read_list}

@@ -19,7 +19,7 @@ from irgen.catalog import manifest, removals
 from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.catalog.removals import ReadBytes, Removals
 from irgen.errors import ArtifactError, ReleaseError, RemovalsError, SourceError, redact
-from irgen.files import atomic, file_digest, read_json, write_json
+from irgen.files import file_digest, read_json, read_parquet, write_json, write_parquet
 
 HELD, QUESTION, ACCEPTED = "held.json", "removals.parquet", "accepted.parquet"
 REMOVALS, SOURCE = "removals", "source"  # kinds of note
@@ -73,9 +73,8 @@ class Guard:
         return len(accepted) > 0
 
     def _ask(self, question: Removals) -> None:
-        with atomic(self.cache / QUESTION) as path:
-            notes = {"manifest": _digest_manifest(self.folder)}
-            question.images.write_parquet(path, metadata=notes)
+        notes = {"manifest": _digest_manifest(self.folder)}
+        write_parquet(self.cache / QUESTION, question.images, notes)
         summary = question.summarize()
         message = f"the source lacks {describe(summary)}; {KEPT}; {REMEDY}"
         _write_note(self.cache, message, {"kind": REMOVALS} | summary)
@@ -162,8 +161,8 @@ def _read(path: Path, folder: Path) -> pl.DataFrame:
     empty = pl.DataFrame(schema={"key": pl.String, "sha256": pl.String, "label": pl.String})
     try:
         is_ours = pl.read_parquet_metadata(path).get("manifest") == _digest_manifest(folder)
-        return pl.read_parquet(path) if is_ours else empty
-    except (OSError, pl.exceptions.PolarsError):
+        return read_parquet(path) if is_ours else empty
+    except (ArtifactError, OSError, pl.exceptions.PolarsError):
         return empty
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from irgen.catalog.columns import METADATA, flatten, nest
 from irgen.errors import ArtifactError
-from irgen.files import atomic
+from irgen.files import check_seal, damaged, read_parquet, write_parquet
 from irgen.workspace import MANIFEST as NAME
 
 SCHEMA = pl.Schema(
@@ -21,9 +21,11 @@ SCHEMA = pl.Schema(
         "shard": pl.String,
         "offset": pl.Int64,  # where the bytes start in the shard
         "version": pl.String,  # that a versioned bucket gives this state of the object
+        "problem": pl.String,  # why the last sync could not read it; its old bytes stay, if any
     }
 )
 IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
+RESTORE = "bring it back (dvc checkout download), or delete it, which fetches all images anew"
 GONE = "gone"  # first revision without the image; null while it is there
 OURS = (*SCHEMA, *IDENTITY, GONE)  # all other columns of the file are the user's
 
@@ -39,6 +41,7 @@ class Row(NamedTuple):
     shard: str | None
     offset: int | None
     version: str | None
+    problem: str | None = None
 
 
 def rows(table: pl.DataFrame) -> list[Row]:
@@ -49,6 +52,17 @@ def rows(table: pl.DataFrame) -> list[Row]:
 def images(table: pl.DataFrame) -> pl.DataFrame:
     """Return the rows whose bytes are there."""
     return table.filter(pl.col("sha256").is_not_null())
+
+
+def unreadable(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of images that the last sync could not read."""
+    return table.filter(pl.col("problem").is_not_null())
+
+
+def absent(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of images that a list names and that are not there."""
+    known = pl.col("sha256").is_not_null() | pl.col("problem").is_not_null()
+    return table.filter(~known & ~pl.col("key").str.ends_with("/"))
 
 
 def read(folder: Path) -> pl.DataFrame:
@@ -75,10 +89,9 @@ def _read(folder: Path) -> pl.DataFrame:
     path = folder / NAME
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: run the download stage (dvc repro download)")
-    try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from None
+    table = read_parquet(path, RESTORE)
+    if "problem" not in table.columns:  # of a project before images could have one
+        table = table.with_columns(pl.lit(None, pl.String).alias("problem"))
     expected = {**SCHEMA, GONE: pl.Int32}
     wrong = [name for name, kind in expected.items() if table.schema.get(name) != kind]
     if wrong:
@@ -119,14 +132,10 @@ def _read_notes(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
+        check_seal(path, RESTORE)
         return pl.read_parquet_metadata(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> ArtifactError:
-    reason = " ".join(str(error).split())[:200]
-    return ArtifactError(f"{path} is damaged ({reason}); delete {path.parent} and run again")
+        raise damaged(path, error, RESTORE) from None
 
 
 def write(
@@ -145,7 +154,6 @@ def write(
     if past is not None:
         columns = [name for name in past.columns if name in table.columns]
         table = pl.concat([table, past.select(columns).sort("key", GONE)], how="diagonal")
-    with atomic(folder / NAME) as path:
-        notes = {"revision": str(revision), "source": source, "top": top}
-        notes |= {"accepted": str(accepted)} if accepted else {}
-        flatten(table, OURS).rechunk().write_parquet(path, metadata=notes)
+    notes = {"revision": str(revision), "source": source, "top": top}
+    notes |= {"accepted": str(accepted)} if accepted else {}
+    write_parquet(folder / NAME, flatten(table, OURS), notes)

@@ -1,5 +1,6 @@
 """Shards: images packed into plain tar files, so that a million images are a few hundred files."""
 
+import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Collection
@@ -125,11 +126,19 @@ class Images:
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._rows
 
-    def read(self, sha256: str) -> bytes:
-        """Return the bytes of the image with this content hash."""
+    def size(self, sha256: str) -> int:
+        """Return the number of bytes of the image with this content hash."""
+        return int(self._sizes[self._row(sha256)])
+
+    def _row(self, sha256: str) -> int:
         row = self._rows.get(sha256)
         if row is None:
             raise ArtifactError(f"no image {sha256} in {self._folder}: run the catalog stage again")
+        return row
+
+    def read(self, sha256: str) -> bytes:
+        """Return the bytes of the image with this content hash, which is checked."""
+        row = self._row(sha256)
         path, size = shard_path(self._folder, self._shards[row]), int(self._sizes[row])
         try:
             file = os.open(path, os.O_RDONLY)
@@ -143,6 +152,11 @@ class Images:
             os.close(file)
         if len(content) != size:
             raise ArtifactError(f"shard {path} is truncated: run the download stage again")
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ArtifactError(
+                f"shard {path} is damaged (image {sha256} has another checksum): delete the shard, "
+                "then run the download stage, which reads its images again (dvc repro)"
+            )
         return content
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -12,11 +12,12 @@ from irgen.catalog import manifest
 from irgen.catalog.columns import METADATA
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.formats import read_format, recognise_format
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import Decoded, decode_file
 from irgen.catalog.sources.listing import Entry, Listing, Source
-from irgen.errors import CatalogError, ImageError
+from irgen.errors import CatalogError, ImageError, UnreadableError
 
 SAMPLE = 64  # images that are opened
+SIDE = 256  # pixels of their short side that are looked at
 GREY = 6  # largest difference of a grey picture's colours, which JPEG may change a little
 EXTREME = 0.15  # share of the range, at both ends, that counts as ink or paper
 
@@ -85,13 +86,20 @@ def _open_sample(listing: Listing) -> tuple[list[manifest.Row], dict[str, bytes]
     rows: list[manifest.Row] = []
     annotations: dict[str, bytes] = {}
     opened: dict[str, bytes] = {}
+    problems: dict[str, str] = {}
     for number, entry in enumerate(listing.entries):
         rows.append(_make_row(entry))
         if is_annotation(entry.key):
             annotations[entry.key] = _read(entry)
+        elif entry.problem is not None:
+            problems[entry.key] = entry.problem
         elif number % step == 0 and entry.read is not None:
-            opened[entry.key] = _read(entry)
-    return rows, annotations, describe_sample(opened)
+            try:
+                opened[entry.key] = _read(entry)
+            except UnreadableError as error:
+                problems[entry.key] = str(error)
+    sample = describe_sample(opened)
+    return rows, annotations, replace(sample, damaged={**sample.damaged, **problems})
 
 
 def _read(entry: Entry) -> bytes:
@@ -101,17 +109,17 @@ def _read(entry: Entry) -> bytes:
 
 def describe_sample(contents: Mapping[str, bytes]) -> Sample:
     """Return what image files, by name, are like."""
-    pictures: list[Image.Image] = []
+    pictures: list[Decoded] = []
     damaged: dict[str, str] = {}
     for name, content in contents.items():
         try:
-            pictures.append(decode(content, 3))
+            pictures.append(decode_file(content, 3, SIDE))
         except ImageError as error:
             damaged[name] = str(error)
     return Sample(
-        sizes=tuple(picture.size for picture in pictures),
-        grey=_mean([is_grey(picture) for picture in pictures]),
-        drawings=_mean([is_drawing(picture) for picture in pictures]),
+        sizes=tuple((picture.width, picture.height) for picture in pictures),
+        grey=_mean([is_grey(picture.image) for picture in pictures]),
+        drawings=_mean([is_drawing(picture.image) for picture in pictures]),
         bytes=_mean([len(content) for content in contents.values()]),
         damaged=damaged,
     )

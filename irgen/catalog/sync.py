@@ -1,40 +1,35 @@
 """Bring the packed copy of a source up to date: read and write only what is new or changed."""
 
-import hashlib
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 from tqdm import tqdm
 
 from irgen.catalog import manifest
+from irgen.catalog.columns import flatten
 from irgen.catalog.datasets.annotations import is_annotation
+from irgen.catalog.failures import Failures, Outage
 from irgen.catalog.manifest import Row
-from irgen.catalog.shards import (
-    FOLDER,
-    SHARD_BYTES,
-    Images,
-    ShardWriter,
-    find_intact,
-    sweep_strays,
+from irgen.catalog.packed import (
+    Packed,
+    load_leftover,
+    make_absent,
+    name_files,
+    pack,
+    save_leftover,
 )
-from irgen.catalog.sources.listing import (
-    Entry,
-    Fetched,
-    Listing,
-    Source,
-    read_in_order,
-    replace_top,
-)
-from irgen.files import atomic
+from irgen.catalog.shards import SHARD_BYTES, Images, ShardWriter, find_intact, sweep_strays
+from irgen.catalog.sources.listing import Entry, Listing, Read, Source, read_in_order, replace_top
+from irgen.errors import SourceError, UnreadableError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """Numbers of images that a sync changed. `relabelled`: the list has other values for the same
-    image, or an annotation file is new, changed or gone."""
+    image, or an annotation file is new, changed or gone. `unreadable`: cannot be had now.
+    `notes`: what else the user should know."""
 
     images: int
     new: int
@@ -42,6 +37,8 @@ class Change:
     gone: int
     relabelled: int
     revision: int
+    unreadable: int = 0
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.new or self.changed or self.gone or self.relabelled)
@@ -58,6 +55,7 @@ def sync(
     *,
     shard_bytes: int = SHARD_BYTES,
     trained: int | None = None,
+    max_unreadable: float = 0.0,
     check: Check | None = None,
 ) -> Change:
     """Make `folder` (manifest and shards) hold what `source` holds; return what changed.
@@ -70,45 +68,62 @@ def sync(
     appears beside that folder. A source by another name that shares no image with the manifest is
     another catalogue: its revision is 1. Before another manifest of the same catalogue is written,
     `check` judges what it takes away; if it raises, the manifest and its images stay.
+    An image that cannot be had (UnreadableError) is not gone: the manifest keeps its stored bytes,
+    if any, with the problem, and the next sync tries again.
     Killed at any moment, the next sync starts from the last manifest, reads nothing again that is
     in a complete shard, and ends the same. Raises SourceError if the source cannot be listed or
-    read; then the manifest stays as it was.
+    read, if more than the share `max_unreadable` of its images cannot be had, or if none can; then
+    the manifest stays as it was.
     """
     revision, name, old, past = _read_manifest(folder)
     stored = _rows_by_key(old)
-    leftover = _load_leftover(folder, source.name, old)
-    sweep_strays(folder, _kept_shards(old, past, trained), _files_of(leftover.values()))
+    leftover = load_leftover(folder, source.name, old)
+    sweep_strays(folder, _kept_shards(old, past, trained), name_files(leftover.values()))
     listing = _load_listing(source, folder, name, stored)
-    packed = _Packed(stored, leftover, find_intact(folder, old))
+    packed = Packed(stored, leftover, find_intact(folder, old))
+    failures, outage = Failures(max_unreadable, listing.count), Outage()
     unsaved: list[Row] = []
 
     def save_finished(shard: str) -> None:
-        _save_leftover(folder, shard, source.name, unsaved)
+        save_leftover(folder, shard, source.name, unsaved)
         unsaved.clear()
 
     rows = []
     with ShardWriter(folder, revision + 1, shard_bytes, save_finished) as shards:
 
-        def pack(entry: Entry, image: Fetched) -> Row:
-            row = _pack(entry, image, packed.stored(entry.key), shards, revision + 1)
+        def fetch(entry: Entry, read: Read) -> Row | None:
+            """Return the row of an image that is read; None: it has gone."""
+            try:
+                image = read()
+            except UnreadableError as error:
+                outage.note(error)
+                return packed.refuse(entry.key, str(error))
+            outage.note(None)
+            if image is None:
+                return None
+            row = pack(entry, image, packed.stored(entry.key), shards, revision + 1)
             if row.revision > revision:
                 unsaved.append(row)
             return row
 
         entries = read_in_order(listing, lambda entry: packed.find(entry) is None)
         for entry, read in tqdm(entries, "sync", listing.count, unit="image", disable=None):
-            row = packed.find(entry)
-            if row is None and (image := read()) is not None:
-                row = pack(entry, image)
+            row = packed.find(entry) or fetch(entry, read)
+            if row is None and listing.columns is not None:
+                row = make_absent(entry.key)
             if row is not None:
                 rows.append(row)
-            elif listing.columns is not None:
-                rows.append(_absent(entry.key))
+                _note_problem(row, failures)
+    if failures and not any(row.sha256 and row.problem is None for row in rows):
+        failures.refuse_all()
     if name != source.name and not any(_is_stored(row, stored) for row in rows):
         revision, stored, past = 0, {}, past.clear()
-    rows += map(_absent, listing.empty_folders)
+    rows += map(make_absent, listing.empty_folders)
     new = _with_revisions(_to_table(rows, listing.columns), old if stored else None, revision)
-    change = _compare(stored, rows, _count_relabelled(old, new), revision)
+    change = replace(
+        _compare(stored, rows, _count_relabelled(old, new), revision),
+        notes=listing.notes,
+    )
     accepted = manifest.read_accepted(folder) if stored else 0
     if stored and check is not None and check(old, new, past, Images(folder, old, new).read):
         accepted = change.revision
@@ -129,6 +144,15 @@ def sync(
     return change
 
 
+def _note_problem(row: Row, failures: Failures) -> None:
+    """Count the row if its image cannot be had. Raises SourceError if it is one too many, or an
+    annotation file, without which labels would be lost."""
+    if row.problem is not None:
+        if is_annotation(row.key):
+            raise SourceError(row.problem)
+        failures.add(row.key, row.problem)
+
+
 def has_changed(source: Source, folder: Path) -> bool:
     """Return whether a sync may find a difference, by the source's listing: no image is read.
 
@@ -141,12 +165,12 @@ def has_changed(source: Source, folder: Path) -> bool:
         return True
     stored = _rows_by_key(old)
     listing = _load_listing(source, folder, name, stored)
-    packed = _Packed(stored, {}, find_intact(folder, old))
+    packed = Packed(stored, {}, find_intact(folder, old))
     rows = [packed.find(entry) for entry in listing.entries]
     known_rows = [row for row in rows if row is not None]
     if len(known_rows) < len(rows):
         return True
-    known_rows += map(_absent, listing.empty_folders)
+    known_rows += map(make_absent, listing.empty_folders)
     return not _to_table(known_rows, listing.columns).equals(old)
 
 
@@ -184,71 +208,6 @@ def _rows_by_key(table: pl.DataFrame) -> dict[str, Row]:
     return {row.key: row for row in manifest.rows(table)}
 
 
-@dataclass(frozen=True)
-class _Packed:
-    """Images that are packed already: `rows` of the manifest, whose shards are `intact`, and
-    `leftover`, rows of a sync that was interrupted."""
-
-    rows: dict[str, Row]
-    leftover: dict[str, Row]
-    intact: set[str]
-
-    def find(self, entry: Entry) -> Row | None:
-        """Return the row of the entry, if its bytes need not be read."""
-        if entry.read is None:
-            return _absent(entry.key)
-        if entry.etag is None:
-            return None
-        for row in (self.stored(entry.key), self.leftover.get(entry.key)):
-            if row is not None and row.etag == entry.etag:
-                return row
-        return None
-
-    def stored(self, key: str) -> Row | None:
-        """Return the row in the manifest, if its bytes are there."""
-        row = self.rows.get(key)
-        return row if row is not None and row.shard in self.intact else None
-
-
-def _pack(
-    entry: Entry, image: Fetched, stored: Row | None, shards: ShardWriter, revision: int
-) -> Row:
-    """Return the row of an image; pack its bytes unless they are stored already."""
-    sha256 = hashlib.sha256(image.content).hexdigest()
-    etag = image.etag or sha256
-    if stored is not None and stored.sha256 == sha256:
-        return stored._replace(etag=etag, version=image.version)
-    shard, offset = shards.add(entry.key, image.content)
-    size = len(image.content)
-    return Row(entry.key, size, etag, sha256, revision, shard, offset, image.version)
-
-
-def _save_leftover(folder: Path, shard: str, source: str, rows: Iterable[Row]) -> None:
-    """Keep the rows of the images in a complete shard beside it, until a manifest lists them."""
-    table = pl.DataFrame(list(rows), schema=manifest.SCHEMA, orient="row")
-    with atomic(folder / FOLDER / f"{shard}.parquet") as path:
-        table.write_parquet(path, metadata={"source": source})
-
-
-def _load_leftover(folder: Path, source: str, old: pl.DataFrame) -> dict[str, Row]:
-    """Return by key the rows that a sync of this source packed and the manifest does not list."""
-    listed = set(old["shard"].drop_nulls())
-    leftover: dict[str, Row] = {}
-    for path in sorted((folder / FOLDER).glob("*.parquet")):
-        with suppress(pl.exceptions.PolarsError, OSError):  # then its images are read again
-            table = pl.read_parquet(path)
-            ours = pl.read_parquet_metadata(path).get("source") == source
-            if ours and table.schema == manifest.SCHEMA and path.stem not in listed:
-                intact = find_intact(folder, table)
-                leftover |= {row.key: row for row in manifest.rows(table) if row.shard in intact}
-    return leftover
-
-
-def _files_of(rows: Iterable[Row]) -> set[str]:
-    shards = {row.shard for row in rows if row.shard}
-    return {f"{shard}.{ending}" for shard in shards for ending in ("tar", "parquet")}
-
-
 def _is_stored(row: Row, stored: dict[str, Row]) -> bool:
     old = stored.get(row.key)
     return row.sha256 is not None and old is not None and old.sha256 == row.sha256
@@ -282,10 +241,6 @@ def _identity(old: pl.DataFrame, new: pl.DataFrame) -> list[str]:
     return ["key", "sha256", *both]
 
 
-def _absent(key: str) -> Row:
-    return Row(key, 0, "", None, 0, None, None, None)
-
-
 def _to_table(rows: list[Row], columns: pl.DataFrame | None) -> pl.DataFrame:
     table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
     if columns is not None:
@@ -298,13 +253,26 @@ def _count_relabelled(old: pl.DataFrame, new: pl.DataFrame) -> int:
     same = ("key", "sha256")
     plain = set(manifest.SCHEMA) - {"key"}
     before, after = (
-        manifest.images(table).join(other, on=same, how="semi").sort("key").drop(plain)
+        flatten(manifest.images(table), manifest.OURS)
+        .join(other.select(same), on=same, how="semi")
+        .sort("key")
+        .drop(plain)
         for table, other in ((old, new), (new, old))
     )
-    if before.schema != after.schema:
-        return before.height
-    labels = [table.select(all=pl.struct(pl.all()))["all"] for table in (before, after)]
-    return int(labels[0].ne_missing(labels[1]).sum())
+    names = {**before.schema, **after.schema}
+    empty = pl.Series([None] * len(before))
+    changed = pl.repeat(False, len(before), dtype=pl.Boolean, eager=True)
+    for name in names:
+        changed |= _differ(*(t.get_column(name, default=empty) for t in (before, after)))
+    return int(changed.sum())
+
+
+def _differ(before: pl.Series, after: pl.Series) -> pl.Series:
+    """Return where two columns differ (n,) bool."""
+    try:
+        return before.ne_missing(after)
+    except pl.exceptions.PolarsError:  # values of such types are never equal
+        return before.is_not_null() | after.is_not_null()
 
 
 def _compare(stored: dict[str, Row], rows: list[Row], relabelled: int, revision: int) -> Change:
@@ -321,6 +289,7 @@ def _compare(stored: dict[str, Row], rows: list[Row], relabelled: int, revision:
         gone=gone,
         relabelled=relabelled if stored else 0,
         revision=revision + bool(new or changed or gone or (stored and relabelled)),
+        unreadable=sum(row.problem is not None for row in rows),
     )
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from irgen.catalog.columns import flatten, nest
 from irgen.errors import ArtifactError
-from irgen.files import atomic
+from irgen.files import read_parquet, write_parquet
 
 NAMES = ("train", "validation", "database", "queries")
 ROLES = ("train", "validation", "query")
@@ -45,23 +45,13 @@ def write_table(path: Path, table: pl.DataFrame) -> None:
     """Check and write a table, whole or not at all; equal tables give equal files. The user's
     columns become plain ones."""
     check_table(table, path.name)
-    with atomic(path) as temporary:
-        flatten(table, SCHEMA.names()).rechunk().write_parquet(temporary)
+    write_parquet(path, flatten(table, SCHEMA.names()))
 
 
 def read_table(path: Path) -> pl.DataFrame:
     """Return the table at `path`, sorted by id, the user's columns in `metadata`. Raises
     ArtifactError if it is missing, damaged or no catalogue table."""
-    try:
-        table = pl.read_parquet(path)
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is missing: run the catalog stage (dvc repro catalog)"
-        ) from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"{path} is damaged ({reason}): run the catalog stage again") from None
-    return nest(check_table(table, str(path)), SCHEMA.names())
+    return nest(check_table(read_parquet(path), str(path)), SCHEMA.names())
 
 
 def mark_unchanged(table: pl.DataFrame, other: pl.DataFrame) -> np.ndarray:
@@ -93,6 +83,30 @@ def describe_tables(database: pl.DataFrame, queries: pl.DataFrame) -> str:
     """Say of a catalogue's tables what `describe_counts` does."""
     searched = "query" in database["role"]
     return describe_counts(len(database), len(queries), searched=searched)
+
+
+def describe_similar_labels(table: pl.DataFrame, shown: int = 3) -> str:
+    """Name the labels that differ in case, blanks, dashes or underlines alone; "" if none do.
+
+    >>> describe_similar_labels(pl.DataFrame({"label": ["T-Shirt", "t shirt", "hat", None]}))
+    "1 group of labels differs in case, blanks or dashes alone: 'T-Shirt' (1) and 't shirt' (1)"
+    """
+    plain = pl.col("label").str.normalize("NFKC").str.to_lowercase()
+    groups = label_counts(table).group_by(
+        plain.str.replace_all(r"[\s_\p{Pd}]+", " ").str.strip_chars().alias("plain"),
+        maintain_order=True,
+    )
+    alike = groups.agg("label", "count").filter(pl.col("label").list.len() > 1)
+    if not len(alike):
+        return ""
+    examples = (
+        " and ".join(f"{label!r} ({count:,})" for label, count in zip(labels, counts, strict=True))
+        for _, labels, counts in alike.head(shown).iter_rows()
+    )
+    many = f"{len(alike):,} groups of labels differ"
+    groups_differ = "1 group of labels differs" if len(alike) == 1 else many
+    more = "; …" if len(alike) > shown else ""
+    return f"{groups_differ} in case, blanks or dashes alone: {'; '.join(examples)}{more}"
 
 
 def label_counts(table: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from irgen.files import file_digest, read_json, write_json
+from irgen.files import file_digest, read_json, write_sealed_json
 from irgen.params import Encoder
 
 NAME = "weights.json"
@@ -35,5 +35,5 @@ def note_weights(folder: Path, config: Encoder) -> bool:
     if not have_weights_changed(folder, config):
         return False
     is_first = not path.is_file()
-    write_json(path, {"weights": weights_digest(config)})
+    write_sealed_json(path, {"weights": weights_digest(config)})
     return not is_first

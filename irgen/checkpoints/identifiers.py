@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from irgen.errors import ArtifactError, IndexingError
-from irgen.files import atomic, read_array, write_array
+from irgen.files import read_array, read_parquet, write_array, write_parquet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +39,7 @@ def save_codes(folder: Path, identified: ImageCodes) -> None:
     columns = {
         f"level_{m + 1}": c for m, c in enumerate(identified.codes.numpy().T.astype(np.int32))
     }
-    with atomic(folder / "codes.parquet") as temporary:
-        pl.DataFrame({"id": identified.ids, **columns}).write_parquet(temporary)
+    write_parquet(folder / "codes.parquet", pl.DataFrame({"id": identified.ids, **columns}))
     write_array(folder / "embeddings.npy", identified.embeddings.numpy())
 
 
@@ -55,7 +54,7 @@ def load_codes(folder: Path) -> ImageCodes:
 def read_codes(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Load ids (N,), codes (N, M) int64 and embeddings (N, D) float32, memory-mapped, as arrays:
     importing torch would take seconds."""
-    table = pl.read_parquet(folder / "codes.parquet")
+    table = read_parquet(folder / "codes.parquet")
     embeddings = read_array(folder / "embeddings.npy")
     if len(table) != len(embeddings):
         raise ArtifactError(

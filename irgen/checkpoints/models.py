@@ -17,6 +17,7 @@ from irgen.checkpoints.retriever import (
 )
 from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from irgen.checkpoints.weights import untrained_encoder
+from irgen.compute import check_finite
 from irgen.errors import ArtifactError
 from irgen.models.encoder import ImageEncoder
 from irgen.models.retriever import QueryEncoder, Retriever
@@ -77,7 +78,8 @@ class Models:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> QueryFeatures:
-        """Encode images (B, C, H, W) of 0 … 255 for a search; no encoder runs twice."""
+        """Encode images (B, C, H, W) of 0 … 255 for a search; no encoder runs twice. Raises
+        NumberError if an embedding is not finite."""
         pixels = pixels.to(self.device)
         summary, tokens = self.query_encoder(pixels)
         if self.query_encoder.encoder is not self.encoder:
@@ -86,6 +88,7 @@ class Models:
             embedding = self.tokenizer.adapt(summary)
         else:  # the query encoder's adapter is the tokenizer's
             embedding = summary
+        check_finite(embedding, "embeddings of queries", "set compute.precision to fp32")
         return QueryFeatures(summary.float(), tokens.float(), embedding)
 
     @torch.inference_mode()

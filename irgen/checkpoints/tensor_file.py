@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from irgen.errors import ArtifactError, WeightsError
-from irgen.files import atomic
+from irgen.files import SEAL, UNSEALED, atomic, check_seal, damaged, seal
 
 if TYPE_CHECKING:
     import torch
@@ -18,26 +18,42 @@ if TYPE_CHECKING:
 
 
 def save(path: Path, tensors: "Mapping[str, Tensor]", config: Any) -> None:
-    """Write tensors and a JSON-able ``config`` into one safetensors file, atomically."""
+    """Write tensors and a JSON-able ``config`` into one safetensors file, atomically. Raises
+    NumberError, having written nothing, for a tensor that is not finite."""
     from safetensors.torch import save_file  # imports torch, which readers need not have
 
+    _check_finite(tensors, path, "nothing was written: lower the learning rate and run again")
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(owned, temporary, metadata={"config": json.dumps(config, sort_keys=True)})
+        text = json.dumps(config, sort_keys=True)
+        save_file(owned, temporary, metadata={"config": UNSEALED + text})
+        seal(temporary)
 
 
 def load(path: Path) -> "tuple[dict[str, Tensor], Any]":
     """Return tensors and config of a file that ``save`` wrote. Raises ArtifactError if it is
-    missing or damaged."""
+    missing or damaged, NumberError if a tensor is not finite."""
     with _opened(path) as file:
+        check_seal(path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads((file.metadata() or {})["config"])
+        config = _read_config(file)
+    _check_finite(tensors, path, "delete the file and run the stage that writes it (dvc repro)")
+    return tensors, config
+
+
+def _check_finite(tensors: "Mapping[str, Tensor]", path: Path, remedy: str) -> None:
+    """Raise NumberError, naming the tensor, for NaN or infinity."""
+    from irgen.compute import check_finite
+
+    for name, tensor in tensors.items():
+        check_finite(tensor, f"{path}: {name}", remedy)
 
 
 def load_array(path: Path, name: str) -> np.ndarray:
     """Return one tensor of a file without importing torch, which takes seconds. Raises
     ArtifactError if the file is missing or damaged, or has no such tensor."""
     with _opened(path, "np") as file:
+        check_seal(path)
         return file.get_tensor(name)
 
 
@@ -45,7 +61,7 @@ def load_config(path: Path, *keys: str) -> dict[str, Any]:
     """Return the config of a file, reading no tensor. Raises ArtifactError if the file is missing
     or damaged, or if its config is not a mapping with these ``keys``."""
     with _opened(path) as file:
-        config = json.loads((file.metadata() or {})["config"])
+        config = _read_config(file)
     if not isinstance(config, dict) or not config.keys() >= set(keys):
         content = ", ".join(sorted(config)) if isinstance(config, dict) else type(config).__name__
         raise ArtifactError(
@@ -53,6 +69,11 @@ def load_config(path: Path, *keys: str) -> dict[str, Any]:
             f"{content or 'nothing'}; run the stage that writes it (dvc repro)"
         )
     return config
+
+
+def _read_config(file: Any) -> Any:
+    text = (file.metadata() or {})["config"]
+    return json.loads(text[len(UNSEALED) :] if text.startswith(SEAL) else text)
 
 
 @contextmanager
@@ -65,10 +86,7 @@ def _opened(path: Path, framework: str = "pt") -> Iterator[Any]:
             f"{path} is missing: run the stage that writes it (dvc repro)"
         ) from None
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ArtifactError(
-            f"{path} is damaged or not a file of this project ({error}); "
-            "delete it and run dvc repro"
-        ) from None
+        raise damaged(path, f"or not a file of this project: {error}") from None
 
 
 def load_into(module: "torch.nn.Module", tensors: "Mapping[str, Tensor]", where: Path) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from irgen.checkpoints.fingerprint import NO_FILE
 from irgen.checkpoints.hub import fetch_weights
+from irgen.compute import check_finite
 from irgen.errors import ParamsError, WeightsError
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Encoder
@@ -17,7 +18,7 @@ def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
     """Create the encoder of ``params.yaml`` with its first weights; random ones are seeded.
 
     Raises ParamsError for a backbone or option timm does not know, WeightsError for weights that
-    are missing, damaged or of another architecture.
+    are missing, damaged or of another architecture, NumberError for weights that are not finite.
     """
     if config.weights not in NO_FILE and not Path(config.weights).is_file():
         raise WeightsError(
@@ -25,7 +26,11 @@ def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
             "give the path of a safetensors file, 'hub' or 'none'"
         )
     torch.manual_seed(seed)
-    return ImageEncoder(_backbone(config), config.image_size, config.channels, config.crop)
+    backbone = _backbone(config)
+    for name, tensor in backbone.state_dict().items():
+        where = f"encoder: weights: {config.weights}: {name}"
+        check_finite(tensor, where, "fetch the file again, or give another one")
+    return ImageEncoder(backbone, config.image_size, config.channels, config.crop)
 
 
 def untrained_encoder(config: Encoder) -> ImageEncoder:

@@ -205,6 +205,8 @@ def complete_metadata(
     """Return the metadata of some rows, with the columns that describe their files."""
     import polars as pl
 
+    from irgen.index.metadata import join_columns
+
     file_columns = [
         pl.Series("path", [plan.names[row] for row in rows], pl.String),
         pl.Series("sha256", [picture.sha256 for picture in pictures], pl.String),
@@ -214,7 +216,7 @@ def complete_metadata(
     columns = plan.metadata[rows].get_columns() if plan.metadata.width else []
     names = {column.name for column in columns}
     columns += [c for c in file_columns if schema.get(c.name) == c.dtype and c.name not in names]
-    return pl.DataFrame(columns) if columns else None
+    return join_columns(columns) if columns else None
 
 
 def show_progress(title: str, total: int) -> tqdm:

@@ -12,16 +12,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from irgen.catalog.images.decode import decode
+from irgen.catalog.column_types import convert, describe
+from irgen.catalog.columns import column_name
+from irgen.catalog.images.decode import decode_file
+from irgen.catalog.images.memory import for_files
 from irgen.catalog.images.pixels import Decoding, count_cores, square
 from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
 from irgen.catalog.sources.local import unreadable
 from irgen.errors import ImageError, IndexingError, SourceError
-from irgen.index.metadata import ID
+from irgen.index.metadata import ID, OURS
 from irgen.index.rows import check_ids, shorten
 
 PATH = "path"
-IN_A_CSV = (pl.String, pl.Boolean, pl.Date, pl.Time, pl.Datetime)  # and numbers
+LISTED = (PATH, ID, "label", "role")  # columns of a list that are not the user's own
 AHEAD = 64  # images decoded in advance
 
 
@@ -80,8 +83,9 @@ def read_metadata(
     """Read ids and metadata of the images at the relative paths ``names`` from ``file``. Without a
     file, the paths are the ids, and there are no columns. ``schema``: the columns of the index.
 
-    Raise IndexingError if the file cannot be read, has neither id nor path, or has no row or more
-    than one for an image.
+    All columns but path, id, label and role are the user's, and named as in an index; the role
+    plays no part. Raise IndexingError if the file cannot be read, has neither id nor path, or has
+    no row or more than one for an image.
     """
     if file is None:
         return check_ids(names), pl.DataFrame()
@@ -109,22 +113,36 @@ def read_metadata(
     ids = rows[ID].to_list() if ID in rows.columns else list(names)
     if None in ids:
         raise IndexingError(f"{file} has no id of {names[ids.index(None)]!r}")
-    return check_ids(ids), rows.drop(PATH, ID, strict=False)
+    return check_ids(ids), rows.drop(PATH, ID, "role", strict=False)
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
-    texts: dict[str, pl.DataType] = {name: pl.String() for name in (PATH, ID)}
-    plain = {name: kind for name, kind in schema.items() if kind in IN_A_CSV or kind.is_numeric()}
+    """Return the file's columns, named as in an index and in the types of its ``schema``."""
+    ending, texts = file.suffix.lower(), pl.Schema({PATH: pl.String(), ID: pl.String()})
+    if ending not in (".csv", ".parquet"):
+        raise IndexingError(f"{file} is neither a .csv nor a .parquet file")
     try:
-        if file.suffix.lower() == ".csv":
-            return pl.read_csv(file, schema_overrides=plain | texts, infer_schema_length=None)
-        if file.suffix.lower() == ".parquet":
-            table = pl.read_parquet(file)
-            return table.with_columns(pl.col(set(texts) & set(table.columns)).cast(pl.String))
+        is_csv = ending == ".csv"
+        table = pl.read_csv(file, infer_schema=False) if is_csv else pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise IndexingError(f"{file} cannot be read as metadata: {reason}") from None
-    raise IndexingError(f"{file} is neither a .csv nor a .parquet file")
+    table = table.rename({n: column_name(n, OURS) for n in table.columns if n not in LISTED})
+    kinds = {**schema, **texts}
+    return table.with_columns(
+        _fit(values, kinds[values.name], file) for values in table if values.name in kinds
+    )
+
+
+def _fit(values: pl.Series, kind: pl.DataType, file: Path) -> pl.Series:
+    """Return values in the type of the index's column. Raise IndexingError if one does not fit."""
+    fitting, others = convert(values, kind)
+    if len(others):
+        raise IndexingError(
+            f"{file}: column {values.name!r} of the index holds {describe(kind)}, and not "
+            f"{shorten(others.to_list())}: correct the file, or leave such values empty"
+        )
+    return fitting
 
 
 @dataclass(frozen=True)
@@ -145,14 +163,15 @@ def decode_images(
 
     def read(path: Path) -> Picture | str:
         try:
-            content = path.read_bytes()
-            image = decode(content, decoding.channels)
-            pixels = square(image, decoding)
+            with for_files.reserve(path.stat().st_size):
+                content = path.read_bytes()
+                decoded = decode_file(content, decoding.channels, decoding.short)
         except ImageError as error:
             return str(error)
         except OSError as error:
             return error.strerror or str(error)
-        return Picture(pixels, hashlib.sha256(content).hexdigest(), image.width, image.height)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return Picture(square(decoded.image, decoding), sha256, decoded.width, decoded.height)
 
     pool, ahead = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode"), iter(paths)
     try:

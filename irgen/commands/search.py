@@ -117,7 +117,7 @@ def search(
     from irgen.commands import search_output
     from irgen.commands.search_output import Answer
     from irgen.compute import keep_freed_memory
-    from irgen.index.filters import parse
+    from irgen.index.filters import check_sql
 
     keep_freed_memory()
     given = {
@@ -125,7 +125,7 @@ def search(
         "candidates": candidates,
         "fresh_beams": fresh_beams,
         "distinct": distinct,
-        "allow": None if allow is None else parse(allow),
+        "allow": None if allow is None else check_sql(allow),
         "min_score": min_score,
         "min_probability": min_probability,
     }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from irgen.catalog.columns import column_name
 from irgen.commands.format import format_percent
 from irgen.evaluation.table_format import render_text
 from irgen.index.hits import Explanation, ImageHits
@@ -130,11 +131,11 @@ def as_json(answer: Answer) -> str:
 
 
 def as_csv(answer: Answer) -> str:
-    """Return one row per hit: scores, metadata, explanation. Lists are JSON. A metadata column
-    whose name is taken gets the prefix ``metadata_``."""
+    """Return one row per hit: scores, metadata, explanation. Lists and structs are JSON. A metadata
+    column whose name is taken gets the prefix ``metadata.``."""
     inner = [name for name in Explanation.__dataclass_fields__ if name not in COLUMNS]
     taken = {*COLUMNS, *inner}
-    names = {n: f"metadata_{n}" if n in taken else n for n in answer.metadata.columns}
+    names = {name: column_name(name, taken) for name in answer.metadata.columns}
     inner = inner if answer.explanations is not None else []
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -149,7 +150,7 @@ def as_csv(answer: Answer) -> str:
 
 
 def _csv_cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, (list, bool)) else value
+    return json.dumps(value) if isinstance(value, (list, dict, bool)) else value
 
 
 def as_plain(value: Any) -> Any:

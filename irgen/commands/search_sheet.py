@@ -21,7 +21,7 @@ from irgen.files import write_bytes
 from irgen.index.index import Index
 from irgen.index.metadata import ID
 from irgen.report import page
-from irgen.report.gallery import Example, Row, Tile, thumbnail
+from irgen.report.gallery import SIDE, Example, Row, Tile, thumbnail
 from irgen.workspace import Workspace
 
 HITS = 100  # most hits shown of a query
@@ -65,7 +65,7 @@ class Pictures:
 
 def draw(content: bytes) -> str:
     """Return a thumbnail of an image file. Raise ImageError if it cannot be read."""
-    return thumbnail(decode(content, 3))
+    return thumbnail(decode(content, 3, SIDE))
 
 
 def make_sheet(answer: Answer, index: Index, root: Path) -> Sheet:

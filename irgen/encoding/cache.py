@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from irgen.errors import ArtifactError
-from irgen.files import atomic
+from irgen.files import DIGEST, UNSEALED, atomic, check_seal, seal
 
 KEY = 32  # bytes of a hash
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}
@@ -63,7 +63,8 @@ class ArrayStore:
             "values": np.ascontiguousarray(values if len(rows) == len(values) else values[rows]),
         }
         with atomic(self._folder / f"{uuid.uuid4().hex}.safetensors") as path:
-            save_file(content, path)
+            save_file(content, path, metadata={DIGEST: UNSEALED})
+            seal(path)
         self._refresh()
 
     def get(self, sha256s: Sequence[str]) -> np.ndarray:
@@ -127,8 +128,9 @@ def forget_arrays(folder: Path, sha256s: Collection[str]) -> int:
 
 
 def map_shard(path: Path) -> Shard:
-    """Map a safetensors file of ``keys`` and ``values``. Raises ValueError, KeyError, TypeError or
-    OSError if it is not whole."""
+    """Map a safetensors file of ``keys`` and ``values``. Raises ArtifactError, ValueError, KeyError
+    or OSError if it is not as it was written."""
+    check_seal(path)
     with path.open("rb") as file:
         start = file.read(8)
         if len(start) != 8:

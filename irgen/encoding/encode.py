@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import shutil
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from itertools import islice
@@ -17,7 +20,7 @@ from tqdm import tqdm
 from irgen.catalog.images import pixels as images
 from irgen.catalog.images.pixels import Decoding, read_pixels, stream_pixels
 from irgen.catalog.shards import Images
-from irgen.compute import Machine, full_batches, prepare, seed_everything
+from irgen.compute import Machine, check_finite, full_batches, prepare, seed_everything
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.encoding.cache import ArrayStore
@@ -28,6 +31,8 @@ from irgen.params import Augment, Compute
 from irgen.workspace import Workspace
 
 SHARD = 64  # batches that a killed process loses at most
+NOT_FINITE = "set compute.precision to fp32, or choose another encoder or other weights"
+VIEWS, SUMS = ("summaries.npy", "tokens.npy"), "sums.npy"
 KEPT_VIEWS = 12  # sets of views; a pipeline and its baselines use at most six
 
 
@@ -96,6 +101,7 @@ def encode_once(
 
     Only images that are not in ``store`` pass through ``encode``: (B, C, H, H) uint8 → (B, D), in
     the machine's precision. Batches are always full, so no result depends on what is stored.
+    Raises NumberError, having stored none of it, if a result is not finite.
     """
     missing, stored = [sha256s[row] for row in store.missing(sha256s)], 0
 
@@ -107,6 +113,7 @@ def encode_once(
     encoded = rows()
     while shard := list(islice(encoded, SHARD)):
         values = np.concatenate(shard)
+        check_finite(torch.from_numpy(values), "encoded images", NOT_FINITE)
         store.add(missing[stored : stored + len(values)], values)
         stored += len(values)
     return store.get(sha256s)
@@ -148,25 +155,51 @@ def encode_views(
 
     The first view is the plain image, the others are changed at random (seeded). Disk: V · P · T ·
     2 bytes an image. Encoded again only if the encoder, the images or ``changes`` differ. A killed
-    process continues where it was. Of the views, the KEPT_VIEWS used last are kept.
+    process continues where it was. Of the views, the KEPT_VIEWS used last are kept. All are
+    compared with their checksums first; damaged ones are made again.
     """
     weights = fingerprint([encoder], encoder.decoding, encoding.machine)
     size = encoding.settings.batch_size
     key = digest(weights, sha256s, vars(changes), seed, size, augment.VERSION)[:16]
     folder = encoding.cache / "views" / key
-    if not folder.exists():
+    if not folder.exists() or _are_damaged(folder, size):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(encoding.cache / "views.lock"):
+            if folder.exists() and _are_damaged(folder, size):
+                warnings.warn(f"{folder} is damaged and made again", stacklevel=2)
+                shutil.rmtree(folder)
             if not folder.exists():  # another process may have written it meanwhile
                 partial = folder.with_name(f".{key}.part")
                 _write_views(encoder, sha256s, changes, seed, encoding, partial)
                 partial.replace(folder)
                 delete_oldest(folder.parent.iterdir(), KEPT_VIEWS)
     os.utime(folder)  # it was used last
-    return EncodedViews(
-        np.load(folder / "summaries.npy", mmap_mode="r"),
-        np.load(folder / "tokens.npy", mmap_mode="r"),
-    )
+    return EncodedViews(*(np.load(folder / name, mmap_mode="r") for name in VIEWS))
+
+
+def _are_damaged(folder: Path, size: int) -> bool:
+    """Tell whether views of batches of ``size`` differ from their checksums; those of an older
+    version have none."""
+    if not (folder / SUMS).exists():
+        return False
+    try:
+        sums = np.load(folder / SUMS)  # (V, batches, 2)
+        arrays = [np.load(folder / name, mmap_mode="r") for name in VIEWS]
+    except (ValueError, OSError):
+        return True
+    types = [(array.dtype, array.shape[1:2]) for array in arrays]
+    if types != [(np.float32, sums.shape[:1]), (np.float16, sums.shape[:1])]:
+        return True
+    for view, batches in enumerate(sums):
+        for i, expected in enumerate(batches):
+            rows = slice(i * size, (i + 1) * size)
+            if [_sum(array[rows, view]) for array in arrays] != expected.tolist():
+                return True
+    return False
+
+
+def _sum(values: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
 @torch.inference_mode()
@@ -178,16 +211,18 @@ def _write_views(
     encoding: Encoding,
     folder: Path,
 ) -> None:
-    """Write ``summaries.npy`` and ``tokens.npy`` into ``folder``, a view of all images after the
-    other. ``done.json`` counts the batches that are written: a killed process continues there."""
+    """Write VIEWS and their checksums SUMS into ``folder``, a view of all images after the other.
+    ``done.json`` counts the batches that are written: a killed process continues there."""
     shape, machine = (len(sha256s), changes.views), encoding.machine
     grid, size = (encoder.token_count, encoder.token_width), encoding.settings.batch_size
-    done = read_json(folder / "done.json") if (folder / "done.json").exists() else 0
+    is_begun = (folder / SUMS).exists() and (folder / "done.json").exists()
+    done = read_json(folder / "done.json") if is_begun else 0
     mode: Literal["r+", "w+"] = "r+" if done else "w+"
     folder.mkdir(exist_ok=True)
     memmap, batches = np.lib.format.open_memmap, -(-len(sha256s) // size)
     summaries = memmap(folder / "summaries.npy", mode, np.float32, (*shape, encoder.width))
     tokens = memmap(folder / "tokens.npy", mode, np.float16, (*shape, *grid))
+    sums = memmap(folder / SUMS, mode, np.uint32, (changes.views, batches, 2))
     encoder.to(machine.device).eval()
     for view in range(changes.views):
         title, first = f"view {view + 1} of {changes.views}", max(done - view * batches, 0)
@@ -198,9 +233,12 @@ def _write_views(
                 batch = augment.augment(batch, changes, encoder.decoding.size, generator)
             with machine.precision():
                 summary, grids = encoder(batch.to(machine.device))
+            check_finite(summary, "encoded views", NOT_FINITE)
+            check_finite(grids.half(), "tokens of encoded views, in 16 bits", NOT_FINITE)
             rows = slice(i * size, i * size + new)
             summaries[rows, view] = summary[:new].float().cpu().numpy()
             tokens[rows, view] = grids[:new].half().cpu().numpy()
-            summaries.flush()
-            tokens.flush()
+            sums[view, i] = _sum(summaries[rows, view]), _sum(tokens[rows, view])
+            for array in (summaries, tokens, sums):
+                array.flush()
             write_json(folder / "done.json", view * batches + i + 1)

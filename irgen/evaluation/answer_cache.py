@@ -4,8 +4,9 @@ The stage ``evaluate``, which has the index open, fills the cache; the gate read
 release.
 """
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from irgen.errors import ArtifactError
 from irgen.evaluation import runs
 from irgen.evaluation.query_set import read_query_tables, search_depth
-from irgen.files import atomic, checksums, delete_oldest, digest
+from irgen.files import checksums, delete_oldest, digest, read_parquet, write_parquet
 from irgen.params import Compute
 from irgen.workspace import Workspace
 
 if TYPE_CHECKING:
     from irgen.index.index import Index
 
-VERSION = 2  # raise when decoding, encoding or search change what an index answers
+VERSION = 3  # raise when decoding, encoding or search change what an index answers
 # Files in the folder of an index that are no part of it:
 NOT_INDEX = ("lock", "changes.sqlite-shm", "release.json")
 KEPT_INDEXES = 12  # answers of as many indexes are kept
@@ -42,7 +44,7 @@ def read_nearest(workspace: Workspace, k: int) -> npt.NDArray[np.int64]:
     """Return the database rows (Q, k) of the images nearest to each of the gate's queries, by
     brute-force search of pretrained features. The stage ``evaluate`` has found them."""
     queries = read_query_tables(workspace)[0]
-    lists, _ = runs.from_table(pl.read_parquet(nearest_path(workspace)), len(queries), k)
+    lists, _ = runs.from_table(read_parquet(nearest_path(workspace)), len(queries), k)
     return lists.ids[_choose_evenly(len(queries), MAX_QUERIES)]
 
 
@@ -68,15 +70,19 @@ def ask(
     settings: Compute,
     workspace: Workspace,
     index: "Index | None" = None,
+    allowed: Collection[str] | None = None,
 ) -> Ids:
     """Return the ids that the index at ``folder`` finds for each query (Q), from the cache if they
     are there. Shorter lists end in None.
 
     The lists are deep enough for k results without the query itself. The index searches by its own
     models and settings. The cache key is the content of all its files, the queries and VERSION.
-    Before a search the index is verified. ``index``: the index at ``folder``, if it is open. Raises
-    IndexingError if it is damaged or missing.
+    Before a search the index is verified. ``index``: the index at ``folder``, if it is open.
+    ``allowed``: ids of the images to search among; by default all. Raises IndexingError if it is
+    damaged or missing.
     """
+    if allowed is not None and set(read_ids(folder)) <= set(allowed):
+        allowed = None
     sha256s = queries["sha256"].to_list()
     depth = search_depth(k, sha256s, [*database["sha256"], ""])
     files = {
@@ -85,13 +91,14 @@ def ask(
         if Path(name).name not in NOT_INDEX
     }
     machine = (settings.device, settings.precision, settings.batch_size)
-    key = digest(VERSION, files, sha256s, depth, machine)[:16]
+    filters = [] if allowed is None else [sorted(allowed)]
+    key = digest(VERSION, files, sha256s, depth, machine, *filters)[:16]
     path = workspace.cache / "answers" / f"{key}.parquet"
     if path.exists():
-        return pl.read_parquet(path)["ids"].to_list()
-    ids = _search(folder, sha256s, depth, settings, workspace, index)
-    with atomic(path) as temporary:
-        pl.DataFrame({"ids": ids}, schema={"ids": pl.List(pl.String)}).write_parquet(temporary)
+        with suppress(ArtifactError):  # damaged: it is asked again
+            return read_parquet(path)["ids"].to_list()
+    ids = _search(folder, sha256s, depth, settings, workspace, index, allowed)
+    write_parquet(path, pl.DataFrame({"ids": ids}, schema={"ids": pl.List(pl.String)}))
     delete_oldest(path.parent.glob("*.parquet"), KEPT_INDEXES)
     return ids
 
@@ -103,6 +110,7 @@ def _search(
     settings: Compute,
     workspace: Workspace,
     opened: "Index | None",
+    allowed: Collection[str] | None,
 ) -> Ids:
     from irgen.encoding.encode import open_encoding  # these import torch
     from irgen.encoding.query_features import encode_queries
@@ -118,7 +126,17 @@ def _search(
     with context as index:
         index.verify()
         features = encode_queries(index.models, sha256s, encoding)
-        return [list(row) for row in index.search(features, depth).ids]
+        options = replace(index.options(depth), allow=allowed)
+        return [list(row) for row in index.search(features, depth, options).ids]
+
+
+def read_ids(folder: Path) -> list[str]:
+    """Return the ids of all images in the index at ``folder``. Raises IndexingError if it is
+    damaged or missing."""
+    from irgen.index.index import Index  # imports torch
+
+    with Index.open(folder) as index:
+        return index.view.all_ids()
 
 
 def _choose_evenly(count: int, most: int) -> np.ndarray:

@@ -5,42 +5,25 @@ To add a rule for releases, extend ``judge``, and ``Gate`` in ``irgen/params/sec
 settings. ``irgen/releases/promote.py`` asks the gate.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from irgen.errors import IndexingError, IrgenError
 from irgen.evaluation import metrics
-from irgen.evaluation.answer_cache import (
-    Ids,
-    ask,
-    nearest_path,
-    read_gate_tables,
-    read_nearest,
-)
-from irgen.evaluation.query_set import QuerySet, RankedLists
+from irgen.evaluation.answer_cache import nearest_path, read_gate_tables
+from irgen.evaluation.answers import Answers, GateQueries
+from irgen.files import read_parquet
 from irgen.params import Gate, Params
 from irgen.workspace import Workspace
 
 SLACK = 1e-9  # a difference of decimals that are equal
 AUTO = "auto"  # precision, or agreement without labels
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Relevance of an index's answers: ``hits`` (Q, k) bool, is the image at this rank relevant?
-    ``positives`` (Q,) int64: number of relevant images in today's database.
-
-    ``agreement``: of catalogues without labels, ``agreement/k`` of each query (Q,)."""
-
-    hits: metrics.Hits
-    positives: metrics.Counts
-    agreement: Mapping[str, metrics.Values] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +41,11 @@ class Verdict:
 
 
 def judge(
-    candidate: Answers, champion: Answers | None, settings: Gate, cutoffs: Iterable[int]
+    candidate: Answers,
+    champion: Answers | None,
+    settings: Gate,
+    cutoffs: Iterable[int],
+    name: str = "the champion's",
 ) -> Verdict:
     """Pass the candidate unless it is worse than the champion by more than ``gate.margin``, or
     worse at all and below ``gate.minimum``. Without a champion it must reach that minimum.
@@ -68,6 +55,7 @@ def judge(
     number of ``queries`` and of those ``without_positive``; ``candidate`` and ``champion`` (None
     without one) with precision and hit at every cut-off and the metric; the candidate's
     ``difference`` from the champion with its ``error``, one standard error of the paired mean.
+    ``name``: what to call the champion's value.
     """
     values = _values(candidate, settings.metric)
     count = metrics.count_queries(candidate.positives)
@@ -96,7 +84,7 @@ def judge(
     figures["champion"] = _summary(champion, settings.metric, cutoffs)
     figures["difference"] = float(gain.mean())
     figures["error"] = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
-    return _judge_against_champion(figures, settings)
+    return _judge_against_champion(figures, settings, name)
 
 
 def _judge_first(value: float, settings: Gate, figures: dict[str, Any]) -> Verdict:
@@ -106,16 +94,15 @@ def _judge_first(value: float, settings: Gate, figures: dict[str, Any]) -> Verdi
     return Verdict(passed=passed, why=why, figures=figures)
 
 
-def _judge_against_champion(figures: dict[str, Any], settings: Gate) -> Verdict:
+def _judge_against_champion(figures: dict[str, Any], settings: Gate, name: str) -> Verdict:
     value = figures["candidate"][settings.metric]
     other, difference = figures["champion"][settings.metric], figures["difference"]
     why = f"{settings.metric} is {value:.3f}"
     if abs(difference) <= SLACK:
-        return Verdict(passed=True, why=f"{why}, as the champion's", figures=figures)
+        return Verdict(passed=True, why=f"{why}, as {name}", figures=figures)
     sign = "better" if difference > 0 else "worse"
-    why += (
-        f", {abs(difference):.3f} ± {figures['error']:.3f} {sign} than the champion's {other:.3f}"
-    )
+    error = figures["error"]
+    why += f", {abs(difference):.3f} ± {error:.3f} {sign} than {name} {other:.3f}"
     if difference > 0:
         return Verdict(passed=True, why=why, figures=figures)
     if -difference > settings.margin + SLACK:
@@ -161,66 +148,54 @@ def choose_metric(metric: str, queries: pl.DataFrame, cutoffs: Iterable[int]) ->
 def list_inputs(workspace: Workspace, params: Params) -> list[Path]:
     """Return the files beside the indexes that a verdict depends on."""
     tables = [workspace.existing("catalog", f"{name}.parquet") for name in ("queries", "database")]
-    metric = choose_metric(params.gate.metric, pl.read_parquet(tables[0]), params.evaluate.cutoffs)
+    metric = choose_metric(params.gate.metric, read_parquet(tables[0]), params.evaluate.cutoffs)
     return [*tables, nearest_path(workspace)] if metric.startswith("agreement/") else tables
 
 
-def compare(workspace: Workspace, params: Params, champion: Path | None) -> Verdict:
+def compare(
+    workspace: Workspace, params: Params, champion: Path | None, best: Path | None = None
+) -> Verdict:
     """Ask the candidate, ``data/index``, and the index at ``champion`` the catalogue's queries, at
     most MAX_QUERIES of them, and judge the answers. ``champion``: None before the first release.
+    ``best``: another release that was better than the champion, if there is one.
 
-    Each index reads the queries by its own models and searches by its own settings. An image that
-    has left the catalogue is a miss. Labels are those of today's catalogue; so are the neighbours
-    that answers without labels should agree with (``choose_metric``). All files of both are
-    verified. Raises IndexingError if either is damaged or no index, ArtifactError if a stage has
-    not run.
+    Both search among the images of the champion that are still in the catalogue. So an image that
+    has left, or that the champion could not hold, is nobody's miss. Then the candidate must not be
+    worse in two more ways: among all its images, so that new ones do not crowd out the right
+    answers; and than ``best``, so that losses within the margin do not add up. If no query has a
+    relevant image in common, the candidate is judged as a first index.
+
+    Each index reads the queries by its own models and searches by its own settings. Labels are
+    those of today's catalogue; so are the neighbours that answers without labels should agree with
+    (``choose_metric``). All files are verified. Raises IndexingError if candidate or champion is
+    damaged or no index, ArtifactError if a stage has not run.
     """
-    queries, database = read_gate_tables(workspace)
-    cutoffs, k = params.evaluate.cutoffs, max(params.evaluate.cutoffs)
-    metric = choose_metric(params.gate.metric, queries, cutoffs)
+    cutoffs = params.evaluate.cutoffs
+    metric = choose_metric(params.gate.metric, read_gate_tables(workspace)[0], cutoffs)
     settings = replace(params.gate, metric=metric)
-    nearest = read_nearest(workspace, k) if metric.startswith("agreement/") else None
-
-    def ask_index(folder: Path) -> Answers:
-        ids = ask(folder, queries, database, k, params.compute, workspace)
-        return judge_answers(ids, queries, database, cutoffs, nearest)
-
-    candidate = ask_index(workspace.existing("index"))
+    asked = GateQueries.read(workspace, params.compute, metric, cutoffs)
+    candidate = workspace.existing("index")
+    whole = asked.ask(candidate)
     if champion is None:
-        return judge(candidate, None, settings, cutoffs)
+        return judge(whole, None, settings, cutoffs)
     try:
-        champion_answers = ask_index(champion.resolve())
+        own, others = asked.ask_both(candidate, champion.resolve())
     except IrgenError as error:
         raise IndexingError(
             f"the champion cannot be compared with: {error}; or roll back to another release "
             "(irgen rollback)"
         ) from error
-    return judge(candidate, champion_answers, settings, cutoffs)
-
-
-def judge_answers(
-    answers: Ids,
-    queries: pl.DataFrame,
-    database: pl.DataFrame,
-    cutoffs: Iterable[int],
-    nearest: npt.NDArray[np.int64] | None = None,
-) -> Answers:
-    """Mark the first answers relevant or not by the catalogue's tables, as many as the largest
-    cut-off. The query itself does not count. ``nearest`` (Q, k): if given, measure agreement with
-    these rows of the database."""
-    cutoffs = tuple(cutoffs)
-    k = max(cutoffs)
-    row_of = {name: row for row, name in enumerate(database["id"])}
-    gone = len(database)  # one more row stands for images that have left the catalogue
-    rows = [[-1 if name is None else row_of.get(name, gone) for name in row] for row in answers]
-    ids = np.array(rows, dtype=np.int64).reshape(len(queries), -1 if rows else k)
-    columns = database.select("label", "sha256")
-    columns = pl.concat([columns, pl.DataFrame({"label": [None], "sha256": [""]}, columns.schema)])
-    query_set = QuerySet.build(queries, columns, k)
-    lists = query_set.drop_self(RankedLists(ids, np.zeros(ids.shape, np.float32)), k)
-    agreement = {}
-    if nearest is not None:
-        agreement = {
-            f"agreement/{k}": metrics.agreement_by_query(lists.ids, nearest, k) for k in cutoffs
-        }
-    return Answers(query_set.mark_relevant(lists.ids), query_set.positives, agreement)
+    if not len(_values(own, metric)):
+        return judge(whole, None, settings, cutoffs)
+    verdicts = [judge(own, others, settings, cutoffs)]
+    if asked.nearest is None:
+        name = "the champion's, with the new images among the answers,"
+        verdicts.append(judge(whole.count_only(own), others, settings, cutoffs, name))
+    with suppress(IrgenError):  # an old release that cannot be read holds nobody up
+        if best is not None:
+            own, others = asked.ask_both(candidate, best)
+            if len(_values(own, metric)):
+                name = f"{best.name}'s, the best of the recent releases:"
+                verdicts.append(judge(own, others, settings, cutoffs, name))
+    failed = next((verdict for verdict in verdicts if not verdict.passed), verdicts[0])
+    return replace(verdicts[0], passed=failed.passed, why=failed.why)

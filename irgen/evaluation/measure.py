@@ -17,7 +17,7 @@ from irgen.compute import Machine, full_batches
 from irgen.evaluation import latency, metrics, runs
 from irgen.evaluation.methods import Method
 from irgen.evaluation.query_set import QuerySet, RankedLists
-from irgen.files import atomic, file_digest, write_json
+from irgen.files import atomic, file_digest, write_json, write_parquet
 
 CURVES = {
     "precision": {"method": pl.String, "k": pl.Int64, "precision": pl.Float64},
@@ -82,8 +82,9 @@ class Scores:
                 table = pl.DataFrame(self.curves[curve], schema=schema, orient="row")
                 table.write_csv(temporary)
         empty = pl.DataFrame(schema={"method": pl.String, "query": pl.Int64})
-        with atomic(folder / "queries.parquet") as temporary:
-            (pl.concat(self.queries) if self.queries else empty).write_parquet(temporary)
+        write_parquet(
+            folder / "queries.parquet", pl.concat(self.queries) if self.queries else empty
+        )
 
 
 def measure_methods(
@@ -133,8 +134,7 @@ def measure_methods(
         quality[name] = (
             values | dict(method.extra_metrics) | {"bytes_per_image": method.bytes_per_image}
         )
-        with atomic(folder / "runs" / f"{name}.parquet") as temporary:
-            runs.to_table(top, hits, codes).write_parquet(temporary)
+        write_parquet(folder / "runs" / f"{name}.parquet", runs.to_table(top, hits, codes))
     scores.write(folder)
     write_json(folder / "metrics.json", quality)
     write_json(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from irgen.catalog.table import read_table
+from irgen.files import read_parquet
 from irgen.workspace import Workspace
 
 Ids = npt.NDArray[np.int64]
@@ -89,7 +90,7 @@ def read_copies(workspace: Workspace, query_set: QuerySet) -> Ids:
     """Read the pairs of a query and a database image that is nearly the same picture, as the stage
     ``catalog`` finds them by their fingerprints: rows (n, 2) int64. Equal files are no pairs: a
     query never counts them. Fewer than FEWEST_COPIES say nothing: then there are none."""
-    leaks = pl.read_parquet(workspace.existing("catalog", "leaks.parquet"))
+    leaks = read_parquet(workspace.existing("catalog", "leaks.parquet"))
     pairs = leaks.filter(kind="near_image").select("query", "image")
     for name, table in (("query", query_set.queries), ("image", query_set.database)):
         rows = table.select(pl.col("id").alias(name)).with_row_index(f"{name} row")

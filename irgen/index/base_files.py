@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ class Base:
             total.update(values[start : start + BLOCK].tobytes())
         if total.hexdigest() != self.files[EMBEDDINGS]["sha256"]:
             raise damage.damaged(self.folder / EMBEDDINGS, "its checksum differs")
+
+    def check_embeddings_once(self) -> None:
+        """Call ``check_embeddings`` at the first search, to which opening an index leaves it."""
+        _ = self._first_check
+
+    @cached_property
+    def _first_check(self) -> None:
+        self.check_embeddings()
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the row (n,) int64 of each key, −1 where there is none."""

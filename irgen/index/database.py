@@ -40,6 +40,7 @@ CREATE TABLE changes (
     checksum INTEGER NOT NULL
 );
 """
+LEAST = -(2**63)  # of SQLite's integers
 READ_STATE = """
 SELECT base, owner, (SELECT max(seq) FROM sqlite_sequence WHERE name = 'changes') FROM state
 """
@@ -83,8 +84,8 @@ class Database:
         self._connection = self._connect()
         self.inode = self.path.stat().st_ino
         self._refuse_loss()
-        if not writable:
-            self._check("quick_check")
+        # a writer also relies on the index of keys
+        self._check("integrity_check" if writable else "quick_check")
 
     def close(self) -> None:
         """Close the file. Closing twice does no harm. A writer that nobody reads beside leaves no
@@ -110,12 +111,13 @@ class Database:
         with self._reading() as connection, connection:
             connection.execute("BEGIN")
             state = _read_state(connection)
-            query = "SELECT key, id, code, embedding, metadata, checksum FROM changes"
-            rows = connection.execute(f"{query} WHERE number > ? ORDER BY number", (after,))
-            changes = list(map(Change._make, rows))
-        if any(change.checksum != _sum(*change[:-1]) for change in changes):
+            query = "SELECT number, key, id, code, embedding, metadata, checksum FROM changes"
+            first = after + 1 if after else LEAST  # a damaged number is no reason to leave one out
+            rows = connection.execute(f"{query} WHERE number >= ? ORDER BY number", (first,))
+            numbered = [(row[0], Change._make(row[1:])) for row in rows]
+        if not all(_is_whole(number, change) for number, change in numbered):
             raise damage.damaged(self.path, "the checksum of a change differs")
-        return state, changes
+        return state, [change for _, change in numbered]
 
     def find(self, keys: Iterable[int]) -> dict[int, str | None]:
         """Return which of ``keys`` changed, with their ids, or None for those that were removed."""
@@ -148,13 +150,16 @@ class Database:
         self._write((key, name, None, None, None) for key, name in removed)
 
     def _write(self, changes: Iterable[tuple]) -> None:
-        columns = "(key, id, code, embedding, metadata, checksum)"
+        columns = "(number, key, id, code, embedding, metadata, checksum)"
         with self._committing(f"writing to {self.path}") as connection:
+            first = _read_state(connection).revision + 1
             connection.executemany(
-                f"INSERT OR REPLACE INTO changes {columns} VALUES (?, ?, ?, ?, ?, ?)",
-                ((*values, _sum(*values)) for values in changes),
+                f"INSERT OR REPLACE INTO changes {columns} VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (number, *values, _sum(*values) ^ number)
+                    for number, values in enumerate(changes, first)
+                ),
             )
-
         self._report()
 
     def _report(self) -> None:
@@ -237,7 +242,7 @@ class Database:
     def _explaining(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged name of a table or column
             raise damage.damaged(self.path, error) from error
 
     def _is_outdated(self) -> bool:
@@ -286,6 +291,11 @@ def _read_state(connection: sqlite3.Connection) -> State:
     if row is None:
         raise sqlite3.DatabaseError("it does not say which base counts")
     return State(row[0], row[1], row[2] or 0)
+
+
+def _is_whole(number: int, change: Change) -> bool:
+    """Tell whether a change has its checksum; one of an older version does not cover the number."""
+    return change.checksum ^ _sum(*change[:-1]) in (number, 0)
 
 
 def _sum(

@@ -1,5 +1,6 @@
 """``allow``: which images a search may find, by their metadata or by their ids."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Collection
 from threading import Lock
@@ -10,38 +11,57 @@ import torch
 from polars.exceptions import PolarsError
 from torch import Tensor
 
+from irgen.catalog.columns import METADATA, join_fields
 from irgen.errors import IndexingError
-from irgen.index.metadata import ID
+from irgen.index.metadata import ID, OURS, nan_as_null
 from irgen.index.view import View
 from irgen.search.snapshot import Snapshot
 
-Allow = pl.Expr | Collection[str]
+Allow = str | pl.Expr | Collection[str]
 REMEMBERED = 8  # filtered snapshots
+MOST_OPERATORS = 1000  # reading many takes long, and thousands overflow the stack
+SHOWN = 20  # columns that a message names
+QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
+OPERATOR = re.compile(r"\b(?:AND|OR|NOT|IS|IN|I?LIKE|BETWEEN)\b|[^\w\s,.()]", re.IGNORECASE)
 
 
-def parse(text: str) -> pl.Expr:
-    """Return a filter written as SQL, such as ``label = 'shirt' AND width > 200``, as an
-    expression. Raise IndexingError if it is none."""
+def check_sql(text: str) -> str:
+    """Return a filter written as SQL, such as ``label = 'shirt' AND width > 200``. Raise
+    IndexingError if it is none."""
+    plain = QUOTED.sub("", text)
+    if len(OPERATOR.findall(plain)) > MOST_OPERATORS:
+        raise IndexingError(
+            f"the filter has more than {MOST_OPERATORS:,} operators: write a list, as in "
+            "id IN ('a', 'b'), or filter in several steps"
+        )
+    if re.search(r"\bSELECT\b", plain, re.IGNORECASE):
+        raise IndexingError("a filter cannot hold a SELECT: compare columns with values")
     try:
-        return pl.sql_expr(text)
+        pl.sql_expr(text)
     except PolarsError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise IndexingError(f"the filter {text!r} cannot be read: {reason}") from None
+        raise IndexingError(
+            f"the filter {_shorten(text)!r} cannot be read: {_shorten(error)}"
+        ) from None
+    return text
+
+
+def _shorten(text: object, most: int = 200) -> str:
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[:most]}…"
 
 
 def allowed_rows(allow: Allow, view: View) -> Tensor:
     """Return a mask (rows,) bool of the rows of ``view`` that are alive and that ``allow`` lets
     through.
 
-    ``allow`` is a polars expression over ``id`` and the metadata columns, which is evaluated over
-    the images in the index; null counts as false. Or it is a collection of ids; those that are not
-    in the index are ignored. Raise IndexingError for an expression that fails or does not give one
-    boolean per image.
+    ``allow`` is SQL or a polars expression over ``id`` and the metadata columns, which is evaluated
+    over the images in the index; null counts as false, and NaN is null. ``metadata.NAME`` is the
+    user's column of that name. Or ``allow`` is a collection of ids; those that are not in the index
+    are ignored. Raise IndexingError for an expression that fails or does not give one boolean per
+    image.
     """
-    if isinstance(allow, str):
-        raise IndexingError(f"allow: expected a list or set of ids, found the one id {allow!r}")
     mask = torch.zeros(view.snapshot.rows, dtype=torch.bool)
-    if isinstance(allow, pl.Expr):
+    if isinstance(allow, (str, pl.Expr)):
         alive = torch.cat(view.snapshot.alive)
         mask[alive] = torch.from_numpy(_evaluate(allow, view, alive.numpy()))
     else:
@@ -50,23 +70,38 @@ def allowed_rows(allow: Allow, view: View) -> Tensor:
     return mask
 
 
-def _evaluate(expression: pl.Expr, view: View, alive: np.ndarray) -> np.ndarray:
-    """Return the value (n,) bool of an expression for the n rows that are ``alive`` (rows,)."""
+def _evaluate(allow: str | pl.Expr, view: View, alive: np.ndarray) -> np.ndarray:
+    """Return the value (n,) bool of a filter for the n rows that are ``alive`` (rows,)."""
     table = view.table.lazy()
     if not alive.all():
         table = table.filter(pl.Series(alive))
+    table = table.with_columns(
+        nan_as_null(pl.col(name), kind) for name, kind in view.schema.items()
+    )
+    mine = [name for name in view.schema if name not in OURS]
+    if mine and METADATA not in view.schema:
+        table = table.with_columns(join_fields(mine, OURS))
     try:
-        values = table.select(expression.alias("allow")).collect()["allow"]
+        if isinstance(allow, str):  # SQL over a table reads '2026-01-31' as a date where it is one
+            selected = table.sql(f"SELECT ({check_sql(allow)}\n) AS allow FROM self")
+        else:
+            selected = table.select(allow.alias("allow"))
+        values = selected.collect()["allow"]
     except PolarsError as error:
-        reason = " ".join(str(error).split()).partition("; valid columns")[0][:160]
-        columns = ", ".join([ID, *view.schema])
-        raise IndexingError(f"allow: {reason}; the columns are {columns}") from None
+        reason = _shorten(str(error).partition("; valid columns")[0], 160)
+        raise IndexingError(f"allow: {reason}; {_describe_columns(view)}") from None
     if values.dtype != pl.Boolean or len(values) != len(view):
         raise IndexingError(
             f"allow: expected true or false for each of {len(view):,} images, found "
             f"{len(values):,} of type {values.dtype}"
         )
     return values.fill_null(False).to_numpy(writable=True)
+
+
+def _describe_columns(view: View) -> str:
+    names = [ID, *view.schema]
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return f"the columns are {', '.join(names[:SHOWN])}{more} (irgen info has their types)"
 
 
 class Snapshots:
@@ -76,7 +111,7 @@ class Snapshots:
     def __init__(self, device: torch.device):
         self.device, self._lock = device, Lock()
         self._moved: tuple[View, Snapshot] | None = None
-        self._filtered: OrderedDict[bytes, tuple[View, Snapshot]] = OrderedDict()
+        self._filtered: OrderedDict[str | bytes, tuple[View, Snapshot]] = OrderedDict()
 
     def of(self, view: View, allow: Allow | None = None) -> Snapshot:
         """Return the snapshot of the images that may be found. Raise IndexingError for a filter
@@ -84,9 +119,9 @@ class Snapshots:
         whole = self._move(view)
         if allow is None:
             return whole
-        if not isinstance(allow, pl.Expr):
+        if not isinstance(allow, (str, pl.Expr)):
             return whole.keep_allowed(allowed_rows(allow, view).to(self.device))
-        key = allow.meta.serialize()
+        key = allow if isinstance(allow, str) else allow.meta.serialize()
         with self._lock:
             of, snapshot = self._filtered.get(key, (None, whole))
         if of is not view:

@@ -252,6 +252,7 @@ class Index(Store):
         level, how many images share the code. Raise IndexingError if an id is not in the index."""
         self.refresh()
         view = self.view
+        view.base.check_embeddings_once()
         rows = view.find_existing(ids)
         images = image[None] if isinstance(image, Tensor | np.ndarray) else [image]
         (features,) = self._read_queries(images)
@@ -259,7 +260,9 @@ class Index(Store):
 
     def snapshot(self, view: View, allow: Allow | None = None) -> Snapshot:
         """Return what a search in ``view`` goes through, on the device of the search: all images,
-        or those that ``allow`` lets through. Raise IndexingError for a filter that fails."""
+        or those that ``allow`` lets through. Raise IndexingError for a filter that fails, and if
+        the embeddings are damaged, which are checked once."""
+        view.base.check_embeddings_once()
         return self._snapshots.of(view, allow)
 
     def _resolve(self, options: Options, k: int) -> Options:
@@ -320,7 +323,7 @@ class Index(Store):
         names, codebooks = check_ids(ids), self.folder.codebooks
         table = metadata.complete(columns, len(names), self.schema)
         ids_column = pl.Series(metadata.ID, names, dtype=pl.String)
-        table = pl.DataFrame([ids_column, *table.get_columns()])
+        table = metadata.join_columns([ids_column, *table.get_columns()])
         trained = torch.zeros(len(names), dtype=torch.bool)
         return run_on_one_core(check_rows, table, embeddings, codes, trained, codebooks)
 

@@ -6,7 +6,7 @@ microseconds as integers, decimals as text, bytes as Latin-1 text.
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -36,6 +36,11 @@ def check_columns(table: pl.DataFrame) -> pl.DataFrame:
     return columns
 
 
+def join_columns(columns: Sequence[pl.Series]) -> pl.DataFrame:
+    """Return a table of columns. One whose name is empty keeps it."""
+    return pl.DataFrame({column.name: column for column in columns})
+
+
 def complete(columns: pl.DataFrame | None, count: int, schema: pl.Schema) -> pl.DataFrame:
     """Return the metadata of ``count`` images with exactly the columns and types of ``schema``;
     columns that are missing become null.
@@ -50,7 +55,7 @@ def complete(columns: pl.DataFrame | None, count: int, schema: pl.Schema) -> pl.
     unknown = [name for name in columns.columns if name not in schema]
     if unknown:
         raise IndexingError(_describe_unknown(unknown[0], schema))
-    return pl.DataFrame(
+    return join_columns(
         [
             _cast(columns[name], kind)
             if name in columns.columns
@@ -58,6 +63,19 @@ def complete(columns: pl.DataFrame | None, count: int, schema: pl.Schema) -> pl.
             for name, kind in schema.items()
         ]
     )
+
+
+def nan_as_null(values: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """Return ``values`` of type ``kind`` with null for NaN, in lists and structs, too: a number
+    that is missing is missing, however it was written."""
+    if kind.is_float():
+        return values.fill_nan(None)
+    if isinstance(kind, pl.List) and _has(kind, _is_float):
+        return values.list.eval(nan_as_null(pl.element(), kind.inner))  # type: ignore[arg-type]
+    if isinstance(kind, pl.Struct) and _has(kind, _is_float):
+        fields = [(field.name, field.dtype) for field in kind.fields]
+        return values.struct.with_fields(nan_as_null(pl.field(n), k) for n, k in fields)  # type: ignore[arg-type]
+    return values
 
 
 def _describe_unknown(name: str, schema: pl.Schema) -> str:
@@ -106,7 +124,7 @@ def to_arrow(table: pl.DataFrame) -> bytes:
     rebuilt from their values.
     """
     file = io.BytesIO()
-    pl.DataFrame([_rebuild(column) for column in table]).write_ipc(
+    join_columns([_rebuild(column) for column in table]).write_ipc(
         file, compat_level=pl.CompatLevel.oldest(), record_batch_size=max(1, table.height)
     )
     return file.getvalue()
@@ -134,9 +152,11 @@ def from_json(ids: Sequence[str], texts: Sequence[str], schema: pl.Schema) -> pl
     values = list(map(list, zip(*rows, strict=True))) or [[] for _ in schema]
     columns = [pl.Series(ID, ids, dtype=pl.String)]
     for (name, kind), column in zip(schema.items(), values, strict=True):
-        values = [_restore_bytes(value, kind) for value in column] if _has_bytes(kind) else column
+        values = (
+            [_restore_bytes(value, kind) for value in column] if _has(kind, _is_bytes) else column
+        )
         columns.append(pl.Series(name, values, dtype=_json_type(kind)).cast(kind))
-    return pl.DataFrame(columns)
+    return join_columns(columns)
 
 
 def _json_type(kind: pl.DataType) -> pl.DataType:
@@ -150,11 +170,20 @@ def _json_type(kind: pl.DataType) -> pl.DataType:
     )
 
 
-def _has_bytes(kind: pl.DataType) -> bool:
+def _is_float(kind: pl.DataType) -> bool:
+    return kind.is_float()
+
+
+def _is_bytes(kind: pl.DataType) -> bool:
+    return isinstance(kind, pl.Binary)
+
+
+def _has(kind: pl.DataType, test: Callable[[pl.DataType], bool]) -> bool:
+    """Tell whether a type, or one inside of it, passes the test."""
     inner = [kind.inner] if isinstance(kind, pl.List) else []
     if isinstance(kind, pl.Struct):
         inner = [field.dtype for field in kind.fields]
-    return kind == pl.Binary() or any(map(_has_bytes, inner))  # type: ignore[arg-type]
+    return test(kind) or any(_has(part, test) for part in inner)  # type: ignore[arg-type]
 
 
 def _restore_bytes(value: Any, kind: pl.DataType) -> Any:

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from irgen.errors import ParamsError
 from irgen.params.baselines import Baselines
-from irgen.params.fields import STRICT, param, required
+from irgen.params.fields import STRICT, Number, Seed, param, required
 from irgen.params.sections import (
     Augment,
     Catalog,
@@ -41,7 +41,7 @@ GATED = ("precision", "precision_capped", "hit", "recall", "agreement")
 class Params:
     """All settings of a project."""
 
-    seed: int = param(0, "seed of every random choice")
+    seed: Seed = param(0, "seed of every random choice")
     compute: Compute = Compute()
     download: Download
     catalog: Catalog = Catalog()
@@ -63,7 +63,7 @@ class Params:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class _Training:
-    revision: int = required("newest revision of the images that models are trained on")
+    revision: Number = required("newest revision of the images that models are trained on")
 
 
 def load(path: Path) -> Params:

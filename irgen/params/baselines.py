@@ -1,15 +1,21 @@
 """Settings of the methods that IRGen is compared with."""
 
+from typing import Annotated
+
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from irgen.params.fields import (
     STRICT,
-    Number,
+    Cosine,
+    Dropout,
+    Hidden,
     Pair,
     Share,
     Size,
     Temperature,
     Weight,
+    Width,
     param,
 )
 from irgen.params.sections import Training
@@ -40,7 +46,7 @@ class Scann:
     lists: Size = param(64, "most lists")
     probes: Size = param(8, "lists read per query")
     part: Size = param(2, "dimensions that share one four-bit code")
-    anisotropy: float = param(0.2, "threshold of the anisotropic loss; not used by faiss")
+    anisotropy: Share = param(0.2, "threshold of the anisotropic loss; not used by faiss")
     reranked: Size = param(100, "candidates scored exactly")
 
 
@@ -58,9 +64,9 @@ class Spann:
 class Descriptor(Training):
     """Settings that trained descriptors share. ``tokenizer.tune_encoder`` applies to them too."""
 
-    width: Size = param(64, "width of the descriptor (D)")
-    hidden: Number = param(0, "width of the head's hidden layer; 0: a linear map")
-    dropout: Share = param(0.0, "dropout before each layer of the head")
+    width: Width = param(64, "width of the descriptor (D)")
+    hidden: Hidden = param(0, "width of the head's hidden layer; 0: a linear map")
+    dropout: Dropout = param(0.0, "dropout before each layer of the head")
     batch_size: Pair = param(64, "images per gradient step")
     per_label: Pair = param(4, "images of the same label in a batch")
 
@@ -69,8 +75,10 @@ class Descriptor(Training):
 class Cgd(Descriptor):
     """Combination of Multiple Global Descriptors (arXiv 1903.10663)."""
 
-    margin: float = param(0.1, "margin of the triplet loss, between distances of unit vectors")
-    label_smoothing: Share = param(0.1, "label smoothing of the classification loss")
+    margin: Annotated[float, Field(ge=0, le=4)] = param(
+        0.1, "margin of the triplet loss, between distances of unit vectors"
+    )
+    label_smoothing: Dropout = param(0.1, "label smoothing of the classification loss")
     temperature: Temperature = param(0.1, "temperature of the classification loss")
     class_weight: Weight = param(1.0, "weight of the classification loss")
 
@@ -79,7 +87,7 @@ class Cgd(Descriptor):
 class Irt(Descriptor):
     """Training Vision Transformers for Image Retrieval (arXiv 2102.05644)."""
 
-    margin: float = param(0.5, "cosine from which images of other labels are pushed away")
+    margin: Cosine = param(0.5, "cosine from which images of other labels are pushed away")
     koleo: Weight = param(0.7, "weight of the differential-entropy regularizer")
 
 

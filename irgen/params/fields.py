@@ -6,13 +6,26 @@ from pydantic import ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-Size = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
-Pair = Annotated[int, Field(ge=2)]
-Weight = Annotated[float, Field(ge=0)]
+MOST = 1_000_000_000  # no count of anything is larger
+
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Size = Annotated[int, Field(ge=1, le=MOST)]
+Number = Annotated[int, Field(ge=0, le=MOST)]
+Pair = Annotated[int, Field(ge=2, le=65_536)]
+Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer or a vector
+Hidden = Annotated[int, Field(ge=0, le=65_536)]  # 0: no such layer
+Layers = Annotated[int, Field(ge=1, le=256)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]  # images in memory at once
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Rate = Annotated[float, Field(ge=0, le=10)]  # above, every training diverges
+Clip = Annotated[float, Field(ge=1e-6, le=1e6)]  # 0 would hold all weights still
 Share = Annotated[float, Field(ge=0, le=1)]
-Temperature = Annotated[float, Field(ge=0.001)]
+Dropout = Annotated[float, Field(ge=0, le=0.95)]  # something must be left
+Temperature = Annotated[float, Field(ge=0.001, le=1000)]
 Split = Annotated[float, Field(ge=0, le=0.9)]  # some images must be left
+Cosine = Annotated[float, Field(ge=-1, le=1)]
+Angle = Annotated[float, Field(ge=0, le=180)]
+Cutoff = Annotated[int, Field(ge=1, le=100_000)]
 T = TypeVar("T")
 
 

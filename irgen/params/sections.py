@@ -7,13 +7,23 @@ from pydantic.dataclasses import dataclass
 
 from irgen.params.fields import (
     STRICT,
+    Angle,
+    Batch,
+    Clip,
+    Cosine,
+    Cutoff,
+    Dropout,
+    Hidden,
+    Layers,
     Number,
     Pair,
+    Rate,
     Share,
     Size,
     Split,
     Temperature,
     Weight,
+    Width,
     param,
     required,
 )
@@ -25,8 +35,13 @@ class Compute:
 
     device: str = param("auto", "auto, cpu, cuda, cuda:1 …")
     precision: Literal["auto", "fp32", "bf16"] = param("fp32", "auto: bf16 if the hardware has it")
-    batch_size: Size = param(256, "images in a batch when images are encoded")
-    threads: Number = param(0, "threads that decode images; 0: one per core")
+    batch_size: Batch = param(256, "images in a batch when images are encoded")
+    threads: Annotated[int, Field(ge=0, le=1024)] = param(
+        0, "threads that decode images; 0: one per core"
+    )
+
+
+Kind = Literal["text", "integer", "number", "boolean", "date", "datetime", "time"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,9 +53,18 @@ class Download:
     )
     max_gigabytes: Weight = param(50.0, "refuse archives that unpack to more")
     sha256: str = param("", "expected digest of an archive or list at a URL; empty: any")
+    columns: dict[str, Kind] = param(
+        {}, "types of columns of a list: text, integer, number, boolean, date, datetime or time"
+    )
     endpoint: str = param("", "URL of an S3 service other than Amazon's; empty: as AWS is set up")
     requester_pays: bool = param(False, "agree to pay for reading the bucket")
     customer_key: bool = param(False, "objects are encrypted with IRGEN_SSE_CUSTOMER_KEY")
+    outside: bool = param(
+        False, "let a list name files of this machine outside of the list's folder"
+    )
+    max_unreadable: Share = param(
+        0.2, "share of the images that may be unreadable; above it nothing is changed"
+    )
     connections: Annotated[int, Field(ge=1, le=256)] = param(8, "connections open at once")
     retries: Annotated[int, Field(ge=0, le=100)] = param(
         12, "retries of a failed request; twelve take about a minute"
@@ -76,7 +100,9 @@ class Catalog:
     inserted_fraction: Split = param(
         0.0, "share of each label's training images that join only the database, as if added later"
     )
-    training_revision: int = param(1, "newest revision that is trained on, as training.yaml says")
+    training_revision: Number = param(
+        1, "newest revision that is trained on, as training.yaml says"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -85,7 +111,7 @@ class Encoder:
 
     name: str = required("name of a timm model")
     weights: str = required("hub, none (train from scratch) or the path of a safetensors file")
-    image_size: Annotated[int, Field(ge=4)] = required("side of the input image in pixels")
+    image_size: Annotated[int, Field(ge=4, le=4096)] = required("side of the input image in pixels")
     channels: Literal[1, 3] = param(3, "1: grey, 3: colour")
     crop: Annotated[float, Field(ge=0.1, le=1)] = param(
         1.0, "share of the resized short side that is kept"
@@ -97,13 +123,15 @@ class Encoder:
 class Augment:
     """Random changes of training images; 0 turns one off."""
 
-    views: Size = param(1, "cached views per image for a frozen encoder; the first is unchanged")
-    scale: float = param(0.15, "largest zoom, as a share of the side")
-    rotate: float = param(10.0, "largest rotation in degrees")
-    shear: float = param(5.0, "largest shear in degrees")
-    shift: float = param(0.1, "largest shift, as a share of half the side")
+    views: Annotated[int, Field(ge=1, le=1000)] = param(
+        1, "cached views per image for a frozen encoder; the first is unchanged"
+    )
+    scale: Split = param(0.15, "largest zoom, as a share of the side")
+    rotate: Angle = param(10.0, "largest rotation in degrees")
+    shear: Annotated[float, Field(ge=0, le=80)] = param(5.0, "largest shear in degrees")
+    shift: Share = param(0.1, "largest shift, as a share of half the side")
     flip: bool = param(False, "mirror left and right")
-    colour: float = param(0.0, "largest change of brightness and contrast, as a share")
+    colour: Share = param(0.0, "largest change of brightness and contrast, as a share")
     erase: Share = param(0.0, "chance that a rectangle is blanked")
 
 
@@ -114,7 +142,7 @@ class Pairs:
     rule: Literal["near_same_label", "near", "same_label"] = param(
         "near_same_label", "nearest with the same label, nearest of any, or any of the same label"
     )
-    neighbours: Size = param(20, "matches per image")
+    neighbours: Annotated[int, Field(ge=1, le=10_000)] = param(20, "matches per image")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -123,9 +151,9 @@ class Training:
 
     steps: Size = param(600, "most gradient steps")
     warmup: Share = param(0.07, "share of the steps in which the learning rate rises")
-    batch_size: Size = param(64, "images per gradient step")
-    learning_rate: Weight = param(1e-3, "learning rate of all but the encoder")
-    encoder_learning_rate: Weight = param(1e-3, "learning rate of the encoder's last block")
+    batch_size: Batch = param(64, "images per gradient step")
+    learning_rate: Rate = param(1e-3, "learning rate of all but the encoder")
+    encoder_learning_rate: Rate = param(1e-3, "learning rate of the encoder's last block")
     layer_decay: Share = param(1.0, "learning-rate factor from one encoder block to the one below")
     weight_decay: Weight = param(0.05, "weight decay")
 
@@ -136,17 +164,19 @@ class Tokenizer(Training):
 
     levels: Annotated[int, Field(ge=1, le=16)] = param(4, "codes per image (M)")
     codebook: Annotated[int, Field(ge=2, le=65536)] = param(32, "codes per codebook (L)")
-    width: Size = param(64, "width of the tuned embedding (D)")
-    hidden: Number = param(0, "width of the adapter's hidden layer; 0: a linear map")
-    dropout: Share = param(0.0, "dropout in the adapter")
+    width: Width = param(64, "width of the tuned embedding (D)")
+    hidden: Hidden = param(0, "width of the adapter's hidden layer; 0: a linear map")
+    dropout: Dropout = param(0.0, "dropout in the adapter")
     tune_encoder: bool = param(True, "train the encoder too")
     validate_every: Size = param(40, "steps between two validations, or a pass if that is longer")
     patience: Size = param(5, "validations without improvement before training stops")
-    label_smoothing: Share = param(0.1, "label smoothing of the classification losses")
+    label_smoothing: Dropout = param(0.1, "label smoothing of the classification losses")
     temperature: Temperature = param(0.1, "temperature of the cosine classifier")
     prefix_weight: Weight = param(1.0, "λ1: weight of the prefixes' mean cross-entropy")
     residual_weight: Weight = param(1.0, "λ2: weight of the prefixes' mean relative residual")
-    kmeans_iterations: Number = param(20, "k-means iterations per fit")
+    kmeans_iterations: Annotated[int, Field(ge=0, le=10_000)] = param(
+        20, "k-means iterations per fit"
+    )
     labels: Literal["given", "clusters"] = param(
         "given", "classes to train on; clusters: of the features, without looking at labels"
     )
@@ -164,11 +194,11 @@ class Identifiers:
     rule: Literal["semantic", "random", "hierarchical_kmeans", "rqvae"] = param(
         "semantic", "the tokenizer's codes, or others to compare with"
     )
-    rqvae_hidden: Size = param(256, "RQ-VAE: width of the hidden layers")
-    rqvae_width: Size = param(32, "RQ-VAE: width of the quantized vector")
+    rqvae_hidden: Width = param(256, "RQ-VAE: width of the hidden layers")
+    rqvae_width: Width = param(32, "RQ-VAE: width of the quantized vector")
     rqvae_steps: Size = param(2000, "RQ-VAE: gradient steps")
-    rqvae_batch_size: Size = param(128, "RQ-VAE: images per gradient step")
-    rqvae_learning_rate: Weight = param(1e-3, "RQ-VAE: learning rate")
+    rqvae_batch_size: Batch = param(128, "RQ-VAE: images per gradient step")
+    rqvae_learning_rate: Rate = param(1e-3, "RQ-VAE: learning rate")
     rqvae_commitment: Weight = param(0.25, "RQ-VAE: weight of the commitment loss")
 
 
@@ -178,15 +208,15 @@ class Retriever(Training):
 
     encoder: Literal["pretrained", "tokenizer"] = param("tokenizer", "encoder that reads the query")
     tune_encoder: bool = param(False, "train that encoder too")
-    width: Size = param(96, "width of the decoder; a multiple of heads")
-    layers: Size = param(3, "decoder layers")
-    heads: Size = param(4, "attention heads")
-    dropout: Share = param(0.1, "dropout in the decoder")
+    width: Width = param(96, "width of the decoder; a multiple of heads")
+    layers: Layers = param(3, "decoder layers")
+    heads: Layers = param(4, "attention heads")
+    dropout: Dropout = param(0.1, "dropout in the decoder")
     validate_every: Size = param(40, "steps between two validations, or a pass if that is longer")
     patience: Size = param(5, "validations without improvement before training stops")
-    encoder_learning_rate: Weight = param(1e-4, "learning rate of the encoder's last block")
-    label_smoothing: Share = param(0.1, "label smoothing")
-    gradient_clip: Weight = param(1.0, "largest norm of the gradient")
+    encoder_learning_rate: Rate = param(1e-4, "learning rate of the encoder's last block")
+    label_smoothing: Dropout = param(0.1, "label smoothing")
+    gradient_clip: Clip = param(1.0, "largest norm of the gradient")
     ema_decay: Annotated[float, Field(ge=0, le=0.99999)] = param(
         0.99, "decay of the moving average of the weights"
     )
@@ -196,17 +226,19 @@ class Retriever(Training):
 class Index:
     """Search defaults of the served index, besides ``evaluate.beams`` and the like."""
 
-    fresh_beams: Number = param(30, "beams towards images added after training; 0: none")
+    fresh_beams: Annotated[int, Field(ge=0, le=100_000)] = param(
+        30, "beams towards images added after training; 0: none"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Evaluate:
     """Search options, and how search is measured."""
 
-    cutoffs: Annotated[tuple[Size, ...], Field(min_length=1)] = param(
+    cutoffs: Annotated[tuple[Cutoff, ...], Field(min_length=1)] = param(
         (1, 10, 20), "k of precision@k and the other metrics"
     )
-    beams: Size = param(20, "code sequences kept by beam search (W)")
+    beams: Cutoff = param(20, "code sequences kept by beam search (W)")
     candidates: Size = param(100, "most images collected from the beams; at least the largest k")
     rerank_weight: Annotated[float, Field(ge=0, le=10)] = param(
         0.05, "candidates are sorted by cosine + rerank_weight * log-probability"
@@ -217,7 +249,7 @@ class Evaluate:
     order_by: Literal["code", "first_code", "label"] = param(
         "label", "order without re-ranking: log-probability of all codes, the first, or the label"
     )
-    batch_size: Size = param(64, "queries per search batch")
+    batch_size: Batch = param(64, "queries per search batch")
     trie: bool = param(True, "allow only codes of database images; false: any, and misses count")
 
 
@@ -230,13 +262,13 @@ class Drift:
     minimum_images: Size = param(50, "fewer new images are never called drift")
     minimum_share: Weight = param(0.02, "nor is a smaller share of the training images")
     minimum_held_out: Size = param(20, "fewer held-out images or queries say nothing")
-    residual_ratio: float = param(1.8, "residual of new images / of held-out images")
-    unseen_codes: float = param(0.05, "share of new images with a code no training image has")
-    unseen_prefixes: float = param(0.25, "share with a new code prefix, minus held-out's share")
-    unseen_labels: float = param(0.1, "share with a label no training image has")
-    group_growth: float = param(1.5, "growth of an average code group / of the database")
-    collisions: float = param(0.15, "share with another label's codes, minus held-out's share")
-    precision_drop: float = param(0.15, "precision_capped of old queries minus that of new ones")
+    residual_ratio: Weight = param(1.8, "residual of new images / of held-out images")
+    unseen_codes: Share = param(0.05, "share of new images with a code no training image has")
+    unseen_prefixes: Share = param(0.25, "share with a new code prefix, minus held-out's share")
+    unseen_labels: Share = param(0.1, "share with a label no training image has")
+    group_growth: Weight = param(1.5, "growth of an average code group / of the database")
+    collisions: Share = param(0.15, "share with another label's codes, minus held-out's share")
+    precision_drop: Cosine = param(0.15, "precision_capped of old queries minus that of new ones")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -6,6 +6,7 @@ import json
 import math
 import typing
 from collections.abc import Hashable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ EXPECTED = {  # by pydantic's name of an error
     "dict_type": "a mapping",
     "dataclass_type": "a section with keys",
 }
+DEEPEST = 20  # lists and sections in each other; one that contains itself has no end
 BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "less_than_equal": ("at most", "le"),
@@ -45,20 +47,25 @@ def parse(kind: Any, value: Any, *, where: str) -> Any:
     raise ParamsError(_describe(kind, first, where)) from None
 
 
-def _check_plain(value: Any, where: str) -> None:
+def _check_plain(value: Any, where: str, depth: int = 0) -> None:
     """Raise ParamsError for a value that JSON cannot hold."""
+    if depth > DEEPEST:
+        raise ParamsError(f"{where}: more than {DEEPEST} lists or sections lie in each other")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ParamsError(f"{where}: unknown key {key!r}: expected text")
-            _check_plain(item, f"{where}: {key}")
+            _check_plain(item, f"{where}: {key}", depth + 1)
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
-            _check_plain(item, f"{where}[{number}]")
+            _check_plain(item, f"{where}[{number}]", depth + 1)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ParamsError(f"{where}: expected a finite number, found {value}")
     elif not isinstance(value, str | int | float | None):
-        raise ParamsError(f"{where}: expected text, a number, a list or a section, found {value!r}")
+        quotes = " (put text that looks like a date in quotes)" if isinstance(value, date) else ""
+        raise ParamsError(
+            f"{where}: expected text, a number, a list or a section, found {value}{quotes}"
+        )
 
 
 def _describe(kind: Any, error: Any, where: str) -> str:
@@ -70,11 +77,12 @@ def _describe(kind: Any, error: Any, where: str) -> str:
         return f"{_join(where, path[:-1])}: key {path[-1]!r} is missing"
     position, context = _join(where, path), error.get("ctx", {})
     if name in EXPECTED:
-        hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if _is_exponent(name, value) else ""
-        return f"{position}: expected {EXPECTED[name]}, found {value!r}{hint}"
+        return f"{position}: expected {EXPECTED[name]}, found {value!r}{_hint(name, value)}"
     if name in BOUNDS:
         words, bound = BOUNDS[name]
-        return f"{position}: {value} is out of range; allowed: {words} {context[bound]:g}"
+        limit = context[bound]
+        number = f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+        return f"{position}: {value} is out of range; allowed: {words} {number}"
     if name == "literal_error":
         return f"{position}: {value!r} is not allowed; choose {context['expected']}"
     if name == "too_short":
@@ -82,8 +90,16 @@ def _describe(kind: Any, error: Any, where: str) -> str:
     return f"{position}: {error['msg']}, found {value!r}"
 
 
-def _is_exponent(name: str, value: Any) -> bool:
-    return name == "float_type" and isinstance(value, str)
+def _hint(name: str, value: Any) -> str:
+    """Explain what YAML makes of a value, where that surprises people."""
+    if name == "float_type" and isinstance(value, str):
+        return " (YAML reads 1e-3 as text: write 1.0e-3)"
+    if name == "string_type" and isinstance(value, bool | int | float):
+        words = "yes, no, on and off as true or false" if isinstance(value, bool) else "it so"
+        return f" (YAML reads {words}: put text in quotes)"
+    if name == "int_type" and isinstance(value, str) and value.strip().isdigit():
+        return " (take the quotes away)"
+    return ""
 
 
 def _join(where: str, path: Sequence[str | int]) -> str:
@@ -106,26 +122,47 @@ def _suggest(key: str, valid: list[str]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without duplicate keys, of which SafeLoader keeps the last."""
+    """YAML without duplicate keys, of which SafeLoader keeps the last, and without numbers that it
+    reads otherwise than DVC does: 010 as 8, 1:30 as 90."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = node.value.lstrip("+-")
+        if ":" in text or (text[:1] == "0" and text[1:].isdigit()):
+            problem = f"{node.value} is no plain number: write it without colon and leading zeros"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_yaml_int(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if key.value != "<<"]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                problem = f"key {key!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.value in lines and key.value != "<<":
+                problem = f"key {key.value!r} is given twice, first in line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds. Raise ParamsError if it is missing, is not valid YAML, or
-    gives a key twice."""
+    """Return what a YAML file holds. Raise ParamsError, naming the line, if it is missing, is not
+    valid YAML, or gives a key twice."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        with path.open(encoding="utf-8") as file:
+            return yaml.load(file, _Loader)
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from the project's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not in UTF-8 ({error}): save it in that encoding") from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        hint = " (indent with blanks, not with tabs)" if r"'\t'" in reason else ""
+        raise ParamsError(f"{path} is not valid YAML: {reason}{hint}") from None
+    except (ValueError, RecursionError) as error:  # of a date or a number that cannot be
+        raise ParamsError(f"{path} is not valid YAML: {error}") from None
 
 
 def flatten(section: Any, prefix: str = "") -> dict[str, Any]:

@@ -54,5 +54,5 @@ def delete_releases(root: Path, params: Params, holding: list[Release]) -> None:
             if params.release.remote:
                 client = remote.connect(params.release.endpoint)
                 remote.delete_release(client, params.release.remote, old.name)
-            registry.forget_release(root, params, old, with_alias=True)
+            registry.forget_release(root, params.release, old, with_alias=True)
             store.delete_release(releases, old)

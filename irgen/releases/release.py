@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irgen.errors import ReleaseError
-from irgen.files import checksums, digest, read_json, write_json
+from irgen.files import checksums, digest, read_json, write_sealed_json
 
 RECORD = "release.json"
 # Files in a release's folder that are not part of the index:
@@ -99,4 +99,4 @@ def parse(values: Any, source: str) -> Release:
 
 def write(folder: Path, release: Release) -> None:
     """Write the record of a release atomically."""
-    write_json(folder / RECORD, asdict(release))
+    write_sealed_json(folder / RECORD, asdict(release))

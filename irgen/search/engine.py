@@ -68,8 +68,8 @@ class Options:
     that no image has find nothing.
 
     Two more are for an ``Index``, not for the engine. ``min_probability``: drop hits that are less
-    likely to have the query's label. ``allow``: find only some images, by a polars expression over
-    id and metadata, or a collection of ids.
+    likely to have the query's label. ``allow``: find only some images, by SQL or a polars
+    expression over id and metadata, or a collection of ids.
     """
 
     beams: int = 30
@@ -83,7 +83,7 @@ class Options:
     min_score: float | None = None
     min_cosine: float | None = None
     min_probability: float | None = None
-    allow: "pl.Expr | Collection[str] | None" = None
+    allow: "str | pl.Expr | Collection[str] | None" = None
     trie: bool = True
 
     def __post_init__(self) -> None:

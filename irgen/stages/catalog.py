@@ -7,17 +7,17 @@ from pathlib import Path
 import polars as pl
 
 from irgen.catalog import assembly, manifest
-from irgen.catalog.check import check_images
+from irgen.catalog.check import SIDE, check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.fingerprints import thumbnail
 from irgen.catalog.formats import FORMATS, SETS, read_format, recognise_format
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
-from irgen.catalog.shards import Images, find_intact
+from irgen.catalog.shards import Images, find_intact, shard_path
 from irgen.catalog.splits import assign_roles, choose_inserted
-from irgen.catalog.table import describe_tables, write_table
-from irgen.errors import CatalogError
-from irgen.files import atomic, write_json
+from irgen.catalog.table import describe_similar_labels, describe_tables, write_table
+from irgen.errors import ArtifactError, CatalogError
+from irgen.files import write_parquet, write_sealed_json
 from irgen.params import Catalog, Params
 from irgen.workspace import Workspace
 
@@ -34,7 +34,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     ``tokenizer.labels: clusters`` other sources may have such images; their label is null.
 
     Raises CatalogError if the source does not fit its format, if the format has no such protocol,
-    if no usable, training, query or database image is left, and for leaks that are refused.
+    if no usable, training, query or database image is left, and for leaks that are refused;
+    ArtifactError if images are lost that models are trained on.
     """
     workspace.existing("download", manifest.NAME)
     folder, settings = workspace.stage("download"), params.catalog
@@ -79,7 +80,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     present = images.filter(assembly.is_present())
     newest = int(present["revision"].to_numpy().max())
     assembly.check_tables(tables, newest, settings, protocol)
-    draw = cache(lambda sha256: thumbnail(decode(stored.read(sha256), 1)))
+    draw = cache(lambda sha256: thumbnail(decode_stored(stored, sha256, 1, SIDE).image))
     prints = checked.select("sha256", "across", "down")
     leaks = find_leaks(tables, prints, draw, protocol.disjoint)
     counts = count_leaks(leaks)
@@ -92,9 +93,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     output = workspace.stage("catalog")
     for name, table in tables.items():
         write_table(output / f"{name}.parquet", table)
-    _write_parquet(output / "rejected.parquet", rejected)
-    _write_parquet(output / "leaks.parquet", leaks)
-    write_json(output / "protocol.json", record)
+    write_parquet(output / "rejected.parquet", rejected)
+    write_parquet(output / "leaks.parquet", leaks)
+    write_sealed_json(output / "protocol.json", record)
     if settings.leaks == "refuse" and len(leaks):  # after writing them, for people to look at
         raise CatalogError(_explain_leaks(leaks, output))
     metrics = assembly.measure_tables(tables, present, rejected)
@@ -107,6 +108,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     if single := metrics["labels_with_one_image"]:
         labels, them = ("1 label has", "it") if single == 1 else (f"{single:,} labels have", "they")
         print(f"  {labels} one image only: {them} can be found, but not measured")
+    if alike := describe_similar_labels(present):
+        print(f"  {alike}; if they are one class, give them one name in the source")
     print(f"  protocol {protocols.describe_protocol(record)}; leaks: {format_leaks(counts)}")
     return metrics
 
@@ -115,12 +118,18 @@ def read_past_images(folder: Path, source_format: str, settings: Catalog) -> pl.
     """Return the images removed from the source since the training revision, as ``read_format``
     does, with the revision of their removal, ``gone``.
 
-    They are still trained on, and roles are drawn as if they were there. Images whose bytes are
-    lost are left out. The table is empty for a published set, and if the past images do not fit a
-    format that has changed: then training follows the source.
+    They are still trained on, and roles are drawn as if they were there. Without a shard, their
+    bytes were deleted on purpose: they are left out. The table is empty for a published set, and if
+    the past images do not fit a format that has changed: then training follows the source. Raises
+    ArtifactError if the shard of an image that is trained on is missing or truncated.
     """
     past = manifest.read_past(folder).filter(pl.col(manifest.GONE) > settings.training_revision)
-    past = past.filter(pl.col("shard").is_in(list(find_intact(folder, past))))
+    past = past.filter(pl.col("shard").is_not_null())
+    is_lost = ~pl.col("shard").is_in(list(find_intact(folder, past)))
+    lost = past.filter(is_lost & (pl.col("revision") <= settings.training_revision))
+    if len(lost):
+        raise ArtifactError(_explain_lost(lost, folder))
+    past = past.filter(~is_lost)
     if source_format in FORMATS:
         try:
             return read_format(past, source_format)
@@ -129,9 +138,15 @@ def read_past_images(folder: Path, source_format: str, settings: Catalog) -> pl.
     return read_format(past.clear(), "folders")
 
 
-def _write_parquet(path: Path, table: pl.DataFrame) -> None:
-    with atomic(path) as temporary:
-        table.rechunk().write_parquet(temporary)
+def _explain_lost(lost: pl.DataFrame, folder: Path) -> str:
+    shards = lost["shard"].unique().sort().to_list()
+    more = f" and {len(shards) - NAMED} more" if len(shards) > NAMED else ""
+    return (
+        f"{len(lost):,} images that models are trained on have left the source, and their copies "
+        f"are lost: {shard_path(folder, shards[0]).parent} lacks shard {', '.join(shards[:NAMED])}"
+        f"{more}. Bring the shards back (dvc pull download), or set revision in training.yaml to "
+        f"{manifest.read_revision(folder)[0]}, which trains on the images of now"
+    )
 
 
 def _explain_rejections(rejected: pl.DataFrame) -> str:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 from filelock import FileLock
 
 from irgen.catalog import guard, manifest
@@ -22,13 +23,14 @@ from irgen.params import Params
 from irgen.workspace import Workspace
 
 LAST_SYNC = "archive.json"  # the stamp of the archive that was synced last
+PRINTED = 5  # images without bytes that are printed
 FILES = "files"  # archives from elsewhere, while they are fetched and read
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/download``: manifest, shards, and the digest of the encoder's weights. Return
-    how many images there are, and are new, changed, gone and relabelled; nothing if the source has
-    not changed.
+    how many images there are, and are new, changed, gone, relabelled and unreadable; nothing if the
+    source has not changed.
 
     Raises SourceError if the source is missing, unreadable, unsafe or empty; RemovalsError if more
     images would go than may without a person's word; ParamsError if the training revision is ahead
@@ -63,27 +65,40 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         _check_training_revision(params.catalog.training_revision, folder)
         images = drop_annotations(manifest.images(manifest.read(folder)))
         print(_format_unchanged(len(images), folder))
+        _print_missing(folder)
         return {}
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "lock"):  # other experiments of the project fetch into the same files
         trained = params.catalog.training_revision
         # A retrain may go back to the revision before it: keep the bytes of its images too.
         trained = min(trained, int(os.environ.get("IRGEN_PREVIOUS_REVISION", trained)))
-        change = sync(source, folder, trained=trained, check=_guard(params, workspace).check)
+        change = sync(
+            source,
+            folder,
+            trained=trained,
+            max_unreadable=params.download.max_unreadable,
+            check=_guard(params, workspace).check,
+        )
         if source.stamp is not None:
             write_json(cache / LAST_SYNC, _describe_copy(source, folder))
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
     _check_training_revision(params.catalog.training_revision, folder)
-    if not change:
+    for line in change.notes:
+        print(f"  {line}")
+    if change:
+        print(_format_change(change))
+    else:
         print(_format_unchanged(change.images, folder))
+    _print_missing(folder)
+    if not change:
         return {}
-    print(_format_change(change))
     return {
         "images/total": change.images,
         "images/new": change.new,
         "images/changed": change.changed,
         "images/gone": change.gone,
         "images/relabelled": change.relabelled,
+        "images/unreadable": change.unreadable,
         "revision": change.revision,
     }
 
@@ -119,13 +134,21 @@ def may_have_changed(params: Params, workspace: Workspace) -> bool:
 
 def _is_synced(source: Source, workspace: Workspace) -> bool:
     """Tell whether ``data/download`` is a copy of this archive in its present state."""
+    folder = workspace.stage("download")
     if source.stamp is None:
+        return False
+    if source.retried and _has_unreadable(folder):
         return False
     path = workspace.cache / "download" / LAST_SYNC
     try:
-        return read_json(path) == _describe_copy(source, workspace.stage("download"))
+        return read_json(path) == _describe_copy(source, folder)
     except ArtifactError:  # a cache: without it the archive is read again
         return False
+
+
+def _has_unreadable(folder: Path) -> bool:
+    is_there = (folder / manifest.NAME).is_file()
+    return is_there and len(manifest.unreadable(manifest.read(folder))) > 0
 
 
 def _describe_copy(source: Source, folder: Path) -> dict[str, str] | None:
@@ -150,3 +173,25 @@ def _format_change(change: Change) -> str:
     if change.relabelled:
         parts.append(f"{change.relabelled:,} relabelled")
     return f"{', '.join(parts)} → revision {change.revision}"
+
+
+def _print_missing(folder: Path) -> None:
+    """Print how many images cannot be had, or are named by a list and not there, and some names."""
+    table = manifest.read(folder)
+    problems = manifest.unreadable(table)
+    if len(problems):
+        kept = len(manifest.images(problems))
+        old = f" (the old content of {kept:,} stays)" if kept else ""
+        print(f"{len(problems):,} images cannot be had{old}; the next update tries again:")
+        _print_some(problems.select("key", "problem"))
+    absent = manifest.absent(table)
+    if len(absent):
+        print(f"{len(absent):,} of {len(table):,} images that the list names are not there:")
+        _print_some(absent.select("key"))
+
+
+def _print_some(rows: pl.DataFrame) -> None:
+    for row in rows.head(PRINTED).iter_rows():
+        print(f"  {': '.join(row)}")
+    if len(rows) > PRINTED:
+        print(f"  … and {len(rows) - PRINTED:,} more, in data/catalog/rejected.parquet")

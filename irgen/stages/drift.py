@@ -14,7 +14,7 @@ from irgen.evaluation import drift, drift_verdict, metrics, runs
 from irgen.evaluation.drift import LabelledCodes
 from irgen.evaluation.drift_verdict import Revisions
 from irgen.evaluation.query_set import count_positives
-from irgen.files import write_json
+from irgen.files import read_parquet, write_json, write_sealed_json
 from irgen.params import Params
 from irgen.workspace import Workspace
 
@@ -49,7 +49,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     measured |= {f"signal/{name}": value for name, value in signals.items()}
     measured |= {"drifted": float(verdict.drifted), "revision": revisions.now}
     write_json(workspace.stage("drift") / "metrics.json", measured)
-    write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
+    write_sealed_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
     print(f"drift: {drift_verdict.explain(verdict)}")
     return measured
 
@@ -93,7 +93,7 @@ def measure_index(
     """Return how well the index answers earlier queries and those that came ``later`` (Q,)."""
     queries, database = tables["queries"], tables["database"]
     cutoffs = params.evaluate.cutoffs
-    answers = pl.read_parquet(workspace.existing("evaluate", "runs", f"{SERVED}.parquet"))
+    answers = read_parquet(workspace.existing("evaluate", "runs", f"{SERVED}.parquet"))
     _, hits = runs.from_table(answers, len(queries), max(cutoffs))
     positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]

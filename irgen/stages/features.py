@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.weights import create_encoder
+from irgen.compute import check_finite, check_spread
 from irgen.encoding.encode import encode_summaries, open_encoding
 from irgen.files import write_array
 from irgen.params import Params
@@ -20,6 +22,11 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     tables = [read_table(workspace.existing("catalog", f"{role}.parquet")) for role in NAMES]
     sha256s = [sha256 for table in tables for sha256 in table["sha256"]]
     features = encode_summaries(encoder, sha256s, encoding)  # all at once: one read of the cache
+    what, remedy = "features of the images", "choose another encoder, or other weights for it"
+    check_finite(
+        torch.from_numpy(features), what, f"delete {encoding.cache / 'encodings'}; {remedy}"
+    )
+    check_spread(torch.from_numpy(features), what, remedy)
     ends = np.cumsum([len(table) for table in tables])
     metrics: dict[str, float] = {"width": float(encoder.width)}
     for role, rows in zip(NAMES, np.split(features, ends[:-1]), strict=True):

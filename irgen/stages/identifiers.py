@@ -8,7 +8,9 @@ from torch import Tensor
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.identifiers import ImageCodes, save_codes
 from irgen.checkpoints.tokenizer import load_tokenizer
+from irgen.compute import MANY, check_finite, check_spread
 from irgen.encoding.encode import Encoding, encode_summaries, open_encoding
+from irgen.errors import NumberError
 from irgen.files import read_array
 from irgen.models.quantizer import usage
 from irgen.models.tokenizer import Tokenizer, embed_summaries
@@ -18,6 +20,7 @@ from irgen.training.run import Log, TrainingRun
 from irgen.workspace import Workspace
 
 MEASURED = ("train", "database")
+RETRAIN = "lower tokenizer.learning_rate, and train again (dvc repro --force tokenizer)"
 
 
 def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
@@ -47,6 +50,8 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         if role == "train":
             code, metrics = RULES[params.identifiers.rule](images, settings)
         codes = code(images)
+        if role == "train" and len(codes) >= MANY and len(codes.unique(dim=0)) == 1:
+            raise NumberError(f"all {len(codes):,} training images have the same codes; {RETRAIN}")
         identified = ImageCodes(table["id"].to_list(), codes, embeddings)
         save_codes(workspace.stage("identifiers") / role, identified)
         if role in MEASURED:
@@ -71,4 +76,8 @@ def embed_images(
         summaries = read_array(workspace.existing("features", role, "features.npy"))
     else:
         summaries = encode_summaries(tokenizer.encoder, sha256s, encoding)
-    return embed_summaries(tokenizer, summaries, encoding.machine.device)
+    embeddings = embed_summaries(tokenizer, summaries, encoding.machine.device)
+    check_finite(embeddings, f"embeddings of {role}", RETRAIN)
+    if role == "train":  # of a small role all may be copies of one image
+        check_spread(embeddings, "embeddings of train", RETRAIN)
+    return embeddings

@@ -7,7 +7,7 @@ import torch
 
 from irgen.catalog.table import read_table
 from irgen.errors import CatalogError
-from irgen.files import atomic, read_array
+from irgen.files import read_array, write_parquet
 from irgen.models.pairs import RULES
 from irgen.params import Params
 from irgen.workspace import Workspace
@@ -38,8 +38,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
             "similarity": scores[anchors, ranks].numpy(),
         }
     )
-    with atomic(workspace.stage("pairs") / "pairs.parquet") as temporary:
-        pairs.write_parquet(temporary)
+    write_parquet(workspace.stage("pairs") / "pairs.parquet", pairs)
     return {
         "pairs": float(len(pairs)),
         "without_neighbour": float(alone.sum()),

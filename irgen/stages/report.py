@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.datasets.protocols import describe_protocol
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import format_leaks
 from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, describe_tables, read_table
@@ -21,7 +21,7 @@ from irgen.evaluation.warnings import (
     list_warnings,
     measure_chance,
 )
-from irgen.files import atomic, read_json, write_bytes, write_json
+from irgen.files import atomic, read_json, read_parquet, write_bytes, write_json
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
@@ -42,8 +42,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """
     k = min(DEPTH, max(params.evaluate.cutoffs))
     catalog = {name: read_table(workspace.existing("catalog", f"{name}.parquet")) for name in NAMES}
-    rejected = pl.read_parquet(workspace.existing("catalog", "rejected.parquet"))
-    table = pl.read_parquet(workspace.existing("identifiers", "database", "codes.parquet"))
+    rejected = read_parquet(workspace.existing("catalog", "rejected.parquet"))
+    table = read_parquet(workspace.existing("identifiers", "database", "codes.parquet"))
     codes = table.select(pl.selectors.starts_with("level_")).to_numpy()  # (N, M)
     served = params.identifiers.rule == "semantic"
     calibration: Calibration | Uncalibrated = Uncalibrated(
@@ -130,13 +130,13 @@ def _read_history(workspace: Workspace, stage: str) -> pl.DataFrame:
 
 def _read_run(workspace: Workspace, method: str, k: int) -> pl.DataFrame:
     """Return the first k results of a method for each query."""
-    run = pl.read_parquet(workspace.existing("evaluate", "runs", f"{method}.parquet"))
+    run = read_parquet(workspace.existing("evaluate", "runs", f"{method}.parquet"))
     return run.filter(pl.col("rank") <= k)
 
 
 def _thumbnails(workspace: Workspace) -> gallery.Thumbnail:
     images = Images(workspace.stage("download"))
-    return lambda sha256: gallery.thumbnail(decode(images.read(sha256), 3))
+    return lambda sha256: gallery.thumbnail(decode_stored(images, sha256, 3, gallery.SIDE).image)
 
 
 def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:

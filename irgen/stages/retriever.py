@@ -17,7 +17,7 @@ from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import load_training_images, open_encoding
-from irgen.files import file_digest, read_array
+from irgen.files import file_digest, read_array, read_parquet
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import class_numbers, embed_summaries
@@ -48,7 +48,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     codes_folder = workspace.existing("identifiers", "train")
     pairs_path = workspace.existing("pairs", "pairs.parquet")
     tokenizer, labels = load_tokenizer(tokenizer_path)
-    codes, pairs = load_codes(codes_folder).codes, pl.read_parquet(pairs_path)
+    codes, pairs = load_codes(codes_folder).codes, read_parquet(pairs_path)
     pretrained = create_encoder(params.encoder, params.seed)
     query_encoder = initial_query_encoder(pretrained, tokenizer, settings.encoder)
     encoder, adapted = query_encoder.encoder, query_encoder.adapter is not None

@@ -12,9 +12,10 @@ from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.tokenizer import save_tokenizer
 from irgen.checkpoints.weights import create_encoder
+from irgen.compute import MANY
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import load_training_images, open_encoding
-from irgen.errors import CatalogError
+from irgen.errors import CatalogError, NumberError
 from irgen.files import file_digest, read_array
 from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
@@ -31,7 +32,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
     Reads training and validation images only. With ``labels: clusters`` no label is read: at first,
     classes are clusters of the pretrained features. Raises CatalogError for fewer training images
-    than codes or clusters, and for images without a label if labels are used.
+    than codes or clusters, and for images without a label if labels are used; NumberError if a loss
+    or a weight is not finite, or if all images get the same code.
     """
     settings, encoding = params.tokenizer, open_encoding(params.compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
@@ -71,11 +73,17 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     images = label_images(train, numbers[0], features), label_images(validation, numbers[1])
     history = training.train(model, *images, settings, run)
+    metrics = summarize(history, settings.steps)
+    if metrics["codes_used/level_1"] == 1 and len(train) >= MANY:
+        raise NumberError(
+            f"all {len(train):,} training images have the same first code: the embeddings have "
+            "collapsed; lower tokenizer.learning_rate, or choose another encoder or other weights"
+        )
     folder = workspace.stage("tokenizer")
     save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, classes)
     write_history(folder / "history.csv", history)
     run.clear()
-    return summarize(history, settings.steps)
+    return metrics
 
 
 def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from irgen.catalog.datasets.protocols import describe_protocol
-from irgen.catalog.images.decode import decode
+from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
-from irgen.files import atomic, write_bytes, write_json
+from irgen.files import atomic, read_parquet, write_bytes, write_json
 from irgen.report import figures, gallery, page
 from irgen.report.comparison import TITLES
 from irgen.report.figures import Line, Plot
@@ -149,7 +149,7 @@ def draw_figures(root: Path, loaded: Results, plan: Plan) -> dict[str, bytes]:
     standard = loaded[plan.standard]
     curves = mean_curves(root, standard)
     rules = [name for name in loaded if plan.variants[name].table == tables.IDENTIFIERS]
-    codes = pl.read_parquet(results_folder(root, standard[0].trial) / "codes.parquet")
+    codes = read_parquet(results_folder(root, standard[0].trial) / "codes.parquet")
     precision = Plot(title="precision over k", x="k, images returned", share=True)
     recall = Plot(title="precision over recall", x="recall", share=True, floor=0)
     latency = Plot(
@@ -176,7 +176,7 @@ def mean_curves(root: Path, standard: list[Result]) -> pl.DataFrame:
     """Average every method's curves over the seeds: method, curve (precision or recall), x, y."""
     folders = [results_folder(root, result.trial) for result in standard]
     return (
-        pl.concat([pl.read_parquet(folder / "curves.parquet") for folder in folders])
+        pl.concat([read_parquet(folder / "curves.parquet") for folder in folders])
         .group_by("method", "curve", "x", maintain_order=True)
         .agg(pl.col("y").mean())
     )
@@ -215,7 +215,7 @@ def _codes_used(spread: dict[str, float]) -> list[float]:
 def _show_codes(root: Path, trial: Trial) -> list[CodePictures]:
     folder = results_folder(root, trial)
     table = read_table(folder / "database.table.parquet")
-    codes = pl.read_parquet(folder / "codes.parquet")
+    codes = read_parquet(folder / "codes.parquet")
     return draw_code_pictures(codes, table, _thumbnails(root, trial), trial.seed)
 
 
@@ -225,7 +225,7 @@ def _show_queries(root: Path, trial: Trial) -> list[gallery.Example]:
     queries, database = (
         read_table(folder / f"{name}.table.parquet") for name in ("queries", "database")
     )
-    runs = {method: pl.read_parquet(folder / "runs" / f"{method}.parquet") for method in GALLERY}
+    runs = {method: read_parquet(folder / "runs" / f"{method}.parquet") for method in GALLERY}
     shown = {TITLES[method]: run.filter(pl.col("rank") <= DEPTH) for method, run in runs.items()}
     thumbnail = _thumbnails(root, trial)
     return gallery.choose_examples(
@@ -235,4 +235,4 @@ def _show_queries(root: Path, trial: Trial) -> list[gallery.Example]:
 
 def _thumbnails(root: Path, trial: Trial) -> gallery.Thumbnail:
     images = Images(images_folder(root, trial.set))
-    return lambda sha256: gallery.thumbnail(decode(images.read(sha256), 3))
+    return lambda sha256: gallery.thumbnail(decode_stored(images, sha256, 3, gallery.SIDE).image)

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from irgen.errors import ArtifactError
-from irgen.files import read_json
+from irgen.files import read_json, read_parquet
 from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, load_trial_params
 from irgen.study.significance import Values
@@ -43,14 +43,14 @@ def load_result(root: Path, trial: Trial) -> Result:
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is missing: run irgen compare {trial.set}")
     latency = read_json(folder / "latency.json")
-    images = pl.read_parquet(folder / "queries.table.parquet", columns=["sha256"])
+    images = read_parquet(folder / "queries.table.parquet").select("sha256")
     return Result(
         trial=trial,
         facts=read_json(folder / "about.json"),
         metrics=read_json(folder / "metrics.json"),
         latency=latency["methods"],
         seconds=latency["seconds"],
-        queries=pl.read_parquet(folder / "queries.parquet").join(
+        queries=read_parquet(folder / "queries.parquet").join(
             images.with_row_index("query").cast({"query": pl.Int64}), on="query", how="left"
         ),
     )

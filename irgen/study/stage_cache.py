@@ -7,6 +7,7 @@ changed code writes the same content, later stages do not run again. A stage wor
 that was killed continues where it was.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from filelock import FileLock
 
 from irgen.checkpoints.fingerprint import weights_digest
 from irgen.compute import prepare
+from irgen.errors import ArtifactError
 from irgen.evaluation.latency import name_processor
-from irgen.files import digest, file_digest, read_json, write_json
+from irgen.files import digest, file_digest, read_json, write_sealed_json
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.workspace import Workspace
@@ -138,22 +140,33 @@ def run_cached(
     upstream: Mapping[str, StageResult],
     print_line: Callable[[str], None],
 ) -> StageResult:
-    """Return a stage's results; run it unless it ran with the same inputs before. If another
-    process runs it, wait for that. Raises the stage's own errors."""
+    """Return a stage's results; run it unless it ran with the same inputs before and its results
+    are whole. If another process runs it, wait for that. Raises the stage's own errors."""
     finished = folders.cache / f"{stage}-{make_key(folders.root, stage, params, upstream)}"
     working = finished.with_name(f".{finished.name}.tmp")
     folders.cache.mkdir(parents=True, exist_ok=True)
     with FileLock(finished.with_name(f".{finished.name}.lock")):
+        if finished.is_dir() and not _is_whole(finished, stage):
+            print_line(f"{finished} is damaged; {stage} runs again")
+            shutil.rmtree(finished)
         if not finished.is_dir():
             for name, result in upstream.items():
                 _link(working / "data" / name, result.data)
             seconds = _run_stage(folders, stage, params, working)
             content = digest_folder(working / "data" / stage)
-            write_json(working / SUMMARY, {"seconds": round(seconds, 1), "content": content})
+            write_sealed_json(working / SUMMARY, {"seconds": round(seconds, 1), "content": content})
             working.replace(finished)
             print_line(f"{stage} took {seconds:.1f} s")
     content = read_json(finished / SUMMARY)["content"]
     return StageResult(content, finished / "data" / stage, finished / "reports")
+
+
+def _is_whole(finished: Path, stage: str) -> bool:
+    """Tell whether the results of a stage are as it wrote them."""
+    try:
+        return read_json(finished / SUMMARY)["content"] == digest_folder(finished / "data" / stage)
+    except ArtifactError:
+        return False
 
 
 def _run_stage(folders: Folders, stage: str, params: Params, working: Path) -> float:

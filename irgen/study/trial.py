@@ -12,7 +12,7 @@ from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.identifiers import load_codes
 from irgen.evaluation.query_set import count_positives
-from irgen.files import atomic, digest, read_json, write_json
+from irgen.files import atomic, digest, read_json, read_parquet, write_json, write_parquet
 from irgen.models.quantizer import usage
 from irgen.params import Params
 from irgen.params.strict import flatten
@@ -60,7 +60,7 @@ def download(root: Path, params: Params, set_name: str) -> StageResult:
     home = folder.parents[1]
     workspace = Workspace(data=folder.parent, cache=home / "cache", reports=home / "reports")
     import_module("irgen.stages.download").run(params, workspace, lambda metrics, step: None)
-    manifest = pl.read_parquet(folder / "manifest.parquet")
+    manifest = read_parquet(folder / "manifest.parquet")
     images = manifest.select(pl.exclude("shard", "offset", "etag", "version")).sort("key")
     return StageResult(digest(images.write_csv())[:20], folder)
 
@@ -96,10 +96,10 @@ def _write_results(
         write_json(temporary / "metrics.json", {k: v for part in metrics for k, v in part.items()})
         times = {"methods": latency, "seconds": read_seconds(results)}
         write_json(temporary / "latency.json", times)
-        queries = [pl.read_parquet(result.data / "queries.parquet") for result in measured]
-        pl.concat(queries).write_parquet(temporary / "queries.parquet")
+        queries = [read_parquet(result.data / "queries.parquet") for result in measured]
+        write_parquet(temporary / "queries.parquet", pl.concat(queries))
         curves = [curve for result in measured for curve in read_curves(result.data)]
-        pl.concat(curves).write_parquet(temporary / "curves.parquet")
+        write_parquet(temporary / "curves.parquet", pl.concat(curves))
         for name in ("queries", "database"):
             shutil.copyfile(catalog / f"{name}.parquet", temporary / f"{name}.table.parquet")
         shutil.copyfile(identifiers / "codes.parquet", temporary / "codes.parquet")

@@ -44,7 +44,7 @@ def train(
     for steps in remaining_rounds(state.history, settings.steps, length):
         generator = seed_everything(run.seed, steps.start)
         model.train()
-        means = RoundMeans()
+        means = RoundMeans("learning_rate in baselines", steps)
         batches = draw_batches(steps, len(labels), size, run.seed, order)
         title = type(model.head).__name__
         for step, rows in show_progress(batches, title, steps, settings.steps):
@@ -55,9 +55,9 @@ def train(
             values = losses(model.head, embeddings, labels[rows].to(device), settings)
             adam.zero_grad()
             values["loss"].backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             adam.step()
-            means.add(values, len(rows))
+            means.add(values, len(rows), norm)
         state.history.append({"step": steps.stop, **means.row()})
         run.end_round(state)
     return state.history

@@ -105,7 +105,7 @@ def train(
     for steps in remaining_rounds(state.history, settings.steps, length, settings.patience):
         generator = seed_everything(run.seed, steps.start)
         model.train()
-        means = RoundMeans()
+        means = RoundMeans("retriever.learning_rate", steps)
         batches = draw_batches(steps, len(anchors), size, run.seed)
         for step, picks in show_progress(batches, "retriever", steps, settings.steps):
             set_rates(adam, step, settings)
@@ -117,12 +117,12 @@ def train(
             value = loss(logits.float(), codes, settings.label_smoothing)
             adam.zero_grad()
             value.backward()
-            nn.utils.clip_grad_norm_(trained, settings.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(trained, settings.gradient_clip)
             adam.step()
             average.update_parameters(model)
             accuracies = (logits.argmax(-1) == codes).double().mean(0)  # (M,)
             named = {f"accuracy/level_{m + 1}": share for m, share in enumerate(accuracies)}
-            means.add({"loss": value, **named}, len(rows))
+            means.add({"loss": value, **named}, len(rows), norm)
         row = means.row() | {"learning_rate": adam.param_groups[0]["lr"]}
         if len(validation.queries.images):
             metric = PRECISION if validation.nearest is None else AGREEMENT

@@ -37,7 +37,8 @@ def train(
     size, most = settings.rqvae_batch_size, settings.rqvae_steps
     for steps in remaining_rounds([], most, round_length(len(features), size)):
         generator = seed_everything(run.seed, steps.start)
-        used, means = torch.zeros(shape, dtype=torch.bool), RoundMeans()
+        used = torch.zeros(shape, dtype=torch.bool)
+        means = RoundMeans("identifiers.rqvae_learning_rate", steps)
         batches = draw_batches(steps, len(features), size, run.seed)
         for _, rows in show_progress(batches, "rqvae", steps, most):
             values = rqvae.losses(model, features[rows], settings.rqvae_commitment)

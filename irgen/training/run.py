@@ -4,6 +4,7 @@ At the end of a round a training validates, logs and saves its state.
 """
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from irgen.catalog.images import pixels as images
 from irgen.checkpoints.resume import History, Resume, TrainingState
 from irgen.compute import Machine, seeded_generator
 from irgen.encoding import augment
+from irgen.errors import NumberError
 from irgen.models import clusters, decoder, descriptors, encoder, quantizer, tokenizer
 
 Log = Callable[[dict[str, float], int], None]  # of metrics and the number of steps done
@@ -71,17 +73,32 @@ def code_versions() -> dict[str, int]:
 
 
 class RoundMeans:
-    """Means of metrics over the images of one round."""
+    """Means of metrics over the images of one round of ``steps``. ``rate``: the setting of the
+    learning rate, which a message names."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: str, steps: range) -> None:
+        self._rate, self._step = rate, steps.start
         self._sums: dict[str, float] = defaultdict(float)
         self._images = 0
 
-    def add(self, means: Mapping[str, Tensor], images: int) -> None:
-        """Add a batch's means over so many ``images``."""
+    def add(self, means: Mapping[str, Tensor], images: int, gradient: Tensor | None = None) -> None:
+        """Add a step's means over so many ``images``. Raises NumberError if one of them, or the
+        norm of the ``gradient``, is not finite."""
         self._images += images
+        self._step += 1
         for name, value in means.items():
-            self._sums[name] += float(value.detach()) * images
+            self._sums[name] += self._check(name, value) * images
+        if gradient is not None:
+            self._check("gradient", gradient)
+
+    def _check(self, name: str, value: Tensor) -> float:
+        number = float(value.detach())
+        if not math.isfinite(number):
+            raise NumberError(
+                f"{name} is {number} at step {self._step}: the training diverges; lower "
+                f"{self._rate} in params.yaml, and set compute.precision to fp32 if it is not"
+            )
+        return number
 
     def row(self) -> dict[str, float]:
         """Return the mean of each metric."""

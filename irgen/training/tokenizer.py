@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from irgen.checkpoints.resume import History, TrainingState
-from irgen.compute import full_batches, seed_everything
+from irgen.compute import check_finite, full_batches, seed_everything
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses
@@ -59,7 +59,7 @@ def train(
     for steps in remaining_rounds(state.history, settings.steps, length, settings.patience):
         generator = seed_everything(run.seed, steps.start)
         model.train()
-        labels, means = state.tensors["labels"], RoundMeans()
+        labels, means = state.tensors["labels"], RoundMeans("tokenizer.learning_rate", steps)
         batches = draw_batches(steps, len(images), size, run.seed)
         for step, rows in show_progress(batches, "tokenizer", steps, settings.steps):
             set_rates(adam, step, settings)
@@ -70,9 +70,9 @@ def train(
             values = losses(model, embeddings, labels[rows].to(device), settings, features)
             adam.zero_grad()
             values["loss"].backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             adam.step()
-            means.add(values, len(rows))
+            means.add(values, len(rows), norm)
         seed, vectors = run.seed + steps.stop, _embed(model, images, settings, run)
         row = means.row() | _refit(model, vectors, model.codebooks.cpu(), settings, seed)
         if settings.labels == "given":
@@ -99,7 +99,9 @@ def _embed(
         with run.machine.precision():
             embeddings = model.embed(images.plain(rows)[0].to(run.machine.device))
         parts.append(embeddings[:new].float().cpu())
-    return torch.cat(parts)
+    vectors = torch.cat(parts)
+    check_finite(vectors, "embeddings of the tokenizer", "lower tokenizer.learning_rate")
+    return vectors
 
 
 def _refit(

@@ -9,7 +9,7 @@ from irgen.errors import CatalogError
 
 
 def listed(keys: list[str], **columns: list) -> pl.DataFrame:
-    rows = [(key, 1, "", f"sha-{key}", 1, "r00001-000", 0, None) for key in keys]
+    rows = [(key, 1, "", f"sha-{key}", 1, "r00001-000", 0, None, None) for key in keys]
     table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
     return table.with_columns(**{name: pl.Series(v) for name, v in columns.items()}).sort("key")
 

@@ -1,5 +1,7 @@
 """Packed images come back by content hash, and the shards are plain tar files."""
 
+import hashlib
+import random
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +20,16 @@ def content(row: int) -> bytes:
     return b"" if row == 3 else bytes([row + 1]) * (700 * row + 1)
 
 
+def sha(row: int) -> str:
+    return hashlib.sha256(content(row)).hexdigest()
+
+
 def pack(folder: Path, limit: int = 1 << 20) -> pl.DataFrame:
     rows = []
     with ShardWriter(folder, 1, limit) as shards:
         for row, key in enumerate(KEYS):
             place = shards.add(key, content(row))
-            rows.append((key, len(content(row)), "", f"sha{row}", 1, *place, None))
+            rows.append((key, len(content(row)), "", sha(row), 1, *place, None, None))
     table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
     manifest.write(folder, table, revision=1, source="test")
     return table
@@ -34,9 +40,9 @@ def test_what_is_packed_is_read_back_by_hash_from_any_thread(tmp_path: Path) -> 
     images = Images(tmp_path)
     wanted = [0, 1, 2, 3] * 20
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda row: images.read(f"sha{row}"), wanted))
+        found = list(pool.map(lambda row: images.read(sha(row)), wanted))
     assert found == [content(row) for row in wanted]
-    assert len(images) == 4 and "sha1" in images and "sha9" not in images
+    assert len(images) == 4 and sha(1) in images and sha(9) not in images
 
 
 def test_a_shard_is_a_tar_file_that_any_tool_reads(tmp_path: Path) -> None:
@@ -75,15 +81,34 @@ def test_damage_is_one_clear_error(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:2000])
     assert find_intact(tmp_path, table) == set()
     with pytest.raises(ArtifactError, match="truncated"):
-        images.read("sha2")
+        images.read(sha(2))
     shard.unlink()
     with pytest.raises(ArtifactError, match="cannot be read"):
-        images.read("sha0")
+        images.read(sha(0))
     (tmp_path / manifest.NAME).write_bytes(b"PAR1 no")
     with pytest.raises(ArtifactError, match="damaged"):
         Images(tmp_path)
     with pytest.raises(ArtifactError, match="damaged"):
         manifest.read_revision(tmp_path)
+
+
+def test_a_flipped_bit_in_a_shard_is_noticed_before_its_image_is_read(tmp_path: Path) -> None:
+    pack(tmp_path)
+    images, shard = Images(tmp_path), tmp_path / FOLDER / "r00001-000.tar"
+    whole, draw, refused = shard.read_bytes(), random.Random(0), 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        shard.write_bytes(damaged)
+        for row in range(4):
+            try:
+                assert images.read(sha(row)) == content(row)
+            except ArtifactError as error:
+                assert "r00001-000.tar is damaged" in str(error) and "delete the shard" in str(
+                    error
+                )
+                refused += 1
+    assert refused > 50  # the rest lay in headers and padding
 
 
 def test_sweeping_deletes_what_the_manifest_does_not_list(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_shard_without_living_images_is_deleted(tmp_path: Path) -> None:
 def test_an_empty_class_is_a_row_and_not_a_change(tmp_path: Path) -> None:
     sync(source({"a/1": b"1"}), tmp_path)
     assert not sync(source({"a/1": b"1"}, empty_folders=("b/",)), tmp_path)
-    assert manifest.read(tmp_path).row(1) == ("b/", 0, "", None, 0, None, None, None)
+    assert manifest.read(tmp_path).row(1) == ("b/", 0, "", None, 0, None, None, None, None)
 
 
 def test_a_new_label_in_the_list_is_a_change_that_keeps_the_image(tmp_path: Path) -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from irgen.catalog.table import SCHEMA, check_table, label_counts, read_table, write_table
+from irgen.catalog.table import (
+    SCHEMA,
+    check_table,
+    describe_similar_labels,
+    label_counts,
+    read_table,
+    write_table,
+)
 from irgen.errors import ArtifactError
 
 
@@ -47,7 +54,7 @@ def test_what_is_no_catalogue_table_is_a_clear_error(wrong: pl.DataFrame, said: 
 
 
 def test_a_missing_or_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="dvc repro catalog"):
+    with pytest.raises(ArtifactError, match="dvc repro"):
         read_table(tmp_path / "train.parquet")
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
     with pytest.raises(ArtifactError, match="damaged"):
@@ -64,3 +71,12 @@ def test_an_image_may_have_no_label_and_is_then_not_counted(tmp_path: Path) -> N
     write_table(tmp_path / "train.parquet", bare)
     assert read_table(tmp_path / "train.parquet").equals(bare)
     assert label_counts(bare).rows() == [("cat", 1)]
+
+
+def test_labels_that_are_nearly_one_are_named() -> None:
+    labels = ["cat", "Cat", "cat", "t_shirt", "T-Shirt", "t  shirt", "dog", "Straße", "STRASSE"]
+    told = describe_similar_labels(pl.DataFrame({"label": labels}))
+    assert told.startswith("2 groups of labels differ")
+    assert "'Cat' (1) and 'cat' (2)" in told and "'T-Shirt' (1)" in told
+    assert describe_similar_labels(pl.DataFrame({"label": ["cat", "cats", "7", "07"]})) == ""
+    assert describe_similar_labels(table([])) == ""

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from irgen.checkpoints import tensor_file
-from irgen.errors import ArtifactError, WeightsError
+from irgen.errors import ArtifactError, NumberError, WeightsError
 
 
 def test_tensors_and_config_come_back(tmp_path):
@@ -27,6 +28,18 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, content):
 def test_a_missing_file_names_the_remedy(tmp_path):
     with pytest.raises(ArtifactError, match="run the stage"):
         tensor_file.load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_neither_written_nor_loaded(tmp_path, number):
+    path, wrong = tmp_path / "model.safetensors", {"deep.weight": torch.tensor([1.0, number])}
+    tensor_file.save(path, {"deep.weight": torch.ones(2)}, {})
+    with pytest.raises(NumberError, match=r"deep.weight: 1 of 2 numbers are not finite"):
+        tensor_file.save(path, wrong, {})
+    assert torch.equal(tensor_file.load(path)[0]["deep.weight"], torch.ones(2))
+    save_file(wrong, path, metadata={"config": "{}"})
+    with pytest.raises(NumberError, match=r"model.safetensors: deep.weight: .*dvc repro"):
+        tensor_file.load(path)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):

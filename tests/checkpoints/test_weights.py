@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from irgen.checkpoints.weights import create_encoder, untrained_encoder
-from irgen.errors import ParamsError, WeightsError
+from irgen.errors import NumberError, ParamsError, WeightsError
 from irgen.params import Encoder
 
 SMALL = Encoder(
@@ -39,6 +39,14 @@ def test_a_local_file_is_loaded_and_its_classifier_left_out(saved):
     loaded = create_encoder(config, 0).backbone
     assert torch.equal(loaded.conv1[0].weight, model.conv1[0].weight)
     assert not any(name.startswith("fc.") for name in loaded.state_dict())
+
+
+def test_first_weights_that_are_no_numbers_are_refused_by_name(saved):
+    model, config = saved
+    model.conv1[0].weight.data[0, 0, 0, 0] = torch.nan
+    save_file(model.state_dict(), config.weights)
+    with pytest.raises(NumberError, match=r"w.safetensors: conv1.0.weight: 1 of .*fetch the file"):
+        create_encoder(config, 0)
 
 
 def test_colour_weights_serve_grey_images(saved):

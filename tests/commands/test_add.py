@@ -1,5 +1,6 @@
 """``irgen add``: every option, what it leaves, and every mistake."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -7,7 +8,9 @@ import shutil
 import polars as pl
 import pytest
 
+from irgen import cli
 from irgen.commands import add
+from irgen.index.index import Index
 
 
 def best(told, *arguments: object) -> str:
@@ -90,6 +93,19 @@ def test_metadata_comes_from_a_table(project, told, holds, table, kind):
     ]
     assert found["path"].to_list() == ["photos/100.png", "photos/101.png"]
     assert best(told, "photos/101.png", "--allow", "label = 'dogs'") == f"{start}101.png"
+
+
+def test_a_users_column_with_a_name_of_ours_is_another_column(png, make_index, tmp_path):
+    items = pl.DataFrame({"id": ["a"], "width": pl.Series([5], dtype=pl.Int32)})
+    items = items.with_columns(pl.lit(1).alias("metadata.width"), pl.lit("x").alias(""))
+    make_index(tmp_path / "index", [png(1)], items, None)
+    (tmp_path / "b.png").write_bytes(png(2))
+    (tmp_path / "about.csv").write_text("path,role,width,\nb.png,train,70,y\n")
+    arguments = ["add", "b.png", "--base", ".", "--metadata", "about.csv", "--index", "index"]
+    with contextlib.chdir(tmp_path):
+        assert cli.main(arguments) == 0
+    with Index.open(tmp_path / "index") as index:
+        assert index.view.take(index.view.find(["b.png"])).rows() == [("b.png", 5, 70, "y")]
 
 
 def test_known_images_are_replaced_or_passed_over_as_told(project, told, png):

@@ -108,8 +108,8 @@ def test_csv_has_a_row_a_hit_and_no_two_columns_of_one_name(answer):
     assert len(set(header)) == len(header) and {len(row) for row in rows} == {len(header)}
     assert header[:9] == list(search_output.COLUMNS)
     first, second, third = (dict(zip(header, row, strict=True)) for row in rows)
-    assert (first["query"], first["score"], first["metadata_score"]) == ("q one", "0.91", "7")
-    assert (first["metadata_images_with_code"], json.loads(first["tags"])) == ("red", ["x", "y"])
+    assert (first["query"], first["score"], first["metadata.score"]) == ("q one", "0.91", "7")
+    assert (first["metadata.images_with_code"], json.loads(first["tags"])) == ("red", ["x", "y"])
     assert (second["id"], second["log_probability"], second["by_embedding"]) == (
         "two\nlines",
         "",

@@ -1,8 +1,10 @@
 import io
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from irgen.catalog.sync import sync
 from irgen.compute import Machine
 from irgen.encoding import augment, encode
 from irgen.encoding.encode import Encoding, encode_summaries, encode_views, fingerprint
+from irgen.errors import NumberError
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 
@@ -73,6 +76,16 @@ def key_of(model: ImageEncoder, machine: Machine) -> str:
 
 def hashes(encoding: Encoding) -> list[str]:
     return sorted(encoding.images._rows)
+
+
+def test_what_is_no_number_is_never_stored(encoding):
+    model = encoder()
+    model.backbone.conv1[0].weight.data[0] = torch.nan
+    with pytest.raises(NumberError, match=r"encoded images: .* not finite; set compute.precision"):
+        encode_summaries(model, hashes(encoding), encoding)
+    with pytest.raises(NumberError, match=r"encoded views: .* not finite; set compute.precision"):
+        encode_views(model, hashes(encoding), CHANGES, 0, encoding)
+    assert not list((encoding.cache / "encodings").rglob("*.safetensors"))
 
 
 def test_an_image_is_encoded_once_in_its_life(encoding):
@@ -135,6 +148,23 @@ def test_the_first_view_is_plain_the_others_are_changed_and_all_are_cached(encod
     assert np.array_equal(seen.tokens, again.tokens)
     other = encode_views(model, known, CHANGES, 1, encoding)
     assert not np.array_equal(other.summaries[:, 1], seen.summaries[:, 1])
+
+
+def test_a_flipped_bit_among_views_is_noticed_and_they_are_made_again(encoding):
+    model, known, draw = encoder(), hashes(encoding), random.Random(0)
+    whole = encode_views(model, known, CHANGES, 0, encoding)
+    summaries, tokens = np.array(whole.summaries), np.array(whole.tokens)
+    (folder,) = (encoding.cache / "views").iterdir()
+    for _ in range(12):
+        path = folder / draw.choice(["summaries.npy", "tokens.npy", "sums.npy"])
+        content = bytearray(path.read_bytes())
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            views = encode_views(model, known, CHANGES, 0, encoding)
+        assert np.array_equal(views.summaries, summaries)
+        assert np.array_equal(views.tokens, tokens)
 
 
 def test_views_of_no_images_are_empty(encoding):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import stage, training_revision
+from flows import cache_check, stage, training_revision
 from flows.stage import StageError
 
 from .conftest import Toy, alive, until
@@ -30,6 +31,48 @@ def test_a_stage_runs_then_is_skipped_then_restored(toy: Toy) -> None:
     assert run(toy, "first") == "restored"
     assert toy.ran() == ["first", "first"]
     assert (toy.root / "data" / "first").read_text() == "first some words "
+
+
+@pytest.mark.slow
+def test_what_dvc_restores_from_a_damaged_cache_is_made_again(toy: Toy) -> None:
+    words, out = toy.root / "words.txt", toy.root / "data" / "first"
+    assert run(toy, "first") == "ran"
+    (cached,) = (path for path in objects(toy) if path.read_bytes() == out.read_bytes())
+    words.write_text("other words")
+    assert run(toy, "first") == "ran"
+    flip(cached)
+    words.write_text("some words")
+    said: list[str] = []
+    assert run(toy, "first", said=said) == "ran"
+    assert "DVC's cache held damaged copies of data/first; first runs again" in said
+    assert out.read_text() == "first some words "
+    assert not any(map(cache_check.is_damaged, objects(toy)))
+
+
+def test_damaged_objects_of_the_cache_are_named_and_deleted(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(toy, "first") == "ran"
+    whole = objects(toy)
+    flip(whole[0])
+    monkeypatch.chdir(toy.root)
+    for count in (1, 0):
+        assert cache_check.main() == 0
+        assert f"{count} of them were damaged" in capsys.readouterr().out
+    assert objects(toy) == whole[1:]
+
+
+def objects(toy: Toy) -> list[Path]:
+    return sorted((toy.root / ".dvc" / "cache" / "files" / "md5").glob("??/*"))
+
+
+def flip(path: Path) -> None:
+    """Flips a bit of an object of the cache, which is read-only, as DVC leaves it."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)
 
 
 @pytest.mark.parametrize("left", ["", '{"write": {"data/first": {"pid": 1, "c'])
@@ -92,6 +135,14 @@ def test_it_is_told_the_revision_that_a_retrain_under_way_may_go_back_to(toy: To
 def test_a_failure_is_told_in_the_stage_s_own_words(toy: Toy) -> None:
     toy.fault("first", "always")
     with pytest.raises(StageError, match=r"^first failed: irgen first: this is what went wrong"):
+        run(toy, "first")
+
+
+def test_a_full_disk_is_told_beside_what_dvc_makes_of_it(toy: Toy, monkeypatch) -> None:
+    toy.fault("first", "always")
+    usage = shutil.disk_usage(toy.root)._replace(free=4096)
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(StageError, match="the disk has 4,096 bytes left: free some space"):
         run(toy, "first")
 
 

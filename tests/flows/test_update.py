@@ -18,6 +18,7 @@ from flows.lock import Holder
 from flows.release import Decision
 from flows.retrain import retrain
 from flows.update import update
+from irgen.cli import main
 from irgen.files import digest, write_json
 from irgen.tracking import locations, provenance, run_log
 
@@ -170,6 +171,63 @@ def test_a_source_that_cannot_be_listed_fails_at_once_in_its_own_words(
     state = go(update, living)
     assert state.is_failed() and "'images' cannot be read" in state.message
     assert living.ran() == ["index"]  # the first time
+
+
+def read_page(server: PrefectServer, key: str) -> str:
+    asked = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+    return server.ask("/artifacts/filter", asked)[0]["data"]
+
+
+def test_a_source_that_lacks_too_much_is_held_and_reported_once_and_goes_on_when_it_is_back(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
+) -> None:
+    for number in range(30):
+        put(living, f"{'bcd'[number % 3]}/{number}.png", png(number + 20))
+    go(update, living)
+    folder, manifest = living.root / "images", digest(read_manifest(living))
+    (folder / "b").rename(living.root / "b")
+    for _ in range(2):
+        state = go(update, living)
+        assert (state.name, state.is_failed()) == ("Held", True)
+        assert "10 of 36 images (b 10), all images of b among them" in state.message
+        assert "irgen release --accept-removals" in state.message
+    assert name(prefect_server, state) == "update · images · held"
+    assert digest(read_manifest(living)) == manifest and living.ran() == ["index"]
+    until(lambda: told(prefect_server, events.HELD, living.root), "no event")
+    (payload,) = told(prefect_server, events.HELD, living.root)
+    assert (payload["gone"], payload["by_label"], payload["whole_labels"]) == (10, {"b": 10}, ["b"])
+    page = read_page(prefect_server, "held")
+    assert "| b | 10 |" in page and "- `b/0.png`" in page
+
+    (living.root / "b").rename(folder / "b")
+    assert go(update, living).name == "Unchanged"  # no stage has to run
+    folder.rename(living.root / "elsewhere")
+    folder.mkdir()
+    state = go(update, living)
+    assert state.name == "Held" and "holds no image" in state.message
+    until(lambda: len(told(prefect_server, events.HELD, living.root)) == 2, "no event")
+    assert "All 36 images would go" in read_page(prefect_server, "held")
+    folder.rmdir()
+    (living.root / "elsewhere").rename(folder)
+    put(living, "b/new.png", png(99))
+    state = go(update, living)
+    assert "1 new, 0 changed, 0 gone; 37 images at revision 2" in state.message
+
+
+def test_removals_that_a_person_accepts_are_served(
+    prefect_server: PrefectServer, living: Toy, gate: dict, png: Callable[[int], bytes]
+) -> None:
+    for number in range(10):
+        put(living, f"b/{number}.png", png(number + 20))
+    go(update, living)
+    shutil.rmtree(living.root / "images" / "b")
+    assert go(update, living).name == "Held"
+    assert main(["release", "--accept-removals", "--root", str(living.root)]) == 0
+    assert "0 new, 0 changed, 10 gone; 6 images" in go(update, living).message
+
+
+def read_manifest(toy: Toy) -> str:
+    return (toy.root / "data" / "download" / "manifest.parquet").read_bytes().hex()
 
 
 def test_what_was_cut_short_is_done_by_the_next_update(

@@ -265,7 +265,13 @@ def test_damaged_embeddings_are_found_when_they_are_read_as_a_whole(
     path = folder / "base" / "1" / "embeddings.npy"
     flip(path, 140)
     with Index.open(folder, writable=True) as index:
-        tasks: list[Callable] = [index.verify, index.compact, lambda: index.save(tmp_path / "copy")]
+        tasks: list[Callable] = [
+            index.verify,
+            index.compact,
+            lambda: index.save(tmp_path / "copy"),
+            lambda: index.search_ids(["a"]),
+            lambda: index.snapshot(index.view),
+        ]
         for task in tasks:
             with pytest.raises(IndexingError, match=r"embeddings\.npy is damaged .*checksum"):
                 task()

@@ -114,7 +114,8 @@ def test_a_filter_finds_what_an_index_of_the_allowed_alone_would(index, make, pn
     wanted = (pl.col("label") == "label 1") & (pl.col("price") > 5)
     with Index.open(make("alone", numbers), precision="fp32") as alone:
         expected = alone.search([png(60), png(61)], k=12)
-    for allow in (wanted, [NAMES[n] for n in numbers], {NAMES[n] for n in numbers}):
+    sql = "label = 'label 1' AND price > 5"
+    for allow in (wanted, sql, [NAMES[n] for n in numbers], {NAMES[n] for n in numbers}):
         same(search(index, [png(60), png(61)], k=12, allow=allow), expected)
     assert (expected.ids != None).sum(1).tolist() == [len(numbers)] * 2  # noqa: E711
 
@@ -136,7 +137,8 @@ def test_a_filter_sees_the_images_alive_and_no_others(index, png):
         (pl.col("colour") == "red", "label, price"),
         (pl.col("price") + 1, "true or false"),
         (pl.col("price").max() > 3, "true or false for each"),
-        ("000.png", "list or set of ids"),
+        ("000.png", "sql parser error"),
+        ("'000.png'", "true or false for each"),
     ],
 )
 def test_a_filter_that_is_none_is_refused(index, png, allow, says):

@@ -296,15 +296,36 @@ def test_training_keeps_what_the_catalogue_held_at_its_revision(
     assert all(tables(workspace)[name].equals(after[name]) for name in NAMES)
 
 
-def test_training_follows_the_source_if_what_is_gone_cannot_be_read_any_more(
-    shop: Path, params, workspace: Workspace
+@pytest.mark.parametrize("is_truncated", [True, False])
+def test_training_images_never_become_fewer_because_their_bytes_are_lost(
+    shop: Path, params, workspace: Workspace, is_truncated: bool
 ) -> None:
     run(params(shop), workspace)
     gone = tables(workspace)["train"]["path"][0]
     (shop / gone).unlink()
     run(params(shop), workspace)
-    (workspace.stage("download") / "images" / "r00001-000.tar").unlink()
+    before = tables(workspace)["train"]
+    shard = workspace.stage("download") / "images" / "r00001-000.tar"
+    shard.write_bytes(b"") if is_truncated else shard.unlink()
+    with pytest.raises(
+        ArtifactError, match=r"1 images .* lacks shard r00001-000.*dvc pull .* to 2"
+    ):
+        run(params(shop), workspace)
+    assert tables(workspace)["train"].equals(before)
+    run(params(shop, training_revision=2), workspace)  # as the message says
+    assert gone not in tables(workspace)["train"]["path"]
+
+
+def test_training_images_whose_bytes_were_deleted_on_purpose_are_left_out(
+    shop: Path, params, workspace: Workspace
+) -> None:
     run(params(shop), workspace)
+    gone, folder = tables(workspace)["train"]["path"][0], workspace.stage("download")
+    (shop / gone).unlink()
+    run(params(shop), workspace)
+    past = manifest.read_past(folder).with_columns(shard=pl.lit(None, pl.String))
+    manifest.write(folder, manifest.read(folder), revision=2, source=str(shop), past=past)
+    catalog.run(params(shop), workspace, lambda metrics, step: None)
     assert gone not in tables(workspace)["train"]["path"]
 
 

@@ -158,6 +158,13 @@ def test_results_are_shared_whole_or_not_at_all(
     assert (first / "pairs.txt").read_text() == "seed 0"
     assert bring(0) == first
     assert Stage.runs == 2 and len(lines) == 1, "it was taken from who had made it"
+    for damaged in (first / "pairs.txt", first.parents[1] / stage_cache.SUMMARY):
+        content = bytearray(damaged.read_bytes())
+        content[len(content) // 2] ^= 1
+        damaged.write_bytes(content)
+        assert (bring(0) / "pairs.txt").read_text() == "seed 0"
+        assert "is damaged; pairs runs again" in lines[-2]
+    assert Stage.runs == 4
     assert (bring(1) / "pairs.txt").read_text() == "seed 1"
     assert (first / "pairs.txt").read_text() == "seed 0"
 

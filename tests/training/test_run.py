@@ -1,10 +1,13 @@
 """Rounds of a training: their steps, their batches, and when they end."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irgen.errors import NumberError
 from irgen.training.run import (
+    RoundMeans,
     draw_batches,
     is_best,
     is_exhausted,
@@ -82,3 +85,15 @@ def test_rounds_end_with_the_patience():
     for steps in remaining_rounds(history, 90, 10, patience=2):
         history.append({"step": steps.stop, "validation/precision/10": 0.4})
     assert history[-1]["step"] == 30
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_a_loss_or_a_gradient_that_is_no_number_names_the_step_and_the_setting(number):
+    means = RoundMeans("tokenizer.learning_rate", range(40, 80))
+    means.add({"loss": torch.tensor(1.0)}, 8, torch.tensor(0.5))
+    told = r"is (nan|inf) at step 42: .* lower tokenizer.learning_rate in params.yaml"
+    with pytest.raises(NumberError, match=f"loss {told}"):
+        means.add({"loss": torch.tensor(number)}, 8)
+    means = RoundMeans("tokenizer.learning_rate", range(41, 80))
+    with pytest.raises(NumberError, match=f"gradient {told}"):
+        means.add({"loss": torch.tensor(1.0)}, 8, torch.tensor(number))

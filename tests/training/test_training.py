@@ -10,6 +10,7 @@ import torch
 from irgen.checkpoints.resume import Resume
 from irgen.compute import Machine
 from irgen.encoding.batches import EncodedViews, LabelledImages
+from irgen.errors import NumberError
 from irgen.models import clusters as clustering
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
@@ -180,6 +181,24 @@ def test_a_killed_retriever_ends_as_an_unbroken_one(clusters, retriever_settings
     assert again == history
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("steps", [6, 24])
+def test_a_training_that_diverges_stops_and_leaves_the_state_of_its_last_good_round(
+    clusters, tokenizer_settings, tmp_path, steps
+):
+    summaries, labels = clusters
+    settings = dataclasses.replace(tokenizer_settings, steps=steps)
+    summaries[7] = np.nan  # as a damaged cache would give them
+    with pytest.raises(NumberError, match=r"not finite; lower tokenizer.learning_rate"):
+        train_tokenizer((summaries, labels), settings, tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_weights_that_grow_without_bound_are_never_kept(clusters, retriever_settings, tmp_path):
+    settings = dataclasses.replace(retriever_settings, learning_rate=10.0, weight_decay=1e6)
+    with pytest.raises(NumberError, match=r"(lower retriever.learning_rate|nothing was written)"):
+        train_retriever(clusters, settings, tmp_path, held=24)
 
 
 def test_training_stops_once_patience_is_out(clusters, retriever_settings, tmp_path):

@@ -1,13 +1,16 @@
-"""Decode image files: of any kind and mode, turned upright, transparency on white."""
+"""Decode image files of every kind: upright, flat, and no larger than is needed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from PIL import ExifTags, Image
 
-from irgen.catalog.images.codecs import open_image
+from irgen.catalog.images import jxl, memory, repair
+from irgen.catalog.images.codecs import describe_kind, open_image
+from irgen.catalog.images.flatten import flatten
+from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 
 UPRIGHT = {
@@ -19,83 +22,149 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-MAX_PIXELS = 178_956_970  # Pillow's own bound for a decompression bomb
+SIDEWAYS = (5, 6, 7, 8)
+SPARE = 2  # an image is shrunk to no less than this times the side that is needed
+LARGE = 16_000_000  # pixels beyond which images other than JPEG are shrunk
 
 
-def decode(content: bytes, channels: Literal[1, 3]) -> Image.Image:
+@dataclass(frozen=True)
+class Decoded:
+    """An upright image of mode L or RGB, perhaps shrunk; its size in the file, upright; and how it
+    was turned (1: not at all), as EXIF has it."""
+
+    image: Image.Image
+    width: int
+    height: int
+    turn: int
+
+    @property
+    def stored(self) -> Image.Image:
+        """Return the image as it lies in the file."""
+        back = {6: 8, 8: 6}.get(self.turn, self.turn)
+        return self.image.transpose(UPRIGHT[back]) if back in UPRIGHT else self.image
+
+
+def decode(content: bytes, channels: Literal[1, 3], side: int | None = None) -> Image.Image:
+    """Return the image in `content` as `decode_file` does, without its size in the file."""
+    return decode_file(content, channels, side).image
+
+
+def decode_file(
+    content: bytes, channels: Literal[1, 3], side: int | None = None, *, alone: bool = False
+) -> Decoded:
     """Return the image in `content`: mode L (1 channel) or RGB (3), upright by its EXIF data.
 
     Transparent pixels become white, 16 bits are scaled to 8, and the first frame or page counts.
-    Raises ImageError with the reason: empty, not an image, truncated, damaged, or of more than 178
-    megapixels.
+    `side`: the short side that is needed; a large image is shrunk to no less than SPARE times that.
+    Without `side` it keeps its size. `alone`: while nothing else is decoded.
+
+    Files that lack their end are read if no more than `repair.MISSING` of the pixels are lost, and
+    PNG files with damaged or very long comments without these. Waits for memory where other threads
+    hold it (`memory.PIXELS`). Raises ImageError with the reason: empty, not an image, truncated,
+    damaged, or too large; and MemoryError if there is no memory.
     """
     if not content:
         raise ImageError("the file is empty")
-    with _report_damage(), open_image(content) as image:
-        return flatten_image(image, channels)
+    try:
+        return _decode(content, channels, side, alone)
+    except ImageError as error:
+        try:
+            versions = [
+                _decode(version, channels, side, alone) for version in repair.list_versions(content)
+            ]
+        except ImageError:
+            raise error from None
+    missing = repair.measure_missing(content, [version.stored for version in versions])
+    if missing > repair.MISSING:
+        raise ImageError(f"truncated: {missing:.0%} of its pixels are missing")
+    return versions[0]
 
 
-def flatten_image(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
-    """Return an image that Pillow has opened as `decode` does; `image` stays as it is. Raises
+def _decode(content: bytes, channels: Literal[1, 3], side: int | None, alone: bool) -> Decoded:
+    least = memory.PIXELS if alone else 0
+    with report_damage(describe_kind(content)), ExitStack() as stack:
+        if jxl.is_jxl(content):  # its decoder starts as soon as it is opened
+            needed = max(least, memory.count_jxl_bytes(content))
+            stack.enter_context(memory.for_pixels.reserve(needed))
+        image = stack.enter_context(open_image(content))
+        size = image.size
+        memory.check_size(*size)
+        if side and image.format in ("JPEG", "MPO"):
+            image.draft(None, (SPARE * side, SPARE * side))
+        shrink = _choose_shrink(image.size, side)
+        needed = max(least, memory.count_bytes(image, size, shrink, content))
+        if image.format != "JXL":
+            stack.enter_context(memory.for_pixels.reserve(needed))
+        shown, turn = _load(image, channels, shrink)
+    width, height = size[::-1] if turn in SIDEWAYS else size
+    return Decoded(shown, width, height, turn)
+
+
+def flatten_image(
+    image: Image.Image, channels: Literal[1, 3], side: int | None = None
+) -> Image.Image:
+    """Return an image that Pillow has opened as `decode` does; `image` keeps its size. Raises
     ImageError for pixels that are damaged, none, or too many."""
-    with _report_damage():
-        _refuse_bomb(image)
-        image.load()
-        return _flatten(_turn_upright(image)).convert("RGB" if channels == 3 else "L")
+    with report_damage("not an image"):
+        memory.check_size(*image.size)
+        return _load(image, channels, _choose_shrink(image.size, side))[0]
+
+
+def _choose_shrink(size: tuple[int, int], side: int | None) -> int:
+    """Return the whole number by which the sides of a large image are divided."""
+    if side is None or size[0] * size[1] <= LARGE:
+        return 1
+    return max(1, min(size) // (SPARE * side))
+
+
+def _load(image: Image.Image, channels: Literal[1, 3], shrink: int) -> tuple[Image.Image, int]:
+    """Return the pixels, upright, and how they were turned, as EXIF has it."""
+    is_deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    image.load()
+    turn = _read_orientation(image)
+    flat = flatten(image, "RGB" if channels == 3 else "L", shrink, is_deep)
+    return flat.transpose(UPRIGHT[turn]) if turn in UPRIGHT else flat, turn
+
+
+def _read_orientation(image: Image.Image) -> int:
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # its decoder turns it; inside it, a JPEG is as it was
+    # ImageOps.exif_transpose raises where it cannot rewrite damaged EXIF, orientation or not.
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF says nothing about the pixels: show the image as it lies
+        return 1
+
+
+def decode_stored(
+    images: Images,
+    sha256: str,
+    channels: Literal[1, 3],
+    side: int | None = None,
+    *,
+    alone: bool = False,
+) -> Decoded:
+    """Return a downloaded image as `decode_file` does."""
+    with memory.for_files.reserve(images.size(sha256)):
+        return decode_file(images.read(sha256), channels, side, alone=alone)
 
 
 @contextmanager
-def _report_damage() -> Iterator[None]:
-    """Turn whatever Pillow raises into an ImageError."""
+def report_damage(kind: str) -> Iterator[None]:
+    """Turn whatever Pillow raises for a file of this kind into an ImageError, and nothing else."""
     try:
         yield
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError("not an image of a known format") from None
+        raise ImageError(kind) from None
     except Image.DecompressionBombError:
-        raise ImageError(f"more than {MAX_PIXELS / 1e6:.0f} megapixels") from None
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise whatever a damaged file makes them trip over
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ImageError(f"more than {memory.MAX_PIXELS / 1e6:.0f} megapixels") from None
+    except Exception as error:  # its readers raise whatever a damaged file makes them trip over
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
+        reason = " ".join(str(error).split()).partition(". Please build")[0]  # as libjxl says
+        reason = reason[:200] or type(error).__name__
         raise ImageError(f"damaged: {reason}") from error
-
-
-def _refuse_bomb(image: Image.Image) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{width}×{height} pixels: no picture in it")
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS / 1e6:.0f} megapixels")
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-    # ImageOps.exif_transpose raises where it cannot rewrite damaged EXIF, orientation or not.
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF says nothing about the pixels: show the image as it lies
-        return image
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Return any mode as L or RGB, or as one that converts to them."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _eight_bits(image)
-    if not image.has_transparency_data:
-        return image.convert("L") if image.mode == "1" else image
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return grey of 16 or 32 bits as L: 0…65535 (or 0…1 in floats) maps to 0…255; an image that
-    leaves that range is stretched from its least to its greatest value."""
-    pixels = np.nan_to_num(np.asarray(image).astype(np.float64))
-    low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
-    if pixels.min() < low or pixels.max() > high:
-        low, high = pixels.min(), pixels.max()
-    scaled = (pixels - low) * (255.0 / max(high - low, np.finfo(np.float64).tiny))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))

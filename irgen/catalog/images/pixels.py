@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from irgen.catalog.images.decode import decode, flatten_image
+from irgen.catalog.images.decode import decode, decode_stored, flatten_image
+from irgen.catalog.images.memory import for_files
 from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 
-VERSION = 1  # raise when an image decodes to other pixels
+VERSION = 2  # raise when an image decodes to other pixels
 
 Input = str | PathLike | bytes | Image.Image
 KINDS = "a path, the bytes of an image file, or a PIL image"
@@ -40,6 +41,11 @@ class Decoding:
     interpolation: str = "bilinear"
 
     @property
+    def short(self) -> int:
+        """Pixels of the short side before the crop."""
+        return max(round(self.size / self.crop), self.size)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, size, size)."""
         return self.channels, self.size, self.size
@@ -52,7 +58,7 @@ def square(image: Image.Image, decoding: Decoding) -> np.ndarray:
     Only the kept part is computed, so a very long image costs no more than a square one.
     """
     size, (width, height) = decoding.size, image.size
-    short, least = max(round(size / decoding.crop), size), min(width, height)
+    short, least = decoding.short, min(width, height)
     across, down = short * width // least, short * height // least
     left, top = round((across - size) / 2), round((down - size) / 2)
     box = (
@@ -82,7 +88,8 @@ def stream_pixels(
 
     def pixels(sha256: str) -> np.ndarray:
         try:
-            return square(decode(images.read(sha256), decoding.channels), decoding)
+            decoded = decode_stored(images, sha256, decoding.channels, decoding.short)
+            return square(decoded.image, decoding)
         except ImageError as error:
             raise ImageError(f"image {sha256} does not decode: {error}") from error
 
@@ -152,16 +159,21 @@ def decode_images(
 def _open_input(image: Input, decoding: Decoding, lock: Lock) -> Image.Image:
     if isinstance(image, Image.Image):
         with lock:  # opened lazily: two threads might read the same file
-            return flatten_image(image, decoding.channels)
+            return flatten_image(image, decoding.channels, decoding.short)
     if isinstance(image, bytes):
-        return decode(image, decoding.channels)
+        return decode(image, decoding.channels, decoding.short)
     if not isinstance(image, Input):
         raise ImageError(f"expected {KINDS}, found {_describe(image)}")
     try:
-        content = Path(image).read_bytes()
+        return decode_path(Path(image), decoding)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ImageError(getattr(error, "strerror", None) or str(error)) from None
-    return decode(content, decoding.channels)
+
+
+def decode_path(path: Path, decoding: Decoding) -> Image.Image:
+    """Return the image in a file as `decode` does. Raises OSError if it cannot be read."""
+    with for_files.reserve(path.stat().st_size):
+        return decode(path.read_bytes(), decoding.channels, decoding.short)
 
 
 def _check_pixels(images: Any, decoding: Decoding) -> np.ndarray:

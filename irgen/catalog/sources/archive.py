@@ -1,6 +1,7 @@
 """A tar or zip archive as a source: checked whole before an image is read, never unpacked."""
 
 import gzip
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -12,8 +13,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from irgen.catalog.sources.listing import Entry, Listing, count_skipped, is_candidate, map_keys
-from irgen.errors import SourceError
+from irgen.catalog.sources.listing import (
+    Entry,
+    Listing,
+    count_skipped,
+    is_candidate,
+    map_keys,
+    refuse,
+)
+from irgen.errors import SourceError, UnreadableError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 GZIP = b"\x1f\x8b"
@@ -21,6 +29,7 @@ DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     OSError,
     RuntimeError,  # zipfile: a password, or a method it does not know
@@ -29,7 +38,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Member:
-    """One member of an archive; `problem` says why an archive with it is refused."""
+    """One member of an archive. `problem`: why it cannot be read."""
 
     name: str
     size: int
@@ -46,9 +55,9 @@ def list_archive(path: Path, limit: int, name: str = "") -> Listing:
 
     The archive is read twice: once to check that it is whole, safe and at most `limit` bytes
     unpacked, once to read images. Where it names a path twice the last one counts, as in tar
-    itself. `name` (default: the path) is its name in errors. Raises SourceError for a member that
-    is a link, a device, protected or outside of the archive, and if the archive is damaged, too
-    large, or without images.
+    itself. `name` (default: the path) is its name in errors. An image that is a link, a device or
+    protected has a problem. Raises SourceError for a member outside of the archive, and if the
+    archive is damaged, too large, or without images.
     """
     name = name or str(path)
     walk = _walk_zip if path.name.lower().endswith(".zip") else _walk_tar
@@ -93,7 +102,8 @@ def _inspect(
 
 def _safe_name(member: Member, archive: str) -> str:
     """Return the member's name without `.` parts. Raises SourceError if the member is not safe."""
-    name, problem = member.name, member.problem
+    name = member.name
+    problem = None
     if name.startswith(("/", "\\")) or PureWindowsPath(name).is_absolute():
         problem = "has an absolute path"
     elif ".." in name.replace("\\", "/").split("/"):
@@ -108,8 +118,12 @@ def _safe_name(member: Member, archive: str) -> str:
 
 def _entries(members: Members, archive: str, keys: dict[int, str]) -> Iterator[Entry]:
     with _report_damage(archive):
-        for position, (_, read) in enumerate(members):
-            if position in keys:
+        for position, (member, read) in enumerate(members):
+            if position not in keys:
+                continue
+            if member.problem is not None:
+                yield refuse(keys[position], member.problem)
+            else:
                 yield Entry(keys[position], None, partial(_read_member, archive, read))
 
 
@@ -135,10 +149,14 @@ def _walk_tar(path: Path) -> Members:
             archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every member in memory
             plain = info.isreg() or info.isdir()
             link = info.issym() or info.islnk()
-            problem = None if plain else "is a link" if link else "is a device or pipe"
+            problem = None if plain else _link(info) if link else "it is a device or pipe"
             member = Member(info.name, info.size, info.isdir(), problem)
             yield member, partial(_tar_bytes, archive, info)
         _check_end(file, archive.offset)
+
+
+def _link(info: tarfile.TarInfo) -> str:
+    return f"it is a link to {info.linkname!r}: pack the file itself (tar -h --hard-dereference)"
 
 
 def _tar_bytes(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
@@ -178,13 +196,21 @@ def _walk_zip(path: Path) -> Members:
         for info in archive.infolist():
             name = info.filename.replace("\\", "/")  # as some packers on Windows write
             member = Member(name, info.file_size, name.endswith("/"), _zip_problem(info))
-            yield member, partial(archive.read, info)
+            yield member, partial(_zip_bytes, archive, info)
+
+
+def _zip_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(info)
+    except DAMAGE as error:  # of this member alone: the directory of a zip has said where it is
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableError(f"it is damaged ({reason}): pack it again") from None
 
 
 def _zip_problem(info: zipfile.ZipInfo) -> str | None:
     kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
     if info.flag_bits & 1:
-        return "is protected by a password: pack it without one"
+        return "it is protected by a password: pack it without one"
     if kind == stat.S_IFLNK:
-        return "is a link"
-    return None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "is a device or pipe"
+        return "it is a link: pack the file itself"
+    return None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "it is a device or pipe"

@@ -4,11 +4,10 @@ Credentials come from where requests looks for them (`~/.netrc`), proxies from t
 """
 
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -16,14 +15,25 @@ from requests.adapters import HTTPAdapter
 
 from irgen import __version__
 from irgen.catalog.sources import image_list, remote
-from irgen.catalog.sources.listing import Entry, Listing
-from irgen.catalog.sources.remote import Answer, Remote, TransientError, flatten, make_retry_error
-from irgen.errors import SourceError
+from irgen.catalog.sources.image_list import Far
+from irgen.catalog.sources.list_paths import ELSEWHERE, find_scheme, leads_out, make_key, spell
+from irgen.catalog.sources.listing import Entry, Fetched, Listing
+from irgen.catalog.sources.remote import (
+    Answer,
+    Location,
+    Remote,
+    TransientError,
+    flatten,
+    make_retry_error,
+)
+from irgen.errors import GivenUpError, SourceError, UnreachableError, UnreadableError
 
 BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
 TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
 ABSENT = (404, 410)
+PAGE = (b"<!doctype html", b"<html")
 RETRIED = (408, 425, 429, *range(500, 600))
+UNMADE = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 REMEDIES = {
     401: "give a user and password for the server in ~/.netrc",
     403: "it may not be read with these credentials, or a signed URL has expired",
@@ -73,27 +83,50 @@ def hide_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def list_named(client: Client, url: str, content: bytes, ahead: int) -> Listing:
-    """List the images that the list at `url` with this content names, by path relative to it.
+def list_named(client: Client, url: str, content: bytes, far: Far, ahead: int) -> Listing:
+    """List the images that the list at `url` with this content names, by path relative to it or by
+    address, which `far` finds.
 
     Each is looked at, `ahead` at once. Raises SourceError as a local list does.
     """
-    name, parts = hide_secrets(url), urlsplit(url)
+    parts = urlsplit(url)
     folder = parts._replace(path=parts.path.rpartition("/")[0] + "/", query="", fragment="")
-    columns = image_list.read_columns(content, name)
-    urls = {key: folder._replace(path=folder.path + quote(key)).geturl() for key in columns["key"]}
-    with ThreadPoolExecutor(ahead, thread_name_prefix="look") as pool:
-        files = dict(zip(urls, pool.map(partial(look_at, client), urls.values()), strict=True))
-    entries = {
-        key: Entry(
-            key,
-            file.state,
-            partial(remote.read_image, file, partial(look_at, client, urls[key]), client.retries),
-        )
-        for key, file in files.items()
-        if file is not None
-    }
-    return image_list.make_listing(columns, name, hide_secrets(folder.geturl()), entries, ahead)
+
+    def near(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
+        locations = [_locate(client, folder, text) for text in texts]
+        return remote.look_up_all(locations, ahead), ()
+
+    return image_list.list_rows(content, hide_secrets(url), near, far, ahead)
+
+
+def _locate(client: Client, folder: SplitResult, text: str) -> Location:
+    """Return where the image at a path relative to a web server's folder is."""
+    if leads_out(text) or find_scheme(text):
+        return Location(text, _refuse_outside, partial(read_image, client))
+    urls = [folder._replace(path=folder.path + quote(path)).geturl() for path in spell(text)]
+    return Location(
+        make_key(text), partial(_look_at_first, client, urls), partial(read_image, client)
+    )
+
+
+def _refuse_outside() -> Remote | None:
+    raise UnreadableError(ELSEWHERE)
+
+
+def _look_at_first(client: Client, urls: Sequence[str]) -> Remote | None:
+    """Return what is at the first of several URLs where anything is."""
+    return next(filter(None, (look_at(client, url) for url in urls)), None)
+
+
+def read_image(client: Client, listed: Remote, look: remote.Look) -> Fetched | None:
+    """Return the bytes of an image as `remote.read_image` does.
+
+    Raises UnreadableError for a web page in its place, as many servers give instead of an error.
+    """
+    image = remote.read_image(listed, look, client.retries)
+    if image is not None and image.content[:100].lstrip().lower().startswith(PAGE):
+        raise UnreadableError(f"{listed.url} gives a web page instead of an image")
+    return image
 
 
 def look_at(client: Client, url: str) -> Remote | None:
@@ -107,7 +140,7 @@ def look_at(client: Client, url: str) -> Remote | None:
         ranged = answer.status_code == 206
         size = _total(answer)
         if answer.status_code == 416 and size != 0:
-            raise SourceError(f"{hide_secrets(url)} cannot be read (416); check the URL")
+            raise UnreadableError(f"{hide_secrets(url)} cannot be read (416); check the URL")
         etag = _etag(answer)
     return Remote(
         url=hide_secrets(url),
@@ -152,7 +185,8 @@ def _blocks_of(answer: requests.Response) -> Iterator[bytes]:
 
 
 def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Response:
-    """Return the answer, whose body is not read yet. Raises SourceError."""
+    """Return the answer, whose body is not read yet. Raises UnreachableError if there is no server,
+    UnreadableError for any other failure."""
     name = hide_secrets(url)
 
     def attempt() -> requests.Response:
@@ -165,9 +199,12 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
     try:
         answer = remote.retry_call(attempt, name, client.retries)
     except requests.ConnectionError as error:
-        raise make_retry_error(name, client.retries + 1, flatten(error)) from None
-    except (requests.RequestException, ValueError) as error:
-        raise SourceError(f"{name} cannot be requested ({flatten(error)}); check it") from None
+        cause = getattr(error.args[0], "reason", error) if error.args else error
+        lost = isinstance(error, requests.exceptions.ProxyError) or isinstance(cause, UNMADE)
+        kind = UnreachableError if lost else GivenUpError
+        raise make_retry_error(name, client.retries + 1, flatten(cause), kind) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        raise UnreadableError(f"{name} cannot be requested ({flatten(error)}); check it") from None
     status = answer.status_code
     if status in (200, 206, 416, *ABSENT):
         return answer
@@ -175,7 +212,7 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
     if status in RETRIED:
         raise make_retry_error(name, client.retries + 1, f"{status} {answer.reason}")
     remedy = REMEDIES.get(status, "check the URL")
-    raise SourceError(f"{name} cannot be read ({status} {answer.reason}); {remedy}")
+    raise UnreadableError(f"{name} cannot be read ({status} {answer.reason}); {remedy}")
 
 
 def _total(answer: requests.Response) -> int | None:

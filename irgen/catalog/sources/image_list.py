@@ -1,85 +1,128 @@
 """A CSV or Parquet list of images as a source: path, label, and perhaps role, id and metadata."""
 
-import os
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import polars as pl
 
 from irgen.catalog.columns import nest, stored_type
-from irgen.catalog.sources.listing import Entry, Listing, check_key
-from irgen.catalog.sources.local import make_entry, refuse_escape
+from irgen.catalog.sources.list_paths import find_files, find_scheme
+from irgen.catalog.sources.list_text import NAMES, clean_names, decode_list
+from irgen.catalog.sources.listing import Entry, Listing, check_key, refuse
 from irgen.errors import SourceError
 
-ENDINGS = (".csv", ".parquet")
-TEXTS = ("path", "label", "role", "id")
+ENDINGS = (".csv", ".tsv", ".txt", ".parquet")
+
+Near = Callable[[Sequence[str]], tuple[list[Entry], tuple[str, ...]]]
+Far = Callable[[Sequence[str]], list[Entry]]
 
 
-def list_file(path: Path) -> Listing:
-    """List the images that a local list names, by path relative to the list's folder.
+def refuse_addresses(texts: Sequence[str]) -> list[Entry]:
+    """Return entries that say that addresses are not read."""
+    return [refuse(text, "addresses are not read here") for text in texts]
+
+
+def list_file(
+    path: Path, far: Far = refuse_addresses, ahead: int = 0, outside: bool = False
+) -> Listing:
+    """List the images that a local list names, by path relative to the list's folder or by address.
+
+    `far` finds the images at addresses, which `ahead` threads read. `outside`: also read files
+    outside of the folder. Raises SourceError as `list_rows` does.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read as a list: {error.strerror}") from None
+
+    def near(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
+        return find_files(texts, path.parent, outside)
+
+    return list_rows(content, str(path), near, far, ahead)
+
+
+def list_rows(content: bytes, source: str, near: Near, far: Far, ahead: int) -> Listing:
+    """List the images that the list `source` with this content names: `near` finds those at paths,
+    `far` those at addresses.
 
     An image that is not there stays listed, to be rejected with a reason. Raises SourceError if the
-    list is damaged, lacks `path` or `label`, names a path twice or one outside of its folder, has a
-    column of a type that cannot be kept, or if none of its images is there.
+    list is damaged, lacks `path` or `label`, says two things of one image, has a column of a type
+    that cannot be kept, or if none of its images is there.
     """
-    columns = read_columns(path, str(path))
-    paths = {key: path.parent / key for key in columns["key"]}
-    files = {
-        key: file for key, file in paths.items() if os.path.lexists(file) and not file.is_dir()
-    }
-    for file in files.values():
-        refuse_escape(file, path.parent.resolve())
-    entries = {key: make_entry(key, file) for key, file in files.items()}
-    return make_listing(columns, str(path), f"{path.parent}/", entries)
-
-
-def make_listing(
-    columns: pl.DataFrame,
-    source: str,
-    folder: str,
-    entries: Mapping[str, Entry],
-    ahead: int = 0,
-) -> Listing:
-    """Return the listing of what the list `source` says; `entries`: the images that are there.
-
-    Raises SourceError if there is none in `folder`.
-    """
-    keys = sorted(columns["key"])
-    if not entries:
+    table, notes = _read_table(content, source)
+    entries, more = _find_entries(table["path"].to_list(), near, far)
+    if all(entry.read is None and entry.problem is None for entry in entries):
         raise SourceError(
-            f"{source}: none of the {len(keys):,} images it names is there, "
-            f"e.g. {folder}{keys[0]}; paths count from the list's folder"
+            f"{source}: none of the {len(entries):,} images it names is there, e.g. "
+            f"{entries[0].key}; paths count from the list's folder"
         )
+    keys = [check_key(entry.key, source) for entry in entries]
+    rows = _find_distinct(keys, table.drop("path"), source)
+    columns = nest(_keep_types(table, source), NAMES).drop("path")
+    repeated = f"rows that repeat another one: {len(keys) - len(rows):,}"
     return Listing(
-        entries=(entries.get(key) or Entry(key, "", None) for key in keys),
-        count=len(keys),
-        columns=columns,
+        entries=sorted((entries[row] for row in rows), key=lambda entry: entry.key),
+        count=len(rows),
+        columns=columns.insert_column(0, pl.Series("key", keys, pl.String))[rows],
         ahead=ahead,
+        notes=(*notes, *more, *([repeated] if len(rows) < len(keys) else [])),
     )
 
 
-def read_columns(content: Path | bytes, source: str) -> pl.DataFrame:
-    """Return what the list `source` says: `key`, `label`, perhaps `role` and `id`; the user's own
-    columns are in `metadata`.
+def _find_entries(
+    texts: Sequence[str], near: Near, far: Far
+) -> tuple[list[Entry], tuple[str, ...]]:
+    """Return the entry of each row, and notes."""
+    is_far = [find_scheme(text) not in ("", "file") for text in texts]
+    entries, notes = near([text for text, away in zip(texts, is_far, strict=True) if not away])
+    addressed = far([text for text, away in zip(texts, is_far, strict=True) if away])
+    sides = {False: iter(entries), True: iter(addressed)}
+    return [next(sides[away]) for away in is_far], notes
 
-    `key`: the path of an image relative to the list's folder, distinct and inside of it. Raises
-    SourceError as `list_file` does.
-    """
-    table = _read(content, source)
+
+def _find_distinct(keys: Sequence[str], table: pl.DataFrame, source: str) -> list[int]:
+    """Return the first row of each key. Raises SourceError for rows that say two things of it."""
+    first: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if first.setdefault(key, row) != row and table.row(row) != table.row(first[key]):
+            raise SourceError(
+                f"{source}: row {row + 1} names {key} a second time, with other values than row "
+                f"{first[key] + 1}; name each image once"
+            )
+    return list(first.values())
+
+
+def _read_table(content: bytes, source: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the rows that have a path, and notes. Raises SourceError."""
+    table, notes = _read(content, source)
     _check_columns(table, source)
-    keys = _clean_paths(table["path"], source)
-    table = nest(_keep_types(table, source), TEXTS)
-    return table.drop("path").insert_column(0, pl.Series("key", keys, pl.String))
+    has_path = pl.col("path").fill_null("").str.strip_chars() != ""
+    without = table.filter(~has_path)
+    blank = without.select(pl.all_horizontal(pl.all().is_null())).to_series().sum()
+    table = table.filter(has_path)
+    if not len(table):
+        raise SourceError(f"{source} has no rows with a path; list one image a row")
+    if len(without) > blank:
+        notes += (f"rows without a path, which are left out: {len(without) - blank:,}",)
+    return table, notes
 
 
-def _read(content: Path | bytes, source: str) -> pl.DataFrame:
-    texts = dict.fromkeys(TEXTS, pl.String)
+def _read(content: bytes, source: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    texts = dict.fromkeys(NAMES, pl.String)
     try:
         if source.lower().endswith(".parquet"):
             table = pl.read_parquet(content)
-            texts_given = [name for name in TEXTS if name in table.columns]
-            return table.with_columns(pl.col(texts_given).cast(pl.String))
-        return pl.read_csv(content, schema_overrides=texts, infer_schema_length=None)
+            table = table.rename(dict(zip(table.columns, clean_names(table.columns), strict=True)))
+            texts_given = [name for name in NAMES if name in table.columns]
+            return table.with_columns(pl.col(texts_given).cast(pl.String)), ()
+        text = decode_list(content, source)
+        table = pl.read_csv(
+            text.content,
+            separator=text.separator,
+            schema_overrides=texts,
+            infer_schema_length=None,
+        )
+        return table, text.notes
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SourceError(f"{source} cannot be read as a list: {reason}") from None
@@ -107,25 +150,3 @@ def _keep_types(table: pl.DataFrame, source: str) -> pl.DataFrame:
                 "make it text, numbers, booleans, dates, times, or lists or structs of these"
             )
     return table.cast(kinds)  # type: ignore[arg-type]
-
-
-def _clean_paths(paths: pl.Series, source: str) -> list[str]:
-    """Return clean paths. Raises SourceError unless they are distinct and inside."""
-    keys: list[str] = []
-    seen: set[str] = set()
-    for row, text in enumerate(paths, start=1):
-        key = str(PurePosixPath(check_key(text or "", source)))
-        if key == ".":
-            raise SourceError(f"{source}: row {row} has no path")
-        if key.startswith("/") or ".." in key.split("/"):
-            raise SourceError(
-                f"{source}: row {row}: {text!r} leads out of the list's folder; "
-                "put the list above its images and give paths relative to it"
-            )
-        if key in seen:
-            raise SourceError(
-                f"{source}: row {row} names {key} a second time; name each image once"
-            )
-        seen.add(key)
-        keys.append(key)
-    return keys

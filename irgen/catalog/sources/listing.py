@@ -42,12 +42,20 @@ class Entry:
 
     `etag`: changes when the content may have changed; None: only the content tells. `read`: returns
     the bytes, or None if the image has gone since; None: a list names the image, but it is not
-    there. Call `read` before the next entry is drawn, unless `Listing.ahead` allows more.
+    there. It raises UnreadableError if this image alone cannot be had. Call it before the next
+    entry is drawn, unless `Listing.ahead` allows more. `problem`: why the image cannot be had, if
+    the listing tells.
     """
 
     key: str
     etag: str | None
     read: Callable[[], bytes | Fetched | None] | None
+    problem: str | None = None
+
+
+def refuse(key: str, problem: str) -> Entry:
+    """Return the entry of an image that cannot be had."""
+    return Entry(key, "", None, problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +75,13 @@ class Listing:
     columns: pl.DataFrame | None = None
     ahead: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A source of images. An unchanged stamp means unchanged images. Without a stamp (None), only
-    `load` tells.
+    `load` tells. `retried`: images that could not be had may be had under the same stamp.
 
     `load` raises SourceError if the source is missing, unreadable, unsafe or empty.
     """
@@ -80,6 +89,7 @@ class Source:
     name: str
     stamp: str | None
     load: Callable[[], Listing] = field(repr=False)
+    retried: bool = False
 
 
 Read = Callable[[], Fetched | None]

@@ -6,14 +6,14 @@ it its line in `_open_local` or `_open_url`. The kinds are: `arrays.py` (digits,
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from irgen.catalog.sources import archive, arrays, image_list, local, remote
-from irgen.catalog.sources.listing import Listing, Source
+from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.catalog.sources.remote import Remote, use_present
 from irgen.errors import SourceError
 from irgen.files import digest, file_digest
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from irgen.catalog.sources import s3
 
 CACHE = Path(".cache", "download")
-FILES = "an archive (.tar, .tar.gz, .tgz, .zip) or a list (.csv, .parquet)"
+FILES = "an archive (.tar, .tar.gz, .tgz, .zip) or a list (.csv, .tsv, .txt, .parquet)"
 ALLOWED = f"'digits', a folder, {FILES}, here or at a URL"
 
 
@@ -58,7 +58,8 @@ def _open_local(settings: Download) -> Source:
     if path.is_dir() and (version := arrays.find_cifar(path)):
         load = partial(arrays.list_cifar, path, version)
     elif path.name.lower().endswith(image_list.ENDINGS):
-        load = partial(image_list.list_file, path)
+        far, ahead = partial(_find_images, settings), settings.connections
+        load = partial(image_list.list_file, path, far, ahead, settings.outside)
     elif path.name.lower().endswith(archive.ENDINGS):
         stamp = f"{path.resolve()}-{status.st_size}-{status.st_mtime_ns}"
         load = partial(archive.list_archive, path, _byte_limit(settings))
@@ -104,7 +105,8 @@ def _open_url(settings: Download, cache: Path) -> Source:
     file = _file_on_s3(settings) if scheme == "s3" else _file_on_web(settings)
     if file.name.lower().endswith(image_list.ENDINGS):
         stamp = None if scheme == "s3" else file.read_state()
-        return Source(name=file.name, stamp=stamp, load=partial(_load_list, settings, file))
+        load = partial(_load_list, settings, file)
+        return Source(name=file.name, stamp=stamp, load=load, retried=True)
     if file.name.lower().endswith(archive.ENDINGS):
         stamp = settings.sha256.lower() or file.read_state()
         load = partial(_load_archive, settings, file, cache)
@@ -133,7 +135,8 @@ def _file_on_s3(settings: Download) -> File:
 
     client, url = _connect_s3(settings), settings.source
     s3.split_url(url)
-    list_named = partial(bucket.list_named, client, url, ahead=settings.connections)
+    far, ahead = partial(_find_images, settings), settings.connections
+    list_named = partial(bucket.list_named, client, url, far=far, ahead=ahead)
     return File(name=url, look=partial(s3.look_at, client, url), list_named=list_named)
 
 
@@ -142,8 +145,19 @@ def _file_on_web(settings: Download) -> File:
 
     client, url = http.connect(settings.connections, settings.retries), settings.source
     look = partial(http.look_at, client, url)
-    list_named = partial(http.list_named, client, url, ahead=settings.connections)
+    far, ahead = partial(_find_images, settings), settings.connections
+    list_named = partial(http.list_named, client, url, far=far, ahead=ahead)
     return File(name=http.hide_secrets(url), look=look, list_named=list_named)
+
+
+def _find_images(settings: Download, addresses: Sequence[str]) -> list[Entry]:
+    """Return the entries of the images that a list names by address."""
+    from irgen.catalog.sources import http
+    from irgen.catalog.sources.addresses import find_images
+
+    connect_web = partial(http.connect, settings.connections, settings.retries)
+    connect_s3 = partial(_connect_s3, settings)
+    return find_images(addresses, connect_web, connect_s3, settings.connections)
 
 
 def _open_prefix(settings: Download) -> Source:

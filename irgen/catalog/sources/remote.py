@@ -3,19 +3,22 @@
 import hashlib
 import os
 import random
+import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial as bind
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from irgen.catalog.sources.listing import Fetched
-from irgen.errors import SourceError, redact
+from irgen.catalog.failures import Outage
+from irgen.catalog.sources.listing import Entry, Fetched, refuse
+from irgen.errors import GivenUpError, SourceError, UnreachableError, UnreadableError, redact
 from irgen.files import digest
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10  # seconds between two tries; the pause doubles
@@ -29,6 +32,10 @@ T = TypeVar("T")
 
 class TransientError(Exception):
     """A connection failed, but another try may succeed."""
+
+
+class DisconnectedError(TransientError):
+    """No connection to the server can be made."""
 
 
 class DamagedError(Exception):
@@ -82,12 +89,15 @@ class Remote:
         return f"{self.etag}-{self.size}" if self.etag else None
 
 
+Look = Callable[[], Remote | None]
+
+
 def retry_call(
     call: Callable[[], T], url: str, retries: int, kind: type[Exception] = TransientError
 ) -> T:
     """Return `call()`, tried again after a pause while it raises an error of this kind.
 
-    Raises SourceError when all tries have failed.
+    Raises GivenUpError when all tries have failed, UnreachableError if there is no server.
     """
     failures = 0
     while True:
@@ -96,37 +106,47 @@ def retry_call(
         except kind as error:
             failures += 1
             if failures > retries:
-                raise make_retry_error(url, failures, str(error)) from None
+                lost = isinstance(error, DisconnectedError)
+                kind_raised = UnreachableError if lost else GivenUpError
+                raise make_retry_error(url, failures, str(error), kind_raised) from None
             time.sleep(random.uniform(0, min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE)))
 
 
-def make_retry_error(url: str, tries: int, reason: str) -> SourceError:
+def make_retry_error(
+    url: str, tries: int, reason: str, kind: type[SourceError] = GivenUpError
+) -> SourceError:
     """Return the error after the last try has failed."""
-    return SourceError(
+    return kind(
         f"{url}: given up after {tries} tries ({redact(reason)}); run again when the service "
         "works: what has arrived is kept"
     )
 
 
 def refuse_untrusted(url: str, error: Exception, variable: str) -> None:
-    """Raise SourceError if a connection failed because the server's certificate is not trusted:
-    another try would fail, too. ``variable``: environment variable that names trusted ones."""
+    """Raise UnreachableError if the server's certificate is not trusted, since another try would
+    fail, too. ``variable``: environment variable that names trusted ones."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        raise SourceError(
+        raise UnreachableError(
             f"{url}: the server's certificate is not trusted ({flatten(error)}); set {variable} to "
             "a file with the certificate of its authority"
         ) from None
 
 
 def flatten(error: Exception) -> str:
-    """Return an error's text in one line, without secrets."""
-    return redact(" ".join(str(error).split()))[:300]
+    """Return an error's text in one line, without secrets and addresses in memory.
+
+    >>> flatten(ValueError("<http.Connection object at 0x7f12>: with url: /a.jpg?sig=1 (refused)"))
+    'with url: /a.jpg?*** (refused)'
+    """
+    text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>:? ?", "", str(error))
+    text = re.sub(r"(with url: [^\s?]*)\?\S*", r"\1?***", text)
+    return redact(" ".join(text.split()))[:300]
 
 
-def use_present(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -> T | None:
+def use_present(look: Look, use: Callable[[Remote], T]) -> T | None:
     """Return `use(remote)` for the file's present state; repeat if it is replaced meanwhile.
 
-    None: there is no file, or no longer. Raises SourceError if it is replaced again and again.
+    None: there is no file, or no longer. Raises UnreadableError if it is replaced again and again.
     """
     for _ in range(STATES):
         remote = look()
@@ -138,7 +158,7 @@ def use_present(look: Callable[[], Remote | None], use: Callable[[Remote], T]) -
             except GoneError:
                 return None
     assert remote is not None, "it was there at every look"
-    raise SourceError(
+    raise UnreadableError(
         f"{remote.url} was replaced {STATES} times while it was read; run again when it is stable"
     )
 
@@ -159,10 +179,47 @@ def read(remote: Remote, retries: int) -> Body:
     return retry_call(attempt, remote.url, min(DAMAGE_RETRIES, retries), DamagedError)
 
 
-def read_image(listed: Remote, look: Callable[[], Remote | None], retries: int) -> Fetched | None:
+class Location(NamedTuple):
+    """Location of an image: `look` returns what is there, `read` the bytes of what was there."""
+
+    key: str
+    look: "Look"
+    read: "Callable[[Remote, Look], Fetched | None]"
+
+
+def look_up_all(locations: Sequence[Location], ahead: int) -> list[Entry]:
+    """Return the entry of what is at each location; `ahead` are looked at at once.
+
+    One that cannot be looked at has a problem. Raises SourceError if a server is not there, or if
+    many images in a row are given up.
+    """
+    outage, entries = Outage(), []
+    pool = ThreadPoolExecutor(ahead, thread_name_prefix="look")
+    try:
+        for future in [pool.submit(_look_up, location) for location in locations]:
+            entry, error = future.result()
+            outage.note(error)
+            entries.append(entry)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return entries
+
+
+def _look_up(location: Location) -> tuple[Entry, UnreadableError | None]:
+    try:
+        file = location.look()
+    except UnreadableError as error:
+        return refuse(location.key, str(error)), error
+    if file is None:
+        return Entry(location.key, "", None), None
+    read = bind(location.read, file, location.look)
+    return Entry(location.key, file.state, read), None
+
+
+def read_image(listed: Remote, look: Look, retries: int) -> Fetched | None:
     """Return the bytes of a remote image, in the state that was listed or else as it is now.
 
-    None: it has gone. Raises SourceError.
+    None: it has gone. Raises UnreadableError, or another SourceError if its server is not there.
     """
     states = [listed]
 

@@ -22,8 +22,9 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from irgen.catalog.sources import remote
+from irgen.catalog.sources.listing import Fetched
 from irgen.catalog.sources.remote import Answer, Remote, flatten
-from irgen.errors import SourceError, redact
+from irgen.errors import SourceError, UnreachableError, UnreadableError, redact
 
 CUSTOMER_KEY = "IRGEN_SSE_CUSTOMER_KEY"  # 32 bytes in base64
 TRANSFERS = 4  # parts of a large file on their way at once
@@ -39,6 +40,17 @@ TRANSIENT = (
     *("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"),
     *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),
 )
+UNMADE = (
+    botocore.EndpointConnectionError,
+    botocore.ConnectTimeoutError,
+    botocore.ProxyConnectionError,
+)
+OF_ALL_OBJECTS = (  # whatever the object is, the answer would be the same
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
+    *("TokenRefreshRequired", "RequestExpired", "RequestTimeTooSkewed", "AllAccessDisabled"),
+    *("AccountProblem", "NotSignedUp", "InvalidSecurity", "AuthorizationHeaderMalformed"),
+)
+ELSEWHERE = ("NoSuchBucket", "PermanentRedirect", "IllegalLocationConstraintException", "301")
 MAY_NOT = "grant these credentials the right (to read: s3:ListBucket, s3:GetObject), or use others"
 NEEDS_KEY = "an object encrypted with a customer's key needs download.customer_key"
 REMEDIES = {
@@ -248,6 +260,11 @@ def _sums_of(answer: dict[str, Any]) -> dict[str, str]:
     return sums or ({"md5": etag} if plain and MD5.fullmatch(etag) else {})
 
 
+def read_image(client: Client, listed: Remote, look: remote.Look) -> Fetched | None:
+    """Return the bytes of an image as `remote.read_image` does."""
+    return remote.read_image(listed, look, client.retries)
+
+
 def get_file(client: Client, url: str, path: Path) -> bool:
     """Write the object to `path`, whole and checked or not at all; return False if there is none.
 
@@ -351,7 +368,8 @@ def _report_errors(url: str) -> Iterator[None]:
         raise _explain(error, url) from None
     except (botocore.HTTPClientError, botocore.ConnectionError) as error:
         remote.refuse_untrusted(url, error, "AWS_CA_BUNDLE")
-        raise remote.TransientError(flatten(error)) from None
+        kind = remote.DisconnectedError if isinstance(error, UNMADE) else remote.TransientError
+        raise kind(flatten(error)) from None
     except (botocore.BotoCoreError, ResponseParserError) as error:
         raise SourceError(
             f"{url} cannot be requested: {flatten(error)}; give credentials (AWS_ACCESS_KEY_ID and "
@@ -368,5 +386,14 @@ def _explain(error: botocore.ClientError, url: str) -> Exception:
     if status >= 500 or status in (408, 429) or code in TRANSIENT:
         return remote.TransientError(f"{status} {code}")
     remedy = REMEDIES.get(code) or REMEDIES.get(str(status)) or "check it and the endpoint"
-    kind = NotFoundError if code in ABSENT else ConditionError if code in UNMET else SourceError
-    return kind(f"{url}: {code} ({text}); {remedy}")
+    return _kind_of(code)(f"{url}: {code} ({text}); {remedy}")
+
+
+def _kind_of(code: str) -> type[SourceError]:
+    if code in ABSENT:
+        return NotFoundError
+    if code in UNMET:
+        return ConditionError
+    if code in ELSEWHERE:
+        return UnreachableError
+    return SourceError if code in OF_ALL_OBJECTS else UnreadableError

@@ -17,7 +17,7 @@ SMALL = Published(title="Small", files="get it at home", images={"train": 2}, la
 
 
 def listed(keys: list[str]) -> pl.DataFrame:
-    rows = [(key, 1, "", f"sha-{key}", 1, "r00001-000", 0, None) for key in keys]
+    rows = [(key, 1, "", f"sha-{key}", 1, "r00001-000", 0, None, None) for key in keys]
     return pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row").sort("key")
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from irgen.catalog.images import decode as decode_module
+from irgen.catalog.images import memory as memory_module
 from irgen.catalog.images.decode import decode
 from irgen.catalog.images.pixels import Decoding, read_pixels, square, stream_pixels
 from irgen.errors import ImageError
@@ -116,7 +116,7 @@ def test_what_is_no_image_has_a_reason() -> None:
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 99)
+    monkeypatch.setattr(memory_module, "MAX_PIXELS", 99)
     with pytest.raises(ImageError, match="megapixels"):
         decode(encoded(Image.new("L", (10, 10))), 1)
     header = b"P5\n20000 20000\n255\n"
@@ -176,6 +176,9 @@ class Memory:
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.contents = contents
         self.reads = 0
+
+    def size(self, sha256: str) -> int:
+        return len(self.contents[sha256])
 
     def read(self, sha256: str) -> bytes:
         self.reads += 1
