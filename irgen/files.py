@@ -20,7 +20,7 @@ import yaml
 
 from irgen.errors import ArtifactError
 
-DIGEST, SEAL, HEX = "sha256", "irgen-sha256:", 64
+DIGEST, SEAL, HEX = "irgen.sha256", "irgen-sha256:", 64
 UNSEALED = SEAL + "0" * HEX
 AGAIN = (
     "delete it and run again (dvc repro); if it comes back damaged, so is its copy in DVC's cache: "

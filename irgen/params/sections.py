@@ -273,9 +273,9 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Gate:
-    """Conditions for a new index to replace the served one. Trainings that differ only in their
-    seed vary by 0.003 to 0.006 in precision/10; 60 digits of unknown classes among 1,200 images
-    cost the queries of known classes 0.018."""
+    """Conditions for a new index to replace the served one, on the images that both could hold.
+    Trainings that differ only in their seed vary by 0.003 to 0.006 in precision/10; 60 digits of
+    unknown classes among 1,200 images cost the queries of known classes 0.018."""
 
     metric: str = param(
         "auto",
