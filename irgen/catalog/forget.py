@@ -14,7 +14,7 @@ import polars as pl
 
 from irgen.catalog import manifest
 from irgen.catalog.shards import BLOCK, shard_path
-from irgen.files import atomic
+from irgen.files import atomic, read_parquet, write_parquet
 
 NAME = "deleted"  # of a member of a shard whose bytes were wiped
 WORD = rb"[\w./-]"  # what a longer name may go on with
@@ -116,11 +116,10 @@ def _copy(old: IO[bytes], new: IO[bytes], count: int) -> None:
 def drop_rows(paths: Iterable[Path], sha256s: Collection[str]) -> None:
     """Delete the rows of images with these contents from cached tables."""
     for path in paths:
-        table = pl.read_parquet(path)
+        table = read_parquet(path)
         kept = table.filter(~pl.col("sha256").is_in(list(sha256s)))
         if len(kept) < len(table):
-            with atomic(path) as new:
-                kept.write_parquet(new)
+            write_parquet(path, kept)
 
 
 def has_rows(paths: Iterable[Path], sha256s: Collection[str]) -> bool:

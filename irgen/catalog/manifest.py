@@ -26,6 +26,7 @@ SCHEMA = pl.Schema(
 )
 IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
 RESTORE = "bring it back (dvc checkout download), or delete it, which fetches all images anew"
+NOTES = ("revision", "source", "top", "accepted")  # of the whole manifest
 GONE = "gone"  # first revision without the image; null while it is there
 OURS = (*SCHEMA, *IDENTITY, GONE)  # all other columns of the file are the user's
 
@@ -122,9 +123,8 @@ def drop_past(folder: Path, sha256s: Collection[str]) -> None:
     """Rewrite the manifest without the past images of these contents."""
     table, notes = _read(folder), _read_notes(folder)
     kept = table.filter(pl.col(GONE).is_null() | ~pl.col("sha256").is_in(list(sha256s)))
-    with atomic(folder / NAME) as path:
-        notes = {key: text for key, text in notes.items() if key != "ARROW:schema"}
-        flatten(kept, OURS).rechunk().write_parquet(path, metadata=notes)
+    notes = {key: text for key, text in notes.items() if key in NOTES}
+    write_parquet(folder / NAME, flatten(kept, OURS), notes)
 
 
 def _read_notes(folder: Path) -> dict[str, str]:

@@ -119,7 +119,7 @@ def forget_arrays(folder: Path, sha256s: Collection[str]) -> int:
     for path in folder.rglob("*.safetensors"):
         try:
             keys = map_shard(path).keys.tobytes()
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ArtifactError, ValueError, KeyError, TypeError, OSError):
             keys = b"".join(hashes)
         if not hashes.isdisjoint(keys[row : row + KEY] for row in range(0, len(keys), KEY)):
             path.unlink()

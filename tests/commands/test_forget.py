@@ -16,6 +16,7 @@ from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
 from irgen.catalog.sync import sync
 from irgen.encoding.cache import ArrayStore
+from irgen.files import write_parquet
 from irgen.index.index import Index
 from irgen.params import Download, load
 from irgen.releases import promote
@@ -61,7 +62,7 @@ def write_caches(project: Path, png: Callable) -> None:
     ArrayStore(cache / "encodings" / "x").add(hashes, np.ones((2, 8), np.float32))
     ArrayStore(cache / "encodings" / "x").add([hashes[0][::-1]], np.ones((1, 8), np.float32))
     (cache / "catalog").mkdir(parents=True)
-    pl.DataFrame({"sha256": hashes}).write_parquet(cache / "catalog" / "checked.parquet")
+    write_parquet(cache / "catalog" / "checked.parquet", pl.DataFrame({"sha256": hashes}))
     for file in ("views/x/tokens.npy", "answers/x.parquet", "tracking/b/stage.jsonl"):
         (cache / file).parent.mkdir(parents=True)
         (cache / file).write_text(f'{{"error": "{NAME} is odd"}}')
