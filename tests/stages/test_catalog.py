@@ -174,7 +174,7 @@ def test_a_list_brings_roles_metadata_and_rejections(
     ]  # a name that published sets use inside
     assert "metadata" not in found["train"].columns
     assert rejected(workspace) == [
-        ("3.png", "the list gives it no label"),
+        ("3.png", "neither a class folder nor a list gives it a label"),
         ("8.png", "the list names it, but the file is not there"),
     ]
     assert metrics["images/rejected"] == 2
@@ -429,7 +429,7 @@ def test_a_list_may_leave_labels_empty_if_clusters_stand_for_them(
         (tmp_path / f"{i}.png").write_bytes(png(i))
     lines = [f"{i}.png," for i in range(12)]
     (tmp_path / "shop.csv").write_text("\n".join(["path,label", *lines]))
-    with pytest.raises(CatalogError, match=r"gives it no label.*tokenizer.labels to clusters"):
+    with pytest.raises(CatalogError, match=r"gives it a label.*tokenizer.labels to clusters"):
         run(params(tmp_path / "shop.csv"), workspace)
     lines[0] = "0.png,cat"
     lines[1] = '1.png,"  "'
