@@ -22,7 +22,7 @@ WORD = rb"[\w./-]"  # what a longer name may go on with
 
 @dataclass(frozen=True)
 class Traces:
-    """What to look for: ids and content hashes of the images to forget."""
+    """Ids and content hashes of the images to forget, which are looked for in files."""
 
     ids: frozenset[str]
     sha256s: frozenset[str]
