@@ -64,8 +64,8 @@ class Listing:
 
     `top`: the single top folder, with its slash, that was left out of the keys. `columns`: columns
     of an image list (key, label, and perhaps role, id; the user's in metadata). `ahead`: number of
-    images that other threads may read in advance. `skipped`: number of files by an
-    ending that is not read.
+    images that other threads may read in advance. `is_text`: the columns are texts, whatever they
+    mean. `skipped`: number of files by an ending that is not read.
     """
 
     entries: Iterable[Entry]
@@ -74,6 +74,7 @@ class Listing:
     top: str = ""
     columns: pl.DataFrame | None = None
     ahead: int = 0
+    is_text: bool = False
     skipped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -82,6 +83,7 @@ class Listing:
 class Source:
     """A source of images. An unchanged stamp means unchanged images. Without a stamp (None), only
     `load` tells. `retried`: images that could not be had may be had under the same stamp.
+    `types`: what the user declares for columns of a list.
 
     `load` raises SourceError if the source is missing, unreadable, unsafe or empty.
     """
@@ -90,6 +92,7 @@ class Source:
     stamp: str | None
     load: Callable[[], Listing] = field(repr=False)
     retried: bool = False
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 Read = Callable[[], Fetched | None]
