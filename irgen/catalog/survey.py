@@ -39,8 +39,7 @@ class Sample:
 class Survey:
     """Content of a source. `labels`: number of images by label, empty without labels, and
     `no_labels` says why; `roles`: number of images by role; `columns`: of a list, with their types;
-    `skipped`: number of files by an ending that is not read; `left_out`: number of images by
-    reason."""
+    `skipped`, `ignored`, `notes`: as in the listing; `left_out`: number of images by reason."""
 
     images: int
     format: str
@@ -49,6 +48,8 @@ class Survey:
     roles: Mapping[str, int]
     columns: Mapping[str, str]
     skipped: Mapping[str, int]
+    ignored: Mapping[str, int]
+    notes: tuple[str, ...]
     left_out: Mapping[str, int]
     sample: Sample
 
@@ -76,6 +77,8 @@ def survey_source(source: Source) -> Survey:
         roles=dict(Counter(images["role"].drop_nulls())),
         columns=_describe_columns(listing),
         skipped=listing.skipped,
+        ignored=listing.ignored,
+        notes=listing.notes,
         left_out=_count_left_out(listing, table, len(images) - len(labelled) if counts else 0),
         sample=sample,
     )

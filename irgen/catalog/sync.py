@@ -23,6 +23,7 @@ from irgen.catalog.packed import (
 )
 from irgen.catalog.shards import SHARD_BYTES, Images, ShardWriter, find_intact, sweep_strays
 from irgen.catalog.sources.listing import Entry, Listing, Read, Source, read_in_order, replace_top
+from irgen.catalog.sources.selection import describe_left_out
 from irgen.errors import SourceError, UnreadableError
 
 
@@ -30,7 +31,7 @@ from irgen.errors import SourceError, UnreadableError
 class Change:
     """Numbers of images that a sync changed. `relabelled`: the list has other values for the same
     image, or an annotation file is new, changed or gone. `unreadable`: cannot be had now.
-    `notes`: what else the user should know."""
+    `left_out`: number of files that are no images or ignored; `notes`: lines that name them."""
 
     images: int
     new: int
@@ -39,6 +40,7 @@ class Change:
     relabelled: int
     revision: int
     unreadable: int = 0
+    left_out: int = 0
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -123,7 +125,8 @@ def sync(
     new = _with_revisions(_to_table(rows, listing.columns), old if stored else None, revision)
     change = replace(
         _compare(stored, rows, _count_relabelled(old, new), revision),
-        notes=listing.notes,
+        left_out=sum(listing.skipped.values()) + sum(listing.ignored.values()),
+        notes=(*describe_left_out(listing.skipped, listing.ignored), *listing.notes),
     )
     accepted = manifest.read_accepted(folder) if stored else 0
     if stored and check is not None and check(old, new, past, Images(folder, old, new).read):

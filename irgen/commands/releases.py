@@ -11,7 +11,6 @@ import click
 
 from irgen.commands.format import format_bytes
 from irgen.commands.options import json_option, params_option, root_option, settings_file
-from irgen.params import load
 
 if TYPE_CHECKING:
     from irgen.releases.release import Release
@@ -31,11 +30,12 @@ def releases(
     With pull, first pull the bucket's champion (release.remote in params.yaml) and serve it. With a
     VERSION, pull that release; it is served only if nothing else is.
     """
-    from irgen.releases import pull, store
+    from irgen.releases import pull, settings, store
 
-    settings, folder = load(settings_file(root, params)), store.path_in(root)
+    folder = store.path_in(root)
     if action == "pull":
-        pull.pull_release(folder, settings.release, version)
+        chosen = settings.read_release(settings_file(root, params))
+        pull.pull_release(folder, chosen, version)
     listed, champion = store.list_releases(folder), store.read_champion(folder)
     if as_json:
         print(json.dumps([as_record(release, champion) for release in listed], indent=2))

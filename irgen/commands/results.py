@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from irgen.commands.options import params_option, root_option
+from irgen.commands.options import note, params_option, root_option
 from irgen.commands.stage import STAGES, run_stage
-from irgen.errors import ArtifactError
+from irgen.errors import ArtifactError, ParamsError
 from irgen.workspace import Workspace
 
 
@@ -30,7 +30,10 @@ def results(root: Path, params: Path | None) -> None:
         raise ArtifactError(f"{metrics} is missing: nothing is evaluated yet; run dvc repro first")
     page = workspace.reports / "index.html"
     if not page.exists() or page.stat().st_mtime < metrics.stat().st_mtime:
-        run_stage("report", root, params)
+        try:
+            run_stage("report", root, params)
+        except ParamsError as error:  # nothing else of this needs settings
+            note(f"the report is older than these results: {error}")
     measured = comparison.read(metrics, workspace.reports / "latency.json")
     print(comparison.format_table(comparison.build_table(measured)), end="\n\n")
     protocol = workspace.stage("catalog") / "protocol.json"
@@ -38,7 +41,8 @@ def results(root: Path, params: Path | None) -> None:
         print(f"Protocol {describe_protocol(read_json(protocol))}")
     if line := list_stages_run(root):
         print(line)
-    print(f"Report: {page.resolve()}")
+    if page.exists():
+        print(f"Report: {page.resolve()}")
     warnings = workspace.stage("report") / "warnings.json"
     if warnings.exists() and (texts := read_json(warnings)):
         print(format_warnings(texts))

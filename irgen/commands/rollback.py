@@ -6,7 +6,6 @@ import click
 
 from irgen.commands.options import json_option, params_option, root_option, settings_file
 from irgen.commands.release import print_outcome
-from irgen.params import load
 
 
 @click.command()
@@ -20,8 +19,10 @@ def rollback(version: int | None, as_json: bool, params: Path | None, root: Path
     The release served until now is withdrawn: irgen release does not serve it again. To bring it
     back, give its VERSION to irgen rollback.
     """
+    from irgen.releases import settings
     from irgen.releases.rollback import roll_back
 
-    outcome = roll_back(root, load(settings_file(root, params)), version)
+    path = settings_file(root, params)
+    outcome = roll_back(root, lambda: settings.read(path), version)
     state = "now" if outcome.new else "already"
     print_outcome(outcome, f"Release {outcome.release.version} is served {state}.", as_json)

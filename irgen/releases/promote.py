@@ -17,9 +17,11 @@ from irgen.errors import IrgenError
 from irgen.evaluation import gate
 from irgen.files import digest, file_digest
 from irgen.params import Params
+from irgen.params import Release as Settings
 from irgen.params.strict import flatten
-from irgen.releases import level, pull, registry, release, remote, store
+from irgen.releases import level, pull, registry, release, remote, settings, store
 from irgen.releases.release import Release
+from irgen.releases.settings import Read
 from irgen.tracking import provenance, stage_facts
 from irgen.workspace import Workspace
 
@@ -78,18 +80,19 @@ def release_index(root: Path, params: Params, *, force: bool = False) -> Outcome
     SourceError if a first release cannot ask the bucket for its champion.
     """
     check_served(params.identifiers.rule)
+    chosen = settings.select(params)
     index, releases = Workspace.at(root).existing("index"), store.path_in(root)
     with store.lock(releases):
         champion = store.read_champion(releases)
         champion = champion or pull.pull_first_champion(releases, params.release)
         candidate = copy_index(root, index)
         if champion is not None and champion.bundle == candidate.bundle:
-            return promote(root, params, champion, champion, previous=champion.previous)
+            return promote(root, lambda: chosen, champion, champion, previous=champion.previous)
         candidate = judge(root, params, candidate, champion, force=force)
         if candidate.state in KEPT:
-            return push_and_register(root, params, champion, candidate)
+            return push_and_register(root, lambda: chosen, champion, candidate)
         previous = champion.version if champion else None
-        return promote(root, params, candidate, champion, previous=previous)
+        return promote(root, lambda: chosen, candidate, champion, previous=previous)
 
 
 def copy_index(root: Path, index: Path) -> Release:
@@ -149,11 +152,12 @@ def _digest_basis(
 
 
 def promote(
-    root: Path, params: Params, new: Release, old: Release | None, *, previous: int | None
+    root: Path, read: Read, new: Release, old: Release | None, *, previous: int | None
 ) -> Outcome:
     """Serve ``new`` in place of the champion ``old``, then bring bucket and MLflow up to date.
 
-    ``previous``: the version that a later rollback goes back to. The caller holds the store's lock.
+    ``previous``: the version that a later rollback goes back to. ``read``: as for
+    ``push_and_register``. The caller holds the store's lock.
     """
     releases = store.path_in(root)
     is_new = old is None or old.version != new.version
@@ -161,34 +165,37 @@ def promote(
     if is_new:
         store.set_champion(releases, new)
     new = store.update(releases, new, state="released")
-    return push_and_register(root, params, new, new, is_new=is_new)
+    return push_and_register(root, read, new, new, is_new=is_new)
 
 
 def push_and_register(
-    root: Path, params: Params, champion: Release | None, judged: Release, *, is_new: bool = False
+    root: Path, read: Read, champion: Release | None, judged: Release, *, is_new: bool = False
 ) -> Outcome:
-    """Push the champion to the bucket, register releases in MLflow, delete old releases. Errors
-    are part of the outcome. The caller holds the store's lock."""
-    releases, errors = store.path_in(root), list[str]()
-    if champion is not None:
-        with _collect(errors, "the bucket is not up to date"):
-            pushed = remote.push_champion(params.release, releases, champion)
-            judged = pushed if judged.version == champion.version else judged
-            champion = pushed
-    with _collect(errors, "the model registry is not up to date"):
-        champion, judged = registry.register_releases(root, params, champion, judged)
-    if champion is not None:
-        errors += prune(root, params, champion)
+    """Push the champion to the bucket, register releases in MLflow, delete old releases. ``read``
+    returns the settings for that. Errors are part of the outcome, wrong settings too. The caller
+    holds the store's lock."""
+    errors = list[str]()
+    with _collect(errors, "bucket and MLflow are not up to date"):
+        chosen, releases = read(), store.path_in(root)
+        if champion is not None:
+            with _collect(errors, "the bucket is not up to date"):
+                pushed = remote.push_champion(chosen.release, releases, champion)
+                judged = pushed if judged.version == champion.version else judged
+                champion = pushed
+        with _collect(errors, "the model registry is not up to date"):
+            champion, judged = registry.register_releases(root, chosen, champion, judged)
+        if champion is not None:
+            errors += prune(root, chosen.release, champion)
     return Outcome(release=judged, champion=champion, new=is_new, errors=errors)
 
 
-def prune(root: Path, params: Params, champion: Release) -> list[str]:
+def prune(root: Path, chosen: Settings, champion: Release) -> list[str]:
     """Delete old releases here and in the registry; return errors. A release that cannot be deleted
     from the registry stays until the next time."""
     releases, errors = store.path_in(root), list[str]()
-    for old in store.select_to_prune(store.list_releases(releases), champion, params.release.keep):
+    for old in store.select_to_prune(store.list_releases(releases), champion, chosen.keep):
         with _collect(errors, f"the model registry still has the old release {old.version}"):
-            registry.forget_release(root, params, old)
+            registry.forget_release(root, chosen, old)
             store.delete_release(releases, old)
     return errors
 

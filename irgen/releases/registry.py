@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irgen.params import Params
 from irgen.params import Release as Settings
 from irgen.releases import store
 from irgen.releases.release import Release
+from irgen.releases.settings import ReleaseSettings
 from irgen.tracking import locations, mlflow_store, provenance, runs, uploads
 from irgen.tracking.descriptions import describe_result
 from irgen.tracking.mlflow_store import quote
@@ -29,31 +29,31 @@ MODEL_CODE = Path(__file__).with_name("model_code.py")
 
 
 def register_releases(
-    root: Path, params: Params, champion: Release | None, judged: Release
+    root: Path, settings: ReleaseSettings, champion: Release | None, judged: Release
 ) -> tuple[Release | None, Release]:
     """Bring the registry up to date: a version for each release, oldest first, and the aliases; tag
     the build's run with the champion.
 
     Return ``champion`` and ``judged`` with their versions in the registry. Releases that could not
-    be registered before are registered now. Without a model name in ``params`` do nothing. Raise
+    be registered before are registered now. Without a model name in ``settings`` do nothing. Raise
     TrackingError if MLflow does not answer.
     """
-    if not params.release.model:
+    if not settings.release.model:
         return champion, judged
     releases, key = store.path_in(root), locations.store_key(root)
     with mlflow_store.open_client(root) as client:
-        target = runs.Target(client, root, locations.experiment_name(params))
+        target = runs.Target(client, root, settings.experiment)
         if champion and champion.registry == key:  # first: what comes now can fail
-            _set_alias(client, params.release.model, CHAMPION, champion.registered)
+            _set_alias(client, settings.release.model, CHAMPION, champion.registered)
         current = {release.version for release in (champion, judged) if release}
         for release in reversed(store.list_releases(releases)):
             is_late = release.state != "candidate" and not release.registered
             if is_late or release.version in current:
-                version = register(target, params.release, release, releases)
+                version = register(target, settings.release, release, releases)
                 release = store.update(releases, release, registered=version, registry=key)
             champion = release if champion and release.version == champion.version else champion
             judged = release if release.version == judged.version else judged
-        set_aliases(client, params.release.model, champion, judged)
+        set_aliases(client, settings.release.model, champion, judged)
         build = runs.find_build(target, os.environ.get("IRGEN_BUILD", ""))
         if champion and build:
             mlflow_store.set_tags(client, build.info.run_id, provenance.read_build_tags(root))
@@ -108,13 +108,13 @@ def set_aliases(
         _set_alias(client, model, CANDIDATE, judged.registered)
 
 
-def forget_release(root: Path, params: Params, old: Release) -> None:
+def forget_release(root: Path, settings: Settings, old: Release) -> None:
     """Delete the version of a release unless it has an alias, and mark its files as deleted
     (``mlflow gc`` frees them). Do nothing if this registry never had it. Raise TrackingError."""
-    if not params.release.model or old.registry != locations.store_key(root):
+    if not settings.model or old.registry != locations.store_key(root):
         return
     with mlflow_store.open_client(root) as client:
-        delete_version(client, params.release.model, old.bundle)
+        delete_version(client, settings.model, old.bundle)
 
 
 def delete_version(client: "MlflowClient", model: str, bundle: str) -> None:

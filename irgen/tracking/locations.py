@@ -45,10 +45,14 @@ def sync_lock(root: Path) -> Path:
 
 def experiment_name(params: Params, part: str = "") -> str:
     """Return the name of the builds' experiment, or of the one for STAGES, RELEASES, … (``part``):
-    ``photos``, ``photos/stages``. It is ``tracking.experiment``, or the name of the source."""
-    name = params.tracking.experiment
-    name = name_source(params.download.source) if name == "auto" else name
+    ``photos``, ``photos/stages``."""
+    name = name_experiment(params.tracking.experiment, params.download.source)
     return f"{name}/{part}" if part else name
+
+
+def name_experiment(experiment: str, source: str) -> str:
+    """Return ``tracking.experiment``, or the name of the source if it is auto."""
+    return name_source(source) if experiment == "auto" else experiment
 
 
 def name_source(source: str) -> str:

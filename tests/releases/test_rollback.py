@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from irgen.index.index import Index
 from irgen.tracking import mlflow_store
 
@@ -58,6 +60,19 @@ def test_a_candidate_can_be_served_by_hand(project, release, irgen):
     assert irgen("rollback", "--json").said["champion"] == 1
 
 
+def test_a_damaged_release_is_not_gone_back_to(project, release, irgen):
+    released(project, release, 1, 2)
+    (folder,) = project.store.glob("0001-*")
+    path = folder / "base" / "1" / "embeddings.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = irgen("rollback")
+    assert done.status == 2 and "release 1 is damaged: " in done.err
+    assert "embeddings.npy is not as it was released; choose another" in done.err
+    assert project.champion().startswith("0002")
+
+
 def test_there_must_be_something_to_go_back_to(project, release, irgen):
     done = irgen("rollback")
     assert done.status == 2 and "irgen release makes the first" in done.err
@@ -103,3 +118,45 @@ def test_the_list_marks_what_is_served(project, release, irgen):
     ]
     said = irgen("releases", "--json").said
     assert [(one["version"], one["champion"]) for one in said] == [(2, False), (1, True)]
+
+
+GARBAGE = "tokenizer: {levles: [\n"
+MISSPELT = "download: {source: digits, retires: x}\ntokenizer: {levles: many}\n"
+
+
+@pytest.mark.parametrize("text", [GARBAGE, MISSPELT, "", None])
+def test_wrong_settings_keep_nobody_from_another_release(project, release, irgen, text):
+    released(project, release, 1, 2)
+    for name in ("params.yaml", "training.yaml"):
+        if text is None:
+            (project.root / name).unlink(missing_ok=True)
+        else:
+            (project.root / name).write_text(text)
+    (project.root / "query.png").write_bytes(project.query)
+    assert irgen("releases").status == irgen("info").status == 0
+    assert irgen("search", project.root / "query.png").status == 0
+    done = irgen("rollback")
+    assert (done.status, done.out) == (0, "Release 1 is served now.\n")
+    assert project.champion().startswith("0001")
+    assert ("bucket and MLflow are not up to date" in done.err) == (text != MISSPELT)
+
+
+def test_settings_that_a_rollback_does_not_need_may_be_wrong(project, release, irgen):
+    project.set("release", model="irgen")
+    released(project, release, 1, 2)
+    project.set("download", retries="many")
+    project.set("retriever", steps=-1)
+    done = irgen("rollback")
+    assert (done.status, done.err) == (0, "")
+    client = mlflow_store.connect(project.root)
+    assert str(client.get_model_version_by_alias("irgen", "champion").version) == "1"
+
+
+def test_a_wrong_release_section_is_named_and_the_rollback_stands(project, release, irgen):
+    released(project, release, 1, 2)
+    project.set("release", keep="all")
+    done = irgen("rollback")
+    assert done.status == 0 and "params.yaml: release: keep: expected a whole number" in done.err
+    assert project.champion().startswith("0001")
+    done = irgen("releases", "pull")
+    assert done.status == 2 and "params.yaml: release: keep" in done.err

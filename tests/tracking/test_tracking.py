@@ -491,3 +491,26 @@ def test_the_build_s_run_says_which_stages_ran_and_where_the_results_of_the_othe
     assert failed.data.tags["irgen.parent_of"] == "third" and failed.info.status == "FAILED"
     with pytest.raises(TrackingError, match="'lost' is no outcome"):
         outcomes.log_outcomes(home, params, "second", {"trie": "lost"})
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_the_store_costs_a_warning_and_is_made_up_for(
+    home: Path, params: Params, no_sync: None
+) -> None:
+    store = home / "mlruns"
+    size = (store / "mlflow.db").stat().st_size
+    (store / "mlflow.db").rename(home / "mlflow.db")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size + 8192}", "tmpfs", str(store)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a full disk is tried on a mounted one, and mounting is not allowed here")
+    try:
+        shutil.copyfile(home / "mlflow.db", store / "mlflow.db")
+        run_stage(home, params)  # the stage itself does its work
+        with pytest.raises(TrackingError, match="full"):
+            sync.sync_all(home)
+        assert len(run_log.list_unsynced(run_logs(home))) == 1
+        subprocess.run(["mount", "-o", "remount,size=64m", str(store)], check=True)
+        assert sync.sync_all(home) == 1
+        assert len(runs(mlflow_store.connect(home))[1]) == 1
+    finally:
+        subprocess.run(["umount", "--lazy", str(store)], check=True)
