@@ -51,6 +51,14 @@ class Download:
     source: str = required(
         "digits; a folder, .tar, .tar.gz, .zip, .csv or .parquet; or one at s3://… or https://…"
     )
+    ignore: tuple[str, ...] = param(
+        (),
+        "files and folders to leave out, as in a .gitignore, besides @eaDir, #recycle, .git and "
+        "the like; !pattern takes one back",
+    )
+    name_encoding: str = param(
+        "auto", "encoding of names in an archive that are not UTF-8, e.g. cp932, gbk"
+    )
     max_gigabytes: Weight = param(50.0, "refuse archives that unpack to more")
     sha256: str = param("", "expected digest of an archive or list at a URL; empty: any")
     columns: dict[str, Kind] = param(
