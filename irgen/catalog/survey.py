@@ -9,6 +9,7 @@ import polars as pl
 from PIL import Image
 
 from irgen.catalog import manifest
+from irgen.catalog.column_types import settle_types
 from irgen.catalog.columns import METADATA
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.formats import read_format, recognise_format
@@ -56,7 +57,7 @@ class Survey:
 def survey_source(source: Source) -> Survey:
     """Return what a source holds. Raises SourceError if it cannot be listed or has no image, and
     CatalogError if none of the images opened can be read."""
-    listing = source.load()
+    listing = settle_types(source.load(), source)
     rows, annotations, sample = _open_sample(listing)
     table = _tabulate(rows, listing)
     source_format, images, problem = _read_labels(table, annotations)
