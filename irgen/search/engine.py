@@ -81,6 +81,10 @@ class Options:
         for name, least in (("beams", 1), ("candidates", 1), ("fresh_beams", 0)):
             if (value := getattr(self, name)) < least:
                 raise IndexingError(f"{name}: {value} is too few; allowed: {least} or more")
+        for name in ("rerank_weight", "min_score", "min_cosine"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise IndexingError(f"{name}: {value} is not allowed; allowed: a finite number")
         for name, least in (("distinct", -1), ("min_probability", 0)):
             value = getattr(self, name)
             if value is not None and not least <= value <= 1:
