@@ -211,7 +211,7 @@ def test_a_users_columns_may_have_any_name(
 ) -> None:
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(png(i) if i else b"")
-    shop = {"path": [f"{i}.png" for i in range(8)], "label": "a"}
+    shop = {"path": [f"{i}.png" for i in range(8)], "label": "a", "role": "", "id": None}
     mine = {name: [f"{name} {i}" for i in range(8)] for name in NAMES_OF_A_USER}
     pl.DataFrame(shop | mine).write_parquet(tmp_path / "shop.parquet")
     for _ in range(2):  # made, and read again
