@@ -82,6 +82,14 @@ def label_past(past: pl.DataFrame, old: pl.DataFrame, format_name: str) -> pl.Da
     return label_images(past, "images" if name in SETS else name, lambda sha256: b"")
 
 
+def has_removals(old: pl.DataFrame, new: pl.DataFrame) -> bool:
+    """Tell whether any image of the manifest `old` is gone from `new`, changed, or has another
+    label. It costs little where nothing is."""
+    same = ["key", "sha256", *(["label"] if {"label"} <= {*old.columns} & {*new.columns} else [])]
+    gone = manifest.images(old).join(new, on=same, how="anti", nulls_equal=True)
+    return len(gone) > 0
+
+
 def find_removals(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     """Return the images of `old` whose content is gone from `new`: columns key, sha256, label.
 

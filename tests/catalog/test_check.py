@@ -1,12 +1,16 @@
 """An image is decoded once in its life."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
+from PIL import ImageFile
 
+from irgen.catalog import check
 from irgen.catalog.check import NAME, check_images
+from irgen.catalog.images import memory
 from irgen.errors import ArtifactError
 
 Png = Callable[[int], bytes]
@@ -56,3 +60,61 @@ def test_a_lost_shard_is_no_rejection(tmp_path: Path) -> None:
 
     with pytest.raises(ArtifactError, match="shard is gone"):
         check_images(Lost(), ["a"], tmp_path, 1)
+
+
+def test_an_image_is_no_rejection_because_memory_ran_out(
+    tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(image: ImageFile.ImageFile) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", run_out)
+        with pytest.raises(MemoryError):
+            check_images(Memory({"a": png(1)}), ["a"], tmp_path, 1)
+    assert check_images(Memory({"a": png(1)}), ["a"], tmp_path, 1)["reason"].to_list() == [None]
+
+
+def test_what_looks_like_damage_once_is_tried_again_alone(
+    tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, errors = ImageFile.ImageFile.load, [OSError("broken data stream")] * 2
+
+    def load_late(image: ImageFile.ImageFile) -> None:
+        if errors:
+            raise errors.pop()
+        load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load_late)
+    assert check_images(Memory({"a": png(1)}), ["a"], tmp_path, 1)["reason"].to_list() == [None]
+
+
+def test_an_error_of_the_disk_is_no_rejection(
+    tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(image: ImageFile.ImageFile) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        check_images(Memory({"a": png(1)}), ["a"], tmp_path, 1)
+
+
+def test_where_memory_is_short_damage_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "PIXELS", 1 << 60)
+    with pytest.raises(MemoryError, match="memory are left"):
+        check_images(Memory({"a": b"no"}), ["a"], tmp_path, 1)
+
+
+def test_other_decoders_try_rejected_images_again_and_only_these(
+    tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = Memory({"a": png(1), "b": b"no"})
+    check_images(stored, ["a", "b"], tmp_path, 1)
+    stored.contents["b"], stored.reads = png(2), []  # as if the decoder had learnt to read it
+    assert check_images(stored, ["a", "b"], tmp_path, 1)["reason"].count() == 1
+    monkeypatch.setattr(check, "describe_decoders", lambda: "pillow=99")
+    assert check_images(stored, ["a", "b"], tmp_path, 1)["reason"].count() == 0
+    assert stored.reads == ["b"]

@@ -165,6 +165,15 @@ def test_images_that_became_one_placeholder_are_lost(shop: Shop) -> None:
     assert "20 of 50 images (a 10, b 10)" in shop.ask()
 
 
+def test_images_that_became_stubs_or_error_pages_are_lost(shop: Shop) -> None:
+    for number, path in enumerate(shop.folder.glob("[ab]/*.png")):
+        path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{number}\n")
+    assert "20 of 50 images (a 10, b 10)" in shop.ask()
+    for number, path in enumerate(shop.folder.glob("[ab]/*.png")):
+        path.write_bytes(shop.png(number + 7))  # new pictures are just that
+    assert shop.update()["images/changed"] == 20
+
+
 def test_acceptance_is_of_the_images_that_were_named_and_no_others(shop: Shop) -> None:
     shop.take("a")
     shop.ask()

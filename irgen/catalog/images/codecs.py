@@ -21,6 +21,32 @@ ENDINGS = (  # of files that FORMATS and JPEG XL read
 PACKAGES = ("pillow", "pillow-heif", "pillow-jxl-plugin")
 LIBRARIES = ("avif", "libjpeg_turbo", "webp", "jpg_2000", "libtiff", "zlib")
 
+KINDS = {  # by how a file begins, after spaces
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"RIFF": "WebP",
+    b"8BPS": "Photoshop",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL": "JPEG XL",
+    b"\0\0\0\x0cjP": "JPEG 2000",
+}
+UNKNOWN = "not an image of a known format"
+OTHERS = {
+    b"%PDF": "a PDF document",
+    b"<svg": "an SVG drawing, which has no pixels",
+    b"<?xml": "an XML document",
+    b"<!doctype": "a page of HTML",
+    b"<html": "a page of HTML",
+    b"{": "a JSON document",
+    b"PK": "a ZIP archive",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the files with `git lfs pull`",
+}
+
 
 def open_image(content: bytes) -> Image.Image:
     """Return the image in `content`, whose pixels are not read yet. Raises what Pillow raises."""
@@ -46,3 +72,19 @@ def describe_decoders() -> str:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return " ".join(f"{name}={number}" for name, number in versions.items())
+
+
+def describe_kind(content: bytes) -> str:
+    """Return why a file that no format recognises is not read."""
+    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for prefix, name in OTHERS.items():
+        if start.lower().startswith(prefix.lower()):
+            return f"not an image, but {name}"
+    if not content.strip(b"\0"):
+        return "not an image: all its bytes are zero"
+    kinds = [name for prefix, name in KINDS.items() if content.startswith(prefix)]
+    if content[4:8] == b"ftyp":
+        kinds = ["AVIF, HEIC or video"]
+    if kinds == ["JPEG XL"] and "JXL" not in list_formats():
+        return "JPEG XL needs a package: pip install irgen[jxl]"
+    return f"damaged, or a kind of {kinds[0]} that is not read" if kinds else UNKNOWN

@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import ExifTags, Image
 
 from irgen.catalog.images import jxl, memory, repair
-from irgen.catalog.images.codecs import open_image
+from irgen.catalog.images.codecs import describe_kind, open_image
 from irgen.catalog.images.flatten import flatten
 from irgen.catalog.shards import Images
 from irgen.errors import ImageError
@@ -29,11 +29,19 @@ LARGE = 16_000_000  # pixels beyond which images other than JPEG are shrunk
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright image of mode L or RGB, perhaps shrunk, and its size in the file, upright."""
+    """An upright image of mode L or RGB, perhaps shrunk; its size in the file, upright; and how it
+    was turned (1: not at all), as EXIF has it."""
 
     image: Image.Image
     width: int
     height: int
+    turn: int
+
+    @property
+    def stored(self) -> Image.Image:
+        """Return the image as it lies in the file."""
+        back = {6: 8, 8: 6}.get(self.turn, self.turn)
+        return self.image.transpose(UPRIGHT[back]) if back in UPRIGHT else self.image
 
 
 def decode(content: bytes, channels: Literal[1, 3], side: int | None = None) -> Image.Image:
@@ -66,7 +74,7 @@ def decode_file(
             ]
         except ImageError:
             raise error from None
-    missing = repair.measure_missing([version.image for version in versions])
+    missing = repair.measure_missing(content, [version.stored for version in versions])
     if missing > repair.MISSING:
         raise ImageError(f"truncated: {missing:.0%} of its pixels are missing")
     return versions[0]
@@ -74,7 +82,7 @@ def decode_file(
 
 def _decode(content: bytes, channels: Literal[1, 3], side: int | None, alone: bool) -> Decoded:
     least = memory.PIXELS if alone else 0
-    with report_damage(), ExitStack() as stack:
+    with report_damage(describe_kind(content)), ExitStack() as stack:
         if jxl.is_jxl(content):  # its decoder starts as soon as it is opened
             needed = max(least, memory.count_jxl_bytes(content))
             stack.enter_context(memory.for_pixels.reserve(needed))
@@ -89,7 +97,7 @@ def _decode(content: bytes, channels: Literal[1, 3], side: int | None, alone: bo
             stack.enter_context(memory.for_pixels.reserve(needed))
         shown, turn = _load(image, channels, shrink)
     width, height = size[::-1] if turn in SIDEWAYS else size
-    return Decoded(shown, width, height)
+    return Decoded(shown, width, height, turn)
 
 
 def flatten_image(
@@ -97,7 +105,7 @@ def flatten_image(
 ) -> Image.Image:
     """Return an image that Pillow has opened as `decode` does; `image` keeps its size. Raises
     ImageError for pixels that are damaged, none, or too many."""
-    with report_damage():
+    with report_damage("not an image"):
         memory.check_size(*image.size)
         return _load(image, channels, _choose_shrink(image.size, side))[0]
 
@@ -144,18 +152,19 @@ def decode_stored(
 
 
 @contextmanager
-def report_damage() -> Iterator[None]:
-    """Turn whatever Pillow raises for a file into an ImageError, and nothing else."""
+def report_damage(kind: str) -> Iterator[None]:
+    """Turn whatever Pillow raises for a file of this kind into an ImageError, and nothing else."""
     try:
         yield
     except (ImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError("not an image of a known format") from None
+        raise ImageError(kind) from None
     except Image.DecompressionBombError:
         raise ImageError(f"more than {memory.MAX_PIXELS / 1e6:.0f} megapixels") from None
     except Exception as error:  # its readers raise whatever a damaged file makes them trip over
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split()).partition(". Please build")[0]  # as libjxl says
+        reason = reason[:200] or type(error).__name__
         raise ImageError(f"damaged: {reason}") from error

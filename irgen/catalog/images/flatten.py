@@ -43,13 +43,13 @@ def _choose_conversion(image: Image.Image, is_deep: bool) -> Callable[[Image.Ima
         return _choose_scale(image)
     if image.mode == "LAB":
         return _from_lab
+    brighten = _brighten(image) if is_deep and image.mode in ("RGB", "RGBA") else None
     if image.has_transparency_data:
-        return _drop_alpha if _has_empty_alpha(image) else _lay_on_white
+        flatten_alpha = _drop_alpha if _has_empty_alpha(image) else _lay_on_white
+        return lambda tile: flatten_alpha(brighten(tile) if brighten else tile)
     if image.mode == "1":
         return lambda tile: tile.convert("L")
-    if is_deep and image.mode == "RGB":
-        return _brighten(image)
-    return lambda tile: tile
+    return brighten or (lambda tile: tile)
 
 
 def _lay_on_white(tile: Image.Image) -> Image.Image:
@@ -74,11 +74,17 @@ def _from_lab(tile: Image.Image) -> Image.Image:
 
 
 def _brighten(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Scale colours of 10, 12 or 14 bits that are stored in 16."""
-    highest = int(np.max(image.getextrema()))
-    bits = next(bits for bits in DEPTHS[1:] if highest < 2 ** (bits - 8))
-    table = [round(min(255.0, value * 255 / (2 ** (bits - 8) - 1))) for value in range(256)]
-    return lambda tile: tile.point(table * 3)
+    """Scale colours, and alpha, of 10, 12 or 14 bits that are stored in 16."""
+    highs = [int(high) for _, high in np.reshape(image.getextrema(), (-1, 2))]
+    table = _levels(max(highs[:3])) * 3
+    table += _levels(highs[3]) if len(highs) > 3 else []
+    return lambda tile: tile.point(table)
+
+
+def _levels(highest: int) -> list[int]:
+    """Return 8 bits for each value of the upper 8 of 16 bits, of which none is above `highest`."""
+    most = next(2 ** (bits - 8) - 1 for bits in DEPTHS[1:] if highest < 2 ** (bits - 8))
+    return [round(min(255.0, value * 255 / most)) for value in range(256)]
 
 
 def _choose_scale(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
@@ -88,11 +94,11 @@ def _choose_scale(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
         low, high = (0.0, 1.0) if low >= 0 and DARK <= high <= 1 else (low, high)
     elif low >= 0 and high < 2 ** DEPTHS[-1]:
         low, high = 0.0, 2.0 ** next(bits for bits in DEPTHS if high < 2**bits) - 1
-    factor = 255 / max(high - low, float(np.finfo(np.float64).tiny))
+    factor = 255 / (high - low) if high > low else 0.0
 
     def scale(tile: Image.Image) -> Image.Image:
-        values = _read_values(tile, void)
-        scaled = np.clip((np.nan_to_num(values, nan=low) - low) * factor, 0, 255)
+        values = np.clip(_read_values(tile, void), low, high)
+        scaled = (np.where(np.isnan(values), low, values) - low) * factor
         return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
     return scale
@@ -109,10 +115,10 @@ def _find_range(image: Image.Image, void: float | None) -> tuple[float, float]:
 
 
 def _read_values(tile: Image.Image, void: float | None) -> np.ndarray:
-    """Return the values (h, w) float64, NaN or infinite where there is none."""
+    """Return the values (h, w) float64, NaN where there is none."""
     values = np.asarray(tile).astype(np.float64)
     if tile.mode == "F":
-        values[np.abs(values) >= VOID] *= np.inf
+        values[np.abs(values) >= VOID] = np.nan
     if void is not None:
         values[values == void] = np.nan
     return values

@@ -9,6 +9,7 @@ from PIL import Image, ImageChops
 PNG = b"\x89PNG\r\n\x1a\n"
 COMMENTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # which no pixel depends on
 JPEG, END = b"\xff\xd8\xff", b"\xff\xd9"
+BLOCK = 16  # rows that JPEG codes together
 MISSING = 0.02  # share of the pixels that may be missing
 
 
@@ -20,6 +21,7 @@ def list_versions(content: bytes) -> list[bytes]:
     length = len(content) // 50 + 1024
     if content.startswith(JPEG):
         noise = np.random.default_rng(0).integers(1, 255, length, np.uint8).tobytes()
+        content = content.rstrip(b"\xff")  # half of a marker
         return [content + END, content + noise + END]
     return [content + bytes(length), content + b"\xff" * length]
 
@@ -39,7 +41,15 @@ def _keep_chunks(content: bytes) -> Iterator[bytes]:
         start = end
 
 
-def measure_missing(images: list[Image.Image]) -> float:
-    """Return the share of pixels in which the first and the last image differ."""
+def measure_missing(content: bytes, images: list[Image.Image]) -> float:
+    """Return the share of pixels that `content` lacks. `images`: its versions, as stored; they
+    differ where pixels are lost. In JPEG, all rows below are lost, too: the end that a version has
+    may not reach them."""
     difference = ImageChops.difference(images[0], images[-1]).convert("L")
-    return 1 - difference.histogram()[0] / (difference.width * difference.height)
+    if (box := difference.getbbox()) is None:
+        return 0.0
+    width, height = difference.size
+    differing = 1 - difference.histogram()[0] / (width * height)
+    if not content.startswith(JPEG):
+        return differing
+    return max(differing, 1 - (box[1] + BLOCK) / height)

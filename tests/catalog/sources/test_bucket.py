@@ -40,7 +40,7 @@ def photos(buckets) -> dict[str, bytes]:
     """24 small objects of three labels, and what is beside images in real buckets."""
     contents = {f"{'abc'[i % 3]}/{i:02d}.png": bytes([i]) * (50 + i) for i in range(24)}
     buckets.fill("shop", {f"photos/{key}": content for key, content in contents.items()})
-    buckets.fill("shop", {"photos/": b"", "photos/LICENSE": b"CC0", "photos-old/x/1.png": b"?"})
+    buckets.fill("shop", {"photos/": b"", "photos/LICENSE.txt": b"CC0", "photos-old/x/1.png": b"?"})
     return contents
 
 
