@@ -23,6 +23,7 @@ from irgen.files import (
     mend_lock_file,
     read_array,
     read_json,
+    read_numbers,
     read_parquet,
     write_array,
     write_bytes,
@@ -123,6 +124,16 @@ def test_a_file_without_a_seal_of_an_older_version_is_read(tmp_path: Path, kind:
         older.setattr(tensor_file, "UNSEALED", "")
         write(path, 7)
     assert np.all(read(path) == 7)
+
+
+def test_a_table_of_numbers_that_has_others_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text("method,step,loss,blank\nx,1,0.5,\nx,2,,\n")
+    assert read_numbers(path, "method")["loss"].to_list() == [0.5, None]
+    for text in ("method,step\nx,1\nx,2o\n", "method,step\nx,1,5,6\n", ""):
+        path.write_text(text)
+        with pytest.raises(ArtifactError, match=r"history.csv is damaged .*: delete it and run"):
+            read_numbers(path, "method")
 
 
 def test_a_folder_replaces_a_folder_and_a_failed_one_leaves_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import polars as pl
 from tqdm import tqdm
 
 from irgen.catalog import manifest
+from irgen.catalog.column_types import settle_types
 from irgen.catalog.columns import flatten
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.failures import Failures, Outage
@@ -46,9 +47,9 @@ class Change:
         return bool(self.new or self.changed or self.gone or self.relabelled)
 
 
-# Called with the images of the last manifest, the new ones, past ones, and a function that reads an
-# annotation file by its hash. Returns whether a person accepted removals; raises to keep all.
-Check = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, Callable[[str], bytes]], bool]
+# Called with the images of the last manifest, the new ones, past ones, and their bytes. Returns
+# whether a person accepted removals; raises to keep all.
+Check = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, Images], bool]
 
 
 def sync(
@@ -81,7 +82,7 @@ def sync(
     stored = _rows_by_key(old)
     leftover = load_leftover(folder, source.name, old)
     sweep_strays(folder, _kept_shards(old, past, trained), name_files(leftover.values()))
-    listing = _load_listing(source, folder, name, stored)
+    listing = _load_listing(source, folder, name, old)
     packed = Packed(stored, leftover, find_intact(folder, old))
     failures, outage = Failures(max_unreadable, listing.count), Outage()
     unsaved: list[Row] = []
@@ -128,7 +129,7 @@ def sync(
         notes=(*describe_left_out(listing.skipped, listing.ignored), *listing.notes),
     )
     accepted = manifest.read_accepted(folder) if stored else 0
-    if stored and check is not None and check(old, new, past, Images(folder, old, new).read):
+    if stored and check is not None and check(old, new, past, Images(folder, old, new)):
         accepted = change.revision
     if stored:
         past = pl.concat([past, _find_gone(old, new, change.revision)], how="diagonal")
@@ -167,7 +168,7 @@ def has_changed(source: Source, folder: Path) -> bool:
     if name != source.name or source.stamp is not None:
         return True
     stored = _rows_by_key(old)
-    listing = _load_listing(source, folder, name, stored)
+    listing = _load_listing(source, folder, name, old)
     packed = Packed(stored, {}, find_intact(folder, old))
     rows = [packed.find(entry) for entry in listing.entries]
     known_rows = [row for row in rows if row is not None]
@@ -177,16 +178,18 @@ def has_changed(source: Source, folder: Path) -> bool:
     return not _to_table(known_rows, listing.columns).equals(old)
 
 
-def _load_listing(source: Source, folder: Path, name: str, stored: dict[str, Row]) -> Listing:
-    """Return the source's listing, with keys as in the manifest of the source `name`.
+def _load_listing(source: Source, folder: Path, name: str, old: pl.DataFrame) -> Listing:
+    """Return the source's listing, with keys and types as in `old`, the manifest of the source
+    `name`.
 
     If the source has a single top folder now that was never listed under its own name, as when an
     archive was packed again, that folder is left out instead of the one before.
     """
     listing, top = source.load(), manifest.read_top(folder)
+    listing = settle_types(listing, source, old if name == source.name else None)
     if top is None or name != source.name:
         return listing
-    if top and listing.top and not any(key.startswith(listing.top) for key in stored):
+    if top and listing.top and not old["key"].str.starts_with(listing.top).any():
         return listing
     return replace_top(listing, top, source.name)
 

@@ -54,6 +54,7 @@ def _guard(params: Params, workspace: Workspace) -> Guard:
     return Guard(
         folder=workspace.stage("download"),
         cache=workspace.cache / "download",
+        checks=workspace.cache / "catalog",
         share=params.download.most_removed,
         format_name=params.catalog.format,
     )
@@ -162,7 +163,12 @@ def _describe_copy(source: Source, folder: Path) -> dict[str, str] | None:
     table = manifest.read(folder)
     if find_intact(folder, table) != set(table["shard"].drop_nulls()):
         return None
-    return {"stamp": source.stamp or "", "name": source.name, "manifest": file_digest(path)}
+    return {
+        "stamp": source.stamp or "",
+        "name": source.name,
+        "manifest": file_digest(path),
+        **{f"columns: {name}": kind for name, kind in source.types.items()},
+    }
 
 
 def _format_unchanged(images: int, folder: Path) -> str:

@@ -106,6 +106,23 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
     assert "rejected cat/99.png: not an image" in told
 
 
+def test_an_image_that_cannot_be_had_is_rejected_with_its_reason_and_an_old_one_stays(
+    shop: Path, workspace: Workspace, params, capsys
+) -> None:
+    (shop / "cat" / "98.png").symlink_to("gone.png")
+    run(params(shop), workspace)
+    reasons = dict(rejected(workspace))
+    assert "No such file or directory (gone.png" in reasons["cat/98.png"]
+    assert "1 images cannot be had; the next update tries again" in capsys.readouterr().out
+    before = tables(workspace)["database"]
+    (shop / "cat" / "00.png").unlink()
+    (shop / "cat" / "00.png").symlink_to("gone.png")
+    run(params(shop), workspace)
+    assert "2 images cannot be had (the old content of 1 stays)" in capsys.readouterr().out
+    assert tables(workspace)["database"].equals(before)
+    assert dict(rejected(workspace)).keys() == reasons.keys()
+
+
 def test_new_images_join_the_database_and_leave_training_as_it_was(
     shop: Path, workspace: Workspace, params, png: Png
 ) -> None:
@@ -194,7 +211,7 @@ def test_a_users_columns_may_have_any_name(
 ) -> None:
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(png(i) if i else b"")
-    shop = {"path": [f"{i}.png" for i in range(8)], "label": "a"}
+    shop = {"path": [f"{i}.png" for i in range(8)], "label": "a", "role": "", "id": None}
     mine = {name: [f"{name} {i}" for i in range(8)] for name in NAMES_OF_A_USER}
     pl.DataFrame(shop | mine).write_parquet(tmp_path / "shop.parquet")
     for _ in range(2):  # made, and read again

@@ -51,8 +51,9 @@ class Listing:
 
     `top`: the single top folder, with its slash, that was left out of the keys. `columns`: columns
     of an image list (key, label, and perhaps role, id; the user's in metadata). `ahead`: number of
-    images that other threads may read in advance. `skipped`, `ignored`: number of files left out by
-    ending, and by ignore pattern. `notes`: what else the user should know.
+    images that other threads may read in advance. `is_text`: the columns are texts, whatever they
+    mean. `skipped`, `ignored`: number of files left out by ending, and by ignore pattern. `notes`:
+    what else the user should know.
     """
 
     entries: Iterable[Entry]
@@ -61,6 +62,7 @@ class Listing:
     top: str = ""
     columns: pl.DataFrame | None = None
     ahead: int = 0
+    is_text: bool = False
     skipped: Mapping[str, int] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -70,6 +72,7 @@ class Listing:
 class Source:
     """A source of images. An unchanged stamp means unchanged images. Without a stamp (None), only
     `load` tells. `retried`: images that could not be had may be had under the same stamp.
+    `types`: what the user declares for columns of a list.
 
     `load` raises SourceError if the source is missing, unreadable, unsafe or empty.
     """
@@ -78,6 +81,7 @@ class Source:
     stamp: str | None
     load: Callable[[], Listing] = field(repr=False)
     retried: bool = False
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 Read = Callable[[], Fetched | None]

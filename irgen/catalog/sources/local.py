@@ -109,7 +109,10 @@ def look_at(path: Path | str, inside: Path | None) -> os.stat_result | str:
             return problem
         status = Path(path).stat()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        return explain(error)
+        is_link = isinstance(error, OSError) and Path(path).is_symlink()
+        return explain(error) + (
+            f" ({Path(path).readlink()}, to which it links)" if is_link else ""
+        )
     if stat.S_ISDIR(status.st_mode):
         return "it is a folder, not a file"
     return status if stat.S_ISREG(status.st_mode) else "it is a pipe or device, not a file"

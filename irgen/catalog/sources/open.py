@@ -7,7 +7,7 @@ it its line in `_open_local` or `_open_url`. The kinds are: `arrays.py` (digits,
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -33,13 +33,13 @@ def open_source(settings: Download, cache: Path = CACHE) -> Source:
     Raises SourceError if it is missing or of no known kind. Its content is checked on `load`.
     """
     if "://" in settings.source:
-        return _open_url(settings, cache)
+        return replace(_open_url(settings, cache), types=settings.columns)
     if settings.sha256:
         raise SourceError(
             f"download: sha256: {settings.source!r} is no URL; only an archive or list that comes "
             "from elsewhere is checked: set sha256 to ''"
         )
-    return _open_local(settings)
+    return replace(_open_local(settings), types=settings.columns)
 
 
 def _open_local(settings: Download) -> Source:
