@@ -1,5 +1,6 @@
 """A stand-in for the hub of pretrained weights, on loopback."""
 
+import hashlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PATH = "/timm/test_vit.r160_in1k/resolve/main/model.safetensors"  # timm's own, of half a megabyte
@@ -27,7 +28,7 @@ class Answer(BaseHTTPRequestHandler):
         content = self.server.content if there else b""
         self.send_response(200 if there else 404)
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", '"0123456789abcdef"')
+        self.send_header("ETag", f'"{hashlib.sha256(self.server.content).hexdigest()}"')
         self.send_header("X-Repo-Commit", "a" * 40)
         self.end_headers()
         if with_body:

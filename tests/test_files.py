@@ -1,13 +1,20 @@
 """Files are written whole or not at all."""
 
 import json
+import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irgen import files
+from irgen.checkpoints import tensor_file
 from irgen.errors import ArtifactError
 from irgen.files import (
     atomic,
@@ -16,9 +23,13 @@ from irgen.files import (
     mend_lock_file,
     read_array,
     read_json,
+    read_numbers,
+    read_parquet,
     write_array,
     write_bytes,
     write_json,
+    write_parquet,
+    write_sealed_json,
 )
 
 JSON = st.recursive(
@@ -45,6 +56,84 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+WRITERS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], Any]]] = {
+    "array": (lambda path, n: write_array(path, np.full((3, 2), n)), read_array),
+    "table": (
+        lambda path, n: write_parquet(path, pl.DataFrame({"id": ["a", "é"], "n": n}), {"r": "1"}),
+        lambda path: read_parquet(path)["n"].to_numpy(),
+    ),
+    "record": (
+        lambda path, n: write_sealed_json(path, {"n": n}),
+        lambda path: read_json(path)["n"],
+    ),
+    "tensors": (
+        lambda path, n: tensor_file.save(path, {"n": torch.full((3,), n)}, {"labels": ["é"]}),
+        lambda path: tensor_file.load(path)[0]["n"].numpy(),
+    ),
+}
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError(28, "No space left"), KeyboardInterrupt])
+@pytest.mark.parametrize("kind", WRITERS)
+def test_whatever_ends_a_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, error: BaseException
+) -> None:
+    (write, read), path = WRITERS[kind], tmp_path / "file"
+    write(path, 1)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "replace", fail)  # the last that a write does
+    with pytest.raises((MemoryError, OSError, KeyboardInterrupt)):
+        write(path, 2)
+    assert np.all(read(path) == 1)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_flipped_bit_in_a_sealed_file_is_noticed_or_changes_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    (write, read), path, draw = WRITERS[kind], tmp_path / "file", random.Random(0)
+    write(path, 7)
+    whole, noticed = path.read_bytes(), 0
+    write(path, 7)
+    assert path.read_bytes() == whole, "equal values give equal files"
+    for _ in range(200):
+        content = bytearray(whole)
+        content[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+        try:
+            assert np.all(read(path) == 7)
+        except ArtifactError as error:
+            assert str(path) in str(error) and "delete it and run" in str(error)
+            noticed += 1
+    assert noticed > 150
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_without_a_seal_of_an_older_version_is_read(tmp_path: Path, kind: str) -> None:
+    (write, read), path = WRITERS[kind], tmp_path / "file"
+    with pytest.MonkeyPatch.context() as older:
+        older.setattr(files, "seal", lambda path: None)
+        older.setattr(tensor_file, "seal", lambda path: None)
+        older.setattr(files, "UNSEALED", "")
+        older.setattr(tensor_file, "UNSEALED", "")
+        write(path, 7)
+    assert np.all(read(path) == 7)
+
+
+def test_a_table_of_numbers_that_has_others_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text("method,step,loss,blank\nx,1,0.5,\nx,2,,\n")
+    assert read_numbers(path, "method")["loss"].to_list() == [0.5, None]
+    for text in ("method,step\nx,1\nx,2o\n", "method,step\nx,1,5,6\n", ""):
+        path.write_text(text)
+        with pytest.raises(ArtifactError, match=r"history.csv is damaged .*: delete it and run"):
+            read_numbers(path, "method")
 
 
 def test_a_folder_replaces_a_folder_and_a_failed_one_leaves_it(tmp_path: Path) -> None:

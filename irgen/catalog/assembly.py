@@ -10,7 +10,7 @@ from irgen.errors import CatalogError
 from irgen.params import Catalog
 
 REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
-NO_LABEL = "the list gives it no label"
+NO_LABEL = "neither a class folder nor a list gives it a label"
 GIVE_LABELS = "give the source labels, or set tokenizer.labels to clusters and pairs.rule to near"
 
 

@@ -1,6 +1,7 @@
 """Types of a user's columns: what the texts of a CSV mean, and how a column keeps its type."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from irgen.catalog.columns import METADATA
+from irgen.catalog.sources.listing import Listing, Source
 from irgen.errors import SourceError
 
 KINDS: dict[str, pl.DataType] = {
@@ -29,6 +31,23 @@ PATTERNS = {
     pl.Float64(): r"(?i)^-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+|inf)(e[-+][0-9]+)?$",
 }
 ODD = 0.1  # largest share of values that do not fit a column that keeps its type, or one value
+
+
+def settle_types(listing: Listing, source: Source, earlier: pl.DataFrame | None = None) -> Listing:
+    """Return the listing of a source with the user's columns in their types, and notes on them.
+    `earlier`: the last manifest of the source. Raises SourceError for types that are declared in
+    vain."""
+    if listing.columns is None:
+        if source.types:
+            raise SourceError(
+                "params.yaml: download: columns declares types, but the source is no list; set it "
+                "to {}"
+            )
+        return listing
+    is_typed = earlier is not None and METADATA in earlier.columns
+    schema = earlier[METADATA].struct.schema if earlier is not None and is_typed else {}
+    columns, notes = settle_columns(listing.columns, schema, source.types, is_text=listing.is_text)
+    return replace(listing, columns=columns, notes=(*listing.notes, *notes))
 
 
 class Settled(NamedTuple):

@@ -3,7 +3,6 @@
 from irgen.errors import GivenUpError, SourceError
 
 IN_A_ROW = 20  # images given up one after the other: the source is down
-NAMED = 3  # images that a message names
 
 
 class Failures:
@@ -24,7 +23,7 @@ class Failures:
         if len(self) > borne:
             raise SourceError(
                 f"{len(self):,} or more of {self._count:,} images cannot be had, more than "
-                f"download.max_unreadable ({self._limit:g}) allows ({self._name_some()}); nothing "
+                f"download.max_unreadable ({self._limit:g}) allows ({self._name_one()}); nothing "
                 "is changed. Make them readable, take them out of the source, or raise "
                 "download.max_unreadable"
             )
@@ -32,13 +31,13 @@ class Failures:
     def refuse_all(self) -> None:
         """Raise SourceError: no image of the source can be had."""
         raise SourceError(
-            f"none of {self._count:,} images can be had ({self._name_some()}); nothing is changed. "
+            f"none of {self._count:,} images can be had ({self._name_one()}); nothing is changed. "
             "Make them readable"
         )
 
-    def _name_some(self) -> str:
-        first = [*self._problems.items()][:NAMED]
-        return "; ".join(f"{key}: {problem}" for key, problem in first)
+    def _name_one(self) -> str:
+        key, problem = next(iter(self._problems.items()))
+        return f"e.g. {key}: {problem}"
 
 
 class Outage:

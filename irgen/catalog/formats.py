@@ -3,17 +3,18 @@
 To add a published data set, write a reader in `datasets/` and name it in SETS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 
 from irgen.catalog import manifest
 from irgen.catalog.datasets import cars196, cub200, imagenet, inshop, omniglot, places365, products
 from irgen.catalog.datasets.annotations import drop_annotations, find_sets
-from irgen.catalog.sources.listing import ROLE_FOLDERS
+from irgen.catalog.sources.keys import ROLE_FOLDERS
 from irgen.errors import CatalogError
 
 COLUMNS = ("id", "path", "label", "role", "sha256", "revision")
+MOST_STRAYS = 0.1  # share of the images that may lie where no folder gives a label
 SETS = {
     "inshop": inshop.read,
     "cub200": cub200.read,
@@ -29,7 +30,8 @@ def recognise_format(table: pl.DataFrame) -> str:
     """Return the format of a manifest.
 
     `list` if it has labels; a published data set by its annotation files or, Omniglot, by its
-    names; `images` if no image lies in a folder; else `folders`. Raises CatalogError if there are
+    names; `images` if no image lies in a folder, or all directly in folders of roles; else
+    `folders`. Raises CatalogError if there are
     annotation files of several sets.
     """
     if "label" in table.columns:
@@ -46,7 +48,7 @@ def recognise_format(table: pl.DataFrame) -> str:
     if len(images) and images.select(omniglot.is_drawing()).to_series().all():
         return "omniglot"
     bare = len(images) and not images["key"].str.contains("/", literal=True).any()
-    return "images" if bare else "folders"
+    return "images" if bare or lie_in_roles(images["key"]) else "folders"
 
 
 def read_format(
@@ -68,6 +70,8 @@ def read_format(
         catalog = SETS[name](images, files).with_columns(role)
     else:
         catalog = FORMATS[name](images)
+    label = pl.col("label").str.normalize("NFC").str.strip_chars()  # one name however it is typed
+    catalog = catalog.with_columns(label)
     identity = [column for column in ("id", manifest.GONE) if column in catalog.columns]
     twice = catalog.filter(pl.struct(identity).is_duplicated())["id"]
     if len(twice):
@@ -81,41 +85,63 @@ def read_folders(images: pl.DataFrame) -> pl.DataFrame:
     """Read label/file, or role/label/file with role folders of any case: train (training, database,
     gallery), validation (val, valid), test (query, queries). The id is the path.
 
-    Raises CatalogError for a file without a class folder, and for deeper folders.
+    A few images that lie elsewhere get no label. Raises CatalogError if many do, and if images lie
+    directly in role folders alone.
     """
-    parts = [key.split("/") for key in images["key"]]
+    keys = images["key"].to_list()
+    parts = [[part for part in key.split("/") if part] for key in keys]
+    if lie_in_roles(keys):
+        raise CatalogError(
+            f"{keys[0]} lies directly in a role's folder, so no folder gives a label; put class "
+            "folders into it (train/cat/1.jpg), give a list (.csv or .parquet with path and "
+            "label), or set catalog.format to images"
+        )
     with_roles = any(len(p) == 3 and p[0].lower() in ROLE_FOLDERS for p in parts)
-    for part in parts:
-        _check_depth(part, with_roles)
+    problems = [_find_misplacement(p, with_roles) for p in parts]
+    strays = [n for n, problem in enumerate(problems) if problem]
+    if len(strays) > MOST_STRAYS * len(parts):
+        raise CatalogError(f"{keys[strays[0]]} {problems[strays[0]]}")
+    labels = [None if problem else p[-2] for p, problem in zip(parts, problems, strict=True)]
+    roles = [ROLE_FOLDERS.get(p[0].lower()) if with_roles else None for p in parts]
     plain = images.drop("label", "role", "id", strict=False)
     return _catalog(plain).with_columns(
         pl.col("path").alias("id"),
-        pl.Series("label", [p[-2] for p in parts], pl.String),
-        pl.Series(
-            "role", [ROLE_FOLDERS[p[0].lower()] if with_roles else None for p in parts], pl.String
-        ),
+        pl.Series("label", labels, pl.String),
+        pl.Series("role", roles, pl.String),
     )
 
 
-def _check_depth(parts: list[str], with_roles: bool) -> None:
-    path = "/".join(parts)
-    if len(parts) == 1:
-        raise CatalogError(
-            f"{path} lies in no class folder; put each image into its class's folder, or, if no "
-            "image has a label, set catalog.format to images"
-        )
-    if with_roles and not (len(parts) == 3 and parts[0].lower() in ROLE_FOLDERS):
-        raise CatalogError(
-            f"{path} does not fit: beside role folders (train, validation, test) every image is at "
+def lie_in_roles(keys: Iterable[str]) -> bool:
+    """Tell whether all images lie directly in folders named after roles, which are no classes.
+
+    >>> lie_in_roles(["train/1.jpg", "Test/2.jpg"]), lie_in_roles(["train/1.jpg", "bus/2.jpg"])
+    (True, False)
+    """
+    tops = {key.split("/")[0].lower() if key.count("/") == 1 else "" for key in keys}
+    return bool(tops) and tops <= ROLE_FOLDERS.keys()
+
+
+def _find_misplacement(parts: list[str], with_roles: bool) -> str | None:
+    """Return why no folder gives the image at `parts` a label; None: one does."""
+    has_role = parts[0].lower() in ROLE_FOLDERS
+    if with_roles and not (len(parts) == 3 and has_role):
+        return (
+            "does not fit: beside role folders (train, validation, test) every image is at "
             "role/class/file"
         )
+    if len(parts) == 1:
+        return (
+            "lies in no class folder; put each image into its class's folder, or, if no "
+            "image has a label, set catalog.format to images"
+        )
     if not with_roles and len(parts) > 2:
-        raise CatalogError(
-            f"{path} lies too deep: allowed are class/file, or train|validation|test/class/file; "
+        return (
+            "lies too deep: allowed are class/file, or train|validation|test/class/file; "
             "give anything else as a list (.csv or .parquet with path and label). If the source "
             f"had other folders beside {parts[0]} before, delete data/download, so that images "
             "are named anew"
         )
+    return None
 
 
 def read_images(images: pl.DataFrame) -> pl.DataFrame:

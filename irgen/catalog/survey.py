@@ -9,6 +9,7 @@ import polars as pl
 from PIL import Image
 
 from irgen.catalog import manifest
+from irgen.catalog.column_types import settle_types
 from irgen.catalog.columns import METADATA
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.formats import read_format, recognise_format
@@ -38,8 +39,7 @@ class Sample:
 class Survey:
     """Content of a source. `labels`: number of images by label, empty without labels, and
     `no_labels` says why; `roles`: number of images by role; `columns`: of a list, with their types;
-    `skipped`: number of files by an ending that is not read; `left_out`: number of images by
-    reason."""
+    `skipped`, `ignored`, `notes`: as in the listing; `left_out`: number of images by reason."""
 
     images: int
     format: str
@@ -48,6 +48,8 @@ class Survey:
     roles: Mapping[str, int]
     columns: Mapping[str, str]
     skipped: Mapping[str, int]
+    ignored: Mapping[str, int]
+    notes: tuple[str, ...]
     left_out: Mapping[str, int]
     sample: Sample
 
@@ -55,7 +57,7 @@ class Survey:
 def survey_source(source: Source) -> Survey:
     """Return what a source holds. Raises SourceError if it cannot be listed or has no image, and
     CatalogError if none of the images opened can be read."""
-    listing = source.load()
+    listing = settle_types(source.load(), source)
     rows, annotations, sample = _open_sample(listing)
     table = _tabulate(rows, listing)
     source_format, images, problem = _read_labels(table, annotations)
@@ -75,6 +77,8 @@ def survey_source(source: Source) -> Survey:
         roles=dict(Counter(images["role"].drop_nulls())),
         columns=_describe_columns(listing),
         skipped=listing.skipped,
+        ignored=listing.ignored,
+        notes=listing.notes,
         left_out=_count_left_out(listing, table, len(images) - len(labelled) if counts else 0),
         sample=sample,
     )
@@ -158,6 +162,7 @@ def _make_row(entry: Entry) -> manifest.Row:
         shard=None,
         offset=None,
         version=None,
+        problem=entry.problem,
     )
 
 
@@ -192,7 +197,8 @@ def _describe_columns(listing: Listing) -> dict[str, str]:
 
 def _count_left_out(listing: Listing, table: pl.DataFrame, unlabelled: int) -> dict[str, int]:
     reasons = {
-        "in the list, but not there": table["sha256"].null_count(),
+        "in the list, but not there": len(manifest.absent(table)),
+        "cannot be had": len(manifest.unreadable(table)),
         "without a label": unlabelled,
         "class folders without an image": len(listing.empty_folders),
     }

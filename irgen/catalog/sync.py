@@ -8,6 +8,7 @@ import polars as pl
 from tqdm import tqdm
 
 from irgen.catalog import manifest
+from irgen.catalog.column_types import settle_types
 from irgen.catalog.columns import flatten
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.failures import Failures, Outage
@@ -22,6 +23,7 @@ from irgen.catalog.packed import (
 )
 from irgen.catalog.shards import SHARD_BYTES, Images, ShardWriter, find_intact, sweep_strays
 from irgen.catalog.sources.listing import Entry, Listing, Read, Source, read_in_order, replace_top
+from irgen.catalog.sources.selection import describe_left_out
 from irgen.errors import SourceError, UnreadableError
 
 
@@ -29,7 +31,7 @@ from irgen.errors import SourceError, UnreadableError
 class Change:
     """Numbers of images that a sync changed. `relabelled`: the list has other values for the same
     image, or an annotation file is new, changed or gone. `unreadable`: cannot be had now.
-    `notes`: what else the user should know."""
+    `left_out`: number of files that are no images or ignored; `notes`: lines that name them."""
 
     images: int
     new: int
@@ -38,15 +40,16 @@ class Change:
     relabelled: int
     revision: int
     unreadable: int = 0
+    left_out: int = 0
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.new or self.changed or self.gone or self.relabelled)
 
 
-# Called with the images of the last manifest, the new ones, past ones, and a function that reads an
-# annotation file by its hash. Returns whether a person accepted removals; raises to keep all.
-Check = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, Callable[[str], bytes]], bool]
+# Called with the images of the last manifest, the new ones, past ones, and their bytes. Returns
+# whether a person accepted removals; raises to keep all.
+Check = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, Images], bool]
 
 
 def sync(
@@ -79,7 +82,7 @@ def sync(
     stored = _rows_by_key(old)
     leftover = load_leftover(folder, source.name, old)
     sweep_strays(folder, _kept_shards(old, past, trained), name_files(leftover.values()))
-    listing = _load_listing(source, folder, name, stored)
+    listing = _load_listing(source, folder, name, old)
     packed = Packed(stored, leftover, find_intact(folder, old))
     failures, outage = Failures(max_unreadable, listing.count), Outage()
     unsaved: list[Row] = []
@@ -122,10 +125,11 @@ def sync(
     new = _with_revisions(_to_table(rows, listing.columns), old if stored else None, revision)
     change = replace(
         _compare(stored, rows, _count_relabelled(old, new), revision),
-        notes=listing.notes,
+        left_out=sum(listing.skipped.values()) + sum(listing.ignored.values()),
+        notes=(*describe_left_out(listing.skipped, listing.ignored), *listing.notes),
     )
     accepted = manifest.read_accepted(folder) if stored else 0
-    if stored and check is not None and check(old, new, past, Images(folder, old, new).read):
+    if stored and check is not None and check(old, new, past, Images(folder, old, new)):
         accepted = change.revision
     if stored:
         past = pl.concat([past, _find_gone(old, new, change.revision)], how="diagonal")
@@ -164,7 +168,7 @@ def has_changed(source: Source, folder: Path) -> bool:
     if name != source.name or source.stamp is not None:
         return True
     stored = _rows_by_key(old)
-    listing = _load_listing(source, folder, name, stored)
+    listing = _load_listing(source, folder, name, old)
     packed = Packed(stored, {}, find_intact(folder, old))
     rows = [packed.find(entry) for entry in listing.entries]
     known_rows = [row for row in rows if row is not None]
@@ -174,16 +178,18 @@ def has_changed(source: Source, folder: Path) -> bool:
     return not _to_table(known_rows, listing.columns).equals(old)
 
 
-def _load_listing(source: Source, folder: Path, name: str, stored: dict[str, Row]) -> Listing:
-    """Return the source's listing, with keys as in the manifest of the source `name`.
+def _load_listing(source: Source, folder: Path, name: str, old: pl.DataFrame) -> Listing:
+    """Return the source's listing, with keys and types as in `old`, the manifest of the source
+    `name`.
 
     If the source has a single top folder now that was never listed under its own name, as when an
     archive was packed again, that folder is left out instead of the one before.
     """
     listing, top = source.load(), manifest.read_top(folder)
+    listing = settle_types(listing, source, old if name == source.name else None)
     if top is None or name != source.name:
         return listing
-    if top and listing.top and not any(key.startswith(listing.top) for key in stored):
+    if top and listing.top and not old["key"].str.starts_with(listing.top).any():
         return listing
     return replace_top(listing, top, source.name)
 

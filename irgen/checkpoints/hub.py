@@ -1,10 +1,12 @@
 """Find pretrained weights on the hub that timm uses, and keep one copy on this machine."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from irgen.errors import WeightsError
+from irgen.files import file_digest
 
 FILE = "model.safetensors"
 FOLDER = "weights"  # where a message tells to put a file that was fetched by hand
@@ -67,12 +69,14 @@ def fetch_weights(name: str) -> Path | None:
     """Return a copy of the weights of a timm model, fetched if it is not on this machine yet.
 
     None: timm must find them itself, because they lie at another address, or the repository has no
-    safetensors file. Raises WeightsError, within seconds, if the hub does not answer.
+    safetensors file. Raises WeightsError, within seconds, if the hub does not answer, and if the
+    copy is damaged.
     """
     file = find_hub_file(name)
     if file is None:
         return None
     if path := file.cached:
+        _check_blob(path)
         return path  # without asking the hub: the same file in every stage
     if _ask_size(file) is None:
         return None
@@ -83,6 +87,17 @@ def fetch_weights(name: str) -> Path | None:
         return Path(hf_hub_download(file.repo, file.filename, endpoint=_endpoint()))
     except Exception as error:  # the hub's client and its libraries share no base class
         raise _explain_failure(file, error) from error
+
+
+def _check_blob(path: Path) -> None:
+    """Raise WeightsError if a file of the hub's cache differs from the SHA-256 that it is named
+    by."""
+    blob = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_digest(blob) != blob.name:
+        raise WeightsError(
+            f"{path} is damaged (its checksum differs): delete {blob}, then run again, which "
+            "fetches it anew"
+        )
 
 
 def _ask_size(file: HubFile) -> int | None:

@@ -94,12 +94,15 @@ def add(
     """
     if upsert and skip_known:
         raise click.UsageError("--upsert and --skip-known exclude each other")
+    from irgen.catalog.sources.selection import make_rules
     from irgen.commands.image_files import list_images, relative_names
     from irgen.compute import keep_freed_memory
 
     keep_freed_memory()
     policy = Policy(upsert=upsert, skip_known=skip_known, skip_unreadable=skip_unreadable)
-    paths = list_images(images)
+    paths, left_out = list_images(images, make_rules())
+    for line in left_out:
+        note(line)
     names = relative_names(paths, base)
 
     def make_plan(index: Index) -> Plan:

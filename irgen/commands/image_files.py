@@ -14,11 +14,13 @@ import polars as pl
 
 from irgen.catalog.column_types import convert, describe
 from irgen.catalog.columns import column_name
+from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.images.decode import decode_file
 from irgen.catalog.images.memory import for_files
 from irgen.catalog.images.pixels import Decoding, count_cores, square
-from irgen.catalog.sources.listing import IMAGE_ENDINGS, is_hidden, is_image
-from irgen.catalog.sources.local import unreadable
+from irgen.catalog.sources.list_text import decode_list
+from irgen.catalog.sources.local import walk_folder
+from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError
 from irgen.index.metadata import ID, OURS
 from irgen.index.rows import check_ids, shorten
@@ -28,35 +30,30 @@ LISTED = (PATH, ID, "label", "role")  # columns of a list that are not the user'
 AHEAD = 64  # images decoded in advance
 
 
-def list_images(paths: Iterable[Path]) -> list[Path]:
-    """Return the files among ``paths`` and the image files below their folders, in order, once.
+def list_images(paths: Iterable[Path], rules: Rules) -> tuple[list[Path], list[str]]:
+    """Return the files among ``paths`` and the image files below their folders, in order, once; and
+    what is left out of each folder.
 
-    Folders are searched for files with an image's ending that are not hidden; links to folders are
-    not followed. Raise SourceError for a path that is missing, a folder without images, and a path
-    that cannot be read.
+    Folders are searched as a source is, by ``rules``; links to folders are not followed. Raise
+    SourceError for a path that is missing, a folder without images, and a path that cannot be read.
     """
     listed: dict[Path, Path] = {}
+    left_out: list[str] = []
     for path in paths:
         if not path.exists():
             raise SourceError(f"{path} is not there: name image files, or folders of them")
-        files = _below(path) if path.is_dir() else [path]
-        if not files:
-            endings = " ".join(ending[1:] for ending in IMAGE_ENDINGS)
-            raise SourceError(f"{path} holds no image; files ending in {endings} count")
+        files = [path]
+        if path.is_dir():
+            selection = select_files(walk_folder(path, rules, lambda link: None), rules)
+            images = sorted(file for file in selection.files if not is_annotation(file))
+            if not images:
+                raise make_empty_error(str(path), selection)
+            files = [path / file for file in images]
+            lines = describe_left_out(selection.skipped, selection.ignored)
+            left_out += [f"{path}: {line}" for line in lines]
         for file in files:
             listed.setdefault(_absolute(file), file)
-    return list(listed.values())
-
-
-def _below(folder: Path) -> list[Path]:
-    def fail(error: OSError) -> None:
-        raise unreadable(Path(error.filename), error)
-
-    images: list[Path] = []
-    for parent, names, files in os.walk(folder, onerror=fail):
-        names[:] = sorted(name for name in names if not is_hidden(name))
-        images += [Path(parent) / name for name in sorted(files) if is_image(name)]
-    return images
+    return list(listed.values()), left_out
 
 
 def _absolute(path: Path) -> Path:
@@ -116,14 +113,18 @@ def read_metadata(
     return check_ids(ids), rows.drop(PATH, ID, "role", strict=False)
 
 
+def _read_csv(file: Path) -> pl.DataFrame:
+    text = decode_list(file.read_bytes(), str(file))
+    return pl.read_csv(text.content, separator=text.separator, infer_schema=False)
+
+
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
     """Return the file's columns, named as in an index and in the types of its ``schema``."""
     ending, texts = file.suffix.lower(), pl.Schema({PATH: pl.String(), ID: pl.String()})
     if ending not in (".csv", ".parquet"):
         raise IndexingError(f"{file} is neither a .csv nor a .parquet file")
     try:
-        is_csv = ending == ".csv"
-        table = pl.read_csv(file, infer_schema=False) if is_csv else pl.read_parquet(file)
+        table = _read_csv(file) if ending == ".csv" else pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise IndexingError(f"{file} cannot be read as metadata: {reason}") from None

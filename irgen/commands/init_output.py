@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from statistics import median
 
+from irgen.catalog.sources.selection import describe_left_out
 from irgen.catalog.survey import Sample, Survey
 from irgen.commands.format import format_count
 from irgen.commands.init_costs import Costs, Machine
@@ -21,7 +22,8 @@ def describe_images(survey: Survey, labelled: bool) -> dict[str, str]:
         "roles": describe_roles(survey.roles),
         "sizes": describe_sizes(sample),
         "columns": ", ".join(f"{name} ({kind})" for name, kind in survey.columns.items()),
-        "left out": describe_left_out(survey),
+        "left out": describe_losses(survey),
+        "note": "; ".join(survey.notes),
     }
     return {name: text for name, text in lines.items() if text}
 
@@ -70,15 +72,10 @@ def describe_sizes(sample: Sample) -> str:
     return f"{pixels}, {colour} ({format_count(len(sides), 'image')} opened)"
 
 
-def describe_left_out(survey: Survey) -> str:
+def describe_losses(survey: Survey) -> str:
     """Describe what will not be read, and why."""
     parts = [f"{count:,} {reason}" for reason, count in survey.left_out.items()]
-    if survey.skipped:
-        files = [
-            format_count(n, f"{ending or 'other'} file") for ending, n in survey.skipped.items()
-        ]
-        more = f" and {len(files) - SHOWN} other endings" if len(files) > SHOWN else ""
-        parts.append(f"{', '.join(files[:SHOWN])}{more} (endings that are not read)")
+    parts += describe_left_out(survey.skipped, survey.ignored)
     damaged = survey.sample.damaged
     if damaged:
         opened = len(damaged) + len(survey.sample.sizes)

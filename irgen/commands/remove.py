@@ -85,8 +85,9 @@ def select_matching(index: Index, expression: str, *, confirmed: bool) -> list[s
 def read_ids(file: str) -> list[str]:
     """Return the lines of a file that are not empty. Raise IndexingError if it cannot be read."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise IndexingError(f"{file} cannot be read as a list of ids: {reason}") from None
-    return [line for line in text.splitlines() if line.strip()]
+    # Not splitlines, which also parts at characters that names may hold.
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]

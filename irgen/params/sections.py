@@ -51,6 +51,14 @@ class Download:
     source: str = required(
         "digits; a folder, .tar, .tar.gz, .zip, .csv or .parquet; or one at s3://… or https://…"
     )
+    ignore: tuple[str, ...] = param(
+        (),
+        "files and folders to leave out, as in a .gitignore, besides @eaDir, #recycle, .git and "
+        "the like; !pattern takes one back",
+    )
+    name_encoding: str = param(
+        "auto", "encoding of names in an archive that are not UTF-8, e.g. cp932, gbk"
+    )
     max_gigabytes: Weight = param(50.0, "refuse archives that unpack to more")
     sha256: str = param("", "expected digest of an archive or list at a URL; empty: any")
     columns: dict[str, Kind] = param(
@@ -273,9 +281,9 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Gate:
-    """Conditions for a new index to replace the served one. Trainings that differ only in their
-    seed vary by 0.003 to 0.006 in precision/10; 60 digits of unknown classes among 1,200 images
-    cost the queries of known classes 0.018."""
+    """Conditions for a new index to replace the served one, on the images that both could hold.
+    Trainings that differ only in their seed vary by 0.003 to 0.006 in precision/10; 60 digits of
+    unknown classes among 1,200 images cost the queries of known classes 0.018."""
 
     metric: str = param(
         "auto",

@@ -15,12 +15,14 @@ def roll_back(root: Path, read: Read, version: int | None = None) -> Outcome:
     If that release was served before, the champion is withdrawn: only ``--force`` or another
     rollback serves it again. A rollback to a ``version`` works even if the champion's folder is
     missing. ``read`` returns the settings for bucket and MLflow: if they are wrong, the next
-    release brings those up to date. Raise ReleaseError if there is no champion, or no such release.
+    release brings those up to date. Raise ReleaseError if there is no champion, or no such
+    release, and if that one is damaged.
     """
     releases = store.path_in(root)
     with store.lock(releases):
         if version is not None and store.is_champion_missing(releases):
             target = store.find_release(releases, version)
+            store.check_files(releases, target)
             return promote(root, read, target, None, previous=target.previous)
         champion = store.read_champion(releases)
         if champion is None:
@@ -29,6 +31,7 @@ def roll_back(root: Path, read: Read, version: int | None = None) -> Outcome:
         target = store.find_release(releases, version)
         if target.version == champion.version:
             return promote(root, read, target, champion, previous=target.previous)
+        store.check_files(releases, target)
         if target.state == "released":
             store.update(releases, champion, state="withdrawn")  # first: a kill must not undo it
             return promote(root, read, target, champion, previous=target.previous)

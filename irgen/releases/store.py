@@ -90,6 +90,18 @@ def find_release(store: Path, version: int) -> Release:
     )
 
 
+def check_files(store: Path, listed: Release) -> None:
+    """Raise ReleaseError if the files of a release differ from its record."""
+    files = release.list_files(store / listed.name)
+    names = sorted(files.keys() | listed.files.keys())
+    if wrong := [name for name in names if files.get(name) != listed.files.get(name)]:
+        raise ReleaseError(
+            f"release {listed.version} is damaged: {store / listed.name / wrong[0]} is not as it "
+            "was released; choose another with irgen rollback VERSION; available: "
+            f"{format_versions(list_releases(store))}"
+        )
+
+
 def format_versions(releases: Iterable[Release]) -> str:
     """Return the versions of releases for a message."""
     return ", ".join(str(listed.version) for listed in releases) or "none"

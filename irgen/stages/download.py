@@ -23,6 +23,7 @@ from irgen.params import Params
 from irgen.workspace import Workspace
 
 LAST_SYNC = "archive.json"  # the stamp of the archive that was synced last
+LINE = 400  # characters of a printed line
 PRINTED = 5  # images without bytes that are printed
 FILES = "files"  # archives from elsewhere, while they are fetched and read
 
@@ -53,6 +54,7 @@ def _guard(params: Params, workspace: Workspace) -> Guard:
     return Guard(
         folder=workspace.stage("download"),
         cache=workspace.cache / "download",
+        checks=workspace.cache / "catalog",
         share=params.download.most_removed,
         format_name=params.catalog.format,
     )
@@ -98,6 +100,7 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         "images/changed": change.changed,
         "images/gone": change.gone,
         "images/relabelled": change.relabelled,
+        "files/left_out": change.left_out,
         "images/unreadable": change.unreadable,
         "revision": change.revision,
     }
@@ -160,7 +163,12 @@ def _describe_copy(source: Source, folder: Path) -> dict[str, str] | None:
     table = manifest.read(folder)
     if find_intact(folder, table) != set(table["shard"].drop_nulls()):
         return None
-    return {"stamp": source.stamp or "", "name": source.name, "manifest": file_digest(path)}
+    return {
+        "stamp": source.stamp or "",
+        "name": source.name,
+        "manifest": file_digest(path),
+        **{f"columns: {name}": kind for name, kind in source.types.items()},
+    }
 
 
 def _format_unchanged(images: int, folder: Path) -> str:
@@ -192,6 +200,6 @@ def _print_missing(folder: Path) -> None:
 
 def _print_some(rows: pl.DataFrame) -> None:
     for row in rows.head(PRINTED).iter_rows():
-        print(f"  {': '.join(row)}")
+        print(f"  {': '.join(row)}"[:LINE])
     if len(rows) > PRINTED:
         print(f"  … and {len(rows) - PRINTED:,} more, in data/catalog/rejected.parquet")

@@ -22,7 +22,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     tables = [read_table(workspace.existing("catalog", f"{role}.parquet")) for role in NAMES]
     sha256s = [sha256 for table in tables for sha256 in table["sha256"]]
     features = encode_summaries(encoder, sha256s, encoding)  # all at once: one read of the cache
-    what, remedy = "features of the images", "choose another encoder, or other weights for it"
+    what = "features of the images"
+    remedy = "choose another encoder, or other weights for it, and look whether images differ"
     check_finite(
         torch.from_numpy(features), what, f"delete {encoding.cache / 'encodings'}; {remedy}"
     )

@@ -21,7 +21,7 @@ from irgen.evaluation.warnings import (
     list_warnings,
     measure_chance,
 )
-from irgen.files import atomic, read_json, read_parquet, write_bytes, write_json
+from irgen.files import atomic, read_json, read_numbers, read_parquet, write_bytes, write_json
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
@@ -124,8 +124,7 @@ def _warn(params: Params, workspace: Workspace, catalog: dict[str, pl.DataFrame]
 
 
 def _read_history(workspace: Workspace, stage: str) -> pl.DataFrame:
-    path = workspace.existing(stage, "history.csv")
-    return pl.read_csv(path, infer_schema_length=None)
+    return read_numbers(workspace.existing(stage, "history.csv"))
 
 
 def _read_run(workspace: Workspace, method: str, k: int) -> pl.DataFrame:
@@ -154,7 +153,7 @@ def _read_drift(params: Params, workspace: Workspace) -> page.Drift | None:
 
 def _draw_figures(workspace: Workspace, codes: np.ndarray, codebook: int) -> dict[str, bytes]:
     """Return the figures that show something by name, in the order of the page."""
-    curve = pl.read_csv(workspace.existing("evaluate", "precision.csv"))
+    curve = read_numbers(workspace.existing("evaluate", "precision.csv"), "method")
     tokenizer, retriever = (_read_history(workspace, stage) for stage in ("tokenizer", "retriever"))
     drawn = {
         "precision": figures.precision_over_k(curve, comparison.METHODS),

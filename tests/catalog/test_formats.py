@@ -42,7 +42,14 @@ def test_role_folders_of_any_name_and_case_give_roles(folder: str, role: str) ->
 
 
 def test_a_class_may_be_called_test() -> None:
-    assert said(read(listed(["test/1.png"]))) == [("test/1.png", "test", None)]
+    assert ("test/1.png", "test", None) in said(read(listed(["test/1.png", "cat/1.png"])))
+
+
+def test_role_folders_that_hold_images_themselves_are_no_classes() -> None:
+    table = listed(["train/1.png", "Test/2.png"])
+    assert said(read(table)) == [("Test/2.png", None, "query"), ("train/1.png", None, "train")]
+    with pytest.raises(CatalogError, match=r"lies directly in a role's folder.*train/cat/1.jpg"):
+        read_format(table, "folders")
 
 
 @pytest.mark.parametrize(

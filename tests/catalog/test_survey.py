@@ -54,11 +54,19 @@ def test_class_folders_are_labels_and_sizes_and_colours_are_measured(tmp_path):
 
 def test_what_is_left_out_is_counted_with_its_reason(tmp_path):
     folder = write(tmp_path, {"cat/1.jpg": photo(), "cat/2.jpg": photo(1)[:500]})
-    write(folder, {"dog/a.HEIC": b"x", "dog/b.heic": b"y", "README": b"z", ".git/x.zip": b""})
+    write(folder, {"dog/a.NEF": b"x", "dog/b.nef": b"y", "README": b"z", ".git/x.zip": b""})
     survey = look(folder)
-    assert survey.skipped == {".heic": 2, "": 1}
+    assert survey.skipped == {".nef": 2, "": 1}
     assert survey.left_out == {"class folders without an image": 1}
     assert "damaged" in survey.sample.damaged["cat/2.jpg"]
+
+
+def test_an_image_that_cannot_be_had_is_named_with_its_reason(tmp_path):
+    folder = write(tmp_path, {"cat/1.jpg": photo(), "dog/1.jpg": photo(1)})
+    (folder / "cat" / "2.jpg").symlink_to("gone.jpg")
+    survey = look(folder)
+    assert survey.images == 2 and survey.left_out == {"cannot be had": 1}
+    assert "gone.jpg" in survey.sample.damaged["cat/2.jpg"]
 
 
 def test_folders_that_are_no_classes_give_no_labels_and_the_reason(tmp_path):

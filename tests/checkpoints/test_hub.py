@@ -31,6 +31,17 @@ def test_weights_are_fetched_once_and_then_found_without_the_hub(hub, monkeypatc
     create_encoder(CONFIG, 0)
 
 
+def test_a_flipped_bit_in_the_copy_of_the_weights_is_noticed_and_they_are_fetched_again(hub):
+    blob = fetch_weights(NAME).resolve()
+    content = bytearray(blob.read_bytes())
+    content[len(content) // 2] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(WeightsError, match=f"is damaged .*: delete {blob}, then run again"):
+        create_encoder(CONFIG, 0)
+    blob.unlink()
+    assert fetch_weights(NAME).read_bytes() == hub.content
+
+
 @pytest.mark.parametrize("ask", [check_hub, fetch_weights])
 def test_without_a_hub_one_message_names_file_address_and_destination(no_hub, ask):
     start = time.monotonic()

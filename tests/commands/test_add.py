@@ -43,7 +43,7 @@ def test_a_folder_is_added_with_what_the_index_keeps_of_every_file(project, told
     (photos / "deeper").mkdir()
     (photos / "deeper" / "b.png").write_bytes(png(102))
     (photos / "notes.txt").write_text("no image")
-    (photos / ".hidden.png").write_bytes(png(103))
+    (photos / "._100.png").write_bytes(png(103))
     (photos / "003.png").unlink()
     assert told("add", "photos").startswith("3 images added")
     rows = holds(project / "index").filter(pl.col("id").str.starts_with("photos")).rows(named=True)
@@ -76,13 +76,15 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "spreadsheet"])
 @pytest.mark.parametrize("table", TABLES)
 def test_metadata_comes_from_a_table(project, told, holds, table, kind):
     start, text = TABLES[table]
-    file = project / f"about.{kind}"
+    file = project / f"about.{'parquet' if kind == 'parquet' else 'csv'}"
     if kind == "csv":
         file.write_text(text)
+    elif kind == "spreadsheet":
+        file.write_text(text.replace(",", ";").replace("\n", "\r\n"), encoding="utf-16")
     else:
         pl.read_csv(text.encode()).write_parquet(file)
     told("add", "photos/100.png", "photos/101.png", "--metadata", file)

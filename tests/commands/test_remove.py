@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from irgen.commands.remove import read_ids
+
 CATS = [f"cats/{number:02d}.png" for number in range(0, 40, 4)]
 
 
@@ -26,6 +28,12 @@ def test_ids_may_be_listed_one_a_line(project, told, holds, monkeypatch, from_st
     line = told("remove", "--ids-from", "-" if from_stdin else "gone.txt", CATS[1], CATS[2])
     assert line.startswith("3 images removed")
     assert set(CATS) - set(holds(project / "index")["id"]) == set(CATS[:3])
+
+
+def test_an_id_may_hold_a_line_separator_and_the_file_a_byte_order_mark(tmp_path):
+    ids = ["a\u2028b.jpg", "c\x85d.jpg", "e\x0bf.jpg"]
+    (tmp_path / "gone.txt").write_text("\n".join(ids), encoding="utf-8-sig")
+    assert read_ids(str(tmp_path / "gone.txt")) == ids
 
 
 def test_a_filter_removes_only_when_it_is_confirmed(project, told, refused, holds):

@@ -60,6 +60,19 @@ def test_a_candidate_can_be_served_by_hand(project, release, irgen):
     assert irgen("rollback", "--json").said["champion"] == 1
 
 
+def test_a_damaged_release_is_not_gone_back_to(project, release, irgen):
+    released(project, release, 1, 2)
+    (folder,) = project.store.glob("0001-*")
+    path = folder / "base" / "1" / "embeddings.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = irgen("rollback")
+    assert done.status == 2 and "release 1 is damaged: " in done.err
+    assert "embeddings.npy is not as it was released; choose another" in done.err
+    assert project.champion().startswith("0002")
+
+
 def test_there_must_be_something_to_go_back_to(project, release, irgen):
     done = irgen("rollback")
     assert done.status == 2 and "irgen release makes the first" in done.err

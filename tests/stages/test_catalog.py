@@ -106,6 +106,23 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
     assert "rejected cat/99.png: not an image" in told
 
 
+def test_an_image_that_cannot_be_had_is_rejected_with_its_reason_and_an_old_one_stays(
+    shop: Path, workspace: Workspace, params, capsys
+) -> None:
+    (shop / "cat" / "98.png").symlink_to("gone.png")
+    run(params(shop), workspace)
+    reasons = dict(rejected(workspace))
+    assert "No such file or directory (gone.png" in reasons["cat/98.png"]
+    assert "1 images cannot be had; the next update tries again" in capsys.readouterr().out
+    before = tables(workspace)["database"]
+    (shop / "cat" / "00.png").unlink()
+    (shop / "cat" / "00.png").symlink_to("gone.png")
+    run(params(shop), workspace)
+    assert "2 images cannot be had (the old content of 1 stays)" in capsys.readouterr().out
+    assert tables(workspace)["database"].equals(before)
+    assert dict(rejected(workspace)).keys() == reasons.keys()
+
+
 def test_new_images_join_the_database_and_leave_training_as_it_was(
     shop: Path, workspace: Workspace, params, png: Png
 ) -> None:
@@ -174,7 +191,7 @@ def test_a_list_brings_roles_metadata_and_rejections(
     ]  # a name that published sets use inside
     assert "metadata" not in found["train"].columns
     assert rejected(workspace) == [
-        ("3.png", "the list gives it no label"),
+        ("3.png", "neither a class folder nor a list gives it a label"),
         ("8.png", "the list names it, but the file is not there"),
     ]
     assert metrics["images/rejected"] == 2
@@ -194,7 +211,7 @@ def test_a_users_columns_may_have_any_name(
 ) -> None:
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(png(i) if i else b"")
-    shop = {"path": [f"{i}.png" for i in range(8)], "label": "a"}
+    shop = {"path": [f"{i}.png" for i in range(8)], "label": "a", "role": "", "id": None}
     mine = {name: [f"{name} {i}" for i in range(8)] for name in NAMES_OF_A_USER}
     pl.DataFrame(shop | mine).write_parquet(tmp_path / "shop.parquet")
     for _ in range(2):  # made, and read again
@@ -429,7 +446,7 @@ def test_a_list_may_leave_labels_empty_if_clusters_stand_for_them(
         (tmp_path / f"{i}.png").write_bytes(png(i))
     lines = [f"{i}.png," for i in range(12)]
     (tmp_path / "shop.csv").write_text("\n".join(["path,label", *lines]))
-    with pytest.raises(CatalogError, match=r"gives it no label.*tokenizer.labels to clusters"):
+    with pytest.raises(CatalogError, match=r"gives it a label.*tokenizer.labels to clusters"):
         run(params(tmp_path / "shop.csv"), workspace)
     lines[0] = "0.png,cat"
     lines[1] = '1.png,"  "'

@@ -84,7 +84,9 @@ def test_an_archive_that_has_not_changed_is_not_opened(
     download.run(params(path), workspace, no_log)
     opened: list[Path] = []
     plain = archive.list_archive
-    monkeypatch.setattr(archive, "list_archive", lambda *a: opened.append(a[0]) or plain(*a))
+    monkeypatch.setattr(
+        archive, "list_archive", lambda *a, **k: opened.append(a[0]) or plain(*a, **k)
+    )
     assert download.run(params(path), workspace, no_log) == {}
     assert opened == []
     os.utime(path, ns=(1, 1))

@@ -1,30 +1,36 @@
 """A tar or zip archive as a source: checked whole before an image is read, never unpacked."""
 
-import gzip
 import lzma
-import stat
+import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
 
-from irgen.catalog.sources.listing import (
-    Entry,
-    Listing,
-    count_skipped,
-    is_candidate,
-    map_keys,
-    refuse,
-)
+from irgen.catalog.sources.keys import name_files
+from irgen.catalog.sources.listing import Entry, Listing, refuse
+from irgen.catalog.sources.members import AUTO, Member, Members, choose_encoding
+from irgen.catalog.sources.selection import START, Candidate, Selection, make_rules, select_files
+from irgen.catalog.sources.tars import walk_tar
+from irgen.catalog.sources.zips import read_names, walk_zip
 from irgen.errors import SourceError, UnreadableError
 
-ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
-GZIP = b"\x1f\x8b"
+ENDINGS = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
+    ".zip",
+)
+UNPACKERS = {  # archives that are not read, and what unpacks them
+    **dict.fromkeys((".tar.zst", ".tzst"), "tar --zstd -xf"),
+    **dict.fromkeys((".7z", ".001", ".z01"), "7z x"),
+    ".rar": "unrar x",
+    ".gz": "gunzip",
+}
+MOST_LINKS = 8  # in a row, from a link to its file
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -32,58 +38,103 @@ DAMAGE = (
     lzma.LZMAError,
     EOFError,
     OSError,
-    RuntimeError,  # zipfile: a password, or a method it does not know
+    ValueError,  # of a directory that says nonsense
+    RuntimeError,  # zipfile: a method that it does not know
 )
 
 
 @dataclass(frozen=True)
-class Member:
-    """One member of an archive. `problem`: why it cannot be read."""
+class Contents:
+    """Members of an archive. `positions`: of all files, by name; `links`: name that a link leads
+    to; `problems`: why a file cannot be read."""
 
-    name: str
-    size: int
-    is_folder: bool
-    problem: str | None
-
-
-# A walk goes through an archive once, in order; a member's bytes are read before the next is drawn.
-Members = Iterator[tuple[Member, Callable[[], bytes]]]
+    positions: dict[str, int]
+    links: dict[str, str]
+    problems: dict[str, str]
 
 
-def list_archive(path: Path, limit: int, name: str = "") -> Listing:
+def list_archive(
+    path: Path,
+    limit: int,
+    name: str = "",
+    *,
+    ignore: Sequence[str] = (),
+    name_encoding: str = AUTO,
+) -> Listing:
     """List every image of the archive, and the annotation files of a data set.
 
     The archive is read twice: once to check that it is whole, safe and at most `limit` bytes
     unpacked, once to read images. Where it names a path twice the last one counts, as in tar
-    itself. `name` (default: the path) is its name in errors. An image that is a link, a device or
-    protected has a problem. Raises SourceError for a member outside of the archive, and if the
-    archive is damaged, too large, or without images.
+    itself. A link counts as the member it leads to. An image that cannot be read, such as a
+    protected one, has a problem.
+
+    `name` (default: the path) is its name in errors; `ignore`: patterns of what to leave out;
+    `name_encoding`: of names that are not UTF-8. Raises SourceError for a member outside of the
+    archive, and if the archive is damaged, too large, or without images.
     """
     name = name or str(path)
-    walk = _walk_zip if path.name.lower().endswith(".zip") else _walk_tar
+    contents, is_zip = Contents({}, {}, {}), path.name.lower().endswith(".zip")
     with _report_damage(name):
-        files, folders, others = _inspect(walk(path), name, limit)
-    keys, empty_folders, top = map_keys(files, folders, name)
-    key_of = {files[member]: key for key, member in keys.items()}
-    entries = _entries(walk(path), name, key_of)
+        encoding = choose_encoding(read_names(path), name_encoding) if is_zip else "utf-8"
+        walk = partial(walk_zip, path, encoding) if is_zip else partial(walk_tar, path)
+        selection = select_files(_inspect(walk(), name, limit, contents), make_rules(ignore))
+    if not is_zip:
+        encoding = choose_encoding(map(_encode, contents.positions), name_encoding)
+    members = {_decode(member, encoding): member for member in selection.files}
+    names = name_files(
+        Selection(
+            files=members,
+            folders=[_decode(folder, encoding) for folder in selection.folders],
+            skipped=selection.skipped,
+            ignored=selection.ignored,
+        ),
+        name,
+    )
+    positions: dict[int, list[str]] = {}
+    refused = []
+    for key, file in names.paths.items():
+        member = _follow(members[file], contents)
+        if problem := _find_problem(member, contents):
+            refused.append(refuse(key, problem))
+        else:
+            positions.setdefault(contents.positions[member], []).append(key)
     return Listing(
-        entries=entries,
-        count=len(keys),
-        empty_folders=empty_folders,
-        top=top,
-        skipped=count_skipped(others),
+        entries=chain(_entries(walk(), name, positions), refused),
+        count=len(names.paths),
+        empty_folders=names.empty_folders,
+        top=names.top,
+        skipped=selection.skipped,
+        ignored=selection.ignored,
+        notes=_note_encoding(encoding, name),
     )
 
 
+def _encode(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _decode(name: str, encoding: str) -> str:
+    """Return a name of a tar, whose bytes that are not UTF-8 stand there as surrogates."""
+    return name if _is_text(name) else _encode(name).decode(encoding)
+
+
+def _is_text(name: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def _note_encoding(encoding: str, archive: str) -> tuple[str, ...]:
+    if encoding == "utf-8":
+        return ()
+    text = f"the names in {archive} are read as {encoding}; if they look wrong, set "
+    return (f"{text}download.name_encoding",)
+
+
 def _inspect(
-    members: Members, archive: str, limit: int
-) -> tuple[dict[str, int], list[str], list[str]]:
-    """Return the position in the archive of every candidate file, and the names of the folders and
-    of the other files."""
-    files: dict[str, int] = {}
-    folders, others = [], []
+    members: Members, archive: str, limit: int, contents: Contents
+) -> Iterator[Candidate[int]]:
+    """Yield the members, and note in `contents` what they are."""
     total = 0
-    for position, (member, _) in enumerate(members):
+    for position, member in enumerate(members):
         name = _safe_name(member, archive)
         total += member.size
         if total > limit:
@@ -91,19 +142,44 @@ def _inspect(
                 f"{archive} unpacks to more than {limit / 1e9:g} GB; "
                 "raise download.max_gigabytes if that is meant"
             )
-        if member.is_folder:
-            folders.append(name)
-        elif is_candidate(name):
-            files[name] = position
-        else:
-            others.append(name)
-    return files, folders, others
+        if name and not member.is_folder:
+            _note_member(name, position, member, contents)
+        if name:
+            yield Candidate(name + "/" * member.is_folder, position, partial(_peek, member))
+
+
+def _note_member(name: str, position: int, member: Member, contents: Contents) -> None:
+    contents.positions[name] = position
+    for table, value in ((contents.links, member.link), (contents.problems, member.problem)):
+        table.pop(name, None)  # of a member of that name before
+        if value is not None:
+            table[name] = value
+
+
+def _peek(member: Member) -> bytes:
+    if member.problem is not None or member.link is not None:
+        return b""
+    with suppress(UnreadableError):
+        return member.read(START)
+    return b""
+
+
+def _follow(name: str, contents: Contents) -> str:
+    """Return the name of the member that a link leads to, or the last one on the way."""
+    for _ in range(MOST_LINKS):
+        name = posixpath.normpath(contents.links[name]) if name in contents.links else name
+    return name
+
+
+def _find_problem(name: str, contents: Contents) -> str | None:
+    if name in contents.links or name not in contents.positions:
+        return f"it is a link to {name}, which is not in the archive: pack the file itself (tar -h)"
+    return contents.problems.get(name)
 
 
 def _safe_name(member: Member, archive: str) -> str:
     """Return the member's name without `.` parts. Raises SourceError if the member is not safe."""
-    name = member.name
-    problem = None
+    name, problem = member.name, None
     if name.startswith(("/", "\\")) or PureWindowsPath(name).is_absolute():
         problem = "has an absolute path"
     elif ".." in name.replace("\\", "/").split("/"):
@@ -116,20 +192,17 @@ def _safe_name(member: Member, archive: str) -> str:
     return "" if clean == "." else clean
 
 
-def _entries(members: Members, archive: str, keys: dict[int, str]) -> Iterator[Entry]:
+def _entries(members: Members, archive: str, keys: dict[int, list[str]]) -> Iterator[Entry]:
     with _report_damage(archive):
-        for position, (member, read) in enumerate(members):
-            if position not in keys:
-                continue
-            if member.problem is not None:
-                yield refuse(keys[position], member.problem)
-            else:
-                yield Entry(keys[position], None, partial(_read_member, archive, read))
+        for position, member in enumerate(members):
+            read = cache(partial(_read_member, archive, member.read))  # links share it
+            for key in keys.get(position, ()):
+                yield Entry(key, None, read)
 
 
-def _read_member(archive: str, read: Callable[[], bytes]) -> bytes:
+def _read_member(archive: str, read: Callable[[int], bytes]) -> bytes:
     with _report_damage(archive):
-        return read()
+        return read(-1)
 
 
 @contextmanager
@@ -141,76 +214,3 @@ def _report_damage(archive: str) -> Iterator[None]:
         raise SourceError(
             f"{archive} is truncated or damaged ({reason}); fetch or pack it again"
         ) from error
-
-
-def _walk_tar(path: Path) -> Members:
-    with _open_plain(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        while (info := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every member in memory
-            plain = info.isreg() or info.isdir()
-            link = info.issym() or info.islnk()
-            problem = None if plain else _link(info) if link else "it is a device or pipe"
-            member = Member(info.name, info.size, info.isdir(), problem)
-            yield member, partial(_tar_bytes, archive, info)
-        _check_end(file, archive.offset)
-
-
-def _link(info: tarfile.TarInfo) -> str:
-    return f"it is a link to {info.linkname!r}: pack the file itself (tar -h --hard-dereference)"
-
-
-def _tar_bytes(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(info)
-    assert file is not None, "only regular members are read"
-    content = file.read()
-    if len(content) != info.size:
-        raise tarfile.ReadError(f"{info.name} is cut short")
-    return content
-
-
-def _check_end(file: IO[bytes], offset: int) -> None:
-    """Check that the end mark is there: tarfile takes a broken header, or none, for the end."""
-    file.seek(offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("the end mark is missing")
-    for _ in range(64):  # megabytes of padding at most; gzip checks its sum at its very end
-        if not file.read(1 << 20):
-            break
-
-
-@contextmanager
-def _open_plain(path: Path) -> Iterator[IO[bytes]]:
-    """Open a tar file, gzipped or not, whatever its name says."""
-    with path.open("rb") as raw:
-        packed = raw.read(len(GZIP)) == GZIP
-        raw.seek(0)
-        if packed:
-            with gzip.GzipFile(fileobj=raw) as file:
-                yield file  # type: ignore[misc]
-        else:
-            yield raw
-
-
-def _walk_zip(path: Path) -> Members:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            name = info.filename.replace("\\", "/")  # as some packers on Windows write
-            member = Member(name, info.file_size, name.endswith("/"), _zip_problem(info))
-            yield member, partial(_zip_bytes, archive, info)
-
-
-def _zip_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    try:
-        return archive.read(info)
-    except DAMAGE as error:  # of this member alone: the directory of a zip has said where it is
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableError(f"it is damaged ({reason}): pack it again") from None
-
-
-def _zip_problem(info: zipfile.ZipInfo) -> str | None:
-    kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
-    if info.flag_bits & 1:
-        return "it is protected by a password: pack it without one"
-    if kind == stat.S_IFLNK:
-        return "it is a link: pack the file itself"
-    return None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "it is a device or pipe"

@@ -1,39 +1,86 @@
 """A bucket's prefix as a source, as if it were a folder, and an image list in a bucket."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 
-from irgen.catalog.sources import image_list, s3
+from irgen.catalog.sources import image_list, remote, s3
 from irgen.catalog.sources.image_list import Far
+from irgen.catalog.sources.keys import list_parents, name_files
 from irgen.catalog.sources.list_paths import ELSEWHERE, find_scheme, leads_out, make_key, spell
-from irgen.catalog.sources.listing import (
-    Entry,
-    Listing,
-    count_skipped,
-    is_candidate,
-    list_parents,
-    map_keys,
-    refuse,
+from irgen.catalog.sources.listing import Entry, Listing, refuse
+from irgen.catalog.sources.remote import Remote
+from irgen.catalog.sources.selection import (
+    START,
+    Candidate,
+    Rules,
+    find_ignored,
+    is_vague,
+    make_rules,
+    select_files,
 )
+from irgen.errors import UnreadableError
 
 
-def list_bucket(client: s3.Client, url: str, ahead: int) -> Listing:
+def list_bucket(client: s3.Client, url: str, ahead: int, ignore: Sequence[str] = ()) -> Listing:
     """List every image below the prefix `url` as if it were a folder.
 
-    Raises SourceError if it cannot be listed or holds no image.
+    Objects whose names do not tell what they are are looked into, `ahead` at once. `ignore`:
+    patterns of what to leave out. Raises SourceError if the bucket cannot be listed or holds no
+    image.
     """
-    prefix = _as_folder(url)
+    prefix, rules = _as_folder(url), make_rules(ignore)
     objects = _list_below(client, prefix)
-    folders = list_parents(objects)
-    keys, empty_folders, top = map_keys(filter(is_candidate, objects), folders, prefix)
+    starts = _read_starts(client, prefix, objects, ahead, rules)
+    files = (Candidate(key, key, partial(_get_start, starts, key)) for key in objects)
+    folders = (Candidate(f"{key}/", key, bytes) for key in list_parents(objects))
+    selection = select_files(chain(files, folders), rules)
+    names = name_files(selection, prefix)
     return Listing(
-        entries=(_make_entry(client, prefix, key, objects[keys[key]]) for key in sorted(keys)),
-        count=len(keys),
-        empty_folders=empty_folders,
-        top=top,
+        entries=(
+            _make_entry(client, prefix, key, objects[names.paths[key]])
+            for key in sorted(names.paths)
+        ),
+        count=len(names.paths),
+        empty_folders=names.empty_folders,
+        top=names.top,
         ahead=ahead,
-        skipped=count_skipped(objects),
+        skipped=selection.skipped,
+        ignored=selection.ignored,
     )
+
+
+def _get_start(starts: Mapping[str, bytes], key: str) -> bytes:
+    return starts.get(key, b"")
+
+
+def _read_starts(
+    client: s3.Client, prefix: str, objects: Mapping[str, s3.Object], ahead: int, rules: Rules
+) -> dict[str, bytes]:
+    """Return the first bytes of the objects whose names say nothing."""
+    vague = [
+        key
+        for key, item in objects.items()
+        if is_vague(key) and item.size and not key.endswith("/") and not find_ignored(key, rules)
+    ]
+    with ThreadPoolExecutor(ahead, thread_name_prefix="look") as pool:
+        starts = pool.map(partial(_read_start, client, prefix), [objects[key] for key in vague])
+        return dict(zip(vague, starts, strict=True))
+
+
+def _read_start(client: s3.Client, prefix: str, item: s3.Object) -> bytes:
+    url = f"s3://{s3.split_url(prefix)[0]}/{item.key}"
+    states = [s3.as_remote(client, url, item)]
+
+    def look() -> Remote | None:
+        return states.pop() if states else s3.look_at(client, url)
+
+    try:
+        start = remote.use_present(look, lambda state: remote.read(state, client.retries, START))
+    except UnreadableError:
+        return b""
+    return b"" if start is None else start.content
 
 
 def list_named(client: s3.Client, url: str, content: bytes, far: Far, ahead: int) -> Listing:

@@ -134,7 +134,11 @@ def look_at(client: Client, url: str) -> Remote | None:
 
     It requests the first byte: not every server answers HEAD, and no signed URL does.
     """
-    with _request(client, url, {"Range": "bytes=0-0"}) as answer:
+    answer = _request(client, url, {"Range": "bytes=0-0"})
+    if answer.status_code == 416 and _total(answer) != 0:  # a server that refuses any range
+        answer.close()
+        answer = _request(client, url, {})
+    with answer:
         if answer.status_code in ABSENT:
             return None
         ranged = answer.status_code == 206
@@ -165,8 +169,8 @@ def _open(
             raise remote.ReplacedError
         expected = None if end is None else end - start
         announced = answer.headers.get("Content-Length")
-        if expected is not None and announced is not None and int(announced) != expected:
-            raise TransientError(f"{int(announced):,} of {expected:,} bytes are announced")
+        if expected is not None and announced not in (None, str(expected)):
+            raise TransientError(f"{announced} of {expected} bytes are announced")
         if part and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise TransientError("another range than the requested one is announced")
     except BaseException:
@@ -222,7 +226,7 @@ def _total(answer: requests.Response) -> int | None:
         return int(total[1]) if total else None
     packed = answer.headers.get("Transfer-Encoding")
     length = answer.headers.get("Content-Length")
-    return int(length) if length is not None and packed is None else None
+    return int(length) if length is not None and length.isdigit() and packed is None else None
 
 
 def _etag(answer: requests.Response) -> str:

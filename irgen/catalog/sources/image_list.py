@@ -5,13 +5,15 @@ from pathlib import Path
 
 import polars as pl
 
+from irgen.catalog.column_types import convert
 from irgen.catalog.columns import nest, stored_type
 from irgen.catalog.sources.list_paths import find_files, find_scheme
-from irgen.catalog.sources.list_text import NAMES, clean_names, decode_list
+from irgen.catalog.sources.list_text import NAMES, clean_names, decode_list, read_texts
 from irgen.catalog.sources.listing import Entry, Listing, check_key, refuse
 from irgen.errors import SourceError
 
-ENDINGS = (".csv", ".tsv", ".txt", ".parquet")
+PARQUET = ".parquet"
+ENDINGS = (".csv", ".tsv", ".txt", PARQUET)
 
 Near = Callable[[Sequence[str]], tuple[list[Entry], tuple[str, ...]]]
 Far = Callable[[Sequence[str]], list[Entry]]
@@ -65,6 +67,7 @@ def list_rows(content: bytes, source: str, near: Near, far: Far, ahead: int) -> 
         count=len(rows),
         columns=columns.insert_column(0, pl.Series("key", keys, pl.String))[rows],
         ahead=ahead,
+        is_text=not source.lower().endswith(PARQUET),
         notes=(*notes, *more, *([repeated] if len(rows) < len(keys) else [])),
     )
 
@@ -108,24 +111,28 @@ def _read_table(content: bytes, source: str) -> tuple[pl.DataFrame, tuple[str, .
 
 
 def _read(content: bytes, source: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    texts = dict.fromkeys(NAMES, pl.String)
     try:
-        if source.lower().endswith(".parquet"):
-            table = pl.read_parquet(content)
-            table = table.rename(dict(zip(table.columns, clean_names(table.columns), strict=True)))
-            texts_given = [name for name in NAMES if name in table.columns]
-            return table.with_columns(pl.col(texts_given).cast(pl.String)), ()
-        text = decode_list(content, source)
-        table = pl.read_csv(
-            text.content,
-            separator=text.separator,
-            schema_overrides=texts,
-            infer_schema_length=None,
-        )
-        return table, text.notes
+        if not source.lower().endswith(PARQUET):
+            text = decode_list(content, source)
+            return read_texts(text, source), text.notes
+        table = pl.read_parquet(content)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SourceError(f"{source} cannot be read as a list: {reason}") from None
+    table = table.rename(dict(zip(table.columns, clean_names(table.columns), strict=True)))
+    return table.with_columns(
+        _to_text(table[name], source) for name in NAMES if name in table.columns
+    ), ()
+
+
+def _to_text(values: pl.Series, source: str) -> pl.Series:
+    """Return a column of ours as text. Raises SourceError if it has values that are none."""
+    texts, others = convert(values, pl.String())
+    if len(others):
+        raise SourceError(
+            f"{source}: column {values.name!r} is of type {values.dtype}; make it text or numbers"
+        )
+    return texts
 
 
 def _check_columns(table: pl.DataFrame, path: str) -> None:

@@ -3,8 +3,13 @@
 import codecs
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
+
+import polars as pl
 
 from irgen.errors import SourceError
 
@@ -57,6 +62,37 @@ def decode_list(content: bytes, source: str) -> ListText:
         text = text.partition("\n")[2]
     separator, text = _clean_header(text)
     return ListText(text.encode(), separator, (note,) if is_guess else ())
+
+
+def read_texts(text: ListText, source: str) -> pl.DataFrame:
+    """Return the columns of a list, all as text; what is empty is null. A column without a name and
+    values is left out. Raises SourceError for two columns of one name, and for a row of more values
+    than there are columns; PolarsError if the text is no table."""
+    names, _ = _read_header(text.content.decode(), text.separator)
+    if not names:
+        raise SourceError(f"{source} cannot be read as a list: it is empty")
+    read = partial(pl.read_csv, text.content, has_header=False, separator=text.separator)
+    try:
+        table = read(infer_schema=False)
+    except pl.exceptions.PolarsError:
+        _refuse_long_rows(text, len(names), source)
+        table = read(infer_schema=False, truncate_ragged_lines=True)  # more are empty
+    columns = list(zip(names, table[1:].iter_columns(), strict=True))
+    columns = [(name, values) for name, values in columns if name or values.is_not_null().any()]
+    if twice := [name for name, count in Counter(n for n, _ in columns).items() if count > 1]:
+        raise SourceError(f"{source} has two columns named {twice[0]!r}; rename one")
+    return pl.DataFrame(dict(columns), schema={name: pl.String() for name, _ in columns})
+
+
+def _refuse_long_rows(text: ListText, columns: int, source: str) -> None:
+    reader = csv.reader(io.StringIO(text.content.decode()), delimiter=text.separator)
+    with suppress(csv.Error):  # it is no table
+        for row in reader:
+            if any(row[columns:]):
+                raise SourceError(
+                    f"{source}: line {reader.line_num} has {len(row)} values, but there are "
+                    f"{columns} columns; put values that hold {text.separator!r} in double quotes"
+                )
 
 
 def _find_encoding(content: bytes) -> str:

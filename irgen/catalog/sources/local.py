@@ -2,76 +2,94 @@
 
 import os
 import stat
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from irgen.catalog.sources.listing import (
-    Entry,
-    Listing,
-    check_key,
-    count_skipped,
-    is_candidate,
-    is_hidden,
-    map_keys,
-    refuse,
+from irgen.catalog.sources.keys import make_key, name_files
+from irgen.catalog.sources.listing import Entry, Listing, refuse
+from irgen.catalog.sources.selection import (
+    START,
+    Candidate,
+    Rules,
+    find_ignored,
+    make_rules,
+    select_files,
 )
 from irgen.errors import SourceError, UnreadableError
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, ignore: Sequence[str] = ()) -> Listing:
     """List every image below `root` by its relative path, and a data set's annotation files.
 
     A link to a file inside counts as that file; a link to a folder inside is skipped, because its
     images are listed already. An image or link that cannot be followed or leaves the folder has a
-    problem. Raises SourceError for a folder that cannot be read, and if there is no image.
+    problem. `ignore`: patterns of what to leave out. Raises SourceError for a folder that cannot
+    be read, and if there is no image.
     """
-    files, folders, others, escapes = _walk(root)
-    keys, empty_folders, top = map_keys(files, folders, str(root))
-    entries = {key: _make_entry(key, f"{root}/{path}", files[path]) for key, path in keys.items()}
+    inside, escapes, rules = root.resolve(), dict[str, str](), make_rules(ignore)
+
+    def note_escape(path: str) -> None:
+        if problem := find_escape(f"{root}/{path}", inside):
+            escapes[path] = problem
+
+    selection = select_files(walk_folder(root, rules, note_escape), rules)
+    names = name_files(selection, str(root))
+    entries = {
+        key: make_entry(key, f"{root}/{path}", inside if selection.files[path] else None)
+        for key, path in names.paths.items()
+    }
     for path, problem in escapes.items():
-        key = check_key(path.removeprefix(top), str(root))
+        key = make_key(path).removeprefix(names.top)
         entries[key] = refuse(key, problem)
     return Listing(
         entries=(entries[key] for key in sorted(entries)),
         count=len(entries),
-        empty_folders=empty_folders,
-        top=top,
-        skipped=count_skipped(others),
+        empty_folders=names.empty_folders,
+        top=names.top,
+        skipped=selection.skipped,
+        ignored=selection.ignored,
     )
 
 
-def _walk(
-    root: Path,
-) -> tuple[dict[str, os.stat_result | str], list[str], list[str], dict[str, str]]:
-    """Return the candidate files with their status or problem, the folders, the other files, and
-    the links to folders outside with their problem, by relative path."""
-    files: dict[str, os.stat_result | str] = {}
-    folders: list[str] = []
-    others: list[str] = []
-    escapes: dict[str, str] = {}
-    inside, waiting = root.resolve(), [""]
+def walk_folder(
+    root: Path, rules: Rules, note_link: Callable[[str], None]
+) -> Iterator[Candidate[bool]]:
+    """Yield the files and folders below `root`, but not what lies in an ignored folder. The value
+    tells whether a file is a link; links to folders go to `note_link`, by relative path.
+
+    Raises SourceError for a folder that cannot be read.
+    """
+    waiting = [""]
     while waiting:
         parent = waiting.pop()
         for entry in _scan(f"{root}/{parent}"):
-            path = f"{parent}{entry.name}"
-            if _is_folder(entry):
-                if is_hidden(entry.name):
-                    continue
-                if not entry.is_symlink():
-                    folders.append(path)
-                    waiting.append(f"{path}/")
-                elif problem := find_escape(entry.path, inside):
-                    escapes[path] = problem
-            elif not is_candidate(entry.name):
-                others.append(path)
+            path, is_link = f"{parent}{entry.name}", entry.is_symlink()
+            if not _is_folder(entry):
+                yield Candidate(path, is_link, partial(_read_start, entry.path))
+            elif find_ignored(f"{path}/", rules):
+                yield Candidate(f"{path}/", is_link, bytes)
+            elif is_link:
+                note_link(path)
             else:
-                files[path] = look_at(entry.path, inside if entry.is_symlink() else None)
-    return files, folders, others, escapes
+                waiting.append(f"{path}/")
+                yield Candidate(f"{path}/", is_link, bytes)
+
+
+def _read_start(path: str) -> bytes:
+    try:
+        if not Path(path).is_file():  # opening a pipe would wait for its other end
+            return b""
+        with Path(path).open("rb") as file:
+            return file.read(START)
+    except OSError:
+        return b""
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise unreadable(Path(folder), error) from None
 
@@ -91,7 +109,10 @@ def look_at(path: Path | str, inside: Path | None) -> os.stat_result | str:
             return problem
         status = Path(path).stat()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        return explain(error)
+        is_link = isinstance(error, OSError) and Path(path).is_symlink()
+        return explain(error) + (
+            f" ({Path(path).readlink()}, to which it links)" if is_link else ""
+        )
     if stat.S_ISDIR(status.st_mode):
         return "it is a folder, not a file"
     return status if stat.S_ISREG(status.st_mode) else "it is a pipe or device, not a file"

@@ -7,7 +7,7 @@ it its line in `_open_local` or `_open_url`. The kinds are: `arrays.py` (digits,
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from irgen.catalog.sources import s3
 
 CACHE = Path(".cache", "download")
-FILES = "an archive (.tar, .tar.gz, .tgz, .zip) or a list (.csv, .tsv, .txt, .parquet)"
+FILES = "an archive (.tar, .tar.gz, .tar.xz, .tar.bz2, .zip) or a list (.csv, .tsv, .txt, .parquet)"
 ALLOWED = f"'digits', a folder, {FILES}, here or at a URL"
 
 
@@ -33,13 +33,13 @@ def open_source(settings: Download, cache: Path = CACHE) -> Source:
     Raises SourceError if it is missing or of no known kind. Its content is checked on `load`.
     """
     if "://" in settings.source:
-        return _open_url(settings, cache)
+        return replace(_open_url(settings, cache), types=settings.columns)
     if settings.sha256:
         raise SourceError(
             f"download: sha256: {settings.source!r} is no URL; only an archive or list that comes "
             "from elsewhere is checked: set sha256 to ''"
         )
-    return _open_local(settings)
+    return replace(_open_local(settings), types=settings.columns)
 
 
 def _open_local(settings: Download) -> Source:
@@ -54,17 +54,19 @@ def _open_local(settings: Download) -> Source:
             f"download: source: {name!r} cannot be read ({error.strerror}); give {ALLOWED}"
         ) from None
     stamp: str | None = None
-    load: Callable[[], Listing] = partial(local.list_folder, path)
-    if path.is_dir() and (version := arrays.find_cifar(path)):
-        load = partial(arrays.list_cifar, path, version)
+    load: Callable[[], Listing]
+    if path.is_dir():
+        version = arrays.find_cifar(path)
+        list_folder = partial(local.list_folder, path, settings.ignore)
+        load = partial(arrays.list_cifar, path, version) if version else list_folder
     elif path.name.lower().endswith(image_list.ENDINGS):
         far, ahead = partial(_find_images, settings), settings.connections
         load = partial(image_list.list_file, path, far, ahead, settings.outside)
     elif path.name.lower().endswith(archive.ENDINGS):
         stamp = f"{path.resolve()}-{status.st_size}-{status.st_mtime_ns}"
-        load = partial(archive.list_archive, path, _byte_limit(settings))
-    elif not path.is_dir():
-        raise SourceError(f"download: source: {name!r} is of no known kind; give {ALLOWED}")
+        load = partial(_list_archive, settings, path, name)
+    else:
+        raise _refuse_kind(name, f"is of no known kind; give {ALLOWED}")
     return Source(name=name, stamp=stamp, load=load)
 
 
@@ -112,10 +114,27 @@ def _open_url(settings: Download, cache: Path) -> Source:
         load = partial(_load_archive, settings, file, cache)
         return Source(name=file.name, stamp=stamp, load=load)
     if scheme != "s3":
-        raise SourceError(
-            f"download: source: {file.name}: a web server cannot be listed; give the URL of {FILES}"
-        )
+        raise _refuse_kind(file.name, f"a web server cannot be listed; give the URL of {FILES}")
     return _open_prefix(settings)
+
+
+def _refuse_kind(name: str, reason: str) -> SourceError:
+    """Return the error for a source of no kind that is read; for an archive with its remedy."""
+    for ending, command in archive.UNPACKERS.items():
+        if name.lower().endswith(ending):
+            file = PurePosixPath(name).name
+            reason = f"such archives are not read; unpack it ({command} {file}), give the folder"
+    return SourceError(f"download: source: {name}: {reason}")
+
+
+def _list_archive(settings: Download, path: Path, name: str) -> Listing:
+    return archive.list_archive(
+        path,
+        _byte_limit(settings),
+        name,
+        ignore=settings.ignore,
+        name_encoding=settings.name_encoding,
+    )
 
 
 def _connect_s3(settings: Download) -> "s3.Client":
@@ -168,7 +187,9 @@ def _open_prefix(settings: Download) -> Source:
         raise SourceError(
             f"download: sha256: {url} is not one file; give the URL of {FILES}, or sha256: ''"
         )
-    load = partial(bucket.list_bucket, _connect_s3(settings), url, settings.connections)
+    load = partial(
+        bucket.list_bucket, _connect_s3(settings), url, settings.connections, settings.ignore
+    )
     return Source(name=url, stamp=None, load=load)
 
 
@@ -204,7 +225,7 @@ def _load_archive(settings: Download, file: File, cache: Path) -> Listing:
         except SourceError:
             path.unlink()
             raise
-    return archive.list_archive(path, limit, file.name)
+    return _list_archive(settings, path, file.name)
 
 
 def _byte_limit(settings: Download) -> int:

@@ -163,8 +163,10 @@ def use_present(look: Look, use: Callable[[Remote], T]) -> T | None:
     )
 
 
-def read(remote: Remote, retries: int) -> Body:
-    """Return the bytes of the file. Raises GoneError, ReplacedError, or SourceError."""
+def read(remote: Remote, retries: int, most: int | None = None) -> Body:
+    """Return the bytes of the file, or the first of them, `most` at most. Raises GoneError,
+    ReplacedError, or SourceError."""
+    is_part = most is not None and (remote.size is None or remote.size > most)
 
     def attempt() -> Body:
         content = bytearray()
@@ -172,8 +174,9 @@ def read(remote: Remote, retries: int) -> Body:
         def write(block: bytes, start: int) -> None:
             content[start:] = block
 
-        version, sums = _receive(remote, 0, remote.size, write, retries)
-        check([bytes(content)], sums)
+        stop = most if is_part else remote.size
+        version, sums = _receive(remote, 0, stop, write, retries)
+        check([bytes(content)], {} if is_part else sums)
         return Body(bytes(content), version)
 
     return retry_call(attempt, remote.url, min(DAMAGE_RETRIES, retries), DamagedError)

@@ -69,7 +69,9 @@ def test_an_image_that_the_list_does_not_name_is_rejected_whoever_teaches(
     write: Callable, catalogued: Callable, teaching: str
 ) -> None:
     found = catalogued(write({**layout(), "Img/img/other.jpg": None}), teaching)
-    assert found.rejected == [("Img/img/other.jpg", "the list gives it no label")]
+    assert found.rejected == [
+        ("Img/img/other.jpg", "neither a class folder nor a list gives it a label")
+    ]
 
 
 def test_another_number_of_images_than_published_is_told(

@@ -129,6 +129,19 @@ def test_what_will_not_pass_is_told_at_once(client, web_server, status: int, sai
     assert "secret" not in str(told.value)
 
 
+def test_a_server_that_refuses_any_range_gives_the_file_whole(client, web_server) -> None:
+    web_server.status = lambda path, start: 416 if web_server.requests[-1][1] else None
+    listed = http.look_at(client, f"{web_server.uri}/a%20b.zip")
+    assert read(listed, 2).content == CONTENT
+
+
+def test_a_length_that_is_no_number_is_passed_over(client, web_server) -> None:
+    web_server.ranged = web_server.lengths = False
+    web_server.headers = {"Content-Length": "many"}
+    listed = http.look_at(client, f"{web_server.uri}/a%20b.zip")
+    assert listed.size is None and read(listed, 2).content == CONTENT
+
+
 def test_a_handshake_that_is_cut_is_tried_again(hanging_up: str) -> None:
     with pytest.raises(SourceError, match=r"given up after 2 tries.*EOF"):
         http.look_at(http.connect(1, 1), f"{hanging_up}/a.zip")

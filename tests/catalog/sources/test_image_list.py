@@ -1,6 +1,7 @@
 """A CSV or Parquet list as a source."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -37,7 +38,7 @@ def test_paths_labels_and_metadata_keep_their_types(shop: Path, png: Png) -> Non
         "key": "images/1.png",
         "label": "007",
         "id": "0001",
-        "metadata": {"price": 3.0},
+        "metadata": {"price": "3"},  # until it is settled which type all have
     }
 
 
@@ -72,7 +73,9 @@ def test_a_missing_image_stays_listed_and_none_at_all_is_an_error(shop: Path) ->
             "path,label\nimages/0.png,a\n./images/0.png,b\n",
             "row 2 names images/0.png a second time",
         ),
-        ("path,label\na,b,c\n", "cannot be read as a list"),
+        ("path,label\na,b,c\n", "line 2 has 3 values, but there are 2 columns"),
+        ("path,label,a,a\nimages/0.png,b,1,2\n", "two columns named 'a'"),
+        ('path,label\nimages/0.png,"b\n', "cannot be read as a list"),
     ],
 )
 def test_a_faulty_list_is_one_clear_error(shop: Path, text: str, said: str) -> None:
@@ -86,3 +89,36 @@ def test_a_link_out_of_the_folder_has_a_problem(shop: Path, tmp_path_factory, pn
     (shop / "images" / "link.png").symlink_to(outside)
     (entry,) = list_file(rows(shop, "path,label\nimages/link.png,a\n")).entries
     assert "outside" in (entry.problem or "")
+
+
+def test_rows_may_be_ragged_where_nothing_is_lost(shop: Path) -> None:
+    text = (
+        'path,label,note,\n\nimages/0.png,a,"x\ny",,,\nimages/1.png,b\nimages/2.png,c,"q ""r"""\n'
+    )
+    columns = list_file(rows(shop, text)).columns
+    assert columns["metadata"].to_list() == [{"note": "x\ny"}, {"note": None}, {"note": 'q "r"'}]
+
+
+def test_whole_numbers_that_pandas_made_fractions_are_the_labels_they_were(shop: Path) -> None:
+    paths = [f"images/{i}.png" for i in range(3)]
+    pl.DataFrame({"path": paths, "label": [7.0, None, 8.0]}).write_parquet(shop / "shop.parquet")
+    assert list_file(shop / "shop.parquet").columns["label"].to_list() == ["7", None, "8"]
+    pl.DataFrame({"path": paths, "label": [[7], [8], []]}).write_parquet(shop / "shop.parquet")
+    with pytest.raises(SourceError, match="'label' is of type List"):
+        list_file(shop / "shop.parquet")
+
+
+def test_decimals_boxes_and_structs_are_kept(shop: Path) -> None:
+    table = pl.DataFrame(
+        {
+            "path": ["images/0.png"],
+            "label": ["a"],
+            "price": [Decimal("9.99")],
+            "box": pl.Series([[1.0, 2.0]], dtype=pl.Array(pl.Float32, 2)),
+            "about": [{"colour": {"red": [1]}}],
+        }
+    )
+    table.write_parquet(shop / "shop.parquet")
+    assert list_file(shop / "shop.parquet").columns["metadata"].to_list() == [
+        {"price": Decimal("9.99"), "box": [1.0, 2.0], "about": {"colour": {"red": [1]}}}
+    ]

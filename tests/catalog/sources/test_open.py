@@ -62,6 +62,9 @@ def test_a_checksum_that_nothing_would_check_is_refused() -> None:
 
 
 def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "set.rar").write_bytes(b"Rar!")
+    (tmp_path / "set.doc").write_bytes(b"?")
     with pytest.raises(SourceError, match=r"no known kind; give 'digits', a folder"):
+        source_of(str(tmp_path / "set.doc"))
+    (tmp_path / "set.rar").write_bytes(b"Rar!")
+    with pytest.raises(SourceError, match=r"are not read; unpack it \(unrar x set.rar\)"):
         source_of(str(tmp_path / "set.rar"))
