@@ -108,6 +108,16 @@ def test_results_show_the_table_and_that_nothing_had_to_be_done(
     assert f"Report: {home}/reports/index.html" in told
 
 
+def test_results_need_no_settings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"generative": {"precision/10": 0.5}, "queries": {"count": 7, "without_positive": 0}}
+    write_json(home / "data" / "evaluate" / "metrics.json", metrics)
+    write_bytes(home / "params.yaml", b"tokenizer: [")
+    assert cli.main(["results", "--root", str(home)]) == 0
+    told = capsys.readouterr()
+    assert "0.500" in told.out and "Report:" not in told.out
+    assert "the report is older than these results" in told.err and "params.yaml" in told.err
+
+
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tokeniser"]) == 2
     assert "No such command 'tokeniser'" in capsys.readouterr().err
