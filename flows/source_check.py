@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows import process, stage
+from irgen.catalog import guard
 from irgen.errors import IrgenError, SourceError
+from irgen.workspace import Workspace
 
 TIMEOUT_SECONDS = 3600.0  # enough to list a bucket of a hundred million objects
 CHANGED, UNCHANGED = "the source has changed", "the source has not changed"
@@ -23,7 +25,10 @@ def has_changed(root: Path, *, build: str, log: Callable[[str], None]) -> bool:
         settings=stage.environment(build),
     )
     if result.timed_out:
-        raise SourceError(f"the source was not listed within {TIMEOUT_SECONDS:g} seconds")
+        workspace = Workspace.at(root)
+        problem = f"the source was not listed within {TIMEOUT_SECONDS:g} seconds"
+        folder, cache = workspace.stage("download"), workspace.cache / "download"
+        raise SourceError(guard.note_source(folder, cache, problem))
     if result.status or result.lines[-1] not in (CHANGED, UNCHANGED):
         raise SourceError(stage.find_reason(result.lines))
     return result.lines[-1] == CHANGED
@@ -33,7 +38,6 @@ def main() -> int:
     """Check the source of the project in the working folder, and print the result."""
     from irgen.params import load  # the flow that starts this does not need them
     from irgen.stages import download
-    from irgen.workspace import Workspace
 
     try:
         changed = download.may_have_changed(load(Path("params.yaml")), Workspace.at(Path()))

@@ -16,8 +16,10 @@ from typing import Any
 import polars as pl
 
 from irgen.catalog import manifest, removals
+from irgen.catalog.check import check_images
 from irgen.catalog.datasets.annotations import drop_annotations
-from irgen.catalog.removals import ReadBytes, Removals
+from irgen.catalog.removals import Removals
+from irgen.catalog.shards import Images
 from irgen.errors import ArtifactError, ReleaseError, RemovalsError, SourceError, redact
 from irgen.files import file_digest, read_json, read_parquet, write_json, write_parquet
 
@@ -33,26 +35,30 @@ REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """Judge of the removals of a sync. `folder`: of the manifest; `cache`: of the notes; `share`:
-    of the images that may go without a word; `format_name`: catalog.format."""
+    """Judge of the removals of a sync. `folder`: of the manifest; `cache`: of the notes; `checks`:
+    cache of the stage catalog; `share`: of the images that may go without a word; `format_name`:
+    catalog.format."""
 
     folder: Path
     cache: Path
+    checks: Path
     share: float
     format_name: str
 
     def check(
-        self, old: pl.DataFrame, new: pl.DataFrame, past: pl.DataFrame, read: ReadBytes
+        self, old: pl.DataFrame, new: pl.DataFrame, past: pl.DataFrame, stored: Images
     ) -> bool:
         """Return whether a person accepted some of the removals, before a sync replaces the
-        manifest `old`, with its `past` images, by `new`. `read` returns the bytes of an annotation
-        file by its hash.
+        manifest `old`, with its `past` images, by `new`. `stored`: the bytes of both.
 
         Raises RemovalsError, and keeps the question, if more would go than may.
         """
+        if not removals.has_removals(old, new):
+            return False
         before, after = (
-            removals.label_images(table, self.format_name, read) for table in (old, new)
+            removals.label_images(table, self.format_name, stored.read) for table in (old, new)
         )
+        after = after.filter(~pl.col("sha256").is_in(self._find_broken(before, after, stored)))
         gone = removals.find_removals(before, after)
         accepted = gone.join(self._read_accepted(), on=["key", "sha256"], how="semi")
         history = before.with_columns(gone=pl.lit(None, pl.Int32))
@@ -65,12 +71,22 @@ class Guard:
             gone.join(accepted, on="key", how="anti"),
             before.join(accepted, on="key", how="anti"),
             after,
-            removals.count_peaks(history, manifest.read_accepted(self.folder)),
+            history,
+            since=manifest.read_accepted(self.folder),
             share=self.share,
         )
         if objection is not None:
             self._ask(replace(objection, images=gone, before=len(before)))
         return len(accepted) > 0
+
+    def _find_broken(self, before: pl.DataFrame, after: pl.DataFrame, stored: Images) -> list[str]:
+        """Return the hashes of changed contents that are no images: stubs of a sync client, Git
+        LFS's pointers, pages of an error. The stage catalog need not check them again."""
+        changed = after.join(before, on="key", how="semi").join(before, on="sha256", how="anti")
+        if len(changed) < removals.FEWEST:
+            return []
+        checked = check_images(stored, changed["sha256"].to_list(), self.checks, 0)
+        return checked.filter(pl.col("reason").is_not_null())["sha256"].to_list()
 
     def _ask(self, question: Removals) -> None:
         notes = {"manifest": _digest_manifest(self.folder)}
@@ -86,23 +102,29 @@ class Guard:
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Note a SourceError of the block as the reason why an update stopped, and add that nothing
-        is lost. Without a manifest there is nothing to lose."""
+        is lost."""
         try:
             yield
         except SourceError as error:
-            if not (self.folder / manifest.NAME).is_file():
-                raise
-            images = drop_annotations(manifest.images(manifest.read(self.folder)))
-            message = f"{error}; {KEPT}; bring the source back, and the next update goes on"
-            _write_note(self.cache, message, {"kind": SOURCE, "before": len(images)})
-            raise SourceError(message) from error
+            raise SourceError(note_source(self.folder, self.cache, str(error))) from error
+
+
+def note_source(folder: Path, cache: Path, problem: str) -> str:
+    """Note why the source cannot be had as the reason why an update stopped; return the message,
+    which says that nothing is lost. Without a manifest there is nothing to lose or to note."""
+    if not (folder / manifest.NAME).is_file():
+        return problem
+    images = drop_annotations(manifest.images(manifest.read(folder)))
+    message = f"{problem}; {KEPT}; bring the source back, and the next update goes on"
+    _write_note(cache, message, {"kind": SOURCE, "before": len(images)})
+    return message
 
 
 def describe(summary: dict[str, Any]) -> str:
     """Describe the images that would go, by the counts of `Removals.summarize`.
 
     >>> describe({"gone": 7, "before": 9, "peak": 9, "by_label": {"cat": 5, "dog": 2},
-    ...           "whole_labels": ["cat"], "examples": ["cat/1.png"]})
+    ...           "whole_labels": ["cat"], "whole_roles": [], "examples": ["cat/1.png"]})
     '7 of 9 images (cat 5, dog 2), all images of cat among them, such as cat/1.png'
     """
     counts = [f"{label} {count:,}" for label, count in summary["by_label"].items()]
@@ -110,6 +132,8 @@ def describe(summary: dict[str, Any]) -> str:
     text = f"{summary['gone']:,} of {summary['before']:,} images"
     text += f" ({_enumerate(counts)})" if counts else ""
     text += f", all images of {_enumerate(whole)} among them" if whole else ""
+    roles = summary["whole_roles"]
+    text += f", all {_enumerate(roles)} images among them" if roles else ""
     text += f", such as {summary['examples'][0]}" if summary["examples"] else ""
     if peak > summary["before"]:
         text += f"; there were {peak:,} once, and earlier updates took some away"

@@ -1,5 +1,6 @@
 """Manifest: lists the present and past images of the source, and where their bytes are."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ SCHEMA = pl.Schema(
 )
 IDENTITY = ("label", "role", "id")  # columns of a list that make an image another one
 RESTORE = "bring it back (dvc checkout download), or delete it, which fetches all images anew"
+NOTES = ("revision", "source", "top", "accepted")  # of the whole manifest
 GONE = "gone"  # first revision without the image; null while it is there
 OURS = (*SCHEMA, *IDENTITY, GONE)  # all other columns of the file are the user's
 
@@ -115,6 +117,14 @@ def read_top(folder: Path) -> str | None:
 def read_accepted(folder: Path) -> int:
     """Return the revision at which a person last accepted removals; 0 if nobody did."""
     return int(_read_notes(folder).get("accepted", 0))
+
+
+def drop_past(folder: Path, sha256s: Collection[str]) -> None:
+    """Rewrite the manifest without the past images of these contents."""
+    table, notes = _read(folder), _read_notes(folder)
+    kept = table.filter(pl.col(GONE).is_null() | ~pl.col("sha256").is_in(list(sha256s)))
+    notes = {key: text for key, text in notes.items() if key in NOTES}
+    write_parquet(folder / NAME, flatten(kept, OURS), notes)
 
 
 def _read_notes(folder: Path) -> dict[str, str]:

@@ -162,6 +162,7 @@ def _make_row(entry: Entry) -> manifest.Row:
         shard=None,
         offset=None,
         version=None,
+        problem=entry.problem,
     )
 
 
@@ -196,7 +197,8 @@ def _describe_columns(listing: Listing) -> dict[str, str]:
 
 def _count_left_out(listing: Listing, table: pl.DataFrame, unlabelled: int) -> dict[str, int]:
     reasons = {
-        "in the list, but not there": table["sha256"].null_count(),
+        "in the list, but not there": len(manifest.absent(table)),
+        "cannot be had": len(manifest.unreadable(table)),
         "without a label": unlabelled,
         "class folders without an image": len(listing.empty_folders),
     }

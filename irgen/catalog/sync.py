@@ -47,9 +47,9 @@ class Change:
         return bool(self.new or self.changed or self.gone or self.relabelled)
 
 
-# Called with the images of the last manifest, the new ones, past ones, and a function that reads an
-# annotation file by its hash. Returns whether a person accepted removals; raises to keep all.
-Check = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, Callable[[str], bytes]], bool]
+# Called with the images of the last manifest, the new ones, past ones, and their bytes. Returns
+# whether a person accepted removals; raises to keep all.
+Check = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, Images], bool]
 
 
 def sync(
@@ -129,7 +129,7 @@ def sync(
         notes=(*describe_left_out(listing.skipped, listing.ignored), *listing.notes),
     )
     accepted = manifest.read_accepted(folder) if stored else 0
-    if stored and check is not None and check(old, new, past, Images(folder, old, new).read):
+    if stored and check is not None and check(old, new, past, Images(folder, old, new)):
         accepted = change.revision
     if stored:
         past = pl.concat([past, _find_gone(old, new, change.revision)], how="diagonal")

@@ -4,7 +4,7 @@ import json
 import struct
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,6 +110,21 @@ class ArrayStore:
             number, keys = len(self._shards) - 1, shard.keys.tobytes()
             for row in range(len(shard.keys)):
                 self._rows.setdefault(keys[row * KEY : (row + 1) * KEY], (number, row))
+
+
+def forget_arrays(folder: Path, sha256s: Collection[str]) -> int:
+    """Delete the shards below ``folder`` that hold an array of one of these hashes, and damaged
+    ones; return how many. The other arrays in them are made again when they are needed."""
+    hashes, count = {bytes.fromhex(sha256) for sha256 in sha256s}, 0
+    for path in folder.rglob("*.safetensors"):
+        try:
+            keys = map_shard(path).keys.tobytes()
+        except (ArtifactError, ValueError, KeyError, TypeError, OSError):
+            keys = b"".join(hashes)
+        if not hashes.isdisjoint(keys[row : row + KEY] for row in range(0, len(keys), KEY)):
+            path.unlink()
+            count += 1
+    return count
 
 
 def map_shard(path: Path) -> Shard:

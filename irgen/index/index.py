@@ -207,7 +207,9 @@ class Index(Store):
 
     def options(self, k: int) -> Options:
         """Return the options with which a search for ``k`` images runs by default: the index's own,
-        with at least k beams. Change some with ``dataclasses.replace``."""
+        with at least k beams. Change some with ``dataclasses.replace``. Raise IndexingError if k is
+        negative or too large."""
+        engine.check_count("k", k, least=0)
         return replace(self._defaults, beams=max(k, self._defaults.beams))
 
     def search(
@@ -265,8 +267,7 @@ class Index(Store):
 
     def _resolve(self, options: Options, k: int) -> Options:
         """Return ``options`` with ``min_cosine`` for their ``min_probability``."""
-        if k < 1:
-            raise IndexingError(f"k: {k} is too few; allowed: 1 or more")
+        engine.check_count("k", k)
         least = options.min_probability
         if least is None:
             return options

@@ -108,19 +108,25 @@ def set_aliases(
         _set_alias(client, model, CANDIDATE, judged.registered)
 
 
-def forget_release(root: Path, settings: Settings, old: Release) -> None:
-    """Delete the version of a release unless it has an alias, and mark its files as deleted
-    (``mlflow gc`` frees them). Do nothing if this registry never had it. Raise TrackingError."""
+def forget_release(
+    root: Path, settings: Settings, old: Release, *, with_alias: bool = False
+) -> None:
+    """Delete the version of a release, one that has an alias only ``with_alias``, and mark its
+    files as deleted (``mlflow gc`` frees them). Do nothing if this registry never had it. Raise
+    TrackingError."""
     if not settings.model or old.registry != locations.store_key(root):
         return
     with mlflow_store.open_client(root) as client:
-        delete_version(client, settings.model, old.bundle)
+        delete_version(client, settings.model, old.bundle, with_alias=with_alias)
 
 
-def delete_version(client: "MlflowClient", model: str, bundle: str) -> None:
-    """Delete the version of an index, unless it has an alias."""
+def delete_version(
+    client: "MlflowClient", model: str, bundle: str, *, with_alias: bool = False
+) -> None:
+    """Delete the version of an index; one that has an alias only ``with_alias``."""
     version = _find_version(client, model, bundle)
-    if version is None or version in _read_aliases(client, model).values():
+    has_alias = version in _read_aliases(client, model).values() if version else False
+    if version is None or (has_alias and not with_alias):
         return
     model_id = client.get_model_version(model, version).model_id
     client.delete_model_version(model, version)

@@ -139,8 +139,13 @@ def prune(client: s3.Client, remote: str, champion: Release, keep: int) -> list[
     others = [name for name in folders if not (folders[name] and parse_version(name) in spared)]
     old = sorted(others, reverse=True)[keep:]  # without a record, a folder is an interrupted push
     for name in old:
-        url = join_url(remote, name)
-        s3.delete(client, [f"{url}/{RECORD}"])
-        keys = s3.list_keys(client, f"{url}/")
-        s3.delete(client, [f"s3://{s3.split_url(url)[0]}/{key}" for key in keys])
+        delete_release(client, remote, name)
     return old
+
+
+def delete_release(client: s3.Client, remote: str, name: str) -> None:
+    """Delete the folder of a release, if it is there. Raise SourceError."""
+    url = join_url(remote, name)
+    s3.delete(client, [f"{url}/{RECORD}"])
+    keys = s3.list_keys(client, f"{url}/")
+    s3.delete(client, [f"s3://{s3.split_url(url)[0]}/{key}" for key in keys])

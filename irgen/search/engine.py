@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 VERSION = 2  # raise when a search finds other images, or gives other scores
 # From this cosine an image counts as a copy of the query: docs/reference/metrics.md says why.
 COPY_COSINE = 0.999
+MOST_HITS, MOST_CANDIDATES = 10_000, 1_000_000  # of a query; more would not fit in memory
 COPY_BEAMS = 8  # codes nearest to the query's embedding under which copies are looked for
+
+
+def check_count(name: str, value: int, *, least: int = 1, most: int = MOST_HITS) -> None:
+    """Raise IndexingError if an option is not from ``least`` to ``most``."""
+    if value < least:
+        raise IndexingError(f"{name}: {value} is too few; allowed: {least} or more")
+    if value > most:
+        raise IndexingError(f"{name}: {value:,} is too many; allowed: at most {most:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +87,13 @@ class Options:
     trie: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("beams", 1), ("candidates", 1), ("fresh_beams", 0)):
-            if (value := getattr(self, name)) < least:
-                raise IndexingError(f"{name}: {value} is too few; allowed: {least} or more")
+        check_count("beams", self.beams)
+        check_count("candidates", self.candidates, most=MOST_CANDIDATES)
+        check_count("fresh_beams", self.fresh_beams, least=0)
+        for name in ("rerank_weight", "min_score", "min_cosine"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise IndexingError(f"{name}: {value} is not allowed; allowed: a number")
         for name, least in (("distinct", -1), ("min_probability", 0)):
             value = getattr(self, name)
             if value is not None and not least <= value <= 1:

@@ -54,6 +54,7 @@ def _guard(params: Params, workspace: Workspace) -> Guard:
     return Guard(
         folder=workspace.stage("download"),
         cache=workspace.cache / "download",
+        checks=workspace.cache / "catalog",
         share=params.download.most_removed,
         format_name=params.catalog.format,
     )

@@ -33,6 +33,12 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or default
 
 
+def has_store(root: Path) -> bool:
+    """Tell whether there is an MLflow store: one that is set, or the project's own file."""
+    own = find_project(root) / "mlruns" / "mlflow.db"
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or own.exists()
+
+
 def store_key(root: Path) -> str:
     """Return a digest of the tracking URI, which itself may contain a password."""
     return digest(tracking_uri(root))

@@ -33,8 +33,9 @@ class Shop:
 
     def put(self, label: str, numbers: range) -> None:
         (self.folder / label).mkdir(parents=True, exist_ok=True)
+        first = int.from_bytes(label.encode()[-8:])
         for number in numbers:
-            content = self.png(1000 * ord(label[0]) + number)
+            content = self.png(first + number)
             (self.folder / label / f"{number}.png").write_bytes(content)
 
     def take(self, *keys: str) -> None:
@@ -165,6 +166,15 @@ def test_images_that_became_one_placeholder_are_lost(shop: Shop) -> None:
     assert "20 of 50 images (a 10, b 10)" in shop.ask()
 
 
+def test_images_that_became_stubs_or_error_pages_are_lost(shop: Shop) -> None:
+    for number, path in enumerate(shop.folder.glob("[ab]/*.png")):
+        path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{number}\n")
+    assert "20 of 50 images (a 10, b 10)" in shop.ask()
+    for number, path in enumerate(shop.folder.glob("[ab]/*.png")):
+        path.write_bytes(shop.png(number + 7))  # new pictures are just that
+    assert shop.update()["images/changed"] == 20
+
+
 def test_acceptance_is_of_the_images_that_were_named_and_no_others(shop: Shop) -> None:
     shop.take("a")
     shop.ask()
@@ -197,6 +207,18 @@ def test_an_answer_is_of_one_manifest(shop: Shop) -> None:
     manifest.write(folder, table, revision=2, source=str(shop.folder))  # as dvc checkout may
     with pytest.raises(ReleaseError, match="no update waits"):
         shop.accept()
+
+
+def test_a_role_whose_folder_is_away_is_asked_about(shop: Shop) -> None:
+    shop.take(*"abcde")
+    for role, count in (("train", 9), ("test", 1)):
+        for number, label in enumerate("abcdefg"):
+            shop.put(f"{role}/{label}", range(10 * number, 10 * number + count))
+    shutil.rmtree(shop.workspace.stage("download"))
+    shop.update()
+    shop.take("test")
+    question = shop.ask()
+    assert "7 of 70 images (a 1, b 1" in question and "all query images among them" in question
 
 
 def test_a_label_of_one_image_may_go(shop: Shop) -> None:

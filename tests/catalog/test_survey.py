@@ -61,6 +61,14 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path):
     assert "damaged" in survey.sample.damaged["cat/2.jpg"]
 
 
+def test_an_image_that_cannot_be_had_is_named_with_its_reason(tmp_path):
+    folder = write(tmp_path, {"cat/1.jpg": photo(), "dog/1.jpg": photo(1)})
+    (folder / "cat" / "2.jpg").symlink_to("gone.jpg")
+    survey = look(folder)
+    assert survey.images == 2 and survey.left_out == {"cannot be had": 1}
+    assert "gone.jpg" in survey.sample.damaged["cat/2.jpg"]
+
+
 def test_folders_that_are_no_classes_give_no_labels_and_the_reason(tmp_path):
     survey = look(write(tmp_path, {"2023/05/1.jpg": photo(), "2024/1.jpg": photo(1)}))
     assert survey.images == 2 and not survey.labels

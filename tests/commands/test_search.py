@@ -199,3 +199,15 @@ def test_an_interrupt_ends_with_130_and_no_traceback(project, run, monkeypatch):
     monkeypatch.setattr(Index, "search", interrupted)
     done = run("search", "photos/003.png")
     assert (done.status, done.out, done.err) == (130, "", "irgen search: interrupted\n")
+
+
+@pytest.mark.parametrize("option", ["-k", "--beams", "--candidates", "--fresh-beams"])
+@pytest.mark.parametrize("value", [10**9, 10**30])
+def test_numbers_that_would_not_fit_in_memory_are_refused(refused, option: str, value: int):
+    assert f"{value:,} is too many; allowed: at most" in refused(
+        "search", "photos/100.png", option, value
+    )
+
+
+def test_a_least_score_that_is_no_number_is_refused(refused):
+    assert "min_score: nan" in refused("search", "photos/100.png", "--min-score", "nan")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from flows import build as building
-from flows import events, lock, release, state, training_revision
+from flows import events, lock, release, source_check, state, training_revision
 from flows.build import build
 from flows.lock import Holder
 from flows.release import Decision
@@ -212,6 +212,18 @@ def test_a_source_that_lacks_too_much_is_held_and_reported_once_and_goes_on_when
     put(living, "b/new.png", png(99))
     state = go(update, living)
     assert "1 new, 0 changed, 0 gone; 37 images at revision 2" in state.message
+
+
+def test_a_source_that_is_not_listed_in_time_is_held(
+    prefect_server: PrefectServer, living: Toy, gate: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(update, living)
+    with monkeypatch.context() as patch:
+        patch.setattr(source_check, "TIMEOUT_SECONDS", 0.01)
+        state = go(update, living)
+    assert state.name == "Held" and "was not listed within 0.01 seconds" in state.message
+    assert "nothing is removed" in state.message
+    assert go(update, living).name == "Unchanged"
 
 
 def test_removals_that_a_person_accepts_are_served(

@@ -210,6 +210,46 @@ def test_a_service_that_checks_signatures_takes_the_right_ones_alone(
         iam_backends.reset()
 
 
+def test_objects_that_are_refused_are_noted_and_the_others_come(
+    settings, photos, buckets, tmp_path: Path
+) -> None:
+    data, few = tmp_path / "data", replace(settings, retries=1)
+    refused = {
+        "a/00.png": ("403 Forbidden", "AccessDenied"),
+        "b/01.png": ("403 Forbidden", "InvalidObjectState"),
+        "c/02.png": ("400 Bad Request", "KMS.DisabledException"),
+        "a/03.png": ("500 Internal Server Error", "InternalError"),
+    }
+
+    def refuse(environ, answer):
+        status, code = refused.get(environ["PATH_INFO"][-8:], ("", ""))
+        return answer(status, b"<Error><Code>%s</Code></Error>" % code.encode()) if code else None
+
+    buckets.fault = refuse
+    assert sync(opened(few, tmp_path), data, max_unreadable=0.2).images == 20
+    told = manifest.unreadable(manifest.read(data)).select("key", "problem")
+    assert all(refused[key][1] in problem for key, problem in told.iter_rows())
+    assert len(told) == 4 and has_changed(opened(few, tmp_path), data)
+    buckets.fault = None
+    assert counts(sync(opened(few, tmp_path), data)) == (4, 0, 0, 2)
+    assert held(data) == photos
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "NoSuchBucket"])
+def test_what_fails_for_the_whole_bucket_midway_is_one_error(
+    settings, photos, buckets, tmp_path: Path, code: str
+) -> None:
+    def fail(environ, answer):
+        late = environ["PATH_INFO"] > "/shop/photos/b/10.png"
+        error = b"<Error><Code>%s</Code></Error>" % code.encode()
+        return answer("400 Bad Request", error) if late else None
+
+    buckets.fault = fail
+    with pytest.raises(SourceError, match=code):
+        sync(opened(settings, tmp_path), tmp_path / "data", max_unreadable=1)
+    assert not (tmp_path / "data" / manifest.NAME).exists()
+
+
 def test_an_object_replaced_during_the_sync_comes_as_it_is_now(
     settings, photos, buckets, tmp_path: Path
 ) -> None:

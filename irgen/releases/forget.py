@@ -1,0 +1,58 @@
+"""Delete the releases that hold images to forget: here, in the bucket and in MLflow's registry."""
+
+from contextlib import closing
+from pathlib import Path
+
+from irgen.catalog.forget import Traces
+from irgen.errors import ReleaseError
+from irgen.index.database import Database
+from irgen.index.index import Index
+from irgen.index.rows import hash_ids
+from irgen.params import Params
+from irgen.releases import registry, remote, store
+from irgen.releases.release import Release
+
+
+def find_contents(index: Path, ids: frozenset[str]) -> dict[str, str]:
+    """Return the content hash of each of these images that an index holds; "" if it has none, or
+    if the image was removed since the index was compacted."""
+    names = sorted(ids)
+    with Index.open(index) as opened, closing(Database(index)) as file:
+        view, keys = opened.view, hash_ids(names).tolist()
+        rows = view.find(names)
+        table = view.take(rows[rows >= 0])
+        removed = [key for key, present in file.find(keys).items() if present is None]
+    hashes = table["sha256"].fill_null("") if "sha256" in table.columns else [""] * len(table)
+    contents = {name: "" for name, key in zip(names, keys, strict=True) if key in removed}
+    return contents | dict(zip(table["id"], hashes, strict=True))
+
+
+def holds(index: Path, traces: Traces) -> bool:
+    """Tell whether an index holds one of the images."""
+    contents = find_contents(index, traces.ids)
+    return any(not sha256 or sha256 in traces.sha256s for sha256 in contents.values())
+
+
+def list_holding(releases: Path, traces: Traces) -> list[Release]:
+    """Return the releases that hold one of the images. Raise ReleaseError if one is served."""
+    champion = store.read_champion(releases)
+    holding = [old for old in store.list_releases(releases) if holds(releases / old.name, traces)]
+    if champion and any(old.version == champion.version for old in holding):
+        raise ReleaseError(
+            f"release {champion.version}, which is served, holds such an image; nothing was "
+            "deleted: release an index without it first (dvc repro, then irgen release)"
+        )
+    return holding
+
+
+def delete_releases(root: Path, params: Params, holding: list[Release]) -> None:
+    """Delete releases here, in the bucket and in the registry. Raise SourceError or TrackingError
+    if one of these does not answer; then repeat."""
+    releases = store.path_in(root)
+    with store.lock(releases):
+        for old in holding:
+            if params.release.remote:
+                client = remote.connect(params.release.endpoint)
+                remote.delete_release(client, params.release.remote, old.name)
+            registry.forget_release(root, params.release, old, with_alias=True)
+            store.delete_release(releases, old)
