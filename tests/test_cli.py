@@ -108,6 +108,16 @@ def test_results_show_the_table_and_that_nothing_had_to_be_done(
     assert f"Report: {home}/reports/index.html" in told
 
 
+def test_results_need_no_settings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"generative": {"precision/10": 0.5}, "queries": {"count": 7, "without_positive": 0}}
+    write_json(home / "data" / "evaluate" / "metrics.json", metrics)
+    write_bytes(home / "params.yaml", b"tokenizer: [")
+    assert cli.main(["results", "--root", str(home)]) == 0
+    told = capsys.readouterr()
+    assert "0.500" in told.out and "Report:" not in told.out
+    assert "the report is older than these results" in told.err and "params.yaml" in told.err
+
+
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tokeniser"]) == 2
     assert "No such command 'tokeniser'" in capsys.readouterr().err
@@ -166,6 +176,64 @@ def test_an_error_of_the_disk_is_known_in_every_wrapping(error: Exception, told:
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "a socket"), ValueError("28")])
 def test_another_error_is_none_of_the_disk(error: Exception) -> None:
     assert cli.describe_disk_error(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "a"), "ulimit -n"),
+        (OSError(errno.EFBIG, "File too large"), "ulimit -f"),
+        (MemoryError(), "the memory is full"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory is full"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "the memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "the memory"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/a']"), "TMPDIR"),
+    ],
+)
+def test_a_limit_of_the_machine_is_told_with_its_remedy(error: Exception, remedy: str) -> None:
+    assert remedy in str(cli.describe_limit(error))
+    assert cli.describe_limit(ValueError("anything else")) is None
+
+
+def run_here(root: Path, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell with ``irgen`` in it."""
+    line = line.replace("irgen", f"{sys.executable} -m irgen")
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def test_an_output_that_is_full_is_told_as_such(root: Path) -> None:
+    done = run_here(root, "irgen params > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("irgen params: the output cannot be written (No space left")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_terminal_that_lacks_a_character_gets_an_escape(root: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "COLUMNS": "20"}
+    done = run_here(root, "irgen params", **ascii_only)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2026" in done.stdout
+
+
+def test_a_reader_that_leaves_ends_the_output_in_silence(root: Path) -> None:
+    done = run_here(root, "irgen params | head -1; exit ${PIPESTATUS[0]}")
+    assert done.returncode in (0, 141)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_a_limit_of_memory_is_one_message(root: Path, tmp_path: Path) -> None:
+    line = f"ulimit -v 1500000; irgen search a.png --index {tmp_path} --root {root}"
+    done = run_here(root, line)
+    assert done.returncode == 2, done.stderr
+    assert "the memory is full" in done.stderr.splitlines()[-1] or "not an index" in done.stderr
 
 
 def test_a_python_without_the_packages_names_the_environment(root: Path) -> None:

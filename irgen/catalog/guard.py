@@ -71,7 +71,8 @@ class Guard:
             gone.join(accepted, on="key", how="anti"),
             before.join(accepted, on="key", how="anti"),
             after,
-            removals.count_peaks(history, manifest.read_accepted(self.folder)),
+            history,
+            since=manifest.read_accepted(self.folder),
             share=self.share,
         )
         if objection is not None:
@@ -123,7 +124,7 @@ def describe(summary: dict[str, Any]) -> str:
     """Describe the images that would go, by the counts of `Removals.summarize`.
 
     >>> describe({"gone": 7, "before": 9, "peak": 9, "by_label": {"cat": 5, "dog": 2},
-    ...           "whole_labels": ["cat"], "examples": ["cat/1.png"]})
+    ...           "whole_labels": ["cat"], "whole_roles": [], "examples": ["cat/1.png"]})
     '7 of 9 images (cat 5, dog 2), all images of cat among them, such as cat/1.png'
     """
     counts = [f"{label} {count:,}" for label, count in summary["by_label"].items()]
@@ -131,6 +132,8 @@ def describe(summary: dict[str, Any]) -> str:
     text = f"{summary['gone']:,} of {summary['before']:,} images"
     text += f" ({_enumerate(counts)})" if counts else ""
     text += f", all images of {_enumerate(whole)} among them" if whole else ""
+    roles = summary["whole_roles"]
+    text += f", all {_enumerate(roles)} images among them" if roles else ""
     text += f", such as {summary['examples'][0]}" if summary["examples"] else ""
     if peak > summary["before"]:
         text += f"; there were {peak:,} once, and earlier updates took some away"

@@ -19,6 +19,7 @@ FEWEST = 5  # fewer images may always go
 LABEL_SHARE = 0.002  # of all images; the loss of a label with fewer may be everyday work…
 LABEL_IMAGES = 100  # …unless it had as many as this
 EXAMPLES = 5
+GROUPS = ("label", "role")  # none of whose images may all go unnoticed
 
 ReadBytes = Callable[[str], bytes]
 
@@ -27,14 +28,16 @@ ReadBytes = Callable[[str], bytes]
 class Removals:
     """Images that an update would take away and has to ask about.
 
-    `images`: columns key, sha256, label. `before`: number of images there now. `peak`: most images
-    since a person last accepted removals. `labels`: labels that would lose their last image.
+    `images`: columns key, sha256, label, role. `before`: number of images there now. `peak`: most
+    images since a person last accepted removals. `labels`, `roles`: that would lose their last
+    image.
     """
 
     images: pl.DataFrame
     before: int
     peak: int
     labels: tuple[str, ...]
+    roles: tuple[str, ...]
 
     def summarize(self) -> dict[str, Any]:
         """Return the counts and some examples, as JSON can hold them."""
@@ -45,6 +48,7 @@ class Removals:
             "peak": self.peak,
             "by_label": dict(by_label.sort("count", "label", descending=[True, False]).iter_rows()),
             "whole_labels": list(self.labels),
+            "whole_roles": list(self.roles),
             "examples": self.images["key"]
             .sort()
             .gather_every(_step(self.images))[:EXAMPLES]
@@ -57,17 +61,16 @@ def _step(images: pl.DataFrame) -> int:
 
 
 def label_images(table: pl.DataFrame, format_name: str, read: ReadBytes) -> pl.DataFrame:
-    """Return the images of a manifest, annotation files aside, with the `label` that the catalogue
-    gives them: null if its format does not fit."""
-    images = drop_annotations(manifest.images(table))
+    """Return the images of a manifest, annotation files aside, with the `label` and `role` that the
+    source gives them: null if it gives none, or if its format does not fit."""
+    images = drop_annotations(manifest.images(table)).drop("label", "role", strict=False)
     try:
         name = recognise_format(table) if format_name == "auto" else format_name
         catalog = read_format(table, name, read)
     except (ArtifactError, CatalogError):  # its lists are damaged, or name what has gone
-        return images.drop("label", strict=False).with_columns(label=pl.lit(None, pl.String))
+        return images.with_columns(pl.lit(None, pl.String).alias(name) for name in GROUPS)
     label = pl.when(~lacks_label()).then(pl.col("label"))
-    labels = catalog.select(pl.col("path").alias("key"), label)
-    return images.drop("label", strict=False).join(labels, on="key", how="left")
+    return images.join(catalog.select(key="path", label=label, role="role"), on="key", how="left")
 
 
 def label_past(past: pl.DataFrame, old: pl.DataFrame, format_name: str) -> pl.DataFrame:
@@ -91,11 +94,12 @@ def has_removals(old: pl.DataFrame, new: pl.DataFrame) -> bool:
 
 
 def find_removals(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
-    """Return the images of `old` whose content is gone from `new`: columns key, sha256, label.
+    """Return the images of `old` whose content is gone from `new`: columns key, sha256, label,
+    role.
 
     An image under another key has moved and is not gone. An image with other content has changed
     and is not gone, unless others became the same picture: a placeholder. An image without its
-    label counts as gone. Both tables have columns key, sha256, label.
+    label counts as gone. Both tables have columns key, sha256, label, role.
     """
     moved = new.join(old, on="key", how="anti")["sha256"]
     both = old.join(new, on="key", suffix="_new")
@@ -105,64 +109,73 @@ def find_removals(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     lost = [*placeholders, *unlabelled]
     kept = pl.col("key").is_in(both["key"].implode()) & ~pl.col("key").is_in(lost)
     gone = old.filter(~kept & ~pl.col("sha256").is_in(moved.implode()))
-    return gone.select("key", "sha256", "label")
+    return gone.select("key", "sha256", *GROUPS)
 
 
 def find_objection(
     gone: pl.DataFrame,
     old: pl.DataFrame,
     new: pl.DataFrame,
-    peaks: pl.DataFrame,
+    history: pl.DataFrame,
     *,
+    since: int,
     share: float,
 ) -> Removals | None:
     """Return the removals to ask about; None if `gone` may go without a word.
 
     To ask about: more than `share` of the images in `old`; a catalogue that is smaller by more than
-    `share` than it was at its peak; the last image of a label that was not small. Fewer than
-    FEWEST images never matter. `peaks`: as `count_peaks` returns them.
+    `share` than it was at its peak; the last image of a label or role that was not small. Fewer
+    than FEWEST images never matter. `history` and `since`: as for `count_peaks`.
     """
     if not len(gone):
         return None
-    peak = max(len(old), *peaks.filter(pl.col("label").is_null())["images"])
+    whole = history.with_columns(all=pl.lit("all"))
+    peak = max(len(old), *count_peaks(whole, "all", since)["images"])
     shrunk = peak - len(new)
-    labels = _find_lost_labels(gone, old, new, peaks, peak)
+    labels, roles = (
+        _find_lost(group, gone, old, new, count_peaks(history, group, since), peak)
+        for group in GROUPS
+    )
     too_many = len(gone) >= FEWEST and len(gone) > share * len(old)
     too_few_left = shrunk >= FEWEST and shrunk > share * peak
-    if not (too_many or too_few_left or labels):
+    if not (too_many or too_few_left or labels or roles):
         return None
-    return Removals(images=gone, before=len(old), peak=peak, labels=labels)
+    return Removals(images=gone, before=len(old), peak=peak, labels=labels, roles=roles)
 
 
-def _find_lost_labels(
-    gone: pl.DataFrame, old: pl.DataFrame, new: pl.DataFrame, peaks: pl.DataFrame, total: int
+def _find_lost(
+    group: str,
+    gone: pl.DataFrame,
+    old: pl.DataFrame,
+    new: pl.DataFrame,
+    peaks: pl.DataFrame,
+    total: int,
 ) -> tuple[str, ...]:
-    """Return the labels, not small ones, whose last image would go."""
-    left = old.join(gone, on="key", how="anti")["label"]
+    """Return the labels or roles (`group`), not small ones, whose last image would go."""
+    left = old.join(gone, on="key", how="anti")[group]
     least = min(max(FEWEST, LABEL_SHARE * total), LABEL_IMAGES)
-    large = peaks.filter(pl.col("images") >= least)["label"]
-    lost = set(gone["label"]) & set(large) - set(left) - set(new["label"])
-    return tuple(sorted(lost - {None}))
+    large = peaks.filter(pl.col("images") >= least)[group]
+    lost = set(gone[group]) & set(large) - set(left) - set(new[group])
+    return tuple(sorted(lost))
 
 
-def count_peaks(images: pl.DataFrame, since: int) -> pl.DataFrame:
-    """Return the largest number of images at any revision from `since` on: of each label, and of
-    all together under the label null. Columns label, images.
+def count_peaks(images: pl.DataFrame, group: str, since: int) -> pl.DataFrame:
+    """Return the largest number of images of each `group` (a column's value; null is left out) at
+    any revision from `since` on: columns `group`, images.
 
-    `images`: present and past ones, with columns label, revision, gone (null while it is there).
+    `images`: present and past ones, with columns revision and gone (null while it is there).
 
     >>> columns = {"label": ["a", "a", "b"], "revision": [1, 1, 3], "gone": [2, None, None]}
-    >>> count_peaks(pl.DataFrame(columns), 0).rows()
-    [(None, 2), ('a', 2), ('b', 1)]
-    >>> count_peaks(pl.DataFrame(columns), 2).rows()
-    [(None, 2), ('a', 1), ('b', 1)]
+    >>> count_peaks(pl.DataFrame(columns), "label", 0).rows()
+    [('a', 2), ('b', 1)]
+    >>> count_peaks(pl.DataFrame(columns), "label", 2).rows()
+    [('a', 1), ('b', 1)]
     """
-    comes = images.select("label", at="revision", change=pl.lit(1))
+    comes = images.select(group, at="revision", change=pl.lit(1))
     goes = images.filter(pl.col("gone").is_not_null())
-    goes = goes.select("label", at="gone", change=pl.lit(-1))
+    goes = goes.select(group, at="gone", change=pl.lit(-1))
     events = pl.concat([comes, goes]).with_columns(pl.col("at").clip(lower_bound=since))
-    labelled = events.filter(pl.col("label").is_not_null())
-    events = pl.concat([labelled, events.with_columns(label=pl.lit(None, pl.String))])
-    steps = events.group_by("label", "at").agg(pl.col("change").sum()).sort("at")
-    counts = steps.with_columns(images=pl.col("change").cum_sum().over("label"))
-    return counts.group_by("label").agg(pl.col("images").max()).sort("label")
+    steps = events.filter(pl.col(group).is_not_null()).group_by(group, "at")
+    counts = steps.agg(pl.col("change").sum()).sort("at")
+    counts = counts.with_columns(images=pl.col("change").cum_sum().over(group))
+    return counts.group_by(group).agg(pl.col("images").max()).sort(group)

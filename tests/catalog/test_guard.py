@@ -33,8 +33,9 @@ class Shop:
 
     def put(self, label: str, numbers: range) -> None:
         (self.folder / label).mkdir(parents=True, exist_ok=True)
+        first = int.from_bytes(label.encode()[-8:])
         for number in numbers:
-            content = self.png(1000 * ord(label[0]) + number)
+            content = self.png(first + number)
             (self.folder / label / f"{number}.png").write_bytes(content)
 
     def take(self, *keys: str) -> None:
@@ -206,6 +207,18 @@ def test_an_answer_is_of_one_manifest(shop: Shop) -> None:
     manifest.write(folder, table, revision=2, source=str(shop.folder))  # as dvc checkout may
     with pytest.raises(ReleaseError, match="no update waits"):
         shop.accept()
+
+
+def test_a_role_whose_folder_is_away_is_asked_about(shop: Shop) -> None:
+    shop.take(*"abcde")
+    for role, count in (("train", 9), ("test", 1)):
+        for number, label in enumerate("abcdefg"):
+            shop.put(f"{role}/{label}", range(10 * number, 10 * number + count))
+    shutil.rmtree(shop.workspace.stage("download"))
+    shop.update()
+    shop.take("test")
+    question = shop.ask()
+    assert "7 of 70 images (a 1, b 1" in question and "all query images among them" in question
 
 
 def test_a_label_of_one_image_may_go(shop: Shop) -> None:

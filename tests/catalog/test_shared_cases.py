@@ -107,7 +107,8 @@ def test_06_an_image_that_cannot_be_had_is_a_rejection(run: Run) -> None:
     transcript = run("06")
     assert "[exit 2]" not in transcript and transcript.count("[exit 0]") == 8
     assert "Traceback" not in transcript
-    for reason in ("404", "403", "451", "500"):
+    assert "a/gone.jpg" in transcript.split("answers 404")[1].split("---")[0]
+    for reason in ("403", "451", "500"):
         assert reason in transcript.split(f"answers {reason}")[1].split("---")[0]
 
 
@@ -140,7 +141,7 @@ def test_12_archives_are_read_whole_or_refused_for_a_true_reason(run: Run) -> No
     assert ["衬衫", "裤子"] in [sorted(names) for names in shown]
     assert sorted(["ソ帽", "靴下"]) in [sorted(names) for names in shown]
     deflate64 = transcript.split("Deflate64)")[1]
-    assert "10 new" in deflate64 or "Deflate64" in deflate64
+    assert "10 new" in deflate64 or "compression" in deflate64
 
 
 def test_14_lists_as_catalogues_export_them_are_read(run: Run) -> None:
@@ -150,7 +151,7 @@ def test_14_lists_as_catalogues_export_them_are_read(run: Run) -> None:
     readable = [title for title in parts if title not in ("https://", "s3://")]
     assert len(readable) == 6
     for title in readable:
-        assert "12 new" in parts[title] or "0 new" in parts[title], parts[title]
+        assert re.search(r"12 new|unchanged: 12 images|0 new", parts[title]), parts[title]
         assert "[exit 0]" in parts[title], parts[title]
     for title in ("https://", "s3://"):  # no such server: a true reason
         assert "src/https:" not in parts[title] and "Traceback" not in parts[title]
