@@ -90,8 +90,10 @@ class Options:
         check_count("beams", self.beams)
         check_count("candidates", self.candidates, most=MOST_CANDIDATES)
         check_count("fresh_beams", self.fresh_beams, least=0)
-        if self.min_score is not None and math.isnan(self.min_score):
-            raise IndexingError("min_score: nan is not allowed; allowed: a number")
+        for name in ("rerank_weight", "min_score", "min_cosine"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise IndexingError(f"{name}: {value} is not allowed; allowed: a number")
         for name, least in (("distinct", -1), ("min_probability", 0)):
             value = getattr(self, name)
             if value is not None and not least <= value <= 1:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from irgen.errors import IndexingError
 from irgen.models import quantizer
 from irgen.search import beam, engine, live, rank
 from irgen.search.codebook_scorer import CodebookScorer
@@ -362,3 +363,10 @@ def test_without_the_trie_a_wide_search_finds_the_same_and_a_narrow_one_less(dec
     bound = engine.search(decoder, asked, snapshot, 60, narrow)
     free = engine.search(decoder, asked, snapshot, 60, replace(narrow, trie=False))
     assert int((free.rows >= 0).sum()) < int((bound.rows >= 0).sum())
+
+
+@pytest.mark.parametrize("name", ["rerank_weight", "min_score", "min_cosine"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_option_that_is_no_number_is_refused(name, value):
+    with pytest.raises(IndexingError, match=f"{name}: {value} is not allowed; allowed: a number"):
+        Options(**{name: value})
