@@ -18,7 +18,7 @@ from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.images.decode import decode_file
 from irgen.catalog.images.memory import for_files
 from irgen.catalog.images.pixels import Decoding, count_cores, read_image, square
-from irgen.catalog.sources.list_text import decode_list
+from irgen.catalog.sources.list_text import decode_list, read_texts
 from irgen.catalog.sources.local import walk_folder
 from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError
@@ -114,8 +114,7 @@ def read_metadata(
 
 
 def _read_csv(file: Path) -> pl.DataFrame:
-    text = decode_list(file.read_bytes(), str(file))
-    return pl.read_csv(text.content, separator=text.separator, infer_schema=False)
+    return read_texts(decode_list(file.read_bytes(), str(file)), str(file))
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:

@@ -28,21 +28,12 @@ def walk_tar(path: Path) -> Members:
         start: int | None = 0
         while start is not None:
             file.seek(start)
-            with _open_tar(file, start) as archive:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
                 while (info := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every member in memory
                     if info.type != LABEL:
                         yield _make_member(archive, info)
                 start = _find_next(file, archive.offset)
-
-
-def _open_tar(file: IO[bytes], start: int) -> tarfile.TarFile:
-    try:
-        return tarfile.open(fileobj=file, mode="r:")
-    except tarfile.ReadError as error:
-        if not start:
-            raise
-        raise tarfile.ReadError(f"what follows its end mark is no tar: {error}") from None
 
 
 def _make_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
@@ -82,7 +73,7 @@ def _find_next(file: IO[bytes], offset: int) -> int | None:
     """
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("the end mark is missing")
+        raise tarfile.ReadError("the end mark is missing, or something else follows it")
     start = offset + tarfile.BLOCKSIZE
     for _ in range(PADDING):
         block = file.read(BLOCK)

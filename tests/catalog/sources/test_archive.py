@@ -1,7 +1,9 @@
 """Archives are read whole and safely, or refused with the member's name."""
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from irgen.catalog.sources.archive import list_archive
+from irgen.catalog.sources.listing import Listing
 from irgen.errors import SourceError, UnreadableError
 
 Png = Callable[[int], bytes]
@@ -185,3 +188,187 @@ def test_the_content_decides_whether_a_tar_is_gzipped(tmp_path: Path, png: Png) 
 def test_an_archive_without_images_is_a_clear_error(tmp_path: Path, ending: str) -> None:
     with pytest.raises(SourceError, match="holds no image"):
         list_archive(write(tmp_path / f"set.{ending}", {"README": b"hello"}), GIGABYTE)
+
+
+def raw_zip(path: Path, files: dict[str, bytes], encoding: str) -> Path:
+    """Write a zip whose names are in an old encoding, as other systems' packers do."""
+    stand_ins = {
+        f"{number:x>{len(name.encode(encoding))}}": name for number, name in enumerate(files)
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for stand_in, name in stand_ins.items():
+            archive.writestr(stand_in, files[name])
+    content = path.read_bytes()
+    for stand_in, name in stand_ins.items():
+        content = content.replace(stand_in.encode(), name.encode(encoding))
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("gbk", ["衬衫", "裤子"]),
+        ("cp932", ["ソ帽", "靴下"]),  # a byte of it is a backslash
+        ("cp949", ["셔츠", "바지"]),
+        ("big5", ["襯衫", "褲子"]),
+        ("cp866", ["Платье", "Рубашка"]),
+        ("cp850", ["Käse", "Öl"]),
+        ("utf-8", ["café", "衬衫"]),  # not marked as such
+    ],
+)
+def test_names_of_a_zip_in_an_old_encoding_are_readable(
+    tmp_path: Path, png: Png, encoding: str, names: list[str]
+) -> None:
+    files = {f"{name}/{number:08d}-{number}.png": png(number) for number, name in enumerate(names)}
+    path = raw_zip(tmp_path / "set.zip", files, encoding)
+    assert contents(path) == files
+    notes = list_archive(path, GIGABYTE).notes
+    assert bool(notes) == (encoding != "utf-8")
+    assert not notes or "set download.name_encoding" in notes[0]
+
+
+def test_the_encoding_of_names_can_be_set(tmp_path: Path, png: Png) -> None:
+    path = raw_zip(tmp_path / "set.zip", {"Łódź/00000001.png": png(1)}, "cp852")
+    listing = list_archive(path, GIGABYTE, name_encoding="cp852")
+    assert [entry.key for entry in listing.entries] == ["Łódź/00000001.png"]
+    with pytest.raises(SourceError, match=r"name_encoding.*not in 'klingon'.*cp932"):
+        list_archive(path, GIGABYTE, name_encoding="klingon")
+
+
+def test_names_of_a_tar_in_an_old_encoding_are_readable(tmp_path: Path, png: Png) -> None:
+    with tarfile.open(tmp_path / "set.tar", "w", encoding="gbk") as archive:
+        for number, name in enumerate(["衬衫/1.png", "裤子/2.png"]):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(number))
+            archive.addfile(info, io.BytesIO(png(number)))
+    assert contents(tmp_path / "set.tar") == {"衬衫/1.png": png(0), "裤子/2.png": png(1)}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_tars_that_were_joined_are_read_whole(
+    tmp_path: Path, png: Png, pack: Callable[[bytes], bytes]
+) -> None:
+    names = ["cat/1.png", "dog/2.png", "owl/3.png"]
+    files = {name: png(number) for number, name in enumerate(names)}
+    parts = [
+        write_tar(tmp_path / f"{number}.tar", {name: content}).read_bytes()
+        for number, (name, content) in enumerate(files.items())
+    ]
+    (tmp_path / "set.tar").write_bytes(b"".join(map(pack, parts)))
+    assert contents(tmp_path / "set.tar") == files
+
+
+def test_what_follows_the_end_of_a_tar_and_is_none_refuses_it(tmp_path: Path, png: Png) -> None:
+    path = write_tar(tmp_path / "set.tar", {"cat/1.png": png(1)})
+    path.write_bytes(path.read_bytes() + b"something else" * 100)
+    with pytest.raises(SourceError, match="missing, or something else follows"):
+        list_archive(path, GIGABYTE)
+    with path.open("ab") as file:
+        file.truncate(10240)
+        file.truncate(10240 + (65 << 20))
+    with pytest.raises(SourceError, match="64 MB of zeros"):
+        list_archive(path, GIGABYTE)
+
+
+def test_links_inside_an_archive_count_as_their_files(tmp_path: Path, png: Png) -> None:
+    links = []
+    targets = {"cat/2.png": "1.png", "dog/3.png": "../cat/2.png", "dog/4.png": "../store/x"}
+    for name, target in targets.items():
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = tarfile.SYMTYPE, target
+        links.append(info)
+    hard = tarfile.TarInfo("dog/5.png")
+    hard.type, hard.linkname = tarfile.LNKTYPE, "cat/1.png"
+    gone = tarfile.TarInfo("dog/6.png")
+    gone.type, gone.linkname = tarfile.SYMTYPE, "7.png"
+    loop = tarfile.TarInfo("dog/8.png")
+    loop.type, loop.linkname = tarfile.SYMTYPE, "8.png"
+    files = {"cat/1.png": png(1), "store/x": png(9)}
+    path = write_tar(tmp_path / "set.tar.gz", files, *links, hard, gone, loop)
+    entries = {entry.key: entry for entry in list_archive(path, GIGABYTE).entries}
+    problems = {key: entry.problem for key, entry in entries.items() if entry.problem}
+    assert sorted(problems) == ["dog/6.png", "dog/8.png"]
+    assert "is a link to dog/7.png, which is not in the archive" in problems["dog/6.png"]
+    assert contents_of(list_archive(path, GIGABYTE)) == {
+        **dict.fromkeys(["cat/1.png", "cat/2.png", "dog/3.png", "dog/5.png"], png(1)),
+        **dict.fromkeys(["dog/4.png", "store/x"], png(9)),
+    }
+
+
+def contents_of(listing: Listing) -> dict[str, bytes]:
+    return {entry.key: entry.read() for entry in listing.entries if entry.read}
+
+
+def test_a_label_and_folder_lists_of_gnu_tar_are_no_images(tmp_path: Path, png: Png) -> None:
+    label, folder = tarfile.TarInfo("Backup of May"), tarfile.TarInfo("cat/")
+    label.type, folder.type = b"V", b"D"
+    path = write_tar(tmp_path / "set.tar", {"cat/1.png": png(1)}, label, folder)
+    assert contents(path) == {"cat/1.png": png(1)}
+
+
+def set_method(path: Path, method: int) -> Path:
+    """Change the method of packing of every member in the directory and the headers."""
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+        start = content.find(mark)
+        while start >= 0:
+            content[start + place] = method
+            start = content.find(mark, start + 4)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_zip_packed_by_deflate64_is_read_and_checked(tmp_path: Path, png: Png) -> None:
+    files = {f"cat/{number}.png": png(number) for number in range(3)}
+    path = set_method(write(tmp_path / "set.zip", files), 9)  # short streams are the same in both
+    assert contents(path) == files
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 16] ^= 1  # the checksum
+    path.write_bytes(content)
+    entry = next(iter(list_archive(path, GIGABYTE).entries))
+    with pytest.raises(UnreadableError, match="Bad CRC-32"):
+        entry.read()
+
+
+def test_a_method_that_is_not_read_is_named(tmp_path: Path, png: Png) -> None:
+    path = set_method(write(tmp_path / "set.zip", {"cat/1.png": png(1)}), 93)
+    (entry,) = list_archive(path, GIGABYTE).entries
+    assert "packed by the method zstd, which is not read here" in str(entry.problem)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_STORED])
+def test_other_methods_of_a_zip_are_read(tmp_path: Path, png: Png, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", method) as archive:
+        archive.writestr("cat/1.png", png(1))
+    assert contents(tmp_path / "set.zip") == {"cat/1.png": png(1)}
+
+
+def test_the_last_of_several_parts_of_a_zip_names_the_remedy(tmp_path: Path, png: Png) -> None:
+    path = write(tmp_path / "set.zip", {"cat/1.png": png(1)})
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x05\x06") + 4] = 2
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"is the last of 3 parts: join them \(zip -s 0 set.zip"):
+        list_archive(path, GIGABYTE)
+
+
+def test_a_size_that_a_zip_lies_about_never_brings_more(tmp_path: Path, png: Png) -> None:
+    path = write(tmp_path / "set.zip", {"cat/1.png": png(1) + bytes(100_000)})
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\x01\x02") + 24
+    content[place : place + 4] = (50).to_bytes(4, "little")
+    path.write_bytes(content)
+    (entry,) = list_archive(path, GIGABYTE).entries
+    with pytest.raises(UnreadableError, match="damaged"):
+        entry.read()
+
+
+def test_files_without_an_ending_and_rubbish_are_sorted_as_in_a_folder(
+    tmp_path: Path, png: Png
+) -> None:
+    files = {"cat/1": png(1), "cat/README": b"text", "cat/@eaDir/1.png": png(2), "b.zip": b"PK"}
+    for ending in ("tar", "zip"):
+        listing = list_archive(write(tmp_path / f"set.{ending}", files), GIGABYTE)
+        assert (listing.skipped, listing.ignored) == ({"": 1, ".zip": 1}, {"@eaDir/": 1})
+        assert [entry.key for entry in listing.entries] == ["cat/1"]
