@@ -101,6 +101,20 @@ def test_metadata_comes_from_a_table(project, told, holds, table, kind):
     assert best(told, "photos/101.png", "--allow", "label = 'dogs'") == f"{start}101.png"
 
 
+def test_metadata_is_read_in_the_types_of_the_index(project, told, holds, refused):
+    table = pl.DataFrame({"path": ["photos/100.png"], "price": [7.0], "label": [3.0]})
+    table.write_parquet(project / "about.parquet")
+    told("add", "photos/100.png", "--metadata", "about.parquet")
+    text = "path;price;label\r\nphotos/101.png; 8.0;007\r\nphotos/003.png;n/a;\r\n"
+    (project / "about.csv").write_bytes(text.encode("utf-8-sig"))
+    told("add", "photos/101.png", "photos/003.png", "--metadata", "about.csv")
+    found = holds(project / "index").filter(pl.col("id").str.starts_with("photos"))
+    assert found.sort("id").select("price", "label").rows() == [(None, None), (7, "3"), (8, "007")]
+    (project / "about.csv").write_text("path,price\nphotos/100.png,7.5\n")
+    line = refused("add", "photos/100.png", "--upsert", "--metadata", "about.csv")
+    assert "column 'price' of the index holds whole numbers, and not '7.5'" in line
+
+
 def test_a_users_column_with_a_name_of_ours_is_another_column(png, make_index, tmp_path):
     items = pl.DataFrame({"id": ["a"], "width": pl.Series([5], dtype=pl.Int32)})
     items = items.with_columns(pl.lit(1).alias("metadata.width"), pl.lit("x").alias(""))

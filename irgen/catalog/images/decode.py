@@ -1,7 +1,7 @@
 """Decode image files of every kind: upright, flat, and no larger than is needed."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,33 +68,43 @@ def decode_file(
     try:
         return _decode(content, channels, side, alone)
     except ImageError as error:
-        try:
+        reason = str(error)  # the error itself would keep its pixels
+    if len(content) <= memory.REPAIRS // 2:
+        with memory.for_repairs.reserve(2 * len(content)), suppress(ImageError):
             versions = [
                 _decode(version, channels, side, alone) for version in repair.list_versions(content)
             ]
-        except ImageError:
-            raise error from None
-    missing = repair.measure_missing(content, [version.stored for version in versions])
-    if missing > repair.MISSING:
-        raise ImageError(f"truncated: {missing:.0%} of its pixels are missing")
-    return versions[0]
+            missing = repair.measure_missing(content, [version.stored for version in versions])
+            if missing <= repair.MISSING:
+                return versions[0]
+            reason = f"truncated: {missing:.0%} of its pixels are missing"
+    raise ImageError(reason)
 
 
 def _decode(content: bytes, channels: Literal[1, 3], side: int | None, alone: bool) -> Decoded:
     least = memory.PIXELS if alone else 0
     with report_damage(describe_kind(content)), ExitStack() as stack:
-        if jxl.is_jxl(content):  # its decoder starts as soon as it is opened
-            needed = max(least, memory.count_jxl_bytes(content))
-            stack.enter_context(memory.for_pixels.reserve(needed))
-        image = stack.enter_context(open_image(content))
+        if not jxl.is_jxl(content):
+            return _read(content, channels, side, least, stack)
+        needed = memory.count_jxl_bytes(content)  # its decoder starts as soon as it is opened
+        stack.enter_context(memory.hold_pixels(max(least, needed)))
+        return _read(content, channels, side, None, stack)
+
+
+def _read(
+    content: bytes, channels: Literal[1, 3], side: int | None, least: int | None, stack: ExitStack
+) -> Decoded:
+    """Decode a file, and hold the memory, at least `least`, on `stack`; None: it is held. The
+    image as Pillow has it is gone when this ends."""
+    with open_image(content) as image:
         size = image.size
         memory.check_size(*size)
         if side and image.format in ("JPEG", "MPO"):
             image.draft(None, (SPARE * side, SPARE * side))
         shrink = _choose_shrink(image.size, side)
-        needed = max(least, memory.count_bytes(image, size, shrink, content))
-        if image.format != "JXL":
-            stack.enter_context(memory.for_pixels.reserve(needed))
+        if least is not None:
+            needed = memory.count_bytes(image, size, shrink, content)
+            stack.enter_context(memory.hold_pixels(max(least, needed)))
         shown, turn = _load(image, channels, shrink)
     width, height = size[::-1] if turn in SIDEWAYS else size
     return Decoded(shown, width, height, turn)

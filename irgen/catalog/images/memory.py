@@ -1,7 +1,9 @@
 """Bound the memory that decoding takes, whatever the images and the number of threads."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes import CDLL
+from functools import cache
 from mmap import mmap
 from threading import Condition, Lock
 
@@ -11,12 +13,14 @@ from irgen.catalog.images import jxl
 from irgen.errors import ImageError
 
 MAX_PIXELS = 178_956_970  # Pillow's own bound for a decompression bomb
-FILES, PIXELS = 200_000_000, 750_000_000  # bytes of files, and of pixels, that are held at once
+# Bytes that are held at once: of files, of copies of damaged files, and of pixels.
+FILES, REPAIRS, PIXELS = 120_000_000, 40_000_000, 720_000_000
+KEPT = 32_000_000  # bytes of one image that the allocator may keep
 WORKING = 12_000_000  # bytes of the tiles in which an image is flattened, at most
 DEPTHS = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # others: 4
 DECODERS = {  # bytes a pixel that a decoder takes besides the image, as measured
     "AVIF": 14,
-    "GIF": 8,
+    "GIF": 2,
     "HEIF": 10,
     "ICO": 8,
     "JPEG2000": 22,
@@ -25,7 +29,7 @@ DECODERS = {  # bytes a pixel that a decoder takes besides the image, as measure
     "WEBP": 13,
 }
 SCAN, START = b"\xff\xda", b"\xff\xd8"  # markers of JPEG
-BITS_PER_SAMPLE = 258  # a tag of TIFF
+BITS, COMPRESSION, ROWS, TILE_WIDTH, TILE_HEIGHT = 258, 259, 278, 322, 323  # tags of TIFF
 
 
 class Budget:
@@ -53,7 +57,7 @@ class Budget:
                 self._changed.notify_all()
 
 
-for_files, for_pixels = Budget(FILES), Budget(PIXELS)
+for_files, for_repairs, for_pixels = Budget(FILES), Budget(REPAIRS), Budget(PIXELS)
 
 
 def require_memory() -> None:
@@ -62,6 +66,22 @@ def require_memory() -> None:
         mmap(-1, PIXELS).close()
     except OSError as error:
         raise MemoryError(f"less than {PIXELS / 1e6:.0f} MB of memory are left") from error
+
+
+@contextmanager
+def hold_pixels(size: int) -> Iterator[None]:
+    """Hold `size` bytes of `for_pixels`; in the end give them back to the system, too, which the
+    allocator would keep for each thread."""
+    with for_pixels.reserve(size):
+        yield
+        trim = _find_trim()
+        if trim and size > KEPT:
+            trim(0)
+
+
+@cache
+def _find_trim() -> Callable[[int], int] | None:
+    return getattr(CDLL(None), "malloc_trim", None)  # of Linux
 
 
 def check_size(width: int, height: int) -> None:
@@ -78,7 +98,7 @@ def count_bytes(image: Image.Image, size: tuple[int, int], shrink: int, content:
     more than PIXELS."""
     shown = image.width * image.height
     needed = shown * DEPTHS.get(image.mode, 4) + 4 * shown // shrink**2
-    needed += size[0] * size[1] * _count_decoder_bytes(image, content)
+    needed += _count_decoder_bytes(image, size[0] * size[1], content)
     return _check_bytes(needed, content, size)
 
 
@@ -100,11 +120,16 @@ def _check_bytes(needed: int, content: bytes, size: tuple[int, int]) -> int:
     return min(needed + min(WORKING, 32 * size[0] * size[1]), PIXELS)
 
 
-def _count_decoder_bytes(image: Image.Image, content: bytes) -> int:
-    """Return the bytes a pixel that the decoder takes besides the image."""
+def _count_decoder_bytes(image: Image.Image, pixels: int, content: bytes) -> int:
+    """Return the bytes that the decoder takes besides the image."""
     if image.format in ("JPEG", "MPO"):  # of several scans, all coefficients are kept
         is_baseline = content.count(SCAN) <= content.count(START)
-        return 0 if is_baseline else 2 * len(image.getbands())
-    if image.format == "TIFF":  # one strip may be the whole image
-        return sum(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))) // 8 + 1
-    return DECODERS.get(image.format or "", 0)
+        return 0 if is_baseline else 2 * len(image.getbands()) * pixels
+    if image.format == "TIFF":  # a strip, or a tile, may be the whole image
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(COMPRESSION, 1) == 1:
+            return 0
+        strip = image.width * min(image.height, tags.get(ROWS, image.height))
+        tile = tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0)
+        return max(strip, tile) * (sum(tags.get(BITS, (8,))) // 8 + 1)
+    return DECODERS.get(image.format or "", 0) * pixels
