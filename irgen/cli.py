@@ -4,6 +4,7 @@ A mistake that a user can mend ends in one line on stderr and exit status 2.
 """
 
 import errno
+import io
 import os
 import re
 import select
@@ -47,6 +48,14 @@ FULL_DISK = re.compile(
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+LIMITS = {  # what errors of a limit say, and its remedy
+    r"Too many open files|os error 24": "too many files are open: raise the limit (ulimit -n 4096)",
+    r"File too large|os error 27": "a file is larger than allowed: raise the limit (ulimit -f)",
+    r"No usable temporary directory": "no temporary folder can be written: set TMPDIR to one",
+    r"can't start new thread": "too many threads run: raise the limit (ulimit -u)",
+    r"MemoryError|[Cc]an(?:'|no)t allocate memory|out of memory|failed to map segment": "the "
+    "memory is full: end other programs, raise the limit (ulimit -v), or lower compute.batch_size",
+}
 
 
 class Commands(click.Group):
@@ -89,6 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         with irgen.make_context("irgen", list(arguments)) as context:
             status = irgen.invoke(context)
@@ -117,7 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
             "(source .venv/bin/activate), or install it first (make install)",
         )
     except Exception as error:
-        if (message := describe_disk_error(error)) is None:
+        message = _describe_output_error(error) or describe_disk_error(error)
+        if (message := message or describe_limit(error)) is None:
             raise
         return _print_error(name, message)
     return status or 0
@@ -140,6 +153,37 @@ def _reader_has_gone() -> bool:
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     return True
+
+
+def _describe_output_error(error: Exception) -> str | None:
+    """Describe an error of writing to stdout, and discard the rest of the output; None for any
+    other error."""
+    if not isinstance(error, OSError) or error.errno not in FULL or error.filename is not None:
+        return None
+    try:
+        descriptor = sys.stdout.fileno()
+        os.write(descriptor, b"\n")
+    except (AttributeError, ValueError):  # there is none, or it is not a file
+        return None
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        return (
+            f"the output cannot be written ({error.strerror}): let stdout lead to a place with "
+            "room; what the command changed is done"
+        )
+    return None
+
+
+def describe_limit(error: BaseException | None) -> str | None:
+    """Describe a limit of memory, files or threads that an error tells of, and the remedy; None for
+    any other error."""
+    while error is not None:
+        text = f"{type(error).__name__}: {error}"
+        for pattern, remedy in LIMITS.items():
+            if re.search(pattern, text):
+                return f"{remedy}, and run again; what was there before is untouched"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def describe_disk_error(error: BaseException | None) -> str | None:

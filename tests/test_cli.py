@@ -178,6 +178,64 @@ def test_another_error_is_none_of_the_disk(error: Exception) -> None:
     assert cli.describe_disk_error(error) is None
 
 
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "a"), "ulimit -n"),
+        (OSError(errno.EFBIG, "File too large"), "ulimit -f"),
+        (MemoryError(), "the memory is full"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory is full"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "the memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "the memory"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/a']"), "TMPDIR"),
+    ],
+)
+def test_a_limit_of_the_machine_is_told_with_its_remedy(error: Exception, remedy: str) -> None:
+    assert remedy in str(cli.describe_limit(error))
+    assert cli.describe_limit(ValueError("anything else")) is None
+
+
+def run_here(root: Path, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell with ``irgen`` in it."""
+    line = line.replace("irgen", f"{sys.executable} -m irgen")
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def test_an_output_that_is_full_is_told_as_such(root: Path) -> None:
+    done = run_here(root, "irgen params > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("irgen params: the output cannot be written (No space left")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_terminal_that_lacks_a_character_gets_an_escape(root: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "COLUMNS": "20"}
+    done = run_here(root, "irgen params", **ascii_only)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2026" in done.stdout
+
+
+def test_a_reader_that_leaves_ends_the_output_in_silence(root: Path) -> None:
+    done = run_here(root, "irgen params | head -1; exit ${PIPESTATUS[0]}")
+    assert done.returncode in (0, 141)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_a_limit_of_memory_is_one_message(root: Path, tmp_path: Path) -> None:
+    line = f"ulimit -v 1500000; irgen search a.png --index {tmp_path} --root {root}"
+    done = run_here(root, line)
+    assert done.returncode == 2, done.stderr
+    assert "the memory is full" in done.stderr.splitlines()[-1] or "not an index" in done.stderr
+
+
 def test_a_python_without_the_packages_names_the_environment(root: Path) -> None:
     hide = "import sys; sys.modules['filelock'] = None"
     command = [sys.executable, "-c", f"{hide}; from irgen import cli; sys.exit(cli.main(['trie']))"]

@@ -17,8 +17,8 @@ from irgen.catalog.columns import column_name
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.images.decode import decode_file
 from irgen.catalog.images.memory import for_files
-from irgen.catalog.images.pixels import Decoding, count_cores, square
-from irgen.catalog.sources.list_text import decode_list
+from irgen.catalog.images.pixels import Decoding, count_cores, read_image, square
+from irgen.catalog.sources.list_text import decode_list, read_texts
 from irgen.catalog.sources.local import walk_folder
 from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError
@@ -114,8 +114,7 @@ def read_metadata(
 
 
 def _read_csv(file: Path) -> pl.DataFrame:
-    text = decode_list(file.read_bytes(), str(file))
-    return pl.read_csv(text.content, separator=text.separator, infer_schema=False)
+    return read_texts(decode_list(file.read_bytes(), str(file)), str(file))
 
 
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
@@ -165,7 +164,7 @@ def decode_images(
     def read(path: Path) -> Picture | str:
         try:
             with for_files.reserve(path.stat().st_size):
-                content = path.read_bytes()
+                content = read_image(path)
                 decoded = decode_file(content, decoding.channels, decoding.short)
         except ImageError as error:
             return str(error)

@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from irgen import cli
+from irgen.catalog.sources.selection import make_rules
 from irgen.commands import add
+from irgen.commands.image_files import list_images
 from irgen.index.index import Index
 
 
@@ -46,6 +48,8 @@ def test_a_folder_is_added_with_what_the_index_keeps_of_every_file(project, told
     (photos / "._100.png").write_bytes(png(103))
     (photos / "003.png").unlink()
     assert told("add", "photos").startswith("3 images added")
+    _, left_out = list_images([photos], make_rules())
+    assert left_out == [f"{photos}: not read: 1 .txt", f"{photos}: ignored: 1 ._*"]
     rows = holds(project / "index").filter(pl.col("id").str.starts_with("photos")).rows(named=True)
     for row, (name, number) in zip(
         rows, [("100.png", 100), ("101.png", 101), ("deeper/b.png", 102)], strict=True
@@ -95,6 +99,20 @@ def test_metadata_comes_from_a_table(project, told, holds, table, kind):
     ]
     assert found["path"].to_list() == ["photos/100.png", "photos/101.png"]
     assert best(told, "photos/101.png", "--allow", "label = 'dogs'") == f"{start}101.png"
+
+
+def test_metadata_is_read_in_the_types_of_the_index(project, told, holds, refused):
+    table = pl.DataFrame({"path": ["photos/100.png"], "price": [7.0], "label": [3.0]})
+    table.write_parquet(project / "about.parquet")
+    told("add", "photos/100.png", "--metadata", "about.parquet")
+    text = "path;price;label\r\nphotos/101.png; 8.0;007\r\nphotos/003.png;n/a;\r\n"
+    (project / "about.csv").write_bytes(text.encode("utf-8-sig"))
+    told("add", "photos/101.png", "photos/003.png", "--metadata", "about.csv")
+    found = holds(project / "index").filter(pl.col("id").str.starts_with("photos"))
+    assert found.sort("id").select("price", "label").rows() == [(None, None), (7, "3"), (8, "007")]
+    (project / "about.csv").write_text("path,price\nphotos/100.png,7.5\n")
+    line = refused("add", "photos/100.png", "--upsert", "--metadata", "about.csv")
+    assert "column 'price' of the index holds whole numbers, and not '7.5'" in line
 
 
 def test_a_users_column_with_a_name_of_ours_is_another_column(png, make_index, tmp_path):

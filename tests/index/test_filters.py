@@ -8,9 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from irgen.catalog.columns import flatten
 from irgen.errors import IndexingError
 from irgen.index.filters import allowed_rows
 from irgen.index.index import Index
+from irgen.index.metadata import OURS
 from irgen.index.view import View
 
 from .conftest import create, images
@@ -95,6 +97,19 @@ def test_a_missing_number_is_null_however_it_was_written(view: View) -> None:
 )
 def test_a_column_of_any_name_and_type_can_be_filtered(view: View, condition: str) -> None:
     assert allowed(view, condition) == {"cheap"}
+
+
+def test_every_name_of_a_users_column_can_be_filtered(tmp_path: Path) -> None:
+    names = ["", " ", "id", "label", "metadata", "metadata.id", "rowid", "self", "allow", "LABEL"]
+    names += ["select", "a.b", 'a "quote"', "it's", "größe", "key", "row", "count", "x" * 300]
+    mine = pl.DataFrame({name: [f"{name} 1", f"{name} 2"] for name in names})
+    items = pl.DataFrame({"id": ["a", "b"], "label": ["1", "2"]})
+    items = flatten(items.with_columns(mine.to_struct("metadata")), OURS)
+    with Index.open(create(tmp_path / "index", ["a", "b"], items=items)) as index:
+        for name in names:
+            column, value = name.replace('"', '""'), name.replace("'", "''")
+            assert allowed(index.view, f"metadata.\"{column}\" = '{value} 2'") == {"b"}
+        assert allowed(index.view, "label = '1'") == {"a"}
 
 
 @pytest.mark.parametrize(
