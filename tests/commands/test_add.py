@@ -65,6 +65,15 @@ def test_a_folder_is_added_with_what_the_index_keeps_of_every_file(project, told
         }
 
 
+def test_the_projects_ignore_patterns_hold_for_added_folders_too(root, tmp_path):
+    assert add.read_ignore(tmp_path) == ()
+    text = (root / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(
+        text.replace("download:\n", "download:\n  ignore: [a/]\n")
+    )
+    assert add.read_ignore(tmp_path) == ("a/",)
+
+
 def test_ids_are_paths_from_the_base(project, told, holds):
     told("add", "photos/100.png", project / "photos" / "101.png", "--base", "photos")
     assert {"100.png", "101.png"} <= set(holds(project / "index")["id"])
