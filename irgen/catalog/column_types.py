@@ -30,6 +30,7 @@ PATTERNS = {
     pl.Int64(): r"^(0|-?[1-9][0-9]{0,17})$",
     pl.Float64(): r"(?i)^-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+|inf)(e[-+][0-9]+)?$",
 }
+NO_NUMBER = r"^(\+|-?0[0-9])"
 ODD = 0.1  # largest share of values that do not fit a column that keeps its type, or one value
 
 
@@ -113,7 +114,7 @@ def settle_column(
     """
     own = infer_type(values) if is_text else values.dtype
     kind = declared or earlier or own
-    kept, lost = convert(values, kind)
+    kept, lost = convert(values, kind, exact=declared is None)
     if declared is None and len(lost) and own.is_numeric() and kind.is_numeric():
         return Settled(convert(values, own)[0], "")
     count = len(lost) + len(kept) - kept.null_count()
@@ -146,8 +147,11 @@ def infer_type(texts: pl.Series) -> pl.DataType:
     return pl.String()
 
 
-def convert(values: pl.Series, kind: pl.DataType) -> tuple[pl.Series, pl.Series]:
-    """Return values as another type, null where they do not fit, and those that do not.
+def convert(
+    values: pl.Series, kind: pl.DataType, *, exact: bool = True
+) -> tuple[pl.Series, pl.Series]:
+    """Return values as another type, null where they do not fit, and those that do not. `exact`:
+    texts such as 007 and +49 are no numbers.
 
     >>> [part.to_list() for part in convert(pl.Series([1.0, 2.5, float("nan")]), pl.Int8())]
     [[1, None, None], [2.5]]
@@ -160,6 +164,8 @@ def convert(values: pl.Series, kind: pl.DataType) -> tuple[pl.Series, pl.Series]
             plain = plain.str.strip_chars()
             plain = plain.set(plain.str.to_lowercase().is_in(MISSING), None)
             kept = _parse(plain, kind)
+            if exact and kind.is_numeric():
+                kept = kept.set(plain.str.contains(NO_NUMBER), None)
         else:
             if kind == pl.String() and plain.dtype.is_float():
                 plain = _undo_fractions(plain)

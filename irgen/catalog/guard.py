@@ -55,9 +55,8 @@ class Guard:
         """
         if not removals.has_removals(old, new):
             return False
-        before, after = (
-            removals.label_images(table, self.format_name, stored.read) for table in (old, new)
-        )
+        before = removals.label_images(old, self.format_name, stored.read)
+        after = removals.label_images(new, self.format_name, stored.read, before)
         after = after.filter(~pl.col("sha256").is_in(self._find_broken(before, after, stored)))
         gone = removals.find_removals(before, after)
         accepted = gone.join(self._read_accepted(), on=["key", "sha256"], how="semi")

@@ -60,14 +60,19 @@ def _step(images: pl.DataFrame) -> int:
     return max(1, len(images) // EXAMPLES)
 
 
-def label_images(table: pl.DataFrame, format_name: str, read: ReadBytes) -> pl.DataFrame:
+def label_images(
+    table: pl.DataFrame, format_name: str, read: ReadBytes, last: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Return the images of a manifest, annotation files aside, with the `label` and `role` that the
-    source gives them: null if it gives none, or if its format does not fit."""
+    source gives them: null if it gives none. If its format does not fit, which the stage catalog
+    will say, they are those of the `last` images of the same keys."""
     images = drop_annotations(manifest.images(table)).drop("label", "role", strict=False)
     try:
         name = recognise_format(table) if format_name == "auto" else format_name
         catalog = read_format(table, name, read)
     except (ArtifactError, CatalogError):  # its lists are damaged, or name what has gone
+        if last is not None:
+            return images.join(last.select("key", *GROUPS), on="key", how="left")
         return images.with_columns(pl.lit(None, pl.String).alias(name) for name in GROUPS)
     label = pl.when(~lacks_label()).then(pl.col("label"))
     return images.join(catalog.select(key="path", label=label, role="role"), on="key", how="left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from irgen.commands import project_index
 from irgen.commands.format import format_count
 from irgen.commands.options import PATH, change_index_option, note, root_option
-from irgen.errors import ImageError, IndexingError, IrgenError
+from irgen.errors import ImageError, IndexingError, IrgenError, ParamsError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -100,7 +100,7 @@ def add(
 
     keep_freed_memory()
     policy = Policy(upsert=upsert, skip_known=skip_known, skip_unreadable=skip_unreadable)
-    paths, left_out = list_images(images, make_rules())
+    paths, left_out = list_images(images, make_rules(read_ignore(root)))
     for line in left_out:
         note(line)
     names = relative_names(paths, base)
@@ -112,6 +112,15 @@ def add(
         with note_progress_if_interrupted(index, policy):
             unreadable = add_images(index, plan, policy)
         print(summarize(plan, unreadable, index))
+
+
+def read_ignore(root: Path) -> tuple[str, ...]:
+    """Return the project's ignore patterns; none if its settings are not valid."""
+    from irgen.params import load
+
+    with suppress(ParamsError, OSError):
+        return load(root / "params.yaml").download.ignore
+    return ()
 
 
 def plan_images(

@@ -17,7 +17,7 @@ from irgen.catalog.columns import column_name
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.images.decode import decode_file
 from irgen.catalog.images.memory import for_files
-from irgen.catalog.images.pixels import Decoding, count_cores, square
+from irgen.catalog.images.pixels import Decoding, count_cores, read_image, square
 from irgen.catalog.sources.list_text import decode_list, read_texts
 from irgen.catalog.sources.local import walk_folder
 from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
@@ -164,7 +164,7 @@ def decode_images(
     def read(path: Path) -> Picture | str:
         try:
             with for_files.reserve(path.stat().st_size):
-                content = path.read_bytes()
+                content = read_image(path)
                 decoded = decode_file(content, decoding.channels, decoding.short)
         except ImageError as error:
             return str(error)

@@ -2,6 +2,7 @@
 IndexingError that names it."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,16 +11,29 @@ from typing import Any
 from irgen.errors import IndexingError
 from irgen.files import digest, file_digest
 
+SCARCE = re.compile("Too many open files|Cannot allocate memory")
 REMEDY = "restore the folder from a copy, or build the index again"
 
 
 def damaged(path: Path, reason: object) -> IndexingError:
     """Return the error for a file that is not as it was written."""
+    if SCARCE.search(str(reason)):
+        return _scarce(path, reason)
     return IndexingError(f"{path} is damaged ({reason}); {REMEDY}")
+
+
+def _scarce(path: Path, reason: object) -> IndexingError:
+    """Return the error for a file that a limit of this process keeps from being read."""
+    return IndexingError(
+        f"{path} cannot be read ({reason}); it is not damaged: raise the limit of open files "
+        "(ulimit -n 4096) or of memory (ulimit -v), then repeat"
+    )
 
 
 def unreadable(path: Path, error: OSError) -> IndexingError:
     """Return the error for a file that is missing or cannot be read."""
+    if SCARCE.search(str(error)):
+        return _scarce(path, error.strerror)
     return IndexingError(f"{path} cannot be read ({error.strerror}): {REMEDY}")
 
 

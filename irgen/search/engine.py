@@ -93,7 +93,7 @@ class Options:
         check_count("fresh_beams", self.fresh_beams, least=0)
         for name in ("rerank_weight", "min_score", "min_cosine"):
             value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
+            if value is not None and math.isnan(value):  # ±∞ lets all or nothing through
                 raise IndexingError(f"{name}: {value} is not allowed; allowed: a number")
         for name, least in (("distinct", -1), ("min_probability", 0)):
             value = getattr(self, name)

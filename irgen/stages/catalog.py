@@ -43,7 +43,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     source_format = recognise_format(listed) if settings.format == "auto" else settings.format
     if source_format == "images" and params.tokenizer.labels == "given":
         raise CatalogError(
-            "the source's images lie in no class folders, so none has a label; "
+            "the source's images lie in no class folders (train, test and the like are none), so "
+            "none has a label; "
             f"{assembly.GIVE_LABELS}"
         )
     protocol = protocols.choose_protocol(source_format, settings.protocol)

@@ -52,6 +52,8 @@ def test_texts_become_another_type_only_if_nothing_is_lost(texts: list, values: 
         (WHOLE, ["7"] * 20 + ["A-17"], WHOLE, None),
         (WHOLE, ["7", "8", "A-17"], WHOLE, None),
         (WHOLE, ["7.0", "nan", "8.0"], WHOLE, 8),
+        (WHOLE, ["7", "8", "007"], WHOLE, None),
+        (WHOLE, ["00007", "00008"], TEXT, "00008"),
         (WHOLE, ["7", "8.5"], REAL, 8.5),
         (REAL, ["7", "8"], REAL, 8.0),
         (TEXT, ["7", "8"], TEXT, "8"),
@@ -159,6 +161,8 @@ def test_a_declared_type_holds_at_once(tmp_path: Path, update) -> None:
     update([str(i) for i in range(24)])
     assert update([str(i) for i in range(24)], sku="text").relabelled == 24
     assert column(tmp_path).dtype == pl.String
+    update([f"{i:05}" for i in range(24)], sku="integer")
+    assert column(tmp_path).sort().to_list() == list(range(24))
     update(["2026-01-31"] * 24, sku="date")
     assert column(tmp_path).dtype == pl.Date
     with pytest.raises(SourceError, match="no column 'sku' of yours; it has price"):

@@ -160,6 +160,14 @@ def test_a_renamed_folder_is_no_loss(shop: Shop) -> None:
     assert shop.update()["images/gone"] == 10
 
 
+def test_a_file_that_fits_no_format_is_left_to_the_catalogue_to_explain(shop: Shop) -> None:
+    (shop.folder / "stray.png").write_bytes(shop.png(1))
+    shop.take("a/1.png")
+    assert shop.update()["images/gone"] == 1
+    shop.take("b")
+    assert "10 of 50 images" in shop.ask()
+
+
 def test_images_that_became_one_placeholder_are_lost(shop: Shop) -> None:
     for path in shop.folder.glob("[ab]/*.png"):
         path.write_bytes(shop.png(0))

@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from irgen import cli
+from irgen.catalog.sources.selection import make_rules
 from irgen.commands import add
+from irgen.commands.image_files import list_images
 from irgen.index.index import Index
 
 
@@ -46,6 +48,8 @@ def test_a_folder_is_added_with_what_the_index_keeps_of_every_file(project, told
     (photos / "._100.png").write_bytes(png(103))
     (photos / "003.png").unlink()
     assert told("add", "photos").startswith("3 images added")
+    _, left_out = list_images([photos], make_rules())
+    assert left_out == [f"{photos}: not read: 1 .txt", f"{photos}: ignored: 1 ._*"]
     rows = holds(project / "index").filter(pl.col("id").str.starts_with("photos")).rows(named=True)
     for row, (name, number) in zip(
         rows, [("100.png", 100), ("101.png", 101), ("deeper/b.png", 102)], strict=True
@@ -59,6 +63,15 @@ def test_a_folder_is_added_with_what_the_index_keeps_of_every_file(project, told
             "height": 6,
             "price": None,
         }
+
+
+def test_the_projects_ignore_patterns_hold_for_added_folders_too(root, tmp_path):
+    assert add.read_ignore(tmp_path) == ()
+    text = (root / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(
+        text.replace("download:\n", "download:\n  ignore: [a/]\n")
+    )
+    assert add.read_ignore(tmp_path) == ("a/",)
 
 
 def test_ids_are_paths_from_the_base(project, told, holds):

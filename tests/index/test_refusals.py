@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from irgen.errors import IndexingError
-from irgen.index import rows
+from irgen.index import damage, rows
 from irgen.index.index import Index
 
 from .conftest import NAMES
@@ -127,3 +127,11 @@ def test_only_a_writer_that_is_open_and_no_fork_of_it_writes(folder, index, add,
     index.close()
     with pytest.raises(IndexingError, match="was closed: open it again"):
         index.remove(["a"])
+
+
+def test_a_file_that_a_limit_keeps_closed_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.arrow"
+    for error in (OSError(24, "Too many open files"), OSError(12, "Cannot allocate memory")):
+        for told in (damage.damaged(path, error), damage.unreadable(path, error)):
+            assert "it is not damaged: raise the limit" in str(told)
+    assert "restore the folder" in str(damage.unreadable(path, OSError(5, "Input/output error")))

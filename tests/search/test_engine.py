@@ -366,7 +366,6 @@ def test_without_the_trie_a_wide_search_finds_the_same_and_a_narrow_one_less(dec
 
 
 @pytest.mark.parametrize("name", ["rerank_weight", "min_score", "min_cosine"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_option_that_is_no_number_is_refused(name, value):
-    with pytest.raises(IndexingError, match=f"{name}: {value} is not allowed; allowed: a number"):
-        Options(**{name: value})
+def test_an_option_that_is_no_number_is_refused(name):
+    with pytest.raises(IndexingError, match=f"{name}: nan is not allowed; allowed: a number"):
+        Options(**{name: float("nan")})

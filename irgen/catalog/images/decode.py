@@ -100,7 +100,7 @@ def _read(
         size = image.size
         memory.check_size(*size)
         if side and image.format in ("JPEG", "MPO"):
-            image.draft(None, (SPARE * side, SPARE * side))
+            image.draft(None, _choose_draft(size, side))
         shrink = _choose_shrink(image.size, side)
         if least is not None:
             needed = memory.count_bytes(image, size, shrink, content)
@@ -118,6 +118,17 @@ def flatten_image(
     with report_damage("not an image"):
         memory.check_size(*image.size)
         return _load(image, channels, _choose_shrink(image.size, side))[0]
+
+
+def _choose_draft(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the size to which JPEG is shrunk as it is decoded: by 8, 4 or 2 if that divides both
+    sides, or if the image is large. Otherwise a side would be rounded, and the picture bent."""
+    width, height = size
+    for scale in (8, 4, 2):
+        is_exact = width % scale == 0 == height % scale
+        if min(size) // scale >= SPARE * side and (is_exact or width * height > LARGE):
+            return width // scale, height // scale
+    return size
 
 
 def _choose_shrink(size: tuple[int, int], side: int | None) -> int:

@@ -173,7 +173,15 @@ def _open_input(image: Input, decoding: Decoding, lock: Lock) -> Image.Image:
 def decode_path(path: Path, decoding: Decoding) -> Image.Image:
     """Return the image in a file as `decode` does. Raises OSError if it cannot be read."""
     with for_files.reserve(path.stat().st_size):
-        return decode(path.read_bytes(), decoding.channels, decoding.short)
+        return decode(read_image(path), decoding.channels, decoding.short)
+
+
+def read_image(path: Path) -> bytes:
+    """Return the bytes of a file. Raises OSError if it cannot be read, ImageError for a device,
+    which may never end."""
+    if path.is_char_device() or path.is_block_device():
+        raise ImageError("it is a device, not a file")
+    return path.read_bytes()
 
 
 def _check_pixels(images: Any, decoding: Decoding) -> np.ndarray:

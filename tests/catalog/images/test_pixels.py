@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from irgen.catalog.images import memory as memory_module
 from irgen.catalog.images.decode import decode
-from irgen.catalog.images.pixels import Decoding, read_pixels, square, stream_pixels
+from irgen.catalog.images.pixels import Decoding, read_image, read_pixels, square, stream_pixels
 from irgen.errors import ImageError
 
 
@@ -102,6 +102,11 @@ def test_a_truncated_file_is_told_by_reason(kind: str) -> None:
     with pytest.raises(ImageError) as caught:
         decode(content[: len(content) // 2], 3)
     assert str(caught.value)
+
+
+def test_a_device_that_never_ends_is_not_read() -> None:
+    with pytest.raises(ImageError, match="it is a device, not a file"):
+        read_image(Path("/dev/zero"))
 
 
 def test_what_is_no_image_has_a_reason() -> None:

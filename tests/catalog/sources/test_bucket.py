@@ -372,3 +372,15 @@ def test_many_connections_outlast_a_burst_of_503s(settings, buckets, tmp_path: P
     buckets.fault = fault
     many = replace(settings, connections=32)
     assert sync(opened(many, tmp_path), tmp_path / "data").new == 60
+
+
+def test_odd_keys_survive_and_what_they_hold_decides(settings, buckets, png, tmp_path) -> None:
+    odd = ["a//1.png", "a/1.png", "b/q?x#y%20 z+&=.png", "b/😀.png", "../up.png"]
+    odd += ["b/no-ending", "b/1.jpg_large", ".NET shirt/1.png", "/lead/1.png", "./dot/1.png"]
+    left_out = {"b/README": b"text", "c/": b"", "b/@eaDir/1.png/S.png": png(1), "b/1.cr2": b"x"}
+    contents = {key: png(number) for number, key in enumerate(odd)}
+    buckets.fill("odd", {f"set/{key}": value for key, value in {**contents, **left_out}.items()})
+    listing = opened(replace(settings, source="s3://odd/set/"), tmp_path).load()
+    assert (listing.skipped, listing.ignored) == ({"": 1, ".cr2": 1}, {"@eaDir/": 1})
+    assert listing.empty_folders == ("c/",)
+    assert {entry.key: entry.read().content for entry in listing.entries if entry.read} == contents
