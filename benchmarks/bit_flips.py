@@ -40,11 +40,13 @@ from irgen.compute import Machine
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import Encoding, encode_views
 from irgen.errors import ArtifactError, IrgenError
-from irgen.files import digest, read_array, read_json, read_parquet, write_json
+from irgen.files.atomic import write_json
+from irgen.files.digests import digest
+from irgen.files.sealed import read_array, read_json, read_parquet
+from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.params import Augment, Compute, Encoder
 from irgen.releases import release
-from irgen.workspace import Workspace
 
 OUTCOMES = ("noticed", "harmless", "served", "unclear")
 VIEWED = 12  # images of which views are cached

@@ -54,7 +54,9 @@ from irgen.encoding.encode import (
 from irgen.evaluation import metrics
 from irgen.evaluation.latency import name_processor
 from irgen.evaluation.query_set import MAX_DEPTH, count_positives, mark_relevant
-from irgen.files import read_json, write_bytes, write_json
+from irgen.files.atomic import write_bytes, write_json
+from irgen.files.sealed import read_json
+from irgen.files.workspace import Workspace
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.pairs import RULES
 from irgen.models.retriever import QueryEncoder, Retriever
@@ -69,7 +71,6 @@ from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
 from irgen.training.baselines import list_recipes, train_baseline
 from irgen.training.run import TrainingRun
-from irgen.workspace import Workspace
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)
 NOTHING = torch.empty(0).long()  # no row

@@ -35,13 +35,13 @@ from speed.synthetic import Database, Recipe
 from irgen import params
 from irgen.compute import keep_freed_memory
 from irgen.evaluation.latency import name_processor
-from irgen.files import write_bytes, write_json
+from irgen.files.atomic import write_bytes, write_json
+from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.models.decoder import IdentifierDecoder
 from irgen.search import trie
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
-from irgen.workspace import Workspace
 
 BATCHES, WIDTHS = (1, 64), (1, 10, 30)
 

@@ -30,13 +30,15 @@ from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics
 from irgen.evaluation.latency import name_processor
 from irgen.evaluation.query_set import count_positives, mark_relevant
-from irgen.files import digest, read_json, write_bytes, write_json
+from irgen.files.atomic import write_bytes, write_json
+from irgen.files.digests import digest
+from irgen.files.sealed import read_json
+from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.params import Params, load
 from irgen.params.strict import flatten
 from irgen.search.brute_force import brute_force_search
 from irgen.search.engine import QueryFeatures
-from irgen.workspace import Workspace
 
 K = 10  # results judged
 SHARE = 0.1  # of the labels, and of the other labels' database images

@@ -18,9 +18,9 @@ from flows.artifacts import Log
 from flows.pipeline import PassError
 from flows.state import LastPass
 from irgen.commands.stage import STAGES
+from irgen.files.workspace import Workspace
 from irgen.tracking import locations, run_log, stage_facts
 from irgen.tracking.outcomes import FAILED
-from irgen.workspace import Workspace
 
 SYNC_SECONDS = 300.0
 SOURCE = "download"  # the stage that looks at the source

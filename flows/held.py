@@ -10,8 +10,8 @@ from flows import artifacts, events, state
 from flows.artifacts import Log
 from flows.state import LastPass
 from irgen.catalog import guard
+from irgen.files.workspace import Workspace
 from irgen.releases import store
-from irgen.workspace import Workspace
 
 LABELS = 30  # rows of the page's table
 

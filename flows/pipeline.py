@@ -15,7 +15,7 @@ from prefect.states import State
 from flows import artifacts, graph, stage
 from flows.graph import Node
 from flows.stage import StageError, StageResult
-from irgen.files import mend_lock_file
+from irgen.files.locks import mend_lock_file
 
 FAILED, NOT_RUN = "failed", "not run"  # not run: a stage before it failed
 PUSH_SECONDS = 21_600.0

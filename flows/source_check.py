@@ -8,7 +8,7 @@ from pathlib import Path
 from flows import process, stage
 from irgen.catalog import guard
 from irgen.errors import IrgenError, SourceError
-from irgen.workspace import Workspace
+from irgen.files.workspace import Workspace
 
 TIMEOUT_SECONDS = 3600.0  # enough to list a bucket of a hundred million objects
 CHANGED, UNCHANGED = "the source has changed", "the source has not changed"

@@ -2,7 +2,7 @@
 
 import sys
 
-from irgen.cli import main
+from irgen.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from irgen.cli import irgen as cli
+from irgen.commands.cli import irgen as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELL = {"cd", "set", "source", "export", "sed", "curl", "install", "sudo", "useradd", "git", "cp"}

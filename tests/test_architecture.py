@@ -16,7 +16,6 @@ ORDER = [
     "errors",
     "params",
     "files",
-    "workspace",
     "compute",
     "catalog",
     "models",
@@ -31,8 +30,9 @@ ORDER = [
     "tracking",
     "study",
     "releases",
+    "serve",
+    "client",
     "commands",
-    "cli",
     "__main__",
 ]
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from irgen import cli
-from irgen.commands import stage
-from irgen.files import write_bytes, write_json
+from irgen.commands import cli, stage
+from irgen.files.atomic import write_bytes, write_json
 from irgen.stages import trie as trie_stage
 
 
@@ -50,7 +49,7 @@ def test_every_stage_has_a_command_with_help_that_says_what_it_does(
 
 def test_help_is_quick_because_it_loads_nothing_heavy(root: Path) -> None:
     script = (
-        "import sys; from irgen import cli\n"
+        "import sys; from irgen.commands import cli\n"
         "cli.main(['--help'])\n"
         "for name in (*cli.COMMANDS, *cli.STAGES):\n"
         "    cli.main([name, '--help'])\n"
@@ -238,7 +237,11 @@ def test_a_limit_of_memory_is_one_message(root: Path, tmp_path: Path) -> None:
 
 def test_a_python_without_the_packages_names_the_environment(root: Path) -> None:
     hide = "import sys; sys.modules['filelock'] = None"
-    command = [sys.executable, "-c", f"{hide}; from irgen import cli; sys.exit(cli.main(['trie']))"]
+    command = [
+        sys.executable,
+        "-c",
+        f"{hide}; from irgen.commands import cli; sys.exit(cli.main(['trie']))",
+    ]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "has no package filelock: activate the project's environment" in done.stderr

@@ -16,18 +16,15 @@ from hypothesis import strategies as st
 from irgen import files
 from irgen.checkpoints import tensor_file
 from irgen.errors import ArtifactError
-from irgen.files import (
-    atomic,
-    digest,
-    file_digest,
-    mend_lock_file,
+from irgen.files.atomic import atomic, write_bytes, write_json
+from irgen.files.digests import digest, file_digest
+from irgen.files.locks import mend_lock_file
+from irgen.files.sealed import (
     read_array,
     read_json,
     read_numbers,
     read_parquet,
     write_array,
-    write_bytes,
-    write_json,
     write_parquet,
     write_sealed_json,
 )

@@ -23,7 +23,7 @@ NEEDED = {  # at its start; where there is an image to encode, a knot to fit …
 @pytest.mark.parametrize("stage", NEEDED)
 def test_a_stage_starts_with_what_it_needs_alone(stage: str, root: Path) -> None:
     script = (
-        f"import sys, irgen.cli, irgen.tracking.recorder, irgen.stages.{stage}; "
+        f"import sys, irgen.commands.cli, irgen.tracking.recorder, irgen.stages.{stage}; "
         f"print(*(each for each in {HEAVY} if each in sys.modules))"
     )
     done = subprocess.run(

@@ -14,13 +14,13 @@ from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics
 from irgen.evaluation.query_set import QuerySet, RankedLists, read_query_set
+from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.search import engine, trie
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.linear import PRECISIONS, Precision
 from irgen.search.snapshot import Snapshot
-from irgen.workspace import Workspace
 from speed import neighbours
 from speed.neighbours import Neighbours
 from speed.stopwatch import Patience, repeat

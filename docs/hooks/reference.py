@@ -41,7 +41,7 @@ def include(text: str) -> str:
 
 def describe_commands() -> str:
     """Return the page of all commands, from the command line's own help."""
-    from irgen.cli import irgen as cli
+    from irgen.commands.cli import irgen as cli
 
     context = click.Context(cli, info_name="irgen")
     parts = ["# Commands\n\nGenerated from `irgen --help`.\n"]

@@ -15,7 +15,7 @@ from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.images.memory import require_memory
 from irgen.catalog.shards import Images
 from irgen.errors import ArtifactError, ImageError
-from irgen.files import read_parquet, write_parquet
+from irgen.files.sealed import read_parquet, write_parquet
 
 NAME = f"checked-{pixels.VERSION}-{fingerprints.VERSION}.parquet"
 SCHEMA = pl.Schema(

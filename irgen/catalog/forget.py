@@ -14,7 +14,8 @@ import polars as pl
 
 from irgen.catalog import manifest
 from irgen.catalog.shards import BLOCK, shard_path
-from irgen.files import atomic, read_parquet, write_parquet
+from irgen.files.atomic import atomic
+from irgen.files.sealed import read_parquet, write_parquet
 
 NAME = "deleted"  # of a member of a shard whose bytes were wiped
 WORD = rb"[\w./-]"  # what a longer name may go on with

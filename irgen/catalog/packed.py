@@ -13,7 +13,7 @@ from irgen.catalog.manifest import Row
 from irgen.catalog.shards import FOLDER, ShardWriter, find_intact
 from irgen.catalog.sources.listing import Entry, Fetched
 from irgen.errors import ArtifactError
-from irgen.files import read_parquet, write_parquet
+from irgen.files.sealed import read_parquet, write_parquet
 
 
 @dataclass(frozen=True)

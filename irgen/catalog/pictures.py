@@ -8,7 +8,7 @@ from typing import Any
 
 from irgen.catalog.shards import Images
 from irgen.errors import ArtifactError
-from irgen.workspace import Workspace
+from irgen.files.workspace import Workspace
 
 
 class Pictures:

@@ -7,7 +7,7 @@ import polars as pl
 
 from irgen.catalog.columns import flatten, nest
 from irgen.errors import ArtifactError
-from irgen.files import read_parquet, write_parquet
+from irgen.files.sealed import read_parquet, write_parquet
 
 NAMES = ("train", "validation", "database", "queries")
 ROLES = ("train", "validation", "query")

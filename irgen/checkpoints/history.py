@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from irgen.files import atomic
+from irgen.files.atomic import atomic
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

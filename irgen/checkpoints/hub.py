@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irgen.errors import WeightsError
-from irgen.files import file_digest
+from irgen.files.digests import file_digest
 
 FILE = "model.safetensors"
 FOLDER = "weights"  # where a message tells to put a file that was fetched by hand

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from irgen.errors import ArtifactError, IndexingError
-from irgen.files import read_array, read_parquet, write_array, write_parquet
+from irgen.files.sealed import read_array, read_parquet, write_array, write_parquet
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from irgen.checkpoints import tensor_file
 from irgen.errors import ArtifactError
-from irgen.files import digest
+from irgen.files.digests import digest
 
 History = list[dict[str, float]]  # one row of metrics a round
 

@@ -10,7 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from irgen.errors import ArtifactError, WeightsError
-from irgen.files import SEAL, UNSEALED, atomic, check_seal, damaged, seal
+from irgen.files.atomic import atomic
+from irgen.files.sealed import SEAL, UNSEALED, check_seal, damaged, seal
 
 if TYPE_CHECKING:
     import torch

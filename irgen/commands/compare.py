@@ -13,7 +13,7 @@ import click
 
 from irgen.commands.options import note, root_option
 from irgen.errors import StudyError, TrackingError
-from irgen.files import mend_lock_file
+from irgen.files.locks import mend_lock_file
 from irgen.study.plan import (
     PLAN,
     TABLES,

@@ -13,8 +13,8 @@ from irgen.commands.format import format_count
 from irgen.commands.options import params_option, root_option, settings_file
 from irgen.commands.remove import read_ids
 from irgen.errors import CatalogError
+from irgen.files.workspace import Workspace
 from irgen.params import load
-from irgen.workspace import Workspace
 
 if TYPE_CHECKING:
     from irgen.catalog.forget import Traces

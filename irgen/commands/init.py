@@ -115,9 +115,9 @@ def look(source: str, root: Path) -> Survey:
     """Return what the source holds. An archive at a URL is fetched to where the pipeline looks."""
     from irgen.catalog.sources.open import open_source
     from irgen.catalog.survey import survey_source
+    from irgen.files.workspace import Workspace
     from irgen.params import load
     from irgen.stages.download import FILES
-    from irgen.workspace import Workspace
 
     settings = replace(load(root / "params.yaml").download, source=source)  # with its endpoint
     cache = Workspace.at(root).cache / "download" / FILES
@@ -207,7 +207,7 @@ def write(path: Path, parts: list[Values], source: str) -> Params:
     """Write values into the settings file and return all settings. Raises ParamsError for a file
     that is not valid."""
     from irgen.errors import redact
-    from irgen.files import write_bytes
+    from irgen.files.atomic import write_bytes
     from irgen.params import load
     from irgen.params.writing import apply_values
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from irgen.commands.options import note
 from irgen.errors import IndexingError
+from irgen.files.workspace import Workspace
 from irgen.releases import store
 from irgen.releases.release import RECORD
-from irgen.workspace import Workspace
 
 if TYPE_CHECKING:
     from irgen.index.index import Index

@@ -61,8 +61,8 @@ def accept_removals(root: Path, as_json: bool) -> str:
     """Accept the removals that the last update asked about; return what to print. Raise
     ReleaseError if none waits."""
     from irgen.catalog import guard
+    from irgen.files.workspace import Workspace
     from irgen.tracking.locations import find_project
-    from irgen.workspace import Workspace
 
     folder = Workspace.at(root).stage("download")
     summary = guard.accept(folder, find_project(root) / ".cache" / "download")

@@ -8,7 +8,7 @@ import click
 from irgen.commands.options import note, params_option, root_option
 from irgen.commands.stage import STAGES, run_stage
 from irgen.errors import ArtifactError, ParamsError
-from irgen.workspace import Workspace
+from irgen.files.workspace import Workspace
 
 
 @click.command()
@@ -21,7 +21,7 @@ def results(root: Path, params: Path | None) -> None:
     """
     from irgen.catalog.datasets.protocols import describe_protocol
     from irgen.evaluation.warnings import format_warnings
-    from irgen.files import read_json
+    from irgen.files.sealed import read_json
     from irgen.report import comparison
 
     workspace = Workspace.at(root)

@@ -13,8 +13,8 @@ from irgen.client import Client, Hit
 from irgen.commands import project_index
 from irgen.commands.search_output import Answer
 from irgen.errors import ArtifactError, ImageError, IrgenError
-from irgen.files import read_json
-from irgen.workspace import Workspace
+from irgen.files.sealed import read_json
+from irgen.files.workspace import Workspace
 
 ADDRESS = "serve/address.json"  # in the project's cache; a service writes it while it runs
 

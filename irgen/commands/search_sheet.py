@@ -17,7 +17,7 @@ from irgen.commands.format import format_count, format_percent
 from irgen.commands.options import note
 from irgen.commands.search_output import Answer
 from irgen.errors import ImageError, IndexingError
-from irgen.files import write_bytes
+from irgen.files.atomic import write_bytes
 from irgen.index.index import Index
 from irgen.index.metadata import ID
 from irgen.report import page

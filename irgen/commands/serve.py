@@ -51,13 +51,13 @@ def serve(
     from irgen.commands.token import FILE
     from irgen.commands.ui import is_free
     from irgen.compute import keep_freed_memory
-    from irgen.files import write_json
+    from irgen.files.atomic import write_json
+    from irgen.files.workspace import Workspace
     from irgen.serve.access import log_as_json
     from irgen.serve.app import LOOPBACK, create_app
     from irgen.serve.champion import Champion, Served
     from irgen.serve.service import Limits, Service
     from irgen.serve.tokens import Tokens
-    from irgen.workspace import Workspace
 
     if not is_free(port):
         raise ServiceError(f"port {port} is taken: choose another one with --port")

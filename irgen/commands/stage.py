@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from irgen.commands.options import params_option, root_option, settings_file
-from irgen.workspace import Workspace
+from irgen.files.workspace import Workspace
 
 STAGES = {
     "download": "Sync the source: fetch new and changed images, drop deleted ones.",
@@ -40,7 +40,7 @@ def make_command(name: str) -> click.Command:
 
 def run_stage(name: str, root: Path, params_file: Path | None) -> None:
     """Run one stage and record it. Raise IrgenError for what the user can mend."""
-    from irgen.files import write_json
+    from irgen.files.atomic import write_json
     from irgen.params import load
     from irgen.tracking.locations import find_project
     from irgen.tracking.recorder import record_stage

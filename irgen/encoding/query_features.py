@@ -6,7 +6,7 @@ from torch import Tensor
 from irgen.checkpoints.models import Models
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import Encoding, encode_once, fingerprint
-from irgen.files import digest
+from irgen.files.digests import digest
 from irgen.search.engine import QueryFeatures
 
 

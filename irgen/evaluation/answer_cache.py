@@ -17,9 +17,11 @@ import polars as pl
 from irgen.errors import ArtifactError
 from irgen.evaluation import runs
 from irgen.evaluation.query_set import read_query_tables, search_depth
-from irgen.files import checksums, delete_oldest, digest, read_parquet, write_parquet
+from irgen.files.atomic import delete_oldest
+from irgen.files.digests import checksums, digest
+from irgen.files.sealed import read_parquet, write_parquet
+from irgen.files.workspace import Workspace
 from irgen.params import Compute
-from irgen.workspace import Workspace
 
 if TYPE_CHECKING:
     from irgen.index.index import Index

@@ -11,8 +11,8 @@ import polars as pl
 from irgen.evaluation import metrics
 from irgen.evaluation.answer_cache import Ids, ask, read_gate_tables, read_ids, read_nearest
 from irgen.evaluation.query_set import QuerySet, RankedLists
+from irgen.files.workspace import Workspace
 from irgen.params import Compute
-from irgen.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from irgen.errors import IndexingError, IrgenError
 from irgen.evaluation import metrics
 from irgen.evaluation.answer_cache import nearest_path, read_gate_tables
 from irgen.evaluation.answers import Answers, GateQueries
-from irgen.files import read_parquet
+from irgen.files.sealed import read_parquet
+from irgen.files.workspace import Workspace
 from irgen.params import Gate, Params
-from irgen.workspace import Workspace
 
 SLACK = 1e-9  # a difference of decimals that are equal
 AUTO = "auto"  # precision, or agreement without labels

@@ -17,7 +17,9 @@ from irgen.compute import Machine, full_batches
 from irgen.evaluation import latency, metrics, runs
 from irgen.evaluation.methods import Method
 from irgen.evaluation.query_set import QuerySet, RankedLists
-from irgen.files import atomic, file_digest, write_json, write_parquet
+from irgen.files.atomic import atomic, write_json
+from irgen.files.digests import file_digest
+from irgen.files.sealed import write_parquet
 
 CURVES = {
     "precision": {"method": pl.String, "k": pl.Int64, "precision": pl.Float64},

@@ -20,7 +20,8 @@ from irgen.compute import full_batches
 from irgen.encoding.encode import Encoding, encode_summaries, stream_batches
 from irgen.encoding.query_features import select_queries
 from irgen.evaluation.query_set import QuerySet
-from irgen.files import read_array
+from irgen.files.sealed import read_array
+from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
@@ -33,7 +34,6 @@ from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
 from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
-from irgen.workspace import Workspace
 
 MOST_IMAGES = 500  # of an index that look for themselves: enough to tell 99 % from 97 %
 

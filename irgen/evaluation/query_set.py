@@ -9,8 +9,8 @@ import numpy.typing as npt
 import polars as pl
 
 from irgen.catalog.table import read_table
-from irgen.files import read_parquet
-from irgen.workspace import Workspace
+from irgen.files.sealed import read_parquet
+from irgen.files.workspace import Workspace
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from irgen.files import checksums
+from irgen.files.digests import checksums
 from irgen.index import damage, metadata
 from irgen.index.rows import BLOCK, Rows
 from irgen.search import trie

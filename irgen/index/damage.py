@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irgen.errors import IndexingError
-from irgen.files import digest, file_digest
+from irgen.files.digests import digest, file_digest
 
 SCARCE = re.compile("Too many open files|Cannot allocate memory")
 REMEDY = "restore the folder from a copy, or build the index again"

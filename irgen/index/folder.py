@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from irgen.errors import IndexingError
-from irgen.files import checksum, checksums, digest, sync, sync_tree
+from irgen.files.atomic import sync, sync_tree
+from irgen.files.digests import checksum, checksums, digest
 from irgen.index import base_files, damage, database
 from irgen.index.base_files import Base
 from irgen.index.database import Database

@@ -13,7 +13,7 @@ import polars as pl
 
 from irgen.compute import run_on_one_core
 from irgen.errors import IndexingError
-from irgen.files import sync, sync_tree
+from irgen.files.atomic import sync, sync_tree
 from irgen.index import copying, damage, folder
 from irgen.index.database import Database, State
 from irgen.index.rows import Rows, check_ids, collision, hash_ids, shorten

@@ -15,7 +15,8 @@ from typing import Any
 from irgen.checkpoints.identifiers import check_served
 from irgen.errors import IrgenError
 from irgen.evaluation import gate
-from irgen.files import digest, file_digest
+from irgen.files.digests import digest, file_digest
+from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.params import Release as Settings
 from irgen.params.strict import flatten
@@ -23,7 +24,6 @@ from irgen.releases import level, pull, registry, release, remote, settings, sto
 from irgen.releases.release import Release
 from irgen.releases.settings import Read
 from irgen.tracking import provenance, stage_facts
-from irgen.workspace import Workspace
 
 KEPT = ("rejected", "withdrawn")  # states of releases that are not promoted
 

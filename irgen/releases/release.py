@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irgen.errors import ReleaseError
-from irgen.files import checksums, digest, read_json, write_sealed_json
+from irgen.files.digests import checksums, digest
+from irgen.files.sealed import read_json, write_sealed_json
 
 RECORD = "release.json"
 # Files in a release's folder that are not part of the index:

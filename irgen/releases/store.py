@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from irgen.errors import ArtifactError, ReleaseError
-from irgen.files import sync, sync_tree
+from irgen.files.atomic import sync, sync_tree
 from irgen.releases import release
 from irgen.releases.release import RECORD, Release
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from irgen.files import write_bytes
+from irgen.files.atomic import write_bytes
 
 SHARE_KEPT = 0.8  # of the bound, when the oldest files go
 

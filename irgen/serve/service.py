@@ -9,6 +9,7 @@ from typing import Any
 
 from irgen.catalog.pictures import Pictures
 from irgen.errors import ImageError
+from irgen.files.workspace import Workspace
 from irgen.index.filters import allowed_rows, check_sql
 from irgen.index.view import View
 from irgen.search.engine import Options
@@ -22,7 +23,6 @@ from irgen.serve.problems import NotFoundError, NotReadyError
 from irgen.serve.query import Hit, Method, Query
 from irgen.serve.schema import SearchOptions
 from irgen.serve.workers import Workers
-from irgen.workspace import Workspace
 
 THUMBNAIL_BYTES, UPLOAD_BYTES = 1_000_000_000, 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion

@@ -11,7 +11,8 @@ import secrets
 from pathlib import Path
 
 from irgen.errors import ServiceError
-from irgen.files import read_json, write_json
+from irgen.files.atomic import write_json
+from irgen.files.sealed import read_json
 
 BYTES = 32  # of a token: 256 bits
 

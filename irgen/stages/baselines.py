@@ -24,6 +24,7 @@ from irgen.evaluation.latency import TIMED_BATCHES
 from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import Method
 from irgen.evaluation.query_set import QuerySet, read_query_set
+from irgen.files.workspace import Workspace
 from irgen.models.descriptors import DescriptorModel
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
@@ -32,7 +33,6 @@ from irgen.params.strict import flatten
 from irgen.training import descriptors, ranking_losses
 from irgen.training.baselines import list_recipes, train_baseline
 from irgen.training.run import Log, TrainingRun, open_run
-from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:

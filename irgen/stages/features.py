@@ -9,9 +9,9 @@ from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import check_finite, check_spread
 from irgen.encoding.encode import encode_summaries, open_encoding
-from irgen.files import write_array
+from irgen.files.sealed import write_array
+from irgen.files.workspace import Workspace
 from irgen.params import Params
-from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:

@@ -11,13 +11,13 @@ from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.compute import MANY, check_finite, check_spread
 from irgen.encoding.encode import Encoding, encode_summaries, open_encoding
 from irgen.errors import NumberError
-from irgen.files import read_array
+from irgen.files.sealed import read_array
+from irgen.files.workspace import Workspace
 from irgen.models.quantizer import usage
 from irgen.models.tokenizer import Tokenizer, embed_summaries
 from irgen.params import Params
 from irgen.training.coders import RULES, CoderSettings, ImageSet
 from irgen.training.run import Log, TrainingRun
-from irgen.workspace import Workspace
 
 MEASURED = ("train", "database")
 RETRAIN = "lower tokenizer.learning_rate, and train again (dvc repro --force tokenizer)"

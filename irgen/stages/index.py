@@ -16,13 +16,13 @@ from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import open_encoding
 from irgen.errors import CatalogError
 from irgen.evaluation.validation import fit_calibration, measure_calibration, search_validation
+from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.index.metadata import OURS
 from irgen.index.rows import hash_distinct
 from irgen.params import Params
 from irgen.search.engine import Options
 from irgen.search.snapshot import Segment, Snapshot
-from irgen.workspace import Workspace
 
 # Search options that the index keeps as its defaults:
 DEFAULTS = ("beams", "candidates", "fresh_beams", "rerank_weight", "rerank_signal", "order_by")

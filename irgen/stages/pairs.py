@@ -7,10 +7,10 @@ import torch
 
 from irgen.catalog.table import read_table
 from irgen.errors import CatalogError
-from irgen.files import read_array, write_parquet
+from irgen.files.sealed import read_array, write_parquet
+from irgen.files.workspace import Workspace
 from irgen.models.pairs import RULES
 from irgen.params import Params
-from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:

@@ -22,13 +22,14 @@ from irgen.evaluation.warnings import (
     list_warnings,
     measure_chance,
 )
-from irgen.files import atomic, read_json, read_numbers, read_parquet, write_bytes, write_json
+from irgen.files.atomic import atomic, write_bytes, write_json
+from irgen.files.sealed import read_json, read_numbers, read_parquet
+from irgen.files.workspace import Workspace, git
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
 from irgen.report.confusions import confusions
 from irgen.search.calibration import Calibration, Uncalibrated
-from irgen.workspace import Workspace, git
 
 DEPTH = 10  # most results shown for a query, and the cut-off of the confusions
 WARNINGS = "warnings.json"  # a list of texts

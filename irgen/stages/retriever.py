@@ -17,7 +17,9 @@ from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import load_training_images, open_encoding
-from irgen.files import file_digest, read_array, read_parquet
+from irgen.files.digests import file_digest
+from irgen.files.sealed import read_array, read_parquet
+from irgen.files.workspace import Workspace
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import class_numbers, embed_summaries
@@ -26,7 +28,6 @@ from irgen.params.strict import flatten
 from irgen.search.brute_force import brute_force_search
 from irgen.training import retriever as training
 from irgen.training.run import open_run, summarize
-from irgen.workspace import Workspace
 
 VALIDATED = ("train", "validation")  # roles: validation images query the training images
 

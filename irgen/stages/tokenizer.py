@@ -16,7 +16,9 @@ from irgen.compute import MANY
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import load_training_images, open_encoding
 from irgen.errors import CatalogError, NumberError
-from irgen.files import file_digest, read_array
+from irgen.files.digests import file_digest
+from irgen.files.sealed import read_array
+from irgen.files.workspace import Workspace
 from irgen.models.clusters import cluster
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
@@ -24,7 +26,6 @@ from irgen.params import Tokenizer as Settings
 from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
 from irgen.training.run import open_run, summarize
-from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from irgen.checkpoints import tensor_file
 from irgen.checkpoints.identifiers import load_codes
 from irgen.errors import CatalogError
+from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.search import trie
-from irgen.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:

@@ -22,10 +22,11 @@ from irgen.checkpoints.fingerprint import weights_digest
 from irgen.compute import prepare
 from irgen.errors import ArtifactError
 from irgen.evaluation.latency import name_processor
-from irgen.files import digest, file_digest, read_json, write_sealed_json
+from irgen.files.digests import digest, file_digest
+from irgen.files.sealed import read_json, write_sealed_json
+from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.params.strict import flatten
-from irgen.workspace import Workspace
 
 SUMMARY = "about.json"
 TIMED = ("evaluate", "baselines")  # their results include times

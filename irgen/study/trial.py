@@ -12,14 +12,16 @@ from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.identifiers import load_codes
 from irgen.evaluation.query_set import count_positives
-from irgen.files import atomic, digest, read_json, read_parquet, write_json, write_parquet
+from irgen.files.atomic import atomic, write_json
+from irgen.files.digests import digest
+from irgen.files.sealed import read_json, read_parquet, write_parquet
+from irgen.files.workspace import Workspace
 from irgen.models.quantizer import usage
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, load_trial_params
 from irgen.study.stage_cache import Folders, StageResult, digest_code, read_seconds, run_cached
 from irgen.tracking.locations import find_project
-from irgen.workspace import Workspace
 
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
 ALL_STAGES = (*STAGES, "index", "evaluate", "baselines")

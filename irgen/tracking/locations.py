@@ -5,7 +5,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from irgen.errors import redact
-from irgen.files import digest
+from irgen.files.digests import digest
 from irgen.params import Params
 
 EXPERIMENTS = "/.dvc/tmp/exps/"  # DVC runs experiments in temporary folders below this one

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from irgen.errors import TrackingError, redact
+from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.tracking import locations, provenance, run_log, stage_facts
-from irgen.workspace import Workspace
 
 RAN, SKIPPED, RESTORED, FAILED = "ran", "skipped", "restored", "failed"
 OUTCOMES = (RAN, SKIPPED, RESTORED, FAILED)

@@ -12,8 +12,8 @@ import polars as pl
 import psutil
 import yaml
 
-from irgen.files import digest
-from irgen.workspace import Workspace, git
+from irgen.files.digests import digest
+from irgen.files.workspace import Workspace, git
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: a stage reads a thousand lines
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "make"}

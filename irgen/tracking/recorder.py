@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from irgen.errors import redact
-from irgen.files import is_locked
+from irgen.files.locks import is_locked
+from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.tracking import locations, run_log, stage_facts
 from irgen.tracking.provenance import CONDUCTED
-from irgen.workspace import Workspace
 
 SYNC_SECONDS = 60.0  # a finished stage waits for its run log to be synced
 LINGER_SECONDS = 15.0  # the sync process waits for the next stage

@@ -7,11 +7,12 @@ import polars as pl
 
 from irgen.catalog.table import NAMES
 from irgen.evaluation.summary import find_served, summarize
-from irgen.files import file_digest, read_json
+from irgen.files.digests import file_digest
+from irgen.files.sealed import read_json
+from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.tracking import locations, provenance
-from irgen.workspace import Workspace
 
 REPORTS = "reports/"  # prefix of the names of pages for people
 UNREAD = ("baselines.", "release.", "tracking.")  # settings that no build depends on

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from irgen.files import file_digest
+from irgen.files.digests import file_digest
 from irgen.tracking import run_log
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import pytest
 
 from irgen.catalog import guard, manifest
 from irgen.catalog.guard import REMOVALS, SOURCE
-from irgen.cli import main
+from irgen.commands.cli import main
 from irgen.errors import ReleaseError, RemovalsError, SourceError
-from irgen.files import file_digest
+from irgen.files.digests import file_digest
+from irgen.files.workspace import Workspace
 from irgen.params import load
 from irgen.stages import download
-from irgen.workspace import Workspace
 
 
 class Shop:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from irgen import cli
+from irgen.commands import cli
 from irgen.index.index import Index
 from irgen.search.calibration import Bin, Calibration
 

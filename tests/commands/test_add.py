@@ -8,9 +8,8 @@ import shutil
 import polars as pl
 import pytest
 
-from irgen import cli
 from irgen.catalog.sources.selection import make_rules
-from irgen.commands import add
+from irgen.commands import add, cli
 from irgen.commands.image_files import list_images
 from irgen.index.index import Index
 

@@ -16,7 +16,7 @@ from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
 from irgen.catalog.sync import sync
 from irgen.encoding.cache import ArrayStore
-from irgen.files import write_parquet
+from irgen.files.sealed import write_parquet
 from irgen.index.index import Index
 from irgen.params import Download, load
 from irgen.releases import promote

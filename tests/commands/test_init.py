@@ -10,7 +10,7 @@ import timm
 from PIL import Image
 from safetensors.torch import save_file
 
-from irgen import cli
+from irgen.commands import cli
 from irgen.params import Params, load
 
 

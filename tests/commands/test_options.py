@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from irgen import cli
+from irgen.commands import cli
 
 
 @pytest.mark.parametrize("name", [*cli.COMMANDS, *cli.MODULES, *cli.STAGES])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from irgen import cli
+from irgen.commands import cli
 from irgen.params.reference import list_settings
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from irgen.files import digest
+from irgen.files.digests import digest
 from irgen.index.index import Index
 
 CHANGES = {

@@ -24,9 +24,9 @@ from irgen.errors import ArtifactError, IndexingError
 from irgen.evaluation import answer_cache, gate, runs
 from irgen.evaluation.gate import Answers
 from irgen.evaluation.query_set import RankedLists
+from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.params import Gate
-from irgen.workspace import Workspace
 
 from ..tiny import ENCODER, picture, untrained
 

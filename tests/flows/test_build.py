@@ -12,7 +12,7 @@ import pytest
 from flows import graph
 from flows.build import build
 from irgen.errors import IrgenError
-from irgen.files import mend_lock_file
+from irgen.files.locks import mend_lock_file
 
 from .conftest import ROOT, WAIT_SECONDS, PrefectServer, Toy, alive, until
 

@@ -18,8 +18,9 @@ from flows.lock import Holder
 from flows.release import Decision
 from flows.retrain import retrain
 from flows.update import update
-from irgen.cli import main
-from irgen.files import digest, write_json
+from irgen.commands.cli import main
+from irgen.files.atomic import write_json
+from irgen.files.digests import digest
 from irgen.tracking import locations, provenance, run_log
 
 from .conftest import ROOT, PrefectServer, Toy, until

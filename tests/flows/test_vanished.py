@@ -17,7 +17,7 @@ import yaml
 
 from irgen.catalog import manifest
 from irgen.catalog.sources.arrays import list_digits
-from irgen.files import checksums, file_digest
+from irgen.files.digests import checksums, file_digest
 
 from ..conftest import BucketServer
 from .conftest import LIFELINE, PrefectServer, until

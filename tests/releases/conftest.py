@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 import yaml
 
-from irgen import cli
 from irgen.catalog import manifest
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
+from irgen.commands import cli
+from irgen.files.workspace import Workspace
 from irgen.params import Params, load
-from irgen.workspace import Workspace
 
 from ..tiny import picture
 

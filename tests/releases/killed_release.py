@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 
 MODULES = (
-    "irgen.cli",
+    "irgen.commands.cli",
     "irgen.commands.release",
     "irgen.releases.promote",
     "irgen.releases.registry",
@@ -31,7 +31,7 @@ def release(module: str, name: str, when: str, root: str) -> None:
 
     setattr(owner, name, killing)
     os.dup2(sys.stderr.fileno(), 1)
-    os._exit(import_module("irgen.cli").main(["release", "--root", root]))
+    os._exit(import_module("irgen.commands.cli").main(["release", "--root", root]))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from irgen.errors import ArtifactError
-from irgen.files import file_digest
+from irgen.files.digests import file_digest
 from irgen.report import comparison
 
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from irgen.catalog.sources.arrays import list_digits
-from irgen.cli import STAGES
+from irgen.commands.cli import STAGES
+from irgen.files.workspace import Workspace
 from irgen.params import Params, load
-from irgen.workspace import Workspace
 
 SMALL = {
     "compute": {"batch_size": 64},

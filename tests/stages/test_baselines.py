@@ -8,10 +8,10 @@ import yaml
 
 from irgen.errors import ParamsError
 from irgen.evaluation import ann, runs
+from irgen.files.workspace import Workspace
 from irgen.params import load
 from irgen.report import comparison
 from irgen.stages import baselines
-from irgen.workspace import Workspace
 
 from .conftest import SMALL, files, run, small_params, write_digits
 

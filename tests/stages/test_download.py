@@ -14,9 +14,9 @@ from irgen.catalog import manifest
 from irgen.catalog.shards import Images
 from irgen.catalog.sources import archive
 from irgen.errors import ParamsError, SourceError
+from irgen.files.workspace import Workspace
 from irgen.params import Params, load
 from irgen.stages import download
-from irgen.workspace import Workspace
 
 Png = Callable[[int], bytes]
 

@@ -15,7 +15,7 @@ from .conftest import files
 ALONE = """
 import importlib, pathlib, sys
 from irgen.params import load
-from irgen.workspace import Workspace
+from irgen.files.workspace import Workspace
 stage, root = sys.argv[1], pathlib.Path(sys.argv[2])
 run = importlib.import_module(f"irgen.stages.{stage}").run
 run(load(root / "params.yaml"), Workspace.at(root), lambda metrics, step: None)

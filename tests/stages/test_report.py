@@ -19,11 +19,12 @@ from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.drift_verdict import Exceeded, Verdict
 from irgen.evaluation.query_set import RankedLists, count_positives, mark_relevant
-from irgen.files import file_digest, write_json
+from irgen.files.atomic import write_json
+from irgen.files.digests import file_digest
+from irgen.files.workspace import Workspace
 from irgen.report.comparison import METHODS
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
 from irgen.stages import report
-from irgen.workspace import Workspace
 
 SIZES = {"train": 60, "validation": 10, "queries": 20}
 K = 20

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from irgen.commands.ui import ui
 from irgen.errors import SourceError, TrackingError
+from irgen.files.workspace import Workspace
 from irgen.params import Params, load
 from irgen.tracking import (
     descriptions,
@@ -27,7 +28,6 @@ from irgen.tracking import (
 )
 from irgen.tracking.locations import run_logs
 from irgen.tracking.recorder import Recorder, record_stage
-from irgen.workspace import Workspace
 
 DVC_YAML = """
 stages:
@@ -145,7 +145,7 @@ import sys
 from pathlib import Path
 from irgen.tracking import recorder
 from irgen.params import load
-from irgen.workspace import Workspace
+from irgen.files.workspace import Workspace
 recorder.LINGER_SECONDS = 3.0
 stage, home = sys.argv[1], Path()
 workspace = Workspace.at(home)
@@ -285,7 +285,7 @@ from pathlib import Path
 from irgen.params import load
 from irgen.tracking.recorder import record_stage
 
-from irgen.workspace import Workspace
+from irgen.files.workspace import Workspace
 home = Path(sys.argv[1])
 with record_stage("tokenizer", load(Path(sys.argv[2])), Workspace.at(home), home) as record:
     record.log({"loss": 1.0}, 1)

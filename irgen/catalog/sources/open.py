@@ -16,7 +16,7 @@ from irgen.catalog.sources import archive, arrays, image_list, local, remote
 from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.catalog.sources.remote import Remote, use_present
 from irgen.errors import SourceError
-from irgen.files import digest, file_digest
+from irgen.files.digests import digest, file_digest
 from irgen.params import Download
 
 if TYPE_CHECKING:

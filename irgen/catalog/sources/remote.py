@@ -19,7 +19,7 @@ from tqdm import tqdm
 from irgen.catalog.failures import Outage
 from irgen.catalog.sources.listing import Entry, Fetched, refuse
 from irgen.errors import GivenUpError, SourceError, UnreachableError, UnreadableError, redact
-from irgen.files import digest
+from irgen.files.digests import digest
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10  # seconds between two tries; the pause doubles
 DAMAGE_RETRIES = 3  # damaged content is fetched again so often

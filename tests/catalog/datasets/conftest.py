@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from irgen.catalog.table import NAMES, read_table
-from irgen.files import read_json
+from irgen.files.sealed import read_json
+from irgen.files.workspace import Workspace
 from irgen.params import load
 from irgen.stages import catalog, download
-from irgen.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from irgen.catalog.shards import Images
 from irgen.catalog.sources.open import open_source
 from irgen.catalog.sync import has_changed, sync
 from irgen.errors import SourceError
+from irgen.files.workspace import Workspace
 from irgen.params import Download, Params, load
 from irgen.stages import download
-from irgen.workspace import Workspace
 
 Png = Callable[[int], bytes]
 
