@@ -131,6 +131,7 @@ def search(
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with project_index.open_to_read(root, folder) as index:
+        k = min(k, max(index.view.snapshot.rows, 1))  # there are no more
         least = k + stored  # an image of the index finds itself
         options = replace(index.options(least), rerank=not no_rerank, **chosen)
         ask = index.search_ids if stored else index.search
