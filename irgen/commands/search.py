@@ -155,6 +155,7 @@ def search(
     if allow is not None:
         chosen["allow"] = check_sql(allow)
     with project_index.open_to_read(root, folder) as index:
+        k = min(k, max(index.view.snapshot.rows, 1))  # there are no more
         least = k + stored  # an image of the index finds itself
         options = replace(index.options(least), rerank=not no_rerank, **chosen)
         ask = index.search_ids if stored else index.search
