@@ -40,9 +40,9 @@ from irgen.compute import Machine
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import Encoding, encode_views
 from irgen.errors import ArtifactError, IrgenError
-from irgen.files.atomic import write_json
 from irgen.files.digests import digest
-from irgen.files.sealed import read_array, read_json, read_parquet
+from irgen.files.records import read_json, write_json
+from irgen.files.sealed import read_array, read_parquet
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.params import Augment, Compute, Encoder

@@ -54,8 +54,8 @@ from irgen.encoding.encode import (
 from irgen.evaluation import metrics
 from irgen.evaluation.latency import name_processor
 from irgen.evaluation.query_set import MAX_DEPTH, count_positives, mark_relevant
-from irgen.files.atomic import write_bytes, write_json
-from irgen.files.sealed import read_json
+from irgen.files.atomic import write_bytes
+from irgen.files.records import read_json, write_json
 from irgen.files.workspace import Workspace
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.pairs import RULES

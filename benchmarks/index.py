@@ -35,7 +35,8 @@ from speed.synthetic import Database, Recipe
 from irgen import params
 from irgen.compute import keep_freed_memory
 from irgen.evaluation.latency import name_processor
-from irgen.files.atomic import write_bytes, write_json
+from irgen.files.atomic import write_bytes
+from irgen.files.records import write_json
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.models.decoder import IdentifierDecoder

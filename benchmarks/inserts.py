@@ -30,9 +30,9 @@ from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics
 from irgen.evaluation.latency import name_processor
 from irgen.evaluation.query_set import count_positives, mark_relevant
-from irgen.files.atomic import write_bytes, write_json
+from irgen.files.atomic import write_bytes
 from irgen.files.digests import digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.params import Params, load

@@ -28,7 +28,7 @@ from irgen.catalog.fingerprints import fingerprint
 from irgen.catalog.images.codecs import list_formats
 from irgen.catalog.images.decode import decode_file
 from irgen.errors import ImageError
-from irgen.files.atomic import write_json
+from irgen.files.records import write_json
 
 RESULTS = Path(__file__).parent / "results" / "mutations.json"
 PATIENCE = 60  # seconds for one file

@@ -43,8 +43,8 @@ from PIL import Image, ImageEnhance
 
 from irgen.catalog.sources.open import open_source
 from irgen.evaluation.latency import name_processor
-from irgen.files.atomic import write_bytes, write_json
-from irgen.files.sealed import read_json
+from irgen.files.atomic import write_bytes
+from irgen.files.records import read_json, write_json
 from irgen.params import load
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,8 +26,7 @@ from flows.artifacts import Log
 from flows.state import ProjectError, find_project, memory_folder
 from irgen.commands.cli import describe_disk_error
 from irgen.errors import ArtifactError
-from irgen.files.atomic import write_json
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 
 POLL_SECONDS = 1.0
 CANCEL_SECONDS = 10.0  # in which the process of a cancelled run ends

@@ -15,7 +15,7 @@ from prefect.states import Completed, State
 from flows import artifacts, events, process, stage, state, training_revision
 from flows.artifacts import Log
 from irgen.errors import ReleaseError
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 from irgen.tracking import provenance
 
 TIMEOUT_SECONDS = 6 * 3600.0

@@ -10,7 +10,7 @@ from prefect.states import Completed, State
 from flows import artifacts, lock, state, training_revision
 from flows.build import build_and_release
 from irgen.catalog import manifest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 
 
 @flow(name="retrain", flow_run_name="retrain", persist_result=False, result_serializer="json")

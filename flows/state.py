@@ -13,9 +13,9 @@ import polars as pl
 from irgen.catalog import manifest
 from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.errors import IrgenError
-from irgen.files.atomic import atomic, write_json
+from irgen.files.atomic import atomic
 from irgen.files.digests import digest, file_digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 from irgen.files.workspace import Workspace
 from irgen.params import load, read_training_revision
 from irgen.tracking import locations

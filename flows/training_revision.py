@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from flows.state import memory_folder
-from irgen.files.atomic import write_bytes, write_json
-from irgen.files.sealed import read_json
+from irgen.files.atomic import write_bytes
+from irgen.files.records import read_json, write_json
 from irgen.params import TRAINING_FILE, read_training_revision
 
 MOST_FAILURES = 3  # of the stages; then the retrain is undone

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from irgen.commands import cli, stage
-from irgen.files.atomic import write_bytes, write_json
+from irgen.files.atomic import write_bytes
+from irgen.files.records import write_json
 from irgen.stages import trie as trie_stage
 
 

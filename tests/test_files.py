@@ -13,21 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irgen import files
 from irgen.checkpoints import tensor_file
 from irgen.errors import ArtifactError
-from irgen.files.atomic import atomic, write_bytes, write_json
+from irgen.files import sealed
+from irgen.files.atomic import atomic, write_bytes
 from irgen.files.digests import digest, file_digest
 from irgen.files.locks import mend_lock_file
-from irgen.files.sealed import (
-    read_array,
-    read_json,
-    read_numbers,
-    read_parquet,
-    write_array,
-    write_parquet,
-    write_sealed_json,
-)
+from irgen.files.records import read_json, write_json, write_sealed_json
+from irgen.files.sealed import read_array, read_numbers, read_parquet, write_array, write_parquet
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -115,9 +108,9 @@ def test_a_flipped_bit_in_a_sealed_file_is_noticed_or_changes_nothing(
 def test_a_file_without_a_seal_of_an_older_version_is_read(tmp_path: Path, kind: str) -> None:
     (write, read), path = WRITERS[kind], tmp_path / "file"
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(files, "seal", lambda path: None)
+        older.setattr(sealed, "seal", lambda path: None)
         older.setattr(tensor_file, "seal", lambda path: None)
-        older.setattr(files, "UNSEALED", "")
+        older.setattr(sealed, "UNSEALED", "")
         older.setattr(tensor_file, "UNSEALED", "")
         write(path, 7)
     assert np.all(read(path) == 7)

@@ -28,6 +28,7 @@ PLUMBING = {
     "files/atomic": "atomic writes",
     "files/digests": "hashes",
     "files/sealed": "files with their checksum",
+    "files/records": "records in JSON",
     "files/locks": "locks",
     "files/workspace": "paths",
     "compute": "the device; compute.precision is a dependency",

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from irgen.files.atomic import atomic, write_json
-from irgen.files.sealed import read_json
+from irgen.files.atomic import atomic
+from irgen.files.records import read_json, write_json
 from speed.stopwatch import once
 
 Vectors = npt.NDArray[np.float32]  # (n, D)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irgen.files.atomic import atomic, write_json
+from irgen.files.atomic import atomic
 from irgen.files.digests import digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 from irgen.models import quantizer
 
 REAL = (  # what ``spread`` says of the README's runs, seed 0

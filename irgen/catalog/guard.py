@@ -21,9 +21,9 @@ from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.catalog.removals import Removals
 from irgen.catalog.shards import Images
 from irgen.errors import ArtifactError, ReleaseError, RemovalsError, SourceError, redact
-from irgen.files.atomic import write_json
 from irgen.files.digests import file_digest
-from irgen.files.sealed import read_json, read_parquet, write_parquet
+from irgen.files.records import read_json, write_json
+from irgen.files.sealed import read_parquet, write_parquet
 
 HELD, QUESTION, ACCEPTED = "held.json", "removals.parquet", "accepted.parquet"
 REMOVALS, SOURCE = "removals", "source"  # kinds of note

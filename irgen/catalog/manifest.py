@@ -8,7 +8,8 @@ import polars as pl
 
 from irgen.catalog.columns import METADATA, flatten, nest
 from irgen.errors import ArtifactError
-from irgen.files.sealed import check_seal, damaged, read_parquet, write_parquet
+from irgen.files.records import damaged
+from irgen.files.sealed import check_seal, read_parquet, write_parquet
 from irgen.files.workspace import MANIFEST as NAME
 
 SCHEMA = pl.Schema(

@@ -5,8 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from irgen.errors import ArtifactError, ParamsError
-from irgen.files.atomic import write_json
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 from irgen.params.strict import parse
 from irgen.search.calibration import Calibration, Uncalibrated
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from irgen.files.digests import file_digest
-from irgen.files.sealed import read_json, write_sealed_json
+from irgen.files.records import read_json, write_sealed_json
 from irgen.params import Encoder
 
 NAME = "weights.json"

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from irgen.errors import ArtifactError, WeightsError
 from irgen.files.atomic import atomic
-from irgen.files.sealed import SEAL, UNSEALED, check_seal, damaged, seal
+from irgen.files.records import damaged
+from irgen.files.sealed import SEAL, UNSEALED, check_seal, seal
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,7 @@ def results(root: Path, params: Path | None) -> None:
     """
     from irgen.catalog.datasets.protocols import describe_protocol
     from irgen.evaluation.warnings import format_warnings
-    from irgen.files.sealed import read_json
+    from irgen.files.records import read_json
     from irgen.report import comparison
 
     workspace = Workspace.at(root)

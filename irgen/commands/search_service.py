@@ -13,7 +13,7 @@ from irgen.client import Client, Hit
 from irgen.commands import project_index
 from irgen.commands.search_output import Answer
 from irgen.errors import ArtifactError, ImageError, IrgenError
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 from irgen.files.workspace import Workspace
 
 ADDRESS = "serve/address.json"  # in the project's cache; a service writes it while it runs

@@ -51,7 +51,7 @@ def serve(
     from irgen.commands.token import FILE
     from irgen.commands.ui import is_free
     from irgen.compute import keep_freed_memory
-    from irgen.files.atomic import write_json
+    from irgen.files.records import write_json
     from irgen.files.workspace import Workspace
     from irgen.serve.access import log_as_json
     from irgen.serve.app import LOOPBACK, create_app

@@ -40,7 +40,7 @@ def make_command(name: str) -> click.Command:
 
 def run_stage(name: str, root: Path, params_file: Path | None) -> None:
     """Run one stage and record it. Raise IrgenError for what the user can mend."""
-    from irgen.files.atomic import write_json
+    from irgen.files.records import write_json
     from irgen.params import load
     from irgen.tracking.locations import find_project
     from irgen.tracking.recorder import record_stage

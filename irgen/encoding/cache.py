@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from irgen.errors import ArtifactError
 from irgen.files.atomic import atomic
-from irgen.files.sealed import DIGEST, UNSEALED, check_seal, seal
+from irgen.files.records import DIGEST
+from irgen.files.sealed import UNSEALED, check_seal, seal
 
 KEY = 32  # bytes of a hash
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}

@@ -24,9 +24,9 @@ from irgen.compute import Machine, check_finite, full_batches, prepare, seed_eve
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.encoding.cache import ArrayStore
-from irgen.files.atomic import delete_oldest, write_json
+from irgen.files.atomic import delete_oldest
 from irgen.files.digests import digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 from irgen.files.workspace import Workspace
 from irgen.models import encoder as encoder_module
 from irgen.models.encoder import ImageEncoder

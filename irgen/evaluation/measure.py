@@ -17,8 +17,9 @@ from irgen.compute import Machine, full_batches
 from irgen.evaluation import latency, metrics, runs
 from irgen.evaluation.methods import Method
 from irgen.evaluation.query_set import QuerySet, RankedLists
-from irgen.files.atomic import atomic, write_json
+from irgen.files.atomic import atomic
 from irgen.files.digests import file_digest
+from irgen.files.records import write_json
 from irgen.files.sealed import write_parquet
 
 CURVES = {

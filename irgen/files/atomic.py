@@ -1,12 +1,10 @@
 """Write files and folders whole or not at all, and force them to the disk."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 
 @contextmanager
@@ -34,11 +32,6 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_bytes(content)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with sorted keys, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
 def sync(path: Path) -> None:

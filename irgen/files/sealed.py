@@ -2,56 +2,20 @@
 used."""
 
 import hashlib
-import json
 import mmap
-import operator
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from irgen.errors import ArtifactError
-from irgen.files.atomic import atomic, write_json
-from irgen.files.digests import digest
+from irgen.files.atomic import atomic
+from irgen.files.records import AGAIN, DIGEST, damaged
 
-DIGEST, SEAL, HEX = "irgen.sha256", "irgen-sha256:", 64
+SEAL, HEX = "irgen-sha256:", 64
 UNSEALED = SEAL + "0" * HEX
-AGAIN = (
-    "delete it and run again (dvc repro); if it comes back damaged, so is its copy in DVC's cache: "
-    "see how-to/messages.md"
-)
 FIRST = 1 << 12  # bytes in which the seal of a file begins that has it at its beginning
-
-
-def write_sealed_json(path: Path, values: dict[str, Any]) -> None:
-    """Write ``values`` as ``write_json`` does, with a digest that ``read_json`` checks."""
-    write_json(path, values | {DIGEST: digest(values)})
-
-
-def read_json(path: Path) -> Any:
-    """Return the JSON value in ``path``, without the digest that ``write_sealed_json`` adds. Raises
-    ArtifactError if it is missing or damaged."""
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing") from None
-    except ValueError as error:
-        raise ArtifactError(
-            f"{path} is not valid JSON ({error}); delete it and run again"
-        ) from None
-    if isinstance(value, dict) and not _has_digest(value):
-        raise damaged(path, "its checksum differs")
-    return value
-
-
-def _has_digest(value: dict[str, Any]) -> bool:
-    """Take the digest out of a record, and tell whether it was right, or there was none."""
-    for key in list(value):
-        if len(key) == len(DIGEST) and sum(map(operator.ne, key, DIGEST)) <= 1:  # a flipped bit
-            return bool(value.pop(key) == digest(value) and key == DIGEST)
-    return True
 
 
 def write_array(path: Path, values: np.ndarray) -> None:
@@ -109,11 +73,6 @@ def read_numbers(path: Path, *texts: str) -> pl.DataFrame:
         if not column.dtype.is_numeric() and column.null_count() < len(column):
             raise damaged(path, f"column {column.name!r} has something else than numbers")
     return table
-
-
-def damaged(path: Path, reason: object, remedy: str = AGAIN) -> ArtifactError:
-    """Return the error for a file that is not as it was written."""
-    return ArtifactError(f"{path} is damaged ({' '.join(str(reason).split())[:200]}): {remedy}")
 
 
 def seal(path: Path) -> None:

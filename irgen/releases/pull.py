@@ -4,7 +4,7 @@ from pathlib import Path
 
 from irgen.catalog.sources.s3 import Client
 from irgen.errors import ReleaseError
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 from irgen.params import Release as Settings
 from irgen.releases import release, remote, store
 from irgen.releases.release import Release

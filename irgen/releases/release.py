@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from irgen.errors import ReleaseError
 from irgen.files.digests import checksums, digest
-from irgen.files.sealed import read_json, write_sealed_json
+from irgen.files.records import read_json, write_sealed_json
 
 RECORD = "release.json"
 # Files in a release's folder that are not part of the index:

@@ -7,7 +7,7 @@ from pathlib import Path
 from irgen.evaluation import metrics
 from irgen.evaluation.table_format import render_text
 from irgen.files.digests import file_digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 
 METHODS = {  # titles of ``irgen.evaluation.methods.METHODS``
     "brute_force_pretrained": "brute force, pretrained features",

@@ -14,7 +14,7 @@ from irgen.search.live import LiveTrie
 
 @dataclass(frozen=True)
 class Prefix:
-    """The first codes of some images, and the retriever's log-probability of them."""
+    """First codes of some images, and the retriever's log-probability of them."""
 
     codes: tuple[int, ...]
     log_probability: float

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class OverloadedError(Exception):
-    """The queue is full. ``retry_after``: seconds until a place is likely to be free."""
+    """Say that the queue is full. ``retry_after``: seconds until a place is likely to be free."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"too many requests wait; try again in {retry_after:.0f} s")

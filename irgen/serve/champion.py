@@ -41,7 +41,7 @@ class Served:
 
 
 class Champion:
-    """The index that is served now. ``locate`` returns the folder of the champion; it may raise
+    """Index that is served now. ``locate`` returns the folder of the champion; it may raise
     IrgenError if there is none."""
 
     def __init__(self, locate: Callable[[], Path], device: str) -> None:

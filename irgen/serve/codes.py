@@ -1,4 +1,4 @@
-"""The code tree of an index as people see it: branches below a prefix, with sample pictures."""
+"""Show the code tree of an index: branches below a prefix, with sample pictures."""
 
 import math
 from collections.abc import Sequence

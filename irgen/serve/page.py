@@ -1,4 +1,4 @@
-"""The page for people: search by a picture, browse, and see why an image was found.
+"""Show the page for people: search by a picture, browse, and see why an image was found.
 
 Every view has an address of its own, so it can be shared, reloaded and gone back to. It works
 without JavaScript; ``static/page.js`` adds dropping, pasting and sliders that show their value.

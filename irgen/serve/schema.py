@@ -110,7 +110,7 @@ class ResultBody(BaseModel):
 
 
 class IndexBody(BaseModel):
-    """The index that answered."""
+    """Index that answered."""
 
     name: str
     release: int | None

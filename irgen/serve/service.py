@@ -1,4 +1,4 @@
-"""The service behind API and page: search by images and ids, and read items and pictures."""
+"""Serve API and page: search by images and ids, and read items and pictures."""
 
 import asyncio
 import time

@@ -11,8 +11,7 @@ import secrets
 from pathlib import Path
 
 from irgen.errors import ServiceError
-from irgen.files.atomic import write_json
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 
 BYTES = 32  # of a token: 256 bits
 

@@ -17,7 +17,8 @@ from irgen.catalog.shards import Images, find_intact, shard_path
 from irgen.catalog.splits import assign_roles, choose_inserted
 from irgen.catalog.table import describe_similar_labels, describe_tables, write_table
 from irgen.errors import ArtifactError, CatalogError
-from irgen.files.sealed import write_parquet, write_sealed_json
+from irgen.files.records import write_sealed_json
+from irgen.files.sealed import write_parquet
 from irgen.files.workspace import Workspace
 from irgen.params import Catalog, Params
 

@@ -18,9 +18,8 @@ from irgen.catalog.sync import Change, has_changed, sync
 from irgen.checkpoints.fingerprint import have_weights_changed, note_weights
 from irgen.errors import ArtifactError, ParamsError
 from irgen.evaluation.warnings import format_warnings, warn_no_encoder
-from irgen.files.atomic import write_json
 from irgen.files.digests import file_digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 from irgen.files.workspace import Workspace
 from irgen.params import Params
 

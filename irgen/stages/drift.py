@@ -14,8 +14,8 @@ from irgen.evaluation import drift, drift_verdict, metrics, runs
 from irgen.evaluation.drift import LabelledCodes
 from irgen.evaluation.drift_verdict import Revisions
 from irgen.evaluation.query_set import count_positives
-from irgen.files.atomic import write_json
-from irgen.files.sealed import read_parquet, write_sealed_json
+from irgen.files.records import write_json, write_sealed_json
+from irgen.files.sealed import read_parquet
 from irgen.files.workspace import Workspace
 from irgen.params import Params
 

@@ -14,8 +14,7 @@ from irgen.evaluation.measure import EvalConfig, measure_methods
 from irgen.evaluation.methods import MethodInputs, build_methods
 from irgen.evaluation.query_set import QuerySet, read_copies, read_query_set
 from irgen.evaluation.summary import summarize
-from irgen.files.atomic import write_json
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.models.encoder import ImageEncoder

@@ -22,8 +22,9 @@ from irgen.evaluation.warnings import (
     list_warnings,
     measure_chance,
 )
-from irgen.files.atomic import atomic, write_bytes, write_json
-from irgen.files.sealed import read_json, read_numbers, read_parquet
+from irgen.files.atomic import atomic, write_bytes
+from irgen.files.records import read_json, write_json
+from irgen.files.sealed import read_numbers, read_parquet
 from irgen.files.workspace import Workspace, git
 from irgen.params import Params
 from irgen.params.strict import flatten

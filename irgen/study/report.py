@@ -14,7 +14,8 @@ from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.catalog.thumbnails import SIDE
-from irgen.files.atomic import atomic, write_bytes, write_json
+from irgen.files.atomic import atomic, write_bytes
+from irgen.files.records import write_json
 from irgen.files.sealed import read_parquet
 from irgen.report import figures, gallery, page
 from irgen.report.comparison import TITLES

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from irgen.errors import ArtifactError
-from irgen.files.sealed import read_json, read_parquet
+from irgen.files.records import read_json
+from irgen.files.sealed import read_parquet
 from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, load_trial_params
 from irgen.study.significance import Values

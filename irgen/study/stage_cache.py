@@ -23,7 +23,7 @@ from irgen.compute import prepare
 from irgen.errors import ArtifactError
 from irgen.evaluation.latency import name_processor
 from irgen.files.digests import digest, file_digest
-from irgen.files.sealed import read_json, write_sealed_json
+from irgen.files.records import read_json, write_sealed_json
 from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.params.strict import flatten

@@ -9,7 +9,7 @@ from typing import Any
 
 from irgen.errors import redact
 from irgen.files.digests import digest, file_digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.study.plan import Plan, Trial, load_trial_params

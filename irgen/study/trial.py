@@ -12,9 +12,10 @@ from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.identifiers import load_codes
 from irgen.evaluation.query_set import count_positives
-from irgen.files.atomic import atomic, write_json
+from irgen.files.atomic import atomic
 from irgen.files.digests import digest
-from irgen.files.sealed import read_json, read_parquet, write_parquet
+from irgen.files.records import read_json, write_json
+from irgen.files.sealed import read_parquet, write_parquet
 from irgen.files.workspace import Workspace
 from irgen.models.quantizer import usage
 from irgen.params import Params

@@ -18,9 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from irgen.errors import ArtifactError
-from irgen.files.atomic import write_bytes, write_json
+from irgen.files.atomic import write_bytes
 from irgen.files.locks import is_locked
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json, write_json
 from irgen.tracking.provenance import is_alive
 
 Record = dict[str, Any]

@@ -8,7 +8,7 @@ import polars as pl
 from irgen.catalog.table import NAMES
 from irgen.evaluation.summary import find_served, summarize
 from irgen.files.digests import file_digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.params.strict import flatten

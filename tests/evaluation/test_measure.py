@@ -11,7 +11,7 @@ from irgen.compute import Machine
 from irgen.evaluation import latency, measure, methods, metrics, runs
 from irgen.evaluation.query_set import QuerySet
 from irgen.files.digests import file_digest
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 from irgen.report import comparison
 from irgen.search.result import Result
 

@@ -19,8 +19,8 @@ from flows.release import Decision
 from flows.retrain import retrain
 from flows.update import update
 from irgen.commands.cli import main
-from irgen.files.atomic import write_json
 from irgen.files.digests import digest
+from irgen.files.records import write_json
 from irgen.tracking import locations, provenance, run_log
 
 from .conftest import ROOT, PrefectServer, Toy, until

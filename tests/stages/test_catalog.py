@@ -14,7 +14,7 @@ from irgen.catalog import manifest
 from irgen.catalog.leaks import KINDS
 from irgen.catalog.table import NAMES, label_counts, read_table
 from irgen.errors import ArtifactError, CatalogError
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 from irgen.files.workspace import Workspace
 from irgen.params import Params, load
 from irgen.stages import catalog, download

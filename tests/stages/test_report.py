@@ -19,8 +19,8 @@ from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.drift_verdict import Exceeded, Verdict
 from irgen.evaluation.query_set import RankedLists, count_positives, mark_relevant
-from irgen.files.atomic import write_json
 from irgen.files.digests import file_digest
+from irgen.files.records import write_json
 from irgen.files.workspace import Workspace
 from irgen.report.comparison import METHODS
 from irgen.search.calibration import Bin, Calibration, Uncalibrated

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from irgen.catalog.table import NAMES, read_table
-from irgen.files.sealed import read_json
+from irgen.files.records import read_json
 from irgen.files.workspace import Workspace
 from irgen.params import load
 from irgen.stages import catalog, download
