@@ -158,7 +158,7 @@ def test_a_packing_that_is_not_read_is_a_problem(settings, web_server, png, tmp_
     write(settings, [f"{web_server.uri}/{number}.png" for number in range(3)])
     before = read(settings, tmp_path / "data")
     web_server.headers = {"Content-Encoding": "br"}
-    with pytest.raises(SourceError, match="is sent packed as 'br'.*or packed by gzip"):
+    with pytest.raises(SourceError, match=r"is sent packed as 'br'.*or packed by gzip"):
         read(replace(settings, max_unreadable=0.0), tmp_path / "data")
     web_server.headers = {}
     assert read(settings, tmp_path / "data") == before
