@@ -32,6 +32,7 @@ BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
 TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
 ABSENT = (404, 410)
 PAGE = (b"<!doctype html", b"<html")
+READ_PACKINGS = ("", "identity", "gzip", "x-gzip")  # values of Content-Encoding
 RETRIED = (408, 425, 429, *range(500, 600))
 UNMADE = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 REMEDIES = {
@@ -121,10 +122,15 @@ def _look_at_first(client: Client, urls: Sequence[str]) -> Remote | None:
 def read_image(client: Client, listed: Remote, look: remote.Look) -> Fetched | None:
     """Return the bytes of an image as `remote.read_image` does.
 
-    Raises UnreadableError for a web page in its place, as many servers give instead of an error.
+    Raises UnreadableError for a web page or nothing in its place, as many servers give instead of
+    an error.
     """
     image = remote.read_image(listed, look, client.retries)
-    if image is not None and image.content[:100].lstrip().lower().startswith(PAGE):
+    if image is None:
+        return None
+    if not image.content:
+        raise UnreadableError(f"{listed.url} gives an empty file instead of an image")
+    if image.content[:100].lstrip().lower().startswith(PAGE):
         raise UnreadableError(f"{listed.url} gives a web page instead of an image")
     return image
 
@@ -210,6 +216,13 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise UnreadableError(f"{name} cannot be requested ({flatten(error)}); check it") from None
     status = answer.status_code
+    packing = answer.headers.get("Content-Encoding", "").strip().lower()
+    if status in (200, 206) and packing not in READ_PACKINGS:
+        answer.close()
+        raise UnreadableError(
+            f"{name} is sent packed as {packing!r}, which is not read here; let the server send "
+            "files as they are, or packed by gzip"
+        )
     if status in (200, 206, 416, *ABSENT):
         return answer
     answer.close()

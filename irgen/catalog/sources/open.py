@@ -197,6 +197,7 @@ def _load_list(settings: Download, file: File) -> Listing:
     content = use_present(file.look, lambda state: remote.read(state, settings.retries).content)
     if content is None:
         raise file.missing()
+    content = remote.unpack_gzip(content, file.name)
     _check_digest(hashlib.sha256(content).hexdigest(), settings, file.name)
     return file.list_named(content)
 
