@@ -40,7 +40,7 @@ ABSENT = (404, 410)
 PAGE = (b"<!doctype html", b"<html")
 READ_PACKINGS = ("", "identity", "gzip", "x-gzip")  # values of Content-Encoding
 RETRIED = (408, 425, 429, *range(500, 600))
-NO_CONNECTION = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+NO_SERVER = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 REMEDIES = {
     401: "give a user and password for the server in ~/.netrc",
     403: "it may not be read with these credentials, or a signed URL has expired",
@@ -218,7 +218,7 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
         answer = remote.retry_call(attempt, name, client.retries)
     except requests.ConnectionError as error:
         cause = getattr(error.args[0], "reason", error) if error.args else error
-        lost = isinstance(error, requests.exceptions.ProxyError) or isinstance(cause, NO_CONNECTION)
+        lost = isinstance(error, requests.exceptions.ProxyError) or isinstance(cause, NO_SERVER)
         kind = UnreachableError if lost else GivenUpError
         raise make_retry_error(name, client.retries + 1, flatten(cause), kind) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:

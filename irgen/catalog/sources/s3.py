@@ -40,7 +40,7 @@ TRANSIENT = (
     *("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"),
     *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),
 )
-NO_CONNECTION = (
+NO_SERVER = (
     botocore.EndpointConnectionError,
     botocore.ConnectTimeoutError,
     botocore.ProxyConnectionError,
@@ -368,9 +368,7 @@ def _report_errors(url: str) -> Iterator[None]:
         raise _explain(error, url) from None
     except (botocore.HTTPClientError, botocore.ConnectionError) as error:
         remote.refuse_untrusted(url, error, "AWS_CA_BUNDLE")
-        kind = (
-            remote.DisconnectedError if isinstance(error, NO_CONNECTION) else remote.TransientError
-        )
+        kind = remote.DisconnectedError if isinstance(error, NO_SERVER) else remote.TransientError
         raise kind(flatten(error)) from None
     except (botocore.BotoCoreError, ResponseParserError) as error:
         raise SourceError(
