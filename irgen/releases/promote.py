@@ -141,7 +141,7 @@ def judge(
     if champion is not None:
         served, share = releases / champion.name, params.download.most_removed
         judged = judge_size(judged, Workspace.at(root), served, champion, share)
-    judged.figures["level"] = level.of_candidate(judged.figures, champion)
+    judged.figures["level"] = level.compute_level(judged.figures, champion)
     state = "candidate" if judged.passed else "rejected"
     return store.update(releases, candidate, verdict=judged.to_json(), basis=basis, state=state)
 

@@ -11,13 +11,14 @@ from filelock import FileLock
 
 from irgen.catalog import guard, manifest
 from irgen.catalog.assembly import explain_no_labels
+from irgen.catalog.changes import Change
 from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.catalog.formats import choose_format
 from irgen.catalog.guard import Guard
 from irgen.catalog.shards import find_intact
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
-from irgen.catalog.sync import Change, has_changed, sync
+from irgen.catalog.sync import has_changed, sync
 from irgen.checkpoints.fingerprint import have_weights_changed, note_weights
 from irgen.errors import ArtifactError, CatalogError, ParamsError, escape_controls
 from irgen.evaluation.warnings import format_warnings, warn_no_encoder

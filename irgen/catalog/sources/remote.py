@@ -188,8 +188,8 @@ class Location(NamedTuple):
     """Location of an image: `look` returns what is there, `read` the bytes of what was there."""
 
     key: str
-    look: "Look"
-    read: "Callable[[Remote, Look], Fetched | None]"
+    look: Look
+    read: Callable[[Remote, Look], Fetched | None]
 
 
 def look_up_all(locations: Sequence[Location], ahead: int) -> list[Entry]:
