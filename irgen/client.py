@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import httpx
 
-from irgen.errors import ServiceError
+from irgen.errors import ServiceError, redact
 
 TRIES = 4  # of a read
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
@@ -43,23 +43,21 @@ class Hit:
 class Client:
     """A connection to a service, to be used by one thread. It is a context manager.
 
+    A token is the password in ``url``: ``http://NAME:TOKEN@host:8080``.
+
     A request is tried again, ``tries`` times in all, if the service is busy, restarts or cannot be
-    reached for a moment. ``token``: as ``irgen token`` printed it, for a service on another
-    machine. Every method raises ServiceError with the service's reason.
+    reached for a moment. Every method raises ServiceError with the service's reason.
     """
 
-    def __init__(
-        self, url: str, *, token: str | None = None, seconds: float = 60.0, tries: int = TRIES
-    ) -> None:
-        self.url, self._tries = url.rstrip("/"), tries
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+    def __init__(self, url: str, *, seconds: float = 60.0, tries: int = TRIES) -> None:
+        self.url, self._tries = redact(url.rstrip("/")), tries
         direct = {f"all://{host}": None for host in ("127.0.0.1", "localhost")}  # never by a proxy
         try:
-            self._http = httpx.Client(
-                base_url=self.url, timeout=seconds, headers=headers, mounts=direct
-            )
+            self._http = httpx.Client(base_url=url.rstrip("/"), timeout=seconds, mounts=direct)
         except (httpx.InvalidURL, ValueError) as error:
-            raise ServiceError(f"{url!r} is no address such as http://host:8080: {error}") from None
+            raise ServiceError(
+                f"{self.url} is no address such as http://host:8080: {error}"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +119,7 @@ class Client:
             try:
                 answer = self._http.request(method, path, **request)
             except httpx.UnsupportedProtocol as error:
-                raise ServiceError(f"{self.url}: {error}") from None
+                raise ServiceError(f"{self.url}: {error} write http://…") from None
             except httpx.TransportError as error:
                 reason, pause = f"cannot be reached ({error})", FIRST_PAUSE * 2**number
             else:

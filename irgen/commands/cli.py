@@ -16,7 +16,7 @@ import click
 
 from irgen import __version__
 from irgen.commands.stage import STAGES, make_command
-from irgen.errors import IrgenError
+from irgen.errors import IrgenError, format_line
 
 COMMANDS = {  # command "x" is the object x in commands/x.py, unless MODULES names another file
     "init": "Look at your images and write settings that suit them.",
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print_error(name: str, message: str) -> int:
-    print(f"irgen {name}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"irgen {name}: {format_line(message)}", file=sys.stderr)
     return 2
 
 

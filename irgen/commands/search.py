@@ -78,9 +78,8 @@ if TYPE_CHECKING:
 @click.option(
     "--server",
     metavar="URL",
-    help="Ask this service (irgen serve), with the token in IRGEN_TOKEN if it wants one. A service "
-    "that runs on this machine over the same index is asked anyway, because it answers at "
-    "once; --server none opens the index.",
+    help="Ask this service (irgen serve). One that runs on this machine over the same index is "
+    "asked anyway, because it answers at once; --server none opens the index.",
 )
 @read_index_option
 @root_option

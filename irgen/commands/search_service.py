@@ -40,9 +40,9 @@ def ask(
     stored: bool,
     tries: int = TRIES,
 ) -> Answer:
-    """Search by a service, with the token in ``IRGEN_TOKEN`` if it is set. Raise ServiceError
-    with its reason, ImageError for a file that cannot be read."""
-    with Client(url, token=os.environ.get("IRGEN_TOKEN"), tries=tries) as client:
+    """Search by a service. Raise ServiceError with its reason, ImageError for a file that cannot be
+    read."""
+    with Client(url, tries=tries) as client:
         if stored:
             results = client.search_ids(queries, k, **options)
         else:
