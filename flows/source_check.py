@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows import process, stage
 from irgen.catalog import guard
-from irgen.errors import IrgenError, SourceError
+from irgen.errors import IrgenError, SourceError, format_line
 from irgen.files.workspace import Workspace
 
 TIMEOUT_SECONDS = 3600.0  # enough to list a bucket of a hundred million objects
@@ -42,7 +42,7 @@ def main() -> int:
     try:
         changed = download.may_have_changed(load(Path("params.yaml")), Workspace.at(Path()))
     except IrgenError as error:
-        print(f"source check: {' '.join(str(error).split())}")
+        print(f"source check: {format_line(str(error))}")
         return 2
     print(CHANGED if changed else UNCHANGED)
     return 0

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import httpx
 
-from irgen.errors import ServiceError
+from irgen.errors import ServiceError, redact
 
 TRIES = 4  # of a read
 FIRST_PAUSE = 0.5  # seconds
@@ -40,6 +40,8 @@ class Hit:
 
 class Client:
     """A connection to a service, to be used by one thread. It is a context manager.
+
+    A token is the password in ``url``: ``http://NAME:TOKEN@host:8080``.
 
     A read is tried again if the service is busy, restarts or cannot be reached for a moment. Every
     method raises ServiceError with the service's reason.
@@ -101,7 +103,7 @@ class Client:
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send a request that changes nothing, again while the service is busy."""
-        reason = ""
+        reason, url = "", redact(self.url)
         for number in range(TRIES):
             try:
                 answer = self._http.request(method, path, **request)
@@ -112,11 +114,11 @@ class Client:
                     return answer
                 reason = _read_reason(answer)
                 if answer.status_code not in BUSY:
-                    raise ServiceError(f"{self.url}: {reason}")
+                    raise ServiceError(f"{url}: {reason}")
                 pause = float(answer.headers.get("Retry-After", FIRST_PAUSE * 2**number))
             if number + 1 < TRIES:
                 time.sleep(pause)
-        raise ServiceError(f"{self.url}: {reason}; tried {TRIES} times")
+        raise ServiceError(f"{url}: {reason}; tried {TRIES} times")
 
 
 def _given(k: int, options: Mapping[str, Any]) -> dict[str, Any]:

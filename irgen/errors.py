@@ -91,6 +91,24 @@ class ExtraError(IrgenError):
         )
 
 
+# Characters that would move a terminal's cursor, change its colours, or turn what it shows round.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def escape_controls(text: str) -> str:
+    r"""Return text, such as a file name, as one line that a terminal can show.
+
+    >>> print(escape_controls("cat/\n1\x1b[31m é.jpg"))
+    cat/\n1\x1b[31m é.jpg
+    """
+    return CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def format_line(message: str) -> str:
+    """Return a message as the command line prints it: in one line, without control characters."""
+    return escape_controls(" ".join(message.split()))
+
+
 SECRET_NAMES = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(ACCESS|API|CUSTOMER)_?KEY")
 SHORTEST_SECRET = 8  # a shorter value of such a variable may be any word
 

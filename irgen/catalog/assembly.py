@@ -4,6 +4,7 @@ import polars as pl
 
 from irgen.catalog.columns import METADATA, nest
 from irgen.catalog.datasets.protocols import GALLERY, Protocol
+from irgen.catalog.formats import NO_FOLDERS
 from irgen.catalog.manifest import GONE
 from irgen.catalog.table import SCHEMA, label_counts
 from irgen.errors import CatalogError
@@ -12,6 +13,14 @@ from irgen.params import Catalog
 REJECTED = pl.Schema({"key": pl.String, "reason": pl.String})
 NO_LABEL = "neither a class folder nor a list gives it a label"
 GIVE_LABELS = "give the source labels, or set tokenizer.labels to clusters and pairs.rule to near"
+
+
+def explain_no_labels(source_format: str, labels: str) -> str:
+    """Say that no image of a source of this format has a label, with the remedy, if
+    tokenizer.labels needs labels; else ""."""
+    if source_format != "images" or labels != "given":
+        return ""
+    return f"{NO_FOLDERS}, so none has a label; {GIVE_LABELS}"
 
 
 def lacks_label() -> pl.Expr:

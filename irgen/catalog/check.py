@@ -26,7 +26,7 @@ SCHEMA = pl.Schema(
         "reason": pl.String,  # why the image is rejected; null if it is not
         "across": pl.UInt64,  # the two halves of its fingerprint; null if rejected
         "down": pl.UInt64,
-        "decoders": pl.String,  # which found that; null if the image is not rejected
+        "decoders": pl.String,  # that rejected it; null if it is not rejected
     }
 )
 CHUNK = 20_000  # images between two saves
@@ -72,8 +72,9 @@ def _check(stored: Images, sha256: str) -> Row:
 
 
 def _measure(stored: Images, sha256: str, alone: bool = False) -> Row:
-    found = decode_stored(stored, sha256, 3, SIDE, alone=alone)
-    return sha256, found.width, found.height, None, *fingerprints.fingerprint(found.image), None
+    decoded = decode_stored(stored, sha256, 3, SIDE, alone=alone)
+    prints = fingerprints.fingerprint(decoded.image)
+    return sha256, decoded.width, decoded.height, None, *prints, None
 
 
 def _read_cache(path: Path) -> pl.DataFrame:

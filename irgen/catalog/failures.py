@@ -32,7 +32,7 @@ class Failures:
         """Raise SourceError: no image of the source can be had."""
         raise SourceError(
             f"none of {self._count:,} images can be had ({self._name_one()}); nothing is changed. "
-            "Make them readable"
+            "Make them readable, or give another source"
         )
 
     def _name_one(self) -> str:
@@ -52,5 +52,5 @@ class Outage:
         if self._failures == IN_A_ROW:
             raise SourceError(
                 f"the source seems to be down: {IN_A_ROW} images in a row cannot be had, the last "
-                f"for this reason: {error}"
+                f"for this reason: {error}; run again when it works"
             )

@@ -14,6 +14,7 @@ from irgen.catalog.sources.keys import ROLE_FOLDERS
 from irgen.errors import CatalogError
 
 COLUMNS = ("id", "path", "label", "role", "sha256", "revision")
+NO_FOLDERS = "the images lie in no class folders (train, test and the like are none)"
 MOST_STRAYS = 0.1  # share of the images that may lie where no folder gives a label
 SETS = {
     "inshop": inshop.read,
@@ -26,13 +27,18 @@ SETS = {
 }
 
 
+def choose_format(table: pl.DataFrame, setting: str) -> str:
+    """Return the format of a manifest: the `setting` catalog.format, or with `auto` as
+    `recognise_format` does."""
+    return recognise_format(table) if setting == "auto" else setting
+
+
 def recognise_format(table: pl.DataFrame) -> str:
     """Return the format of a manifest.
 
     `list` if it has labels; a published data set by its annotation files or, Omniglot, by its
     names; `images` if no image lies in a folder, or all directly in folders of roles; else
-    `folders`. Raises CatalogError if there are
-    annotation files of several sets.
+    `folders`. Raises CatalogError if there are annotation files of several sets.
     """
     if "label" in table.columns:
         return "list"

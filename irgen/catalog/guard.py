@@ -20,7 +20,14 @@ from irgen.catalog.check import check_images
 from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.catalog.removals import Removals
 from irgen.catalog.shards import Images
-from irgen.errors import ArtifactError, ReleaseError, RemovalsError, SourceError, redact
+from irgen.errors import (
+    ArtifactError,
+    ReleaseError,
+    RemovalsError,
+    SourceError,
+    format_line,
+    redact,
+)
 from irgen.files.digests import file_digest
 from irgen.files.records import read_json, write_json
 from irgen.files.sealed import read_parquet, write_parquet
@@ -175,7 +182,7 @@ def read_note(cache: Path) -> dict[str, Any] | None:
 
 
 def _write_note(cache: Path, message: str, facts: dict[str, Any]) -> None:
-    message = " ".join(redact(message).split())  # as the command line prints it
+    message = format_line(redact(message))
     last = read_note(cache)
     number = last["number"] if last and last["message"] == message else time.time_ns()
     write_json(cache / HELD, facts | {"message": message, "number": number})

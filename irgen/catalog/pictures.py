@@ -39,14 +39,9 @@ class Pictures:
 
     def _open_downloaded(self) -> Images | None:
         """Return the downloaded images, as of the last change of their manifest."""
-        try:
+        with suppress(OSError, ArtifactError):  # none here, or being replaced: keep it open
             time = self._workspace.manifest.stat().st_mtime_ns
             if time != self._manifest_time:
                 self._downloaded = Images(self._workspace.stage("download"))
                 self._manifest_time = time
-        except (
-            OSError,
-            ArtifactError,
-        ):  # none here, or being replaced: keep it open
-            pass
         return self._downloaded

@@ -12,7 +12,7 @@ import polars as pl
 from irgen.catalog import manifest
 from irgen.catalog.assembly import lacks_label
 from irgen.catalog.datasets.annotations import drop_annotations
-from irgen.catalog.formats import SETS, read_format, recognise_format
+from irgen.catalog.formats import SETS, choose_format, read_format
 from irgen.errors import ArtifactError, CatalogError
 
 FEWEST = 5  # fewer images may always go
@@ -68,8 +68,7 @@ def label_images(
     will say, they are those of the `last` images of the same keys."""
     images = drop_annotations(manifest.images(table)).drop("label", "role", strict=False)
     try:
-        name = recognise_format(table) if format_name == "auto" else format_name
-        catalog = read_format(table, name, read)
+        catalog = read_format(table, choose_format(table, format_name), read)
     except (ArtifactError, CatalogError):  # its lists are damaged, or name what has gone
         if last is not None:
             return images.join(last.select("key", *GROUPS), on="key", how="left")
@@ -81,12 +80,10 @@ def label_images(
 def label_past(past: pl.DataFrame, old: pl.DataFrame, format_name: str) -> pl.DataFrame:
     """Return past images of the manifest `old` with their labels. Those of a published set have
     none, since its lists are of today."""
-    name = format_name
-    if name == "auto":
-        try:
-            name = recognise_format(old)
-        except CatalogError:
-            name = "images"
+    try:
+        name = choose_format(old, format_name)
+    except CatalogError:
+        name = "images"
     return label_images(past, "images" if name in SETS else name, lambda sha256: b"")
 
 

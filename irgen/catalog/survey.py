@@ -12,7 +12,7 @@ from irgen.catalog import manifest
 from irgen.catalog.column_types import settle_types
 from irgen.catalog.columns import METADATA
 from irgen.catalog.datasets.annotations import is_annotation
-from irgen.catalog.formats import read_format, recognise_format
+from irgen.catalog.formats import NO_FOLDERS, read_format, recognise_format
 from irgen.catalog.images.decode import Decoded, decode_file
 from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.errors import CatalogError, ImageError, UnreadableError
@@ -73,7 +73,7 @@ def survey_source(source: Source) -> Survey:
         images=len(images),
         format=source_format,
         labels=counts,
-        no_labels=problem or ("" if counts else "the images lie in no class folders"),
+        no_labels=problem or ("" if counts else NO_FOLDERS),
         roles=dict(Counter(images["role"].drop_nulls())),
         columns=_describe_columns(listing),
         skipped=listing.skipped,

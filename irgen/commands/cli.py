@@ -20,7 +20,7 @@ import click
 
 from irgen import __version__
 from irgen.commands.stage import STAGES, make_command
-from irgen.errors import IrgenError, IrgenWarning
+from irgen.errors import IrgenError, IrgenWarning, format_line
 
 COMMANDS = {  # command "x" is the object x in commands/x.py, unless MODULES names another file
     "init": "Look at your images and write settings that suit them.",
@@ -157,7 +157,7 @@ def _plain_warnings(name: str) -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, IrgenWarning):
-                print(f"irgen {name}: {message}", file=sys.stderr)
+                print(format_line(f"irgen {name}: {message}"), file=sys.stderr)
             else:
                 show(message, category, filename, lineno, file, line)
 
@@ -166,7 +166,7 @@ def _plain_warnings(name: str) -> Iterator[None]:
 
 
 def _print_error(name: str, message: str) -> int:
-    print(f"irgen {name}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"irgen {name}: {format_line(message)}", file=sys.stderr)
     return 2
 
 

@@ -151,7 +151,7 @@ def clear_caches(workspace: Workspace, traces: Traces) -> None:
     drop_rows((cache / "catalog").glob("*.parquet"), traces.sha256s)
     for name in ("encodings", "query_features"):
         forget_arrays(cache / name, traces.sha256s)
-    emptied = ["views", "answers"]
+    emptied = ["views", "answers", "serve/thumbnails", "serve/uploads"]
     emptied += [STUDY] if has_rows((cache / STUDY).rglob("*.parquet"), traces.sha256s) else []
     for name in emptied:
         shutil.rmtree(cache / name, ignore_errors=True)

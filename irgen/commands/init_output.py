@@ -7,6 +7,7 @@ from irgen.catalog.sources.selection import describe_left_out
 from irgen.catalog.survey import Sample, Survey
 from irgen.commands.format import format_count
 from irgen.commands.init_costs import Costs, Machine
+from irgen.errors import escape_controls
 from irgen.params import Params
 
 SHOWN = 3  # labels or files that a line names
@@ -121,7 +122,7 @@ def describe_costs(costs: Costs) -> str:
 def layout(lines: Mapping[str, str]) -> str:
     """Return lines with their names in a column."""
     width = max(map(len, lines))
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines.items())
+    return "\n".join(f"  {name:<{width}}  {escape_controls(text)}" for name, text in lines.items())
 
 
 def median_side(sample: Sample) -> int:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from irgen.errors import escape_controls
+
 PATH = click.Path(path_type=Path)
 
 root_option = click.option(
@@ -43,4 +45,4 @@ def settings_file(root: Path, params: Path | None) -> Path:
 def note(text: str) -> None:
     """Print a message on stderr, beside the command's answer on stdout."""
     context = click.get_current_context(silent=True)
-    click.echo(f"irgen {context.info_name if context else ''}: {text}", err=True)
+    click.echo(f"irgen {context.info_name if context else ''}: {escape_controls(text)}", err=True)

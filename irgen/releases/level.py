@@ -1,7 +1,7 @@
-"""Level of a release: the gain over the first one, as the gate measured it step by step.
+"""Level of a release: its gain over the first release, summed over the releases between them.
 
-The gate allows a small loss. Level by level, it knows the release that all later ones have lost
-against.
+The gate allows each release a small loss. By their levels it finds the best of the recent releases,
+so that small losses do not add up.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ def read_level(release: Release, metric: str) -> float | None:
     return figures.get("level", 0.0) if figures.get("metric") == metric else None
 
 
-def of_candidate(figures: Mapping[str, Any], champion: Release | None) -> float:
+def compute_level(figures: Mapping[str, Any], champion: Release | None) -> float:
     """Return the level of a candidate with these figures of the gate."""
     before = None if champion is None else read_level(champion, figures["metric"])
     return (before or 0.0) + figures.get("difference", 0.0)
@@ -26,8 +26,8 @@ def of_candidate(figures: Mapping[str, Any], champion: Release | None) -> float:
 def find_best(releases: Iterable[Release], champion: Release) -> Release | None:
     """Return the release of the highest level if it is higher than the champion's.
 
-    Only releases that were served count, from the last one on that a person served against the
-    gate's verdict: by force, or by a rollback to what the gate had rejected.
+    Only releases that were served count. None before the last one that a person served against the
+    gate's verdict counts: by force, or by a rollback to what the gate had rejected.
     """
     metric = ((champion.verdict or {}).get("figures") or {}).get("metric", "")
     best, highest = None, read_level(champion, metric)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from irgen.catalog import manifest
 from irgen.checkpoints.identifiers import check_served
 from irgen.errors import IrgenError
 from irgen.evaluation import gate
@@ -23,6 +24,7 @@ from irgen.params.strict import flatten
 from irgen.releases import level, pull, registry, release, remote, settings, store
 from irgen.releases.release import Release
 from irgen.releases.settings import Read
+from irgen.releases.shrinkage import judge_size
 from irgen.tracking import provenance, stage_facts
 
 KEPT = ("rejected", "withdrawn")  # states of releases that are not promoted
@@ -136,7 +138,10 @@ def judge(
         return candidate
     folders = [None if served is None else releases / served.name for served in (champion, best)]
     judged = gate.compare(Workspace.at(root), params, *folders)
-    judged.figures["level"] = level.of_candidate(judged.figures, champion)
+    if champion is not None:
+        served, share = releases / champion.name, params.download.most_removed
+        judged = judge_size(judged, Workspace.at(root), served, champion, share)
+    judged.figures["level"] = level.compute_level(judged.figures, champion)
     state = "candidate" if judged.passed else "rejected"
     return store.update(releases, candidate, verdict=judged.to_json(), basis=basis, state=state)
 
@@ -145,10 +150,12 @@ def _digest_basis(
     root: Path, params: Params, champion: Release | None, best: Release | None
 ) -> str:
     """Return a digest of all that a verdict depends on beside the candidate."""
-    hashes = [file_digest(path) for path in gate.list_inputs(Workspace.at(root), params)]
+    workspace = Workspace.at(root)
+    hashes = [file_digest(path) for path in gate.list_inputs(workspace, params)]
+    removals = [params.download.most_removed, manifest.read_accepted(workspace.stage("download"))]
     cutoffs = list(params.evaluate.cutoffs)
     bundles = [served and served.bundle for served in (champion, best)]
-    return digest(*bundles, flatten(params.gate), cutoffs, hashes)
+    return digest(*bundles, flatten(params.gate), *removals, cutoffs, hashes)
 
 
 def promote(

@@ -10,13 +10,13 @@ from irgen.catalog import assembly, manifest
 from irgen.catalog.check import SIDE, check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.fingerprints import thumbnail
-from irgen.catalog.formats import FORMATS, SETS, read_format, recognise_format
+from irgen.catalog.formats import FORMATS, SETS, choose_format, read_format
 from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact, shard_path
 from irgen.catalog.splits import assign_roles, choose_inserted
 from irgen.catalog.table import describe_similar_labels, describe_tables, write_table
-from irgen.errors import ArtifactError, CatalogError
+from irgen.errors import ArtifactError, CatalogError, escape_controls
 from irgen.files.records import write_sealed_json
 from irgen.files.sealed import write_parquet
 from irgen.files.workspace import Workspace
@@ -41,13 +41,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     workspace.existing("download", manifest.NAME)
     folder, settings = workspace.stage("download"), params.catalog
     listed, stored = manifest.read(folder), Images(folder)
-    source_format = recognise_format(listed) if settings.format == "auto" else settings.format
-    if source_format == "images" and params.tokenizer.labels == "given":
-        raise CatalogError(
-            "the source's images lie in no class folders (train, test and the like are none), so "
-            "none has a label; "
-            f"{assembly.GIVE_LABELS}"
-        )
+    source_format = choose_format(listed, settings.format)
+    if problem := assembly.explain_no_labels(source_format, params.tokenizer.labels):
+        raise CatalogError(problem)
     protocol = protocols.choose_protocol(source_format, settings.protocol)
     images = protocols.apply_protocol(read_format(listed, source_format, stored.read), protocol)
     past = read_past_images(folder, source_format, settings)
@@ -180,6 +176,6 @@ def _print_summary(
         line += f"; {newer:,} newer than the training revision"
     print(f"{line}; {len(rejected):,} rejected")
     for key, reason in rejected.head(PRINTED).iter_rows():
-        print(f"  rejected {key}: {reason}")
+        print(f"  rejected {escape_controls(f'{key}: {reason}')}")
     if len(rejected) > PRINTED:
         print(f"  … and {len(rejected) - PRINTED:,} more, in rejected.parquet")

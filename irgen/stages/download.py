@@ -3,20 +3,24 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 from filelock import FileLock
 
 from irgen.catalog import guard, manifest
+from irgen.catalog.assembly import explain_no_labels
+from irgen.catalog.changes import Change
 from irgen.catalog.datasets.annotations import drop_annotations
+from irgen.catalog.formats import choose_format
 from irgen.catalog.guard import Guard
 from irgen.catalog.shards import find_intact
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
-from irgen.catalog.sync import Change, has_changed, sync
+from irgen.catalog.sync import has_changed, sync
 from irgen.checkpoints.fingerprint import have_weights_changed, note_weights
-from irgen.errors import ArtifactError, ParamsError
+from irgen.errors import ArtifactError, CatalogError, ParamsError, escape_controls
 from irgen.evaluation.warnings import format_warnings, warn_no_encoder
 from irgen.files.digests import file_digest
 from irgen.files.records import read_json, write_json
@@ -45,6 +49,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         source = open_source(params.download, workspace.cache / "download" / FILES)
         metrics = _sync(params, workspace, source)
     guard.withdraw(workspace.cache / "download")
+    _print_no_labels(params, folder)
     if note_weights(folder, params.encoder):
         print(f"the weights of the encoder have changed ({params.encoder.weights})")
     return metrics
@@ -87,7 +92,7 @@ def _sync(params: Params, workspace: Workspace, source: Source) -> dict[str, flo
         shutil.rmtree(cache / FILES, ignore_errors=True)  # every image of it is packed now
     _check_training_revision(params.catalog.training_revision, folder)
     for line in change.notes:
-        print(f"  {line}")
+        print(f"  {escape_controls(line)}")
     if change:
         print(_format_change(change))
     else:
@@ -184,6 +189,14 @@ def _format_change(change: Change) -> str:
     return f"{', '.join(parts)} → revision {change.revision}"
 
 
+def _print_no_labels(params: Params, folder: Path) -> None:
+    """Print if no image has a label and labels are used: the stage catalog will refuse that."""
+    with suppress(CatalogError):  # which the stage catalog will say
+        source_format = choose_format(manifest.read(folder), params.catalog.format)
+        if problem := explain_no_labels(source_format, params.tokenizer.labels):
+            print(f"  {problem}")
+
+
 def _print_missing(folder: Path) -> None:
     """Print how many images cannot be had, or are named by a list and not there, and some names."""
     table = manifest.read(folder)
@@ -201,6 +214,6 @@ def _print_missing(folder: Path) -> None:
 
 def _print_some(rows: pl.DataFrame) -> None:
     for row in rows.head(PRINTED).iter_rows():
-        print(f"  {': '.join(row)}"[:LINE])
+        print(f"  {escape_controls(': '.join(row))}"[:LINE])
     if len(rows) > PRINTED:
         print(f"  … and {len(rows) - PRINTED:,} more, in data/catalog/rejected.parquet")

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from irgen.catalog import manifest
+from irgen.catalog.changes import Change
 from irgen.catalog.column_types import convert, settle_column, settle_types
 from irgen.catalog.sources.image_list import list_file
 from irgen.catalog.sources.listing import Listing, Source
-from irgen.catalog.sync import Change, has_changed, sync
+from irgen.catalog.sync import has_changed, sync
 from irgen.errors import SourceError
 
 WHOLE, REAL, TEXT = pl.Int64(), pl.Float64(), pl.String()

@@ -75,6 +75,8 @@ def test_folders_that_are_no_classes_give_no_labels_and_the_reason(tmp_path):
     assert "2023/05/1.jpg lies too deep" in survey.no_labels
     flat = look(write(tmp_path / "flat", {"1.jpg": photo()}))
     assert flat.format == "images" and "no class folders" in flat.no_labels
+    roles = look(write(tmp_path / "roles", {"train/1.jpg": photo(), "test/1.jpg": photo(1)}))
+    assert roles.format == "images" and "(train, test and the like are none)" in roles.no_labels
 
 
 def test_the_columns_of_a_list_are_told_with_their_types(tmp_path):

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irgen.catalog import manifest
+from irgen.catalog.changes import Change
 from irgen.catalog.shards import FOLDER, Images
 from irgen.catalog.sources.listing import Entry, Listing, Source
-from irgen.catalog.sync import Change, sync
+from irgen.catalog.sync import sync
 from irgen.errors import SourceError
 
 Contents = dict[str, bytes]

@@ -66,7 +66,8 @@ def write_caches(project: Path, png: Callable) -> None:
     ArrayStore(cache / "encodings" / "x").add([hashes[0][::-1]], np.ones((1, 8), np.float32))
     (cache / "catalog").mkdir(parents=True)
     write_parquet(cache / "catalog" / "checked.parquet", pl.DataFrame({"sha256": hashes}))
-    for file in ("views/x/tokens.npy", "answers/x.parquet", "tracking/b/stage.jsonl"):
+    logs = ("views/x/tokens.npy", "answers/x.parquet", "tracking/b/stage.jsonl")
+    for file in (*logs, "serve/thumbnails/ab/x", "serve/uploads/cd/x"):
         (cache / file).parent.mkdir(parents=True)
         (cache / file).write_text(f'{{"error": "{NAME} is odd"}}')
     (project / "reports").mkdir()

@@ -48,21 +48,21 @@ def table(images: dict[str, bytes], role: str) -> pl.DataFrame:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory, make_index: Callable) -> Callable[..., Path]:
     """An index of the database: another one for each ``number``; a ``bad`` one takes every image
-    for one of another label."""
-    made: dict[tuple[int, bool], Path] = {}
+    for one of another label; ``per_label`` images have each label."""
+    folders: dict[tuple[int, bool, int], Path] = {}
 
-    def get(number: int, *, bad: bool = False) -> Path:
-        if (number, bad) not in made:
-            names = sorted(DATABASE)
+    def get(number: int, *, bad: bool = False, per_label: int = PER_LABEL) -> Path:
+        if (number, bad, per_label) not in folders:
+            names = sorted(pictures("image", range(per_label)))
             contents = [DATABASE[name] for name in names]
             if bad:
                 contents = contents[PER_LABEL:] + contents[:PER_LABEL]
             folder = tmp_path_factory.mktemp("bundle") / "index"
             search = {"beams": 600, "candidates": 60, "fresh_beams": 0}
-            about = table(DATABASE, "train").drop("role")
-            make_index(folder, contents, about, None, search=search, number=number)
-            made[number, bad] = folder
-        return made[number, bad]
+            columns = table({name: DATABASE[name] for name in names}, "train").drop("role")
+            make_index(folder, contents, columns, None, search=search, number=number)
+            folders[number, bad, per_label] = folder
+        return folders[number, bad, per_label]
 
     return get
 
@@ -93,11 +93,16 @@ class Project:
         tree[section] |= values
         (self.root / "params.yaml").write_text(yaml.safe_dump(tree))
 
-    def builds(self, number: int, *, bad: bool = False) -> None:
+    def builds(self, number: int, *, bad: bool = False, per_label: int = PER_LABEL) -> None:
         """The pipeline makes another index."""
-        place = self.root / "data" / "index"
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(self.bundle(number, bad=bad), place)
+        folder = self.root / "data" / "index"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.bundle(number, bad=bad, per_label=per_label), folder)
+
+    def writes_database(self, per_label: int) -> None:
+        """The pipeline makes the catalogue's database anew."""
+        path = Workspace.at(self.root).stage("catalog") / "database.parquet"
+        write_table(path, table(pictures("image", range(per_label)), "train"))
 
     def champion(self) -> str:
         return (self.store / "champion").readlink().name

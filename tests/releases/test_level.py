@@ -48,5 +48,5 @@ def test_levels_of_another_metric_or_without_a_verdict_say_nothing() -> None:
 
 def test_a_candidates_level_adds_its_gain_to_the_champions() -> None:
     figures = {"metric": "precision/10", "difference": -0.01}
-    assert level.of_candidate(figures, served(1, 0.03)) == 0.03 - 0.01
-    assert level.of_candidate({"metric": "precision/10"}, None) == 0
+    assert level.compute_level(figures, served(1, 0.03)) == 0.03 - 0.01
+    assert level.compute_level({"metric": "precision/10"}, None) == 0

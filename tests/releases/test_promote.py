@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from irgen.catalog import manifest
+from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.releases import promote, store
 
@@ -64,6 +66,25 @@ def test_what_the_gate_kept_back_is_released_by_force(project, release):
     forced = release("--force")
     assert forced["status"] == 0 and forced["champion"] == 2 and forced["previous"] == 1
     assert release()["champion"] == 2  # for good
+
+
+def test_an_index_of_half_the_images_is_kept_back_unless_a_person_accepted_that(project, release):
+    release()
+    project.builds(2, per_label=4)
+    project.writes_database(per_label=4)
+    rejected = release()
+    assert (rejected["status"], rejected["champion"]) == (3, 1)
+    assert "holds 16 images and the served one 32" in rejected["verdict"]["why"]
+    assert "irgen release --force" in rejected["verdict"]["why"]
+    project.set("download", most_removed=0.5)
+    assert release()["champion"] == 2
+    project.builds(3, per_label=1)
+    project.writes_database(per_label=1)
+    project.set("gate", metric="hit/1")
+    assert release()["champion"] == 2
+    folder = Workspace.at(project.root).stage("download")
+    manifest.write(folder, manifest.read(folder), revision=8, source="test", accepted=8)
+    assert release()["champion"] == 3
 
 
 def test_an_index_that_comes_back_is_the_release_it_was(project, release):

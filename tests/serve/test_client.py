@@ -51,8 +51,10 @@ def test_a_service_that_is_busy_is_asked_again(monkeypatch):
     server.server_close()
 
 
-def test_a_service_that_is_not_there_is_told_with_its_address(monkeypatch):
+def test_a_service_that_is_not_there_is_told_with_its_address_and_no_token(monkeypatch):
     monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.001)
     reason = r"127.0.0.1:9: cannot be reached .* 4 times"
-    with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceError, match=reason):
+    url = "http://shop:TOKEN@127.0.0.1:9"
+    with Client(url) as client, pytest.raises(ServiceError, match=reason) as error:
         client.info()
+    assert "TOKEN" not in str(error.value)

@@ -106,6 +106,18 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
     assert "rejected cat/99.png: not an image" in told
 
 
+def test_control_characters_in_names_do_not_reach_the_terminal(
+    shop: Path, workspace: Workspace, params, capsys
+) -> None:
+    (shop / "cat" / "a\n\x1b[31m.png").write_bytes(b"no image")
+    (shop / "cat" / "b\n\x1b[31m.png").symlink_to("gone.png")
+    run(params(shop), workspace)
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert r"rejected cat/a\n\x1b[31m.png: not an image" in told
+    assert r"  cat/b\n\x1b[31m.png: it cannot be read" in told
+
+
 def test_an_image_that_cannot_be_had_is_rejected_with_its_reason_and_an_old_one_stays(
     shop: Path, workspace: Workspace, params, capsys
 ) -> None:
@@ -424,14 +436,17 @@ def test_images_cannot_be_inserted_into_a_database_without_training_images(
 
 
 def test_images_without_labels_are_refused_with_the_remedy_and_taken_with_it(
-    tmp_path: Path, workspace: Workspace, params, png: Png
+    tmp_path: Path, workspace: Workspace, params, png: Png, capsys
 ) -> None:
     (tmp_path / "photos").mkdir()
     for i in range(20):
         (tmp_path / "photos" / f"{i:02d}.png").write_bytes(png(i))
     with pytest.raises(CatalogError, match=r"tokenizer.labels to clusters and pairs.rule to near"):
         run(params(tmp_path / "photos"), workspace)
+    note = "lie in no class folders (train, test and the like are none), so none has a label"
+    assert note in capsys.readouterr().out, "the stage download says it already"
     metrics = run(by_clusters(params(tmp_path / "photos")), workspace)
+    assert note not in capsys.readouterr().out
     found = tables(workspace)
     assert [len(found[name]) for name in NAMES] == [12, 3, 20, 5]
     assert all(table["label"].null_count() == len(table) for table in found.values())

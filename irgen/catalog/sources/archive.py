@@ -1,10 +1,7 @@
 """A tar or zip archive as a source: checked whole before an image is read, never unpacked."""
 
-import lzma
 import posixpath
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +9,7 @@ from functools import cache, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from irgen.catalog.sources import zips
 from irgen.catalog.sources.keys import name_files
 from irgen.catalog.sources.listing import Entry, Listing, refuse
 from irgen.catalog.sources.members import AUTO, Member, Members, choose_encoding
@@ -31,16 +29,7 @@ UNPACKERS = {  # archives that are not read, and what unpacks them
     ".gz": "gunzip",
 }
 MOST_LINKS = 8  # in a row, from a link to its file
-DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    ValueError,  # of a directory that says nonsense
-    RuntimeError,  # zipfile: a method that it does not know
-)
+DAMAGE = (tarfile.TarError, *zips.DAMAGE)
 
 
 @dataclass(frozen=True)

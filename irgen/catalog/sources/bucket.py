@@ -6,9 +6,15 @@ from functools import partial
 from itertools import chain
 
 from irgen.catalog.sources import image_list, remote, s3
-from irgen.catalog.sources.image_list import Far
+from irgen.catalog.sources.image_list import FindAddresses
 from irgen.catalog.sources.keys import list_parents, name_files
-from irgen.catalog.sources.list_paths import ELSEWHERE, find_scheme, leads_out, make_key, spell
+from irgen.catalog.sources.list_paths import (
+    ELSEWHERE,
+    find_scheme,
+    leads_out,
+    normalise_path,
+    spell,
+)
 from irgen.catalog.sources.listing import Entry, Listing, refuse
 from irgen.catalog.sources.remote import Remote
 from irgen.catalog.sources.selection import (
@@ -83,19 +89,21 @@ def _read_start(client: s3.Client, prefix: str, item: s3.Object) -> bytes:
     return b"" if start is None else start.content
 
 
-def list_named(client: s3.Client, url: str, content: bytes, far: Far, ahead: int) -> Listing:
+def list_named(
+    client: s3.Client, url: str, content: bytes, find_addresses: FindAddresses, ahead: int
+) -> Listing:
     """List the images that the list at `url` with this content names, by path relative to it or by
-    address, which `far` finds.
+    address, which `find_addresses` finds.
 
     Raises SourceError as a local list does.
     """
     prefix = _as_folder(url.rpartition("/")[0])
 
-    def near(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
+    def find_paths(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
         objects = _list_below(client, prefix)
         return [_find_object(client, prefix, objects, text) for text in texts], ()
 
-    return image_list.list_rows(content, url, near, far, ahead)
+    return image_list.list_rows(content, url, find_paths, find_addresses, ahead)
 
 
 def _find_object(client: s3.Client, prefix: str, objects: dict[str, s3.Object], text: str) -> Entry:
@@ -103,10 +111,10 @@ def _find_object(client: s3.Client, prefix: str, objects: dict[str, s3.Object], 
     if leads_out(text) or find_scheme(text):
         return refuse(text, ELSEWHERE)
     for path in spell(text):
-        for key in (path, make_key(path)):
+        for key in (path, normalise_path(path)):
             if key in objects:
                 return _make_entry(client, prefix, key, objects[key])
-    return Entry(make_key(text), "", None)
+    return Entry(normalise_path(text), "", None)
 
 
 def _as_folder(url: str) -> str:

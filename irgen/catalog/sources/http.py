@@ -15,8 +15,14 @@ from requests.adapters import HTTPAdapter
 
 from irgen import __version__
 from irgen.catalog.sources import image_list, remote
-from irgen.catalog.sources.image_list import Far
-from irgen.catalog.sources.list_paths import ELSEWHERE, find_scheme, leads_out, make_key, spell
+from irgen.catalog.sources.image_list import FindAddresses
+from irgen.catalog.sources.list_paths import (
+    ELSEWHERE,
+    find_scheme,
+    leads_out,
+    normalise_path,
+    spell,
+)
 from irgen.catalog.sources.listing import Entry, Fetched, Listing
 from irgen.catalog.sources.remote import (
     Answer,
@@ -32,8 +38,9 @@ BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
 TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
 ABSENT = (404, 410)
 PAGE = (b"<!doctype html", b"<html")
+READ_PACKINGS = ("", "identity", "gzip", "x-gzip")  # values of Content-Encoding
 RETRIED = (408, 425, 429, *range(500, 600))
-UNMADE = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+NO_SERVER = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 REMEDIES = {
     401: "give a user and password for the server in ~/.netrc",
     403: "it may not be read with these credentials, or a signed URL has expired",
@@ -83,20 +90,22 @@ def hide_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def list_named(client: Client, url: str, content: bytes, far: Far, ahead: int) -> Listing:
+def list_named(
+    client: Client, url: str, content: bytes, find_addresses: FindAddresses, ahead: int
+) -> Listing:
     """List the images that the list at `url` with this content names, by path relative to it or by
-    address, which `far` finds.
+    address, which `find_addresses` finds.
 
     Each is looked at, `ahead` at once. Raises SourceError as a local list does.
     """
     parts = urlsplit(url)
     folder = parts._replace(path=parts.path.rpartition("/")[0] + "/", query="", fragment="")
 
-    def near(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
+    def find_paths(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
         locations = [_locate(client, folder, text) for text in texts]
         return remote.look_up_all(locations, ahead), ()
 
-    return image_list.list_rows(content, hide_secrets(url), near, far, ahead)
+    return image_list.list_rows(content, hide_secrets(url), find_paths, find_addresses, ahead)
 
 
 def _locate(client: Client, folder: SplitResult, text: str) -> Location:
@@ -105,7 +114,7 @@ def _locate(client: Client, folder: SplitResult, text: str) -> Location:
         return Location(text, _refuse_outside, partial(read_image, client))
     urls = [folder._replace(path=folder.path + quote(path)).geturl() for path in spell(text)]
     return Location(
-        make_key(text), partial(_look_at_first, client, urls), partial(read_image, client)
+        normalise_path(text), partial(_look_at_first, client, urls), partial(read_image, client)
     )
 
 
@@ -121,10 +130,15 @@ def _look_at_first(client: Client, urls: Sequence[str]) -> Remote | None:
 def read_image(client: Client, listed: Remote, look: remote.Look) -> Fetched | None:
     """Return the bytes of an image as `remote.read_image` does.
 
-    Raises UnreadableError for a web page in its place, as many servers give instead of an error.
+    Raises UnreadableError for a web page or nothing in its place, as many servers give instead of
+    an error.
     """
     image = remote.read_image(listed, look, client.retries)
-    if image is not None and image.content[:100].lstrip().lower().startswith(PAGE):
+    if image is None:
+        return None
+    if not image.content:
+        raise UnreadableError(f"{listed.url} gives an empty file instead of an image")
+    if image.content[:100].lstrip().lower().startswith(PAGE):
         raise UnreadableError(f"{listed.url} gives a web page instead of an image")
     return image
 
@@ -204,12 +218,19 @@ def _request(client: Client, url: str, headers: dict[str, str]) -> requests.Resp
         answer = remote.retry_call(attempt, name, client.retries)
     except requests.ConnectionError as error:
         cause = getattr(error.args[0], "reason", error) if error.args else error
-        lost = isinstance(error, requests.exceptions.ProxyError) or isinstance(cause, UNMADE)
+        lost = isinstance(error, requests.exceptions.ProxyError) or isinstance(cause, NO_SERVER)
         kind = UnreachableError if lost else GivenUpError
         raise make_retry_error(name, client.retries + 1, flatten(cause), kind) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise UnreadableError(f"{name} cannot be requested ({flatten(error)}); check it") from None
     status = answer.status_code
+    packing = answer.headers.get("Content-Encoding", "").strip().lower()
+    if status in (200, 206) and packing not in READ_PACKINGS:
+        answer.close()
+        raise UnreadableError(
+            f"{name} is sent packed as {packing!r}, which is not read here; let the server send "
+            "files as they are, or packed by gzip"
+        )
     if status in (200, 206, 416, *ABSENT):
         return answer
     answer.close()

@@ -15,8 +15,8 @@ from irgen.errors import SourceError
 PARQUET = ".parquet"
 ENDINGS = (".csv", ".tsv", ".txt", PARQUET)
 
-Near = Callable[[Sequence[str]], tuple[list[Entry], tuple[str, ...]]]
-Far = Callable[[Sequence[str]], list[Entry]]
+FindPaths = Callable[[Sequence[str]], tuple[list[Entry], tuple[str, ...]]]
+FindAddresses = Callable[[Sequence[str]], list[Entry]]
 
 
 def refuse_addresses(texts: Sequence[str]) -> list[Entry]:
@@ -25,34 +25,39 @@ def refuse_addresses(texts: Sequence[str]) -> list[Entry]:
 
 
 def list_file(
-    path: Path, far: Far = refuse_addresses, ahead: int = 0, outside: bool = False
+    path: Path,
+    find_addresses: FindAddresses = refuse_addresses,
+    ahead: int = 0,
+    outside: bool = False,
 ) -> Listing:
     """List the images that a local list names, by path relative to the list's folder or by address.
 
-    `far` finds the images at addresses, which `ahead` threads read. `outside`: also read files
-    outside of the folder. Raises SourceError as `list_rows` does.
+    `find_addresses` finds the images at addresses, which `ahead` threads read. `outside`: also read
+    files outside of the folder. Raises SourceError as `list_rows` does.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path} cannot be read as a list: {error.strerror}") from None
 
-    def near(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
+    def find_paths(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
         return find_files(texts, path.parent, outside)
 
-    return list_rows(content, str(path), near, far, ahead)
+    return list_rows(content, str(path), find_paths, find_addresses, ahead)
 
 
-def list_rows(content: bytes, source: str, near: Near, far: Far, ahead: int) -> Listing:
-    """List the images that the list `source` with this content names: `near` finds those at paths,
-    `far` those at addresses.
+def list_rows(
+    content: bytes, source: str, find_paths: FindPaths, find_addresses: FindAddresses, ahead: int
+) -> Listing:
+    """List the images that the list `source` with this content names: `find_paths` finds those at
+    paths, `find_addresses` those at addresses.
 
     An image that is not there stays listed, to be rejected with a reason. Raises SourceError if the
     list is damaged, lacks `path` or `label`, says two things of one image, has a column of a type
     that cannot be kept, or if none of its images is there.
     """
     table, notes = _read_table(content, source)
-    entries, more = _find_entries(table["path"].to_list(), near, far)
+    entries, more = _find_entries(table["path"].to_list(), find_paths, find_addresses)
     if all(entry.read is None and entry.problem is None for entry in entries):
         raise SourceError(
             f"{source}: none of the {len(entries):,} images it names is there, e.g. "
@@ -73,12 +78,14 @@ def list_rows(content: bytes, source: str, near: Near, far: Far, ahead: int) -> 
 
 
 def _find_entries(
-    texts: Sequence[str], near: Near, far: Far
+    texts: Sequence[str], find_paths: FindPaths, find_addresses: FindAddresses
 ) -> tuple[list[Entry], tuple[str, ...]]:
     """Return the entry of each row, and notes."""
     is_far = [find_scheme(text) not in ("", "file") for text in texts]
-    entries, notes = near([text for text, away in zip(texts, is_far, strict=True) if not away])
-    addressed = far([text for text, away in zip(texts, is_far, strict=True) if away])
+    entries, notes = find_paths(
+        [text for text, away in zip(texts, is_far, strict=True) if not away]
+    )
+    addressed = find_addresses([text for text, away in zip(texts, is_far, strict=True) if away])
     sides = {False: iter(entries), True: iter(addressed)}
     return [next(sides[away]) for away in is_far], notes
 

@@ -107,13 +107,13 @@ def _find_file(text: str, root: str, folder: Path, inside: Path, outside: bool) 
         if not leads_out(key) or outside:
             return make_entry(key, folder / path, None if outside else inside)
         return refuse(key, OUTSIDE)
-    return Entry(make_key(text).removeprefix(root), "", None)
+    return Entry(normalise_path(text).removeprefix(root), "", None)
 
 
-def make_key(path: str) -> str:
+def normalise_path(path: str) -> str:
     r"""Return a path as it names an image: with slashes, without `.`, and with composed accents.
 
-    >>> make_key(r" .\a\\b/../1.jpg")
+    >>> normalise_path(r" .\a\\b/../1.jpg")
     'a/1.jpg'
     """
     return unicodedata.normalize("NFC", os.path.normpath(path.strip().replace("\\", "/")))
@@ -122,7 +122,7 @@ def make_key(path: str) -> str:
 def _locate(path: str, folder: Path, inside: Path) -> str:
     """Return the key of a file: relative to the folder, or its whole path outside of it."""
     if not leads_out(path):
-        return make_key(path)
+        return normalise_path(path)
     file = Path(os.path.normpath(folder / path))
     file = file.parent.resolve() / file.name
-    return make_key(str(file.relative_to(inside) if file.is_relative_to(inside) else file))
+    return normalise_path(str(file.relative_to(inside) if file.is_relative_to(inside) else file))

@@ -60,8 +60,8 @@ def _open_local(settings: Download) -> Source:
         list_folder = partial(local.list_folder, path, settings.ignore)
         load = partial(arrays.list_cifar, path, version) if version else list_folder
     elif path.name.lower().endswith(image_list.ENDINGS):
-        far, ahead = partial(_find_images, settings), settings.connections
-        load = partial(image_list.list_file, path, far, ahead, settings.outside)
+        find_addresses, ahead = partial(_find_images, settings), settings.connections
+        load = partial(image_list.list_file, path, find_addresses, ahead, settings.outside)
     elif path.name.lower().endswith(archive.ENDINGS):
         stamp = f"{path.resolve()}-{status.st_size}-{status.st_mtime_ns}"
         load = partial(_list_archive, settings, path, name)
@@ -154,8 +154,8 @@ def _file_on_s3(settings: Download) -> File:
 
     client, url = _connect_s3(settings), settings.source
     s3.split_url(url)
-    far, ahead = partial(_find_images, settings), settings.connections
-    list_named = partial(bucket.list_named, client, url, far=far, ahead=ahead)
+    find_addresses, ahead = partial(_find_images, settings), settings.connections
+    list_named = partial(bucket.list_named, client, url, find_addresses=find_addresses, ahead=ahead)
     return File(name=url, look=partial(s3.look_at, client, url), list_named=list_named)
 
 
@@ -164,8 +164,8 @@ def _file_on_web(settings: Download) -> File:
 
     client, url = http.connect(settings.connections, settings.retries), settings.source
     look = partial(http.look_at, client, url)
-    far, ahead = partial(_find_images, settings), settings.connections
-    list_named = partial(http.list_named, client, url, far=far, ahead=ahead)
+    find_addresses, ahead = partial(_find_images, settings), settings.connections
+    list_named = partial(http.list_named, client, url, find_addresses=find_addresses, ahead=ahead)
     return File(name=http.hide_secrets(url), look=look, list_named=list_named)
 
 
@@ -197,6 +197,7 @@ def _load_list(settings: Download, file: File) -> Listing:
     content = use_present(file.look, lambda state: remote.read(state, settings.retries).content)
     if content is None:
         raise file.missing()
+    content = remote.unpack_gzip(content, file.name)
     _check_digest(hashlib.sha256(content).hexdigest(), settings, file.name)
     return file.list_named(content)
 

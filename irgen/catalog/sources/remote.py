@@ -26,6 +26,8 @@ DAMAGE_RETRIES = 3  # damaged content is fetched again so often
 STATES = 4  # a file may be replaced so often while it is read
 PIECE = 8 << 20  # bytes of a parallel range; a kill loses one a connection
 BLOCK = 1 << 20
+GZIP = b"\x1f\x8b"  # how a file packed by gzip begins
+MOST_UNPACKED = 1 << 30  # bytes
 
 T = TypeVar("T")
 
@@ -186,8 +188,8 @@ class Location(NamedTuple):
     """Location of an image: `look` returns what is there, `read` the bytes of what was there."""
 
     key: str
-    look: "Look"
-    read: "Callable[[Remote, Look], Fetched | None]"
+    look: Look
+    read: Callable[[Remote, Look], Fetched | None]
 
 
 def look_up_all(locations: Sequence[Location], ahead: int) -> list[Entry]:
@@ -222,15 +224,34 @@ def _look_up(location: Location) -> tuple[Entry, UnreadableError | None]:
 def read_image(listed: Remote, look: Look, retries: int) -> Fetched | None:
     """Return the bytes of a remote image, in the state that was listed or else as it is now.
 
-    None: it has gone. Raises UnreadableError, or another SourceError if its server is not there.
+    Some stores keep and send images packed by gzip: those are unpacked. None: it has gone. Raises
+    UnreadableError, or another SourceError if its server is not there.
     """
     states = [listed]
 
     def use(remote: Remote) -> Fetched:
         body = read(remote, retries)
-        return Fetched(body.content, remote.state, body.version)
+        return Fetched(unpack_gzip(body.content, remote.url), remote.state, body.version)
 
     return use_present(lambda: states.pop() if states else look(), use)
+
+
+def unpack_gzip(content: bytes, url: str) -> bytes:
+    """Return the content of an image or list without a packing by gzip, as it is if there is none.
+    Raises UnreadableError if it is cut off, damaged, or too large."""
+    if not content.startswith(GZIP):
+        return content
+    unpacker = zlib.decompressobj(wbits=31)  # of gzip
+    try:
+        plain = unpacker.decompress(content, MOST_UNPACKED)
+    except zlib.error as error:
+        raise UnreadableError(f"{url} is packed by gzip, and damaged ({error})") from None
+    if not unpacker.eof:
+        raise UnreadableError(
+            f"{url} is packed by gzip, and cut off or larger than {MOST_UNPACKED / 1e9:.0f} GB; "
+            "store it as it is"
+        )
+    return plain
 
 
 def fetch(remote: Remote, path: Path, *, connections: int, retries: int) -> None:

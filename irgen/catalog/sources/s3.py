@@ -40,7 +40,7 @@ TRANSIENT = (
     *("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"),
     *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),
 )
-UNMADE = (
+NO_SERVER = (
     botocore.EndpointConnectionError,
     botocore.ConnectTimeoutError,
     botocore.ProxyConnectionError,
@@ -50,7 +50,7 @@ OF_ALL_OBJECTS = (  # whatever the object is, the answer would be the same
     *("TokenRefreshRequired", "RequestExpired", "RequestTimeTooSkewed", "AllAccessDisabled"),
     *("AccountProblem", "NotSignedUp", "InvalidSecurity", "AuthorizationHeaderMalformed"),
 )
-ELSEWHERE = ("NoSuchBucket", "PermanentRedirect", "IllegalLocationConstraintException", "301")
+NO_BUCKET = ("NoSuchBucket", "PermanentRedirect", "IllegalLocationConstraintException", "301")
 MAY_NOT = "grant these credentials the right (to read: s3:ListBucket, s3:GetObject), or use others"
 NEEDS_KEY = "an object encrypted with a customer's key needs download.customer_key"
 REMEDIES = {
@@ -368,7 +368,7 @@ def _report_errors(url: str) -> Iterator[None]:
         raise _explain(error, url) from None
     except (botocore.HTTPClientError, botocore.ConnectionError) as error:
         remote.refuse_untrusted(url, error, "AWS_CA_BUNDLE")
-        kind = remote.DisconnectedError if isinstance(error, UNMADE) else remote.TransientError
+        kind = remote.DisconnectedError if isinstance(error, NO_SERVER) else remote.TransientError
         raise kind(flatten(error)) from None
     except (botocore.BotoCoreError, ResponseParserError) as error:
         raise SourceError(
@@ -394,6 +394,6 @@ def _kind_of(code: str) -> type[SourceError]:
         return NotFoundError
     if code in UNMET:
         return ConditionError
-    if code in ELSEWHERE:
+    if code in NO_BUCKET:
         return UnreachableError
     return SourceError if code in OF_ALL_OBJECTS else UnreadableError

@@ -20,7 +20,9 @@ READ = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP
 METHODS = {1: "shrink", 6: "implode", 93: "zstd", 95: "xz", 96: "JPEG", 98: "PPMd", 99: "AES"}
 DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, ValueError, RuntimeError),
+    *(EOFError, OSError),
+    ValueError,  # of a directory that says nonsense
+    RuntimeError,  # zipfile: a method that it does not know
 )
 HEADER = 30  # bytes of a member's header, before its name
 BLOCK = 1 << 16

@@ -1,5 +1,6 @@
 """A list may name its images by address, on web servers and in buckets."""
 
+import gzip
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -125,15 +126,42 @@ def test_a_redirect_to_another_address_is_followed(settings, web_server, png, tm
     assert read(settings, tmp_path / "data") == {f"{web_server.uri}/1.png": png(0)}
 
 
-def test_a_web_page_in_place_of_an_image_is_a_problem(
-    settings, web_server, png: Png, tmp_path: Path
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\n<!DOCTYPE html><title>Log in</title>", "web page"),
+        (b"", "empty file"),
+        (gzip.compress(b"cut off")[:-5], "packed by gzip, and cut off"),
+        (b"\x1f\x8bdamaged", "packed by gzip, and damaged"),
+    ],
+)
+def test_what_is_sent_in_place_of_an_image_is_a_problem_and_the_old_content_stays(
+    settings, web_server, png: Png, tmp_path: Path, content: bytes, problem: str
 ) -> None:
     web_server.files |= {f"/{number}.png": png(number) for number in range(3)}
     write(settings, [f"{web_server.uri}/{number}.png" for number in range(3)])
     before = read(settings, tmp_path / "data")
-    web_server.files["/1.png"] = b"\n<!DOCTYPE html><title>Log in</title>"
+    web_server.files["/1.png"] = content
     assert read(settings, tmp_path / "data") == before
-    assert "web page" in problems(tmp_path / "data")[f"{web_server.uri}/1.png"]
+    assert problem in problems(tmp_path / "data")[f"{web_server.uri}/1.png"]
+
+
+def test_an_image_that_is_sent_packed_is_unpacked(settings, web_server, png, tmp_path) -> None:
+    web_server.headers = {"Content-Encoding": "gzip"}
+    web_server.files["/1.png"] = gzip.compress(png(1))
+    write(settings, [f"{web_server.uri}/1.png"])
+    assert read(settings, tmp_path / "data") == {f"{web_server.uri}/1.png": png(1)}
+
+
+def test_a_packing_that_is_not_read_is_a_problem(settings, web_server, png, tmp_path) -> None:
+    web_server.files |= {f"/{number}.png": png(number) for number in range(3)}
+    write(settings, [f"{web_server.uri}/{number}.png" for number in range(3)])
+    before = read(settings, tmp_path / "data")
+    web_server.headers = {"Content-Encoding": "br"}
+    with pytest.raises(SourceError, match=r"is sent packed as 'br'.*or packed by gzip"):
+        read(replace(settings, max_unreadable=0.0), tmp_path / "data")
+    web_server.headers = {}
+    assert read(settings, tmp_path / "data") == before
 
 
 def test_a_body_shorter_than_announced_is_a_problem(

@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 
 from irgen.catalog import manifest
+from irgen.catalog.changes import Change
 from irgen.catalog.shards import FOLDER, Images
 from irgen.catalog.sources import s3
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
-from irgen.catalog.sync import Change, has_changed, sync
+from irgen.catalog.sync import has_changed, sync
 from irgen.errors import SourceError
 from irgen.params import Download, load
 
