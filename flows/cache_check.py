@@ -1,7 +1,7 @@
-"""Compare the objects in DVC's cache with their names, which are their MD5 sums.
+"""Find damaged objects in DVC's cache: an object's name is its MD5 sum.
 
-DVC does not: a damaged object would come back into ``data`` as if it were whole. Flows check what
-DVC has just restored. By hand, for the whole cache: ``python -m flows.cache_check``.
+DVC does not check that, and would restore a damaged object into ``data``. Flows check what DVC has
+just restored. To check the whole cache by hand: ``python -m flows.cache_check``.
 """
 
 import hashlib

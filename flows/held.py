@@ -1,4 +1,4 @@
-"""Report an update that stopped rather than remove what a source no longer shows."""
+"""Report an update that stopped, since its source is away or lacks too many images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,8 @@ LABELS = 30  # rows of the page's table
 
 
 def read_note(root: Path, error: Exception) -> dict[str, Any] | None:
-    """Return the note of the update that stopped with this error; None if that was for another
-    reason."""
+    """Return the guard's note on the update that stopped with this error; None if the guard did not
+    stop it."""
     note = guard.read_note(Workspace.at(root).cache / "download")
     return note if note is not None and note["message"] in str(error) else None
 
@@ -43,8 +43,8 @@ def describe(root: Path, note: dict[str, Any]) -> str:
     lines = ["# The update is held", note["message"]]
     if note["kind"] == guard.SOURCE:
         lines.append(
-            f"All {note['before']:,} images would go. To take another source, or to give this one "
-            "up, change `download.source` in `params.yaml`."
+            f"All {note['before']:,} images would go. To follow another source, change "
+            "`download.source` in `params.yaml`."
         )
         return "\n\n".join([*lines, _describe_served(root)]) + "\n"
     rows = [f"| {label} | {count:,} |" for label, count in note["by_label"].items()]

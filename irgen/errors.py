@@ -14,6 +14,10 @@ class ParamsError(IrgenError):
     """A key of ``params.yaml`` is unknown, missing, ill-typed or out of range."""
 
 
+class IrgenWarning(UserWarning):
+    """Something went wrong that the work survives; the message says what follows."""
+
+
 class SourceError(IrgenError):
     """A data source is missing, unreadable, unsafe or empty."""
 

@@ -109,7 +109,6 @@ def test_a_file_without_a_seal_of_an_older_version_is_read(tmp_path: Path, kind:
     (write, read), path = WRITERS[kind], tmp_path / "file"
     with pytest.MonkeyPatch.context() as older:
         older.setattr(sealed, "seal", lambda path: None)
-        older.setattr(tensor_file, "seal", lambda path: None)
         older.setattr(sealed, "UNSEALED", "")
         older.setattr(tensor_file, "UNSEALED", "")
         write(path, 7)
@@ -219,3 +218,9 @@ def test_a_lock_file_in_a_conflict_is_left_to_its_user(tmp_path: Path) -> None:
     text = f"<<<<<<< HEAD\n{LOCK}=======\n>>>>>>> theirs\n"
     path.write_text(text)
     assert not mend_lock_file(path, copy) and path.read_text() == text
+
+
+def test_a_safetensors_file_may_be_read_by_whom_any_new_file_may(tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    tensor_file.save(tmp_path / "x.safetensors", {"x": torch.ones(2)}, {})
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode

@@ -14,7 +14,7 @@ from irgen.catalog.images.codecs import describe_decoders
 from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.images.memory import require_memory
 from irgen.catalog.shards import Images
-from irgen.errors import ArtifactError, ImageError
+from irgen.errors import ArtifactError, ImageError, IrgenWarning
 from irgen.files.sealed import read_parquet, write_parquet
 
 NAME = f"checked-{pixels.VERSION}-{fingerprints.VERSION}.parquet"
@@ -84,7 +84,7 @@ def _read_cache(path: Path) -> pl.DataFrame:
     try:
         table = read_parquet(path)
     except ArtifactError as error:
-        warnings.warn(f"it is made again, since {error}", stacklevel=3)
+        warnings.warn(f"it is made again, since {error}", IrgenWarning, stacklevel=3)
         return empty
     if table.schema != SCHEMA:
         return empty

@@ -31,7 +31,7 @@ PATTERNS = {
     pl.Float64(): r"(?i)^-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+|inf)(e[-+][0-9]+)?$",
 }
 NO_NUMBER = r"^(\+|-?0[0-9])"
-ODD = 0.1  # largest share of values that do not fit a column that keeps its type, or one value
+ODD = 0.1  # a column keeps its type if no more than this share, or one value, does not fit
 
 
 def settle_types(listing: Listing, source: Source, earlier: pl.DataFrame | None = None) -> Listing:
@@ -105,8 +105,8 @@ def settle_column(
     *,
     is_text: bool,
 ) -> Settled:
-    """Return a column in its type, as `settle_columns` does. Numbers may become wider ones; if more
-    than one value and the share ODD does not fit, the column has another type from now on.
+    """Return a column in its type, as `settle_columns` does. Numbers may become wider. If more
+    values than one, and than the share ODD, do not fit, the column changes its type for good.
 
     >>> settle_column(pl.Series(["7", "9.5", "n/a"]), is_text=True).values.to_list()
     [7.0, 9.5, None]
@@ -134,7 +134,7 @@ def settle_column(
 
 
 def infer_type(texts: pl.Series) -> pl.DataType:
-    """Return the type that all texts have which are not MISSING.
+    """Return the type of all texts that are not MISSING.
 
     >>> infer_type(pl.Series(["12", " 0", "nan"])), infer_type(pl.Series(["00007", "8"]))
     (Int64, String)

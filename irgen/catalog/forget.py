@@ -49,12 +49,12 @@ def _spellings(name: str) -> set[str]:
 
 
 def find_contents(folder: Path, ids: Collection[str]) -> tuple[set[str], set[str]]:
-    """Return the content hashes of the images with these keys or ids: of those that the source has
-    now, and of those that it had before. Empty without a manifest."""
+    """Return the content hashes of the images with these keys or ids: of present images, and of
+    past ones. Empty without a manifest."""
     if not manifest.read_revision(folder)[0]:
         return set(), set()
     now, before = (
-        _named(table, ids) for table in (manifest.read(folder), manifest.read_past(folder))
+        _select(table, ids) for table in (manifest.read(folder), manifest.read_past(folder))
     )
     return set(now["sha256"].drop_nulls()), set(before["sha256"])
 
@@ -68,15 +68,14 @@ def find_present(folder: Path, sha256s: Collection[str]) -> dict[str, str]:
     return dict(rows.iter_rows())
 
 
-def _named(table: pl.DataFrame, ids: Collection[str]) -> pl.DataFrame:
+def _select(table: pl.DataFrame, ids: Collection[str]) -> pl.DataFrame:
     names = [name for name in ("key", "id") if name in table.columns]
     return table.filter(pl.any_horizontal(pl.col(name).is_in(list(ids)) for name in names))
 
 
 def forget_past(folder: Path, sha256s: Collection[str]) -> int:
     """Wipe past images with these contents from the shards, and delete their rows from the
-    manifest; return how many. Killed at any moment, it can be repeated. The caller sees to it that
-    no stage runs."""
+    manifest; return how many. If it is killed, call it again. No stage may run meanwhile."""
     if not manifest.read_revision(folder)[0]:
         return 0
     gone = manifest.read_past(folder).filter(pl.col("sha256").is_in(list(sha256s)))
@@ -127,5 +126,5 @@ def has_rows(paths: Iterable[Path], sha256s: Collection[str]) -> bool:
     """Tell whether one of these tables lists an image with one of these contents."""
     tables = (pl.scan_parquet(path) for path in paths)
     listed = (t.select("sha256") for t in tables if "sha256" in t.collect_schema())
-    known = pl.col("sha256").is_in(list(sha256s))
-    return any(len(table.filter(known).collect()) for table in listed)
+    is_sought = pl.col("sha256").is_in(list(sha256s))
+    return any(len(table.filter(is_sought).collect()) for table in listed)

@@ -1,7 +1,7 @@
-"""Stop an update that would take too much away, and keep its question and a person's answer.
+"""Stop an update that would remove too many images, and keep its question and a person's answer.
 
-In the cache of the download stage: ``held.json``, why the last update stopped;
-``removals.parquet``, the images that it would have taken away; ``accepted.parquet``, those that a
+The cache of the download stage has three files: ``held.json`` says why the last update stopped;
+``removals.parquet`` lists the images that it would have removed; ``accepted.parquet`` those that a
 person lets go. A question belongs to one manifest. It ends when an update goes through.
 """
 
@@ -44,9 +44,9 @@ REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """Judge of the removals of a sync. `folder`: of the manifest; `cache`: of the notes; `checks`:
-    cache of the stage catalog; `share`: of the images that may go without a word; `format_name`:
-    catalog.format."""
+    """Guard against the removals of a sync. `folder`: holds the manifest; `cache`: holds the notes;
+    `checks`: cache of the stage catalog; `share`: largest share of the images that may go without
+    asking; `format_name`: the setting catalog.format."""
 
     folder: Path
     cache: Path
@@ -70,7 +70,7 @@ class Guard:
         gone = removals.find_removals(before, after)
         accepted = gone.join(self._read_accepted(), on=["key", "sha256"], how="semi")
         history = before.with_columns(gone=pl.lit(None, pl.Int32))
-        if len(accepted):  # a person knows the state without them
+        if len(accepted):  # a person knows that there are fewer: images of the past do not count
             history = history.join(accepted, on="key", how="anti")
         else:
             past = removals.label_past(past, old, self.format_name)
@@ -109,8 +109,8 @@ class Guard:
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """Note a SourceError of the block as the reason why an update stopped, and add that nothing
-        is lost."""
+        """Note a SourceError of the block as the reason why an update stopped. Raise it again, with
+        the addition that nothing is lost."""
         try:
             yield
         except SourceError as error:

@@ -1,4 +1,4 @@
-"""Manifest: lists the present and past images of the source, and where their bytes are."""
+"""Manifest: a list of the present and past images of the source, and where their bytes are."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -63,8 +63,8 @@ def unreadable(table: pl.DataFrame) -> pl.DataFrame:
 
 def absent(table: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of images that a list names and that are not there."""
-    known = pl.col("sha256").is_not_null() | pl.col("problem").is_not_null()
-    return table.filter(~known & ~pl.col("key").str.ends_with("/"))
+    is_missing = pl.col("sha256").is_null() & pl.col("problem").is_null()
+    return table.filter(is_missing & ~pl.col("key").str.ends_with("/"))
 
 
 def read(folder: Path) -> pl.DataFrame:

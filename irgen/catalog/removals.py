@@ -63,9 +63,9 @@ def _step(images: pl.DataFrame) -> int:
 def label_images(
     table: pl.DataFrame, format_name: str, read: ReadBytes, last: pl.DataFrame | None = None
 ) -> pl.DataFrame:
-    """Return the images of a manifest, annotation files aside, with the `label` and `role` that the
-    source gives them: null if it gives none. If its format does not fit, which the stage catalog
-    will say, they are those of the `last` images of the same keys."""
+    """Return the images of a manifest, without annotation files, with the `label` and `role` that
+    the source gives them: null if it gives none. If the source does not fit its format, they have
+    label and role of the `last` images with the same keys; the stage catalog will report it."""
     images = drop_annotations(manifest.images(table)).drop("label", "role", strict=False)
     try:
         catalog = read_format(table, choose_format(table, format_name), read)
@@ -79,7 +79,7 @@ def label_images(
 
 def label_past(past: pl.DataFrame, old: pl.DataFrame, format_name: str) -> pl.DataFrame:
     """Return past images of the manifest `old` with their labels. Those of a published set have
-    none, since its lists are of today."""
+    none, since its lists name present images only."""
     try:
         name = choose_format(old, format_name)
     except CatalogError:
@@ -89,7 +89,7 @@ def label_past(past: pl.DataFrame, old: pl.DataFrame, format_name: str) -> pl.Da
 
 def has_removals(old: pl.DataFrame, new: pl.DataFrame) -> bool:
     """Tell whether any image of the manifest `old` is gone from `new`, changed, or has another
-    label. It costs little where nothing is."""
+    label. This is cheap, and spares most updates the labels of all images."""
     same = ["key", "sha256", *(["label"] if {"label"} <= {*old.columns} & {*new.columns} else [])]
     gone = manifest.images(old).join(new, on=same, how="anti", nulls_equal=True)
     return len(gone) > 0

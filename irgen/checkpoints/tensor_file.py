@@ -10,9 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from irgen.errors import ArtifactError, WeightsError
-from irgen.files.atomic import atomic
 from irgen.files.records import damaged
-from irgen.files.sealed import SEAL, UNSEALED, check_seal, seal
+from irgen.files.sealed import SEAL, UNSEALED, check_seal, write_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +25,8 @@ def save(path: Path, tensors: "Mapping[str, Tensor]", config: Any) -> None:
 
     _check_finite(tensors, path, "nothing was written: lower the learning rate and run again")
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with atomic(path) as temporary:
-        text = json.dumps(config, sort_keys=True)
-        save_file(owned, temporary, metadata={"config": UNSEALED + text})
-        seal(temporary)
+    metadata = {"config": UNSEALED + json.dumps(config, sort_keys=True)}
+    write_safetensors(path, lambda temporary: save_file(owned, temporary, metadata=metadata))
 
 
 def load(path: Path) -> "tuple[dict[str, Tensor], Any]":

@@ -9,14 +9,18 @@ import os
 import re
 import select
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from irgen import __version__
 from irgen.commands.stage import STAGES, make_command
-from irgen.errors import IrgenError, format_line
+from irgen.errors import IrgenError, IrgenWarning, format_line
 
 COMMANDS = {  # command "x" is the object x in commands/x.py, unless MODULES names another file
     "init": "Look at your images and write settings that suit them.",
@@ -104,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes an escape
             stream.reconfigure(errors="backslashreplace")
     try:
-        with irgen.make_context("irgen", list(arguments)) as context:
+        with _plain_warnings(name), irgen.make_context("irgen", list(arguments)) as context:
             status = irgen.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()  # while an error can still be printed
@@ -136,6 +140,29 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _print_error(name, message)
     return status or 0
+
+
+@contextmanager
+def _plain_warnings(name: str) -> Iterator[None]:
+    """Print the project's own warnings as notes, without file and line."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def print_note(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, IrgenWarning):
+                print(format_line(f"irgen {name}: {message}"), file=sys.stderr)
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = print_note
+        yield
 
 
 def _print_error(name: str, message: str) -> int:

@@ -12,7 +12,7 @@ from irgen.commands import project_index
 from irgen.commands.format import format_count
 from irgen.commands.options import params_option, root_option, settings_file
 from irgen.commands.remove import read_ids
-from irgen.errors import CatalogError
+from irgen.errors import CatalogError, IrgenError
 from irgen.files.workspace import Workspace
 from irgen.params import load
 
@@ -54,11 +54,15 @@ def forget(ids: tuple[str, ...], ids_from: str | None, params: Path | None, root
     holding = releases.list_holding(store.path_in(root), traces)
     (workspace.cache / "download").mkdir(parents=True, exist_ok=True)
     with FileLock(workspace.cache / "download" / "lock"):
-        remove_from_index(root, traces)
-        releases.delete_releases(root, settings, holding)
-        artifacts = forget_artifacts(root, settings, traces)
-        clear_caches(workspace, traces)
-        forget_packed(workspace, traces)  # last: until then, a repetition knows the hashes
+        try:  # what knows the images goes last, so that a repetition finishes what was interrupted
+            artifacts = forget_artifacts(root, settings, traces)
+            clear_caches(workspace, traces)
+            remove_from_index(root, traces)
+            releases.delete_releases(root, settings, holding)
+            forget_packed(workspace, traces)
+        except IrgenError as error:
+            text = f"{error}; not everything is deleted yet: mend that and repeat irgen forget"
+            raise CatalogError(text) from error
     images, gone = format_count(len(names), "image"), format_count(len(holding), "release")
     print(
         f"{images} forgotten, with {gone} and {format_count(artifacts, 'file')} in MLflow. Copies "
@@ -80,12 +84,13 @@ def find_traces(root: Path, ids: frozenset[str]) -> Traces:
     known = [releases.find_contents(index, ids) for index in indexes]
     for name in sorted(ids):
         now, before = find_contents(folder, {name})
-        contents = (before | {found[name] for found in known if name in found}) - now
+        contents = (before | {index[name] for index in known if name in index}) - now
         if not contents:
             reason = (
                 f"the source still has {name}: delete it there, then update (dvc repro)"
                 if now
-                else f"{name} is unknown: it was no image of the source, a release or index/"
+                else f"{name} is unknown: no source, release or index/ holds it, or not any more; "
+                "leave it out"
             )
             raise CatalogError(f"{reason}; nothing was deleted")
         hashes |= contents - {""}

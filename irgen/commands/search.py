@@ -152,13 +152,14 @@ def search(
     from irgen.commands.search_output import Answer
     from irgen.compute import keep_freed_memory
     from irgen.index.filters import check_sql
+    from irgen.search.engine import MOST_HITS
 
     keep_freed_memory()
     if allow is not None:
         chosen["allow"] = check_sql(allow)
     with project_index.open_to_read(root, folder) as index:
         k = min(k, max(index.view.snapshot.rows, 1))  # there are no more
-        least = k + stored  # an image of the index finds itself
+        least = min(k + stored, MOST_HITS)  # an image of the index finds itself
         options = replace(index.options(least), rerank=not no_rerank, **chosen)
         ask = index.search_ids if stored else index.search
         hits = ask(queries, k, options)

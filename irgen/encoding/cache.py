@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import save_file
 
-from irgen.errors import ArtifactError
-from irgen.files.atomic import atomic
+from irgen.errors import ArtifactError, IrgenWarning
 from irgen.files.records import DIGEST
-from irgen.files.sealed import UNSEALED, check_seal, seal
+from irgen.files.sealed import UNSEALED, check_seal, write_safetensors
 
 KEY = 32  # bytes of a hash
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}
@@ -64,9 +63,8 @@ class ArrayStore:
             "keys": keys.reshape(len(rows), KEY),
             "values": np.ascontiguousarray(values if len(rows) == len(values) else values[rows]),
         }
-        with atomic(self._folder / f"{uuid.uuid4().hex}.safetensors") as path:
-            save_file(content, path, metadata={DIGEST: UNSEALED})
-            seal(path)
+        path = self._folder / f"{uuid.uuid4().hex}.safetensors"
+        write_safetensors(path, lambda new: save_file(content, new, metadata={DIGEST: UNSEALED}))
         self._refresh()
 
     def get(self, sha256s: Sequence[str]) -> np.ndarray:
@@ -106,7 +104,7 @@ class ArrayStore:
                 shard = map_shard(path)
                 self._check(shard.values.dtype, shard.values.shape[1:])
             except (ValueError, KeyError, TypeError, OSError, ArtifactError) as error:
-                warnings.warn(f"{path} is skipped, delete it: {error}", stacklevel=3)
+                warnings.warn(f"{path} is skipped, delete it: {error}", IrgenWarning, stacklevel=3)
                 continue
             self._shards.append(shard)
             number, keys = len(self._shards) - 1, shard.keys.tobytes()

@@ -24,6 +24,7 @@ from irgen.compute import Machine, check_finite, full_batches, prepare, seed_eve
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.encoding.cache import ArrayStore
+from irgen.errors import IrgenWarning
 from irgen.files.atomic import delete_oldest
 from irgen.files.digests import digest
 from irgen.files.records import read_json, write_json
@@ -168,7 +169,7 @@ def encode_views(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(encoding.cache / "views.lock"):
             if folder.exists() and _are_damaged(folder, size):
-                warnings.warn(f"{folder} is damaged and made again", stacklevel=2)
+                warnings.warn(f"{folder} is damaged and made again", IrgenWarning, stacklevel=2)
                 shutil.rmtree(folder)
             if not folder.exists():  # another process may have written it meanwhile
                 partial = folder.with_name(f".{key}.part")

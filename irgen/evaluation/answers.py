@@ -27,7 +27,7 @@ class Answers:
     agreement: Mapping[str, metrics.Values] = field(default_factory=dict)
 
     def count_only(self, answerable: "Answers") -> "Answers":
-        """Return these answers to the queries alone that have a positive in ``answerable``."""
+        """Return these answers; only queries with a positive in ``answerable`` count."""
         return replace(self, positives=np.where(answerable.positives > 0, self.positives, 0))
 
 

@@ -191,11 +191,20 @@ def compare(
     if asked.nearest is None:
         name = "the champion's, with the new images among the answers,"
         verdicts.append(judge(whole.count_only(own), others, settings, cutoffs, name))
-    with suppress(IrgenError):  # an old release that cannot be read holds nobody up
-        if best is not None:
-            own, others = asked.ask_both(candidate, best)
-            if len(_values(own, metric)):
-                name = f"{best.name}'s, the best of the recent releases:"
-                verdicts.append(judge(own, others, settings, cutoffs, name))
+    if best is not None:
+        verdicts += _judge_against_best(asked, candidate, best, settings)
     failed = next((verdict for verdict in verdicts if not verdict.passed), verdicts[0])
     return replace(verdicts[0], passed=failed.passed, why=failed.why)
+
+
+def _judge_against_best(
+    asked: GateQueries, candidate: Path, best: Path, settings: Gate
+) -> list[Verdict]:
+    """Return the verdict on the candidate against the best release; none if that release cannot be
+    read, since it is not served, or if no query has a relevant image in common."""
+    with suppress(IrgenError):
+        own, others = asked.ask_both(candidate, best)
+        if len(_values(own, settings.metric)):
+            name = f"{best.name}'s, the best of the recent releases:"
+            return [judge(own, others, settings, asked.cutoffs, name)]
+    return []

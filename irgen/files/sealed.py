@@ -4,6 +4,8 @@ used."""
 import hashlib
 import mmap
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,17 @@ def read_numbers(path: Path, *texts: str) -> pl.DataFrame:
         if not column.dtype.is_numeric() and column.null_count() < len(column):
             raise damaged(path, f"column {column.name!r} has something else than numbers")
     return table
+
+
+def write_safetensors(path: Path, write: Callable[[Path], None]) -> None:
+    """Seal the safetensors file that ``write`` writes with the metadata UNSEALED, whole or not at
+    all. Others may read it as they may any new file; the library alone would make it private."""
+    with atomic(path) as temporary:
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        write(temporary)
+        temporary.chmod(mode)
+        seal(temporary)
 
 
 def seal(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Checks of an index's files: a file that is missing, damaged or cannot be written is an
 IndexingError that names it."""
 
+import errno
 import json
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 from irgen.errors import IndexingError
 from irgen.files.digests import digest, file_digest
 
-SCARCE = re.compile("Too many open files|Cannot allocate memory")
+SCARCE = re.compile("Too many open files|Cannot allocate memory|unable to open database file")
 REMEDY = "restore the folder from a copy, or build the index again"
 
 
@@ -34,7 +35,20 @@ def unreadable(path: Path, error: OSError) -> IndexingError:
     """Return the error for a file that is missing or cannot be read."""
     if SCARCE.search(str(error)):
         return _scarce(path, error.strerror)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return IndexingError(
+            f"{path} cannot be read ({error.strerror}): run as the user who owns it, or let others "
+            "read it (chmod -R a+rX)"
+        )
     return IndexingError(f"{path} cannot be read ({error.strerror}): {REMEDY}")
+
+
+def check_readable(path: Path) -> None:
+    """Raise IndexingError, with the reason, if a file cannot be read."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def check_size(path: Path, expected: dict[str, Any]) -> None:

@@ -243,6 +243,8 @@ class Database:
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged name of a table or column
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
+                damage.check_readable(self.path)
             raise damage.damaged(self.path, error) from error
 
     def _is_outdated(self) -> bool:

@@ -238,8 +238,8 @@ class Index(Store):
     ) -> ImageHits:
         """Return the k images most like each of some images of the index, without itself, by their
         stored embeddings: no file is read and no network runs. ``options``: by default
-        ``options(k + 1)``. Raise IndexingError if an id is not in the index."""
-        options = self._resolve(options or self.options(k + 1), k)
+        those for k + 1 images. Raise IndexingError if an id is not in the index."""
+        options = self._resolve(options or self.options(min(k + 1, engine.MOST_HITS)), k)
         self.refresh()
         view = self.view
         rows = torch.from_numpy(view.find_existing(ids)).to(self.device)

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from irgen.compute import run_on_one_core
-from irgen.errors import IndexingError
+from irgen.errors import IndexingError, IrgenWarning
 from irgen.files.atomic import sync, sync_tree
 from irgen.index import copying, damage, folder
 from irgen.index.database import Database, State
@@ -28,7 +28,8 @@ class Store:
 
     Nothing is kept in memory of what the writer does: it commits to the SQLite file, and the next
     ``refresh`` reads that, in this process as in any other. After many changes the writer compacts
-    the index, so that it stays quick to open and to change.
+    the index, so that it stays quick to open and to change: the change that is one too many is
+    committed first, but returns only after the compaction.
     """
 
     def __init__(self, path: Path, *, writable: bool):
@@ -197,7 +198,8 @@ class Store:
             self._tolerated = 0
         except (IndexingError, MemoryError) as error:
             self._tolerated = changes
-            warnings.warn(f"the change was made, but not compacted: {error!s}", stacklevel=3)
+            text = f"the change was made, but the index was not compacted: {error!s}"
+            warnings.warn(text, IrgenWarning, stacklevel=3)
 
     def save(self, path: Path | str) -> None:
         """Create at ``path`` a compacted copy that shares no file with this index. Raise

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -89,11 +90,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         "leaks": counts,
     }
     output = workspace.stage("catalog")
-    for name, table in tables.items():
-        write_table(output / f"{name}.parquet", table)
-    write_parquet(output / "rejected.parquet", rejected)
-    write_parquet(output / "leaks.parquet", leaks)
-    write_sealed_json(output / "protocol.json", record)
+    _write(output, tables, rejected, leaks, record)
     if settings.leaks == "refuse" and len(leaks):  # after writing them, for people to look at
         raise CatalogError(_explain_leaks(leaks, output))
     metrics = assembly.measure_tables(tables, present, rejected)
@@ -101,15 +98,25 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     newer = pl.col("revision") > settings.training_revision
     if settings.inserted_fraction:
         metrics["images/inserted"] = len(present.filter(pl.col("inserted") & ~newer))
-    _print_summary(metrics, rejected, len(present), len(present.filter(newer)))
+    _print_counts(metrics, rejected, len(present), len(present.filter(newer)))
     print(f"  {describe_tables(tables['database'], tables['queries'])}")
-    if single := metrics["labels_with_one_image"]:
-        labels, them = ("1 label has", "it") if single == 1 else (f"{single:,} labels have", "they")
-        print(f"  {labels} one image only: {them} can be found, but not measured")
-    if alike := describe_similar_labels(present):
-        print(f"  {alike}; if they are one class, give them one name in the source")
+    _print_odd_labels(metrics, present)
     print(f"  protocol {protocols.describe_protocol(record)}; leaks: {format_leaks(counts)}")
     return metrics
+
+
+def _write(
+    output: Path,
+    tables: dict[str, pl.DataFrame],
+    rejected: pl.DataFrame,
+    leaks: pl.DataFrame,
+    record: dict[str, Any],
+) -> None:
+    for name, table in tables.items():
+        write_table(output / f"{name}.parquet", table)
+    write_parquet(output / "rejected.parquet", rejected)
+    write_parquet(output / "leaks.parquet", leaks)
+    write_sealed_json(output / "protocol.json", record)
 
 
 def read_past_images(folder: Path, source_format: str, settings: Catalog) -> pl.DataFrame:
@@ -164,7 +171,16 @@ def _explain_leaks(leaks: pl.DataFrame, folder: Path) -> str:
     )
 
 
-def _print_summary(
+def _print_odd_labels(metrics: dict[str, float], present: pl.DataFrame) -> None:
+    """Print how many labels have one image only, and which labels are nearly the same."""
+    if single := metrics["labels_with_one_image"]:
+        labels, them = ("1 label has", "it") if single == 1 else (f"{single:,} labels have", "they")
+        print(f"  {labels} one image only: {them} can be found, but not measured")
+    if alike := describe_similar_labels(present):
+        print(f"  {alike}; if they are one class, give them one name in the source")
+
+
+def _print_counts(
     metrics: dict[str, float], rejected: pl.DataFrame, usable: int, newer: int
 ) -> None:
     train, validation = metrics["images/train"], metrics["images/validation"]

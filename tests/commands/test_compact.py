@@ -1,8 +1,9 @@
 """``irgen compact``: smaller on the disk, and the same to whoever searches."""
 
+import errno
 import json
 
-from irgen.index import store
+from irgen.index import base_files, store
 from irgen.index.index import Index
 
 
@@ -48,3 +49,17 @@ def test_many_changes_are_compacted_without_being_asked(project, told, monkeypat
     told("add", "photos/101.png")
     facts = json.loads(told("info", "--json"))
     assert (facts["base"], facts["added"]) == (2, 0)
+
+
+def test_a_compaction_that_fails_by_itself_is_a_plain_note(project, run, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "MANY_CHANGES", 1)
+    monkeypatch.setattr(base_files, "write", fail)
+    run("remove", "dogs/01.png")
+    done = run("remove", "dogs/02.png")
+    assert done.status == 0 and "1 image removed" in done.out
+    (line,) = done.err.splitlines()
+    assert line.startswith("irgen remove: the change was made, but the index was not compacted: ")
+    assert "No space left on device" in line

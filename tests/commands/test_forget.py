@@ -3,6 +3,9 @@ the name of the image."""
 
 import hashlib
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -168,3 +171,33 @@ def test_the_former_content_of_an_image_goes_and_the_new_one_stays(gone: Path, t
     told("forget", "dogs/new.png")
     assert find_traces(folder, {"old": png(50)[40:]}) == []
     assert Images(folder).read(hashlib.sha256(png(51)).hexdigest()) == png(51)
+
+
+KILLED = """
+import os, signal
+from irgen.releases import forget
+forget.delete_releases = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from irgen.commands import cli
+cli.main(["forget", "{name}", "003.png"])
+"""
+
+
+def test_a_forget_that_was_killed_is_finished_by_the_next(gone: Path, run, told, png) -> None:
+    needles = needles_of(gone, png(3)) | {"added": b"003.png"}
+    told("add", "photos/003.png", "--base", "photos")
+    script = KILLED.format(name=NAME)
+    killed = subprocess.run([sys.executable, "-c", script], cwd=gone, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert find_traces(gone, needles), "something is left"
+    assert "003.png is unknown: " in run("forget", NAME, "003.png").err, "index/ alone held it"
+    told("forget", NAME)
+    assert find_traces(gone, needles) == []
+
+
+def test_while_mlflow_does_not_answer_nothing_is_deleted(gone: Path, run, monkeypatch) -> None:
+    before = set(gone.rglob("*"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    done = run("forget", NAME)
+    assert (done.status, done.out) == (2, "")
+    assert "failed: Connection refused; not everything is deleted yet: mend that" in done.err
+    assert before <= set(gone.rglob("*"))

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from irgen.errors import IndexingError
+from irgen.errors import IndexingError, IrgenWarning
 from irgen.index import base_files
 from irgen.index import folder as folders
 from irgen.index import store as store_module
@@ -225,7 +225,7 @@ def test_a_compaction_that_fails_by_itself_is_a_warning_and_not_tried_at_every_c
     monkeypatch.setattr(store_module, "MANY_CHANGES", 3)
     monkeypatch.setattr(base_files, "write", full)
     add(index, "1", "2", "3")
-    with pytest.warns(UserWarning, match="the change was made, but not compacted: .*No space left"):
+    with pytest.warns(IrgenWarning, match="the index was not compacted: .*No space left"):
         add(index, "4")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,5 +1,7 @@
 """What does not fit an index, or comes from somebody who may not write, changes nothing."""
 
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,3 +137,20 @@ def test_a_file_that_a_limit_keeps_closed_is_not_called_damaged(tmp_path: Path) 
         for told in (damage.damaged(path, error), damage.unreadable(path, error)):
             assert "it is not damaged: raise the limit" in str(told)
     assert "restore the folder" in str(damage.unreadable(path, OSError(5, "Input/output error")))
+
+
+def test_a_low_limit_of_open_files_is_not_called_damage(folder: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    Index.open(folder).close()
+    lowest = os.dup(0)
+    os.close(lowest)
+    reasons = []
+    for count in range(12):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, hard))
+        try:
+            Index.open(folder).close()
+        except (IndexingError, OSError, RuntimeError) as error:
+            reasons.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert reasons and not any("is damaged" in text for text in reasons), reasons

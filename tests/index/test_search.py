@@ -1,6 +1,7 @@
 """Searching an index through its front door: real networks, tiny and untrained, and real files."""
 
 import io
+import resource
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -14,6 +15,7 @@ from PIL import Image
 from irgen.catalog.images.pixels import decode_images
 from irgen.checkpoints.models import Models
 from irgen.errors import ImageError, IndexingError
+from irgen.index import filters
 from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.search import calibration, engine
@@ -323,3 +325,30 @@ def test_images_are_encoded_in_the_precision_of_the_index_and_queries_where_it_i
         monkeypatch.setattr("irgen.index.index.has_fast_bf16", lambda device: is_fast)
         index.search(contents, 1)
     assert autocasts == [is_bf16 and is_fast]
+
+
+def test_k_far_above_the_number_of_images_costs_no_memory(index, png):
+    images = [png(number) for number in range(3)]
+    index.search(images, 2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for hits in (
+        index.search(images, engine.MOST_HITS),
+        index.search_ids(NAMES[:3], engine.MOST_HITS),
+        index.search_brute_force(images, engine.MOST_HITS),
+    ):
+        assert hits.ids.shape == (3, engine.MOST_HITS)
+        assert (hits.ids[:, len(NAMES) :] == None).all()  # noqa: E711
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("price > AVG(price) OVER ()", 20),
+        ("price = MAX(price) OVER ()", 1),
+        ("(price - price) / NULLIF(price - price, 0) > 1", 0),
+        ("price > 5 AND (price - price) / (price - price) > 1", 34),  # as the docs say
+    ],
+)
+def test_a_filter_may_compute(index, text, count):
+    assert int(filters.allowed_rows(text, index.view).sum()) == count

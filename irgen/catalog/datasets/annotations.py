@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from irgen.errors import CatalogError
+from irgen.errors import CatalogError, IrgenWarning
 
 # A file of one of these names shows which data set this is, in whatever folder it lies.
 MARKERS = {
@@ -239,4 +239,4 @@ def warn_of_counts(listed: pl.DataFrame, dataset: Published) -> None:
     if labels != dataset.labels:
         texts.append(f"{labels:,} labels, published: {dataset.labels:,}")
     for text in texts:
-        warnings.warn(f"{dataset.title}: {text}", stacklevel=3)
+        warnings.warn(f"{dataset.title}: {text}", IrgenWarning, stacklevel=3)

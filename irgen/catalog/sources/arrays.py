@@ -18,7 +18,7 @@ from PIL import Image
 
 from irgen.catalog.sources.listing import Entry, Listing
 from irgen.catalog.sources.local import read_file
-from irgen.errors import SourceError
+from irgen.errors import IrgenWarning, SourceError
 
 SHAPE = (3, 32, 32)
 PUBLISHED = {"train": 50_000, "test": 10_000}
@@ -108,7 +108,7 @@ def list_cifar(folder: Path, version: Version) -> Listing:
         count = sum(sizes[name] for name in files)
         if count != PUBLISHED[part]:
             text = f"{version.title}: {count:,} images of {part}, published: {PUBLISHED[part]:,}"
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(text, IrgenWarning, stacklevel=2)
     return Listing(entries=_entries(folder, version, names), count=sum(sizes.values()))
 
 

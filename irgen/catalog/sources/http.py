@@ -56,8 +56,9 @@ class Client:
 
 
 def connect(connections: int, retries: int) -> Client:
-    """Return a client that keeps so many connections and tries again; it sends nothing yet."""
-    patience = urllib3.Retry(
+    """Return a client that keeps `connections` open and repeats a failed request `retries` times.
+    It sends nothing yet."""
+    retry_rule = urllib3.Retry(
         retries,
         other=0,  # failures of TLS: not all of them may pass
         status_forcelist=RETRIED,
@@ -68,7 +69,7 @@ def connect(connections: int, retries: int) -> Client:
         retry_after_max=remote.LONGEST_PAUSE,
     )
     session = requests.Session()
-    adapter = HTTPAdapter(pool_maxsize=connections, max_retries=patience)
+    adapter = HTTPAdapter(pool_maxsize=connections, max_retries=retry_rule)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     # Packed on the way, a file has neither its size nor ranges.

@@ -22,8 +22,8 @@ from irgen.errors import GivenUpError, SourceError, UnreachableError, Unreadable
 from irgen.files.digests import digest
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10  # seconds between two tries; the pause doubles
-DAMAGE_RETRIES = 3  # damaged content is fetched again so often
-STATES = 4  # a file may be replaced so often while it is read
+DAMAGE_RETRIES = 3  # how often damaged content is fetched again
+STATES = 4  # how often a file may be replaced while it is read
 PIECE = 8 << 20  # bytes of a parallel range; a kill loses one a connection
 BLOCK = 1 << 20
 GZIP = b"\x1f\x8b"  # how a file packed by gzip begins

@@ -66,7 +66,8 @@ class Selection(Generic[V]):
 
 def make_rules(patterns: Sequence[str] = ()) -> Rules:
     """Return the rules of IGNORED and more `patterns`, written as in a .gitignore; case does not
-    count, a leading # is meant, and `!pattern` takes back an earlier one. Raises SourceError."""
+    count, a leading # belongs to the pattern, and `!pattern` takes back an earlier one. Raises
+    SourceError for a pattern that cannot be read."""
     every = (*IGNORED, *patterns)
     lines = [f"\\{line}" if line.startswith("#") else line for line in every]
     try:
