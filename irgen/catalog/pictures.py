@@ -22,7 +22,7 @@ class Pictures:
 
     def read(self, metadata: Mapping[str, Any]) -> bytes | None:
         """Return the bytes of an image; None if they are not here. ``metadata``: its columns
-        ``sha256`` and ``path`` count."""
+        ``sha256`` and ``path`` count; a file at ``path`` must have that SHA-256."""
         sha256, path = metadata.get("sha256"), metadata.get("path")
         downloaded = self._open_downloaded()
         if isinstance(sha256, str) and downloaded is not None and sha256 in downloaded:
@@ -33,7 +33,7 @@ class Pictures:
         for folder in self._folders:
             with suppress(OSError, ValueError):
                 content = (folder / path).read_bytes()
-                if sha256 in (None, hashlib.sha256(content).hexdigest()):
+                if sha256 == hashlib.sha256(content).hexdigest():  # else any file could be named
                     return content
         return None
 
