@@ -17,19 +17,21 @@ import httpx
 from irgen.errors import ServiceError, redact
 
 TRIES = 4  # of a read
-FIRST_PAUSE = 0.5  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 BUSY = {429, 502, 503, 504}  # statuses that pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
     """One image that was found. ``score``: hits are sorted by it. ``cosine`` of the two embeddings;
-    ``same_label``: calibrated probability that it has the query's label; ``probability`` of its
-    code, None if it was found ``by_embedding``. ``thumbnail``: address of a small picture."""
+    ``same_label``: calibrated probability that it has the query's label; ``log_probability``
+    and ``probability`` of its code, None if it was found ``by_embedding``. ``thumbnail``: address
+    of a small picture."""
 
     id: str
     score: float
     cosine: float | None
+    log_probability: float | None
     same_label: float | None
     probability: float | None
     by_embedding: bool
@@ -43,13 +45,19 @@ class Client:
 
     A token is the password in ``url``: ``http://NAME:TOKEN@host:8080``.
 
-    A read is tried again if the service is busy, restarts or cannot be reached for a moment. Every
-    method raises ServiceError with the service's reason.
+    A request is tried again, ``tries`` times in all, if the service is busy, restarts or cannot be
+    reached for a moment. Every method raises ServiceError with the service's reason.
     """
 
-    def __init__(self, url: str, *, seconds: float = 60.0) -> None:
-        self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=seconds)
+    def __init__(self, url: str, *, seconds: float = 60.0, tries: int = TRIES) -> None:
+        self.url, self._tries = redact(url.rstrip("/")), tries
+        direct = {f"all://{host}": None for host in ("127.0.0.1", "localhost")}  # never by a proxy
+        try:
+            self._http = httpx.Client(base_url=url.rstrip("/"), timeout=seconds, mounts=direct)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ServiceError(
+                f"{self.url} is no address such as http://host:8080: {error}"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -99,14 +107,19 @@ class Client:
         return self._ask("GET", "/v1/info")
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:
-        return self._send(method, path, **request).json()
+        try:
+            return self._send(method, path, **request).json()
+        except ValueError:
+            raise ServiceError(f"{self.url} answers, but it is no irgen serve") from None
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send a request that changes nothing, again while the service is busy."""
-        reason, url = "", redact(self.url)
-        for number in range(TRIES):
+        reason = ""
+        for number in range(self._tries):
             try:
                 answer = self._http.request(method, path, **request)
+            except httpx.UnsupportedProtocol as error:
+                raise ServiceError(f"{self.url}: {error} write http://…") from None
             except httpx.TransportError as error:
                 reason, pause = f"cannot be reached ({error})", FIRST_PAUSE * 2**number
             else:
@@ -114,11 +127,13 @@ class Client:
                     return answer
                 reason = _read_reason(answer)
                 if answer.status_code not in BUSY:
-                    raise ServiceError(f"{url}: {reason}")
-                pause = float(answer.headers.get("Retry-After", FIRST_PAUSE * 2**number))
-            if number + 1 < TRIES:
+                    raise ServiceError(f"{self.url}: {reason}")
+                wanted = answer.headers.get("Retry-After", "")
+                pause = float(wanted) if wanted.isdecimal() else FIRST_PAUSE * 2**number
+                pause = min(pause, LONGEST_PAUSE)
+            if number + 1 < self._tries:
                 time.sleep(pause)
-        raise ServiceError(f"{url}: {reason}; tried {TRIES} times")
+        raise ServiceError(f"{self.url}: {reason}; tried {self._tries} times")
 
 
 def _given(k: int, options: Mapping[str, Any]) -> dict[str, Any]:

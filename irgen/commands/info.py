@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
     """Describe the index: its images, search defaults, calibration of probabilities, and size on
     disk; and whether a newer one is served."""
-    from irgen.commands.search_output import as_plain
+    from irgen.index.metadata import as_plain
 
     with project_index.open_to_read(root, folder, warn=False) as index:
         if verify:

@@ -121,6 +121,7 @@ def search(
             "--fresh-beams, --no-rerank and --explain need the retriever, but a search with --ids "
             "uses stored embeddings alone"
         )
+    from irgen.client import TRIES
     from irgen.commands import search_output, search_service
 
     form = "json" if as_json else "csv" if as_csv else "text"
@@ -140,7 +141,8 @@ def search(
     if url and url != "none":
         wanted = chosen | {"filter": allow, "rerank": False if no_rerank else None}
         try:
-            answer = search_service.ask(url, queries, k, wanted, stored=stored)
+            tries = TRIES if server else 1  # else the index itself answers sooner
+            answer = search_service.ask(url, queries, k, wanted, stored=stored, tries=tries)
         except ServiceError:
             if server is not None:
                 raise  # else the index itself answers, or says what is wrong

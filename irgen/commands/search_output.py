@@ -16,7 +16,7 @@ import polars as pl
 from irgen.catalog.columns import column_name
 from irgen.commands.format import format_percent
 from irgen.evaluation.table_format import render_text
-from irgen.index.metadata import ID
+from irgen.index.metadata import ID, as_plain
 
 if TYPE_CHECKING:
     from irgen.index.hits import Explanation, ImageHits
@@ -157,24 +157,6 @@ def as_csv(answer: Answer) -> str:
 
 def _csv_cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (list, dict, bool)) else value
-
-
-def as_plain(value: Any) -> Any:
-    """Convert a value to plain JSON values: bytes to hex, dates and times to ISO text, numbers that
-    are not finite to None.
-
-    >>> as_plain({"a": (1, float("nan")), "b": b"\\x00"})
-    {'a': [1, None], 'b': '00'}
-    """
-    if isinstance(value, dict):
-        return {name: as_plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
 FORMATS: dict[str, Callable[[Answer], str]] = {"text": as_text, "json": as_json, "csv": as_csv}

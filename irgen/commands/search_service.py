@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from irgen.client import Client, Hit
+from irgen.client import TRIES, Client, Hit
 from irgen.commands import project_index
 from irgen.commands.search_output import Answer
 from irgen.errors import ArtifactError, ImageError, IrgenError
@@ -32,26 +32,40 @@ def find_service(root: Path, folder: Path | None) -> str | None:
 
 
 def ask(
-    url: str, queries: Sequence[str], k: int, options: Mapping[str, Any], *, stored: bool
+    url: str,
+    queries: Sequence[str],
+    k: int,
+    options: Mapping[str, Any],
+    *,
+    stored: bool,
+    tries: int = TRIES,
 ) -> Answer:
     """Search by a service. Raise ServiceError with its reason, ImageError for a file that cannot be
     read."""
-    with Client(url) as client:
+    with Client(url, tries=tries) as client:
         if stored:
-            return _make_answer(queries, client.search_ids(queries, k, **options), stored=True)
-        try:
-            contents = [Path(name).read_bytes() for name in queries]
-        except OSError as error:
-            raise ImageError(f"{error.filename}: {error.strerror}") from None
-        return _make_answer(queries, client.search(contents, k, **options), stored=False)
+            results = client.search_ids(queries, k, **options)
+        else:
+            results = client.search(_read_files(queries), k, **options)
+        columns = list(client.info()["columns"])
+    return _make_answer(queries, results, columns, stored=stored)
 
 
-def _make_answer(queries: Sequence[str], found: list[list[Hit]], *, stored: bool) -> Answer:
+def _read_files(paths: Sequence[str]) -> list[bytes]:
+    try:
+        return [Path(path).read_bytes() for path in paths]
+    except OSError as error:
+        raise ImageError(f"{error.filename}: {error.strerror}") from None
+
+
+def _make_answer(
+    queries: Sequence[str], results: list[list[Hit]], columns: Sequence[str], *, stored: bool
+) -> Answer:
     import polars as pl
 
     rows = [
         asdict(hit) | {"query": number, "rank": rank}
-        for number, hits in enumerate(found)
+        for number, hits in enumerate(results)
         for rank, hit in enumerate(hits, start=1)
     ]
     schema = {
@@ -66,5 +80,6 @@ def _make_answer(queries: Sequence[str], found: list[list[Hit]], *, stored: bool
         "by_embedding": pl.Boolean,
     }
     hits = pl.DataFrame(rows, schema=schema)
-    metadata = pl.DataFrame([row["metadata"] for row in rows], infer_schema_length=None)
+    values = {name: [row["metadata"].get(name) for row in rows] for name in columns}
+    metadata = pl.DataFrame(values, strict=False)
     return Answer(queries, hits, metadata, stored)

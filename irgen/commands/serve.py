@@ -92,6 +92,8 @@ def serve(
             port=port,
             log_level="warning",
             access_log=False,
+            log_config=None,  # as the service's own: JSON, without secrets
+            server_header=False,
             timeout_graceful_shutdown=30,
         )
     finally:

@@ -8,7 +8,7 @@ from threading import Lock
 import numpy as np
 import polars as pl
 import torch
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 from torch import Tensor
 
 from irgen.catalog.columns import METADATA, join_fields
@@ -38,7 +38,7 @@ def check_sql(text: str) -> str:
         raise IndexingError("a filter cannot hold a SELECT: compare columns with values")
     try:
         pl.sql_expr(text)
-    except PolarsError as error:
+    except (PolarsError, PanicException) as error:
         raise IndexingError(
             f"the filter {_shorten(text)!r} cannot be read: {_shorten(error)}"
         ) from None
@@ -87,7 +87,7 @@ def _evaluate(allow: str | pl.Expr, view: View, alive: np.ndarray) -> np.ndarray
         else:
             selected = table.select(allow.alias("allow"))
         values = selected.collect()["allow"]
-    except PolarsError as error:
+    except (PolarsError, PanicException) as error:
         reason = _shorten(str(error).partition("; valid columns")[0], 160)
         raise IndexingError(f"allow: {reason}; {_describe_columns(view)}") from None
     if values.dtype != pl.Boolean or len(values) != len(view):

@@ -6,6 +6,7 @@ microseconds as integers, decimals as text, bytes as Latin-1 text.
 
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -133,6 +134,24 @@ def to_arrow(table: pl.DataFrame) -> bytes:
 def _rebuild(column: pl.Series) -> pl.Series:
     plain = column.cast(_json_type(column.dtype))
     return pl.Series(column.name, plain.to_list(), dtype=plain.dtype).cast(column.dtype)
+
+
+def as_plain(value: Any) -> Any:
+    """Convert a value to plain JSON values: bytes to hex, dates and times to ISO text, numbers that
+    are not finite to None.
+
+    >>> as_plain({"a": (1, float("nan")), "b": b"\\x00"})
+    {'a': [1, None], 'b': '00'}
+    """
+    if isinstance(value, dict):
+        return {name: as_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
 def to_json(table: pl.DataFrame) -> list[str]:

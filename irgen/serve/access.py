@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from irgen.errors import redact
 from irgen.serve.measurements import Measurements
-from irgen.serve.problems import problem
+from irgen.serve.problems import problem, report_fault
 from irgen.serve.tokens import Tokens
 
 access_log = logging.getLogger("irgen.access")
@@ -49,8 +49,10 @@ class Access:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id, started, status = uuid.uuid4().hex[:16], time.perf_counter(), 500
+        request_id, started, status = uuid.uuid4().hex[:16], time.perf_counter(), 0
         received = 0
+        is_head = scope["method"] == "HEAD"  # answered as GET; the server leaves the body out
+        scope = dict(scope, method="GET" if is_head else scope["method"])
 
         async def limited_receive() -> Message:
             nonlocal received
@@ -76,15 +78,23 @@ class Access:
             if not self._lets_in(scope):
                 await _ask_for_token()(scope, receive, marked_send)
                 return
+            if _is_from_other_site(scope):
+                text = "a page of another site may not send this: use the service's own page"
+                await problem(403, text)(scope, receive, marked_send)
+                return
             with suppress(TooLargeError):
                 await self.app(scope, limited_receive, marked_send)
             if received > self.most_bytes:
                 received = 0
                 text = f"more than {self.most_bytes:,} bytes: send smaller images, or fewer at once"
                 await problem(413, text)(scope, receive, marked_send)
+        except Exception as error:  # a fault of ours: no handler knows it
+            answer = report_fault(request_id, error)
+            if not status:  # nothing was sent yet
+                await answer(scope, receive, marked_send)
         finally:
             seconds = time.perf_counter() - started
-            self._note(scope, request_id, status, seconds)
+            self._note(scope, request_id, status or 500, seconds)
 
     def _lets_in(self, scope: Scope) -> bool:
         if self.tokens is None or scope["path"] in OPEN_PATHS:
@@ -107,6 +117,12 @@ class Access:
             "milliseconds": round(seconds * 1e3, 2),
         }
         access_log.info("request", extra={"fields": fields})
+
+
+def _is_from_other_site(scope: Scope) -> bool:
+    """Tell whether a page that is not the service's made a browser send more than a GET."""
+    site = Headers(scope=scope).get("sec-fetch-site", "none")
+    return scope["method"] != "GET" and site not in ("none", "same-origin")
 
 
 def _ask_for_token() -> JSONResponse:
@@ -139,7 +155,8 @@ def log_as_json(*, requests: bool) -> None:
     """Send the service's log to stderr and, with ``requests``, its access log."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name in ("irgen.serve", "irgen.access"):
+    levels = {"irgen.serve": "INFO", "irgen.access": "INFO" if requests else "ERROR"}
+    for name, level in (levels | {"uvicorn.error": "WARNING"}).items():
         logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO if requests or name == "irgen.serve" else logging.ERROR)
+        logger.setLevel(level)
         logger.handlers, logger.propagate = [handler], False

@@ -57,6 +57,7 @@ class Batcher(Generic[Query, Result]):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self._rate = 0.05  # seconds a query took lately
 
     def __len__(self) -> int:
@@ -69,10 +70,10 @@ class Batcher(Generic[Query, Result]):
 
     async def stop(self) -> None:
         """Answer what waits, then end."""
-        while self._queue:
-            await asyncio.sleep(0.01)
+        self._stopping = True
+        self._more.set()
         if self._task is not None:
-            self._task.cancel()
+            await self._task
         self._pool.shutdown(wait=True)
 
     async def ask(self, query: Query, seconds: float) -> tuple[Result, Timing]:
@@ -90,34 +91,37 @@ class Batcher(Generic[Query, Result]):
         waiting = [_Waiting(query, loop.create_future(), time.perf_counter()) for query in queries]
         self._queue.extend(waiting)
         self._more.set()
-        gathered = asyncio.gather(*(one.future for one in waiting))
+        gathered = asyncio.gather(*(entry.future for entry in waiting))
         async with asyncio.timeout(seconds):
             return await gathered  # a timeout or a client that leaves cancels the futures
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+        while not self._stopping:
             await self._more.wait()
             self._more.clear()
             while batch := self._take():
-                started = time.perf_counter()
-                queries = [one.query for one in batch]
-                try:
-                    results = await loop.run_in_executor(self._pool, self._answer, queries)
-                except Exception as error:  # a fault of ours concerns this batch alone
-                    results = [error] * len(batch)
-                worked = time.perf_counter() - started
-                self._rate = 0.8 * self._rate + 0.2 * worked / len(batch)
-                for one, result in zip(batch, results, strict=True):
-                    _settle(one, result, Timing(started - one.arrived, worked, len(batch)))
+                await self._answer_batch(batch)
+
+    async def _answer_batch(self, batch: Sequence[_Waiting[Query, Result]]) -> None:
+        loop, started = asyncio.get_running_loop(), time.perf_counter()
+        queries = [entry.query for entry in batch]
+        results: Sequence[Result | Exception]
+        try:
+            results = await loop.run_in_executor(self._pool, self._answer, queries)
+        except Exception as error:  # a fault of ours concerns this batch alone
+            results = [error] * len(batch)
+        worked = time.perf_counter() - started
+        self._rate = 0.8 * self._rate + 0.2 * worked / len(batch)
+        for entry, result in zip(batch, results, strict=True):
+            _settle(entry, result, Timing(started - entry.arrived, worked, len(batch)))
 
     def _take(self) -> list[_Waiting[Query, Result]]:
         """Take the next batch from the queue, without what nobody waits for any more."""
         batch: list[_Waiting[Query, Result]] = []
         while self._queue and len(batch) < self._largest:
-            one = self._queue.popleft()
-            if not one.future.done():
-                batch.append(one)
+            entry = self._queue.popleft()
+            if not entry.future.done():
+                batch.append(entry)
         return batch
 
 

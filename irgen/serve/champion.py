@@ -46,7 +46,6 @@ class Champion:
 
     def __init__(self, locate: Callable[[], Path], device: str) -> None:
         self._locate, self._device = locate, device
-        self._failed: FileState | None = None
         self.served: Served | None = None
         self.error: str | None = None
 
@@ -65,7 +64,7 @@ class Champion:
             return False
         try:
             served = _open(folder, state, self._device)
-        except (IrgenError, OSError) as error:
+        except Exception as error:  # whatever is wrong with its files, the old one goes on
             self._report(error)
             return False
         old, self.served, self.error = self.served, served, None

@@ -1,6 +1,7 @@
 """Show the code tree of an index: branches below a prefix, with sample pictures."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -33,10 +34,10 @@ def parse_prefix(text: str) -> tuple[int, ...]:
     >>> parse_prefix("17-203"), parse_prefix("")
     ((17, 203), ())
     """
-    try:
-        return tuple(int(part) for part in text.split("-") if part)
-    except ValueError:
-        raise IndexingError(f"{text!r} is no code prefix; expected numbers, as in 17-203") from None
+    parts = [part for part in text.split("-") if part]
+    if all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+        return tuple(map(int, parts))
+    raise IndexingError(f"{text!r} is no code prefix; expected numbers, as in 17-203")
 
 
 def format_prefix(prefix: Sequence[int]) -> str:

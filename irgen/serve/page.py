@@ -25,7 +25,7 @@ from irgen.serve.facets import PREFIX
 from irgen.serve.problems import NotFoundError, NotReadyError
 from irgen.serve.query import Method
 from irgen.serve.routes import get_service
-from irgen.serve.schema import SearchOptions
+from irgen.serve.schema import MOST_CHARACTERS, SearchOptions
 from irgen.serve.service import SearchResults, Service
 
 
@@ -71,40 +71,48 @@ async def start(
 ) -> HTMLResponse:
     """Show the form and, for an uploaded picture ``q`` or an image ``id``, what is like it."""
     service = get_service(request)
-    asked = {
+    fields = {
         "q": q,
         "id": id,
         "k": k,
         "beams": beams,
-        "min_probability": min_probability,
+        "min_probability": "" if min_probability == "0" else min_probability,
         "filter": filter,
         "distinct": distinct,
     }
-    chosen = read_facets(request)
-    shown: dict[str, Any] = {"asked": asked, "results": None, "problem": None, "chosen": chosen}
+    values = await list_filters(request) | {"fields": fields, "results": None, "problem": None}
     status = 200
-    if q or id:
-        try:
-            shown["results"] = await _search(service, asked, chosen)
-        except Exception as error:
-            status, shown["problem"] = describe_problem(error)
-    shown["columns"], shown["facets"] = list_columns(service), service.list_facets()
-    served = service.champion.served
-    shown["beams"] = served.index.options(1).beams if served is not None else 1
-    return render(request, "search.html", shown, status)
+    try:
+        values["beams"] = service.require_served().index.options(1).beams
+        if q or id:
+            search = _search(service, fields, values["facet_values"])
+            values["results"] = await routes.run_while_connected(request, search)
+    except Exception as error:
+        status, values["problem"] = describe_problem(error)
+    return await render(request, "search.html", values, status)
 
 
-async def _search(service: Service, asked: dict[str, Any], chosen: dict[str, str]) -> SearchResults:
+async def _search(
+    service: Service, fields: dict[str, Any], facets: dict[str, str]
+) -> SearchResults:
     names = ("k", "beams", "min_probability", "filter", "distinct")
-    wanted = SearchOptions(**{name: asked[name] for name in names if asked[name] != ""})
-    query = read_query(service, asked["q"], asked["id"])
-    return await service.search([query], wanted, facets=chosen)
+    wanted = SearchOptions(**{name: fields[name] for name in names if fields[name] != ""})
+    query = await asyncio.to_thread(read_query, service, fields["q"], fields["id"])
+    return await service.search([query], wanted, facets=facets)
 
 
-def read_facets(request: Request) -> dict[str, str]:
-    """Return the fields of the address that filter by metadata."""
-    fields = request.query_params.items()
-    return {name: value for name, value in fields if name.startswith(PREFIX) and value}
+async def list_filters(request: Request) -> dict[str, Any]:
+    """Return what the form of filters shows: the columns that a filter can name, the fields made
+    from them, and the values of these in the address."""
+    service, fields = get_service(request), request.query_params.items()
+    served = service.champion.served
+    return {
+        "columns": [] if served is None else ["id", *served.index.schema],
+        "facets": await asyncio.to_thread(service.list_facets),
+        "facet_values": {
+            name: value for name, value in fields if name.startswith(PREFIX) and value
+        },
+    }
 
 
 def read_query(service: Service, upload: str, name: str) -> bytes | str:
@@ -143,75 +151,81 @@ async def upload(request: Request, image: Annotated[UploadFile, File()]) -> Resp
     if not content:
         return RedirectResponse("/", 303)
     name = hashlib.sha256(content).hexdigest()
-    get_service(request).uploads.put(name, content)
+    await asyncio.to_thread(get_service(request).uploads.put, name, content)
     return RedirectResponse(f"/?q={name}", 303)
 
 
 @page.get("/upload")
-async def show_upload(request: Request, q: str) -> Response:
+async def show_upload(request: Request, q: Annotated[str, Query(min_length=1)]) -> Response:
     """Show an uploaded picture, small."""
     service = get_service(request)
-    content = read_query(service, q, "")
-    assert isinstance(content, bytes)
+    content = await _read_image(service, q, "")
     kind, small = await service.workers.thumbnail(content)
     return Response(small, media_type=kind, headers=routes.CACHED)
 
 
 @page.get("/catalogue")
 async def catalogue(
-    request: Request, filter: str = "", offset: Annotated[int, Query(ge=0)] = 0
+    request: Request,
+    filter: Annotated[str, Query(max_length=MOST_CHARACTERS)] = "",
+    offset: Annotated[int, Query(ge=0)] = 0,
 ) -> HTMLResponse:
     """Show the images of the index, a page at a time."""
     service = get_service(request)
-    chosen = read_facets(request)
-    shown: dict[str, Any] = {"filter": filter, "offset": offset, "per_page": PER_PAGE}
-    shown |= {"chosen": chosen, "total": 0, "items": [], "problem": None}
+    values = await list_filters(request)
+    values |= {"filter": filter, "offset": offset, "per_page": PER_PAGE}
+    values |= {"total": 0, "items": [], "problem": None}
     status = 200
     try:
-        shown["total"], shown["items"] = service.list_items(
-            filter=filter or None, facets=chosen, offset=offset, limit=PER_PAGE
+        values["total"], values["items"] = await asyncio.to_thread(
+            service.list_items,
+            filter=filter or None,
+            facets=values["facet_values"],
+            offset=offset,
+            limit=PER_PAGE,
         )
     except Exception as error:
-        status, shown["problem"] = describe_problem(error)
-    shown["columns"], shown["facets"] = list_columns(service), service.list_facets()
-    return render(request, "catalogue.html", shown, status)
+        status, values["problem"] = describe_problem(error)
+    return await render(request, "catalogue.html", values, status)
 
 
 @page.get("/codes")
 async def show_codes(request: Request, prefix: str = "") -> HTMLResponse:
     """Show the branches of the code tree below a prefix, with sample pictures."""
     service = get_service(request)
-    shown: dict[str, Any] = {"prefix": (), "branches": None, "problem": None}
+    values: dict[str, Any] = {"prefix": (), "branches": None, "problem": None}
     status = 200
     try:
         view = service.require_served().index.view
-        shown["prefix"] = codes.parse_prefix(prefix)
-        shown["branches"] = codes.list_branches(view, shown["prefix"], SAMPLES)
+        values["prefix"] = codes.parse_prefix(prefix)
+        values["branches"] = await asyncio.to_thread(
+            codes.list_branches, view, values["prefix"], SAMPLES
+        )
     except Exception as error:
-        status, shown["problem"] = describe_problem(error)
-    return render(request, "codes.html", shown, status)
+        status, values["problem"] = describe_problem(error)
+    return await render(request, "codes.html", values, status)
 
 
 @page.get("/compare")
 async def compare(request: Request, q: str = "", id: str = "", k: int = 12) -> HTMLResponse:
     """Show side by side what the served search, the retriever alone and brute force find."""
     service = get_service(request)
-    shown: dict[str, Any] = {"q": q, "id": id, "rows": None, "problem": None}
+    values: dict[str, Any] = {"q": q, "id": id, "rows": None, "problem": None}
     status = 200
     try:
         image = await _read_image(service, q, id)
-        shown["rows"] = [
+        values["rows"] = [
             (title, await service.search([image], SearchOptions(k=k), method))
             for title, method in METHODS.items()
         ]
     except Exception as error:
-        status, shown["problem"] = describe_problem(error)
-    return render(request, "compare.html", shown, status)
+        status, values["problem"] = describe_problem(error)
+    return await render(request, "compare.html", values, status)
 
 
 async def _read_image(service: Service, upload: str, name: str) -> bytes:
     """Return the picture that was uploaded, or else the file of an image of the index."""
-    query = read_query(service, upload, name)
+    query = await asyncio.to_thread(read_query, service, upload, name)
     return query if isinstance(query, bytes) else await service.read_picture(query)
 
 
@@ -220,13 +234,13 @@ async def why(request: Request, hit: str, q: str = "", id: str = "") -> HTMLResp
     """Show the prefixes that the beam search of a query keeps, level by level, and where the code
     of one hit is among them."""
     service = get_service(request)
-    shown: dict[str, Any] = {"hit": hit, "q": q, "id": id, "levels": None, "problem": None}
+    values: dict[str, Any] = {"hit": hit, "q": q, "id": id, "levels": None, "problem": None}
     status = 200
     try:
-        shown |= await _explain(service, q, id, hit)
+        values |= await _explain(service, q, id, hit)
     except Exception as error:
-        status, shown["problem"] = describe_problem(error)
-    return render(request, "why.html", shown, status)
+        status, values["problem"] = describe_problem(error)
+    return await render(request, "why.html", values, status)
 
 
 async def _explain(service: Service, upload: str, name: str, hit: str) -> dict[str, Any]:
@@ -243,27 +257,22 @@ async def _explain(service: Service, upload: str, name: str, hit: str) -> dict[s
 async def state(request: Request) -> HTMLResponse:
     """Show which index is served and how the service is doing."""
     service = get_service(request)
-    shown: dict[str, Any] = {"info": None, "facts": None, "problem": service.champion.error}
+    values: dict[str, Any] = {"info": None, "facts": None, "problem": service.champion.error}
     status = 200
     try:
-        shown["info"] = await routes.info(request)
-        shown["facts"] = service.require_served().index.info()
+        values["info"] = await routes.info(request)
+        values["facts"] = await asyncio.to_thread(service.require_served().index.info)
     except Exception as error:
-        status, shown["problem"] = describe_problem(error)
-    return render(request, "state.html", shown, status)
+        status, values["problem"] = describe_problem(error)
+    return await render(request, "state.html", values, status)
 
 
-def list_columns(service: Service) -> list[str]:
-    """Return the metadata columns that a filter can name."""
-    served = service.champion.served
-    return [] if served is None else ["id", *served.index.view.schema]
-
-
-def render(
+async def render(
     request: Request, template: str, values: dict[str, Any], status: int = 200
 ) -> HTMLResponse:
     """Return a page made from a template."""
     served = get_service(request).champion.served
-    return templates.TemplateResponse(
-        request, template, values | {"served": served, "path": request.url.path}, status
+    values = values | {"served": served, "path": request.url.path}
+    return await asyncio.to_thread(
+        templates.TemplateResponse, request, template, values, status_code=status
     )

@@ -106,8 +106,9 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-def _report_fault(request: Request, error: Exception) -> JSONResponse:
-    log.exception("a request failed", exc_info=error)
+def report_fault(request_id: str, error: Exception) -> JSONResponse:
+    """Log an error that nobody can mend but us, and return the answer to the client."""
+    log.error("a request failed", exc_info=error, extra={"fields": {"request": request_id}})
     return problem(500, "a fault of the service: its log says more under this request's id")
 
 
@@ -121,7 +122,6 @@ def add_handlers(app: FastAPI) -> None:
         NotReadyError: _not_ready,
         NotFoundError: _not_found,
         HTTPException: _http_error,
-        Exception: _report_fault,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

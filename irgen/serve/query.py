@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from irgen.errors import IrgenError
 from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.index.metadata import ID
@@ -39,6 +38,7 @@ class Hit:
     id: str
     score: float
     cosine: float | None
+    log_probability: float | None
     same_label: float | None
     probability: float | None
     by_embedding: bool
@@ -62,7 +62,7 @@ def _answer_group(group: Sequence[Query]) -> Sequence[list[Hit] | Exception]:
     """Answer queries of one key. If they fail together, each is tried alone."""
     try:
         return _search(group)
-    except IrgenError as error:
+    except Exception as error:  # it concerns one query, not the others of the batch
         if len(group) == 1:
             return [error]
         return [result for query in group for result in _answer_group([query])]
@@ -97,6 +97,7 @@ def _describe(index: Index, hits: ImageHits) -> list[list[Hit]]:
                 id=hit[ID],
                 score=hit["score"],
                 cosine=hit["cosine"],
+                log_probability=hit["log_probability"],
                 same_label=hit["same_label"],
                 probability=hit["probability"],
                 by_embedding=hit["by_embedding"],

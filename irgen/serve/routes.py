@@ -1,17 +1,18 @@
 """Routes of the API, all under /v1, and those for machines that watch the service."""
 
+import asyncio
 import base64
 import binascii
-import re
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from fastapi import APIRouter, File, HTTPException, Query, Request, Response, UploadFile
 
 import irgen
 from irgen.errors import ImageError, IndexingError
+from irgen.index.metadata import ID, as_plain
 from irgen.search.calibration import Calibration
 from irgen.serve import schema
 from irgen.serve.champion import Served
@@ -19,7 +20,8 @@ from irgen.serve.problems import describe_problems, problem
 from irgen.serve.schema import SearchAnswer, SearchBody, SearchOptions
 from irgen.serve.service import SearchResults, Service
 
-DATA_URL = re.compile(r"^data:[^,]*,")
+T = TypeVar("T")
+LOOK_SECONDS = 0.25  # between looks whether the client is still there
 CACHED = {"Cache-Control": "private, max-age=86400"}
 SEARCH_PROBLEMS = describe_problems(400, 401, 413, 422, 429, 503, 504)
 ITEM_PROBLEMS = describe_problems(400, 401, 404, 422, 503)
@@ -42,7 +44,8 @@ async def search(body: SearchBody, request: Request) -> SearchAnswer:
     """Return the images most like each query, best first."""
     inputs = [_read_query(number, query) for number, query in enumerate(body.queries)]
     wanted = SearchOptions(**body.model_dump(exclude={"queries"}))
-    return _format(await get_service(request).search(inputs, wanted), wanted)
+    work = get_service(request).search(inputs, wanted)
+    return _format(await run_while_connected(request, work), wanted)
 
 
 @api.post("/search/upload", summary="Search by uploaded image files", responses=SEARCH_PROBLEMS)
@@ -55,7 +58,18 @@ async def upload(
     if len(images) > schema.MOST_QUERIES:
         raise ImageError(f"{len(images)} images: at most {schema.MOST_QUERIES} at once")
     inputs = [await image.read() for image in images]
-    return _format(await get_service(request).search(inputs, options), options)
+    work = get_service(request).search(inputs, options)
+    return _format(await run_while_connected(request, work), options)
+
+
+async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of ``work``, which is cancelled if the client leaves."""
+    task = asyncio.create_task(work)
+    while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+        if await request.is_disconnected():
+            task.cancel()
+            raise HTTPException(408, "the client has gone")  # who reads it is the log
+    return task.result()
 
 
 @api.get(
@@ -64,16 +78,19 @@ async def upload(
 async def items(
     request: Request,
     id: Annotated[list[str] | None, Query(description="Ids of images.")] = None,
-    filter: Annotated[str | None, Query(max_length=4000)] = None,
+    filter: Annotated[str | None, Query(max_length=schema.MOST_CHARACTERS)] = None,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> schema.ItemsAnswer:
     """Return id and metadata of a page of images."""
-    total, page = get_service(request).list_items(
-        ids=id or (), filter=filter, offset=offset, limit=limit
+    service = get_service(request)
+    total, page = await asyncio.to_thread(
+        service.list_items, ids=id or (), filter=filter, offset=offset, limit=limit
     )
     listed = [
-        schema.ItemBody(id=item["id"], metadata=_plain(item), thumbnail=thumbnail_path(item["id"]))
+        schema.ItemBody(
+            id=(name := item.pop(ID)), metadata=as_plain(item), thumbnail=thumbnail_path(name)
+        )
         for item in page
     ]
     following = offset + len(page)
@@ -192,7 +209,7 @@ def _format_hit(hit: Any) -> schema.HitBody:
     fields = {
         name: getattr(hit, name) for name in schema.HitBody.model_fields if hasattr(hit, name)
     }
-    fields |= {"code": list(hit.code), "metadata": _plain(hit.metadata)}
+    fields |= {"code": list(hit.code), "metadata": as_plain(hit.metadata)}
     return schema.HitBody(**fields, thumbnail=thumbnail_path(hit.id))
 
 
@@ -204,20 +221,3 @@ def describe_index(served: Served) -> schema.IndexBody:
 def thumbnail_path(name: str) -> str:
     """Return the address of an image's thumbnail, without the host."""
     return f"/v1/thumbnail?id={quote(name, safe='')}"
-
-
-def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON can hold it: bytes in base64, null for what is not finite."""
-    return {name: _plain_value(value) for name, value in metadata.items() if name != "id"}
-
-
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, float) and value - value != 0:
-        return None
-    if isinstance(value, list):
-        return [_plain_value(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _plain_value(item) for name, item in value.items()}
-    return value

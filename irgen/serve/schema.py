@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST_HITS, MOST_QUERIES = 1000, 32
+MOST_HITS, MOST_QUERIES, MOST_CHARACTERS = 1000, 32, 4000  # of a filter
 EXAMPLE_HIT: dict[str, Any] = {
     "id": "shirts/0042.jpg",
     "score": 0.913,
     "cosine": 0.921,
+    "log_probability": -1.4,
     "same_label": 0.88,
     "probability": 0.41,
     "by_embedding": False,
@@ -19,9 +20,9 @@ EXAMPLE_HIT: dict[str, Any] = {
 
 
 class Model(BaseModel):
-    """Strict fields: an unknown one is an error."""
+    """Strict fields: an unknown one is an error, as is a number that is not finite."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class SearchOptions(Model):
@@ -51,7 +52,7 @@ class SearchOptions(Model):
     filter: Annotated[
         str | None,
         Field(
-            max_length=4000,
+            max_length=MOST_CHARACTERS,
             description="Find only images that match an SQL expression over id and metadata.",
             examples=["label = 'shirts' AND price < 30"],
         ),
@@ -75,7 +76,6 @@ class SearchBody(SearchOptions):
 
     queries: Annotated[list[QueryBody], Field(min_length=1, max_length=MOST_QUERIES)]
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"queries": [{"id": "shirts/0042.jpg"}], "k": 5}]},
     )
 
@@ -86,6 +86,9 @@ class HitBody(BaseModel):
     id: str
     score: Annotated[float, Field(description="Hits are sorted by it.")]
     cosine: Annotated[float | None, Field(description="Cosine of the two embeddings.")]
+    log_probability: Annotated[
+        float | None, Field(description="Natural logarithm, among all codes there could be.")
+    ]
     same_label: Annotated[
         float | None,
         Field(description="Calibrated probability that it has the query's label."),

@@ -1,6 +1,7 @@
 """Serve API and page: search by images and ids, and read items and pictures."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from irgen.catalog.pictures import Pictures
 from irgen.errors import ImageError
 from irgen.files.workspace import Workspace
 from irgen.index.filters import allowed_rows, check_sql
+from irgen.index.index import Index
 from irgen.index.view import View
 from irgen.search.engine import Options
 from irgen.serve import query
@@ -24,15 +26,18 @@ from irgen.serve.query import Hit, Method, Query
 from irgen.serve.schema import SearchOptions
 from irgen.serve.workers import Workers
 
+log = logging.getLogger("irgen.serve")
 THUMBNAIL_BYTES, UPLOAD_BYTES = 1_000_000_000, 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion
+PATIENCE = 10  # times as long as a try to open one took that failed, until the next
 OWN = {"beams", "candidates", "fresh_beams", "rerank", "distinct", "min_score", "min_probability"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Bounds of the service: ``bytes`` of a request, ``seconds`` for one request and for decoding
-    one image, queries ``waiting`` for the model, and queries in one ``batch``."""
+    one image, images ``waiting`` for a decoder, queries for the model, and queries in one
+    ``batch``."""
 
     bytes: int = 20_000_000
     seconds: float = 30.0
@@ -60,7 +65,7 @@ class Service:
         cache = Workspace.at(root).cache / "serve"
         self.thumbnails = FileCache(cache / "thumbnails", THUMBNAIL_BYTES)
         self.uploads = FileCache(cache / "uploads", UPLOAD_BYTES)
-        self.workers = Workers(decoders, limits.decode_seconds)
+        self.workers = Workers(decoders, limits.decode_seconds, limits.waiting)
         self.measurements = Measurements()
         self.batcher: Batcher[Query, list[Hit]] = Batcher(
             query.answer, largest=limits.batch, capacity=limits.waiting
@@ -84,14 +89,23 @@ class Service:
 
     async def _follow(self) -> None:
         while True:
-            if await asyncio.to_thread(self.champion.look):
-                served = self.require_served()
-                self.on_swap(served)
-                self.measurements.swaps.inc()
-                self.measurements.version.set(served.version or 0)
-            if self.champion.served is not None:
-                self.measurements.images.set(len(self.champion.served.index))
-            await asyncio.sleep(LOOK_SECONDS)
+            started = time.perf_counter()
+            try:
+                await asyncio.to_thread(self._look)
+            except Exception:  # a fault of ours must not end the following
+                log.exception("the served index could not be looked for")
+            failed = PATIENCE * (time.perf_counter() - started) if self.champion.error else 0
+            await asyncio.sleep(max(LOOK_SECONDS, failed))
+
+    def _look(self) -> None:
+        swapped = self.champion.look()
+        if self.champion.served is None:
+            return
+        if swapped:
+            self.measurements.swaps.inc()
+            self.measurements.version.set(self.champion.served.version or 0)
+            self.on_swap(self.champion.served)
+        self.measurements.images.set(len(self.champion.served.index))
 
     def require_served(self) -> Served:
         """Return the index that is served. Raise NotReadyError if there is none yet."""
@@ -112,16 +126,27 @@ class Service:
         ``wanted.filter``. Raise ImageError for an image that cannot be decoded, IndexingError for
         options or ids that do not fit, OverloadedError, or TimeoutError.
         """
+        async with asyncio.timeout(self.limits.seconds):
+            return await self._search(inputs, wanted, method, facets)
+
+    async def _search(
+        self,
+        inputs: Sequence[bytes | str],
+        wanted: SearchOptions,
+        method: Method,
+        facets: Mapping[str, str] | None,
+    ) -> SearchResults:
         served = self.require_served()
-        index = served.index
+        index, k = served.index, wanted.offset + wanted.k
+        options = make_options(index.options(k), wanted)
+        if wanted.filter or facets:
+            allow = await asyncio.to_thread(self._filter, index, wanted.filter, facets)
+            options = replace(options, allow=allow)
+        if method == "retriever":
+            options = replace(options, rerank=False)
         started = time.perf_counter()
         pixels = await self._decode(served, inputs)
         decode_seconds = time.perf_counter() - started
-        k = wanted.offset + wanted.k
-        options = make_options(index.options(k), wanted)
-        options = replace(options, allow=self._combine_filters(wanted.filter, facets))
-        if method == "retriever":
-            options = replace(options, rerank=False)
         queries = [
             Query(
                 index=index,
@@ -130,7 +155,7 @@ class Service:
                 k=k,
                 method=method,
                 options=replace(options, beams=max(options.beams, k + (image is None))),
-                key=f"{id(index)} {image is None} {method} {facets} {wanted.model_dump_json()}",
+                key=f"{id(index)} {image is None} {method} {k} {options}",
             )
             for value, image in zip(inputs, pixels, strict=True)
         ]
@@ -150,11 +175,20 @@ class Service:
             self._facets = (view, list_facets(view))
         return self._facets[1]
 
+    def _filter(
+        self, index: Index, sql: str | None, values: Mapping[str, str] | None
+    ) -> str | None:
+        """Return the filters as one, evaluated here: a slow one stops no other search."""
+        allow = self._combine_filters(sql, values)
+        index.refresh()
+        index.snapshot(index.view, allow)  # the index remembers it
+        return allow
+
     def _combine_filters(self, sql: str | None, values: Mapping[str, str] | None) -> str | None:
         """Return a filter and the page's fields that filter as one. Raise IndexingError if either
         cannot be read."""
-        chosen = read_filter(self.list_facets(), values or {})
-        parts = [part for part in (sql and check_sql(sql), chosen) if part]
+        fields = read_filter(self.list_facets(), values) if values else None
+        parts = [part for part in (sql and check_sql(sql), fields) if part]
         return " AND ".join(f"({part}\n)" for part in parts) or None
 
     async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:
@@ -188,7 +222,8 @@ class Service:
         offset: int = 0,
         limit: int,
     ) -> tuple[int, list[dict[str, Any]]]:
-        """Return the number of images that match, and id and metadata of one page of them. Raise
+        """Return the number of images that match, and id and metadata of one page of them. It may
+        take long: call it in a thread. Raise
         IndexingError for a filter that fails, NotFoundError for an id that is not in the index."""
         index = self.require_served().index
         index.refresh()
@@ -206,7 +241,7 @@ class Service:
 
     async def read_picture(self, name: str) -> bytes:
         """Return the file of an image of the index. Raise NotFoundError if it is not here."""
-        _, (item,) = self.list_items(ids=[name], limit=1)
+        item = await self._find_item(name)
         content = await asyncio.to_thread(self.pictures.read, item)
         if content is None:
             raise NotFoundError(
@@ -218,17 +253,20 @@ class Service:
     async def draw_item(self, name: str) -> tuple[str, bytes]:
         """Return media type and bytes of the thumbnail of an image of the index: made once. Raise
         NotFoundError if its file is not here, or cannot be decoded."""
-        _, (item,) = self.list_items(ids=[name], limit=1)
-        sha256 = item.get("sha256")
-        if sha256 and (content := self.thumbnails.get(sha256)) is not None:
+        sha256 = (await self._find_item(name)).get("sha256")
+        if sha256 and (content := await asyncio.to_thread(self.thumbnails.get, sha256)) is not None:
             return content.partition(b" ")[0].decode(), content.partition(b" ")[2]
         try:
             kind, content = await self.workers.thumbnail(await self.read_picture(name))
         except ImageError as error:
             raise NotFoundError(f"there is no picture of {name!r}: {error}") from None
         if sha256:
-            self.thumbnails.put(sha256, kind.encode() + b" " + content)
+            await asyncio.to_thread(self.thumbnails.put, sha256, kind.encode() + b" " + content)
         return kind, content
+
+    async def _find_item(self, name: str) -> dict[str, Any]:
+        _, (item,) = await asyncio.to_thread(self.list_items, ids=[name], limit=1)
+        return item
 
 
 async def _nothing() -> None:

@@ -10,7 +10,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from irgen.errors import ServiceError
+from irgen.errors import IrgenError, ServiceError
 from irgen.files.records import read_json, write_json
 
 BYTES = 32  # of a token: 256 bits
@@ -18,7 +18,8 @@ BYTES = 32  # of a token: 256 bits
 
 class Tokens:
     """Hashes of tokens by name. The file is read again when it has changed, so that a token can be
-    added or taken away without a restart. Without a file nobody is let in."""
+    added or taken away without a restart. Without a file, or with a
+    damaged one, nobody is let in."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._time = path, 0
@@ -32,17 +33,19 @@ class Tokens:
             return None
         given = _hash(token)
         matches = [
-            name for name, known in self._load().items() if hmac.compare_digest(known, given)
+            name
+            for name, known in self._load().items()
+            if hmac.compare_digest(known.encode(), given.encode())
         ]
         return matches[0] if matches else None
 
     def _load(self) -> dict[str, str]:
         try:
             time = self._path.stat().st_mtime_ns
-        except OSError:
+            if time != self._time:
+                self._hashes, self._time = _read(self._path), time
+        except (OSError, IrgenError):
             return {}
-        if time != self._time:
-            self._hashes, self._time = _read(self._path), time
         return self._hashes
 
 

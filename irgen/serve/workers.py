@@ -14,16 +14,18 @@ from irgen.catalog.images.decode import decode
 from irgen.catalog.images.pixels import Decoding, square
 from irgen.catalog.thumbnails import SIDE, encode_thumbnail
 from irgen.errors import ImageError
+from irgen.serve.batching import OverloadedError
 
 Result = TypeVar("Result")
 MEMORY_BYTES = 3 << 30  # of address space a worker, libraries included
 
 
 class Workers:
-    """Processes that decode. ``seconds``: longest time for one image."""
+    """Processes that decode. ``seconds``: longest time for one image. ``capacity``: images that may
+    wait; past it OverloadedError is raised."""
 
-    def __init__(self, count: int, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, count: int, seconds: float, capacity: int) -> None:
+        self._seconds, self._capacity, self._waiting = seconds, capacity, 0
         self._pool = ProcessPool(
             max_workers=count,
             max_tasks=10_000,  # then a fresh process: what a library leaks goes with the old one
@@ -42,15 +44,24 @@ class Workers:
         return await self._run(_make_thumbnail, content)
 
     async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        if self._waiting >= self._capacity:
+            raise OverloadedError(1.0)
         future = self._pool.schedule(function, args=list(arguments), timeout=self._seconds)
+        self._waiting += 1
         try:
-            return await asyncio.wrap_future(future)
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            if not future.running():  # else its process would be killed, and started again
+                future.cancel()
+            raise
         except TimeoutError:
             raise ImageError(
                 f"it takes longer than {self._seconds:g} s to decode: send a smaller copy"
             ) from None
         except (ProcessExpired, MemoryError):
             raise ImageError("decoding needs too much memory: send a smaller copy") from None
+        finally:
+            self._waiting -= 1
 
     def close(self) -> None:
         """End the processes."""

@@ -99,3 +99,29 @@ def test_the_access_log_is_json_without_secrets(running, caplog, monkeypatch):
     fields = json.loads(line)
     assert fields["path"] == "/v1/items" and fields["status"] == 200
     assert "a-secret" not in line
+
+
+def test_a_file_of_tokens_that_is_damaged_lets_nobody_in(running, token_file):
+    token = tokens.create_token(token_file, "shop")
+    known = Tokens(token_file)
+    token_file.write_text("{")
+    allowed = {"authorization": bearer(token)}
+    assert ask(running, "/v1/info", {"tokens": known}, headers=allowed).status_code == 401
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403),
+                                              ("same-origin", 303), ("none", 303)])  # fmt: skip
+def test_a_page_of_another_site_cannot_send_a_picture(running, png, site, status):
+    headers, files = {"sec-fetch-site": site}, {"image": ("a.png", png(1))}
+    answer = running.post("/search", files=files, headers=headers, follow_redirects=False)
+    assert answer.status_code == status
+
+
+def test_a_fault_is_logged_under_the_id_that_the_client_has(running, caplog, monkeypatch):
+    monkeypatch.setattr(running.service, "list_items", lambda **_: 1 / 0)
+    answer = running.get("/v1/items")
+    assert answer.status_code == 500 and "ZeroDivision" not in answer.text
+    (record,) = [r for r in caplog.records if r.getMessage() == "a request failed"]
+    line = json.loads(access.JsonFormatter().format(record))
+    assert line["request"] == answer.headers["x-request-id"]
+    assert "ZeroDivisionError" in line["exception"]

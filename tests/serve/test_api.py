@@ -1,10 +1,15 @@
 """The HTTP API: searches, items, pictures, and what watches the service."""
 
+import asyncio
 import base64
 import io
 
+import httpx
 import pytest
+from fastapi import HTTPException
 from PIL import Image
+
+from irgen.serve.routes import run_while_connected
 
 
 def search(running, *queries, **options):
@@ -151,3 +156,34 @@ def test_the_description_of_the_api_has_examples(running):
     assert set(described["paths"]) >= {"/v1/search", "/v1/search/upload", "/v1/items", "/readyz"}
     assert described["components"]["schemas"]["HitBody"]["examples"]
     assert not [path for path in described["paths"] if path in ("/", "/why", "/catalogue")]
+
+
+def test_head_is_answered_as_get_without_a_body(running):
+    answer = httpx.head(running.url + "/readyz")
+    assert answer.status_code == 200 and answer.content == b""
+
+
+def test_a_number_that_is_not_finite_is_refused(running):
+    query = '{"queries": [{"id": "dogs/01.png"}], "min_score": NaN}'
+    kind = {"content-type": "application/json"}
+    answer = running.post("/v1/search", content=query, headers=kind)
+    assert answer.status_code == 422 and "min_score" in answer.json()["detail"]
+
+
+def test_what_a_client_asked_that_has_left_is_given_up():
+    class Gone:
+        async def is_disconnected(self):
+            return True
+
+    async def main():
+        work = asyncio.get_running_loop().create_future()
+
+        async def wait():
+            await work
+
+        with pytest.raises(HTTPException, match="gone"):
+            await run_while_connected(Gone(), wait())
+        await asyncio.sleep(0)
+        return work.cancelled()
+
+    assert asyncio.run(main())

@@ -123,3 +123,20 @@ def test_a_fault_of_a_batch_does_not_end_the_service():
         return result
 
     assert asyncio.run(main()) == "second"
+
+
+def test_a_batch_that_is_under_way_is_answered_before_the_end():
+    gate = Gate()
+
+    async def main():
+        batcher = Batcher(gate, largest=1, capacity=8)
+        batcher.start()
+        requests = [asyncio.create_task(batcher.ask(number, 30)) for number in (1, 2)]
+        await until(lambda: gate.batches)
+        stopping = asyncio.create_task(batcher.stop())
+        await asyncio.sleep(0)
+        gate.open.set()
+        await stopping
+        return [result for result, _ in await asyncio.gather(*requests)]
+
+    assert asyncio.run(main()) == [10, 20]

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from irgen.errors import ReleaseError
+from irgen.serve import champion
 
 from .conftest import wait_until
 
@@ -79,8 +80,21 @@ def test_without_an_index_the_service_waits_and_says_why(tmp_path, run_service, 
     answer = running.post("/v1/search", json={"queries": [{"id": "a"}]})
     assert answer.status_code == 503 and "make run" in answer.json()["detail"]
     assert answer.headers["retry-after"] == "5"
-    page = running.get("/catalogue")
-    assert page.status_code == 503 and "make run" in page.text
+    for path in ("/", "/catalogue", "/codes", "/state"):
+        page = running.get(path)
+        assert page.status_code == 503 and "make run" in page.text, path
     make_project(tmp_path)
     wait_until(lambda: running.get("/readyz").status_code == 200)
+    next(runs, None)
+
+
+def test_a_fault_while_it_looks_does_not_end_the_following(project, run_service, monkeypatch):
+    runs = run_service(project / "first", lambda: project / "champion")
+    running = next(runs)
+    wait_until(lambda: running.get("/readyz").status_code == 200)
+    with monkeypatch.context() as patched:
+        patched.setattr(champion, "_open", lambda *_: {}["nothing"])
+        point(project, "second")
+        wait_until(lambda: running.get("/v1/info").json()["problem"] is not None)
+    wait_until(lambda: "cats/20.png" in ids(running))
     next(runs, None)

@@ -1,13 +1,17 @@
 """The client of a running service."""
 
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from irgen import client as client_module
 from irgen.client import Client
+from irgen.commands import search_service
+from irgen.commands.search_output import Answer, as_csv, as_json
 from irgen.errors import ServiceError
+from irgen.index.index import Index
 
 
 def test_a_client_searches_by_file_bytes_and_id(running, png, tmp_path):
@@ -58,3 +62,22 @@ def test_a_service_that_is_not_there_is_told_with_its_address_and_no_token(monke
     with Client(url) as client, pytest.raises(ServiceError, match=reason) as error:
         client.info()
     assert "TOKEN" not in str(error.value)
+
+
+def test_an_address_that_is_none_and_a_server_that_is_none_of_ours_are_told():
+    with pytest.raises(ServiceError, match="no address"):
+        Client("http://a:b:c")
+    with Client("localhost:1") as client, pytest.raises(ServiceError, match="write http://"):
+        client.info()
+
+
+def test_a_search_through_a_service_prints_what_the_index_prints(running, png, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(3))
+    queries = (str(tmp_path / "a.png"),)
+    with Index.open(running.root / "data" / "index") as index:
+        for options in ({}, {"rerank": False}, {"allow": "label = 'nothing'"}):
+            wanted = {"filter" if name == "allow" else name: v for name, v in options.items()}
+            answer = search_service.ask(running.url, queries, 7, wanted, stored=False)
+            hits = index.search(queries, 7, replace(index.options(7), **options))
+            alone = Answer.of(queries, hits, index.view, stored=False)
+            assert as_csv(answer) == as_csv(alone) and as_json(answer) == as_json(alone)

@@ -9,6 +9,7 @@ import pytest
 
 from irgen.catalog.images.pixels import Decoding
 from irgen.errors import ImageError
+from irgen.serve.batching import OverloadedError
 from irgen.serve.workers import Workers
 
 DECODING = Decoding(size=16, channels=3)
@@ -28,7 +29,7 @@ def eat() -> int:
 
 @pytest.fixture(scope="module")
 def workers():
-    workers = Workers(2, seconds=10)
+    workers = Workers(2, seconds=10, capacity=64)
     yield workers
     workers.close()
 
@@ -54,7 +55,7 @@ def test_a_worker_that_dies_or_has_no_memory_fails_its_own_request_alone(
 
 
 def test_an_image_that_takes_too_long_is_given_up(png):
-    workers = Workers(1, seconds=1)
+    workers = Workers(1, seconds=1, capacity=64)
     hung, fine = run(lambda: workers._run(hang), lambda: workers.thumbnail(png(1)))
     assert isinstance(hung, ImageError) and "longer than 1 s" in str(hung)
     assert isinstance(fine, tuple) and fine[0] == "image/png"
@@ -68,3 +69,32 @@ def test_an_image_that_takes_too_long_is_given_up(png):
 def test_what_is_no_image_is_refused_with_a_reason(workers, content):
     (error,) = run(lambda: workers.decode(content, DECODING))
     assert isinstance(error, ImageError) and str(error)
+
+
+def test_past_the_capacity_an_image_is_refused_at_once(png):
+    workers = Workers(1, seconds=30, capacity=1)
+    accepted, refused = run(lambda: workers.thumbnail(png(1)), lambda: workers.thumbnail(png(2)))
+    assert accepted[0] == "image/png" and isinstance(refused, OverloadedError)
+    (later,) = run(lambda: workers.thumbnail(png(2)))
+    assert later[0] == "image/png"
+    workers.close()
+
+
+def nap() -> int:
+    time.sleep(1)
+    return os.getpid()
+
+
+def test_a_client_that_leaves_does_not_end_the_process_that_decodes_for_it(png):
+    workers = Workers(1, seconds=30, capacity=8)
+
+    async def leave():
+        before = await workers._run(os.getpid)
+        leaving = asyncio.create_task(workers._run(nap))
+        await asyncio.sleep(0.5)
+        leaving.cancel()
+        return before, await workers._run(os.getpid)
+
+    before, after = asyncio.run(leave())
+    assert before == after
+    workers.close()
