@@ -153,6 +153,14 @@ def test_an_image_that_is_sent_packed_is_unpacked(settings, web_server, png, tmp
     assert read(settings, tmp_path / "data") == {f"{web_server.uri}/1.png": png(1)}
 
 
+def test_a_list_that_is_sent_packed_is_unpacked(settings, web_server, png, tmp_path) -> None:
+    web_server.headers = {"Content-Encoding": "gzip"}
+    web_server.files["/1.png"] = gzip.compress(png(1))
+    web_server.files["/list.csv"] = gzip.compress(b"path,label\n1.png,x\n")
+    settings = replace(settings, source=f"{web_server.uri}/list.csv")
+    assert read(settings, tmp_path / "data") == {"1.png": png(1)}
+
+
 def test_a_packing_that_is_not_read_is_a_problem(settings, web_server, png, tmp_path) -> None:
     web_server.files |= {f"/{number}.png": png(number) for number in range(3)}
     write(settings, [f"{web_server.uri}/{number}.png" for number in range(3)])
