@@ -23,8 +23,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from irgen.catalog import columns
 from irgen.catalog.shards import Images
-from irgen.catalog.table import read_table
+from irgen.catalog.table import SCHEMA, read_table
 from irgen.checkpoints.identifiers import load_codes
 from irgen.encoding.encode import decode_pixels, open_encoding
 from irgen.evaluation import metrics
@@ -196,7 +197,7 @@ def open_case(params: Params, workspace: Workspace) -> Case:
     run_stages(("index",), params, workspace)
     index = Index.open(workspace.stage("index"))
     queries, database = (
-        read_table(workspace.existing("catalog", f"{name}.parquet"))
+        columns.flatten(read_table(workspace.existing("catalog", f"{name}.parquet")), SCHEMA)
         for name in ("queries", "database")
     )
     queries = queries.filter(~pl.col("sha256").is_in(database["sha256"].implode()))

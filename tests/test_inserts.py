@@ -6,7 +6,8 @@ import importlib.util
 import polars as pl
 import pytest
 
-from irgen.catalog.table import read_table
+from irgen.catalog import columns
+from irgen.catalog.table import SCHEMA, read_table
 from irgen.params import load
 
 
@@ -69,7 +70,7 @@ def test_held_out_images_are_in_the_database_and_not_trained_on(
 ):
     params, workspace, _ = inserts.train_seed(small, tmp_path)
     train, database, queries = (
-        read_table(workspace.existing("catalog", f"{name}.parquet"))
+        columns.flatten(read_table(workspace.existing("catalog", f"{name}.parquet")), SCHEMA)
         for name in ("train", "database", "queries")
     )
     group = dict(database.select("id", "group").iter_rows())

@@ -83,8 +83,8 @@ def _read_cache(path: Path) -> pl.DataFrame:
         return empty
     try:
         table = read_parquet(path)
-    except ArtifactError as error:
-        warnings.warn(f"it is made again, since {error}", IrgenWarning, stacklevel=3)
+    except ArtifactError:
+        warnings.warn(f"{path} is damaged and made again", IrgenWarning, stacklevel=3)
         return empty
     if table.schema != SCHEMA:
         return empty

@@ -22,7 +22,7 @@ def test_all_settings_are_listed_with_the_values_in_use(home, capsys):
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[0] for line in lines] == [setting.name for setting in list_settings()]
     (beams,) = (line for line in lines if line.startswith("evaluate.beams"))
-    assert beams.split()[1] == "77" and "integer, at least 1" in beams
+    assert beams.split()[1] == "77" and "integer, 1 to 100000" in beams
 
 
 def test_one_section_can_be_listed_and_another_is_refused(home, capsys):

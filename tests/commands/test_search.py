@@ -201,12 +201,16 @@ def test_an_interrupt_ends_with_130_and_no_traceback(project, run, monkeypatch):
     assert (done.status, done.out, done.err) == (130, "", "irgen search: interrupted\n")
 
 
-@pytest.mark.parametrize("option", ["-k", "--beams", "--candidates", "--fresh-beams"])
+@pytest.mark.parametrize("option", ["--beams", "--candidates", "--fresh-beams"])
 @pytest.mark.parametrize("value", [10**9, 10**30])
 def test_numbers_that_would_not_fit_in_memory_are_refused(refused, option: str, value: int):
     assert f"{value:,} is too many; allowed: at most" in refused(
         "search", "photos/100.png", option, value
     )
+
+
+def test_a_k_beyond_the_index_finds_every_image(project, told):
+    assert len(told("search", "photos/003.png", "-k", 10**30, "--csv").splitlines()) == 1 + 40
 
 
 def test_a_least_score_that_is_no_number_is_refused(refused):

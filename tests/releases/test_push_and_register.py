@@ -204,10 +204,10 @@ def test_what_the_registry_will_not_forget_is_told_and_keeps_no_other_one_here(
     project.set("release", keep=1)
     refused, delete = {"0001", "0002"}, model_registry.delete_version
 
-    def refusing(client, model, bundle):
+    def refusing(client, model, bundle, **options):
         if any(name.endswith(bundle[:8]) and name[:4] in refused for name in project.folders()):
             raise TrackingError("permission denied")
-        delete(client, model, bundle)
+        delete(client, model, bundle, **options)
 
     monkeypatch.setattr(model_registry, "delete_version", refusing)
     for number in (1, 2, 3, 4):

@@ -27,11 +27,13 @@ run(load(root / "params.yaml"), Workspace.at(root), lambda metrics, step: None)
 def test_a_training_killed_half_way_goes_on_and_ends_the_same(copy, stage):
     folder, _ = copy
     output = folder / "data" / stage
-    whole = files(output)
     shutil.rmtree(output)
     command = [sys.executable, "-c", ALONE, stage, str(folder)]
     # Sums come out the same on the same number of threads only.
     settings = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run(command, env=settings, stdout=subprocess.DEVNULL, timeout=120, check=True)
+    whole = files(output)
+    shutil.rmtree(output)
     child = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL)
     states, deadline = folder / ".cache" / "training", time.monotonic() + 60
     while not list(states.glob("*/state.safetensors")):
