@@ -64,17 +64,12 @@ def test_past_the_capacity_an_image_is_refused_at_once(png):
     workers.close()
 
 
-def nap() -> int:
-    time.sleep(1)
-    return os.getpid()
-
-
 def test_a_client_that_leaves_does_not_end_the_process_that_decodes_for_it(png):
     workers = Workers(1, seconds=30, capacity=8)
 
     async def leave():
         before = await workers._run(os.getpid)
-        leaving = asyncio.create_task(workers._run(nap))
+        leaving = asyncio.create_task(workers._run(time.sleep, 2))
         await asyncio.sleep(0.5)
         leaving.cancel()
         return before, await workers._run(os.getpid)
