@@ -11,6 +11,8 @@ from irgen.serve import access, tokens
 from irgen.serve.app import create_app
 from irgen.serve.tokens import Tokens
 
+from .conftest import wait_until
+
 
 @pytest.fixture
 def token_file(tmp_path):
@@ -94,8 +96,13 @@ def test_the_access_log_is_json_without_secrets(running, caplog, monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "a-secret-of-the-environment")
     caplog.set_level(logging.INFO, "irgen.access")
     answer = running.get("/v1/items", params={"filter": "id = 'a-secret-of-the-environment'"})
-    records = [r for r in caplog.records if r.fields["request"] == answer.headers["x-request-id"]]
-    line = access.JsonFormatter().format(records[0])
+    request = answer.headers["x-request-id"]
+
+    def find_records():
+        return [record for record in caplog.records if record.fields["request"] == request]
+
+    wait_until(find_records)  # a request is noted after its answer has gone
+    line = access.JsonFormatter().format(find_records()[0])
     fields = json.loads(line)
     assert fields["path"] == "/v1/items" and fields["status"] == 200
     assert "a-secret" not in line
