@@ -61,14 +61,14 @@ DISK_AND_NETWORK = {"pathlib", "os", "shutil", "socket", "urllib", "requests", "
 
 def imports(path: Path) -> set[str]:
     """The dotted names a module imports, at its top or inside a function."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def name(path: Path) -> str:
@@ -97,8 +97,8 @@ def test_a_heavy_package_has_one_importer(package: str) -> None:
     importers = {
         name(path) for path in MODULES if package in {i.split(".")[0] for i in imports(path)}
     }
-    place = ONE_IMPORTER[package]
-    strangers = {each for each in importers if place is None or not each.startswith(place)}
+    importer = ONE_IMPORTER[package]
+    strangers = {each for each in importers if importer is None or not each.startswith(importer)}
     assert not strangers, f"{package} is imported by {strangers}"
 
 

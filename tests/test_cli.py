@@ -44,8 +44,8 @@ def test_every_stage_has_a_command_with_help_that_says_what_it_does(
     assert set(cli.STAGES) == stages
     for name in stages:
         assert cli.main([name, "--help"]) == 0
-        told = " ".join(capsys.readouterr().out.split())
-        assert cli.STAGES[name] in told and "--root" in told
+        text = " ".join(capsys.readouterr().out.split())
+        assert cli.STAGES[name] in text and "--root" in text
 
 
 def test_help_is_quick_because_it_loads_nothing_heavy(root: Path) -> None:
@@ -79,9 +79,9 @@ def test_a_stage_whose_input_is_missing_names_what_to_run(
     name: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([name, "--root", str(home)]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"irgen {name}: ") and "dvc repro" in told
-    assert len(told.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"irgen {name}: ") and "dvc repro" in output
+    assert len(output.splitlines()) == 1
 
 
 def test_results_before_any_evaluation_say_so(
@@ -102,10 +102,10 @@ def test_results_show_the_table_and_that_nothing_had_to_be_done(
     about = {"format": "cub200", "protocol": "standard", "says": "unseen classes"}
     write_json(home / "data" / "catalog" / "protocol.json", about)
     assert cli.main(["results", "--root", str(home)]) == 0
-    told = capsys.readouterr().out
-    assert "0.500" in told and "Nothing had to be done" in told
-    assert "Protocol standard (cub200): unseen classes\n" in told
-    assert f"Report: {home}/reports/index.html" in told
+    output = capsys.readouterr().out
+    assert "0.500" in output and "Nothing had to be done" in output
+    assert "Protocol standard (cub200): unseen classes\n" in output
+    assert f"Report: {home}/reports/index.html" in output
 
 
 def test_results_need_no_settings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,9 +113,9 @@ def test_results_need_no_settings(home: Path, capsys: pytest.CaptureFixture[str]
     write_json(home / "data" / "evaluate" / "metrics.json", metrics)
     write_bytes(home / "params.yaml", b"tokenizer: [")
     assert cli.main(["results", "--root", str(home)]) == 0
-    told = capsys.readouterr()
-    assert "0.500" in told.out and "Report:" not in told.out
-    assert "the report is older than these results" in told.err and "params.yaml" in told.err
+    printed = capsys.readouterr()
+    assert "0.500" in printed.out and "Report:" not in printed.out
+    assert "the report is older than these results" in printed.err and "params.yaml" in printed.err
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +157,7 @@ FULL, DENIED, NO_LOCKS = "no space left", "this user may not use a.bin", "has no
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), FULL),
         (RuntimeError("Io(Os { code: 28, message: 'No space left on device' })"), FULL),
@@ -169,8 +169,8 @@ FULL, DENIED, NO_LOCKS = "no space left", "this user may not use a.bin", "has no
         (OSError(errno.ENOLCK, "No locks available"), NO_LOCKS),
     ],
 )
-def test_an_error_of_the_disk_is_known_in_every_wrapping(error: Exception, told: str) -> None:
-    assert told in str(cli.describe_disk_error(error))
+def test_an_error_of_the_disk_is_known_in_every_wrapping(error: Exception, message: str) -> None:
+    assert message in str(cli.describe_disk_error(error))
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "a socket"), ValueError("28")])
@@ -251,16 +251,16 @@ def test_a_python_without_the_packages_names_the_environment(root: Path) -> None
 @pytest.fixture
 def tiny_disk() -> Iterator[Path]:
     """A file system of 512 kB."""
-    place = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp())
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True
     )
     if mounted.returncode:
-        place.rmdir()
+        folder.rmdir()
         pytest.skip("a full disk is tried on a mounted one, and mounting is not allowed here")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-    place.rmdir()
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    folder.rmdir()
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
@@ -270,7 +270,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
     done = irgen("download", root=root, cwd=tiny_disk)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    told = [line for line in done.stderr.splitlines() if line.startswith("irgen download:")]
-    assert len(told) == 1 and "no space left on the disk" in told[0]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("irgen download:")]
+    assert len(lines) == 1 and "no space left on the disk" in lines[0]
     left = [path for path in (tiny_disk / "data").rglob("*") if path.is_file()]
     assert not left, f"half-written: {left}"

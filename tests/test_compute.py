@@ -26,8 +26,8 @@ def test_vectors_that_tell_no_images_apart_are_named():
     compute.check_spread(torch.zeros(0, 3), "features", "nothing")
     compute.check_spread(torch.ones(3, 2), "features", "nothing")  # maybe copies
     compute.check_spread(torch.eye(12), "features", "nothing")
-    for vectors, told in ((torch.zeros(3, 2), "are zero"), (torch.ones(12, 2), "are the same")):
-        with pytest.raises(NumberError, match=f"features: all of .* {told}; do this"):
+    for vectors, problem in ((torch.zeros(3, 2), "are zero"), (torch.ones(12, 2), "are the same")):
+        with pytest.raises(NumberError, match=f"features: all of .* {problem}; do this"):
             compute.check_spread(vectors, "features", "do this")
 
 
@@ -60,12 +60,12 @@ def test_a_rounds_seed_fixes_every_draw():
 
 
 def test_what_is_run_aside_has_one_core_and_leaves_other_threads_theirs():
-    before, found = torch.get_num_threads(), []
+    before, counts = torch.get_num_threads(), []
     assert run_on_one_core(torch.get_num_threads) == 1
-    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
     thread.start()
     thread.join()
-    assert [torch.get_num_threads(), *found] == [before, before]
+    assert [torch.get_num_threads(), *counts] == [before, before]
 
 
 def test_threads_that_start_together_leave_later_threads_theirs(monkeypatch):

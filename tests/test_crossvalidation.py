@@ -68,16 +68,16 @@ def test_a_fold_is_asked_about_among_the_others_that_teach(
     )
     taught = crossvalidation.read_taught(params, tmp_path)
     fold = next(crossvalidation.draw_folds(taught.labels, 10, 0, untaught=False))
-    found = crossvalidation.ask(params, taught, fold, tmp_path, True)
+    answers = crossvalidation.ask(params, taught, fold, tmp_path, True)
     asked = len(fold.asked)
-    assert {len(values) for each in found.values() for values in each.values()} == {asked}
-    scan = found[crossvalidation.SCAN]["precision/1"].mean()
+    assert {len(values) for each in answers.values() for values in each.values()} == {asked}
+    scan = answers[crossvalidation.SCAN]["precision/1"].mean()
     assert scan > 0.5  # of ten digits, by a small net's features
     shuffled = dataclasses.replace(taught, labels=taught.labels[torch.randperm(len(taught.labels))])
     none = crossvalidation.ask(params, shuffled, fold, tmp_path, False)
     assert none[crossvalidation.SCAN]["precision/1"].mean() < 0.3  # what is asked taught nobody
     scan_or_label = {
-        name for name in found if name == crossvalidation.SCAN or name[-7:] == "× label"
+        name for name in answers if name == crossvalidation.SCAN or name[-7:] == "× label"
     }
     assert set(none) == scan_or_label
     strange = next(crossvalidation.draw_folds(taught.labels, 10, 0, untaught=True))
@@ -86,8 +86,8 @@ def test_a_fold_is_asked_about_among_the_others_that_teach(
     rival = crossvalidation.ask_baseline(params, taught, fold, tmp_path, "irt_r")
     assert rival["irt_r"]["precision/1"].mean() > 0.5
     assert rival["irt_r"]["precision/1"].shape == (asked,)
-    told = crossvalidation.page("digits", found, "one fold")
-    assert f"| {crossvalidation.SCAN} | {scan:.4f} |" in told
+    page = crossvalidation.page("digits", answers, "one fold")
+    assert f"| {crossvalidation.SCAN} | {scan:.4f} |" in page
 
 
 def test_settings_are_changed_by_name_and_what_needs_labels_is_refused_without(

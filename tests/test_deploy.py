@@ -30,15 +30,15 @@ FOREIGN |= {"RequestTimeTooSkewed"}  # codes of S3
 @functools.cache
 def texts() -> str:
     """Every text in the code, what is filled in replaced by …, a line each."""
-    found = []
+    strings = []
     for path in [*(ROOT / "flows").glob("*.py"), *(ROOT / "irgen").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 parts = [p.value if isinstance(p, ast.Constant) else "…" for p in node.values]
-                found.append("".join(map(str, parts)))
+                strings.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return "\n".join(found).replace("%s", "…")
+                strings.append(node.value)
+    return "\n".join(strings).replace("%s", "…")
 
 
 def quoted_messages() -> list[str]:
@@ -130,11 +130,11 @@ def test_the_containers_start_what_exists_and_find_each_other() -> None:
             assert host in services, f"{name}: nobody is called {host}"
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            known = source in COMPOSE["volumes"]
-            if known and service.get("image") == "irgen":  # Docker would make it root's
+            is_named = source in COMPOSE["volumes"]
+            if is_named and service.get("image") == "irgen":  # Docker would make it root's
                 owned = f"--owner=irgen --group=irgen {volume.split(':')[1]}\n"
                 assert owned in (DEPLOY / "Dockerfile").read_text(), volume
-            assert known or (DEPLOY / source).exists(), f"{name}: {volume}"
+            assert is_named or (DEPLOY / source).exists(), f"{name}: {volume}"
     # Python's folder is root's, and Prefect has no pages if it cannot write them somewhere
     assert (
         services["prefect"]["environment"]["PREFECT_SERVER_UI_STATIC_DIRECTORY"]

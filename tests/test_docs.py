@@ -42,8 +42,8 @@ def test_files_and_links_of_a_page_exist(page: str) -> None:
         r"`((?:irgen|flows|tests|docs|deploy|experiments|benchmarks)/[\w./-]+)`", text
     )
     for name in named:
-        known = ("experiments/tables/", "experiments/results", "deploy/.env")
-        assert (ROOT / name).exists() or name.startswith(known), f"{page}: there is no {name}"
+        made_later = ("experiments/tables/", "experiments/results", "deploy/.env")
+        assert (ROOT / name).exists() or name.startswith(made_later), f"{page}: there is no {name}"
     for link in re.findall(
         r"\]\(([^)#\s]+)(?:#[^)]*)?\)", re.sub(r"```.*?```", "", text, flags=re.S)
     ):

@@ -164,15 +164,15 @@ def test_a_digest_depends_on_values_not_on_their_order(value: dict) -> None:
 
 def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path) -> None:
     write_bytes(tmp_path / "file", b"abc")
-    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert file_digest(tmp_path / "file") == known
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_digest(tmp_path / "file") == sha256
 
 
 def test_an_array_that_is_read_may_be_changed_and_its_file_stays(tmp_path: Path) -> None:
     write_array(tmp_path / "array.npy", np.arange(3))
-    found = read_array(tmp_path / "array.npy")
-    found[0] = 7
-    assert found.tolist() == [7, 1, 2]
+    array = read_array(tmp_path / "array.npy")
+    array[0] = 7
+    assert array.tolist() == [7, 1, 2]
     assert read_array(tmp_path / "array.npy").tolist() == [0, 1, 2]
 
 

@@ -168,7 +168,7 @@ def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value", "told"),
+    ("section", "key", "value", "message"),
     [
         (
             "tracking",
@@ -181,9 +181,9 @@ def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
     ],
 )
 def test_what_yaml_makes_of_a_value_is_explained(
-    section: str, key: str, value: object, told: str
+    section: str, key: str, value: object, message: str
 ) -> None:
-    with pytest.raises(ParamsError, match=told):
+    with pytest.raises(ParamsError, match=message):
         parse(Params, changed(section, key, value), where="params.yaml")
 
 
@@ -196,7 +196,7 @@ def test_whole_numbers_and_lists_become_floats_and_tuples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (": [", "not valid YAML"),
         ("seed: 0\nseed: 1", "key 'seed' is given twice, first in line 1 .*line 2"),
@@ -214,10 +214,10 @@ def test_whole_numbers_and_lists_become_floats_and_tuples() -> None:
         ("1: 2", "unknown key 1"),
     ],
 )
-def test_a_file_that_is_no_parameters_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_is_no_parameters_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    with pytest.raises(ParamsError, match=told):
+    with pytest.raises(ParamsError, match=message):
         load(path)
     with pytest.raises(ParamsError, match="is missing"):
         load(tmp_path / "none.yaml")

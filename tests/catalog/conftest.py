@@ -48,19 +48,19 @@ class WebServer:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path, wanted = request.path, request.headers.get("Range", "")
         self.requests.append((path, wanted))
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) if self.ranged else None
-        start = int(found[1]) if found else 0
+        byte_range = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) if self.ranged else None
+        start = int(byte_range[1]) if byte_range else 0
         status = self.status(path, start)  # it may replace the file, too
         content = self.files.get(path.split("?")[0])
-        stop = int(found[2]) + 1 if found else len(content or b"")
-        status = status or (404 if content is None else 206 if found else 200)
-        if content is not None and found and start >= len(content):
+        stop = int(byte_range[2]) + 1 if byte_range else len(content or b"")
+        status = status or (404 if content is None else 206 if byte_range else 200)
+        if content is not None and byte_range and start >= len(content):
             status = 416
         body = content[start:stop] if content is not None and status in (200, 206) else b""
         request.send_response(status)
-        if content is not None and found and status in (206, 416):
-            place = f"{start}-{start + len(body) - 1}" if body else "*"
-            request.send_header("Content-Range", f"bytes {place}/{len(content)}")
+        if content is not None and byte_range and status in (206, 416):
+            sent = f"{start}-{start + len(body) - 1}" if body else "*"
+            request.send_header("Content-Range", f"bytes {sent}/{len(content)}")
         if content is not None and self.etags:
             request.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
         for name, value in self.headers.items():

@@ -41,8 +41,8 @@ def prints(images: list[Image.Image]) -> np.ndarray:
 def test_a_copy_is_near_and_alike(change) -> None:
     images = [scene(number) for number in range(40)]
     copies = [change(image) for image in images]
-    found = find_near(prints(images), prints(copies))
-    assert {(row, row) for row in range(40)} <= {(a, b) for a, b, _ in found.tolist()}
+    near = find_near(prints(images), prints(copies))
+    assert {(row, row) for row in range(40)} <= {(a, b) for a, b, _ in near.tolist()}
     pairs = zip(images, copies, strict=True)
     assert all(thumbnail(a) @ thumbnail(b) >= ALIKE for a, b in pairs)
 

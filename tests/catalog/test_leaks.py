@@ -36,9 +36,9 @@ def leaks(train: list, queries: list, validation: Sequence = (), **rules: bool) 
         schema={"sha256": pl.String, "across": pl.UInt64, "down": pl.UInt64},
         orient="row",
     )
-    found = find_leaks(tables, prints, thumbnail, rules.get("disjoint", False))
-    assert found.schema == SCHEMA
-    return found.rows()
+    leak_table = find_leaks(tables, prints, thumbnail, rules.get("disjoint", False))
+    assert leak_table.schema == SCHEMA
+    return leak_table.rows()
 
 
 def thumbnail(sha256: str) -> np.ndarray:
@@ -46,19 +46,19 @@ def thumbnail(sha256: str) -> np.ndarray:
 
 
 def test_the_same_file_under_another_id_is_a_leak() -> None:
-    found = leaks([("t", "x", "a"), ("u", "x", "a")], [("q", "y", "a")])
-    assert found == [("same_file", "q", "t", False, 0)]
+    table = leaks([("t", "x", "a"), ("u", "x", "a")], [("q", "y", "a")])
+    assert table == [("same_file", "q", "t", False, 0)]
 
 
 def test_a_validation_image_counts_as_trained_on() -> None:
-    found = leaks([("t", "x", "b")], [("q", "y", "a")], validation=[("v", "y", "a")])
-    assert found == [("same_file", "q", "v", True, 0)]
+    table = leaks([("t", "x", "b")], [("q", "y", "a")], validation=[("v", "y", "a")])
+    assert table == [("same_file", "q", "v", True, 0)]
 
 
 def test_a_near_copy_counts_if_its_pixels_are_alike() -> None:
     train = [("t", "x", "a-again"), ("u", "x", "a-darker"), ("v", "x", "b")]
-    found = leaks(train, [("q", "x", "a")])
-    assert found == [("near_image", "q", "t", True, 1)]
+    table = leaks(train, [("q", "x", "a")])
+    assert table == [("near_image", "q", "t", True, 1)]
 
 
 def test_queries_that_can_be_found_are_no_leaks_of_themselves_nor_of_each_other() -> None:
@@ -67,14 +67,14 @@ def test_queries_that_can_be_found_are_no_leaks_of_themselves_nor_of_each_other(
 
 
 def test_a_query_that_is_trained_on_is_a_leak_whatever_its_id() -> None:
-    found = leaks([("q", "x", "a"), ("u", "y", "b")], [("q", "z", "a")])
-    assert found == [("same_file", "q", "q", False, 0)]
+    table = leaks([("q", "x", "a"), ("u", "y", "b")], [("q", "z", "a")])
+    assert table == [("same_file", "q", "q", False, 0)]
 
 
 def test_copies_by_the_thousand_are_one_leak_a_query() -> None:
     copies = [(f"{number:05d}", "x", "a") for number in range(3000)]
-    found = leaks([("t", "x", "a"), ("u", "x", "a")], copies)
-    assert len(found) == 3000 and {row[2] for row in found} == {"t"}
+    table = leaks([("t", "x", "a"), ("u", "x", "a")], copies)
+    assert len(table) == 3000 and {row[2] for row in table} == {"t"}
 
 
 def test_shared_labels_are_leaks_where_the_protocol_forbids_them() -> None:
@@ -84,5 +84,5 @@ def test_shared_labels_are_leaks_where_the_protocol_forbids_them() -> None:
 
 
 def test_leaks_are_counted_by_kind() -> None:
-    found = pl.DataFrame({"kind": ["near_image", "near_image", "same_file"]})
-    assert count_leaks(found) == {"same_file": 1, "near_image": 2, "shared_label": 0}
+    table = pl.DataFrame({"kind": ["near_image", "near_image", "same_file"]})
+    assert count_leaks(table) == {"same_file": 1, "near_image": 2, "shared_label": 0}

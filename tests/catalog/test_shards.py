@@ -28,8 +28,8 @@ def pack(folder: Path, limit: int = 1 << 20) -> pl.DataFrame:
     rows = []
     with ShardWriter(folder, 1, limit) as shards:
         for row, key in enumerate(KEYS):
-            place = shards.add(key, content(row))
-            rows.append((key, len(content(row)), "", sha(row), 1, *place, None, None))
+            location = shards.add(key, content(row))
+            rows.append((key, len(content(row)), "", sha(row), 1, *location, None, None))
     table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
     manifest.write(folder, table, revision=1, source="test")
     return table
@@ -40,8 +40,8 @@ def test_what_is_packed_is_read_back_by_hash_from_any_thread(tmp_path: Path) -> 
     images = Images(tmp_path)
     wanted = [0, 1, 2, 3] * 20
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda row: images.read(sha(row)), wanted))
-    assert found == [content(row) for row in wanted]
+        contents = list(pool.map(lambda row: images.read(sha(row)), wanted))
+    assert contents == [content(row) for row in wanted]
     assert len(images) == 4 and sha(1) in images and sha(9) not in images
 
 

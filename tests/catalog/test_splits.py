@@ -22,14 +22,14 @@ def roles(images: Images, seed: int = 0, query: float = 0.25, validation: float 
     return dict(done.select("path", "role").iter_rows())
 
 
-def count(found: dict, role: str) -> int:
-    return list(found.values()).count(role)
+def count(drawn: dict, role: str) -> int:
+    return list(drawn.values()).count(role)
 
 
 def test_a_quarter_of_twenty_is_exactly_five() -> None:
     for seed in range(5):
-        found = roles([("a", 1, None)] * 20, seed)
-        assert [count(found, r) for r in ("query", "validation", "train")] == [5, 3, 12]
+        drawn = roles([("a", 1, None)] * 20, seed)
+        assert [count(drawn, r) for r in ("query", "validation", "train")] == [5, 3, 12]
 
 
 def test_the_seed_decides_and_repeats() -> None:
@@ -64,15 +64,15 @@ def test_no_content_is_trained_on_and_asked_with() -> None:
 
 def test_images_that_come_one_at_a_time_are_drawn_like_those_that_come_together() -> None:
     images: Images = [("a", revision, None) for revision in range(1, 21)]
-    found = roles(images, query=0.2, validation=0.0)
-    queries = [revision for revision in range(1, 21) if found[f"a/{revision - 1}"] == "query"]
+    drawn = roles(images, query=0.2, validation=0.0)
+    queries = [revision for revision in range(1, 21) if drawn[f"a/{revision - 1}"] == "query"]
     assert queries == [2, 8, 13, 18]  # when the share, rounded, grows; the second is the least
 
 
 def test_two_images_of_a_label_are_one_query_and_one_that_is_trained_on() -> None:
     for size, queries in ((1, 0), (2, 1), (3, 1), (5, 1), (8, 2)):
-        found = roles([("a", 1, None)] * size, query=0.2, validation=0.0)
-        assert (count(found, "query"), count(found, "train")) == (queries, size - queries)
+        split = roles([("a", 1, None)] * size, query=0.2, validation=0.0)
+        assert (count(split, "query"), count(split, "train")) == (queries, size - queries)
     assert count(roles([("a", 1, None)] * 2, query=0.0), "query") == 0
     whole = table([("a", 1, None)] * 2).with_columns(sha256=pl.lit("the same picture"))
     drawn = assign_roles(whole, seed=0, query_fraction=0.2, validation_fraction=0.0)
@@ -81,29 +81,29 @@ def test_two_images_of_a_label_are_one_query_and_one_that_is_trained_on() -> Non
 
 def test_one_image_of_each_label_at_least_stays_in_train() -> None:
     for size in (1, 2, 3):
-        found = roles([("a", 1, None)] * size, query=0.9, validation=0.9)
-        assert count(found, "train") >= 1
+        drawn = roles([("a", 1, None)] * size, query=0.9, validation=0.9)
+        assert count(drawn, "train") >= 1
     assert roles([("a", 1, None)], query=0.9) == {"a/0": "train"}
 
 
 def test_many_labels_of_few_images_have_validation_images_too() -> None:
-    found = roles(
+    drawn = roles(
         [(f"{label:03d}", 1, None) for label in range(200) for _ in range(5)], 0, 0.2, 0.1
     )
-    assert count(found, "query") == 200
-    assert 60 <= count(found, "validation") <= 100  # a tenth of the other 800: 80 on average
+    assert count(drawn, "query") == 200
+    assert 60 <= count(drawn, "validation") <= 100  # a tenth of the other 800: 80 on average
 
 
 def test_fractions_of_zero_take_nothing() -> None:
-    found = roles([("a", 1, None)] * 9, query=0.0, validation=0.0)
-    assert count(found, "train") == 9
+    drawn = roles([("a", 1, None)] * 9, query=0.0, validation=0.0)
+    assert count(drawn, "train") == 9
 
 
 def test_named_queries_stay_and_validation_is_taken_from_train() -> None:
     images: Images = [("a", 1, "train")] * 10 + [("a", 1, "query")] * 4
-    found = roles(images)
-    assert [count(found, r) for r in ("query", "validation", "train")] == [4, 2, 8]
-    assert all(found[f"a/{i}"] == "query" for i in range(10, 14))
+    drawn = roles(images)
+    assert [count(drawn, r) for r in ("query", "validation", "train")] == [4, 2, 8]
+    assert all(drawn[f"a/{i}"] == "query" for i in range(10, 14))
 
 
 def test_named_roles_are_left_as_they_are() -> None:
@@ -148,9 +148,9 @@ def by_date(row: tuple[str, int, int]) -> int:
 @settings(deadline=None, max_examples=60)
 @given(FIRST, st.floats(0, 0.9))
 def test_every_label_gives_its_share_of_queries(images: Images, query: float) -> None:
-    found = roles(images, query=query)
+    drawn = roles(images, query=query)
     for label in "abc":
-        own = {path: role for path, role in found.items() if path.startswith(label)}
+        own = {path: role for path, role in drawn.items() if path.startswith(label)}
         share = max(int(len(own) * query + 0.5), 1 if query else 0)
         expected = min(share, max(len(own) - 1, 0))
         assert count(own, "query") == expected
@@ -166,21 +166,21 @@ def test_a_share_of_each_labels_training_images_is_inserted_later_and_nothing_el
     images: Images = [("a", 1, "train")] * 20 + [("b", 1, "train")] * 10
     images += [("a", 1, "query")] * 9 + [("a", 1, "validation")] * 9 + [("c", 1, "train")]
     contents = [f"content {i}" for i in range(len(images))]
-    found = late(images, contents, fraction=0.3)
-    assert [sum(path.startswith(label) for path in found) for label in "abc"] == [6, 3, 0]
-    assert {int(path[2:]) for path in found} <= set(range(30))
-    assert found == late(images, contents, fraction=0.3)
-    assert found != late(images, contents, seed=1, fraction=0.3)
+    inserted = late(images, contents, fraction=0.3)
+    assert [sum(path.startswith(label) for path in inserted) for label in "abc"] == [6, 3, 0]
+    assert {int(path[2:]) for path in inserted} <= set(range(30))
+    assert inserted == late(images, contents, fraction=0.3)
+    assert inserted != late(images, contents, seed=1, fraction=0.3)
     assert late(images, contents, fraction=0.0) == []
 
 
 def test_which_images_are_inserted_follows_from_their_content_and_copies_go_together() -> None:
     contents = [f"content {i // 2}" for i in range(40)]
     images: Images = [("a", 1, "train")] * 40
-    found = [int(path[2:]) for path in late(images, contents, fraction=0.5)]
-    assert len(found) == 20 and {i ^ 1 for i in found} == set(found)
+    inserted = [int(path[2:]) for path in late(images, contents, fraction=0.5)]
+    assert len(inserted) == 20 and {i ^ 1 for i in inserted} == set(inserted)
     turned = [int(path[2:]) for path in late(images, contents[::-1], fraction=0.5)]
-    assert {contents[i] for i in found} == {contents[::-1][i] for i in turned}
+    assert {contents[i] for i in inserted} == {contents[::-1][i] for i in turned}
 
 
 @settings(deadline=None, max_examples=40)

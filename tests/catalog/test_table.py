@@ -75,8 +75,8 @@ def test_an_image_may_have_no_label_and_is_then_not_counted(tmp_path: Path) -> N
 
 def test_labels_that_are_nearly_one_are_named() -> None:
     labels = ["cat", "Cat", "cat", "t_shirt", "T-Shirt", "t  shirt", "dog", "Straße", "STRASSE"]
-    told = describe_similar_labels(pl.DataFrame({"label": labels}))
-    assert told.startswith("2 groups of labels differ")
-    assert "'Cat' (1) and 'cat' (2)" in told and "'T-Shirt' (1)" in told
+    text = describe_similar_labels(pl.DataFrame({"label": labels}))
+    assert text.startswith("2 groups of labels differ")
+    assert "'Cat' (1) and 'cat' (2)" in text and "'T-Shirt' (1)" in text
     assert describe_similar_labels(pl.DataFrame({"label": ["cat", "cats", "7", "07"]})) == ""
     assert describe_similar_labels(table([])) == ""

@@ -19,10 +19,10 @@ KNOWN = Calibration(
 )
 
 
-@pytest.mark.parametrize("found", [KNOWN, Uncalibrated(reason="too few")])
-def test_what_was_written_comes_back(tmp_path, found):
-    save_calibration(tmp_path / "calibration.json", found)
-    assert load_calibration(tmp_path / "calibration.json") == found
+@pytest.mark.parametrize("calibration", [KNOWN, Uncalibrated(reason="too few")])
+def test_what_was_written_comes_back(tmp_path, calibration):
+    save_calibration(tmp_path / "calibration.json", calibration)
+    assert load_calibration(tmp_path / "calibration.json") == calibration
 
 
 @pytest.mark.parametrize(

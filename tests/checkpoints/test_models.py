@@ -139,10 +139,10 @@ def test_weights_that_nobody_reads_by_are_not_kept(make, tmp_path, case):
     save_tokenizer(tmp_path / "t", models.tokenizer, *sections[:2], models.labels)
     retriever = models.retriever if reader_tuned else Retriever(None, models.retriever.decoder)
     save_retriever(tmp_path / "r", retriever, sections[2])
-    found = assemble(tmp_path / "t", tmp_path / "r", models.pretrained)
+    assembled = assemble(tmp_path / "t", tmp_path / "r", models.pretrained)
     needed = not tokenizer_tuned or (source == "pretrained" and not reader_tuned)
-    assert (found.pretrained is not None) == needed
-    save_models(tmp_path / "models", found, *sections)
+    assert (assembled.pretrained is not None) == needed
+    save_models(tmp_path / "models", assembled, *sections)
     assert bool(tensor_file.load(tmp_path / "models" / artifact.PRETRAINED)[0]) == needed
     loaded = load_models(tmp_path / "models", CPU)
     assert torch.equal(loaded.embed(pixels()), models.embed(pixels()))

@@ -11,9 +11,9 @@ def test_tensors_and_config_come_back(tmp_path):
     path = tmp_path / "deep" / "model.safetensors"
     tensors = {"a": torch.arange(6).view(2, 3), "b": torch.tensor(1.5)}
     tensor_file.save(path, tensors, {"labels": ["x", "é"], "width": 3})
-    found, config = tensor_file.load(path)
+    loaded, config = tensor_file.load(path)
     assert config == {"labels": ["x", "é"], "width": 3}
-    assert torch.equal(found["a"], tensors["a"])
+    assert torch.equal(loaded["a"], tensors["a"])
     assert list(path.parent.iterdir()) == [path]
 
 

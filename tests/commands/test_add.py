@@ -25,8 +25,8 @@ def test_what_is_added_is_found_then_removed_then_gone(project, told):
     assert best(told, "photos/100.png") == "photos/100.png"
     assert told("remove", "photos/100.png") == "1 image removed. index holds 40 now.\n"
     for _ in range(2):
-        found = json.loads(told("search", "photos/100.png", "-k", 41, "--json"))[0]["hits"]
-        assert len(found) == 40 and "photos/100.png" not in {hit["id"] for hit in found}
+        hits = json.loads(told("search", "photos/100.png", "-k", 41, "--json"))[0]["hits"]
+        assert len(hits) == 40 and "photos/100.png" not in {hit["id"] for hit in hits}
         told("compact")
 
 
@@ -100,12 +100,12 @@ def test_metadata_comes_from_a_table(project, told, holds, table, kind):
     else:
         pl.read_csv(text.encode()).write_parquet(file)
     told("add", "photos/100.png", "photos/101.png", "--metadata", file)
-    found = holds(project / "index").filter(pl.col("id").str.starts_with(start))
-    assert found.select("id", "label", "price").rows() == [
+    rows = holds(project / "index").filter(pl.col("id").str.starts_with(start))
+    assert rows.select("id", "label", "price").rows() == [
         (f"{start}100.png", "cats", 7),
         (f"{start}101.png", "dogs", None),
     ]
-    assert found["path"].to_list() == ["photos/100.png", "photos/101.png"]
+    assert rows["path"].to_list() == ["photos/100.png", "photos/101.png"]
     assert best(told, "photos/101.png", "--allow", "label = 'dogs'") == f"{start}101.png"
 
 
@@ -116,8 +116,8 @@ def test_metadata_is_read_in_the_types_of_the_index(project, told, holds, refuse
     text = "path;price;label\r\nphotos/101.png; 8.0;007\r\nphotos/003.png;n/a;\r\n"
     (project / "about.csv").write_bytes(text.encode("utf-8-sig"))
     told("add", "photos/101.png", "photos/003.png", "--metadata", "about.csv")
-    found = holds(project / "index").filter(pl.col("id").str.starts_with("photos"))
-    assert found.sort("id").select("price", "label").rows() == [(None, None), (7, "3"), (8, "007")]
+    rows = holds(project / "index").filter(pl.col("id").str.starts_with("photos"))
+    assert rows.sort("id").select("price", "label").rows() == [(None, None), (7, "3"), (8, "007")]
     (project / "about.csv").write_text("path,price\nphotos/100.png,7.5\n")
     line = refused("add", "photos/100.png", "--upsert", "--metadata", "about.csv")
     assert "column 'price' of the index holds whole numbers, and not '7.5'" in line

@@ -17,26 +17,26 @@ def said(told, *arguments: object) -> dict[str, str]:
 
 
 def test_an_index_says_what_it_holds_and_how_it_is_searched(project, told):
-    found = said(told)
-    assert found["index"] == "data/index"
-    assert found["images"] == "40 can be found"
-    assert found["trained on"] == "20 images"
-    assert found["since compacted"] == "0 images added"
-    assert found["codes"] == "3 levels of 8; embeddings of 6 numbers"
-    assert found["metadata"].startswith("path (String), label (String)")
-    assert found["search"].startswith("600 beams, 50 candidates, 600 fresh beams")
-    assert found["same label"] == "learnt from 90 hits of 9 queries, off by 5% on average"
-    assert found["pipeline"] == "this is its index; changes are made to a copy, index"
-    assert "verified" not in found
+    info = said(told)
+    assert info["index"] == "data/index"
+    assert info["images"] == "40 can be found"
+    assert info["trained on"] == "20 images"
+    assert info["since compacted"] == "0 images added"
+    assert info["codes"] == "3 levels of 8; embeddings of 6 numbers"
+    assert info["metadata"].startswith("path (String), label (String)")
+    assert info["search"].startswith("600 beams, 50 candidates, 600 fresh beams")
+    assert info["same label"] == "learnt from 90 hits of 9 queries, off by 5% on average"
+    assert info["pipeline"] == "this is its index; changes are made to a copy, index"
+    assert "verified" not in info
 
 
 def test_changes_are_counted_until_they_are_compacted(project, told):
     told("add", "photos")
     told("remove", "dogs/03.png", "photos/003.png")
-    found = said(told)
-    assert (found["index"], found["images"]) == ("index", "41 can be found")
-    assert found["since compacted"] == "2 images added, 1 row of removed images"
-    assert found["pipeline"] == "copied from data/index, which is unchanged"
+    info = said(told)
+    assert (info["index"], info["images"]) == ("index", "41 can be found")
+    assert info["since compacted"] == "2 images added, 1 row of removed images"
+    assert info["pipeline"] == "copied from data/index, which is unchanged"
     told("compact")
     assert said(told)["since compacted"] == "0 images added"
 
@@ -73,8 +73,8 @@ def test_it_tells_that_the_pipeline_made_another_index_and_what_to_do(
             f"irgen {command[0]}: data/index was made again since index was copied from it: see "
             "irgen info\n"
         )
-    found = said(told)["pipeline"]
-    assert "mv index index-old" in found
+    info = said(told)["pipeline"]
+    assert "mv index index-old" in info
     assert json.loads(told("info", "--json"))["outdated"] is True
     (project / "index").rename(project / "index-old")
     told("add", "photos/100.png")

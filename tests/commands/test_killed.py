@@ -70,8 +70,8 @@ def test_a_killed_add_loses_nothing_that_was_seen_and_is_run_again(project, root
         left = ids(index)
     assert seen <= left and 40 < len(left) < 40 + IMAGES
     name = many[0]
-    (found,) = json.loads(told("search", name, "--allow", f"id = '{name}'", "--json"))
-    assert [hit["id"] for hit in found["hits"]] == [name]
+    (answer,) = json.loads(told("search", name, "--allow", f"id = '{name}'", "--json"))
+    assert [hit["id"] for hit in answer["hits"]] == [name]
     added = IMAGES + 40 - len(left)
     assert told("add", "new", "--skip-known") == (
         f"{added:,} images added; {len(left) - 40:,} left out, known already. index holds "
@@ -87,13 +87,13 @@ def test_ctrl_c_keeps_what_was_added_and_says_how_much(project, root, many):
     seen = cut_short(process, project / "index", signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    told = err.splitlines()
-    assert told[-1] == "irgen add: interrupted" and "Traceback" not in err
+    lines = err.splitlines()
+    assert lines[-1] == "irgen add: interrupted" and "Traceback" not in err
     with Index.open(project / "index", writable=True) as index:  # the lock is free
         left = ids(index)
     assert seen <= left
     count = f"{len(left) - 40:,} images added before it ended"
-    assert told[-2] == f"irgen add: {count}; repeat with --upsert to add the rest"
+    assert lines[-2] == f"irgen add: {count}; repeat with --upsert to add the rest"
 
 
 @pytest.mark.slow

@@ -46,10 +46,10 @@ def test_an_index_of_a_newer_version_is_refused(own, refused, name):
     assert "newer irgen (version 99" in refused(*ALL[name])
 
 
-def damage(path: Path, place: int) -> None:
+def damage(path: Path, offset: int) -> None:
     """Flips a bit. The file is made anew, since another index may share it by a link."""
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[offset] ^= 1
     path.unlink()
     path.write_bytes(content)
 

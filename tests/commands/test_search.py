@@ -30,10 +30,10 @@ def test_an_image_finds_itself_first_in_a_table_with_a_row_a_hit(project, told):
 
 
 def test_every_query_gets_its_own_hits_in_the_order_given(project, told):
-    found = json.loads(told("search", "photos/100.png", "photos/003.png", "--json", "--k", 40))
-    assert [each["query"] for each in found] == ["photos/100.png", "photos/003.png"]
-    assert found[1]["hits"][0]["id"] == "dogs/03.png"
-    for each in found:
+    answers = json.loads(told("search", "photos/100.png", "photos/003.png", "--json", "--k", 40))
+    assert [each["query"] for each in answers] == ["photos/100.png", "photos/003.png"]
+    assert answers[1]["hits"][0]["id"] == "dogs/03.png"
+    for each in answers:
         assert [hit["rank"] for hit in each["hits"]] == list(range(1, 41))
         scores = [hit["score"] for hit in each["hits"]]
         assert scores == sorted(scores, reverse=True)
@@ -45,18 +45,18 @@ def test_ten_are_found_unless_told_otherwise_and_never_more_than_there_are(proje
 
 
 def test_more_like_an_image_of_the_index_needs_no_file_and_leaves_it_out(project, told):
-    for name, found in zip(IDS, hits(told, "--ids", *IDS, "-k", 40), strict=True):
-        assert len(found) == 39 and name not in {hit["id"] for hit in found}
-        assert all(hit["log_probability"] is None for hit in found)
+    for name, answer in zip(IDS, hits(told, "--ids", *IDS, "-k", 40), strict=True):
+        assert len(answer) == 39 and name not in {hit["id"] for hit in answer}
+        assert all(hit["log_probability"] is None for hit in answer)
     assert "found by" not in told("search", "--ids", *IDS)
 
 
 def test_a_filter_finds_what_it_lets_through_and_all_of_it(project, told):
     allow = "label = 'cats' AND price < 20"
-    (found,) = hits(told, "photos/003.png", "--allow", allow)
-    assert sorted(hit["id"] for hit in found) == [f"cats/{n:02d}.png" for n in range(0, 20, 4)]
-    (found,) = hits(told, "--ids", IDS[0], "--allow", "id LIKE 'dogs/1%'", "-k", 40)
-    assert {hit["id"] for hit in found} == {f"dogs/{n}.png" for n in range(10, 20) if n % 4}
+    (answer,) = hits(told, "photos/003.png", "--allow", allow)
+    assert sorted(hit["id"] for hit in answer) == [f"cats/{n:02d}.png" for n in range(0, 20, 4)]
+    (answer,) = hits(told, "--ids", IDS[0], "--allow", "id LIKE 'dogs/1%'", "-k", 40)
+    assert {hit["id"] for hit in answer} == {f"dogs/{n}.png" for n in range(10, 20) if n % 4}
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_bounds_keep_what_is_good_enough(project, told):
     (every,) = hits(told, "photos/100.png", "-k", 40)
     for name, bound in (("score", "--min-score"), ("same_label", "--min-probability")):
         least = (every[4][name] + every[5][name]) / 2
-        (found,) = hits(told, "photos/100.png", "-k", 40, bound, least)
-        assert found == every[:5]
+        (answer,) = hits(told, "photos/100.png", "-k", 40, bound, least)
+        assert answer == every[:5]
 
 
 def test_near_duplicates_are_hidden_if_asked(project, told, png):
@@ -85,24 +85,24 @@ def test_near_duplicates_are_hidden_if_asked(project, told, png):
     told("add", "photos/twin.png")
     both = {hit["id"] for hit in hits(told, "photos/003.png")[0][:2]}
     assert both == {"dogs/03.png", "photos/twin.png"}
-    (found,) = hits(told, "photos/003.png", "--distinct", 0.9999, "-k", 41)
-    assert len({hit["id"] for hit in found} & both) == 1
+    (answer,) = hits(told, "photos/003.png", "--distinct", 0.9999, "-k", 41)
+    assert len({hit["id"] for hit in answer} & both) == 1
     assert len(hits(told, "photos/003.png", "--distinct", -1)[0]) == 1
 
 
 def test_few_beams_reach_what_the_retriever_knows_and_fresh_beams_the_rest(project, told):
     few = ("photos/100.png", "-k", 40, "--beams", 1, "--candidates", 1)
-    (found,) = hits(told, *few, "--fresh-beams", 0)
-    own = {hit["id"] for hit in found if hit["by_embedding"]}  # under the query's own code
+    (answer,) = hits(told, *few, "--fresh-beams", 0)
+    own = {hit["id"] for hit in answer if hit["by_embedding"]}  # under the query's own code
     with Index.open(project / "data" / "index") as index:
         rows = torch.from_numpy(index.view.find_existing(sorted(own)))
         codes = index.view.snapshot.gather(rows, "codes")
         pixels = decode_images([project / "photos" / "100.png"], index.models.decoding)
         own_code = index.models.tokenize(index.models.embed(torch.from_numpy(pixels)))
-    assert len(own) < len(found) < 40 and (codes == own_code).all()
+    assert len(own) < len(answer) < 40 and (codes == own_code).all()
     (more,) = hits(told, *few, "--fresh-beams", 600)
     reached = {hit["id"] for hit in more if hit["by_embedding"]} - own
-    assert reached and {hit["id"] for hit in more} >= {hit["id"] for hit in found}
+    assert reached and {hit["id"] for hit in more} >= {hit["id"] for hit in answer}
     assert all(int(name[5:7]) % 2 for name in reached)  # every second one was trained on
     assert "embedding" in told("search", *few, "--fresh-beams", 600)
 
@@ -117,12 +117,12 @@ def test_candidates_bound_what_is_compared(project, told):
 
 
 def test_without_reranking_the_score_is_what_the_retriever_gives_the_code(project, told):
-    (found,) = hits(told, "photos/100.png", "--no-rerank", "-k", 40)
-    copies = [hit for hit in found if hit["cosine"] >= COPY_COSINE]
-    assert copies == found[: len(copies)] and all(hit["score"] == 0 for hit in copies)
-    others = found[len(copies) :]
+    (answer,) = hits(told, "photos/100.png", "--no-rerank", "-k", 40)
+    copies = [hit for hit in answer if hit["cosine"] >= COPY_COSINE]
+    assert copies == answer[: len(copies)] and all(hit["score"] == 0 for hit in copies)
+    others = answer[len(copies) :]
     assert others and all(hit["score"] == hit["log_probability"] < 0 for hit in others)
-    assert [hit["score"] for hit in found] == sorted((h["score"] for h in found), reverse=True)
+    assert [hit["score"] for hit in answer] == sorted((h["score"] for h in answer), reverse=True)
 
 
 def test_explanations_tell_the_code_level_by_level(project, told):
@@ -130,13 +130,13 @@ def test_explanations_tell_the_code_level_by_level(project, told):
     below = lines[lines.index("") + 1 :]
     assert below[0].split("  ")[0] == "query" and "level by level" in below[0]
     assert len(below) == 2 + 2 and "dogs/03.png" in below[2]
-    (found,) = hits(told, "photos/003.png", "-k", 2, "--explain")
-    for hit in found:
+    (answer,) = hits(told, "photos/003.png", "-k", 2, "--explain")
+    for hit in answer:
         about = hit["explanation"]
         assert len(about["code"]) == len(about["normalised_log_probs"]) == 3
         assert sum(about["log_probabilities"]) == pytest.approx(hit["log_probability"], abs=0.01)
         assert about["images_with_code"] >= 1
-    assert found[0]["explanation"]["trained"] is False  # as of every second image
+    assert answer[0]["explanation"]["trained"] is False  # as of every second image
 
 
 def test_without_a_calibration_no_probability_is_told(another, project, told, refused):

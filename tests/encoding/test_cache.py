@@ -39,14 +39,14 @@ def test_values_come_back_row_aligned_also_to_another_reader(tmp_path: Path) -> 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=5), st.lists(st.integers(0, 9)))
 def test_a_store_is_a_mapping(tmp_path_factory, added: list[list[int]], asked: list[int]) -> None:
     store = ArrayStore(tmp_path_factory.mktemp("store"))
-    known: set[int] = set()
+    stored: set[int] = set()
     for numbers in added:
         store.add(hashes(*numbers), values(*numbers))
-        known.update(numbers)
-    expected = [i for i, n in enumerate(asked) if n not in known and n not in asked[:i]]
+        stored.update(numbers)
+    expected = [i for i, n in enumerate(asked) if n not in stored and n not in asked[:i]]
     assert store.missing(hashes(*asked)) == expected
-    there = [n for n in asked if n in known]
-    if known:
+    there = [n for n in asked if n in stored]
+    if stored:
         assert (store.get(hashes(*there)) == values(*there)).all()
 
 
@@ -55,8 +55,8 @@ def test_dtype_and_shape_are_kept(tmp_path: Path, dtype: type) -> None:
     store = ArrayStore(tmp_path)
     grids = np.arange(24).reshape(2, 3, 4).astype(dtype)
     store.add(hashes(1, 2), grids)
-    found = ArrayStore(tmp_path).get(hashes(2, 1))
-    assert found.dtype == dtype and (found == grids[::-1]).all()
+    arrays = ArrayStore(tmp_path).get(hashes(2, 1))
+    assert arrays.dtype == dtype and (arrays == grids[::-1]).all()
     assert store.get([]).shape == (0, 3, 4)
 
 

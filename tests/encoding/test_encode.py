@@ -89,21 +89,21 @@ def test_what_is_no_number_is_never_stored(encoding):
 
 
 def test_an_image_is_encoded_once_in_its_life(encoding):
-    model, known = encoder(), hashes(encoding)
+    model, image_hashes = encoder(), hashes(encoding)
     model.batches = 0
-    first = encode_summaries(model, known[:10], encoding)
+    first = encode_summaries(model, image_hashes[:10], encoding)
     assert model.batches == 2
-    again = encode_summaries(model, known[:10], encoding)
+    again = encode_summaries(model, image_hashes[:10], encoding)
     assert model.batches == 2
     assert np.array_equal(first, again)
-    more = encode_summaries(model, known[:13], encoding)  # three new ones: one batch
+    more = encode_summaries(model, image_hashes[:13], encoding)  # three new ones: one batch
     assert model.batches == 3
     assert np.array_equal(more[:10], first)
 
 
 def test_a_summary_does_not_depend_on_what_else_is_encoded(encoding, tmp_path):
-    known = hashes(encoding)
-    whole = encode_summaries(encoder(), known, encoding)
+    image_hashes = hashes(encoding)
+    whole = encode_summaries(encoder(), image_hashes, encoding)
     apart = Encoding(
         images=encoding.images,
         machine=encoding.machine,
@@ -111,13 +111,15 @@ def test_a_summary_does_not_depend_on_what_else_is_encoded(encoding, tmp_path):
         cache=tmp_path / "other",
     )
     for row in (20, 3, 11):
-        assert np.array_equal(encode_summaries(encoder(), [known[row]], apart)[0], whole[row])
+        assert np.array_equal(
+            encode_summaries(encoder(), [image_hashes[row]], apart)[0], whole[row]
+        )
 
 
 def test_rows_follow_the_question_and_repeats_are_allowed(encoding):
-    known = hashes(encoding)
-    whole = encode_summaries(encoder(), known, encoding)
-    asked = [known[5], known[2], known[5]]
+    image_hashes = hashes(encoding)
+    whole = encode_summaries(encoder(), image_hashes, encoding)
+    asked = [image_hashes[5], image_hashes[2], image_hashes[5]]
     assert np.array_equal(encode_summaries(encoder(), asked, encoding), whole[[5, 2, 5]])
     assert encode_summaries(encoder(), [], encoding).shape == (0, 24)
 
@@ -134,25 +136,25 @@ def test_other_weights_or_another_precision_share_nothing(encoding):
 
 
 def test_the_first_view_is_plain_the_others_are_changed_and_all_are_cached(encoding):
-    model, known = encoder(), hashes(encoding)
-    seen = encode_views(model, known, CHANGES, 0, encoding)
+    model, image_hashes = encoder(), hashes(encoding)
+    seen = encode_views(model, image_hashes, CHANGES, 0, encoding)
     assert seen.summaries.shape == (21, 3, 24)
     assert seen.tokens.shape == (21, 3, 1, 24)
     np.testing.assert_allclose(
-        seen.summaries[:, 0], encode_summaries(model, known, encoding), atol=1e-6
+        seen.summaries[:, 0], encode_summaries(model, image_hashes, encoding), atol=1e-6
     )
     assert not np.allclose(seen.summaries[:, 0], seen.summaries[:, 1], atol=1e-3)
     batches = model.batches
-    again = encode_views(model, known, CHANGES, 0, encoding)
+    again = encode_views(model, image_hashes, CHANGES, 0, encoding)
     assert model.batches == batches
     assert np.array_equal(seen.tokens, again.tokens)
-    other = encode_views(model, known, CHANGES, 1, encoding)
+    other = encode_views(model, image_hashes, CHANGES, 1, encoding)
     assert not np.array_equal(other.summaries[:, 1], seen.summaries[:, 1])
 
 
 def test_a_flipped_bit_among_views_is_noticed_and_they_are_made_again(encoding):
-    model, known, draw = encoder(), hashes(encoding), random.Random(0)
-    whole = encode_views(model, known, CHANGES, 0, encoding)
+    model, image_hashes, draw = encoder(), hashes(encoding), random.Random(0)
+    whole = encode_views(model, image_hashes, CHANGES, 0, encoding)
     summaries, tokens = np.array(whole.summaries), np.array(whole.tokens)
     (folder,) = (encoding.cache / "views").iterdir()
     for _ in range(12):
@@ -162,7 +164,7 @@ def test_a_flipped_bit_among_views_is_noticed_and_they_are_made_again(encoding):
         path.write_bytes(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            views = encode_views(model, known, CHANGES, 0, encoding)
+            views = encode_views(model, image_hashes, CHANGES, 0, encoding)
         assert np.array_equal(views.summaries, summaries)
         assert np.array_equal(views.tokens, tokens)
 
@@ -198,21 +200,21 @@ def test_views_that_were_encoded_before_a_kill_are_not_encoded_again(encoding, t
     command += [str(batches), str(torch.get_num_threads())]
     done = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    model, known = encoder(), hashes(encoding)
+    model, image_hashes = encoder(), hashes(encoding)
     model.batches = 0
-    views = encode_views(model, known, CHANGES, 0, encoding)
+    views = encode_views(model, image_hashes, CHANGES, 0, encoding)
     assert model.batches == 3 * CHANGES.views - batches
     assert [path.name[0] for path in (encoding.cache / "views").iterdir()] != ["."]
     shutil.rmtree(encoding.cache)
-    whole = encode_views(model, known, CHANGES, 0, encoding)
+    whole = encode_views(model, image_hashes, CHANGES, 0, encoding)
     assert np.array_equal(views.summaries, whole.summaries)
     assert np.array_equal(views.tokens, whole.tokens)
 
 
 def test_views_used_long_ago_are_deleted(encoding, monkeypatch):
     monkeypatch.setattr(encode, "KEPT_VIEWS", 2)
-    model, known = encoder(), hashes(encoding)[:3]
-    one, two, three = ([*known, sha256] for sha256 in hashes(encoding)[3:6])
+    model, image_hashes = encoder(), hashes(encoding)[:3]
+    one, two, three = ([*image_hashes, sha256] for sha256 in hashes(encoding)[3:6])
     for sha256s in (one, two, one, three):
         encode_views(model, sha256s, CHANGES, 0, encoding)
     model.batches = 0
@@ -225,15 +227,15 @@ def test_views_used_long_ago_are_deleted(encoding, monkeypatch):
 
 
 def test_a_new_version_of_the_code_encodes_anew(encoding, monkeypatch):
-    model, known = encoder(), hashes(encoding)
-    encode_summaries(model, known, encoding)
-    encode_views(model, known, CHANGES, 0, encoding)
+    model, image_hashes = encoder(), hashes(encoding)
+    encode_summaries(model, image_hashes, encoding)
+    encode_views(model, image_hashes, CHANGES, 0, encoding)
     model.batches = 0
     monkeypatch.setattr(augment, "VERSION", augment.VERSION + 1)
-    encode_summaries(model, known, encoding)
+    encode_summaries(model, image_hashes, encoding)
     assert model.batches == 0  # summaries have no random changes
-    encode_views(model, known, CHANGES, 0, encoding)
+    encode_views(model, image_hashes, CHANGES, 0, encoding)
     assert model.batches == 3 * CHANGES.views
     monkeypatch.setattr(images, "VERSION", images.VERSION + 1)
-    encode_summaries(model, known, encoding)
+    encode_summaries(model, image_hashes, encoding)
     assert model.batches == 3 * CHANGES.views + 3

@@ -102,10 +102,10 @@ def test_what_is_kept_is_what_the_models_read(make, encoding, source):
         torch.from_numpy(decode_pixels(models.query_encoder.encoder, asked, encoding))
     )
     for _ in range(2):  # made, then kept
-        known = encode_queries(models, asked, encoding)
+        features = encode_queries(models, asked, encoding)
         for part in PARTS:
-            assert getattr(known, part).shape == getattr(anew, part).shape
-            assert torch.allclose(getattr(known, part), getattr(anew, part), atol=1e-5)
+            assert getattr(features, part).shape == getattr(anew, part).shape
+            assert torch.allclose(getattr(features, part), getattr(anew, part), atol=1e-5)
 
 
 def test_an_image_is_read_once_by_the_same_models_in_full_batches(make, encoding, read):
@@ -138,7 +138,7 @@ def test_no_image_reads_as_nothing_of_the_right_shape(make, encoding, source):
 
 
 def test_rows_are_taken_of_every_part(make, encoding):
-    known = encode_queries(make("tokenizer"), hashes(encoding), encoding)
-    some = select_queries(known, torch.tensor([3, 3, 1]), CPU)
+    features = encode_queries(make("tokenizer"), hashes(encoding), encoding)
+    some = select_queries(features, torch.tensor([3, 3, 1]), CPU)
     for part in PARTS:
-        assert torch.equal(getattr(some, part), getattr(known, part)[[3, 3, 1]])
+        assert torch.equal(getattr(some, part), getattr(features, part)[[3, 3, 1]])

@@ -45,24 +45,24 @@ def points() -> torch.Tensor:
 def test_it_finds_nearly_all_that_an_exact_scan_finds(name, points):
     database, queries = points[:POINTS], points[POINTS:]
     exact = brute_force_search(queries, database, K)
-    found = build(name, database).search(queries, K)
+    result = build(name, database).search(queries, K)
     shared = [
-        len(set(a) & set(b)) for a, b in zip(found.ids.tolist(), exact.ids.tolist(), strict=True)
+        len(set(a) & set(b)) for a, b in zip(result.ids.tolist(), exact.ids.tolist(), strict=True)
     ]
     assert np.mean(shared) / K > (
         0.6 if name == "ivf_pq" else 0.95
     )  # by its codes, without vectors
-    cosines = (queries[:, None] * database[found.ids]).sum(-1)
+    cosines = (queries[:, None] * database[result.ids]).sum(-1)
     close = 0.15 if name == "ivf_pq" else 1e-4
-    torch.testing.assert_close(found.scores, cosines, atol=close, rtol=0)
-    assert (found.scores.diff(dim=1) <= 1e-6).all()
+    torch.testing.assert_close(result.scores, cosines, atol=close, rtol=0)
+    assert (result.scores.diff(dim=1) <= 1e-6).all()
 
 
 @pytest.mark.parametrize("name", HERE)
 def test_no_image_comes_twice_and_a_list_that_is_too_long_is_padded(name, points):
-    found = build(name, points[:40]).search(points[POINTS : POINTS + 4], 50)
-    assert found.ids.shape == found.scores.shape == (4, 50)
-    for ids, scores in zip(found.ids.tolist(), found.scores, strict=True):
+    result = build(name, points[:40]).search(points[POINTS : POINTS + 4], 50)
+    assert result.ids.shape == result.scores.shape == (4, 50)
+    for ids, scores in zip(result.ids.tolist(), result.scores, strict=True):
         real = [row for row in ids if row >= 0]
         assert len(real) == len(set(real)) and set(real) <= set(range(40))
         assert ids[len(real) :] == [-1] * (50 - len(real))
@@ -98,8 +98,8 @@ def test_copies_near_borders_find_what_one_list_alone_would_miss(points):
     exact = brute_force_search(queries, database, K).ids.tolist()
 
     def share(**changes: float) -> float:
-        found = build("spann_like", database, probes=2, **changes).search(queries, K).ids.tolist()
-        return np.mean([len(set(a) & set(b)) for a, b in zip(found, exact, strict=True)]) / K
+        result = build("spann_like", database, probes=2, **changes).search(queries, K).ids.tolist()
+        return np.mean([len(set(a) & set(b)) for a, b in zip(result, exact, strict=True)]) / K
 
     assert share(closure=0.3) > share(copies=1) + 0.05
 
@@ -116,8 +116,8 @@ def test_a_deep_list_is_not_searched_for_harder_than_a_short_one(name, points):
 @pytest.mark.parametrize("name", HERE)
 def test_a_handful_of_images_of_any_width_is_enough(name):
     database = F.normalize(torch.randn(17, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
-    found = build(name, database).search(database, 3)
-    assert (found.ids[:, 0] >= 0).all()
+    result = build(name, database).search(database, 3)
+    assert (result.ids[:, 0] >= 0).all()
     with pytest.raises(CatalogError, match="15 database images; at least 16 are needed"):
         build(name, database[:15])
 

@@ -26,18 +26,18 @@ def sample(queries=400, k=50, seed=0):
 
 
 def fitted(*given) -> Calibration:
-    found = fit(*given)
-    assert isinstance(found, Calibration)
-    return found
+    calibration = fit(*given)
+    assert isinstance(calibration, Calibration)
+    return calibration
 
 
 def test_the_map_comes_near_the_true_probabilities():
-    found = fitted(*sample())
+    calibration = fitted(*sample())
     at = np.linspace(0.3, 0.98, 50)
-    told = apply(found, torch.from_numpy(at)).numpy()
-    assert np.abs(told - truth(at)).max() < 0.06
-    assert (found.queries, found.pairs) == (400, 20_000)
-    assert len(found.cosines) <= MAX_KNOTS
+    probabilities = apply(calibration, torch.from_numpy(at)).numpy()
+    assert np.abs(probabilities - truth(at)).max() < 0.06
+    assert (calibration.queries, calibration.pairs) == (400, 20_000)
+    assert len(calibration.cosines) <= MAX_KNOTS
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,19 +62,19 @@ def test_the_error_is_that_of_queries_the_map_has_not_seen():
 
 
 def test_the_reliability_counts_every_pair_once():
-    found = fitted(*sample())
-    assert sum(each.pairs for each in found.reliability) == found.pairs
-    predicted = [each.predicted for each in found.reliability]
+    calibration = fitted(*sample())
+    assert sum(each.pairs for each in calibration.reliability) == calibration.pairs
+    predicted = [each.predicted for each in calibration.reliability]
     assert predicted == sorted(predicted)
-    gaps = [each.pairs * abs(each.predicted - each.observed) for each in found.reliability]
-    assert found.error == pytest.approx(sum(gaps) / found.pairs)
+    gaps = [each.pairs * abs(each.predicted - each.observed) for each in calibration.reliability]
+    assert calibration.error == pytest.approx(sum(gaps) / calibration.pairs)
 
 
 def test_two_fits_are_equal_and_pass_through_json_unchanged():
-    found = fitted(*sample())
-    assert found == fitted(*sample())
-    text = json.dumps(asdict(found), allow_nan=False)
-    assert tuple(json.loads(text)["cosines"]) == found.cosines
+    calibration = fitted(*sample())
+    assert calibration == fitted(*sample())
+    text = json.dumps(asdict(calibration), allow_nan=False)
+    assert tuple(json.loads(text)["cosines"]) == calibration.cosines
 
 
 def test_places_without_a_hit_do_not_count():
@@ -102,10 +102,10 @@ def test_no_number_of_pairs_that_are_alike_makes_a_hit_certain():
     ids=["no query", "few queries", "few pairs", "no hits", "all right", "none right"],
 )
 def test_where_nothing_can_be_learnt_there_is_a_reason_and_no_number(cosines, right, reason):
-    found = fit(cosines, right)
-    assert isinstance(found, Uncalibrated)
-    assert list(asdict(found)) == ["reason"]
-    assert re.search(reason, found.reason)
+    calibration = fit(cosines, right)
+    assert isinstance(calibration, Uncalibrated)
+    assert list(asdict(calibration)) == ["reason"]
+    assert re.search(reason, calibration.reason)
 
 
 def test_the_least_there_may_be_is_enough():
@@ -125,7 +125,7 @@ def test_the_map_never_falls_and_stays_within_zero_and_one(pairs):
     assert (np.diff(x) > 0).all() and (np.diff(y) >= 0).all()
     assert y.min() > 0 and y.max() < 1
     made = {"queries": 1, "pairs": 1, "error": 0.0, "reliability": ()}
-    found = Calibration(cosines=tuple(x.tolist()), probabilities=tuple(y.tolist()), **made)
+    calibration = Calibration(cosines=tuple(x.tolist()), probabilities=tuple(y.tolist()), **made)
     at = np.linspace(-1.1, 1.1, 101)
-    told = apply(found, torch.from_numpy(at)).numpy()
-    np.testing.assert_allclose(told, np.interp(at, x, y), atol=1e-6)
+    probabilities = apply(calibration, torch.from_numpy(at)).numpy()
+    np.testing.assert_allclose(probabilities, np.interp(at, x, y), atol=1e-6)

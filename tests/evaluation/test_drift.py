@@ -30,10 +30,10 @@ def test_what_codes_leave_over_is_the_squared_distance_to_each_prefix_of_their_r
     vectors = torch.nn.functional.normalize(torch.randn(20, 4, generator=generator), dim=-1)
     codes = quantizer.encode(vectors, books)
     far = (vectors[:, None] - quantizer.decode(codes, books)).square().sum(-1)
-    found = drift.compute_residuals(vectors.numpy(), codes.numpy(), books.numpy())
-    np.testing.assert_allclose(found, far.numpy(), atol=1e-6)
+    residuals = drift.compute_residuals(vectors.numpy(), codes.numpy(), books.numpy())
+    np.testing.assert_allclose(residuals, far.numpy(), atol=1e-6)
     doubled = drift.compute_residuals(2 * vectors.numpy(), codes.numpy(), 2 * books.numpy())
-    np.testing.assert_allclose(doubled, found, atol=1e-6)  # it is relative
+    np.testing.assert_allclose(doubled, residuals, atol=1e-6)  # it is relative
 
 
 @given(CODES)
@@ -56,14 +56,14 @@ def test_prefixes_of_large_codebooks_and_many_levels_do_not_overflow():
 
 @given(CODES, CODES)
 def test_a_prefix_is_unseen_if_no_training_image_begins_like_it(new, trained):
-    found = drift.mark_unseen_prefixes(new, trained)
+    unseen = drift.mark_unseen_prefixes(new, trained)
     for m in range(3):
-        known = {tuple(row) for row in trained[:, : m + 1].tolist()}
-        expected = [tuple(row) not in known for row in new[:, : m + 1].tolist()]
-        assert found[:, m].tolist() == expected
-    assert (found[:, :-1] <= found[:, 1:]).all()
+        trained_prefixes = {tuple(row) for row in trained[:, : m + 1].tolist()}
+        expected = [tuple(row) not in trained_prefixes for row in new[:, : m + 1].tolist()]
+        assert unseen[:, m].tolist() == expected
+    assert (unseen[:, :-1] <= unseen[:, 1:]).all()
     assert (
-        drift.mark_unseen_codes(new, trained) <= found
+        drift.mark_unseen_codes(new, trained) <= unseen
     ).all()  # an unseen code: an unseen prefix
 
 
@@ -100,7 +100,7 @@ DATABASE = coded([[0, 0], [0, 1], [1, 0], [1, 0], [1, 0], [2, 0]], "aabbac", [[0
 
 def test_the_figures_of_a_small_database_are_those_counted_by_hand():
     new = np.array([False] * 4 + [True] * 2)
-    found = drift.measure_drift(TRAINED, HELD_OUT, DATABASE, new)
+    figures = drift.measure_drift(TRAINED, HELD_OUT, DATABASE, new)
     expected = {
         "images/trained": 4,
         "images/held_out": 2,
@@ -132,40 +132,40 @@ def test_the_figures_of_a_small_database_are_those_counted_by_hand():
         "code_groups/now/p99": 3,
         "code_groups/now/max": 3,
     }
-    assert found.keys() == expected.keys()
-    assert found == pytest.approx(expected)
+    assert figures.keys() == expected.keys()
+    assert figures == pytest.approx(expected)
 
 
 def test_without_new_images_the_figures_of_the_others_are_still_told():
-    found = drift.measure_drift(TRAINED, HELD_OUT, DATABASE, np.zeros(6, bool))
-    assert found["images/new"] == 0
-    assert not [name for name in found if "new/" in name or name == "unseen/labels"]
-    assert found["code_groups/now/mean"] == found["code_groups/before/mean"] == 2
+    figures = drift.measure_drift(TRAINED, HELD_OUT, DATABASE, np.zeros(6, bool))
+    assert figures["images/new"] == 0
+    assert not [name for name in figures if "new/" in name or name == "unseen/labels"]
+    assert figures["code_groups/now/mean"] == figures["code_groups/before/mean"] == 2
 
 
 def test_without_held_out_images_or_older_ones_in_the_database_what_can_be_told_is():
-    found = drift.measure_drift(
+    figures = drift.measure_drift(
         TRAINED, HELD_OUT.take(np.zeros(2, bool)), DATABASE, np.ones(6, bool)
     )
-    assert found["images/held_out"] == 0 and found["images/new"] == 6
-    assert not [name for name in found if "held_out/" in name or "before" in name]
-    assert found["unseen/labels"] == pytest.approx(1 / 6)
+    assert figures["images/held_out"] == 0 and figures["images/new"] == 6
+    assert not [name for name in figures if "held_out/" in name or "before" in name]
+    assert figures["unseen/labels"] == pytest.approx(1 / 6)
 
 
 def test_old_and_new_queries_are_averaged_apart_and_those_without_an_answer_left_out():
     hits = np.array([[True, False], [True, True], [False, False], [False, True], [False, False]])
     positives = np.array([1, 5, 0, 2, 3])
     new = np.array([False, False, False, True, True])
-    found = drift.measure_quality(hits, positives, new, (1, 2))
-    assert found["quality/old/queries"] == 2 and found["quality/new/queries"] == 2
-    assert found["quality/old/precision/1"] == 1.0
-    assert found["quality/old/precision/2"] == 0.75
-    assert found["quality/old/precision_capped/2"] == 1.0
-    assert found["quality/new/hit/2"] == 0.5
-    assert found["quality/new/precision/1"] == 0.0
+    quality = drift.measure_quality(hits, positives, new, (1, 2))
+    assert quality["quality/old/queries"] == 2 and quality["quality/new/queries"] == 2
+    assert quality["quality/old/precision/1"] == 1.0
+    assert quality["quality/old/precision/2"] == 0.75
+    assert quality["quality/old/precision_capped/2"] == 1.0
+    assert quality["quality/new/hit/2"] == 0.5
+    assert quality["quality/new/precision/1"] == 0.0
 
 
 def test_a_group_without_a_query_has_its_count_and_no_mean():
-    found = drift.measure_quality(np.ones((1, 1), bool), np.array([1]), np.array([False]), (1,))
-    assert {name for name in found if name.startswith("quality/new")} == {"quality/new/queries"}
-    assert found["quality/new/queries"] == 0
+    quality = drift.measure_quality(np.ones((1, 1), bool), np.array([1]), np.array([False]), (1,))
+    assert {name for name in quality if name.startswith("quality/new")} == {"quality/new/queries"}
+    assert quality["quality/new/queries"] == 0

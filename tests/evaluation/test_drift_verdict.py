@@ -63,9 +63,9 @@ def signals(**changes):
 
 
 def judged(settings=SETTINGS, **changes):
-    found = FOUND | changes
+    figures = FOUND | changes
     return drift_verdict.judge(
-        found, drift_verdict.compute_signals(found, 2, 10, settings), settings, WHEN
+        figures, drift_verdict.compute_signals(figures, 2, 10, settings), settings, WHEN
     )
 
 
@@ -110,8 +110,8 @@ def test_one_signal_beyond_its_limit_is_drift_and_is_named_with_value_and_limit(
 
 @pytest.mark.parametrize("name", BEYOND)
 def test_a_signal_at_its_very_limit_is_within_it(name):
-    known = {name: getattr(SETTINGS, name)}
-    assert not drift_verdict.judge(FOUND, known, SETTINGS, WHEN).drifted
+    at_limit = {name: getattr(SETTINGS, name)}
+    assert not drift_verdict.judge(FOUND, at_limit, SETTINGS, WHEN).drifted
 
 
 @pytest.mark.parametrize(
@@ -152,16 +152,16 @@ def test_held_out_images_without_any_residual_make_a_large_ratio_and_not_an_erro
 
 def test_a_verdict_survives_json():
     verdict = judged(**BEYOND["unseen_labels"], **BEYOND["collisions"])
-    told = json.loads(json.dumps(verdict.to_json()))
-    assert told["drifted"] is True and told["new"] == 200 and told["revision"] == 3
-    assert [each["name"] for each in told["exceeded"]] == ["unseen_labels", "collisions"]
-    assert drift_verdict.verdict_from_json(told) == verdict
+    record = json.loads(json.dumps(verdict.to_json()))
+    assert record["drifted"] is True and record["new"] == 200 and record["revision"] == 3
+    assert [each["name"] for each in record["exceeded"]] == ["unseen_labels", "collisions"]
+    assert drift_verdict.verdict_from_json(record) == verdict
 
 
 def test_the_table_says_of_each_signal_its_value_its_limit_and_whether_it_is_too_much():
     verdict = judged(**BEYOND["unseen_labels"])
-    known = signals(**BEYOND["unseen_labels"])
-    rows = drift_verdict.tabulate_signals(known, verdict, SETTINGS)
+    values = signals(**BEYOND["unseen_labels"])
+    rows = drift_verdict.tabulate_signals(values, verdict, SETTINGS)
     assert len(rows) == len(drift_verdict.SIGNALS)
     assert [row for row in rows if row[3]] == [
         (drift_verdict.SIGNALS["unseen_labels"][0], "11.0%", "10.0%", True)

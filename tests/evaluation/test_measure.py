@@ -58,13 +58,13 @@ def test_methods_are_judged_timed_and_written_without_the_query_itself(config, t
     }
     folder, latency = tmp_path / "any", tmp_path / "latency.json"
     codes = np.arange(10).reshape(5, 2)
-    found = measure.measure_methods(compared, config, codes, folder, latency)
+    measured = measure.measure_methods(compared, config, codes, folder, latency)
     written = read_json(folder / "metrics.json")
     assert written["queries"] == {"count": 2, "without_positive": 0}
-    assert found["right/precision/1"] == 1 and found["right/precision/2"] == 0.5
-    assert found["right/map/R"] == 0.5  # of both there are two, the other one at rank 3
-    assert found["wrong/precision/1"] == 0 and found["wrong/bytes_per_image"] == 8
-    assert {f"right/{k}": v for k, v in written["right"].items()}.items() <= found.items()
+    assert measured["right/precision/1"] == 1 and measured["right/precision/2"] == 0.5
+    assert measured["right/map/R"] == 0.5  # of both there are two, the other one at rank 3
+    assert measured["wrong/precision/1"] == 0 and measured["wrong/bytes_per_image"] == 8
+    assert {f"right/{k}": v for k, v in written["right"].items()}.items() <= measured.items()
     ranked = pl.read_parquet(folder / "runs/right.parquet")
     assert ranked.schema == runs.SCHEMA
     assert ranked.filter(query=0)["item"].to_list() == [1, 2]  # image 0 is the query
@@ -76,7 +76,7 @@ def test_methods_are_judged_timed_and_written_without_the_query_itself(config, t
     curves = pl.read_csv(folder / "precision.csv")
     assert curves.filter(method="right")["precision"].to_list() == [1.0, 0.5]
     queries = pl.read_parquet(folder / "queries.parquet")
-    assert queries.filter(method="right")["precision/2"].mean() == found["right/precision/2"]
+    assert queries.filter(method="right")["precision/2"].mean() == measured["right/precision/2"]
     recalls = pl.read_csv(folder / "recall.csv").filter(method="right")
     assert recalls["precision"].to_list() == metrics.recall_curve(
         np.array(2 * [[True, False, True, False]]), np.array([2, 2])
@@ -95,15 +95,17 @@ def test_what_is_judged_at_a_cut_off_is_a_search_for_no_more(config, tmp_path):
 
     both = dataclasses.replace(right, search=search)
     compared = {"right": right, "wrong": wrong, "both": both}
-    found = measure.measure_methods(
+    measured = measure.measure_methods(
         compared, config, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
     )
     assert asked == [3, 5, 3], "two and four images and the query itself, then the timed one again"
     for metric in ("precision/1", "hit/2"):
-        assert found[f"both/{metric}"] == found[f"right/{metric}"] != found[f"wrong/{metric}"]
-    assert found["both/map/R"] == found["wrong/map/R"] != found["right/map/R"]
+        assert (
+            measured[f"both/{metric}"] == measured[f"right/{metric}"] != measured[f"wrong/{metric}"]
+        )
+    assert measured["both/map/R"] == measured["wrong/map/R"] != measured["right/map/R"]
     queries = pl.read_parquet(tmp_path / "queries.parquet").filter(method="both")
-    assert queries["map/R"].mean() == pytest.approx(found["wrong/map/R"])
+    assert queries["map/R"].mean() == pytest.approx(measured["wrong/map/R"])
     recalls = pl.read_csv(tmp_path / "recall.csv")
     assert (
         recalls.filter(method="both")["precision"].to_list()
@@ -125,12 +127,12 @@ def test_without_labels_methods_are_compared_with_the_nearest_that_is_none_of_th
         "same": methods.brute_force(facing(1), on_circle(ANGLES), 8),
         "other": methods.brute_force(facing(-1), on_circle(ANGLES), 8),
     }
-    found = measure.measure_methods(
+    measured = measure.measure_methods(
         compared, blind, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
     )
-    assert found["same/agreement/1"] == found["same/agreement/2"] == 1
-    assert found["other/agreement/1"] == 0
-    assert "same/finds_copies" not in found, "there are no copies"
+    assert measured["same/agreement/1"] == measured["same/agreement/2"] == 1
+    assert measured["other/agreement/1"] == 0
+    assert "same/finds_copies" not in measured, "there are no copies"
 
 
 def test_near_copies_are_found_or_not(config, tmp_path):
@@ -139,25 +141,25 @@ def test_near_copies_are_found_or_not(config, tmp_path):
         "right": methods.brute_force(facing(1), on_circle(ANGLES), 8),
         "wrong": methods.brute_force(facing(-1), on_circle(ANGLES), 8),
     }
-    found = measure.measure_methods(
+    measured = measure.measure_methods(
         compared, near, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
     )
-    assert found["right/finds_copies"] == 0.5  # the nearest to the second query is image 4
-    assert found["wrong/finds_copies"] == 0
-    assert found["queries/with_copy"] == 2
+    assert measured["right/finds_copies"] == 0.5  # the nearest to the second query is image 4
+    assert measured["wrong/finds_copies"] == 0
+    assert measured["queries/with_copy"] == 2
 
 
 def test_times_name_the_processor_and_what_makes_its_bf16_fast(monkeypatch, tmp_path) -> None:
-    told = tmp_path / "cpuinfo"
+    cpuinfo = tmp_path / "cpuinfo"
     real = latency.Path
-    monkeypatch.setattr(latency, "Path", lambda path: told if "cpuinfo" in path else real(path))
+    monkeypatch.setattr(latency, "Path", lambda path: cpuinfo if "cpuinfo" in path else real(path))
     one = "processor : 0\nmodel name\t: {name}\nflags\t\t: fpu avx2 {flags}\n\n"
     cpu = torch.device("cpu")
-    told.write_text(2 * one.format(name="A Core", flags="avx512_bf16 sse"))
+    cpuinfo.write_text(2 * one.format(name="A Core", flags="avx512_bf16 sse"))
     assert latency.name_processor(cpu) == "A Core with avx512_bf16"
-    told.write_text(one.format(name="A Core", flags="avx512_bf16 amx_bf16"))
+    cpuinfo.write_text(one.format(name="A Core", flags="avx512_bf16 amx_bf16"))
     assert latency.name_processor(cpu) == "A Core with amx_bf16"
-    told.write_text(one.format(name="An Old Core", flags=""))
+    cpuinfo.write_text(one.format(name="An Old Core", flags=""))
     assert latency.name_processor(cpu) == "An Old Core"
-    told.unlink()
+    cpuinfo.unlink()
     assert latency.name_processor(cpu), "some other system's name for it"

@@ -15,18 +15,18 @@ def test_images_of_the_likeliest_label_come_first_and_those_of_none_last() -> No
     database = normal(torch.randn(40, 6, generator=generator), dim=-1)
     queries = normal(torch.randn(5, 6, generator=generator), dim=-1)
     labels = torch.arange(40) % 4 - 1  # −1: none
-    told = torch.randn(5, 3, generator=generator)
+    label_scores = torch.randn(5, 3, generator=generator)
     encoder = Encoder(lambda pixels: queries, lambda rows: queries[rows])
-    method = methods.search_by_label(encoder, database, labels, lambda vectors: told, 28.0)
-    found = method.search(queries, 40)
+    method = methods.search_by_label(encoder, database, labels, lambda vectors: label_scores, 28.0)
+    hits = method.search(queries, 40)
     cosines = queries @ database.T
     for query in range(5):
-        order = [*told[query].argsort(descending=True).tolist(), -1]
+        order = [*label_scores[query].argsort(descending=True).tolist(), -1]
         expected = sorted(
             range(40), key=lambda row: (order.index(int(labels[row])), -cosines[query, row])
         )
-        assert found.ids[query].tolist() == expected
-    assert (found.scores.diff(dim=1) <= 0).all()
+        assert hits.ids[query].tolist() == expected
+    assert (hits.scores.diff(dim=1) <= 0).all()
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])

@@ -67,19 +67,19 @@ def test_a_query_without_a_positive_is_counted_and_left_out_of_the_means():
 
 @pytest.mark.parametrize("queries", [0, 2])
 def test_no_query_with_a_positive_gives_zeros_not_nans(queries):
-    found = metrics.summarise(np.zeros((queries, 3), bool), np.zeros(queries, int), [1, 10])
-    assert set(found.values()) == {0.0}
+    summary = metrics.summarise(np.zeros((queries, 3), bool), np.zeros(queries, int), [1, 10])
+    assert set(summary.values()) == {0.0}
 
 
 def test_summary_has_every_metric_at_every_cutoff():
-    found = metrics.summarise(HITS, POSITIVES, (1, 10))
+    summary = metrics.summarise(HITS, POSITIVES, (1, 10))
     names = ("precision", "precision_capped", "precision_irgen", "hit", "recall")
-    assert set(found) == {f"{name}/{k}" for name in names for k in (1, 10)} | {"map/R"}
+    assert set(summary) == {f"{name}/{k}" for name in names for k in (1, 10)} | {"map/R"}
 
 
 def test_precision_curve_is_the_summarys_precision_at_every_k():
-    found = metrics.summarise(HITS, POSITIVES, range(1, 7))
-    expected = [found[f"precision/{k}"] for k in range(1, 7)]
+    summary = metrics.summarise(HITS, POSITIVES, range(1, 7))
+    expected = [summary[f"precision/{k}"] for k in range(1, 7)]
     assert metrics.precision_curve(HITS, POSITIVES, 6) == expected
 
 
@@ -167,9 +167,9 @@ def test_map_at_r_and_precision_at_1_agree_with_pytorch_metric_learning(seed):
         ref_includes_query=False,
     )
     positives = hits.sum(axis=1)
-    found = metrics.summarise(hits, positives, [1])
-    assert found["map/R"] == pytest.approx(expected["mean_average_precision_at_r"], abs=1e-6)
-    assert found["precision/1"] == pytest.approx(expected["precision_at_1"], abs=1e-6)
+    summary = metrics.summarise(hits, positives, [1])
+    assert summary["map/R"] == pytest.approx(expected["mean_average_precision_at_r"], abs=1e-6)
+    assert summary["precision/1"] == pytest.approx(expected["precision_at_1"], abs=1e-6)
     at_r = [metrics.recall(hits[[i]], positives[[i]], r)[0] for i, r in enumerate(positives) if r]
     assert np.mean(at_r) == pytest.approx(expected["r_precision"], abs=1e-6)
 
@@ -196,9 +196,9 @@ def test_means_are_those_of_the_queries() -> None:
     generator = np.random.default_rng(5)
     hits = generator.random((40, 20)) < 0.3
     positives = hits.sum(axis=1) + generator.integers(0, 5, 40)
-    found = metrics.by_query(hits[positives > 0], positives[positives > 0], [1, 10])
+    per_query = metrics.by_query(hits[positives > 0], positives[positives > 0], [1, 10])
     means = metrics.summarise(hits, positives, [1, 10])
-    assert means == {name: pytest.approx(values.mean()) for name, values in found.items()}
+    assert means == {name: pytest.approx(values.mean()) for name, values in per_query.items()}
 
 
 def test_the_recall_curve_is_interpolated_as_trec_does() -> None:
@@ -222,8 +222,8 @@ def test_the_recall_curve_never_rises_and_is_one_for_a_perfect_list() -> None:
 def test_agreement_is_the_share_of_the_others_first_k_that_are_among_the_first_k():
     ids = np.array([[3, 1, 2], [9, 8, -1], [-1, -1, -1]])
     nearest = np.array([[1, 2, 3], [7, 9, 5], [4, -1, -1]])
-    found = metrics.agreement(ids, nearest, [1, 2, 3, 10])
-    assert found == {
+    shares = metrics.agreement(ids, nearest, [1, 2, 3, 10])
+    assert shares == {
         "agreement/1": 0.0,
         "agreement/2": pytest.approx((1 + 1 + 0) / 5),
         "agreement/3": pytest.approx((3 + 1 + 0) / 7),

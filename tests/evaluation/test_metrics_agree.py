@@ -65,10 +65,10 @@ def test_map_at_r_of_a_thousand_rankings_is_pytorch_metric_learnings(rankings):
     )
     positives = hits.sum(axis=1)
     assert 0 < (positives == 0).sum() < QUERIES / 2
-    found = metrics.summarise(hits, positives, [1])
-    assert found["map/R"] == pytest.approx(expected["mean_average_precision_at_r"], abs=1e-9)
-    assert found["precision/1"] == pytest.approx(expected["precision_at_1"], abs=1e-9)
-    assert 0.05 < found["map/R"] < 0.5
+    summary = metrics.summarise(hits, positives, [1])
+    assert summary["map/R"] == pytest.approx(expected["mean_average_precision_at_r"], abs=1e-9)
+    assert summary["precision/1"] == pytest.approx(expected["precision_at_1"], abs=1e-9)
+    assert 0.05 < summary["map/R"] < 0.5
 
 
 # --- the rules of IRGen's code -------------------------------------------------------------------

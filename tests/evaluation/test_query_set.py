@@ -10,15 +10,15 @@ INF = np.float32(np.inf)
 
 
 def test_a_result_is_relevant_if_it_carries_the_querys_label_and_padding_never_is():
-    found = query_set.mark_relevant(
+    relevant = query_set.mark_relevant(
         np.array([[2, 0, -1], [1, -1, -1]]), ["a", "c"], ["a", "c", "b"]
     )
-    assert found.tolist() == [[False, True, False], [True, False, False]]
+    assert relevant.tolist() == [[False, True, False], [True, False, False]]
 
 
 def test_a_query_with_an_unknown_label_or_none_has_nothing_relevant():
-    found = query_set.mark_relevant(np.array([[0, 1, -1], [0, 1, -1]]), ["z", None], ["a", None])
-    assert not found.any()
+    relevant = query_set.mark_relevant(np.array([[0, 1, -1], [0, 1, -1]]), ["z", None], ["a", None])
+    assert not relevant.any()
     assert query_set.count_positives(["z", None], ["x", "y"], ["a", None], ["u", "v"]).tolist() == [
         0,
         0,
@@ -73,8 +73,8 @@ def results(draw):
     Q, k = draw(st.integers(1, 5)), draw(st.integers(1, 6))
     ids = np.full((Q, k), -1, np.int64)
     for row in ids:
-        found = draw(st.lists(st.integers(0, 8), max_size=k, unique=True))
-        row[: len(found)] = found
+        rows = draw(st.lists(st.integers(0, 8), max_size=k, unique=True))
+        row[: len(rows)] = rows
     scores = np.where(ids >= 0, -np.arange(k, dtype=np.float32) / 3, -INF).astype(np.float32)
     return ids, scores
 
@@ -84,8 +84,8 @@ def results(draw):
 def test_drop_self_is_filtering_each_list_in_plain_python(result, k):
     ids, scores = result
     database, queries = list("abcabcabx"), list("abcxz")[: len(ids)]
-    found, _ = query_set.drop_self(ids, scores, queries, database, k)
-    for query, before, after in zip(queries, ids, found, strict=True):
+    filtered, _ = query_set.drop_self(ids, scores, queries, database, k)
+    for query, before, after in zip(queries, ids, filtered, strict=True):
         kept = [i for i in before if i >= 0 and database[i] != query][:k]
         assert after.tolist() == kept + [-1] * (k - len(kept))
 
@@ -97,7 +97,11 @@ def test_where_queries_are_the_database_each_is_judged_by_all_others() -> None:
     assert counts.tolist() == [2, 2, 2, 1, 1]
     depth = query_set.search_depth(2, hashes, hashes)
     assert depth == 3
-    found = np.array([[row, (row + 1) % 5, (row + 2) % 5] for row in range(5)])  # itself first
-    ids, _ = query_set.drop_self(found, np.zeros(found.shape, np.float32), hashes, hashes, 2)
+    ids_with_self = np.array(
+        [[row, (row + 1) % 5, (row + 2) % 5] for row in range(5)]
+    )  # itself first
+    ids, _ = query_set.drop_self(
+        ids_with_self, np.zeros(ids_with_self.shape, np.float32), hashes, hashes, 2
+    )
     assert ids.tolist() == [[1, 2], [2, 3], [3, 4], [4, 0], [0, 1]]
     assert query_set.mark_relevant(ids, labels, labels).sum(axis=1).tolist() == [2, 1, 0, 1, 0]

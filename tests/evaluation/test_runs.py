@@ -16,8 +16,8 @@ def results(draw):
     Q, k = draw(st.integers(1, 5)), draw(st.integers(1, 6))
     ids = np.full((Q, k), -1, np.int64)
     for row in ids:
-        found = draw(st.lists(st.integers(0, 8), max_size=k, unique=True))
-        row[: len(found)] = found
+        rows = draw(st.lists(st.integers(0, 8), max_size=k, unique=True))
+        row[: len(rows)] = rows
     scores = np.where(ids >= 0, -np.arange(k, dtype=np.float32) / 3, -INF).astype(np.float32)
     return ids, scores
 
@@ -34,5 +34,5 @@ def test_from_table_undoes_to_table(result):
     assert all(x == f"{2 * i}-{2 * i + 1}" for i, x in table.select("item", "code").iter_rows())
     lists, again = runs.from_table(table, *ids.shape)
     pairs = ((ids, lists.ids), (scores, lists.scores), (relevant, again))
-    for given_array, found in pairs:
-        assert (given_array == found).all() and given_array.dtype == found.dtype
+    for given_array, returned_array in pairs:
+        assert (given_array == returned_array).all() and given_array.dtype == returned_array.dtype

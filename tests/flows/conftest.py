@@ -110,8 +110,8 @@ def until(true: Callable[[], Any], failure: str, more: Callable[[], str] = str) 
     """Waits until ``true()`` is, and returns what it is; fails after WAIT_SECONDS."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
-        if found := true():
-            return found
+        if value := true():
+            return value
         time.sleep(0.1)
     pytest.fail(f"{failure} (within {WAIT_SECONDS:g} s)\n{more()}")
 
@@ -208,9 +208,9 @@ class Toy:
     def ran(self) -> list[str]:
         """The stages that did work since the last call, sorted."""
         path = self.root / ".ran"
-        found = sorted(path.read_text().split()) if path.exists() else []
+        stages = sorted(path.read_text().split()) if path.exists() else []
         path.unlink(missing_ok=True)
-        return found
+        return stages
 
     def fault(self, stage: str, kind: str) -> None:
         """Makes a stage fail: each time, ``once``, or ``sleep`` for long with a child."""

@@ -55,14 +55,14 @@ def test_what_came_of_each_stage_is_left_as_a_table(
 
     (toy.root / "params.yaml").write_text("toy: {right: 2}\n")
     build(str(toy.root))
-    told = {"first": "skipped", "left": "skipped", "right": "ran", "last": "ran"}
-    assert outcomes(prefect_server) == told
+    stages = {"first": "skipped", "left": "skipped", "right": "ran", "last": "ran"}
+    assert outcomes(prefect_server) == stages
     assert toy.ran() == ["last", "right"]
 
     (toy.root / "params.yaml").write_text("toy: {right: 1}\n")
     build(str(toy.root))
-    told |= {"right": "restored", "last": "restored"}
-    assert outcomes(prefect_server) == told
+    stages |= {"right": "restored", "last": "restored"}
+    assert outcomes(prefect_server) == stages
     assert toy.ran() == []
 
 
@@ -73,8 +73,8 @@ def test_a_stage_that_fails_is_tried_again_and_fails_the_flow_in_its_own_words(
     state = build(str(toy.root), return_state=True)
     assert state.is_failed() and "irgen right: this is what went wrong (always)" in state.message
     assert toy.ran() == ["first", "left", "right", "right"]  # as often as its meta allows
-    told = {"first": "ran", "left": "ran", "right": "failed", "last": "not run"}
-    assert outcomes(prefect_server) == told
+    stages = {"first": "ran", "left": "ran", "right": "failed", "last": "not run"}
+    assert outcomes(prefect_server) == stages
 
     toy.fault("right", "once")
     assert build(str(toy.root), return_state=True).is_completed()
@@ -154,7 +154,7 @@ def test_dvc_reads_every_lock_file_that_is_taken_for_whole(toy: Toy) -> None:
     path, copy = toy.root / "dvc.lock", toy.root / "copy"
     text = path.read_text()
     taken = 0
-    for end in [place + 1 for place, letter in enumerate(text) if letter == "\n"]:
+    for end in [position + 1 for position, letter in enumerate(text) if letter == "\n"]:
         path.write_text(text[:end])
         if not mend_lock_file(path, copy):
             taken += 1

@@ -79,10 +79,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     (folder / PLAN).write_text(yaml.safe_dump(COMPARED))
     for entry in list_digits().entries:
         label, name = entry.key.split("/")
-        place = folder / "images" / label
-        place.mkdir(parents=True, exist_ok=True)
-        if len(list(place.glob("*"))) < 30:
-            (place / name).write_bytes(entry.read())
+        label_folder = folder / "images" / label
+        label_folder.mkdir(parents=True, exist_ok=True)
+        if len(list(label_folder.glob("*"))) < 30:
+            (label_folder / name).write_bytes(entry.read())
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=folder, check=True)
     return folder
@@ -103,9 +103,9 @@ def start(project: Path, *options: str) -> "subprocess.Popen[str]":
 
 def run(project: Path, *options: str) -> str:
     process = start(project, *options)
-    told, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, told
-    return told
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -140,16 +140,16 @@ def test_every_point_has_the_same_methods_and_the_standard_one_the_baselines(
 ) -> None:
     project, _, _ = compared
     plan = load_plan(project)
-    found = results.load_results(project, plan, "digits")
-    assert {name: [each.trial.seed for each in points] for name, points in found.items()} == {
+    loaded = results.load_results(project, plan, "digits")
+    assert {name: [each.trial.seed for each in points] for name, points in loaded.items()} == {
         "semantic": [0, 1],
         "random": [0, 1],
         "narrow": [0],
     }
-    for result in found["semantic"]:
+    for result in loaded["semantic"]:
         assert {*METHODS, "cgd", "irt_r", "hnsw", "ivf_pq"} <= set(result.metrics)
         assert result.latency.keys() == result.metrics.keys() - {"queries"}
-    assert "index" not in found["random"][0].metrics
+    assert "index" not in loaded["random"][0].metrics
 
 
 def test_means_of_the_queries_are_the_metrics(compared: tuple[Path, str, str]) -> None:
@@ -202,7 +202,7 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
 ) -> None:
     project, _, _ = compared
     plan, point = load_plan(project), Trial(set="digits", variant="semantic", seed=1)
-    told = (
+    message = (
         project,
         plan,
         point,
@@ -216,18 +216,18 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
         run_log._format = lambda kind, fields: (
             os.kill(os.getpid(), signal.SIGKILL) if kind == "end" else whole(kind, fields)
         )
-        log_trial(*told)
+        log_trial(*message)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     assert run_log.list_unsynced(home.parent) == []
-    log_trial(*told)
+    log_trial(*message)
     kinds = [record["kind"] for record in run_log.read(home / "trial.jsonl")]
     assert kinds == ["begin", "metrics", "end"]
 
 
 def test_nothing_is_done_when_nothing_has_changed(compared: tuple[Path, str, str]) -> None:
     project, _, _ = compared
-    told = run(project, "--ablations")
-    assert "took" not in told and "Tables: " in told
+    message = run(project, "--ablations")
+    assert "took" not in message and "Tables: " in message
 
 
 def test_the_flow_runs_the_plan_and_leaves_its_tables_in_prefect(
@@ -244,13 +244,13 @@ def test_the_flow_runs_the_plan_and_leaves_its_tables_in_prefect(
 
 
 def test_mistakes_are_told_in_a_line(project: Path) -> None:
-    for options, told in (
+    for options, message in (
         (["digit"], "'digit' is no set"),
         (["--root", "nowhere"], "comparison.yaml is missing"),
     ):
         process = start(project, *options)
         said, _ = process.communicate(timeout=60)
-        assert process.returncode == 2 and told in said and len(said.splitlines()) == 1, said
+        assert process.returncode == 2 and message in said and len(said.splitlines()) == 1, said
 
 
 def test_tables_of_nothing_are_refused(tmp_path: Path, project: Path) -> None:

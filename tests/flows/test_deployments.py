@@ -61,14 +61,14 @@ def deployed(prefect_server: PrefectServer, project: Toy) -> dict[str, Any]:
     """What the server knows of each deployment after ``prefect deploy --all``."""
     prefect("work-pool", "create", "irgen", "--type", "process", root=project.root)
     prefect("deploy", "--all", root=project.root)
-    found = prefect_server.ask("/deployments/filter", {})
-    return {each["name"]: each for each in found}
+    deployments = prefect_server.ask("/deployments/filter", {})
+    return {each["name"]: each for each in deployments}
 
 
 def runs(server: PrefectServer, deployment: dict[str, Any], *states: str) -> list[dict[str, Any]]:
     asked = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}, "limit": 100}
-    found = server.ask("/flow_runs/filter", asked)
-    return [run for run in found if run["state"]["name"] in states or not states]
+    flow_runs = server.ask("/flow_runs/filter", asked)
+    return [run for run in flow_runs if run["state"]["name"] in states or not states]
 
 
 def test_every_flow_is_deployed_with_its_schedule_and_its_events(
@@ -83,12 +83,12 @@ def test_every_flow_is_deployed_with_its_schedule_and_its_events(
     assert schedules["update"][0]["interval"] == 900
     assert schedules["retrain"] == schedules["compare"] == []
     automations = prefect_server.ask("/automations/filter", {})
-    told = {
+    started_by = {
         expected: automation["actions"][0]["deployment_id"]
         for automation in automations
         for expected in automation["trigger"]["expect"]
     }
-    assert told == {
+    assert started_by == {
         events.CHANGED: deployed["update"]["id"],
         events.DRIFTED: deployed["retrain"]["id"],
     }
@@ -163,8 +163,8 @@ def test_an_event_starts_an_update_and_many_start_one(
     post(prefect_server, events.CHANGED, times=5)
 
     def started() -> list[dict[str, Any]]:
-        found = runs(prefect_server, deployed["update"])
-        return [r for r in found if r["id"] not in before and not r["auto_scheduled"]]
+        flow_runs = runs(prefect_server, deployed["update"])
+        return [r for r in flow_runs if r["id"] not in before and not r["auto_scheduled"]]
 
     until(started, "the event started no run", worker.read_text)
     until(

@@ -34,7 +34,7 @@ PATIENCE = 300.0  # seconds; a build takes a minute on a quiet machine
 def typed() -> list[str]:
     """The page's commands in order, each whole, without comments."""
     page = (ROOT / "docs" / "tutorial" / "living-database.md").read_text()
-    found, open_ = [], ""
+    commands, open_ = [], ""
     for block in re.findall(r"```bash\n(.*?)```", page, re.S):
         for line in block.splitlines():
             open_ += line if open_ else re.sub(r"\s+# .*", "", line)
@@ -46,10 +46,10 @@ def typed() -> list[str]:
             if open_.endswith("\\"):
                 open_ += "\n"
                 continue
-            found.append(open_)
+            commands.append(open_)
             open_ = ""
     assert not open_
-    return found
+    return commands
 
 
 class Newcomer:
@@ -115,11 +115,11 @@ def newcomer(
     path = f"{root}/.venv/bin:{os.environ['PATH']}"
     environment = quiet_dvc | {"PATH": path, "IRGEN_ROOT": str(root), "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    found = Newcomer(root, environment)
-    yield found
-    if found.served is not None:
+    newcomer = Newcomer(root, environment)
+    yield newcomer
+    if newcomer.served is not None:
         with suppress(BrokenPipeError, subprocess.TimeoutExpired):
-            found.served.communicate(timeout=30)  # lets go of the lifeline
+            newcomer.served.communicate(timeout=30)  # lets go of the lifeline
 
 
 def test_the_page_s_commands_do_what_it_says(newcomer: Newcomer) -> None:

@@ -59,15 +59,15 @@ def test_a_stage_s_meta_says_how_it_is_conducted(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "message"),
     [
         ({"retry": 1}, "did you mean 'retries'"),
         ({"retries": "1"}, "expected a whole number"),
         (3, "section"),
     ],
 )
-def test_a_misspelt_option_is_told_with_its_place(said: object, told: str) -> None:
-    with pytest.raises(ParamsError, match=f"dvc.yaml: trie: meta: prefect.*{told}"):
+def test_a_misspelt_option_is_told_with_its_place(said: object, message: str) -> None:
+    with pytest.raises(ParamsError, match=f"dvc.yaml: trie: meta: prefect.*{message}"):
         graph.read_options("trie", {"prefect": said})
 
 

@@ -53,9 +53,9 @@ def living(
     for section, values in SMALL.items():
         params[section] |= values
     (root / "params.yaml").write_text(yaml.safe_dump(params))
-    for place, entry in enumerate(list_digits().entries):
-        if place < 210:
-            path = root / ("images" if place < 200 else "later") / entry.key
+    for number, entry in enumerate(list_digits().entries):
+        if number < 210:
+            path = root / ("images" if number < 200 else "later") / entry.key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(entry.read())
     (root / "mlruns").mkdir()
@@ -116,15 +116,15 @@ def killed(root: Path, hit: set[str], ended: set[str]) -> str | None:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(r"(\w+): ran in", line):
-            ended.add(found[1])
-        if found := re.search(r"Running stage '(\w+)'", line):
-            assert found[1] not in ended - {"download"}, f"{found[1]} was done already"
-            if found[1] not in hit:
+        if match := re.search(r"(\w+): ran in", line):
+            ended.add(match[1])
+        if match := re.search(r"Running stage '(\w+)'", line):
+            assert match[1] not in ended - {"download"}, f"{match[1]} was done already"
+            if match[1] not in hit:
                 time.sleep(0.5)  # into the work
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-                return found[1]
+                return match[1]
     assert process.wait() == 0
     return None
 

@@ -37,10 +37,10 @@ class Chat(HTTPServer):
 @pytest.fixture
 def chat(prefect_server: PrefectServer) -> Iterator[Chat]:
     """Nobody is told any more when the test has ended."""
-    found = Chat()
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield found
-    found.shutdown()
+    chat = Chat()
+    threading.Thread(target=chat.serve_forever, daemon=True).start()
+    yield chat
+    chat.shutdown()
     for each in prefect_server.ask("/automations/filter", {}):
         if each["name"] in notify.AUTOMATIONS:
             prefect_server.ask(f"/automations/{each['id']}", method="DELETE")

@@ -22,10 +22,10 @@ INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 def program(name: str) -> str:
     """The path of one of PostgreSQL's programs; skips if there is none."""
-    found = shutil.which(name) or next(iter(shutil.which(name, path=str(p)) for p in INSTALLED), "")
-    if not found:
+    path = shutil.which(name) or next(iter(shutil.which(name, path=str(p)) for p in INSTALLED), "")
+    if not path:
         pytest.skip(f"PostgreSQL's {name} is not installed: apt-get install postgresql")
-    return found
+    return path
 
 
 @pytest.fixture(scope="module")

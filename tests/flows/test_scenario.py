@@ -109,11 +109,9 @@ class Living:
     def told(self, event: str) -> list[dict[str, Any]]:
         """What the events of a name said that this project has told of."""
         asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
-        found = self.server.ask("/events/filter", asked)["events"]
+        sent = self.server.ask("/events/filter", asked)["events"]
         return [
-            each["payload"]
-            for each in found
-            if each["resource"].get("irgen.root") == str(self.root)
+            each["payload"] for each in sent if each["resource"].get("irgen.root") == str(self.root)
         ]
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
@@ -122,16 +120,16 @@ class Living:
             "flow_runs": {"deployment_id": {"any_": [self.deployments[flow]]}},
             "sort": "START_TIME_ASC",
         }
-        found = self.server.ask("/flow_runs/filter", asked)
-        return [run for run in found if run["start_time"]]
+        flow_runs = self.server.ask("/flow_runs/filter", asked)
+        return [run for run in flow_runs if run["start_time"]]
 
     def ended(self, flow: str, before: list[dict[str, Any]]) -> dict[str, Any]:
         """The first run of a deployment, since ``before``, that released something or gave up."""
         ids = {run["id"] for run in before}
 
         def over() -> list[dict[str, Any]]:
-            found = [run for run in self.runs(flow) if run["id"] not in ids]
-            final = [run for run in found if run["state"]["type"] in OVER]
+            flow_runs = [run for run in self.runs(flow) if run["id"] not in ids]
+            final = [run for run in flow_runs if run["state"]["type"] in OVER]
             return [run for run in final if run["state"]["name"] not in ("Dropped", "Unchanged")]
 
         (run, *_) = until(over, f"no {flow} came to its end", self.log.read_text)
@@ -178,10 +176,9 @@ class Living:
         for path, content in zip(paths, images.values(), strict=True):
             path.write_bytes(content)
         said = self.do("irgen", "search", "--json", "-k", "300", *map(str, paths))
-        found = json.loads(said)
+        hits = json.loads(said)
         return {
-            key: [hit["id"] for hit in each["hits"]]
-            for key, each in zip(images, found, strict=True)
+            key: [hit["id"] for hit in each["hits"]] for key, each in zip(images, hits, strict=True)
         }
 
 
@@ -260,8 +257,8 @@ def deploy(living: Living) -> None:
         "prefect", "--no-prompt", "work-pool", "create", "irgen", "-t", "process", "--overwrite"
     )
     living.do("prefect", "--no-prompt", "deploy", "--all")
-    found = living.server.ask("/deployments/filter", {})
-    living.deployments = {each["name"]: each["id"] for each in found}
+    deployments = living.server.ask("/deployments/filter", {})
+    living.deployments = {each["name"]: each["id"] for each in deployments}
 
 
 @pytest.fixture(scope="module")
@@ -300,8 +297,8 @@ def test_new_images_are_found_and_nothing_is_trained(
     assert ("PUT", f"/store/served/{served}/release.json", "") in since  # for other machines
 
     assert new.keys() <= set(living.table("database")["id"])
-    found = living.search(new)
-    assert found and not [key for key, ids in found.items() if key not in ids]
+    hits = living.search(new)
+    assert hits and not [key for key, ids in hits.items() if key not in ids]
 
 
 def test_deleted_images_are_gone_and_unseen_classes_start_a_retrain(
@@ -309,8 +306,8 @@ def test_deleted_images_are_gone_and_unseen_classes_start_a_retrain(
 ) -> None:
     """Images that the models were trained on among them: training stands as it was."""
     gone = dict(updated["new"])
-    known = living.table("train")["id"].to_list()[:3]
-    gone |= {key: living.buckets.content("shop", f"photos/{key}") for key in known}
+    trained_ids = living.table("train")["id"].to_list()[:3]
+    gone |= {key: living.buckets.content("shop", f"photos/{key}") for key in trained_ids}
     updates, champion = living.runs("update"), living.champion()
     living.buckets.drop("shop", [f"photos/{key}" for key in gone])
     unseen = living.upload(living.unseen, 72)
@@ -319,8 +316,8 @@ def test_deleted_images_are_gone_and_unseen_classes_start_a_retrain(
     assert f"72 new, 0 changed, {len(gone)} gone" in run["state"]["message"]
     assert not living.ran(run) & TRAINING
     assert living.champion() > champion
-    found = living.search(gone)
-    assert all(found.values()) and not gone.keys() & {id for ids in found.values() for id in ids}
+    hits = living.search(gone)
+    assert all(hits.values()) and not gone.keys() & {id for ids in hits.values() for id in ids}
 
     assert updated["retrained"] == []
     run = living.ended("retrain", [])

@@ -23,14 +23,14 @@ NAMES = ["a", "bb", "ccc", "dddd", "eeeee"]  # of a small index
 def images(names: Iterable[str], version: int = 0) -> dict[str, Any]:
     """Embeddings and codes of images, another one for each id and version."""
     names = list(names)
-    found = np.empty((len(names), D), np.float32)
+    vectors = np.empty((len(names), D), np.float32)
     codes = np.empty((len(names), M), np.int64)
     for row, name in enumerate(names):
         random = np.random.default_rng([crc32(name.encode()), version])
-        found[row] = random.standard_normal(D)
+        vectors[row] = random.standard_normal(D)
         codes[row] = random.integers(0, L, M)
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
-    return {"embeddings": torch.from_numpy(found), "codes": torch.from_numpy(codes)}
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return {"embeddings": torch.from_numpy(vectors), "codes": torch.from_numpy(codes)}
 
 
 def metadata(names: Iterable[str], version: int = 0) -> pl.DataFrame:
@@ -45,7 +45,7 @@ def create(folder: Path, names: Iterable[str], **changes: Any) -> Path:
     Index.create(
         folder,
         **{
-            "models_writer": lambda place: (place / "weights").write_bytes(b"weights"),
+            "models_writer": lambda base: (base / "weights").write_bytes(b"weights"),
             "config": {"made by": "a test"},
             "items": pl.DataFrame({"id": names}, {"id": pl.String}).hstack(metadata(names)),
             "codebooks": torch.arange(M * L * D).view(M, L, D).float().cos(),
@@ -67,8 +67,8 @@ def contents(index: Index | View) -> dict[str, tuple]:
     table = view.take(rows.numpy()).rows()
     assert len(view) == len({row[0] for row in table}) == len(table)
     return {
-        name: (tuple(code), embedding.tobytes(), known, tuple(about))
-        for (name, *about), code, embedding, known in zip(
+        name: (tuple(code), embedding.tobytes(), is_trained, tuple(about))
+        for (name, *about), code, embedding, is_trained in zip(
             table, codes, embeddings, trained, strict=True
         )
     }
@@ -88,8 +88,8 @@ def expected(names: Iterable[str], version: int = 0, trained: bool | None = Fals
 
 def base_bytes(folder: Path) -> dict[str, bytes]:
     """Every file of the base that counts."""
-    (place,) = (folder / "base").iterdir()
-    return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
+    (base,) = (folder / "base").iterdir()
+    return {path.name: path.read_bytes() for path in sorted(base.iterdir())}
 
 
 @pytest.fixture(scope="session")

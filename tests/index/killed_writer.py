@@ -93,8 +93,8 @@ def main() -> None:
 
     import irgen.index.index  # noqa: F401 – once, for all writers
 
-    place = Path(__file__).with_name("conftest.py")
-    spec = importlib.util.spec_from_file_location("conftest", place)
+    path = Path(__file__).with_name("conftest.py")
+    spec = importlib.util.spec_from_file_location("conftest", path)
     assert spec
     assert spec.loader
     made = importlib.util.module_from_spec(spec)

@@ -126,9 +126,9 @@ def test_what_a_killed_writer_left_inside_is_cleared(folder: Path) -> None:
     Index.open(folder).close()
     assert (folder / "base" / "2").exists(), "readers touch nothing"
     Index.open(folder, writable=True).close()
-    found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     own = [f"base/1/{name}" for name in names(folder / "base" / "1")]
-    assert found == sorted(
+    assert files == sorted(
         ["changes.sqlite", "codebooks.npy", "index.json", "lock", "models/weights", *own]
     )
 
@@ -212,21 +212,21 @@ def test_a_file_that_is_missing_or_cut_short_is_refused_by_name(folder: Path, na
 def test_a_flipped_bit_is_refused(folder: Path, name: str) -> None:
     path = folder / name
     whole = bytearray(path.read_bytes())
-    for place in range(0, len(whole), max(1, len(whole) // 40)):
-        if chr(whole[place]).isspace():
+    for offset in range(0, len(whole), max(1, len(whole) // 40)):
+        if chr(whole[offset]).isspace():
             continue  # as good a space as any other
-        whole[place] ^= 1 << place % 8
+        whole[offset] ^= 1 << offset % 8
         path.write_bytes(whole)
         with pytest.raises(IndexingError):
             Index.open(folder)
-        whole[place] ^= 1 << place % 8
+        whole[offset] ^= 1 << offset % 8
     path.write_bytes(whole)
     Index.open(folder).close()
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, offset: int) -> None:
     whole = bytearray(path.read_bytes())
-    whole[place] ^= 4
+    whole[offset] ^= 4
     path.write_bytes(whole)
 
 
@@ -278,11 +278,11 @@ def test_damaged_embeddings_are_found_when_they_are_read_as_a_whole(
     assert left_beside(folder) == ["index"]
     assert names(folder / "base") == ["1"]
     flip(path, 140)
-    for place in (2, 30, 90):  # in the header
-        flip(path, place)
+    for offset in (2, 30, 90):  # in the header
+        flip(path, offset)
         with pytest.raises(IndexingError, match=r"embeddings\.npy is damaged"):
             Index.open(folder)
-        flip(path, place)
+        flip(path, offset)
 
 
 def test_damaged_models_are_found_before_they_are_used(folder: Path, tmp_path: Path) -> None:
@@ -319,13 +319,13 @@ def test_a_reader_whose_base_is_deleted_while_it_reads_takes_the_next(
 ) -> None:
     true = base_files.read
 
-    def read(place: Path, number: int):
+    def read(path: Path, number: int):
         if number == 1:  # at this very moment a writer compacts
             monkeypatch.setattr(base_files, "read", true)
             with Index.open(folder, writable=True) as writer:
                 writer.remove(["a"])
                 writer.compact()
-        return true(place, number)
+        return true(path, number)
 
     with Index.open(folder, writable=True) as writer:
         writer.remove(["bb"])

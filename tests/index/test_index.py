@@ -65,24 +65,24 @@ def test_an_empty_call_changes_nothing(index: Index, small) -> None:
 def test_metadata_columns_may_have_any_name(tmp_path: Path, small) -> None:
     columns = {"key": [1], "code": ["x"], "allow": [True], "a 'quoted\" name": [2.5], "": [None]}
     table = pl.DataFrame({"id": ["a"], **columns})
-    place = small.create(tmp_path / "index", ["a"], items=table)
-    with Index.open(place, writable=True) as index:
+    folder = small.create(tmp_path / "index", ["a"], items=table)
+    with Index.open(folder, writable=True) as index:
         index.upsert_encoded(ids=["a"], metadata=pl.DataFrame({"key": [2]}), **small.images(["a"]))
-    with Index.open(place) as index:
+    with Index.open(folder) as index:
         assert small.contents(index)["a"][3] == (2, None, None, None, None)
 
 
 def test_info_says_what_is_in_it(index: Index, folder: Path, add) -> None:
     add(index, "x", "y")
     index.remove(["a", "bb", "x"])
-    found = index.info()
-    assert len(index) == found["images"] == 4
-    assert (found["trained"], found["added"], found["dead_rows"]) == (1, 1, 2)
-    assert (found["levels"], found["codebook"], found["width"]) == (3, 8, 8)
-    assert found["columns"] == {"label": "String", "price": "Int32"}
-    assert found["bytes"]["changes"] >= (folder / "changes.sqlite").stat().st_size
-    assert found["bytes"]["models"] == len(b"weights")
-    assert (found["base"], found["writable"]) == (1, True)
+    info = index.info()
+    assert len(index) == info["images"] == 4
+    assert (info["trained"], info["added"], info["dead_rows"]) == (1, 1, 2)
+    assert (info["levels"], info["codebook"], info["width"]) == (3, 8, 8)
+    assert info["columns"] == {"label": "String", "price": "Int32"}
+    assert info["bytes"]["changes"] >= (folder / "changes.sqlite").stat().st_size
+    assert info["bytes"]["models"] == len(b"weights")
+    assert (info["base"], info["writable"]) == (1, True)
 
 
 class Fake:
@@ -102,8 +102,8 @@ def test_images_in_any_form_are_read_by_the_bundles_models(
 ) -> None:
     places = []
 
-    def load_models(place: Path, device: torch.device) -> Fake:
-        places.append(place)
+    def load_models(folder: Path, device: torch.device) -> Fake:
+        places.append(folder)
         return Fake(index.folder.codebooks)
 
     monkeypatch.setattr(index_module, "load_models", load_models)

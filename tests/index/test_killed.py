@@ -117,10 +117,10 @@ def test_what_an_ended_writer_acknowledged_is_there_and_nobody_saw_what_is_not(
         done = max(acknowledged, done)
         struck[writer.operation(seed, done, states[done])[0]] += 1
         with Index.open(folder) as opened:  # before any writer has tidied up
-            found = small.contents(opened)
+            contents = small.contents(opened)
             opened.verify()
-        assert found in (table(states[done], small), table(states[done + 1], small))
-        done += found != table(states[done], small)
+        assert contents in (table(states[done], small), table(states[done + 1], small))
+        done += contents != table(states[done], small)
         for view in {id(view): view for view in seen}.values():
             content = small.contents(view)
             at = (i for i in range(last_seen, done + 1) if table(states[i], small) == content)
@@ -128,12 +128,12 @@ def test_what_an_ended_writer_acknowledged_is_there_and_nobody_saw_what_is_not(
             assert last_seen >= 0, "the reader saw what was taken back, or went back itself"
         check_saved(tmp_path, life, states, small)
         with Index.open(folder, writable=True) as index:
-            assert small.contents(index) == found
+            assert small.contents(index) == contents
             if life % 8 == 7:
                 index.compact()
-                assert small.contents(index) == found
+                assert small.contents(index) == contents
         reader.refresh()
-        assert small.contents(reader) == found
+        assert small.contents(reader) == contents
     reader.close()
     assert done > LIVES / 4, "the writers got something done"
     assert len(struck) > 2, f"they were ended at different operations, not only at {struck}"

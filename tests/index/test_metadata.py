@@ -28,15 +28,15 @@ SCHEMA = pl.Schema(
 def test_columns_that_are_left_out_are_null() -> None:
     assert metadata.complete(None, 2, SCHEMA).rows() == [(None,) * 5] * 2
     given = pl.DataFrame({"price": [1, 2], "label": pl.Series(["a", None], dtype=pl.Categorical)})
-    found = metadata.complete(given, 2, SCHEMA)
-    assert found.schema == SCHEMA
-    assert found.rows() == [("a", None, 1.0, None, None), (None, None, 2.0, None, None)]
+    completed = metadata.complete(given, 2, SCHEMA)
+    assert completed.schema == SCHEMA
+    assert completed.rows() == [("a", None, 1.0, None, None), (None, None, 2.0, None, None)]
     assert metadata.complete(pl.DataFrame(), 0, SCHEMA).schema == SCHEMA
     assert metadata.complete(None, 0, SCHEMA).schema == SCHEMA
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (
             {"labl": ["a", "b"]},
@@ -53,8 +53,8 @@ def test_columns_that_are_left_out_are_null() -> None:
         ({"label": ["a"] * 3}, "3 rows for 2 ids"),
     ],
 )
-def test_metadata_that_does_not_fit_is_refused(given: dict, told: str) -> None:
-    with pytest.raises(IndexingError, match=told):
+def test_metadata_that_does_not_fit_is_refused(given: dict, message: str) -> None:
+    with pytest.raises(IndexingError, match=message):
         metadata.complete(pl.DataFrame(given), 2, SCHEMA)
 
 
@@ -66,8 +66,8 @@ def test_metadata_that_means_the_same_is_taken() -> None:
             "tags": [[], []],
         }
     )
-    found = metadata.complete(given, 2, SCHEMA)
-    assert found.row(0) == (None, None, None, datetime.datetime(2024, 1, 1), [])
+    completed = metadata.complete(given, 2, SCHEMA)
+    assert completed.row(0) == (None, None, None, datetime.datetime(2024, 1, 1), [])
 
 
 def test_a_new_index_keeps_categories_and_empty_columns_as_text() -> None:
@@ -80,8 +80,8 @@ def test_a_new_index_keeps_categories_and_empty_columns_as_text() -> None:
             "id": ["a", "b"],
         }
     )
-    found = check_table(given)
-    assert found.schema == {
+    completed = check_table(given)
+    assert completed.schema == {
         "id": pl.String,
         "kind": pl.String,
         "none": pl.String,

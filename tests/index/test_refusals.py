@@ -59,15 +59,15 @@ def refusals(small: SimpleNamespace) -> list[tuple[str, str, dict[str, Any]]]:
 
 def test_what_cannot_be_done_is_told_and_nothing_is_done(index: Index, small) -> None:
     before, revision = small.contents(index), index.revision
-    for method, told, arguments in refusals(small):
-        with pytest.raises(IndexingError, match=told):
+    for method, message, arguments in refusals(small):
+        with pytest.raises(IndexingError, match=message):
             getattr(index, method)(**arguments)
     assert small.contents(index) == before
     assert index.revision == revision
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"trained": torch.ones(5)}, "trained is float32"),
         ({"trained": torch.ones(4, dtype=torch.bool)}, r"not bool of shape \(5,\)"),
@@ -78,8 +78,10 @@ def test_what_cannot_be_done_is_told_and_nothing_is_done(index: Index, small) ->
         ({"items": pl.DataFrame({"id": [1, 2, 3, 4, 5]})}, "id 0 is 1"),
     ],
 )
-def test_a_new_index_of_what_does_not_fit_is_refused(tmp_path: Path, small, change, told) -> None:
-    with pytest.raises(IndexingError, match=told):
+def test_a_new_index_of_what_does_not_fit_is_refused(
+    tmp_path: Path, small, change, message
+) -> None:
+    with pytest.raises(IndexingError, match=message):
         small.create(tmp_path / "index", NAMES, **change)
     assert list(tmp_path.iterdir()) == []
 
@@ -134,8 +136,8 @@ def test_only_a_writer_that_is_open_and_no_fork_of_it_writes(folder, index, add,
 def test_a_file_that_a_limit_keeps_closed_is_not_called_damaged(tmp_path: Path) -> None:
     path = tmp_path / "metadata.arrow"
     for error in (OSError(24, "Too many open files"), OSError(12, "Cannot allocate memory")):
-        for told in (damage.damaged(path, error), damage.unreadable(path, error)):
-            assert "it is not damaged: raise the limit" in str(told)
+        for refusal in (damage.damaged(path, error), damage.unreadable(path, error)):
+            assert "it is not damaged: raise the limit" in str(refusal)
     assert "restore the folder" in str(damage.unreadable(path, OSError(5, "Input/output error")))
 
 

@@ -25,7 +25,7 @@ def test_a_key_is_the_first_63_bits_of_blake2b(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "told"),
+    ("ids", "message"),
     [
         ("abc", "not the one string 'abc'"),
         (["a", ""], "id 1 is ''"),
@@ -35,8 +35,8 @@ def test_a_key_is_the_first_63_bits_of_blake2b(names: list[str]) -> None:
         (["a", "b", "a", "c", "b"], "given twice: 'a', 'b'"),
     ],
 )
-def test_ids_that_are_none_are_refused(ids: list, told: str) -> None:
-    with pytest.raises(IndexingError, match=told):
+def test_ids_that_are_none_are_refused(ids: list, message: str) -> None:
+    with pytest.raises(IndexingError, match=message):
         check_ids(ids)
 
 

@@ -70,32 +70,32 @@ def same(one, other) -> None:
 
 
 def test_an_image_of_the_index_finds_itself_first(index, png):
-    found = index.search([png(3), png(30)], k=5)
-    assert found.ids[:, 0].tolist() == [NAMES[3], NAMES[30]]
-    assert (found.cosine[:, 0] > 0.999).all() and (found.cosine <= 1).all()
-    assert (np.diff(found.scores) <= 0).all()
-    expected = calibration.apply(KNOWN, torch.from_numpy(found.cosine)).numpy()
-    assert np.array_equal(found.same_label, expected)
+    hits = index.search([png(3), png(30)], k=5)
+    assert hits.ids[:, 0].tolist() == [NAMES[3], NAMES[30]]
+    assert (hits.cosine[:, 0] > 0.999).all() and (hits.cosine <= 1).all()
+    assert (np.diff(hits.scores) <= 0).all()
+    expected = calibration.apply(KNOWN, torch.from_numpy(hits.cosine)).numpy()
+    assert np.array_equal(hits.same_label, expected)
 
 
 def test_an_image_may_come_in_any_form(index, tiny_models, png, tmp_path):
     path = tmp_path / "query.png"
     path.write_bytes(png(50))
     pixels = decode_images([png(50)], tiny_models.decoding)
-    found = index.search([png(50)])
-    same(found, index.search([path]))
-    same(found, index.search([str(path)]))
-    same(found, index.search([Image.open(io.BytesIO(png(50)))]))
-    same(found, index.search(pixels))
-    same(found, index.search(torch.from_numpy(pixels)))
-    same(found, index.search(tiny_models.encode(torch.from_numpy(pixels))))
+    hits = index.search([png(50)])
+    same(hits, index.search([path]))
+    same(hits, index.search([str(path)]))
+    same(hits, index.search([Image.open(io.BytesIO(png(50)))]))
+    same(hits, index.search(pixels))
+    same(hits, index.search(torch.from_numpy(pixels)))
+    same(hits, index.search(tiny_models.encode(torch.from_numpy(pixels))))
 
 
 def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):
     queries = [png(number) for number in range(40, 140)]
-    found = index.search(queries, k=3)
-    assert found.ids.shape == (100, 3)
-    same(found, type(found).join([index.search([query], k=3) for query in queries], 3))
+    hits = index.search(queries, k=3)
+    assert hits.ids.shape == (100, 3)
+    same(hits, type(hits).join([index.search([query], k=3) for query in queries], 3))
     assert index.search([], k=3).ids.shape == (0, 3)
 
 
@@ -105,9 +105,9 @@ def test_as_many_as_are_asked_for_are_found_however_few_beams_are_usual(make_ind
     made = make_index(tmp_path / "few", [png(n) for n in range(40)], items, None, search=few)
     with Index.open(made) as index:
         for k, allow in ((3, None), (12, None), (10, pl.col("label") == "label 1"), (40, None)):
-            found = [search(index, [png(60)], k, allow=allow)]
-            found.append(search_ids(index, [NAMES[0]], min(k, 39), allow=allow))
-            assert [None in each.ids[0] for each in found] == [False, False]
+            hits = [search(index, [png(60)], k, allow=allow)]
+            hits.append(search_ids(index, [NAMES[0]], min(k, 39), allow=allow))
+            assert [None in each.ids[0] for each in hits] == [False, False]
         assert None in search(index, [png(60)], 40, beams=2).ids[0]
 
 
@@ -151,9 +151,9 @@ def test_a_filter_that_is_none_is_refused(index, png, allow, says):
 def test_an_honest_empty_answer(index, png):
     everything = index.search([png(70)], k=40)
     least = float(everything.same_label[0, 4:6].mean())
-    found = search(index, [png(70)], k=40, min_probability=least)
+    hits = search(index, [png(70)], k=40, min_probability=least)
     kept = (everything.same_label[0] >= least).sum()
-    assert found.ids[0].tolist() == everything.ids[0, :kept].tolist() + [None] * (40 - kept)
+    assert hits.ids[0].tolist() == everything.ids[0, :kept].tolist() + [None] * (40 - kept)
     none = search(index, [png(70)], k=3, min_probability=0.95)
     assert none.ids.tolist() == [[None] * 3]
     assert (none.scores == -np.inf).all() and (none.same_label == -np.inf).all()
@@ -189,11 +189,11 @@ def test_an_image_that_cannot_be_read_is_named(index, png):
 
 
 def test_more_like_this_needs_no_file_and_no_network(index):
-    found = index.search_ids([NAMES[7], NAMES[8]], k=39)
+    hits = index.search_ids([NAMES[7], NAMES[8]], k=39)
     assert index._models is None
     for row, own in enumerate((NAMES[7], NAMES[8])):
-        assert sorted(found.ids[row].tolist()) == sorted(set(NAMES) - {own})
-    assert found.by_embedding.all()
+        assert sorted(hits.ids[row].tolist()) == sorted(set(NAMES) - {own})
+    assert hits.by_embedding.all()
     labels = search_ids(index, [NAMES[7]], k=39, allow=pl.col("label") == "label 0")
     assert (labels.ids != None).sum() == 10  # noqa: E711
     with pytest.raises(IndexingError, match="not in the index: 'nobody'"):
@@ -201,16 +201,16 @@ def test_more_like_this_needs_no_file_and_no_network(index):
 
 
 def test_explanations_add_up_to_the_scores(index, png):
-    found = search(index, [png(80)], k=10, rerank=False)
+    hits = search(index, [png(80)], k=10, rerank=False)
     index.add([png(80)], ["twin"])
-    about = index.explain(png(80), [*found.ids[0], "twin"])
+    about = index.explain(png(80), [*hits.ids[0], "twin"])
     np.testing.assert_allclose(
-        [each.log_probability for each in about[:-1]], found.log_probability[0], atol=1e-4
+        [each.log_probability for each in about[:-1]], hits.log_probability[0], atol=1e-4
     )
-    np.testing.assert_allclose([each.cosine for each in about[:-1]], found.cosine[0], atol=1e-4)
+    np.testing.assert_allclose([each.cosine for each in about[:-1]], hits.cosine[0], atol=1e-4)
     frame = index.view.table
     assert [each.trained for each in about[:-1]] == [
-        NAMES.index(name) % 2 == 0 for name in found.ids[0]
+        NAMES.index(name) % 2 == 0 for name in hits.ids[0]
     ]
     assert about[-1].cosine > 0.999 and not about[-1].trained
     codes = [
@@ -223,8 +223,8 @@ def test_explanations_add_up_to_the_scores(index, png):
 def test_what_is_added_is_found_by_the_next_search_here_and_elsewhere(index, png):
     def cosine(each: Index, number: int) -> float:
         """How near the image called "new" is to image ``number``; −inf if it is not there."""
-        found = each.search([png(number)], k=41)
-        return float(found.cosine[found.ids == "new"].max(initial=-np.inf))
+        hits = each.search([png(number)], k=41)
+        return float(hits.cosine[hits.ids == "new"].max(initial=-np.inf))
 
     with Index.open(index.info()["folder"], precision="fp32") as reader:
         assert cosine(reader, 90) == -np.inf
@@ -265,10 +265,10 @@ def test_a_search_never_sees_half_a_change(index, png):
             view = index.view
             snapshot = index.snapshot(view, pl.col("label") == "group")
             hits = engine.search_embeddings(embeddings[:2], snapshot, 9, index.options(1))
-            found = ImageHits.of(hits, view, index.calibration)
-            rows = view.find_existing([name for name in found.ids[0] if name])
+            result = ImageHits.of(hits, view, index.calibration)
+            rows = view.find_existing([name for name in result.ids[0] if name])
             prices = view.take(rows)["price"].unique().to_list()
-            assert sorted(found.ids[0, :5]) == group and found.ids[0, 5] is None
+            assert sorted(result.ids[0, :5]) == group and result.ids[0, 5] is None
             assert len(prices) == 1
             seen.add(prices[0])
     finally:
@@ -281,17 +281,17 @@ def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png,
     """The models were taught a single label: every image is of it, so it orders nothing."""
     contents, items = [png(n) for n in range(40)], pl.DataFrame({"id": NAMES})
     how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "rerank_weight": 0.5}
-    found = {}
+    hits_by_signal = {}
     for by in ("label", "both", "first_code"):
         folder = make_index(
             tmp_path / by, contents, items, None, search=how | {"rerank_signal": by}
         )
         with Index.open(folder, precision="fp32") as index:
             assert len(index.models.labels) == 1
-            found[by] = index.search([png(3)], k=40)
+            hits_by_signal[by] = index.search([png(3)], k=40)
     for by in ("label", "both"):
-        np.testing.assert_allclose(found[by].scores, found[by].cosine, atol=1e-4)
-    scores, cosines = found["first_code"].scores[0], found["first_code"].cosine[0]
+        np.testing.assert_allclose(hits_by_signal[by].scores, hits_by_signal[by].cosine, atol=1e-4)
+    scores, cosines = hits_by_signal["first_code"].scores[0], hits_by_signal["first_code"].cosine[0]
     copies = cosines >= COPY_COSINE
     assert copies[0] and (scores[copies] == cosines[copies]).all()
     assert (scores[~copies] < cosines[~copies] - 0.01).all()

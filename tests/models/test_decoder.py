@@ -35,9 +35,9 @@ def test_every_image_token_and_the_summary_matter(retriever):
     codes = torch.zeros(1, 4, dtype=torch.int64)
     before = retriever(summary, tokens, codes)
     assert not torch.equal(before, retriever(summary + 1 * torch.arange(12), tokens, codes))
-    for place in range(5):
+    for position in range(5):
         changed = tokens.clone()
-        changed[:, place] = changed[:, place].flip(-1)
+        changed[:, position] = changed[:, position].flip(-1)
         assert not torch.equal(before, retriever(summary, changed, codes))
 
 

@@ -23,17 +23,17 @@ def test_embeddings_have_length_one(tokenizer_settings):
 def test_prefix_losses_reach_the_embedding_straight_through(tokenizer_settings):
     model = tokenizer(tokenizer_settings)
     embeddings = model.embed(torch.randn(8, 10)).detach().requires_grad_()
-    found = losses(model, embeddings, torch.arange(8) % 3, tokenizer_settings)
-    (gradient,) = torch.autograd.grad(found["loss/prefix"], embeddings)
+    terms = losses(model, embeddings, torch.arange(8) % 3, tokenizer_settings)
+    (gradient,) = torch.autograd.grad(terms["loss/prefix"], embeddings)
     assert (gradient.norm(dim=-1) > 0).all()
 
 
 def test_the_residual_loss_pulls_the_embedding_not_the_codebooks(tokenizer_settings):
     model = tokenizer(tokenizer_settings)
     embeddings = model.embed(torch.randn(8, 10)).detach().requires_grad_()
-    found = losses(model, embeddings, torch.arange(8) % 3, tokenizer_settings)
+    terms = losses(model, embeddings, torch.arange(8) % 3, tokenizer_settings)
     prefixes = quantizer.decode(model.tokenize(embeddings), model.codebooks)
-    (gradient,) = torch.autograd.grad(found["loss/residual"], embeddings)
+    (gradient,) = torch.autograd.grad(terms["loss/residual"], embeddings)
     expected = 2 * (embeddings[:, None] - prefixes).sum(1) / prefixes.shape[1] / len(embeddings)
     torch.testing.assert_close(gradient, expected)
     assert not model.codebooks.requires_grad
@@ -42,17 +42,17 @@ def test_the_residual_loss_pulls_the_embedding_not_the_codebooks(tokenizer_setti
 def test_a_weight_of_one_neither_vanishes_nor_swamps(tokenizer_settings):
     settings = dataclasses.replace(tokenizer_settings, prefix_weight=1.0, residual_weight=1.0)
     model = tokenizer(settings)
-    found = losses(model, model.embed(torch.randn(64, 10)), torch.arange(64) % 3, settings)
-    parts = [float(found[f"loss/{name}"].detach()) for name in ("embedding", "prefix", "residual")]
+    terms = losses(model, model.embed(torch.randn(64, 10)), torch.arange(64) % 3, settings)
+    parts = [float(terms[f"loss/{name}"].detach()) for name in ("embedding", "prefix", "residual")]
     assert min(parts) > 0.01 * sum(parts)
-    torch.testing.assert_close(float(found["loss"].detach()), sum(parts))
+    torch.testing.assert_close(float(terms["loss"].detach()), sum(parts))
 
 
 def test_weights_of_zero_leave_plain_classification(tokenizer_settings):
     settings = dataclasses.replace(tokenizer_settings, prefix_weight=0.0, residual_weight=0.0)
     model = tokenizer(settings)
-    found = losses(model, model.embed(torch.randn(16, 10)), torch.arange(16) % 3, settings)
-    assert torch.equal(found["loss"], found["loss/embedding"])
+    terms = losses(model, model.embed(torch.randn(16, 10)), torch.arange(16) % 3, settings)
+    assert torch.equal(terms["loss"], terms["loss/embedding"])
 
 
 def test_a_linear_adapter_starts_with_the_neighbours_of_the_features(tokenizer_settings):

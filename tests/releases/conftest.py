@@ -119,8 +119,8 @@ def project(
     """A project whose pipeline has run: nothing was released yet, and nobody else is told."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("IRGEN_BUILD", raising=False)
-    found = Project(tmp_path / "project", bundle)
-    workspace, listed = Workspace.at(found.root), []
+    project = Project(tmp_path / "project", bundle)
+    workspace, listed = Workspace.at(project.root), []
     with ShardWriter(workspace.stage("download"), 1) as writer:
         for name, content in (DATABASE | QUERIES).items():
             shard, offset = writer.add(name, content)
@@ -131,15 +131,15 @@ def project(
     manifest.write(workspace.stage("download"), columns, revision=7, source="test")
     write_table(workspace.stage("catalog") / "database.parquet", table(DATABASE, "train"))
     write_table(workspace.stage("catalog") / "queries.parquet", table(QUERIES, "query"))
-    shutil.copyfile(root / "params.yaml", found.root / "params.yaml")
-    found.set("compute", device="cpu", precision="fp32")
-    found.set("evaluate", cutoffs=[1, 4])
-    found.set("gate", metric="precision/4", margin=0.02, minimum=0.5)
-    found.set("release", keep=2, remote="", model="")
-    (found.root / "mlruns").mkdir()
-    shutil.copyfile(empty_store, found.root / "mlruns" / "mlflow.db")
-    found.builds(1)
-    return found
+    shutil.copyfile(root / "params.yaml", project.root / "params.yaml")
+    project.set("compute", device="cpu", precision="fp32")
+    project.set("evaluate", cutoffs=[1, 4])
+    project.set("gate", metric="precision/4", margin=0.02, minimum=0.5)
+    project.set("release", keep=2, remote="", model="")
+    (project.root / "mlruns").mkdir()
+    shutil.copyfile(empty_store, project.root / "mlruns" / "mlflow.db")
+    project.builds(1)
+    return project
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ def test_a_release_killed_at_any_step_is_one_release_when_done_again(
             client.get_object(Bucket="shop", Key="indexes/champion.json")["Body"].read()
         )
         assert said["version"] == number
-        found = registry.search_model_versions("name = 'irgen'")
-        assert sorted(int(each.version) for each in found) == there[::-1], name
-        assert len({each.tags["irgen.bundle"] for each in found}) == len(there)
+        versions = registry.search_model_versions("name = 'irgen'")
+        assert sorted(int(each.version) for each in versions) == there[::-1], name
+        assert len({each.tags["irgen.bundle"] for each in versions}) == len(there)
         at = registry.get_model_version_by_alias("irgen", "champion")
         assert at.tags["irgen.bundle"] == again["bundle"]
     within = registry.get_experiment_by_name("digits/releases").experiment_id

@@ -43,9 +43,9 @@ def test_a_better_index_takes_the_place_of_the_champion_and_a_worse_one_does_not
     assert "gate.margin allows" in worse["verdict"]["why"]
     assert worse["verdict"]["figures"]["difference"] < -0.1
     assert project.champion().startswith("0002")
-    told = irgen("release")
-    assert told.status == 3
-    assert told.out.startswith("Release 3 is kept as a candidate, release 2 is served: precision/4")
+    done = irgen("release")
+    assert done.status == 3
+    assert done.out.startswith("Release 3 is kept as a candidate, release 2 is served: precision/4")
 
 
 def test_a_verdict_on_the_same_grounds_is_not_asked_for_twice(project, release, monkeypatch):
@@ -131,9 +131,9 @@ def test_a_reader_goes_on_answering_while_the_champion_moves_and_its_release_is_
 def test_an_index_that_is_changed_while_it_is_copied_is_not_released(project, irgen, monkeypatch):
     real = store.copy_files
 
-    def meddling(index, place, names):
-        real(index, place, names)
-        (place / "changes.sqlite").write_bytes(b"")
+    def meddling(index, folder, names):
+        real(index, folder, names)
+        (folder / "changes.sqlite").write_bytes(b"")
 
     monkeypatch.setattr(store, "copy_files", meddling)
     done = irgen("release")

@@ -45,8 +45,8 @@ def content(bucket, key: str) -> dict:
 
 def versions(registry: MlflowClient) -> dict[str, str]:
     """The registered versions: their releases' names."""
-    found = registry.search_model_versions("name = 'irgen'")
-    return {str(each.version): each.tags["irgen.release"] for each in found}
+    versions = registry.search_model_versions("name = 'irgen'")
+    return {str(each.version): each.tags["irgen.release"] for each in versions}
 
 
 def champion(registry: MlflowClient) -> str:
@@ -88,8 +88,8 @@ def test_a_release_belongs_to_its_build_which_says_what_is_served(
     run = registry.get_run(registry.get_model_version("irgen", "1").run_id)
     assert run.data.tags["mlflow.parentRunId"] == parent
     assert run.data.tags["irgen.release"] == said["name"]
-    told = registry.get_run(parent).data.tags
-    assert told["irgen.champion"] == said["name"] and told["irgen.data_revision"] == "7"
+    run_tags = registry.get_run(parent).data.tags
+    assert run_tags["irgen.champion"] == said["name"] and run_tags["irgen.data_revision"] == "7"
 
 
 def test_a_release_is_copied_to_the_bucket_once_and_pruned_there_too(project, release, bucket):
@@ -214,9 +214,9 @@ def test_what_the_registry_will_not_forget_is_told_and_keeps_no_other_one_here(
         project.builds(number)
         said = release()
     assert said["champion"] == 4 and not said["settled"]
-    (told,) = said["errors"]
-    assert told.startswith("the model registry still has the old release 1: MLflow at ")
-    assert told.endswith("permission denied")
+    (message,) = said["errors"]
+    assert message.startswith("the model registry still has the old release 1: MLflow at ")
+    assert message.endswith("permission denied")
     refused.remove("0001")
     project.builds(5, bad=True)
     assert "still has the old release 2" in release()["err"]

@@ -22,8 +22,8 @@ def test_searches_read_what_is_served_and_not_what_the_pipeline_made_since(proje
     project.builds(2, bad=True)
     assert release()["status"] == 3
     served = project.store / project.champion()
-    told = irgen("info").out
-    assert str(served) in told and "number 1, of data revision 7" in told
+    output = irgen("info").out
+    assert str(served) in output and "number 1, of data revision 7" in output
     assert len(found(project, irgen).said[0]["hits"]) == 10
 
 

@@ -12,7 +12,7 @@ from irgen.releases import release, store
 from irgen.releases.release import Release
 
 
-def put(place: Path, version: int, text: str = "") -> Release:
+def put(releases: Path, version: int, text: str = "") -> Release:
     """A release of one small file."""
     content = text or f"content {version}"
 
@@ -20,12 +20,12 @@ def put(place: Path, version: int, text: str = "") -> Release:
         (folder / "models").mkdir()
         (folder / "models" / "weights").write_text(content)
 
-    probe = place.parent / f"probe {version}"
+    probe = releases.parent / f"probe {version}"
     probe.mkdir(parents=True)
     fill(probe)
     files = release.list_files(probe)
     made = Release(version=version, bundle=release.digest_files(files), files=files)
-    store.add_release(place, made, fill)
+    store.add_release(releases, made, fill)
     return made
 
 
@@ -51,18 +51,18 @@ def test_what_a_writer_leaves_is_no_content(tmp_path):
 
 
 def test_the_champion_is_one_of_them_or_none_or_lost(tmp_path):
-    place = tmp_path / "releases"
-    one, two = put(place, 1), put(place, 2)
-    assert store.read_champion(place) is None
-    store.set_champion(place, one)
-    store.set_champion(place, two)
-    assert store.read_champion(place) == two
-    assert (place / "champion").readlink() == Path(two.name)  # the folder may be moved
-    assert not store.is_champion_missing(place)
-    store.delete_release(place, two)
-    assert store.is_champion_missing(place)
+    releases = tmp_path / "releases"
+    one, two = put(releases, 1), put(releases, 2)
+    assert store.read_champion(releases) is None
+    store.set_champion(releases, one)
+    store.set_champion(releases, two)
+    assert store.read_champion(releases) == two
+    assert (releases / "champion").readlink() == Path(two.name)  # the folder may be moved
+    assert not store.is_champion_missing(releases)
+    store.delete_release(releases, two)
+    assert store.is_champion_missing(releases)
     with pytest.raises(ReleaseError, match=r"leads to 0002-.*irgen releases pull"):
-        store.read_champion(place)
+        store.read_champion(releases)
 
 
 def test_a_fill_that_fails_leaves_nothing(tmp_path):

@@ -25,9 +25,11 @@ def quality(precision):
 def measured_files(tmp_path):
     """metrics.json and a latency.json that belongs to it."""
     metrics, latency = tmp_path / "metrics.json", tmp_path / "latency.json"
-    found = {"generative": quality(0.952), "brute_force_tuned": quality(0.96)}
-    metrics.write_text(json.dumps(found | {"queries": {"count": 7, "without_positive": 1}}))
-    times = {m: {"search_ms": 0.0421, "total_ms": 12.34} for m in found}
+    quality_by_method = {"generative": quality(0.952), "brute_force_tuned": quality(0.96)}
+    metrics.write_text(
+        json.dumps(quality_by_method | {"queries": {"count": 7, "without_positive": 1}})
+    )
+    times = {m: {"search_ms": 0.0421, "total_ms": 12.34} for m in quality_by_method}
     latency.write_text(json.dumps({"metrics_digest": file_digest(metrics), "methods": times}))
     return metrics, latency
 
@@ -72,8 +74,8 @@ def test_text_is_aligned(measured_files):
 
 
 def test_other_cutoffs_have_columns_of_their_own(measured_files):
-    found = {"generative": {"precision/1": 1.0, "precision/5": 0.8, "hit/5": 1.0, "map/R": 0.7}}
-    measured = comparison.Measured(quality=found, latency={}, queries={})
+    metrics = {"generative": {"precision/1": 1.0, "precision/5": 0.8, "hit/5": 1.0, "map/R": 0.7}}
+    measured = comparison.Measured(quality=metrics, latency={}, queries={})
     assert comparison.build_table(measured).columns[1:4] == ("P@1", "P@5", "hit@5")
     assert comparison.main_cutoff(measured) == 5
 
@@ -81,9 +83,9 @@ def test_other_cutoffs_have_columns_of_their_own(measured_files):
 def test_the_verdict_compares_generative_search_with_the_scan_of_the_same_embeddings(
     measured_files,
 ):
-    told = comparison.summarise(comparison.read(*measured_files))
-    assert "95.2% are relevant, 0.8 points less than with brute-force search" in told
-    assert "A query takes 0.042 ms" in told
+    summary = comparison.summarise(comparison.read(*measured_files))
+    assert "95.2% are relevant, 0.8 points less than with brute-force search" in summary
+    assert "A query takes 0.042 ms" in summary
 
 
 def test_equal_methods_are_called_equal_and_lone_ones_are_not_judged():
@@ -103,11 +105,11 @@ def test_the_verdict_is_of_the_index_that_people_search(measured_files):
 
 
 def test_without_labels_the_verdict_and_the_table_speak_of_agreement_alone():
-    found = {
+    metrics = {
         "brute_force_tuned": {"agreement/1": 0.5, "agreement/10": 0.7, "bytes_per_image": 24.0},
         "index": {"agreement/1": 0.5, "agreement/10": 0.65, "bytes_per_image": 30.0},
     }
-    measured = comparison.Measured(quality=found, latency={}, queries={})
+    measured = comparison.Measured(quality=metrics, latency={}, queries={})
     verdict = comparison.summarise(measured)
     assert "65.0% are also among its 10 nearest by the pretrained encoder" in verdict
     assert "5.0 points less than with" in verdict
@@ -117,11 +119,11 @@ def test_without_labels_the_verdict_and_the_table_speak_of_agreement_alone():
 
 
 def test_what_only_some_runs_measure_has_a_column_where_it_was_measured(tmp_path):
-    found = {
+    metrics = {
         "brute_force_tuned": {"agreement/10": 0.7, "bytes_per_image": 24.0},
         "generative": {"agreement/10": 0.5, "invalid": 0.25, "bytes_per_image": 30.0},
     }
-    (tmp_path / "metrics.json").write_text(json.dumps(found))
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     measured = comparison.read(tmp_path / "metrics.json", tmp_path / "absent.json")
     table = comparison.build_table(measured)
     assert table.columns[1:3] == ("agreement@10", "invalid")

@@ -19,8 +19,8 @@ def run():
 
 
 def test_the_dearest_pair_comes_first_with_its_share_of_precision():
-    found = confusions(run(), QUERIES, DATABASE, k=3, n=5)
-    assert found.rows() == [
+    pairs = confusions(run(), QUERIES, DATABASE, k=3, n=5)
+    assert pairs.rows() == [
         ("cat", "dog", 3, 2, pytest.approx(3 / 9)),
         ("dog", "emu", 1, 1, pytest.approx(1 / 9)),
     ]
@@ -45,8 +45,8 @@ def test_a_query_without_a_label_takes_nothing_for_anything_else():
         np.zeros((2, 2), dtype=bool),
         np.zeros((2, 1), dtype=np.int64),
     )
-    found = confusions(run, [None, "a"], ["b", None], 2, 9)
-    assert found.select("query_label", "result_label", "misses").rows() == [
+    pairs = confusions(run, [None, "a"], ["b", None], 2, 9)
+    assert pairs.select("query_label", "result_label", "misses").rows() == [
         ("a", None, 1),
         ("a", "b", 1),
     ]

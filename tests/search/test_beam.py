@@ -52,21 +52,23 @@ def test_a_wide_beam_is_an_exhaustive_search(retriever):
     summary, tokens = queries(5)
     built = trie.build(random_codes(60))
     distinct = trie.codes_of(built)
-    found = decode(retriever, summary, tokens, built, len(distinct))
+    result = decode(retriever, summary, tokens, built, len(distinct))
     scores, order = exhaustive(retriever, summary, tokens, distinct).sort(dim=1, descending=True)
-    assert torch.equal(found.leaves[0], order)
-    assert torch.equal(found.codes, distinct[order])
-    torch.testing.assert_close(found.scores, scores, atol=1e-4, rtol=1e-4)
+    assert torch.equal(result.leaves[0], order)
+    assert torch.equal(result.codes, distinct[order])
+    torch.testing.assert_close(result.scores, scores, atol=1e-4, rtol=1e-4)
 
 
 def test_every_beam_has_the_true_log_probability_of_its_codes(retriever):
     summary, tokens = queries(4)
     built = trie.build(random_codes(80, seed=1))
     distinct = trie.codes_of(built)
-    found = decode(retriever, summary, tokens, built, 5)
+    result = decode(retriever, summary, tokens, built, 5)
     every = exhaustive(retriever, summary, tokens, distinct)
-    torch.testing.assert_close(found.scores, every.gather(1, found.leaves[0]), atol=1e-4, rtol=1e-4)
-    assert (found.scores.diff(dim=1) <= 0).all()
+    torch.testing.assert_close(
+        result.scores, every.gather(1, result.leaves[0]), atol=1e-4, rtol=1e-4
+    )
+    assert (result.scores.diff(dim=1) <= 0).all()
 
 
 def dictionary_beam(retriever, summary, tokens, codes, width):
@@ -88,10 +90,10 @@ def dictionary_beam(retriever, summary, tokens, codes, width):
 def test_a_narrow_beam_equals_a_dictionary_trie_walked_in_python(retriever):
     summary, tokens = queries(6)
     codes = random_codes(70, seed=3)
-    found = decode(retriever, summary, tokens, trie.build(codes), 4)
+    result = decode(retriever, summary, tokens, trie.build(codes), 4)
     for q in range(6):
         expected = dictionary_beam(retriever, summary[q : q + 1], tokens[q : q + 1], codes, 4)
-        assert [tuple(code) for code in found.codes[q].tolist()] == expected
+        assert [tuple(code) for code in result.codes[q].tolist()] == expected
 
 
 def test_a_batch_of_32_is_32_batches_of_one(retriever):
@@ -106,24 +108,24 @@ def test_a_batch_of_32_is_32_batches_of_one(retriever):
 
 def test_fewer_codes_than_beams_gives_fewer_results_never_an_invalid_one(retriever):
     codes = torch.tensor([[0, 1, 2], [0, 1, 3], [5, 0, 0]])
-    found = decode(retriever, *queries(2), trie.build(codes), 10)
-    assert sorted(found.leaves[0][0].tolist()) == [-1] * 7 + [0, 1, 2]
-    assert (found.scores[:, 3:] == -torch.inf).all()
-    assert (found.codes[:, 3:] == -1).all()
-    assert found.scores[:, :3].isfinite().all()
+    result = decode(retriever, *queries(2), trie.build(codes), 10)
+    assert sorted(result.leaves[0][0].tolist()) == [-1] * 7 + [0, 1, 2]
+    assert (result.scores[:, 3:] == -torch.inf).all()
+    assert (result.codes[:, 3:] == -1).all()
+    assert result.scores[:, :3].isfinite().all()
 
 
 def test_a_first_level_with_fewer_children_than_beams_loses_nothing(retriever):
     codes = torch.cat([torch.zeros(6, 1).long(), torch.arange(6)[:, None].expand(6, 2)], dim=1)
-    found = decode(retriever, *queries(3), trie.build(codes), 5)
-    assert (found.leaves[0] >= 0).all()
-    assert all(len(set(row)) == 5 for row in found.leaves[0].tolist())
+    result = decode(retriever, *queries(3), trie.build(codes), 5)
+    assert (result.leaves[0] >= 0).all()
+    assert all(len(set(row)) == 5 for row in result.leaves[0].tolist())
 
 
 def test_one_image_in_the_database(retriever):
-    found = decode(retriever, *queries(2), trie.build(torch.tensor([[3, 3, 3]])), 4)
-    assert found.leaves[0].tolist() == [[0, -1, -1, -1]] * 2
-    assert found.codes[0, 0].tolist() == [3, 3, 3]
+    result = decode(retriever, *queries(2), trie.build(torch.tensor([[3, 3, 3]])), 4)
+    assert result.leaves[0].tolist() == [[0, -1, -1, -1]] * 2
+    assert result.codes[0, 0].tolist() == [3, 3, 3]
 
 
 def parts_of(codes: torch.Tensor, mask: torch.Tensor) -> list[live.LiveTrie]:
@@ -145,42 +147,42 @@ def test_two_tries_with_dead_rows_are_one_trie_of_the_living(retriever, count, s
     mask = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
     mask[seed % count] = True
     summary, tokens = queries(3)
-    found = beam.search(Decoder(retriever).start(summary, tokens), parts_of(codes, mask), width)
+    result = beam.search(Decoder(retriever).start(summary, tokens), parts_of(codes, mask), width)
     alone = decode(retriever, summary, tokens, trie.build(codes[mask]), width)
-    assert torch.equal(found.codes, alone.codes)
-    assert torch.equal(found.scores, alone.scores)
-    torch.testing.assert_close(found.normalised_log_probs, alone.normalised_log_probs)
+    assert torch.equal(result.codes, alone.codes)
+    assert torch.equal(result.scores, alone.scores)
+    torch.testing.assert_close(result.normalised_log_probs, alone.normalised_log_probs)
 
 
 def test_normalised_probabilities_of_all_codes_sum_to_one(retriever):
     built = trie.build(random_codes(80))
-    found = decode(retriever, *queries(4), built, len(built.codes[-1]))
-    torch.testing.assert_close(found.normalised_log_probs.exp().sum(1), torch.ones(4))
-    assert (found.normalised_log_probs >= found.scores).all()
+    result = decode(retriever, *queries(4), built, len(built.codes[-1]))
+    torch.testing.assert_close(result.normalised_log_probs.exp().sum(1), torch.ones(4))
+    assert (result.normalised_log_probs >= result.scores).all()
 
 
 def test_first_code_probabilities_sum_to_one_and_equal_those_of_scored_codes(retriever):
     built = trie.build(random_codes(80))
     decoder = Decoder(retriever)
-    found = decode(retriever, *queries(4), built, len(built.codes[-1]))
-    _, given = beam.score_codes(decoder.start(*queries(4)), [live.keep_all(built)], found.codes)
+    result = decode(retriever, *queries(4), built, len(built.codes[-1]))
+    _, given = beam.score_codes(decoder.start(*queries(4)), [live.keep_all(built)], result.codes)
     torch.testing.assert_close(
-        found.first_code_log_probs.gather(1, found.codes[..., 0]), given[..., 0]
+        result.first_code_log_probs.gather(1, result.codes[..., 0]), given[..., 0]
     )
-    torch.testing.assert_close(found.first_code_log_probs.exp().sum(1), torch.ones(4))
+    torch.testing.assert_close(result.first_code_log_probs.exp().sum(1), torch.ones(4))
     missing = sorted(
-        set(range(found.first_code_log_probs.shape[1])) - set(found.codes[0, :, 0].tolist())
+        set(range(result.first_code_log_probs.shape[1])) - set(result.codes[0, :, 0].tolist())
     )
-    assert (found.first_code_log_probs[:, missing] == -torch.inf).all()
+    assert (result.first_code_log_probs[:, missing] == -torch.inf).all()
 
 
 def test_scoring_a_code_gives_the_step_scores_of_its_beam(retriever):
     built = trie.build(random_codes(80))
     decoder, parts = Decoder(retriever), [live.keep_all(built)]
-    found = beam.search(decoder.start(*queries(4)), parts, 6)
-    steps, given = beam.score_codes(decoder.start(*queries(4)), parts, found.codes)
-    torch.testing.assert_close(steps.sum(-1), found.scores)
-    torch.testing.assert_close(given.sum(-1), found.normalised_log_probs)
+    result = beam.search(decoder.start(*queries(4)), parts, 6)
+    steps, given = beam.score_codes(decoder.start(*queries(4)), parts, result.codes)
+    torch.testing.assert_close(steps.sum(-1), result.scores)
+    torch.testing.assert_close(given.sum(-1), result.normalised_log_probs)
 
 
 def test_a_code_that_no_image_has_has_no_normalised_probability(retriever):
@@ -199,13 +201,13 @@ def test_the_codebooks_lead_to_the_nearest_reconstructions():
     embeddings = torch.randn(4, 5, generator=generator)
     built = trie.build(random_codes(70))
     distinct = trie.codes_of(built)
-    found = beam.search(
+    result = beam.search(
         CodebookScorer.start(embeddings, codebooks), [live.keep_all(built)], len(distinct)
     )
     rebuilt = quantizer.decode(distinct, codebooks)[:, -1]
     taken_off = embeddings.square().sum(1)[:, None] - torch.cdist(embeddings, rebuilt) ** 2
-    torch.testing.assert_close(found.scores, taken_off.sort(dim=1, descending=True).values)
-    assert torch.equal(found.codes[:, 0], distinct[taken_off.argmax(1)])
+    torch.testing.assert_close(result.scores, taken_off.sort(dim=1, descending=True).values)
+    assert torch.equal(result.codes[:, 0], distinct[taken_off.argmax(1)])
 
 
 def test_lower_precision_gives_nearly_the_same_scores(retriever):
@@ -213,8 +215,8 @@ def test_lower_precision_gives_nearly_the_same_scores(retriever):
     exact = decode(retriever, *queries(8), built, len(built.codes[-1]))
     by_leaf = exact.scores.gather(1, exact.leaves[0].long().argsort(1))
     for precision, tolerance in [("bf16", 0.2), ("int8", 0.5)]:
-        found = decode(retriever, *queries(8), built, len(built.codes[-1]), precision)
-        scores = found.scores.gather(1, found.leaves[0].long().argsort(1))
+        result = decode(retriever, *queries(8), built, len(built.codes[-1]), precision)
+        scores = result.scores.gather(1, result.leaves[0].long().argsort(1))
         assert (scores - by_leaf).abs().mean() < tolerance
         assert (scores != by_leaf).any()
 
@@ -266,10 +268,10 @@ def test_an_unconstrained_beam_looks_up_live_codes_of_every_trie(retriever):
     alive = torch.arange(60) % 2 == 0
     parts = [live.keep_rows(built, alive), live.keep_all(trie.build(codes[1::2][:10]))]
     free = beam.unconstrained_search(Decoder(retriever).start(summary, tokens), parts, 6**3)
-    known = {tuple(code) for code in [*codes[alive].tolist(), *codes[1::2][:10].tolist()]}
+    live_codes = {tuple(code) for code in [*codes[alive].tolist(), *codes[1::2][:10].tolist()]}
     there = torch.stack(free.leaves).amax(0) >= 0
     for q in range(3):
-        assert {tuple(code) for code in free.codes[q][there[q]].tolist()} == known
+        assert {tuple(code) for code in free.codes[q][there[q]].tolist()} == live_codes
 
 
 def test_an_unconstrained_beam_of_fewer_codes_than_beams_ends_blank(retriever):

@@ -17,14 +17,14 @@ def test_blocks_give_the_same_as_numpys_full_sort(count, k, block, ties):
         database, queries = database.round(), queries.round()
     original, brute_force.BLOCK = brute_force.BLOCK, block
     try:
-        found = brute_force.brute_force_search(queries, database, k)
+        result = brute_force.brute_force_search(queries, database, k)
     finally:
         brute_force.BLOCK = original
     every = (queries @ database.T).numpy()
     order = np.argsort(-every, axis=1, kind="stable")[:, :k]
-    assert np.array_equal(found.ids[:, : order.shape[1]].numpy(), order)
-    assert (found.ids[:, order.shape[1] :] == -1).all()
-    assert (found.scores[:, order.shape[1] :] == -torch.inf).all()
+    assert np.array_equal(result.ids[:, : order.shape[1]].numpy(), order)
+    assert (result.ids[:, order.shape[1] :] == -1).all()
+    assert (result.scores[:, order.shape[1] :] == -torch.inf).all()
 
 
 def test_what_is_added_counts_in_every_block(monkeypatch):
@@ -32,12 +32,12 @@ def test_what_is_added_counts_in_every_block(monkeypatch):
     database, queries = (torch.randn(n, 4, generator=generator) for n in (25, 3))
     more = torch.randn(3, 25, generator=generator)
     monkeypatch.setattr(brute_force, "BLOCK", 7)
-    found = brute_force.brute_force_search(
+    result = brute_force.brute_force_search(
         queries, database, 25, lambda start, end: more[:, start:end]
     )
     expected = (queries @ database.T + more).sort(dim=1, descending=True)
-    assert torch.equal(found.ids, expected.indices)
-    torch.testing.assert_close(found.scores, expected.values)
+    assert torch.equal(result.ids, expected.indices)
+    torch.testing.assert_close(result.scores, expected.values)
 
 
 def test_a_row_with_ties_beside_one_without_and_a_score_that_is_no_number():

@@ -64,8 +64,8 @@ def test_or_the_log_probability_of_the_first_code_sorts(decoder, read, fresh):
     hits = engine.search(decoder, asked, snapshot, 60, by_first_code)
     first = snapshot.gather(hits.rows, "codes")[..., 0].long()
     writing, (part,) = decoder.start(asked.summary, asked.tokens), snapshot.live_tries
-    _, told = beam.score_codes(writing, [part], snapshot.gather(hits.rows, "codes").long())
-    torch.testing.assert_close(hits.scores, told[..., 0], atol=1e-4, rtol=1e-4)
+    _, scores = beam.score_codes(writing, [part], snapshot.gather(hits.rows, "codes").long())
+    torch.testing.assert_close(hits.scores, scores[..., 0], atol=1e-4, rtol=1e-4)
     assert (hits.scores.diff(dim=1) <= 0).all()
     same_first_code = first.diff(dim=1) == 0
     assert same_first_code.any() and (hits.cosine.diff(dim=1)[same_first_code] <= 0).all()
@@ -239,8 +239,8 @@ def test_any_history_answers_like_a_fresh_build_of_what_is_alive(
         return
     alone = fresh(sorted(row))
     options = Options(beams=width, candidates=7, fresh_beams=2, rerank=rerank)
-    found = engine.search(decoder, read(3), snapshot, 8, options)
-    same(found, engine.search(decoder, read(3), alone, 8, options), by_key(snapshot, alone))
+    hits = engine.search(decoder, read(3), snapshot, 8, options)
+    same(hits, engine.search(decoder, read(3), alone, 8, options), by_key(snapshot, alone))
 
 
 @given(st.integers(0, 200), st.sampled_from([1, 4, 20]))
@@ -254,12 +254,12 @@ def test_a_filtered_search_is_a_search_of_the_filtered_rebuild(decoder, read, fr
     keys = snapshot.segments[0].keys[allowed].tolist()
     rebuilt = fresh([n for n in numbers if int(fresh([n]).segments[0].keys) in keys])
     options = Options(beams=width, candidates=10, fresh_beams=3)
-    found = engine.search(decoder, read(3), snapshot.keep_allowed(allowed), 6, options)
+    hits = engine.search(decoder, read(3), snapshot.keep_allowed(allowed), 6, options)
     if not allowed.any():
-        assert (found.rows == -1).all()
+        assert (hits.rows == -1).all()
         return
-    same(found, engine.search(decoder, read(3), rebuilt, 6, options), by_key(snapshot, rebuilt))
-    assert (found.rows >= 0).sum(1).tolist() == [min(6, int(allowed.sum()))] * 3 or width < 20
+    same(hits, engine.search(decoder, read(3), rebuilt, 6, options), by_key(snapshot, rebuilt))
+    assert (hits.rows >= 0).sum(1).tolist() == [min(6, int(allowed.sum()))] * 3 or width < 20
 
 
 def test_a_batch_and_its_order_change_nothing(decoder, read, fresh):
@@ -279,13 +279,13 @@ def test_the_number_of_threads_changes_nothing(decoder, read, fresh):
     snapshot, options = fresh(list(range(60))), Options(beams=5, candidates=20)
     before = torch.get_num_threads()
     try:
-        found = []
+        results = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(engine.search(decoder, read(16), snapshot, 10, options))
+            results.append(engine.search(decoder, read(16), snapshot, 10, options))
     finally:
         torch.set_num_threads(before)
-    same(*found)
+    same(*results)
 
 
 def test_scores_below_the_least_are_dropped_even_if_nothing_is_left(decoder, read, fresh):
@@ -340,9 +340,9 @@ def test_more_candidates_than_beams_bring_never_fail_and_k_is_kept(
     )
     assert hits.rows.shape == (2, 20)
     for rows in hits.rows.tolist():
-        found = [row for row in rows if row >= 0]
-        assert found and len(set(found)) == len(found)
-        assert rows == found + [-1] * (20 - len(found))
+        kept = [row for row in rows if row >= 0]
+        assert kept and len(set(kept)) == len(kept)
+        assert rows == kept + [-1] * (20 - len(kept))
 
 
 def test_the_order_breaks_ties_by_key(decoder, read, fresh):

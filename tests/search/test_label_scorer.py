@@ -37,14 +37,18 @@ def test_first_codes_of_one_label_score_alike(tokenizer: Tokenizer) -> None:
 @torch.inference_mode()
 def test_the_score_is_the_probability_of_a_shared_label(tokenizer: Tokenizer) -> None:
     embeddings = torch.nn.functional.normalize(torch.randn(3, 5), dim=-1)
-    label_scorer, told = LabelScorer.build(tokenizer), tokenizer.classify(embeddings).softmax(-1)
-    found = label_scorer.score_query_labels(embeddings).exp()
+    label_scorer, label_probabilities = (
+        LabelScorer.build(tokenizer),
+        tokenizer.classify(embeddings).softmax(-1),
+    )
+    scores = label_scorer.score_query_labels(embeddings).exp()
     for query in range(3):
         for code in range(6):
             expected = sum(
-                float(told[query, c] * label_scorer.code_labels[code, c]) for c in range(2)
+                float(label_probabilities[query, c] * label_scorer.code_labels[code, c])
+                for c in range(2)
             )
-            assert float(found[query, code]) == pytest.approx(expected, rel=1e-5)
+            assert float(scores[query, code]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_scores_of_impossible_labels_stay_finite(tokenizer: Tokenizer) -> None:
@@ -57,14 +61,20 @@ def test_predicted_first_codes_share_the_probability_of_their_label(tokenizer: T
     """One code of the second label is the likeliest; the two of the first together are likelier."""
     label_scorer = LabelScorer.build(tokenizer)
     opening = torch.tensor([[0.3, 0.3, 0.0, 0.4, 0.0, 0.0]])
-    told = label_scorer.score_predicted_labels(opening.log()).exp()[0]
-    assert told[0] == told[1] > told[2] > told[3] == told[4]
+    probabilities = label_scorer.score_predicted_labels(opening.log()).exp()[0]
+    assert (
+        probabilities[0]
+        == probabilities[1]
+        > probabilities[2]
+        > probabilities[3]
+        == probabilities[4]
+    )
     of_label = opening @ label_scorer.code_labels  # (1, C)
-    torch.testing.assert_close(told, (of_label @ label_scorer.code_labels.T)[0])
+    torch.testing.assert_close(probabilities, (of_label @ label_scorer.code_labels.T)[0])
     as_short = label_scorer.score_predicted_labels(opening[:, :4].log()).exp()[
         0
     ]  # no image has an code after these
-    torch.testing.assert_close(as_short, told)
+    torch.testing.assert_close(as_short, probabilities)
 
 
 def test_order_by_label_sorts_hits_that_are_not_re_ranked(tokenizer, decoder, read, fresh) -> None:
@@ -117,8 +127,8 @@ def test_the_rerank_signal_changes_the_order(
     assert not torch.allclose(as_read, as_written, atol=0.1), (
         "query labels and predicted labels differ"
     )
-    told = as_read if by == "label" else (as_read + as_written) / 2
-    expected = 0.3 * told.log().gather(1, first)
+    signal = as_read if by == "label" else (as_read + as_written) / 2
+    expected = 0.3 * signal.log().gather(1, first)
     cosines = torch.bmm(
         snapshot.gather(hits.rows, "embeddings").float(), asked.embedding[..., None]
     )

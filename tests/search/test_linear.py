@@ -16,5 +16,5 @@ def test_every_precision_is_near_the_exact_map(precision, gelu: bool) -> None:
     weight = torch.randn(96, 64, generator=generator) / 8
     bias, x = (torch.randn(*shape, generator=generator) for shape in ((96,), (33, 64)))
     exact = F.linear(x, weight, bias)
-    found = linear(weight, bias, precision, gelu)(x).float()
-    assert (found - (F.gelu(exact) if gelu else exact)).abs().max() < ALLOWED[precision]
+    result = linear(weight, bias, precision, gelu)(x).float()
+    assert (result - (F.gelu(exact) if gelu else exact)).abs().max() < ALLOWED[precision]

@@ -73,8 +73,8 @@ def test_the_tables_of_children_lead_to_live_nodes_alone(case):
     part = live.keep_rows(built, mask)
     roots = {int(e): node for node, e in enumerate(built.codes[0])}
     alive = set(codes[mask, 0].tolist())
-    found = {code: int(node) for code, node in enumerate(part.first) if node >= 0}
-    assert found == {code: node for code, node in roots.items() if code in alive}
+    nodes = {code: int(node) for code, node in enumerate(part.first) if node >= 0}
+    assert nodes == {code: node for code, node in roots.items() if code in alive}
     if built.levels > 1:
         assert part.second is not None
         pairs = {(i, j) for i, j in codes[mask, :2].tolist()}

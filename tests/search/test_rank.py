@@ -21,24 +21,24 @@ def beams(leaves: list[list[int]], scores: list[list[float]], *others: list[list
     return Beams(parts, torch.zeros(*table.shape, 2), table, table + 0.5, OPENING)
 
 
-def gather(found: Beams, limit: int, snapshot: Snapshot | None = None) -> Candidates:
+def gather(last_beams: Beams, limit: int, snapshot: Snapshot | None = None) -> Candidates:
     snapshot = snapshot or database()
-    return rank.gather(snapshot, snapshot.live_parts(fresh=False), found, limit)
+    return rank.gather(snapshot, snapshot.live_parts(fresh=False), last_beams, limit)
 
 
 def test_code_groups_come_in_the_order_of_the_beams():
-    found = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)
-    assert found.rows.tolist() == [[1, 4, 0, 2, 5]]
-    assert found.scores.tolist() == [[-1.0, -1.0, -2.0, -2.0, -2.0]]
-    assert found.normalised_log_probs.tolist() == [[-0.5, -0.5, -1.5, -1.5, -1.5]]
-    assert not found.by_embedding.any()
+    candidates = gather(beams([[2, 0]], [[-1.0, -2.0]]), 10)
+    assert candidates.rows.tolist() == [[1, 4, 0, 2, 5]]
+    assert candidates.scores.tolist() == [[-1.0, -1.0, -2.0, -2.0, -2.0]]
+    assert candidates.normalised_log_probs.tolist() == [[-0.5, -0.5, -1.5, -1.5, -1.5]]
+    assert not candidates.by_embedding.any()
 
 
 def test_a_dead_beam_brings_nothing_and_short_queries_are_padded():
-    found = gather(beams([[1, -1], [0, 2]], [[-1.0, -INF], [-1.0, -2.0]]), 10)
-    assert found.rows.tolist() == [[3, -1, -1, -1, -1], [0, 2, 5, 1, 4]]
-    assert found.keys[0].tolist() == [3] + [LAST] * 4
-    assert found.scores[0].tolist() == [-1.0] + [-INF] * 4
+    candidates = gather(beams([[1, -1], [0, 2]], [[-1.0, -INF], [-1.0, -2.0]]), 10)
+    assert candidates.rows.tolist() == [[3, -1, -1, -1, -1], [0, 2, 5, 1, 4]]
+    assert candidates.keys[0].tolist() == [3] + [LAST] * 4
+    assert candidates.scores[0].tolist() == [-1.0] + [-INF] * 4
 
 
 def test_no_more_is_gathered_than_the_limit():
@@ -51,10 +51,10 @@ def test_one_code_group_in_two_segments_is_cut_by_key_as_one():
     base = Segment.build(CODES, torch.eye(6), torch.arange(0, 60, 10), ones)
     late = Segment.build(CODES[[0, 1, 0]], torch.eye(6)[:3], torch.tensor([45, 1, 15]), ones[:3])
     both = Snapshot.build((base,), (ones,), torch.zeros(2, 2, 6)).with_added(late)
-    found = beams([[0, 2]], [[-1.0, -2.0]], [[0, 1]])  # 00 and 11, nodes 0 and 1 of the second
-    assert gather(found, 4, both).keys.tolist() == [[0, 15, 20, 45]]
-    assert gather(found, 4, both).rows.tolist() == [[0, 8, 2, 6]]
-    assert gather(found, 9, both).keys.tolist() == [[0, 15, 20, 45, 50, 1, 10, 40]]
+    last_beams = beams([[0, 2]], [[-1.0, -2.0]], [[0, 1]])  # 00 and 11, nodes 0 and 1 of the second
+    assert gather(last_beams, 4, both).keys.tolist() == [[0, 15, 20, 45]]
+    assert gather(last_beams, 4, both).rows.tolist() == [[0, 8, 2, 6]]
+    assert gather(last_beams, 9, both).keys.tolist() == [[0, 15, 20, 45, 50, 1, 10, 40]]
 
 
 def test_images_are_ordered_by_score_or_by_code_and_ties_by_key():
@@ -79,8 +79,8 @@ def test_rerank_adds_the_weighted_log_probability_of_the_first_code():
 
 def test_similarity_is_the_cosine_of_unit_vectors():
     queries = torch.tensor([[0.0, 0, 0, 0.6, 0.8, 0]])
-    found = rank.cosine(torch.tensor([[3, -1]]), queries, database())
-    torch.testing.assert_close(found, torch.tensor([[0.6, -INF]]))
+    cosines = rank.cosine(torch.tensor([[3, -1]]), queries, database())
+    torch.testing.assert_close(cosines, torch.tensor([[0.6, -INF]]))
 
 
 def test_an_image_found_twice_stays_as_it_was_found_first():

@@ -67,9 +67,9 @@ def test_fresh_parts_hold_the_images_the_retriever_was_not_trained_on(fresh, ima
     trained = snapshot.segments[0].trained
     (_, part), *_ = snapshot.live_parts(fresh=True)
     assert sorted(part.postings.tolist()) == torch.nonzero(~trained).flatten().tolist()
-    known = snapshot.without(torch.nonzero(~trained).flatten())
-    assert known.live_parts(fresh=True) == []
-    assert len(known.live_parts(fresh=False)[0].live) == 8
+    only_trained = snapshot.without(torch.nonzero(~trained).flatten())
+    assert only_trained.live_parts(fresh=True) == []
+    assert len(only_trained.live_parts(fresh=False)[0].live) == 8
 
 
 def test_a_filter_is_a_snapshot_in_which_less_is_alive(fresh):

@@ -26,21 +26,21 @@ def walk(built: trie.Trie, node: int | None, level: int):
 def test_the_arrays_are_the_dictionary_trie(table):
     oracle: dict = {}
     for row, code in enumerate(table.tolist()):
-        place = oracle
+        expected = oracle
         for entry in code[:-1]:
-            place = place.setdefault(entry, {})
-        place.setdefault(code[-1], []).append(row)
+            expected = expected.setdefault(entry, {})
+        expected.setdefault(code[-1], []).append(row)
     built = trie.build(table)
 
-    def same(place, node, level):
+    def same(expected, node, level):
         children = walk(built, node, level)
-        assert [entry for entry, _ in children] == sorted(place)
+        assert [entry for entry, _ in children] == sorted(expected)
         for entry, child in children:
             if level + 1 == built.levels:
                 first, end = built.offsets[level][child : child + 2].tolist()
-                assert built.postings[first:end].tolist() == place[entry]
+                assert built.postings[first:end].tolist() == expected[entry]
             else:
-                same(place[entry], child, level + 1)
+                same(expected[entry], child, level + 1)
 
     same(oracle, None, 0)
 

@@ -24,18 +24,18 @@ def bearer(token):
 
 
 def test_a_token_is_known_by_its_hash_alone_and_ends_without_a_restart(token_file):
-    known = Tokens(token_file)
-    assert known.find(bearer("")) is None
+    accepted = Tokens(token_file)
+    assert accepted.find(bearer("")) is None
     first = tokens.create_token(token_file, "shop")
     assert first not in token_file.read_text()
     assert token_file.stat().st_mode & 0o777 == 0o600
-    assert known.find(bearer(first)) == "shop"
+    assert accepted.find(bearer(first)) == "shop"
     basic = base64.b64encode(f"anyone:{first}".encode()).decode()
-    assert known.find(f"Basic {basic}") == "shop"
+    assert accepted.find(f"Basic {basic}") == "shop"
     second = tokens.create_token(token_file, "shop")
-    assert known.find(bearer(first)) is None and known.find(bearer(second)) == "shop"
+    assert accepted.find(bearer(first)) is None and accepted.find(bearer(second)) == "shop"
     tokens.delete_token(token_file, "shop")
-    assert known.find(bearer(second)) is None
+    assert accepted.find(bearer(second)) is None
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_the_access_log_is_json_without_secrets(running, caplog, monkeypatch):
 
 def test_a_file_of_tokens_that_is_damaged_lets_nobody_in(running, token_file):
     token = tokens.create_token(token_file, "shop")
-    known = Tokens(token_file)
+    accepted = Tokens(token_file)
     token_file.write_text("{")
     allowed = {"authorization": bearer(token)}
-    assert ask(running, "/v1/info", {"tokens": known}, headers=allowed).status_code == 401
+    assert ask(running, "/v1/info", {"tokens": accepted}, headers=allowed).status_code == 401
 
 
 @pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403),

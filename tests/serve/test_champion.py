@@ -62,8 +62,8 @@ def test_an_index_that_was_deleted_goes_on_answering(project, run_service, png):
     wait_until(lambda: running.get("/readyz").status_code == 200)
     shutil.rmtree(project / "first" / "data" / "index")
     files = [("images", ("a.png", png(3)))]
-    found = running.post("/v1/search/upload", files=files, params={"k": 2}).json()
-    assert found["results"][0]["hits"][0]["id"] == "dogs/03.png"
+    answer = running.post("/v1/search/upload", files=files, params={"k": 2}).json()
+    assert answer["results"][0]["hits"][0]["id"] == "dogs/03.png"
     next(runs, None)
 
 

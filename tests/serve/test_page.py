@@ -42,8 +42,8 @@ def test_filters_are_made_from_the_metadata(running):
     cats = show(running, "/catalogue", **{"f.label": "cats", "f.price.from": 10, "f.price.to": 20})
     assert sorted(shown_ids(cats.text)) == ["cats/12.png", "cats/16.png", "cats/20.png"]
     assert "<option selected>cats</option>" in cats.text
-    found = show(running, "/", id="dogs/01.png", **{"f.label": "cats"}, filter="price < 9")
-    assert sorted(shown_ids(found.text)) == ["cats/00.png", "cats/04.png", "cats/08.png"]
+    answer = show(running, "/", id="dogs/01.png", **{"f.label": "cats"}, filter="price < 9")
+    assert sorted(shown_ids(answer.text)) == ["cats/00.png", "cats/04.png", "cats/08.png"]
     wrong = show(running, "/catalogue", **{"f.price.from": "cheap"})
     assert wrong.status_code == 400 and "&#39;cheap&#39; is no number" in wrong.text
 

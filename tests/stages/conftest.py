@@ -61,11 +61,11 @@ def write_digits(folder: Path, per_label: int) -> None:
 
 
 def run(params: Params, root: Path, *stages: str) -> dict[str, dict[str, float]]:
-    found = {}
+    by_stage = {}
     for stage in stages or [stage for stage in STAGES if stage != "baselines"]:
         module = import_module(f"irgen.stages.{stage}")
-        found[stage] = module.run(params, Workspace.at(root), lambda metrics, step: None)
-    return found
+        by_stage[stage] = module.run(params, Workspace.at(root), lambda metrics, step: None)
+    return by_stage
 
 
 @pytest.fixture(scope="session")

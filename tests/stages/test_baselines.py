@@ -56,15 +56,15 @@ def test_every_baseline_is_measured_on_every_query_and_beats_chance(built):
     folder, _, metrics = built
     output = folder / "data/baselines"
     assert set(files(output)) == OUTPUTS
-    found = json.loads((output / "metrics.json").read_text())
-    assert set(found) == {"queries", *NAMES}
+    measured = json.loads((output / "metrics.json").read_text())
+    assert set(measured) == {"queries", *NAMES}
     queries = len(pl.read_parquet(folder / "data/catalog/queries.parquet"))
-    assert found["queries"] == {"count": queries, "without_positive": 0}
+    assert measured["queries"] == {"count": queries, "without_positive": 0}
     for name in NAMES:
-        assert found[name]["precision/10"] == metrics[f"{name}/precision/10"] > 0.2, name
+        assert measured[name]["precision/10"] == metrics[f"{name}/precision/10"] > 0.2, name
         ranked = pl.read_parquet(output / f"runs/{name}.parquet")
         assert ranked["query"].n_unique() == queries and ranked.schema == runs.SCHEMA
-    assert found["cgd"]["bytes_per_image"] == found["irt_r"]["bytes_per_image"] == 4 * 24
+    assert measured["cgd"]["bytes_per_image"] == measured["irt_r"]["bytes_per_image"] == 4 * 24
     curves = pl.read_csv(output / "precision.csv")
     assert curves.columns == ["method", "k", "precision"] and set(curves["method"]) == NAMES
 
@@ -86,13 +86,13 @@ def test_their_table_has_names_and_times_and_leaves_evaluates_own_alone(built):
 def repeated(folder):
     """The stage's files without ScaNN's results, in which near ties change places: its scores' last
     digits depend on where in memory the vectors lie."""
-    found = files(folder / "data/baselines")
-    if found.pop("runs/scann.parquet", None):
-        quality = json.loads(found["metrics.json"])
-        found["metrics.json"] = {k: v for k, v in quality.items() if k != "scann"}
-        lines = found["precision.csv"].splitlines()
-        found["precision.csv"] = [line for line in lines if not line.startswith(b"scann,")]
-    return found
+    contents = files(folder / "data/baselines")
+    if contents.pop("runs/scann.parquet", None):
+        quality = json.loads(contents["metrics.json"])
+        contents["metrics.json"] = {k: v for k, v in quality.items() if k != "scann"}
+        lines = contents["precision.csv"].splitlines()
+        contents["precision.csv"] = [line for line in lines if not line.startswith(b"scann,")]
+    return contents
 
 
 def test_the_stage_repeats_itself_byte_for_byte(built):
@@ -109,9 +109,9 @@ def test_a_frozen_encoder_is_read_by_the_tokenizers_own_views(tmp_path, root):
     params = shortened(tmp_path, root, tokenizer=frozen, augment={"views": 2})
     run(params, tmp_path, *BEFORE, "retriever")
     views = sorted((tmp_path / ".cache/views").iterdir())
-    found = run(params, tmp_path, "baselines")["baselines"]
+    metrics = run(params, tmp_path, "baselines")["baselines"]
     assert sorted((tmp_path / ".cache/views").iterdir()) == views
-    assert found["cgd/precision/10"] > 0.15 and found["irt_r/precision/10"] > 0.15
+    assert metrics["cgd/precision/10"] > 0.15 and metrics["irt_r/precision/10"] > 0.15
 
 
 class KilledError(Exception):
@@ -131,9 +131,9 @@ def test_a_stage_killed_in_its_second_training_goes_on_and_ends_the_same(built, 
         baselines.run(params, Workspace.at(folder), log)
     assert len(list((folder / ".cache/training").glob("*/state.safetensors"))) == 2
     run(params, folder, "baselines")
-    told = capsys.readouterr().out
-    assert f"cgd: going on after step {SHORT['steps']}" in told
-    assert "irt_r: going on after step 10" in told
+    output = capsys.readouterr().out
+    assert f"cgd: going on after step {SHORT['steps']}" in output
+    assert "irt_r: going on after step 10" in output
     assert repeated(folder) == whole
 
 

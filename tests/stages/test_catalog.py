@@ -76,12 +76,12 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
     shop: Path, workspace: Workspace, params, capsys
 ) -> None:
     metrics = run(params(shop), workspace)
-    found = tables(workspace)
-    assert label_counts(found["queries"]).rows() == [("cat", 5), ("dog", 2)]
-    assert label_counts(found["validation"]).rows() == [("cat", 3), ("dog", 1)]
-    assert label_counts(found["train"]).rows() == [("cat", 12), ("dog", 5), ("owl", 1)]
-    assert len(found["database"]) == 29
-    assert set(found["train"]["width"]) == {5} and set(found["train"]["height"]) == {6}
+    catalog = tables(workspace)
+    assert label_counts(catalog["queries"]).rows() == [("cat", 5), ("dog", 2)]
+    assert label_counts(catalog["validation"]).rows() == [("cat", 3), ("dog", 1)]
+    assert label_counts(catalog["train"]).rows() == [("cat", 12), ("dog", 5), ("owl", 1)]
+    assert len(catalog["database"]) == 29
+    assert set(catalog["train"]["width"]) == {5} and set(catalog["train"]["height"]) == {6}
     assert rejected(workspace) == [
         ("cat/99.png", "not an image of a known format"),
         ("emu/", "a class folder without an image"),
@@ -99,11 +99,11 @@ def test_images_are_checked_labelled_and_sorted_into_roles(
         **{f"duplicates/{name}": 0 for name in NAMES},
         **{f"leaks/{kind}": 0 for kind in KINDS},
     }
-    told = capsys.readouterr().out
-    assert "29 images of 3 labels: 18 train, 4 validation; 2 rejected" in told
-    assert "29 images can be found; 7 of them measure quality and are not trained on" in told
-    assert "1 label has one image only: it can be found, but not measured" in told
-    assert "rejected cat/99.png: not an image" in told
+    output = capsys.readouterr().out
+    assert "29 images of 3 labels: 18 train, 4 validation; 2 rejected" in output
+    assert "29 images can be found; 7 of them measure quality and are not trained on" in output
+    assert "1 label has one image only: it can be found, but not measured" in output
+    assert "rejected cat/99.png: not an image" in output
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(
@@ -112,10 +112,10 @@ def test_control_characters_in_names_do_not_reach_the_terminal(
     (shop / "cat" / "a\n\x1b[31m.png").write_bytes(b"no image")
     (shop / "cat" / "b\n\x1b[31m.png").symlink_to("gone.png")
     run(params(shop), workspace)
-    told = capsys.readouterr().out
-    assert "\x1b" not in told
-    assert r"rejected cat/a\n\x1b[31m.png: not an image" in told
-    assert r"  cat/b\n\x1b[31m.png: it cannot be read" in told
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert r"rejected cat/a\n\x1b[31m.png: not an image" in output
+    assert r"  cat/b\n\x1b[31m.png: it cannot be read" in output
 
 
 def test_an_image_that_cannot_be_had_is_rejected_with_its_reason_and_an_old_one_stays(
@@ -148,8 +148,8 @@ def test_new_images_join_the_database_and_leave_training_as_it_was(
     run(params(shop), workspace)
     after = {name: (folder / f"{name}.parquet").read_bytes() for name in NAMES}
     assert after["train"] == before["train"] and after["validation"] == before["validation"]
-    found = tables(workspace)
-    assert (len(found["database"]), len(found["queries"])) == (29 + 8, 7 + 2)
+    catalog = tables(workspace)
+    assert (len(catalog["database"]), len(catalog["queries"])) == (29 + 8, 7 + 2)
     run(params(shop, training_revision=2), workspace)
     assert len(tables(workspace)["train"]) == 18 + 5
 
@@ -189,19 +189,19 @@ def test_a_list_brings_roles_metadata_and_rejections(
     text += "2.png,b,,x,,7\n3.png,,train,w,4,7\n8.png,b,train,v,5,7\n"
     (tmp_path / "shop.csv").write_text(text)
     metrics = run(params(tmp_path / "shop.csv"), workspace)
-    found = tables(workspace)
-    assert found["database"].select(
+    catalog = tables(workspace)
+    assert catalog["database"].select(
         "id", "role", pl.col("metadata").struct.field("price")
     ).rows() == [
         ("x", "train", None),
         ("y", "query", 2.5),
         ("z", "train", 1.0),
     ]
-    assert found["queries"]["metadata"].struct.field("price").to_list() == [2.5]
-    assert found["queries"]["metadata"].struct.field("number").to_list() == [
+    assert catalog["queries"]["metadata"].struct.field("price").to_list() == [2.5]
+    assert catalog["queries"]["metadata"].struct.field("number").to_list() == [
         7
     ]  # a name that published sets use inside
-    assert "metadata" not in found["train"].columns
+    assert "metadata" not in catalog["train"].columns
     assert rejected(workspace) == [
         ("3.png", "neither a class folder nor a list gives it a label"),
         ("8.png", "the list names it, but the file is not there"),
@@ -285,11 +285,11 @@ def test_clothing_comes_with_its_own_roles(shared: Path, workspace: Workspace, p
 
 def test_omniglot_is_split_five_of_twenty(shared: Path, workspace: Workspace, params) -> None:
     metrics = run(params(archive(shared, "omniglot-small.tar")), workspace)
-    found = tables(workspace)
+    catalog = tables(workspace)
     assert metrics["labels"] == 242
-    assert set(label_counts(found["queries"])["count"]) == {5}
-    assert set(label_counts(found["database"])["count"]) == {20}
-    assert (len(found["train"]), len(found["validation"])) == (242 * 12, 242 * 3)
+    assert set(label_counts(catalog["queries"])["count"]) == {5}
+    assert set(label_counts(catalog["database"])["count"]) == {20}
+    assert (len(catalog["train"]), len(catalog["validation"])) == (242 * 12, 242 * 3)
 
 
 def test_training_keeps_what_the_catalogue_held_at_its_revision(
@@ -372,8 +372,8 @@ def test_a_copy_that_was_saved_again_is_told_or_refused(
     assert "leaks: nearly the same picture (1)" in capsys.readouterr().out
     leaks = pl.read_parquet(workspace.stage("catalog") / "leaks.parquet")
     assert leaks.select("query", "image").rows() == [("test/a/2.jpg", "train/a/1.jpg")]
-    told = r"refuse.*nearly the same picture: test/a/2.jpg and train/a/1.jpg.*leaks to report"
-    with pytest.raises(CatalogError, match=told):
+    message = r"refuse.*nearly the same picture: test/a/2.jpg and train/a/1.jpg.*leaks to report"
+    with pytest.raises(CatalogError, match=message):
         run(params(tmp_path / "shop", leaks="refuse", **plain), workspace)
 
 
@@ -391,8 +391,8 @@ def test_only_the_tables_of_images_are_data_sets_of_a_run(
 ) -> None:
     run(params(shop), workspace)
     shutil.copy(root / "dvc.yaml", workspace.data.parent / "dvc.yaml")
-    found = provenance.describe_tables(workspace.data.parent, "catalog")
-    assert sorted(table["name"] for table in found) == sorted(NAMES)
+    tables = provenance.describe_tables(workspace.data.parent, "catalog")
+    assert sorted(table["name"] for table in tables) == sorted(NAMES)
 
 
 def by_clusters(params: Params) -> Params:
@@ -406,12 +406,14 @@ def test_inserted_images_are_in_the_database_and_not_trained_on(
     run(params(shop), workspace)
     before = tables(workspace)
     metrics = run(params(shop, inserted_fraction=0.5), workspace)
-    found = tables(workspace)
-    assert label_counts(found["train"]).rows() == [("cat", 6), ("dog", 2), ("owl", 1)]
+    catalog = tables(workspace)
+    assert label_counts(catalog["train"]).rows() == [("cat", 6), ("dog", 2), ("owl", 1)]
     for name in ("validation", "database", "queries"):
-        assert found[name].equals(before[name]), name
-    late = set(found["database"].filter(pl.col("role") == "train")["id"]) - {*found["train"]["id"]}
-    assert late == set(before["train"]["id"]) - set(found["train"]["id"])
+        assert catalog[name].equals(before[name]), name
+    late = set(catalog["database"].filter(pl.col("role") == "train")["id"]) - {
+        *catalog["train"]["id"]
+    }
+    assert late == set(before["train"]["id"]) - set(catalog["train"]["id"])
     assert metrics["images/inserted"] == len(late) == 9
     assert "9 of the database not trained on" in capsys.readouterr().out
 
@@ -447,9 +449,9 @@ def test_images_without_labels_are_refused_with_the_remedy_and_taken_with_it(
     assert note in capsys.readouterr().out, "the stage download says it already"
     metrics = run(by_clusters(params(tmp_path / "photos")), workspace)
     assert note not in capsys.readouterr().out
-    found = tables(workspace)
-    assert [len(found[name]) for name in NAMES] == [12, 3, 20, 5]
-    assert all(table["label"].null_count() == len(table) for table in found.values())
+    catalog = tables(workspace)
+    assert [len(catalog[name]) for name in NAMES] == [12, 3, 20, 5]
+    assert all(table["label"].null_count() == len(table) for table in catalog.values())
     assert metrics["labels"] == metrics["images/rejected"] == 0
     assert read_json(workspace.stage("catalog") / "protocol.json")["format"] == "images"
 

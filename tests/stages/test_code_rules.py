@@ -15,11 +15,11 @@ from .conftest import SMALL, files, run, small_params
 
 def codes_of(folder: Path) -> dict[str, dict[str, list[int]]]:
     """Codes by role and id."""
-    found = {}
+    codes = {}
     for role in ("train", "validation", "database", "queries"):
         identified = load_codes(folder / "data/identifiers" / role)
-        found[role] = dict(zip(identified.ids, identified.codes.tolist(), strict=True))
-    return found
+        codes[role] = dict(zip(identified.ids, identified.codes.tolist(), strict=True))
+    return codes
 
 
 @pytest.mark.parametrize("rule", ["random", "hierarchical_kmeans", "rqvae"])
@@ -34,7 +34,7 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
         retriever=SMALL["retriever"] | {"steps": 28},
     )
     shutil.rmtree(folder / "data/index")
-    found = run(params, folder, "identifiers", "trie", "retriever", "evaluate", "report")
+    metrics = run(params, folder, "identifiers", "trie", "retriever", "evaluate", "report")
     after = codes_of(folder)
     assert after["database"] != before["database"]
     assert all(after["database"][name] == code for name, code in after["train"].items())
@@ -46,7 +46,7 @@ def test_codes_by_another_rule_go_through_all_stages_that_do_not_serve(copy, roo
         entries = [code[level] for code in after["database"].values()]
         assert 0 <= min(entries) <= max(entries) < 16
     if rule == "rqvae":
-        error = found["identifiers"]
+        error = metrics["identifiers"]
         assert error["rqvae/error/level_2"] < error["rqvae/error/level_1"] < 1
     for stage in ("index", "drift"):
         with pytest.raises(IndexingError, match=f"rule: '{rule}'.*identifiers.rule to semantic"):

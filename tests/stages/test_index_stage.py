@@ -60,9 +60,9 @@ def test_the_row_of_the_index_is_what_a_search_of_it_finds(built):
     )
     with Index.open(folder / "data/index", precision="fp32") as index:
         paths = [folder / "digits" / path for path in queries["path"]]
-        found = index.search(paths, k + 1, index.options(k))
+        hits = index.search(paths, k + 1, index.options(k))
     ranked = pl.read_parquet(folder / "data/evaluate/runs/index.parquet")
-    for query, (own, ids) in enumerate(zip(queries["id"], found.ids.tolist(), strict=True)):
+    for query, (own, ids) in enumerate(zip(queries["id"], hits.ids.tolist(), strict=True)):
         rows = ranked.filter(query=query)["item"]
         others = [name for name in ids if name not in (own, None)][:k]
         assert database["id"][rows.to_list()].to_list() == others
@@ -88,12 +88,12 @@ def test_an_image_added_to_the_index_gets_what_the_pipeline_would_have_given(cop
 
 def test_the_calibration_is_of_hits_of_validation_images_that_are_not_themselves(built):
     folder, params, metrics = built
-    found = load_calibration(folder / "data/index/models/calibration.json")
-    assert isinstance(found, Calibration)
+    calibration = load_calibration(folder / "data/index/models/calibration.json")
+    assert isinstance(calibration, Calibration)
     validation = pl.read_parquet(folder / "data/catalog/validation.parquet")
-    assert found.queries == len(validation)
-    assert 0 < found.pairs <= len(validation) * max(params.evaluate.cutoffs)
-    assert found.cosines[-1] < 0.99999  # of an image with itself it is 1
-    assert metrics["index"]["calibration/error"] == found.error < 0.3
+    assert calibration.queries == len(validation)
+    assert 0 < calibration.pairs <= len(validation) * max(params.evaluate.cutoffs)
+    assert calibration.cosines[-1] < 0.99999  # of an image with itself it is 1
+    assert metrics["index"]["calibration/error"] == calibration.error < 0.3
     assert all(abs(metrics["index"][f"calibration/gap/{n}"]) < 0.3 for n in ("trained", "fresh"))
-    assert found.probabilities[-1] > found.probabilities[0]
+    assert calibration.probabilities[-1] > calibration.probabilities[0]

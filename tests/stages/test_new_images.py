@@ -24,13 +24,13 @@ def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
     shutil.copy(next((folder / "digits/3").glob("*.png")), folder / "digits/3/copy.png")
     (folder / "digits/4/broken.png").write_bytes(b"no")
     assert run(params, folder, "download")["download"]["images/new"] == 42
-    found = run(params, folder, *AGAIN)
+    metrics = run(params, folder, *AGAIN)
     after = files(folder / "data")
     usable = {f"{path.parent.name}/{path.name}" for path in (folder / "digits").rglob("*.png")}
     usable.remove("4/broken.png")
     with Index.open(folder / "data/index") as index:
         assert set(index.view.all_ids()) == usable, "every image can be found, new ones too"
-    assert found["catalog"]["images/queries"] == 70  # a fifth of 34 of each label, rounded
+    assert metrics["catalog"]["images/queries"] == 70  # a fifth of 34 of each label, rounded
     for unchanged in (
         "catalog/train.parquet",
         "catalog/validation.parquet",
@@ -39,18 +39,20 @@ def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
         "identifiers/validation/codes.parquet",
     ):
         assert after[unchanged] == before[unchanged]
-    assert found["trie"]["images"] > len(pl.read_parquet(folder / "data/catalog/train.parquet"))
+    assert metrics["trie"]["images"] > len(pl.read_parquet(folder / "data/catalog/train.parquet"))
     assert after["trie/trie.safetensors"] != before["trie/trie.safetensors"]
-    assert found["index"]["images"] == found["trie"]["images"]
-    assert found["index"]["trained"] == len(pl.read_parquet(folder / "data/catalog/train.parquet"))
+    assert metrics["index"]["images"] == metrics["trie"]["images"]
+    assert metrics["index"]["trained"] == len(
+        pl.read_parquet(folder / "data/catalog/train.parquet")
+    )
 
 
 def with_new_images(folder: Path, params: Params, **settings) -> tuple[dict[str, float], dict]:
     """What the drift stage finds of the images that have come into the source, and its verdict."""
     drift = dataclasses.replace(params.drift, minimum_images=20, **settings)
     run(dataclasses.replace(params, drift=drift), folder, "download", *AGAIN)
-    found = json.loads((folder / "data/drift/metrics.json").read_text())
-    return found, json.loads((folder / "data/drift/verdict.json").read_text())
+    metrics = json.loads((folder / "data/drift/metrics.json").read_text())
+    return metrics, json.loads((folder / "data/drift/verdict.json").read_text())
 
 
 def test_without_new_images_nothing_has_drifted(built):
@@ -63,20 +65,22 @@ def test_without_new_images_nothing_has_drifted(built):
     assert not [name for name in metrics["drift"] if name.startswith("signal/")]
     queries = metrics["catalog"]["images/queries"]
     assert metrics["drift"]["quality/old/queries"] == queries
-    found = json.loads((folder / "data/evaluate/metrics.json").read_text())["index"]
+    measured = json.loads((folder / "data/evaluate/metrics.json").read_text())["index"]
     same = {k: v for k, v in metrics["drift"].items() if k.startswith("quality/old/precision/")}
-    assert same == {f"quality/old/{k}": v for k, v in found.items() if k.startswith("precision/")}
+    assert same == {
+        f"quality/old/{k}": v for k, v in measured.items() if k.startswith("precision/")
+    }
 
 
 def test_new_images_of_known_classes_are_no_drift(copy, root):
     folder, params = copy
     params = small_params(folder, root)
     write_digits(folder / "digits", 40)
-    found, verdict = with_new_images(folder, params)
-    assert found["images/new"] == verdict["new"] == 100  # 10 of each digit; 2 of each measure
-    assert found["quality/new/queries"] == 20
+    figures, verdict = with_new_images(folder, params)
+    assert figures["images/new"] == verdict["new"] == 100  # 10 of each digit; 2 of each measure
+    assert figures["quality/new/queries"] == 20
     assert verdict["enough"] and not verdict["drifted"], verdict
-    assert verdict["revision"] == found["revision"] == 2
+    assert verdict["revision"] == figures["revision"] == 2
 
 
 def test_images_of_unknown_classes_and_known_ones_in_a_new_guise_are_drift(copy, root, capsys):
@@ -109,9 +113,9 @@ def test_the_retriever_is_not_trained_on_images_that_are_inserted_later(copy, ro
         retriever=SMALL["retriever"] | {"steps": 28},
     )
     stages = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
-    found = run(params, folder, *stages, "index", "evaluate", "drift")
-    inserted = found["catalog"]["images/inserted"]
+    metrics = run(params, folder, *stages, "index", "evaluate", "drift")
+    inserted = metrics["catalog"]["images/inserted"]
     assert 0.2 < inserted / whole < 0.3
-    assert found["index"]["trained"] == whole - inserted
-    assert found["index"]["images"] == found["catalog"]["images/database"]
-    assert found["drift"]["images/new"] == 0  # nothing has come since
+    assert metrics["index"]["trained"] == whole - inserted
+    assert metrics["index"]["images"] == metrics["catalog"]["images/database"]
+    assert metrics["drift"]["images/new"] == 0  # nothing has come since

@@ -25,21 +25,21 @@ from .conftest import SMALL, files, run, small_params
 
 def test_every_method_is_measured_on_every_query(built):
     folder, _, metrics = built
-    found = json.loads((folder / "data/evaluate/metrics.json").read_text())
+    measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
     methods = [*METHODS]
-    assert set(found) == {"queries", *methods}
+    assert set(measured) == {"queries", *methods}
     queries, database = (
         pl.read_parquet(folder / f"data/catalog/{name}.parquet") for name in ("queries", "database")
     )
     assert set(queries["id"]) < set(database["id"])
-    assert found["queries"] == {
+    assert measured["queries"] == {
         "count": metrics["catalog"]["images/queries"],
         "without_positive": 0,
     }
     for method in methods:
-        assert all(0 <= v <= 1 for k, v in found[method].items() if k != "bytes_per_image")
+        assert all(0 <= v <= 1 for k, v in measured[method].items() if k != "bytes_per_image")
         ranked = pl.read_parquet(folder / f"data/evaluate/runs/{method}.parquet")
-        assert ranked["query"].n_unique() == found["queries"]["count"]
+        assert ranked["query"].n_unique() == measured["queries"]["count"]
         asked = queries["sha256"][ranked["query"].to_list()]
         assert not (asked == database["sha256"][ranked["item"].to_list()]).any(), (
             "itself, or a copy"
@@ -49,9 +49,9 @@ def test_every_method_is_measured_on_every_query(built):
 
 
 def test_a_short_training_already_finds_more_than_chance(built):
-    found = json.loads((built[0] / "data/evaluate/metrics.json").read_text())
+    metrics = json.loads((built[0] / "data/evaluate/metrics.json").read_text())
     for method in set(METHODS) - {"brute_force_pretrained"}:
-        assert found[method]["precision/10"] > 0.2, method  # ten labels: 0.1 by chance
+        assert metrics[method]["precision/10"] > 0.2, method  # ten labels: 0.1 by chance
 
 
 def test_codes_and_embeddings_are_row_aligned_and_agree(built):
@@ -133,8 +133,8 @@ def test_the_retrievers_encoder_may_be_anyones_frozen_or_tuned(copy, root, encod
     chosen = {**SMALL["retriever"], "encoder": encoder, "tune_encoder": tune, "steps": 28}
     params = small_params(folder, root, **sections, retriever=chosen, augment={"views": 2})
     trained = ("tokenizer", "identifiers", "trie") if sections else ()
-    found = run(params, folder, *trained, "retriever", "index", "evaluate")
-    assert 0 < found["evaluate"]["generative/precision/10"] <= 1
+    metrics = run(params, folder, *trained, "retriever", "index", "evaluate")
+    assert 0 < metrics["evaluate"]["generative/precision/10"] <= 1
     with Index.open(folder / "data/index") as index:
         kept = index.models
     own = assemble(
@@ -159,7 +159,7 @@ def test_without_validation_images_the_last_steps_weights_are_kept(copy, root):
     folder, _ = copy
     params = small_params(folder, root, catalog={"validation_fraction": 0.0})
     retriever = dataclasses.replace(params.retriever, steps=28)
-    found = run(
+    metrics = run(
         dataclasses.replace(params, retriever=retriever),
         folder,
         "catalog",
@@ -170,11 +170,11 @@ def test_without_validation_images_the_last_steps_weights_are_kept(copy, root):
         "retriever",
         "index",
     )
-    assert found["catalog"]["images/validation"] == 0
-    assert "validation/precision/10" not in found["retriever"]
-    assert not [name for name in found["index"] if name.startswith("calibration")]
-    known = load_calibration(folder / "data/index/models/calibration.json")
-    assert isinstance(known, Uncalibrated) and "validation_fraction" in known.reason
+    assert metrics["catalog"]["images/validation"] == 0
+    assert "validation/precision/10" not in metrics["retriever"]
+    assert not [name for name in metrics["index"] if name.startswith("calibration")]
+    calibration = load_calibration(folder / "data/index/models/calibration.json")
+    assert isinstance(calibration, Uncalibrated) and "validation_fraction" in calibration.reason
 
 
 @pytest.mark.slow
@@ -201,8 +201,8 @@ def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
     params = small_params(tmp_path, root, catalog=catalog, tokenizer=tokenizer, retriever=retriever)
     metrics = run(params, tmp_path)
     assert metrics["catalog"]["images/queries"] == metrics["catalog"]["images/database"] == 36
-    found = json.loads((tmp_path / "data/evaluate/metrics.json").read_text())
-    assert found["queries"] == {"count": 36, "without_positive": 0}
+    measured = json.loads((tmp_path / "data/evaluate/metrics.json").read_text())
+    assert measured["queries"] == {"count": 36, "without_positive": 0}
     for method in METHODS:
         answers = pl.read_parquet(tmp_path / f"data/evaluate/runs/{method}.parquet")
         assert not (answers["query"] == answers["item"]).any()  # the tables are the same rows

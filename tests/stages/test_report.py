@@ -109,7 +109,7 @@ def write_evaluation(workspace, catalog, features):
     positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    found, curve = {"queries": metrics.count_queries(positives)}, []
+    measured, curve = {"queries": metrics.count_queries(positives)}, []
     for i, method in enumerate(METHODS):
         scores = (
             own @ others.T / 5000 + generator.normal(size=(len(own), len(others))) * (4 - i) * 0.05
@@ -122,14 +122,14 @@ def write_evaluation(workspace, catalog, features):
         runs.to_table(RankedLists(ids, ranked), hits, codes).write_parquet(
             folder / "runs" / f"{method}.parquet"
         )
-        found[method] = (
+        measured[method] = (
             metrics.summarise(hits, positives, (1, 10, 20))
             if positives.any()
             else {"agreement/1": 0.5, "agreement/10": 0.625}
         ) | {"bytes_per_image": 256.0}
         precision = metrics.precision_curve(hits, positives, K)
         curve += [{"method": method, "k": k + 1, "precision": p} for k, p in enumerate(precision)]
-    write_json(folder / "metrics.json", found)
+    write_json(folder / "metrics.json", measured)
     curve = pl.DataFrame(
         curve, schema={"method": pl.String, "k": pl.Int64, "precision": pl.Float64}
     )
@@ -172,14 +172,14 @@ def write_histories(workspace):
 STILL = {"drifted": False, "exceeded": (), "revision": 3, "trained": 1}
 
 
-def write_drift(workspace, verdict, known):
-    signals = {f"signal/{name}": value for name, value in known.items()}
+def write_drift(workspace, verdict, values):
+    signals = {f"signal/{name}": value for name, value in values.items()}
     write_json(workspace.stage("drift") / "metrics.json", signals)
     write_json(workspace.stage("drift") / "verdict.json", verdict.to_json())
 
 
-def write_calibration(workspace, known):
-    save_calibration(workspace.stage("index") / "models" / CALIBRATION, known)
+def write_calibration(workspace, calibration):
+    save_calibration(workspace.stage("index") / "models" / CALIBRATION, calibration)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def params(request):
     return parameters.load(request.config.rootpath / "params.yaml")
 
 
-def ignore(found, step):
+def ignore(metrics, step):
     pass
 
 
@@ -242,13 +242,13 @@ def test_images_without_labels_get_the_same_page_with_neighbours(tmp_path, param
 
 
 def test_two_runs_draw_the_same_figures_and_write_the_same_page(workspace, params):
-    found = []
+    drawings = []
     for _ in range(2):
         report.run(params, workspace, ignore)
         drawn = sorted((workspace.stage("report") / "figures").glob("*.svg"))
-        found.append([path.read_bytes() for path in [*drawn, workspace.reports / "index.html"]])
-    assert len(found[0]) == 10  # codes_used does not move
-    assert found[0] == found[1]
+        drawings.append([path.read_bytes() for path in [*drawn, workspace.reports / "index.html"]])
+    assert len(drawings[0]) == 10  # codes_used does not move
+    assert drawings[0] == drawings[1]
 
 
 def test_the_page_says_where_images_are_from_without_its_password(workspace, params):

@@ -43,16 +43,16 @@ def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
     assert set(measured) == {"queries", *there}
     assert measured["queries"] == {"count": 40, "without_positive": 40}
     for method in there:
-        told = {f"agreement/{k}" for k in (1, 10, 20)} | {"bytes_per_image"}
-        told |= {"finds_itself"} if method == "index" else set()
-        assert set(measured[method]) == told  # nothing that a label would be needed for
+        expected_names = {f"agreement/{k}" for k in (1, 10, 20)} | {"bytes_per_image"}
+        expected_names |= {"finds_itself"} if method == "index" else set()
+        assert set(measured[method]) == expected_names  # nothing that a label would be needed for
     assert measured["brute_force_pretrained"]["agreement/10"] == 1
     assert measured["brute_force_tuned"]["agreement/10"] > 10 / 160  # by chance
     assert "validation/precision/10" not in metrics["retriever"]
     assert metrics["retriever"]["validation/agreement/10"] > 10 / 160
     assert not [name for name in metrics["tokenizer"] if name.startswith("validation")]
-    known = load_calibration(folder / "data/index/models/calibration.json")
-    assert isinstance(known, Uncalibrated)
+    calibration = load_calibration(folder / "data/index/models/calibration.json")
+    assert isinstance(calibration, Uncalibrated)
     page = (folder / "reports/index.html").read_text()
     assert "No query has a relevant image" not in page and "agreement@10" in page
 
@@ -63,8 +63,8 @@ def test_an_index_without_labels_is_searched_and_added_to(unlabelled, tmp_path):
     path = folder / "digits" / "007.png"
     with Index.open(tmp_path / "index", writable=True) as index:
         index.add([path], ["another"])
-        found = index.search([path], 3)
-    assert "another" in found.ids[0].tolist()
+        hits = index.search([path], 3)
+    assert "another" in hits.ids[0].tolist()
 
 
 def test_clusters_teach_without_ever_looking_at_a_label(copy, root):

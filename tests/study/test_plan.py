@@ -44,9 +44,9 @@ def with_changes(project: Path, **changes: object) -> Path:
 def test_a_point_has_its_set_s_settings_its_changes_and_its_seed(project: Path) -> None:
     plan = load_plan(project)
     own = load(project / "experiments" / "small.yaml")
-    found = load_trial_params(project, plan, Trial(set="small", variant="short", seed=1))
+    params = load_trial_params(project, plan, Trial(set="small", variant="short", seed=1))
     expected = flatten(own) | {"seed": 1, "tokenizer.levels": 1}
-    assert flatten(found) == expected
+    assert flatten(params) == expected
 
 
 def test_a_plan_may_be_without_ablations(project: Path) -> None:
@@ -68,7 +68,7 @@ def test_seeds_differ_between_what_is_compared_and_what_is_ablated(project: Path
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"compared": ["plain", "none"]}, "'none' is listed, but not among variants"),
         ({"ablated": ["wide", "short"]}, "'short' is listed twice"),
@@ -82,24 +82,26 @@ def test_seeds_differ_between_what_is_compared_and_what_is_ablated(project: Path
         ({"ablation_seeds": [3]}, "ablation_seeds: 3 is not among seeds .0, 1.: .* 'plain'"),
     ],
 )
-def test_a_plan_that_contradicts_itself_is_refused(project: Path, changes: dict, told: str) -> None:
-    with pytest.raises(ParamsError, match=told):
+def test_a_plan_that_contradicts_itself_is_refused(
+    project: Path, changes: dict, message: str
+) -> None:
+    with pytest.raises(ParamsError, match=message):
         load_plan(with_changes(project, **changes))
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"tokenizer.level": 3}, "unknown key 'level'; did you mean 'levels'"),
         ({"tokenizer.levels": 99}, "tokenizer: levels: 99 is out of range"),
         ({"tokenizer.levels": "3"}, "expected a whole number"),
     ],
 )
-def test_a_change_that_makes_no_sense_is_told(project: Path, changes: dict, told: str) -> None:
+def test_a_change_that_makes_no_sense_is_told(project: Path, changes: dict, message: str) -> None:
     odd = {"table": "odd", "title": "odd", "changes": changes}
     variants = TREE["variants"] | {"wide": odd}
     plan = load_plan(with_changes(project, variants=variants))
-    with pytest.raises(ParamsError, match=told):
+    with pytest.raises(ParamsError, match=message):
         load_trial_params(project, plan, Trial(set="small", variant="wide", seed=0))
 
 

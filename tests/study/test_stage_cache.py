@@ -90,11 +90,11 @@ def test_auto_is_another_precision_on_another_machine(
         dataclasses.replace(params, compute=dataclasses.replace(params.compute, precision=each))
         for each in ("auto", "fp32")
     )
-    found = {}
+    keys = {}
     for fast in (True, False):
         monkeypatch.setattr(compute, "has_fast_bf16", lambda device, fast=fast: fast)
-        found[fast] = make_key(project, "pairs", auto, BEFORE)
-    assert found[True] != found[False] == make_key(project, "pairs", plain, BEFORE)
+        keys[fast] = make_key(project, "pairs", auto, BEFORE)
+    assert keys[True] != keys[False] == make_key(project, "pairs", plain, BEFORE)
 
 
 def test_times_of_one_core_are_not_those_of_two(project: Path, params: Params) -> None:

@@ -115,10 +115,10 @@ def test_methods_stand_beside_the_scan_with_their_significance(loaded: dict) -> 
 
 def test_a_cell_is_the_mean_and_deviation_over_its_seeds(loaded: dict) -> None:
     values = [each.metrics["generative"]["precision/10"] for each in loaded["plain"]]
-    told = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    mean_and_deviation = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     table = tables.build_methods(loaded, PLAN)
     cell = rows_of(table)[TITLES["generative"]].cells[table.columns.index("P@10")]
-    assert cell.text == told
+    assert cell.text == mean_and_deviation
 
 
 def test_identifiers_are_compared_with_semantic_ones(loaded: dict) -> None:
@@ -146,9 +146,9 @@ def test_an_ablation_tells_what_a_variant_makes_of_the_scan_and_of_re_ranking(lo
             ("re-ranked", "generative_reranked"),
             ("brute force", "brute_force_tuned"),
         ):
-            told = loaded["one"][0].metrics[method][key]
+            value = loaded["one"][0].metrics[method][key]
             cell = cells[f"{title} {metric}"]
-            assert cell.text == f"{told:.3f}" and cell.mark == "", "only told, not tested"
+            assert cell.text == f"{value:.3f}" and cell.mark == "", "only told, not tested"
 
 
 def test_a_variant_that_is_as_the_settings_are_has_no_row(loaded: dict) -> None:
@@ -249,15 +249,15 @@ def test_an_image_that_several_seeds_ask_about_is_one_query(loaded: dict) -> Non
     first, second = loaded["plain"][0], asks_others(loaded["plain"][1], 20)
     values = mean_by_query([first, second], "generative", "map/R")
     assert values is not None and values["sha256"].to_list() == [f"{n:04d}" for n in range(80)]
-    told = dict(values.rows())
+    values_by_row = dict(values.rows())
 
     def of(result: Result, sha256: str) -> float:
         chosen = (pl.col("method") == "generative") & (pl.col("sha256") == sha256)
         return result.queries.filter(chosen)["map/R"].item()
 
-    assert told["0003"] == pytest.approx(of(first, "0003"))
-    assert told["0042"] == pytest.approx((of(first, "0042") + of(second, "0042")) / 2)
-    assert told["0079"] == pytest.approx(of(second, "0079"))
+    assert values_by_row["0003"] == pytest.approx(of(first, "0003"))
+    assert values_by_row["0042"] == pytest.approx((of(first, "0042") + of(second, "0042")) / 2)
+    assert values_by_row["0079"] == pytest.approx(of(second, "0079"))
 
 
 def test_rows_that_asked_other_queries_are_not_tested_against_each_other(loaded: dict) -> None:

@@ -82,8 +82,8 @@ def precision(model, read):
     """Mean precision at 5 of images that were not trained on, among those that were."""
     with torch.inference_mode():
         vectors = model.eval()(*EncodedViews(*read).plain(torch.arange(160)))
-    found = brute_force_search(vectors[80:], vectors[:80], 5).ids
-    return (LABELS[:80][found] == LABELS[80:, None]).float().mean().item()
+    nearest = brute_force_search(vectors[80:], vectors[:80], 5).ids
+    return (LABELS[:80][nearest] == LABELS[80:, None]).float().mean().item()
 
 
 @pytest.mark.parametrize("name", ["cgd", "irt_r"])
@@ -151,23 +151,23 @@ def test_labels_of_one_image_each_still_give_a_loss_that_can_be_followed():
         (*made("cgd"), (torch.randn(6, 20), torch.randn(6, 4, 20))),
         (*made("irt_r"), (torch.randn(6, 20), torch.randn(6, 4, 20))),
     ):
-        found = losses(model.head, model(*inputs), torch.arange(6), settings)
-        found["loss"].backward()
-        assert torch.isfinite(found["loss"])
+        terms = losses(model.head, model(*inputs), torch.arange(6), settings)
+        terms["loss"].backward()
+        assert torch.isfinite(terms["loss"])
 
 
 def test_the_combined_descriptor_is_mean_power_mean_and_maximum_each_by_its_own_map():
     torch.manual_seed(0)
     settings, tokens = dataclasses.replace(CGD, width=7), torch.rand(2, 9, 5)
     head = CgdHead(5, 3, settings).eval()
-    found = head(torch.zeros(2, 1), tokens)
+    descriptors = head(torch.zeros(2, 1), tokens)
     cubes = (tokens**3).mean(1) ** (1 / 3)
     parts = zip((tokens.mean(1), cubes, tokens.max(1)[0]), head.branches, strict=True)
     mapped = [branch(part) / branch(part).norm(dim=1, keepdim=True) for part, branch in parts]
-    torch.testing.assert_close(found, torch.cat(mapped, dim=1) / 3**0.5)
+    torch.testing.assert_close(descriptors, torch.cat(mapped, dim=1) / 3**0.5)
     assert [part.shape[1] for part in mapped] == [3, 2, 2]
     torch.testing.assert_close(
-        head.classify(found) * CGD.temperature,
+        head.classify(descriptors) * CGD.temperature,
         mapped[0] @ (head.classes.weight / head.classes.weight.norm(dim=1, keepdim=True)).T,
     )
 

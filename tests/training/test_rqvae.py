@@ -74,34 +74,34 @@ def test_equal_seeds_give_equal_codes_and_no_image_depends_on_the_others(trained
 
 def test_entries_are_residual_and_the_losses_are_what_they_say(trained, features):
     model, _ = trained
-    found = rqvae.losses(model, features[:40], 0.25)
+    terms = rqvae.losses(model, features[:40], 0.25)
     books = model.codebooks.detach()
     latents = rqvae.encode_latents(model, features[:40])
-    assert torch.equal(found["codes"], quantizer.encode(latents, books))
+    assert torch.equal(terms["codes"], quantizer.encode(latents, books))
     wanted, left = 0.0, latents
     for level, book in enumerate(books):
-        left = left - book[found["codes"][:, level]]
+        left = left - book[terms["codes"][:, level]]
         wanted += float(left.square().sum(1).mean())
     for name in ("loss/codebook", "loss/commitment"):
-        assert float(found[name].detach()) == pytest.approx(wanted, rel=1e-4)
+        assert float(terms[name].detach()) == pytest.approx(wanted, rel=1e-4)
     rebuilt = rqvae.reconstruction_errors(model, features[:40])[-1]
-    assert float(found["loss/reconstruction"].detach()) == pytest.approx(float(rebuilt), rel=1e-4)
-    total = found["loss/reconstruction"].detach() + 1.25 * wanted
-    assert float(found["loss"].detach()) == pytest.approx(float(total), rel=1e-4)
+    assert float(terms["loss/reconstruction"].detach()) == pytest.approx(float(rebuilt), rel=1e-4)
+    total = terms["loss/reconstruction"].detach() + 1.25 * wanted
+    assert float(terms["loss"].detach()) == pytest.approx(float(total), rel=1e-4)
 
 
 def test_gradients_go_straight_through_the_codes_to_the_encoder(trained, features):
     model, _ = trained
-    found = rqvae.losses(model, features[:40], 0.25)
+    terms = rqvae.losses(model, features[:40], 0.25)
     (alone,) = torch.autograd.grad(
-        found["loss/reconstruction"], model.encoder[0].weight, retain_graph=True
+        terms["loss/reconstruction"], model.encoder[0].weight, retain_graph=True
     )
     assert alone.abs().sum() > 0
     (pulled,) = torch.autograd.grad(
-        found["loss/codebook"], model.encoder[0].weight, retain_graph=True, allow_unused=True
+        terms["loss/codebook"], model.encoder[0].weight, retain_graph=True, allow_unused=True
     ) or (None,)
     assert pulled is None  # that loss moves entries alone
-    (moved,) = torch.autograd.grad(found["loss/commitment"], model.codebooks, allow_unused=True)
+    (moved,) = torch.autograd.grad(terms["loss/commitment"], model.codebooks, allow_unused=True)
     assert moved is None or not moved.abs().sum()
 
 

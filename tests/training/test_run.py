@@ -91,9 +91,9 @@ def test_rounds_end_with_the_patience():
 def test_a_loss_or_a_gradient_that_is_no_number_names_the_step_and_the_setting(number):
     means = RoundMeans("tokenizer.learning_rate", range(40, 80))
     means.add({"loss": torch.tensor(1.0)}, 8, torch.tensor(0.5))
-    told = r"is (nan|inf) at step 42: .* lower tokenizer.learning_rate in params.yaml"
-    with pytest.raises(NumberError, match=f"loss {told}"):
+    message = r"is (nan|inf) at step 42: .* lower tokenizer.learning_rate in params.yaml"
+    with pytest.raises(NumberError, match=f"loss {message}"):
         means.add({"loss": torch.tensor(number)}, 8)
     means = RoundMeans("tokenizer.learning_rate", range(41, 80))
-    with pytest.raises(NumberError, match=f"gradient {told}"):
+    with pytest.raises(NumberError, match=f"gradient {message}"):
         means.add({"loss": torch.tensor(1.0)}, 8, torch.tensor(number))

@@ -52,14 +52,14 @@ def clusters() -> tuple[np.ndarray, torch.Tensor]:
     return summaries[:, None].astype(np.float32), torch.from_numpy(labels)
 
 
-def train_tokenizer(clusters, settings, folder, log=quiet, known=slice(96, None)):
+def train_tokenizer(clusters, settings, folder, log=quiet, labelled=slice(96, None)):
     """``known``: the validation images whose class is taught."""
     summaries, labels = clusters
     torch.manual_seed(0)
     model = Tokenizer(settings, 10, 4, None)
     training = LabelledImages(EncodedViews(summaries[:96], None), labels[:96])
     asked = torch.full_like(labels, -1)
-    asked[known] = labels[known]
+    asked[labelled] = labels[labelled]
     validation = LabelledImages(EncodedViews(summaries[96:], None), asked[96:])
     run = run_in(folder, settings, log)
     return model, tokenizing.train(model, training, validation, settings, run)
@@ -69,9 +69,9 @@ def test_validation_images_of_no_class_that_is_taught_say_nothing(
     clusters, tokenizer_settings, tmp_path
 ):
     settings = dataclasses.replace(tokenizer_settings, steps=72)
-    none = train_tokenizer(clusters, settings, tmp_path / "none", known=slice(0))[1]
+    none = train_tokenizer(clusters, settings, tmp_path / "none", labelled=slice(0))[1]
     assert not [name for name in none[-1] if name.startswith("validation")]
-    some = train_tokenizer(clusters, settings, tmp_path / "some", known=slice(96, 108))[1]
+    some = train_tokenizer(clusters, settings, tmp_path / "some", labelled=slice(96, 108))[1]
     every = train_tokenizer(clusters, settings, tmp_path / "every")[1]
     assert some[-1]["validation/accuracy/embedding"] > 0.7
     assert some[-1]["loss"] == every[-1]["loss"] == none[-1]["loss"]
@@ -168,8 +168,8 @@ def test_without_labels_the_nearest_count_as_hits():
     nothing = LabelledImages(EncodedViews(np.zeros((2, 1, 1)), None), torch.tensor([-1, -1]))
     nearest = torch.tensor([[4, 7], [5, 1]])
     validation = retrieving.Validation(nothing, torch.full((8,), -1), nearest)
-    found = torch.tensor([[7, 3, 4], [4, -1, 5]])
-    assert validation.count_hits(torch.tensor([0, 1]), found) == 3
+    ids = torch.tensor([[7, 3, 4], [4, -1, 5]])
+    assert validation.count_hits(torch.tensor([0, 1]), ids) == 3
 
 
 @pytest.mark.parametrize("held", [0, 24])

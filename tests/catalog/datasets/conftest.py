@@ -47,9 +47,9 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
     def make(contents: Mapping[str, bytes | str | None], name: str = "source") -> Path:
         for number, (path, content) in enumerate(contents.items()):
-            place = tmp_path / name / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(
+            file = tmp_path / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(
                 picture(number)
                 if content is None
                 else content.encode()

@@ -50,8 +50,8 @@ def test_their_bytes_are_packed_as_images_are_and_do_not_count_as_such(
     first = sync(source, tmp_path / "data")
     assert (first.images, first.new, first.relabelled, first.revision) == (1, 1, 0, 1)
     table, stored = manifest.read(tmp_path / "data"), Images(tmp_path / "data")
-    found = dict(table.select("key", "sha256").iter_rows())
-    assert {name: stored.read(found[name]) for name in LISTS} == LISTS
+    hashes_by_key = dict(table.select("key", "sha256").iter_rows())
+    assert {name: stored.read(hashes_by_key[name]) for name in LISTS} == LISTS
     assert not sync(source, tmp_path / "data")
     (root / "images.txt").write_bytes(b"1 a/2.png\n")
     change = sync(source, tmp_path / "data")

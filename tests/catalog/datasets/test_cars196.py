@@ -67,12 +67,12 @@ def merged() -> dict[str, bytes | None]:
 @pytest.mark.parametrize("layout", [two_folders, merged])
 def test_both_layouts_say_the_same(layout: Callable, write: Callable, catalogued: Callable) -> None:
     source = write(layout())
-    found = catalogued(source, protocol="irgen")
-    assert found.about["format"] == "cars196"
+    tables = catalogued(source, protocol="irgen")
+    assert tables.about["format"] == "cars196"
     labels = [NAMES[number - 1] for number in CLASSES]
-    assert found.tables["train"]["label"].to_list() == labels
-    assert found.tables["queries"]["label"].to_list() == labels
-    assert found.ids("train") == found.ids("database")
+    assert tables.tables["train"]["label"].to_list() == labels
+    assert tables.tables["queries"]["label"].to_list() == labels
+    assert tables.ids("train") == tables.ids("database")
     standard = catalogued(source, protocol="standard")
     assert standard.labels("train") == set(labels[:2])
     assert standard.labels("queries") == standard.labels("database") == set(labels[2:])

@@ -43,25 +43,25 @@ def source(write: Callable) -> Path:
 def test_the_publishers_split_has_the_same_classes_on_both_sides(
     protocol: str, source: Path, catalogued: Callable
 ) -> None:
-    found = catalogued(source, protocol=protocol)
-    assert found.about["format"] == "cub200" and found.about["protocol"] == protocol
+    tables = catalogued(source, protocol=protocol)
+    assert tables.about["format"] == "cub200" and tables.about["protocol"] == protocol
     for name in ("train", "database", "queries"):
-        assert found.labels(name) == set(CLASSES.values())
-        assert len(found.tables[name]) == 6
-    assert found.ids("train") == found.ids("database")
-    assert found.ids("train")[0] == "001.Black_footed_Albatross/Black_footed_Albatross_0000.jpg"
-    assert found.rejected == []
+        assert tables.labels(name) == set(CLASSES.values())
+        assert len(tables.tables[name]) == 6
+    assert tables.ids("train") == tables.ids("database")
+    assert tables.ids("train")[0] == "001.Black_footed_Albatross/Black_footed_Albatross_0000.jpg"
+    assert tables.rejected == []
 
 
 def test_the_last_hundred_classes_ask_each_other_in_the_standard_protocol(
     source: Path, catalogued: Callable
 ) -> None:
-    found = catalogued(source, protocol="standard")
-    assert found.labels("train") == {CLASSES[1], CLASSES[100]} and len(found.ids("train")) == 8
-    assert found.ids("queries") == found.ids("database")
-    assert found.labels("queries") == {CLASSES[101]} and len(found.ids("queries")) == 4
-    assert found.metrics["queries_in_database"] == 0  # a query is no leak of itself
-    assert sum(found.about["leaks"].values()) == 0
+    tables = catalogued(source, protocol="standard")
+    assert tables.labels("train") == {CLASSES[1], CLASSES[100]} and len(tables.ids("train")) == 8
+    assert tables.ids("queries") == tables.ids("database")
+    assert tables.labels("queries") == {CLASSES[101]} and len(tables.ids("queries")) == 4
+    assert tables.metrics["queries_in_database"] == 0  # a query is no leak of itself
+    assert sum(tables.about["leaks"].values()) == 0
 
 
 def test_the_archive_is_read_as_the_folder(

@@ -45,25 +45,25 @@ def layout(count: int = 21) -> dict[str, bytes | str | None]:
 def test_validation_images_have_the_labels_of_the_devkit(
     write: Callable, catalogued: Callable
 ) -> None:
-    found = catalogued(write(layout()))
-    assert found.about["format"] == "imagenet"
-    assert found.tables["train"].select("id", "label").row(0) == (
+    tables = catalogued(write(layout()))
+    assert tables.about["format"] == "imagenet"
+    assert tables.tables["train"].select("id", "label").row(0) == (
         "train/n02100735/n02100735_10.JPEG",
         "n02100735",
     )
-    assert found.tables["queries"].select("id", "label").rows()[:2] == [
+    assert tables.tables["queries"].select("id", "label").rows()[:2] == [
         ("ILSVRC2012_val_00000001.JPEG", "n02100735"),
         ("ILSVRC2012_val_00000002.JPEG", "n02119789"),
     ]
-    assert len(found.ids("queries")) == 21 and found.ids("database") == found.ids("train")
+    assert len(tables.ids("queries")) == 21 and tables.ids("database") == tables.ids("train")
 
 
 def test_every_tenth_validation_image_asks_in_the_papers_protocol(
     write: Callable, catalogued: Callable
 ) -> None:
-    found = catalogued(write(layout()), protocol="irgen")
-    assert found.ids("queries") == [f"ILSVRC2012_val_{i:08d}.JPEG" for i in (1, 11, 21)]
-    assert found.metrics["images/rejected"] == 0
+    tables = catalogued(write(layout()), protocol="irgen")
+    assert tables.ids("queries") == [f"ILSVRC2012_val_{i:08d}.JPEG" for i in (1, 11, 21)]
+    assert tables.metrics["images/rejected"] == 0
 
 
 def test_a_val_folder_that_was_sorted_by_class_is_read_as_well(

@@ -30,29 +30,31 @@ def layout(folder: str = "Img/", **more: str | None) -> dict[str, str | None]:
 def test_queries_ask_the_gallery_and_none_of_their_items_is_trained_on(
     write: Callable, catalogued: Callable
 ) -> None:
-    found = catalogued(write(layout()))
-    assert found.labels("train") == {"id_00000002", "id_00000080"}
-    assert found.labels("database") == found.labels("queries") == {"id_00000001"}
-    assert found.ids("database") == [name for name in NAMES if NAMES[name][1] == "gallery"]
-    assert set(found.tables["database"].unnest("metadata").select("part", "role").rows()) == {
+    tables = catalogued(write(layout()))
+    assert tables.labels("train") == {"id_00000002", "id_00000080"}
+    assert tables.labels("database") == tables.labels("queries") == {"id_00000001"}
+    assert tables.ids("database") == [name for name in NAMES if NAMES[name][1] == "gallery"]
+    assert set(tables.tables["database"].unnest("metadata").select("part", "role").rows()) == {
         ("gallery", "train")
     }
-    assert (found.about["format"], found.about["protocol"]) == ("inshop", "given")
-    assert found.metrics["leaks/shared_label"] == 0
-    assert catalogued(write(layout()), protocol="standard").ids("database") == found.ids("database")
+    assert (tables.about["format"], tables.about["protocol"]) == ("inshop", "given")
+    assert tables.metrics["leaks/shared_label"] == 0
+    assert catalogued(write(layout()), protocol="standard").ids("database") == tables.ids(
+        "database"
+    )
 
 
 def test_in_the_papers_protocol_the_gallery_is_trained_on(
     write: Callable, catalogued: Callable
 ) -> None:
-    found = catalogued(write(layout()), protocol="irgen")
+    tables = catalogued(write(layout()), protocol="irgen")
     assert (
-        found.ids("train")
-        == found.ids("database")
-        == sorted(set(NAMES) - set(found.ids("queries")))
+        tables.ids("train")
+        == tables.ids("database")
+        == sorted(set(NAMES) - set(tables.ids("queries")))
     )
-    assert found.labels("queries") <= found.labels("train")
-    assert found.about["protocol"] == "irgen"
+    assert tables.labels("queries") <= tables.labels("train")
+    assert tables.about["protocol"] == "irgen"
 
 
 @pytest.mark.parametrize("folder", ["", "In-shop Clothes Retrieval Benchmark/Img/"])
@@ -68,8 +70,8 @@ def test_an_image_has_the_same_id_wherever_the_images_lie(
 def test_an_image_that_the_list_does_not_name_is_rejected_whoever_teaches(
     write: Callable, catalogued: Callable, teaching: str
 ) -> None:
-    found = catalogued(write({**layout(), "Img/img/other.jpg": None}), teaching)
-    assert found.rejected == [
+    tables = catalogued(write({**layout(), "Img/img/other.jpg": None}), teaching)
+    assert tables.rejected == [
         ("Img/img/other.jpg", "neither a class folder nor a list gives it a label")
     ]
 

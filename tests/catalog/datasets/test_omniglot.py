@@ -10,8 +10,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Omniglot")
 
 
 def drawings(folder: str, alphabet: str, number: int) -> dict[str, None]:
-    place = f"{folder}/{alphabet}/character01"
-    return {f"{place}/{number:04d}_{i:02d}.png": None for i in range(1, 5)}
+    character = f"{folder}/{alphabet}/character01"
+    return {f"{character}/{number:04d}_{i:02d}.png": None for i in range(1, 5)}
 
 
 BACKGROUND = drawings("images_background", "Balinese", 108)
@@ -21,20 +21,20 @@ EVALUATION = drawings("images_evaluation", "Angelic", 965)
 def test_unseen_alphabets_ask_each_other_in_the_standard_protocol(
     write: Callable, catalogued: Callable
 ) -> None:
-    found = catalogued(write(BACKGROUND | EVALUATION), protocol="standard")
-    assert found.about["format"] == "omniglot"
-    assert found.labels("train") == {"Balinese/character01"} and len(found.ids("train")) == 4
-    assert found.labels("queries") == {"Angelic/character01"}
-    assert found.ids("queries") == found.ids("database")
-    assert found.ids("train")[0] == "Balinese/character01/0108_01.png"
+    tables = catalogued(write(BACKGROUND | EVALUATION), protocol="standard")
+    assert tables.about["format"] == "omniglot"
+    assert tables.labels("train") == {"Balinese/character01"} and len(tables.ids("train")) == 4
+    assert tables.labels("queries") == {"Angelic/character01"}
+    assert tables.ids("queries") == tables.ids("database")
+    assert tables.ids("train")[0] == "Balinese/character01/0108_01.png"
 
 
 def test_as_given_drawings_of_every_character_are_drawn_as_queries(
     write: Callable, catalogued: Callable
 ) -> None:
-    found = catalogued(write(BACKGROUND | EVALUATION), query_fraction=0.25)
-    assert found.labels("queries") == {"Balinese/character01", "Angelic/character01"}
-    assert len(found.ids("queries")) == 2 and len(found.ids("database")) == 6
+    tables = catalogued(write(BACKGROUND | EVALUATION), query_fraction=0.25)
+    assert tables.labels("queries") == {"Balinese/character01", "Angelic/character01"}
+    assert len(tables.ids("queries")) == 2 and len(tables.ids("database")) == 6
 
 
 def test_one_of_the_two_sets_may_be_there_alone(write: Callable, catalogued: Callable) -> None:

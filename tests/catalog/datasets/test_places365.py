@@ -38,17 +38,17 @@ def layout(train: str = "data_256_standard", val: str = "val_256") -> dict[str, 
 def test_training_images_are_the_database_and_validation_images_ask(
     train: str, val: str, write: Callable, catalogued: Callable
 ) -> None:
-    found = catalogued(write(layout(train, val)), protocol="irgen")
-    assert found.about["format"] == "places365"
-    assert found.tables["train"].select("id", "label").rows() == [
+    tables = catalogued(write(layout(train, val)), protocol="irgen")
+    assert tables.about["format"] == "places365"
+    assert tables.tables["train"].select("id", "label").rows() == [
         ("a/airfield/00000001.jpg", "airfield"),
         ("a/apartment_building/outdoor/00000001.jpg", "apartment_building/outdoor"),
     ]
-    assert found.tables["queries"].select("id", "label").rows() == [
+    assert tables.tables["queries"].select("id", "label").rows() == [
         ("Places365_val_00000001.jpg", "apartment_building/outdoor"),
         ("Places365_val_00000002.jpg", "airfield"),
     ]
-    assert found.ids("database") == found.ids("train")
+    assert tables.ids("database") == tables.ids("train")
 
 
 def test_a_category_that_is_not_listed_and_a_missing_list_are_clear_errors(

@@ -29,21 +29,21 @@ def layout() -> dict[str, str | None]:
 def test_test_images_ask_each_other_and_their_classes_are_not_trained_on(
     write: Callable, catalogued: Callable
 ) -> None:
-    found = catalogued(write(layout()))
-    assert found.tables["train"].select("id", "label").rows() == [
+    tables = catalogued(write(layout()))
+    assert tables.tables["train"].select("id", "label").rows() == [
         ("bicycle_final/111_0.JPG", "1"),
         ("bicycle_final/111_1.JPG", "1"),
         ("sofa_final/222_0.JPG", "2"),
     ]
     assert (
-        found.ids("queries")
-        == found.ids("database")
+        tables.ids("queries")
+        == tables.ids("database")
         == [
             "bicycle_final/333_0.JPG",
             "bicycle_final/333_1.JPG",
         ]
     )
-    assert found.labels("queries") == {"11319"} and found.about["format"] == "products"
+    assert tables.labels("queries") == {"11319"} and tables.about["format"] == "products"
 
 
 def test_a_protocol_that_the_set_has_not_is_refused_with_those_it_has(
@@ -65,6 +65,6 @@ def test_a_class_of_both_lists_is_a_leak(write: Callable, catalogued: Callable) 
     name = "Stanford_Online_Products/Ebay_test.txt"
     source = write({**files, name: files[name].replace(" 11319 ", " 2 ")})
     assert catalogued(source).about["leaks"]["shared_label"] == 1
-    told = r"a label of both sides: bicycle_final/333_0.JPG and sofa_final/222_0.JPG"
-    with pytest.raises(CatalogError, match=told):
+    message = r"a label of both sides: bicycle_final/333_0.JPG and sofa_final/222_0.JPG"
+    with pytest.raises(CatalogError, match=message):
         catalogued(source, leaks="refuse")

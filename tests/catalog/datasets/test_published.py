@@ -27,19 +27,22 @@ def named(ids: list[str], part: str = "train") -> pl.DataFrame:
 
 def test_the_folder_that_most_names_are_found_in_is_the_one() -> None:
     images = listed(["other/1.png", "set/1.png", "set/2.png", "set/21.png"])
-    found = match_images(images, named(["1.png", "2.png"]), SMALL)
-    assert found.filter(pl.col("label") == "x").select("id", "path").rows() == [
+    matches = match_images(images, named(["1.png", "2.png"]), SMALL)
+    assert matches.filter(pl.col("label") == "x").select("id", "path").rows() == [
         ("1.png", "set/1.png"),
         ("2.png", "set/2.png"),
     ]
-    assert found.filter(pl.col("label").is_null())["id"].to_list() == ["other/1.png", "set/21.png"]
+    assert matches.filter(pl.col("label").is_null())["id"].to_list() == [
+        "other/1.png",
+        "set/21.png",
+    ]
 
 
 def test_each_part_may_lie_in_a_folder_of_its_own() -> None:
     both = pl.concat([named(["1.png"]), named(["2.png"], "val")])
     with pytest.warns(UserWarning, match="1 images of part train, published: 2"):
-        found = match_images(listed(["a/1.png", "b/c/2.png"]), both, SMALL)
-    assert found["id"].to_list() == ["1.png", "2.png"]
+        matches = match_images(listed(["a/1.png", "b/c/2.png"]), both, SMALL)
+    assert matches["id"].to_list() == ["1.png", "2.png"]
 
 
 def test_a_name_that_is_given_twice_is_refused() -> None:
@@ -61,8 +64,8 @@ def test_the_whole_of_cub_is_told_of_with_no_word() -> None:
     files["classes.txt"] = "\n".join(f"{i} {i:03d}.Bird" for i in range(1, 201)).encode()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = cub200.read(listed([f"images/{name}" for name in images]), files)
-    assert found["label"].n_unique() == 200 and len(found) == 11_788
+        table = cub200.read(listed([f"images/{name}" for name in images]), files)
+    assert table["label"].n_unique() == 200 and len(table) == 11_788
 
 
 def test_the_numbers_that_were_published_add_up() -> None:
@@ -75,13 +78,13 @@ def test_the_numbers_that_were_published_add_up() -> None:
 def test_every_format_has_protocols_and_given_is_one() -> None:
     formats = {name for kind in get_args(Format) for name in get_args(kind)}
     assert set(PROTOCOLS) == formats - {"auto"}
-    assert all("given" in known for known in PROTOCOLS.values())
+    assert all("given" in protocols for protocols in PROTOCOLS.values())
     with pytest.raises(CatalogError, match=r"'standard' is not defined.*'imagenet'.*given, irgen"):
         choose_protocol("imagenet", "standard")
 
 
 def test_nobody_asks_who_was_trained_on_where_classes_are_unseen() -> None:
-    for known in PROTOCOLS.values():
-        for protocol in known.values():
+    for protocols in PROTOCOLS.values():
+        for protocol in protocols.values():
             if protocol.disjoint:
                 assert set(protocol.database).isdisjoint({"train", "validation"})

@@ -39,15 +39,15 @@ def test_paths_bytes_and_pictures_give_what_the_catalogue_gives(
     path: Path, decoding: Decoding
 ) -> None:
     expected = square(decode(content(0), decoding.channels), decoding)
-    found = decode_images([path, str(path), content(0), picture(0), Image.open(path)], decoding)
-    assert found.shape == (5, *decoding.shape) and found.dtype == np.uint8
-    assert (found == expected).all()
+    batch = decode_images([path, str(path), content(0), picture(0), Image.open(path)], decoding)
+    assert batch.shape == (5, *decoding.shape) and batch.dtype == np.uint8
+    assert (batch == expected).all()
 
 
 def test_images_come_back_in_the_order_given_whoever_decodes_first() -> None:
     seeds = [3, 1, 2, 0] * 10
-    found = decode_images([content(seed) for seed in seeds], GREY, threads=3)
-    for seed, pixels in zip(seeds, found, strict=True):
+    batch = decode_images([content(seed) for seed in seeds], GREY, threads=3)
+    for seed, pixels in zip(seeds, batch, strict=True):
         assert (pixels == square(decode(content(seed), 1), GREY)).all()
 
 
@@ -65,8 +65,8 @@ def test_of_no_images_there_are_no_pixels() -> None:
 
 def test_one_lazily_opened_picture_may_be_given_many_times(path: Path) -> None:
     image = Image.open(path)
-    found = decode_images([image] * 20, GREY, threads=4)
-    assert (found == found[0]).all()
+    batch = decode_images([image] * 20, GREY, threads=4)
+    assert (batch == batch[0]).all()
 
 
 def test_a_handed_over_picture_stands_upright_on_white() -> None:

@@ -166,8 +166,8 @@ def test_a_square_is_the_resized_image_cropped(
     left, top = round((across - size) / 2), round((down - size) / 2)
     whole = image.resize((across, down), Image.Resampling.BILINEAR)
     expected = np.asarray(whole.crop((left, top, left + size, top + size)), np.int16)
-    found = square(image, Decoding(size=size, channels=1, crop=crop))[0]
-    assert np.abs(found - expected).max() <= 3  # two roundings
+    pixels = square(image, Decoding(size=size, channels=1, crop=crop))[0]
+    assert np.abs(pixels - expected).max() <= 3  # two roundings
 
 
 def test_a_very_long_image_costs_no_more_than_a_square_one() -> None:

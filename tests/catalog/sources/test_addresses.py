@@ -195,8 +195,8 @@ def test_a_server_that_is_not_there_is_asked_once_and_the_others_go_on(
     write(settings, good + lost + bucket)
     settings = replace(settings, endpoint=buckets.uri, connections=1)
     assert len(read(settings, tmp_path / "data")) == 30
-    told = problems(tmp_path / "data")
-    assert "refused" in told[lost[0]] and set(told) == set(lost)
+    reasons = problems(tmp_path / "data")
+    assert "refused" in reasons[lost[0]] and set(reasons) == set(lost)
     assert len(manifest.absent(manifest.read(tmp_path / "data"))) == len(bucket)
 
 
@@ -285,9 +285,9 @@ def test_a_list_on_a_web_server_tries_again_what_it_could_not_have(
     here = replace(settings, source=f"{web_server.uri}/list.csv")
     params = replace(load(root / "params.yaml"), download=here)
     download.run(params, workspace, lambda *_: None)
-    told = capsys.readouterr().out
-    assert "1 images cannot be had; the next update tries again:" in told
-    assert "1 of 4 images that the list names are not there:\n  9.png" in told
+    output = capsys.readouterr().out
+    assert "1 images cannot be had; the next update tries again:" in output
+    assert "1 of 4 images that the list names are not there:\n  9.png" in output
     web_server.status = lambda path, start: None
     assert download.may_have_changed(params, workspace)
     assert download.run(params, workspace, lambda *_: None)["images/new"] == 1

@@ -310,10 +310,10 @@ def test_a_label_and_folder_lists_of_gnu_tar_are_no_images(tmp_path: Path, png: 
 def set_method(path: Path, method: int) -> Path:
     """Change the method of packing of every member in the directory and the headers."""
     content = bytearray(path.read_bytes())
-    for mark, place in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+    for mark, offset in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
         start = content.find(mark)
         while start >= 0:
-            content[start + place] = method
+            content[start + offset] = method
             start = content.find(mark, start + 4)
     path.write_bytes(content)
     return path
@@ -356,8 +356,8 @@ def test_the_last_of_several_parts_of_a_zip_names_the_remedy(tmp_path: Path, png
 def test_a_size_that_a_zip_lies_about_never_brings_more(tmp_path: Path, png: Png) -> None:
     path = write(tmp_path / "set.zip", {"cat/1.png": png(1) + bytes(100_000)})
     content = bytearray(path.read_bytes())
-    place = content.index(b"PK\x01\x02") + 24
-    content[place : place + 4] = (50).to_bytes(4, "little")
+    offset = content.index(b"PK\x01\x02") + 24
+    content[offset : offset + 4] = (50).to_bytes(4, "little")
     path.write_bytes(content)
     (entry,) = list_archive(path, GIGABYTE).entries
     with pytest.raises(UnreadableError, match="damaged"):

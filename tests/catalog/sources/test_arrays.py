@@ -56,14 +56,14 @@ def keys(folder: Path) -> list[str]:
 
 
 def test_images_are_numbered_through_the_files_of_a_part(ten: Path) -> None:
-    found = keys(ten)
-    assert found[:3] == [
+    by_key = keys(ten)
+    assert by_key[:3] == [
         "train/airplane/00000.png",
         "train/truck/00001.png",
         "train/automobile/00002.png",
     ]
-    assert found[-2:] == ["test/dog/00000.png", "test/truck/00001.png"]
-    assert len(found) == 12
+    assert by_key[-2:] == ["test/dog/00000.png", "test/truck/00001.png"]
+    assert len(by_key) == 12
 
 
 def test_a_picture_has_the_pixels_of_its_record(ten: Path) -> None:

@@ -162,10 +162,10 @@ def test_wrong_credentials_are_one_error_at_once(
     settings, photos, buckets, tmp_path: Path, monkeypatch, key: str
 ) -> None:
     def guarded(environ, answer):
-        known = "AKIATESTTESTTEST" in environ.get("HTTP_AUTHORIZATION", "")
-        if known and "list-type" in environ["QUERY_STRING"]:
+        is_allowed = "AKIATESTTESTTEST" in environ.get("HTTP_AUTHORIZATION", "")
+        if is_allowed and "list-type" in environ["QUERY_STRING"]:
             return None  # it may list, and not read
-        code = b"AccessDenied" if known else b"InvalidAccessKeyId"
+        code = b"AccessDenied" if is_allowed else b"InvalidAccessKeyId"
         return answer("403 Forbidden", b"<Error><Code>%s</Code></Error>" % code)
 
     buckets.fault = guarded
@@ -228,9 +228,9 @@ def test_objects_that_are_refused_are_noted_and_the_others_come(
 
     buckets.fault = refuse
     assert sync(opened(few, tmp_path), data, max_unreadable=0.2).images == 20
-    told = manifest.unreadable(manifest.read(data)).select("key", "problem")
-    assert all(refused[key][1] in problem for key, problem in told.iter_rows())
-    assert len(told) == 4 and has_changed(opened(few, tmp_path), data)
+    reasons = manifest.unreadable(manifest.read(data)).select("key", "problem")
+    assert all(refused[key][1] in problem for key, problem in reasons.iter_rows())
+    assert len(reasons) == 4 and has_changed(opened(few, tmp_path), data)
     buckets.fault = None
     assert counts(sync(opened(few, tmp_path), data)) == (4, 0, 0, 2)
     assert held(data) == photos

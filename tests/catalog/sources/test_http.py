@@ -23,8 +23,8 @@ def client(web_server, monkeypatch) -> http.Client:
 
 
 def bring(client: http.Client, url: str, path: Path) -> bool | None:
-    def use(found: Remote) -> bool:
-        remote.fetch(found, path, connections=4, retries=client.retries)
+    def use(remote_file: Remote) -> bool:
+        remote.fetch(remote_file, path, connections=4, retries=client.retries)
         return True
 
     return use_present(partial(http.look_at, client, url), use)
@@ -42,11 +42,11 @@ def test_a_server_without_ranges_gives_the_file_whole(
     client, web_server, tmp_path: Path, lengths: bool
 ) -> None:
     web_server.ranged, web_server.lengths = False, lengths
-    found = http.look_at(client, f"{web_server.uri}/a%20b.zip")
-    assert (found.ranged, found.size) == (False, len(CONTENT) if lengths else None)
+    remote_file = http.look_at(client, f"{web_server.uri}/a%20b.zip")
+    assert (remote_file.ranged, remote_file.size) == (False, len(CONTENT) if lengths else None)
     assert bring(client, f"{web_server.uri}/a%20b.zip", tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
-    assert read(found, 2).content == CONTENT
+    assert read(remote_file, 2).content == CONTENT
 
 
 def test_a_server_without_ranges_that_cuts_is_asked_again(
@@ -123,10 +123,12 @@ def test_a_server_without_etags_gives_nothing_to_go_on_from(
 )
 def test_what_will_not_pass_is_told_at_once(client, web_server, status: int, said: str) -> None:
     web_server.status = lambda path, start: status
-    with pytest.raises(SourceError, match=rf"a%20b.zip cannot be read \({status}.*{said}") as told:
+    with pytest.raises(
+        SourceError, match=rf"a%20b.zip cannot be read \({status}.*{said}"
+    ) as caught:
         http.look_at(client, f"{web_server.uri}/a%20b.zip?token=secret")
     assert len(web_server.requests) == 1
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_server_that_refuses_any_range_gives_the_file_whole(client, web_server) -> None:

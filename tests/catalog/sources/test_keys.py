@@ -86,7 +86,7 @@ def test_a_slash_at_the_start_of_every_key_of_a_bucket_is_taken_off() -> None:
 
 @given(st.sets(st.sampled_from(["a", "b", "a/b", "a/c", "b/d", "a/b/e"])))
 def test_an_empty_folder_has_nothing_below_it(folders: set[str]) -> None:
-    found = find_empty_folders(["a/b/1.png"], folders)
-    for name in found:
+    empty = find_empty_folders(["a/b/1.png"], folders)
+    for name in empty:
         assert not any(other.startswith(name) for other in (*folders, "a/b/1.png"))
-    assert found == sorted(found)
+    assert empty == sorted(empty)

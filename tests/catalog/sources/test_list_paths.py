@@ -78,8 +78,8 @@ def test_a_file_outside_of_the_folder_is_read_only_if_that_is_meant(shop: Path, 
     other = shop.parent / "other.png"
     other.write_bytes(png(9))
     for path in (str(other), "../other.png", f"file://{other}"):
-        (told,) = [p for p in keys(listed(shop, ["i/0.png", path])).values() if p]
-        assert "download.outside" in told
+        (reason,) = [p for p in keys(listed(shop, ["i/0.png", path])).values() if p]
+        assert "download.outside" in reason
         assert keys(listed(shop, [path], outside=True)) == {str(other): None}
 
 
@@ -94,16 +94,16 @@ def test_what_cannot_be_had_has_its_reason_and_the_others_go_on(shop: Path) -> N
     (shop / "i" / "link.png").symlink_to("nowhere.png")
     (shop / "i" / "loop.png").symlink_to("loop.png")
     os.mkfifo(shop / "i" / "pipe.png")
-    told = keys(
+    reasons = keys(
         listed(shop, ["i/0.png", "i", "i/link.png", "i/loop.png", "i/pipe.png", "x" * 300, "i/7"])
     )
-    assert told["i/0.png"] is None
-    assert told["i/7"] == "absent"
-    assert "folder" in told["i"]
-    assert "No such file" in told["i/link.png"]
-    assert "symbolic links" in told["i/loop.png"]
-    assert "pipe" in told["i/pipe.png"]
-    assert "too long" in told["x" * 300]
+    assert reasons["i/0.png"] is None
+    assert reasons["i/7"] == "absent"
+    assert "folder" in reasons["i"]
+    assert "No such file" in reasons["i/link.png"]
+    assert "symbolic links" in reasons["i/loop.png"]
+    assert "pipe" in reasons["i/pipe.png"]
+    assert "too long" in reasons["x" * 300]
 
 
 def test_rows_that_repeat_count_once_and_rows_that_differ_are_refused(shop: Path) -> None:

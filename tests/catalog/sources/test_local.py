@@ -79,10 +79,10 @@ def test_links_inside_are_followed_once_and_links_out_have_a_problem(
     assert [e.key for e in list_folder(root).entries] == ["cat/1.png", "cat/2.png", "dog/1.png"]
     (root / "cat" / "3.png").symlink_to(tmp_path / "out" / "x" / "9.png")
     (root / "owl").symlink_to(tmp_path / "out" / "x", target_is_directory=True)
-    told = problems(root)
-    assert set(told) == {"cat/3.png", "owl"}
-    assert all("outside of the source" in problem for problem in told.values())
-    assert "out/x/9.png" in told["cat/3.png"]
+    reasons = problems(root)
+    assert set(reasons) == {"cat/3.png", "owl"}
+    assert all("outside of the source" in problem for problem in reasons.values())
+    assert "out/x/9.png" in reasons["cat/3.png"]
 
 
 def test_a_source_that_is_itself_a_link_is_fine(tmp_path: Path, png: Png) -> None:
@@ -104,11 +104,11 @@ def test_links_to_nothing_and_to_themselves_pipes_and_folders_have_a_problem(
     (tmp_path / "cat" / "3.png").symlink_to("3.png")
     (tmp_path / "cat" / "notes.txt").symlink_to("gone.txt")
     os.mkfifo(tmp_path / "cat" / "4.png")
-    told = problems(tmp_path)
-    assert told["cat/2.png"].endswith("No such file or directory (gone.png, to which it links)")
-    assert "symbolic links" in told["cat/3.png"]
-    assert "pipe" in told["cat/4.png"]
-    assert len(told) == 3
+    reasons = problems(tmp_path)
+    assert reasons["cat/2.png"].endswith("No such file or directory (gone.png, to which it links)")
+    assert "symbolic links" in reasons["cat/3.png"]
+    assert "pipe" in reasons["cat/4.png"]
+    assert len(reasons) == 3
     assert "cat/folder.png/9.png" in [entry.key for entry in list_folder(tmp_path).entries]
 
 

@@ -74,13 +74,13 @@ def shelf(request) -> tuple[str, dict, Callable[[str, bytes], None], Callable[[]
 def test_an_archive_is_fetched_when_it_has_changed(
     shelf, workspace: Workspace, of, png: Png, capsys
 ) -> None:
-    place, more, put, bodies = shelf
-    params = of(f"{place}/shop.zip", **more)
+    folder, more, put, bodies = shelf
+    params = of(f"{folder}/shop.zip", **more)
     put("shop.zip", zipped({"set/cat/1.png": png(1), "set/dog/1.png": png(2)}))
     assert download.may_have_changed(params, workspace)
     assert bodies() == 0
     assert download.run(params, workspace, no_log)["images/new"] == 2
-    assert manifest.read_revision(workspace.stage("download")) == (1, f"{place}/shop.zip")
+    assert manifest.read_revision(workspace.stage("download")) == (1, f"{folder}/shop.zip")
     asked = bodies()
     assert asked > 0
     assert not download.may_have_changed(params, workspace)
@@ -98,16 +98,16 @@ def test_an_archive_is_fetched_when_it_has_changed(
 def test_an_archive_that_was_fetched_and_refused_is_not_fetched_again(
     shelf, workspace: Workspace, of, png: Png
 ) -> None:
-    place, more, put, bodies = shelf
+    folder, more, put, bodies = shelf
     put("shop.zip", zipped({"cat/1.png": png(1)}))
-    with pytest.raises(SourceError, match=rf"{place}/shop.zip.*larger than.*max_gigabytes"):
-        download.run(of(f"{place}/shop.zip", max_gigabytes=2e-8, **more), workspace, no_log)
+    with pytest.raises(SourceError, match=rf"{folder}/shop.zip.*larger than.*max_gigabytes"):
+        download.run(of(f"{folder}/shop.zip", max_gigabytes=2e-8, **more), workspace, no_log)
     assert bodies() == 0
     put("bomb.zip", squeezed(b"\0" * 100_000))
-    with pytest.raises(SourceError, match=rf"{place}/bomb.zip unpacks to more.*max_gigabytes"):
-        download.run(of(f"{place}/bomb.zip", max_gigabytes=5e-6, **more), workspace, no_log)
+    with pytest.raises(SourceError, match=rf"{folder}/bomb.zip unpacks to more.*max_gigabytes"):
+        download.run(of(f"{folder}/bomb.zip", max_gigabytes=5e-6, **more), workspace, no_log)
     asked = bodies()
-    assert download.run(of(f"{place}/bomb.zip", **more), workspace, no_log)["images/new"] == 1
+    assert download.run(of(f"{folder}/bomb.zip", **more), workspace, no_log)["images/new"] == 1
     assert bodies() == asked
 
 
@@ -119,23 +119,23 @@ def squeezed(content: bytes) -> bytes:
 
 
 def test_a_damaged_archive_is_told_by_its_url(shelf, workspace: Workspace, of, png: Png) -> None:
-    place, more, put, _ = shelf
+    folder, more, put, _ = shelf
     put("shop.zip", zipped({"cat/1.png": png(1)})[:-30])
-    with pytest.raises(SourceError, match=rf"^{place}/shop.zip is truncated or damaged"):
-        download.run(of(f"{place}/shop.zip", **more), workspace, no_log)
+    with pytest.raises(SourceError, match=rf"^{folder}/shop.zip is truncated or damaged"):
+        download.run(of(f"{folder}/shop.zip", **more), workspace, no_log)
 
 
 def test_an_expected_checksum_is_verified_and_stands_for_the_file(
     shelf, workspace: Workspace, of, png: Png
 ) -> None:
-    place, more, put, bodies = shelf
+    folder, more, put, bodies = shelf
     content = zipped({"cat/1.png": png(1)})
     put("shop.zip", content)
     right, wrong = hashlib.sha256(content).hexdigest().upper(), "0" * 64
     with pytest.raises(SourceError, match=rf"has the SHA-256 {right.lower()}, not {wrong}"):
-        download.run(of(f"{place}/shop.zip", sha256=wrong, **more), workspace, no_log)
+        download.run(of(f"{folder}/shop.zip", sha256=wrong, **more), workspace, no_log)
     assert not (workspace.stage("download") / manifest.NAME).exists()
-    params = of(f"{place}/shop.zip", sha256=right, **more)
+    params = of(f"{folder}/shop.zip", sha256=right, **more)
     assert download.run(params, workspace, no_log)["images/new"] == 1
     asked = bodies()
     put("shop.zip", b"something else")
@@ -145,18 +145,18 @@ def test_an_expected_checksum_is_verified_and_stands_for_the_file(
 
 
 def test_a_list_is_checked_too(shelf, workspace: Workspace, of, png: Png) -> None:
-    place, more, put, _ = shelf
+    folder, more, put, _ = shelf
     put("list.csv", b"path,label\n1.png,cat\n")
     put("1.png", png(1))
     with pytest.raises(SourceError, match="has the SHA-256"):
-        download.run(of(f"{place}/list.csv", sha256="0" * 64, **more), workspace, no_log)
+        download.run(of(f"{folder}/list.csv", sha256="0" * 64, **more), workspace, no_log)
 
 
 @pytest.mark.parametrize("name", ["none.zip", "none.csv"])
 def test_a_file_that_is_not_there_is_told(shelf, of, workspace: Workspace, name: str) -> None:
-    place, more, _, _ = shelf
-    with pytest.raises(SourceError, match=rf"{place}/{name} is not there; check download.source"):
-        download.run(of(f"{place}/{name}", **more), workspace, no_log)
+    folder, more, _, _ = shelf
+    with pytest.raises(SourceError, match=rf"{folder}/{name} is not there; check download.source"):
+        download.run(of(f"{folder}/{name}", **more), workspace, no_log)
 
 
 def test_a_list_on_a_web_server_names_images_beside_it(

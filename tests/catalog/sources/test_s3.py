@@ -28,8 +28,8 @@ def put(client: s3.Client, **contents: bytes) -> None:
 
 
 def get(client: s3.Client, key: str) -> bytes | None:
-    found = s3.look_at(client, f"s3://shop/{key}")
-    body = found and read(found, client.retries)
+    remote_file = s3.look_at(client, f"s3://shop/{key}")
+    body = remote_file and read(remote_file, client.retries)
     return body.content if body else None
 
 
@@ -60,9 +60,9 @@ def refuse(status: str, code: str, times: int = 10**9):
 
 def test_a_bucket_is_listed_by_pages_in_order(client, buckets) -> None:
     buckets.fill("shop", {f"a/{i:04d}": b"x" for i in range(1050)} | {"b": b"y"})
-    found = list(s3.list_objects(client, "s3://shop/a/"))
-    assert [one.key for one in found] == [f"a/{i:04d}" for i in range(1050)]
-    assert found[0] == s3.Object("a/0000", 1, hashlib.md5(b"x").hexdigest())
+    objects = list(s3.list_objects(client, "s3://shop/a/"))
+    assert [one.key for one in objects] == [f"a/{i:04d}" for i in range(1050)]
+    assert objects[0] == s3.Object("a/0000", 1, hashlib.md5(b"x").hexdigest())
     assert len(buckets.requests) == buckets.count("GET", "list-type=2") == 2
     assert s3.list_keys(client, "s3://shop/b") == ["b"]
     assert s3.list_keys(client, "s3://shop/none") == []
@@ -327,21 +327,21 @@ def test_a_checksum_that_the_service_keeps_is_verified(
     client, buckets, algorithm, tmp_path
 ) -> None:
     client.boto.put_object(Bucket="shop", Key="a", Body=b"abc", ChecksumAlgorithm=algorithm)
-    found = s3.look_at(client, "s3://shop/a")
-    assert list(found.sums) == [algorithm.lower()]
-    assert read(found, 0).content == b"abc"
+    remote_file = s3.look_at(client, "s3://shop/a")
+    assert list(remote_file.sums) == [algorithm.lower()]
+    assert read(remote_file, 0).content == b"abc"
     assert s3.get_file(client, "s3://shop/a", tmp_path / "a")
-    wrong = found.sums | {algorithm.lower(): "0" * len(found.sums[algorithm.lower()])}
+    wrong = remote_file.sums | {algorithm.lower(): "0" * len(remote_file.sums[algorithm.lower()])}
     with pytest.raises(SourceError, match="has arrived damaged"):
-        remote.fetch(replace(found, sums=wrong), tmp_path / "b", connections=1, retries=0)
+        remote.fetch(replace(remote_file, sums=wrong), tmp_path / "b", connections=1, retries=0)
     assert not (tmp_path / "b").exists()
 
 
 def test_version_ids_are_told_and_a_payer_and_a_key_are_sent(client, buckets, monkeypatch) -> None:
     client.boto.put_bucket_versioning(Bucket="shop", VersioningConfiguration={"Status": "Enabled"})
     put(client, a=b"1")
-    found = s3.look_at(client, "s3://shop/a")
-    assert found.version and read(found, 0).version == found.version
+    remote_file = s3.look_at(client, "s3://shop/a")
+    assert remote_file.version and read(remote_file, 0).version == remote_file.version
     monkeypatch.setenv("IRGEN_SSE_CUSTOMER_KEY", "not base64")
     with pytest.raises(SourceError, match="32 bytes in base64"):
         s3.connect(buckets.uri, customer_key=True)
