@@ -202,7 +202,7 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
 ) -> None:
     project, _, _ = compared
     plan, point = load_plan(project), Trial(set="digits", variant="semantic", seed=1)
-    message = (
+    arguments = (
         project,
         plan,
         point,
@@ -216,18 +216,18 @@ def test_a_point_that_was_killed_while_it_was_told_of_is_told_of_again(
         run_log._format = lambda kind, fields: (
             os.kill(os.getpid(), signal.SIGKILL) if kind == "end" else whole(kind, fields)
         )
-        log_trial(*message)
+        log_trial(*arguments)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     assert run_log.list_unsynced(home.parent) == []
-    log_trial(*message)
+    log_trial(*arguments)
     kinds = [record["kind"] for record in run_log.read(home / "trial.jsonl")]
     assert kinds == ["begin", "metrics", "end"]
 
 
 def test_nothing_is_done_when_nothing_has_changed(compared: tuple[Path, str, str]) -> None:
     project, _, _ = compared
-    message = run(project, "--ablations")
-    assert "took" not in message and "Tables: " in message
+    output = run(project, "--ablations")
+    assert "took" not in output and "Tables: " in output
 
 
 def test_the_flow_runs_the_plan_and_leaves_its_tables_in_prefect(

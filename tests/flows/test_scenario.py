@@ -176,9 +176,10 @@ class Living:
         for path, content in zip(paths, images.values(), strict=True):
             path.write_bytes(content)
         said = self.do("irgen", "search", "--json", "-k", "300", *map(str, paths))
-        hits = json.loads(said)
+        answers = json.loads(said)
         return {
-            key: [hit["id"] for hit in each["hits"]] for key, each in zip(images, hits, strict=True)
+            key: [hit["id"] for hit in answer["hits"]]
+            for key, answer in zip(images, answers, strict=True)
         }
 
 

@@ -72,9 +72,8 @@ def test_a_retrain_that_is_worse_is_taken_back_and_a_better_one_is_served(
     assert living.ran() == ["index"]  # the models from before came from DVC's cache
     assert (living.root / "training.yaml").read_text() == before
     assert len(read_events(prefect_server, events.REJECTED, living.root)) == 1
-    assert (
-        read_events(prefect_server, events.DRIFTED, living.root) == []
-    )  # it was tried: not in a loop
+    # it was tried: not in a loop
+    assert read_events(prefect_server, events.DRIFTED, living.root) == []
     assert run_flow(retrain, living).name == "Unneeded"
     put(living, "b/2.png", png(51))
     assert "release 3" in run_flow(update, living).message
