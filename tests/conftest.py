@@ -2,16 +2,11 @@
 
 import io
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,13 +18,15 @@ from PIL import Image
 
 from irgen import params
 
+from .bucket_server import BucketServer
+from .mlflow_server import MlflowServer
+
 if TYPE_CHECKING:
     import polars as pl
 
     from irgen.checkpoints.models import Models
 
 ROOT = Path(__file__).resolve().parents[1]
-LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "process.py")]
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +41,19 @@ def no_store_in_the_working_folder() -> Iterator[None]:
 def root() -> Path:
     """The project's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def run_benchmark() -> Callable[..., str]:
+    """Runs a script of ``benchmarks`` with arguments, and gives what it printed."""
+
+    def run(script: str, *arguments: object, timeout: float = 600) -> str:
+        command = [sys.executable, f"benchmarks/{script}.py", *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -68,51 +78,6 @@ def quiet_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     return dict(os.environ)
-
-
-class MlflowServer:
-    """A real MLflow server on loopback that a test may start, kill and start again."""
-
-    def __init__(self, folder: Path, database: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-        folder.mkdir()
-        shutil.copyfile(database, folder / "mlflow.db")
-
-    def start(self) -> None:
-        """Returns when the server answers; fails after a minute."""
-        command = [*LIFELINE, sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self.folder / "log").open("a") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=os.environ | settings,
-                stdin=subprocess.PIPE,  # the lifeline: the server does not outlive the tests
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
-                return
-            time.sleep(0.1)
-        pytest.fail(f"the MLflow server did not start: {(self.folder / 'log').read_text()}")
-
-    def kill(self) -> None:
-        """Kills the server and its workers, as a power cut would."""
-        if self.process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.communicate()
-            self.process = None
 
 
 @pytest.fixture(scope="session")
@@ -232,15 +197,15 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
     from irgen.index.index import Index
 
     def make(
-        folder: Path, contents: list[bytes], items: "pl.DataFrame", known: Any, **config: Any
+        folder: Path, contents: list[bytes], items: "pl.DataFrame", calibration: Any, **config: Any
     ) -> Path:
         pixels = decode_images(contents, tiny_models.decoding)
         embeddings = tiny_models.embed(torch.from_numpy(pixels))
 
-        def write(place: Path) -> None:
-            save_models(place, tiny_models, *tiny_sections)
-            if known is not None:
-                save_calibration(place / CALIBRATION, known)
+        def write(models: Path) -> None:
+            save_models(models, tiny_models, *tiny_sections)
+            if calibration is not None:
+                save_calibration(models / CALIBRATION, calibration)
 
         Index.create(
             folder,
@@ -255,87 +220,6 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
         return folder
 
     return make
-
-
-class BucketServer:
-    """A real S3 server on loopback whose answers a test may spoil.
-
-    ``fault(environ, answer)`` is asked before each request; it returns a WSGI answer instead of the
-    server's, made with ``answer(status, body, headers)``, or None. ``cut`` (a function of the
-    request) says how many bytes of a body are sent before the connection breaks. ``requests`` are
-    the method, the path and the range of all that came.
-    """
-
-    def __init__(self) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import make_server
-
-        self.app = DomainDispatcherApplication(create_backend_app)
-        self.server = make_server("127.0.0.1", 0, self, threaded=True)
-        self.uri = f"http://127.0.0.1:{self.server.port}"
-        self.reset()
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def reset(self) -> None:
-        """Empties every bucket, and spoils nothing any more."""
-        from moto.s3.models import s3_backends
-
-        self.requests: list[tuple[str, str, str]] = []
-        self.headers: list[dict[str, str]] = []
-        self.fault: Callable[..., Any] | None = None
-        self.cut: Callable[[dict[str, Any]], int | None] | None = None
-        s3_backends.reset()
-
-    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
-        path = environ["PATH_INFO"]
-        query = f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else ""
-        asked = (environ["REQUEST_METHOD"], path + query, environ.get("HTTP_RANGE", ""))
-        self.requests.append(asked)
-        self.headers.append({k: v for k, v in environ.items() if k.startswith("HTTP_")})
-
-        def answer(status: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start(status, list({"Content-Length": str(len(body)), **(headers or {})}.items()))
-            return [body]
-
-        if self.fault is not None and (spoilt := self.fault(environ, answer)) is not None:
-            return spoilt
-        limit = self.cut(environ) if self.cut is not None else None
-        return self.app(environ, start) if limit is None else self._cut(environ, start, limit)
-
-    def _cut(self, environ: dict[str, Any], start: Callable[..., Any], limit: int) -> Any:
-        yield b"".join(self.app(environ, start))[:limit]
-        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-
-    def fill(self, bucket: str, contents: dict[str, bytes]) -> None:
-        """Puts many objects into a bucket at once, past the network."""
-        from moto.core import DEFAULT_ACCOUNT_ID
-        from moto.s3.models import s3_backends
-
-        store = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-        if bucket not in store.buckets:
-            store.create_bucket(bucket, "us-east-1")
-        for key, content in contents.items():
-            store.put_object(bucket, key, content)
-
-    def content(self, bucket: str, key: str) -> bytes:
-        """The bytes of an object, past the network."""
-        from moto.core import DEFAULT_ACCOUNT_ID
-        from moto.s3.models import s3_backends
-
-        return s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_object(bucket, key).value
-
-    def drop(self, bucket: str, keys: Iterable[str]) -> None:
-        """Deletes objects from a bucket, past the network."""
-        from moto.core import DEFAULT_ACCOUNT_ID
-        from moto.s3.models import s3_backends
-
-        for key in keys:
-            s3_backends[DEFAULT_ACCOUNT_ID]["aws"].delete_object(bucket, key)
-
-    def count(self, method: str, part: str = "") -> int:
-        """How many requests of a method, with ``part`` in their paths, have come."""
-        return sum(asked[0] == method and part in asked[1] for asked in self.requests)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 """The index benchmark runs from end to end, and its baseline is the same search as ours."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
 BARS = (
     "build the trie",
     "trie",
@@ -28,14 +26,12 @@ BARS = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, run_benchmark: Callable[..., str]) -> Path:
     """What a quick run wrote."""
     folder = tmp_path_factory.mktemp("benchmark")
-    command = [sys.executable, "benchmarks/index.py", "--quick", "--threads", "1"]
-    command += ["--cache", str(folder / "cache"), "--results", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (folder / "index.md").read_text() in done.stdout
+    folders = ("--cache", folder / "cache", "--results", folder)
+    printed = run_benchmark("index", "--quick", "--threads", 1, *folders)
+    assert (folder / "index.md").read_text() in printed
     return folder
 
 
@@ -78,16 +74,9 @@ def test_brute_force_finds_all_and_nothing_finds_more(results: dict) -> None:
         assert row["recall"] == 1 or "brute" not in row["method"]
 
 
-def test_changes_one_by_one_are_measured(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/single_changes.py", "--count", "20"]
-    done = subprocess.run(
-        [*command, "--results", str(tmp_path / "table.md")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    table = (tmp_path / "table.md").read_text()
-    assert table == done.stdout
+def test_changes_one_by_one_are_measured(run_benchmark: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "table.md"
+    printed = run_benchmark("single_changes", "--count", 20, "--results", path)
+    table = path.read_text()
+    assert table == printed
     assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == ["20", "10", "10"]

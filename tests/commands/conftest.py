@@ -11,17 +11,9 @@ import pytest
 
 from irgen.commands import cli
 from irgen.index.index import Index
-from irgen.search.calibration import Bin, Calibration
+from irgen.search.calibration import Calibration
 
-NAMES = [f"{'dogs' if n % 4 else 'cats'}/{n:02d}.png" for n in range(40)]
-KNOWN = Calibration(
-    cosines=(-1.0, 1.0),
-    probabilities=(0.0, 0.9),
-    queries=9,
-    pairs=90,
-    error=0.05,
-    reliability=(Bin(predicted=0.5, observed=0.45, pairs=90),),
-)
+from ..small_index import CALIBRATION, NAMES
 
 
 def about(names: list[str], contents: list[bytes]) -> pl.DataFrame:
@@ -47,11 +39,11 @@ def another(make_index: Callable, png: Callable) -> Callable[..., Path]:
     def make(
         folder: Path,
         numbers: Iterable[int],
-        known: Calibration | None = KNOWN,
+        calibration: Calibration | None = CALIBRATION,
         names: Sequence[str] = NAMES,
     ) -> Path:
         chosen, contents = [names[n] for n in numbers], [png(n) for n in numbers]
-        return make_index(folder, contents, about(chosen, contents), known)
+        return make_index(folder, contents, about(chosen, contents), calibration)
 
     return make
 
@@ -61,7 +53,7 @@ def made(tmp_path_factory, make_index: Callable, png: Callable) -> Path:
     """The project as the pipeline leaves it: its index in data/index, image i being ``png(i)``."""
     contents = [png(number) for number in range(len(NAMES))]
     folder = tmp_path_factory.mktemp("made")
-    make_index(folder / "data" / "index", contents, about(NAMES, contents), KNOWN)
+    make_index(folder / "data" / "index", contents, about(NAMES, contents), CALIBRATION)
     return folder
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import psutil
 import pytest
 
+from flows.process import LIFELINE
+
 ROOT = Path(__file__).resolve().parents[2]
-LIFELINE = [sys.executable, "-I", "-S", str(ROOT / "flows" / "process.py")]
 QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import LIFELINE, ROOT, PrefectServer, until
+from flows.process import LIFELINE
+
+from .conftest import ROOT, PrefectServer, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 

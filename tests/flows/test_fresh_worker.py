@@ -10,7 +10,7 @@ import pytest
 
 from flows.build import build
 
-from ..conftest import BucketServer
+from ..bucket_server import BucketServer
 from .conftest import ROOT, PrefectServer, Toy
 
 PAGE = (ROOT / "docs" / "how-to" / "run-as-a-service.md").read_text()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ import pytest
 import yaml
 
 from flows import events, graph, training_revision
+from flows.process import LIFELINE
 from irgen.catalog.sources.arrays import list_digits
 from irgen.encoding.cache import map_shard
 
-from ..conftest import BucketServer, MlflowServer
-from .conftest import LIFELINE, ROOT, PrefectServer, until
+from ..bucket_server import BucketServer
+from ..mlflow_server import MlflowServer
+from .conftest import ROOT, PrefectServer, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
@@ -198,31 +200,38 @@ def living(
     made.upload(made.known, 240)
     bucket_server.fill("store", {})
     copy_project(made)
-    worker: subprocess.Popen[bytes] | None = None
     try:
         mlflow.start()
         deploy(made)
-        with made.log.open("w") as log:
-            worker = subprocess.Popen(
-                [*LIFELINE, sys.executable, "-m", "prefect", *WORKER],
-                cwd=folder,
-                env=made.environment,
-                stdin=subprocess.PIPE,  # the lifeline
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        before = made.runs("build")
-        prefect_server.ask(f"/deployments/{made.deployments['build']}/create_flow_run", {})
-        run = made.ended("build", before)
-        assert run["state"]["name"] == "Released", run["state"]["message"]
-        assert made.ran(run) == set(graph.read(made.root))
-        yield made
+        with run_worker(made):
+            before = made.runs("build")
+            prefect_server.ask(f"/deployments/{made.deployments['build']}/create_flow_run", {})
+            run = made.ended("build", before)
+            assert run["state"]["name"] == "Released", run["state"]["message"]
+            assert made.ran(run) == set(graph.read(made.root))
+            yield made
     finally:
-        if worker is not None:
-            with suppress(BrokenPipeError):
-                worker.communicate(timeout=30)  # lets go of the lifeline
         mlflow.kill()
+
+
+@contextmanager
+def run_worker(living: Living) -> Iterator[None]:
+    """A Prefect worker for the project's deployments, until the block ends."""
+    with living.log.open("w") as log:
+        worker = subprocess.Popen(
+            [*LIFELINE, sys.executable, "-m", "prefect", *WORKER],
+            cwd=living.root.parent,
+            env=living.environment,
+            stdin=subprocess.PIPE,  # the lifeline
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        with suppress(BrokenPipeError):
+            worker.communicate(timeout=30)  # lets go of the lifeline
 
 
 def copy_project(living: Living) -> None:

@@ -2,11 +2,8 @@
 the source is back the next update goes on without a retrain. Every source holds the same digits."""
 
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +16,9 @@ from irgen.catalog import manifest
 from irgen.catalog.sources.arrays import list_digits
 from irgen.files.digests import checksums, file_digest
 
-from ..conftest import BucketServer
-from .conftest import LIFELINE, PrefectServer, until
-from .test_scenario import OVER, WORKER, Living, copy_project, deploy
+from ..bucket_server import BucketServer
+from .conftest import PrefectServer, until
+from .test_scenario import OVER, Living, copy_project, deploy, run_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.scenario]
 
@@ -110,26 +107,11 @@ def vanishing(
     params["download"] |= {"retries": 1}
     (made.root / "params.yaml").write_text(yaml.safe_dump(params))
     made.take(str(made.photos))
-    worker: subprocess.Popen[bytes] | None = None
-    try:
-        deploy(made)
-        with made.log.open("w") as log:
-            worker = subprocess.Popen(
-                [*LIFELINE, sys.executable, "-m", "prefect", *WORKER],
-                cwd=folder,
-                env=made.environment,
-                stdin=subprocess.PIPE,  # the lifeline
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    deploy(made)
+    with run_worker(made):
         state = made.update()
         assert state["name"] == "Released", state["message"]
         yield made
-    finally:
-        if worker is not None:
-            with suppress(BrokenPipeError):
-                worker.communicate(timeout=30)  # lets go of the lifeline
 
 
 def write_sources(made: Vanishing) -> None:

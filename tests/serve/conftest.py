@@ -12,20 +12,12 @@ import polars as pl
 import pytest
 import uvicorn
 
-from irgen.search.calibration import Bin, Calibration
 from irgen.serve.app import create_app
 from irgen.serve.champion import Champion
 from irgen.serve.service import Limits, Service
 
-NAMES = [f"{'dogs' if n % 4 else 'cats'}/{n:02d}.png" for n in range(40)]
-KNOWN = Calibration(
-    cosines=(-1.0, 1.0),
-    probabilities=(0.0, 0.9),
-    queries=9,
-    pairs=90,
-    error=0.05,
-    reliability=(Bin(predicted=0.5, observed=0.45, pairs=90),),
-)
+from ..small_index import CALIBRATION, NAMES
+
 WAIT_SECONDS = 60
 
 
@@ -47,7 +39,7 @@ def make_project(make_index: Callable, png: Callable) -> Callable[..., Path]:
                 "price": [float("nan") if n == 3 else float(n) for n in range(len(names))],
             }
         )
-        make_index(root / "data" / "index", contents, items, KNOWN)
+        make_index(root / "data" / "index", contents, items, CALIBRATION)
         return root
 
     return make
