@@ -115,7 +115,7 @@ def test_results_need_no_settings(home: Path, capsys: pytest.CaptureFixture[str]
     assert cli.main(["results", "--root", str(home)]) == 0
     told = capsys.readouterr()
     assert "0.500" in told.out and "Report:" not in told.out
-    assert "the report is older than these results" in told.err and "params.yaml" in told.err
+    assert "the report does not show these results yet" in told.err and "params.yaml" in told.err
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
