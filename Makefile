@@ -41,6 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 run: install ## run the pipeline (what changed only), print the results and the report's path
+	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "make run: this folder is no Git repository, which DVC needs: clone the project with git, or run git init here" >&2; exit 2; }
 	@export IRGEN_BUILD=run-$$(date +%Y%m%d-%H%M%S)-$$$$; $(BIN)/dvc repro && $(BIN)/irgen results
 
 demo: install ## search the index in a browser

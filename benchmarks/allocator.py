@@ -1,4 +1,4 @@
-"""What keeping freed memory is worth: images a second of one backbone with and without it.
+"""Measure images a second of one backbone, with and without keeping freed memory.
 
     python benchmarks/allocator.py tf_efficientnet_lite0 --size 224 --batch 16
 

@@ -1,11 +1,11 @@
-"""What a flipped bit does to each store of a project: a table of outcomes.
+"""Flip bits in each store of a project, and count in a table what becomes of them.
 
     python benchmarks/bit_flips.py PROJECT --flips 200
 
-PROJECT is one in which the pipeline ran; a copy of it is damaged. One random bit at a time is
-flipped in the files of a store, and what reads them reads them. The bit is *noticed* (an error that
-the user can mend, or the file is made again), it is *harmless* (what is read is the same), or its
-content is *served*, which must never be. Exit status 1 if it is, or if an error is no clear one.
+In PROJECT the pipeline has run; a copy of it is damaged, one random bit at a time. After each flip
+the project's own code reads the store. The outcome is *noticed* (an error that the user can mend,
+or the file is made again), *harmless* (the content is the same), *served* (the content differs), or
+*unclear* (an error of another kind). Exit status 1 if a bit is served or unclear.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ from irgen.index.index import Index
 from irgen.params import Augment, Compute, Encoder
 from irgen.releases import release
 
-OUTCOMES = ("noticed", "harmless", "served", "unclear")
+BAD = ("served", "unclear")
+OUTCOMES = ("noticed", "harmless", *BAD)
 VIEWED = 12  # images of which views are cached
 ENCODER = Encoder(
     name="resnet10t",
@@ -62,7 +63,7 @@ CPU = Machine(device=torch.device("cpu"), autocast=None)
 
 @dataclass(frozen=True)
 class Store:
-    """Some files of a project, and what ``read``s them: it returns all that they say."""
+    """Files of a project, and ``read``, which returns their content."""
 
     name: str
     files: list[Path]
@@ -99,7 +100,7 @@ def list_stores(root: Path) -> list[Store]:
         Store("trie", _below(data / "trie"), lambda: tensor_file.load(*_below(data / "trie"))),
         *_list_index(root, "index", data / "index"),
         *(
-            Store(f"cache: {name}", _below(folder), lambda folder=folder: _read_arrays(folder))
+            Store(f"cache: {name}", _below(folder), partial(_read_arrays, folder))
             for name in ("encodings", "query_features")
             for folder in sorted((caches / name).glob("*"))[:1]
         ),
@@ -139,28 +140,25 @@ def _load_tokenizer(path: Path) -> Any:
 
 
 def _list_index(root: Path, name: str, folder: Path) -> list[Store]:
-    """Return the stores of an index: what never changes, and the log of changes in a copy of it:
-    closed, and as a killed writer leaves it."""
+    """Return the stores of an index: the files that never change, and the log of changes in two
+    copies: one that was closed, and one as a killed writer leaves it."""
     fixed = [path for path in _below(folder) if path.name not in ("lock", release.RECORD)]
     fixed = [path for path in fixed if not path.name.startswith(("changes.sqlite", "reported"))]
-    stores = [Store(f"{name}: models, base", fixed, lambda: _read_index(folder, models=True))]
-    for kind in ("main", "wal"):
-        copy = root / f"changed-{name}-{kind}"
-        shutil.copytree(folder, copy)
-        with Index.open(copy, writable=True) as index:
-            ids = index.view.all_ids()
-            index.remove(ids[:5])
-            vectors = torch.nn.functional.normalize(torch.randn(40, index.info()["width"]), dim=1)
-            index.add_encoded(vectors, [f"new {number}" for number in range(40)])
-            if kind == "wal":
-                shutil.copytree(copy, root / f"killed-{name}")
-        target = copy if kind == "main" else root / f"killed-{name}"
-        files = [target / ("changes.sqlite" if kind == "main" else "changes.sqlite-wal")]
-        files += [target / "reported"] if kind == "main" else []
-        stores.append(
-            Store(f"{name}: changes, {kind}", files, lambda path=target: _read_index(path))
-        )
-    return stores
+    closed, killed = root / f"closed-{name}", root / f"killed-{name}"
+    shutil.copytree(folder, closed)
+    with Index.open(closed, writable=True) as index:
+        index.remove(index.view.all_ids()[:5])
+        vectors = torch.nn.functional.normalize(torch.randn(40, index.info()["width"]), dim=1)
+        index.add_encoded(vectors, [f"new {number}" for number in range(40)])
+        shutil.copytree(closed, killed)
+    changes = [closed / "changes.sqlite", closed / "reported"]
+    return [
+        Store(f"{name}: models, base", fixed, partial(_read_index, folder, models=True)),
+        Store(f"{name}: changes, main", changes, partial(_read_index, closed)),
+        Store(
+            f"{name}: changes, wal", [killed / "changes.sqlite-wal"], partial(_read_index, killed)
+        ),
+    ]
 
 
 def _read_index(folder: Path, models: bool = False) -> Any:
@@ -235,33 +233,40 @@ def _plain(value: Any) -> Any:
 
 def flip_bits(store: Store, flips: int, seed: int) -> Counter[str]:
     """Flip random bits of a store, one at a time, and count the outcomes."""
-    draw, outcomes = random.Random(f"{seed} {store.name}"), Counter[str]()
+    generator, outcomes = random.Random(f"{seed} {store.name}"), Counter[str]()
     contents = {path: path.read_bytes() for path in store.files}
     sizes = [len(content) for content in contents.values()]
-    truth = digest(repr(_plain(store.read())))
+    expected = digest(repr(_plain(store.read())))
     for _ in range(flips):
-        (path,) = draw.choices(store.files, sizes)
+        (path,) = generator.choices(store.files, sizes)
         content = bytearray(contents[path])
-        place, bit = draw.randrange(len(content)), draw.randrange(8)
-        content[place] ^= 1 << bit
+        position, bit = generator.randrange(len(content)), generator.randrange(8)
+        content[position] ^= 1 << bit
         path.chmod(0o644)
         path.write_bytes(content)
-        outcome = _find_outcome(store, truth)
+        outcome = _find_outcome(store, expected)
         outcomes[outcome] += 1
-        if outcome in ("served", "unclear"):
-            print(f"{store.name}: {outcome}: bit {bit} of byte {place} of {path}", file=sys.stderr)
-        for damaged, whole in contents.items():
-            if not damaged.exists() or damaged.read_bytes() != whole:
-                damaged.parent.mkdir(parents=True, exist_ok=True)
-                damaged.write_bytes(whole)
+        if outcome in BAD:
+            where = f"bit {bit} of byte {position} of {path}"
+            print(f"{store.name}: {outcome}: {where}", file=sys.stderr)
+        _restore(contents)
     return outcomes
 
 
-def _find_outcome(store: Store, truth: str) -> str:
-    with warnings.catch_warnings(record=True) as told:
+def _restore(contents: dict[Path, bytes]) -> None:
+    """Write the files back that were changed or deleted."""
+    for path, content in contents.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def _find_outcome(store: Store, expected: str) -> str:
+    """Read a store, and return the outcome, given the digest of its whole content."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            is_same = digest(repr(_plain(store.read()))) == truth
+            is_same = digest(repr(_plain(store.read()))) == expected
         except IrgenError:
             return "noticed"
         except Exception as error:
@@ -269,7 +274,7 @@ def _find_outcome(store: Store, truth: str) -> str:
             return "unclear"
     if not is_same:
         return "served"
-    return "noticed" if any("damaged" in str(note.message) for note in told) else "harmless"
+    return "noticed" if any("damaged" in str(note.message) for note in caught) else "harmless"
 
 
 def main() -> int:
@@ -292,18 +297,15 @@ def main() -> int:
             started = time.perf_counter()
             outcomes = flip_bits(store, arguments.flips, arguments.seed)
             size = sum(path.stat().st_size for path in store.files)
-            rows.append([store.name, size, *(outcomes[name] for name in OUTCOMES)])
-            print(f"{rows[-1]}, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-    columns = ["store", "bytes", *OUTCOMES]
-    table = tabulate(rows, columns, "github", intfmt=",")
+            row = {"store": store.name, "bytes": size} | {name: outcomes[name] for name in OUTCOMES}
+            print(f"{row}, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+            rows.append(row)
+    table = tabulate(rows, "keys", "github", intfmt=",")
     print(table)
     if arguments.results:
         (arguments.results / "bit-flips.md").write_text(f"{table}\n")
-        write_json(
-            arguments.results / "bit-flips.json",
-            [dict(zip(columns, row, strict=True)) for row in rows],
-        )
-    return int(any(row[-1] or row[-2] for row in rows))
+        write_json(arguments.results / "bit-flips.json", rows)
+    return int(any(row[name] for row in rows for name in BAD))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What settings are worth, by cross-validation over the images that teach: no query is looked at.
+"""Compare settings by cross-validation over the training images, without looking at any query.
 
     python benchmarks/crossvalidation.py experiments/<set>.yaml
     python benchmarks/crossvalidation.py experiments/<set>.yaml --set tokenizer.prefix_weight=1
@@ -83,7 +83,7 @@ Values = dict[str, np.ndarray]  # a metric of every query
 
 @dataclass(frozen=True)
 class Taught:
-    """The N images that teach: content hashes, class numbers (N,), names of the classes, how they
+    """The N training images: content hashes, class numbers (N,), names of the classes, how they
     are encoded, and where an encoder is trained the decoded ``pixels`` (N, C, H, H)."""
 
     sha256s: list[str]
@@ -399,8 +399,8 @@ def main() -> int:
 
 
 def params_of(path: Path, changes: list[str]) -> Params:
-    """The parameters of a file with other values at some keys. Raises ParamsError for a key that
-    there is not, SystemExit for settings that are not meant here."""
+    """Return the settings of a file with other values at some keys. Raises ParamsError for an
+    unknown key, SystemExit for settings that are not meant here."""
     load(path)
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     for change in changes:

@@ -49,7 +49,7 @@ BATCHES, WIDTHS = (1, 64), (1, 10, 30)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much is run: the data, and how long each kind of measurement goes on."""
+    """Data to measure on, and the duration of each kind of measurement."""
 
     sizes: tuple[int, ...]
     recipe: Recipe
@@ -111,12 +111,12 @@ class Stand:
         return len(self.database.codes)
 
     def patience(self, batch: int) -> Patience:
-        """How long searches in batches of that size are repeated."""
+        """Return the repetitions of searches in batches of that size."""
         return self.plan.alone if batch == 1 else self.plan.batched
 
 
 def build(stand: Stand) -> dict[str, Any]:
-    """Seconds to build the trie, and bytes an image."""
+    """Measure the seconds to build the trie, and its bytes an image."""
     segment = stand.held.segments[0]
     times = Times(
         tuple(
@@ -200,7 +200,7 @@ def _rival(stand: Stand, rival: Neighbours, exact: Neighbours, effort: int) -> l
 
 
 def published(stand: Stand) -> tuple[Published, list[dict[str, Any]]]:
-    """The published algorithm, and rows of it at two widths."""
+    """Measure the published algorithm at two widths."""
     seconds, rival = once(lambda: Published.over(stand.model, stand.database))
     assert isinstance(rival, Published)
     pool, rows = stand.field.pool, []
@@ -219,7 +219,7 @@ def published(stand: Stand) -> tuple[Published, list[dict[str, Any]]]:
 
 
 def changes(stand: Stand) -> dict[str, Any]:
-    """The index on the disk."""
+    """Measure the index on the disk."""
     folder, plan = stand.cache / f"index-{len(stand)}-{os.getpid()}", stand.plan
     loop, new = live.Loop(stand.field.pool, 64, 10), live.Newcomers.of(plan.recipe)
     every, rounds = plan.concurrent
@@ -319,7 +319,7 @@ def run(plan: Plan, cache: Path) -> dict[str, Any]:
 
 
 def about(started: float, plan: Plan) -> dict[str, Any]:
-    """The machine, what ran on it, and how long."""
+    """Return a description of the machine, of what ran on it, and of how long."""
     asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     commit = asked.stdout.strip() or "unknown"
     seconds = time.perf_counter() - started

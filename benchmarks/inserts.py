@@ -1,4 +1,4 @@
-"""How well images are found that joined the database after training: a table over several seeds.
+"""Measure how well images are found that joined the database after training, over several seeds.
 
     python benchmarks/inserts.py experiments/clothing-224.yaml --seeds 0 1 2
 
@@ -72,7 +72,7 @@ ROWS = {
 
 
 def run_stages(names: tuple[str, ...], params: Params, workspace: Workspace) -> float:
-    """Seconds that the stages took."""
+    """Run the stages; return the seconds that they took."""
     started = time.perf_counter()
     for name in names:
         import_module(f"irgen.stages.{name}").run(params, workspace, lambda metrics, step: None)
@@ -80,8 +80,8 @@ def run_stages(names: tuple[str, ...], params: Params, workspace: Workspace) -> 
 
 
 def list_images(params: Params, folder: Path) -> pl.DataFrame:
-    """The source's images (id, path, label, role, sha256) as the catalogue has them, and each one's
-    bytes as a file at ``path`` below ``folder``."""
+    """Return the source's images (id, path, label, role, sha256) as the catalogue has them, and
+    write the bytes of each to the file ``path`` below ``folder``."""
     whole = Workspace(data=folder / "whole", cache=folder / "cache", reports=folder / "reports")
     run_stages(("download", "catalog"), params, whole)
     names = ("train", "validation", "queries")
@@ -136,18 +136,18 @@ def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[st
             database=tuple(role for role in params.catalog.database if role != "query"),
         ),
     )
-    known = digest(params.seed, [flatten(getattr(params, name)) for name in DECIDING], SHARE)
-    if done.exists() and read_json(done)["params"] == known:
+    settings = digest(params.seed, [flatten(getattr(params, name)) for name in DECIDING], SHARE)
+    if done.exists() and read_json(done)["params"] == settings:
         return listed, workspace, read_json(done)["seconds"]
     images = list_images(params, folder)
     images = images.with_columns(draw_groups(images, listed.catalog.database, params.seed))
     images = images.drop("sha256")
-    there = (pl.col("group") == "trained") | (pl.col("role") == "query")
-    images.filter(there).write_csv(source)
+    selected = (pl.col("group") == "trained") | (pl.col("role") == "query")
+    images.filter(selected).write_csv(source)
     seconds = {"train": run_stages((*PREPARED_BY, "retriever"), listed, workspace)}
     images.write_csv(source)
     seconds["add"] = run_stages(ADDED_BY, listed, workspace)
-    write_json(done, {"params": known, "seconds": seconds})
+    write_json(done, {"params": settings, "seconds": seconds})
     return listed, workspace, seconds
 
 
@@ -183,11 +183,11 @@ class Case:
 
     def precision(self, method: str, groups: tuple[str, ...], asked: np.ndarray) -> dict:
         """Means over the queries ``asked`` (Q,) bool that have a positive among ``groups``."""
-        queries, there = self.queries.filter(asked), self.database.filter(self.members(groups))
+        queries, database = self.queries.filter(asked), self.database.filter(self.members(groups))
         rows = self.answer(method, groups)[0][asked]
         hits = mark_relevant(rows, queries["label"], self.database["label"])
-        hashes = queries["sha256"], there["sha256"]
-        wanted = count_positives(queries["label"], hashes[0], there["label"], hashes[1])
+        hashes = queries["sha256"], database["sha256"]
+        wanted = count_positives(queries["label"], hashes[0], database["label"], hashes[1])
         return metrics.summarise(hits, wanted, [K])
 
 

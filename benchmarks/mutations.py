@@ -3,10 +3,10 @@
     python benchmarks/mutations.py --files 10000
 
 Small files of every kind that is read are changed at random (bytes flipped, cut, put in, numbers
-made extreme, parts of other files), the same for the same number. A process decodes them as the
-catalogue does; if it dies or takes longer than a minute for a file, another goes on behind that
-file. Prints a line for each such file, the counts of images read and rejected, the slowest file and
-the peak of the memory; writes them to ``benchmarks/results/mutations.json``.
+made extreme, parts of other files); the same number gives the same file. A process decodes them as
+the catalogue does. If it dies or takes longer than a minute for a file, a new process starts with
+the next file. Prints a line for each such file, the counts of images read and rejected, the slowest
+file and the peak of the memory; writes them to ``benchmarks/results/mutations.json``.
 """
 
 import argparse
@@ -125,7 +125,8 @@ def watch(start: int, stop: int, lines: "Queue[str]") -> subprocess.Popen:
 
 
 def run(files: int) -> dict:
-    """Decode mutated files from number 0, whatever becomes of the process; return what was seen."""
+    """Decode mutated files from number 0, in a new process after one that failed; return the
+    results."""
     counts: Counter[str] = Counter()
     failures: list[str] = []
     number, slowest, peak = 0, (0.0, -1), 0
@@ -138,11 +139,8 @@ def run(files: int) -> dict:
                 counts[result if result in ("read", "rejected") else "error"] += 1
                 if result not in ("read", "rejected"):
                     failures.append(f"file {number}: {result}")
-                slowest, peak, number = (
-                    max(slowest, (seconds, number)),
-                    max(peak, memory),
-                    number + 1,
-                )
+                slowest, peak = max(slowest, (seconds, number)), max(peak, memory)
+                number += 1
             if number < files:
                 failures.append(f"file {number}: the process ended with {process.wait()}")
                 number += 1
@@ -164,6 +162,7 @@ def run(files: int) -> dict:
 
 
 def main() -> None:
+    """Decode the files, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--results", type=Path, default=RESULTS)

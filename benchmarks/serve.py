@@ -1,11 +1,11 @@
-"""Speed of the service with and without batches, in one run: many clients search at once.
+"""Measure the speed of the service with and without batches, while many clients search at once.
 
     pip install locust
     python benchmarks/serve.py --root . --users 50 --seconds 30
 
 ``--root``: a project whose index is served; its pictures are the queries. Prints requests a second,
-percentiles of their time, and the ratio. Run it on a machine that does nothing else: the clients
-take their share of the cores.
+percentiles of their time, and how many times as many requests batches answer. Run it on a machine
+that does nothing else: the clients take their share of the cores.
 """
 
 import argparse

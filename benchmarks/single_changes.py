@@ -1,4 +1,4 @@
-"""Speed of an index that is changed one image at a time.
+"""Measure the speed of an index that is changed one image at a time.
 
     python benchmarks/single_changes.py --count 200000
 

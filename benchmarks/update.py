@@ -1,4 +1,4 @@
-"""What an update costs beside a full rebuild without training: seconds of both, stage by stage.
+"""Time an update and a full rebuild without training, stage by stage.
 
     python benchmarks/update.py --images 50000 --params experiments/clothing-224.yaml --threads 2
 
@@ -108,7 +108,7 @@ def vary(photo: bytes, seed: int) -> bytes:
 
 
 def make_image(number: int, photos: list[Path], pool: Path) -> Path:
-    """The made photo of this number below ``pool``, in the folder of its label."""
+    """Make the photo of this number in its label's folder below ``pool``; return its path."""
     photo = photos[number % len(photos)]
     path = pool / photo.parent.name / f"{photo.stem}-{number:06d}.jpg"
     if not path.exists():
@@ -175,7 +175,7 @@ class Server:
         }
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """What the server answers: to a POST if there is a body, else to a GET."""
+        """Return the server's answer, to a POST if there is a body, else to a GET."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             f"{self.uri}{path}", data, {"Content-Type": "application/json"}
@@ -184,7 +184,7 @@ class Server:
             return json.loads(answer.read() or b"null")
 
     def tasks(self) -> dict[str, float]:
-        """Seconds of each task of the latest flow run, in the order in which they began."""
+        """Return the seconds of each task of the latest flow run, in the order of their start."""
         latest = self.ask("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
         wanted = {"flow_runs": {"id": {"any_": [latest[0]["id"]]}}}
         found = self.ask("/task_runs/filter", wanted)
@@ -245,7 +245,7 @@ def run_update(root: Path, server: Server) -> dict[str, Any]:
 
 
 def _used() -> float:
-    """Seconds of the processors that ended children have used, theirs included."""
+    """Return the CPU seconds of ended children and of theirs."""
     about = resource.getrusage(resource.RUSAGE_CHILDREN)
     return about.ru_utime + about.ru_stime
 
@@ -313,13 +313,13 @@ def encoder_of(root: Path, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that this is of."""
+    """Return the commit that is measured."""
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def page(found: dict[str, Any]) -> str:
-    """The figures as Markdown: a row a step, a column a pass."""
+    """Return the figures as Markdown: a row a step, a column a pass."""
     rebuild, update, unchanged = (found[name] for name in PASSES)
     steps = [*rebuild["tasks"], *(each for each in update["tasks"] if each not in rebuild["tasks"])]
     lines = [["seconds", *PASSES], ["---", *["---:"] * len(PASSES)]]

@@ -10,12 +10,12 @@ class IrgenError(Exception):
     """An error that a user can mend. Its message says what happened, where, and what to do."""
 
 
+class IrgenWarning(UserWarning):
+    """A problem that does not stop the work. Its message says what follows from it."""
+
+
 class ParamsError(IrgenError):
     """A key of ``params.yaml`` is unknown, missing, ill-typed or out of range."""
-
-
-class IrgenWarning(UserWarning):
-    """Something went wrong that the work survives; the message says what follows."""
 
 
 class SourceError(IrgenError):
@@ -23,23 +23,24 @@ class SourceError(IrgenError):
 
 
 class UnreadableError(SourceError):
-    """One image of a source cannot be had; the message is the reason."""
+    """An image of a source cannot be read; the message is the reason."""
 
 
 class GivenUpError(UnreadableError):
-    """All tries of a request have failed; if many in a row do, the source itself is down."""
+    """All tries of a request have failed. After many such errors in a row the source is down."""
 
 
 class UnreachableError(SourceError):
-    """A server or a bucket is not there."""
+    """A server or a bucket does not exist, or cannot be reached."""
 
 
 class RemovalsError(IrgenError):
-    """An update would take more images away than it may without a person's word."""
+    """An update would remove more images than it may without a person's consent."""
 
 
 class CatalogError(IrgenError):
-    """A catalogue does not suffice: it has no usable image, no label, or too few of them."""
+    """A catalogue does not suffice: it has no usable image, no label, or too few of them; or images
+    cannot be forgotten."""
 
 
 class WeightsError(IrgenError):
@@ -52,7 +53,7 @@ class ArtifactError(IrgenError):
 
 class IndexingError(IrgenError):
     """An operation on an index failed: there is no index, it is damaged or in use, or an id is
-    unknown or there already."""
+    unknown or already taken."""
 
 
 class ReleaseError(IrgenError):
@@ -64,8 +65,8 @@ class ServiceError(IrgenError):
 
 
 class NumberError(IrgenError):
-    """Numbers say nothing: NaN or infinity among features, losses, embeddings or weights, or the
-    same vector for every image."""
+    """Features, losses, embeddings or weights are NaN or infinite, or all images have the same
+    vector."""
 
 
 class StudyError(IrgenError):

@@ -115,7 +115,9 @@ def test_results_need_no_settings(home: Path, capsys: pytest.CaptureFixture[str]
     assert cli.main(["results", "--root", str(home)]) == 0
     printed = capsys.readouterr()
     assert "0.500" in printed.out and "Report:" not in printed.out
-    assert "the report is older than these results" in printed.err and "params.yaml" in printed.err
+    assert (
+        "the report does not show these results yet" in printed.err and "params.yaml" in printed.err
+    )
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

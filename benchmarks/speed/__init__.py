@@ -1,1 +1,1 @@
-"""What benchmarks/index.py is made of: data, baselines, stopwatch, tables and plots."""
+"""Parts of benchmarks/index.py: data, baselines, stopwatch, tables and plots."""

@@ -1,4 +1,4 @@
-"""What the index is to reach, and whether it did."""
+"""Compare the results with the targets of the index."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -134,7 +134,7 @@ def _batch(size: int) -> str:
 
 
 def _only(rows: Sequence[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
-    """The one row with these values."""
+    """Return the one row with these values."""
     found = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
     assert len(found) == 1, f"{len(found)} rows have {wanted}"
     return found[0]

@@ -1,4 +1,4 @@
-"""The plot: what a query costs as the database grows."""
+"""Plot what a query costs as the database grows."""
 
 from pathlib import Path
 from typing import Any

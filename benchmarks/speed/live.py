@@ -1,4 +1,4 @@
-"""The index on the disk: made, opened cold, changed, filtered, and searched while it changes."""
+"""Measure the index on the disk: created, opened cold, changed, filtered, searched meanwhile."""
 
 import json
 import os
@@ -213,7 +213,7 @@ class Newcomers:
         return cls(synthetic.newcomers(recipe, CHANGE))
 
     def ids(self, batch: str) -> list[str]:
-        """The names of one batch."""
+        """Return the names of one batch."""
         return [f"{batch}-{i}" for i in range(len(self.embeddings))]
 
     def add(self, index: Index, batch: str) -> None:

@@ -36,7 +36,7 @@ class Neighbours:
     set_effort: Callable[[int], None]
 
     def search(self, queries: Vectors, k: int) -> npt.NDArray[np.int64]:
-        """The k nearest rows by inner product: (Q, D) → (Q, k), −1 where there are fewer."""
+        """Return the k nearest rows by inner product: (Q, D) → (Q, k), −1 where there are fewer."""
         return self.index.search(queries, k)[1]
 
 
@@ -96,7 +96,7 @@ def compressed(vectors: Vectors, kept: Path | None) -> Neighbours:
 
 
 def list_count(rows: int) -> int:
-    """The power of two next to 4·√N, with enough rows to train each list.
+    """Return the power of two next to 4·√N, with enough rows to train each list.
 
     >>> list_count(1_000_000), list_count(2_000)
     (4096, 32)
@@ -133,7 +133,7 @@ def _nothing(value: int) -> None:
 
 
 def recall(found: npt.NDArray[np.int64], exact_rows: npt.NDArray[np.int64]) -> float:
-    """The share of the exact k nearest that were found: (Q, k), (Q, k) → a number in [0, 1].
+    """Return the share of the exact k nearest that were found: (Q, k), (Q, k) → a number in [0, 1].
 
     >>> recall(np.array([[1, 2]]), np.array([[2, 3]]))
     0.5

@@ -158,7 +158,7 @@ def take_apart(search: Search, patience: Patience) -> tuple[Times, dict[str, Tim
 
 
 def _pieces(search: Search, number: int) -> tuple[float, float, float, float]:
-    """Seconds of the four parts for one batch."""
+    """Return the seconds of the four parts for one batch."""
     read = search.pool.read(number, search.batch)
     began = time.perf_counter()
     parts = search.held.live_parts(fresh=False)
@@ -185,7 +185,7 @@ class Agreement:
 
     @property
     def all(self) -> bool:
-        """Whether every query's list is the same."""
+        """Tell whether every query's list is the same."""
         return self.same == self.queries
 
     def __str__(self) -> str:
@@ -225,14 +225,14 @@ def agreement(
 
 
 def _up_to_ties(one: Tensor, other: Tensor, scores: Tensor) -> bool:
-    """Whether two lists of codes (W, M) hold the same, but for codes that tie with the last."""
+    """Tell whether two lists of codes (W, M) are equal, but for codes that tie with the last."""
     safe = scores - scores[-1] >= TIE
     kept = {tuple(code) for code in other.tolist()}
     return all(tuple(code) in kept for code in one[safe].tolist())
 
 
 def overlap(one: Search, other: Search, batches: Sequence[int]) -> float:
-    """The share of the first search's images that the second found too."""
+    """Return the share of the first search's images that the second found too."""
     shares = []
     for number in batches:
         rows, others = one(number).rows, other(number).rows

@@ -20,7 +20,7 @@ Node = dict[int, "Node"]
 
 
 def build(codes: Tensor) -> Node:
-    """The trie of codes (N, M) as dicts in dicts; a leaf is an empty one."""
+    """Return the trie of codes (N, M) as dicts in dicts; a leaf is an empty one."""
     root: Node = {}
     for code in torch.unique(codes, dim=0).tolist():
         node = root
@@ -41,7 +41,7 @@ class Written:
 def search(
     model: IdentifierDecoder, summary: Tensor, tokens: Tensor, trie: Node, width: int
 ) -> Written:
-    """The best ``width`` codes for one image, summary (1, S) and tokens (1, P, T).
+    """Return the best ``width`` codes for one image, summary (1, S) and tokens (1, P, T).
 
     Every level must offer at least ``width`` codes, as in what was published.
     """

@@ -74,7 +74,7 @@ def search_of(index: Neighbours, pool: Pool, batch: int) -> Call:
 def over_sizes(
     field: Field, small: Snapshot, large: Snapshot, batch: int, patience: Patience
 ) -> dict[str, Race]:
-    """The same search over a small and a large index, by precision."""
+    """Time the same search over a small and a large index, by precision."""
     smalls, larges = (field.searches(held, batch, BEAMS) for held in (small, large))
     return {
         name: _run({"small": (smalls[name], batch), "large": (larges[name], batch)}, patience)

@@ -35,7 +35,7 @@ Answer = Callable[[slice, int], np.ndarray]  # (which queries, k) → rows (Q, k
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run has to search with: queries as the models read them, models, database."""
+    """A finished run: queries as the models read them, models, database."""
 
     read: QueryFeatures
     models: Models

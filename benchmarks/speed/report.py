@@ -1,4 +1,4 @@
-"""The results as markdown."""
+"""Write the results as Markdown."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""How long calls take: enough repetitions, medians and tails, rivals in turns."""
+"""Time calls: enough repetitions, medians and tails, rivals in turns."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,20 +42,20 @@ class Times:
 
 
 def once(call: Callable[[], object]) -> tuple[float, object]:
-    """Seconds of one call, and what it gave."""
+    """Return the seconds of one call, and its result."""
     started = time.perf_counter()
     found = call()
     return time.perf_counter() - started, found
 
 
 def repeat(call: Call, patience: Patience) -> Times:
-    """The times of one call alone."""
+    """Return the times of one call alone."""
     return in_turns([call], patience)[0]
 
 
 def in_turns(calls: Sequence[Call], patience: Patience) -> list[Times]:
-    """The times of several calls that take turns, so that a machine whose speed drifts does so for
-    all of them; all are repeated equally often."""
+    """Return the times of several calls that take turns, so that a machine whose speed drifts does
+    so for all of them; all are repeated equally often."""
     times: list[list[float]] = [[] for _ in calls]
     for number in range(patience.warm):
         for call in calls:

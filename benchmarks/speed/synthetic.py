@@ -42,9 +42,9 @@ CHUNK = 10_000  # rows drawn with one seed: the first n rows are the same whatev
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is drawn. Clusters have sizes ∝ rank^−``skew`` and sit in groups; a vector strays from
-    its cluster's centre by a normal deviate whose scale falls along the dimensions, as the
-    spectrum of a trained embedding does."""
+    """Distribution of the data. Clusters have sizes ∝ rank^−``skew`` and sit in groups; a vector
+    strays from its cluster's centre by a normal deviate whose scale falls along the dimensions,
+    as the spectrum of a trained embedding does."""
 
     width: int = 256  # D
     groups: int = 60
@@ -78,7 +78,7 @@ class Database:
         return replace(self, vectors=self.vectors[:count], codes=self.codes[:count].contiguous())
 
     def float32(self) -> np.ndarray:
-        """The vectors as others want them: (N, D) float32, contiguous, in memory."""
+        """Return the vectors as faiss expects them: (N, D) float32, contiguous, in memory."""
         return np.ascontiguousarray(self.vectors, dtype=np.float32)
 
 

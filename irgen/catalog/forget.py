@@ -48,15 +48,18 @@ def _spellings(name: str) -> set[str]:
     return {name, escaped, by_number, json.dumps(name)[1:-1]}
 
 
-def find_contents(folder: Path, ids: Collection[str]) -> tuple[set[str], set[str]]:
-    """Return the content hashes of the images with these keys or ids: of present images, and of
-    past ones. Empty without a manifest."""
+def find_contents(folder: Path, ids: Collection[str]) -> dict[str, tuple[set[str], set[str]]]:
+    """Return for each of these keys or ids the content hashes of its present images, and of past
+    ones. Both are empty without a manifest."""
+    contents: dict[str, tuple[set[str], set[str]]] = {name: (set(), set()) for name in ids}
     if not manifest.read_revision(folder)[0]:
-        return set(), set()
-    now, before = (
-        _select(table, ids) for table in (manifest.read(folder), manifest.read_past(folder))
-    )
-    return set(now["sha256"].drop_nulls()), set(before["sha256"])
+        return contents
+    for part, table in enumerate((manifest.read(folder), manifest.read_past(folder))):
+        for column in {"key", "id"} & set(table.columns):
+            rows = table.filter(pl.col(column).is_in(list(ids))).drop_nulls("sha256")
+            for name, sha256 in rows.select(column, "sha256").iter_rows():
+                contents[name][part].add(sha256)
+    return contents
 
 
 def find_present(folder: Path, sha256s: Collection[str]) -> dict[str, str]:
@@ -66,11 +69,6 @@ def find_present(folder: Path, sha256s: Collection[str]) -> dict[str, str]:
     table = manifest.images(manifest.read(folder))
     rows = table.filter(pl.col("sha256").is_in(list(sha256s))).select("sha256", "key")
     return dict(rows.iter_rows())
-
-
-def _select(table: pl.DataFrame, ids: Collection[str]) -> pl.DataFrame:
-    names = [name for name in ("key", "id") if name in table.columns]
-    return table.filter(pl.any_horizontal(pl.col(name).is_in(list(ids)) for name in names))
 
 
 def forget_past(folder: Path, sha256s: Collection[str]) -> int:

@@ -135,8 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
             "(source .venv/bin/activate), or install it first (make install)",
         )
     except Exception as error:
-        message = _describe_output_error(error) or describe_disk_error(error)
-        if (message := message or describe_limit(error)) is None:
+        describe = (_describe_output_error, describe_disk_error, describe_limit)
+        message = next(filter(None, (function(error) for function in describe)), None)
+        if message is None:
             raise
         return _print_error(name, message)
     return status or 0
@@ -206,21 +207,20 @@ def _describe_output_error(error: Exception) -> str | None:
 def describe_limit(error: BaseException | None) -> str | None:
     """Describe a limit of memory, files or threads that an error tells of, and the remedy; None for
     any other error."""
-    while error is not None:
-        text = f"{type(error).__name__}: {error}"
+    for cause in _causes(error):
+        text = f"{type(cause).__name__}: {cause}"
         for pattern, remedy in LIMITS.items():
             if re.search(pattern, text):
                 return f"{remedy}, and run again; what was there before is untouched"
-        error = error.__cause__ or error.__context__
     return None
 
 
 def describe_disk_error(error: BaseException | None) -> str | None:
     """Describe a full disk, a missing permission or a disk without locks, and the remedy; None for
-    any other error. Libraries wrap such an error in errors of their own."""
-    while error is not None:
-        number, path = getattr(error, "errno", None), getattr(error, "filename", None)
-        if number in FULL or FULL_DISK.search(str(error)):
+    any other error."""
+    for cause in _causes(error):
+        number, path = getattr(cause, "errno", None), getattr(cause, "filename", None)
+        if number in FULL or FULL_DISK.search(str(cause)):
             return (
                 f"no space left on the disk while writing {path or f'below {Path.cwd()}'}; what "
                 "was there before is untouched. Free some space (dvc gc --workspace drops old "
@@ -237,5 +237,11 @@ def describe_disk_error(error: BaseException | None) -> str | None:
                 f"the disk of {Path.cwd()} has no file locks ({os.strerror(number)}): move the "
                 "project to a local disk, or mount it with locks (NFS: local_lock=all)"
             )
-        error = error.__cause__ or error.__context__
     return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it wraps. Libraries wrap errors of the system in their own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

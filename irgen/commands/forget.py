@@ -19,7 +19,6 @@ from irgen.params import load
 if TYPE_CHECKING:
     from irgen.catalog.forget import Traces
 
-TABLES = ("train", "validation", "queries", "database")  # of the catalogue
 STUDY = "comparison"  # folder in the cache with the stages of comparisons
 
 
@@ -54,7 +53,7 @@ def forget(ids: tuple[str, ...], ids_from: str | None, params: Path | None, root
     holding = releases.list_holding(store.path_in(root), traces)
     (workspace.cache / "download").mkdir(parents=True, exist_ok=True)
     with FileLock(workspace.cache / "download" / "lock"):
-        try:  # what knows the images goes last, so that a repetition finishes what was interrupted
+        try:  # releases and packed images come last: a repetition looks the images up there
             artifacts = forget_artifacts(root, settings, traces)
             clear_caches(workspace, traces)
             remove_from_index(root, traces)
@@ -63,11 +62,11 @@ def forget(ids: tuple[str, ...], ids_from: str | None, params: Path | None, root
         except IrgenError as error:
             text = f"{error}; not everything is deleted yet: mend that and repeat irgen forget"
             raise CatalogError(text) from error
-    images, gone = format_count(len(names), "image"), format_count(len(holding), "release")
+    images, deleted = format_count(len(names), "image"), format_count(len(holding), "release")
     print(
-        f"{images} forgotten, with {gone} and {format_count(artifacts, 'file')} in MLflow. Copies "
-        "are left in DVC's cache: dvc repro, then dvc gc --workspace --force (with --cloud for the "
-        "remote, too)."
+        f"{images} forgotten, with {deleted} and {format_count(artifacts, 'file')} in MLflow. "
+        "Copies are left in DVC's cache: dvc repro, then dvc gc --workspace --force (with --cloud "
+        "for the remote, too)."
     )
 
 
@@ -81,23 +80,24 @@ def find_traces(root: Path, ids: frozenset[str]) -> Traces:
     folder, hashes = Workspace.at(root).stage("download"), set[str]()
     indexes = [store.path_in(root) / old.name for old in store.list_releases(store.path_in(root))]
     indexes += [root / project_index.WORKING] if (root / project_index.WORKING).exists() else []
-    known = [releases.find_contents(index, ids) for index in indexes]
+    in_indexes = [releases.find_contents(index, ids) for index in indexes]
+    in_source = find_contents(folder, ids)
     for name in sorted(ids):
-        now, before = find_contents(folder, {name})
-        contents = (before | {index[name] for index in known if name in index}) - now
+        present, past = in_source[name]
+        contents = (past | {index[name] for index in in_indexes if name in index}) - present
         if not contents:
             reason = (
                 f"the source still has {name}: delete it there, then update (dvc repro)"
-                if now
+                if present
                 else f"{name} is unknown: no source, release or index/ holds it, or not any more; "
                 "leave it out"
             )
             raise CatalogError(f"{reason}; nothing was deleted")
         hashes |= contents - {""}
-    if present := find_present(folder, hashes):
-        other = next(iter(present.values()))
+    if copies := find_present(folder, hashes):
+        key = next(iter(copies.values()))
         raise CatalogError(
-            f"the source still has the same content as {other}: delete that, too, then update "
+            f"the source still has the same content as {key}: delete that, too, then update "
             "(dvc repro); nothing was deleted"
         )
     return Traces(ids, frozenset(hashes))
@@ -107,7 +107,9 @@ def check_unused(workspace: Workspace, traces: Traces) -> None:
     """Raise CatalogError if a table of the catalogue still lists one of the contents."""
     import polars as pl
 
-    for name in TABLES:
+    from irgen.catalog.table import NAMES
+
+    for name in NAMES:
         path = workspace.stage("catalog") / f"{name}.parquet"
         if not path.exists():
             continue
@@ -134,9 +136,10 @@ def remove_from_index(root: Path, traces: Traces) -> None:
     if not folder.exists():
         return
     contents = find_contents(folder, traces.ids)
-    doomed = [name for name, sha in contents.items() if not sha or sha in traces.sha256s]
+    names = [name for name, sha in contents.items() if not sha or sha in traces.sha256s]
     with project_index.open_index(folder, writable=True) as index:
-        index.remove([name for name in doomed if index.view.find([name])[0] >= 0])
+        rows = index.view.find(names)
+        index.remove([name for name, row in zip(names, rows, strict=True) if row >= 0])
         if not index.view.is_compact:  # what was removed before is there until then, too
             index.compact()
 

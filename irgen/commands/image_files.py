@@ -113,17 +113,16 @@ def read_metadata(
     return check_ids(ids), rows.drop(PATH, ID, "role", strict=False)
 
 
-def _read_csv(file: Path) -> pl.DataFrame:
-    return read_texts(decode_list(file.read_bytes(), str(file)), str(file))
-
-
 def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
     """Return the file's columns, named as in an index and in the types of its ``schema``."""
     ending, texts = file.suffix.lower(), pl.Schema({PATH: pl.String(), ID: pl.String()})
     if ending not in (".csv", ".parquet"):
         raise IndexingError(f"{file} is neither a .csv nor a .parquet file")
     try:
-        table = _read_csv(file) if ending == ".csv" else pl.read_parquet(file)
+        if ending == ".csv":
+            table = read_texts(decode_list(file.read_bytes(), str(file)), str(file))
+        else:
+            table = pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise IndexingError(f"{file} cannot be read as metadata: {reason}") from None

@@ -32,8 +32,8 @@ def results(root: Path, params: Path | None) -> None:
     if not page.exists() or page.stat().st_mtime < metrics.stat().st_mtime:
         try:
             run_stage("report", root, params)
-        except ParamsError as error:  # nothing else of this needs settings
-            note(f"the report is older than these results: {error}")
+        except ParamsError as error:  # the results themselves need no settings
+            note(f"the report does not show these results yet: {error}")
     measured = comparison.read(metrics, workspace.reports / "latency.json")
     print(comparison.format_table(comparison.build_table(measured)), end="\n\n")
     protocol = workspace.stage("catalog") / "protocol.json"

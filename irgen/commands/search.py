@@ -126,9 +126,11 @@ def search(
 
     form = "json" if as_json else "csv" if as_csv else "text"
     needs_index = explain or show or sheet_path is not None
-    if server and server != "none" and (needs_index or folder):
+    if server not in (None, "none") and (needs_index or folder):
         raise click.UsageError("--server excludes --explain, --html, --open and --index")
-    url = server or (None if needs_index else search_service.find_service(root, folder))
+    url = None if server == "none" else server
+    if server is None and not needs_index:
+        url = search_service.find_service(root, folder)
     given = {
         "beams": beams,
         "candidates": candidates,
@@ -138,7 +140,7 @@ def search(
         "min_probability": min_probability,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if url and url != "none":
+    if url:
         wanted = chosen | {"filter": allow, "rerank": False if no_rerank else None}
         try:
             tries = TRIES if server else 1  # else the index itself answers sooner

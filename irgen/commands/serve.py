@@ -74,7 +74,6 @@ def serve(
     url = f"http://{HOST if host == ANY else host}:{port}"
     address = Workspace.at(root).cache / ADDRESS
     tokens = None if is_local else Tokens(root / FILE)
-    service = Service(root, champion, Limits(batch=batch), decoders=decoders)
     unopened = [url] if show else []
 
     def note_address(served: Served) -> None:
@@ -83,7 +82,7 @@ def serve(
         if unopened and not webbrowser.open(unopened.pop()):
             click.echo(f"no browser could be started: open {url} in one", err=True)
 
-    service.on_swap = note_address
+    service = Service(root, champion, Limits(batch=batch), decoders=decoders, on_swap=note_address)
     click.echo(f"irgen: {url} (Ctrl-C ends it)")
     try:
         uvicorn.run(

@@ -17,11 +17,12 @@ def find_contents(index: Path, ids: frozenset[str]) -> dict[str, str]:
     """Return the content hash of each of these images that an index holds; "" if it has none, or
     if the image was removed since the index was compacted."""
     names = sorted(ids)
-    with Index.open(index) as opened, closing(Database(index)) as file:
-        view, keys = opened.view, hash_ids(names).tolist()
+    keys = hash_ids(names).tolist()
+    with Index.open(index) as opened, closing(Database(index)) as database:
+        view = opened.view
         rows = view.find(names)
         table = view.take(rows[rows >= 0])
-        removed = [key for key, present in file.find(keys).items() if present is None]
+        removed = {key for key, name in database.find(keys).items() if name is None}
     hashes = table["sha256"].fill_null("") if "sha256" in table.columns else [""] * len(table)
     contents = {name: "" for name, key in zip(names, keys, strict=True) if key in removed}
     return contents | dict(zip(table["id"], hashes, strict=True))

@@ -19,15 +19,15 @@ def read_level(release: Release, metric: str) -> float | None:
 
 def compute_level(figures: Mapping[str, Any], champion: Release | None) -> float:
     """Return the level of a candidate with these figures of the gate."""
-    before = None if champion is None else read_level(champion, figures["metric"])
-    return (before or 0.0) + figures.get("difference", 0.0)
+    level = None if champion is None else read_level(champion, figures["metric"])
+    return (level or 0.0) + figures.get("difference", 0.0)
 
 
 def find_best(releases: Iterable[Release], champion: Release) -> Release | None:
-    """Return the release of the highest level if it is higher than the champion's.
+    """Return the release of the highest level, or None if the champion has it.
 
-    Only releases that were served count. None before the last one that a person served against the
-    gate's verdict counts: by force, or by a rollback to what the gate had rejected.
+    Only releases that were served count. If a person served one against the gate's verdict, by
+    force or by a rollback to a rejected release, those before the last such release do not count.
     """
     metric = ((champion.verdict or {}).get("figures") or {}).get("metric", "")
     best, highest = None, read_level(champion, metric)

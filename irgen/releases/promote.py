@@ -23,7 +23,7 @@ from irgen.params import Release as Settings
 from irgen.params.strict import flatten
 from irgen.releases import level, pull, registry, release, remote, settings, store
 from irgen.releases.release import Release
-from irgen.releases.settings import Read
+from irgen.releases.settings import ReadSettings
 from irgen.releases.shrinkage import judge_size
 from irgen.tracking import provenance, stage_facts
 
@@ -136,11 +136,11 @@ def judge(
     basis = _digest_basis(root, params, champion, best)
     if candidate.verdict is not None and candidate.basis == basis:
         return candidate
-    folders = [None if served is None else releases / served.name for served in (champion, best)]
+    folders = [None if other is None else releases / other.name for other in (champion, best)]
     judged = gate.compare(Workspace.at(root), params, *folders)
     if champion is not None:
-        served, share = releases / champion.name, params.download.most_removed
-        judged = judge_size(judged, Workspace.at(root), served, champion, share)
+        folder, share = releases / champion.name, params.download.most_removed
+        judged = judge_size(judged, Workspace.at(root), folder, champion, share)
     judged.figures["level"] = level.compute_level(judged.figures, champion)
     state = "candidate" if judged.passed else "rejected"
     return store.update(releases, candidate, verdict=judged.to_json(), basis=basis, state=state)
@@ -159,11 +159,16 @@ def _digest_basis(
 
 
 def promote(
-    root: Path, read: Read, new: Release, old: Release | None, *, previous: int | None
+    root: Path,
+    read_settings: ReadSettings,
+    new: Release,
+    old: Release | None,
+    *,
+    previous: int | None,
 ) -> Outcome:
     """Serve ``new`` in place of the champion ``old``, then bring bucket and MLflow up to date.
 
-    ``previous``: the version that a later rollback goes back to. ``read``: as for
+    ``previous``: the version that a later rollback goes back to. ``read_settings``: as for
     ``push_and_register``. The caller holds the store's lock.
     """
     releases = store.path_in(root)
@@ -172,18 +177,23 @@ def promote(
     if is_new:
         store.set_champion(releases, new)
     new = store.update(releases, new, state="released")
-    return push_and_register(root, read, new, new, is_new=is_new)
+    return push_and_register(root, read_settings, new, new, is_new=is_new)
 
 
 def push_and_register(
-    root: Path, read: Read, champion: Release | None, judged: Release, *, is_new: bool = False
+    root: Path,
+    read_settings: ReadSettings,
+    champion: Release | None,
+    judged: Release,
+    *,
+    is_new: bool = False,
 ) -> Outcome:
-    """Push the champion to the bucket, register releases in MLflow, delete old releases. ``read``
-    returns the settings for that. Errors are part of the outcome, wrong settings too. The caller
-    holds the store's lock."""
+    """Push the champion to the bucket, register releases in MLflow, delete old releases.
+    ``read_settings`` returns the settings for that. Errors are part of the outcome, wrong settings
+    too. The caller holds the store's lock."""
     errors = list[str]()
     with _collect(errors, "bucket and MLflow are not up to date"):
-        chosen, releases = read(), store.path_in(root)
+        chosen, releases = read_settings(), store.path_in(root)
         if champion is not None:
             with _collect(errors, "the bucket is not up to date"):
                 pushed = remote.push_champion(chosen.release, releases, champion)

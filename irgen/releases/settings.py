@@ -20,7 +20,8 @@ class ReleaseSettings:
     experiment: str
 
 
-Read = Callable[[], ReleaseSettings]  # called when bucket and MLflow come; may raise ParamsError
+# Called only before bucket and MLflow are updated; may raise ParamsError.
+ReadSettings = Callable[[], ReleaseSettings]
 
 
 def select(params: Params) -> ReleaseSettings:

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class OverloadedError(Exception):
-    """Say that the queue is full. ``retry_after``: seconds until a place is likely to be free."""
+    """One request more than may wait. ``retry_after``: seconds until there is likely to be room."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"too many requests wait; try again in {retry_after:.0f} s")
@@ -76,24 +76,17 @@ class Batcher(Generic[Query, Result]):
             await self._task
         self._pool.shutdown(wait=True)
 
-    async def ask(self, query: Query, seconds: float) -> tuple[Result, Timing]:
-        """Return the result of one query. Raise OverloadedError if the queue is full, TimeoutError
-        after ``seconds``, and what ``answer`` returned as its exception."""
-        return (await self.ask_all([query], seconds))[0]
-
-    async def ask_all(
-        self, queries: Sequence[Query], seconds: float
-    ) -> list[tuple[Result, Timing]]:
-        """As ``ask``, for several queries: all enter the queue, or none."""
+    async def ask(self, queries: Sequence[Query]) -> list[tuple[Result, Timing]]:
+        """Return the results of queries, which enter the queue together. Raise OverloadedError if
+        it has no room for them, and what ``answer`` returned as an exception. Whoever stops waiting
+        for the results takes the queries out of the queue."""
         if len(self._queue) + len(queries) > self._capacity:
             raise OverloadedError(max(1.0, len(self._queue) * self._rate))
         loop = asyncio.get_running_loop()
         waiting = [_Waiting(query, loop.create_future(), time.perf_counter()) for query in queries]
         self._queue.extend(waiting)
         self._more.set()
-        gathered = asyncio.gather(*(entry.future for entry in waiting))
-        async with asyncio.timeout(seconds):
-            return await gathered  # a timeout or a client that leaves cancels the futures
+        return await asyncio.gather(*(entry.future for entry in waiting))
 
     async def _run(self) -> None:
         while not self._stopping:

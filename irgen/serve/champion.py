@@ -12,6 +12,7 @@ from irgen.errors import IrgenError
 from irgen.index.index import Index
 from irgen.releases import release
 from irgen.releases.release import Release
+from irgen.serve.problems import NotReadyError
 
 log = logging.getLogger("irgen.serve")
 FileState = tuple[str, int, int]  # resolved folder; inode and time of its index.json
@@ -48,6 +49,12 @@ class Champion:
         self._locate, self._device = locate, device
         self.served: Served | None = None
         self.error: str | None = None
+
+    def require(self) -> Served:
+        """Return the index that is served. Raise NotReadyError if there is none yet."""
+        if self.served is None:
+            raise NotReadyError(self.error or "it is being opened")
+        return self.served
 
     def look(self) -> bool:
         """Open the champion if it is another one than the one served; return whether it was

@@ -48,7 +48,7 @@ def format_prefix(prefix: Sequence[int]) -> str:
 def list_branches(view: View, prefix: Sequence[int], samples: int) -> list[Branch]:
     """Return the branches one level below ``prefix``, the largest first; below a whole code, that
     code itself. Time: a pass over the codes. Raise IndexingError if no image has the prefix."""
-    rows, codes = _find(view, prefix)
+    rows, codes = _find(*_read_codes(view), prefix)
     if not len(rows):
         raise IndexingError(f"no image has a code that begins with {format_prefix(prefix)}")
     level = len(prefix)
@@ -71,22 +71,27 @@ def trace_query(
     view = index.view
     state = index.start_decoding(image)
     parts = [part.live for part in index.snapshot(view).live_parts(fresh=False)]
+    rows, all_codes = _read_codes(view)
     levels = []
     for level in trace(state, parts, width):
         branches = (
-            _branch(view, prefix.codes, rows, samples, prefix.log_probability)
+            _branch(view, prefix.codes, own_rows, samples, prefix.log_probability)
             for prefix in level
-            if len(rows := _find(view, prefix.codes)[0])
+            if len(own_rows := _find(rows, all_codes, prefix.codes)[0])
         )
         levels.append(list(islice(branches, shown)))
     return levels
 
 
-def _find(view: View, prefix: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return rows (n,) and codes (n, M) of the images with a prefix. Raise IndexingError if it is
-    too long."""
+def _read_codes(view: View) -> tuple[Tensor, Tensor]:
+    """Return rows (n,) and codes (n, M) of all images."""
     rows = view.snapshot.alive_rows()
-    codes = view.snapshot.gather(rows, "codes").long()
+    return rows, view.snapshot.gather(rows, "codes").long()
+
+
+def _find(rows: Tensor, codes: Tensor, prefix: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return those of rows (n,) and codes (n, M) that have a prefix. Raise IndexingError if it is
+    too long."""
     wanted = torch.tensor(list(prefix), dtype=torch.int64)
     if len(wanted) > codes.shape[1]:
         raise IndexingError(f"a code has {codes.shape[1]} numbers, not {len(wanted)}")

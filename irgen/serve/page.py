@@ -6,7 +6,7 @@ without JavaScript; ``static/page.js`` adds dropping, pasting and sliders that s
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -16,13 +16,10 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
-from pydantic import ValidationError
 
-from irgen.errors import IrgenError
 from irgen.serve import codes, routes
-from irgen.serve.batching import OverloadedError
 from irgen.serve.facets import PREFIX
-from irgen.serve.problems import NotFoundError, NotReadyError
+from irgen.serve.problems import NotFoundError, describe_error
 from irgen.serve.query import Method
 from irgen.serve.routes import get_service
 from irgen.serve.schema import MOST_CHARACTERS, SearchOptions
@@ -80,16 +77,19 @@ async def start(
         "filter": filter,
         "distinct": distinct,
     }
-    values = await list_filters(request) | {"fields": fields, "results": None, "problem": None}
-    status = 200
-    try:
-        values["beams"] = service.require_served().index.options(1).beams
-        if q or id:
-            search = _search(service, fields, values["facet_values"])
-            values["results"] = await routes.run_while_connected(request, search)
-    except Exception as error:
-        status, values["problem"] = describe_problem(error)
-    return await render(request, "search.html", values, status)
+    filters = await list_filters(request)
+    served = service.champion.served
+    default_beams = 1 if served is None else served.index.options(1).beams
+
+    async def load() -> dict[str, Any]:
+        service.champion.require()
+        if not (q or id):
+            return {}
+        search = _search(service, fields, filters["facet_values"])
+        return {"results": await routes.run_while_connected(request, search)}
+
+    values = filters | {"fields": fields, "beams": default_beams}
+    return await render(request, "search.html", load(), **values)
 
 
 async def _search(
@@ -108,7 +108,7 @@ async def list_filters(request: Request) -> dict[str, Any]:
     served = service.champion.served
     return {
         "columns": [] if served is None else ["id", *served.index.schema],
-        "facets": await asyncio.to_thread(service.list_facets),
+        "facets": await asyncio.to_thread(service.items.list_facets),
         "facet_values": {
             name: value for name, value in fields if name.startswith(PREFIX) and value
         },
@@ -123,25 +123,6 @@ def read_query(service: Service, upload: str, name: str) -> bytes | str:
     if content is None:
         raise NotFoundError("that picture is no longer here: choose it again")
     return content
-
-
-def describe_problem(error: Exception) -> tuple[int, str]:
-    """Return the HTTP status and the text for people of an error; raise it if it is a fault."""
-    match error:
-        case NotFoundError():
-            return 404, str(error)
-        case ValidationError():
-            first = error.errors()[0]
-            return 422, f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
-        case IrgenError():
-            return 400, str(error)
-        case OverloadedError():
-            return 429, str(error)
-        case TimeoutError():
-            return 504, "no answer in time: try again, or with fewer beams"
-        case NotReadyError():
-            return 503, f"no index can answer yet: {error}"
-    raise error
 
 
 @page.post("/search")
@@ -172,79 +153,64 @@ async def catalogue(
 ) -> HTMLResponse:
     """Show the images of the index, a page at a time."""
     service = get_service(request)
-    values = await list_filters(request)
-    values |= {"filter": filter, "offset": offset, "per_page": PER_PAGE}
-    values |= {"total": 0, "items": [], "problem": None}
-    status = 200
-    try:
-        values["total"], values["items"] = await asyncio.to_thread(
-            service.list_items,
-            filter=filter or None,
-            facets=values["facet_values"],
-            offset=offset,
-            limit=PER_PAGE,
+    filters = await list_filters(request)
+
+    async def load() -> dict[str, Any]:
+        facets = filters["facet_values"]
+        total, items = await asyncio.to_thread(
+            service.items.list, filter=filter, facets=facets, offset=offset, limit=PER_PAGE
         )
-    except Exception as error:
-        status, values["problem"] = describe_problem(error)
-    return await render(request, "catalogue.html", values, status)
+        return {"total": total, "items": items}
+
+    fields = {"filter": filter, "offset": offset, "per_page": PER_PAGE}
+    return await render(request, "catalogue.html", load(), **fields, **filters)
 
 
 @page.get("/codes")
 async def show_codes(request: Request, prefix: str = "") -> HTMLResponse:
     """Show the branches of the code tree below a prefix, with sample pictures."""
     service = get_service(request)
-    values: dict[str, Any] = {"prefix": (), "branches": None, "problem": None}
-    status = 200
-    try:
-        view = service.require_served().index.view
-        values["prefix"] = codes.parse_prefix(prefix)
-        values["branches"] = await asyncio.to_thread(
-            codes.list_branches, view, values["prefix"], SAMPLES
-        )
-    except Exception as error:
-        status, values["problem"] = describe_problem(error)
-    return await render(request, "codes.html", values, status)
+
+    async def load() -> dict[str, Any]:
+        view, codes_wanted = service.champion.require().index.view, codes.parse_prefix(prefix)
+        branches = await asyncio.to_thread(codes.list_branches, view, codes_wanted, SAMPLES)
+        return {"prefix": codes_wanted, "branches": branches}
+
+    return await render(request, "codes.html", load())
 
 
 @page.get("/compare")
 async def compare(request: Request, q: str = "", id: str = "", k: int = 12) -> HTMLResponse:
     """Show side by side what the served search, the retriever alone and brute force find."""
     service = get_service(request)
-    values: dict[str, Any] = {"q": q, "id": id, "rows": None, "problem": None}
-    status = 200
-    try:
+
+    async def load() -> dict[str, Any]:
         image = await _read_image(service, q, id)
-        values["rows"] = [
+        rows = [
             (title, await service.search([image], SearchOptions(k=k), method))
             for title, method in METHODS.items()
         ]
-    except Exception as error:
-        status, values["problem"] = describe_problem(error)
-    return await render(request, "compare.html", values, status)
+        return {"rows": rows}
+
+    return await render(request, "compare.html", load(), q=q, id=id)
 
 
 async def _read_image(service: Service, upload: str, name: str) -> bytes:
     """Return the picture that was uploaded, or else the file of an image of the index."""
     query = await asyncio.to_thread(read_query, service, upload, name)
-    return query if isinstance(query, bytes) else await service.read_picture(query)
+    return query if isinstance(query, bytes) else await service.items.read_picture(query)
 
 
 @page.get("/why")
 async def why(request: Request, hit: str, q: str = "", id: str = "") -> HTMLResponse:
     """Show the prefixes that the beam search of a query keeps, level by level, and where the code
     of one hit is among them."""
-    service = get_service(request)
-    values: dict[str, Any] = {"hit": hit, "q": q, "id": id, "levels": None, "problem": None}
-    status = 200
-    try:
-        values |= await _explain(service, q, id, hit)
-    except Exception as error:
-        status, values["problem"] = describe_problem(error)
-    return await render(request, "why.html", values, status)
+    content = _explain(get_service(request), q, id, hit)
+    return await render(request, "why.html", content, hit=hit, q=q, id=id)
 
 
 async def _explain(service: Service, upload: str, name: str, hit: str) -> dict[str, Any]:
-    index = service.require_served().index
+    index = service.champion.require().index
     image = await _read_image(service, upload, name)
     pixels = await service.workers.decode(image, index.models.decoding)
     (explanation,) = await asyncio.to_thread(index.explain, pixels, [hit])
@@ -257,22 +223,26 @@ async def _explain(service: Service, upload: str, name: str, hit: str) -> dict[s
 async def state(request: Request) -> HTMLResponse:
     """Show which index is served and how the service is doing."""
     service = get_service(request)
-    values: dict[str, Any] = {"info": None, "facts": None, "problem": service.champion.error}
-    status = 200
-    try:
-        values["info"] = await routes.info(request)
-        values["facts"] = await asyncio.to_thread(service.require_served().index.info)
-    except Exception as error:
-        status, values["problem"] = describe_problem(error)
-    return await render(request, "state.html", values, status)
+
+    async def load() -> dict[str, Any]:
+        info = await routes.info(request)
+        facts = await asyncio.to_thread(service.champion.require().index.info)
+        return {"info": info, "facts": facts, "problem": service.champion.error}
+
+    return await render(request, "state.html", load())
 
 
 async def render(
-    request: Request, template: str, values: dict[str, Any], status: int = 200
+    request: Request, template: str, content: Coroutine[Any, Any, dict[str, Any]], **values: Any
 ) -> HTMLResponse:
-    """Return a page made from a template."""
-    served = get_service(request).champion.served
-    values = values | {"served": served, "path": request.url.path}
+    """Return a page made from a template, ``values`` and ``content``. If this cannot be had, the
+    page says why."""
+    status = 200
+    try:
+        values |= await content
+    except Exception as error:
+        status, values["problem"] = describe_error(error)
+    values |= {"served": get_service(request).champion.served, "path": request.url.path}
     return await asyncio.to_thread(
         templates.TemplateResponse, request, template, values, status_code=status
     )

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from irgen.errors import IrgenError, redact
@@ -65,38 +66,44 @@ def problem(status: int, detail: str, **more: Any) -> JSONResponse:
     return JSONResponse(content, status, media_type=MEDIA_TYPE)
 
 
-def _refuse_input(request: Request, error: Exception) -> JSONResponse:
-    return problem(400, str(error))
+def describe_error(error: Exception) -> tuple[int, str]:
+    """Return the status and the text for people of an error that a request may end with; raise any
+    other error again."""
+    match error:
+        case NotFoundError():
+            return 404, str(error)
+        case IrgenError():
+            return 400, str(error)
+        case ValidationError():
+            return 422, "; ".join(f"{field}: {reason}" for field, reason in _list_fields(error))
+        case OverloadedError():
+            return 429, str(error)
+        case NotReadyError():
+            return 503, f"no index can answer yet: {error}"
+        case TimeoutError():
+            return 504, "no answer in time: try again, ask for fewer images, or fewer beams"
+    raise error
+
+
+def _list_fields(error: ValidationError | RequestValidationError) -> list[tuple[str, str]]:
+    """Return the fields of a request that are wrong, and why."""
+    return [(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
+
+
+def _answer(request: Request, error: Exception) -> JSONResponse:
+    answer = problem(*describe_error(error))
+    if isinstance(error, OverloadedError):
+        answer.headers["Retry-After"] = f"{error.retry_after:.0f}"
+    elif isinstance(error, NotReadyError):
+        answer.headers["Retry-After"] = "5"
+    return answer
 
 
 def _refuse_fields(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [
-        {"field": ".".join(map(str, item["loc"])), "reason": item["msg"]} for item in error.errors()
-    ]
+    errors = [{"field": field, "reason": reason} for field, reason in _list_fields(error)]
     text = "; ".join(f"{item['field']}: {item['reason']}" for item in errors[:3])
     return problem(422, f"{text}. /v1/openapi.json describes every field", errors=errors)
-
-
-def _refuse_load(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, OverloadedError)
-    answer = problem(429, f"{error}")
-    answer.headers["Retry-After"] = f"{error.retry_after:.0f}"
-    return answer
-
-
-def _give_up(request: Request, error: Exception) -> JSONResponse:
-    return problem(504, "no answer in time: try again, ask for fewer images, or fewer beams")
-
-
-def _not_ready(request: Request, error: Exception) -> JSONResponse:
-    answer = problem(503, f"no index can answer yet: {error}")
-    answer.headers["Retry-After"] = "5"
-    return answer
-
-
-def _not_found(request: Request, error: Exception) -> JSONResponse:
-    return problem(404, str(error))
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
@@ -114,14 +121,7 @@ def report_fault(request_id: str, error: Exception) -> JSONResponse:
 
 def add_handlers(app: FastAPI) -> None:
     """Turn the errors that requests end with into problem documents."""
-    handlers = {
-        IrgenError: _refuse_input,
-        RequestValidationError: _refuse_fields,
-        OverloadedError: _refuse_load,
-        TimeoutError: _give_up,
-        NotReadyError: _not_ready,
-        NotFoundError: _not_found,
-        HTTPException: _http_error,
-    }
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
+    for kind in (NotFoundError, IrgenError, OverloadedError, NotReadyError, TimeoutError):
+        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(RequestValidationError, _refuse_fields)
+    app.add_exception_handler(HTTPException, _http_error)

@@ -19,8 +19,7 @@ Method = Literal["served", "retriever", "brute_force"]
 @dataclass(frozen=True, kw_only=True)
 class Query:
     """One query of ``index``: ``pixels`` (C, H, W) uint8 as its encoder expects them, or the ``id``
-    of an image in it. ``key``: equal for queries with the same
-    index, kind, ``k`` and options, which are searched together."""
+    of an image in it."""
 
     index: Index
     pixels: np.ndarray | None
@@ -28,7 +27,12 @@ class Query:
     method: Method
     k: int
     options: Options
-    key: str
+
+    @property
+    def key(self) -> str:
+        """Return a text that is equal for queries that are searched together."""
+        kind = "id" if self.pixels is None else self.method
+        return f"{id(self.index)} {kind} {self.k} {self.options}"
 
 
 @dataclass(frozen=True)

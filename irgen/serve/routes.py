@@ -85,7 +85,7 @@ async def items(
     """Return id and metadata of a page of images."""
     service = get_service(request)
     total, page = await asyncio.to_thread(
-        service.list_items, ids=id or (), filter=filter, offset=offset, limit=limit
+        service.items.list, ids=id or (), filter=filter, offset=offset, limit=limit
     )
     listed = [
         schema.ItemBody(
@@ -107,7 +107,7 @@ async def items(
 )
 async def thumbnail(id: str, request: Request) -> Response:
     """Return a JPEG, or a PNG of a tiny image."""
-    kind, content = await get_service(request).draw_item(id)
+    kind, content = await get_service(request).items.draw(id)
     return Response(content, media_type=kind, headers=CACHED)
 
 
@@ -119,7 +119,7 @@ async def thumbnail(id: str, request: Request) -> Response:
 )
 async def picture(id: str, request: Request) -> Response:
     """Return the bytes as they are, to be saved and not shown."""
-    content = await get_service(request).read_picture(id)
+    content = await get_service(request).items.read_picture(id)
     headers = CACHED | {"Content-Disposition": "attachment"}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
@@ -128,7 +128,7 @@ async def picture(id: str, request: Request) -> Response:
 async def info(request: Request) -> schema.InfoAnswer:
     """Describe the index, its metadata columns and the options it is searched with."""
     service = get_service(request)
-    served = service.require_served()
+    served = service.champion.require()
     options = asdict(served.index.options(10))
     options.pop("allow")
     return schema.InfoAnswer(

@@ -1,6 +1,6 @@
 """Tokens that let clients in: kept as hashes in a file, which may change while the service runs.
 
-A token is random, so one SHA-256 of it is as good as it is long; nobody can guess it.
+A token is random and long, so that nobody can guess it from its SHA-256.
 """
 
 import base64
@@ -18,8 +18,8 @@ BYTES = 32  # of a token: 256 bits
 
 class Tokens:
     """Hashes of tokens by name. The file is read again when it has changed, so that a token can be
-    added or taken away without a restart. Without a file, or with a
-    damaged one, nobody is let in."""
+    added or taken away without a restart. Without a file, or with a damaged one, nobody is let
+    in."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._time = path, 0

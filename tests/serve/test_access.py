@@ -125,7 +125,7 @@ def test_a_page_of_another_site_cannot_send_a_picture(running, png, site, status
 
 
 def test_a_fault_is_logged_under_the_id_that_the_client_has(running, caplog, monkeypatch):
-    monkeypatch.setattr(running.service, "list_items", lambda **_: 1 / 0)
+    monkeypatch.setattr(running.service.items, "list", lambda **_: 1 / 0)
     answer = running.get("/v1/items")
     assert answer.status_code == 500 and "ZeroDivision" not in answer.text
     (record,) = [r for r in caplog.records if r.getMessage() == "a request failed"]

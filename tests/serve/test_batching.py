@@ -33,6 +33,10 @@ def run(gate, use, **bounds):
     return asyncio.run(main())
 
 
+async def ask(batcher, query):
+    return (await batcher.ask([query]))[0]
+
+
 async def until(condition):
     async with asyncio.timeout(30):
         while not condition():
@@ -43,9 +47,9 @@ def test_what_waits_while_the_model_works_is_the_next_batch():
     gate = Gate()
 
     async def use(batcher):
-        first = asyncio.create_task(batcher.ask(0, 30))
+        first = asyncio.create_task(ask(batcher, 0))
         await until(lambda: gate.batches)
-        rest = [asyncio.create_task(batcher.ask(number, 30)) for number in range(1, 6)]
+        rest = [asyncio.create_task(ask(batcher, number)) for number in range(1, 6)]
         await until(lambda: len(batcher) == 5)
         gate.open.set()
         return [result for result, _ in await asyncio.gather(first, *rest)]
@@ -59,7 +63,7 @@ def test_a_batch_has_a_bound_and_an_error_concerns_its_query_alone():
     gate.open.set()
 
     async def use(batcher):
-        asked = (batcher.ask(number, 30) for number in (1, -2, 3))
+        asked = (ask(batcher, number) for number in (1, -2, 3))
         return await asyncio.gather(*asked, return_exceptions=True)
 
     first, second, third = run(gate, use, largest=2)
@@ -71,12 +75,12 @@ def test_past_the_capacity_a_request_is_refused_at_once():
     gate = Gate()
 
     async def use(batcher):
-        waiting = [asyncio.create_task(batcher.ask(0, 30))]
+        waiting = [asyncio.create_task(ask(batcher, 0))]
         await until(lambda: gate.batches)
-        waiting += [asyncio.create_task(batcher.ask(number, 30)) for number in (1, 2)]
+        waiting += [asyncio.create_task(ask(batcher, number)) for number in (1, 2)]
         await until(lambda: len(batcher) == 2)
         with pytest.raises(OverloadedError) as error:
-            await batcher.ask(3, 30)
+            await ask(batcher, 3)
         gate.open.set()
         await asyncio.gather(*waiting)
         return error.value.retry_after
@@ -89,16 +93,16 @@ def test_what_nobody_waits_for_any_more_is_not_answered():
     gate = Gate()
 
     async def use(batcher):
-        first = asyncio.create_task(batcher.ask(0, 30))
+        first = asyncio.create_task(ask(batcher, 0))
         await until(lambda: gate.batches)
-        gone = asyncio.create_task(batcher.ask(1, 30))
+        gone = asyncio.create_task(ask(batcher, 1))
         with pytest.raises(TimeoutError):
-            await batcher.ask(2, 0.01)
+            await asyncio.wait_for(ask(batcher, 2), 0.01)
         gone.cancel()
         await asyncio.sleep(0)
         gate.open.set()
         await first
-        return await batcher.ask(3, 30)
+        return await ask(batcher, 3)
 
     assert run(gate, use)[0] == 30
     assert gate.batches == [[0], [3]]
@@ -117,8 +121,8 @@ def test_a_fault_of_a_batch_does_not_end_the_service():
         batcher = Batcher(answer, largest=8, capacity=8)
         batcher.start()
         with pytest.raises(RuntimeError, match="a fault"):
-            await batcher.ask("first", 30)
-        result, _ = await batcher.ask("second", 30)
+            await ask(batcher, "first")
+        result, _ = await ask(batcher, "second")
         await batcher.stop()
         return result
 
@@ -131,7 +135,7 @@ def test_a_batch_that_is_under_way_is_answered_before_the_end():
     async def main():
         batcher = Batcher(gate, largest=1, capacity=8)
         batcher.start()
-        requests = [asyncio.create_task(batcher.ask(number, 30)) for number in (1, 2)]
+        requests = [asyncio.create_task(ask(batcher, number)) for number in (1, 2)]
         await until(lambda: gate.batches)
         stopping = asyncio.create_task(batcher.stop())
         await asyncio.sleep(0)

@@ -16,7 +16,7 @@ class BrokenIndex:
 
 def test_a_fault_concerns_its_own_query_and_no_other_of_the_batch(monkeypatch):
     monkeypatch.setattr(query, "_describe", lambda index, hits: [[name] for name in hits])
-    same = {"index": BrokenIndex(), "pixels": None, "method": "served", "k": 1, "key": "same"}
+    same = {"index": BrokenIndex(), "pixels": None, "method": "served", "k": 1}
     queries = [Query(id=name, options=Options(), **same) for name in ("a", "bad", "b")]
     first, fault, third = query.answer(queries)
     assert (first, third) == (["a"], ["b"]) and isinstance(fault, ValueError)

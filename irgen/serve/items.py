@@ -1,0 +1,107 @@
+"""Read the images of the served index: list them by filters, find their files, draw them small."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from irgen.catalog.pictures import Pictures
+from irgen.errors import ImageError
+from irgen.files.workspace import Workspace
+from irgen.index.filters import allowed_rows, check_sql
+from irgen.index.view import View
+from irgen.serve.champion import Champion
+from irgen.serve.facets import Facet, list_facets, read_filter
+from irgen.serve.file_cache import FileCache
+from irgen.serve.problems import NotFoundError
+from irgen.serve.workers import Workers
+
+THUMBNAIL_BYTES = 1_000_000_000  # kept on the disk
+
+
+class Items:
+    """Images of the index that is served. What may take long is to be called in a thread."""
+
+    def __init__(self, root: Path, champion: Champion, workers: Workers) -> None:
+        self._champion, self._workers = champion, workers
+        self._pictures = Pictures(root)
+        self._thumbnails = FileCache(
+            Workspace.at(root).cache / "serve" / "thumbnails", THUMBNAIL_BYTES
+        )
+        self._facets: tuple[View, list[Facet]] | None = None
+
+    def list_facets(self) -> list[Facet]:
+        """Return the columns that the page can filter by; they are looked up once a view."""
+        served = self._champion.served
+        if served is None:
+            return []
+        view = served.index.view
+        if self._facets is None or self._facets[0] is not view:
+            self._facets = (view, list_facets(view))
+        return self._facets[1]
+
+    def combine_filters(self, sql: str | None, values: Mapping[str, str] | None) -> str | None:
+        """Return a filter and the page's fields that filter as one; None if there is none. Raise
+        IndexingError if either cannot be read."""
+        fields = read_filter(self.list_facets(), values) if values else None
+        parts = [part for part in (sql and check_sql(sql), fields) if part]
+        return " AND ".join(f"({part}\n)" for part in parts) or None
+
+    def list(
+        self,
+        *,
+        ids: Sequence[str] = (),
+        filter: str | None = None,
+        facets: Mapping[str, str] | None = None,
+        offset: int = 0,
+        limit: int,
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Return the number of images that match, and id and metadata of one page of them. Raise
+        IndexingError for a filter that fails, NotFoundError for an id that is not in the index."""
+        index = self._champion.require().index
+        index.refresh()
+        view = index.view
+        if ids:
+            rows = view.find(ids)
+            if (rows < 0).any():
+                missing = [name for name, row in zip(ids, rows, strict=True) if row < 0]
+                raise NotFoundError(f"not in the index: {', '.join(map(repr, missing[:3]))}")
+        elif (allow := self.combine_filters(filter, facets)) is not None:
+            rows = allowed_rows(allow, view).nonzero()[:, 0].numpy()
+        else:
+            rows = view.snapshot.alive_rows().numpy()
+        return len(rows), view.take(rows[offset : offset + limit]).rows(named=True)
+
+    async def read_picture(self, name: str) -> bytes:
+        """Return the file of an image of the index. Raise NotFoundError if it is not here."""
+        return await self._read(name, await self._find(name))
+
+    async def draw(self, name: str) -> tuple[str, bytes]:
+        """Return media type and bytes of the thumbnail of an image of the index: made once. Raise
+        NotFoundError if its file is not here, or cannot be decoded."""
+        item = await self._find(name)
+        sha256 = item.get("sha256")
+        if sha256 and (content := await asyncio.to_thread(self._thumbnails.get, sha256)):
+            kind, _, content = content.partition(b" ")
+            return kind.decode(), content
+        try:
+            media_type, content = await self._workers.thumbnail(await self._read(name, item))
+        except ImageError as error:
+            raise NotFoundError(f"there is no picture of {name!r}: {error}") from None
+        if sha256:
+            stored = media_type.encode() + b" " + content
+            await asyncio.to_thread(self._thumbnails.put, sha256, stored)
+        return media_type, content
+
+    async def _find(self, name: str) -> dict[str, Any]:
+        _, (item,) = await asyncio.to_thread(self.list, ids=[name], limit=1)
+        return item
+
+    async def _read(self, name: str, item: Mapping[str, Any]) -> bytes:
+        content = await asyncio.to_thread(self._pictures.read, item)
+        if content is None:
+            raise NotFoundError(
+                f"the file of {name!r} is not here: pictures come from data/download of the "
+                "project, or from where irgen add read them"
+            )
+        return content
