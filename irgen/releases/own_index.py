@@ -1,4 +1,4 @@
-"""The project's own index, ``index/``, which people change: a copy of what is served.
+"""Make and open the project's own index, ``index/``, which people change: a copy of what is served.
 
 ``data/index`` belongs to DVC, which makes it again whenever the pipeline runs, and a release never
 changes. So changes go to ``index/``, which starts as a copy of its *source*: the served release, or
