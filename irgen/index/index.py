@@ -322,11 +322,16 @@ class Index(Store):
 
     def _encode(self, images: Any, ids: Sequence[str]) -> Tensor:
         """Return the embeddings (n, D) of images, one per id."""
+        if not isinstance(images, Input) and len(images) != len(ids):
+            raise IndexingError(f"{len(images):,} images for {len(ids):,} ids")
+        return self.embed(images)
+
+    def embed(self, images: Any) -> Tensor:
+        """Return the embeddings (n, D) that ``add`` stores of images. Raise ImageError for one that
+        cannot be decoded."""
         models = self.models
         if isinstance(images, Input):
             decode_images(images, models.decoding)  # raises, and says how to write it
-        if len(images) != len(ids):
-            raise IndexingError(f"{len(images):,} images for {len(ids):,} ids")
         vectors = [torch.empty(0, self.folder.codebooks.shape[2])]
         for start in range(0, len(images), BATCH):
             try:
