@@ -43,7 +43,7 @@ def add_file_columns(
     """Return the metadata of images with those of FILE_COLUMNS that an index of ``schema`` keeps
     and ``table``, which may be empty, lacks. ``names``: paths of the files. None without any
     column."""
-    values = {
+    values: dict[str, list] = {
         "path": list(names),
         "sha256": [picture.sha256 for picture in pictures],
         "width": [picture.width for picture in pictures],
