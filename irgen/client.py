@@ -86,6 +86,12 @@ class Client:
         body = {"queries": [{"id": name} for name in ids]} | _given(k, options)
         return _read_hits(self._ask("POST", "/v1/search", json=body))
 
+    def search_urls(self, urls: Sequence[str], k: int = 10, **options: Any) -> list[list[Hit]]:
+        """Return the hits of each picture, which the service fetches from its address if it runs
+        with ``--fetch``."""
+        body = {"queries": [{"url": url} for url in urls]} | _given(k, options)
+        return _read_hits(self._ask("POST", "/v1/search", json=body))
+
     def items(
         self,
         *,

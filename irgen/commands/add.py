@@ -17,6 +17,7 @@ from irgen.commands import project_index
 from irgen.commands.format import format_count
 from irgen.commands.options import PATH, change_index_option, note, root_option
 from irgen.errors import ImageError, IndexingError, IrgenError, ParamsError
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     import polars as pl
@@ -260,5 +261,5 @@ def summarize(plan: Plan, unreadable: int, index: Index) -> str:
         (unreadable, "left out, unreadable"),
     ]
     more = "".join(f"; {count:,} {text}" for count, text in counts if count)
-    folder, added = project_index.folder_of(index), len(plan) - unreadable
+    folder, added = own_index.folder_of(index), len(plan) - unreadable
     return f"{format_count(added, 'image')} added{more}. {folder} holds {len(index):,} now."

@@ -202,14 +202,15 @@ def _delete_abandoned(path: Path) -> None:
                 held.release()
 
 
-def lock(path: Path) -> FileLock:
+def lock(path: Path, wait: float = 0.0) -> FileLock:
     """Lock the index at ``path`` for its one writer, until the lock is released or this process
-    ends. Raise IndexingError, naming the process, if it has a writer already."""
+    ends. Raise IndexingError, naming the process, if it has another writer for longer than ``wait``
+    seconds."""
     file = path / LOCK
     while True:
         file.touch()
         before = file.stat().st_ino
-        held = FileLock(file, timeout=0, thread_local=False)
+        held = FileLock(file, timeout=wait, thread_local=False)
         try:
             held.acquire()
         except Timeout:

@@ -45,8 +45,8 @@ class Index(Store):
     may share one ``Index``. Use it as a context manager, or ``close`` it.
     """
 
-    def __init__(self, path: Path, *, writable: bool, device: str, precision: str):
-        super().__init__(path, writable=writable)
+    def __init__(self, path: Path, *, writable: bool, device: str, precision: str, wait: float):
+        super().__init__(path, writable=writable, wait=wait)
         self._loading = Lock()
         self.device, self.precision = torch.device(device), precision
         self._word_search = WordSearch()
@@ -104,14 +104,15 @@ class Index(Store):
         writable: bool = False,
         device: str = "cpu",
         precision: str = "auto",
+        wait: float = 0.0,
     ) -> "Index":
         """Open the index at ``path`` to search it or, if ``writable``, to change it, too. Models
         are loaded when they are first needed.
 
         Raise IndexingError if there is no index, if it is damaged or of a newer version, or if
-        ``writable`` and it has a writer already.
+        ``writable`` and it has another writer for longer than ``wait`` seconds.
         """
-        return cls(Path(path), writable=writable, device=device, precision=precision)
+        return cls(Path(path), writable=writable, device=device, precision=precision, wait=wait)
 
     @property
     def models(self) -> Models:

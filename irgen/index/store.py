@@ -32,14 +32,14 @@ class Store:
     committed first, but returns only after the compaction.
     """
 
-    def __init__(self, path: Path, *, writable: bool):
+    def __init__(self, path: Path, *, writable: bool, wait: float = 0.0):
         if path.is_symlink():
             path = path.resolve()  # a link that is moved leads to another index
         self.folder = folder.read(path)
         self._changing, self._refreshing, self._compacting = RLock(), Lock(), Lock()
         self._closed, self._tolerated = False, 0  # changes that could not be compacted
         with ExitStack() as opened:
-            self._writer = _open_writer(path, opened) if writable else None
+            self._writer = _open_writer(path, wait, opened) if writable else None
             self._file = Database(path)
             opened.callback(lambda: self._file.close())
             self._view = self.folder.load(self._file)
@@ -258,10 +258,11 @@ class Store:
             yield writer
 
 
-def _open_writer(path: Path, stack: ExitStack) -> Database:
-    """Open the SQLite file for the one writer, until the ``stack`` is closed."""
+def _open_writer(path: Path, wait: float, stack: ExitStack) -> Database:
+    """Open the SQLite file for the one writer, until the ``stack`` is closed. Wait for another
+    writer for up to ``wait`` seconds."""
     with damage.writing(f"opening {path}"):
-        stack.callback(folder.lock(path).release)
+        stack.callback(folder.lock(path, wait).release)
     writer = Database(path, writable=True)
     stack.callback(writer.close)
     return writer

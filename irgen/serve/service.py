@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.search.engine import Options
 from irgen.serve import query
 from irgen.serve.batching import Batcher, Timing
 from irgen.serve.champion import Champion, Served
+from irgen.serve.fetch import Fetcher
 from irgen.serve.file_cache import FileCache
 from irgen.serve.items import Items
 from irgen.serve.measurements import Measurements
@@ -56,7 +58,8 @@ class SearchResults:
 
 class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
-    ``stop``. ``on_swap`` is called with each index that is opened."""
+    ``stop``. ``on_swap`` is called with each index that is opened. ``fetcher``: of pictures by
+    address; None: they are refused."""
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Service:
         *,
         decoders: int,
         on_swap: Callable[[Served], Any] = lambda served: None,
+        fetcher: Fetcher | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
         self.uploads = FileCache(Workspace.at(root).cache / "serve" / "uploads", UPLOAD_BYTES)
@@ -76,7 +80,7 @@ class Service:
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
         self.measurements.waiting.set_function(lambda: len(self.batcher))
-        self._on_swap = on_swap
+        self._on_swap, self._fetcher = on_swap, fetcher
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -110,6 +114,18 @@ class Service:
             self.measurements.version.set(self.champion.served.version or 0)
             self._on_swap(self.champion.served)
         self.measurements.images.set(len(self.champion.served.index))
+
+    async def fetch(self, urls: Sequence[str]) -> list[bytes]:
+        """Return the pictures at these addresses. Raise ServiceError if none are fetched here,
+        ImageError if one cannot be had."""
+        if not urls:
+            return []
+        if self._fetcher is None:
+            raise ServiceError(
+                "this service fetches no picture by its address: send the file, or start it with "
+                "irgen serve --fetch"
+            )
+        return await self._fetcher.fetch_all(urls)
 
     async def search(
         self,

@@ -72,7 +72,7 @@ def test_options_are_those_of_the_search(running, png):
         ({"queries": []}, 422, "queries"),
         ({"queries": [{"id": "dogs/01.png"}], "k": 0}, 422, "body.k"),
         ({"queries": [{"id": "dogs/01.png"}], "kk": 3}, 422, "body.kk"),
-        ({"queries": [{}]}, 400, "query 0: give either image or id"),
+        ({"queries": [{}]}, 400, "query 0: give one of image, url and id"),
         ({"queries": [{"id": "dogs/01.png"}, {"id": "nothing"}]}, 400, "'nothing'"),
         ({"queries": [{"image": "%%%"}]}, 400, "query 0: image is not base64"),
         ({"queries": [{"image": "AAAA"}]}, 400, "not an image"),
