@@ -68,8 +68,8 @@ class Options:
     ``min_cosine``: drop hits below. ``trie``: with False the beam search is unconstrained; codes
     that no image has find nothing.
 
-    Three more are for an ``Index``, not for the engine. ``min_probability``: drop hits that are less
-    likely to have the query's label. ``allow``: find only some images, by SQL or a polars
+    Three more are for an ``Index``, not for the engine. ``min_probability``: drop hits that are
+    less likely to have the query's label. ``allow``: find only some images, by SQL or a polars
     expression over id and metadata, or a collection of ids. ``words``: find only images that have
     all of these in their id or text columns.
     """

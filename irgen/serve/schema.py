@@ -61,7 +61,7 @@ class SearchOptions(Model):
         str | None,
         Field(
             max_length=MOST_CHARACTERS,
-            description="Find only images that have all of these words in their id or text columns.",
+            description="Find only images with all of these words in their id or text columns.",
             examples=["red dress"],
         ),
     ] = None
