@@ -121,9 +121,9 @@ class Snapshots:
         whole = self._move(view)
         if allow is None and words is None:
             return whole
-        key = allow.meta.serialize() if isinstance(allow, pl.Expr) else allow, words
-        if not isinstance(key[0], str | bytes | None):  # a collection of ids, which may be long
+        if not isinstance(allow, str | pl.Expr | None):  # a collection of ids, which may be long
             return self._filter(view, allow, words)
+        key = (allow.meta.serialize() if isinstance(allow, pl.Expr) else allow, words)
         with self._lock:
             of, snapshot = self._filtered.get(key, (None, whole))
         if of is not view:
