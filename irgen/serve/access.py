@@ -7,6 +7,7 @@ import time
 import uuid
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -99,9 +100,11 @@ class Access:
     def _lets_in(self, scope: Scope) -> bool:
         if self.tokens is None or scope["path"] in OPEN_PATHS:
             return True
-        name = self.tokens.find(Headers(scope=scope).get("authorization"))
-        scope["irgen.client"] = name
-        return name is not None
+        token = self.tokens.find(Headers(scope=scope).get("authorization"))
+        if token is None:
+            return False
+        scope["irgen.client"], scope["irgen.scope"] = token.name, token.scope
+        return True
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
@@ -120,9 +123,17 @@ class Access:
 
 
 def _is_from_other_site(scope: Scope) -> bool:
-    """Tell whether a page that is not the service's made a browser send more than a GET."""
-    site = Headers(scope=scope).get("sec-fetch-site", "none")
-    return scope["method"] != "GET" and site not in ("none", "same-origin")
+    """Tell whether a page that is not the service's made a browser send more than a GET.
+
+    A browser says so in Sec-Fetch-Site; but over plain HTTP to another machine only in Origin.
+    """
+    headers = Headers(scope=scope)
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if scope["method"] == "GET":
+        return False
+    if site is not None:
+        return site not in ("none", "same-origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def _ask_for_token() -> JSONResponse:
