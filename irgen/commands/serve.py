@@ -57,13 +57,13 @@ def serve(
     import torch
     import uvicorn
 
-    from irgen.commands.project_index import default_folder
     from irgen.commands.search_service import ADDRESS
     from irgen.commands.token import FILE
     from irgen.commands.ui import is_free
     from irgen.compute import keep_freed_memory
     from irgen.files.records import write_json
     from irgen.files.workspace import Workspace
+    from irgen.releases.own_index import default_folder
     from irgen.serve.access import log_as_json
     from irgen.serve.app import LOOPBACK, create_app
     from irgen.serve.champion import Champion, Served

@@ -89,13 +89,14 @@ async def items(
     request: Request,
     id: Annotated[list[str] | None, Query(description="Ids of images.")] = None,
     filter: Annotated[str | None, Query(max_length=schema.MOST_CHARACTERS)] = None,
+    words: Annotated[str | None, Query(max_length=schema.MOST_CHARACTERS)] = None,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> schema.ItemsAnswer:
-    """Return id and metadata of a page of images."""
+    """Return id and metadata of a page of images; with words, the best match first."""
     service = get_service(request)
     total, page = await asyncio.to_thread(
-        service.items.list, ids=id or (), filter=filter, offset=offset, limit=limit
+        service.items.list, ids=id or (), filter=filter, words=words, offset=offset, limit=limit
     )
     listed = [
         schema.ItemBody(
@@ -152,7 +153,7 @@ async def info(request: Request) -> schema.InfoAnswer:
     service = get_service(request)
     served = service.champion.require()
     options = asdict(served.index.options(10))
-    options.pop("allow")
+    del options["allow"], options["words"]  # of one search
     return schema.InfoAnswer(
         version=irgen.__version__,
         index=describe_index(served),
