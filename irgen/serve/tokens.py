@@ -12,7 +12,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal
 
 from irgen.errors import IrgenError, ServiceError
 from irgen.files.records import read_json, write_json
@@ -94,14 +94,22 @@ def _read_existing(path: Path) -> list[Token]:
 
 def _read(path: Path) -> list[Token]:
     values = read_json(path)
-    tokens = []
-    for name, value in values.items() if isinstance(values, dict) else [("", None)]:
-        match {"sha256": value, "scope": "read"} if isinstance(value, str) else value:
-            case {"sha256": str(sha256), "scope": scope} if scope in get_args(Scope):
-                tokens.append(Token(name, sha256, scope))
-            case _:
-                raise ServiceError(f"{path} is no file of tokens: delete it and make new ones")
-    return tokens
+    if not isinstance(values, dict):
+        raise _damaged(path)
+    return [_read_entry(path, name, value) for name, value in values.items()]
+
+
+def _read_entry(path: Path, name: str, value: Any) -> Token:
+    match value:
+        case str() | {"sha256": str(), "scope": "read"}:
+            return Token(name, value if isinstance(value, str) else value["sha256"], "read")
+        case {"sha256": str(sha256), "scope": "write"}:
+            return Token(name, sha256, "write")
+    raise _damaged(path)
+
+
+def _damaged(path: Path) -> ServiceError:
+    return ServiceError(f"{path} is no file of tokens: delete it and make new ones")
 
 
 def _hash(token: str) -> str:
