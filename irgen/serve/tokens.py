@@ -23,7 +23,7 @@ BYTES = 32  # of a token: 256 bits
 
 @dataclass(frozen=True)
 class Token:
-    """What is kept of a token: its client's ``name``, the ``sha256`` of it, and its scope."""
+    """A token as it is kept: the ``name`` of its client, its ``sha256``, and its scope."""
 
     name: str
     sha256: str
