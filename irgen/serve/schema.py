@@ -57,6 +57,14 @@ class SearchOptions(Model):
             examples=["label = 'shirts' AND price < 30"],
         ),
     ] = None
+    words: Annotated[
+        str | None,
+        Field(
+            max_length=MOST_CHARACTERS,
+            description="Find only images with all of these words in their id or text columns.",
+            examples=["red dress"],
+        ),
+    ] = None
     min_score: Annotated[float | None, Field(description="Drop hits with a lower score.")] = None
     min_probability: Annotated[
         float | None,

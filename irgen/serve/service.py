@@ -27,7 +27,10 @@ log = logging.getLogger("irgen.serve")
 UPLOAD_BYTES = 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion
 PATIENCE = 10  # times as long as a try to open one took that failed, until the next
-OWN = {"beams", "candidates", "fresh_beams", "rerank", "distinct", "min_score", "min_probability"}
+OWN = {
+    *("beams", "candidates", "fresh_beams", "rerank", "distinct", "words"),
+    *("min_score", "min_probability"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +153,8 @@ class Service:
         served = self.champion.require()
         index, k = served.index, wanted.offset + wanted.k
         options = make_options(index.options(k), wanted)
-        if wanted.filter or facets:
-            allow = await asyncio.to_thread(self._filter, index, wanted.filter, facets)
+        if wanted.filter or facets or wanted.words is not None:
+            allow = await asyncio.to_thread(self._filter, index, wanted, facets)
             options = replace(options, allow=allow)
         if method == "retriever":
             options = replace(options, rerank=False)
@@ -176,12 +179,13 @@ class Service:
         return results
 
     def _filter(
-        self, index: Index, sql: str | None, values: Mapping[str, str] | None
+        self, index: Index, wanted: SearchOptions, values: Mapping[str, str] | None
     ) -> str | None:
-        """Return the filters as one, evaluated here: a slow one stops no other search."""
-        allow = self.items.combine_filters(sql, values)
+        """Return the filters as one; it and the words are evaluated here: slow ones stop no other
+        search."""
+        allow = self.items.combine_filters(wanted.filter, values)
         index.refresh()
-        index.snapshot(index.view, allow)  # the index remembers it
+        index.snapshot(index.view, allow, wanted.words)  # the index remembers it
         return allow
 
     async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:
