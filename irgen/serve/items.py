@@ -8,7 +8,7 @@ from typing import Any
 from irgen.catalog.pictures import Pictures
 from irgen.errors import ImageError
 from irgen.files.workspace import Workspace
-from irgen.index.filters import allowed_rows, check_sql
+from irgen.index.filters import check_sql
 from irgen.index.view import View
 from irgen.serve.champion import Champion
 from irgen.serve.facets import Facet, list_facets, read_filter
@@ -53,11 +53,13 @@ class Items:
         ids: Sequence[str] = (),
         filter: str | None = None,
         facets: Mapping[str, str] | None = None,
+        words: str | None = None,
         offset: int = 0,
         limit: int,
     ) -> tuple[int, list[dict[str, Any]]]:
-        """Return the number of images that match, and id and metadata of one page of them. Raise
-        IndexingError for a filter that fails, NotFoundError for an id that is not in the index."""
+        """Return the number of images that match, and id and metadata of one page of them: in order
+        of row or, with ``words``, the best match first. Raise IndexingError for a filter or words
+        that fail, NotFoundError for an id that is not in the index."""
         index = self._champion.require().index
         index.refresh()
         view = index.view
@@ -66,10 +68,8 @@ class Items:
             if (rows < 0).any():
                 missing = [name for name, row in zip(ids, rows, strict=True) if row < 0]
                 raise NotFoundError(f"not in the index: {', '.join(map(repr, missing[:3]))}")
-        elif (allow := self.combine_filters(filter, facets)) is not None:
-            rows = allowed_rows(allow, view).nonzero()[:, 0].numpy()
         else:
-            rows = view.snapshot.alive_rows().numpy()
+            rows = index.matching_rows(view, self.combine_filters(filter, facets), words)
         return len(rows), view.take(rows[offset : offset + limit]).rows(named=True)
 
     async def read_picture(self, name: str) -> bytes:

@@ -37,15 +37,23 @@ def get_service(request: Request) -> Service:
 
 @api.post(
     "/search",
-    summary="Search by images in base64, or by ids of the index",
+    summary="Search by images in base64, by their addresses, or by ids of the index",
     responses=SEARCH_PROBLEMS,
 )
 async def search(body: SearchBody, request: Request) -> SearchAnswer:
     """Return the images most like each query, best first."""
-    inputs = [_read_query(number, query) for number, query in enumerate(body.queries)]
     wanted = SearchOptions(**body.model_dump(exclude={"queries"}))
-    work = get_service(request).search(inputs, wanted)
+    work = _search(get_service(request), body.queries, wanted)
     return _format(await run_while_connected(request, work), wanted)
+
+
+async def _search(
+    service: Service, queries: Sequence[schema.QueryBody], wanted: SearchOptions
+) -> SearchResults:
+    inputs = [_read_query(number, query) for number, query in enumerate(queries)]
+    pictures = iter(await service.fetch([query.url for query in queries if query.url is not None]))
+    files = [next(pictures) if value is None else value for value in inputs]
+    return await service.search(files, wanted)
 
 
 @api.post("/search/upload", summary="Search by uploaded image files", responses=SEARCH_PROBLEMS)
@@ -79,13 +87,14 @@ async def items(
     request: Request,
     id: Annotated[list[str] | None, Query(description="Ids of images.")] = None,
     filter: Annotated[str | None, Query(max_length=schema.MOST_CHARACTERS)] = None,
+    words: Annotated[str | None, Query(max_length=schema.MOST_CHARACTERS)] = None,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> schema.ItemsAnswer:
-    """Return id and metadata of a page of images."""
+    """Return id and metadata of a page of images; with words, the best match first."""
     service = get_service(request)
     total, page = await asyncio.to_thread(
-        service.items.list, ids=id or (), filter=filter, offset=offset, limit=limit
+        service.items.list, ids=id or (), filter=filter, words=words, offset=offset, limit=limit
     )
     listed = [
         schema.ItemBody(
@@ -130,7 +139,7 @@ async def info(request: Request) -> schema.InfoAnswer:
     service = get_service(request)
     served = service.champion.require()
     options = asdict(served.index.options(10))
-    options.pop("allow")
+    del options["allow"], options["words"]  # of one search
     return schema.InfoAnswer(
         version=irgen.__version__,
         index=describe_index(served),
@@ -168,15 +177,14 @@ async def metrics(request: Request) -> Response:
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _read_query(number: int, body: schema.QueryBody) -> bytes | str:
-    if (body.image is None) == (body.id is None):
-        raise IndexingError(f"query {number}: give either image or id")
-    if body.id is not None:
+def _read_query(number: int, body: schema.QueryBody) -> bytes | str | None:
+    """Return the file or the id of a query, None for one that is an address."""
+    if sum(value is not None for value in (body.image, body.url, body.id)) != 1:
+        raise IndexingError(f"query {number}: give one of image, url and id")
+    if body.image is None:
         return body.id
     try:
-        return base64.b64decode(
-            (body.image or "").partition(",")[2] or body.image or "", validate=True
-        )
+        return base64.b64decode(body.image.rpartition(",")[2], validate=True)
     except (binascii.Error, ValueError):
         raise ImageError(f"query {number}: image is not base64 of a file") from None
 
