@@ -36,7 +36,12 @@ HOST, PORT = "127.0.0.1", 8080
     default=1,
     help="Processes that answer, behind one port; each has the models in memory. Default: 1.",
 )
-@click.option("--decoders", type=int, default=2, help="Processes that decode images, for each that answers. Default: 2.")
+@click.option(
+    "--decoders",
+    type=int,
+    default=2,
+    help="Processes that decode images, for each that answers. Default: 2.",
+)
 @click.option("--batch", type=int, default=32, help="Most queries answered together. Default: 32.")
 @click.option("--fetch", is_flag=True, help="Fetch pictures that clients name by address.")
 @click.option(
