@@ -52,6 +52,12 @@ HOST, PORT = "127.0.0.1", 8080
     help="Fetch from this host alone (HOST, or HOST:PORT for a port other than 80 and 443); may be "
     "repeated.",
 )
+@click.option(
+    "--rate",
+    metavar="N/UNIT",
+    help="Requests that each client may send, such as 20/s or 100/min, besides thumbnails. "
+    "Default: any number.",
+)
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @root_option
 def serve(
@@ -63,6 +69,7 @@ def serve(
     batch: int,
     fetch: bool,
     fetch_hosts: tuple[str, ...],
+    rate: str | None,
     show: bool,
     root: Path,
 ) -> None:
@@ -70,6 +77,7 @@ def serve(
     once, without a restart. The API is described at /v1/openapi.json."""
     from irgen.commands.token import FILE
     from irgen.serve import launch
+    from irgen.serve.limits import parse_rate
 
     is_local, tokens = host in launch.LOCAL, root / FILE
     if not is_local and not tokens.exists():
@@ -89,6 +97,7 @@ def serve(
             processes=processes,
             decoders=decoders,
             batch=batch,
+            rate=parse_rate(rate) if rate else None,
             log_requests=not sys.stderr.isatty(),
         )
         click.echo(f"irgen: {url} (Ctrl-C ends it)")

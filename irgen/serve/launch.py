@@ -32,7 +32,8 @@ class Settings:
     searches of the project read. ``url``: where it answers. ``is_local``: only this machine reaches
     it, so no token is needed; else the file ``tokens`` lists them. ``fetch_hosts``: where pictures
     are fetched from that clients name by address, () for anywhere; None: they are refused.
-    ``processes`` that answer. ``decoders`` and ``batch``: of each of them."""
+    ``processes`` that answer. ``decoders`` and ``batch``: of each of them; so is ``rate``, the
+    requests a second that a client may send."""
 
     root: Path
     folder: Path | None
@@ -43,6 +44,7 @@ class Settings:
     processes: int
     decoders: int
     batch: int
+    rate: float | None
     log_requests: bool
 
 
@@ -106,9 +108,10 @@ def make_app(settings: Settings) -> FastAPI:
     from irgen.compute import keep_freed_memory
     from irgen.releases import own_index
     from irgen.serve.access import log_as_json
-    from irgen.serve.app import create_app
+    from irgen.serve.app import LOOPBACK, create_app
     from irgen.serve.champion import Champion
     from irgen.serve.fetch import Fetcher
+    from irgen.serve.limits import RateLimit
     from irgen.serve.service import Limits, Service
     from irgen.serve.tokens import Tokens
 
@@ -126,6 +129,10 @@ def make_app(settings: Settings) -> FastAPI:
         url=settings.url if settings.is_local else None,  # irgen search gives no token
         fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
     )
-    if settings.is_local:
-        return create_app(service)
-    return create_app(service, tokens=Tokens(settings.tokens), hosts=["*"])
+    is_local = settings.is_local
+    return create_app(
+        service,
+        tokens=None if is_local else Tokens(settings.tokens),
+        hosts=LOOPBACK if is_local else ["*"],
+        rate=None if settings.rate is None else RateLimit(settings.rate),
+    )
