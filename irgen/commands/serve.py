@@ -39,6 +39,12 @@ HOST, ANY, PORT = "127.0.0.1", "0.0.0.0", 8080
     help="Fetch from this host alone (HOST, or HOST:PORT for a port other than 80 and 443); may be "
     "repeated.",
 )
+@click.option(
+    "--rate",
+    metavar="N/UNIT",
+    help="Requests that each client may send, such as 20/s or 100/min, besides thumbnails. "
+    "Default: any number.",
+)
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @root_option
 def serve(
@@ -49,6 +55,7 @@ def serve(
     batch: int,
     fetch: bool,
     fetch_hosts: tuple[str, ...],
+    rate: str | None,
     show: bool,
     root: Path,
 ) -> None:
@@ -68,6 +75,7 @@ def serve(
     from irgen.serve.app import LOOPBACK, create_app
     from irgen.serve.champion import Champion, Served
     from irgen.serve.fetch import Fetcher
+    from irgen.serve.limits import RateLimit, parse_rate
     from irgen.serve.service import Limits, Service
     from irgen.serve.tokens import Tokens
 
@@ -106,7 +114,12 @@ def serve(
     click.echo(f"irgen: {url} (Ctrl-C ends it)")
     try:
         uvicorn.run(
-            create_app(service, tokens=tokens, hosts=LOOPBACK if is_local else ["*"]),
+            create_app(
+                service,
+                tokens=tokens,
+                hosts=LOOPBACK if is_local else ["*"],
+                rate=RateLimit(parse_rate(rate)) if rate else None,
+            ),
             host=host,
             port=port,
             log_level="warning",

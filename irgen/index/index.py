@@ -45,7 +45,7 @@ class Index(Store):
     may share one ``Index``. Use it as a context manager, or ``close`` it.
     """
 
-    def __init__(self, path: Path, *, writable: bool, device: str, precision: str, wait: float):
+    def __init__(self, path: Path, *, writable: bool, wait: float, device: str, precision: str):
         super().__init__(path, writable=writable, wait=wait)
         self._loading = Lock()
         self.device, self.precision = torch.device(device), precision
@@ -102,17 +102,18 @@ class Index(Store):
         path: Path | str,
         *,
         writable: bool = False,
+        wait: float = 0.0,
         device: str = "cpu",
         precision: str = "auto",
-        wait: float = 0.0,
     ) -> "Index":
         """Open the index at ``path`` to search it or, if ``writable``, to change it, too. Models
         are loaded when they are first needed.
 
-        Raise IndexingError if there is no index, if it is damaged or of a newer version, or if
-        ``writable`` and it has another writer for longer than ``wait`` seconds.
+        Raise IndexingError if there is no index, or if it is damaged or of a newer version;
+        LockedError if ``writable`` and it still has another writer after ``wait`` seconds.
         """
-        return cls(Path(path), writable=writable, device=device, precision=precision, wait=wait)
+        path = Path(path)
+        return cls(path, writable=writable, wait=wait, device=device, precision=precision)
 
     @property
     def models(self) -> Models:
@@ -335,13 +336,12 @@ class Index(Store):
                 features = models.encode(torch.from_numpy(pixels))
             yield features
 
-    def _encode(self, images: Any, ids: Sequence[str]) -> Tensor:
-        """Return the embeddings (n, D) of images, one per id."""
+    def embed(self, images: Images) -> Tensor:
+        """Return the unit embeddings (n, D) of images, on the CPU, as ``add_encoded`` takes them.
+        ``images``: as for ``add``. Raise ImageError for an image that cannot be decoded."""
         models = self.models
         if isinstance(images, Input):
             decode_images(images, models.decoding)  # raises, and says how to write it
-        if len(images) != len(ids):
-            raise IndexingError(f"{len(images):,} images for {len(ids):,} ids")
         vectors = [torch.empty(0, self.folder.codebooks.shape[2])]
         for start in range(0, len(images), BATCH):
             try:
@@ -353,6 +353,12 @@ class Index(Store):
             with self._machine.precision():  # as the pipeline, so that codes are the same
                 vectors.append(models.embed(torch.from_numpy(pixels)).cpu())
         return torch.cat(vectors)
+
+    def _encode(self, images: Any, ids: Sequence[str]) -> Tensor:
+        """Return the embeddings (n, D) of images, one per id."""
+        if not isinstance(images, Input) and len(images) != len(ids):
+            raise IndexingError(f"{len(images):,} images for {len(ids):,} ids")
+        return self.embed(images)
 
     def _check(
         self,

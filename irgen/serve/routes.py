@@ -14,7 +14,7 @@ import irgen
 from irgen.errors import ImageError, IndexingError
 from irgen.index.metadata import ID, as_plain
 from irgen.search.calibration import Calibration
-from irgen.serve import schema
+from irgen.serve import etags, schema
 from irgen.serve.champion import Served
 from irgen.serve.problems import describe_problems, problem
 from irgen.serve.schema import SearchAnswer, SearchBody, SearchOptions
@@ -22,9 +22,11 @@ from irgen.serve.service import SearchResults, Service
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.25  # between looks whether the client is still there
-CACHED = {"Cache-Control": "private, max-age=86400"}
 SEARCH_PROBLEMS = describe_problems(400, 401, 413, 422, 429, 503, 504)
 ITEM_PROBLEMS = describe_problems(400, 401, 404, 422, 503)
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "It is as If-None-Match has it."}
+}
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 api = APIRouter(prefix="/v1")
 watch = APIRouter()
@@ -112,24 +114,36 @@ async def items(
     "/thumbnail",
     summary="A small picture of an image of the index",
     response_class=Response,
-    responses=ITEM_PROBLEMS | {200: {"content": {"image/jpeg": BYTES, "image/png": BYTES}}},
+    responses=ITEM_PROBLEMS
+    | UNCHANGED
+    | {200: {"content": {"image/jpeg": BYTES, "image/png": BYTES}}},
 )
 async def thumbnail(id: str, request: Request) -> Response:
     """Return a JPEG, or a PNG of a tiny image."""
-    kind, content = await get_service(request).items.draw(id)
-    return Response(content, media_type=kind, headers=CACHED)
+    items = get_service(request).items
+    item = await items.find(id)
+    headers = etags.make_headers(item.get("sha256"), "small")
+    if (unchanged := etags.find_unchanged(request, headers)) is not None:
+        return unchanged
+    kind, content = await items.draw(item)
+    return Response(content, media_type=kind, headers=headers)
 
 
 @api.get(
     "/picture",
     summary="The file of an image of the index",
     response_class=Response,
-    responses=ITEM_PROBLEMS | {200: {"content": {"application/octet-stream": BYTES}}},
+    responses=ITEM_PROBLEMS | UNCHANGED | {200: {"content": {"application/octet-stream": BYTES}}},
 )
 async def picture(id: str, request: Request) -> Response:
     """Return the bytes as they are, to be saved and not shown."""
-    content = await get_service(request).items.read_picture(id)
-    headers = CACHED | {"Content-Disposition": "attachment"}
+    items = get_service(request).items
+    item = await items.find(id)
+    headers = etags.make_headers(item.get("sha256"), "file")
+    if (unchanged := etags.find_unchanged(request, headers)) is not None:
+        return unchanged
+    headers |= {"Content-Disposition": "attachment"}
+    content = await items.read_picture(item)
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 

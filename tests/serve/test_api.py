@@ -127,6 +127,18 @@ def test_a_picture_is_the_file_and_a_thumbnail_is_made_once(running, png):
     running.root.joinpath("away").rename(running.root / "dogs/03.png")
 
 
+@pytest.mark.parametrize("path", ["/v1/thumbnail?id=dogs/05.png", "/v1/picture?id=dogs/05.png",
+                                  "/static/page.js", "/upload?q={upload}"])  # fmt: skip
+def test_what_a_browser_has_already_is_not_sent_again(running, png, path):
+    sent = running.post("/search", files={"image": ("a.png", png(4))}, follow_redirects=False)
+    path = path.format(upload=sent.headers["location"].removeprefix("/?q="))
+    first = running.get(path)
+    tag = first.headers["etag"]
+    again = running.get(path, headers={"if-none-match": f'"other", {tag}'})
+    assert (again.status_code, again.content) == (304, b"") and again.headers["etag"] == tag
+    assert running.get(path, headers={"if-none-match": '"other"'}).content == first.content
+
+
 def test_info_names_columns_and_options(running):
     info = running.get("/v1/info").json()
     assert info["columns"] == {"path": "String", "label": "String", "sha256": "String",
