@@ -27,12 +27,14 @@ def format_date(milliseconds: float) -> str:
 
 
 def format_sentence(text: str) -> str:
-    """Return a message with a capital and a full stop.
+    """Return a message with a capital, unless it begins with the name of a field, and a full stop.
 
-    >>> format_sentence("there is no page")
-    'There is no page.'
+    >>> format_sentence("there is no page"), format_sentence("k: 0 is too few")
+    ('There is no page.', 'k: 0 is too few.')
     """
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    is_field = text.partition(" ")[0].endswith(":")
+    start = text[:1] if is_field else text[:1].upper()
+    return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 FOLDER = Path(str(resources.files("irgen.serve")))

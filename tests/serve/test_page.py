@@ -153,7 +153,7 @@ def test_the_state_names_the_index_and_its_columns(running):
 def test_a_mistake_is_told_on_the_page(running, path, status, text):
     page = show(running, path)
     assert page.status_code == status
-    assert '<p class="problem" role="alert">' in page.text and text in page.text
+    assert '<p class="problem" role="alert">' in page.text and text in page.text.lower()
 
 
 def test_texts_of_a_catalogue_cannot_inject_anything(tmp_path, make_index, png, run_service):
