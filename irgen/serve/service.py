@@ -122,6 +122,11 @@ class Service:
                 running.note(self._root, self._url, self.champion.served.state[0])
         self.measurements.images.set(len(self.champion.served.index))
 
+    @property
+    def fetches_addresses(self) -> bool:
+        """Tell whether pictures may be named by their address."""
+        return self._fetcher is not None
+
     async def fetch(self, urls: Sequence[str]) -> list[bytes]:
         """Return the pictures at these addresses. Raise ServiceError if none are fetched here,
         ImageError if one cannot be had."""
