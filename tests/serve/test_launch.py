@@ -1,18 +1,17 @@
 """``irgen serve`` as people start it: addresses, several services, several processes."""
 
-import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from irgen.errors import ServiceError
 from irgen.serve import launch, running
 
-from .conftest import wait_until
-
-HAS_IPV6 = socket.has_ipv6 and os.path.exists("/proc/net/if_inet6")
+HAS_IPV6 = Path("/proc/net/if_inet6").exists()
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +56,10 @@ def test_a_service_answers_at_ipv6(project, serve, png):
 
 
 def test_an_address_where_nobody_can_listen_is_refused():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(ServiceError, match="is taken: choose another"):
-            launch.listen("127.0.0.1", taken.getsockname()[1])
-    with pytest.raises(ServiceError, match="--host 192.0.2.1 --port 8080: nobody can listen"):
+    taken = socket.create_server(("127.0.0.1", 0))
+    with taken, pytest.raises(ServiceError, match="is taken: choose another"):
+        launch.listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ServiceError, match=r"--host 192\.0\.2\.1 --port 8080: nobody can"):
         launch.listen("192.0.2.1", 8080)
     with pytest.raises(ServiceError, match="0 to 65535"):
         launch.listen("127.0.0.1", 70_000)
@@ -70,23 +69,5 @@ def test_an_address_where_nobody_can_listen_is_refused():
 def test_what_is_ready_has_its_decoders_running(project, serve):
     service = serve(project, "--decoders", "3")
     assert service.get("/readyz").status_code == 200
-    assert sum("forkserver" in command for command in list_children(service.process.pid)) >= 4
-
-
-def list_children(process):
-    """Return the command lines of all processes below one."""
-    children = {}
-    for path in os.listdir("/proc"):
-        if path.isdigit():
-            try:
-                parent = int(open(f"/proc/{path}/stat").read().rpartition(")")[2].split()[1])
-                command = open(f"/proc/{path}/cmdline").read().replace("\0", " ")
-            except OSError:
-                continue
-            children.setdefault(parent, []).append((int(path), command))
-    lines, waiting = [], [process]
-    while waiting:
-        for child, command in children.get(waiting.pop(), []):
-            lines.append(command)
-            waiting.append(child)
-    return lines
+    children = psutil.Process(service.process.pid).children(recursive=True)
+    assert sum("forkserver" in " ".join(child.cmdline()) for child in children) >= 4
