@@ -115,6 +115,11 @@ class Service:
             self._on_swap(self.champion.served)
         self.measurements.images.set(len(self.champion.served.index))
 
+    @property
+    def fetches_addresses(self) -> bool:
+        """Tell whether pictures may be named by their address."""
+        return self._fetcher is not None
+
     async def fetch(self, urls: Sequence[str]) -> list[bytes]:
         """Return the pictures at these addresses. Raise ServiceError if none are fetched here,
         ImageError if one cannot be had."""
