@@ -14,7 +14,7 @@ import polars as pl
 from irgen.compute import run_on_one_core
 from irgen.errors import IdTakenError, IdUnknownError, IndexingError, IrgenWarning
 from irgen.files.atomic import sync, sync_tree
-from irgen.index import copying, damage, folder
+from irgen.index import copying, damage, folder, notebook
 from irgen.index.database import Database, State
 from irgen.index.folder import Folder
 from irgen.index.rows import Rows, check_ids, collision, hash_ids, shorten
@@ -246,6 +246,11 @@ class Store:
             },
             "config": self.folder.config,
         }
+
+    def _repr_html_(self) -> str:
+        """Show the index in a notebook, with some of its pictures."""
+        self.refresh()
+        return notebook.show_index(self._view, self.folder.path)
 
     def verify(self) -> None:
         """Read every file. Raise IndexingError for the first that is missing or damaged."""
