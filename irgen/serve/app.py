@@ -39,6 +39,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has figures
     )
     app.state.service = service
     problems.add_handlers(app)
