@@ -57,6 +57,23 @@ class IndexingError(IrgenError):
     unknown or already taken."""
 
 
+class IdTakenError(IndexingError):
+    """An id that is to be added is in the index already."""
+
+
+class IdUnknownError(IndexingError):
+    """An id that is to be removed is not in the index."""
+
+
+class LockedError(IndexingError):
+    """Another process, or another part of this one, changes the index."""
+
+
+class WriteFailedError(IndexingError):
+    """A change of an index could not be written: the disk is full, or files are protected. Nothing
+    was changed."""
+
+
 class ReleaseError(IrgenError):
     """A release cannot be made, served or fetched: it is missing, damaged, or another one runs."""
 

@@ -17,11 +17,11 @@ from irgen.commands import project_index
 from irgen.commands.format import format_count
 from irgen.commands.options import PATH, change_index_option, note, root_option
 from irgen.errors import ImageError, IndexingError, IrgenError, ParamsError
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from irgen.commands.image_files import Picture
     from irgen.index.index import Index
 
 BATCH = 256  # images added together: a kill loses no more
@@ -184,7 +184,8 @@ def add_images(index: Index, plan: Plan, policy: Policy) -> int:
     earlier batches stay."""
     import numpy as np
 
-    from irgen.commands.image_files import Picture, decode_images
+    from irgen.commands.image_files import decode_images
+    from irgen.index.picture import Picture, add_file_columns
 
     add_batch, unreadable = index.upsert if policy.upsert else index.add, 0
     if not plan:
@@ -205,30 +206,12 @@ def add_images(index: Index, plan: Plan, policy: Policy) -> int:
                 unreadable += 1
             if rows:
                 pixels = np.stack([picture.pixels for picture in readable])
-                columns = complete_metadata(plan, rows, readable, index.schema)
+                table = plan.metadata[rows] if plan.metadata.width else plan.metadata
+                names = [plan.names[row] for row in rows]
+                columns = add_file_columns(table, names, readable, index.schema)
                 add_batch(pixels, [plan.ids[row] for row in rows], columns)
             bar.update(min(BATCH, len(plan) - start))
     return unreadable
-
-
-def complete_metadata(
-    plan: Plan, rows: list[int], pictures: list[Picture], schema: pl.Schema
-) -> pl.DataFrame | None:
-    """Return the metadata of some rows, with the columns that describe their files."""
-    import polars as pl
-
-    from irgen.index.metadata import join_columns
-
-    file_columns = [
-        pl.Series("path", [plan.names[row] for row in rows], pl.String),
-        pl.Series("sha256", [picture.sha256 for picture in pictures], pl.String),
-        pl.Series("width", [picture.width for picture in pictures], pl.Int32),
-        pl.Series("height", [picture.height for picture in pictures], pl.Int32),
-    ]
-    columns = plan.metadata[rows].get_columns() if plan.metadata.width else []
-    names = {column.name for column in columns}
-    columns += [c for c in file_columns if schema.get(c.name) == c.dtype and c.name not in names]
-    return join_columns(columns) if columns else None
 
 
 def show_progress(title: str, total: int) -> tqdm:
@@ -260,5 +243,5 @@ def summarize(plan: Plan, unreadable: int, index: Index) -> str:
         (unreadable, "left out, unreadable"),
     ]
     more = "".join(f"; {count:,} {text}" for count, text in counts if count)
-    folder, added = project_index.folder_of(index), len(plan) - unreadable
+    folder, added = own_index.folder_of(index), len(plan) - unreadable
     return f"{format_count(added, 'image')} added{more}. {folder} holds {len(index):,} now."

@@ -10,6 +10,7 @@ import click
 from irgen.commands import project_index
 from irgen.commands.format import format_bytes, format_count
 from irgen.commands.options import change_index_option, root_option
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     from irgen.index.index import Index
@@ -26,7 +27,7 @@ def compact(folder: Path | None, root: Path) -> None:
     being asked.
     """
     with project_index.open_to_change(root, folder, has_changed) as (index, changed):
-        path = project_index.folder_of(index)
+        path = own_index.folder_of(index)
         if not changed:
             print(f"{path} is compact: nothing was added or removed since it was written.")
             return

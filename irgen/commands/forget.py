@@ -15,6 +15,7 @@ from irgen.commands.remove import read_ids
 from irgen.errors import CatalogError, IrgenError
 from irgen.files.workspace import Workspace
 from irgen.params import load
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     from irgen.catalog.forget import Traces
@@ -79,7 +80,7 @@ def find_traces(root: Path, ids: frozenset[str]) -> Traces:
 
     folder, hashes = Workspace.at(root).stage("download"), set[str]()
     indexes = [store.path_in(root) / old.name for old in store.list_releases(store.path_in(root))]
-    indexes += [root / project_index.WORKING] if (root / project_index.WORKING).exists() else []
+    indexes += [own_index.path_in(root)] if own_index.exists(root) else []
     in_indexes = [releases.find_contents(index, ids) for index in indexes]
     in_source = find_contents(folder, ids)
     for name in sorted(ids):
@@ -132,8 +133,8 @@ def remove_from_index(root: Path, traces: Traces) -> None:
     """Remove the images from index/, if the project has one, and compact it."""
     from irgen.releases.forget import find_contents
 
-    folder = root / project_index.WORKING
-    if not folder.exists():
+    folder = own_index.path_in(root)
+    if not own_index.exists(root):
         return
     contents = find_contents(folder, traces.ids)
     names = [name for name, sha in contents.items() if not sha or sha in traces.sha256s]

@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     help="Hide an image whose cosine with a better hit is at least this, such as 0.98.",
 )
 @click.option("--allow", metavar="EXPR", help=f"Find only images that match: {EXPRESSION}.")
+@click.option(
+    "--words",
+    metavar="TEXT",
+    help="Find only images that have all of these words in their id or text columns, such as "
+    '"red dress". Capitals and accents do not count; the last word may be the beginning of one.',
+)
 @click.option("--min-score", type=float, metavar="SCORE", help="Drop hits with a lower score.")
 @click.option(
     "--min-probability",
@@ -93,6 +99,7 @@ def search(
     no_rerank: bool,
     distinct: float | None,
     allow: str | None,
+    words: str | None,
     min_score: float | None,
     min_probability: float | None,
     explain: bool,
@@ -136,6 +143,7 @@ def search(
         "candidates": candidates,
         "fresh_beams": fresh_beams,
         "distinct": distinct,
+        "words": words,
         "min_score": min_score,
         "min_probability": min_probability,
     }

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from irgen.client import TRIES, Client, Hit
-from irgen.commands import project_index
 from irgen.commands.search_output import Answer
 from irgen.errors import ArtifactError, ImageError, IrgenError
 from irgen.files.records import read_json
 from irgen.files.workspace import Workspace
+from irgen.releases import own_index
 
 ADDRESS = "serve/address.json"  # in the project's cache; a service writes it while it runs
 
@@ -25,7 +25,7 @@ def find_service(root: Path, folder: Path | None) -> str | None:
     with suppress(ArtifactError, IrgenError, OSError, KeyError, TypeError, ProcessLookupError):
         service = read_json(Workspace.at(root).cache / ADDRESS)
         os.kill(service["process"], 0)  # raises if it has ended
-        wanted = folder or project_index.default_folder(root)
+        wanted = folder or own_index.default_folder(root)
         if Path(service["folder"]) == wanted.resolve():
             return service["url"]
     return None

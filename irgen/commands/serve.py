@@ -30,6 +30,21 @@ HOST, ANY, PORT = "127.0.0.1", "0.0.0.0", 8080
 )
 @click.option("--decoders", type=int, default=2, help="Processes that decode images. Default: 2.")
 @click.option("--batch", type=int, default=32, help="Most queries answered together. Default: 32.")
+@click.option("--fetch", is_flag=True, help="Fetch pictures that clients name by address.")
+@click.option(
+    "--fetch-from",
+    "fetch_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Fetch from this host alone (HOST, or HOST:PORT for a port other than 80 and 443); may be "
+    "repeated.",
+)
+@click.option(
+    "--rate",
+    metavar="N/UNIT",
+    help="Requests that each client may send, such as 20/s or 100/min, besides thumbnails. "
+    "Default: any number.",
+)
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @root_option
 def serve(
@@ -38,6 +53,9 @@ def serve(
     folder: Path | None,
     decoders: int,
     batch: int,
+    fetch: bool,
+    fetch_hosts: tuple[str, ...],
+    rate: str | None,
     show: bool,
     root: Path,
 ) -> None:
@@ -46,16 +64,18 @@ def serve(
     import torch
     import uvicorn
 
-    from irgen.commands.project_index import default_folder
     from irgen.commands.search_service import ADDRESS
     from irgen.commands.token import FILE
     from irgen.commands.ui import is_free
     from irgen.compute import keep_freed_memory
     from irgen.files.records import write_json
     from irgen.files.workspace import Workspace
+    from irgen.releases.own_index import default_folder
     from irgen.serve.access import log_as_json
     from irgen.serve.app import LOOPBACK, create_app
     from irgen.serve.champion import Champion, Served
+    from irgen.serve.fetch import Fetcher
+    from irgen.serve.limits import RateLimit, parse_rate
     from irgen.serve.service import Limits, Service
     from irgen.serve.tokens import Tokens
 
@@ -82,11 +102,24 @@ def serve(
         if unopened and not webbrowser.open(unopened.pop()):
             click.echo(f"no browser could be started: open {url} in one", err=True)
 
-    service = Service(root, champion, Limits(batch=batch), decoders=decoders, on_swap=note_address)
+    limits = Limits(batch=batch)
+    service = Service(
+        root,
+        champion,
+        limits,
+        decoders=decoders,
+        on_swap=note_address,
+        fetcher=Fetcher(limits.bytes, fetch_hosts) if fetch or fetch_hosts else None,
+    )
     click.echo(f"irgen: {url} (Ctrl-C ends it)")
     try:
         uvicorn.run(
-            create_app(service, tokens=tokens, hosts=LOOPBACK if is_local else ["*"]),
+            create_app(
+                service,
+                tokens=tokens,
+                hosts=LOOPBACK if is_local else ["*"],
+                rate=RateLimit(parse_rate(rate)) if rate else None,
+            ),
             host=host,
             port=port,
             log_level="warning",

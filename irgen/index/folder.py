@@ -10,6 +10,7 @@ lock              held by the one writer
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from irgen.errors import IndexingError
+from irgen.errors import IndexingError, LockedError
 from irgen.files.atomic import sync, sync_tree
 from irgen.files.digests import checksum, checksums, digest
 from irgen.index import base_files, damage, database
@@ -31,6 +32,7 @@ from irgen.index.view import View
 
 FORMAT, VERSION = "irgen-index", 2
 DESCRIPTION, CODEBOOKS, MODELS, LOCK = "index.json", "codebooks.npy", "models", "lock"
+POLL_SECONDS = 0.05  # between tries to lock an index that has a writer
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,20 @@ def _delete_abandoned(path: Path) -> None:
                 held.release()
 
 
-def lock(path: Path) -> FileLock:
+def lock(path: Path, wait: float = 0.0) -> FileLock:
     """Lock the index at ``path`` for its one writer, until the lock is released or this process
-    ends. Raise IndexingError, naming the process, if it has a writer already."""
+    ends. Raise LockedError, naming the process, if it still has a writer after ``wait`` seconds."""
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return _lock_now(path)
+        except (LockedError, FileNotFoundError):  # not there for a moment: it is being replaced
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def _lock_now(path: Path) -> FileLock:
     file = path / LOCK
     while True:
         file.touch()
@@ -214,7 +227,7 @@ def lock(path: Path) -> FileLock:
             held.acquire()
         except Timeout:
             number = file.read_text().strip()
-            raise IndexingError(
+            raise LockedError(
                 f"{path} has a writer already ({f'process {number}' if number else 'a process'}): "
                 "close that one first, or open the index for reading"
             ) from None

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from irgen.compute import run_on_one_core
-from irgen.errors import IndexingError, IrgenWarning
+from irgen.errors import IdTakenError, IdUnknownError, IndexingError, IrgenWarning
 from irgen.files.atomic import sync, sync_tree
 from irgen.index import copying, damage, folder
 from irgen.index.database import Database, State
@@ -32,14 +32,16 @@ class Store:
     committed first, but returns only after the compaction.
     """
 
-    def __init__(self, path: Path, *, writable: bool):
+    def __init__(self, path: Path, *, writable: bool, wait: float):
         if path.is_symlink():
             path = path.resolve()  # a link that is moved leads to another index
         self.folder = folder.read(path)
         self._changing, self._refreshing, self._compacting = RLock(), Lock(), Lock()
         self._closed, self._tolerated = False, 0  # changes that could not be compacted
         with ExitStack() as opened:
-            self._writer = _open_writer(path, opened) if writable else None
+            self._writer = _open_writer(path, wait, opened) if writable else None
+            if writable:
+                self.folder = folder.read(path)  # it may have been replaced until it was locked
             self._file = Database(path)
             opened.callback(lambda: self._file.close())
             self._view = self.folder.load(self._file)
@@ -145,13 +147,18 @@ class Store:
             present = self._find(writer, keys)
             missing = [name for name, old in zip(names, present, strict=True) if old != name]
             if missing:
-                raise IndexingError(f"not in the index: {shorten(missing)}; nothing was removed")
+                raise IdUnknownError(f"not in the index: {shorten(missing)}; nothing was removed")
             if names:
                 writer.remove(names, keys)
         self._compact_many_changes()
 
+    def takes_rows_of(self, other: "Store") -> bool:
+        """Tell whether both have the same models and metadata columns, so that embeddings and
+        metadata made for ``other`` can be added here."""
+        return self.folder.models == other.folder.models and self.schema == other.schema
+
     def refuse_present(self, ids: Sequence[str]) -> None:
-        """Raise IndexingError if an id is in the index."""
+        """Raise IdTakenError if an id is in the index."""
         present = self.view.find(ids) >= 0
         _refuse([name for name, is_present in zip(ids, present, strict=True) if is_present])
 
@@ -258,10 +265,10 @@ class Store:
             yield writer
 
 
-def _open_writer(path: Path, stack: ExitStack) -> Database:
+def _open_writer(path: Path, wait: float, stack: ExitStack) -> Database:
     """Open the SQLite file for the one writer, until the ``stack`` is closed."""
     with damage.writing(f"opening {path}"):
-        stack.callback(folder.lock(path).release)
+        stack.callback(folder.lock(path, wait).release)
     writer = Database(path, writable=True)
     stack.callback(writer.close)
     return writer
@@ -269,7 +276,7 @@ def _open_writer(path: Path, stack: ExitStack) -> Database:
 
 def _refuse(present: Sequence[str]) -> None:
     if present:
-        raise IndexingError(f"in the index already: {shorten(present)}; use upsert to replace")
+        raise IdTakenError(f"in the index already: {shorten(present)}; use upsert to replace")
 
 
 def _write_base(view: View, target: Path) -> None:

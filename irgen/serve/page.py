@@ -17,7 +17,7 @@ from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
 
-from irgen.serve import codes, routes
+from irgen.serve import codes, etags, routes
 from irgen.serve.facets import PREFIX
 from irgen.serve.problems import NotFoundError, describe_error
 from irgen.serve.query import Method
@@ -140,9 +140,12 @@ async def upload(request: Request, image: Annotated[UploadFile, File()]) -> Resp
 async def show_upload(request: Request, q: Annotated[str, Query(min_length=1)]) -> Response:
     """Show an uploaded picture, small."""
     service = get_service(request)
+    headers = etags.make_headers(q, "small")
+    if (unchanged := etags.find_unchanged(request, headers)) is not None:
+        return unchanged
     content = await _read_image(service, q, "")
     kind, small = await service.workers.thumbnail(content)
-    return Response(small, media_type=kind, headers=routes.CACHED)
+    return Response(small, media_type=kind, headers=headers)
 
 
 @page.get("/catalogue")
@@ -198,7 +201,9 @@ async def compare(request: Request, q: str = "", id: str = "", k: int = 12) -> H
 async def _read_image(service: Service, upload: str, name: str) -> bytes:
     """Return the picture that was uploaded, or else the file of an image of the index."""
     query = await asyncio.to_thread(read_query, service, upload, name)
-    return query if isinstance(query, bytes) else await service.items.read_picture(query)
+    if isinstance(query, bytes):
+        return query
+    return await service.items.read_picture(await service.items.find(query))
 
 
 @page.get("/why")

@@ -23,7 +23,7 @@ REASONS = {
     404: "There is no such image, or its file is not here.",
     413: "The request is too large.",
     422: "A field is missing, unknown or out of its range.",
-    429: "Too many requests wait; Retry-After says when to come again.",
+    429: "Too many requests, of this client or of all; Retry-After says when to come again.",
     503: "No index can answer yet.",
     504: "No answer in time.",
 }

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.search.engine import Options
 from irgen.serve import query
 from irgen.serve.batching import Batcher, Timing
 from irgen.serve.champion import Champion, Served
+from irgen.serve.fetch import Fetcher
 from irgen.serve.file_cache import FileCache
 from irgen.serve.items import Items
 from irgen.serve.measurements import Measurements
@@ -25,7 +27,10 @@ log = logging.getLogger("irgen.serve")
 UPLOAD_BYTES = 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion
 PATIENCE = 10  # times as long as a try to open one took that failed, until the next
-OWN = {"beams", "candidates", "fresh_beams", "rerank", "distinct", "min_score", "min_probability"}
+OWN = {
+    *("beams", "candidates", "fresh_beams", "rerank", "distinct", "words"),
+    *("min_score", "min_probability"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,8 @@ class SearchResults:
 
 class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
-    ``stop``. ``on_swap`` is called with each index that is opened."""
+    ``stop``. ``on_swap`` is called with each index that is opened. ``fetcher``: of pictures by
+    address; None: they are refused."""
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class Service:
         *,
         decoders: int,
         on_swap: Callable[[Served], Any] = lambda served: None,
+        fetcher: Fetcher | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
         self.uploads = FileCache(Workspace.at(root).cache / "serve" / "uploads", UPLOAD_BYTES)
@@ -73,7 +80,7 @@ class Service:
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
         self.measurements.waiting.set_function(lambda: len(self.batcher))
-        self._on_swap = on_swap
+        self._on_swap, self._fetcher = on_swap, fetcher
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -108,6 +115,18 @@ class Service:
             self._on_swap(self.champion.served)
         self.measurements.images.set(len(self.champion.served.index))
 
+    async def fetch(self, urls: Sequence[str]) -> list[bytes]:
+        """Return the pictures at these addresses. Raise ServiceError if none are fetched here,
+        ImageError if one cannot be had."""
+        if not urls:
+            return []
+        if self._fetcher is None:
+            raise ServiceError(
+                "this service fetches no picture by its address: send the file, or start it with "
+                "irgen serve --fetch"
+            )
+        return await self._fetcher.fetch_all(urls)
+
     async def search(
         self,
         inputs: Sequence[bytes | str],
@@ -134,8 +153,8 @@ class Service:
         served = self.champion.require()
         index, k = served.index, wanted.offset + wanted.k
         options = make_options(index.options(k), wanted)
-        if wanted.filter or facets:
-            allow = await asyncio.to_thread(self._filter, index, wanted.filter, facets)
+        if wanted.filter or facets or wanted.words is not None:
+            allow = await asyncio.to_thread(self._filter, index, wanted, facets)
             options = replace(options, allow=allow)
         if method == "retriever":
             options = replace(options, rerank=False)
@@ -160,12 +179,13 @@ class Service:
         return results
 
     def _filter(
-        self, index: Index, sql: str | None, values: Mapping[str, str] | None
+        self, index: Index, wanted: SearchOptions, values: Mapping[str, str] | None
     ) -> str | None:
-        """Return the filters as one, evaluated here: a slow one stops no other search."""
-        allow = self.items.combine_filters(sql, values)
+        """Return the filters as one; it and the words are evaluated here: slow ones stop no other
+        search."""
+        allow = self.items.combine_filters(wanted.filter, values)
         index.refresh()
-        index.snapshot(index.view, allow)  # the index remembers it
+        index.snapshot(index.view, allow, wanted.words)  # the index remembers it
         return allow
 
     async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:

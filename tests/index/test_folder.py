@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -333,3 +335,19 @@ def test_a_reader_whose_base_is_deleted_while_it_reads_takes_the_next(
     with Index.open(folder) as reader:
         assert reader.info()["base"] == 2
         assert small.contents(reader) == small.expected(NAMES[2:], trained=None)
+
+
+def test_a_writer_that_waits_opens_the_index_that_is_there_at_last(
+    folder: Path, tmp_path: Path, small: SimpleNamespace
+) -> None:
+    new, held = small.create(tmp_path / "new", ["another"]), folders.lock(folder)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(Index.open, folder, writable=True, wait=60)
+        time.sleep(0.2)
+        folder.rename(tmp_path / "old")
+        time.sleep(0.2)  # nothing is there
+        assert not waiting.done() and not folder.exists()
+        new.rename(folder)
+        held.release()
+        with waiting.result() as index:
+            assert index.view.all_ids() == ["another"]
