@@ -1,5 +1,6 @@
 """``irgen serve``: the page and the HTTP API over the served index."""
 
+import gc
 import os
 import sys
 import webbrowser
@@ -61,6 +62,8 @@ def serve(
 ) -> None:
     """Answer searches by browser and over HTTP until Ctrl-C. A newly released index is served at
     once, without a restart. The API is described at /v1/openapi.json."""
+    gc.disable()  # it would look through each module again and again while others are imported
+    import timm  # noqa: F401 – what models need, and the slowest to import
     import torch
     import uvicorn
 
@@ -79,6 +82,8 @@ def serve(
     from irgen.serve.service import Limits, Service
     from irgen.serve.tokens import Tokens
 
+    gc.freeze()  # what is here stays: looking through it later would stop all searches for 0.3 s
+    gc.enable()
     if not is_free(port):
         raise ServiceError(f"port {port} is taken: choose another one with --port")
     is_local = host in LOOPBACK

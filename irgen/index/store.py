@@ -43,7 +43,7 @@ class Store:
             if writable:
                 self.folder = folder.read(path)  # it may have been replaced until it was locked
             self._file = Database(path)
-            opened.callback(lambda: self._file.close())
+            opened.callback(self._file.close)
             self._view = self.folder.load(self._file)
             if writable:
                 self.folder.prune(self._view.base.number)
@@ -53,6 +53,7 @@ class Store:
         """Let the next writer in. Closing twice does no harm."""
         with self._compacting, self._changing, self._refreshing:
             self._closed, self._writer = True, None
+            self._file.close()  # another one than at first, if the index was replaced meanwhile
             self._opened.close()
 
     def __enter__(self) -> Self:
