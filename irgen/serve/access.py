@@ -8,6 +8,7 @@ import time
 import uuid
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -17,7 +18,7 @@ from irgen.errors import redact
 from irgen.serve.limits import RateLimit, name_client
 from irgen.serve.measurements import Measurements
 from irgen.serve.problems import problem, report_fault
-from irgen.serve.tokens import Tokens
+from irgen.serve.tokens import Token, Tokens
 
 access_log = logging.getLogger("irgen.access")
 OPEN_PATHS = {"/healthz", "/readyz"}
@@ -103,17 +104,18 @@ class Access:
     def _refuse(self, scope: Scope) -> JSONResponse | None:
         """Return the answer to a request that goes no further. A wrong token counts, too, so that
         nobody can try many."""
-        name = self._find_token(scope)
-        scope["irgen.client"] = name or _read_address(scope)
+        token = self._find_token(scope)
+        scope["irgen.client"] = _read_address(scope) if token is None else token.name
+        scope["irgen.scope"] = "write" if self.tokens is None else token and token.scope
         if wait := self._count(scope):
             return _ask_to_wait(wait)
-        if name is None and self.tokens is not None and scope["path"] not in OPEN_PATHS:
+        if token is None and self.tokens is not None and scope["path"] not in OPEN_PATHS:
             return _ask_for_token()
         if _is_from_other_site(scope):
             return problem(403, "a page of another site may not send this: use the service's own")
         return None
 
-    def _find_token(self, scope: Scope) -> str | None:
+    def _find_token(self, scope: Scope) -> Token | None:
         if self.tokens is None:
             return None
         return self.tokens.find(Headers(scope=scope).get("authorization"))
@@ -144,9 +146,17 @@ def _read_address(scope: Scope) -> str:
 
 
 def _is_from_other_site(scope: Scope) -> bool:
-    """Tell whether a page that is not the service's made a browser send more than a GET."""
-    site = Headers(scope=scope).get("sec-fetch-site", "none")
-    return scope["method"] != "GET" and site not in ("none", "same-origin")
+    """Tell whether a page that is not the service's made a browser send more than a GET.
+
+    A browser says so in Sec-Fetch-Site; but over plain HTTP to another machine only in Origin.
+    """
+    headers = Headers(scope=scope)
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if scope["method"] == "GET":
+        return False
+    if site is not None:
+        return site not in ("none", "same-origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def _ask_for_token() -> JSONResponse:
