@@ -45,7 +45,7 @@ class Store:
         with ExitStack() as opened:
             self._writer = _open_writer(path, wait, opened) if writable else None
             self.folder, self._file, self._view = _repeat_if_replaced(path, _read_whole)
-            opened.callback(lambda: self._file.close())
+            opened.callback(self._file.close)
             if writable:
                 self.folder.prune(self._view.base.number)
             self._opened = opened.pop_all()
@@ -54,6 +54,7 @@ class Store:
         """Let the next writer in. Closing twice does no harm."""
         with self._compacting, self._changing, self._refreshing:
             self._closed, self._writer = True, None
+            self._file.close()  # another one than at first, if the index was replaced meanwhile
             self._opened.close()
 
     def __enter__(self) -> Self:
