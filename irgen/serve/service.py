@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.search.engine import Options
-from irgen.serve import query
+from irgen.serve import query, running
 from irgen.serve.batching import Batcher, Timing
 from irgen.serve.champion import Champion, Served
 from irgen.serve.fetch import Fetcher
@@ -58,8 +58,8 @@ class SearchResults:
 
 class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
-    ``stop``. ``on_swap`` is called with each index that is opened. ``fetcher``: of pictures by
-    address; None: they are refused."""
+    ``stop``. ``url``: where searches of this machine may ask it; None: they may not. ``fetcher``:
+    of pictures by address; None: they are refused."""
 
     def __init__(
         self,
@@ -68,10 +68,11 @@ class Service:
         limits: Limits,
         *,
         decoders: int,
-        on_swap: Callable[[Served], Any] = lambda served: None,
+        url: str | None = None,
         fetcher: Fetcher | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
+        self._root, self._url, self._fetcher = root, url, fetcher
         self.uploads = FileCache(Workspace.at(root).cache / "serve" / "uploads", UPLOAD_BYTES)
         self.workers = Workers(decoders, limits.decode_seconds, limits.waiting)
         self.items = Items(root, champion, self.workers)
@@ -80,30 +81,35 @@ class Service:
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
         self.measurements.waiting.set_function(lambda: len(self.batcher))
-        self._on_swap, self._fetcher = on_swap, fetcher
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to follow the champion and to answer."""
+        """Start the decoders, open the champion, and follow it from now on. If it cannot be opened,
+        ``champion.error`` says why, and the service waits for one that can."""
         self.batcher.start()
+        await asyncio.gather(self.workers.warm(), self._try_to_look())
         self._follower = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """Answer what waits, then end."""
         if self._follower is not None:
             self._follower.cancel()
+        running.delete(self._root)
         await self.batcher.stop()
         self.workers.close()
 
     async def _follow(self) -> None:
         while True:
             started = time.perf_counter()
-            try:
-                await asyncio.to_thread(self._look)
-            except Exception:  # a fault of ours must not end the following
-                log.exception("the served index could not be looked for")
+            await self._try_to_look()
             failed = PATIENCE * (time.perf_counter() - started) if self.champion.error else 0
             await asyncio.sleep(max(LOOK_SECONDS, failed))
+
+    async def _try_to_look(self) -> None:
+        try:
+            await asyncio.to_thread(self._look)
+        except Exception:  # a fault of ours must not end the following
+            log.exception("the served index could not be looked for")
 
     def _look(self) -> None:
         swapped = self.champion.look()
@@ -112,8 +118,14 @@ class Service:
         if swapped:
             self.measurements.swaps.inc()
             self.measurements.version.set(self.champion.served.version or 0)
-            self._on_swap(self.champion.served)
+            if self._url is not None:
+                running.note(self._root, self._url, self.champion.served.state[0])
         self.measurements.images.set(len(self.champion.served.index))
+
+    @property
+    def fetches_addresses(self) -> bool:
+        """Tell whether pictures may be named by their address."""
+        return self._fetcher is not None
 
     async def fetch(self, urls: Sequence[str]) -> list[bytes]:
         """Return the pictures at these addresses. Raise ServiceError if none are fetched here,

@@ -123,6 +123,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import conftest as tests
+from irgen.encoding.encode import encode_views
 
 class Killing(tests.Counting):
     def forward(self, pixels):
@@ -134,7 +135,7 @@ tests.torch.set_num_threads(int(sys.argv[4]))  # sums are then rounded as in the
 encoding, model = tests.open_encoding(Path(sys.argv[2])), tests.encoder()
 model.__class__ = Killing
 model.batches = 0
-tests.encode_views(model, tests.hashes(encoding), tests.CHANGES, 0, encoding)
+encode_views(model, tests.hashes(encoding), tests.CHANGES, 0, encoding)
 """
 
 
