@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from irgen.errors import ServiceError
@@ -22,6 +23,7 @@ from irgen.serve.measurements import Measurements
 from irgen.serve.query import Hit, Method, Query
 from irgen.serve.schema import SearchOptions
 from irgen.serve.workers import Workers
+from irgen.serve.writer import Writer
 
 log = logging.getLogger("irgen.serve")
 UPLOAD_BYTES = 200_000_000  # kept on the disk
@@ -59,7 +61,8 @@ class SearchResults:
 class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
     ``stop``. ``on_swap`` is called with each index that is opened. ``fetcher``: of pictures by
-    address; None: they are refused."""
+    address; None: they are refused. ``open_writer`` opens the index for changes, and waits at most
+    the given seconds for another writer; None: nothing is changed."""
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Service:
         decoders: int,
         on_swap: Callable[[Served], Any] = lambda served: None,
         fetcher: Fetcher | None = None,
+        open_writer: Callable[[float], Index] | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
         self.uploads = FileCache(Workspace.at(root).cache / "serve" / "uploads", UPLOAD_BYTES)
@@ -80,33 +84,53 @@ class Service:
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
         self.measurements.waiting.set_function(lambda: len(self.batcher))
+        self.writer = open_writer and Writer(
+            root,
+            champion,
+            self.workers,
+            self.measurements,
+            open_writer=open_writer,
+            follow=self.follow,
+            seconds=limits.seconds,
+            capacity=limits.waiting,
+        )
+        self._looking = Lock()
         self._on_swap, self._fetcher = on_swap, fetcher
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to follow the champion and to answer."""
         self.batcher.start()
+        if self.writer is not None:
+            self.writer.start()
         self._follower = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """Answer what waits, then end."""
         if self._follower is not None:
             self._follower.cancel()
+        if self.writer is not None:
+            await self.writer.stop()
         await self.batcher.stop()
         self.workers.close()
 
     async def _follow(self) -> None:
         while True:
             started = time.perf_counter()
-            try:
-                await asyncio.to_thread(self._look)
-            except Exception:  # a fault of ours must not end the following
-                log.exception("the served index could not be looked for")
+            await self.follow()
             failed = PATIENCE * (time.perf_counter() - started) if self.champion.error else 0
             await asyncio.sleep(max(LOOK_SECONDS, failed))
 
+    async def follow(self) -> None:
+        """Serve the champion, if it is another one."""
+        try:
+            await asyncio.to_thread(self._look)
+        except Exception:  # a fault of ours must not end the following
+            log.exception("the served index could not be looked for")
+
     def _look(self) -> None:
-        swapped = self.champion.look()
+        with self._looking:
+            swapped = self.champion.look()
         if self.champion.served is None:
             return
         if swapped:
