@@ -11,6 +11,7 @@ import click
 from irgen.commands import project_index
 from irgen.commands.options import EXPRESSION, read_index_option, root_option
 from irgen.errors import IndexingError, ServiceError
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     from irgen.index.hits import ImageHits
@@ -128,8 +129,8 @@ def search(
             "--fresh-beams, --no-rerank and --explain need the retriever, but a search with --ids "
             "uses stored embeddings alone"
         )
-    from irgen.client import TRIES
-    from irgen.commands import search_output, search_service
+    from irgen.commands import search_output
+    from irgen.serve import running
 
     form = "json" if as_json else "csv" if as_csv else "text"
     needs_index = explain or show or sheet_path is not None
@@ -137,7 +138,7 @@ def search(
         raise click.UsageError("--server excludes --explain, --html, --open and --index")
     url = None if server == "none" else server
     if server is None and not needs_index:
-        url = search_service.find_service(root, folder)
+        url = running.find(root, folder or own_index.default_folder(root))
     given = {
         "beams": beams,
         "candidates": candidates,
@@ -149,9 +150,11 @@ def search(
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if url:
+        from irgen.commands import search_service
+
         wanted = chosen | {"filter": allow, "rerank": False if no_rerank else None}
         try:
-            tries = TRIES if server else 1  # else the index itself answers sooner
+            tries = search_service.TRIES if server else 1  # else the index answers sooner
             answer = search_service.ask(url, queries, k, wanted, stored=stored, tries=tries)
         except ServiceError:
             if server is not None:

@@ -91,10 +91,12 @@ def _evaluate(allow: str | pl.Expr, view: View, alive: np.ndarray) -> np.ndarray
         values = selected.collect()["allow"]
     except (PolarsError, PanicException) as error:
         reason = _shorten(str(error).partition("; valid columns")[0], 160)
-        raise IndexingError(f"allow: {reason}; {_describe_columns(view)}") from None
+        raise IndexingError(
+            f"the filter cannot be used: {reason}; {_describe_columns(view)}"
+        ) from None
     if values.dtype != pl.Boolean or len(values) != len(view):
         raise IndexingError(
-            f"allow: expected true or false for each of {len(view):,} images, found "
+            f"the filter: expected true or false for each of {len(view):,} images, found "
             f"{len(values):,} of type {values.dtype}"
         )
     return values.fill_null(False).to_numpy(writable=True)

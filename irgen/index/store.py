@@ -2,11 +2,11 @@
 
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock, RLock
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -16,11 +16,13 @@ from irgen.errors import IdTakenError, IdUnknownError, IndexingError, IrgenWarni
 from irgen.files.atomic import sync, sync_tree
 from irgen.index import copying, damage, folder
 from irgen.index.database import Database, State
+from irgen.index.folder import Folder
 from irgen.index.rows import Rows, check_ids, collision, hash_ids, shorten
 from irgen.index.view import View
 
 MANY_CHANGES, MANY_SHARE = 5_000, 0.01  # changes, or their share of the base, that are compacted
 MANY_DEAD = 1_000  # rows of a view that are not worth keeping
+T = TypeVar("T")
 
 
 class Store:
@@ -35,16 +37,15 @@ class Store:
     def __init__(self, path: Path, *, writable: bool, wait: float):
         if path.is_symlink():
             path = path.resolve()  # a link that is moved leads to another index
-        self.folder = folder.read(path)
+        if writable:
+            _repeat_if_replaced(path, folder.read)  # before a lock file is written there
         self._changing, self._refreshing, self._compacting = RLock(), Lock(), Lock()
-        self._closed, self._tolerated = False, 0  # changes that could not be compacted
+        self._closed, self._replaced = False, False
+        self._tolerated = 0  # changes that could not be compacted
         with ExitStack() as opened:
             self._writer = _open_writer(path, wait, opened) if writable else None
-            if writable:
-                self.folder = folder.read(path)  # it may have been replaced until it was locked
-            self._file = Database(path)
+            self.folder, self._file, self._view = _repeat_if_replaced(path, _read_whole)
             opened.callback(lambda: self._file.close())
-            self._view = self.folder.load(self._file)
             if writable:
                 self.folder.prune(self._view.base.number)
             self._opened = opened.pop_all()
@@ -86,10 +87,10 @@ class Store:
 
     def refresh(self) -> None:
         """Take in what the writer, in this or another process, has committed since this index last
-        looked. If the index was closed or deleted, all that was read stays. Raise IndexingError if
-        an index of other models has replaced it."""
+        looked. If the index was closed or deleted, or an index of other models has replaced it, all
+        that was read stays; of a replacement this warns once."""
         with self._refreshing:
-            if self._closed or not self.folder.path.exists():
+            if self._closed or self._replaced or not self.folder.path.exists():
                 return
             if not self._is_same_file():
                 self._view = self._reopen()
@@ -107,10 +108,13 @@ class Store:
     def _reopen(self) -> View:
         """Return the view of the index that has replaced this one."""
         if folder.read(self.folder.path).digest != self.folder.digest:
-            raise IndexingError(
+            self._replaced = True
+            text = (
                 f"{self.folder.path} has been replaced by an index of other models or another "
-                "configuration: open it again"
+                "configuration: searches go on in the one that was opened; open it again"
             )
+            warnings.warn(text, IrgenWarning, stacklevel=4)
+            return self._view
         replaced, self._file = self._file, Database(self.folder.path)
         replaced.close()
         return self.folder.load(self._file)
@@ -263,6 +267,27 @@ class Store:
             if writer.state().base != self._view.base.number:  # a compaction was interrupted
                 self.refresh()
             yield writer
+
+
+def _repeat_if_replaced(path: Path, read: Callable[[Path], T]) -> T:
+    """Return ``read(path)``; read again if it failed because one index replaced another there."""
+    while True:
+        before = folder.identify(path)
+        try:
+            return read(path)
+        except IndexingError:
+            if folder.identify(path) == before:
+                raise
+
+
+def _read_whole(path: Path) -> tuple[Folder, Database, View]:
+    """Return folder, SQLite file and view of the index at ``path``."""
+    own, file = folder.read(path), Database(path)
+    with ExitStack() as stack:
+        stack.callback(file.close)
+        view = own.load(file)
+        stack.pop_all()
+    return own, file, view
 
 
 def _open_writer(path: Path, wait: float, stack: ExitStack) -> Database:

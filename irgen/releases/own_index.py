@@ -19,6 +19,8 @@ from irgen.releases.release import RECORD
 
 if TYPE_CHECKING:
     from irgen.index.index import Index
+    from irgen.index.view import View
+    from irgen.releases.merged_index import Refreshed
 
 NAME = "index"  # in the project's folder; neither Git nor DVC looks at it
 LOCK = "index.lock"  # in the project's cache, held while the own index is made
@@ -78,6 +80,51 @@ def is_outdated(index: Index, root: Path) -> bool:
     from irgen.index import copying
 
     return copying.has_moved_on(source_folder(root), index.folder.config)
+
+
+def needs_refresh(root: Path) -> bool:
+    """Tell whether the project has an index of its own that is outdated. It takes milliseconds."""
+    from irgen.index import copying, folder
+
+    if not exists(root):
+        return False
+    return copying.has_moved_on(source_folder(root), folder.read(path_in(root)).config)
+
+
+def refresh(root: Path, device: str = "cpu", *, drop_missing: bool = False) -> Refreshed | None:
+    """Bring the project's own index up to date with what is served now: it becomes a copy of that,
+    with the same edits. Return what was done; None if there is no own index, or if it is not
+    outdated.
+
+    The index can be searched and changed meanwhile. Only one refresh runs at a time; another one
+    waits, and then has nothing to do. Whoever calls this must not hold the index's writer. Raise
+    IndexingError, having changed nothing, if the file of an added image is needed and missing (with
+    ``drop_missing`` the image is left out), or if a writer does not end.
+    """
+    from irgen.catalog.pictures import Pictures
+    from irgen.index.index import Index
+    from irgen.releases import merged_index
+
+    if not needs_refresh(root):
+        return None
+    with lock(root):
+        if not needs_refresh(root):  # another process has just done it
+            return None
+        source, read_file = source_folder(root), Pictures(root).read
+        with Index.open(path_in(root), device=device) as ours:
+            refreshed = merged_index.replace(ours, source, read_file, drop_missing=drop_missing)
+    prune(root, refreshed.view)
+    return refreshed
+
+
+def prune(root: Path, view: View) -> None:
+    """Delete files of images that were added by hand and are not in the own index any more, whose
+    ``view`` this is."""
+    from irgen.catalog.uploads import prune_uploads
+
+    if "sha256" in view.schema:
+        table = view.take(view.snapshot.alive_rows().numpy(), ["sha256"])
+        prune_uploads(root, set(table["sha256"].drop_nulls()))
 
 
 def open_writer(root: Path, device: str = "cpu", *, wait: float = 0.0) -> Index:

@@ -8,7 +8,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 import irgen
-from irgen.serve import page, problems, routes, write_routes
+from irgen.serve import page, problems, rendering, routes, write_routes
 from irgen.serve.access import Access
 from irgen.serve.limits import RateLimit
 from irgen.serve.service import Service
@@ -46,13 +46,13 @@ def create_app(
         redoc_url=None,
         openapi_url="/v1/openapi.json",
     )
-    app.state.service = service
+    app.state.service, app.state.show_problem = service, rendering.show_problem
     problems.add_handlers(app)
     app.include_router(routes.api)
     app.include_router(routes.watch)
     app.include_router(write_routes.writes)
     app.include_router(page.page)
-    app.mount("/static", StaticFiles(directory=page.FOLDER / "static"))
+    app.mount("/static", StaticFiles(directory=rendering.FOLDER / "static"))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(
         Access,

@@ -48,6 +48,12 @@ class Items:
         parts = [part for part in (sql and check_sql(sql), fields) if part]
         return " AND ".join(f"({part}\n)" for part in parts) or None
 
+    def sample(self, count: int) -> list[dict[str, Any]]:
+        """Return id and metadata of some images, from all parts of the index."""
+        view = self._champion.require().index.view
+        rows = view.snapshot.alive_rows().numpy()
+        return view.take(rows[:: max(1, len(rows) // count)][:count]).rows(named=True)
+
     def list(
         self,
         *,

@@ -13,7 +13,7 @@ from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.search.engine import Options
-from irgen.serve import query
+from irgen.serve import query, running
 from irgen.serve.batching import Batcher, Timing
 from irgen.serve.champion import Champion, Served
 from irgen.serve.fetch import Fetcher
@@ -60,9 +60,9 @@ class SearchResults:
 
 class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
-    ``stop``. ``on_swap`` is called with each index that is opened. ``fetcher``: of pictures by
-    address; None: they are refused. ``open_writer`` opens the index for changes, and waits at most
-    the given seconds for another writer; None: nothing is changed."""
+    ``stop``. ``url``: where searches of this machine may ask it; None: they may not. ``fetcher``:
+    of pictures by address; None: they are refused. ``open_writer`` opens the index for changes, and
+    waits at most the given seconds for another writer; None: nothing is changed."""
 
     def __init__(
         self,
@@ -71,11 +71,12 @@ class Service:
         limits: Limits,
         *,
         decoders: int,
-        on_swap: Callable[[Served], Any] = lambda served: None,
+        url: str | None = None,
         fetcher: Fetcher | None = None,
         open_writer: Callable[[float], Index] | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
+        self._root, self._url, self._fetcher = root, url, fetcher
         self.uploads = FileCache(Workspace.at(root).cache / "serve" / "uploads", UPLOAD_BYTES)
         self.workers = Workers(decoders, limits.decode_seconds, limits.waiting)
         self.items = Items(root, champion, self.workers)
@@ -90,19 +91,20 @@ class Service:
             self.workers,
             self.measurements,
             open_writer=open_writer,
-            follow=self.follow,
+            follow=self._try_to_look,
             seconds=limits.seconds,
             capacity=limits.waiting,
         )
         self._looking = Lock()
-        self._on_swap, self._fetcher = on_swap, fetcher
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to follow the champion and to answer."""
+        """Start the decoders, open the champion, and follow it from now on. If it cannot be opened,
+        ``champion.error`` says why, and the service waits for one that can."""
         self.batcher.start()
         if self.writer is not None:
             self.writer.start()
+        await asyncio.gather(self.workers.warm(), self._try_to_look())
         self._follower = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -111,18 +113,18 @@ class Service:
             self._follower.cancel()
         if self.writer is not None:
             await self.writer.stop()
+        running.delete(self._root)
         await self.batcher.stop()
         self.workers.close()
 
     async def _follow(self) -> None:
         while True:
             started = time.perf_counter()
-            await self.follow()
+            await self._try_to_look()
             failed = PATIENCE * (time.perf_counter() - started) if self.champion.error else 0
             await asyncio.sleep(max(LOOK_SECONDS, failed))
 
-    async def follow(self) -> None:
-        """Serve the champion, if it is another one."""
+    async def _try_to_look(self) -> None:
         try:
             await asyncio.to_thread(self._look)
         except Exception:  # a fault of ours must not end the following
@@ -136,8 +138,14 @@ class Service:
         if swapped:
             self.measurements.swaps.inc()
             self.measurements.version.set(self.champion.served.version or 0)
-            self._on_swap(self.champion.served)
+            if self._url is not None:
+                running.note(self._root, self._url, self.champion.served.state[0])
         self.measurements.images.set(len(self.champion.served.index))
+
+    @property
+    def fetches_addresses(self) -> bool:
+        """Tell whether pictures may be named by their address."""
+        return self._fetcher is not None
 
     async def fetch(self, urls: Sequence[str]) -> list[bytes]:
         """Return the pictures at these addresses. Raise ServiceError if none are fetched here,

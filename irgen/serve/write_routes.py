@@ -29,7 +29,9 @@ def get_writer(request: Request) -> Writer:
         )
     writer = get_service(request).writer
     if writer is None:
-        raise ForbiddenError("this service only reads: it runs with --read-only")
+        raise ForbiddenError(
+            "this service only reads: it runs with --read-only, or with --index over a release"
+        )
     return writer
 
 
