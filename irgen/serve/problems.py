@@ -57,7 +57,7 @@ class NotReadyError(Exception):
 
 
 class ForbiddenError(Exception):
-    """The client may not change the index; the message says why."""
+    """A client may not change the index; the message says why."""
 
 
 class NotFoundError(Exception):
