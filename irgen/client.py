@@ -86,11 +86,23 @@ class Client:
         body = {"queries": [{"id": name} for name in ids]} | _given(k, options)
         return _read_hits(self._ask("POST", "/v1/search", json=body))
 
+    def search_urls(self, urls: Sequence[str], k: int = 10, **options: Any) -> list[list[Hit]]:
+        """Return the hits of each picture, which the service fetches from its address if it runs
+        with ``--fetch``."""
+        body = {"queries": [{"url": url} for url in urls]} | _given(k, options)
+        return _read_hits(self._ask("POST", "/v1/search", json=body))
+
     def items(
-        self, *, filter: str | None = None, offset: int = 0, limit: int = 50
+        self,
+        *,
+        filter: str | None = None,
+        words: str | None = None,
+        offset: int = 0,
+        limit: int = 50,
     ) -> list[dict[str, Any]]:
-        """Return id, metadata and thumbnail of a page of the index's images."""
-        params = {"filter": filter, "offset": offset, "limit": limit}
+        """Return id, metadata and thumbnail of a page of the index's images; with ``words``, the
+        best match first."""
+        params = {"filter": filter, "words": words, "offset": offset, "limit": limit}
         shown = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", "/v1/items", params=shown)["items"]
 

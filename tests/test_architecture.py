@@ -38,7 +38,7 @@ ORDER = [
 
 ONE_IMPORTER = {
     "mlflow": "irgen/tracking/",
-    "boto3": "irgen/catalog/sources/s3.py",
+    "boto3": "irgen/catalog/sources/s3",
     "faiss": "irgen/evaluation/ann.py",
     "scann": "irgen/evaluation/ann.py",
     "pytorch_metric_learning": "irgen/training/ranking_losses.py",

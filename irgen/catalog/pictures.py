@@ -1,4 +1,5 @@
-"""Find the file of an image of an index: among the downloaded ones, or where it was added from."""
+"""Find the file of an image of an index: among the downloaded ones, among those that were added by
+hand, or where it was added from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from irgen.catalog.shards import Images
+from irgen.catalog.uploads import read_upload
 from irgen.errors import ArtifactError
 from irgen.files.workspace import Workspace
 
@@ -15,6 +17,7 @@ class Pictures:
     """Image files of a project's index. Threads may share it."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._folders = (Path(), root)  # that the path of an added file can start from
         self._workspace = Workspace.at(root)
         self._manifest_time = 0
@@ -28,6 +31,8 @@ class Pictures:
         if isinstance(sha256, str) and downloaded is not None and sha256 in downloaded:
             with suppress(ArtifactError):
                 return downloaded.read(sha256)
+        if isinstance(sha256, str) and (content := read_upload(self._root, sha256)) is not None:
+            return content
         if not isinstance(path, str):
             return None
         for folder in self._folders:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,11 @@ from irgen.commands import project_index
 from irgen.commands.format import format_count
 from irgen.commands.options import PATH, change_index_option, note, root_option
 from irgen.errors import ImageError, IndexingError, IrgenError, ParamsError
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from irgen.commands.image_files import Picture
     from irgen.index.index import Index
 
 BATCH = 256  # images added together: a kill loses no more
@@ -90,7 +91,8 @@ def add(
     Every search that starts afterwards finds them. Images are added batch by batch, and what was
     added stays: repeat an interrupted add with --skip-known (or --upsert). An image that cannot be
     read is listed with the reason; then nothing is added unless --skip-unreadable is given. The
-    index fills in path, sha256, width and height itself.
+    index fills in path, sha256, width and height itself. The files are copied to uploads/ in the
+    project: pictures are read there, and the models of a later release encode them again.
     """
     if upsert and skip_known:
         raise click.UsageError("--upsert and --skip-known exclude each other")
@@ -110,7 +112,7 @@ def add(
 
     with project_index.open_to_change(root, folder, make_plan) as (index, plan):
         with note_progress_if_interrupted(index, policy):
-            unreadable = add_images(index, plan, policy)
+            unreadable = add_images(index, plan, policy, choose_keeper(index, root))
         print(summarize(plan, unreadable, index))
 
 
@@ -178,18 +180,28 @@ def refuse_unreadable(paths: Sequence[Path], index: Index) -> None:
         )
 
 
-def add_images(index: Index, plan: Plan, policy: Policy) -> int:
+def choose_keeper(index: Index, root: Path) -> Callable[[bytes], object]:
+    """Return the function that keeps the file of an image that is added. Only those of the
+    project's own index are kept."""
+    from irgen.catalog.uploads import store_upload
+    from irgen.commands.image_files import discard
+
+    return partial(store_upload, root) if own_index.is_own(index, root) else discard
+
+
+def add_images(index: Index, plan: Plan, policy: Policy, keep: Callable[[bytes], object]) -> int:
     """Add the planned images batch by batch. Return the number of images left out because they
     cannot be read. Raise IrgenError if an image has become unreadable, or if the index refuses it;
-    earlier batches stay."""
+    earlier batches stay. ``keep`` gets the content of each file first."""
     import numpy as np
 
-    from irgen.commands.image_files import Picture, decode_images
+    from irgen.commands.image_files import decode_images
+    from irgen.index.picture import Picture, add_file_columns
 
     add_batch, unreadable = index.upsert if policy.upsert else index.add, 0
     if not plan:
         return 0
-    pictures = decode_images(plan.paths, index.models.decoding)
+    pictures = decode_images(plan.paths, index.models.decoding, keep)
     with closing(pictures), show_progress("adding", len(plan)) as bar:
         for start in range(0, len(plan), BATCH):
             rows, readable = [], []
@@ -205,30 +217,12 @@ def add_images(index: Index, plan: Plan, policy: Policy) -> int:
                 unreadable += 1
             if rows:
                 pixels = np.stack([picture.pixels for picture in readable])
-                columns = complete_metadata(plan, rows, readable, index.schema)
+                table = plan.metadata[rows] if plan.metadata.width else plan.metadata
+                names = [plan.names[row] for row in rows]
+                columns = add_file_columns(table, names, readable, index.schema)
                 add_batch(pixels, [plan.ids[row] for row in rows], columns)
             bar.update(min(BATCH, len(plan) - start))
     return unreadable
-
-
-def complete_metadata(
-    plan: Plan, rows: list[int], pictures: list[Picture], schema: pl.Schema
-) -> pl.DataFrame | None:
-    """Return the metadata of some rows, with the columns that describe their files."""
-    import polars as pl
-
-    from irgen.index.metadata import join_columns
-
-    file_columns = [
-        pl.Series("path", [plan.names[row] for row in rows], pl.String),
-        pl.Series("sha256", [picture.sha256 for picture in pictures], pl.String),
-        pl.Series("width", [picture.width for picture in pictures], pl.Int32),
-        pl.Series("height", [picture.height for picture in pictures], pl.Int32),
-    ]
-    columns = plan.metadata[rows].get_columns() if plan.metadata.width else []
-    names = {column.name for column in columns}
-    columns += [c for c in file_columns if schema.get(c.name) == c.dtype and c.name not in names]
-    return join_columns(columns) if columns else None
 
 
 def show_progress(title: str, total: int) -> tqdm:
@@ -260,5 +254,5 @@ def summarize(plan: Plan, unreadable: int, index: Index) -> str:
         (unreadable, "left out, unreadable"),
     ]
     more = "".join(f"; {count:,} {text}" for count, text in counts if count)
-    folder, added = project_index.folder_of(index), len(plan) - unreadable
+    folder, added = own_index.folder_of(index), len(plan) - unreadable
     return f"{format_count(added, 'image')} added{more}. {folder} holds {len(index):,} now."

@@ -10,6 +10,7 @@ import click
 from irgen.commands import project_index
 from irgen.commands.format import format_bytes, format_count
 from irgen.commands.options import change_index_option, root_option
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     from irgen.index.index import Index
@@ -26,12 +27,14 @@ def compact(folder: Path | None, root: Path) -> None:
     being asked.
     """
     with project_index.open_to_change(root, folder, has_changed) as (index, changed):
-        path = project_index.folder_of(index)
+        path = own_index.folder_of(index)
         if not changed:
             print(f"{path} is compact: nothing was added or removed since it was written.")
             return
         before = bytes_of_images(index)
         index.compact()
+        if folder is None:
+            own_index.prune(root, index.view)
         print(
             f"{path} was compacted: {format_count(len(index), 'image')} in "
             f"{format_bytes(bytes_of_images(index))}, {format_bytes(before)} before."

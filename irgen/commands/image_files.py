@@ -1,29 +1,26 @@
 """Read the ids, metadata and pixels of image files, to add them to an index."""
 
-import hashlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from irgen.catalog.column_types import convert, describe
 from irgen.catalog.columns import column_name
 from irgen.catalog.datasets.annotations import is_annotation
-from irgen.catalog.images.decode import decode_file
 from irgen.catalog.images.memory import for_files
-from irgen.catalog.images.pixels import Decoding, count_cores, read_image, square
+from irgen.catalog.images.pixels import Decoding, count_cores, read_image
 from irgen.catalog.sources.list_text import decode_list, read_texts
 from irgen.catalog.sources.local import walk_folder
 from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError
 from irgen.index.metadata import ID, OURS
+from irgen.index.picture import Picture, decode_picture
 from irgen.index.rows import check_ids, shorten
+from irgen.index.user_columns import fit_column
 
 PATH = "path"
 LISTED = (PATH, ID, "label", "role")  # columns of a list that are not the user's own
@@ -129,48 +126,33 @@ def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
     table = table.rename({n: column_name(n, OURS) for n in table.columns if n not in LISTED})
     kinds = {**schema, **texts}
     return table.with_columns(
-        _fit(values, kinds[values.name], file) for values in table if values.name in kinds
+        fit_column(values, kinds[values.name], str(file))
+        for values in table
+        if values.name in kinds
     )
 
 
-def _fit(values: pl.Series, kind: pl.DataType, file: Path) -> pl.Series:
-    """Return values in the type of the index's column. Raise IndexingError if one does not fit."""
-    fitting, others = convert(values, kind)
-    if len(others):
-        raise IndexingError(
-            f"{file}: column {values.name!r} of the index holds {describe(kind)}, and not "
-            f"{shorten(others.to_list())}: correct the file, or leave such values empty"
-        )
-    return fitting
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One decoded file: ``pixels`` (C, size, size) uint8 as the encoder reads them, the
-    ``sha256`` of its content, and its upright ``width`` and ``height`` in pixels."""
-
-    pixels: np.ndarray
-    sha256: str
-    width: int
-    height: int
+def discard(content: bytes) -> None:
+    """Do nothing with a file's content."""
 
 
 def decode_images(
-    paths: Sequence[Path], decoding: Decoding
+    paths: Sequence[Path], decoding: Decoding, keep: Callable[[bytes], object] = discard
 ) -> Generator[Picture | str, None, None]:
-    """Yield the images at ``paths``, in order; the reason in place of one that cannot be read."""
+    """Yield the images at ``paths``, in order; the reason in place of one that cannot be read.
+    ``keep`` gets the content of the others' files, before they are yielded."""
 
     def read(path: Path) -> Picture | str:
         try:
             with for_files.reserve(path.stat().st_size):
                 content = read_image(path)
-                decoded = decode_file(content, decoding.channels, decoding.short)
+                picture = decode_picture(content, decoding)
+                keep(content)
+                return picture
         except ImageError as error:
             return str(error)
         except OSError as error:
             return error.strerror or str(error)
-        sha256 = hashlib.sha256(content).hexdigest()
-        return Picture(square(decoded.image, decoding), sha256, decoded.width, decoded.height)
 
     pool, ahead = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode"), iter(paths)
     try:

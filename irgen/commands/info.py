@@ -11,6 +11,7 @@ import click
 from irgen.commands import project_index
 from irgen.commands.format import format_bytes, format_count, format_percent
 from irgen.commands.options import json_option, read_index_option, root_option
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     from irgen.index.index import Index
@@ -29,10 +30,10 @@ def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
     with project_index.open_to_read(root, folder, warn=False) as index:
         if verify:
             index.verify()
-        outdated = project_index.is_outdated(index, root)
+        outdated = own_index.is_outdated(index, root)
         if as_json:
-            facts = as_plain(index.info() | {"outdated": outdated, "verified": verify})
-            print(json.dumps(facts, indent=2))
+            facts = index.info() | {"outdated": outdated, "verified": verify}
+            print(json.dumps(as_plain(facts | {"edits": count_edits(index)}), indent=2))
             return
         lines = describe_index(index) | describe_origin(index, root, outdated)
     if verify:
@@ -86,23 +87,35 @@ def describe_origin(index: Index, root: Path, outdated: bool) -> dict[str, str]:
     from irgen.index.copying import COPIED_FROM
     from irgen.releases import release
 
-    folder, source = project_index.folder_of(index), project_index.source_folder(root)
-    working = root / project_index.WORKING
-    if project_index.is_release(folder):
+    folder, source = own_index.folder_of(index), own_index.source_folder(root)
+    working = own_index.path_in(root)
+    if own_index.is_release(folder):
         served = release.read(folder)
         facts = f"number {served.version}, of data revision {served.revision}"
         return {"release": f"{facts}; changes are made to a copy, {working}"}
-    if project_index.is_of_pipeline(folder, root):
+    if own_index.is_of_pipeline(folder, root):
         return {"pipeline": f"this is its index; changes are made to a copy, {working}"}
     if COPIED_FROM not in index.info()["config"] or not source.exists():
         return {}
-    if not outdated:
-        return {"pipeline": f"copied from {source}, which is unchanged"}
-    if project_index.is_release(source):
-        state = f"not copied from {source}, which is served now"
-    else:
-        state = f"copied from {source}, which was made again since"
+    lines = {"pipeline": f"copied from {source}, which is unchanged"}
+    if outdated:
+        lines = {"pipeline": project_index.describe_outdated(index, root)}
+    if (counts := count_edits(index)) is not None:
+        lines["by hand"] = (
+            f"{format_count(counts['added'], 'image')} added, {counts['replaced']:,} replaced, "
+            f"{counts['removed']:,} removed"
+        )
+    return lines
+
+
+def count_edits(index: Index) -> dict[str, int] | None:
+    """Return how many images of a copy were added, replaced and removed by hand; None if the index
+    does not know what it was copied from."""
+    edits = own_index.find_edits(index)
+    if edits is None:
+        return None
     return {
-        "pipeline": f"{state}. To start from that one: mv {folder} {folder}-old; the next irgen "
-        f"add copies it to {folder}, without what was added or removed here: repeat that"
+        "added": len(edits.added),
+        "replaced": len(edits.replaced),
+        "removed": len(edits.removed),
     }

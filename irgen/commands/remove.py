@@ -12,6 +12,7 @@ from irgen.commands import project_index
 from irgen.commands.format import format_count
 from irgen.commands.options import EXPRESSION, change_index_option, root_option
 from irgen.errors import IndexingError
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     from irgen.index.index import Index
@@ -51,7 +52,7 @@ def remove(
     with project_index.open_to_change(root, folder, select) as (index, selected):
         if selected:
             index.remove(selected)
-        path = project_index.folder_of(index)
+        path = own_index.folder_of(index)
         print(f"{format_count(len(selected), 'image')} removed. {path} holds {len(index):,} now.")
 
 

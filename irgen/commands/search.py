@@ -11,6 +11,7 @@ import click
 from irgen.commands import project_index
 from irgen.commands.options import EXPRESSION, read_index_option, root_option
 from irgen.errors import IndexingError, ServiceError
+from irgen.releases import own_index
 
 if TYPE_CHECKING:
     from irgen.index.hits import ImageHits
@@ -50,6 +51,12 @@ if TYPE_CHECKING:
     help="Hide an image whose cosine with a better hit is at least this, such as 0.98.",
 )
 @click.option("--allow", metavar="EXPR", help=f"Find only images that match: {EXPRESSION}.")
+@click.option(
+    "--words",
+    metavar="TEXT",
+    help="Find only images that have all of these words in their id or text columns, such as "
+    '"red dress". Capitals and accents do not count; the last word may be the beginning of one.',
+)
 @click.option("--min-score", type=float, metavar="SCORE", help="Drop hits with a lower score.")
 @click.option(
     "--min-probability",
@@ -93,6 +100,7 @@ def search(
     no_rerank: bool,
     distinct: float | None,
     allow: str | None,
+    words: str | None,
     min_score: float | None,
     min_probability: float | None,
     explain: bool,
@@ -121,8 +129,8 @@ def search(
             "--fresh-beams, --no-rerank and --explain need the retriever, but a search with --ids "
             "uses stored embeddings alone"
         )
-    from irgen.client import TRIES
-    from irgen.commands import search_output, search_service
+    from irgen.commands import search_output
+    from irgen.serve import running
 
     form = "json" if as_json else "csv" if as_csv else "text"
     needs_index = explain or show or sheet_path is not None
@@ -130,20 +138,23 @@ def search(
         raise click.UsageError("--server excludes --explain, --html, --open and --index")
     url = None if server == "none" else server
     if server is None and not needs_index:
-        url = search_service.find_service(root, folder)
+        url = running.find(root, folder or own_index.default_folder(root))
     given = {
         "beams": beams,
         "candidates": candidates,
         "fresh_beams": fresh_beams,
         "distinct": distinct,
+        "words": words,
         "min_score": min_score,
         "min_probability": min_probability,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if url:
+        from irgen.commands import search_service
+
         wanted = chosen | {"filter": allow, "rerank": False if no_rerank else None}
         try:
-            tries = TRIES if server else 1  # else the index itself answers sooner
+            tries = search_service.TRIES if server else 1  # else the index answers sooner
             answer = search_service.ask(url, queries, k, wanted, stored=stored, tries=tries)
         except ServiceError:
             if server is not None:

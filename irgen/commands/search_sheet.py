@@ -51,7 +51,7 @@ def find_picture(pictures: Pictures, metadata: dict[str, Any]) -> str | None:
 
 def make_sheet(answer: Answer, index: Index, root: Path) -> Sheet:
     """Show each query with its hits: at most HITS of a query, and PICTURES in all."""
-    pictures, by_query = Pictures(root), answer.records()
+    pictures, by_query = Pictures(root), answer.hits
     most = min(HITS, max(map(len, by_query), default=0))
     shown = min(len(by_query), max(1, PICTURES // max(most, 1)))
     queries = _show_queries(answer, index, pictures, shown)

@@ -11,15 +11,17 @@ FILE = "serve-tokens.json"
 
 @click.command()
 @click.argument("name")
+@click.option("--write", is_flag=True, help="Let it add, replace and remove images, too.")
 @click.option("--delete", is_flag=True, help="End the token instead.")
 @root_option
-def token(name: str, delete: bool, root: Path) -> None:
+def token(name: str, write: bool, delete: bool, root: Path) -> None:
     """Make a token for the client NAME and print it, once: serve-tokens.json keeps its hash alone.
-    A running service knows it at once; an earlier token of that name ends."""
+    With it, the client may search; with --write, it may change the index, too. A running service
+    knows it at once; an earlier token of that name ends."""
     from irgen.serve import tokens
 
     if delete:
         tokens.delete_token(root / FILE, name)
         click.echo(f"the token of {name} has ended")
         return
-    click.echo(tokens.create_token(root / FILE, name))
+    click.echo(tokens.create_token(root / FILE, name, "write" if write else "read"))

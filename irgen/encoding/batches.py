@@ -1,12 +1,15 @@
 """Batches of training images: cached views of a frozen encoder, or pixels augmented each time."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from irgen.compute import full_batches
 from irgen.encoding.augment import augment
+from irgen.encoding.lazy_pixels import LazyPixels
 from irgen.params import Augment
 
 
@@ -27,6 +30,10 @@ class EncodedViews:
         """Drop the tokens, by far the larger part, for models that take summaries alone."""
         return EncodedViews(self.summaries, None)
 
+    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield ``batches`` of rows."""
+        return iter(batches)
+
     def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return a random view of each of the images ``rows`` (B,)."""
         views = torch.randint(self.summaries.shape[1], (len(rows),), generator=generator)
@@ -44,14 +51,20 @@ class EncodedViews:
 @dataclass(frozen=True)
 class Pixels:
     """Decoded images ``pixels`` (N, C, H, H) uint8, for an encoder that is trained on ``size`` ×
-    ``size``."""
+    ``size``. They are in memory, or decoded when they are needed."""
 
-    pixels: np.ndarray
+    pixels: np.ndarray | LazyPixels
     size: int
     changes: Augment
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield ``batches`` of rows; the images of the next ones are decoded meanwhile."""
+        if isinstance(self.pixels, LazyPixels):
+            return self.pixels.prefetch(batches)
+        return iter(batches)
 
     def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the images ``rows`` (B,), each changed at random: (B, C, size, size) float."""
@@ -71,3 +84,10 @@ class LabelledImages:
     images: EncodedViews | Pixels
     labels: Tensor
     features: Tensor | None = None
+
+
+def read_in_order(images: EncodedViews | Pixels, size: int) -> Iterator[tuple[Tensor, int]]:
+    """Yield rows 0 … N − 1 as ``full_batches`` does; the next ones are prefetched."""
+    batches = full_batches(len(images), size)
+    rows = images.prefetch(rows for rows, _ in full_batches(len(images), size))
+    return ((batch, new) for batch, (_, new) in zip(rows, batches, strict=True))

@@ -24,6 +24,7 @@ from irgen.compute import Machine, check_finite, full_batches, prepare, seed_eve
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews, Pixels
 from irgen.encoding.cache import ArrayStore
+from irgen.encoding.lazy_pixels import LazyPixels
 from irgen.errors import IrgenWarning
 from irgen.files.atomic import delete_oldest
 from irgen.files.digests import digest
@@ -33,6 +34,7 @@ from irgen.models import encoder as encoder_module
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 
+GIGABYTE = 1_000_000_000
 SHARD = 64  # batches that a killed process loses at most
 NOT_FINITE = "set compute.precision to fp32, or choose another encoder or other weights"
 VIEWS, SUMS = ("summaries.npy", "tokens.npy"), "sums.npy"
@@ -146,7 +148,15 @@ def load_training_images(
 ) -> EncodedViews | Pixels:
     """Return images to train on: pixels if the encoder is ``tuned``, else its cached views."""
     if tuned:
-        return Pixels(decode_pixels(encoder, sha256s, encoding), encoder.decoding.size, changes)
+        settings = encoding.settings
+        pixels = LazyPixels(
+            encoding.images,
+            sha256s,
+            encoder.decoding,
+            threads=settings.threads,
+            memory=int(settings.pixels_gigabytes * GIGABYTE),
+        )
+        return Pixels(pixels, encoder.decoding.size, changes)
     return encode_views(encoder, sha256s, changes, seed, encoding)
 
 

@@ -7,23 +7,27 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from torch import Tensor
 
 from irgen.errors import IndexingError
-from irgen.index import base_files, folder
+from irgen.files import sealed
+from irgen.index import base_files, damage, folder
 from irgen.index.database import Database
 from irgen.index.folder import Folder
 from irgen.index.view import View
 
 COPIED_FROM = "copied_from"  # in the configuration of a copy: the state of its source
+SOURCE = "source.parquet"  # in the folder of a copy: ids and metadata that its source had then
 
 
 def copy(source: Path, path: Path) -> None:
     """Create at ``path`` an index of what the one at ``source`` holds: whole, or not at all.
 
     The two share files that never change by hard links, where the file system can; the SQLite file
-    is the copy's own. The copy remembers the ``state`` of ``source``. Raise IndexingError if there
-    is something at ``path``, or if ``source`` is no index, is damaged, or changes meanwhile.
+    is the copy's own. The copy remembers the ``state`` of ``source``, and its images
+    (``read_source``). Raise IndexingError if there is something at ``path``, or if ``source`` is no
+    index, is damaged, or changes meanwhile.
     """
     own, before = folder.read(source), state(source)
     with closing(Database(source)) as file:
@@ -35,6 +39,7 @@ def copy(source: Path, path: Path) -> None:
             base_files.verify(target)
         else:
             write_base(view, target)
+        write_source(target.parents[1], view.take(view.snapshot.alive_rows().numpy()))
         if state(source) != before:
             raise IndexingError(f"{source} was changed while it was copied: repeat")
 
@@ -75,6 +80,19 @@ def write_base(view: View, target: Path) -> None:
 
     width = view.base.segment.embeddings.shape[1]
     base_files.write(target, view.gather(alive.numpy()), embeddings, width)
+
+
+def write_source(folder: Path, table: pl.DataFrame) -> None:
+    """Write ids and metadata of the source of the copy in ``folder``, for ``read_source``."""
+    sealed.write_parquet(folder / SOURCE, table)
+
+
+def read_source(folder: Path) -> pl.DataFrame | None:
+    """Return ids and metadata that the source of a copy had when it was copied; None if that was
+    not noted, by an earlier version. Raise ArtifactError if the file is damaged."""
+    if not (folder / SOURCE).exists():
+        return None
+    return sealed.read_parquet(folder / SOURCE, damage.REMEDY)
 
 
 def state(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from irgen.errors import IndexingError
+from irgen.errors import IndexingError, WriteFailedError
 from irgen.files.digests import digest, file_digest
 
 SCARCE = re.compile("Too many open files|Cannot allocate memory|unable to open database file")
@@ -97,7 +97,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def writing(action: str) -> Iterator[None]:
-    """Turn an OSError, such as a full disk, into an IndexingError. ``action`` must leave nothing
+    """Turn an OSError, such as a full disk, into a WriteFailedError. ``action`` must leave nothing
     changed when it fails."""
     try:
         yield
@@ -106,9 +106,9 @@ def writing(action: str) -> Iterator[None]:
         raise failed(action, f"{error.strerror or error}{path}") from error
 
 
-def failed(action: str, reason: str) -> IndexingError:
+def failed(action: str, reason: str) -> WriteFailedError:
     """Return the error of a write that failed and changed nothing."""
-    return IndexingError(
+    return WriteFailedError(
         f"{action} failed: {reason}; nothing was changed: free disk space or fix the permissions, "
         "then repeat"
     )

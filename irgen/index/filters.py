@@ -1,4 +1,4 @@
-"""``allow``: which images a search may find, by their metadata or by their ids."""
+"""``allow`` and ``words``: which images a search may find, by metadata, ids or words."""
 
 import re
 from collections import OrderedDict
@@ -15,9 +15,11 @@ from irgen.catalog.columns import METADATA, join_fields
 from irgen.errors import IndexingError
 from irgen.index.metadata import ID, OURS, nan_as_null
 from irgen.index.view import View
+from irgen.index.words import WordSearch
 from irgen.search.snapshot import Snapshot
 
 Allow = str | pl.Expr | Collection[str]
+Key = tuple[str | bytes | None, str | None]  # an expression as bytes, and words
 REMEMBERED = 8  # filtered snapshots
 MOST_OPERATORS = 1000  # reading many takes long, and thousands overflow the stack
 SHOWN = 20  # columns that a message names
@@ -89,10 +91,12 @@ def _evaluate(allow: str | pl.Expr, view: View, alive: np.ndarray) -> np.ndarray
         values = selected.collect()["allow"]
     except (PolarsError, PanicException) as error:
         reason = _shorten(str(error).partition("; valid columns")[0], 160)
-        raise IndexingError(f"allow: {reason}; {_describe_columns(view)}") from None
+        raise IndexingError(
+            f"the filter cannot be used: {reason}; {_describe_columns(view)}"
+        ) from None
     if values.dtype != pl.Boolean or len(values) != len(view):
         raise IndexingError(
-            f"allow: expected true or false for each of {len(view):,} images, found "
+            f"the filter: expected true or false for each of {len(view):,} images, found "
             f"{len(values):,} of type {values.dtype}"
         )
     return values.fill_null(False).to_numpy(writable=True)
@@ -108,30 +112,38 @@ class Snapshots:
     """Snapshots of views on the ``device`` of the search, whole and filtered. The last whole one
     and those of the last filters are remembered."""
 
-    def __init__(self, device: torch.device):
-        self.device, self._lock = device, Lock()
+    def __init__(self, device: torch.device, word_search: WordSearch):
+        self.device, self._lock, self._word_search = device, Lock(), word_search
         self._moved: tuple[View, Snapshot] | None = None
-        self._filtered: OrderedDict[str | bytes, tuple[View, Snapshot]] = OrderedDict()
+        self._filtered: OrderedDict[Key, tuple[View, Snapshot]] = OrderedDict()
 
-    def of(self, view: View, allow: Allow | None = None) -> Snapshot:
-        """Return the snapshot of the images that may be found. Raise IndexingError for a filter
-        that fails."""
+    def of(self, view: View, allow: Allow | None = None, words: str | None = None) -> Snapshot:
+        """Return the snapshot of the images that may be found. Raise IndexingError for a filter or
+        words that fail."""
         whole = self._move(view)
-        if allow is None:
+        if allow is None and words is None:
             return whole
-        if not isinstance(allow, (str, pl.Expr)):
-            return whole.keep_allowed(allowed_rows(allow, view).to(self.device))
-        key = allow if isinstance(allow, str) else allow.meta.serialize()
+        if not isinstance(allow, str | pl.Expr | None):  # a collection of ids, which may be long
+            return self._filter(view, allow, words)
+        key = (allow.meta.serialize() if isinstance(allow, pl.Expr) else allow, words)
         with self._lock:
             of, snapshot = self._filtered.get(key, (None, whole))
         if of is not view:
-            snapshot = whole.keep_allowed(allowed_rows(allow, view).to(self.device))
+            snapshot = self._filter(view, allow, words)
         with self._lock:
             self._filtered[key] = view, snapshot
             self._filtered.move_to_end(key)
             while len(self._filtered) > REMEMBERED:
                 self._filtered.popitem(last=False)
         return snapshot
+
+    def _filter(self, view: View, allow: Allow | None, words: str | None) -> Snapshot:
+        allowed = torch.ones(view.snapshot.rows, dtype=torch.bool)
+        if words is not None:
+            allowed.zero_()[torch.from_numpy(self._word_search.find(view, words))] = True
+        if allow is not None:
+            allowed &= allowed_rows(allow, view)
+        return self._move(view).keep_allowed(allowed.to(self.device))
 
     def _move(self, view: View) -> Snapshot:
         if self.device.type == "cpu":

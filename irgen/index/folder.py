@@ -5,11 +5,13 @@ codebooks.npy     (M, L, D) float32, the tokenizer's
 models/           the networks that encode images and predict codes
 base/<n>/         the images when base n was written; one base counts
 changes.sqlite    which base that is, and what changed since
+source.parquet    of a copy: ids and metadata of the index that it was copied from
 lock              held by the one writer
 """
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from irgen.errors import IndexingError
+from irgen.errors import IndexingError, LockedError
 from irgen.files.atomic import sync, sync_tree
 from irgen.files.digests import checksum, checksums, digest
 from irgen.index import base_files, damage, database
@@ -31,6 +33,8 @@ from irgen.index.view import View
 
 FORMAT, VERSION = "irgen-index", 2
 DESCRIPTION, CODEBOOKS, MODELS, LOCK = "index.json", "codebooks.npy", "models", "lock"
+SWAP_SECONDS = 1.0  # that two renames take at most
+POLL_SECONDS = 0.05  # between tries to lock an index that has a writer
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,7 @@ def create(
 
     ``write_models`` writes into an empty folder, ``write_base`` creates the one it is given. Raise
     IndexingError if something is at ``path``; with ``replace``, only if that is no index or has a
-    writer. Replacing takes two renames: killed between them, it leaves the old index beside
-    ``path``, as ``.<name>.<process>.old.tmp``, until the next one is created there.
+    writer.
     """
     with damage.writing(f"creating {path}"), _appearing(path, replace) as new:
         (new / MODELS).mkdir()
@@ -159,7 +162,7 @@ def _appearing(path: Path, replace: bool) -> Iterator[Path]:
     """Yield an empty folder beside ``path`` that takes its place when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _delete_abandoned(path)
-    new, old = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in (".tmp", ".old.tmp"))
+    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with ExitStack() as stack:
         replaces = _is_index_to_replace(path, replace)
         if replaces:
@@ -167,17 +170,67 @@ def _appearing(path: Path, replace: bool) -> Iterator[Path]:
         new.mkdir()
         stack.callback(shutil.rmtree, new, ignore_errors=True)
         stack.callback(lock(new).release)
-        try:
-            yield new
-            if replaces:
-                path.rename(old)
+        yield new
+        if replaces:
+            swap_in(new, path)
+        else:
             new.rename(path)
             sync(path.parent)
-        except BaseException:
-            if old.exists() and not path.exists():
+
+
+@contextmanager
+def building(path: Path) -> Iterator[Path]:
+    """Yield a path at which to create the index that may take the place of the one at ``path``
+    (``swap_in``). What is left there after the block is deleted."""
+    _delete_abandoned(path)
+    around = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    around.mkdir()
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, around, ignore_errors=True)
+        stack.callback(lock(around).release)
+        yield around / path.name
+
+
+def swap_in(new: Path, path: Path) -> None:
+    """Put the index ``new`` in the place of the one at ``path``, which is deleted; the caller holds
+    the lock of that one. It takes two renames: between them the old index lies beside ``path``, as
+    ``.<name>.<process>.old.tmp``, from where ``restore`` gets it if this process is killed."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    try:
+        path.rename(old)
+        new.rename(path)
+        sync(path.parent)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def identify(path: Path) -> int | None:
+    """Return a number that changes when another index takes the place of that at ``path``; None if
+    there is none."""
+    restore(path)
+    with suppress(OSError):
+        return path.stat().st_ino
+    return None
+
+
+def restore(path: Path) -> None:
+    """Put back the index that a killed ``swap_in`` left beside ``path``. If a process is at it just
+    now, wait until it has put the new one there."""
+    end = time.monotonic() + SWAP_SECONDS
+    while not path.exists() and time.monotonic() < end:
+        old = next(path.parent.glob(f".{path.name}.*.old.tmp"), None)
+        if old is None:
+            return
+        with suppress(IndexingError, OSError):  # its process lives, or nothing can be written
+            held = lock(old)
+            try:
                 old.rename(path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+            finally:
+                held.release()
+        time.sleep(0.01)
 
 
 def _is_index_to_replace(path: Path, replace: bool) -> bool:
@@ -194,6 +247,7 @@ def _is_index_to_replace(path: Path, replace: bool) -> bool:
 
 def _delete_abandoned(path: Path) -> None:
     """Delete what killed processes left beside ``path``: folders whose lock is free."""
+    restore(path)
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         with suppress(IndexingError, OSError):
             if (left / LOCK).exists():
@@ -202,9 +256,20 @@ def _delete_abandoned(path: Path) -> None:
                 held.release()
 
 
-def lock(path: Path) -> FileLock:
+def lock(path: Path, wait: float = 0.0) -> FileLock:
     """Lock the index at ``path`` for its one writer, until the lock is released or this process
-    ends. Raise IndexingError, naming the process, if it has a writer already."""
+    ends. Raise LockedError, naming the process, if it still has a writer after ``wait`` seconds."""
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return _lock_now(path)
+        except (LockedError, FileNotFoundError):  # not there for a moment: it is being replaced
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def _lock_now(path: Path) -> FileLock:
     file = path / LOCK
     while True:
         file.touch()
@@ -214,7 +279,7 @@ def lock(path: Path) -> FileLock:
             held.acquire()
         except Timeout:
             number = file.read_text().strip()
-            raise IndexingError(
+            raise LockedError(
                 f"{path} has a writer already ({f'process {number}' if number else 'a process'}): "
                 "close that one first, or open the index for reading"
             ) from None

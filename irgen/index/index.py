@@ -17,11 +17,12 @@ from irgen.checkpoints.models import Models, load_models
 from irgen.compute import Machine, has_fast_bf16, run_on_one_core
 from irgen.errors import ImageError, IndexingError
 from irgen.index import base_files, folder, metadata
-from irgen.index.filters import Allow, Snapshots
+from irgen.index.filters import Allow, Snapshots, allowed_rows
 from irgen.index.hits import Explanation, ImageHits, explain
 from irgen.index.rows import Rows, check_ids, check_rows, check_table
 from irgen.index.store import Store
 from irgen.index.view import View
+from irgen.index.words import WordSearch
 from irgen.search import calibration, engine
 from irgen.search.brute_force import brute_force_search
 from irgen.search.calibration import Calibration, Uncalibrated
@@ -44,11 +45,12 @@ class Index(Store):
     may share one ``Index``. Use it as a context manager, or ``close`` it.
     """
 
-    def __init__(self, path: Path, *, writable: bool, device: str, precision: str):
-        super().__init__(path, writable=writable)
+    def __init__(self, path: Path, *, writable: bool, wait: float, device: str, precision: str):
+        super().__init__(path, writable=writable, wait=wait)
         self._loading = Lock()
         self.device, self.precision = torch.device(device), precision
-        self._snapshots = Snapshots(self.device)
+        self._word_search = WordSearch()
+        self._snapshots = Snapshots(self.device, self._word_search)
         self._models: Models | None = None
         self._decoder: Decoder | None = None
         self._calibration: Calibration | Uncalibrated | None = None
@@ -100,16 +102,18 @@ class Index(Store):
         path: Path | str,
         *,
         writable: bool = False,
+        wait: float = 0.0,
         device: str = "cpu",
         precision: str = "auto",
     ) -> "Index":
         """Open the index at ``path`` to search it or, if ``writable``, to change it, too. Models
         are loaded when they are first needed.
 
-        Raise IndexingError if there is no index, if it is damaged or of a newer version, or if
-        ``writable`` and it has a writer already.
+        Raise IndexingError if there is no index, or if it is damaged or of a newer version;
+        LockedError if ``writable`` and it still has another writer after ``wait`` seconds.
         """
-        return cls(Path(path), writable=writable, device=device, precision=precision)
+        path = Path(path)
+        return cls(path, writable=writable, wait=wait, device=device, precision=precision)
 
     @property
     def models(self) -> Models:
@@ -226,12 +230,12 @@ class Index(Store):
         options = self._resolve(options or self.options(k), k)
         self.refresh()
         view = self.view
-        snapshot = self.snapshot(view, options.allow)
+        snapshot = self.snapshot(view, options.allow, options.words)
         parts = []
         for features in self._read_queries(images):
             hits = engine.search(self.decoder, features, snapshot, k, options)
             parts.append(ImageHits.of(hits, view, self.calibration))
-        return ImageHits.join(parts, k)
+        return ImageHits.join(parts, k, view)
 
     def search_ids(
         self, ids: Sequence[str], k: int = 10, options: Options | None = None
@@ -244,7 +248,7 @@ class Index(Store):
         view = self.view
         rows = torch.from_numpy(view.find_existing(ids)).to(self.device)
         vectors = self.snapshot(view).gather(rows, "embeddings").float()
-        snapshot = self.snapshot(view, options.allow)
+        snapshot = self.snapshot(view, options.allow, options.words)
         hits = engine.search_embeddings(vectors, snapshot, k, options, excluded=rows)
         return ImageHits.of(hits, view, self.calibration)
 
@@ -252,11 +256,12 @@ class Index(Store):
         self, images: Images | QueryFeatures, k: int = 10, options: Options | None = None
     ) -> ImageHits:
         """Return the k images of the highest cosine to each of ``images``, by comparing it with
-        every one, so that a search can be judged by it. Of ``options``, ``allow`` counts."""
+        every one, so that a search can be judged by it. Of ``options``, ``allow`` and ``words``
+        count."""
         options = self._resolve(options or self.options(k), k)
         self.refresh()
         view = self.view
-        snapshot = self.snapshot(view, options.allow)
+        snapshot = self.snapshot(view, options.allow, options.words)
         rows = snapshot.alive_rows()
         vectors = snapshot.gather(rows, "embeddings")
         parts = []
@@ -264,7 +269,7 @@ class Index(Store):
             result = brute_force_search(features.embedding, vectors, k)
             hits = engine.Hits.of_cosines(result, rows)
             parts.append(ImageHits.of(hits, view, self.calibration))
-        return ImageHits.join(parts, k)
+        return ImageHits.join(parts, k, view)
 
     def explain(self, image: Input | Tensor | np.ndarray, ids: Sequence[str]) -> list[Explanation]:
         """Explain images of the index as hits of one query image: code, log-probabilities level by
@@ -284,12 +289,24 @@ class Index(Store):
         (features,) = self._read_queries(images)
         return self.decoder.start(features.summary, features.tokens)
 
-    def snapshot(self, view: View, allow: Allow | None = None) -> Snapshot:
+    def snapshot(
+        self, view: View, allow: Allow | None = None, words: str | None = None
+    ) -> Snapshot:
         """Return what a search in ``view`` goes through, on the device of the search: all images,
-        or those that ``allow`` lets through. Raise IndexingError for a filter that fails, and if
-        the embeddings are damaged, which are checked once."""
+        or those that ``allow`` lets through and that have all ``words``. Raise IndexingError for a
+        filter that fails, and if the embeddings are damaged, which are checked once."""
         view.base.check_embeddings_once()
-        return self._snapshots.of(view, allow)
+        return self._snapshots.of(view, allow, words)
+
+    def matching_rows(
+        self, view: View, allow: Allow | None = None, words: str | None = None
+    ) -> np.ndarray:
+        """Return the rows (n,) of the images of ``view`` that ``allow`` lets through and that have
+        all ``words``: in order, or with ``words`` the best match first. Raise IndexingError as
+        ``snapshot`` does."""
+        alive = view.snapshot.alive_rows().numpy()
+        rows = alive if words is None else self._word_search.rank(view, words)
+        return rows if allow is None else rows[allowed_rows(allow, view).numpy()[rows]]
 
     def _resolve(self, options: Options, k: int) -> Options:
         """Return ``options`` with ``min_cosine`` for their ``min_probability``."""
@@ -319,13 +336,12 @@ class Index(Store):
                 features = models.encode(torch.from_numpy(pixels))
             yield features
 
-    def _encode(self, images: Any, ids: Sequence[str]) -> Tensor:
-        """Return the embeddings (n, D) of images, one per id."""
+    def embed(self, images: Images) -> Tensor:
+        """Return the unit embeddings (n, D) of images, on the CPU, as ``add_encoded`` takes them.
+        ``images``: as for ``add``. Raise ImageError for an image that cannot be decoded."""
         models = self.models
         if isinstance(images, Input):
             decode_images(images, models.decoding)  # raises, and says how to write it
-        if len(images) != len(ids):
-            raise IndexingError(f"{len(images):,} images for {len(ids):,} ids")
         vectors = [torch.empty(0, self.folder.codebooks.shape[2])]
         for start in range(0, len(images), BATCH):
             try:
@@ -337,6 +353,12 @@ class Index(Store):
             with self._machine.precision():  # as the pipeline, so that codes are the same
                 vectors.append(models.embed(torch.from_numpy(pixels)).cpu())
         return torch.cat(vectors)
+
+    def _encode(self, images: Any, ids: Sequence[str]) -> Tensor:
+        """Return the embeddings (n, D) of images, one per id."""
+        if not isinstance(images, Input) and len(images) != len(ids):
+            raise IndexingError(f"{len(images):,} images for {len(ids):,} ids")
+        return self.embed(images)
 
     def _check(
         self,

@@ -2,25 +2,27 @@
 
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock, RLock
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import polars as pl
 
 from irgen.compute import run_on_one_core
-from irgen.errors import IndexingError, IrgenWarning
+from irgen.errors import IdTakenError, IdUnknownError, IndexingError, IrgenWarning
 from irgen.files.atomic import sync, sync_tree
-from irgen.index import copying, damage, folder
+from irgen.index import copying, damage, folder, notebook
 from irgen.index.database import Database, State
+from irgen.index.folder import Folder
 from irgen.index.rows import Rows, check_ids, collision, hash_ids, shorten
 from irgen.index.view import View
 
 MANY_CHANGES, MANY_SHARE = 5_000, 0.01  # changes, or their share of the base, that are compacted
 MANY_DEAD = 1_000  # rows of a view that are not worth keeping
+T = TypeVar("T")
 
 
 class Store:
@@ -32,17 +34,18 @@ class Store:
     committed first, but returns only after the compaction.
     """
 
-    def __init__(self, path: Path, *, writable: bool):
+    def __init__(self, path: Path, *, writable: bool, wait: float):
         if path.is_symlink():
             path = path.resolve()  # a link that is moved leads to another index
-        self.folder = folder.read(path)
+        if writable:
+            _repeat_if_replaced(path, folder.read)  # before a lock file is written there
         self._changing, self._refreshing, self._compacting = RLock(), Lock(), Lock()
-        self._closed, self._tolerated = False, 0  # changes that could not be compacted
+        self._closed, self._replaced = False, False
+        self._tolerated = 0  # changes that could not be compacted
         with ExitStack() as opened:
-            self._writer = _open_writer(path, opened) if writable else None
-            self._file = Database(path)
-            opened.callback(lambda: self._file.close())
-            self._view = self.folder.load(self._file)
+            self._writer = _open_writer(path, wait, opened) if writable else None
+            self.folder, self._file, self._view = _repeat_if_replaced(path, _read_whole)
+            opened.callback(self._file.close)
             if writable:
                 self.folder.prune(self._view.base.number)
             self._opened = opened.pop_all()
@@ -51,6 +54,7 @@ class Store:
         """Let the next writer in. Closing twice does no harm."""
         with self._compacting, self._changing, self._refreshing:
             self._closed, self._writer = True, None
+            self._file.close()  # another one than at first, if the index was replaced meanwhile
             self._opened.close()
 
     def __enter__(self) -> Self:
@@ -84,10 +88,10 @@ class Store:
 
     def refresh(self) -> None:
         """Take in what the writer, in this or another process, has committed since this index last
-        looked. If the index was closed or deleted, all that was read stays. Raise IndexingError if
-        an index of other models has replaced it."""
+        looked. If the index was closed or deleted, or an index of other models has replaced it, all
+        that was read stays; of a replacement this warns once."""
         with self._refreshing:
-            if self._closed or not self.folder.path.exists():
+            if self._closed or self._replaced or not self.folder.path.exists():
                 return
             if not self._is_same_file():
                 self._view = self._reopen()
@@ -105,10 +109,13 @@ class Store:
     def _reopen(self) -> View:
         """Return the view of the index that has replaced this one."""
         if folder.read(self.folder.path).digest != self.folder.digest:
-            raise IndexingError(
+            self._replaced = True
+            text = (
                 f"{self.folder.path} has been replaced by an index of other models or another "
-                "configuration: open it again"
+                "configuration: searches go on in the one that was opened; open it again"
             )
+            warnings.warn(text, IrgenWarning, stacklevel=4)
+            return self._view
         replaced, self._file = self._file, Database(self.folder.path)
         replaced.close()
         return self.folder.load(self._file)
@@ -145,13 +152,18 @@ class Store:
             present = self._find(writer, keys)
             missing = [name for name, old in zip(names, present, strict=True) if old != name]
             if missing:
-                raise IndexingError(f"not in the index: {shorten(missing)}; nothing was removed")
+                raise IdUnknownError(f"not in the index: {shorten(missing)}; nothing was removed")
             if names:
                 writer.remove(names, keys)
         self._compact_many_changes()
 
+    def takes_rows_of(self, other: "Store") -> bool:
+        """Tell whether both have the same models and metadata columns, so that embeddings and
+        metadata made for ``other`` can be added here."""
+        return self.folder.models == other.folder.models and self.schema == other.schema
+
     def refuse_present(self, ids: Sequence[str]) -> None:
-        """Raise IndexingError if an id is in the index."""
+        """Raise IdTakenError if an id is in the index."""
         present = self.view.find(ids) >= 0
         _refuse([name for name, is_present in zip(ids, present, strict=True) if is_present])
 
@@ -236,6 +248,11 @@ class Store:
             "config": self.folder.config,
         }
 
+    def _repr_html_(self) -> str:
+        """Show the index in a notebook, with some of its pictures."""
+        self.refresh()
+        return notebook.show_index(self._view, self.folder.path)
+
     def verify(self) -> None:
         """Read every file. Raise IndexingError for the first that is missing or damaged."""
         folder.read(self.folder.path)
@@ -258,10 +275,31 @@ class Store:
             yield writer
 
 
-def _open_writer(path: Path, stack: ExitStack) -> Database:
+def _repeat_if_replaced(path: Path, read: Callable[[Path], T]) -> T:
+    """Return ``read(path)``; read again if it failed because one index replaced another there."""
+    while True:
+        before = folder.identify(path)
+        try:
+            return read(path)
+        except IndexingError:
+            if folder.identify(path) == before:
+                raise
+
+
+def _read_whole(path: Path) -> tuple[Folder, Database, View]:
+    """Return folder, SQLite file and view of the index at ``path``."""
+    own, file = folder.read(path), Database(path)
+    with ExitStack() as stack:
+        stack.callback(file.close)
+        view = own.load(file)
+        stack.pop_all()
+    return own, file, view
+
+
+def _open_writer(path: Path, wait: float, stack: ExitStack) -> Database:
     """Open the SQLite file for the one writer, until the ``stack`` is closed."""
     with damage.writing(f"opening {path}"):
-        stack.callback(folder.lock(path).release)
+        stack.callback(folder.lock(path, wait).release)
     writer = Database(path, writable=True)
     stack.callback(writer.close)
     return writer
@@ -269,7 +307,7 @@ def _open_writer(path: Path, stack: ExitStack) -> Database:
 
 def _refuse(present: Sequence[str]) -> None:
     if present:
-        raise IndexingError(f"in the index already: {shorten(present)}; use upsert to replace")
+        raise IdTakenError(f"in the index already: {shorten(present)}; use upsert to replace")
 
 
 def _write_base(view: View, target: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from irgen.catalog.sources.s3 import Client
+from irgen.catalog.sources.s3_client import Client
 from irgen.errors import ReleaseError
 from irgen.files.records import read_json
 from irgen.params import Release as Settings

@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from irgen.catalog.sources import s3
+from irgen.catalog.sources import s3, s3_client
+from irgen.catalog.sources.s3_client import Client
 from irgen.errors import ReleaseError
 from irgen.params import Release as Settings
 from irgen.releases import release, store
@@ -20,9 +21,9 @@ FOLDER = re.compile(r"\d{4,}-[0-9a-f]{8}")
 RETRIES = 4  # of a call; the next release repeats what failed
 
 
-def connect(endpoint: str) -> s3.Client:
+def connect(endpoint: str) -> Client:
     """Return a client of the bucket. Raise SourceError if boto3 finds no valid configuration."""
-    return s3.connect(endpoint, retries=RETRIES)
+    return s3_client.connect(endpoint, retries=RETRIES)
 
 
 def join_url(remote: str, name: str) -> str:
@@ -52,7 +53,7 @@ def push_champion(settings: Settings, releases: Path, champion: Release) -> Rele
     return champion
 
 
-def push_release(client: s3.Client, folder: Path, pushed: Release, url: str) -> None:
+def push_release(client: Client, folder: Path, pushed: Release, url: str) -> None:
     """Copy the release in ``folder`` to ``url``; skip the files that are there. Raise
     SourceError."""
     prefix = s3.split_url(url)[1]
@@ -63,7 +64,7 @@ def push_release(client: s3.Client, folder: Path, pushed: Release, url: str) -> 
     s3.put_file(client, folder / RECORD, f"{url}/{RECORD}")
 
 
-def write_champion(client: s3.Client, remote: str, champion: Release) -> None:
+def write_champion(client: Client, remote: str, champion: Release) -> None:
     """Write to the bucket which release is served. Raise SourceError, and ReleaseError if another
     machine writes another one at the same time."""
     url = join_url(remote, CHAMPION)
@@ -77,20 +78,20 @@ def write_champion(client: s3.Client, remote: str, champion: Release) -> None:
         raise ReleaseError(f"another machine changed {url} at the same time: try again")
 
 
-def read_champion(client: s3.Client, remote: str) -> dict[str, Any] | None:
+def read_champion(client: Client, remote: str) -> dict[str, Any] | None:
     """Return ``version``, ``name`` and ``bundle`` of the bucket's champion; None if there is none.
     Raise SourceError."""
     current = s3.get_json(client, join_url(remote, CHAMPION))
     return None if current is None else current[0]
 
 
-def list_names(client: s3.Client, remote: str) -> list[str]:
+def list_names(client: Client, remote: str) -> list[str]:
     """Return the folder names of the complete releases, newest first. Raise SourceError."""
     folders = _list_folders(client, remote)
     return sorted((name for name, is_complete in folders.items() if is_complete), reverse=True)
 
 
-def _list_folders(client: s3.Client, remote: str) -> dict[str, bool]:
+def _list_folders(client: Client, remote: str) -> dict[str, bool]:
     """Return the folders of releases by name, and whether each is complete."""
     prefix = s3.split_url(join_url(remote, ""))[1]
     folders: dict[str, bool] = {}
@@ -110,7 +111,7 @@ def parse_version(name: str) -> int:
     return int(name.partition("-")[0])
 
 
-def pull_release(client: s3.Client, remote: str, name: str, releases: Path) -> Release:
+def pull_release(client: Client, remote: str, name: str, releases: Path) -> Release:
     """Add the release with this folder name to the store ``releases``, and return it. Raise
     SourceError if it cannot be read, ReleaseError if it is not the one that was pushed."""
     url = join_url(remote, name)
@@ -124,14 +125,14 @@ def pull_release(client: s3.Client, remote: str, name: str, releases: Path) -> R
     return pulled
 
 
-def _download(client: s3.Client, url: str, pulled: Release, folder: Path) -> None:
+def _download(client: Client, url: str, pulled: Release, folder: Path) -> None:
     for name in pulled.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if not s3.get_file(client, f"{url}/{name}", folder / name):
             raise ReleaseError(f"{url}/{name} is missing: push {pulled.name} again")
 
 
-def prune(client: s3.Client, remote: str, champion: Release, keep: int) -> list[str]:
+def prune(client: Client, remote: str, champion: Release, keep: int) -> list[str]:
     """Delete all releases, incomplete ones too, but the champion, the one before it and the
     ``keep`` newest others. Return the deleted names. Raise SourceError."""
     folders = _list_folders(client, remote)
@@ -143,7 +144,7 @@ def prune(client: s3.Client, remote: str, champion: Release, keep: int) -> list[
     return old
 
 
-def delete_release(client: s3.Client, remote: str, name: str) -> None:
+def delete_release(client: Client, remote: str, name: str) -> None:
     """Delete the folder of a release, if it is there. Raise SourceError."""
     url = join_url(remote, name)
     s3.delete(client, [f"{url}/{RECORD}"])

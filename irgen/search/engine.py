@@ -68,9 +68,10 @@ class Options:
     ``min_cosine``: drop hits below. ``trie``: with False the beam search is unconstrained; codes
     that no image has find nothing.
 
-    Two more are for an ``Index``, not for the engine. ``min_probability``: drop hits that are less
-    likely to have the query's label. ``allow``: find only some images, by SQL or a polars
-    expression over id and metadata, or a collection of ids.
+    Three more are for an ``Index``, not for the engine. ``min_probability``: drop hits that are
+    less likely to have the query's label. ``allow``: find only some images, by SQL or a polars
+    expression over id and metadata, or a collection of ids. ``words``: find only images that have
+    all of these in their id or text columns.
     """
 
     beams: int = 30
@@ -85,6 +86,7 @@ class Options:
     min_cosine: float | None = None
     min_probability: float | None = None
     allow: "str | pl.Expr | Collection[str] | None" = None
+    words: str | None = None
     trie: bool = True
 
     def __post_init__(self) -> None:

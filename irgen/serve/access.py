@@ -2,23 +2,27 @@
 
 import json
 import logging
+import math
 import sys
 import time
 import uuid
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from irgen.errors import redact
+from irgen.serve.limits import RateLimit, name_client
 from irgen.serve.measurements import Measurements
 from irgen.serve.problems import problem, report_fault
-from irgen.serve.tokens import Tokens
+from irgen.serve.tokens import Token, Tokens
 
 access_log = logging.getLogger("irgen.access")
 OPEN_PATHS = {"/healthz", "/readyz"}
+UNCOUNTED = (*OPEN_PATHS, "/static/", "/v1/thumbnail")  # a page of results has forty thumbnails
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -36,13 +40,18 @@ class TooLargeError(Exception):
 
 class Access:
     """ASGI middleware. ``most_bytes``: of a request's body. ``tokens``: who is let in; None:
-    everybody who reaches the port."""
+    everybody who reaches the port. ``rate``: of each client's requests; None: any."""
 
     def __init__(
-        self, app: ASGIApp, measurements: Measurements, most_bytes: int, tokens: Tokens | None
+        self,
+        app: ASGIApp,
+        measurements: Measurements,
+        most_bytes: int,
+        tokens: Tokens | None,
+        rate: RateLimit | None,
     ) -> None:
         self.app, self.measurements, self.most_bytes = app, measurements, most_bytes
-        self.tokens = tokens
+        self.tokens, self.rate = tokens, rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -75,12 +84,8 @@ class Access:
             await send(message)
 
         try:
-            if not self._lets_in(scope):
-                await _ask_for_token()(scope, receive, marked_send)
-                return
-            if _is_from_other_site(scope):
-                text = "a page of another site may not send this: use the service's own page"
-                await problem(403, text)(scope, receive, marked_send)
+            if (refusal := self._refuse(scope)) is not None:
+                await refusal(scope, receive, marked_send)
                 return
             with suppress(TooLargeError):
                 await self.app(scope, limited_receive, marked_send)
@@ -96,21 +101,38 @@ class Access:
             seconds = time.perf_counter() - started
             self._note(scope, request_id, status or 500, seconds)
 
-    def _lets_in(self, scope: Scope) -> bool:
-        if self.tokens is None or scope["path"] in OPEN_PATHS:
-            return True
-        name = self.tokens.find(Headers(scope=scope).get("authorization"))
-        scope["irgen.client"] = name
-        return name is not None
+    def _refuse(self, scope: Scope) -> JSONResponse | None:
+        """Return the answer to a request that goes no further. A wrong token counts, too, so that
+        nobody can try many."""
+        token = self._find_token(scope)
+        scope["irgen.client"] = _read_address(scope) if token is None else token.name
+        scope["irgen.scope"] = "write" if self.tokens is None else token and token.scope
+        if wait := self._count(scope):
+            return _ask_to_wait(wait)
+        if token is None and self.tokens is not None and scope["path"] not in OPEN_PATHS:
+            return _ask_for_token()
+        if _is_from_other_site(scope):
+            return problem(403, "a page of another site may not send this: use the service's own")
+        return None
+
+    def _find_token(self, scope: Scope) -> Token | None:
+        if self.tokens is None:
+            return None
+        return self.tokens.find(Headers(scope=scope).get("authorization"))
+
+    def _count(self, scope: Scope) -> float:
+        """Return the seconds that the client has to wait until it may send this request."""
+        if self.rate is None or scope["path"].startswith(UNCOUNTED):
+            return 0.0
+        return self.rate.count(scope["irgen.client"])
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         self.measurements.requests.labels(route, status).inc()
         self.measurements.seconds.labels(route).observe(seconds)
-        address = scope.get("client") or ("", 0)
         fields = {
             "request": request_id,
-            "client": scope.get("irgen.client") or address[0],
+            "client": scope["irgen.client"],
             "method": scope["method"],
             "path": scope["path"],
             "status": status,
@@ -119,16 +141,34 @@ class Access:
         access_log.info("request", extra={"fields": fields})
 
 
+def _read_address(scope: Scope) -> str:
+    return name_client((scope.get("client") or ("", 0))[0])
+
+
 def _is_from_other_site(scope: Scope) -> bool:
-    """Tell whether a page that is not the service's made a browser send more than a GET."""
-    site = Headers(scope=scope).get("sec-fetch-site", "none")
-    return scope["method"] != "GET" and site not in ("none", "same-origin")
+    """Tell whether a page that is not the service's made a browser send more than a GET.
+
+    A browser says so in Sec-Fetch-Site; but over plain HTTP to another machine only in Origin.
+    """
+    headers = Headers(scope=scope)
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if scope["method"] == "GET":
+        return False
+    if site is not None:
+        return site not in ("none", "same-origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def _ask_for_token() -> JSONResponse:
     text = "a token is needed: Authorization: Bearer TOKEN; in a browser, the token as the password"
     answer = problem(401, text)
     answer.headers["WWW-Authenticate"] = 'Basic realm="irgen", charset="UTF-8"'
+    return answer
+
+
+def _ask_to_wait(seconds: float) -> JSONResponse:
+    answer = problem(429, f"too many requests: send the next in {seconds:.1f} s")
+    answer.headers["Retry-After"] = str(math.ceil(seconds))
     return answer
 
 

@@ -8,8 +8,9 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 import irgen
-from irgen.serve import page, problems, routes
+from irgen.serve import page, problems, rendering, routes
 from irgen.serve.access import Access
+from irgen.serve.limits import RateLimit
 from irgen.serve.service import Service
 from irgen.serve.tokens import Tokens
 
@@ -17,12 +18,17 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def create_app(
-    service: Service, *, tokens: Tokens | None = None, hosts: Sequence[str] = LOOPBACK
+    service: Service,
+    *,
+    tokens: Tokens | None = None,
+    hosts: Sequence[str] = LOOPBACK,
+    rate: RateLimit | None = None,
 ) -> FastAPI:
     """Return the application; it starts and stops ``service`` with itself.
 
     ``tokens``: who is let in; None: everybody who reaches the port. ``hosts``: names by which the
     service may be called, so that no page of another name can reach it through a browser.
+    ``rate``: of each client's requests.
     """
 
     @asynccontextmanager
@@ -39,15 +45,20 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has figures
     )
-    app.state.service = service
+    app.state.service, app.state.show_problem = service, rendering.show_problem
     problems.add_handlers(app)
     app.include_router(routes.api)
     app.include_router(routes.watch)
     app.include_router(page.page)
-    app.mount("/static", StaticFiles(directory=page.FOLDER / "static"))
+    app.mount("/static", StaticFiles(directory=rendering.FOLDER / "static"))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(
-        Access, measurements=service.measurements, most_bytes=service.limits.bytes, tokens=tokens
+        Access,
+        measurements=service.measurements,
+        most_bytes=service.limits.bytes,
+        tokens=tokens,
+        rate=rate,
     )
     return app

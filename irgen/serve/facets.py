@@ -12,6 +12,7 @@ from irgen.index.metadata import ID
 from irgen.index.view import View
 
 MOST_CHOICES = 40  # distinct values of a column that is offered as a list
+LONGEST_CHOICE = 60  # characters
 LOOKED_AT = 100_000  # rows that a list of choices is made from
 HIDDEN = {ID, "sha256", "path"}
 PREFIX = "f."  # of the fields' names, before that of the column
@@ -51,7 +52,8 @@ def _make_facet(name: str, kind: pl.DataType, table: pl.DataFrame) -> Facet | No
     if not isinstance(kind, pl.String | pl.Boolean):
         return None
     values = table[name].drop_nulls().unique().head(MOST_CHOICES + 1)
-    if len(values) > MOST_CHOICES:
+    is_long = values.dtype == pl.String and (values.str.len_chars() > LONGEST_CHOICE).any()
+    if len(values) > MOST_CHOICES or is_long:
         return Facet(name, "text")
     return (
         Facet(name, "choice", tuple(sorted(map(_format_choice, values)))) if len(values) else None

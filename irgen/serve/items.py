@@ -8,7 +8,8 @@ from typing import Any
 from irgen.catalog.pictures import Pictures
 from irgen.errors import ImageError
 from irgen.files.workspace import Workspace
-from irgen.index.filters import allowed_rows, check_sql
+from irgen.index.filters import check_sql
+from irgen.index.metadata import ID
 from irgen.index.view import View
 from irgen.serve.champion import Champion
 from irgen.serve.facets import Facet, list_facets, read_filter
@@ -47,17 +48,25 @@ class Items:
         parts = [part for part in (sql and check_sql(sql), fields) if part]
         return " AND ".join(f"({part}\n)" for part in parts) or None
 
+    def sample(self, count: int) -> list[dict[str, Any]]:
+        """Return id and metadata of some images, from all parts of the index."""
+        view = self._champion.require().index.view
+        rows = view.snapshot.alive_rows().numpy()
+        return view.take(rows[:: max(1, len(rows) // count)][:count]).rows(named=True)
+
     def list(
         self,
         *,
         ids: Sequence[str] = (),
         filter: str | None = None,
         facets: Mapping[str, str] | None = None,
+        words: str | None = None,
         offset: int = 0,
         limit: int,
     ) -> tuple[int, list[dict[str, Any]]]:
-        """Return the number of images that match, and id and metadata of one page of them. Raise
-        IndexingError for a filter that fails, NotFoundError for an id that is not in the index."""
+        """Return the number of images that match, and id and metadata of one page of them: in order
+        of row or, with ``words``, the best match first. Raise IndexingError for a filter or words
+        that fail, NotFoundError for an id that is not in the index."""
         index = self._champion.require().index
         index.refresh()
         view = index.view
@@ -66,42 +75,38 @@ class Items:
             if (rows < 0).any():
                 missing = [name for name, row in zip(ids, rows, strict=True) if row < 0]
                 raise NotFoundError(f"not in the index: {', '.join(map(repr, missing[:3]))}")
-        elif (allow := self.combine_filters(filter, facets)) is not None:
-            rows = allowed_rows(allow, view).nonzero()[:, 0].numpy()
         else:
-            rows = view.snapshot.alive_rows().numpy()
+            rows = index.matching_rows(view, self.combine_filters(filter, facets), words)
         return len(rows), view.take(rows[offset : offset + limit]).rows(named=True)
 
-    async def read_picture(self, name: str) -> bytes:
-        """Return the file of an image of the index. Raise NotFoundError if it is not here."""
-        return await self._read(name, await self._find(name))
+    async def find(self, name: str) -> dict[str, Any]:
+        """Return id and metadata of an image of the index. Raise NotFoundError if it has none of
+        that id."""
+        _, (item,) = await asyncio.to_thread(self.list, ids=[name], limit=1)
+        return item
 
-    async def draw(self, name: str) -> tuple[str, bytes]:
+    async def read_picture(self, item: Mapping[str, Any]) -> bytes:
+        """Return the file of an image of the index. Raise NotFoundError if it is not here."""
+        content = await asyncio.to_thread(self._pictures.read, item)
+        if content is None:
+            raise NotFoundError(
+                f"the file of {item[ID]!r} is not here: pictures come from data/download of the "
+                "project, or from where irgen add read them"
+            )
+        return content
+
+    async def draw(self, item: Mapping[str, Any]) -> tuple[str, bytes]:
         """Return media type and bytes of the thumbnail of an image of the index: made once. Raise
         NotFoundError if its file is not here, or cannot be decoded."""
-        item = await self._find(name)
         sha256 = item.get("sha256")
         if sha256 and (content := await asyncio.to_thread(self._thumbnails.get, sha256)):
             kind, _, content = content.partition(b" ")
             return kind.decode(), content
         try:
-            media_type, content = await self._workers.thumbnail(await self._read(name, item))
+            media_type, content = await self._workers.thumbnail(await self.read_picture(item))
         except ImageError as error:
-            raise NotFoundError(f"there is no picture of {name!r}: {error}") from None
+            raise NotFoundError(f"there is no picture of {item[ID]!r}: {error}") from None
         if sha256:
             stored = media_type.encode() + b" " + content
             await asyncio.to_thread(self._thumbnails.put, sha256, stored)
         return media_type, content
-
-    async def _find(self, name: str) -> dict[str, Any]:
-        _, (item,) = await asyncio.to_thread(self.list, ids=[name], limit=1)
-        return item
-
-    async def _read(self, name: str, item: Mapping[str, Any]) -> bytes:
-        content = await asyncio.to_thread(self._pictures.read, item)
-        if content is None:
-            raise NotFoundError(
-                f"the file of {name!r} is not here: pictures come from data/download of the "
-                "project, or from where irgen add read them"
-            )
-        return content

@@ -6,44 +6,26 @@ without JavaScript; ``static/page.js`` adds dropping, pasting and sliders that s
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Mapping
-from datetime import datetime
-from importlib import resources
-from pathlib import Path
+from contextlib import suppress
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
-from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
-from fastapi.templating import Jinja2Templates
 
-from irgen.serve import codes, routes
+from irgen.index.metadata import OURS, as_plain
+from irgen.search.calibration import Calibration
+from irgen.serve import codes, etags, routes
 from irgen.serve.facets import PREFIX
-from irgen.serve.problems import NotFoundError, describe_error
+from irgen.serve.problems import NotFoundError, NotReadyError
 from irgen.serve.query import Method
+from irgen.serve.rendering import render
 from irgen.serve.routes import get_service
 from irgen.serve.schema import MOST_CHARACTERS, SearchOptions
 from irgen.serve.service import SearchResults, Service
 
-
-def format_address(values: Mapping[str, Any]) -> str:
-    """Return the query part of an address; empty values are left out."""
-    return "?" + urlencode({name: value for name, value in values.items() if value != ""})
-
-
-FOLDER = Path(str(resources.files("irgen.serve")))
-templates = Jinja2Templates(FOLDER / "templates")
-templates.env.filters |= {
-    "thumbnail": routes.thumbnail_path,
-    "percent": lambda share: f"{share:.0%}",
-    "number": "{:,}".format,
-    "prefix": codes.format_prefix,
-    "chance": lambda share: f"{share:.0%}" if share >= 0.01 else "below 1%",
-    "date": lambda milliseconds: f"{datetime.fromtimestamp(milliseconds / 1000):%d %B %Y, %H:%M}",
-    "address": format_address,
-    "start": lambda values: "/" + format_address(values),
-}
 PER_PAGE = 60
+STARTS = 16  # pictures to start from
+UNSHOWN = {*OURS} - {"label"}
 SAMPLES = 6  # pictures shown of a branch
 LIKELIEST = 4  # prefixes shown of a level
 DEFAULT_K = 24
@@ -63,10 +45,12 @@ async def start(
     k: int = DEFAULT_K,
     beams: str = "",
     min_probability: str = "",
+    words: str = "",
     filter: str = "",
     distinct: str = "",
 ) -> HTMLResponse:
-    """Show the form and, for an uploaded picture ``q`` or an image ``id``, what is like it."""
+    """Show the form and, for an uploaded picture ``q`` or an image ``id``, what is like it; without
+    either, some images to start from."""
     service = get_service(request)
     fields = {
         "q": q,
@@ -74,28 +58,47 @@ async def start(
         "k": k,
         "beams": beams,
         "min_probability": "" if min_probability == "0" else min_probability,
+        "words": words,
         "filter": filter,
         "distinct": distinct,
     }
     filters = await list_filters(request)
-    served = service.champion.served
-    default_beams = 1 if served is None else served.index.options(1).beams
 
     async def load() -> dict[str, Any]:
         service.champion.require()
         if not (q or id):
-            return {}
+            return {"samples": await asyncio.to_thread(service.items.sample, STARTS)}
         search = _search(service, fields, filters["facet_values"])
         return {"results": await routes.run_while_connected(request, search)}
 
-    values = filters | {"fields": fields, "beams": default_beams}
-    return await render(request, "search.html", load(), **values)
+    values = filters | {"fields": fields, "fetches": service.fetches_addresses}
+    if id:
+        values["item"] = await asyncio.to_thread(describe_item, service, id)
+    return await render(request, "search.html", load(), **values, **describe_search(service))
+
+
+def describe_search(service: Service) -> dict[str, Any]:
+    """Return what the search form shows of the index: its beams, and whether it is calibrated."""
+    served = service.champion.served
+    if served is None:
+        return {"beams": 1, "calibrated": False}
+    calibrated = isinstance(served.index.calibration, Calibration)
+    return {"beams": served.index.options(1).beams, "calibrated": calibrated}
+
+
+def describe_item(service: Service, name: str) -> dict[str, Any]:
+    """Return the metadata of an image that people look at; none if it is not in the index."""
+    with suppress(NotFoundError, NotReadyError):
+        _, (item,) = service.items.list(ids=[name], limit=1)
+        shown = as_plain({column: item[column] for column in item if column not in UNSHOWN})
+        return {column: value for column, value in shown.items() if value not in (None, "", [])}
+    return {}
 
 
 async def _search(
     service: Service, fields: dict[str, Any], facets: dict[str, str]
 ) -> SearchResults:
-    names = ("k", "beams", "min_probability", "filter", "distinct")
+    names = ("k", "beams", "min_probability", "words", "filter", "distinct")
     wanted = SearchOptions(**{name: fields[name] for name in names if fields[name] != ""})
     query = await asyncio.to_thread(read_query, service, fields["q"], fields["id"])
     return await service.search([query], wanted, facets=facets)
@@ -131,38 +134,59 @@ async def upload(request: Request, image: Annotated[UploadFile, File()]) -> Resp
     content = await image.read()
     if not content:
         return RedirectResponse("/", 303)
+    return await _show_results(get_service(request), content)
+
+
+async def _show_results(service: Service, content: bytes) -> Response:
     name = hashlib.sha256(content).hexdigest()
-    await asyncio.to_thread(get_service(request).uploads.put, name, content)
+    await asyncio.to_thread(service.uploads.put, name, content)
     return RedirectResponse(f"/?q={name}", 303)
+
+
+@page.post("/search/address")
+async def fetch(request: Request, url: Annotated[str, Form()]) -> Response:
+    """Fetch the picture at an address, keep it for a while, and show what is like it."""
+    service = get_service(request)
+    (content,) = await service.fetch([url])
+    return await _show_results(service, content)
 
 
 @page.get("/upload")
 async def show_upload(request: Request, q: Annotated[str, Query(min_length=1)]) -> Response:
     """Show an uploaded picture, small."""
     service = get_service(request)
+    headers = etags.make_headers(q, "small")
+    if (unchanged := etags.find_unchanged(request, headers)) is not None:
+        return unchanged
     content = await _read_image(service, q, "")
     kind, small = await service.workers.thumbnail(content)
-    return Response(small, media_type=kind, headers=routes.CACHED)
+    return Response(small, media_type=kind, headers=headers)
 
 
 @page.get("/catalogue")
 async def catalogue(
     request: Request,
+    words: Annotated[str, Query(max_length=MOST_CHARACTERS)] = "",
     filter: Annotated[str, Query(max_length=MOST_CHARACTERS)] = "",
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> HTMLResponse:
-    """Show the images of the index, a page at a time."""
+    """Show the images of the index, a page at a time; with ``words``, the best match first."""
     service = get_service(request)
     filters = await list_filters(request)
 
     async def load() -> dict[str, Any]:
         facets = filters["facet_values"]
         total, items = await asyncio.to_thread(
-            service.items.list, filter=filter, facets=facets, offset=offset, limit=PER_PAGE
+            service.items.list,
+            filter=filter,
+            facets=facets,
+            words=words or None,
+            offset=offset,
+            limit=PER_PAGE,
         )
         return {"total": total, "items": items}
 
-    fields = {"filter": filter, "offset": offset, "per_page": PER_PAGE}
+    fields = {"words": words, "filter": filter, "offset": offset, "per_page": PER_PAGE}
     return await render(request, "catalogue.html", load(), **fields, **filters)
 
 
@@ -198,7 +222,9 @@ async def compare(request: Request, q: str = "", id: str = "", k: int = 12) -> H
 async def _read_image(service: Service, upload: str, name: str) -> bytes:
     """Return the picture that was uploaded, or else the file of an image of the index."""
     query = await asyncio.to_thread(read_query, service, upload, name)
-    return query if isinstance(query, bytes) else await service.items.read_picture(query)
+    if isinstance(query, bytes):
+        return query
+    return await service.items.read_picture(await service.items.find(query))
 
 
 @page.get("/why")
@@ -230,19 +256,3 @@ async def state(request: Request) -> HTMLResponse:
         return {"info": info, "facts": facts, "problem": service.champion.error}
 
     return await render(request, "state.html", load())
-
-
-async def render(
-    request: Request, template: str, content: Coroutine[Any, Any, dict[str, Any]], **values: Any
-) -> HTMLResponse:
-    """Return a page made from a template, ``values`` and ``content``. If this cannot be had, the
-    page says why."""
-    status = 200
-    try:
-        values |= await content
-    except Exception as error:
-        status, values["problem"] = describe_error(error)
-    values |= {"served": get_service(request).champion.served, "path": request.url.path}
-    return await asyncio.to_thread(
-        templates.TemplateResponse, request, template, values, status_code=status
-    )

@@ -8,7 +8,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from irgen.errors import IrgenError, redact
 from irgen.serve.batching import OverloadedError
@@ -23,7 +25,7 @@ REASONS = {
     404: "There is no such image, or its file is not here.",
     413: "The request is too large.",
     422: "A field is missing, unknown or out of its range.",
-    429: "Too many requests wait; Retry-After says when to come again.",
+    429: "Too many requests, of this client or of all; Retry-After says when to come again.",
     503: "No index can answer yet.",
     504: "No answer in time.",
 }
@@ -54,7 +56,34 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": REASONS[status], "content": content} for status in statuses}
 
 
-def problem(status: int, detail: str, **more: Any) -> JSONResponse:
+class Problem(JSONResponse):
+    """A problem document; a browser that asks for a page gets one instead."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__(content, content["status"])
+        self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer in the form that the client asks for."""
+        if not _wants_page(scope):
+            await super().__call__(scope, receive, send)
+            return
+        fields = (self._content[name] for name in ("status", "title", "detail"))
+        page = scope["app"].state.show_problem(Request(scope), *fields)
+        own = {name: value for name, value in self.headers.items() if name not in page.headers}
+        page.headers.update(own)  # such as Retry-After
+        await page(scope, receive, send)
+
+
+def _wants_page(scope: Scope) -> bool:
+    """Tell whether a browser asks for a page; the API answers all alike."""
+    is_page = not scope["path"].startswith("/v1/") and hasattr(scope["app"].state, "show_problem")
+    return is_page and "text/html" in Headers(scope=scope).get("accept", "")
+
+
+def problem(status: int, detail: str, **more: Any) -> Problem:
     """Return a problem document; ``more``: fields beside type, title, status and detail."""
     content = {
         "type": "about:blank",
@@ -63,7 +92,7 @@ def problem(status: int, detail: str, **more: Any) -> JSONResponse:
         "detail": redact(detail),
         **more,
     }
-    return JSONResponse(content, status, media_type=MEDIA_TYPE)
+    return Problem(content)
 
 
 def describe_error(error: Exception) -> tuple[int, str]:

@@ -14,7 +14,7 @@ import irgen
 from irgen.errors import ImageError, IndexingError
 from irgen.index.metadata import ID, as_plain
 from irgen.search.calibration import Calibration
-from irgen.serve import schema
+from irgen.serve import etags, schema
 from irgen.serve.champion import Served
 from irgen.serve.problems import describe_problems, problem
 from irgen.serve.schema import SearchAnswer, SearchBody, SearchOptions
@@ -22,9 +22,11 @@ from irgen.serve.service import SearchResults, Service
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.25  # between looks whether the client is still there
-CACHED = {"Cache-Control": "private, max-age=86400"}
 SEARCH_PROBLEMS = describe_problems(400, 401, 413, 422, 429, 503, 504)
 ITEM_PROBLEMS = describe_problems(400, 401, 404, 422, 503)
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "It is as If-None-Match has it."}
+}
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 api = APIRouter(prefix="/v1")
 watch = APIRouter()
@@ -37,15 +39,23 @@ def get_service(request: Request) -> Service:
 
 @api.post(
     "/search",
-    summary="Search by images in base64, or by ids of the index",
+    summary="Search by images in base64, by their addresses, or by ids of the index",
     responses=SEARCH_PROBLEMS,
 )
 async def search(body: SearchBody, request: Request) -> SearchAnswer:
     """Return the images most like each query, best first."""
-    inputs = [_read_query(number, query) for number, query in enumerate(body.queries)]
     wanted = SearchOptions(**body.model_dump(exclude={"queries"}))
-    work = get_service(request).search(inputs, wanted)
+    work = _search(get_service(request), body.queries, wanted)
     return _format(await run_while_connected(request, work), wanted)
+
+
+async def _search(
+    service: Service, queries: Sequence[schema.QueryBody], wanted: SearchOptions
+) -> SearchResults:
+    inputs = [_read_query(number, query) for number, query in enumerate(queries)]
+    pictures = iter(await service.fetch([query.url for query in queries if query.url is not None]))
+    files = [next(pictures) if value is None else value for value in inputs]
+    return await service.search(files, wanted)
 
 
 @api.post("/search/upload", summary="Search by uploaded image files", responses=SEARCH_PROBLEMS)
@@ -79,13 +89,14 @@ async def items(
     request: Request,
     id: Annotated[list[str] | None, Query(description="Ids of images.")] = None,
     filter: Annotated[str | None, Query(max_length=schema.MOST_CHARACTERS)] = None,
+    words: Annotated[str | None, Query(max_length=schema.MOST_CHARACTERS)] = None,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> schema.ItemsAnswer:
-    """Return id and metadata of a page of images."""
+    """Return id and metadata of a page of images; with words, the best match first."""
     service = get_service(request)
     total, page = await asyncio.to_thread(
-        service.items.list, ids=id or (), filter=filter, offset=offset, limit=limit
+        service.items.list, ids=id or (), filter=filter, words=words, offset=offset, limit=limit
     )
     listed = [
         schema.ItemBody(
@@ -103,24 +114,36 @@ async def items(
     "/thumbnail",
     summary="A small picture of an image of the index",
     response_class=Response,
-    responses=ITEM_PROBLEMS | {200: {"content": {"image/jpeg": BYTES, "image/png": BYTES}}},
+    responses=ITEM_PROBLEMS
+    | UNCHANGED
+    | {200: {"content": {"image/jpeg": BYTES, "image/png": BYTES}}},
 )
 async def thumbnail(id: str, request: Request) -> Response:
     """Return a JPEG, or a PNG of a tiny image."""
-    kind, content = await get_service(request).items.draw(id)
-    return Response(content, media_type=kind, headers=CACHED)
+    items = get_service(request).items
+    item = await items.find(id)
+    headers = etags.make_headers(item.get("sha256"), "small")
+    if (unchanged := etags.find_unchanged(request, headers)) is not None:
+        return unchanged
+    kind, content = await items.draw(item)
+    return Response(content, media_type=kind, headers=headers)
 
 
 @api.get(
     "/picture",
     summary="The file of an image of the index",
     response_class=Response,
-    responses=ITEM_PROBLEMS | {200: {"content": {"application/octet-stream": BYTES}}},
+    responses=ITEM_PROBLEMS | UNCHANGED | {200: {"content": {"application/octet-stream": BYTES}}},
 )
 async def picture(id: str, request: Request) -> Response:
     """Return the bytes as they are, to be saved and not shown."""
-    content = await get_service(request).items.read_picture(id)
-    headers = CACHED | {"Content-Disposition": "attachment"}
+    items = get_service(request).items
+    item = await items.find(id)
+    headers = etags.make_headers(item.get("sha256"), "file")
+    if (unchanged := etags.find_unchanged(request, headers)) is not None:
+        return unchanged
+    headers |= {"Content-Disposition": "attachment"}
+    content = await items.read_picture(item)
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
@@ -130,7 +153,7 @@ async def info(request: Request) -> schema.InfoAnswer:
     service = get_service(request)
     served = service.champion.require()
     options = asdict(served.index.options(10))
-    options.pop("allow")
+    del options["allow"], options["words"]  # of one search
     return schema.InfoAnswer(
         version=irgen.__version__,
         index=describe_index(served),
@@ -168,15 +191,14 @@ async def metrics(request: Request) -> Response:
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _read_query(number: int, body: schema.QueryBody) -> bytes | str:
-    if (body.image is None) == (body.id is None):
-        raise IndexingError(f"query {number}: give either image or id")
-    if body.id is not None:
+def _read_query(number: int, body: schema.QueryBody) -> bytes | str | None:
+    """Return the file or the id of a query, None for one that is an address."""
+    if sum(value is not None for value in (body.image, body.url, body.id)) != 1:
+        raise IndexingError(f"query {number}: give one of image, url and id")
+    if body.image is None:
         return body.id
     try:
-        return base64.b64decode(
-            (body.image or "").partition(",")[2] or body.image or "", validate=True
-        )
+        return base64.b64decode(body.image.rpartition(",")[2], validate=True)
     except (binascii.Error, ValueError):
         raise ImageError(f"query {number}: image is not base64 of a file") from None
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST_HITS, MOST_QUERIES, MOST_CHARACTERS = 1000, 32, 4000  # of a filter
+MOST_HITS, MOST_QUERIES, MOST_CHARACTERS = 1000, 32, 4000  # of a filter or an address
 EXAMPLE_HIT: dict[str, Any] = {
     "id": "shirts/0042.jpg",
     "score": 0.913,
@@ -57,6 +57,14 @@ class SearchOptions(Model):
             examples=["label = 'shirts' AND price < 30"],
         ),
     ] = None
+    words: Annotated[
+        str | None,
+        Field(
+            max_length=MOST_CHARACTERS,
+            description="Find only images with all of these words in their id or text columns.",
+            examples=["red dress"],
+        ),
+    ] = None
     min_score: Annotated[float | None, Field(description="Drop hits with a lower score.")] = None
     min_probability: Annotated[
         float | None,
@@ -65,10 +73,18 @@ class SearchOptions(Model):
 
 
 class QueryBody(Model):
-    """One query: an image file in base64, or the id of an image of the index."""
+    """One query: an image file in base64, its address, or the id of an image of the index."""
 
     image: Annotated[str | None, Field(description="An image file in base64.")] = None
     id: Annotated[str | None, Field(description="The id of an image of the index.")] = None
+    url: Annotated[
+        str | None,
+        Field(
+            max_length=MOST_CHARACTERS,
+            description="The http or https address of an image file on the public internet, if "
+            "the service runs with --fetch.",
+        ),
+    ] = None
 
 
 class SearchBody(SearchOptions):

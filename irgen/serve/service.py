@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.search.engine import Options
-from irgen.serve import query
+from irgen.serve import query, running
 from irgen.serve.batching import Batcher, Timing
 from irgen.serve.champion import Champion, Served
+from irgen.serve.fetch import Fetcher
 from irgen.serve.file_cache import FileCache
 from irgen.serve.items import Items
 from irgen.serve.measurements import Measurements
@@ -25,7 +27,10 @@ log = logging.getLogger("irgen.serve")
 UPLOAD_BYTES = 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion
 PATIENCE = 10  # times as long as a try to open one took that failed, until the next
-OWN = {"beams", "candidates", "fresh_beams", "rerank", "distinct", "min_score", "min_probability"}
+OWN = {
+    *("beams", "candidates", "fresh_beams", "rerank", "distinct", "words"),
+    *("min_score", "min_probability"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,8 @@ class SearchResults:
 
 class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
-    ``stop``. ``on_swap`` is called with each index that is opened."""
+    ``stop``. ``url``: where searches of this machine may ask it; None: they may not. ``fetcher``:
+    of pictures by address; None: they are refused."""
 
     def __init__(
         self,
@@ -62,9 +68,11 @@ class Service:
         limits: Limits,
         *,
         decoders: int,
-        on_swap: Callable[[Served], Any] = lambda served: None,
+        url: str | None = None,
+        fetcher: Fetcher | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
+        self._root, self._url, self._fetcher = root, url, fetcher
         self.uploads = FileCache(Workspace.at(root).cache / "serve" / "uploads", UPLOAD_BYTES)
         self.workers = Workers(decoders, limits.decode_seconds, limits.waiting)
         self.items = Items(root, champion, self.workers)
@@ -73,30 +81,35 @@ class Service:
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
         self.measurements.waiting.set_function(lambda: len(self.batcher))
-        self._on_swap = on_swap
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to follow the champion and to answer."""
+        """Start the decoders, open the champion, and follow it from now on. If it cannot be opened,
+        ``champion.error`` says why, and the service waits for one that can."""
         self.batcher.start()
+        await asyncio.gather(self.workers.warm(), self._try_to_look())
         self._follower = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """Answer what waits, then end."""
         if self._follower is not None:
             self._follower.cancel()
+        running.delete(self._root)
         await self.batcher.stop()
         self.workers.close()
 
     async def _follow(self) -> None:
         while True:
             started = time.perf_counter()
-            try:
-                await asyncio.to_thread(self._look)
-            except Exception:  # a fault of ours must not end the following
-                log.exception("the served index could not be looked for")
+            await self._try_to_look()
             failed = PATIENCE * (time.perf_counter() - started) if self.champion.error else 0
             await asyncio.sleep(max(LOOK_SECONDS, failed))
+
+    async def _try_to_look(self) -> None:
+        try:
+            await asyncio.to_thread(self._look)
+        except Exception:  # a fault of ours must not end the following
+            log.exception("the served index could not be looked for")
 
     def _look(self) -> None:
         swapped = self.champion.look()
@@ -105,8 +118,26 @@ class Service:
         if swapped:
             self.measurements.swaps.inc()
             self.measurements.version.set(self.champion.served.version or 0)
-            self._on_swap(self.champion.served)
+            if self._url is not None:
+                running.note(self._root, self._url, self.champion.served.state[0])
         self.measurements.images.set(len(self.champion.served.index))
+
+    @property
+    def fetches_addresses(self) -> bool:
+        """Tell whether pictures may be named by their address."""
+        return self._fetcher is not None
+
+    async def fetch(self, urls: Sequence[str]) -> list[bytes]:
+        """Return the pictures at these addresses. Raise ServiceError if none are fetched here,
+        ImageError if one cannot be had."""
+        if not urls:
+            return []
+        if self._fetcher is None:
+            raise ServiceError(
+                "this service fetches no picture by its address: send the file, or start it with "
+                "irgen serve --fetch"
+            )
+        return await self._fetcher.fetch_all(urls)
 
     async def search(
         self,
@@ -134,8 +165,8 @@ class Service:
         served = self.champion.require()
         index, k = served.index, wanted.offset + wanted.k
         options = make_options(index.options(k), wanted)
-        if wanted.filter or facets:
-            allow = await asyncio.to_thread(self._filter, index, wanted.filter, facets)
+        if wanted.filter or facets or wanted.words is not None:
+            allow = await asyncio.to_thread(self._filter, index, wanted, facets)
             options = replace(options, allow=allow)
         if method == "retriever":
             options = replace(options, rerank=False)
@@ -160,12 +191,13 @@ class Service:
         return results
 
     def _filter(
-        self, index: Index, sql: str | None, values: Mapping[str, str] | None
+        self, index: Index, wanted: SearchOptions, values: Mapping[str, str] | None
     ) -> str | None:
-        """Return the filters as one, evaluated here: a slow one stops no other search."""
-        allow = self.items.combine_filters(sql, values)
+        """Return the filters as one; it and the words are evaluated here: slow ones stop no other
+        search."""
+        allow = self.items.combine_filters(wanted.filter, values)
         index.refresh()
-        index.snapshot(index.view, allow)  # the index remembers it
+        index.snapshot(index.view, allow, wanted.words)  # the index remembers it
         return allow
 
     async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:

@@ -3,6 +3,7 @@ no other request."""
 
 import asyncio
 import multiprocessing
+import os
 import resource
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -26,12 +27,18 @@ class Workers:
 
     def __init__(self, count: int, seconds: float, capacity: int) -> None:
         self._seconds, self._capacity, self._waiting = seconds, capacity, 0
+        context, self._count = multiprocessing.get_context("forkserver"), count
+        context.set_forkserver_preload([__name__])  # imported once, not by every process
         self._pool = ProcessPool(
             max_workers=count,
             max_tasks=10_000,  # then a fresh process: what a library leaks goes with the old one
             initializer=_limit_memory,
-            context=multiprocessing.get_context("forkserver"),
+            context=context,
         )
+
+    async def warm(self) -> None:
+        """Start all processes, so that the first images need not wait for them."""
+        await asyncio.gather(*(self._run(os.getpid) for _ in range(self._count)))
 
     async def decode(self, content: bytes, decoding: Decoding) -> np.ndarray:
         """Return the pixels (C, size, size) uint8 of an image file. Raise ImageError if it cannot

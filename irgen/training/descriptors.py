@@ -45,7 +45,8 @@ def train(
         generator = seed_everything(run.seed, steps.start)
         model.train()
         means = RoundMeans("learning_rate in baselines", steps)
-        batches = draw_batches(steps, len(labels), size, run.seed, order)
+        drawn = draw_batches(steps, len(labels), size, run.seed, order)
+        batches = data.images.prefetch(drawn)
         title = type(model.head).__name__
         for step, rows in show_progress(batches, title, steps, settings.steps):
             set_rates(adam, step, settings)

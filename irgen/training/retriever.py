@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from irgen.checkpoints.resume import History, TrainingState
-from irgen.compute import Machine, full_batches, seed_everything
-from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
+from irgen.compute import Machine, seed_everything
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels, read_in_order
 from irgen.models.decoder import loss
 from irgen.models.retriever import Retriever
 from irgen.params import Retriever as Settings
@@ -106,10 +106,10 @@ def train(
         generator = seed_everything(run.seed, steps.start)
         model.train()
         means = RoundMeans("retriever.learning_rate", steps)
-        batches = draw_batches(steps, len(anchors), size, run.seed)
-        for step, picks in show_progress(batches, "retriever", steps, settings.steps):
+        picks = draw_batches(steps, len(anchors), size, run.seed)
+        batches = pairs.images.prefetch(anchors[batch] for batch in picks)
+        for step, rows in show_progress(batches, "retriever", steps, settings.steps):
             set_rates(adam, step, settings)
-            rows = anchors[picks]
             inputs = [part.to(device) for part in pairs.images.training(rows, generator)]
             codes = pairs.draw(rows, generator).to(device)  # (B, M)
             with run.machine.precision():
@@ -147,7 +147,7 @@ def validate(
     model.eval()
     decoder, parts = Decoder(model.decoder, machine.decoder), database.live_parts(fresh=False)
     images, hits = validation.queries.images, 0
-    for rows, new in full_batches(len(images), 64):
+    for rows, new in read_in_order(images, 64):
         inputs = [part.to(machine.device) for part in images.plain(rows)]
         with machine.precision():
             state = decoder.start(*model.encode(inputs))

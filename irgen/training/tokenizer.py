@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from irgen.checkpoints.resume import History, TrainingState
-from irgen.compute import check_finite, full_batches, seed_everything
-from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
+from irgen.compute import check_finite, seed_everything
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels, read_in_order
 from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses
 from irgen.params import Tokenizer as Settings
@@ -60,7 +60,7 @@ def train(
         generator = seed_everything(run.seed, steps.start)
         model.train()
         labels, means = state.tensors["labels"], RoundMeans("tokenizer.learning_rate", steps)
-        batches = draw_batches(steps, len(images), size, run.seed)
+        batches = images.prefetch(draw_batches(steps, len(images), size, run.seed))
         for step, rows in show_progress(batches, "tokenizer", steps, settings.steps):
             set_rates(adam, step, settings)
             inputs = images.training(rows, generator)[0].to(device)
@@ -95,7 +95,7 @@ def _embed(
     """Return unit embeddings (N, D) of the plain views, in eval mode, on the CPU."""
     model.eval()
     parts = [torch.empty(0, settings.width)]
-    for rows, new in full_batches(len(images), settings.batch_size):
+    for rows, new in read_in_order(images, settings.batch_size):
         with run.machine.precision():
             embeddings = model.embed(images.plain(rows)[0].to(run.machine.device))
         parts.append(embeddings[:new].float().cpu())

@@ -59,6 +59,13 @@ def test_a_filter_finds_what_it_lets_through_and_all_of_it(project, told):
     assert {hit["id"] for hit in answer} == {f"dogs/{n}.png" for n in range(10, 20) if n % 4}
 
 
+def test_words_find_what_has_them_with_a_filter_too(project, told):
+    words = ("--words", "Dogs 1")
+    (answer,) = hits(told, "photos/003.png", *words, "-k", 40)
+    assert answer and all(hit["id"].startswith("dogs/1") for hit in answer)
+    assert hits(told, "photos/003.png", *words, "--allow", "label = 'cats'") == [[]]
+
+
 @pytest.mark.parametrize(
     "bound", [("--min-score", 1.1), ("--min-probability", 0.95), ("--allow", "price > 99")]
 )

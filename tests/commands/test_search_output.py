@@ -11,6 +11,7 @@ import pytest
 from irgen.commands import search_output
 from irgen.commands.search_output import Answer
 from irgen.index.hits import Explanation
+from irgen.index.metadata import as_plain
 
 NUMBERS = pl.DataFrame(
     {
@@ -38,7 +39,17 @@ ABOUT = pl.DataFrame(
         "raw": [b"\x00\xff", None, b""],
     }
 )
-ANSWER = Answer(["q one", "none", "q two"], NUMBERS, ABOUT, stored=False)
+
+
+def make_answer(queries, numbers, metadata, *, stored=False):
+    """Return the answer of these tables."""
+    hits = [[] for _ in queries]
+    for hit, columns in zip(numbers.rows(named=True), metadata.rows(named=True), strict=True):
+        hits[hit.pop("query")].append(hit | {"metadata": as_plain(columns)})
+    return Answer(queries, hits, metadata.columns, stored)
+
+
+ANSWER = make_answer(["q one", "none", "q two"], NUMBERS, ABOUT)
 EXPLAINED = ANSWER.explained(
     [
         [
@@ -63,7 +74,7 @@ def test_a_person_sees_a_row_a_hit_and_one_for_a_query_without():
 
 
 def test_columns_that_would_say_nothing_are_left_out():
-    bare = Answer(
+    bare = make_answer(
         ["q"],
         NUMBERS[:1].with_columns(same_label=pl.lit(None, pl.Float32), id=pl.lit("a")),
         pl.DataFrame({"path": ["a"]}),
@@ -116,5 +127,10 @@ def test_csv_has_a_row_a_hit_and_no_two_columns_of_one_name(answer):
         "true",
     )
     assert third["same_label"] == "" and third["good"] == ""
-    if answer.explanations:
+    if answer.is_explained:
         assert (json.loads(first["code"]), first["images_with_code"]) == ([3, 1], "1200")
+
+
+def test_every_number_of_an_explanation_has_a_column():
+    fields = set(Explanation.__dataclass_fields__) - set(search_output.COLUMNS)
+    assert set(search_output.EXPLANATION) == fields

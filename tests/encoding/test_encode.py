@@ -1,4 +1,3 @@
-import io
 import random
 import shutil
 import signal
@@ -8,74 +7,20 @@ import warnings
 
 import numpy as np
 import pytest
-import timm
 import torch
-from PIL import Image
 
 from irgen.catalog.images import pixels as images
-from irgen.catalog.shards import Images
-from irgen.catalog.sources.listing import Source
-from irgen.catalog.sources.local import list_folder
-from irgen.catalog.sync import sync
 from irgen.compute import Machine
 from irgen.encoding import augment, encode
 from irgen.encoding.encode import Encoding, encode_summaries, encode_views, fingerprint
 from irgen.errors import NumberError
 from irgen.models.encoder import ImageEncoder
-from irgen.params import Augment, Compute
 
-CHANGES = Augment(
-    views=3, scale=0.2, rotate=10.0, shear=0.0, shift=0.1, flip=False, colour=0.0, erase=0.0
-)
-
-
-@pytest.fixture
-def encoding(tmp_path) -> Encoding:
-    """21 grey pictures, packed as the download stage packs them."""
-    folder = tmp_path / "pictures" / "all"
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for i in range(21):
-        content = io.BytesIO()
-        Image.fromarray(generator.integers(256, size=(20, 20), dtype=np.uint8)).save(content, "png")
-        (folder / f"{i:02}.png").write_bytes(content.getvalue())
-    source = Source(name="pictures", stamp=None, load=lambda: list_folder(folder.parent))
-    sync(source, tmp_path / "download", shard_bytes=2**20)
-    return open_encoding(tmp_path)
-
-
-def open_encoding(tmp_path) -> Encoding:
-    return Encoding(
-        images=Images(tmp_path / "download"),
-        machine=Machine(device=torch.device("cpu"), autocast=None),
-        settings=Compute(device="cpu", precision="fp32", batch_size=8, threads=1),
-        cache=tmp_path / "cache",
-    )
-
-
-class Counting(ImageEncoder):
-    """Counts the batches that pass through it."""
-
-    batches = 0
-
-    def forward(self, pixels):
-        self.batches += 1
-        return super().forward(pixels)
-
-
-def encoder(seed: int = 0) -> Counting:
-    torch.manual_seed(seed)
-    options = {"channels": (8, 8, 16, 24), "stem_width": 8}
-    backbone = timm.create_model("resnet10t", num_classes=0, in_chans=1, **options)
-    return Counting(backbone, 32, 1, 1.0).eval()
+from .conftest import CHANGES, encoder, hashes
 
 
 def key_of(model: ImageEncoder, machine: Machine) -> str:
     return fingerprint([model], model.decoding, machine)
-
-
-def hashes(encoding: Encoding) -> list[str]:
-    return sorted(encoding.images._rows)
 
 
 def test_what_is_no_number_is_never_stored(encoding):
@@ -177,7 +122,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_encode as tests
+import conftest as tests
+from irgen.encoding.encode import encode_views
 
 class Killing(tests.Counting):
     def forward(self, pixels):
@@ -189,7 +135,7 @@ tests.torch.set_num_threads(int(sys.argv[4]))  # sums are then rounded as in the
 encoding, model = tests.open_encoding(Path(sys.argv[2])), tests.encoder()
 model.__class__ = Killing
 model.batches = 0
-tests.encode_views(model, tests.hashes(encoding), tests.CHANGES, 0, encoding)
+encode_views(model, tests.hashes(encoding), tests.CHANGES, 0, encoding)
 """
 
 

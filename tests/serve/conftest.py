@@ -1,6 +1,8 @@
 """A service on loopback over an index of forty small images."""
 
 import hashlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -100,3 +102,51 @@ def running(
     wait_until(lambda: running.get("/readyz").status_code == 200)
     yield running
     next(runs, None)
+
+
+@dataclass
+class Started:
+    """A service in a process of its own, started by ``irgen serve``."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def get(self, path: str, **request) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=WAIT_SECONDS, **request)
+
+    def post(self, path: str, **request) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=WAIT_SECONDS, **request)
+
+    def stop(self) -> int:
+        """End it as systemd does; return its exit status."""
+        self.process.terminate()
+        return self.process.wait(WAIT_SECONDS)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Starts ``irgen serve`` with options over a project, at a free port."""
+    started: list[Started] = []
+
+    def start(root: Path, *options: str) -> Started:
+        log = tmp_path / f"serve-{len(started)}.log"
+        command = [sys.executable, "-m", "irgen", "serve", "--port", "0", "--root", str(root)]
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [*command, *options], stdout=subprocess.PIPE, stderr=file, text=True, cwd=root
+            )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("irgen: "), line + log.read_text()
+        started.append(Started(line.split()[1], process, log))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.process.terminate()
+    for service in started:
+        try:
+            service.process.wait(WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            service.process.kill()

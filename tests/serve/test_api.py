@@ -54,6 +54,8 @@ def test_a_second_page_goes_on_where_the_first_ended(running):
 
 
 def test_options_are_those_of_the_search(running, png):
+    named = upload(running, png(1), k=20, words="CATS 0").json()["results"][0]["hits"]
+    assert sorted(hit["id"] for hit in named) == ["cats/00.png", "cats/04.png", "cats/08.png"]
     filtered = upload(running, png(1), k=20, filter="label = 'cats'").json()["results"][0]["hits"]
     assert len(filtered) == 10 and all(hit["id"].startswith("cats/") for hit in filtered)
     sure = upload(running, png(1), k=20, min_score=0.9999).json()["results"][0]["hits"]
@@ -70,12 +72,13 @@ def test_options_are_those_of_the_search(running, png):
         ({"queries": []}, 422, "queries"),
         ({"queries": [{"id": "dogs/01.png"}], "k": 0}, 422, "body.k"),
         ({"queries": [{"id": "dogs/01.png"}], "kk": 3}, 422, "body.kk"),
-        ({"queries": [{}]}, 400, "query 0: give either image or id"),
+        ({"queries": [{}]}, 400, "query 0: give one of image, url and id"),
         ({"queries": [{"id": "dogs/01.png"}, {"id": "nothing"}]}, 400, "'nothing'"),
         ({"queries": [{"image": "%%%"}]}, 400, "query 0: image is not base64"),
         ({"queries": [{"image": "AAAA"}]}, 400, "not an image"),
         ({"queries": [{"id": "dogs/01.png"}], "filter": "label =="}, 400, "filter"),
         ({"queries": [{"id": "dogs/01.png"}], "filter": "colour = 1"}, 400, "colour"),
+        ({"queries": [{"id": "dogs/01.png"}], "words": "?"}, 400, "no letter or digit"),
     ],
 )
 def test_a_mistake_is_a_problem_document_that_names_it(running, body, status, reason):
@@ -122,6 +125,18 @@ def test_a_picture_is_the_file_and_a_thumbnail_is_made_once(running, png):
     gone = running.get("/v1/picture", params={"id": "dogs/03.png"})
     assert gone.status_code == 404 and "data/download" in gone.json()["detail"]
     running.root.joinpath("away").rename(running.root / "dogs/03.png")
+
+
+@pytest.mark.parametrize("path", ["/v1/thumbnail?id=dogs/05.png", "/v1/picture?id=dogs/05.png",
+                                  "/static/page.js", "/upload?q={upload}"])  # fmt: skip
+def test_what_a_browser_has_already_is_not_sent_again(running, png, path):
+    sent = running.post("/search", files={"image": ("a.png", png(4))}, follow_redirects=False)
+    path = path.format(upload=sent.headers["location"].removeprefix("/?q="))
+    first = running.get(path)
+    tag = first.headers["etag"]
+    again = running.get(path, headers={"if-none-match": f'"other", {tag}'})
+    assert (again.status_code, again.content) == (304, b"") and again.headers["etag"] == tag
+    assert running.get(path, headers={"if-none-match": '"other"'}).content == first.content
 
 
 def test_info_names_columns_and_options(running):

@@ -48,6 +48,51 @@ def test_filters_are_made_from_the_metadata(running):
     assert wrong.status_code == 400 and "&#39;cheap&#39; is no number" in wrong.text
 
 
+def test_words_filter_the_catalogue_and_a_search(running):
+    page = show(running, "/catalogue", words="cats 0")
+    assert sorted(shown_ids(page.text)) == ["cats/00.png", "cats/04.png", "cats/08.png"]
+    assert "3 images, best matches first" in page.text and 'value="cats 0"' in page.text
+    answer = show(running, "/", id="dogs/01.png", words="cats", **{"f.price.to": 9})
+    assert sorted(shown_ids(answer.text)) == ["cats/00.png", "cats/04.png", "cats/08.png"]
+    none = show(running, "/catalogue", words="horses")
+    assert none.status_code == 200 and "No image matches" in none.text
+    wrong = show(running, "/catalogue", words="*")
+    assert wrong.status_code == 400 and "no letter or digit" in wrong.text
+
+
+def test_who_has_no_picture_starts_from_one_of_the_index(running):
+    page = show(running, "/")
+    assert len(shown_ids(page.text)) == 16 and "Or start from one of these" in page.text
+
+
+def test_an_image_that_is_asked_with_shows_its_metadata(running):
+    page = show(running, "/", id="cats/04.png").text
+    assert "<dt>label</dt><dd>cats</dd>" in page and "<dt>price</dt><dd>4.0</dd>" in page
+    assert "<dt>price</dt>" not in show(running, "/", id="dogs/03.png").text  # it is NaN
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/nothing", 404, "There is no page at this address."),
+        ("/static/nothing.css", 404, "There is no page at this address."),
+        ("/search", 405, "Method not allowed"),
+        ("/?id=dogs/01.png&k=many", 422, "valid integer"),
+    ],
+)
+def test_an_error_is_a_page_for_a_browser_and_a_problem_document_for_a_program(
+    running, path, status, text
+):
+    page = running.get(path, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert page.status_code == status and text in page.text
+    assert page.headers["content-type"].startswith("text/html") and "<nav" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    program = running.get(path)
+    assert program.status_code == status and program.json()["status"] == status
+    api = running.get("/v1/items?limit=0", headers={"Accept": "text/html"})
+    assert api.headers["content-type"] == "application/problem+json"
+
+
 def test_the_catalogue_has_pages(running, monkeypatch):
     monkeypatch.setattr("irgen.serve.page.PER_PAGE", 15)
     first = show(running, "/catalogue")
@@ -108,7 +153,7 @@ def test_the_state_names_the_index_and_its_columns(running):
 def test_a_mistake_is_told_on_the_page(running, path, status, text):
     page = show(running, path)
     assert page.status_code == status
-    assert '<p class="problem" role="alert">' in page.text and text in page.text
+    assert '<p class="problem" role="alert">' in page.text and text in page.text.lower()
 
 
 def test_texts_of_a_catalogue_cannot_inject_anything(tmp_path, make_index, png, run_service):

@@ -72,6 +72,16 @@ def square(image: Image.Image, decoding: Decoding) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def decode_square(images: Images, sha256: str, decoding: Decoding) -> np.ndarray:
+    """Return a downloaded image as (C, size, size) uint8. Raises ImageError, naming the image, if
+    it does not decode."""
+    try:
+        decoded = decode_stored(images, sha256, decoding.channels, decoding.short)
+        return square(decoded.image, decoding)
+    except ImageError as error:
+        raise ImageError(f"image {sha256} does not decode: {error}") from error
+
+
 def stream_pixels(
     images: Images,
     sha256s: Sequence[str],
@@ -85,23 +95,19 @@ def stream_pixels(
     `threads` decode (0: one a core), at most two batches ahead of the reader. Raises ImageError
     naming the image that does not decode.
     """
-
-    def pixels(sha256: str) -> np.ndarray:
-        try:
-            decoded = decode_stored(images, sha256, decoding.channels, decoding.short)
-            return square(decoded.image, decoding)
-        except ImageError as error:
-            raise ImageError(f"image {sha256} does not decode: {error}") from error
-
     waiting: deque[Future[np.ndarray]] = deque()
     batch: list[np.ndarray] = []
     pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="decode")
+
+    def submit(sha256: str) -> Future[np.ndarray]:
+        return pool.submit(decode_square, images, sha256, decoding)
+
     try:
         ahead = iter(sha256s)
-        waiting.extend(pool.submit(pixels, sha) for sha in islice(ahead, 2 * batch_size))
+        waiting.extend(submit(sha) for sha in islice(ahead, 2 * batch_size))
         while waiting:
             batch.append(waiting.popleft().result())
-            waiting.extend(pool.submit(pixels, sha) for sha in islice(ahead, 1))
+            waiting.extend(submit(sha) for sha in islice(ahead, 1))
             if len(batch) == batch_size or not waiting:
                 yield np.stack(batch)
                 batch = []

@@ -8,14 +8,15 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from requests.utils import requote_uri
 
-from irgen.catalog.sources import http, remote
+from irgen.catalog.sources import http
 from irgen.catalog.sources.list_paths import find_scheme
 from irgen.catalog.sources.listing import Entry
-from irgen.catalog.sources.remote import Location, Remote
+from irgen.catalog.sources.remote import Remote
+from irgen.catalog.sources.remote_images import Location, look_up_all
 from irgen.errors import GivenUpError, UnreachableError, UnreadableError, redact
 
 if TYPE_CHECKING:
-    from irgen.catalog.sources import s3
+    from irgen.catalog.sources.s3_client import Client
 
 S3 = ("s3", "s3a", "s3n")
 WEB = ("http", "https")
@@ -61,7 +62,7 @@ def name_address(address: str) -> str:
 def find_images(
     addresses: Sequence[str],
     connect_web: Callable[[], http.Client],
-    connect_s3: Callable[[], "s3.Client"],
+    connect_s3: Callable[[], "Client"],
     ahead: int,
 ) -> list[Entry]:
     """Return the entries of the images at these addresses; `ahead` are looked at at once.
@@ -76,7 +77,7 @@ def find_images(
     }
     lost: dict[str, str] = {}
     locations = [_locate(address, clients, lost) for address in addresses]
-    return remote.look_up_all(locations, ahead) if locations else []
+    return look_up_all(locations, ahead) if locations else []
 
 
 def _locate(address: str, clients: dict[str, Any], lost: dict[str, str]) -> Location:

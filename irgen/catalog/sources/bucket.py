@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 
-from irgen.catalog.sources import image_list, remote, s3
+from irgen.catalog.sources import image_list, s3
 from irgen.catalog.sources.image_list import FindAddresses
 from irgen.catalog.sources.keys import list_parents, name_files
 from irgen.catalog.sources.list_paths import (
@@ -16,7 +16,8 @@ from irgen.catalog.sources.list_paths import (
     spell,
 )
 from irgen.catalog.sources.listing import Entry, Listing, refuse
-from irgen.catalog.sources.remote import Remote
+from irgen.catalog.sources.remote import Remote, use_present
+from irgen.catalog.sources.s3_client import Client
 from irgen.catalog.sources.selection import (
     START,
     Candidate,
@@ -26,10 +27,11 @@ from irgen.catalog.sources.selection import (
     make_rules,
     select_files,
 )
+from irgen.catalog.sources.transfer import read
 from irgen.errors import UnreadableError
 
 
-def list_bucket(client: s3.Client, url: str, ahead: int, ignore: Sequence[str] = ()) -> Listing:
+def list_bucket(client: Client, url: str, ahead: int, ignore: Sequence[str] = ()) -> Listing:
     """List every image below the prefix `url` as if it were a folder.
 
     Objects whose names do not tell what they are are looked into, `ahead` at once. `ignore`:
@@ -62,7 +64,7 @@ def _get_start(starts: Mapping[str, bytes], key: str) -> bytes:
 
 
 def _read_starts(
-    client: s3.Client, prefix: str, objects: Mapping[str, s3.Object], ahead: int, rules: Rules
+    client: Client, prefix: str, objects: Mapping[str, s3.Object], ahead: int, rules: Rules
 ) -> dict[str, bytes]:
     """Return the first bytes of the objects whose names say nothing."""
     vague = [
@@ -75,7 +77,7 @@ def _read_starts(
         return dict(zip(vague, starts, strict=True))
 
 
-def _read_start(client: s3.Client, prefix: str, item: s3.Object) -> bytes:
+def _read_start(client: Client, prefix: str, item: s3.Object) -> bytes:
     url = f"s3://{s3.split_url(prefix)[0]}/{item.key}"
     states = [s3.as_remote(client, url, item)]
 
@@ -83,14 +85,14 @@ def _read_start(client: s3.Client, prefix: str, item: s3.Object) -> bytes:
         return states.pop() if states else s3.look_at(client, url)
 
     try:
-        start = remote.use_present(look, lambda state: remote.read(state, client.retries, START))
+        start = use_present(look, lambda state: read(state, client.retries, START))
     except UnreadableError:
         return b""
     return b"" if start is None else start.content
 
 
 def list_named(
-    client: s3.Client, url: str, content: bytes, find_addresses: FindAddresses, ahead: int
+    client: Client, url: str, content: bytes, find_addresses: FindAddresses, ahead: int
 ) -> Listing:
     """List the images that the list at `url` with this content names, by path relative to it or by
     address, which `find_addresses` finds.
@@ -106,7 +108,7 @@ def list_named(
     return image_list.list_rows(content, url, find_paths, find_addresses, ahead)
 
 
-def _find_object(client: s3.Client, prefix: str, objects: dict[str, s3.Object], text: str) -> Entry:
+def _find_object(client: Client, prefix: str, objects: dict[str, s3.Object], text: str) -> Entry:
     """Return the entry of the object that a path of a list means."""
     if leads_out(text) or find_scheme(text):
         return refuse(text, ELSEWHERE)
@@ -122,12 +124,12 @@ def _as_folder(url: str) -> str:
     return f"s3://{bucket}/{prefix.rstrip('/')}/" if prefix.strip("/") else f"s3://{bucket}/"
 
 
-def _list_below(client: s3.Client, prefix: str) -> dict[str, s3.Object]:
+def _list_below(client: Client, prefix: str) -> dict[str, s3.Object]:
     start = len(s3.split_url(prefix)[1])
     return {item.key[start:]: item for item in s3.list_objects(client, prefix) if item.key[start:]}
 
 
-def _make_entry(client: s3.Client, prefix: str, key: str, listed: s3.Object) -> Entry:
+def _make_entry(client: Client, prefix: str, key: str, listed: s3.Object) -> Entry:
     url = f"s3://{s3.split_url(prefix)[0]}/{listed.key}"
     listed_file, look = s3.as_remote(client, url, listed), partial(s3.look_at, client, url)
     read = partial(s3.read_image, client, listed_file, look)

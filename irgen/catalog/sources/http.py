@@ -14,7 +14,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from irgen import __version__
-from irgen.catalog.sources import image_list, remote
+from irgen.catalog.sources import image_list, remote, remote_images
 from irgen.catalog.sources.image_list import FindAddresses
 from irgen.catalog.sources.list_paths import (
     ELSEWHERE,
@@ -26,12 +26,12 @@ from irgen.catalog.sources.list_paths import (
 from irgen.catalog.sources.listing import Entry, Fetched, Listing
 from irgen.catalog.sources.remote import (
     Answer,
-    Location,
     Remote,
     TransientError,
     flatten,
     make_retry_error,
 )
+from irgen.catalog.sources.remote_images import Location
 from irgen.errors import GivenUpError, SourceError, UnreachableError, UnreadableError
 
 BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
@@ -104,7 +104,7 @@ def list_named(
 
     def find_paths(texts: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
         locations = [_locate(client, folder, text) for text in texts]
-        return remote.look_up_all(locations, ahead), ()
+        return remote_images.look_up_all(locations, ahead), ()
 
     return image_list.list_rows(content, hide_secrets(url), find_paths, find_addresses, ahead)
 
@@ -129,12 +129,12 @@ def _look_at_first(client: Client, urls: Sequence[str]) -> Remote | None:
 
 
 def read_image(client: Client, listed: Remote, look: remote.Look) -> Fetched | None:
-    """Return the bytes of an image as `remote.read_image` does.
+    """Return the bytes of an image as `remote_images.read_image` does.
 
     Raises UnreadableError for a web page or nothing in its place, as many servers give instead of
     an error.
     """
-    image = remote.read_image(listed, look, client.retries)
+    image = remote_images.read_image(listed, look, client.retries)
     if image is None:
         return None
     if not image.content:

@@ -12,15 +12,16 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from irgen.catalog.sources import archive, arrays, image_list, local, remote
+from irgen.catalog.sources import archive, arrays, image_list, local, transfer
 from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.catalog.sources.remote import Remote, use_present
+from irgen.catalog.sources.remote_images import unpack_gzip
 from irgen.errors import SourceError
 from irgen.files.digests import digest, file_digest
 from irgen.params import Download
 
 if TYPE_CHECKING:
-    from irgen.catalog.sources import s3
+    from irgen.catalog.sources.s3_client import Client
 
 CACHE = Path(".cache", "download")
 FILES = "an archive (.tar, .tar.gz, .tar.xz, .tar.bz2, .zip) or a list (.csv, .tsv, .txt, .parquet)"
@@ -137,10 +138,10 @@ def _list_archive(settings: Download, path: Path, name: str) -> Listing:
     )
 
 
-def _connect_s3(settings: Download) -> "s3.Client":
-    from irgen.catalog.sources import s3  # boto3 takes a moment that other sources need not pay
+def _connect_s3(settings: Download) -> "Client":
+    from irgen.catalog.sources.s3_client import connect  # boto3 takes a moment: only S3 pays it
 
-    return s3.connect(
+    return connect(
         settings.endpoint,
         requester_pays=settings.requester_pays,
         customer_key=settings.customer_key,
@@ -194,10 +195,10 @@ def _open_prefix(settings: Download) -> Source:
 
 
 def _load_list(settings: Download, file: File) -> Listing:
-    content = use_present(file.look, lambda state: remote.read(state, settings.retries).content)
+    content = use_present(file.look, lambda state: transfer.read(state, settings.retries).content)
     if content is None:
         raise file.missing()
-    content = remote.unpack_gzip(content, file.name)
+    content = unpack_gzip(content, file.name)
     _check_digest(hashlib.sha256(content).hexdigest(), settings, file.name)
     return file.list_named(content)
 
@@ -214,7 +215,7 @@ def _load_archive(settings: Download, file: File, cache: Path) -> Listing:
         folder = cache / digest(file.name, state.state)[:12]
         path = folder / PurePosixPath(file.name).name
         if not (path.is_file() and state.etag and path.stat().st_size == state.size):
-            remote.fetch(state, path, connections=settings.connections, retries=settings.retries)
+            transfer.fetch(state, path, connections=settings.connections, retries=settings.retries)
         return path
 
     path = use_present(file.look, fetch)

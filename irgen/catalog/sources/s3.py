@@ -4,76 +4,28 @@ Every URL is `s3://bucket/key`. What may pass is tried again; what will not is a
 """
 
 import base64
-import binascii
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore import exceptions as botocore
-from botocore.config import Config
-from botocore.parsers import ResponseParserError
 
-from irgen.catalog.sources import remote
+from irgen.catalog.sources import remote, remote_images, transfer
 from irgen.catalog.sources.listing import Fetched
 from irgen.catalog.sources.remote import Answer, Remote, flatten
-from irgen.errors import SourceError, UnreachableError, UnreadableError, redact
+from irgen.catalog.sources.s3_client import TRANSFERS, Client
+from irgen.catalog.sources.s3_errors import ConditionError, NotFoundError, report_errors
+from irgen.errors import SourceError
 
-CUSTOMER_KEY = "IRGEN_SSE_CUSTOMER_KEY"  # 32 bytes in base64
-TRANSFERS = 4  # parts of a large file on their way at once
 PART = 16 << 20  # bytes of a part of a large upload
 BLOCK = 1 << 16  # bytes read at once; a cut connection loses them
 MD5 = re.compile(r"[0-9a-f]{32}")
 CHECKSUMS = {"ChecksumSHA256": "sha256", "ChecksumSHA1": "sha1", "ChecksumCRC32": "crc32"}
-
-ABSENT = ("NoSuchKey", "NoSuchVersion", "404", "NotFound")
-UNMET = ("PreconditionFailed", "412")
-TRANSIENT = (
-    *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted"),
-    *("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"),
-    *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),
-)
-NO_SERVER = (
-    botocore.EndpointConnectionError,
-    botocore.ConnectTimeoutError,
-    botocore.ProxyConnectionError,
-)
-OF_ALL_OBJECTS = (  # whatever the object is, the answer would be the same
-    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
-    *("TokenRefreshRequired", "RequestExpired", "RequestTimeTooSkewed", "AllAccessDisabled"),
-    *("AccountProblem", "NotSignedUp", "InvalidSecurity", "AuthorizationHeaderMalformed"),
-)
-NO_BUCKET = ("NoSuchBucket", "PermanentRedirect", "IllegalLocationConstraintException", "301")
-MAY_NOT = "grant these credentials the right (to read: s3:ListBucket, s3:GetObject), or use others"
-NEEDS_KEY = "an object encrypted with a customer's key needs download.customer_key"
-REMEDIES = {
-    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID or AWS_PROFILE, and the endpoint",
-    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and the endpoint",
-    "ExpiredToken": "the credentials have expired: log in again",
-    "InvalidToken": "the session token is not valid: log in again, or unset AWS_SESSION_TOKEN",
-    "NoSuchBucket": "check the bucket's name and the endpoint",
-    "InvalidObjectState": "it is archived: restore it first",
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
-    "InvalidRequest": NEEDS_KEY,
-    "400": NEEDS_KEY,
-    "403": MAY_NOT,
-    "404": "check its name and the endpoint",
-}
-
-
-class NotFoundError(SourceError):
-    """There is no such object."""
-
-
-class ConditionError(SourceError):
-    """A condition of a call does not hold."""
 
 
 class Object(NamedTuple):
@@ -82,74 +34,6 @@ class Object(NamedTuple):
     key: str
     size: int
     etag: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Client:
-    """Access to buckets, for any number of threads. `payer` goes with every call, `reading` with
-    those on an object's content. `uploader` is a boto3 client that tries again by itself."""
-
-    boto: Any = field(repr=False)
-    uploader: Any = field(repr=False)
-    retries: int
-    payer: dict[str, str]
-    reading: dict[str, Any] = field(repr=False)
-
-
-def connect(
-    endpoint: str = "",
-    *,
-    requester_pays: bool = False,
-    customer_key: bool = False,
-    connections: int = 8,
-    retries: int = 12,
-) -> Client:
-    """Return a client of AWS, or of the S3 service at `endpoint` (http://…); it sends nothing yet.
-
-    `customer_key`: objects are encrypted with the key in the environment's IRGEN_SSE_CUSTOMER_KEY.
-    `retries`: tries after the first. Raises SourceError if what boto3 finds configured, or the key,
-    is not valid.
-    """
-    # Other services than Amazon's may not know its newer checksums of uploads; they all check the
-    # signature of the body.
-    plain: Any = {
-        "request_checksum_calculation": "when_required",
-        "s3": {"payload_signing_enabled": True},
-    }
-    config = Config(
-        # botocore stops all retries of a client after a hundred: too few for many connections.
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        response_checksum_validation="when_required",
-        max_pool_connections=max(connections, TRANSFERS),
-        connect_timeout=10,
-        read_timeout=60,
-        **(plain if endpoint else {}),
-    )
-    key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": _read_key()} if customer_key else {}
-    payer = {"RequestPayer": "requester"} if requester_pays else {}
-    patient = Config(retries={"total_max_attempts": retries + 1, "mode": "standard"})
-    make_client = partial(boto3.session.Session().client, "s3", endpoint_url=endpoint or None)
-    try:
-        boto, uploader = make_client(config=config), make_client(config=config.merge(patient))
-    except (botocore.BotoCoreError, ValueError) as error:
-        raise SourceError(
-            f"S3 cannot be set up ({flatten(error)}); check AWS_PROFILE, AWS's configuration files "
-            "and the endpoint"
-        ) from None
-    return Client(boto=boto, uploader=uploader, retries=retries, payer=payer, reading=payer | key)
-
-
-def _read_key() -> bytes:
-    try:
-        key = base64.b64decode(os.environ.get(CUSTOMER_KEY, ""), validate=True)
-    except binascii.Error:
-        key = b""
-    if len(key) != 32:
-        raise SourceError(
-            f"download: customer_key: the environment's {CUSTOMER_KEY} does not hold 32 bytes in "
-            "base64; set it, or customer_key to false"
-        )
-    return key
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -261,8 +145,8 @@ def _sums_of(answer: dict[str, Any]) -> dict[str, str]:
 
 
 def read_image(client: Client, listed: Remote, look: remote.Look) -> Fetched | None:
-    """Return the bytes of an image as `remote.read_image` does."""
-    return remote.read_image(listed, look, client.retries)
+    """Return the bytes of an image as `remote_images.read_image` does."""
+    return remote_images.read_image(listed, look, client.retries)
 
 
 def get_file(client: Client, url: str, path: Path) -> bool:
@@ -273,7 +157,7 @@ def get_file(client: Client, url: str, path: Path) -> bool:
     """
 
     def use(file: Remote) -> bool:
-        remote.fetch(file, path, connections=TRANSFERS, retries=client.retries)
+        transfer.fetch(file, path, connections=TRANSFERS, retries=client.retries)
         return True
 
     return remote.use_present(partial(look_at, client, url), use) or False
@@ -290,7 +174,7 @@ def put_file(client: Client, path: Path, url: str) -> None:
     )
 
     def upload() -> None:
-        with path.open("rb") as file, _report_errors(url):
+        with path.open("rb") as file, report_errors(url):
             client.uploader.upload_fileobj(file, bucket, key, ExtraArgs=client.payer, Config=parts)
 
     remote.retry_call(upload, url, retries=0)
@@ -303,7 +187,7 @@ def get_json(client: Client, url: str) -> tuple[Any, str] | None:
     """
 
     def use(file: Remote) -> tuple[bytes, str]:
-        return remote.read(file, client.retries).content, file.etag
+        return transfer.read(file, client.retries).content, file.etag
 
     answer = remote.use_present(partial(look_at, client, url), use)
     if answer is None:
@@ -353,47 +237,7 @@ def _call(client: Client, operation: str, url: str, **arguments: Any) -> Any:
 
 def _retry(client: Client, url: str, call: Callable[[], Any]) -> Any:
     def attempt() -> Any:
-        with _report_errors(url):
+        with report_errors(url):
             return call()
 
     return remote.retry_call(attempt, url, client.retries)
-
-
-@contextmanager
-def _report_errors(url: str) -> Iterator[None]:
-    """Turn what boto3 raises into one of our errors; TransientError for what may pass."""
-    try:
-        yield
-    except botocore.ClientError as error:
-        raise _explain(error, url) from None
-    except (botocore.HTTPClientError, botocore.ConnectionError) as error:
-        remote.refuse_untrusted(url, error, "AWS_CA_BUNDLE")
-        kind = remote.DisconnectedError if isinstance(error, NO_SERVER) else remote.TransientError
-        raise kind(flatten(error)) from None
-    except (botocore.BotoCoreError, ResponseParserError) as error:
-        raise SourceError(
-            f"{url} cannot be requested: {flatten(error)}; give credentials (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role) and check the URL"
-        ) from None
-
-
-def _explain(error: botocore.ClientError, url: str) -> Exception:
-    answer, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-    code, text = str(answer.get("Code", "")), redact(str(answer.get("Message", "")))
-    status = metadata.get("HTTPStatusCode", 0)
-    if status == 416:  # shorter than it was
-        return remote.ReplacedError()
-    if status >= 500 or status in (408, 429) or code in TRANSIENT:
-        return remote.TransientError(f"{status} {code}")
-    remedy = REMEDIES.get(code) or REMEDIES.get(str(status)) or "check it and the endpoint"
-    return _kind_of(code)(f"{url}: {code} ({text}); {remedy}")
-
-
-def _kind_of(code: str) -> type[SourceError]:
-    if code in ABSENT:
-        return NotFoundError
-    if code in UNMET:
-        return ConditionError
-    if code in NO_BUCKET:
-        return UnreachableError
-    return SourceError if code in OF_ALL_OBJECTS else UnreadableError

@@ -59,12 +59,12 @@ def test_their_bytes_are_packed_as_images_are_and_do_not_count_as_such(
 
 
 def test_a_bucket_gives_them_as_a_folder_does(tmp_path: Path, png: Png, buckets) -> None:
-    from irgen.catalog.sources import s3
+    from irgen.catalog.sources import s3_client
 
     buckets.fill(
         "shop", {"set/images/a/1.png": png(1), **{f"set/{n}": b for n, b in LISTS.items()}}
     )
-    client = s3.connect(
+    client = s3_client.connect(
         buckets.uri, requester_pays=False, customer_key=False, connections=1, retries=0
     )
     listing = list_bucket(client, "s3://shop/set", 1)

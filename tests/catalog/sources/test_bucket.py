@@ -14,7 +14,7 @@ import pytest
 from irgen.catalog import manifest
 from irgen.catalog.changes import Change
 from irgen.catalog.shards import FOLDER, Images
-from irgen.catalog.sources import s3
+from irgen.catalog.sources import s3, s3_client
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.open import open_source
 from irgen.catalog.sync import has_changed, sync
@@ -74,7 +74,7 @@ def test_a_difference_is_all_that_comes(settings, photos, buckets, tmp_path: Pat
     shard = (data / FOLDER / "r00001-000.tar").read_bytes()
     assert not has_changed(opened(settings, tmp_path), data)
 
-    s3.delete(s3.connect(buckets.uri), ["s3://shop/photos/a/00.png"])
+    s3.delete(s3_client.connect(buckets.uri), ["s3://shop/photos/a/00.png"])
     buckets.fill("shop", {"photos/b/01.png": b"other", "photos/d/99.png": b"new"})
     buckets.requests.clear()
     assert has_changed(opened(settings, tmp_path), data)
@@ -270,7 +270,7 @@ def test_an_object_replaced_during_the_sync_comes_as_it_is_now(
 def test_an_object_that_vanishes_during_the_sync_is_gone(
     settings, photos, buckets, tmp_path: Path
 ) -> None:
-    client = s3.connect(buckets.uri)
+    client = s3_client.connect(buckets.uri)
 
     def vanish(environ, answer):
         if environ["PATH_INFO"].endswith("b/07.png") and environ["REQUEST_METHOD"] == "GET":
@@ -289,7 +289,9 @@ def test_a_truncated_object_is_not_taken(settings, photos, buckets, tmp_path: Pa
     def truncated(environ, answer):
         if not environ["PATH_INFO"].endswith("b/07.png"):
             return None
-        etag = next(s3.list_objects(s3.connect(buckets.uri), "s3://shop/photos/b/07.png")).etag
+        etag = next(
+            s3.list_objects(s3_client.connect(buckets.uri), "s3://shop/photos/b/07.png")
+        ).etag
         return answer("200 OK", bytes([7]) * 20, {"ETag": f'"{etag}"'})
 
     buckets.fault = truncated
@@ -299,7 +301,7 @@ def test_a_truncated_object_is_not_taken(settings, photos, buckets, tmp_path: Pa
 
 
 def test_versions_are_in_the_manifest(settings, photos, buckets, tmp_path: Path) -> None:
-    client, data = s3.connect(buckets.uri), tmp_path / "data"
+    client, data = s3_client.connect(buckets.uri), tmp_path / "data"
     client.boto.put_bucket_versioning(Bucket="shop", VersioningConfiguration={"Status": "Enabled"})
     client.boto.put_object(Bucket="shop", Key="photos/d/1.png", Body=b"1")
     sync(opened(settings, tmp_path), data)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from irgen.catalog.sources import http, remote
-from irgen.catalog.sources.remote import Remote, read, use_present
+from irgen.catalog.sources import http, transfer
+from irgen.catalog.sources.remote import Remote, use_present
+from irgen.catalog.sources.transfer import fetch, read
 from irgen.errors import SourceError
 
 CONTENT = random.Random(0).randbytes(1_000_000)
@@ -17,14 +18,14 @@ CONTENT = random.Random(0).randbytes(1_000_000)
 
 @pytest.fixture
 def client(web_server, monkeypatch) -> http.Client:
-    monkeypatch.setattr(remote, "PIECE", 100_000)
+    monkeypatch.setattr(transfer, "PIECE", 100_000)
     web_server.files["/a%20b.zip"] = CONTENT
     return http.connect(4, 6)
 
 
 def bring(client: http.Client, url: str, path: Path) -> bool | None:
     def use(remote_file: Remote) -> bool:
-        remote.fetch(remote_file, path, connections=4, retries=client.retries)
+        fetch(remote_file, path, connections=4, retries=client.retries)
         return True
 
     return use_present(partial(http.look_at, client, url), use)

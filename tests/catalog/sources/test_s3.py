@@ -9,25 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from irgen.catalog.sources import remote, s3
-from irgen.catalog.sources.remote import read
+from irgen.catalog.sources import s3, s3_client, transfer
+from irgen.catalog.sources.s3_client import Client
+from irgen.catalog.sources.transfer import read
 from irgen.errors import SourceError
 
 
 @pytest.fixture
-def client(buckets) -> s3.Client:
-    client = s3.connect(buckets.uri)
+def client(buckets) -> Client:
+    client = s3_client.connect(buckets.uri)
     client.boto.create_bucket(Bucket="shop")
     buckets.requests.clear()
     return client
 
 
-def put(client: s3.Client, **contents: bytes) -> None:
+def put(client: Client, **contents: bytes) -> None:
     for key, content in contents.items():
         client.boto.put_object(Bucket="shop", Key=key, Body=content)
 
 
-def get(client: s3.Client, key: str) -> bytes | None:
+def get(client: Client, key: str) -> bytes | None:
     remote_file = s3.look_at(client, f"s3://shop/{key}")
     body = remote_file and read(remote_file, client.retries)
     return body.content if body else None
@@ -95,7 +96,7 @@ def test_a_large_file_goes_and_comes_in_parts(
     client, buckets, tmp_path: Path, monkeypatch, share: float
 ) -> None:
     monkeypatch.setattr(s3, "PART", 5 << 20)
-    monkeypatch.setattr(remote, "PIECE", 1 << 20)
+    monkeypatch.setattr(transfer, "PIECE", 1 << 20)
     content = random.Random(0).randbytes((12 << 20) + 7)
     (tmp_path / "big").write_bytes(content)
     buckets.fault = slow_down(share)
@@ -182,12 +183,12 @@ def test_no_credentials_are_told_at_once(client, buckets, monkeypatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     buckets.requests.clear()
     with pytest.raises(SourceError, match="Unable to locate credentials; give credentials"):
-        s3.list_keys(s3.connect(buckets.uri), "s3://shop/")
+        s3.list_keys(s3_client.connect(buckets.uri), "s3://shop/")
     assert buckets.requests == []
 
 
 def test_a_service_that_is_not_there_is_given_up_in_bounded_time(client) -> None:
-    away = s3.connect("http://127.0.0.1:9", retries=3)
+    away = s3_client.connect("http://127.0.0.1:9", retries=3)
     started = time.monotonic()
     with pytest.raises(SourceError, match=r"given up after 4 tries.*Could not connect"):
         s3.list_keys(away, "s3://shop/")
@@ -197,13 +198,13 @@ def test_a_service_that_is_not_there_is_given_up_in_bounded_time(client) -> None
 def test_an_untrusted_certificate_is_reported_at_the_first_try(client, untrusted) -> None:
     address, handshakes = untrusted
     with pytest.raises(SourceError, match=r"certificate is not trusted.*AWS_CA_BUNDLE"):
-        s3.list_keys(s3.connect(address, retries=6), "s3://shop/")
+        s3.list_keys(s3_client.connect(address, retries=6), "s3://shop/")
     assert len(handshakes) == 1
 
 
 def test_a_handshake_that_is_cut_is_tried_again(client, hanging_up: str) -> None:
     with pytest.raises(SourceError, match=r"given up after 2 tries.*EOF"):
-        s3.list_keys(s3.connect(hanging_up, retries=1), "s3://shop/")
+        s3.list_keys(s3_client.connect(hanging_up, retries=1), "s3://shop/")
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///key", "shop/key"])
@@ -226,10 +227,10 @@ def test_a_cut_connection_is_taken_up_where_it_broke(client, buckets) -> None:
 def test_a_download_that_is_given_up_goes_on_where_it_was(
     client, buckets, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(remote, "PIECE", 100_000)
+    monkeypatch.setattr(transfer, "PIECE", 100_000)
     content = os.urandom(1_000_000)
     put(client, a=content)
-    few = s3.connect(buckets.uri, retries=1)
+    few = s3_client.connect(buckets.uri, retries=1)
 
     def late(environ, answer):
         start = int(environ.get("HTTP_RANGE", "bytes=0-")[6:].split("-")[0])
@@ -251,9 +252,9 @@ def test_a_download_that_is_given_up_goes_on_where_it_was(
 def test_a_file_that_changes_between_two_tries_is_fetched_anew(
     client, buckets, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(remote, "PIECE", 100_000)
+    monkeypatch.setattr(transfer, "PIECE", 100_000)
     put(client, a=os.urandom(500_000))
-    few = s3.connect(buckets.uri, retries=0)
+    few = s3_client.connect(buckets.uri, retries=0)
     buckets.fault = lambda environ, answer: (
         answer("503 Slow Down") if "400000-" in environ.get("HTTP_RANGE", "") else None
     )
@@ -270,7 +271,7 @@ def test_a_file_that_changes_between_two_tries_is_fetched_anew(
 def test_an_object_replaced_while_it_is_read_comes_whole_in_its_new_state(
     client, buckets, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(remote, "PIECE", 100_000)
+    monkeypatch.setattr(transfer, "PIECE", 100_000)
     old, new = os.urandom(500_000), os.urandom(400_000)
     put(client, a=old)
     replaced = []
@@ -333,7 +334,7 @@ def test_a_checksum_that_the_service_keeps_is_verified(
     assert s3.get_file(client, "s3://shop/a", tmp_path / "a")
     wrong = remote_file.sums | {algorithm.lower(): "0" * len(remote_file.sums[algorithm.lower()])}
     with pytest.raises(SourceError, match="has arrived damaged"):
-        remote.fetch(replace(remote_file, sums=wrong), tmp_path / "b", connections=1, retries=0)
+        transfer.fetch(replace(remote_file, sums=wrong), tmp_path / "b", connections=1, retries=0)
     assert not (tmp_path / "b").exists()
 
 
@@ -344,9 +345,9 @@ def test_version_ids_are_told_and_a_payer_and_a_key_are_sent(client, buckets, mo
     assert remote_file.version and read(remote_file, 0).version == remote_file.version
     monkeypatch.setenv("IRGEN_SSE_CUSTOMER_KEY", "not base64")
     with pytest.raises(SourceError, match="32 bytes in base64"):
-        s3.connect(buckets.uri, customer_key=True)
+        s3_client.connect(buckets.uri, customer_key=True)
     monkeypatch.setenv("IRGEN_SSE_CUSTOMER_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
-    other = s3.connect(buckets.uri, customer_key=True, requester_pays=True)
+    other = s3_client.connect(buckets.uri, customer_key=True, requester_pays=True)
     assert "MDEy" not in repr(other) and "0123" not in repr(other)
     buckets.headers.clear()
     assert get(other, "a") == b"1"

@@ -1,0 +1,132 @@
+"""Find images by words: full-text search over their ids and text columns, in SQLite.
+
+The full-text table is in memory: for a million short texts it takes about ten seconds to build and
+60 MB. It is built when words are first asked for, and then follows the index.
+"""
+
+import sqlite3
+from threading import Lock
+
+import numpy as np
+import polars as pl
+
+from irgen.errors import IndexingError
+from irgen.index.metadata import ID
+from irgen.index.view import View
+
+LEFT_OUT = "sha256"
+MOST_WORDS = 50  # SQLite reads no query of many more
+SPARE = 10_000  # texts of images that are gone, kept until there are as many as of the others
+TOKENIZER = "tokenize='unicode61 remove_diacritics 2'"
+TABLES = f"""
+CREATE VIRTUAL TABLE texts USING fts5(text, content='', {TOKENIZER});
+CREATE VIRTUAL TABLE query USING fts5(text, {TOKENIZER});
+CREATE VIRTUAL TABLE query_words USING fts5vocab(query, instance);
+"""
+MATCHES = "SELECT rowid FROM texts WHERE texts MATCH ?"
+
+
+class WordSearch:
+    """Search by words in the views of one index. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._table: TextTable | None = None
+
+    def find(self, view: View, words: str) -> np.ndarray:
+        """Return the rows (n,) int64 of the images of ``view`` that have all ``words`` in their id
+        or text columns, in no order.
+
+        Capitals and accents do not count, nor does the order of words; the last one may be the
+        beginning of a longer one. Raise IndexingError if there is no word, or more than MOST_WORDS.
+        """
+        return self._match(view, words, MATCHES)
+
+    def rank(self, view: View, words: str) -> np.ndarray:
+        """Return the rows that ``find`` returns, best match first (BM25)."""
+        return self._match(view, words, f"{MATCHES} ORDER BY rank")
+
+    def _match(self, view: View, words: str, query: str) -> np.ndarray:
+        with self._lock:
+            if self._table is None or len(self._table) > 2 * len(view) + SPARE:
+                self._table = TextTable()
+            return self._table.match(view, words, query)
+
+
+class TextTable:
+    """Full-text table that follows the views of one index.
+
+    Texts are only ever added: ``_hashes`` (n,) has that of each, and ``_rows`` (n,) int64 the row
+    of the current view that has it, −1 for none. So a view of a compacted index, whose rows have
+    other numbers, needs no new table.
+    """
+
+    def __init__(self) -> None:
+        self._connection = sqlite3.connect(":memory:", check_same_thread=False)
+        try:
+            self._connection.executescript(TABLES)
+        except sqlite3.OperationalError as error:
+            raise IndexingError(
+                f"the SQLite of this Python has no full-text search ({error}): search without words"
+            ) from None
+        self._hashes = pl.DataFrame(schema={"hash": pl.UInt64})
+        self._rows = np.empty(0, np.int64)
+        self._view: View | None = None
+
+    def __len__(self) -> int:
+        """Texts, those of no image any more included."""
+        return len(self._hashes)
+
+    def match(self, view: View, words: str, query: str) -> np.ndarray:
+        """Return the rows (n,) of ``view`` that have all ``words``, in the order of ``query``."""
+        terms = self._split(words)
+        self._follow(view)
+        expression = " ".join(f'"{term}"' for term in terms) + "*"
+        numbers = [number for (number,) in self._connection.execute(query, (expression,))]
+        rows = self._rows[np.array(numbers, np.int64)]
+        return rows[rows >= 0]
+
+    def _split(self, words: str) -> list[str]:
+        """Return the words of a text as the full-text table has them, so that none of the user's
+        characters means anything in a query."""
+        self._connection.execute("DELETE FROM query")
+        text = words.encode(errors="replace").decode()  # half of a surrogate pair is no text
+        self._connection.execute("INSERT INTO query VALUES (?)", (text,))
+        rows = self._connection.execute("SELECT term FROM query_words ORDER BY offset")
+        terms = [term for (term,) in rows]
+        if not terms:
+            raise IndexingError(f"words: {words!r} has no letter or digit: write words to look for")
+        if len(terms) > MOST_WORDS:
+            raise IndexingError(f"words: {len(terms):,} are too many; allowed: {MOST_WORDS}")
+        return terms
+
+    def _follow(self, view: View) -> None:
+        """Add the texts of ``view`` that are new, and note in which rows it has the others."""
+        if view is self._view:
+            return
+        rows = view.snapshot.alive_rows().numpy()
+        texts = _join_texts(view)[rows]
+        current = pl.DataFrame({"hash": texts.hash(), "row": rows, "text": texts})
+        new = current.join(self._hashes, on="hash", how="anti", maintain_order="left")
+        with self._connection:
+            self._connection.executemany(
+                "INSERT INTO texts (rowid, text) VALUES (?, ?)", enumerate(new["text"], len(self))
+            )
+        self._hashes = pl.concat([self._hashes, new.select("hash")], rechunk=True)
+        located = self._hashes.join(current, on="hash", how="left", maintain_order="left")
+        self._rows = located["row"].fill_null(-1).to_numpy()
+        self._view = view
+
+
+def _join_texts(view: View) -> pl.Series:
+    """Return the id and texts of every row; a path only where it is not the id."""
+    kinds = {name: kind for name, kind in view.schema.items() if name != LEFT_OUT}
+    texts = [pl.col(name) for name, kind in kinds.items() if kind == pl.String]
+    lists = [
+        pl.col(name).list.join(" ", ignore_nulls=True)
+        for name, kind in kinds.items()
+        if kind == pl.List(pl.String)
+    ]
+    own = [pl.when(text != pl.col(ID)).then(text) for text in [*texts, *lists]]
+    joined = pl.concat_str([pl.col(ID), *own], separator="\n", ignore_nulls=True)
+    return view.table.select(joined.alias("text"))["text"]

@@ -1,0 +1,143 @@
+"""Put a service together and run it, in one process or in several behind one port.
+
+What takes long to import is imported by the processes that answer, not by the one that watches
+over them.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irgen.errors import ServiceError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
+STARTUP_SECONDS = 120  # in which a process must answer the one that watches over it
+DRAIN_SECONDS = 30  # for requests that are under way at the end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a service. ``root``: of the project. ``folder``: of the index, None: the one that
+    searches of the project read. ``url``: where it answers. ``is_local``: only this machine reaches
+    it, so no token is needed; else the file ``tokens`` lists them. ``fetch_hosts``: where pictures
+    are fetched from that clients name by address, () for anywhere; None: they are refused.
+    ``processes`` that answer. ``decoders`` and ``batch``: of each of them; so is ``rate``, the
+    requests a second that a client may send."""
+
+    root: Path
+    folder: Path | None
+    url: str
+    is_local: bool
+    tokens: Path
+    fetch_hosts: tuple[str, ...] | None
+    processes: int
+    decoders: int
+    batch: int
+    rate: float | None
+    log_requests: bool
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at ``host``. Raise ServiceError if the port is taken, or if
+    ``host`` is no address of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OverflowError:
+        raise ServiceError(f"--port {port}: a port is a number from 0 to 65535") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            text = f"port {port} is taken: choose another one with --port"
+        else:
+            text = f"--host {host} --port {port}: nobody can listen there ({error.strerror})"
+        raise ServiceError(text) from None
+
+
+def format_url(host: str, port: int) -> str:
+    """Return the address at which this machine reaches the service.
+
+    >>> format_url("::1", 8080), format_url("0.0.0.0", 80)
+    ('http://[::1]:8080', 'http://127.0.0.1:80')
+    """
+    name = EVERYWHERE.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def run(settings: Settings, listener: socket.socket) -> None:
+    """Answer until SIGTERM or Ctrl-C; then requests that are under way are answered. Raise
+    ServiceError if the service cannot start."""
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    config = uvicorn.Config(
+        partial(make_app, settings),
+        factory=True,
+        workers=settings.processes,
+        log_level="warning",
+        access_log=False,
+        log_config=None,  # as the service's own: JSON, without secrets
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_worker_healthcheck=STARTUP_SECONDS,
+    )
+    with suppress(KeyboardInterrupt):
+        if settings.processes > 1:
+            Multiprocess(config, sockets=[listener]).run()
+            return
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
+        if not server.started:
+            raise ServiceError("the service could not start: see the messages above")
+
+
+def make_app(settings: Settings) -> FastAPI:
+    """Return the application of this process."""
+    gc.disable()  # it would look through each module again and again while others are imported
+    import timm  # noqa: F401 – what models need, and the slowest to import
+    import torch
+
+    from irgen.compute import keep_freed_memory
+    from irgen.releases import own_index
+    from irgen.serve.access import log_as_json
+    from irgen.serve.app import LOOPBACK, create_app
+    from irgen.serve.champion import Champion
+    from irgen.serve.fetch import Fetcher
+    from irgen.serve.limits import RateLimit
+    from irgen.serve.service import Limits, Service
+    from irgen.serve.tokens import Tokens
+
+    gc.freeze()  # what is here stays: looking through it later would stop all searches for 0.3 s
+    gc.enable()
+    keep_freed_memory()
+    log_as_json(requests=settings.log_requests)
+    if settings.processes > 1:  # they share the cores
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.processes))
+    root, limits, hosts = settings.root, Limits(batch=settings.batch), settings.fetch_hosts
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    service = Service(
+        root,
+        Champion(lambda: settings.folder or own_index.default_folder(root), device),
+        limits,
+        decoders=settings.decoders,
+        url=settings.url if settings.is_local else None,  # irgen search gives no token
+        fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
+    )
+    is_local = settings.is_local
+    return create_app(
+        service,
+        tokens=None if is_local else Tokens(settings.tokens),
+        hosts=LOOPBACK if is_local else ["*"],
+        rate=None if settings.rate is None else RateLimit(settings.rate),
+    )

@@ -1,0 +1,67 @@
+"""A few packed pictures, and an encoder that counts what passes through it."""
+
+import io
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from irgen.catalog.shards import Images
+from irgen.catalog.sources.listing import Source
+from irgen.catalog.sources.local import list_folder
+from irgen.catalog.sync import sync
+from irgen.compute import Machine
+from irgen.encoding.encode import Encoding
+from irgen.models.encoder import ImageEncoder
+from irgen.params import Augment, Compute
+
+CHANGES = Augment(
+    views=3, scale=0.2, rotate=10.0, shear=0.0, shift=0.1, flip=False, colour=0.0, erase=0.0
+)
+
+
+@pytest.fixture
+def encoding(tmp_path) -> Encoding:
+    """21 grey pictures, packed as the download stage packs them."""
+    folder = tmp_path / "pictures" / "all"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(21):
+        content = io.BytesIO()
+        Image.fromarray(generator.integers(256, size=(20, 20), dtype=np.uint8)).save(content, "png")
+        (folder / f"{i:02}.png").write_bytes(content.getvalue())
+    source = Source(name="pictures", stamp=None, load=lambda: list_folder(folder.parent))
+    sync(source, tmp_path / "download", shard_bytes=2**20)
+    return open_encoding(tmp_path)
+
+
+def open_encoding(tmp_path) -> Encoding:
+    return Encoding(
+        images=Images(tmp_path / "download"),
+        machine=Machine(device=torch.device("cpu"), autocast=None),
+        settings=Compute(device="cpu", precision="fp32", batch_size=8, threads=1),
+        cache=tmp_path / "cache",
+    )
+
+
+class Counting(ImageEncoder):
+    """Counts the batches that pass through it."""
+
+    batches = 0
+
+    def forward(self, pixels):
+        self.batches += 1
+        return super().forward(pixels)
+
+
+def encoder(seed: int = 0) -> Counting:
+    torch.manual_seed(seed)
+    options = {"channels": (8, 8, 16, 24), "stem_width": 8}
+    backbone = timm.create_model("resnet10t", num_classes=0, in_chans=1, **options)
+    return Counting(backbone, 32, 1, 1.0).eval()
+
+
+def hashes(encoding: Encoding) -> list[str]:
+    return sorted(encoding.images._rows)
