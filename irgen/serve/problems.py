@@ -39,6 +39,8 @@ REASONS = {
     504: "No answer in time.",
     507: "The disk is full; nothing was changed.",
 }
+# What the web server says itself of an address longer than 64 KB, or of what is no HTTP.
+NO_HTTP = {"text/plain": {"schema": {"type": "string"}}}
 SCHEMA = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
@@ -82,7 +84,12 @@ EXPECTED = (
 def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the part of the API's description that says which problems a route answers with."""
     content = {MEDIA_TYPE: {"schema": SCHEMA}}
-    return {status: {"description": REASONS[status], "content": content} for status in statuses}
+    described: dict[int | str, dict[str, Any]] = {
+        status: {"description": REASONS[status], "content": content} for status in statuses
+    }
+    if 400 in described:
+        described[400]["content"] = content | NO_HTTP
+    return described
 
 
 class Problem(JSONResponse):
