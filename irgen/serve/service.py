@@ -80,7 +80,6 @@ class Service:
         self.batcher: Batcher[Query, list[Hit]] = Batcher(
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
-        self.measurements.waiting.set_function(lambda: len(self.batcher))
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -112,6 +111,7 @@ class Service:
             log.exception("the served index could not be looked for")
 
     def _look(self) -> None:
+        self.measurements.waiting.set(len(self.batcher))
         swapped = self.champion.look()
         if self.champion.served is None:
             return
