@@ -3,6 +3,7 @@ without secrets."""
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -65,7 +66,14 @@ class IdUnknownError(IndexingError):
 
 
 class LockedError(IndexingError):
-    """Another process, or another part of this one, changes the index."""
+    """Somebody else, ``holder``, changes the index."""
+
+    def __init__(self, path: object, holder: str) -> None:
+        super().__init__(
+            f"{path} has a writer already ({holder}): close that one first, or open the index for "
+            "reading"
+        )
+        self.holder = holder
 
 
 class WriteFailedError(IndexingError):
@@ -138,15 +146,24 @@ def redact(value: Any) -> Any:
     >>> redact({"source": "https://me:pw@host/a.csv?X-Amz-Signature=1"})
     {'source': 'https://***@host/a.csv?***'}
     """
+    return _redact(value, _list_secrets())
+
+
+def _list_secrets() -> list[str]:
+    """Return the values of the environment variables that are named like secrets."""
+    names = (name for name in os.environ if SECRET_NAMES.search(name.upper()))
+    return [secret for name in names if len(secret := os.environ[name]) >= SHORTEST_SECRET]
+
+
+def _redact(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, dict):
-        return {key: redact(item) for key, item in value.items()}
+        return {key: _redact(item, secrets) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [redact(item) for item in value]
+        return [_redact(item, secrets) for item in value]
     if not isinstance(value, str):
         return value
     value = re.sub(r"(\w+://)[^/@\s]*@", r"\1***@", value)
     value = re.sub(r"(https?://[^\s?#]+)\?[^\s'\")]+", r"\1?***", value)
-    for name, secret in os.environ.items():
-        if len(secret) >= SHORTEST_SECRET and SECRET_NAMES.search(name.upper()):
-            value = value.replace(secret, "***")
+    for secret in secrets:
+        value = value.replace(secret, "***")
     return value

@@ -1,11 +1,12 @@
 """Hits of a search, by id, and explanations of why an image is or is not one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 import torch
 
+from irgen.index import notebook
 from irgen.index.view import View
 from irgen.search import beam, calibration, engine, rank
 from irgen.search.calibration import Calibration, Uncalibrated
@@ -23,6 +24,8 @@ class ImageHits:
     ``same_label``, the calibrated probability that the image has the query's label, −inf throughout
     if the index has no calibration. ``by_embedding`` bool: the query's embedding led to the
     image, not a code that the retriever predicted, so it has no (log-)probability.
+
+    ``view``: the images that were searched; a notebook shows their pictures.
     """
 
     ids: np.ndarray
@@ -32,6 +35,7 @@ class ImageHits:
     probability: np.ndarray
     same_label: np.ndarray
     by_embedding: np.ndarray
+    view: View = field(repr=False, compare=False)
 
     def __len__(self) -> int:
         """Q."""
@@ -50,19 +54,31 @@ class ImageHits:
             same_label = calibration.apply(calibrated, hits.cosine)
         probability = hits.normalised_log_prob.exp()
         probability = probability.masked_fill(hits.normalised_log_prob == -np.inf, -np.inf)
-        columns = (
-            *(hits.scores, hits.cosine, hits.log_probability),
-            *(probability, same_label, hits.by_embedding),
-        )
-        return cls(ids, *(column.cpu().numpy() for column in columns))
+        columns = {
+            "scores": hits.scores,
+            "cosine": hits.cosine,
+            "log_probability": hits.log_probability,
+            "probability": probability,
+            "same_label": same_label,
+            "by_embedding": hits.by_embedding,
+        }
+        arrays = {name: column.cpu().numpy() for name, column in columns.items()}
+        return cls(ids=ids, **arrays, view=view)
 
     @classmethod
-    def join(cls, parts: list["ImageHits"], k: int) -> "ImageHits":
-        """Return the hits of several batches of queries, one after the other."""
+    def join(cls, parts: list["ImageHits"], k: int, view: View) -> "ImageHits":
+        """Return the hits in ``view`` of several batches of queries, one after the other."""
+        names = [name for name in cls.__dataclass_fields__ if name != "view"]
         if not parts:
-            return cls(np.full((0, k), None, dtype=object), *np.empty((6, 0, k), np.float32))
-        names = cls.__dataclass_fields__
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+            types = {"ids": object, "by_embedding": bool}
+            empty = {name: np.empty((0, k), types.get(name, np.float32)) for name in names}
+            return cls(**empty, view=view)
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(**arrays, view=view)
+
+    def _repr_html_(self) -> str:
+        """Show the hits in a notebook, with pictures."""
+        return notebook.show_hits(self.view, self.table(), len(self))
 
     def table(self) -> pl.DataFrame:
         """Return one row per hit: query (from 0), rank (from 1), id, and the numbers, null where

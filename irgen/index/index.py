@@ -130,6 +130,12 @@ class Index(Store):
                 self._models = models
             return self._models
 
+    def share_models(self, other: "Index") -> None:
+        """Use the networks of an open index instead of loading the same ones again; do nothing if
+        they are others."""
+        if self.folder.models == other.folder.models and self.device == other.device:
+            self._models, self._decoder = other.models, other.decoder
+
     @property
     def decoder(self) -> Decoder:
         """Return the retriever's decoder, prepared for search at first use."""
@@ -235,7 +241,7 @@ class Index(Store):
         for features in self._read_queries(images):
             hits = engine.search(self.decoder, features, snapshot, k, options)
             parts.append(ImageHits.of(hits, view, self.calibration))
-        return ImageHits.join(parts, k)
+        return ImageHits.join(parts, k, view)
 
     def search_ids(
         self, ids: Sequence[str], k: int = 10, options: Options | None = None
@@ -269,7 +275,7 @@ class Index(Store):
             result = brute_force_search(features.embedding, vectors, k)
             hits = engine.Hits.of_cosines(result, rows)
             parts.append(ImageHits.of(hits, view, self.calibration))
-        return ImageHits.join(parts, k)
+        return ImageHits.join(parts, k, view)
 
     def explain(self, image: Input | Tensor | np.ndarray, ids: Sequence[str]) -> list[Explanation]:
         """Explain images of the index as hits of one query image: code, log-probabilities level by

@@ -14,7 +14,7 @@ import polars as pl
 from irgen.compute import run_on_one_core
 from irgen.errors import IdTakenError, IdUnknownError, IndexingError, IrgenWarning
 from irgen.files.atomic import sync, sync_tree
-from irgen.index import copying, damage, folder
+from irgen.index import copying, damage, folder, notebook
 from irgen.index.database import Database, State
 from irgen.index.folder import Folder
 from irgen.index.rows import Rows, check_ids, collision, hash_ids, shorten
@@ -45,7 +45,7 @@ class Store:
         with ExitStack() as opened:
             self._writer = _open_writer(path, wait, opened) if writable else None
             self.folder, self._file, self._view = _repeat_if_replaced(path, _read_whole)
-            opened.callback(lambda: self._file.close())
+            opened.callback(self._file.close)
             if writable:
                 self.folder.prune(self._view.base.number)
             self._opened = opened.pop_all()
@@ -54,6 +54,7 @@ class Store:
         """Let the next writer in. Closing twice does no harm."""
         with self._compacting, self._changing, self._refreshing:
             self._closed, self._writer = True, None
+            self._file.close()  # another one than at first, if the index was replaced meanwhile
             self._opened.close()
 
     def __enter__(self) -> Self:
@@ -246,6 +247,11 @@ class Store:
             },
             "config": self.folder.config,
         }
+
+    def _repr_html_(self) -> str:
+        """Show the index in a notebook, with some of its pictures."""
+        self.refresh()
+        return notebook.show_index(self._view, self.folder.path)
 
     def verify(self) -> None:
         """Read every file. Raise IndexingError for the first that is missing or damaged."""

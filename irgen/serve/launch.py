@@ -7,6 +7,7 @@ over them.
 from __future__ import annotations
 
 import errno
+import gc
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,11 @@ from typing import TYPE_CHECKING
 from irgen.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import FastAPI
+
+    from irgen.index.index import Index
 
 LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
@@ -37,7 +42,7 @@ class Settings:
     it, so no token is needed; else the file ``tokens`` lists them. ``fetch_hosts``: where pictures
     are fetched from that clients name by address, () for anywhere; None: they are refused.
     ``processes`` that answer. ``decoders`` and ``batch``: of each of them; so is ``rate``, the
-    requests a second that a client may send."""
+    requests a second that a client may send. ``read_only``: nobody may change the index."""
 
     root: Path
     folder: Path | None
@@ -49,6 +54,7 @@ class Settings:
     decoders: int
     batch: int
     rate: float | None
+    read_only: bool
     log_requests: bool
 
 
@@ -109,6 +115,8 @@ def run(settings: Settings, listener: socket.socket) -> None:
 
 def make_app(settings: Settings) -> FastAPI:
     """Return the application of this process."""
+    gc.disable()  # it would look through each module again and again while others are imported
+    import timm  # noqa: F401 – what models need, and the slowest to import
     import torch
 
     from irgen.compute import keep_freed_memory
@@ -122,6 +130,8 @@ def make_app(settings: Settings) -> FastAPI:
     from irgen.serve.service import Limits, Service
     from irgen.serve.tokens import Tokens
 
+    gc.freeze()  # what is here stays: looking through it later would stop all searches for 0.3 s
+    gc.enable()
     keep_freed_memory()
     log_as_json(requests=settings.log_requests)
     if settings.processes > 1:
@@ -136,7 +146,9 @@ def make_app(settings: Settings) -> FastAPI:
         limits,
         decoders=settings.decoders,
         url=settings.url if settings.is_local else None,  # irgen search gives no token
+        refresh=(lambda: own_index.refresh(root, device)) if settings.folder is None else None,
         fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
+        open_writer=None if settings.read_only else choose_writer(root, settings.folder),
     )
     is_local = settings.is_local
     return create_app(
@@ -154,3 +166,17 @@ def end_with_parent() -> None:
     assert parent is not None, "a process that another one started"
     parent.join()
     signal.raise_signal(signal.SIGTERM)
+
+
+def choose_writer(root: Path, folder: Path | None) -> Callable[[float], Index] | None:
+    """Return what opens the index for changes: the one in ``folder``, by default the project's own.
+    None for a release or the pipeline's index, which never change. It waits at most the given
+    seconds for another writer."""
+    from irgen.index.index import Index
+    from irgen.releases import own_index
+
+    if folder is None:
+        return lambda wait: own_index.open_writer(root, wait=wait)
+    if own_index.is_release(folder) or own_index.is_of_pipeline(folder, root):
+        return None
+    return lambda wait: Index.open(folder, writable=True, wait=wait)

@@ -1,10 +1,12 @@
 """Readers, in any thread or process, see what was committed, whole, while one writes."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 from irgen.index import rows
@@ -27,6 +29,18 @@ def test_a_view_outlives_the_base_it_was_read_from(index: Index, folder, add, sm
         assert small.contents(reader) == before
         reader.save(folder.with_name("old"))  # takes in what is new, first
         assert small.contents(reader) == small.contents(index)
+
+
+def test_an_index_that_nobody_holds_is_freed_at_once(folder: Path, small) -> None:
+    gc.disable()
+    try:
+        reader = Index.open(folder)
+        small.contents(reader)
+        view, file = weakref.ref(reader.view), weakref.ref(reader._file)
+        del reader
+        assert view() is None and file() is None
+    finally:
+        gc.enable()
 
 
 def test_searching_threads_never_see_half_a_change(index: Index, folder: Path, add, small) -> None:

@@ -95,7 +95,7 @@ def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):
     queries = [png(number) for number in range(40, 140)]
     hits = index.search(queries, k=3)
     assert hits.ids.shape == (100, 3)
-    same(hits, type(hits).join([index.search([query], k=3) for query in queries], 3))
+    same(hits, type(hits).join([index.search([query], k=3) for query in queries], 3, index.view))
     assert index.search([], k=3).ids.shape == (0, 3)
 
 
