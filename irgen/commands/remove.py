@@ -73,7 +73,7 @@ def select_matching(index: Index, expression: str, *, confirmed: bool) -> list[s
     from irgen.index.rows import shorten
 
     view = index.view
-    rows = filters.allowed_rows(filters.check_sql(expression), view).numpy().nonzero()[0]
+    rows = filters.allowed_rows(expression, view).numpy().nonzero()[0]
     ids = sorted(view.ids(rows))
     if ids and not confirmed:
         raise IndexingError(
