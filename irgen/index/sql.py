@@ -14,10 +14,10 @@ from polars.exceptions import PanicException, PolarsError
 from irgen.errors import IndexingError
 
 MOST_OPERATORS = 1000  # reading many takes long, and thousands overflow the stack
-QUERY_WORDS = {"SELECT", "FROM", "TABLE", "EXISTS", "OVER"}
+QUERY_WORDS = {"SELECT", "FROM", "TABLE", "EXISTS"}
 LANGUAGE = {  # words that a parenthesis may follow, besides functions
     *("AND", "OR", "NOT", "XOR", "IN", "ANY", "ALL", "LIKE", "ILIKE", "BETWEEN", "IS"),
-    *("CASE", "WHEN", "THEN", "ELSE", "DECIMAL", "NUMERIC", "VARCHAR", "CHAR"),
+    *("OVER", "CASE", "WHEN", "THEN", "ELSE", "DECIMAL", "NUMERIC", "VARCHAR", "CHAR"),
 }
 FUNCTIONS = {  # none makes a longer text of what it is given
     *("LOWER", "UPPER", "INITCAP", "LENGTH", "CHAR_LENGTH", "STARTS_WITH", "ENDS_WITH", "STRPOS"),
@@ -26,6 +26,7 @@ FUNCTIONS = {  # none makes a longer text of what it is given
     *("ABS", "CEIL", "CEILING", "FLOOR", "ROUND", "SIGN", "SQRT", "EXP", "LN", "LOG", "LOG2"),
     *("LOG10", "POW", "POWER", "MOD", "DIV", "CAST", "TRY_CAST", "DATE", "DATE_PART", "EXTRACT"),
     *("TIME", "TIMESTAMP", "STRPTIME", "ARRAY_CONTAINS", "ARRAY_LENGTH"),
+    *("AVG", "MIN", "MAX", "SUM", "COUNT"),
 }
 BEFORE_FROM = {"EXTRACT", "SUBSTRING"}  # as in EXTRACT(year FROM day), two tokens before it
 OPERATORS = {"AND", "OR", "NOT", "IS", "IN", "LIKE", "ILIKE", "BETWEEN"}
