@@ -101,7 +101,7 @@ def select_matching(index: Index, expression: str, *, confirmed: bool) -> list[s
     from irgen.index import filters
 
     view = index.view
-    rows = filters.allowed_rows(filters.check_sql(expression), view).numpy().nonzero()[0]
+    rows = filters.allowed_rows(expression, view).numpy().nonzero()[0]
     ids = sorted(view.ids(rows))
     refuse_unconfirmed(expression, ids, len(index), confirmed=confirmed)
     return ids

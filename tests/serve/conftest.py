@@ -84,10 +84,18 @@ def run_service() -> Callable[..., Iterator[Running]]:
         root: Path,
         locate: Callable[[], Path] | None = None,
         open_writer: Callable[[float], Index] | None = None,
+        refresh: Callable[[], object] | None = None,
         **limits: float,
     ) -> Iterator[Running]:
         champion = Champion(locate or (lambda: root / "data" / "index"), "cpu")
-        service = Service(root, champion, Limits(**limits), decoders=1, open_writer=open_writer)
+        service = Service(
+            root,
+            champion,
+            Limits(**limits),
+            decoders=1,
+            open_writer=open_writer,
+            refresh=refresh,
+        )
         config = uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
