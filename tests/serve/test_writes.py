@@ -3,7 +3,6 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -12,29 +11,8 @@ from irgen.catalog.uploads import read_upload
 from irgen.index.index import Index
 from irgen.releases import own_index
 
-from .conftest import Running, wait_until
-
-
-@contextmanager
-def serve(run_service, root, **limits):
-    """Run a service that may change the index of the project at ``root``."""
-    runs = run_service(
-        root,
-        lambda: own_index.default_folder(root),
-        lambda wait: own_index.open_writer(root, wait=wait),
-        **limits,
-    )
-    running = next(runs)
-    wait_until(lambda: running.get("/readyz").status_code == 200)
-    yield running
-    next(runs, None)
-
-
-@pytest.fixture
-def writable(tmp_path, make_project, run_service):
-    """A service that may change the index of its project."""
-    with serve(run_service, make_project(tmp_path)) as running:
-        yield running
+from .conftest import Running
+from .conftest import serve_writable as serve
 
 
 def add(running: Running, *named_files, items=None, upsert=False) -> httpx.Response:
