@@ -254,6 +254,6 @@ async def state(request: Request) -> HTMLResponse:
     async def load() -> dict[str, Any]:
         info = await routes.info(request)
         facts = await asyncio.to_thread(service.champion.require().index.info)
-        return {"info": info, "facts": facts, "problem": service.champion.error}
+        return {"info": info, "facts": facts, "problem": service.problem}
 
     return await render(request, "state.html", load())

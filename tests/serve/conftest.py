@@ -81,10 +81,18 @@ def run_service() -> Callable[..., Iterator[Running]]:
         root: Path,
         locate: Callable[[], Path] | None = None,
         open_writer: Callable[[float], Index] | None = None,
+        refresh: Callable[[], object] | None = None,
         **limits: float,
     ) -> Iterator[Running]:
         champion = Champion(locate or (lambda: root / "data" / "index"), "cpu")
-        service = Service(root, champion, Limits(**limits), decoders=1, open_writer=open_writer)
+        service = Service(
+            root,
+            champion,
+            Limits(**limits),
+            decoders=1,
+            open_writer=open_writer,
+            refresh=refresh,
+        )
         config = uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
@@ -108,28 +116,6 @@ def running(
     wait_until(lambda: running.get("/readyz").status_code == 200)
     yield running
     next(runs, None)
-
-
-@contextmanager
-def serve_writable(run_service: Callable, root: Path, **limits: float) -> Iterator[Running]:
-    """Run a service that may change the index of the project at ``root``."""
-    runs = run_service(
-        root,
-        lambda: own_index.default_folder(root),
-        lambda wait: own_index.open_writer(root, wait=wait),
-        **limits,
-    )
-    running = next(runs)
-    wait_until(lambda: running.get("/readyz").status_code == 200)
-    yield running
-    next(runs, None)
-
-
-@pytest.fixture
-def writable(tmp_path: Path, make_project: Callable, run_service: Callable) -> Iterator[Running]:
-    """A service that may change the index of its project."""
-    with serve_writable(run_service, make_project(tmp_path)) as running:
-        yield running
 
 
 @dataclass
@@ -178,3 +164,25 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             service.process.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             service.process.kill()
+
+
+@contextmanager
+def serve_writable(run_service: Callable, root: Path, **limits: float) -> Iterator[Running]:
+    """Run a service that may change the index of the project at ``root``."""
+    runs = run_service(
+        root,
+        lambda: own_index.default_folder(root),
+        lambda wait: own_index.open_writer(root, wait=wait),
+        **limits,
+    )
+    running = next(runs)
+    wait_until(lambda: running.get("/readyz").status_code == 200)
+    yield running
+    next(runs, None)
+
+
+@pytest.fixture
+def writable(tmp_path: Path, make_project: Callable, run_service: Callable) -> Iterator[Running]:
+    """A service that may change the index of its project."""
+    with serve_writable(run_service, make_project(tmp_path)) as running:
+        yield running
