@@ -160,7 +160,7 @@ async def info(request: Request) -> schema.InfoAnswer:
         columns={name: str(kind) for name, kind in served.index.view.schema.items()},
         options=options,
         calibrated=isinstance(served.index.calibration, Calibration),
-        problem=service.champion.error,
+        problem=service.problem,
     )
 
 

@@ -76,7 +76,10 @@ class Writer:
         )
         self._decoding = asyncio.Semaphore(MOST_DECODED)
         self._watch: asyncio.Task[None] | None = None
-        measurements.waiting_writes.set_function(lambda: self._waiting)
+
+    def __len__(self) -> int:
+        """Return the number of images that wait."""
+        return self._waiting
 
     def start(self) -> None:
         """Begin to take changes; call it in the event loop."""
