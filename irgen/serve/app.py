@@ -8,7 +8,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 import irgen
-from irgen.serve import page, problems, rendering, routes, write_routes
+from irgen.serve import edit_page, page, problems, rendering, routes, write_routes
 from irgen.serve.access import Access
 from irgen.serve.limits import RateLimit
 from irgen.serve.service import Service
@@ -54,6 +54,7 @@ def create_app(
     app.include_router(routes.watch)
     app.include_router(write_routes.writes)
     app.include_router(page.page)
+    app.include_router(edit_page.edits)
     app.mount("/static", StaticFiles(directory=rendering.FOLDER / "static"))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(

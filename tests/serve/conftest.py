@@ -17,6 +17,7 @@ import uvicorn
 
 from irgen.index.index import Index
 from irgen.releases import own_index
+from irgen.search.calibration import Calibration
 from irgen.serve.app import create_app
 from irgen.serve.champion import Champion
 from irgen.serve.service import Limits, Service
@@ -30,7 +31,9 @@ WAIT_SECONDS = 60
 def make_project(make_index: Callable, png: Callable) -> Callable[..., Path]:
     """Makes a project whose index holds some of the images, and their files."""
 
-    def make(root: Path, numbers: Iterable[int] = range(40)) -> Path:
+    def make(
+        root: Path, numbers: Iterable[int] = range(40), calibration: Calibration = CALIBRATION
+    ) -> Path:
         names, contents = [NAMES[n] for n in numbers], [png(n) for n in numbers]
         for name, content in zip(names, contents, strict=True):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +47,7 @@ def make_project(make_index: Callable, png: Callable) -> Callable[..., Path]:
                 "price": [float("nan") if n == 3 else float(n) for n in range(len(names))],
             }
         )
-        make_index(root / "data" / "index", contents, items, CALIBRATION)
+        make_index(root / "data" / "index", contents, items, calibration)
         return root
 
     return make
