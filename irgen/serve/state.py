@@ -55,9 +55,9 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """The release that is served, or that the served index is a copy of. ``news``: since the
-    release before it. ``edits``: by hand, since the copy was made. ``changed``: milliseconds since
-    1970."""
+    """State of the served index. ``record``: of its release, or of that which it is a copy of.
+    ``news``: since the release before. ``edits``: by hand, since the copy was made. ``changed``:
+    milliseconds since 1970."""
 
     record: Release | None
     links: dict[str, Link]
