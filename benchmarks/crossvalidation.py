@@ -58,7 +58,6 @@ from irgen.files.atomic import write_bytes
 from irgen.files.records import read_json, write_json
 from irgen.files.workspace import Workspace
 from irgen.models.decoder import IdentifierDecoder, Shape
-from irgen.models.pairs import RULES
 from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer, class_numbers, embed_summaries
 from irgen.params import Params, check, load
@@ -70,6 +69,7 @@ from irgen.study.significance import corrected, p_value
 from irgen.training import retriever as retrieving
 from irgen.training import tokenizer as tokenizing
 from irgen.training.baselines import list_recipes, train_baseline
+from irgen.training.pairs import RULES
 from irgen.training.run import TrainingRun
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)
@@ -223,9 +223,10 @@ def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) 
     settings, machine, rows = params.retriever, taught.encoding.machine, fold.teaching
     pretrained = create_encoder(params.encoder, params.seed)
     features = encode_summaries(pretrained, [taught.sha256s[row] for row in rows], taught.encoding)
-    found, _ = RULES[params.pairs.rule](
+    mined = RULES[params.pairs.rule](
         torch.from_numpy(features), taught.labels[rows], params.pairs.neighbours, params.seed
     )
+    found = mined.rows
     anchors, places = torch.nonzero(found >= 0, as_tuple=True)
     positives = retrieving.group_positives(anchors, found[anchors, places], len(rows))
     codes = made.tokenizer.tokenize(made.embeddings[rows])

@@ -184,6 +184,7 @@ def describe_memory(memory: list[tuple[int, int]]) -> dict:
         "mb_early": round(early / 1e6),
         "mb_late": round(late / 1e6),
         "growth": round(late / early, 3),
+        "mb_over_time": [round(size / 1e6) for size in main[::5]],
         "mb_decoders_most": round(max(sample[1] for sample in memory) / 1e6),
         "mb_decoders_late": round(memory[-1][1] / 1e6),
     }

@@ -66,7 +66,14 @@ class IdUnknownError(IndexingError):
 
 
 class LockedError(IndexingError):
-    """Another process, or another part of this one, changes the index."""
+    """Somebody else, ``holder``, changes the index."""
+
+    def __init__(self, path: object, holder: str) -> None:
+        super().__init__(
+            f"{path} has a writer already ({holder}): close that one first, or open the index for "
+            "reading"
+        )
+        self.holder = holder
 
 
 class WriteFailedError(IndexingError):

@@ -1,5 +1,7 @@
-"""Pages that mkdocs generates: commands and parameters from the code, tables from the results."""
+"""Pages that mkdocs generates: commands and parameters from the code, tables from the results, and
+the notebook as a page."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,14 @@ import click
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = "tutorial/notebook.ipynb"
+NOTEBOOK_NOTE = """
+!!! note
+    This page is the notebook [notebook.ipynb](notebook.ipynb). The picture shows what two of its
+    cells print for the digits.
+
+![An index, and the hits of a drawn four](../assets/notebook.png)
+"""
 INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
 
 
@@ -16,7 +26,19 @@ def on_files(files: Files, config: Any) -> Files:
     pages = {"commands": describe_commands(), "parameters": describe_parameters()}
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
+    text = describe_notebook((ROOT / "docs" / NOTEBOOK).read_text())
+    files.append(File.generated(config, "tutorial/from-python.md", content=text))
     return files
+
+
+def describe_notebook(text: str) -> str:
+    """Return the cells of a notebook as Markdown, with a note below its title."""
+    first, *others = json.loads(text)["cells"]
+    parts = ["".join(first["source"]), NOTEBOOK_NOTE]
+    for cell in others:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

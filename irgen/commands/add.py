@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +91,8 @@ def add(
     Every search that starts afterwards finds them. Images are added batch by batch, and what was
     added stays: repeat an interrupted add with --skip-known (or --upsert). An image that cannot be
     read is listed with the reason; then nothing is added unless --skip-unreadable is given. The
-    index fills in path, sha256, width and height itself.
+    index fills in path, sha256, width and height itself. The files are copied to uploads/ in the
+    project: pictures are read there, and the models of a later release encode them again.
     """
     if upsert and skip_known:
         raise click.UsageError("--upsert and --skip-known exclude each other")
@@ -110,7 +112,7 @@ def add(
 
     with project_index.open_to_change(root, folder, make_plan) as (index, plan):
         with note_progress_if_interrupted(index, policy):
-            unreadable = add_images(index, plan, policy)
+            unreadable = add_images(index, plan, policy, choose_keeper(index, root))
         print(summarize(plan, unreadable, index))
 
 
@@ -178,10 +180,19 @@ def refuse_unreadable(paths: Sequence[Path], index: Index) -> None:
         )
 
 
-def add_images(index: Index, plan: Plan, policy: Policy) -> int:
+def choose_keeper(index: Index, root: Path) -> Callable[[bytes], object]:
+    """Return the function that keeps the file of an image that is added. Only those of the
+    project's own index are kept."""
+    from irgen.catalog.uploads import store_upload
+    from irgen.commands.image_files import discard
+
+    return partial(store_upload, root) if own_index.is_own(index, root) else discard
+
+
+def add_images(index: Index, plan: Plan, policy: Policy, keep: Callable[[bytes], object]) -> int:
     """Add the planned images batch by batch. Return the number of images left out because they
     cannot be read. Raise IrgenError if an image has become unreadable, or if the index refuses it;
-    earlier batches stay."""
+    earlier batches stay. ``keep`` gets the content of each file first."""
     import numpy as np
 
     from irgen.commands.image_files import decode_images
@@ -190,7 +201,7 @@ def add_images(index: Index, plan: Plan, policy: Policy) -> int:
     add_batch, unreadable = index.upsert if policy.upsert else index.add, 0
     if not plan:
         return 0
-    pictures = decode_images(plan.paths, index.models.decoding)
+    pictures = decode_images(plan.paths, index.models.decoding, keep)
     with closing(pictures), show_progress("adding", len(plan)) as bar:
         for start in range(0, len(plan), BATCH):
             rows, readable = [], []

@@ -28,6 +28,7 @@ COMMANDS = {  # command "x" is the object x in commands/x.py, unless MODULES nam
     "search": "Find the images of the index most like some images.",
     "add": "Add images to the index, or replace some.",
     "remove": "Remove images from the index.",
+    "refresh": "Bring the index up to date with the served release, and keep your changes.",
     "forget": "Delete images for good that the source does not have any more.",
     "info": "Describe the index, and verify its files.",
     "compact": "Rewrite the index without removed and replaced images.",

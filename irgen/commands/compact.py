@@ -33,6 +33,8 @@ def compact(folder: Path | None, root: Path) -> None:
             return
         before = bytes_of_images(index)
         index.compact()
+        if folder is None:
+            own_index.prune(root, index.view)
         print(
             f"{path} was compacted: {format_count(len(index), 'image')} in "
             f"{format_bytes(bytes_of_images(index))}, {format_bytes(before)} before."

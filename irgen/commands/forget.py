@@ -33,9 +33,9 @@ def forget(ids: tuple[str, ...], ids_from: str | None, params: Path | None, root
 
     ID is the id of an image, or its path in the source. Delete the image from the source first,
     retrain if it was trained on, and release. An image whose content was replaced counts as well:
-    its former content is deleted. What is deleted: its bytes in the packed images, what caches and
-    index/ hold of it, earlier releases with it (here, in the bucket and in MLflow), and reports and
-    files in MLflow that name it. Nothing else may run in the project meanwhile.
+    its former content is deleted. What is deleted: its bytes in the packed images and in uploads/,
+    what caches and index/ hold of it, earlier releases with it (here, in the bucket and in MLflow),
+    and reports and files in MLflow that name it. Nothing else may run in the project meanwhile.
 
     DVC's cache keeps old states of all files until dvc gc deletes them, as this command says.
     """
@@ -82,6 +82,7 @@ def find_traces(root: Path, ids: frozenset[str]) -> Traces:
     indexes = [store.path_in(root) / old.name for old in store.list_releases(store.path_in(root))]
     indexes += [own_index.path_in(root)] if own_index.exists(root) else []
     in_indexes = [releases.find_contents(index, ids) for index in indexes]
+    in_indexes += [releases.find_in_source(own_index.path_in(root), ids)]
     in_source = find_contents(folder, ids)
     for name in sorted(ids):
         present, past = in_source[name]
@@ -130,8 +131,12 @@ def check_unused(workspace: Workspace, traces: Traces) -> None:
 
 
 def remove_from_index(root: Path, traces: Traces) -> None:
-    """Remove the images from index/, if the project has one, and compact it."""
-    from irgen.releases.forget import find_contents
+    """Remove the images from index/ and from what it notes of its source, and compact it; delete
+    their files in uploads/."""
+    from irgen.catalog.uploads import delete_uploads
+    from irgen.releases.forget import find_contents, forget_in_source
+
+    delete_uploads(root, traces.sha256s)
 
     folder = own_index.path_in(root)
     if not own_index.exists(root):
@@ -143,6 +148,7 @@ def remove_from_index(root: Path, traces: Traces) -> None:
         index.remove([name for name, row in zip(names, rows, strict=True) if row >= 0])
         if not index.view.is_compact:  # what was removed before is there until then, too
             index.compact()
+        forget_in_source(folder, traces)
 
 
 def clear_caches(workspace: Workspace, traces: Traces) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -132,15 +132,23 @@ def _read(file: Path, schema: pl.Schema) -> pl.DataFrame:
     )
 
 
+def discard(content: bytes) -> None:
+    """Do nothing with a file's content."""
+
+
 def decode_images(
-    paths: Sequence[Path], decoding: Decoding
+    paths: Sequence[Path], decoding: Decoding, keep: Callable[[bytes], object] = discard
 ) -> Generator[Picture | str, None, None]:
-    """Yield the images at ``paths``, in order; the reason in place of one that cannot be read."""
+    """Yield the images at ``paths``, in order; the reason in place of one that cannot be read.
+    ``keep`` gets the content of the others' files, before they are yielded."""
 
     def read(path: Path) -> Picture | str:
         try:
             with for_files.reserve(path.stat().st_size):
-                return decode_picture(read_image(path), decoding)
+                content = read_image(path)
+                picture = decode_picture(content, decoding)
+                keep(content)
+                return picture
         except ImageError as error:
             return str(error)
         except OSError as error:

@@ -32,8 +32,8 @@ def info(verify: bool, as_json: bool, folder: Path | None, root: Path) -> None:
             index.verify()
         outdated = own_index.is_outdated(index, root)
         if as_json:
-            facts = as_plain(index.info() | {"outdated": outdated, "verified": verify})
-            print(json.dumps(facts, indent=2))
+            facts = index.info() | {"outdated": outdated, "verified": verify}
+            print(json.dumps(as_plain(facts | {"edits": count_edits(index)}), indent=2))
             return
         lines = describe_index(index) | describe_origin(index, root, outdated)
     if verify:
@@ -97,13 +97,25 @@ def describe_origin(index: Index, root: Path, outdated: bool) -> dict[str, str]:
         return {"pipeline": f"this is its index; changes are made to a copy, {working}"}
     if COPIED_FROM not in index.info()["config"] or not source.exists():
         return {}
-    if not outdated:
-        return {"pipeline": f"copied from {source}, which is unchanged"}
-    if own_index.is_release(source):
-        state = f"not copied from {source}, which is served now"
-    else:
-        state = f"copied from {source}, which was made again since"
+    lines = {"pipeline": f"copied from {source}, which is unchanged"}
+    if outdated:
+        lines = {"pipeline": project_index.describe_outdated(index, root)}
+    if (counts := count_edits(index)) is not None:
+        lines["by hand"] = (
+            f"{format_count(counts['added'], 'image')} added, {counts['replaced']:,} replaced, "
+            f"{counts['removed']:,} removed"
+        )
+    return lines
+
+
+def count_edits(index: Index) -> dict[str, int] | None:
+    """Return how many images of a copy were added, replaced and removed by hand; None if the index
+    does not know what it was copied from."""
+    edits = own_index.find_edits(index)
+    if edits is None:
+        return None
     return {
-        "pipeline": f"{state}. To start from that one: mv {folder} {folder}-old; the next irgen "
-        f"add copies it to {folder}, without what was added or removed here: repeat that"
+        "added": len(edits.added),
+        "replaced": len(edits.replaced),
+        "removed": len(edits.removed),
     }

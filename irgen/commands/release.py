@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from irgen.commands.options import json_option, note, params_option, root_option, settings_file
+from irgen.commands.project_index import note_if_served_is_not_searched
 from irgen.params import load
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def release(
 
     outcome = promote.release_index(root, load(settings_file(root, params)), force=force)
     print_outcome(outcome, describe_outcome(outcome), as_json)
+    note_if_served_is_not_searched(root)
     return 0 if outcome.is_served else KEPT_BACK
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from irgen.commands.options import json_option, params_option, root_option, settings_file
+from irgen.commands.project_index import note_if_served_is_not_searched
 from irgen.commands.release import print_outcome
 
 
@@ -26,3 +27,4 @@ def rollback(version: int | None, as_json: bool, params: Path | None, root: Path
     outcome = roll_back(root, lambda: settings.read(path), version)
     state = "now" if outcome.new else "already"
     print_outcome(outcome, f"Release {outcome.release.version} is served {state}.", as_json)
+    note_if_served_is_not_searched(root)

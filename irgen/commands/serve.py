@@ -58,6 +58,7 @@ HOST, PORT = "127.0.0.1", 8080
     help="Requests that each client may send, such as 20/s or 100/min, besides thumbnails. "
     "Default: any number.",
 )
+@click.option("--read-only", is_flag=True, help="Let nobody change the index.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @root_option
 def serve(
@@ -70,11 +71,13 @@ def serve(
     fetch: bool,
     fetch_hosts: tuple[str, ...],
     rate: str | None,
+    read_only: bool,
     show: bool,
     root: Path,
 ) -> None:
-    """Answer searches by browser and over HTTP until Ctrl-C. A newly released index is served at
-    once, without a restart. The API is described at /v1/openapi.json."""
+    """Answer searches by browser and over HTTP until Ctrl-C, and change the index for clients that
+    may write. A newly released index is served at once, without a restart. The API is described at
+    /v1/openapi.json."""
     from irgen.commands.token import FILE
     from irgen.serve import launch
     from irgen.serve.limits import parse_rate
@@ -98,6 +101,7 @@ def serve(
             decoders=decoders,
             batch=batch,
             rate=parse_rate(rate) if rate else None,
+            read_only=read_only,
             log_requests=not sys.stderr.isatty(),
         )
         click.echo(f"irgen: {url} (Ctrl-C ends it)")

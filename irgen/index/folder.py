@@ -279,10 +279,8 @@ def _lock_now(path: Path) -> FileLock:
             held.acquire()
         except Timeout:
             number = file.read_text().strip()
-            raise LockedError(
-                f"{path} has a writer already ({f'process {number}' if number else 'a process'}): "
-                "close that one first, or open the index for reading"
-            ) from None
+            holder = f"process {number}" if number else "a process"
+            raise LockedError(path, holder) from None
         if file.exists() and file.stat().st_ino == before:
             file.write_text(f"{os.getpid()}\n")
             return held

@@ -130,6 +130,12 @@ class Index(Store):
                 self._models = models
             return self._models
 
+    def share_models(self, other: "Index") -> None:
+        """Use the networks of an open index instead of loading the same ones again; do nothing if
+        they are others."""
+        if self.folder.models == other.folder.models and self.device == other.device:
+            self._models, self._decoder = other.models, other.decoder
+
     @property
     def decoder(self) -> Decoder:
         """Return the retriever's decoder, prepared for search at first use."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irgen.models.quantizer import assign, kmeans, kmeans_start
+from irgen.models.quantizer import assign, fit_centres
 
 VERSION = 1  # raise when equal vectors and seeds give other clusters
 STARTS = 3  # the tightest clusters of so many starts are kept
@@ -18,8 +18,7 @@ def cluster(vectors: Tensor, count: int, iterations: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     best, least = torch.zeros(len(vectors), dtype=torch.int64), torch.inf
     for _ in range(STARTS):
-        starts = kmeans_start(vectors, count, generator)
-        centres, _ = kmeans(vectors, starts, iterations, generator)
+        centres, _ = fit_centres(vectors, None, count, iterations, generator)
         numbers, distances = assign(vectors, centres)
         if (spread := float(distances.double().sum())) < least:
             best, least = numbers, spread

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irgen.models.quantizer import assign, kmeans, kmeans_start
+from irgen.models.quantizer import assign, fit_centres
 
 Prefix = tuple[int, ...]
 
@@ -36,8 +36,8 @@ def fit(vectors: Tensor, shape: tuple[int, int], iterations: int, seed: int) -> 
             if len(rows) == 1:
                 continue
             own, generator = vectors[rows], torch.Generator().manual_seed(seed * 1000 + level)
-            starts = kmeans_start(own, min(size, len(rows)), generator)
-            centres[prefix], _ = kmeans(own, starts, iterations, generator)
+            count = min(size, len(rows))
+            centres[prefix], _ = fit_centres(own, None, count, iterations, generator)
             below += _children(prefix, rows, assign(own, centres[prefix])[0])
         nodes = below
     return Hierarchy(centres, levels)

@@ -3,8 +3,11 @@
 from contextlib import closing
 from pathlib import Path
 
+import polars as pl
+
 from irgen.catalog.forget import Traces
 from irgen.errors import ReleaseError
+from irgen.index.copying import read_source, write_source
 from irgen.index.database import Database
 from irgen.index.index import Index
 from irgen.index.rows import hash_ids
@@ -26,6 +29,27 @@ def find_contents(index: Path, ids: frozenset[str]) -> dict[str, str]:
     hashes = table["sha256"].fill_null("") if "sha256" in table.columns else [""] * len(table)
     contents = {name: "" for name, key in zip(names, keys, strict=True) if key in removed}
     return contents | dict(zip(table["id"], hashes, strict=True))
+
+
+def find_in_source(own: Path, ids: frozenset[str]) -> dict[str, str]:
+    """Return the content hash of each of these images that the source of the copy at ``own`` held
+    when it was copied; "" if it has none."""
+    base = read_source(own)
+    if base is None:
+        return {}
+    rows = base.filter(pl.col("id").is_in(list(ids)))
+    hashes = rows["sha256"].fill_null("") if "sha256" in rows.columns else [""] * len(rows)
+    return dict(zip(rows["id"], hashes, strict=True))
+
+
+def forget_in_source(own: Path, traces: Traces) -> None:
+    """Delete what the copy at ``own`` notes of these images of its source."""
+    contents = find_in_source(own, traces.ids)
+    names = [name for name, sha in contents.items() if not sha or sha in traces.sha256s]
+    if names:
+        base = read_source(own)
+        assert base is not None, "the names are from it"
+        write_source(own, base.filter(~pl.col("id").is_in(names)))
 
 
 def holds(index: Path, traces: Traces) -> bool:

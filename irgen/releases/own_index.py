@@ -20,6 +20,7 @@ from irgen.releases.release import RECORD
 if TYPE_CHECKING:
     from irgen.index.index import Index
     from irgen.index.view import View
+    from irgen.releases.edits import Edits
     from irgen.releases.merged_index import Refreshed
 
 NAME = "index"  # in the project's folder; neither Git nor DVC looks at it
@@ -35,6 +36,10 @@ def path_in(root: Path) -> Path:
 def exists(root: Path) -> bool:
     """Tell whether the project has an index of its own. An empty folder is none."""
     own = path_in(root)
+    if not own.exists() and any(root.glob(f".{NAME}.*.old.tmp")):
+        from irgen.index import folder
+
+        folder.restore(own)  # a refresh was killed between its two renames, or is there now
     return own.exists() and not (own.is_dir() and not any(own.iterdir()))
 
 
@@ -58,6 +63,11 @@ def pipeline_folder(root: Path) -> Path:
 def folder_of(index: Index) -> Path:
     """Return the folder of an index."""
     return index.folder.path
+
+
+def is_own(index: Index, root: Path) -> bool:
+    """Tell whether an index is the project's own."""
+    return folder_of(index).resolve() == path_in(root).resolve()
 
 
 def is_release(folder: Path) -> bool:
@@ -84,10 +94,10 @@ def is_outdated(index: Index, root: Path) -> bool:
 
 def needs_refresh(root: Path) -> bool:
     """Tell whether the project has an index of its own that is outdated. It takes milliseconds."""
-    from irgen.index import copying, folder
-
     if not exists(root):
         return False
+    from irgen.index import copying, folder  # takes seconds, for commands that need nothing else
+
     return copying.has_moved_on(source_folder(root), folder.read(path_in(root)).config)
 
 
@@ -115,6 +125,18 @@ def refresh(root: Path, device: str = "cpu", *, drop_missing: bool = False) -> R
             refreshed = merged_index.replace(ours, source, read_file, drop_missing=drop_missing)
     prune(root, refreshed.view)
     return refreshed
+
+
+def find_edits(index: Index) -> Edits | None:
+    """Return what people changed in an index since it was copied; None for one that does not know
+    what it was copied from."""
+    from irgen.index import copying
+    from irgen.releases import edits
+
+    base, view = copying.read_source(folder_of(index)), index.view
+    if base is None:
+        return None
+    return edits.find_edits(base, view.take(view.snapshot.alive_rows().numpy()))
 
 
 def prune(root: Path, view: View) -> None:

@@ -48,15 +48,20 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     [[1, 0, 2]]
     """
     k = min(k, scores.shape[1])
-    values, columns = scores.topk(k)
+    values, columns = scores.topk(min(k + 1, scores.shape[1]))
     assert not values.isnan().any(), "a score is not a number"
-    last = values[:, -1:]  # (Q, 1)
-    if ((scores >= last).sum(1) > k).any():  # there are ties for the last rank
-        above, level = scores > last, scores == last
-        room = k - above.sum(1, keepdim=True)
-        chosen = above | (level & (level.cumsum(1, dtype=torch.int32) <= room))
-        columns = chosen.nonzero()[:, 1].view(len(scores), k)
-    else:
-        columns = columns.sort(dim=1).values
+    tied = (values[:, k - 1 : k] == values[:, k : k + 1]).any(1)  # for the last rank
+    columns = columns[:, :k].sort(dim=1).values
+    if tied.any():
+        columns[tied] = _take_lowest_of_ties(scores[tied], values[tied, k - 1 : k], k)
     values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)
+
+
+def _take_lowest_of_ties(scores: Tensor, last: Tensor, k: int) -> Tensor:
+    """Return the columns (Q, k), ascending, of all ``scores`` (Q, n) above ``last`` (Q, 1), and of
+    the first ones equal to it."""
+    above, level = scores > last, scores == last
+    room = k - above.sum(1, keepdim=True)
+    chosen = above | (level & (level.cumsum(1, dtype=torch.int32) <= room))
+    return chosen.nonzero()[:, 1].view(len(scores), k)

@@ -8,7 +8,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 import irgen
-from irgen.serve import page, problems, rendering, routes
+from irgen.serve import page, problems, rendering, routes, write_routes
 from irgen.serve.access import Access
 from irgen.serve.limits import RateLimit
 from irgen.serve.service import Service
@@ -51,6 +51,7 @@ def create_app(
     problems.add_handlers(app)
     app.include_router(routes.api)
     app.include_router(routes.watch)
+    app.include_router(write_routes.writes)
     app.include_router(page.page)
     app.mount("/static", StaticFiles(directory=rendering.FOLDER / "static"))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))

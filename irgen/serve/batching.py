@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Generic, TypeVar
 
 Query = TypeVar("Query")
@@ -116,6 +117,33 @@ class Batcher(Generic[Query, Result]):
             if not entry.future.done():
                 batch.append(entry)
         return batch
+
+
+def answer_in_groups(
+    queries: Sequence[Query],
+    key: Callable[[Query], str],
+    answer: Callable[[Sequence[Query]], Sequence[Result | Exception]],
+) -> list[Result | Exception]:
+    """Answer the queries of one key together, in their order; if they fail together, each is tried
+    alone. Return a result, or the error that concerns it, for each query."""
+    order = sorted(range(len(queries)), key=lambda number: key(queries[number]))
+    answers: dict[int, Result | Exception] = {}
+    for _, group in groupby(order, key=lambda number: key(queries[number])):
+        numbers = list(group)
+        results = _answer_group([queries[number] for number in numbers], answer)
+        answers |= zip(numbers, results, strict=True)
+    return [answers[number] for number in range(len(queries))]
+
+
+def _answer_group(
+    group: Sequence[Query], answer: Callable[[Sequence[Query]], Sequence[Result | Exception]]
+) -> Sequence[Result | Exception]:
+    try:
+        return answer(group)
+    except Exception as error:  # it concerns one query, not the others of the batch
+        if len(group) == 1:
+            return [error]
+        return [result for query in group for result in _answer_group([query], answer)]
 
 
 def _settle(waiting: _Waiting[Query, Result], result: Result | Exception, timing: Timing) -> None:

@@ -70,7 +70,7 @@ class Champion:
             self.error = None
             return False
         try:
-            served = _open(folder, state, self._device)
+            served = _open(folder, state, self._device, self.served)
         except Exception as error:  # whatever is wrong with its files, the old one goes on
             self._report(error)
             return False
@@ -94,9 +94,12 @@ def _file_state(folder: Path) -> FileState:
     return str(folder), stat.st_ino, stat.st_mtime_ns
 
 
-def _open(folder: Path, state: FileState, device: str) -> Served:
-    """Open an index, load its models, and search once, so that the first query is not slow."""
+def _open(folder: Path, state: FileState, device: str, old: Served | None) -> Served:
+    """Open an index, load its models unless those of ``old`` are the same, and search once, so that
+    the first query is not slow."""
     index = Index.open(folder, device=device)
+    if old is not None:
+        index.share_models(old.index)
     record = release.read(folder) if (folder / release.RECORD).exists() else None
     blank = np.zeros((1, *index.models.decoding.shape), np.uint8)
     index.calibration  # noqa: B018 – load it now

@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING
 from irgen.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import FastAPI
+
+    from irgen.index.index import Index
 
 LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
@@ -34,7 +38,7 @@ class Settings:
     it, so no token is needed; else the file ``tokens`` lists them. ``fetch_hosts``: where pictures
     are fetched from that clients name by address, () for anywhere; None: they are refused.
     ``processes`` that answer. ``decoders`` and ``batch``: of each of them; so is ``rate``, the
-    requests a second that a client may send."""
+    requests a second that a client may send. ``read_only``: nobody may change the index."""
 
     root: Path
     folder: Path | None
@@ -46,6 +50,7 @@ class Settings:
     decoders: int
     batch: int
     rate: float | None
+    read_only: bool
     log_requests: bool
 
 
@@ -133,6 +138,7 @@ def make_app(settings: Settings) -> FastAPI:
         decoders=settings.decoders,
         url=settings.url if settings.is_local else None,  # irgen search gives no token
         fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
+        open_writer=None if settings.read_only else choose_writer(root, settings.folder),
     )
     is_local = settings.is_local
     return create_app(
@@ -141,3 +147,17 @@ def make_app(settings: Settings) -> FastAPI:
         hosts=LOOPBACK if is_local else ["*"],
         rate=None if settings.rate is None else RateLimit(settings.rate),
     )
+
+
+def choose_writer(root: Path, folder: Path | None) -> Callable[[float], Index] | None:
+    """Return what opens the index for changes: the one in ``folder``, by default the project's own.
+    None for a release or the pipeline's index, which never change. It waits at most the given
+    seconds for another writer."""
+    from irgen.index.index import Index
+    from irgen.releases import own_index
+
+    if folder is None:
+        return lambda wait: own_index.open_writer(root, wait=wait)
+    if own_index.is_release(folder) or own_index.is_of_pipeline(folder, root):
+        return None
+    return lambda wait: Index.open(folder, writable=True, wait=wait)

@@ -47,6 +47,22 @@ class Measurements:
             "irgen_empty_answers", "Queries without a hit.", registry=self.registry
         )
         self.queries = Counter("irgen_queries", "Queries answered.", registry=self.registry)
+        self.writes = Counter(
+            "irgen_writes",
+            "Images added, replaced (upsert) or removed by clients.",
+            ["action"],
+            registry=self.registry,
+        )
+        self.write_seconds = Histogram(
+            "irgen_write_stage_seconds",
+            "Seconds of a change: decode, queue, write.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.waiting_writes = Gauge(
+            "irgen_queue_writes", "Images that wait to be changed.", registry=self.registry
+        )
         self.version = Gauge(
             "irgen_release_version",
             "Version of the served release; 0: it is none.",

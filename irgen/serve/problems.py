@@ -12,7 +12,14 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from irgen.errors import IrgenError, redact
+from irgen.errors import (
+    IdTakenError,
+    IdUnknownError,
+    IrgenError,
+    LockedError,
+    WriteFailedError,
+    redact,
+)
 from irgen.serve.batching import OverloadedError
 
 log = logging.getLogger("irgen.serve")
@@ -22,13 +29,18 @@ MEDIA_TYPE = "application/problem+json"
 REASONS = {
     400: "The request does not fit the index: an image, id or filter.",
     401: "A token is needed.",
+    403: "The token may only read, or the service only reads.",
     404: "There is no such image, or its file is not here.",
+    409: "An id is in the index already.",
     413: "The request is too large.",
     422: "A field is missing, unknown or out of its range.",
     429: "Too many requests, of this client or of all; Retry-After says when to come again.",
-    503: "No index can answer yet.",
+    503: "No index can answer yet, or somebody else changes it; nothing was changed.",
     504: "No answer in time.",
+    507: "The disk is full; nothing was changed.",
 }
+# What the web server says itself of an address longer than 64 KB, or of what is no HTTP.
+NO_HTTP = {"text/plain": {"schema": {"type": "string"}}}
 SCHEMA = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
@@ -46,14 +58,38 @@ class NotReadyError(Exception):
     """No index can answer yet; the message says why."""
 
 
+class ForbiddenError(Exception):
+    """A client may not change the index; the message says why."""
+
+
 class NotFoundError(Exception):
     """There is no such image, or its file is not here."""
+
+
+class OutdatedError(Exception):
+    """A change was prepared for an index that another one replaces. Nothing was changed."""
+
+
+EXPECTED = (
+    IrgenError,
+    OverloadedError,
+    NotReadyError,
+    ForbiddenError,
+    NotFoundError,
+    OutdatedError,
+    TimeoutError,
+)
 
 
 def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the part of the API's description that says which problems a route answers with."""
     content = {MEDIA_TYPE: {"schema": SCHEMA}}
-    return {status: {"description": REASONS[status], "content": content} for status in statuses}
+    described: dict[int | str, dict[str, Any]] = {
+        status: {"description": REASONS[status], "content": content} for status in statuses
+    }
+    if 400 in described:
+        described[400]["content"] = content | NO_HTTP
+    return described
 
 
 class Problem(JSONResponse):
@@ -99,8 +135,18 @@ def describe_error(error: Exception) -> tuple[int, str]:
     """Return the status and the text for people of an error that a request may end with; raise any
     other error again."""
     match error:
-        case NotFoundError():
+        case NotFoundError() | IdUnknownError():
             return 404, str(error)
+        case ForbiddenError():
+            return 403, str(error)
+        case IdTakenError():
+            return 409, str(error)
+        case LockedError():
+            return 503, f"{error.holder} changes the index; nothing was changed here: try again"
+        case OutdatedError():
+            return 503, "the index is being replaced; nothing was changed: try again"
+        case WriteFailedError():
+            return 507, str(error)
         case IrgenError():
             return 400, str(error)
         case ValidationError():
@@ -125,6 +171,8 @@ def _answer(request: Request, error: Exception) -> JSONResponse:
         answer.headers["Retry-After"] = f"{error.retry_after:.0f}"
     elif isinstance(error, NotReadyError):
         answer.headers["Retry-After"] = "5"
+    elif isinstance(error, LockedError | OutdatedError):
+        answer.headers["Retry-After"] = "1"
     return answer
 
 
@@ -150,7 +198,7 @@ def report_fault(request_id: str, error: Exception) -> JSONResponse:
 
 def add_handlers(app: FastAPI) -> None:
     """Turn the errors that requests end with into problem documents."""
-    for kind in (NotFoundError, IrgenError, OverloadedError, NotReadyError, TimeoutError):
+    for kind in EXPECTED:
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(RequestValidationError, _refuse_fields)
     app.add_exception_handler(HTTPException, _http_error)

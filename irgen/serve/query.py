@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.index.metadata import ID
 from irgen.search.engine import Options
+from irgen.serve.batching import answer_in_groups
 
 Method = Literal["served", "retriever", "brute_force"]
 
@@ -52,24 +52,7 @@ class Hit:
 
 def answer(queries: Sequence[Query]) -> list[list[Hit] | Exception]:
     """Return the hits of each query, best first, or the error that concerns it."""
-    order = sorted(range(len(queries)), key=lambda number: queries[number].key)
-    answers: list[list[Hit] | Exception] = [[] for _ in queries]
-    for _, group in groupby(order, key=lambda number: queries[number].key):
-        numbers = list(group)
-        results = _answer_group([queries[number] for number in numbers])
-        for number, result in zip(numbers, results, strict=True):
-            answers[number] = result
-    return answers
-
-
-def _answer_group(group: Sequence[Query]) -> Sequence[list[Hit] | Exception]:
-    """Answer queries of one key. If they fail together, each is tried alone."""
-    try:
-        return _search(group)
-    except Exception as error:  # it concerns one query, not the others of the batch
-        if len(group) == 1:
-            return [error]
-        return [result for query in group for result in _answer_group([query])]
+    return answer_in_groups(queries, lambda query: query.key, _search)
 
 
 def _search(group: Sequence[Query]) -> list[list[Hit] | Exception]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MOST_REMOVED = 1000  # ids of one request
 MOST_HITS, MOST_QUERIES, MOST_CHARACTERS = 1000, 32, 4000  # of a filter or an address
 EXAMPLE_HIT: dict[str, Any] = {
     "id": "shirts/0042.jpg",
@@ -17,6 +18,9 @@ EXAMPLE_HIT: dict[str, Any] = {
     "metadata": {"label": "shirts", "path": "shirts/0042.jpg", "price": 29.9},
     "thumbnail": "/v1/thumbnail?id=shirts%2F0042.jpg",
 }
+
+
+EXAMPLE_ITEMS = '[{"id": "shirts/0043.jpg", "metadata": {"label": "shirts", "price": 29.9}}]'
 
 
 class Model(BaseModel):
@@ -167,6 +171,25 @@ class ItemsAnswer(BaseModel):
     total: int
     items: list[ItemBody]
     next_offset: int | None
+
+
+class NewItemBody(Model):
+    """Id and metadata of an image to add; without an id, it is the name of its file."""
+
+    id: Annotated[str | None, Field(min_length=1, max_length=MOST_CHARACTERS)] = None
+    metadata: dict[str, Any] = {}
+
+
+class ChangeAnswer(BaseModel):
+    """A change that is on the disk: ids that were added or removed, how many of them replaced an
+    image, and how many images the index has now."""
+
+    ids: list[str]
+    replaced: int
+    images: int
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ids": ["shirts/0043.jpg"], "replaced": 0, "images": 41}]}
+    )
 
 
 class InfoAnswer(BaseModel):

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from irgen.errors import ServiceError
@@ -22,6 +23,7 @@ from irgen.serve.measurements import Measurements
 from irgen.serve.query import Hit, Method, Query
 from irgen.serve.schema import SearchOptions
 from irgen.serve.workers import Workers
+from irgen.serve.writer import Writer
 
 log = logging.getLogger("irgen.serve")
 UPLOAD_BYTES = 200_000_000  # kept on the disk
@@ -59,7 +61,8 @@ class SearchResults:
 class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
     ``stop``. ``url``: where searches of this machine may ask it; None: they may not. ``fetcher``:
-    of pictures by address; None: they are refused."""
+    of pictures by address; None: they are refused. ``open_writer`` opens the index for changes, and
+    waits at most the given seconds for another writer; None: nothing is changed."""
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Service:
         decoders: int,
         url: str | None = None,
         fetcher: Fetcher | None = None,
+        open_writer: Callable[[float], Index] | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
         self._root, self._url, self._fetcher = root, url, fetcher
@@ -81,12 +85,25 @@ class Service:
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
         self.measurements.waiting.set_function(lambda: len(self.batcher))
+        self.writer = open_writer and Writer(
+            root,
+            champion,
+            self.workers,
+            self.measurements,
+            open_writer=open_writer,
+            follow=self._try_to_look,
+            seconds=limits.seconds,
+            capacity=limits.waiting,
+        )
+        self._looking = Lock()
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the decoders, open the champion, and follow it from now on. If it cannot be opened,
         ``champion.error`` says why, and the service waits for one that can."""
         self.batcher.start()
+        if self.writer is not None:
+            self.writer.start()
         await asyncio.gather(self.workers.warm(), self._try_to_look())
         self._follower = asyncio.create_task(self._follow())
 
@@ -94,6 +111,8 @@ class Service:
         """Answer what waits, then end."""
         if self._follower is not None:
             self._follower.cancel()
+        if self.writer is not None:
+            await self.writer.stop()
         running.delete(self._root)
         await self.batcher.stop()
         self.workers.close()
@@ -112,7 +131,8 @@ class Service:
             log.exception("the served index could not be looked for")
 
     def _look(self) -> None:
-        swapped = self.champion.look()
+        with self._looking:
+            swapped = self.champion.look()
         if self.champion.served is None:
             return
         if swapped:

@@ -15,6 +15,7 @@ from irgen.catalog.images.decode import decode
 from irgen.catalog.images.pixels import Decoding, square
 from irgen.catalog.thumbnails import SIDE, encode_thumbnail
 from irgen.errors import ImageError
+from irgen.index.picture import Picture, decode_picture
 from irgen.serve.batching import OverloadedError
 
 Result = TypeVar("Result")
@@ -44,6 +45,10 @@ class Workers:
         """Return the pixels (C, size, size) uint8 of an image file. Raise ImageError if it cannot
         be decoded within the limits of time and memory."""
         return await self._run(_decode, content, decoding)
+
+    async def picture(self, content: bytes, decoding: Decoding) -> Picture:
+        """Return the picture in an image file, to be added. Raise ImageError as ``decode`` does."""
+        return await self._run(decode_picture, content, decoding)
 
     async def thumbnail(self, content: bytes) -> tuple[str, bytes]:
         """Return media type and bytes of a small picture of an image file. Raise ImageError as

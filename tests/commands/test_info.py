@@ -37,7 +37,9 @@ def test_changes_are_counted_until_they_are_compacted(project, told):
     assert (info["index"], info["images"]) == ("index", "41 can be found")
     assert info["since compacted"] == "2 images added, 1 row of removed images"
     assert info["pipeline"] == "copied from data/index, which is unchanged"
+    assert info["by hand"] == "2 images added, 0 replaced, 1 removed"
     told("compact")
+    assert said(told)["by hand"] == "2 images added, 0 replaced, 1 removed"
     assert said(told)["since compacted"] == "0 images added"
 
 
@@ -66,18 +68,20 @@ def test_it_tells_that_the_pipeline_made_another_index_and_what_to_do(
     told("add", "photos/100.png")
     (project / "data" / "index").rename(project / "data" / "old")
     another(project / "data" / "index", list(range(30)))
-    for command in (("search", "photos/003.png"), ("remove", "dogs/05.png")):
-        done = run(*command)
-        assert done.status == 0
-        assert done.err == (
-            f"irgen {command[0]}: data/index was made again since index was copied from it: see "
-            "irgen info\n"
-        )
-    info = said(told)["pipeline"]
-    assert "mv index index-old" in info
-    assert json.loads(told("info", "--json"))["outdated"] is True
-    (project / "index").rename(project / "index-old")
-    told("add", "photos/100.png")
+    state = (
+        "index is a copy of what data/index was before: irgen refresh brings index up to date and "
+        "keeps what was changed by hand"
+    )
+    done = run("search", "photos/003.png")
+    assert (done.status, done.err) == (0, f"irgen search: {state}\n")
+    assert said(told)["pipeline"] == state
+    about = json.loads(told("info", "--json"))
+    assert about["outdated"] is True
+    assert about["edits"] == {"added": 1, "replaced": 0, "removed": 0}
+    assert told("refresh") == (
+        "index is a copy of data/index now, with what was changed by hand: 1 image added or "
+        "replaced, 0 removed; it holds 31.\n"
+    )
     assert len(holds(project / "index")) == 31
 
 

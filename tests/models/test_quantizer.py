@@ -73,6 +73,39 @@ def test_the_same_seed_gives_the_same_codebooks_and_another_seed_others():
     assert not torch.equal(one, other)
 
 
+def test_up_to_the_sample_size_every_vector_takes_every_step(monkeypatch):
+    points, generator = vectors(300), torch.Generator()
+    starts = quantizer.kmeans_start(points, 8, generator.manual_seed(5))
+    expected = quantizer.kmeans(points, starts, 9, generator)
+    monkeypatch.setattr(quantizer, "SAMPLE", 300)
+    centres, restarts = quantizer.fit_centres(points, None, 8, 9, generator.manual_seed(5))
+    assert torch.equal(centres, expected[0])
+    assert restarts == expected[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sample_fits_almost_as_well_as_all_vectors(seed, monkeypatch):
+    points = vectors(8000, seed=seed)
+
+    def error() -> float:
+        codebooks, _ = quantizer.fit(points, None, (3, 16), 10, seed)
+        rebuilt = quantizer.decode(quantizer.encode(points, codebooks), codebooks)[:, -1]
+        return float((points - rebuilt).square().sum(1).mean())
+
+    whole = error()
+    monkeypatch.setattr(quantizer, "SAMPLE", 2000)
+    assert error() < 1.03 * whole
+
+
+def test_after_the_sample_each_centre_is_the_mean_of_all_its_vectors(monkeypatch):
+    monkeypatch.setattr(quantizer, "SAMPLE", 500)
+    labels = torch.arange(4000) % 4
+    points = 20 * vectors(4, seed=1)[labels] + vectors(4000)
+    centres, _ = quantizer.fit_centres(points, None, 4, 10, torch.Generator().manual_seed(0))
+    means = torch.stack([points[labels == label].mean(0) for label in range(4)])
+    torch.testing.assert_close(centres[quantizer.assign(means, centres)[0]], means)
+
+
 def test_identical_vectors_do_not_crash_the_starts():
     codebooks, _ = quantizer.fit(torch.ones(20, 4), None, (3, 8), 5, seed=0)
     codes = quantizer.encode(torch.ones(20, 4), codebooks)

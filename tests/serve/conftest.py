@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import uvicorn
 
+from irgen.index.index import Index
 from irgen.serve.app import create_app
 from irgen.serve.champion import Champion
 from irgen.serve.service import Limits, Service
@@ -75,10 +76,13 @@ def run_service() -> Callable[..., Iterator[Running]]:
     """Runs a service in a thread until its iterator is closed."""
 
     def run(
-        root: Path, locate: Callable[[], Path] | None = None, **limits: float
+        root: Path,
+        locate: Callable[[], Path] | None = None,
+        open_writer: Callable[[float], Index] | None = None,
+        **limits: float,
     ) -> Iterator[Running]:
         champion = Champion(locate or (lambda: root / "data" / "index"), "cpu")
-        service = Service(root, champion, Limits(**limits), decoders=1)
+        service = Service(root, champion, Limits(**limits), decoders=1, open_writer=open_writer)
         config = uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)

@@ -1,0 +1,66 @@
+"""Change the index in turns: its one writer's lock is held for a moment and given back, so that the
+command line and other services can change the index, too."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+from irgen.index.index import Index
+
+LONGEST_SECONDS = 5.0  # of a turn while changes go on arriving
+IDLE_SECONDS = 0.5  # after the last change, until a turn ends
+PAUSE_SECONDS = 0.25  # after a long turn, for whoever waits: longer than between two of their tries
+
+
+class Turns:
+    """Turns at one index. ``open_writer`` opens it for changes and waits at most the given seconds
+    for another writer; it raises LockedError if that one goes on. Threads may share it."""
+
+    def __init__(self, open_writer: Callable[[float], Index]) -> None:
+        self._open_writer, self._using = open_writer, Lock()
+        self._index: Index | None = None
+        self._began = self._used = self._earliest = 0.0
+
+    @contextmanager
+    def take(self, wait: float) -> Iterator[Index]:
+        """Yield the index for changes, in the turn that goes on or in a new one. Raise LockedError
+        if another writer still has the index after ``wait`` seconds. An error in the block ends the
+        turn."""
+        with self._using:
+            index = self._index or self._begin(wait)
+            try:
+                yield index
+            except BaseException:
+                self._end()
+                raise
+            self._used = time.monotonic()
+            if self._used - self._began > LONGEST_SECONDS:
+                self._end()
+                self._earliest = self._used + PAUSE_SECONDS
+
+    def end_if_idle(self) -> None:
+        """End the turn if nothing was changed for a while."""
+        if self._index is None or not self._using.acquire(blocking=False):
+            return
+        try:
+            if time.monotonic() - self._used >= IDLE_SECONDS:
+                self._end()
+        finally:
+            self._using.release()
+
+    def close(self) -> None:
+        """End the turn."""
+        with self._using:
+            self._end()
+
+    def _begin(self, wait: float) -> Index:
+        time.sleep(max(0.0, self._earliest - time.monotonic()))
+        self._index = self._open_writer(max(0.0, wait))
+        self._began = time.monotonic()
+        return self._index
+
+    def _end(self) -> None:
+        index, self._index = self._index, None
+        if index is not None:
+            index.close()
