@@ -44,7 +44,20 @@ def _describe(result: dict[str, Any]) -> str:
 
 
 def _format_table(rows: list[list[Any]], headers: tuple[str, ...]) -> str:
-    return tabulate(rows, headers, tablefmt="github", floatfmt=",.2f", intfmt=",")
+    cells = [[_format_number(value) for value in row] for row in rows]
+    right = ("right" if isinstance(value, int | float) else "left" for value in rows[0])
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True, colalign=tuple(right))
+
+
+def _format_number(value: Any) -> str:
+    """Return a number with three digits at least, or a text as it is.
+
+    >>> _format_number(1234), _format_number(1234.5), _format_number(1.234), _format_number("a")
+    ('1,234', '1,234', '1.23', 'a')
+    """
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _format_start(rows: list[dict[str, float]]) -> str:

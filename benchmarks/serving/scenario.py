@@ -18,7 +18,7 @@ from serving.running import Running
 
 WRITERS = 4  # clients that add images
 BUSY = (429, 503)  # answers after which a client tries again
-SWAP_SECONDS = 120  # until a new release must answer
+SWAP_SECONDS = 60  # until a new release must answer
 
 
 def reset(root: Path) -> None:
@@ -49,15 +49,17 @@ def run(running: Running, root: Path, seconds: float, writes: int) -> dict[str, 
 
 
 def serve_release(running: Running, root: Path, version: int | None) -> dict[str, float]:
-    """Serve a release, None: the one before; return the seconds until it answers."""
+    """Serve a release, None: the one before. Return the seconds until it answers, and 1 failure if
+    it does not within a minute."""
     swaps = running.read_metrics()["irgen_swaps_total"]
     roll_back(root, _refuse_settings, version)
-    started = time.monotonic()
-    while running.read_metrics()["irgen_swaps_total"] == swaps:
-        if time.monotonic() - started > SWAP_SECONDS:
-            raise SystemExit(f"the new release did not answer within {SWAP_SECONDS} s")
+    started, seconds = time.monotonic(), 0.0
+    while is_late := running.read_metrics()["irgen_swaps_total"] == swaps:
+        seconds = time.monotonic() - started
+        if seconds > SWAP_SECONDS:
+            break
         time.sleep(0.2)
-    return {"seconds": time.monotonic() - started}
+    return {"seconds": seconds, "failures": int(is_late)}
 
 
 def write(url: str, pictures: Path, count: int) -> dict[str, float]:
