@@ -5,6 +5,7 @@
 'http://127.0.0.1:8080'
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,26 @@ import httpx
 
 from irgen.errors import ServiceError, redact
 
-TRIES = 4  # of a read
+TRIES = 4  # of a request
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
-BUSY = {429, 502, 503, 504}  # statuses that pass
+Image = str | PathLike | bytes | tuple[str, bytes]
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Statuses, and errors of the connection, after which a request may be sent again."""
+
+    statuses: frozenset[int]
+    errors: tuple[type[httpx.TransportError], ...]
+
+
+# Of a request that does the same if it is made twice:
+PASSING = Failures(frozenset({429, 502, 503, 504}), (httpx.TransportError,))
+# Of one that does not: only while it is certain that the service has not begun it.
+REFUSED = Failures(
+    frozenset({429, 503}), (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+)
+UNCERTAIN = "it is not known whether the change was made: look which ids the index has"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +58,24 @@ class Hit:
     thumbnail: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A change of the index that is on the disk: the ``ids`` that were added or removed, how many
+    of them ``replaced`` an image, and the number of ``images`` in the index now."""
+
+    ids: list[str]
+    replaced: int
+    images: int
+
+
 class Client:
     """A connection to a service, to be used by one thread. It is a context manager.
 
     A token is the password in ``url``: ``http://NAME:TOKEN@host:8080``.
 
     A request is tried again, ``tries`` times in all, if the service is busy, restarts or cannot be
-    reached for a moment. Every method raises ServiceError with the service's reason.
+    reached for a moment; but ``add`` and ``remove`` only if they have certainly not begun. Every
+    method raises ServiceError with the service's reason.
     """
 
     def __init__(self, url: str, *, seconds: float = 60.0, tries: int = TRIES) -> None:
@@ -69,17 +98,12 @@ class Client:
         """Close the connection."""
         self._http.close()
 
-    def search(
-        self, images: Sequence[str | PathLike | bytes], k: int = 10, **options: Any
-    ) -> list[list[Hit]]:
-        """Return the hits of each image, best first. ``images``: paths, or bytes of image files.
-        ``options``: as in the API's description, such as ``filter="price < 30"``."""
-        contents = [
-            image if isinstance(image, bytes) else Path(image).read_bytes() for image in images
-        ]
-        files = [("images", (f"image-{n}", content)) for n, content in enumerate(contents)]
-        answer = self._ask("POST", "/v1/search/upload", files=files, params=_given(k, options))
-        return _read_hits(answer)
+    def search(self, images: Sequence[Image], k: int = 10, **options: Any) -> list[list[Hit]]:
+        """Return the hits of each image, best first. ``images``: paths, bytes of image files, or
+        pairs of a name and bytes. ``options``: as in the API's description, such as
+        ``filter="price < 30"``."""
+        files, params = _read_files(images), _given(k, options)
+        return _read_hits(self._ask("POST", "/v1/search/upload", files=files, params=params))
 
     def search_ids(self, ids: Sequence[str], k: int = 10, **options: Any) -> list[list[Hit]]:
         """Return the hits of each of some images of the index, without itself."""
@@ -106,6 +130,37 @@ class Client:
         shown = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", "/v1/items", params=shown)["items"]
 
+    def add(
+        self,
+        images: Sequence[Image],
+        ids: Sequence[str] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Change:
+        """Add images to the index: all of them, or none and an error. They are on the disk when
+        this returns.
+
+        ``images``: as for ``search``, at most 32. ``ids``: by default the paths as they are given,
+        of an absolute one the last part. ``metadata``: for each image, values by the names of the
+        index's columns (``info()["columns"]``), dates as ISO text.
+        """
+        files, items = _read_files(images), _make_items(images, ids, metadata)
+        return self._change("POST", REFUSED, files=files, data=items)
+
+    def upsert(
+        self,
+        images: Sequence[Image],
+        ids: Sequence[str] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Change:
+        """As ``add``, but replace images that have the same id, with their metadata. It can be
+        repeated after any error."""
+        files, items = _read_files(images), _make_items(images, ids, metadata)
+        return self._change("POST", PASSING, files=files, data=items, params={"upsert": True})
+
+    def remove(self, ids: Sequence[str]) -> Change:
+        """Remove images from the index: all of them, or none and an error."""
+        return self._change("DELETE", REFUSED, params={"id": list(ids)})
+
     def picture(self, name: str) -> bytes:
         """Return the file of an image of the index."""
         return self._send("GET", "/v1/picture", params={"id": name}).content
@@ -118,14 +173,20 @@ class Client:
         """Describe the served index."""
         return self._ask("GET", "/v1/info")
 
-    def _ask(self, method: str, path: str, **request: Any) -> Any:
+    def _change(self, method: str, passing: Failures, **request: Any) -> Change:
+        answer = self._ask(method, "/v1/items", passing, **request)
+        return Change(**{name: answer[name] for name in Change.__dataclass_fields__})
+
+    def _ask(self, method: str, path: str, passing: Failures = PASSING, **request: Any) -> Any:
         try:
-            return self._send(method, path, **request).json()
+            return self._send(method, path, passing, **request).json()
         except ValueError:
             raise ServiceError(f"{self.url} answers, but it is no irgen serve") from None
 
-    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Send a request that changes nothing, again while the service is busy."""
+    def _send(
+        self, method: str, path: str, passing: Failures = PASSING, **request: Any
+    ) -> httpx.Response:
+        """Send a request, and again after failures that pass."""
         reason = ""
         for number in range(self._tries):
             try:
@@ -133,12 +194,18 @@ class Client:
             except httpx.UnsupportedProtocol as error:
                 raise ServiceError(f"{self.url}: {error} write http://…") from None
             except httpx.TransportError as error:
+                if not isinstance(error, passing.errors):
+                    raise ServiceError(
+                        f"{self.url}: the connection broke ({error}), so {UNCERTAIN}"
+                    ) from None
                 reason, pause = f"cannot be reached ({error})", FIRST_PAUSE * 2**number
             else:
                 if answer.is_success:
                     return answer
                 reason = _read_reason(answer)
-                if answer.status_code not in BUSY:
+                if answer.status_code in PASSING.statuses - passing.statuses:
+                    raise ServiceError(f"{self.url}: {reason}, so {UNCERTAIN}")
+                if answer.status_code not in passing.statuses:
                     raise ServiceError(f"{self.url}: {reason}")
                 wanted = answer.headers.get("Retry-After", "")
                 pause = float(wanted) if wanted.isdecimal() else FIRST_PAUSE * 2**number
@@ -146,6 +213,39 @@ class Client:
             if number + 1 < self._tries:
                 time.sleep(pause)
         raise ServiceError(f"{self.url}: {reason}; tried {self._tries} times")
+
+
+def _read_files(images: Sequence[Image]) -> list[tuple[str, tuple[str, bytes]]]:
+    """Return images as the fields of a form."""
+    return [("images", _read_file(number, image)) for number, image in enumerate(images)]
+
+
+def _read_file(number: int, image: Image) -> tuple[str, bytes]:
+    if isinstance(image, tuple):
+        return image
+    if isinstance(image, bytes):
+        return f"image-{number}", image
+    path = Path(image)
+    return path.name if path.is_absolute() else path.as_posix(), path.read_bytes()
+
+
+def _make_items(
+    images: Sequence[Image],
+    ids: Sequence[str] | None,
+    metadata: Sequence[Mapping[str, Any]] | None,
+) -> dict[str, str]:
+    """Return the field of a form that has ids and metadata."""
+    if ids is None and any(isinstance(image, bytes) for image in images):
+        raise ServiceError("bytes of images have no name: give ids")
+    items: list[dict[str, Any]] = [{} for _ in images]
+    for name, values in (("id", ids), ("metadata", metadata)):
+        if values is None:
+            continue
+        if len(values) != len(images):
+            raise ServiceError(f"{name}: {len(values):,} values for {len(images):,} images")
+        for item, value in zip(items, values, strict=True):
+            item[name] = value
+    return {"items": json.dumps(items)}
 
 
 def _given(k: int, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,13 @@ from tqdm import tqdm
 
 from irgen.commands import project_index
 from irgen.commands.format import format_count
-from irgen.commands.options import PATH, change_index_option, note, root_option
+from irgen.commands.options import (
+    PATH,
+    change_index_option,
+    change_server_option,
+    note,
+    root_option,
+)
 from irgen.errors import ImageError, IndexingError, IrgenError, ParamsError
 from irgen.releases import own_index
 
@@ -75,6 +81,7 @@ class Plan:
 @click.option("--skip-known", is_flag=True, help="Leave out images whose id is in the index.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that cannot be read.")
 @change_index_option
+@change_server_option
 @root_option
 def add(
     images: tuple[Path, ...],
@@ -84,6 +91,7 @@ def add(
     skip_known: bool,
     skip_unreadable: bool,
     folder: Path | None,
+    server: str | None,
     root: Path,
 ) -> None:
     """Add images to the index: each IMAGE is a file, or a folder whose images are added.
@@ -96,6 +104,8 @@ def add(
     """
     if upsert and skip_known:
         raise click.UsageError("--upsert and --skip-known exclude each other")
+    if server and (folder or skip_known or skip_unreadable):
+        raise click.UsageError("--server excludes --index, --skip-known and --skip-unreadable")
     from irgen.catalog.sources.selection import make_rules
     from irgen.commands.image_files import list_images, relative_names
     from irgen.compute import keep_freed_memory
@@ -106,6 +116,9 @@ def add(
     for line in left_out:
         note(line)
     names = relative_names(paths, base)
+    if server:
+        print(add_by_service(server, paths, names, metadata, upsert=upsert))
+        return
 
     def make_plan(index: Index) -> Plan:
         return plan_images(index, paths, names, metadata, policy)
@@ -114,6 +127,28 @@ def add(
         with note_progress_if_interrupted(index, policy):
             unreadable = add_images(index, plan, policy, choose_keeper(index, root))
         print(summarize(plan, unreadable, index))
+
+
+def add_by_service(
+    url: str, paths: Sequence[Path], names: Sequence[str], metadata: Path | None, *, upsert: bool
+) -> str:
+    """Add images through the service at ``url``, request by request; return a summary."""
+    from irgen.client import Client
+    from irgen.commands import service_changes
+
+    added = replaced = images = 0
+    with Client(url) as client, show_progress("adding", len(paths)) as bar:
+        try:
+            for change in service_changes.add_images(client, paths, names, metadata, upsert=upsert):
+                added, images = added + len(change.ids), change.images
+                replaced += change.replaced
+                bar.update(len(change.ids))
+        except (KeyboardInterrupt, IrgenError):
+            note(f"{format_count(added, 'image')} added before it ended; --upsert repeats them")
+            raise
+        more = f"; {replaced:,} in place of older ones" if replaced else ""
+        text = f"{format_count(added, 'image')} added{more}."
+        return f"{text} The index of {client.url} holds {images:,} now."
 
 
 def read_ignore(root: Path) -> tuple[str, ...]:

@@ -31,6 +31,12 @@ change_index_option = click.option(
     help="The index. Default: index/ in the project. The first change creates it: a copy of the "
     "served release, or of data/index before the first release. Neither of them ever changes.",
 )
+change_server_option = click.option(
+    "--server",
+    metavar="URL",
+    help="Change the index of this service (irgen serve). If it needs a token, give one made with "
+    "--write in the address: http://NAME:TOKEN@HOST:8080.",
+)
 EXPRESSION = (
     "an SQL expression over id and the metadata columns, such as "
     "\"label = 'shirt' AND width > 200\""

@@ -10,7 +10,12 @@ import click
 
 from irgen.commands import project_index
 from irgen.commands.format import format_count
-from irgen.commands.options import EXPRESSION, change_index_option, root_option
+from irgen.commands.options import (
+    EXPRESSION,
+    change_index_option,
+    change_server_option,
+    root_option,
+)
 from irgen.errors import IndexingError
 from irgen.releases import own_index
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--yes", is_flag=True, help="Do remove the images that --allow selects.")
 @change_index_option
+@change_server_option
 @root_option
 def remove(
     ids: tuple[str, ...],
@@ -35,6 +41,7 @@ def remove(
     allow: str | None,
     yes: bool,
     folder: Path | None,
+    server: str | None,
     root: Path,
 ) -> None:
     """Remove images from the index by ID, by a file of ids, or by an expression. If an id is
@@ -42,7 +49,12 @@ def remove(
     named = bool(ids or ids_from)
     if named == (allow is not None):
         raise IndexingError("name ids, or a file of them with --ids-from, or else use --allow")
+    if server and folder:
+        raise click.UsageError("--server excludes --index")
     all_ids = list(dict.fromkeys([*ids, *(read_ids(ids_from) if ids_from else [])]))
+    if server:
+        print(remove_by_service(server, all_ids, allow, confirmed=yes))
+        return
 
     def select(index: Index) -> list[str]:
         if allow is None:
@@ -54,6 +66,23 @@ def remove(
             index.remove(selected)
         path = own_index.folder_of(index)
         print(f"{format_count(len(selected), 'image')} removed. {path} holds {len(index):,} now.")
+
+
+def remove_by_service(url: str, ids: list[str], allow: str | None, *, confirmed: bool) -> str:
+    """Remove images through the service at ``url``, request by request; return a summary. Raise
+    IndexingError if images match ``allow`` and ``confirmed`` is false."""
+    from irgen.client import Client
+    from irgen.commands import service_changes
+
+    with Client(url) as client:
+        images = client.info()["index"]["images"]
+        if allow is not None:
+            ids = service_changes.list_matching(client, allow)
+            refuse_unconfirmed(allow, ids, images, confirmed=confirmed)
+        for change in service_changes.remove_images(client, ids):
+            images = change.images
+        text = f"{format_count(len(ids), 'image')} removed."
+        return f"{text} The index of {client.url} holds {images:,} now."
 
 
 def check_known(index: Index, ids: list[str]) -> list[str]:
@@ -70,17 +99,24 @@ def select_matching(index: Index, expression: str, *, confirmed: bool) -> list[s
     """Return the ids of the images that match. Raise IndexingError for an invalid expression, or if
     images match and ``confirmed`` is false."""
     from irgen.index import filters
-    from irgen.index.rows import shorten
 
     view = index.view
-    rows = filters.allowed_rows(filters.check_sql(expression), view).numpy().nonzero()[0]
+    rows = filters.allowed_rows(expression, view).numpy().nonzero()[0]
     ids = sorted(view.ids(rows))
+    refuse_unconfirmed(expression, ids, len(index), confirmed=confirmed)
+    return ids
+
+
+def refuse_unconfirmed(expression: str, ids: list[str], images: int, *, confirmed: bool) -> None:
+    """Raise IndexingError if an expression selects ids, of an index of ``images``, and nobody has
+    ``confirmed`` that they are to be removed."""
+    from irgen.index.rows import shorten
+
     if ids and not confirmed:
         raise IndexingError(
-            f"{expression!r} selects {len(ids):,} of {len(index):,} images: {shorten(ids)}; "
+            f"{expression!r} selects {len(ids):,} of {images:,} images: {shorten(ids)}; "
             "nothing was removed: repeat with --yes to remove them"
         )
-    return ids
 
 
 def read_ids(file: str) -> list[str]:

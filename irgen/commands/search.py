@@ -164,7 +164,7 @@ def search(
             return
     from irgen.commands.search_output import Answer
     from irgen.compute import keep_freed_memory
-    from irgen.index.filters import check_sql
+    from irgen.index.sql import check_sql
     from irgen.search.engine import MOST_HITS
 
     keep_freed_memory()

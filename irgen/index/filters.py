@@ -1,6 +1,5 @@
 """``allow`` and ``words``: which images a search may find, by metadata, ids or words."""
 
-import re
 from collections import OrderedDict
 from collections.abc import Collection
 from threading import Lock
@@ -14,6 +13,7 @@ from torch import Tensor
 from irgen.catalog.columns import METADATA, join_fields
 from irgen.errors import IndexingError
 from irgen.index.metadata import ID, OURS, nan_as_null
+from irgen.index.sql import check_sql, shorten
 from irgen.index.view import View
 from irgen.index.words import WordSearch
 from irgen.search.snapshot import Snapshot
@@ -21,35 +21,7 @@ from irgen.search.snapshot import Snapshot
 Allow = str | pl.Expr | Collection[str]
 Key = tuple[str | bytes | None, str | None]  # an expression as bytes, and words
 REMEMBERED = 8  # filtered snapshots
-MOST_OPERATORS = 1000  # reading many takes long, and thousands overflow the stack
 SHOWN = 20  # columns that a message names
-QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
-OPERATOR = re.compile(r"\b(?:AND|OR|NOT|IS|IN|I?LIKE|BETWEEN)\b|[^\w\s,.()]", re.IGNORECASE)
-
-
-def check_sql(text: str) -> str:
-    """Return a filter written as SQL, such as ``label = 'shirt' AND width > 200``. Raise
-    IndexingError if it is none."""
-    plain = QUOTED.sub("", text)
-    if len(OPERATOR.findall(plain)) > MOST_OPERATORS:
-        raise IndexingError(
-            f"the filter has more than {MOST_OPERATORS:,} operators: write a list, as in "
-            "id IN ('a', 'b'), or filter in several steps"
-        )
-    if re.search(r"\bSELECT\b", plain, re.IGNORECASE):
-        raise IndexingError("a filter cannot hold a SELECT: compare columns with values")
-    try:
-        pl.sql_expr(text)
-    except (PolarsError, PanicException) as error:
-        raise IndexingError(
-            f"the filter {_shorten(text)!r} cannot be read: {_shorten(error)}"
-        ) from None
-    return text
-
-
-def _shorten(text: object, most: int = 200) -> str:
-    line = " ".join(str(text).split())
-    return line if len(line) <= most else f"{line[:most]}…"
 
 
 def allowed_rows(allow: Allow, view: View) -> Tensor:
@@ -90,7 +62,7 @@ def _evaluate(allow: str | pl.Expr, view: View, alive: np.ndarray) -> np.ndarray
             selected = table.select(allow.alias("allow"))
         values = selected.collect()["allow"]
     except (PolarsError, PanicException) as error:
-        reason = _shorten(str(error).partition("; valid columns")[0], 160)
+        reason = shorten(str(error).partition("; valid columns")[0], 160)
         raise IndexingError(
             f"the filter cannot be used: {reason}; {_describe_columns(view)}"
         ) from None

@@ -8,7 +8,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 import irgen
-from irgen.serve import page, problems, rendering, routes, write_routes
+from irgen.serve import edit_page, page, problems, rendering, routes, write_routes
 from irgen.serve.access import Access
 from irgen.serve.limits import RateLimit
 from irgen.serve.service import Service
@@ -45,6 +45,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,  # such a redirect would name whatever host the client names
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has figures
     )
     app.state.service, app.state.show_problem = service, rendering.show_problem
@@ -53,6 +54,7 @@ def create_app(
     app.include_router(routes.watch)
     app.include_router(write_routes.writes)
     app.include_router(page.page)
+    app.include_router(edit_page.edits)
     app.mount("/static", StaticFiles(directory=rendering.FOLDER / "static"))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(

@@ -8,18 +8,19 @@ from threading import Lock
 
 from irgen.files.atomic import write_bytes
 
-SHARE_KEPT = 0.8  # of the bound, when the oldest files go
+SHARE_KEPT = 0.8  # of the bound, when the oldest files have gone
 
 
 class FileCache:
     """Files below ``folder``, together at most ``most_bytes``; those used longest ago go first.
 
-    It may be deleted at any time. Threads and processes may share it.
+    It may be deleted at any time. Threads and processes may share it: each looks at all files when
+    it has stored a fifth of the bound, so n processes keep at most (4 + n) fifths of it.
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self._folder, self._most, self._lock = folder, most_bytes, Lock()
-        self._bytes = sum(size for _, size, _ in self._files())
+        self._stored = most_bytes  # since all files were looked at; the first one looks
 
     def get(self, key: str) -> bytes | None:
         """Return the content stored under a key, None if there is none (any more)."""
@@ -34,14 +35,12 @@ class FileCache:
 
     def put(self, key: str, content: bytes) -> None:
         """Store content under a key. A disk that is full stores nothing."""
-        path = self._path(key)
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, content)
-            with self._lock:
-                self._bytes += len(content)
-                if self._bytes > self._most:
-                    self._prune()
+        with suppress(OSError), self._lock:
+            write_bytes(self._path(key), content)
+            self._stored += len(content)
+            if self._stored > (1 - SHARE_KEPT) * self._most:
+                self._stored = 0
+                self._prune()
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()
@@ -58,10 +57,10 @@ class FileCache:
 
     def _prune(self) -> None:
         files = sorted(self._files())
-        self._bytes = sum(size for _, size, _ in files)
+        surplus = sum(size for _, size, _ in files) - SHARE_KEPT * self._most
         for _, size, path in files:
-            if self._bytes <= SHARE_KEPT * self._most:
+            if surplus <= 0:
                 break
             with suppress(OSError):
                 path.unlink()
-            self._bytes -= size
+            surplus -= size

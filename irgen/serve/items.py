@@ -8,8 +8,8 @@ from typing import Any
 from irgen.catalog.pictures import Pictures
 from irgen.errors import ImageError
 from irgen.files.workspace import Workspace
-from irgen.index.filters import check_sql
 from irgen.index.metadata import ID
+from irgen.index.sql import check_sql
 from irgen.index.view import View
 from irgen.serve.champion import Champion
 from irgen.serve.facets import Facet, list_facets, read_filter

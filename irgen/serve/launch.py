@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import errno
 import gc
+import multiprocessing
 import os
+import signal
 import socket
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from irgen.errors import ServiceError
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
 LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
-STARTUP_SECONDS = 120  # in which a process must answer the one that watches over it
+ALIVE_SECONDS = 20  # in which a process must answer the one that watches over it, else it is killed
 DRAIN_SECONDS = 30  # for requests that are under way at the end
 
 
@@ -95,11 +99,13 @@ def run(settings: Settings, listener: socket.socket) -> None:
         log_config=None,  # as the service's own: JSON, without secrets
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        timeout_worker_healthcheck=STARTUP_SECONDS,
+        timeout_worker_healthcheck=ALIVE_SECONDS,
     )
     with suppress(KeyboardInterrupt):
         if settings.processes > 1:
-            Multiprocess(config, sockets=[listener]).run()
+            with tempfile.TemporaryDirectory(prefix="irgen-figures-") as folder:
+                os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # see irgen.serve.measurements
+                Multiprocess(config, sockets=[listener]).run()
             return
         server = uvicorn.Server(config)
         server.run(sockets=[listener])
@@ -120,6 +126,7 @@ def make_app(settings: Settings) -> FastAPI:
     from irgen.serve.champion import Champion
     from irgen.serve.fetch import Fetcher
     from irgen.serve.limits import RateLimit
+    from irgen.serve.measurements import forget_dead_processes
     from irgen.serve.service import Limits, Service
     from irgen.serve.tokens import Tokens
 
@@ -127,7 +134,9 @@ def make_app(settings: Settings) -> FastAPI:
     gc.enable()
     keep_freed_memory()
     log_as_json(requests=settings.log_requests)
-    if settings.processes > 1:  # they share the cores
+    if settings.processes > 1:
+        Thread(target=end_with_parent, daemon=True).start()
+        forget_dead_processes()
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.processes))
     root, limits, hosts = settings.root, Limits(batch=settings.batch), settings.fetch_hosts
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -137,6 +146,7 @@ def make_app(settings: Settings) -> FastAPI:
         limits,
         decoders=settings.decoders,
         url=settings.url if settings.is_local else None,  # irgen search gives no token
+        refresh=(lambda: own_index.refresh(root, device)) if settings.folder is None else None,
         fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
         open_writer=None if settings.read_only else choose_writer(root, settings.folder),
     )
@@ -147,6 +157,15 @@ def make_app(settings: Settings) -> FastAPI:
         hosts=LOOPBACK if is_local else ["*"],
         rate=None if settings.rate is None else RateLimit(settings.rate),
     )
+
+
+def end_with_parent() -> None:
+    """Wait for the process that watches over this one to end, then end this one, too: else it would
+    keep the port."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a process that another one started"
+    parent.join()
+    signal.raise_signal(signal.SIGTERM)
 
 
 def choose_writer(root: Path, folder: Path | None) -> Callable[[float], Index] | None:

@@ -1,6 +1,17 @@
-"""Figures of the service for Prometheus."""
+"""Figures of the service for Prometheus.
+
+Several processes behind one port share a folder of figures, and each answers for all of them
+(prometheus_client's multiprocess mode). Counters go on when a process dies and another takes its
+place.
+"""
+
+import os
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # variable that prometheus_client reads when it is imported
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -36,7 +47,12 @@ class Measurements:
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self.registry,
         )
-        self.waiting = Gauge("irgen_queue_queries", "Queries that wait.", registry=self.registry)
+        self.waiting = Gauge(
+            "irgen_queue_queries",
+            "Queries that wait.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         self.scores = Histogram(
             "irgen_best_score",
             "Score of the first hit.",
@@ -61,16 +77,37 @@ class Measurements:
             registry=self.registry,
         )
         self.waiting_writes = Gauge(
-            "irgen_queue_writes", "Images that wait to be changed.", registry=self.registry
+            "irgen_queue_writes",
+            "Images that wait to be changed.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
         )
         self.version = Gauge(
             "irgen_release_version",
             "Version of the served release; 0: it is none.",
+            multiprocess_mode="livemostrecent",
             registry=self.registry,
         )
-        self.images = Gauge("irgen_index_images", "Images in the index.", registry=self.registry)
+        self.images = Gauge(
+            "irgen_index_images",
+            "Images in the index.",
+            multiprocess_mode="livemostrecent",
+            registry=self.registry,
+        )
         self.swaps = Counter("irgen_swaps", "Indexes opened.", registry=self.registry)
 
     def text(self) -> bytes:
-        """Return all figures in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Return all figures, of all processes, in Prometheus' text format."""
+        if FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return generate_latest(registry)
+
+
+def forget_dead_processes() -> None:
+    """Delete gauges of processes that have ended: a queue that is no more has no length."""
+    for path in Path(os.environ.get(FOLDER, os.devnull)).glob("gauge_live*_*.db"):
+        process = path.stem.rpartition("_")[2]
+        if not Path("/proc", process).exists():
+            mark_process_dead(process)

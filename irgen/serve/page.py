@@ -134,13 +134,14 @@ async def upload(request: Request, image: Annotated[UploadFile, File()]) -> Resp
     content = await image.read()
     if not content:
         return RedirectResponse("/", 303)
-    return await _show_results(get_service(request), content)
+    return RedirectResponse(f"/?q={await keep_upload(get_service(request), content)}", 303)
 
 
-async def _show_results(service: Service, content: bytes) -> Response:
+async def keep_upload(service: Service, content: bytes) -> str:
+    """Keep a picture for a while; return the name that addresses call it by."""
     name = hashlib.sha256(content).hexdigest()
     await asyncio.to_thread(service.uploads.put, name, content)
-    return RedirectResponse(f"/?q={name}", 303)
+    return name
 
 
 @page.post("/search/address")
@@ -148,7 +149,7 @@ async def fetch(request: Request, url: Annotated[str, Form()]) -> Response:
     """Fetch the picture at an address, keep it for a while, and show what is like it."""
     service = get_service(request)
     (content,) = await service.fetch([url])
-    return await _show_results(service, content)
+    return RedirectResponse(f"/?q={await keep_upload(service, content)}", 303)
 
 
 @page.get("/upload")
@@ -253,6 +254,6 @@ async def state(request: Request) -> HTMLResponse:
     async def load() -> dict[str, Any]:
         info = await routes.info(request)
         facts = await asyncio.to_thread(service.champion.require().index.info)
-        return {"info": info, "facts": facts, "problem": service.champion.error}
+        return {"info": info, "facts": facts, "problem": service.problem}
 
     return await render(request, "state.html", load())

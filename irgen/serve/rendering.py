@@ -14,6 +14,7 @@ from fastapi.templating import Jinja2Templates
 
 from irgen.serve import codes, routes
 from irgen.serve.problems import describe_error
+from irgen.serve.write_routes import may_write
 
 
 def format_address(values: Mapping[str, Any]) -> str:
@@ -37,6 +38,11 @@ def format_sentence(text: str) -> str:
     return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
+NOTES = {  # of what was just done, by the word in the address
+    "added": "The image is in the catalogue now.",
+    "replaced": "The image is in the catalogue now, in place of an earlier one of its id.",
+    "removed": "The image is removed from the catalogue.",
+}
 FOLDER = Path(str(resources.files("irgen.serve")))
 templates = Jinja2Templates(FOLDER / "templates")
 templates.env.filters |= {
@@ -69,7 +75,12 @@ async def render(
 def fill(request: Request, template: str, status: int, values: dict[str, Any]) -> HTMLResponse:
     """Return a page made from a template and its ``values``."""
     served = routes.get_service(request).champion.served
-    values |= {"served": served, "path": request.url.path}
+    values |= {
+        "served": served,
+        "path": request.url.path,
+        "may_write": may_write(request),
+        "note": NOTES.get(request.query_params.get("done", "")),
+    }
     return templates.TemplateResponse(request, template, values, status_code=status)
 
 

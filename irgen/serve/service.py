@@ -62,7 +62,9 @@ class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
     ``stop``. ``url``: where searches of this machine may ask it; None: they may not. ``fetcher``:
     of pictures by address; None: they are refused. ``open_writer`` opens the index for changes, and
-    waits at most the given seconds for another writer; None: nothing is changed."""
+    waits at most the given seconds for another writer; None: nothing is changed. ``refresh`` brings
+    the index up to date if another one was released; it is called once a second, while the old one
+    answers."""
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class Service:
         url: str | None = None,
         fetcher: Fetcher | None = None,
         open_writer: Callable[[float], Index] | None = None,
+        refresh: Callable[[], Any] | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
         self._root, self._url, self._fetcher = root, url, fetcher
@@ -84,7 +87,6 @@ class Service:
         self.batcher: Batcher[Query, list[Hit]] = Batcher(
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
-        self.measurements.waiting.set_function(lambda: len(self.batcher))
         self.writer = open_writer and Writer(
             root,
             champion,
@@ -95,8 +97,9 @@ class Service:
             seconds=limits.seconds,
             capacity=limits.waiting,
         )
-        self._looking = Lock()
-        self._follower: asyncio.Task[None] | None = None
+        self._looking, self._refresh = Lock(), refresh
+        self._refresh_error: str | None = None
+        self._followers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start the decoders, open the champion, and follow it from now on. If it cannot be opened,
@@ -105,42 +108,57 @@ class Service:
         if self.writer is not None:
             self.writer.start()
         await asyncio.gather(self.workers.warm(), self._try_to_look())
-        self._follower = asyncio.create_task(self._follow())
+        self._followers.append(asyncio.create_task(_repeat(self._look)))
+        if self._refresh is not None:
+            self._followers.append(asyncio.create_task(_repeat(self._bring_up_to_date)))
 
     async def stop(self) -> None:
         """Answer what waits, then end."""
-        if self._follower is not None:
-            self._follower.cancel()
+        for follower in self._followers:
+            follower.cancel()
         if self.writer is not None:
             await self.writer.stop()
         running.delete(self._root)
         await self.batcher.stop()
         self.workers.close()
 
-    async def _follow(self) -> None:
-        while True:
-            started = time.perf_counter()
-            await self._try_to_look()
-            failed = PATIENCE * (time.perf_counter() - started) if self.champion.error else 0
-            await asyncio.sleep(max(LOOK_SECONDS, failed))
+    @property
+    def problem(self) -> str | None:
+        """Return why a newer index is not served, None if all is well."""
+        return self.champion.error or self._refresh_error
 
     async def _try_to_look(self) -> None:
-        try:
-            await asyncio.to_thread(self._look)
-        except Exception:  # a fault of ours must not end the following
-            log.exception("the served index could not be looked for")
+        await _try(self._look)
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Serve the champion if it is another one; return whether it can be opened."""
+        self.measurements.waiting.set(len(self.batcher))
+        if self.writer is not None:
+            self.measurements.waiting_writes.set(len(self.writer))
         with self._looking:
-            swapped = self.champion.look()
-        if self.champion.served is None:
-            return
+            swapped, served = self.champion.look(), self.champion.served
+        if served is None:
+            return False
         if swapped:
             self.measurements.swaps.inc()
-            self.measurements.version.set(self.champion.served.version or 0)
+            self.measurements.version.set(served.version or 0)
             if self._url is not None:
-                running.note(self._root, self._url, self.champion.served.state[0])
-        self.measurements.images.set(len(self.champion.served.index))
+                running.note(self._root, self._url, served.state[0])
+        self.measurements.images.set(len(served.index))
+        return self.champion.error is None
+
+    def _bring_up_to_date(self) -> bool:
+        """Bring the project's own index up to date with what is released; return whether it is."""
+        assert self._refresh is not None, "called only if there is something to call"
+        before = self._refresh_error
+        try:
+            self._refresh()
+            self._refresh_error = None
+        except Exception as error:  # whatever it is, the old index goes on
+            self._refresh_error = f"the index with changes made here cannot follow: {error}"
+            if self._refresh_error != before:
+                log.error("the index is not refreshed", extra={"reason": self._refresh_error})
+        return self._refresh_error is None
 
     @property
     def fetches_addresses(self) -> bool:
@@ -241,6 +259,22 @@ class Service:
                 measure.scores.observe(hits[0].score)
             else:
                 measure.empty.inc()
+
+
+async def _repeat(look: Callable[[], bool]) -> None:
+    """Call ``look`` about once a second, but later if it failed and took long."""
+    while True:
+        started = time.perf_counter()
+        pause = 0 if await _try(look) else PATIENCE * (time.perf_counter() - started)
+        await asyncio.sleep(max(LOOK_SECONDS, pause))
+
+
+async def _try(look: Callable[[], bool]) -> bool:
+    try:
+        return await asyncio.to_thread(look)
+    except Exception:  # a fault of ours must not end the following
+        log.exception("the served index could not be looked for")
+        return False
 
 
 async def _nothing() -> None:

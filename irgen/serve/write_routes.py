@@ -20,6 +20,15 @@ ADD_PROBLEMS = describe_problems(400, 401, 403, 409, 413, 422, 429, 503, 507)
 writes = APIRouter(prefix="/v1")
 
 
+def may_write(request: Request) -> bool:
+    """Tell whether this client may change the index."""
+    try:
+        get_writer(request)
+    except ForbiddenError:
+        return False
+    return True
+
+
 def get_writer(request: Request) -> Writer:
     """Return the service's writer. Raise ForbiddenError if the service, or this client, may only
     read."""
@@ -101,18 +110,18 @@ async def _read_images(
         NewImage(
             id=row.id or file.filename or "",
             content=await file.read(),
-            path=_clean_path(file.filename or ""),
+            path=clean_path(file.filename or ""),
             metadata=row.metadata,
         )
         for file, row in zip(files, rows, strict=True)
     ]
 
 
-def _clean_path(name: str) -> str:
+def clean_path(name: str) -> str:
     """Return the name of a client's file, without folders if it leads out of a folder: pictures
     are looked for below the project's.
 
-    >>> _clean_path("shirts/1.jpg"), _clean_path("/dev/zero"), _clean_path("a/../../b.jpg")
+    >>> clean_path("shirts/1.jpg"), clean_path("/dev/zero"), clean_path("a/../../b.jpg")
     ('shirts/1.jpg', 'zero', 'b.jpg')
     """
     path = PurePosixPath(name)

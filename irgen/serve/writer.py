@@ -76,7 +76,10 @@ class Writer:
         )
         self._decoding = asyncio.Semaphore(MOST_DECODED)
         self._watch: asyncio.Task[None] | None = None
-        measurements.waiting_writes.set_function(lambda: self._waiting)
+
+    def __len__(self) -> int:
+        """Return the number of images that wait."""
+        return self._waiting
 
     def start(self) -> None:
         """Begin to take changes; call it in the event loop."""
@@ -111,7 +114,7 @@ class Writer:
         """Remove images, all or none. Raise IdUnknownError if one is not in the index; otherwise as
         ``add``."""
         removal = Removal(ids=check_ids(ids), deadline=time.monotonic() + self._seconds)
-        with self._admit(len(ids)):
+        with self._admit(1):  # it holds no image
             return await self._submit(removal, "remove")
 
     async def _await_swap(self, served: Served, deadline: float) -> None:

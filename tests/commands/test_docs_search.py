@@ -40,19 +40,21 @@ def commands(page: str) -> list[list[str]]:
 
 def test_every_command_of_the_pages_runs(pages, project, told):
     named = {command[0] for page in pages for command in commands(page)}
-    assert named >= {"search", "add", "remove", "info", "compact"}
+    assert named >= {"search", "add", "remove", "refresh", "info", "compact"}
     for command in [command for page in pages for command in commands(page)]:
         assert told(*command), command
 
 
 def test_the_python_of_the_pages_runs(pages, project, told, capsys):
-    searching, changing = (re.search(r"```python\n(.*?)```", page, re.DOTALL) for page in pages)
-    assert searching is not None and changing is not None
-    exec(searching[1], {})
+    searching, changing = (re.findall(r"```python\n(.*?)```", page, re.DOTALL) for page in pages)
+    assert searching and changing
+    for code in searching:
+        exec(code, {})
     assert "3/" in capsys.readouterr().out
     told("add", "nine.png")
     told("remove", "nine.png")
-    exec(changing[1], {})
+    for code in changing:
+        exec(code, {})
 
 
 def test_every_column_of_a_result_is_explained(root):

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 import uvicorn
 
 from irgen.index.index import Index
+from irgen.releases import own_index
+from irgen.search.calibration import Calibration
 from irgen.serve.app import create_app
 from irgen.serve.champion import Champion
 from irgen.serve.service import Limits, Service
@@ -28,7 +31,9 @@ WAIT_SECONDS = 60
 def make_project(make_index: Callable, png: Callable) -> Callable[..., Path]:
     """Makes a project whose index holds some of the images, and their files."""
 
-    def make(root: Path, numbers: Iterable[int] = range(40)) -> Path:
+    def make(
+        root: Path, numbers: Iterable[int] = range(40), calibration: Calibration = CALIBRATION
+    ) -> Path:
         names, contents = [NAMES[n] for n in numbers], [png(n) for n in numbers]
         for name, content in zip(names, contents, strict=True):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +47,7 @@ def make_project(make_index: Callable, png: Callable) -> Callable[..., Path]:
                 "price": [float("nan") if n == 3 else float(n) for n in range(len(names))],
             }
         )
-        make_index(root / "data" / "index", contents, items, CALIBRATION)
+        make_index(root / "data" / "index", contents, items, calibration)
         return root
 
     return make
@@ -79,10 +84,18 @@ def run_service() -> Callable[..., Iterator[Running]]:
         root: Path,
         locate: Callable[[], Path] | None = None,
         open_writer: Callable[[float], Index] | None = None,
+        refresh: Callable[[], object] | None = None,
         **limits: float,
     ) -> Iterator[Running]:
         champion = Champion(locate or (lambda: root / "data" / "index"), "cpu")
-        service = Service(root, champion, Limits(**limits), decoders=1, open_writer=open_writer)
+        service = Service(
+            root,
+            champion,
+            Limits(**limits),
+            decoders=1,
+            open_writer=open_writer,
+            refresh=refresh,
+        )
         config = uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
@@ -154,3 +167,25 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             service.process.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             service.process.kill()
+
+
+@contextmanager
+def serve_writable(run_service: Callable, root: Path, **limits: float) -> Iterator[Running]:
+    """Run a service that may change the index of the project at ``root``."""
+    runs = run_service(
+        root,
+        lambda: own_index.default_folder(root),
+        lambda wait: own_index.open_writer(root, wait=wait),
+        **limits,
+    )
+    running = next(runs)
+    wait_until(lambda: running.get("/readyz").status_code == 200)
+    yield running
+    next(runs, None)
+
+
+@pytest.fixture
+def writable(tmp_path: Path, make_project: Callable, run_service: Callable) -> Iterator[Running]:
+    """A service that may change the index of its project."""
+    with serve_writable(run_service, make_project(tmp_path)) as running:
+        yield running

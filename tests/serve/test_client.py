@@ -4,11 +4,12 @@ import re
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import pytest
 
 from irgen import client as client_module
-from irgen.client import Client
+from irgen.client import Change, Client
 from irgen.commands import search_service
 from irgen.commands.search_output import Answer, as_csv, as_json
 from irgen.errors import ServiceError
@@ -92,3 +93,68 @@ def test_a_search_through_a_service_prints_what_the_index_prints(running, png, t
                 texts, numbers = split_numbers(form(answer))
                 own_texts, own_numbers = split_numbers(form(alone))
                 assert texts == own_texts and numbers == pytest.approx(own_numbers, abs=1e-5)
+
+
+def test_a_client_adds_replaces_and_removes(writable, png, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(100))
+    with Client(writable.url) as client:
+        change = client.add([tmp_path / "a.png", png(101)], ["a.png", "b"], [{"price": 3}, {}])
+        assert change == Change(ids=["a.png", "b"], replaced=0, images=42)
+        assert client.add([("named.png", png(102))]).ids == ["named.png"]
+        assert client.search([png(101)], k=1)[0][0].id == "b"
+        with pytest.raises(ServiceError, match="in the index already: 'b'"):
+            client.add([png(103)], ["b"])
+        assert client.upsert([png(103)], ["b"]) == Change(ids=["b"], replaced=1, images=43)
+        assert client.remove(["a.png", "b"]) == Change(ids=["a.png", "b"], replaced=0, images=41)
+        with pytest.raises(ServiceError, match="not in the index: 'a"):
+            client.remove(["a.png"])
+        with pytest.raises(ServiceError, match="give ids"):
+            client.add([png(103)])
+        with pytest.raises(ServiceError, match="id: 2 values for 1 images"):
+            client.add([png(103)], ["a", "b"])
+
+
+class Unsure(BaseHTTPRequestHandler):
+    """Reads a request, then breaks the connection, or refuses it as the class says."""
+
+    refusals: ClassVar[list[int]] = []
+    received: ClassVar[list[str]] = []
+
+    def do_POST(self):
+        self.received.append(self.path)
+        self.rfile.read(int(self.headers["content-length"]))
+        if self.refusals:
+            self.send_response(self.refusals.pop())
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self.close_connection = True
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("method", "refusals", "requests", "reason"),
+    [
+        ("add", [], 1, "connection broke .*not known whether the change was made"),
+        ("add", [503, 429], 3, "connection broke .*not known whether the change was made"),
+        ("add", [504], 1, "status 504, so it is not known whether"),
+        ("upsert", [504], 4, "cannot be reached .*tried 4 times"),
+    ],
+)
+def test_a_change_is_sent_again_only_if_it_has_not_begun_or_may_be_made_twice(
+    monkeypatch, png, method, refusals, requests, reason
+):
+    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(Unsure, "refusals", list(refusals))
+    monkeypatch.setattr(Unsure, "received", [])
+    server = HTTPServer(("127.0.0.1", 0), Unsure)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    with Client(url) as client, pytest.raises(ServiceError, match=reason):
+        getattr(client, method)([("a.png", png(1))])
+    server.shutdown()
+    server.server_close()
+    assert len(Unsure.received) == requests

@@ -1,0 +1,209 @@
+"""Run one stage over a made-up catalogue of any size, and say what it took.
+
+    python benchmarks/scale_stages.py pairs --rows 100000 --root /tmp/scale/100000
+
+``benchmarks/scale.py`` calls it, a process a stage. A stage reads what the ones before it wrote
+below ``--root``. With ``--prepare`` its made-up inputs are written, else it prints a line of JSON:
+seconds, peak memory and bytes written.
+
+Made up is what would take days, or what the number of rows does not change:
+
+- An image is 300 random bytes. Its size, label, fingerprint and embedding are made up too, so
+  nothing is decoded or encoded: that time is proportional to the number of images.
+- Embeddings are clustered unit vectors, 256 wide (``speed/synthetic.py``). The encoder and the
+  tokenizer's adapter are untrained.
+- Pairs are the nearest of any label, as if there were one label: the hardest case.
+- Of the tokenizer, only the codebooks are fitted; of the index, only files are written. Gradient
+  steps and calibration do not depend on the number of rows.
+"""
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from speed import synthetic
+
+from irgen.catalog import check, manifest
+from irgen.catalog.columns import flatten
+from irgen.catalog.sources.listing import Entry, Listing, Source
+from irgen.catalog.sync import sync
+from irgen.catalog.table import read_table
+from irgen.checkpoints.identifiers import load_codes
+from irgen.checkpoints.tokenizer import save_tokenizer
+from irgen.checkpoints.weights import create_encoder
+from irgen.compute import keep_freed_memory
+from irgen.encoding.cache import ArrayStore
+from irgen.encoding.encode import fingerprint, open_encoding
+from irgen.files.sealed import read_array, write_parquet
+from irgen.files.workspace import Workspace
+from irgen.index.index import Index
+from irgen.index.metadata import OURS
+from irgen.models import quantizer
+from irgen.models.tokenizer import Tokenizer
+from irgen.params import Params, load
+from irgen.stages import catalog, features, identifiers, pairs, trie
+
+ROOT = Path(__file__).resolve().parents[1]
+LABELS, IMAGE_BYTES, CHUNK = 100, 300, 65_536
+RECIPE = synthetic.Recipe()
+ENCODER = {"patch_size": 8, "embed_dim": RECIPE.width, "depth": 1, "num_heads": 4}
+
+
+def read_params() -> Params:
+    """Return the project's parameters, as wide as the made-up embeddings."""
+    params = load(ROOT / "params.yaml")
+    return replace(
+        params,
+        encoder=replace(params.encoder, options=ENCODER),
+        pairs=replace(params.pairs, rule="near"),
+        tokenizer=replace(
+            params.tokenizer,
+            tune_encoder=False,
+            width=RECIPE.width,
+            levels=RECIPE.levels,
+            codebook=RECIPE.codebook,
+        ),
+    )
+
+
+def make_source(rows: int) -> Source:
+    """Return a source of images in class folders, whose bytes are drawn as they are read."""
+
+    def read(number: int) -> bytes:
+        return np.random.default_rng(number).bytes(IMAGE_BYTES)
+
+    def list_entries() -> Iterator[Entry]:
+        for number in range(rows):
+            key = f"label-{number % LABELS:03d}/{number:09d}.jpg"
+            yield Entry(key, f"etag-{number}", partial(read, number))
+
+    return Source(
+        name="made up", stamp=None, load=lambda: Listing(entries=list_entries(), count=rows)
+    )
+
+
+def run_download(params: Params, workspace: Workspace, rows: int) -> None:
+    """Fetch and pack all images; a second time, find that nothing has changed."""
+    sync(make_source(rows), workspace.stage("download"))
+
+
+def prepare_catalog(params: Params, workspace: Workspace, rows: int) -> None:
+    """Say that all images were checked, each with a fingerprint of its own."""
+    sha256s = manifest.read(workspace.stage("download"))["sha256"]
+    draw, ones = np.random.default_rng(0), np.ones(rows, np.int32)
+    prints = {name: draw.integers(0, 2**64, rows, np.uint64) for name in ("across", "down")}
+    table = pl.DataFrame({"sha256": sha256s, "width": 64 * ones, "height": 64 * ones, **prints})
+    columns = {n: table.get_column(n, default=pl.Series([None] * rows)) for n in check.SCHEMA}
+    checked = pl.DataFrame(columns, schema=check.SCHEMA)
+    write_parquet(workspace.cache / "catalog" / check.NAME, checked)
+
+
+def prepare_features(params: Params, workspace: Workspace, rows: int) -> None:
+    """Write made-up features into the cache."""
+    encoder = create_encoder(params.encoder, params.seed)
+    encoding = open_encoding(params.compute, workspace)
+    name = fingerprint([encoder], encoder.decoding, encoding.machine)
+    store = ArrayStore(workspace.cache / "encodings" / name)
+    sha256s = manifest.read(workspace.stage("download"))["sha256"].to_list()
+    vectors = synthetic.database(RECIPE, rows, workspace.cache).vectors
+    for start in range(0, rows, CHUNK):
+        part = slice(start, start + CHUNK)
+        store.add(sha256s[part], vectors[part].astype(np.float32))
+
+
+def run_codebooks(params: Params, workspace: Workspace, rows: int) -> None:
+    """Fit codebooks to the training images' features, and save a tokenizer that has them."""
+    settings = params.tokenizer
+    path = workspace.existing("features", "train", "features.npy")
+    vectors = torch.from_numpy(read_array(path))
+    shape, iterations = (settings.levels, settings.codebook), settings.kmeans_iterations
+    codebooks, _ = quantizer.fit(vectors, None, shape, iterations, params.seed)
+    quantizer.usage(quantizer.encode(vectors, codebooks), settings.codebook)
+    model = Tokenizer(settings, RECIPE.width, 1, None)
+    model.codebooks.copy_(codebooks)
+    path = workspace.stage("tokenizer") / "tokenizer.safetensors"
+    save_tokenizer(path, model, params.encoder, settings, ["a"])
+
+
+def run_index(params: Params, workspace: Workspace, rows: int) -> None:
+    """Write the index."""
+    database = read_table(workspace.existing("catalog", "database.parquet"))
+    identified = load_codes(workspace.existing("identifiers", "database"))
+    Index.create(
+        workspace.stage("index"),
+        models_writer=lambda folder: (folder / "none").touch(),
+        config={},
+        items=flatten(database.drop("role"), OURS),
+        codebooks=torch.zeros(RECIPE.levels, RECIPE.codebook, RECIPE.width),
+        codes=identified.codes,
+        embeddings=identified.embeddings,
+        trained=torch.ones(len(database), dtype=torch.bool),
+        replace=True,
+    )
+
+
+def run_stage(run: Callable, params: Params, workspace: Workspace, rows: int) -> None:
+    """Run a stage of the pipeline."""
+    run(params, workspace, lambda row, step: None)
+
+
+Step = Callable[[Params, Workspace, int], None]
+STAGES: dict[str, Step] = {
+    "download": run_download,
+    "download, unchanged": run_download,
+    "catalog": partial(run_stage, catalog.run),
+    "features": partial(run_stage, features.run),
+    "pairs": partial(run_stage, pairs.run),
+    "codebooks": run_codebooks,
+    "identifiers": partial(run_stage, identifiers.run),
+    "trie": partial(run_stage, trie.run),
+    "index": run_index,
+}
+PREPARED: dict[str, Step] = {"catalog": prepare_catalog, "features": prepare_features}
+
+
+def count_bytes(folder: Path) -> int:
+    """Return the bytes of all files below ``folder``."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def measure(name: str, rows: int, root: Path) -> dict[str, float | str]:
+    """Run a stage; return what it took. ``peak_bytes``: of the process, libraries included."""
+    params, workspace = read_params(), Workspace.at(root)
+    before, began = count_bytes(workspace.data), time.perf_counter()
+    STAGES[name](params, workspace, rows)
+    return {
+        "stage": name,
+        "rows": rows,
+        "seconds": time.perf_counter() - began,
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "disk_bytes": count_bytes(workspace.data) - before,
+    }
+
+
+def main() -> None:
+    """Prepare a stage, or measure it and print that as JSON, on the last line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--prepare", action="store_true")
+    arguments = parser.parse_args()
+    name, rows, root = arguments.stage, arguments.rows, arguments.root
+    keep_freed_memory()
+    if not arguments.prepare:
+        print(json.dumps(measure(name, rows, root)))
+    elif name in PREPARED:
+        PREPARED[name](read_params(), Workspace.at(root), rows)
+
+
+if __name__ == "__main__":
+    main()

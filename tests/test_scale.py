@@ -1,0 +1,30 @@
+"""The benchmark of growing catalogues runs from end to end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+STAGES = ("download", "download, unchanged", "catalog", "features", "pairs", "codebooks")
+STAGES += ("identifiers", "trie", "index")
+
+
+@pytest.mark.slow
+def test_each_stage_is_measured_at_each_size_and_older_sizes_stay(
+    tmp_path: Path, run_benchmark: Callable[..., str]
+) -> None:
+    folders = ("--root", tmp_path, "--results", tmp_path)
+    run_benchmark("scale", "--rows", 1000, *folders)
+    printed = run_benchmark("scale", "--rows", 2000, *folders)
+    results = json.loads((tmp_path / "scale.json").read_text())["stages"]
+    measured = [(row["stage"], row["rows"]) for row in results]
+    assert measured == [(stage, rows) for rows in (1000, 2000) for stage in STAGES]
+    assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in results)
+    written = {row["stage"] for row in results if row["disk_bytes"] > 0}
+    assert written == {*STAGES} - {"download, unchanged"}
+    table = (tmp_path / "scale.md").read_text()
+    assert table in printed
+    assert "20,000 (extrapolated)" in table
+    assert (tmp_path / "scale.png").stat().st_size
+    assert not list(tmp_path.glob("scale-*"))
