@@ -22,6 +22,7 @@ from irgen.serve.items import Items
 from irgen.serve.measurements import Measurements
 from irgen.serve.query import Hit, Method, Query
 from irgen.serve.schema import SearchOptions
+from irgen.serve.state import StateReader
 from irgen.serve.workers import Workers
 from irgen.serve.writer import Writer
 
@@ -83,6 +84,7 @@ class Service:
         self.uploads = FileCache(Workspace.at(root).cache / "serve" / "uploads", UPLOAD_BYTES)
         self.workers = Workers(decoders, limits.decode_seconds, limits.waiting)
         self.items = Items(root, champion, self.workers)
+        self.state = StateReader(root)
         self.measurements = Measurements()
         self.batcher: Batcher[Query, list[Hit]] = Batcher(
             query.answer, largest=limits.batch, capacity=limits.waiting
