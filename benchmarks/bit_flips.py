@@ -38,7 +38,8 @@ from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import Machine
 from irgen.encoding.cache import ArrayStore
-from irgen.encoding.encode import Encoding, encode_views
+from irgen.encoding.encode import Encoding
+from irgen.encoding.views import encode_views
 from irgen.errors import ArtifactError, IrgenError
 from irgen.files.digests import digest
 from irgen.files.records import read_json, write_json

@@ -48,9 +48,9 @@ from irgen.encoding.encode import (
     Encoding,
     decode_pixels,
     encode_summaries,
-    encode_views,
     open_encoding,
 )
+from irgen.encoding.views import encode_views
 from irgen.evaluation import metrics
 from irgen.evaluation.latency import name_processor
 from irgen.evaluation.query_set import MAX_DEPTH, count_positives, mark_relevant

@@ -145,7 +145,7 @@ def add_release(root: Path, original: Original, version: int, count: int) -> Ten
         version=version,
         bundle=release.digest_files(files),
         files=files,
-        state="released",
+        state="released" if version == 1 else "candidate",
         created=time.time_ns() // 1_000_000,
         previous=version - 1 or None,
     )

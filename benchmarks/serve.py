@@ -1,100 +1,170 @@
-"""Measure the speed of the service with and without batches, while many clients search at once.
+"""Measure the service: its start, many clients, changes meanwhile, batches, and its own overhead.
 
-    pip install locust
-    python benchmarks/serve.py --root . --users 50 --seconds 30
+    pip install -e ".[benchmark]"
+    python benchmarks/made_up_index.py --like . --root /tmp/large --images 1000000
+    python benchmarks/serve.py --root /tmp/large
 
-``--root``: a project whose index is served; its pictures are the queries. Prints requests a second,
-percentiles of their time, and how many times as many requests batches answer. Run it on a machine
-that does nothing else: the clients take their share of the cores.
+``--root``: a project that ``made_up_index.py`` made; several for ``--start``. Its ``queries/`` are
+what clients search by. Choose measurements, else all are made:
+
+--start: seconds until the service is ready, its first search, and its memory
+--load: clients search for five minutes while two releases are swapped, images are added, and a
+    release is rolled back; the index and the uploads of the project are deleted before
+--batching: requests a second with batches and without, in turns
+--overhead: time of a request besides decoding, waiting and searching, one client alone
+
+Writes ``benchmarks/results/serve.json`` and ``.md``, where measurements that were not repeated
+stay, and prints the tables. Run it on a machine that does nothing else: the clients take their
+share of the cores.
 """
 
 import argparse
-import csv
 import os
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from tabulate import tabulate
+import httpx
+import numpy as np
+from serving import clients, report, scenario
+from serving.running import Running, serve
 
-from irgen.client import Client
+from irgen.files.atomic import write_bytes
+from irgen.files.records import read_json, write_json
 
-HERE = Path(__file__).parent
-PORT, START_SECONDS, PICTURES = 8123, 120, 50
-
-
-@contextmanager
-def service(root: Path, batch: int):
-    """Run a service that answers at most ``batch`` queries together."""
-    command = [sys.executable, "-m", "irgen", "serve", "--root", str(root), "--port", str(PORT)]
-    command += ["--batch", str(batch)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_until_ready()
-            yield
-        finally:
-            process.terminate()
+STARTS, ASKED, WARM = 3, 300, 30
+SAMPLE_SECONDS = 2.0  # between looks at the memory
 
 
-def wait_until_ready() -> None:
-    """Return when the service answers; fail after two minutes."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz"):
-            return
-        time.sleep(0.1)
-    sys.exit("the service did not start")
+def measure_start(options: argparse.Namespace) -> list[dict[str, float]]:
+    """Return for each project the seconds of the slowest of some starts and first searches, and
+    the memory after it."""
+    rows = []
+    for root in options.root:
+        ready, first, memory, images = [], [], [], 0
+        for _ in range(STARTS):
+            with serve(root) as running, httpx.Client(base_url=running.url, timeout=60) as client:
+                ready.append(running.seconds)
+                started = time.perf_counter()
+                images = ask(client, next(iter((root / "queries").iterdir())))["index"]["images"]
+                first.append(time.perf_counter() - started)
+                memory.append(running.measure_memory())
+        row = {"images": images, "ready": max(ready), "first": max(first), "memory": max(memory)}
+        rows.append(row)
+    return rows
 
 
-def fetch_pictures(folder: Path) -> None:
-    """Save pictures of the index as the clients' files."""
-    with Client(f"http://127.0.0.1:{PORT}") as client:
-        for number, item in enumerate(client.items(limit=PICTURES)):
-            (folder / f"{number:03d}").write_bytes(client.picture(item["id"]))
+def ask(client: httpx.Client, picture: Path) -> dict[str, Any]:
+    """Return the answer to a search by one picture, and the request's id."""
+    files = {"images": picture.read_bytes()}
+    answer = client.post("/v1/search/upload", params={"k": 10}, files=files).raise_for_status()
+    return answer.json() | {"request": answer.headers["X-Request-Id"]}
 
 
-def measure(users: int, seconds: int, pictures: Path, results: Path) -> dict[str, str]:
-    """Return locust's figures of one run."""
-    command = [sys.executable, "-m", "locust", "-f", str(HERE / "serve_clients.py"), "--headless"]
-    command += ["--host", f"http://127.0.0.1:{PORT}", "--users", str(users)]
-    command += ["--spawn-rate", str(users), "--run-time", f"{seconds}s", "--csv", str(results)]
-    subprocess.run(
-        command,
-        env=os.environ | {"IRGEN_PICTURES": str(pictures)},
-        capture_output=True,
-        check=False,
-    )
-    with Path(f"{results}_stats.csv").open() as file:
-        return next(row for row in csv.DictReader(file) if row["Name"] == "search")
+def measure_load(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of the clients, of the changes meanwhile, and of the memory."""
+    root = options.root[0]
+    scenario.reset(root)
+    with serve(root) as running, ThreadPoolExecutor(2) as pool:
+        searches = pool.submit(
+            clients.search, running.url, root / "queries", options.users, options.seconds
+        )
+        changes = pool.submit(scenario.run, running, root, options.seconds, options.writes)
+        samples = [running.measure_memory()]
+        while not searches.done():
+            time.sleep(SAMPLE_SECONDS)
+            samples.append(running.measure_memory())
+        return {
+            "images": int(running.read_metrics()["irgen_index_images"]),
+            "users": options.users,
+            "seconds": options.seconds,
+            "searches": searches.result(),
+            "changes": changes.result(),
+            "memory": summarise_memory(samples),
+        }
+
+
+def summarise_memory(samples: list[int]) -> dict[str, float]:
+    """Return bytes before the first change and at the end (medians of a tenth of the time), and the
+    most between."""
+    tenth = max(1, len(samples) // 10)
+    before, end = np.median(samples[tenth : 2 * tenth]), np.median(samples[-tenth:])
+    return {"before": float(before), "end": float(end), "most": max(samples)}
+
+
+def measure_batching(options: argparse.Namespace) -> list[dict[str, float]]:
+    """Return the clients' figures without batches and with them, twice in turns."""
+    root, rows = options.root[0], []
+    for batch in (1, 32, 1, 32):
+        with serve(root, "--batch", str(batch)) as running:
+            pictures, seconds = root / "queries", options.seconds / 10
+            clients.search(running.url, pictures, options.users, 3)  # until all is warm
+            figures = clients.search(running.url, pictures, options.users, seconds)
+        rows.append({"batch": batch, **figures})
+    return rows
+
+
+def measure_overhead(options: argparse.Namespace) -> dict[str, float]:
+    """Return medians in ms of a request's parts, one client alone, and the 99th percentile of what
+    is neither decoding nor waiting nor searching."""
+    pictures = sorted((options.root[0] / "queries").iterdir())
+    with serve(options.root[0]) as running:
+        with httpx.Client(base_url=running.url, timeout=60) as client:
+            asked = [ask(client, pictures[n % len(pictures)]) for n in range(WARM + ASKED)]
+        return split_times(running, asked[WARM:])
+
+
+def split_times(running: Running, answers: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the parts of the requests' times: the service's log has the whole, the answers have
+    the stages."""
+    totals = running.read_times()
+    whole = np.array([totals[answer["request"]] for answer in answers])
+    stages = {
+        name: np.array([answer["milliseconds"][name] for answer in answers])
+        for name in ("decode", "queue", "search")
+    }
+    overhead = whole - sum(stages.values())
+    medians = {name: float(np.median(values)) for name, values in stages.items()}
+    return {
+        "whole": float(np.median(whole)),
+        **medians,
+        "overhead": float(np.median(overhead)),
+        "overhead/p99": float(np.percentile(overhead, 99)),
+    }
+
+
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "start": measure_start,
+    "overhead": measure_overhead,
+    "batching": measure_batching,
+    "load": measure_load,
+}
 
 
 def main() -> None:
-    """Measure both ways, in turn, and print the table."""
+    """Measure what was chosen; write and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path())
-    parser.add_argument("--users", type=int, default=50)
-    parser.add_argument("--seconds", type=int, default=30)
-    arguments = parser.parse_args()
-    rows, rates = [], {}
-    with tempfile.TemporaryDirectory() as temporary:
-        pictures = Path(temporary) / "pictures"
-        pictures.mkdir()
-        for batch in (1, 32, 1, 32):
-            with service(arguments.root, batch):
-                if not any(pictures.iterdir()):
-                    fetch_pictures(pictures)
-                results = Path(temporary) / f"batch-{batch}"
-                figures = measure(arguments.users, arguments.seconds, pictures, results)
-            rates.setdefault(batch, []).append(float(figures["Requests/s"]))
-            names = ("Requests/s", "50%", "99%", "Request Count", "Failure Count")
-            rows.append([batch, *(figures[name] for name in names)])
-    headers = ("batch", "requests/s", "p50 ms", "p99 ms", "requests", "failures")
-    print(tabulate(rows, headers, floatfmt=".1f", tablefmt="github"))
-    print(f"with batches {max(rates[32]) / max(rates[1]):.1f} times as many requests a second")
+    parser.add_argument("--root", type=Path, nargs="+", required=True)
+    for name in MEASUREMENTS:
+        parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=300, help="of --load; --batching: a tenth")
+    parser.add_argument("--writes", type=int, default=1000, help="images added in --load")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    chosen = [name for name in MEASUREMENTS if getattr(options, name)] or list(MEASUREMENTS)
+    path = options.results / "serve.json"
+    results = read_json(path) if path.exists() else {}
+    for name in chosen:
+        before = os.getloadavg()[0]
+        measured = MEASUREMENTS[name](options)
+        results[name] = {"measured": measured, **report.describe_machine(before)}
+        write_json(path, results)
+        text = report.format_page(results)
+        write_bytes(options.results / "serve.md", text.encode())
+    print(report.format_page({name: results[name] for name in chosen}))
 
 
 if __name__ == "__main__":

@@ -89,6 +89,10 @@ class ServiceError(IrgenError):
     """A search service refuses a request, or does not answer."""
 
 
+class RoomError(IrgenError):
+    """No room is left on a disk for what a command is about to write."""
+
+
 class NumberError(IrgenError):
     """Features, losses, embeddings or weights are NaN or infinite, or all images have the same
     vector."""

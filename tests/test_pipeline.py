@@ -30,6 +30,7 @@ PLUMBING = {
     "files/sealed": "files with their checksum",
     "files/records": "records in JSON",
     "files/locks": "locks",
+    "files/room": "asks whether a disk has room",
     "files/workspace": "paths",
     "compute": "the device; compute.precision is a dependency",
     "catalog/columns": "names the user's columns, in the catalogue's tables too",

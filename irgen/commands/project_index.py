@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from irgen.index.index import Index
     from irgen.releases.merged_index import Refreshed
 
+WAIT_SECONDS = 10.0  # for another writer: a service has the index for five seconds at most
 T = TypeVar("T")
 
 
@@ -31,7 +32,7 @@ def open_index(folder: Path, *, writable: bool = False) -> Index:
     does."""
     from irgen.index.index import Index
 
-    return Index.open(folder, writable=writable, device=choose_device())
+    return Index.open(folder, writable=writable, wait=WAIT_SECONDS, device=choose_device())
 
 
 @contextmanager

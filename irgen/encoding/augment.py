@@ -12,13 +12,25 @@ VERSION = 1  # raise when equal seeds change an image in another way
 
 
 def augment(pixels: Tensor, settings: Augment, size: int, generator: torch.Generator) -> Tensor:
-    """Change (B, C, H, H) pixels from 0 to 255 within ``settings`` → (B, C, size, size) float.
+    """Change (B, C, H, H) pixels from 0 to 255 within ``settings`` → (B, C, size, size) float."""
+    return change(pixels, draw(len(pixels), settings, generator), settings, size)
+
+
+def draw(count: int, settings: Augment, generator: torch.Generator) -> Tensor:
+    """Return the random numbers (``count``, R) from 0 to 1 that change so many images."""
+    draws = [torch.rand(count, 8, generator=generator)]
+    if settings.erase:
+        draws.append(torch.rand(count, 5, generator=generator))
+    return torch.cat(draws, dim=1)
+
+
+def change(pixels: Tensor, draws: Tensor, settings: Augment, size: int) -> Tensor:
+    """Change images as ``augment`` does, each by its own ``draws`` (B, R).
 
     Geometry (crop, rotation, shear, shift, flip) is one affine map an image, sampled bilinearly,
     the border repeated outside; then brightness and contrast, then a blank rectangle.
     """
-    images = pixels.float()
-    draws = torch.rand(len(images), 8, generator=generator).to(images.device)
+    images, draws = pixels.float(), draws.to(pixels.device)
     grid = F.affine_grid(
         _maps(draws, settings), [len(images), images.shape[1], size, size], align_corners=False
     )
@@ -28,7 +40,7 @@ def augment(pixels: Tensor, settings: Augment, size: int, generator: torch.Gener
         lift = 255 * settings.colour * (draws[:, 7] - 0.5).view(-1, 1, 1, 1)
         mean = images.mean((1, 2, 3), keepdim=True)
         images = ((images - mean) * gain + mean + lift).clamp(0, 255)
-    return _erase(images, settings.erase, generator) if settings.erase else images
+    return _erase(images, draws[:, 8:], settings.erase) if settings.erase else images
 
 
 def _maps(draws: Tensor, settings: Augment) -> Tensor:
@@ -52,9 +64,9 @@ def _maps(draws: Tensor, settings: Augment) -> Tensor:
     return torch.stack(rows, dim=1)
 
 
-def _erase(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
-    """Set a rectangle of up to half the side to the image's mean, with the given chance."""
-    draws = torch.rand(len(images), 5, generator=generator).to(images.device)
+def _erase(images: Tensor, draws: Tensor, chance: float) -> Tensor:
+    """Set a rectangle of up to half the side to the image's mean, with the given chance. ``draws``:
+    random numbers (B, 5)."""
     axis = torch.arange(images.shape[-1], device=images.device) / images.shape[-1]
     inside_x = (axis - draws[:, 1:2]).abs() < draws[:, 3:4] / 4  # (B, size)
     inside_y = (axis - draws[:, 2:3]).abs() < draws[:, 4:5] / 4

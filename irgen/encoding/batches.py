@@ -10,6 +10,7 @@ from torch import Tensor
 from irgen.compute import full_batches
 from irgen.encoding.augment import augment
 from irgen.encoding.lazy_pixels import LazyPixels
+from irgen.encoding.uncached import UncachedTokens
 from irgen.params import Augment
 
 
@@ -17,11 +18,13 @@ from irgen.params import Augment
 class EncodedViews:
     """Outputs of a frozen encoder for V views of each of N images; the first view is plain.
 
-    ``summaries`` (N, V, S) and ``tokens`` (N, V, P, T), of any float type, may be memory-mapped.
+    ``summaries`` (N, V, S) and ``tokens`` (n, V, P, T), of any float type, may be memory-mapped.
+    ``uncached`` has the tokens of the other N − n images.
     """
 
     summaries: np.ndarray
     tokens: np.ndarray | None
+    uncached: UncachedTokens | None = None
 
     def __len__(self) -> int:
         return len(self.summaries)
@@ -31,8 +34,8 @@ class EncodedViews:
         return EncodedViews(self.summaries, None)
 
     def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield ``batches`` of rows."""
-        return iter(batches)
+        """Yield ``batches`` of rows; images without cached tokens are decoded meanwhile."""
+        return iter(batches) if self.uncached is None else self.uncached.prefetch(batches)
 
     def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return a random view of each of the images ``rows`` (B,)."""
@@ -44,8 +47,20 @@ class EncodedViews:
         return self._take(rows.numpy(), np.zeros(len(rows), dtype=np.int64))
 
     def _take(self, rows: np.ndarray, views: np.ndarray) -> tuple[Tensor, ...]:
-        arrays = (self.summaries,) if self.tokens is None else (self.summaries, self.tokens)
-        return tuple(torch.from_numpy(array[rows, views]).float() for array in arrays)
+        summaries = torch.from_numpy(self.summaries[rows, views]).float()
+        if self.tokens is None:
+            return (summaries,)
+        return summaries, torch.from_numpy(self._take_tokens(self.tokens, rows, views)).float()
+
+    def _take_tokens(self, cached: np.ndarray, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Return tokens (B, P, T), from the cache as far as they are there."""
+        late = rows >= len(cached)
+        if self.uncached is None or not late.any():
+            return cached[rows, views]
+        tokens = np.empty((len(rows), *cached.shape[2:]), cached.dtype)
+        tokens[~late] = cached[rows[~late], views[~late]]
+        tokens[late] = self.uncached.encode(rows[late], views[late])
+        return tokens
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class ArrayStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._shards: list[Shard] = []
         self._seen: set[str] = set()
         self._rows: dict[bytes, tuple[int, int]] = {}  # hash → shard, row
@@ -63,7 +63,7 @@ class ArrayStore:
             "keys": keys.reshape(len(rows), KEY),
             "values": np.ascontiguousarray(values if len(rows) == len(values) else values[rows]),
         }
-        path = self._folder / f"{uuid.uuid4().hex}.safetensors"
+        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         write_safetensors(path, lambda new: save_file(content, new, metadata={DIGEST: UNSEALED}))
         self._refresh()
 
@@ -73,7 +73,7 @@ class ArrayStore:
         absent = self.missing(sha256s)
         if absent:
             raise ArtifactError(
-                f"{self._folder} has no array for image {sha256s[absent[0]]} "
+                f"{self.folder} has no array for image {sha256s[absent[0]]} "
                 f"({len(absent):,} missing): run the stage again to make it"
             )
         if not self._shards:
@@ -90,13 +90,13 @@ class ArrayStore:
         like = self._shards[0].values if self._shards else None
         if like is not None and (like.dtype != dtype or like.shape[1:] != shape):
             raise ArtifactError(
-                f"{self._folder} holds {like.dtype} {like.shape[1:]}, not {dtype} {shape}: "
+                f"{self.folder} holds {like.dtype} {like.shape[1:]}, not {dtype} {shape}: "
                 "delete it and run again"
             )
 
     def _refresh(self) -> None:
         """Map the shards that have appeared since the last look, in order of name."""
-        for path in sorted(self._folder.glob("*.safetensors")):
+        for path in sorted(self.folder.glob("*.safetensors")):
             if path.name in self._seen:
                 continue
             self._seen.add(path.name)

@@ -1,44 +1,32 @@
-"""Encode images: summaries once in an image's life, and cached views to train on."""
+"""Encode images: an image passes through an encoder once in its life."""
 
 import hashlib
-import os
-import shutil
-import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from time import monotonic
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from irgen.catalog.images import pixels as images
 from irgen.catalog.images.pixels import Decoding, read_pixels, stream_pixels
 from irgen.catalog.shards import Images
-from irgen.compute import Machine, check_finite, full_batches, prepare, seed_everything
-from irgen.encoding import augment
-from irgen.encoding.batches import EncodedViews, Pixels
+from irgen.compute import Machine, check_finite, full_batches, prepare
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.lazy_pixels import LazyPixels
-from irgen.errors import IrgenWarning
-from irgen.files.atomic import delete_oldest
 from irgen.files.digests import digest
-from irgen.files.records import read_json, write_json
+from irgen.files.room import GIGABYTE, require_room
 from irgen.files.workspace import Workspace
 from irgen.models import encoder as encoder_module
 from irgen.models.encoder import ImageEncoder
-from irgen.params import Augment, Compute
+from irgen.params import Compute
 
-GIGABYTE = 1_000_000_000
-SHARD = 64  # batches that a killed process loses at most
+SHARD, SECONDS = 64, 30.0  # a killed process loses at most so many batches, and so much time
 NOT_FINITE = "set compute.precision to fp32, or choose another encoder or other weights"
-VIEWS, SUMS = ("summaries.npy", "tokens.npy"), "sums.npy"
-KEPT_VIEWS = 12  # sets of views; a pipeline and its baselines use at most six
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +68,18 @@ def decode_pixels(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding)
     return read_pixels(encoding.images, sha256s, encoder.decoding, threads=threads)
 
 
+def open_pixels(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> LazyPixels:
+    """Return images (N, C, H, H) uint8 as ``encoder`` wants them, decoded when they are needed;
+    ``compute.pixels_gigabytes`` of them are kept in memory."""
+    return LazyPixels(
+        encoding.images,
+        sha256s,
+        encoder.decoding,
+        threads=encoding.settings.threads,
+        memory=int(encoding.settings.pixels_gigabytes * GIGABYTE),
+    )
+
+
 def stream_batches(
     sha256s: list[str], decoding: Decoding, encoding: Encoding, title: str
 ) -> Iterator[tuple[Tensor, int]]:
@@ -106,7 +106,8 @@ def encode_once(
 
     Only images that are not in ``store`` pass through ``encode``: (B, C, H, H) uint8 → (B, D), in
     the machine's precision. Batches are always full, so no result depends on what is stored.
-    Raises NumberError, having stored none of it, if a result is not finite.
+    Raises NumberError, having stored none of it, if a result is not finite; RoomError, before the
+    rest is encoded, if the disk has no room for it.
     """
     missing, stored = [sha256s[row] for row in store.missing(sha256s)], 0
 
@@ -116,12 +117,24 @@ def encode_once(
                 yield encode(batch.to(encoding.machine.device))[:new].float().cpu().numpy()
 
     encoded = rows()
-    while shard := list(islice(encoded, SHARD)):
+    while shard := _collect(encoded):
         values = np.concatenate(shard)
         check_finite(torch.from_numpy(values), "encoded images", NOT_FINITE)
         store.add(missing[stored : stored + len(values)], values)
         stored += len(values)
+        rest = len(missing) - stored
+        require_room(store.folder, rest * values[0].nbytes, f"encodings of {rest:,} images")
     return store.get(sha256s)
+
+
+def _collect(encoded: Iterator[np.ndarray]) -> list[np.ndarray]:
+    """Return the next results, of at most SHARD batches, or of SECONDS."""
+    end, shard = monotonic() + SECONDS, []
+    for values in islice(encoded, SHARD):
+        shard.append(values)
+        if monotonic() > end:
+            break
+    return shard
 
 
 def encode_summaries(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
@@ -135,123 +148,3 @@ def encode_summaries(encoder: ImageEncoder, sha256s: list[str], encoding: Encodi
     name = fingerprint([encoder], encoder.decoding, encoding.machine)
     store = ArrayStore(encoding.cache / "encodings" / name)
     return encode_once(store, sha256s, encoder.decoding, lambda x: encoder(x)[0], encoding)
-
-
-def load_training_images(
-    encoder: ImageEncoder,
-    sha256s: list[str],
-    changes: Augment,
-    seed: int,
-    encoding: Encoding,
-    *,
-    tuned: bool,
-) -> EncodedViews | Pixels:
-    """Return images to train on: pixels if the encoder is ``tuned``, else its cached views."""
-    if tuned:
-        settings = encoding.settings
-        pixels = LazyPixels(
-            encoding.images,
-            sha256s,
-            encoder.decoding,
-            threads=settings.threads,
-            memory=int(settings.pixels_gigabytes * GIGABYTE),
-        )
-        return Pixels(pixels, encoder.decoding.size, changes)
-    return encode_views(encoder, sha256s, changes, seed, encoding)
-
-
-def encode_views(
-    encoder: ImageEncoder, sha256s: list[str], changes: Augment, seed: int, encoding: Encoding
-) -> EncodedViews:
-    """Return ``changes.views`` views of each image through a frozen encoder, memory-mapped from the
-    cache.
-
-    The first view is the plain image, the others are changed at random (seeded). Disk: V · P · T ·
-    2 bytes an image. Encoded again only if the encoder, the images or ``changes`` differ. A killed
-    process continues where it was. Of the views, the KEPT_VIEWS used last are kept. All are
-    compared with their checksums first; damaged ones are made again.
-    """
-    weights = fingerprint([encoder], encoder.decoding, encoding.machine)
-    size = encoding.settings.batch_size
-    key = digest(weights, sha256s, vars(changes), seed, size, augment.VERSION)[:16]
-    folder = encoding.cache / "views" / key
-    if not folder.exists() or _are_damaged(folder, size):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(encoding.cache / "views.lock"):
-            if folder.exists() and _are_damaged(folder, size):
-                warnings.warn(f"{folder} is damaged and made again", IrgenWarning, stacklevel=2)
-                shutil.rmtree(folder)
-            if not folder.exists():  # another process may have written it meanwhile
-                partial = folder.with_name(f".{key}.part")
-                _write_views(encoder, sha256s, changes, seed, encoding, partial)
-                partial.replace(folder)
-                delete_oldest(folder.parent.iterdir(), KEPT_VIEWS)
-    os.utime(folder)  # it was used last
-    return EncodedViews(*(np.load(folder / name, mmap_mode="r") for name in VIEWS))
-
-
-def _are_damaged(folder: Path, size: int) -> bool:
-    """Tell whether views of batches of ``size`` differ from their checksums; those of an older
-    version have none."""
-    if not (folder / SUMS).exists():
-        return False
-    try:
-        sums = np.load(folder / SUMS)  # (V, batches, 2)
-        arrays = [np.load(folder / name, mmap_mode="r") for name in VIEWS]
-    except (ValueError, OSError):
-        return True
-    types = [(array.dtype, array.shape[1:2]) for array in arrays]
-    if types != [(np.float32, sums.shape[:1]), (np.float16, sums.shape[:1])]:
-        return True
-    for view, batches in enumerate(sums):
-        for i, expected in enumerate(batches):
-            rows = slice(i * size, (i + 1) * size)
-            if [_sum(array[rows, view]) for array in arrays] != expected.tolist():
-                return True
-    return False
-
-
-def _sum(values: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).data)
-
-
-@torch.inference_mode()
-def _write_views(
-    encoder: ImageEncoder,
-    sha256s: list[str],
-    changes: Augment,
-    seed: int,
-    encoding: Encoding,
-    folder: Path,
-) -> None:
-    """Write VIEWS and their checksums SUMS into ``folder``, a view of all images after the other.
-    ``done.json`` counts the batches that are written: a killed process continues there."""
-    shape, machine = (len(sha256s), changes.views), encoding.machine
-    grid, size = (encoder.token_count, encoder.token_width), encoding.settings.batch_size
-    is_begun = (folder / SUMS).exists() and (folder / "done.json").exists()
-    done = read_json(folder / "done.json") if is_begun else 0
-    mode: Literal["r+", "w+"] = "r+" if done else "w+"
-    folder.mkdir(exist_ok=True)
-    memmap, batches = np.lib.format.open_memmap, -(-len(sha256s) // size)
-    summaries = memmap(folder / "summaries.npy", mode, np.float32, (*shape, encoder.width))
-    tokens = memmap(folder / "tokens.npy", mode, np.float16, (*shape, *grid))
-    sums = memmap(folder / SUMS, mode, np.uint32, (changes.views, batches, 2))
-    encoder.to(machine.device).eval()
-    for view in range(changes.views):
-        title, first = f"view {view + 1} of {changes.views}", max(done - view * batches, 0)
-        rest = stream_batches(sha256s[first * size :], encoder.decoding, encoding, title)
-        for i, (batch, new) in enumerate(rest, first):
-            if view:
-                generator = seed_everything(seed, view, i)
-                batch = augment.augment(batch, changes, encoder.decoding.size, generator)
-            with machine.precision():
-                summary, grids = encoder(batch.to(machine.device))
-            check_finite(summary, "encoded views", NOT_FINITE)
-            check_finite(grids.half(), "tokens of encoded views, in 16 bits", NOT_FINITE)
-            rows = slice(i * size, i * size + new)
-            summaries[rows, view] = summary[:new].float().cpu().numpy()
-            tokens[rows, view] = grids[:new].half().cpu().numpy()
-            sums[view, i] = _sum(summaries[rows, view]), _sum(tokens[rows, view])
-            for array in (summaries, tokens, sums):
-                array.flush()
-            write_json(folder / "done.json", view * batches + i + 1)

@@ -42,6 +42,9 @@ class Compute:
     pixels_gigabytes: Weight = param(
         4.0, "memory for decoded images of an encoder that is trained; others are decoded each time"
     )
+    views_gigabytes: Weight = param(
+        100.0, "disk for cached views of a frozen encoder; others are encoded each time"
+    )
 
 
 Kind = Literal["text", "integer", "number", "boolean", "date", "datetime", "time"]

@@ -8,7 +8,6 @@ import time
 import uuid
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -156,7 +155,7 @@ def _is_from_other_site(scope: Scope) -> bool:
         return False
     if site is not None:
         return site not in ("none", "same-origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 def _ask_for_token() -> JSONResponse:

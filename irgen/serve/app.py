@@ -45,6 +45,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,  # such a redirect would name whatever host the client names
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has figures
     )
     app.state.service, app.state.show_problem = service, rendering.show_problem

@@ -153,6 +153,7 @@ async def info(request: Request) -> schema.InfoAnswer:
     """Describe the index, its metadata columns and the options it is searched with."""
     service = get_service(request)
     served = service.champion.require()
+    await asyncio.to_thread(served.index.refresh)
     options = asdict(served.index.options(10))
     del options["allow"], options["words"]  # of one search
     return schema.InfoAnswer(

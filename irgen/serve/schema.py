@@ -80,7 +80,10 @@ class QueryBody(Model):
     """One query: an image file in base64, its address, or the id of an image of the index."""
 
     image: Annotated[str | None, Field(description="An image file in base64.")] = None
-    id: Annotated[str | None, Field(description="The id of an image of the index.")] = None
+    id: Annotated[
+        str | None,
+        Field(max_length=MOST_CHARACTERS, description="The id of an image of the index."),
+    ] = None
     url: Annotated[
         str | None,
         Field(

@@ -114,7 +114,7 @@ class Writer:
         """Remove images, all or none. Raise IdUnknownError if one is not in the index; otherwise as
         ``add``."""
         removal = Removal(ids=check_ids(ids), deadline=time.monotonic() + self._seconds)
-        with self._admit(len(ids)):
+        with self._admit(1):  # it holds no image
             return await self._submit(removal, "remove")
 
     async def _await_swap(self, served: Served, deadline: float) -> None:

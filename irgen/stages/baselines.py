@@ -14,11 +14,11 @@ from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import (
     Encoding,
     decode_pixels,
-    load_training_images,
     open_encoding,
     stream_batches,
 )
 from irgen.encoding.query_features import encode_queries
+from irgen.encoding.training_images import load_training_images
 from irgen.evaluation import ann, methods
 from irgen.evaluation.latency import TIMED_BATCHES
 from irgen.evaluation.measure import EvalConfig, measure_methods

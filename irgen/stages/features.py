@@ -9,6 +9,7 @@ from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import check_finite, check_spread
 from irgen.encoding.encode import encode_summaries, open_encoding
+from irgen.files.room import require_room
 from irgen.files.sealed import write_array
 from irgen.files.workspace import Workspace
 from irgen.params import Params
@@ -21,6 +22,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     encoding = open_encoding(params.compute, workspace)
     tables = [read_table(workspace.existing("catalog", f"{role}.parquet")) for role in NAMES]
     sha256s = [sha256 for table in tables for sha256 in table["sha256"]]
+    size = len(sha256s) * encoder.width * 4
+    require_room(workspace.data, size, f"features of {len(sha256s):,} images")
     features = encode_summaries(encoder, sha256s, encoding)  # all at once: one read of the cache
     what = "features of the images"
     remedy = "choose another encoder, or other weights for it, and look whether images differ"

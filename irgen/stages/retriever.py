@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import polars as pl
 import torch
@@ -16,7 +17,8 @@ from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
-from irgen.encoding.encode import load_training_images, open_encoding
+from irgen.encoding.encode import open_encoding
+from irgen.encoding.training_images import load_training_images
 from irgen.files.digests import file_digest
 from irgen.files.sealed import read_array, read_parquet
 from irgen.files.workspace import Workspace
@@ -68,7 +70,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         flat = images.summaries.reshape(-1, encoder.width)  # (N · V, S)
         embeddings = embed_summaries(tokenizer, flat, encoding.machine.device).numpy()
         shape = (*images.summaries.shape[:2], embeddings.shape[1])  # (N, V, D), N may be 0
-        return EncodedViews(embeddings.reshape(shape), images.tokens)
+        return replace(images, summaries=embeddings.reshape(shape))
 
     shape = Shape(
         summary_width=params.tokenizer.width if adapted else encoder.width,

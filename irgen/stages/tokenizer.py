@@ -14,7 +14,8 @@ from irgen.checkpoints.tokenizer import save_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute import MANY
 from irgen.encoding.batches import EncodedViews, LabelledImages
-from irgen.encoding.encode import load_training_images, open_encoding
+from irgen.encoding.encode import open_encoding
+from irgen.encoding.training_images import load_training_images
 from irgen.errors import CatalogError, NumberError
 from irgen.files.digests import file_digest
 from irgen.files.sealed import read_array

@@ -5,9 +5,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
+from irgen.commands import project_index
 from irgen.files.digests import digest
 from irgen.index.index import Index
 
@@ -28,13 +30,22 @@ def own(project: Path, told) -> Path:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_second_writer_is_refused_and_told_who_the_first_is(own, refused, told, name):
+def test_a_second_writer_is_refused_and_told_who_the_first_is(
+    own, refused, told, name, monkeypatch
+):
+    monkeypatch.setattr(project_index, "WAIT_SECONDS", 0.1)
     with Index.open(own, writable=True):
         line = refused(*CHANGES[name])
         assert f"index has a writer already (process {os.getpid()})" in line
         told("search", "photos/003.png")  # readers go on
         told("info")
     told(*CHANGES[name])
+
+
+def test_a_command_waits_for_a_writer_that_soon_ends_such_as_a_service(own, told):
+    writer = Index.open(own, writable=True)
+    Timer(0.5, writer.close).start()
+    assert "1 image added" in told("add", "photos/100.png")
 
 
 @pytest.mark.parametrize("name", ALL)

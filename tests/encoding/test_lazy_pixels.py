@@ -8,8 +8,9 @@ import torch
 
 from irgen.checkpoints.resume import Resume
 from irgen.encoding.batches import LabelledImages, Pixels
-from irgen.encoding.encode import decode_pixels, load_training_images
+from irgen.encoding.encode import decode_pixels
 from irgen.encoding.lazy_pixels import AHEAD, LazyPixels
+from irgen.encoding.training_images import load_training_images
 from irgen.errors import ImageError
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import QueryEncoder, Retriever

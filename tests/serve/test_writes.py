@@ -12,6 +12,7 @@ import pytest
 from irgen.catalog.uploads import read_upload
 from irgen.index.index import Index
 from irgen.releases import own_index
+from irgen.serve import schema
 from irgen.serve.app import create_app
 from irgen.serve.tokens import Tokens, create_token
 
@@ -61,6 +62,11 @@ def test_what_is_added_is_found_then_replaced_then_removed_then_gone(writable, p
     assert remove(writable, "new.png").json() == {"ids": ["new.png"], "replaced": 0, "images": 40}
     assert find_best(writable, png(101)) != "new.png"
     assert writable.get("/v1/items", params={"id": "new.png"}).status_code == 404
+
+
+def test_as_many_images_as_a_request_may_name_are_removed_together(writable):
+    answer = remove(writable, *map(str, range(schema.MOST_REMOVED)))
+    assert answer.status_code == 404 and "nothing was removed" in answer.json()["detail"]
 
 
 def test_the_first_change_makes_the_projects_own_copy_which_is_served(writable, png):

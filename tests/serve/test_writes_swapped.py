@@ -1,7 +1,6 @@
 """Changes while the index is brought up to date with another release."""
 
 import shutil
-import time
 from dataclasses import replace
 
 from irgen.index.index import Index
@@ -38,7 +37,6 @@ def test_what_is_acknowledged_while_the_release_is_swapped_is_there_afterwards(
             thread.join(60)
         served = running.service.champion.served
         assert served.index.calibration.queries == 10
-        time.sleep(1)  # the turn ends
     with Index.open(own_index.path_in(root)) as index:
         table = index.view.take(index.view.snapshot.alive_rows().numpy())
     prices = dict(zip(table["id"], table["price"], strict=True))
