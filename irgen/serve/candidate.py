@@ -27,7 +27,7 @@ COMPARED_HITS = 10
 
 
 class Candidate:
-    """The index that ``follower`` follows, tried on searches. ``share``: of them that it answers.
+    """Index that ``follower`` follows, tried on searches. ``share``: of them that it answers.
     ``is_shadow``: it is asked beside the champion, one search at a time."""
 
     def __init__(
