@@ -252,8 +252,9 @@ async def state(request: Request) -> HTMLResponse:
     service = get_service(request)
 
     async def load() -> dict[str, Any]:
-        info = await routes.info(request)
-        facts = await asyncio.to_thread(service.champion.require().index.info)
-        return {"info": info, "facts": facts, "problem": service.problem}
+        info, served = await routes.info(request), service.champion.require()
+        facts = await asyncio.to_thread(served.index.info)
+        state = await asyncio.to_thread(service.state.read, served)
+        return {"info": info, "facts": facts, "state": state, "problem": service.problem}
 
     return await render(request, "state.html", load())

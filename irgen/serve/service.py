@@ -23,6 +23,7 @@ from irgen.serve.items import Items
 from irgen.serve.measurements import Measurements
 from irgen.serve.query import Hit, Method, Query, SearchResults
 from irgen.serve.schema import SearchOptions
+from irgen.serve.state import StateReader
 from irgen.serve.workers import Workers
 from irgen.serve.writer import Writer
 
@@ -75,6 +76,7 @@ class Service:
         self.uploads = FileCache(Workspace.at(root).cache / "serve" / "uploads", UPLOAD_BYTES)
         self.workers = Workers(decoders, limits.decode_seconds, limits.waiting)
         self.items = Items(root, champion, self.workers)
+        self.state = StateReader(root)
         self.measurements = Measurements()
         self.candidate = try_out and try_out(self.measurements)
         self.batcher: Batcher[Query, list[Hit]] = Batcher(

@@ -128,11 +128,21 @@ def run_page(root: Path, experiment: str, run: str) -> str | None:
     ``experiment``, ``run``: their ids. The pages are the server's own unless ``IRGEN_MLFLOW_PAGES``
     says where browsers find them.
     """
+    pages = _find_pages(root)
+    return None if pages is None else f"{pages}/{run_link(experiment, run)}"
+
+
+def model_page(root: Path, model: str, version: str) -> str | None:
+    """Return the address of a model version in MLflow's pages, as ``run_page`` does."""
+    pages = _find_pages(root)
+    return None if pages is None else f"{pages}/#/models/{model}/versions/{version}"
+
+
+def _find_pages(root: Path) -> str | None:
     uri = tracking_uri(root)
     if not uri.startswith("http"):
         return None
-    pages = os.environ.get("IRGEN_MLFLOW_PAGES") or uri
-    return f"{redact(pages).rstrip('/')}/{run_link(experiment, run)}"
+    return redact(os.environ.get("IRGEN_MLFLOW_PAGES") or uri).rstrip("/")
 
 
 def run_link(experiment: str, run: str = "") -> str:
