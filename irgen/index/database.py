@@ -91,7 +91,7 @@ class Database:
         """Close the file. Closing twice does no harm. A writer that nobody reads beside leaves no
         other file than this one, so that the folder may be read where nothing can be written."""
         with suppress(sqlite3.Error):
-            if self._writable and self._has_log():
+            if self._writable:
                 self._connection.execute("PRAGMA busy_timeout = 0")
                 self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.close()

@@ -90,6 +90,17 @@ def test_any_history_leaves_what_a_dictionary_would_hold_and_compacts_to_a_fresh
     assert small.base_bytes(home / "index") == small.base_bytes(fresh)
 
 
+def test_a_closed_index_is_read_where_nothing_can_be_written_after_a_compaction_too(
+    index: Index, folder, add
+) -> None:
+    add(index, "x")
+    index.compact()
+    index.close()
+    assert not list(folder.glob("changes.sqlite-*"))
+    Index.open(folder).close()
+    assert not list(folder.glob("changes.sqlite-*")), "a reader writes nothing"
+
+
 def test_a_saved_index_is_the_compacted_one(index: Index, folder, tmp_path, add, small) -> None:
     add(index, "x")
     index.remove(["a"])
