@@ -17,11 +17,11 @@ from irgen.search.calibration import Calibration
 from irgen.serve import codes, etags, routes
 from irgen.serve.facets import PREFIX
 from irgen.serve.problems import NotFoundError, NotReadyError
-from irgen.serve.query import Method
+from irgen.serve.query import Method, SearchResults
 from irgen.serve.rendering import render
 from irgen.serve.routes import get_service
 from irgen.serve.schema import MOST_CHARACTERS, SearchOptions
-from irgen.serve.service import SearchResults, Service
+from irgen.serve.service import Service
 
 PER_PAGE = 60
 STARTS = 16  # pictures to start from

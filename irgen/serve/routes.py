@@ -17,8 +17,9 @@ from irgen.search.calibration import Calibration
 from irgen.serve import etags, schema
 from irgen.serve.champion import Served
 from irgen.serve.problems import describe_problems, problem
+from irgen.serve.query import SearchResults
 from irgen.serve.schema import SearchAnswer, SearchBody, SearchOptions
-from irgen.serve.service import SearchResults, Service
+from irgen.serve.service import Service
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.25  # between looks whether the client is still there

@@ -19,7 +19,9 @@ from irgen.index.index import Index
 from irgen.releases import own_index
 from irgen.search.calibration import Calibration
 from irgen.serve.app import create_app
+from irgen.serve.candidate import Candidate
 from irgen.serve.champion import Champion
+from irgen.serve.measurements import Measurements
 from irgen.serve.service import Limits, Service
 
 from ..small_index import CALIBRATION, NAMES
@@ -85,6 +87,7 @@ def run_service() -> Callable[..., Iterator[Running]]:
         locate: Callable[[], Path] | None = None,
         open_writer: Callable[[float], Index] | None = None,
         refresh: Callable[[], object] | None = None,
+        try_out: Callable[[Measurements], Candidate] | None = None,
         **limits: float,
     ) -> Iterator[Running]:
         champion = Champion(locate or (lambda: root / "data" / "index"), "cpu")
@@ -95,6 +98,7 @@ def run_service() -> Callable[..., Iterator[Running]]:
             decoders=1,
             open_writer=open_writer,
             refresh=refresh,
+            try_out=try_out,
         )
         config = uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False)
         server = uvicorn.Server(config)
