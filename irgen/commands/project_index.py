@@ -54,8 +54,8 @@ def open_to_change(
 
     If the project's own index is outdated, it is refreshed first. If there is none yet, ``check``
     gets the one to copy. It is copied only if ``check`` returns something true; else it is yielded
-    as it is, read-only. Raise IndexingError if
-    there is nothing to copy, if the index has a writer, or if it is a release or the pipeline's.
+    as it is, read-only. Raise IndexingError if there is nothing to copy, if the index has a writer,
+    or if it is a release or the pipeline's.
     """
     target = folder or own_index.path_in(root)
     _refuse_fixed(target, root)

@@ -194,8 +194,11 @@ def building(path: Path) -> Iterator[Path]:
 def swap_in(new: Path, path: Path) -> None:
     """Put the index ``new`` in the place of the one at ``path``, which is deleted; the caller holds
     the lock of that one. It takes two renames: between them the old index lies beside ``path``, as
-    ``.<name>.<process>.old.tmp``, from where ``restore`` gets it if this process is killed."""
-    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    ``.<name>.<process>.old.tmp``, from where ``restore`` gets it if this process is killed. Then
+    that name goes, too, so that nobody restores it any more."""
+    old, gone = (
+        path.with_name(f".{path.name}.{os.getpid()}.{state}.tmp") for state in ("old", "gone")
+    )
     try:
         path.rename(old)
         new.rename(path)
@@ -204,7 +207,8 @@ def swap_in(new: Path, path: Path) -> None:
         if old.exists() and not path.exists():
             old.rename(path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    old.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def identify(path: Path) -> int | None:

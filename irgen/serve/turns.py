@@ -28,7 +28,7 @@ class Turns:
         if another writer still has the index after ``wait`` seconds. An error in the block ends the
         turn."""
         with self._using:
-            index = self._index or self._begin(wait)
+            index = self._begin(wait) if self._index is None else self._index  # it may be empty
             try:
                 yield index
             except BaseException:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -30,12 +31,11 @@ def remove(running: Running, *ids: str) -> httpx.Response:
     return httpx.delete(running.url + "/v1/items", params={"id": ids}, timeout=60)
 
 
-def find_best(running: Running, content: bytes) -> str:
-    """Return the id of the first hit for an image file."""
-    answer = running.post(
-        "/v1/search/upload", files={"images": ("a.png", content)}, params={"k": 3}
-    )
-    return answer.json()["results"][0]["hits"][0]["id"]
+def find_best(running: Running, content: bytes) -> str | None:
+    """Return the id of the first hit for an image file, None if there is no hit."""
+    files = {"images": ("a.png", content)}
+    hits = running.post("/v1/search/upload", files=files).json()["results"][0]["hits"]
+    return hits[0]["id"] if hits else None
 
 
 def list_ids(root) -> set[str]:
@@ -67,6 +67,15 @@ def test_what_is_added_is_found_then_replaced_then_removed_then_gone(writable, p
 def test_as_many_images_as_a_request_may_name_are_removed_together(writable):
     answer = remove(writable, *map(str, range(schema.MOST_REMOVED)))
     assert answer.status_code == 404 and "nothing was removed" in answer.json()["detail"]
+
+
+def test_an_index_that_was_emptied_can_be_filled_again_at_once(writable, png):
+    assert remove(writable, *list_ids(writable.root)).json()["images"] == 0
+    assert find_best(writable, png(1)) is None
+    started = time.monotonic()
+    assert add(writable, ("new.png", png(100))).json()["images"] == 1
+    assert time.monotonic() - started < 20
+    assert find_best(writable, png(100)) == "new.png"
 
 
 def test_the_first_change_makes_the_projects_own_copy_which_is_served(writable, png):
