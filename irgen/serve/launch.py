@@ -95,9 +95,13 @@ def run(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    from irgen.serve.slow_clients import HastyProtocol, allow_connections
+
+    allow_connections()
     config = uvicorn.Config(
         partial(make_app, settings),
         factory=True,
+        http=HastyProtocol,
         workers=settings.processes,
         log_level="warning",
         access_log=False,

@@ -23,6 +23,7 @@ from irgen.serve.candidate import Candidate
 from irgen.serve.champion import Champion
 from irgen.serve.measurements import Measurements
 from irgen.serve.service import Limits, Service
+from irgen.serve.slow_clients import HastyProtocol
 
 from ..small_index import CALIBRATION, NAMES
 
@@ -100,7 +101,13 @@ def run_service() -> Callable[..., Iterator[Running]]:
             refresh=refresh,
             try_out=try_out,
         )
-        config = uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False)
+        config = uvicorn.Config(
+            create_app(service),
+            http=HastyProtocol,
+            port=0,
+            log_level="warning",
+            access_log=False,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
