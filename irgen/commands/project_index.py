@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from irgen.index.index import Index
     from irgen.releases.merged_index import Refreshed
 
-WAIT_SECONDS = 10.0  # for another writer: a service has the index for five seconds at most
+WAIT_SECONDS = 10.0  # for another writer, such as a service, which soon ends its turn
 T = TypeVar("T")
 
 

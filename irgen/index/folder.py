@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from irgen.errors import IndexingError, LockedError
+from irgen.files import locks
 from irgen.files.atomic import sync, sync_tree
 from irgen.files.digests import checksum, checksums, digest
 from irgen.index import base_files, damage, database
@@ -33,6 +34,7 @@ from irgen.index.view import View
 
 FORMAT, VERSION = "irgen-index", 2
 DESCRIPTION, CODEBOOKS, MODELS, LOCK = "index.json", "codebooks.npy", "models", "lock"
+WAITING = ".waiting.tmp"  # a file that those hold who wait for the lock
 SWAP_SECONDS = 1.0  # that two renames take at most
 POLL_SECONDS = 0.05  # between tries to lock an index that has a writer
 
@@ -270,7 +272,15 @@ def lock(path: Path, wait: float = 0.0) -> FileLock:
         except (LockedError, FileNotFoundError):  # not there for a moment: it is being replaced
             if time.monotonic() >= deadline:
                 raise
+        with suppress(OSError), locks.announce_waiting(path / WAITING):
+            time.sleep(POLL_SECONDS)
+            continue
         time.sleep(POLL_SECONDS)
+
+
+def is_awaited(path: Path) -> bool:
+    """Tell whether somebody waits for the lock of the index at ``path``."""
+    return locks.is_awaited(path / WAITING)
 
 
 def _lock_now(path: Path) -> FileLock:
