@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import tempfile
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from irgen.errors import ServiceError
+from irgen.errors import ReplacedWarning, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +143,7 @@ def make_app(settings: Settings) -> FastAPI:
     gc.freeze()  # what is here stays: looking through it later would stop all searches for 0.3 s
     gc.enable()
     keep_freed_memory()
+    warnings.simplefilter("ignore", ReplacedWarning)  # the service opens the new one itself
     log_as_json(requests=settings.log_requests)
     if settings.processes > 1:
         Thread(target=end_with_parent, daemon=True).start()
