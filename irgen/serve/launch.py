@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from irgen.index.index import Index
+    from irgen.serve.candidate import Candidate
+    from irgen.serve.measurements import Measurements
 
 LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
@@ -55,6 +57,9 @@ class Settings:
     batch: int
     rate: float | None
     read_only: bool
+    candidate: str | None
+    share: float
+    is_shadow: bool
     log_requests: bool
 
 
@@ -90,9 +95,13 @@ def run(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    from irgen.serve.slow_clients import HastyProtocol, allow_connections
+
+    allow_connections()
     config = uvicorn.Config(
         partial(make_app, settings),
         factory=True,
+        http=HastyProtocol,
         workers=settings.processes,
         log_level="warning",
         access_log=False,
@@ -148,6 +157,7 @@ def make_app(settings: Settings) -> FastAPI:
         url=settings.url if settings.is_local else None,  # irgen search gives no token
         refresh=(lambda: own_index.refresh(root, device)) if settings.folder is None else None,
         fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
+        try_out=None if settings.candidate is None else partial(make_candidate, settings, device),
         open_writer=None if settings.read_only else choose_writer(root, settings.folder),
     )
     is_local = settings.is_local
@@ -157,6 +167,17 @@ def make_app(settings: Settings) -> FastAPI:
         hosts=LOOPBACK if is_local else ["*"],
         rate=None if settings.rate is None else RateLimit(settings.rate),
     )
+
+
+def make_candidate(settings: Settings, device: str, measurements: Measurements) -> Candidate:
+    """Return the candidate that the settings name."""
+    from irgen.serve.candidate import Candidate, locate
+    from irgen.serve.champion import Champion
+
+    root, name = settings.root, settings.candidate or ""
+    follower = Champion(lambda: locate(root, name), device, role="candidate")
+    share, is_shadow = settings.share, settings.is_shadow
+    return Candidate(root, follower, measurements, share=share, is_shadow=is_shadow)
 
 
 def end_with_parent() -> None:

@@ -128,7 +128,8 @@ def list_links(root: Path, record: Release) -> dict[str, Link]:
         if record.registered and record.registry == locations.store_key(root):
             model = settings.read_release(root / "params.yaml").model
             page = mlflow_store.model_page(root, model, record.registered)
-            links["MLflow"] = Link(f"version {record.registered} of the model {model}", page)
+            text = f"version {record.registered} of the model {model}"
+            links["MLflow"] = Link(text if page else f"{text}: irgen ui shows it", page)
     if FLOW_RUN.fullmatch(record.build):
         pages = os.environ.get(FLOW_PAGES, "").rstrip("/")
         page = f"{pages}/runs/flow-run/{record.build}" if pages else None

@@ -52,7 +52,7 @@ def test_the_form_proposes_what_the_columns_hold(writable):
 @pytest.mark.parametrize(
     ("form", "status", "text"),
     [
-        ({"id": "cats/00.png"}, 409, "cats/00.png"),
+        ({"id": "cats/00.png"}, 409, "or tick the box to replace it"),
         ({"m.price": "cheap"}, 400, "cheap"),
         ({"m.colour": "red"}, 400, "colour"),
         ({"id": ""}, 400, "decode"),
