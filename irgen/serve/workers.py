@@ -5,6 +5,7 @@ import asyncio
 import multiprocessing
 import os
 import resource
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ class Workers:
         self._pool = ProcessPool(
             max_workers=count,
             max_tasks=10_000,  # then a fresh process: what a library leaks goes with the old one
-            initializer=_limit_memory,
+            initializer=_isolate,
             context=context,
         )
 
@@ -81,8 +82,11 @@ class Workers:
         self._pool.join()
 
 
-def _limit_memory() -> None:
+def _isolate() -> None:
+    """Limit the memory of this process. Drop what libraries print about damaged files: it would
+    stand between the lines of the log."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _decode(content: bytes, decoding: Decoding) -> np.ndarray:
