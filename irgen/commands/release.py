@@ -86,7 +86,12 @@ def print_outcome(outcome: Outcome, sentence: str, as_json: bool) -> None:
 
 def describe_outcome(outcome: Outcome) -> str:
     """Describe whether the index is served, and why."""
-    version, reason = outcome.release.version, outcome.to_json()["verdict"]["why"]
+    from irgen.releases import live
+
+    verdict = outcome.to_json()["verdict"]
+    version, reason = outcome.release.version, verdict["why"]
+    if "live" in verdict["figures"]:
+        reason += f"; {live.format_live(verdict['figures']['live'])}"
     if not outcome.is_served:
         served = outcome.champion
         state = f"release {served.version} is served" if served else "none is served"

@@ -59,6 +59,23 @@ HOST, PORT = "127.0.0.1", 8080
     "Default: any number.",
 )
 @click.option("--read-only", is_flag=True, help="Let nobody change the index.")
+@click.option(
+    "--candidate",
+    metavar="FOLDER|latest",
+    help="Try another index on searches: the one in FOLDER, or the newest release that was not "
+    "served. irgen release tells how it did.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Part of the searches that the candidate answers, such as 0.1. Default: 0.",
+)
+@click.option(
+    "--shadow",
+    is_flag=True,
+    help="Ask the candidate beside the served index, and compare; nobody sees its answers.",
+)
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @root_option
 def serve(
@@ -72,6 +89,9 @@ def serve(
     fetch_hosts: tuple[str, ...],
     rate: str | None,
     read_only: bool,
+    candidate: str | None,
+    share: float,
+    shadow: bool,
     show: bool,
     root: Path,
 ) -> None:
@@ -82,6 +102,8 @@ def serve(
     from irgen.serve import launch
     from irgen.serve.limits import parse_rate
 
+    if (candidate is not None) != (share > 0 or shadow):
+        raise click.UsageError("--candidate needs --share or --shadow, and these need --candidate")
     is_local, tokens = host in launch.LOCAL, root / FILE
     if not is_local and not tokens.exists():
         raise ServiceError(
@@ -102,6 +124,9 @@ def serve(
             batch=batch,
             rate=parse_rate(rate) if rate else None,
             read_only=read_only,
+            candidate=candidate,
+            share=share,
+            is_shadow=shadow,
             log_requests=not sys.stderr.isatty(),
         )
         click.echo(f"irgen: {url} (Ctrl-C ends it)")

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from irgen.files.workspace import Workspace
 from irgen.params import Params
 from irgen.params import Release as Settings
 from irgen.params.strict import flatten
-from irgen.releases import level, pull, registry, release, remote, settings, store
+from irgen.releases import level, live, pull, registry, release, remote, settings, store
 from irgen.releases.release import Release
 from irgen.releases.settings import ReadSettings
 from irgen.releases.shrinkage import judge_size
@@ -133,7 +133,8 @@ def judge(
     if candidate.state == "withdrawn":
         return candidate
     best = None if champion is None else level.find_best(store.list_releases(releases), champion)
-    basis = _digest_basis(root, params, champion, best)
+    sums = live.read(root, Workspace.at(root).existing("index"))
+    basis = _digest_basis(root, params, champion, best, sums)
     if candidate.verdict is not None and candidate.basis == basis:
         return candidate
     folders = [None if other is None else releases / other.name for other in (champion, best)]
@@ -141,13 +142,14 @@ def judge(
     if champion is not None:
         folder, share = releases / champion.name, params.download.most_removed
         judged = judge_size(judged, Workspace.at(root), folder, champion, share)
+    judged = live.judge_live(judged, sums)
     judged.figures["level"] = level.compute_level(judged.figures, champion)
     state = "candidate" if judged.passed else "rejected"
     return store.update(releases, candidate, verdict=judged.to_json(), basis=basis, state=state)
 
 
 def _digest_basis(
-    root: Path, params: Params, champion: Release | None, best: Release | None
+    root: Path, params: Params, champion: Release | None, best: Release | None, sums: live.Sums
 ) -> str:
     """Return a digest of all that a verdict depends on beside the candidate."""
     workspace = Workspace.at(root)
@@ -155,7 +157,7 @@ def _digest_basis(
     removals = [params.download.most_removed, manifest.read_accepted(workspace.stage("download"))]
     cutoffs = list(params.evaluate.cutoffs)
     bundles = [served and served.bundle for served in (champion, best)]
-    return digest(*bundles, flatten(params.gate), *removals, cutoffs, hashes)
+    return digest(*bundles, flatten(params.gate), *removals, cutoffs, hashes, asdict(sums))
 
 
 def promote(

@@ -43,10 +43,12 @@ class Served:
 
 class Champion:
     """Index that is served now. ``locate`` returns the folder of the champion; it may raise
-    IrgenError if there is none."""
+    IrgenError if there is none. ``role``: what the log calls it."""
 
-    def __init__(self, locate: Callable[[], Path], device: str) -> None:
-        self._locate, self._device = locate, device
+    def __init__(
+        self, locate: Callable[[], Path], device: str, *, role: str = "served index"
+    ) -> None:
+        self._locate, self._device, self._role = locate, device, role
         self.served: Served | None = None
         self.error: str | None = None
 
@@ -76,7 +78,8 @@ class Champion:
             return False
         old, self.served, self.error = self.served, served, None
         log.info(
-            "index opened",
+            "%s opened",
+            self._role,
             extra={"index": str(folder), "images": len(served.index), "before": old and old.name},
         )
         return True
@@ -85,7 +88,7 @@ class Champion:
         """Log an error once, not at every look."""
         text = str(error)
         if text != self.error:
-            log.error("the served index cannot be opened", extra={"reason": text})
+            log.error("the %s cannot be opened", self._role, extra={"reason": text})
         self.error = text
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import tempfile
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from irgen.errors import ServiceError
+from irgen.errors import ReplacedWarning, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from irgen.index.index import Index
+    from irgen.serve.candidate import Candidate
+    from irgen.serve.measurements import Measurements
 
 LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
@@ -56,6 +59,9 @@ class Settings:
     batch: int
     rate: float | None
     read_only: bool
+    candidate: str | None
+    share: float
+    is_shadow: bool
     log_requests: bool
 
 
@@ -91,9 +97,13 @@ def run(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    from irgen.serve.slow_clients import HastyProtocol, allow_connections
+
+    allow_connections()
     config = uvicorn.Config(
         partial(make_app, settings),
         factory=True,
+        http=HastyProtocol,
         workers=settings.processes,
         log_level="warning",
         access_log=False,
@@ -133,6 +143,7 @@ def make_app(settings: Settings) -> FastAPI:
     gc.freeze()  # what is here stays: looking through it later would stop all searches for 0.3 s
     gc.set_threshold(REQUEST_OBJECTS)
     keep_freed_memory()
+    warnings.simplefilter("ignore", ReplacedWarning)  # the service opens the new one itself
     log_as_json(requests=settings.log_requests)
     if settings.processes > 1:
         Thread(target=end_with_parent, daemon=True).start()
@@ -148,6 +159,7 @@ def make_app(settings: Settings) -> FastAPI:
         url=settings.url if settings.is_local else None,  # irgen search gives no token
         refresh=(lambda: own_index.refresh(root, device)) if settings.folder is None else None,
         fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
+        try_out=None if settings.candidate is None else partial(make_candidate, settings, device),
         open_writer=None if settings.read_only else choose_writer(root, settings.folder),
     )
     is_local = settings.is_local
@@ -157,6 +169,17 @@ def make_app(settings: Settings) -> FastAPI:
         hosts=LOOPBACK if is_local else ["*"],
         rate=None if settings.rate is None else RateLimit(settings.rate),
     )
+
+
+def make_candidate(settings: Settings, device: str, measurements: Measurements) -> Candidate:
+    """Return the candidate that the settings name."""
+    from irgen.serve.candidate import Candidate, locate
+    from irgen.serve.champion import Champion
+
+    root, name = settings.root, settings.candidate or ""
+    follower = Champion(lambda: locate(root, name), device, role="candidate")
+    share, is_shadow = settings.share, settings.is_shadow
+    return Candidate(root, follower, measurements, share=share, is_shadow=is_shadow)
 
 
 def end_with_parent() -> None:

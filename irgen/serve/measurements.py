@@ -82,6 +82,25 @@ class Measurements:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+        self.candidate_searches = Counter(
+            "irgen_candidate_searches",
+            "Searches that a candidate answered, was compared on, or failed on.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.candidate_overlap = Histogram(
+            "irgen_candidate_overlap",
+            "Share of the first ten hits that candidate and champion both have.",
+            buckets=(0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999),
+            registry=self.registry,
+        )
+        self.candidate_seconds = Histogram(
+            "irgen_candidate_seconds",
+            "Seconds of the searches that were compared.",
+            ["index"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.version = Gauge(
             "irgen_release_version",
             "Version of the served release; 0: it is none.",

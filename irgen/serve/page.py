@@ -17,11 +17,11 @@ from irgen.search.calibration import Calibration
 from irgen.serve import codes, etags, routes
 from irgen.serve.facets import PREFIX
 from irgen.serve.problems import NotFoundError, NotReadyError
-from irgen.serve.query import Method
+from irgen.serve.query import Method, SearchResults
 from irgen.serve.rendering import render
 from irgen.serve.routes import get_service
 from irgen.serve.schema import MOST_CHARACTERS, SearchOptions
-from irgen.serve.service import SearchResults, Service
+from irgen.serve.service import Service
 
 PER_PAGE = 60
 STARTS = 16  # pictures to start from
@@ -253,8 +253,14 @@ async def state(request: Request) -> HTMLResponse:
 
     async def load() -> dict[str, Any]:
         info, served = await routes.info(request), service.champion.require()
-        facts = await asyncio.to_thread(served.index.info)
-        state = await asyncio.to_thread(service.state.read, served)
+        try:
+            facts = await asyncio.to_thread(served.index.info)
+            state = await asyncio.to_thread(service.state.read, served)
+        except OSError:
+            raise NotFoundError(
+                "the files of the served index are gone: searches are answered from memory until "
+                f"the service ends; {service.problem}"
+            ) from None
         return {"info": info, "facts": facts, "state": state, "problem": service.problem}
 
     return await render(request, "state.html", load())

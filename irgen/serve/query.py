@@ -11,7 +11,8 @@ from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.index.metadata import ID
 from irgen.search.engine import Options
-from irgen.serve.batching import answer_in_groups
+from irgen.serve.batching import Timing, answer_in_groups
+from irgen.serve.champion import Served
 
 Method = Literal["served", "retriever", "brute_force"]
 STEP = 4  # of sizes of batches
@@ -49,6 +50,16 @@ class Hit:
     by_embedding: bool
     code: tuple[int, ...]
     metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """Hits of each query, the index that answered, and seconds of decoding and of the batches."""
+
+    served: Served
+    hits: list[list[Hit]]
+    decode_seconds: float
+    timings: list[Timing]
 
 
 def answer(queries: Sequence[Query]) -> list[list[Hit] | Exception]:

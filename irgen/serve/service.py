@@ -14,13 +14,14 @@ from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.search.engine import Options
 from irgen.serve import query, running
-from irgen.serve.batching import Batcher, Timing
+from irgen.serve.batching import Batcher
+from irgen.serve.candidate import Candidate
 from irgen.serve.champion import Champion, Served
 from irgen.serve.fetch import Fetcher
 from irgen.serve.file_cache import FileCache
 from irgen.serve.items import Items
 from irgen.serve.measurements import Measurements
-from irgen.serve.query import Hit, Method, Query
+from irgen.serve.query import Hit, Method, Query, SearchResults
 from irgen.serve.schema import SearchOptions
 from irgen.serve.state import StateReader
 from irgen.serve.workers import Workers
@@ -49,23 +50,13 @@ class Limits:
     batch: int = 32
 
 
-@dataclass(frozen=True)
-class SearchResults:
-    """Hits of each query, the index that answered, and seconds of decoding and of the batches."""
-
-    served: Served
-    hits: list[list[Hit]]
-    decode_seconds: float
-    timings: list[Timing]
-
-
 class Service:
     """Share one index, its queue and its decoders among all requests, between ``start`` and
     ``stop``. ``url``: where searches of this machine may ask it; None: they may not. ``fetcher``:
     of pictures by address; None: they are refused. ``open_writer`` opens the index for changes, and
     waits at most the given seconds for another writer; None: nothing is changed. ``refresh`` brings
     the index up to date if another one was released; it is called once a second, while the old one
-    answers."""
+    answers. ``try_out`` returns a candidate that is tried on searches; None: there is none."""
 
     def __init__(
         self,
@@ -78,6 +69,7 @@ class Service:
         fetcher: Fetcher | None = None,
         open_writer: Callable[[float], Index] | None = None,
         refresh: Callable[[], Any] | None = None,
+        try_out: Callable[[Measurements], Candidate] | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
         self._root, self._url, self._fetcher = root, url, fetcher
@@ -86,6 +78,7 @@ class Service:
         self.items = Items(root, champion, self.workers)
         self.state = StateReader(root)
         self.measurements = Measurements()
+        self.candidate = try_out and try_out(self.measurements)
         self.batcher: Batcher[Query, list[Hit]] = Batcher(
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
@@ -113,6 +106,8 @@ class Service:
         self._followers.append(asyncio.create_task(_repeat(self._look)))
         if self._refresh is not None:
             self._followers.append(asyncio.create_task(_repeat(self._bring_up_to_date)))
+        if self.candidate is not None:
+            self._followers.append(asyncio.create_task(_repeat(self.candidate.look)))
 
     async def stop(self) -> None:
         """Answer what waits, then end."""
@@ -123,6 +118,8 @@ class Service:
         running.delete(self._root)
         await self.batcher.stop()
         self.workers.close()
+        if self.candidate is not None:
+            await _try(self.candidate.look)  # which notes its figures
 
     @property
     def problem(self) -> str | None:
@@ -192,17 +189,27 @@ class Service:
         ``wanted.filter``. Raise ImageError for an image that cannot be decoded, IndexingError for
         options or ids that do not fit, OverloadedError, or TimeoutError.
         """
+
+        async def ask(served: Served) -> SearchResults:
+            return await self._search(served, inputs, wanted, method, facets)
+
         async with asyncio.timeout(self.limits.seconds):
-            return await self._search(inputs, wanted, method, facets)
+            served = self.champion.require()
+            if self.candidate is None or method != "served":
+                results = await ask(served)
+            else:
+                results = await self.candidate.search(served, inputs, ask)
+        self._measure(results)
+        return results
 
     async def _search(
         self,
+        served: Served,
         inputs: Sequence[bytes | str],
         wanted: SearchOptions,
         method: Method,
         facets: Mapping[str, str] | None,
     ) -> SearchResults:
-        served = self.champion.require()
         index, k = served.index, wanted.offset + wanted.k
         options = make_options(index.options(k), wanted)
         if wanted.filter or facets or wanted.words is not None:
@@ -226,9 +233,7 @@ class Service:
         ]
         answers = await self.batcher.ask(queries)
         timings = [timing for _, timing in answers]
-        results = SearchResults(served, [hits for hits, _ in answers], decode_seconds, timings)
-        self._measure(results)
-        return results
+        return SearchResults(served, [hits for hits, _ in answers], decode_seconds, timings)
 
     def _filter(
         self, index: Index, wanted: SearchOptions, values: Mapping[str, str] | None

@@ -1,8 +1,13 @@
 // Drop, paste or choose a picture: the form is sent at once. Sliders show their value.
 const form = document.getElementById("drop");
+const invitation = form?.querySelector("label").innerHTML;
 
 function send(file) {
-  if (!file || !file.type.startsWith("image/")) return;
+  if (!file) return;
+  if (!file.type.startsWith("image/")) {
+    form.querySelector("label").textContent = `${file.name} is no picture: drop or choose another file`;
+    return;
+  }
   const files = new DataTransfer();
   files.items.add(file);
   form.image.files = files.files;
@@ -42,6 +47,17 @@ for (const options of document.querySelectorAll("form.options")) {
     for (const field of options.elements) if (field.name && field.value === "") field.disabled = true;
   });
 }
+
+// Whoever comes back finds the forms as they were.
+window.addEventListener("pageshow", (event) => {
+  if (!event.persisted) return;
+  for (const field of document.querySelectorAll("form.options :disabled")) field.disabled = false;
+  if (form) {
+    form.classList.remove("busy");
+    form.reset();
+    form.querySelector("label").innerHTML = invitation;
+  }
+});
 
 // A picture that is not there leaves its place, not a broken image.
 for (const image of document.querySelectorAll(".frame img, .samples img, figure img")) {
