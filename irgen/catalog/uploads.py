@@ -5,6 +5,7 @@ file is on the disk before an index names it.
 """
 
 import hashlib
+import os
 import re
 import threading
 import time
@@ -31,9 +32,12 @@ def store_upload(root: Path, content: bytes) -> str:
     path = upload_path(root, sha256)
     with suppress(FileNotFoundError):
         if path.read_bytes() == content:
-            path.touch()  # it may wait again for an index to name it
+            os.utime(path)  # it may wait again for an index to name it
             return sha256
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent.parent, root):
+            sync(folder)
     temporary = path.with_name(f".{sha256}.{threading.get_native_id()}.tmp")
     try:
         temporary.write_bytes(content)
