@@ -216,9 +216,9 @@ def test_axe_finds_no_barrier_in_any_view(browser, writable, look):
             result = browser.execute_async_script("axe.run().then(arguments[0])")
             assert result["passes"], path
             serious = [
-                (found["id"], found["nodes"][0]["html"][:200])
-                for found in result["violations"]
-                if found["impact"] in ("serious", "critical", "moderate")
+                (barrier["id"], barrier["nodes"][0]["html"][:200])
+                for barrier in result["violations"]
+                if barrier["impact"] in ("serious", "critical", "moderate")
             ]
             barriers |= {path: serious} if serious else {}
     assert barriers == {}

@@ -33,8 +33,8 @@ def test_an_image_is_added_with_its_metadata_and_found_at_once(writable, png):
 
 
 def test_a_picture_that_was_searched_with_is_added_without_choosing_it_again(writable, png):
-    found = writable.post("/search", files={"image": ("a.png", png(51))}, follow_redirects=True)
-    (link,) = re.findall(r'href="(/add\?q=[^"]*)"', found.text)
+    results = writable.post("/search", files={"image": ("a.png", png(51))}, follow_redirects=True)
+    (link,) = re.findall(r'href="(/add\?q=[^"]*)"', results.text)
     form = show(writable, link)
     q = re.search(r'name="q" value="([^"]*)"', form.text).group(1)
     page = add(writable, q=q, id="birds/51")
