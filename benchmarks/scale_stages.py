@@ -52,7 +52,7 @@ from irgen.params import Params, load
 from irgen.stages import catalog, features, identifiers, pairs, trie
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELS, IMAGE_BYTES, CHUNK = 100, 300, 65_536
+LABELS, IMAGE_BYTES = 100, 300
 RECIPE = synthetic.Recipe()
 ENCODER = {"patch_size": 8, "embed_dim": RECIPE.width, "depth": 1, "num_heads": 4}
 
@@ -113,10 +113,10 @@ def prepare_features(params: Params, workspace: Workspace, rows: int) -> None:
     name = fingerprint([encoder], encoder.decoding, encoding.machine)
     store = ArrayStore(workspace.cache / "encodings" / name)
     sha256s = manifest.read(workspace.stage("download"))["sha256"].to_list()
-    vectors = synthetic.database(RECIPE, rows, workspace.cache).vectors
-    for start in range(0, rows, CHUNK):
-        part = slice(start, start + CHUNK)
-        store.add(sha256s[part], vectors[part].astype(np.float32))
+    start = 0
+    for vectors in synthetic.draw_chunks(RECIPE, rows):
+        store.add(sha256s[start : start + len(vectors)], vectors.numpy())
+        start += len(vectors)
 
 
 def run_codebooks(params: Params, workspace: Workspace, rows: int) -> None:

@@ -15,6 +15,10 @@ class IrgenWarning(UserWarning):
     """A problem that does not stop the work. Its message says what follows from it."""
 
 
+class ReplacedWarning(IrgenWarning):
+    """An index that is open was replaced by one of other models: it does not follow that one."""
+
+
 class ParamsError(IrgenError):
     """A key of ``params.yaml`` is unknown, missing, ill-typed or out of range."""
 

@@ -187,8 +187,9 @@ def tiny_models(tiny_sections: tuple) -> "Models":
 
 @pytest.fixture(scope="session")
 def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Path]:
-    """Makes an index of image files by ``tiny_models``, every second image told to be trained on:
-    ``make_index(folder, contents, items, calibration, **config)``."""
+    """Makes an index of image files, every second image told to be trained on:
+    ``make_index(folder, contents, items, calibration, **config)``. ``networks``: models and the
+    settings they were made by."""
     import torch
 
     from irgen.catalog.images.pixels import decode_images
@@ -197,13 +198,20 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
     from irgen.index.index import Index
 
     def make(
-        folder: Path, contents: list[bytes], items: "pl.DataFrame", calibration: Any, **config: Any
+        folder: Path,
+        contents: list[bytes],
+        items: "pl.DataFrame",
+        calibration: Any,
+        *,
+        networks: "tuple[Models, tuple]" = (tiny_models, tiny_sections),
+        **config: Any,
     ) -> Path:
-        pixels = decode_images(contents, tiny_models.decoding)
-        embeddings = tiny_models.embed(torch.from_numpy(pixels))
+        own, sections = networks
+        pixels = decode_images(contents, own.decoding)
+        embeddings = own.embed(torch.from_numpy(pixels))
 
         def write(models: Path) -> None:
-            save_models(models, tiny_models, *tiny_sections)
+            save_models(models, own, *sections)
             if calibration is not None:
                 save_calibration(models / CALIBRATION, calibration)
 
@@ -212,8 +220,8 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
             models_writer=write,
             config=config or {"search": {"beams": 600, "candidates": 50, "fresh_beams": 600}},
             items=items,
-            codebooks=tiny_models.tokenizer.codebooks,
-            codes=tiny_models.tokenize(embeddings),
+            codebooks=own.tokenizer.codebooks,
+            codes=own.tokenize(embeddings),
             embeddings=embeddings,
             trained=torch.arange(len(contents)) % 2 == 0,
         )

@@ -1,6 +1,7 @@
 """A database that looks like a real one: clustered unit vectors and the residual codes of them."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -113,19 +114,25 @@ def _make(recipe: Recipe, count: int, folder: Path) -> None:
     )
     kind = np.uint8 if recipe.codebook <= 256 else np.int32
     codes = np.empty((count, recipe.levels), kind)
-    drawing = 0.0
-    for chunk, start in enumerate(range(0, count, CHUNK)):
-        began = time.perf_counter()
-        rows = _draw(recipe, chunk, CHUNK)[0][: count - start]
-        vectors[start : start + CHUNK] = rows.numpy()
+    drawing, start, began = 0.0, 0, time.perf_counter()
+    for rows in draw_chunks(recipe, count):
+        part = slice(start, start + len(rows))
+        vectors[part] = rows.numpy()
         drawing += time.perf_counter() - began
-        codes[start : start + CHUNK] = quantizer.encode(rows, codebooks).numpy()
+        codes[part] = quantizer.encode(rows, codebooks).numpy()
+        start, began = part.stop, time.perf_counter()
     vectors.flush()
     np.save(folder / "codes.npy", codes)
     np.save(folder / "codebooks.npy", codebooks.numpy())
     encoded = time.perf_counter() - fitted - drawing
     seconds = {"fit": fitted - started, "draw": drawing, "encode": encoded}
     write_json(folder / "seconds.json", seconds)
+
+
+def draw_chunks(recipe: Recipe, count: int) -> Iterator[Tensor]:
+    """Yield the first ``count`` vectors of a recipe in chunks (n, D) float32, n ≤ CHUNK."""
+    for chunk, start in enumerate(range(0, count, CHUNK)):
+        yield _draw(recipe, chunk, CHUNK)[0][: count - start]
 
 
 def _draw(recipe: Recipe, chunk: int, count: int) -> tuple[Tensor, Tensor]:

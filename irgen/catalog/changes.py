@@ -1,14 +1,12 @@
 """Compare two manifests of a source: what is new, changed, gone or relabelled."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
 
 from irgen.catalog import manifest
 from irgen.catalog.columns import flatten
-from irgen.catalog.datasets.annotations import is_annotation
-from irgen.catalog.manifest import Row
+from irgen.catalog.datasets.annotations import has_annotation_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,29 +84,23 @@ def _mark_different(before: pl.Series, after: pl.Series) -> pl.Series:
         return before.is_not_null() | after.is_not_null()
 
 
-def compare(stored: dict[str, Row], rows: list[Row], relabelled: int, revision: int) -> Change:
-    """Return what differs between the rows of a manifest at `revision` and new `rows`.
-    `relabelled`: as `count_relabelled` returns it."""
-    before, old_annotations = _hashes(stored.values())
-    after, annotations = _hashes(rows)
-    names = annotations.keys() | old_annotations
-    relabelled += sum(annotations.get(name) != old_annotations.get(name) for name in names)
-    new = sum(key not in before for key in after)
-    gone = sum(key not in after for key in before)
-    changed = sum(key in before and before[key] != sha for key, sha in after.items())
+def compare(old: pl.DataFrame | None, new: pl.DataFrame, relabelled: int, revision: int) -> Change:
+    """Return what differs between the manifests `old`, at `revision`, and `new`. `old` None:
+    another catalogue. `relabelled`: as `count_relabelled` returns it."""
+    before = manifest.images(new.clear() if old is None else old).select("key", before="sha256")
+    after = manifest.images(new).select("key", after="sha256")
+    both = before.join(after, on="key", how="full", coalesce=True)
+    images, annotations = both.filter(~has_annotation_key()), both.filter(has_annotation_key())
+    differs = pl.col("before").ne_missing(pl.col("after"))
+    new_count, gone = images["before"].null_count(), images["after"].null_count()
+    changed = len(images.filter(differs)) - new_count - gone
+    relabelled = 0 if old is None else relabelled + len(annotations.filter(differs))
     return Change(
-        images=len(after),
-        new=new,
+        images=len(images) - gone,
+        new=new_count,
         changed=changed,
         gone=gone,
-        relabelled=relabelled if stored else 0,
-        revision=revision + bool(new or changed or gone or (stored and relabelled)),
-        unreadable=sum(row.problem is not None for row in rows),
+        relabelled=relabelled,
+        revision=revision + bool(new_count or changed or gone or relabelled),
+        unreadable=len(manifest.unreadable(new)),
     )
-
-
-def _hashes(rows: Iterable[Row]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the hashes by key of the images that are there, and of the annotation files."""
-    hashes = {row.key: row.sha256 for row in rows if row.sha256}
-    annotations = {key: sha256 for key, sha256 in hashes.items() if is_annotation(key)}
-    return {key: sha256 for key, sha256 in hashes.items() if key not in annotations}, annotations

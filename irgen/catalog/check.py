@@ -29,35 +29,40 @@ SCHEMA = pl.Schema(
         "decoders": pl.String,  # that rejected it; null if it is not rejected
     }
 )
-CHUNK = 20_000  # images between two saves
+CHUNK, SHARE = 20_000, 0.1  # images between two saves; more once this share of them is more
 SIDE = 64  # pixels that a fingerprint needs
 
 Row = tuple[str, int, int, str | None, int | None, int | None, str | None]
 
 
-def check_images(stored: Images, sha256s: Sequence[str], cache: Path, threads: int) -> pl.DataFrame:
+def check_images(
+    stored: Images, sha256s: pl.Series | Sequence[str], cache: Path, threads: int
+) -> pl.DataFrame:
     """Return one row, columns of SCHEMA, for each distinct hash.
 
     Images whose result is in the folder `cache` are not decoded again, unless other decoders have
-    rejected them. `threads`: 0, one a core. Raises MemoryError if memory runs out.
+    rejected them. `threads`: 0, one a core. Raises MemoryError if memory runs out. All results are
+    saved after CHUNK images and, as they grow, after SHARE of them, so that saving takes time
+    proportional to the number of images.
     """
-    distinct = list(dict.fromkeys(sha256s))
+    distinct = pl.DataFrame({"sha256": sha256s}, {"sha256": pl.String}).unique(maintain_order=True)
     checked = _read_cache(cache / NAME)
-    cached = set(checked["sha256"])
-    fresh = [sha256 for sha256 in distinct if sha256 not in cached]
+    fresh = distinct.join(checked, on="sha256", how="anti", maintain_order="left")["sha256"]
     bar = tqdm(total=len(fresh), desc="check", unit="image", disable=None)
     with (
         ThreadPoolExecutor(threads or pixels.count_cores(), thread_name_prefix="check") as pool,
         bar,
     ):
-        for start in range(0, len(fresh), CHUNK):
-            rows = []
-            for row in pool.map(lambda sha: _check(stored, sha), fresh[start : start + CHUNK]):
+        while len(fresh):
+            count, rows = max(CHUNK, int(SHARE * len(checked))), []
+            for row in pool.map(lambda sha: _check(stored, sha), fresh.head(count)):
                 rows.append(row)
                 bar.update()
+            fresh = fresh.slice(count)
             checked = pl.concat([checked, pl.DataFrame(rows, schema=SCHEMA, orient="row")])
             write_parquet(cache / NAME, checked)
-    return checked.filter(pl.col("sha256").is_in(distinct)).drop("decoders")
+    wanted = checked.join(distinct, on="sha256", how="semi", maintain_order="left")
+    return wanted.drop("decoders")
 
 
 def _check(stored: Images, sha256: str) -> Row:

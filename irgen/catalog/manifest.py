@@ -1,6 +1,6 @@
 """Manifest: a list of the present and past images of the source, and where their bytes are."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ IDENTITY = ("label", "role", "id")  # columns of a list that make an image anoth
 RESTORE = "bring it back (dvc checkout download), or delete it, which fetches all images anew"
 NOTES = ("revision", "source", "top", "accepted")  # of the whole manifest
 GONE = "gone"  # first revision without the image; null while it is there
+CHUNK = 65_536  # rows that are collected as tuples before they become columns
 OURS = (*SCHEMA, *IDENTITY, GONE)  # all other columns of the file are the user's
 
 
@@ -49,6 +50,46 @@ class Row(NamedTuple):
 def rows(table: pl.DataFrame) -> list[Row]:
     """Return the rows of a manifest, without the columns of an image list."""
     return [Row(*row) for row in table.select(SCHEMA.names()).iter_rows()]
+
+
+class RowsByKey:
+    """Look up the rows of a manifest by key. They stay in its columns: as tuples, ten million rows
+    would take 6 GB more."""
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        self._table = table.select(SCHEMA.names())
+        self._numbers = {key: number for number, key in enumerate(table["key"])}
+
+    def get(self, key: str) -> Row | None:
+        """Return the row with this key; None if there is none."""
+        number = self._numbers.get(key)
+        return None if number is None else Row(*self._table.row(number))
+
+
+class RowCollector:
+    """Collect rows in columns, a chunk at a time: tuples take five times as much memory."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._tables: list[pl.DataFrame] = []
+        self._fresh: list[Row] = []
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        """Add a row."""
+        self._fresh.append(row)
+        if len(self._fresh) == CHUNK:
+            self._tables.append(self._pop_fresh())
+
+    def table(self) -> pl.DataFrame:
+        """Return the rows so far, columns of SCHEMA, as they were added."""
+        self._tables = [pl.concat([*self._tables, self._pop_fresh()])]
+        return self._tables[0]
+
+    def _pop_fresh(self) -> pl.DataFrame:
+        table = pl.DataFrame(self._fresh, schema=SCHEMA, orient="row")
+        self._fresh.clear()
+        return table
 
 
 def images(table: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from irgen.catalog import manifest
-from irgen.catalog.manifest import Row
+from irgen.catalog.manifest import Row, RowsByKey
 from irgen.catalog.shards import FOLDER, ShardWriter, find_intact
 from irgen.catalog.sources.listing import Entry, Fetched
 from irgen.errors import ArtifactError
@@ -21,7 +21,7 @@ class Packed:
     """Images that are packed already: `rows` of the manifest, whose shards are `intact`, and
     `leftover`, rows of a sync that was interrupted."""
 
-    rows: dict[str, Row]
+    rows: RowsByKey
     leftover: dict[str, Row]
     intact: set[str]
 

@@ -27,12 +27,12 @@ class Pictures:
         """Return the bytes of an image; None if they are not here. ``metadata``: its columns
         ``sha256`` and ``path`` count; a file at ``path`` must have that SHA-256."""
         sha256, path = metadata.get("sha256"), metadata.get("path")
+        if isinstance(sha256, str) and (content := read_upload(self._root, sha256)) is not None:
+            return content
         downloaded = self._open_downloaded()
         if isinstance(sha256, str) and downloaded is not None and sha256 in downloaded:
             with suppress(ArtifactError):
                 return downloaded.read(sha256)
-        if isinstance(sha256, str) and (content := read_upload(self._root, sha256)) is not None:
-            return content
         if not isinstance(path, str):
             return None
         for folder in self._folders:

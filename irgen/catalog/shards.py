@@ -115,7 +115,7 @@ class Images:
         tables = tables or (manifest.read(folder), manifest.read_past(folder))
         table = pl.concat([manifest.images(table).select(columns) for table in tables])
         table = table.unique("sha256", keep="first", maintain_order=True)
-        self._shards = table["shard"].to_list()
+        self._shards = table["shard"]
         self._offsets = table["offset"].to_numpy()
         self._sizes = table["size"].to_numpy()
         self._rows = {sha256: row for row, sha256 in enumerate(table["sha256"])}

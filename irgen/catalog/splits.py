@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import polars as pl
 
 
@@ -85,6 +86,6 @@ def _share(count: pl.Expr, fraction: float, least: int) -> pl.Expr:
 
 def _draw(seed: int, texts: pl.Series) -> pl.Series:
     """Return numbers in [0, 1) that follow from `seed` and the texts alone."""
-    digests = {text: hashlib.sha256(f"{seed}:{text}".encode()).digest() for text in texts.unique()}
-    numbers = {text: int.from_bytes(digest[:6], "big") for text, digest in digests.items()}
-    return pl.Series([numbers[text] / 2**48 for text in texts], dtype=pl.Float64)
+    digests = (hashlib.sha256(f"{seed}:{text}".encode()).digest() for text in texts)
+    numbers = (int.from_bytes(digest[:6], "big") / 2**48 for digest in digests)
+    return pl.Series(np.fromiter(numbers, np.float64, len(texts)))

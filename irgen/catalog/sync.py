@@ -12,7 +12,7 @@ from irgen.catalog.changes import Change, compare, count_relabelled, find_gone, 
 from irgen.catalog.column_types import settle_types
 from irgen.catalog.datasets.annotations import is_annotation
 from irgen.catalog.failures import Failures, Outage
-from irgen.catalog.manifest import Row
+from irgen.catalog.manifest import Row, RowCollector, RowsByKey
 from irgen.catalog.packed import (
     Packed,
     load_leftover,
@@ -58,11 +58,10 @@ def sync(
     the manifest stays as it was.
     """
     revision, name, old, past = _read_manifest(folder)
-    stored = _rows_by_key(old)
     leftover = load_leftover(folder, source.name, old)
     sweep_strays(folder, _kept_shards(old, past, trained), name_files(leftover.values()))
     listing = _load_listing(source, folder, name, old)
-    packed = Packed(stored, leftover, find_intact(folder, old))
+    packed = Packed(RowsByKey(old), leftover, find_intact(folder, old))
     failures = Failures(max_unreadable, listing.count)
     unsaved: list[Row] = []
 
@@ -72,19 +71,19 @@ def sync(
 
     with ShardWriter(folder, revision + 1, shard_bytes, save) as shards:
         rows = _read_rows(listing, packed, failures, shards, unsaved, revision + 1)
-    if name != source.name and not any(_is_stored(row, stored) for row in rows):
-        revision, stored, past = 0, {}, past.clear()
-    rows += map(make_absent, listing.empty_folders)
-    new = set_revisions(_to_table(rows, listing.columns), old if stored else None, revision)
+    before = old if len(old) else None
+    if name != source.name and not _share_image(rows, old):
+        revision, before, past = 0, None, past.clear()
+    new = set_revisions(_to_table(rows, listing), before, revision)
     change = replace(
-        compare(stored, rows, count_relabelled(old, new), revision),
+        compare(before, new, count_relabelled(old, new), revision),
         left_out=sum(listing.skipped.values()) + sum(listing.ignored.values()),
         notes=(*describe_left_out(listing.skipped, listing.ignored), *listing.notes),
     )
-    accepted = manifest.read_accepted(folder) if stored else 0
-    if stored and check is not None and check(old, new, past, Images(folder, old, new)):
+    accepted = 0 if before is None else manifest.read_accepted(folder)
+    if before is not None and check is not None and check(old, new, past, Images(folder, old, new)):
         accepted = change.revision
-    if stored:
+    if before is not None:
         past = pl.concat([past, find_gone(old, new, change.revision)], how="diagonal")
     is_same = source.name == name and listing.top == manifest.read_top(folder)
     if change or not is_same or not new.equals(old):
@@ -108,11 +107,11 @@ def _read_rows(
     shards: ShardWriter,
     unsaved: list[Row],
     revision: int,
-) -> list[Row]:
+) -> pl.DataFrame:
     """Return the row of each image of the listing. Read and pack those that are not `packed`, and
     note their rows in `unsaved`. Raises SourceError if the source is down, or if more images cannot
     be had than `failures` allows."""
-    outage, rows = Outage(), list[Row]()
+    outage, rows = Outage(), RowCollector()
 
     def fetch(entry: Entry, read: Read) -> Row | None:
         """Return the row of an image that is read; None: it has gone."""
@@ -135,11 +134,12 @@ def _read_rows(
         if row is None and listing.columns is not None:
             row = make_absent(entry.key)
         if row is not None:
-            rows.append(row)
+            rows.add(row)
             _note_problem(row, failures)
-    if failures and not any(row.sha256 and row.problem is None for row in rows):
+    table = rows.table()
+    if failures and not len(manifest.images(table).filter(pl.col("problem").is_null())):
         failures.refuse_all()
-    return rows
+    return table
 
 
 def _note_problem(row: Row, failures: Failures) -> None:
@@ -161,15 +161,14 @@ def has_changed(source: Source, folder: Path) -> bool:
     _, name, old, _ = _read_manifest(folder)
     if name != source.name or source.stamp is not None:
         return True
-    stored = _rows_by_key(old)
     listing = _load_listing(source, folder, name, old)
-    packed = Packed(stored, {}, find_intact(folder, old))
-    rows = [packed.find(entry) for entry in listing.entries]
-    known_rows = [row for row in rows if row is not None]
-    if len(known_rows) < len(rows):
-        return True
-    known_rows += map(make_absent, listing.empty_folders)
-    return not _to_table(known_rows, listing.columns).equals(old)
+    packed, rows = Packed(RowsByKey(old), {}, find_intact(folder, old)), RowCollector()
+    for entry in listing.entries:
+        row = packed.find(entry)
+        if row is None:
+            return True
+        rows.add(row)
+    return not _to_table(rows.table(), listing).equals(old)
 
 
 def _load_listing(source: Source, folder: Path, name: str, old: pl.DataFrame) -> Listing:
@@ -204,17 +203,16 @@ def _kept_shards(table: pl.DataFrame, past: pl.DataFrame, trained: int | None) -
     return pl.concat([table.select("shard"), recent.select("shard")])
 
 
-def _rows_by_key(table: pl.DataFrame) -> dict[str, Row]:
-    return {row.key: row for row in manifest.rows(table)}
+def _share_image(rows: pl.DataFrame, old: pl.DataFrame) -> bool:
+    """Tell whether an image has the same key and content in both."""
+    same = ["key", "sha256"]
+    return len(manifest.images(rows).join(old, on=same, how="semi")) > 0
 
 
-def _is_stored(row: Row, stored: dict[str, Row]) -> bool:
-    old = stored.get(row.key)
-    return row.sha256 is not None and old is not None and old.sha256 == row.sha256
-
-
-def _to_table(rows: list[Row], columns: pl.DataFrame | None) -> pl.DataFrame:
-    table = pl.DataFrame(rows, schema=manifest.SCHEMA, orient="row")
-    if columns is not None:
-        table = table.join(columns, on="key", how="left", validate="1:1")
+def _to_table(rows: pl.DataFrame, listing: Listing) -> pl.DataFrame:
+    """Return the manifest of images, `rows`, of a listing: with its class folders without images,
+    and the columns of its list."""
+    table = pl.concat([rows, RowCollector(map(make_absent, listing.empty_folders)).table()])
+    if listing.columns is not None:
+        table = table.join(listing.columns, on="key", how="left", validate="1:1")
     return table.sort("key").rechunk()

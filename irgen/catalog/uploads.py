@@ -5,6 +5,8 @@ file is on the disk before an index names it.
 """
 
 import hashlib
+import os
+import re
 import threading
 import time
 from collections.abc import Collection, Iterable
@@ -14,6 +16,7 @@ from pathlib import Path
 from irgen.files.atomic import sync
 
 FOLDER = "uploads"  # in the project's folder; neither Git nor DVC looks at it
+IS_SHA256 = re.compile("[0-9a-f]{64}").fullmatch
 GRACE = 3600.0  # seconds that a file may wait for the index to name it
 
 
@@ -29,9 +32,12 @@ def store_upload(root: Path, content: bytes) -> str:
     path = upload_path(root, sha256)
     with suppress(FileNotFoundError):
         if path.read_bytes() == content:
-            path.touch()  # it may wait again for an index to name it
+            os.utime(path)  # it may wait again for an index to name it
             return sha256
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent.parent, root):
+            sync(folder)
     temporary = path.with_name(f".{sha256}.{threading.get_native_id()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -45,7 +51,9 @@ def store_upload(root: Path, content: bytes) -> str:
 
 def read_upload(root: Path, sha256: str) -> bytes | None:
     """Return the file with this SHA-256; None if it is not kept, or not as it was stored."""
-    with suppress(OSError, ValueError):  # ValueError: a NUL in what is no SHA-256
+    if not IS_SHA256(sha256):
+        return None
+    with suppress(OSError):
         content = upload_path(root, sha256).read_bytes()
         if hashlib.sha256(content).hexdigest() == sha256:
             return content
@@ -54,7 +62,7 @@ def read_upload(root: Path, sha256: str) -> bytes | None:
 
 def delete_uploads(root: Path, sha256s: Iterable[str]) -> None:
     """Delete the files with these SHA-256s, as far as they are kept."""
-    for sha256 in sha256s:
+    for sha256 in filter(IS_SHA256, sha256s):  # no path to another file
         upload_path(root, sha256).unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from irgen.index.index import Index
     from irgen.releases.merged_index import Refreshed
 
-WAIT_SECONDS = 10.0  # for another writer: a service has the index for five seconds at most
+WAIT_SECONDS = 10.0  # for another writer, such as a service, which soon ends its turn
 T = TypeVar("T")
 
 
@@ -54,8 +54,8 @@ def open_to_change(
 
     If the project's own index is outdated, it is refreshed first. If there is none yet, ``check``
     gets the one to copy. It is copied only if ``check`` returns something true; else it is yielded
-    as it is, read-only. Raise IndexingError if
-    there is nothing to copy, if the index has a writer, or if it is a release or the pipeline's.
+    as it is, read-only. Raise IndexingError if there is nothing to copy, if the index has a writer,
+    or if it is a release or the pipeline's.
     """
     target = folder or own_index.path_in(root)
     _refuse_fixed(target, root)

@@ -11,6 +11,7 @@ import click
 
 from irgen.commands.format import format_bytes
 from irgen.commands.options import json_option, params_option, root_option, settings_file
+from irgen.commands.project_index import note_if_served_is_not_searched
 
 if TYPE_CHECKING:
     from irgen.releases.release import Release
@@ -43,6 +44,8 @@ def releases(
         print(render_table(listed, champion))
     else:
         print(f"There is no release in {folder} yet: irgen release makes the first.")
+    if action == "pull":
+        note_if_served_is_not_searched(root)
 
 
 def as_record(release: Release, champion: Release | None) -> dict[str, Any]:

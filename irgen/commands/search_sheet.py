@@ -138,8 +138,8 @@ def write_sheet(sheet: Sheet, path: Path | None, *, show: bool) -> None:
     note(" ".join([f"the pictures are in {path.resolve()}.", *sheet.notes]))
     if sheet.missing:
         note(
-            "pictures come from data/download of the project (--root), and from the files that "
-            "irgen add read, if you search in the folder that their ids start from"
+            "pictures come from data/download and uploads/ of the project (--root), and from the "
+            "files that irgen add read, if you search in the folder that their ids start from"
         )
     if show and not webbrowser.open(path.resolve().as_uri()):
         note(f"no browser could be started: open {path.resolve()} in one")

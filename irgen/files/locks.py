@@ -1,6 +1,8 @@
 """Lock files of processes, and DVC's lock file."""
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -16,6 +18,27 @@ def is_locked(path: Path) -> bool:
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+@contextmanager
+def announce_waiting(path: Path) -> Iterator[None]:
+    """Let ``is_awaited`` be true of the file ``path`` during the block. Any number of processes and
+    threads may wait."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def is_awaited(path: Path) -> bool:
+    """Tell whether somebody is in a block of ``announce_waiting``."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from irgen.errors import IndexingError, LockedError
+from irgen.files import locks
 from irgen.files.atomic import sync, sync_tree
 from irgen.files.digests import checksum, checksums, digest
 from irgen.index import base_files, damage, database
@@ -33,6 +34,7 @@ from irgen.index.view import View
 
 FORMAT, VERSION = "irgen-index", 2
 DESCRIPTION, CODEBOOKS, MODELS, LOCK = "index.json", "codebooks.npy", "models", "lock"
+WAITING = ".waiting.tmp"  # a file that those hold who wait for the lock
 SWAP_SECONDS = 1.0  # that two renames take at most
 POLL_SECONDS = 0.05  # between tries to lock an index that has a writer
 
@@ -194,8 +196,11 @@ def building(path: Path) -> Iterator[Path]:
 def swap_in(new: Path, path: Path) -> None:
     """Put the index ``new`` in the place of the one at ``path``, which is deleted; the caller holds
     the lock of that one. It takes two renames: between them the old index lies beside ``path``, as
-    ``.<name>.<process>.old.tmp``, from where ``restore`` gets it if this process is killed."""
-    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    ``.<name>.<process>.old.tmp``, from where ``restore`` gets it if this process is killed. Then
+    that name goes, too, so that nobody restores it any more."""
+    old, gone = (
+        path.with_name(f".{path.name}.{os.getpid()}.{state}.tmp") for state in ("old", "gone")
+    )
     try:
         path.rename(old)
         new.rename(path)
@@ -204,7 +209,8 @@ def swap_in(new: Path, path: Path) -> None:
         if old.exists() and not path.exists():
             old.rename(path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    old.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def identify(path: Path) -> int | None:
@@ -266,7 +272,15 @@ def lock(path: Path, wait: float = 0.0) -> FileLock:
         except (LockedError, FileNotFoundError):  # not there for a moment: it is being replaced
             if time.monotonic() >= deadline:
                 raise
+        with suppress(OSError), locks.announce_waiting(path / WAITING):
+            time.sleep(POLL_SECONDS)
+            continue
         time.sleep(POLL_SECONDS)
+
+
+def is_awaited(path: Path) -> bool:
+    """Tell whether somebody waits for the lock of the index at ``path``."""
+    return locks.is_awaited(path / WAITING)
 
 
 def _lock_now(path: Path) -> FileLock:

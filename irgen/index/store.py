@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from irgen.compute import run_on_one_core
-from irgen.errors import IdTakenError, IdUnknownError, IndexingError, IrgenWarning
+from irgen.errors import IdTakenError, IdUnknownError, IndexingError, IrgenWarning, ReplacedWarning
 from irgen.files.atomic import sync, sync_tree
 from irgen.index import copying, damage, folder, notebook
 from irgen.index.database import Database, State
@@ -114,7 +114,7 @@ class Store:
                 f"{self.folder.path} has been replaced by an index of other models or another "
                 "configuration: searches go on in the one that was opened; open it again"
             )
-            warnings.warn(text, IrgenWarning, stacklevel=4)
+            warnings.warn(text, ReplacedWarning, stacklevel=4)
             return self._view
         replaced, self._file = self._file, Database(self.folder.path)
         replaced.close()

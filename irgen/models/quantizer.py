@@ -5,6 +5,7 @@ from torch import Tensor
 
 VERSION = 1  # raise when equal vectors and seeds give other codebooks or codes
 SAMPLE = 131_072  # vectors; of more, a sample chooses the centres, and one pass over all moves them
+PER_CENTRE = 256  # vectors a centre that the sample has at least
 BLOCK = 128  # rows a distance matrix; the last block is padded, so a row's code never depends on N
 
 
@@ -92,12 +93,12 @@ def fit_centres(
     """Run k-means from ``starts`` (count, D), or from k-means++ starts: ``vectors`` (N, D) →
     centres (count, D) and the number of restarts.
 
-    Of more than SAMPLE vectors, a sample of SAMPLE takes all steps, and then all take one. Time:
-    O(S L D) a start and an iteration for S = min(N, SAMPLE), and O(N L D) once.
+    Of more than S = max(SAMPLE, PER_CENTRE · L) vectors, a sample of S takes all steps, and then
+    all take one. Time: O(S L D) for all starts and for an iteration, and O(N L D) once.
     """
-    sample = vectors
-    if len(vectors) > SAMPLE:
-        drawn = torch.randperm(len(vectors), generator=generator)[:SAMPLE].sort().values
+    sample, size = vectors, max(SAMPLE, PER_CENTRE * count)
+    if len(vectors) > size:
+        drawn = torch.randperm(len(vectors), generator=generator)[:size].sort().values
         sample = vectors[drawn.to(vectors.device)]
     if starts is None:
         starts = kmeans_start(sample, count, generator)

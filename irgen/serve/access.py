@@ -17,6 +17,7 @@ from irgen.errors import redact
 from irgen.serve.limits import RateLimit, name_client
 from irgen.serve.measurements import Measurements
 from irgen.serve.problems import problem, report_fault
+from irgen.serve.slow_clients import Body, BrokenLimitError
 from irgen.serve.tokens import Token, Tokens
 
 access_log = logging.getLogger("irgen.access")
@@ -31,10 +32,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-
-
-class TooLargeError(Exception):
-    """A request's body is larger than the limit."""
 
 
 class Access:
@@ -58,21 +55,13 @@ class Access:
             await self.app(scope, receive, send)
             return
         request_id, started, status = uuid.uuid4().hex[:16], time.perf_counter(), 0
-        received = 0
+        body = Body(receive, self.most_bytes)
         is_head = scope["method"] == "HEAD"  # answered as GET; the server leaves the body out
         scope = dict(scope, method="GET" if is_head else scope["method"])
 
-        async def limited_receive() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.most_bytes:
-                raise TooLargeError  # the parser of the body turns it into an answer of its own
-            return message
-
         async def marked_send(message: Message) -> None:
             nonlocal status
-            if received > self.most_bytes:
+            if body.problem is not None:
                 return  # the answer below takes its place
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -86,12 +75,11 @@ class Access:
             if (refusal := self._refuse(scope)) is not None:
                 await refusal(scope, receive, marked_send)
                 return
-            with suppress(TooLargeError):
-                await self.app(scope, limited_receive, marked_send)
-            if received > self.most_bytes:
-                received = 0
-                text = f"more than {self.most_bytes:,} bytes: send smaller images, or fewer at once"
-                await problem(413, text)(scope, receive, marked_send)
+            with suppress(BrokenLimitError):
+                await self.app(scope, body.receive, marked_send)
+            if body.problem is not None:
+                refusal, body.problem = problem(*body.problem), None
+                await refusal(scope, receive, marked_send)
         except Exception as error:  # a fault of ours: no handler knows it
             answer = report_fault(request_id, error)
             if not status:  # nothing was sent yet
@@ -195,7 +183,7 @@ def log_as_json(*, requests: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     levels = {"irgen.serve": "INFO", "irgen.access": "INFO" if requests else "ERROR"}
-    for name, level in (levels | {"uvicorn.error": "WARNING"}).items():
+    for name, level in (levels | {"uvicorn.error": "WARNING", "python_multipart": "ERROR"}).items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.handlers, logger.propagate = [handler], False

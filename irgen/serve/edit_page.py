@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import UploadFile
 
-from irgen.errors import ImageError
+from irgen.errors import IdTakenError, ImageError
 from irgen.index.picture import FILE_COLUMNS
 from irgen.serve.page import keep_upload, read_query
 from irgen.serve.problems import describe_error
@@ -22,6 +22,7 @@ from irgen.serve.write_routes import clean_path, get_writer
 from irgen.serve.writer import NewImage
 
 PREFIX = "m."  # of the fields' names, before that of the column
+TAKEN = "an image of the catalogue has this id: give another one, or tick the box to replace it"
 edits = APIRouter(include_in_schema=False)
 
 
@@ -79,6 +80,7 @@ async def add(request: Request) -> Response:
         await _put(request, values)
     except Exception as error:
         status, problem = describe_error(error)
+        problem = TAKEN if isinstance(error, IdTakenError) else problem
         fields = await asyncio.to_thread(list_fields, service)
         shown = {"problem": problem, "fields": fields, "values": values}
         return await asyncio.to_thread(fill, request, "add.html", status, shown)

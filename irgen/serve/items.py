@@ -90,8 +90,8 @@ class Items:
         content = await asyncio.to_thread(self._pictures.read, item)
         if content is None:
             raise NotFoundError(
-                f"the file of {item[ID]!r} is not here: pictures come from data/download of the "
-                "project, or from where irgen add read them"
+                f"the file of {item[ID]!r} is not here: pictures come from data/download and "
+                "uploads/ of the project, or from where they were read"
             )
         return content
 

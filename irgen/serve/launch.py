@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import tempfile
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from irgen.errors import ServiceError
+from irgen.errors import ReplacedWarning, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
 ALIVE_SECONDS = 20  # in which a process must answer the one that watches over it, else it is killed
+REQUEST_OBJECTS = 10_000  # made, until garbage is looked for among them: some dozen requests
 DRAIN_SECONDS = 30  # for requests that are under way at the end
 
 
@@ -95,9 +97,13 @@ def run(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    from irgen.serve.slow_clients import HastyProtocol, allow_connections
+
+    allow_connections()
     config = uvicorn.Config(
         partial(make_app, settings),
         factory=True,
+        http=HastyProtocol,
         workers=settings.processes,
         log_level="warning",
         access_log=False,
@@ -120,7 +126,6 @@ def run(settings: Settings, listener: socket.socket) -> None:
 
 def make_app(settings: Settings) -> FastAPI:
     """Return the application of this process."""
-    gc.disable()  # it would look through each module again and again while others are imported
     import timm  # noqa: F401 – what models need, and the slowest to import
     import torch
 
@@ -136,8 +141,9 @@ def make_app(settings: Settings) -> FastAPI:
     from irgen.serve.tokens import Tokens
 
     gc.freeze()  # what is here stays: looking through it later would stop all searches for 0.3 s
-    gc.enable()
+    gc.set_threshold(REQUEST_OBJECTS)
     keep_freed_memory()
+    warnings.simplefilter("ignore", ReplacedWarning)  # the service opens the new one itself
     log_as_json(requests=settings.log_requests)
     if settings.processes > 1:
         Thread(target=end_with_parent, daemon=True).start()

@@ -253,8 +253,14 @@ async def state(request: Request) -> HTMLResponse:
 
     async def load() -> dict[str, Any]:
         info, served = await routes.info(request), service.champion.require()
-        facts = await asyncio.to_thread(served.index.info)
-        state = await asyncio.to_thread(service.state.read, served)
+        try:
+            facts = await asyncio.to_thread(served.index.info)
+            state = await asyncio.to_thread(service.state.read, served)
+        except OSError:
+            raise NotFoundError(
+                "the files of the served index are gone: searches are answered from memory until "
+                f"the service ends; {service.problem}"
+            ) from None
         return {"info": info, "facts": facts, "state": state, "problem": service.problem}
 
     return await render(request, "state.html", load())

@@ -32,6 +32,7 @@ REASONS = {
     403: "The token may only read, or the service only reads.",
     404: "There is no such image, or its file is not here.",
     409: "An id is in the index already.",
+    408: "The request took too long to arrive.",
     413: "The request is too large.",
     422: "A field is missing, unknown or out of its range.",
     429: "Too many requests, of this client or of all; Retry-After says when to come again.",

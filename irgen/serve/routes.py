@@ -23,7 +23,7 @@ from irgen.serve.service import Service
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.25  # between looks whether the client is still there
-SEARCH_PROBLEMS = describe_problems(400, 401, 413, 422, 429, 503, 504)
+SEARCH_PROBLEMS = describe_problems(400, 401, 408, 413, 422, 429, 503, 504)
 ITEM_PROBLEMS = describe_problems(400, 401, 404, 422, 503)
 UNCHANGED: dict[int | str, dict[str, Any]] = {
     304: {"description": "It is as If-None-Match has it."}

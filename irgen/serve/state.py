@@ -47,10 +47,12 @@ class Difference:
     samples: list[str]
 
     @classmethod
-    def of(cls, found: Edits, ids: pl.Series) -> "Difference":
-        """Return the numbers of ``found``, whose rows are those of ``ids``."""
-        new = [*found.added[:SHOWN], *found.replaced[:SHOWN]][:SHOWN]
-        return cls(len(found.added), len(found.replaced), len(found.removed), ids[new].to_list())
+    def of(cls, changes: Edits, ids: pl.Series) -> "Difference":
+        """Return the numbers of ``changes``, whose rows are those of ``ids``."""
+        new = [*changes.added[:SHOWN], *changes.replaced[:SHOWN]][:SHOWN]
+        return cls(
+            len(changes.added), len(changes.replaced), len(changes.removed), ids[new].to_list()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +102,9 @@ class StateReader:
         """Return the edits of the index; they are looked up once a view."""
         view = index.view
         if self._edits is None or self._edits[0] is not view:
-            found = own_index.find_edits(index)
+            changes = own_index.find_edits(index)
             ids = pl.Series(view.all_ids(), dtype=pl.String)
-            self._edits = (view, None if found is None else Difference.of(found, ids))
+            self._edits = (view, None if changes is None else Difference.of(changes, ids))
         return self._edits[1]
 
 
@@ -128,7 +130,8 @@ def list_links(root: Path, record: Release) -> dict[str, Link]:
         if record.registered and record.registry == locations.store_key(root):
             model = settings.read_release(root / "params.yaml").model
             page = mlflow_store.model_page(root, model, record.registered)
-            links["MLflow"] = Link(f"version {record.registered} of the model {model}", page)
+            text = f"version {record.registered} of the model {model}"
+            links["MLflow"] = Link(text if page else f"{text}: irgen ui shows it", page)
     if FLOW_RUN.fullmatch(record.build):
         pages = os.environ.get(FLOW_PAGES, "").rstrip("/")
         page = f"{pages}/runs/flow-run/{record.build}" if pages else None

@@ -2,9 +2,11 @@
 no other request."""
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import resource
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ from irgen.errors import ImageError
 from irgen.index.picture import Picture, decode_picture
 from irgen.serve.batching import OverloadedError
 
+log = logging.getLogger("irgen.serve")
 Result = TypeVar("Result")
 MEMORY_BYTES = 3 << 30  # of address space a worker, libraries included
 
@@ -28,14 +31,8 @@ class Workers:
 
     def __init__(self, count: int, seconds: float, capacity: int) -> None:
         self._seconds, self._capacity, self._waiting = seconds, capacity, 0
-        context, self._count = multiprocessing.get_context("forkserver"), count
-        context.set_forkserver_preload([__name__])  # imported once, not by every process
-        self._pool = ProcessPool(
-            max_workers=count,
-            max_tasks=10_000,  # then a fresh process: what a library leaks goes with the old one
-            initializer=_limit_memory,
-            context=context,
-        )
+        self._count = count
+        self._pool = _make_pool(count)
 
     async def warm(self) -> None:
         """Start all processes, so that the first images need not wait for them."""
@@ -58,6 +55,10 @@ class Workers:
     async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         if self._waiting >= self._capacity:
             raise OverloadedError(1.0)
+        if not self._pool.active:  # a process was killed while it held the lock of all of them
+            log.error("the processes that decode are started again")
+            self._pool.stop()
+            self._pool = _make_pool(self._count)
         future = self._pool.schedule(function, args=list(arguments), timeout=self._seconds)
         self._waiting += 1
         try:
@@ -81,8 +82,22 @@ class Workers:
         self._pool.join()
 
 
-def _limit_memory() -> None:
+def _make_pool(count: int) -> ProcessPool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once, not by every process
+    return ProcessPool(
+        max_workers=count,
+        max_tasks=10_000,  # then a fresh process: what a library leaks goes with the old one
+        initializer=_isolate,
+        context=context,
+    )
+
+
+def _isolate() -> None:
+    """Limit the memory of this process. Drop what libraries print about damaged files: it would
+    stand between the lines of the log."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _decode(content: bytes, decoding: Decoding) -> np.ndarray:

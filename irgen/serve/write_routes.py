@@ -16,7 +16,7 @@ from irgen.serve.schema import ChangeAnswer, NewItemBody
 from irgen.serve.writer import NewImage, Writer
 
 REMOVE_PROBLEMS = describe_problems(400, 401, 403, 404, 422, 429, 503, 507)
-ADD_PROBLEMS = describe_problems(400, 401, 403, 409, 413, 422, 429, 503, 507)
+ADD_PROBLEMS = describe_problems(400, 401, 403, 408, 409, 413, 422, 429, 503, 507)
 writes = APIRouter(prefix="/v1")
 
 

@@ -29,7 +29,7 @@ from irgen.serve.champion import Champion, Served
 from irgen.serve.changes import Addition, Changed, Removal
 from irgen.serve.measurements import Measurements
 from irgen.serve.problems import OutdatedError
-from irgen.serve.turns import IDLE_SECONDS, Turns
+from irgen.serve.turns import LOOK_SECONDS, Turns
 from irgen.serve.workers import Workers
 
 MOST_TOGETHER = 16  # requests in one commit
@@ -84,7 +84,7 @@ class Writer:
     def start(self) -> None:
         """Begin to take changes; call it in the event loop."""
         self._batcher.start()
-        self._watch = asyncio.create_task(self._end_idle_turns())
+        self._watch = asyncio.create_task(self._end_turns())
 
     async def stop(self) -> None:
         """Make the changes that wait, then end."""
@@ -191,10 +191,11 @@ class Writer:
         except (LockedError, OutdatedError) as error:
             return [error] * len(group)  # they would have no more luck alone
 
-    async def _end_idle_turns(self) -> None:
+    async def _end_turns(self) -> None:
         while True:
-            await asyncio.sleep(IDLE_SECONDS / 2)
-            await asyncio.to_thread(self._turns.end_if_idle)
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._turns.is_open:
+                await asyncio.to_thread(self._turns.end_if_due)
 
 
 def _make_addition(

@@ -50,7 +50,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     past = read_past_images(folder, source_format, settings)
     checked = check_images(
         stored,
-        [*images["sha256"], *past["sha256"]],
+        pl.concat([images["sha256"], past["sha256"]]),
         workspace.cache / "catalog",
         params.compute.threads,
     )

@@ -118,3 +118,16 @@ def test_other_decoders_try_rejected_images_again_and_only_these(
     monkeypatch.setattr(check, "describe_decoders", lambda: "pillow=99")
     assert check_images(stored, ["a", "b"], tmp_path, 1)["reason"].count() == 0
     assert stored.reads == ["b"]
+
+
+def test_results_are_saved_more_seldom_the_more_there_are(
+    tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "CHUNK", 2)
+    monkeypatch.setattr(check, "SHARE", 0.5)
+    saved: list[int] = []
+    monkeypatch.setattr(check, "write_parquet", lambda path, table: saved.append(len(table)))
+    memory = Memory({f"{number:02d}": png(number) for number in range(20)})
+    checked = check_images(memory, [*memory.contents], tmp_path, 1)
+    assert saved == [2, 4, 6, 9, 13, 19, 20]
+    assert checked["sha256"].to_list() == [*memory.contents]

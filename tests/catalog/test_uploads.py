@@ -18,6 +18,15 @@ def test_a_file_is_kept_by_its_content_and_read_back(tmp_path):
     assert read_upload(tmp_path, "\0") is None
 
 
+def test_what_is_no_checksum_names_no_file(tmp_path):
+    other = tmp_path / "mine.txt"
+    other.write_text("mine")
+    for name in (str(other), "../../mine.txt", ""):
+        delete_uploads(tmp_path, [name])
+        assert read_upload(tmp_path, name) is None
+    assert other.exists()
+
+
 def test_what_is_kept_is_not_written_again_unless_it_is_damaged(tmp_path):
     path = uploads.upload_path(tmp_path, store_upload(tmp_path, b"an image"))
     before = path.stat().st_ino

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from irgen.errors import IndexingError, IrgenWarning
+from irgen.errors import IndexingError, ReplacedWarning
 from irgen.index import base_files, damage
 from irgen.index import folder as folders
 from irgen.index.index import Index
@@ -106,7 +106,7 @@ def test_a_reader_goes_on_with_an_index_of_the_same_models_that_replaced_its_own
         reader.refresh()
         assert small.contents(reader) == small.expected(["x"], trained=None)
         small.create(folder, ["y"], replace=True, config={"made by": "another"})
-        with pytest.warns(IrgenWarning, match="replaced by an index of other models"):
+        with pytest.warns(ReplacedWarning, match="replaced by an index of other models"):
             reader.refresh()
         reader.refresh()  # says so once
         assert small.contents(reader) == small.expected(["x"], trained=None)

@@ -1,5 +1,7 @@
 """Search by words: which images have them, in what order, and while the index changes."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -143,3 +145,19 @@ def test_no_character_means_anything_in_a_query(text) -> None:
 )
 def test_the_syntax_of_the_full_text_search_is_text(index, words, same) -> None:
     assert ids(index, words) == ids(index, same)
+
+
+def test_the_search_by_words_is_measured(tmp_path: Path) -> None:
+    create(tmp_path / "index", TABLE["id"], items=TABLE)
+    script = Path(__file__).parents[2] / "benchmarks" / "words.py"
+    command = [
+        sys.executable,
+        str(script),
+        "--index",
+        str(tmp_path / "index"),
+        "red dress",
+        "boots",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert "5 images: first search" in ended.stdout and "red dress" in ended.stdout

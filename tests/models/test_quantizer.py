@@ -94,11 +94,28 @@ def test_a_sample_fits_almost_as_well_as_all_vectors(seed, monkeypatch):
 
     whole = error()
     monkeypatch.setattr(quantizer, "SAMPLE", 2000)
+    monkeypatch.setattr(quantizer, "PER_CENTRE", 0)
     assert error() < 1.03 * whole
+
+
+def test_a_centre_has_enough_vectors_of_the_sample(monkeypatch):
+    monkeypatch.setattr(quantizer, "SAMPLE", 100)
+    monkeypatch.setattr(quantizer, "PER_CENTRE", 50)
+    sizes, start = [], quantizer.kmeans_start
+
+    def counting(points, count, generator):
+        sizes.append(len(points))
+        return start(points, count, generator)
+
+    monkeypatch.setattr(quantizer, "kmeans_start", counting)
+    for count in (1, 4, 8):
+        quantizer.fit_centres(vectors(300), None, count, 2, torch.Generator().manual_seed(0))
+    assert sizes == [100, 200, 300]
 
 
 def test_after_the_sample_each_centre_is_the_mean_of_all_its_vectors(monkeypatch):
     monkeypatch.setattr(quantizer, "SAMPLE", 500)
+    monkeypatch.setattr(quantizer, "PER_CENTRE", 0)
     labels = torch.arange(4000) % 4
     points = 20 * vectors(4, seed=1)[labels] + vectors(4000)
     centres, _ = quantizer.fit_centres(points, None, 4, 10, torch.Generator().manual_seed(0))

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +15,13 @@ import pytest
 import uvicorn
 
 from irgen.index.index import Index
-from irgen.releases import own_index
 from irgen.search.calibration import Calibration
 from irgen.serve.app import create_app
 from irgen.serve.candidate import Candidate
 from irgen.serve.champion import Champion
 from irgen.serve.measurements import Measurements
 from irgen.serve.service import Limits, Service
+from irgen.serve.slow_clients import HastyProtocol
 
 from ..small_index import CALIBRATION, NAMES
 
@@ -100,7 +99,13 @@ def run_service() -> Callable[..., Iterator[Running]]:
             refresh=refresh,
             try_out=try_out,
         )
-        config = uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False)
+        config = uvicorn.Config(
+            create_app(service),
+            http=HastyProtocol,
+            port=0,
+            log_level="warning",
+            access_log=False,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -145,22 +150,27 @@ class Started:
         return self.process.wait(WAIT_SECONDS)
 
 
+def start_service(root: Path, log: Path, *options: str) -> Started:
+    """Start ``irgen serve`` with options over a project, at a free port. The caller stops it."""
+    command = [sys.executable, "-m", "irgen", "serve", "--port", "0", "--root", str(root)]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, stderr=file, text=True, cwd=root
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("irgen: "), line + log.read_text()
+    return Started(line.split()[1], process, log)
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
-    """Starts ``irgen serve`` with options over a project, at a free port."""
+    """Starts services, and stops them at the end: see ``start_service``."""
     started: list[Started] = []
 
     def start(root: Path, *options: str) -> Started:
         log = tmp_path / f"serve-{len(started)}.log"
-        command = [sys.executable, "-m", "irgen", "serve", "--port", "0", "--root", str(root)]
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                [*command, *options], stdout=subprocess.PIPE, stderr=file, text=True, cwd=root
-            )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("irgen: "), line + log.read_text()
-        started.append(Started(line.split()[1], process, log))
+        started.append(start_service(root, log, *options))
         return started[-1]
 
     yield start
@@ -171,25 +181,3 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             service.process.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             service.process.kill()
-
-
-@contextmanager
-def serve_writable(run_service: Callable, root: Path, **limits: float) -> Iterator[Running]:
-    """Run a service that may change the index of the project at ``root``."""
-    runs = run_service(
-        root,
-        lambda: own_index.default_folder(root),
-        lambda wait: own_index.open_writer(root, wait=wait),
-        **limits,
-    )
-    running = next(runs)
-    wait_until(lambda: running.get("/readyz").status_code == 200)
-    yield running
-    next(runs, None)
-
-
-@pytest.fixture
-def writable(tmp_path: Path, make_project: Callable, run_service: Callable) -> Iterator[Running]:
-    """A service that may change the index of its project."""
-    with serve_writable(run_service, make_project(tmp_path)) as running:
-        yield running

@@ -33,8 +33,8 @@ def test_an_image_is_added_with_its_metadata_and_found_at_once(writable, png):
 
 
 def test_a_picture_that_was_searched_with_is_added_without_choosing_it_again(writable, png):
-    found = writable.post("/search", files={"image": ("a.png", png(51))}, follow_redirects=True)
-    (link,) = re.findall(r'href="(/add\?q=[^"]*)"', found.text)
+    results = writable.post("/search", files={"image": ("a.png", png(51))}, follow_redirects=True)
+    (link,) = re.findall(r'href="(/add\?q=[^"]*)"', results.text)
     form = show(writable, link)
     q = re.search(r'name="q" value="([^"]*)"', form.text).group(1)
     page = add(writable, q=q, id="birds/51")
@@ -52,7 +52,7 @@ def test_the_form_proposes_what_the_columns_hold(writable):
 @pytest.mark.parametrize(
     ("form", "status", "text"),
     [
-        ({"id": "cats/00.png"}, 409, "cats/00.png"),
+        ({"id": "cats/00.png"}, 409, "or tick the box to replace it"),
         ({"m.price": "cheap"}, 400, "cheap"),
         ({"m.colour": "red"}, 400, "colour"),
         ({"id": ""}, 400, "decode"),

@@ -93,6 +93,21 @@ def test_an_error_is_a_page_for_a_browser_and_a_problem_document_for_a_program(
     assert api.headers["content-type"] == "application/problem+json"
 
 
+def test_a_picture_is_asked_for_by_address_where_the_service_fetches(running, png, monkeypatch):
+    class Fetcher:
+        async def fetch_all(self, urls):
+            return [png(3)] * len(urls)
+
+    form = {"url": "https://pictures.example/3.png"}
+    assert 'name="url"' not in show(running, "/").text
+    refused = running.post("/search/address", data=form, headers={"Accept": "text/html"})
+    assert refused.status_code == 400 and "fetches no picture" in refused.text
+    monkeypatch.setattr(running.service, "_fetcher", Fetcher())
+    assert 'name="url"' in show(running, "/").text
+    page = running.post("/search/address", data=form, follow_redirects=True)
+    assert page.status_code == 200 and shown_ids(page.text)[0] == "dogs/03.png"
+
+
 def test_the_catalogue_has_pages(running, monkeypatch):
     monkeypatch.setattr("irgen.serve.page.PER_PAGE", 15)
     first = show(running, "/catalogue")

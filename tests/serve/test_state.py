@@ -81,7 +81,7 @@ def test_a_release_leads_to_mlflow_and_to_its_flow_run(tmp_path, root, monkeypat
     monkeypatch.delenv(FLOW_PAGES, raising=False)
     plain = Release(version=1, bundle="a", files={}, build=BUILD, registered="3")
     known = replace(plain, registry=store_key(tmp_path))
-    text = "version 3 of the model irgen"
+    text = "version 3 of the model irgen: irgen ui shows it"
     assert list_links(tmp_path, known) == {
         "MLflow": Link(text, None),
         "Flow run": Link(BUILD, None),

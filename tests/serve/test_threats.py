@@ -1,12 +1,14 @@
 """Attacks on a service that may change its index: requests by strangers, by pages of other sites,
 and by clients that may write."""
 
+import io
 import json
 import logging
 from urllib.parse import quote
 
 import httpx
 import pytest
+from PIL import Image
 
 from irgen.serve import access, tokens
 from irgen.serve.app import create_app
@@ -46,6 +48,13 @@ def request(running, method, path, **options):
         ("POST", "/v1/search/upload", {"headers": MULTIPART, "content": PART * 5000 + b"--a--"}),
         ("POST", "/v1/search/upload", {"headers": MULTIPART, "content": b"--a\r\n" * 100_000}),
         ("POST", "/v1/items", {"headers": MULTIPART, "content": PART}),
+        ("POST", "/add", {"headers": MULTIPART, "content": b"--a\r\n"}),
+        ("POST", "/add", {"data": {"id": "x", "q": "../../etc/passwd", "f.price": "\0"}}),
+        ("POST", "/remove", {"headers": JSON, "content": b"{}"}),
+        ("POST", "/remove", {"data": {"id": "\0\ud800".encode("utf-8", "surrogatepass")}}),
+        ("POST", "/search/address", {"data": {"url": "http://127.0.0.1/a.png"}}),
+        ("GET", "/remove", {}),
+        ("GET", "/remove?id=%00", {}),
         ("DELETE", "/v1/items", {}),
         ("DELETE", "/v1/items?id=", {}),
         ("DELETE", "/v1/items?id=%00&id=%ff&id=..", {}),
@@ -184,3 +193,18 @@ def test_secrets_are_in_no_error_and_no_log(attacked, caplog, monkeypatch):
     lines = [access.JsonFormatter().format(record) for record in caplog.records]
     for text in (answer.text, named.text, *lines):
         assert not any(secret in text for secret in ("my-password", "abcdef", "hunter2"))
+
+
+def test_no_file_and_no_request_writes_lines_of_its_own_into_the_log(make_project, serve, tmp_path):
+    started = serve(make_project(tmp_path / "project"))
+    file = io.BytesIO()
+    Image.new("1", (60, 40)).save(file, "TIFF", compression="group4")
+    damaged = file.getvalue().replace(b"\x80", b"\xff{\n")[:-3]
+    for content in (damaged, b"II*\0" + b"\xff" * 99, damaged[: len(damaged) // 2]):
+        started.post("/v1/search/upload", files={"images": ("a\n{}.tif", content)})
+    part = b"--a\r\nContent-Disposition\r: form-data\r\n\r\n"
+    started.post("/v1/search/upload", content=part, headers=MULTIPART)
+    started.stop()
+    lines = [line for line in started.log.read_text().splitlines() if line.strip()]
+    others = [line for line in lines if not line.startswith(("{", "irgen: http"))]
+    assert not others and all(json.loads(line) for line in lines if line[0] == "{")

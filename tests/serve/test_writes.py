@@ -4,19 +4,23 @@ import asyncio
 import json
 import os
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from irgen.catalog.uploads import read_upload
+from irgen.client import Client
 from irgen.index.index import Index
 from irgen.releases import own_index
 from irgen.serve import schema
 from irgen.serve.app import create_app
 from irgen.serve.tokens import Tokens, create_token
 
-from .conftest import Running, serve_writable
+from . import editors
+from .conftest import Running, serve_writable, wait_until
+from .editors import Editor
 
 
 def add(running: Running, *named_files, items=None, upsert=False) -> httpx.Response:
@@ -30,12 +34,11 @@ def remove(running: Running, *ids: str) -> httpx.Response:
     return httpx.delete(running.url + "/v1/items", params={"id": ids}, timeout=60)
 
 
-def find_best(running: Running, content: bytes) -> str:
-    """Return the id of the first hit for an image file."""
-    answer = running.post(
-        "/v1/search/upload", files={"images": ("a.png", content)}, params={"k": 3}
-    )
-    return answer.json()["results"][0]["hits"][0]["id"]
+def find_best(running: Running, content: bytes) -> str | None:
+    """Return the id of the first hit for an image file, None if there is no hit."""
+    files = {"images": ("a.png", content)}
+    hits = running.post("/v1/search/upload", files=files).json()["results"][0]["hits"]
+    return hits[0]["id"] if hits else None
 
 
 def list_ids(root) -> set[str]:
@@ -67,6 +70,15 @@ def test_what_is_added_is_found_then_replaced_then_removed_then_gone(writable, p
 def test_as_many_images_as_a_request_may_name_are_removed_together(writable):
     answer = remove(writable, *map(str, range(schema.MOST_REMOVED)))
     assert answer.status_code == 404 and "nothing was removed" in answer.json()["detail"]
+
+
+def test_an_index_that_was_emptied_can_be_filled_again_at_once(writable, png):
+    assert remove(writable, *list_ids(writable.root)).json()["images"] == 0
+    assert find_best(writable, png(1)) is None
+    started = time.monotonic()
+    assert add(writable, ("new.png", png(100))).json()["images"] == 1
+    assert time.monotonic() - started < 20
+    assert find_best(writable, png(100)) == "new.png"
 
 
 def test_the_first_change_makes_the_projects_own_copy_which_is_served(writable, png):
@@ -125,11 +137,11 @@ def test_one_bad_image_fails_alone_and_with_it_the_images_of_its_request(writabl
 
 def test_32_writers_at_once_are_all_answered_and_all_that_they_wrote_is_there(writable, png):
     def write(number: int) -> None:
-        for turn in range(3):
-            name = f"{number}-{turn}.png"
-            assert add(writable, (name, png(1000 + 10 * number + turn))).status_code == 200
-            if turn:
-                assert remove(writable, f"{number}-{turn - 1}.png").status_code == 200
+        with Client(writable.url) as client:
+            for turn in range(3):
+                client.add([(f"{number}-{turn}.png", png(1000 + 10 * number + turn))])
+                if turn:
+                    client.remove([f"{number}-{turn - 1}.png"])
 
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(write, range(32)))
@@ -156,6 +168,24 @@ def test_while_another_writer_has_the_index_a_change_waits_then_is_refused(
         assert add(running, ("new.png", png(100))).status_code == 200
         with Index.open(root / "index", writable=True, wait=30) as index:  # after the turn
             index.remove(["new.png"])
+
+
+def test_another_program_gets_its_turn_although_clients_go_on(writable, png):
+    people = [Editor(f"editor{number}", png) for number in range(3)]
+    threads, stop = editors.start(people, writable.url)
+    wait_until(lambda: all(editor.done for editor in people))
+    for number in range(4):
+        with own_index.open_writer(writable.root, wait=60) as index:
+            index.add([png(500 + number)], [f"by hand {number}"])
+    done = [editor.done for editor in people]
+    wait_until(lambda: all(e.done > before for e, before in zip(people, done, strict=True)))
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert not any(editor.refused for editor in people)
+    ids = list_ids(writable.root)
+    assert {f"by hand {number}" for number in range(4)} <= ids
+    assert ids >= {name for editor in people for name in editor.alive}
 
 
 def test_what_was_added_is_served_after_a_restart(tmp_path, make_project, run_service, png):

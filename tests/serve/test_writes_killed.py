@@ -47,8 +47,8 @@ def start_service(program: subprocess.Popen, root: Path) -> tuple[int, str]:
     """Start a service; give its process number and address once it answers."""
     program.stdin.write(f"{root}\n")
     program.stdin.flush()
-    process, port = map(int, program.stdout.readline().split())
-    url = f"http://127.0.0.1:{port}"
+    process = int(program.stdout.readline())
+    url = program.stdout.readline().split()[1]
     wait_until(lambda: httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
     return process, url
 

@@ -86,7 +86,12 @@ def drop_annotations(images: pl.DataFrame) -> pl.DataFrame:
     """
     if "label" in images.columns:
         return images
-    return images.filter(pl.Series([not is_annotation(k) for k in images["key"]], dtype=pl.Boolean))
+    return images.filter(~has_annotation_key())
+
+
+def has_annotation_key() -> pl.Expr:
+    """Return the rows of a manifest whose key `is_annotation`."""
+    return pl.col("key").str.extract(r"([^/]*)$").is_in([*MARKERS, *BESIDE])
 
 
 def find_sets(paths: Iterable[str]) -> set[str]:
