@@ -1,6 +1,6 @@
 """Hits of a search, by id, and explanations of why an image is or is not one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -75,6 +75,11 @@ class ImageHits:
             return cls(**empty, view=view)
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(**arrays, view=view)
+
+    def first(self, count: int) -> "ImageHits":
+        """Return the hits of the first ``count`` queries."""
+        names = [name for name in self.__dataclass_fields__ if name != "view"]
+        return replace(self, **{name: getattr(self, name)[:count] for name in names})
 
     def _repr_html_(self) -> str:
         """Show the hits in a notebook, with pictures."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
 ALIVE_SECONDS = 20  # in which a process must answer the one that watches over it, else it is killed
+REQUEST_OBJECTS = 10_000  # made, until garbage is looked for among them: some dozen requests
 DRAIN_SECONDS = 30  # for requests that are under way at the end
 
 
@@ -125,7 +126,6 @@ def run(settings: Settings, listener: socket.socket) -> None:
 
 def make_app(settings: Settings) -> FastAPI:
     """Return the application of this process."""
-    gc.disable()  # it would look through each module again and again while others are imported
     import timm  # noqa: F401 – what models need, and the slowest to import
     import torch
 
@@ -141,7 +141,7 @@ def make_app(settings: Settings) -> FastAPI:
     from irgen.serve.tokens import Tokens
 
     gc.freeze()  # what is here stays: looking through it later would stop all searches for 0.3 s
-    gc.enable()
+    gc.set_threshold(REQUEST_OBJECTS)
     keep_freed_memory()
     warnings.simplefilter("ignore", ReplacedWarning)  # the service opens the new one itself
     log_as_json(requests=settings.log_requests)
