@@ -28,11 +28,11 @@ def describe_machine(load: float) -> dict[str, Any]:
 
 def format_page(results: dict[str, Any]) -> str:
     """Return the sections of the measurements that there are."""
-    parts = ["# The service\n"]
+    parts = []
     for name, (title, rows_of) in SECTIONS.items():
         if name in results:
             result = results[name]
-            parts += [f"## {title}\n", rows_of(result["measured"]), "", _describe(result)]
+            parts += [f"### {title}\n", rows_of(result["measured"]), "", _describe(result)]
     return "\n".join(parts)
 
 

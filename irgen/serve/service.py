@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from irgen.compute import return_freed_memory
 from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
@@ -139,6 +140,7 @@ class Service:
         if served is None:
             return False
         if swapped:
+            return_freed_memory()  # merging and opening took much of it
             self.measurements.swaps.inc()
             self.measurements.version.set(served.version or 0)
             if self._url is not None:
