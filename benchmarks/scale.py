@@ -3,9 +3,10 @@
     python benchmarks/scale.py --rows 10000 100000 1000000
 
 Runs the stages over made-up catalogues of so many images, each stage in a process of its own.
-``benchmarks/scale_stages.py`` says what is made up. Writes the table, the plot and the numbers to
-``benchmarks/results/scale.*``; sizes that were measured before stay in them. Run it on a machine
-that does nothing else. A million images take 12 GB below ``--root``, which is deleted in the end.
+``benchmarks/scale_stages.py`` says what is made up. Writes table and numbers to
+``benchmarks/results/scale.*``, and the plot to ``docs/assets/scale.png``; sizes that were measured
+before stay in them. Run it on a machine that does nothing else. A million images take 8 GB below
+``--root``, which are deleted in the end.
 """
 
 import argparse
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--root", type=Path, help="where the catalogues lie for a while")
     parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--plot", type=Path, default=HERE.parent / "docs/assets/scale.png")
     arguments = parser.parse_args()
     path, processor = arguments.results / "scale.json", name_processor(torch.device("cpu"))
     older = read_json(path)["stages"] if path.exists() else []
@@ -143,7 +145,7 @@ def main() -> None:
     table = render(results)
     print(table)
     write_bytes(path.with_suffix(".md"), f"{table}\n".encode())
-    with atomic(path.with_suffix(".png")) as temporary:
+    with atomic(arguments.plot) as temporary:
         plot(results).savefig(temporary, format="png", dpi=150)
 
 

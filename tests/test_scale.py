@@ -14,7 +14,7 @@ STAGES += ("identifiers", "trie", "index")
 def test_each_stage_is_measured_at_each_size_and_older_sizes_stay(
     tmp_path: Path, run_benchmark: Callable[..., str]
 ) -> None:
-    folders = ("--root", tmp_path, "--results", tmp_path)
+    folders = ("--root", tmp_path, "--results", tmp_path, "--plot", tmp_path / "scale.png")
     run_benchmark("scale", "--rows", 1000, *folders)
     printed = run_benchmark("scale", "--rows", 2000, *folders)
     results = json.loads((tmp_path / "scale.json").read_text())["stages"]

@@ -183,7 +183,7 @@ def log_as_json(*, requests: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     levels = {"irgen.serve": "INFO", "irgen.access": "INFO" if requests else "ERROR"}
-    for name, level in (levels | {"uvicorn.error": "WARNING"}).items():
+    for name, level in (levels | {"uvicorn.error": "WARNING", "python_multipart": "ERROR"}).items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.handlers, logger.propagate = [handler], False

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -87,13 +88,16 @@ def _make_pool(count: int) -> ProcessPool:
     return ProcessPool(
         max_workers=count,
         max_tasks=10_000,  # then a fresh process: what a library leaks goes with the old one
-        initializer=_limit_memory,
+        initializer=_isolate,
         context=context,
     )
 
 
-def _limit_memory() -> None:
+def _isolate() -> None:
+    """Limit the memory of this process. Drop what libraries print about damaged files: it would
+    stand between the lines of the log."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _decode(content: bytes, decoding: Decoding) -> np.ndarray:

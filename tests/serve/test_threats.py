@@ -1,12 +1,14 @@
 """Attacks on a service that may change its index: requests by strangers, by pages of other sites,
 and by clients that may write."""
 
+import io
 import json
 import logging
 from urllib.parse import quote
 
 import httpx
 import pytest
+from PIL import Image
 
 from irgen.serve import access, tokens
 from irgen.serve.app import create_app
@@ -191,3 +193,18 @@ def test_secrets_are_in_no_error_and_no_log(attacked, caplog, monkeypatch):
     lines = [access.JsonFormatter().format(record) for record in caplog.records]
     for text in (answer.text, named.text, *lines):
         assert not any(secret in text for secret in ("my-password", "abcdef", "hunter2"))
+
+
+def test_no_file_and_no_request_writes_lines_of_its_own_into_the_log(make_project, serve, tmp_path):
+    started = serve(make_project(tmp_path / "project"))
+    file = io.BytesIO()
+    Image.new("1", (60, 40)).save(file, "TIFF", compression="group4")
+    damaged = file.getvalue().replace(b"\x80", b"\xff{\n")[:-3]
+    for content in (damaged, b"II*\0" + b"\xff" * 99, damaged[: len(damaged) // 2]):
+        started.post("/v1/search/upload", files={"images": ("a\n{}.tif", content)})
+    part = b"--a\r\nContent-Disposition\r: form-data\r\n\r\n"
+    started.post("/v1/search/upload", content=part, headers=MULTIPART)
+    started.stop()
+    lines = [line for line in started.log.read_text().splitlines() if line.strip()]
+    others = [line for line in lines if not line.startswith(("{", "irgen: http"))]
+    assert not others and all(json.loads(line) for line in lines if line[0] == "{")
