@@ -95,6 +95,7 @@ class Service:
         )
         self._looking, self._refresh = Lock(), refresh
         self._refresh_error: str | None = None
+        self._swapped_before = False  # at the last look
         self._followers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -139,8 +140,10 @@ class Service:
             swapped, served = self.champion.look(), self.champion.served
         if served is None:
             return False
+        if self._swapped_before:  # by now the searches in the index before have ended, too
+            return_freed_memory()
+        self._swapped_before = swapped
         if swapped:
-            return_freed_memory()  # merging and opening took much of it
             self.measurements.swaps.inc()
             self.measurements.version.set(served.version or 0)
             if self._url is not None:
