@@ -4,8 +4,9 @@
     python benchmarks/hostile_uploads.py --server http://127.0.0.1:8080 --files 300
 
 The files are those of ``mutations.py`` and, every 20th, of ``hostile_files.py``, under hostile
-names, by every route that takes a file. Meanwhile another client searches. Every answer must be a
-result or a reason of status 4xx. Prints and writes to ``benchmarks/results/hostile-uploads.json``:
+names, by every route that takes a file. With ``--write`` they are also added to the index: name a
+copy of a project. Meanwhile another client searches. Every answer must be a result or a reason of
+status 4xx. Prints and writes to ``benchmarks/results/hostile-uploads.json``:
 answers by status, failures, the other client's slowest answer, and the memory of the service (with
 ``--root``, which starts one over a built project) after a fifth of the files and at the end.
 """
@@ -40,8 +41,9 @@ MOST_GROWTH = 1.05
 class Sender:
     """Sends files by number and keeps what came back."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, write: bool) -> None:
         self._url = url
+        self._routes = [self._upload, self._search, self._use_page] + [self._add] * write
         self._files, self._attacks = make_files(), make_attacks()
         self.statuses: Counter[str] = Counter()
         self.failures: list[str] = []
@@ -50,8 +52,8 @@ class Sender:
     def send(self, number: int) -> None:
         """Send a file by the route that is its turn."""
         name, content = self._choose(number)
-        routes = (self._upload, self._search, self._use_page)
-        send = routes[number // EVERY % 3 if number % EVERY == 0 else number % 3]
+        turn = number // EVERY if number % EVERY == 0 else number
+        send = self._routes[turn % len(self._routes)]
         try:
             while (answer := send(number, content)).status_code == 429:
                 time.sleep(float(answer.headers["retry-after"]))
@@ -81,6 +83,10 @@ class Sender:
     def _upload(self, number: int, content: bytes) -> httpx.Response:
         file = (NAMES[number % len(NAMES)], content, KINDS[number % len(KINDS)])
         return self._client.post("/v1/search/upload", files=[("images", file)])
+
+    def _add(self, number: int, content: bytes) -> httpx.Response:
+        file = (NAMES[number % len(NAMES)] or "a", content, KINDS[number % len(KINDS)])
+        return self._client.post("/v1/items?upsert=true", files=[("images", file)])
 
     def _search(self, number: int, content: bytes) -> httpx.Response:
         queries = [{"image": base64.b64encode(content).decode()}]
@@ -154,9 +160,11 @@ def wait_until_ready(url: str) -> None:
     sys.exit("the service does not answer")
 
 
-def run(url: str, files: int, measure: Callable[[], tuple[int, int]] | None) -> dict:
+def run(
+    url: str, files: int, measure: Callable[[], tuple[int, int]] | None, *, write: bool
+) -> dict:
     """Send the files and return the results."""
-    sender, memory = Sender(url), []
+    sender, memory = Sender(url, write=write), []
     with search_meanwhile(url, sender.failures) as seconds, ThreadPoolExecutor(CLIENTS) as pool:
         for number, _ in enumerate(pool.map(sender.send, range(files))):
             if measure is not None and number % max(1, files // 100) == 0:
@@ -196,11 +204,12 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--server", help="The address of a service that runs. Default: start one.")
     parser.add_argument("--root", type=Path, default=Path())
+    parser.add_argument("--write", action="store_true", help="Add the files to the index, too.")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     url = options.server or f"http://127.0.0.1:{PORT}"
     with nullcontext() if options.server else start_service(options.root) as measure:
-        results = run(url, options.files, measure)
+        results = run(url, options.files, measure, write=options.write)
     write_json(options.results, results)
     print(json.dumps(results, indent=1))
     sys.exit(bool(results["failures"]) or results.get("growth", 0) > MOST_GROWTH)

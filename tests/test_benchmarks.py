@@ -1,6 +1,7 @@
 """The index benchmark runs from end to end, and its baseline is the same search as ours."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,3 +81,17 @@ def test_changes_one_by_one_are_measured(run_benchmark: Callable[..., str], tmp_
     table = path.read_text()
     assert table == printed
     assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == ["20", "10", "10"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_encoding_prints_a_ratio_for_every_way(
+    run_benchmark: Callable[..., str],
+) -> None:
+    network = ("--name", "resnet10t", "--size", 64)
+    printed = run_benchmark("encoding", *network, "--images", 8, "--batch", 4, "--rounds", 1)
+    ways = re.findall(r"^(.+): [\d.,]+ images/s, ratio [\d.]+, of processor time", printed, re.M)
+    assert [way.split(", ")[1] for way in ways] == [
+        *("forward pass alone", "from files", "array", "all kept", "none kept"),
+        *("forward pass alone", "from files"),
+    ]
+    assert printed.count("on the processor alone at best") == 2

@@ -3,6 +3,7 @@
 A mistake that a user can mend ends in one line on stderr and exit status 2.
 """
 
+import atexit
 import errno
 import gc
 import io
@@ -50,7 +51,7 @@ MODULES = {"source": "trial", "trial": "trial", "tables": "trial"}  # hidden: DV
 # default; many small layers 6, 10, 22 and 286 s. Alone no count was faster than 0.
 SPIN_COUNT = "0"
 # Objects that are made before Python looks for garbage among them. By default it looks after 700,
-# and so a quarter of the time in which torch and timm are imported is spent on looking.
+# which is a quarter of the time in which torch and timm are imported.
 GARBAGE_OBJECTS = 100_000
 # How libraries word a full disk: the C library, Rust, NumPy (it counts), SQLite.
 FULL_DISK = re.compile(
@@ -110,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded
     gc.set_threshold(GARBAGE_OBJECTS)
+    atexit.register(gc.freeze)  # at its end Python would look for garbage among all modules: 1 s
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes an escape
             stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,10 @@
 """Store arrays by content hash, so that no image is encoded twice in its life."""
 
 import json
+import math
+import os
 import struct
+import tempfile
 import uuid
 import warnings
 from collections.abc import Collection, Sequence
@@ -16,6 +19,7 @@ from irgen.files.records import DIGEST
 from irgen.files.sealed import UNSEALED, check_seal, write_safetensors
 
 KEY = 32  # bytes of a hash
+LARGE = 1 << 30  # bytes; an array of more is kept in a file, so that memory can be taken back
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}
 
 
@@ -69,7 +73,9 @@ class ArrayStore:
 
     def get(self, sha256s: Sequence[str]) -> np.ndarray:
         """Return (N, …), row-aligned with ``sha256s``, which may repeat. For no hash, an empty
-        store returns (0,) float32. Raises ArtifactError if an array is missing."""
+        store returns (0,) float32. An array of more than LARGE bytes is mapped to a file in the
+        store's folder that has no name, and goes with the array. Raises ArtifactError if an array
+        is missing, OSError if there is no room for that file."""
         absent = self.missing(sha256s)
         if absent:
             raise ArtifactError(
@@ -79,12 +85,21 @@ class ArrayStore:
         if not self._shards:
             return np.empty(0, np.float32)
         like = self._shards[0].values
-        result = np.empty((len(sha256s), *like.shape[1:]), like.dtype)
+        result = self._allocate((len(sha256s), *like.shape[1:]), like.dtype)
         stored = np.array([self._rows[bytes.fromhex(sha)] for sha in sha256s], np.int64)
         for number in np.unique(stored[:, 0]) if len(stored) else ():
             rows = np.flatnonzero(stored[:, 0] == number)
             result[rows] = self._shards[number].values[stored[rows, 1]]
         return result
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = math.prod(shape) * dtype.itemsize
+        if size <= LARGE:
+            return np.empty(shape, dtype)
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process later
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "w+", shape=shape)
 
     def _check(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         like = self._shards[0].values if self._shards else None

@@ -89,8 +89,10 @@ def stream_batches(
     stream = stream_pixels(encoding.images, sha256s, decoding, batch_size=size, threads=threads)
     with tqdm(total=len(sha256s), desc=title, unit="image", leave=False, disable=None) as bar:
         for batch in stream:
-            rows, new = next(full_batches(len(batch), size))
-            yield torch.from_numpy(batch[rows.numpy()]), new
+            new = len(batch)
+            if len(batch) < size:
+                batch = batch[next(full_batches(len(batch), size))[0].numpy()]
+            yield torch.from_numpy(batch), new
             bar.update(new)
 
 

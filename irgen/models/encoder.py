@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from irgen.catalog.images.pixels import Decoding
 
-VERSION = 1  # raise when an encoder with equal weights gives another summary or tokens
+VERSION = 2  # raise when an encoder with equal weights gives another summary or tokens
 
 
 class ImageEncoder(nn.Module):
@@ -47,7 +47,10 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) pixels from 0 to 255, of any dtype → (B, D) summary, (B, P, T) tokens."""
-        features = self.backbone.forward_features((pixels.float() - self.mean) / self.std)
+        images = (pixels.float() - self.mean) / self.std
+        if images.device.type == "cpu":  # there, convolutions are 1.3 to 1.5 times as fast
+            images = images.contiguous(memory_format=torch.channels_last)
+        features = self.backbone.forward_features(images)
         summary = self.backbone.forward_head(features, pre_logits=True)
         return summary.flatten(1), self._tokens(features)
 

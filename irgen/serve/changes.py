@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 from torch import Tensor
 
 from irgen.index.index import Index
@@ -58,24 +59,30 @@ class Changed:
     replaced: int
 
 
-def embed(additions: Sequence[Addition]) -> Tensor:
-    """Return the embeddings (n, D) of the images of additions to one index, in their order."""
+Encoded = tuple[Addition, Tensor]  # with the embeddings (n, D) of its images
+
+
+def encode(additions: Sequence[Addition]) -> list[Encoded]:
+    """Encode the images of additions of one key together."""
     pixels = np.concatenate([addition.pixels for addition in additions])
-    return additions[0].served.index.embed(pixels)
+    vectors = additions[0].served.index.embed(pixels)
+    parts = vectors.split([len(addition.ids) for addition in additions])
+    return list(zip(additions, parts, strict=True))
 
 
-def add(index: Index, additions: Sequence[Addition], embeddings: Tensor) -> list[Changed]:
+def add(index: Index, encoded: Sequence[Encoded]) -> list[Changed]:
     """Add the images of additions of one key, in one commit, to an index that is open for changes.
     Raise OutdatedError if they were prepared for an index that is not like it, IndexingError as
     ``Index.add_encoded`` does."""
-    first = additions[0]
+    additions = [addition for addition, _ in encoded]
+    first, vectors = additions[0], torch.cat([part for _, part in encoded])
     if not index.takes_rows_of(first.served.index):
         raise OutdatedError
     ids = [name for addition in additions for name in addition.ids]
     is_present = index.view.find(ids) >= 0
     table = pl.concat([addition.metadata for addition in additions])
     write = index.upsert_encoded if first.replace else index.add_encoded
-    write(embeddings, ids, table if table.width else None)
+    write(vectors, ids, table if table.width else None)
     ends = accumulate((len(addition.ids) for addition in additions), initial=0)
     replaced = [int(is_present[start:end].sum()) for start, end in pairwise(ends)]
     return [Changed(index.folder.path, len(index), count) for count in replaced]

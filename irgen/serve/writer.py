@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,16 +182,18 @@ class Writer:
         return answer_in_groups(batch, lambda change: change.key, self._change_group)
 
     def _change_group(self, group: Sequence[Change]) -> Sequence[Changed | Exception]:
-        """Make changes of one key. Encode before the turn: others may use the time."""
+        """Make changes of one key in one turn; those that fail together, each alone. Encode before
+        the turn: others may use the time."""
         additions = [change for change in group if isinstance(change, Addition)]
-        embeddings = changes.embed(additions) if additions else None
+        removals = [change for change in group if isinstance(change, Removal)]
+        encoded = changes.encode(additions) if additions else []
         wait = min(change.deadline for change in group) - time.monotonic()
         try:
             with self._turns.take(wait) as index:
-                if embeddings is not None:
-                    return changes.add(index, additions, embeddings)
-                return changes.remove(index, [c for c in group if isinstance(c, Removal)])
-        except (LockedError, OutdatedError) as error:
+                added = answer_in_groups(encoded, lambda _: "", partial(changes.add, index))
+                removed = answer_in_groups(removals, lambda _: "", partial(changes.remove, index))
+                return added + removed  # one of them is empty
+        except LockedError as error:
             return [error] * len(group)  # they would have no more luck alone
 
     async def _end_turns(self) -> None:

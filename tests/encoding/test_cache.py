@@ -1,6 +1,8 @@
 """Arrays by content hash, in shards that appear whole."""
 
+import errno
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from irgen.encoding import cache
 from irgen.encoding.cache import ArrayStore
 from irgen.errors import ArtifactError
 
@@ -95,3 +98,31 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: ArrayStore(tmp_path).add(hashes(n), values(n)), range(40)))
     assert (ArrayStore(tmp_path).get(hashes(*range(40))) == values(*range(40))).all()
+
+
+def test_a_large_array_is_mapped_to_a_file_that_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArrayStore(tmp_path)
+    store.add(hashes(1, 2, 3), values(1, 2, 3))
+    files = sorted(tmp_path.iterdir())
+    small = store.get(hashes(3, 1))
+    monkeypatch.setattr(cache, "LARGE", small.nbytes - 1)
+    large = store.get(hashes(3, 1))
+    assert isinstance(large, np.memmap) and not isinstance(small, np.memmap)
+    assert large.dtype == small.dtype and (large == small).all()
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_a_large_array_that_the_disk_cannot_hold_is_an_error_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = ArrayStore(tmp_path)
+    store.add(hashes(1), values(1))
+    monkeypatch.setattr(cache, "LARGE", 0)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        store.get(hashes(1))

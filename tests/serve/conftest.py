@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import uvicorn
 
 from irgen.index.index import Index
+from irgen.releases import own_index
 from irgen.search.calibration import Calibration
 from irgen.serve.app import create_app
 from irgen.serve.candidate import Candidate
@@ -181,3 +183,25 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             service.process.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             service.process.kill()
+
+
+@contextmanager
+def serve_writable(run_service: Callable, root: Path, **limits: float) -> Iterator[Running]:
+    """Run a service that may change the index of the project at ``root``."""
+    runs = run_service(
+        root,
+        lambda: own_index.default_folder(root),
+        lambda wait: own_index.open_writer(root, wait=wait),
+        **limits,
+    )
+    running = next(runs)
+    wait_until(lambda: running.get("/readyz").status_code == 200)
+    yield running
+    next(runs, None)
+
+
+@pytest.fixture
+def writable(tmp_path: Path, make_project: Callable, run_service: Callable) -> Iterator[Running]:
+    """A service that may change the index of its project."""
+    with serve_writable(run_service, make_project(tmp_path)) as running:
+        yield running

@@ -123,7 +123,8 @@ def _check_bytes(needed: int, content: bytes, size: tuple[int, int]) -> int:
 def _count_decoder_bytes(image: Image.Image, pixels: int, content: bytes) -> int:
     """Return the bytes that the decoder takes besides the image."""
     if image.format in ("JPEG", "MPO"):  # of several scans, all coefficients are kept
-        is_baseline = content.count(SCAN) <= content.count(START)
+        scans = content.count(SCAN)
+        is_baseline = scans <= 1 or scans <= content.count(START)
         return 0 if is_baseline else 2 * len(image.getbands()) * pixels
     if image.format == "TIFF":  # a strip, or a tile, may be the whole image
         tags = getattr(image, "tag_v2", {})
