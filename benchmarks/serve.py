@@ -1,6 +1,5 @@
 """Measure the service: its start, many clients, changes meanwhile, batches, and its own overhead.
 
-    pip install -e ".[benchmark]"
     python benchmarks/made_up_index.py --like . --root /tmp/large --images 1000000
     python benchmarks/serve.py --root /tmp/large
 
@@ -33,14 +32,15 @@ from serving.running import Running, serve
 
 from irgen.files.atomic import write_bytes
 from irgen.files.records import read_json, write_json
+from irgen.releases import own_index
 
 STARTS, ASKED, WARM = 3, 300, 30
 SAMPLE_SECONDS = 2.0  # between looks at the memory
 
 
 def measure_start(options: argparse.Namespace) -> list[dict[str, float]]:
-    """Return for each project the seconds of the slowest of some starts and first searches, and
-    the memory after it."""
+    """Return for each project the seconds of the slowest of some starts and first searches, the
+    memory after it, and the bytes of the index on the disk."""
     rows = []
     for root in options.root:
         ready, first, memory, images = [], [], [], 0
@@ -51,7 +51,9 @@ def measure_start(options: argparse.Namespace) -> list[dict[str, float]]:
                 images = ask(client, next(iter((root / "queries").iterdir())))["index"]["images"]
                 first.append(time.perf_counter() - started)
                 memory.append(running.measure_memory())
-        row = {"images": images, "ready": max(ready), "first": max(first), "memory": max(memory)}
+        files = (path for path in own_index.default_folder(root).rglob("*") if path.is_file())
+        row = {"images": images, "disk": sum(path.stat().st_size for path in files)}
+        row |= {"ready": max(ready), "first": max(first), "memory": max(memory)}
         rows.append(row)
     return rows
 

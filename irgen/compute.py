@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any, Literal, TypeVar
@@ -88,6 +88,13 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold, gigabyte = -1, -3, 1 << 30
     mallopt(mmap_threshold, gigabyte)
     mallopt(trim_threshold, 2 * gigabyte - 1)
+
+
+def return_freed_memory() -> None:
+    """Return all memory that is free to the system, in spite of ``keep_freed_memory``: after work
+    that is done seldom and takes much, such as the merge of two indexes."""
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def run_on_one_core(work: Callable[..., T], *arguments: Any) -> T:

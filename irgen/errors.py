@@ -144,6 +144,10 @@ def format_line(message: str) -> str:
 
 
 SECRET_NAMES = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(ACCESS|API|CUSTOMER)_?KEY")
+# Each takes time in proportion to the text, which strangers may have written: it begins at a word,
+# or matches whatever follows.
+USER = re.compile(r"\b(\w+://)[^/@\s]*@")
+ADDRESS = re.compile(r"(https?://[^\s?#]+)(\?[^\s'\")]+)?")
 SHORTEST_SECRET = 8  # a shorter value of such a variable may be any word
 
 
@@ -170,8 +174,8 @@ def _redact(value: Any, secrets: Sequence[str]) -> Any:
         return [_redact(item, secrets) for item in value]
     if not isinstance(value, str):
         return value
-    value = re.sub(r"(\w+://)[^/@\s]*@", r"\1***@", value)
-    value = re.sub(r"(https?://[^\s?#]+)\?[^\s'\")]+", r"\1?***", value)
+    value = USER.sub(r"\1***@", value)
+    value = ADDRESS.sub(lambda match: match[1] + ("?***" if match[2] else ""), value)
     for secret in secrets:
         value = value.replace(secret, "***")
     return value

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from irgen.checkpoints import tensor_file
 from irgen.errors import ArtifactError
 from irgen.files import sealed
-from irgen.files.atomic import atomic, write_bytes
+from irgen.files.atomic import atomic, delete_strays, write_bytes
 from irgen.files.digests import digest, file_digest
 from irgen.files.locks import mend_lock_file
 from irgen.files.records import read_json, write_json, write_sealed_json
@@ -81,6 +81,19 @@ def test_whatever_ends_a_write_leaves_the_old_file(
         write(path, 2)
     assert np.all(read(path) == 1)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_is_deleted_once_it_is_old_enough(tmp_path: Path) -> None:
+    kept, stray = tmp_path / "a" / "kept.json", tmp_path / "a" / ".kept.json.123.tmp"
+    write_json(kept, 1)
+    stray.write_text("half")
+    (tmp_path / ".folder.123.tmp").mkdir()
+    (tmp_path / ".folder.123.tmp" / "file").touch()
+    delete_strays(tmp_path, 3600)
+    assert stray.exists()
+    delete_strays(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == [kept.parent, kept]
+    delete_strays(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -28,11 +28,11 @@ def describe_machine(load: float) -> dict[str, Any]:
 
 def format_page(results: dict[str, Any]) -> str:
     """Return the sections of the measurements that there are."""
-    parts = ["# The service\n"]
+    parts = []
     for name, (title, rows_of) in SECTIONS.items():
         if name in results:
             result = results[name]
-            parts += [f"## {title}\n", rows_of(result["measured"]), "", _describe(result)]
+            parts += [f"### {title}\n", rows_of(result["measured"]), "", _describe(result)]
     return "\n".join(parts)
 
 
@@ -62,9 +62,14 @@ def _format_number(value: Any) -> str:
 
 def _format_start(rows: list[dict[str, float]]) -> str:
     table = [
-        [int(row["images"]), row["ready"], 1000 * row["first"], row["memory"] / GIB] for row in rows
+        [
+            *(row["images"], row["ready"], 1000 * row["first"]),
+            *(row["memory"] / GIB, row["disk"] / GIB),
+        ]
+        for row in rows
     ]
-    return _format_table(table, ("images", "ready s", "first search ms", "memory GiB"))
+    headers = ("images", "ready s", "first search ms", "memory GiB", "disk GiB")
+    return _format_table(table, headers)
 
 
 def _format_overhead(row: dict[str, float]) -> str:

@@ -38,11 +38,16 @@ HOST, PORT = "127.0.0.1", 8080
 )
 @click.option(
     "--decoders",
-    type=int,
+    type=click.IntRange(1, 64),
     default=2,
     help="Processes that decode images, for each that answers. Default: 2.",
 )
-@click.option("--batch", type=int, default=32, help="Most queries answered together. Default: 32.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 256),
+    default=32,
+    help="Most queries answered together. Default: 32.",
+)
 @click.option("--fetch", is_flag=True, help="Fetch pictures that clients name by address.")
 @click.option(
     "--fetch-from",

@@ -7,8 +7,11 @@ from pathlib import Path
 import click
 
 from irgen.commands.options import params_option, root_option, settings_file
+from irgen.files.atomic import delete_strays
 from irgen.files.workspace import Workspace
 
+CACHES = ("encodings", "query_features", "training")  # other processes may write to them
+DAY = 86_400.0  # seconds
 STAGES = {
     "download": "Sync the source: fetch new and changed images, drop deleted ones.",
     "catalog": "Check every image and write one table per role.",
@@ -48,6 +51,10 @@ def run_stage(name: str, root: Path, params_file: Path | None) -> None:
     params = load(settings_file(root, params_file))
     # an experiment in a folder of its own shares the encodings of its project
     workspace = replace(Workspace.at(root), cache=find_project(root) / ".cache")
+    if name != "download":  # which sweeps its own folder, under its lock
+        delete_strays(workspace.stage(name))
+    for folder in CACHES:
+        delete_strays(workspace.cache / folder, DAY)
     stage = import_module(f"irgen.stages.{name}")
     if name == "report":  # no output of DVC, so it may differ from build to build
         from irgen.commands.build_facts import describe_build

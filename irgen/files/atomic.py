@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -48,6 +49,15 @@ def sync_tree(folder: Path) -> None:
     for path in folder.iterdir():
         sync_tree(path) if path.is_dir() else sync(path)
     sync(folder)
+
+
+def delete_strays(folder: Path, seconds: float = 0.0) -> None:
+    """Delete the temporary files and folders that killed processes left below ``folder``: those of
+    ``atomic`` that have not changed for so many ``seconds``."""
+    for path in list(folder.rglob(".*.tmp")):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= seconds:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def delete_oldest(paths: Iterable[Path], kept: int) -> None:

@@ -1,9 +1,8 @@
 """Live index: images are added, replaced and removed while others search."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from irgen.catalog.images.pixels import Input, decode_images
-from irgen.checkpoints.calibration import CALIBRATION, load_calibration
-from irgen.checkpoints.models import Models, load_models
-from irgen.compute import Machine, has_fast_bf16, run_on_one_core
-from irgen.errors import ImageError, IndexingError
+from irgen.catalog.images.pixels import Input
+from irgen.checkpoints.models import Models
+from irgen.compute import run_on_one_core
+from irgen.errors import IndexingError
 from irgen.index import base_files, folder, metadata
 from irgen.index.filters import Allow, Snapshots, allowed_rows
 from irgen.index.hits import Explanation, ImageHits, explain
+from irgen.index.networks import Images, Networks
 from irgen.index.rows import Rows, check_ids, check_rows, check_table
 from irgen.index.store import Store
 from irgen.index.view import View
@@ -28,13 +27,7 @@ from irgen.search.brute_force import brute_force_search
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder, DecoderState
 from irgen.search.engine import Options, QueryFeatures
-from irgen.search.label_scorer import LabelScorer
-from irgen.search.linear import PRECISIONS, Precision
 from irgen.search.snapshot import Snapshot
-
-BATCH = 64  # images encoded together
-
-Images = Sequence[Input] | Tensor | np.ndarray
 
 
 class Index(Store):
@@ -47,16 +40,11 @@ class Index(Store):
 
     def __init__(self, path: Path, *, writable: bool, wait: float, device: str, precision: str):
         super().__init__(path, writable=writable, wait=wait)
-        self._loading = Lock()
-        self.device, self.precision = torch.device(device), precision
+        self.device = torch.device(device)
+        self._networks = Networks(self.folder, self.device, precision)
         self._word_search = WordSearch()
         self._snapshots = Snapshots(self.device, self._word_search)
-        self._models: Models | None = None
-        self._decoder: Decoder | None = None
-        self._calibration: Calibration | Uncalibrated | None = None
         self._defaults = _default_options(self.folder.config)
-        is_bf16 = self.folder.config.get("encoder_precision") == "bf16"
-        self._machine = Machine(device=self.device, autocast=torch.bfloat16 if is_bf16 else None)
 
     @staticmethod
     def create(
@@ -117,56 +105,25 @@ class Index(Store):
 
     @property
     def models(self) -> Models:
-        """Return the networks, loaded at first use. Raise IndexingError if their files are damaged,
-        or if the codebooks beside them are not theirs."""
-        with self._loading:
-            if self._models is None:
-                own = self.folder
-                models = load_models(own.check_models(), self.device)
-                if not torch.equal(models.tokenizer.codebooks.cpu(), own.codebooks):
-                    raise IndexingError(
-                        f"{own.path}: the codebooks are not those of its models; build it again"
-                    )
-                self._models = models
-            return self._models
-
-    def share_models(self, other: "Index") -> None:
-        """Use the networks of an open index instead of loading the same ones again; do nothing if
-        they are others."""
-        if self.folder.models == other.folder.models and self.device == other.device:
-            self._models, self._decoder = other.models, other.decoder
+        """Return the networks, loaded at first use. Raise IndexingError if their files are
+        damaged."""
+        return self._networks.models
 
     @property
     def decoder(self) -> Decoder:
         """Return the retriever's decoder, prepared for search at first use."""
-        models = self.models
-        with self._loading:
-            if self._decoder is None:
-                precision = choose_precision(self.precision, self.device)
-                label_scorer = LabelScorer.build(models.tokenizer)
-                self._decoder = Decoder(models.retriever.decoder, precision, label_scorer)
-            return self._decoder
-
-    @property
-    def _query_machine(self) -> Machine:
-        """Return the machine that encodes queries: in fp32 where bf16 would only be emulated."""
-        if has_fast_bf16(self.device):
-            return self._machine
-        return Machine(device=self.device, autocast=None)
+        return self._networks.decoder
 
     @property
     def calibration(self) -> Calibration | Uncalibrated:
         """Return the map from cosine to the probability of the same label, or why there is none.
         Raise IndexingError or ArtifactError if its file is damaged."""
-        with self._loading:
-            if self._calibration is None:
-                path = self.folder.check_models() / CALIBRATION
-                self._calibration = (
-                    load_calibration(path)
-                    if path.exists()
-                    else Uncalibrated(reason="the index was created without a calibration")
-                )
-            return self._calibration
+        return self._networks.calibration
+
+    def share_models(self, other: "Index") -> None:
+        """Use the networks of an open index instead of loading the same ones again; do nothing if
+        they are others."""
+        self._networks.share(other._networks)
 
     def add(
         self,
@@ -238,7 +195,7 @@ class Index(Store):
         view = self.view
         snapshot = self.snapshot(view, options.allow, options.words)
         parts = []
-        for features in self._read_queries(images):
+        for features in self._networks.read_queries(images):
             hits = engine.search(self.decoder, features, snapshot, k, options)
             parts.append(ImageHits.of(hits, view, self.calibration))
         return ImageHits.join(parts, k, view)
@@ -253,6 +210,8 @@ class Index(Store):
         self.refresh()
         view = self.view
         rows = torch.from_numpy(view.find_existing(ids)).to(self.device)
+        if not len(rows):
+            return ImageHits.join([], k, view)
         vectors = self.snapshot(view).gather(rows, "embeddings").float()
         snapshot = self.snapshot(view, options.allow, options.words)
         hits = engine.search_embeddings(vectors, snapshot, k, options, excluded=rows)
@@ -271,7 +230,7 @@ class Index(Store):
         rows = snapshot.alive_rows()
         vectors = snapshot.gather(rows, "embeddings")
         parts = []
-        for features in self._read_queries(images):
+        for features in self._networks.read_queries(images):
             result = brute_force_search(features.embedding, vectors, k)
             hits = engine.Hits.of_cosines(result, rows)
             parts.append(ImageHits.of(hits, view, self.calibration))
@@ -284,15 +243,12 @@ class Index(Store):
         view = self.view
         view.base.check_embeddings_once()
         rows = view.find_existing(ids)
-        images = image[None] if isinstance(image, Tensor | np.ndarray) else [image]
-        (features,) = self._read_queries(images)
-        return explain(self.decoder, features, view, rows)
+        return explain(self.decoder, self._networks.read_query(image), view, rows)
 
     def start_decoding(self, image: Input | Tensor | np.ndarray) -> DecoderState:
         """Return the state of the decoder before the first code of one query image. Raise
         ImageError if it cannot be decoded."""
-        images = image[None] if isinstance(image, Tensor | np.ndarray) else [image]
-        (features,) = self._read_queries(images)
+        features = self._networks.read_query(image)
         return self.decoder.start(features.summary, features.tokens)
 
     def snapshot(
@@ -327,38 +283,10 @@ class Index(Store):
             )
         return replace(options, min_cosine=calibration.cosine_at(self.calibration, least))
 
-    def _read_queries(self, images: Images | QueryFeatures) -> Iterator[QueryFeatures]:
-        """Yield the query features of images, batch by batch."""
-        if isinstance(images, QueryFeatures):
-            for start in range(0, len(images.embedding), BATCH):
-                part = slice(start, start + BATCH)
-                columns = (images.summary[part], images.tokens[part], images.embedding[part])
-                yield QueryFeatures(*(column.to(self.device) for column in columns))
-            return
-        models = self.models
-        for start in range(0, len(images), BATCH):
-            pixels = decode_images(images[start : start + BATCH], models.decoding)
-            with self._query_machine.precision():
-                features = models.encode(torch.from_numpy(pixels))
-            yield features
-
     def embed(self, images: Images) -> Tensor:
         """Return the unit embeddings (n, D) of images, on the CPU, as ``add_encoded`` takes them.
         ``images``: as for ``add``. Raise ImageError for an image that cannot be decoded."""
-        models = self.models
-        if isinstance(images, Input):
-            decode_images(images, models.decoding)  # raises, and says how to write it
-        vectors = [torch.empty(0, self.folder.codebooks.shape[2])]
-        for start in range(0, len(images), BATCH):
-            try:
-                pixels = decode_images(images[start : start + BATCH], models.decoding)
-            except ImageError as error:
-                if not start:
-                    raise
-                raise ImageError(f"from image {start} on, {error}") from error
-            with self._machine.precision():  # as the pipeline, so that codes are the same
-                vectors.append(models.embed(torch.from_numpy(pixels)).cpu())
-        return torch.cat(vectors)
+        return self._networks.embed(images)
 
     def _encode(self, images: Any, ids: Sequence[str]) -> Tensor:
         """Return the embeddings (n, D) of images, one per id."""
@@ -385,16 +313,3 @@ class Index(Store):
 def _default_options(config: dict[str, Any]) -> Options:
     own, names = config.get("search", {}), {field.name for field in fields(Options)}
     return Options(**{name: value for name, value in own.items() if name in names})
-
-
-def choose_precision(name: str, device: torch.device) -> Precision:
-    """Return the decoder's precision; ``auto`` is bf16 where the hardware supports it, else fp32.
-    Raise IndexingError for an unknown name, or for int8 on anything but a CPU."""
-    if name == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
-    for precision in PRECISIONS:
-        if name == precision and (name != "int8" or device.type == "cpu"):
-            return precision
-    raise IndexingError(
-        f"precision: {name!r} cannot be used here; allowed: auto, fp32, bf16, on a CPU int8"
-    )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from irgen.errors import IrgenError
+from irgen.index import folder
 from irgen.index.index import Index
 from irgen.releases import release
 from irgen.releases.release import Release
@@ -63,8 +64,8 @@ class Champion:
         swapped. The old one goes on answering if the new one cannot be opened; ``error`` says
         why."""
         try:
-            folder = self._locate().resolve()
-            state = _file_state(folder)
+            path = self._locate().resolve()
+            state = _file_state(path)
         except (IrgenError, OSError) as error:
             self._report(error)
             return False
@@ -72,7 +73,7 @@ class Champion:
             self.error = None
             return False
         try:
-            served = _open(folder, state, self._device, self.served)
+            served = _open(path, state, self._device, self.served)
         except Exception as error:  # whatever is wrong with its files, the old one goes on
             self._report(error)
             return False
@@ -80,7 +81,7 @@ class Champion:
         log.info(
             "%s opened",
             self._role,
-            extra={"index": str(folder), "images": len(served.index), "before": old and old.name},
+            extra={"index": str(path), "images": len(served.index), "before": old and old.name},
         )
         return True
 
@@ -92,18 +93,22 @@ class Champion:
         self.error = text
 
 
-def _file_state(folder: Path) -> FileState:
-    stat = (folder / "index.json").stat()
-    return str(folder), stat.st_ino, stat.st_mtime_ns
+def _file_state(path: Path) -> FileState:
+    try:
+        stat = (path / folder.DESCRIPTION).stat()
+    except FileNotFoundError:
+        folder.read(path)  # which says what is missing, and the remedy
+        raise
+    return str(path), stat.st_ino, stat.st_mtime_ns
 
 
-def _open(folder: Path, state: FileState, device: str, old: Served | None) -> Served:
+def _open(path: Path, state: FileState, device: str, old: Served | None) -> Served:
     """Open an index, load its models unless those of ``old`` are the same, and search once, so that
     the first query is not slow."""
-    index = Index.open(folder, device=device)
+    index = Index.open(path, device=device)
     if old is not None:
         index.share_models(old.index)
-    record = release.read(folder) if (folder / release.RECORD).exists() else None
+    record = release.read(path) if (path / release.RECORD).exists() else None
     blank = np.zeros((1, *index.models.decoding.shape), np.uint8)
     index.calibration  # noqa: B018 – load it now
     with torch.inference_mode():

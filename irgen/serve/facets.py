@@ -1,5 +1,6 @@
 """Fields of the page that filter by metadata: choices, ranges, dates and words, one a column."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -83,12 +84,18 @@ def _write_condition(facet: Facet, field: str, value: str) -> str:
     if facet.kind == "text":
         return f"STRPOS(LOWER({column}), {_quote(value.lower())}) > 0"
     try:
-        bound = repr(float(value)) if facet.kind == "number" else _quote(_read_date(value))
+        bound = _read_number(value) if facet.kind == "number" else _quote(_read_date(value))
     except ValueError:
         raise IndexingError(f"{facet.column}: {value!r} is no {facet.kind}") from None
     if facet.kind == "date":
         column = f"CAST({column} AS DATE)"
     return f"{column} {'>=' if field.endswith('.from') else '<='} {bound}"
+
+
+def _read_number(value: str) -> str:
+    if not math.isfinite(number := float(value)):
+        raise ValueError
+    return repr(number)
 
 
 def _read_date(value: str) -> str:

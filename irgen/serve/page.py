@@ -206,7 +206,7 @@ async def show_codes(request: Request, prefix: str = "") -> HTMLResponse:
 
 @page.get("/compare")
 async def compare(request: Request, q: str = "", id: str = "", k: int = 12) -> HTMLResponse:
-    """Show side by side what the served search, the retriever alone and brute force find."""
+    """Show one below the other what the served search, the retriever alone and brute force find."""
     service = get_service(request)
 
     async def load() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from irgen.compute import return_freed_memory
 from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
@@ -94,6 +95,7 @@ class Service:
         )
         self._looking, self._refresh = Lock(), refresh
         self._refresh_error: str | None = None
+        self._swapped_before = False  # at the last look
         self._followers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -138,6 +140,9 @@ class Service:
             swapped, served = self.champion.look(), self.champion.served
         if served is None:
             return False
+        if self._swapped_before:  # by now the searches in the index before have ended, too
+            return_freed_memory()
+        self._swapped_before = swapped
         if swapped:
             self.measurements.swaps.inc()
             self.measurements.version.set(served.version or 0)

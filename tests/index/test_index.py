@@ -11,7 +11,7 @@ from PIL import Image
 
 from irgen.catalog.images.pixels import Decoding
 from irgen.errors import ImageError, IndexingError
-from irgen.index import index as index_module
+from irgen.index import networks
 from irgen.index.index import Index
 
 from .conftest import NAMES
@@ -106,8 +106,8 @@ def test_images_in_any_form_are_read_by_the_bundles_models(
         places.append(folder)
         return Fake(index.folder.codebooks)
 
-    monkeypatch.setattr(index_module, "load_models", load_models)
-    monkeypatch.setattr(index_module, "BATCH", 2)
+    monkeypatch.setattr(networks, "load_models", load_models)
+    monkeypatch.setattr(networks, "BATCH", 2)
     pixels = np.random.default_rng(0).integers(1, 256, (5, 1, 4, 4), dtype=np.uint8)
     pictures = [Image.fromarray(p[0]) for p in pixels]
     pictures[1].save(tmp_path / "1.png")
@@ -131,6 +131,6 @@ def test_images_in_any_form_are_read_by_the_bundles_models(
 
 
 def test_models_with_other_codebooks_are_refused(index: Index, monkeypatch) -> None:
-    monkeypatch.setattr(index_module, "load_models", lambda *_: Fake(torch.zeros(3, 8, 8)))
+    monkeypatch.setattr(networks, "load_models", lambda *_: Fake(torch.zeros(3, 8, 8)))
     with pytest.raises(IndexingError, match="the codebooks are not those of its models"):
         _ = index.models

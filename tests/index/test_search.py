@@ -15,7 +15,7 @@ from PIL import Image
 from irgen.catalog.images.pixels import decode_images
 from irgen.checkpoints.models import Models
 from irgen.errors import ImageError, IndexingError
-from irgen.index import filters
+from irgen.index import filters, networks
 from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.search import calibration, engine
@@ -96,7 +96,7 @@ def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):
     hits = index.search(queries, k=3)
     assert hits.ids.shape == (100, 3)
     same(hits, type(hits).join([index.search([query], k=3) for query in queries], 3, index.view))
-    assert index.search([], k=3).ids.shape == (0, 3)
+    assert index.search([], k=3).ids.shape == index.search_ids([], k=3).ids.shape == (0, 3)
 
 
 def test_as_many_as_are_asked_for_are_found_however_few_beams_are_usual(make_index, png, tmp_path):
@@ -188,9 +188,9 @@ def test_an_image_that_cannot_be_read_is_named(index, png):
         index.search([png(1), png(2)[:40]])
 
 
-def test_more_like_this_needs_no_file_and_no_network(index):
+def test_more_like_this_needs_no_file_and_no_network(index, monkeypatch):
+    monkeypatch.delattr(networks, "load_models")
     hits = index.search_ids([NAMES[7], NAMES[8]], k=39)
-    assert index._models is None
     for row, own in enumerate((NAMES[7], NAMES[8])):
         assert sorted(hits.ids[row].tolist()) == sorted(set(NAMES) - {own})
     assert hits.by_embedding.all()
@@ -322,7 +322,7 @@ def test_images_are_encoded_in_the_precision_of_the_index_and_queries_where_it_i
             return encode(models, pixels)
 
         monkeypatch.setattr(Models, "encode", spy)
-        monkeypatch.setattr("irgen.index.index.has_fast_bf16", lambda device: is_fast)
+        monkeypatch.setattr("irgen.index.networks.has_fast_bf16", lambda device: is_fast)
         index.search(contents, 1)
     assert autocasts == [is_bf16 and is_fast]
 

@@ -88,6 +88,14 @@ def test_without_an_index_the_service_waits_and_says_why(tmp_path, run_service, 
     next(runs, None)
 
 
+def test_a_folder_without_an_index_is_named_with_the_remedy(tmp_path):
+    follower = champion.Champion(lambda: tmp_path / "nothing", "cpu")
+    assert not follower.look()
+    assert follower.error == (
+        f"there is no index at {tmp_path / 'nothing'}: make one first (dvc repro index)"
+    )
+
+
 def test_a_fault_while_it_looks_does_not_end_the_following(project, run_service, monkeypatch):
     runs = run_service(project / "first", lambda: project / "champion")
     running = next(runs)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from irgen.commands.serve import serve as serve_command
 from irgen.errors import ServiceError
 from irgen.serve import launch, running
 
@@ -17,6 +19,12 @@ HAS_IPV6 = Path("/proc/net/if_inet6").exists()
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, make_project):
     return make_project(tmp_path_factory.mktemp("launched"))
+
+
+@pytest.mark.parametrize("option", ["--batch", "--decoders", "--processes"])
+def test_nothing_is_started_that_could_answer_no_search(tmp_path, option):
+    done = CliRunner().invoke(serve_command, ["--root", str(tmp_path), "--port", "0", option, "0"])
+    assert done.exit_code == 2 and "range" in done.output
 
 
 def search(root, picture, *options):
@@ -47,6 +55,7 @@ def test_a_search_asks_the_service_that_still_runs_and_needs_no_models(project, 
     assert "dogs/03.png" in search(project, "a.png", "-k", "2")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
 def test_a_service_answers_at_ipv6(project, serve, png):
     service = serve(project, "--host", "::1")

@@ -44,8 +44,9 @@ def test_filters_are_made_from_the_metadata(running):
     assert "<option selected>cats</option>" in cats.text
     answer = show(running, "/", id="dogs/01.png", **{"f.label": "cats"}, filter="price < 9")
     assert sorted(shown_ids(answer.text)) == ["cats/00.png", "cats/04.png", "cats/08.png"]
-    wrong = show(running, "/catalogue", **{"f.price.from": "cheap"})
-    assert wrong.status_code == 400 and "&#39;cheap&#39; is no number" in wrong.text
+    for text in ("cheap", "nan", "1e999"):
+        wrong = show(running, "/catalogue", **{"f.price.from": text})
+        assert wrong.status_code == 400 and f"&#39;{text}&#39; is no number" in wrong.text
 
 
 def test_words_filter_the_catalogue_and_a_search(running):

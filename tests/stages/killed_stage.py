@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from irgen.encoding import encode
+from irgen.files.atomic import delete_strays
 from irgen.files.workspace import Workspace
 from irgen.models.encoder import ImageEncoder
 from irgen.params import load
@@ -25,5 +26,6 @@ def run(stage: str, root: str, counter: str) -> None:
         return forward(self, pixels)
 
     ImageEncoder.forward = count
-    module = import_module(f"irgen.stages.{stage}")
-    module.run(load(Path(root) / "params.yaml"), Workspace.at(Path(root)), lambda row, step: None)
+    module, workspace = import_module(f"irgen.stages.{stage}"), Workspace.at(Path(root))
+    delete_strays(workspace.stage(stage))  # as the command does
+    module.run(load(Path(root) / "params.yaml"), workspace, lambda row, step: None)

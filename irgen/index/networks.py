@@ -1,0 +1,139 @@
+"""Networks of an index, loaded at first use: they encode images and decode codes."""
+
+from collections.abc import Iterator, Sequence
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irgen.catalog.images.pixels import Input, decode_images
+from irgen.checkpoints.calibration import CALIBRATION, load_calibration
+from irgen.checkpoints.models import Models, load_models
+from irgen.compute import Machine, has_fast_bf16
+from irgen.errors import ImageError, IndexingError
+from irgen.index.folder import Folder
+from irgen.search.calibration import Calibration, Uncalibrated
+from irgen.search.decoder import Decoder
+from irgen.search.engine import QueryFeatures
+from irgen.search.label_scorer import LabelScorer
+from irgen.search.linear import PRECISIONS, Precision
+
+BATCH = 64  # images encoded together
+
+Images = Sequence[Input] | Tensor | np.ndarray
+
+
+class Networks:
+    """Networks of the index in ``folder``, on ``device``. Threads may share them. ``precision``: of
+    the decoder; see ``choose_precision``."""
+
+    def __init__(self, folder: Folder, device: torch.device, precision: str) -> None:
+        self.device = device
+        self._folder, self._precision = folder, precision
+        self._loading = Lock()
+        self._models: Models | None = None
+        self._decoder: Decoder | None = None
+        self._calibration: Calibration | Uncalibrated | None = None
+        is_bf16 = folder.config.get("encoder_precision") == "bf16"
+        self._machine = Machine(device=device, autocast=torch.bfloat16 if is_bf16 else None)
+
+    @property
+    def models(self) -> Models:
+        """Return the networks. Raise IndexingError if their files are damaged, or if the codebooks
+        beside them are not theirs."""
+        with self._loading:
+            if self._models is None:
+                models = load_models(self._folder.check_models(), self.device)
+                if not torch.equal(models.tokenizer.codebooks.cpu(), self._folder.codebooks):
+                    raise IndexingError(
+                        f"{self._folder.path}: the codebooks are not those of its models; build it "
+                        "again"
+                    )
+                self._models = models
+            return self._models
+
+    @property
+    def decoder(self) -> Decoder:
+        """Return the retriever's decoder, prepared for search."""
+        models = self.models
+        with self._loading:
+            if self._decoder is None:
+                precision = choose_precision(self._precision, self.device)
+                label_scorer = LabelScorer.build(models.tokenizer)
+                self._decoder = Decoder(models.retriever.decoder, precision, label_scorer)
+            return self._decoder
+
+    @property
+    def calibration(self) -> Calibration | Uncalibrated:
+        """Return the map from cosine to the probability of the same label, or why there is none.
+        Raise IndexingError or ArtifactError if its file is damaged."""
+        with self._loading:
+            if self._calibration is None:
+                path = self._folder.check_models() / CALIBRATION
+                self._calibration = (
+                    load_calibration(path)
+                    if path.exists()
+                    else Uncalibrated(reason="the index was created without a calibration")
+                )
+            return self._calibration
+
+    def share(self, other: "Networks") -> None:
+        """Use the networks of another index instead of loading the same ones again; do nothing if
+        they are others."""
+        if self._folder.models == other._folder.models and self.device == other.device:
+            self._models, self._decoder = other.models, other.decoder
+
+    def read_queries(self, images: Images | QueryFeatures) -> Iterator[QueryFeatures]:
+        """Yield the query features of images, batch by batch: in fp32 where bf16 would only be
+        emulated. Raise ImageError for an image that cannot be decoded."""
+        if isinstance(images, QueryFeatures):
+            for start in range(0, len(images.embedding), BATCH):
+                part = slice(start, start + BATCH)
+                columns = (images.summary[part], images.tokens[part], images.embedding[part])
+                yield QueryFeatures(*(column.to(self.device) for column in columns))
+            return
+        models, machine = self.models, self._machine
+        if not has_fast_bf16(self.device):
+            machine = Machine(device=self.device, autocast=None)
+        for start in range(0, len(images), BATCH):
+            pixels = decode_images(images[start : start + BATCH], models.decoding)
+            with machine.precision():
+                features = models.encode(torch.from_numpy(pixels))
+            yield features
+
+    def read_query(self, image: Input | Tensor | np.ndarray) -> QueryFeatures:
+        """Return the features of one query image. Raise ImageError if it cannot be decoded."""
+        images = image[None] if isinstance(image, Tensor | np.ndarray) else [image]
+        return next(self.read_queries(images))
+
+    def embed(self, images: Images) -> Tensor:
+        """Return unit embeddings (n, D) of images, on the CPU, in the precision of the pipeline, so
+        that codes are the same. Raise ImageError for an image that cannot be decoded."""
+        models = self.models
+        if isinstance(images, Input):
+            decode_images(images, models.decoding)  # raises, and says how to write it
+        vectors = [torch.empty(0, self._folder.codebooks.shape[2])]
+        for start in range(0, len(images), BATCH):
+            try:
+                pixels = decode_images(images[start : start + BATCH], models.decoding)
+            except ImageError as error:
+                if not start:
+                    raise
+                raise ImageError(f"from image {start} on, {error}") from error
+            with self._machine.precision():
+                vectors.append(models.embed(torch.from_numpy(pixels)).cpu())
+        return torch.cat(vectors)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """Return the decoder's precision; ``auto`` is bf16 where the hardware supports it, else fp32.
+    Raise IndexingError for an unknown name, or for int8 on anything but a CPU."""
+    if name == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    for precision in PRECISIONS:
+        if name == precision and (name != "int8" or device.type == "cpu"):
+            return precision
+    raise IndexingError(
+        f"precision: {name!r} cannot be used here; allowed: auto, fp32, bf16, on a CPU int8"
+    )
