@@ -38,6 +38,9 @@ PLUMBING = {
     "catalog/manifest": "reads the manifest of the download",
     "catalog/shards": "reads an image's bytes by their content hash",
     "catalog/inputs": "reads images that users name",
+    "catalog/pictures": "finds the files of hits that a notebook shows",
+    "catalog/thumbnails": "draws them small",
+    "catalog/uploads": "has the files that were added by hand",
 }
 TRAINING_REVISION = "catalog.training_revision"  # which training.yaml sets
 # Sections of params.yaml of which one key decides results.

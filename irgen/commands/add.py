@@ -144,7 +144,9 @@ def add_by_service(
                 replaced += change.replaced
                 bar.update(len(change.ids))
         except (KeyboardInterrupt, IrgenError):
-            note(f"{format_count(added, 'image')} added before it ended; --upsert repeats them")
+            if added:
+                count = format_count(added, "image")
+                note(f"{count} added before it ended; repeat with --upsert to add the rest")
             raise
         more = f"; {replaced:,} in place of older ones" if replaced else ""
         text = f"{format_count(added, 'image')} added{more}."

@@ -35,14 +35,14 @@ def announce_waiting(path: Path) -> Iterator[None]:
 
 
 def is_awaited(path: Path) -> bool:
-    """Tell whether somebody is in a block of ``announce_waiting``."""
+    """Tell whether somebody is in a block of ``announce_waiting``; False if that cannot be read."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:  # nobody has waited yet, or this process has too many files open
+        return False
     return False
 
 

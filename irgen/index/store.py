@@ -93,22 +93,24 @@ class Store:
         with self._refreshing:
             if self._closed or self._replaced or not self.folder.path.exists():
                 return
-            if not self._is_same_file():
+            if self.is_gone:
                 self._view = self._reopen()
                 return
             state, view = self._file.state(), self._view
             if (state.base, state.revision) != (view.base.number, view.revision):
                 self._view = self._catch_up(view)
 
-    def _is_same_file(self) -> bool:
+    @property
+    def is_gone(self) -> bool:
+        """Tell whether the index was deleted or replaced since it was opened."""
         try:
-            return self._file.path.stat().st_ino == self._file.inode
+            return self._file.path.stat().st_ino != self._file.inode
         except FileNotFoundError:
-            return False
+            return True
 
     def _reopen(self) -> View:
         """Return the view of the index that has replaced this one."""
-        if folder.read(self.folder.path).digest != self.folder.digest:
+        if _repeat_if_replaced(self.folder.path, folder.read).digest != self.folder.digest:
             self._replaced = True
             text = (
                 f"{self.folder.path} has been replaced by an index of other models or another "
@@ -116,9 +118,14 @@ class Store:
             )
             warnings.warn(text, ReplacedWarning, stacklevel=4)
             return self._view
-        replaced, self._file = self._file, Database(self.folder.path)
+        with ExitStack() as stack:
+            file = Database(self.folder.path)
+            stack.callback(file.close)  # if it cannot be read
+            view = self.folder.load(file)
+            stack.pop_all()
+        replaced, self._file = self._file, file
         replaced.close()
-        return self.folder.load(self._file)
+        return view
 
     def _catch_up(self, view: View) -> View:
         """Return the latest view, given an earlier one."""
@@ -270,6 +277,8 @@ class Store:
                 raise IndexingError(f"{path} was closed: open it again")
             if writer is None:
                 raise IndexingError(f"{path} was opened for reading: open it with writable=True")
+            if self.is_gone:  # SQLite would go on writing to the deleted file
+                raise IndexingError(f"{path} was deleted or replaced meanwhile: open it again")
             if writer.state().base != self._view.base.number:  # a compaction was interrupted
                 self.refresh()
             yield writer

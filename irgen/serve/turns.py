@@ -37,6 +37,8 @@ class Turns:
         if another writer still has the index after ``wait`` seconds. An error in the block ends the
         turn."""
         with self._using:
+            if self._index is not None and self._index.is_gone:  # somebody deleted it
+                self._end()
             index = self._begin(wait) if self._index is None else self._index  # it may be empty
             try:
                 yield index

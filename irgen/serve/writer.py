@@ -5,6 +5,7 @@ encoded by the served index's models, and committed together with what other cli
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from irgen.serve.problems import OutdatedError
 from irgen.serve.turns import LOOK_SECONDS, Turns
 from irgen.serve.workers import Workers
 
+log = logging.getLogger("irgen.serve")
 MOST_TOGETHER = 16  # requests in one commit
 MOST_DECODED = 4  # images decoded at once: searches find a decoder, too
 SWAP_SECONDS = 0.2  # between tries while the served index is swapped
@@ -198,7 +200,10 @@ class Writer:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if self._turns.is_open:
-                await asyncio.to_thread(self._turns.end_if_due)
+                try:
+                    await asyncio.to_thread(self._turns.end_if_due)
+                except Exception:  # a fault of ours must not keep everybody else from the index
+                    log.exception("a turn at the index could not be ended")
 
 
 def _make_addition(

@@ -112,6 +112,30 @@ def test_a_reader_goes_on_with_an_index_of_the_same_models_that_replaced_its_own
         assert small.contents(reader) == small.expected(["x"], trained=None)
 
 
+def test_a_reader_takes_nothing_of_a_replacement_that_it_cannot_read(
+    folder: Path, small: SimpleNamespace
+) -> None:
+    with Index.open(folder) as reader:
+        small.create(folder, ["x"], replace=True)
+        (folder / "base" / "1").rename(folder / "away")
+        for _ in range(2):
+            with pytest.raises(IndexingError, match="base/1"):
+                reader.refresh()
+        (folder / "away").rename(folder / "base" / "1")
+        reader.refresh()
+        assert small.contents(reader) == small.expected(["x"], trained=None)
+
+
+def test_a_writer_refuses_changes_of_an_index_that_was_deleted(
+    folder: Path, small: SimpleNamespace
+) -> None:
+    with Index.open(folder, writable=True) as index:
+        index.remove(NAMES[:1])
+        shutil.rmtree(folder)
+        with pytest.raises(IndexingError, match="was deleted or replaced meanwhile: open it again"):
+            index.remove(NAMES[1:2])
+
+
 def test_an_index_whose_replacement_was_killed_midway_is_put_back(
     folder: Path, tmp_path: Path, small: SimpleNamespace
 ) -> None:

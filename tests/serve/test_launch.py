@@ -55,6 +55,7 @@ def test_a_search_asks_the_service_that_still_runs_and_needs_no_models(project, 
     assert "dogs/03.png" in search(project, "a.png", "-k", "2")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
 def test_a_service_answers_at_ipv6(project, serve, png):
     service = serve(project, "--host", "::1")

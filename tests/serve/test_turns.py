@@ -1,5 +1,6 @@
 """Turns at an index: for a while, and no longer if somebody else waits."""
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -80,3 +81,32 @@ def test_an_error_ends_the_turn(own, folder):
     with pytest.raises(ZeroDivisionError), own.take(0):
         raise ZeroDivisionError
     assert not own.is_open and is_free(folder)
+
+
+def test_a_turn_ends_when_its_index_was_deleted(own, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    with own.take(0) as first:
+        first.remove(first.view.all_ids()[:1])
+    shutil.rmtree(folder)
+    (tmp_path / "copy").rename(folder)
+    with own.take(0) as second:
+        assert second is not first
+        second.remove(second.view.all_ids()[:2])
+    with Index.open(folder) as index:
+        assert len(index) == 38
+
+
+def test_the_index_is_given_back_also_after_a_look_that_failed(own, folder, monkeypatch):
+    monkeypatch.setattr(turns, "LEAST_OPENINGS", 0)
+
+    def fail(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    with own.take(0):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.open", fail)
+        own.end_if_due()
+    assert own.is_open
+    wait_until(lambda: own.end_if_due() or not own.is_open)
+    assert is_free(folder)
