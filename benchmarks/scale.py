@@ -31,7 +31,10 @@ from irgen.files.atomic import atomic, write_bytes
 from irgen.files.records import read_json, write_json
 
 HERE = Path(__file__).parent
-COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#7f7f7f", "#000000")
+COLOURS = (
+    *("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73"),
+    *("#cc79a7", "#7f7f7f", "#000000", "#a0522d"),
+)
 AHEAD = 10  # times the largest size, to which time is extrapolated
 
 Row = dict[str, Any]  # what ``scale_stages.measure`` returns
@@ -65,8 +68,9 @@ def fit_slope(first: Row, last: Row) -> float:
 
 
 def extrapolate(first: Row, last: Row) -> float:
-    """Return the seconds of AHEAD × as many rows, if time goes on growing as it last did."""
-    return last["seconds"] * AHEAD ** fit_slope(first, last)
+    """Return the seconds of AHEAD × as many rows, if time goes on growing as it last did, but at
+    least in proportion."""
+    return last["seconds"] * AHEAD ** max(1, fit_slope(first, last))
 
 
 def render(results: list[Row]) -> str:

@@ -160,7 +160,7 @@ def _ask_to_wait(seconds: float) -> JSONResponse:
 
 
 class JsonFormatter(logging.Formatter):
-    """Log records as one JSON object a line, without secrets."""
+    """Log records as one JSON object a line, without secrets: message, and ``extra["fields"]``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
@@ -170,9 +170,6 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         fields |= getattr(record, "fields", {})
-        for name in ("index", "images", "before", "reason"):
-            if hasattr(record, name):
-                fields[name] = getattr(record, name)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(redact(fields), default=str)

@@ -65,9 +65,10 @@ class Candidate:
         ask: Ask,
     ) -> SearchResults:
         """Return the results of ``ask`` from the index whose turn it is. Equal first ``inputs``
-        have the same turn, so that the next page is of the same index."""
+        have the same turn, so that the next page is of the same index. Ids that the candidate does
+        not have are searched with the champion: to lack them is no failure."""
         other = self._follower.served
-        if other is None or other.state == champion.state:
+        if other is None or other.state == champion.state or not _has_ids(other, inputs):
             return await ask(champion)
         if _draw(inputs) < self._share:
             return await self._answer(champion, other, ask)
@@ -133,6 +134,12 @@ def locate(root: Path, name: str) -> Path:
         if release.state in ("candidate", "rejected"):
             return releases / release.name
     raise ReleaseError(f"no release in {releases} waits to be served: name a folder")
+
+
+def _has_ids(served: Served, inputs: Sequence[bytes | str]) -> bool:
+    """Tell whether an index has all ids among ``inputs``."""
+    names = [value for value in inputs if isinstance(value, str)]
+    return not names or bool((served.index.view.find(names) >= 0).all())
 
 
 def _draw(inputs: Sequence[bytes | str]) -> float:

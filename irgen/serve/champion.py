@@ -78,18 +78,16 @@ class Champion:
             self._report(error)
             return False
         old, self.served, self.error = self.served, served, None
-        log.info(
-            "%s opened",
-            self._role,
-            extra={"index": str(path), "images": len(served.index), "before": old and old.name},
-        )
+        before = old and old.name
+        fields = {"index": str(path), "images": len(served.index), "before": before}
+        log.info("%s opened", self._role, extra={"fields": fields})
         return True
 
     def _report(self, error: Exception) -> None:
         """Log an error once, not at every look."""
         text = str(error)
         if text != self.error:
-            log.error("the %s cannot be opened", self._role, extra={"reason": text})
+            log.error("the %s cannot be opened", self._role, extra={"fields": {"reason": text}})
         self.error = text
 
 

@@ -161,7 +161,8 @@ class Service:
         except Exception as error:  # whatever it is, the old index goes on
             self._refresh_error = f"the index with changes made here cannot follow: {error}"
             if self._refresh_error != before:
-                log.error("the index is not refreshed", extra={"reason": self._refresh_error})
+                fields = {"reason": self._refresh_error}
+                log.error("the index is not refreshed", extra={"fields": fields})
         return self._refresh_error is None
 
     @property

@@ -64,9 +64,21 @@ def test_a_shadow_is_compared_and_nobody_sees_its_answers(run, png):
     assert "irgen_candidate_overlap_count 1.0" in running.get("/metrics").text
 
 
-def test_where_the_candidate_fails_the_champion_answers(run):
+def test_an_id_that_the_candidate_lacks_is_searched_with_the_champion_and_is_no_failure(run):
     running = run(range(10, 40), share=1.0, is_shadow=False)
-    answer = search(running, id="dogs/05.png")  # which the candidate lacks
+    assert search(running, id="dogs/05.png")["index"]["images"] == 20
+    assert search(running, id="dogs/13.png")["index"]["images"] == 30
+    wait_until(lambda: read_sums(running) == Sums(answered=1))
+
+
+def test_where_the_candidate_fails_the_champion_answers(run, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("a fault of the candidate")
+
+    running = run(range(10, 40), share=1.0, is_shadow=False)
+    tried = running.service.candidate._follower.require()
+    monkeypatch.setattr(tried.index, "search_ids", fail)
+    answer = search(running, id="dogs/13.png")
     assert answer["index"]["images"] == 20 and len(answer["results"][0]["hits"]) == 10
     assert search(running, id="nothing")["status"] == 400  # a mistake of the client
     wait_until(lambda: read_sums(running).failed == 1)
