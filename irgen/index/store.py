@@ -118,12 +118,8 @@ class Store:
             )
             warnings.warn(text, ReplacedWarning, stacklevel=4)
             return self._view
-        with ExitStack() as stack:
-            file = Database(self.folder.path)
-            stack.callback(file.close)  # if it cannot be read
-            view = self.folder.load(file)
-            stack.pop_all()
-        replaced, self._file = self._file, file
+        replaced = self._file
+        self._file, view = _repeat_if_replaced(self.folder.path, lambda _: _load(self.folder))
         replaced.close()
         return view
 
@@ -285,24 +281,35 @@ class Store:
 
 
 def _repeat_if_replaced(path: Path, read: Callable[[Path], T]) -> T:
-    """Return ``read(path)``; read again if it failed because one index replaced another there."""
+    """Return ``read(path)``; read again if it failed because one index replaced another there: of
+    files of both, anything may come."""
     while True:
         before = folder.identify(path)
         try:
             return read(path)
-        except IndexingError:
+        except Exception:
             if folder.identify(path) == before:
                 raise
 
 
 def _read_whole(path: Path) -> tuple[Folder, Database, View]:
     """Return folder, SQLite file and view of the index at ``path``."""
-    own, file = folder.read(path), Database(path)
+    own = folder.read(path)
+    return own, *_load(own)
+
+
+def _load(own: Folder) -> tuple[Database, View]:
+    """Return SQLite file and view of an index. Raise IndexingError if another one takes its place
+    meanwhile, since the view may then be of files of both."""
+    before = folder.identify(own.path)
     with ExitStack() as stack:
+        file = Database(own.path)
         stack.callback(file.close)
         view = own.load(file)
+        if folder.identify(own.path) != before:
+            raise IndexingError(f"{own.path} was replaced while it was opened: open it again")
         stack.pop_all()
-    return own, file, view
+    return file, view
 
 
 def _open_writer(path: Path, wait: float, stack: ExitStack) -> Database:

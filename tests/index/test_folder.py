@@ -180,6 +180,21 @@ def test_indexes_are_opened_whole_while_one_replaces_the_other(
     writer.join()
 
 
+def test_an_index_that_is_replaced_while_it_is_read_is_read_again(
+    folder: Path, small: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, others = base_files.load_file, [*NAMES[1:], "x"]
+
+    def replace_and_read(path: Path) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr(base_files, "load_file", read)
+        small.create(folder, others, replace=True)
+        return read(path)
+
+    monkeypatch.setattr(base_files, "load_file", replace_and_read)
+    with Index.open(folder) as index:
+        assert small.contents(index) == small.expected(others, trained=None)
+
+
 def test_what_killed_processes_left_beside_is_cleared_unless_one_lives(
     folder: Path, tmp_path: Path, small: SimpleNamespace
 ) -> None:
