@@ -105,7 +105,7 @@ def serve(
     /v1/openapi.json."""
     from irgen.commands.token import FILE
     from irgen.serve import launch
-    from irgen.serve.limits import parse_rate
+    from irgen.serve.access.limits import parse_rate
 
     if (candidate is not None) != (share > 0 or shadow):
         raise click.UsageError("--candidate needs --share or --shadow, and these need --candidate")

@@ -18,7 +18,7 @@ def token(name: str, write: bool, delete: bool, root: Path) -> None:
     """Make a token for the client NAME and print it, once: serve-tokens.json keeps its hash alone.
     With it, the client may search; with --write, it may change the index, too. A running service
     knows it at once; an earlier token of that name ends."""
-    from irgen.serve import tokens
+    from irgen.serve.access import tokens
 
     if delete:
         tokens.delete_token(root / FILE, name)

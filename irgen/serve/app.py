@@ -8,11 +8,12 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 import irgen
-from irgen.serve import edit_page, page, problems, rendering, routes, write_routes
-from irgen.serve.access import Access
-from irgen.serve.limits import RateLimit
+from irgen.serve.access.limits import RateLimit
+from irgen.serve.access.middleware import Access
+from irgen.serve.access.tokens import Tokens
+from irgen.serve.api import problems, routes, write_routes
+from irgen.serve.pages import edit_page, page, rendering
 from irgen.serve.service import Service
-from irgen.serve.tokens import Tokens
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 

@@ -98,7 +98,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    from irgen.serve.slow_clients import HastyProtocol, allow_connections
+    from irgen.serve.access.slow_clients import HastyProtocol, allow_connections
 
     allow_connections()
     config = uvicorn.Config(
@@ -132,14 +132,14 @@ def make_app(settings: Settings) -> FastAPI:
 
     from irgen.compute import keep_freed_memory
     from irgen.releases import own_index
-    from irgen.serve.access import log_as_json
+    from irgen.serve.access.fetch import Fetcher
+    from irgen.serve.access.limits import RateLimit
+    from irgen.serve.access.middleware import log_as_json
+    from irgen.serve.access.tokens import Tokens
     from irgen.serve.app import LOOPBACK, create_app
     from irgen.serve.champion import Champion
-    from irgen.serve.fetch import Fetcher
-    from irgen.serve.limits import RateLimit
     from irgen.serve.measurements import forget_dead_processes
     from irgen.serve.service import Limits, Service
-    from irgen.serve.tokens import Tokens
 
     gc.freeze()  # what is here stays: looking through it later would stop all searches for 0.3 s
     gc.set_threshold(REQUEST_OBJECTS)

@@ -15,18 +15,18 @@ from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.search.engine import Options
 from irgen.serve import query, running
+from irgen.serve.access.fetch import Fetcher
+from irgen.serve.api.schema import SearchOptions
 from irgen.serve.batching import Batcher
 from irgen.serve.candidate import Candidate
 from irgen.serve.champion import Champion, Served
-from irgen.serve.fetch import Fetcher
-from irgen.serve.file_cache import FileCache
-from irgen.serve.items import Items
+from irgen.serve.content.file_cache import FileCache
+from irgen.serve.content.items import Items
+from irgen.serve.content.writer import Writer
 from irgen.serve.measurements import Measurements
+from irgen.serve.pages.state import StateReader
 from irgen.serve.query import Hit, Method, Query, SearchResults
-from irgen.serve.schema import SearchOptions
-from irgen.serve.state import StateReader
 from irgen.serve.workers import Workers
-from irgen.serve.writer import Writer
 
 log = logging.getLogger("irgen.serve")
 UPLOAD_BYTES = 200_000_000  # kept on the disk
@@ -191,7 +191,7 @@ class Service:
     ) -> SearchResults:
         """Search by image files and ids of the index, mixed; ``method`` concerns images.
 
-        ``facets``: fields of the page that filter (see ``irgen.serve.facets``), beside
+        ``facets``: fields of the page that filter (see ``irgen.serve.content.facets``), beside
         ``wanted.filter``. Raise ImageError for an image that cannot be decoded, IndexingError for
         options or ids that do not fit, OverloadedError, or TimeoutError.
         """

@@ -18,12 +18,12 @@ import uvicorn
 from irgen.index.index import Index
 from irgen.releases import own_index
 from irgen.search.calibration import Calibration
+from irgen.serve.access.slow_clients import HastyProtocol
 from irgen.serve.app import create_app
 from irgen.serve.candidate import Candidate
 from irgen.serve.champion import Champion
 from irgen.serve.measurements import Measurements
 from irgen.serve.service import Limits, Service
-from irgen.serve.slow_clients import HastyProtocol
 
 from ..small_index import CALIBRATION, NAMES
 

@@ -12,8 +12,8 @@ import sys
 def main() -> None:
     """Fork services as the lines tell."""
     import irgen.releases.own_index
+    import irgen.serve.access.fetch
     import irgen.serve.app
-    import irgen.serve.fetch
     import irgen.serve.service  # noqa: F401 – once, for all services
     from irgen.commands import cli
 

@@ -8,9 +8,9 @@ import logging
 import httpx
 import pytest
 
-from irgen.serve import access, tokens
+from irgen.serve.access import tokens
+from irgen.serve.access.tokens import Tokens
 from irgen.serve.app import create_app
-from irgen.serve.tokens import Tokens
 
 from .conftest import wait_until
 
@@ -117,7 +117,7 @@ def test_the_access_log_is_json_without_secrets(running, caplog, monkeypatch):
         return [record for record in caplog.records if record.fields["request"] == request]
 
     wait_until(find_records)  # a request is noted after its answer has gone
-    line = access.JsonFormatter().format(find_records()[0])
+    line = middleware.JsonFormatter().format(find_records()[0])
     fields = json.loads(line)
     assert fields["path"] == "/v1/items" and fields["status"] == 200
     assert "a-secret" not in line
@@ -154,6 +154,6 @@ def test_a_fault_is_logged_under_the_id_that_the_client_has(running, caplog, mon
     answer = running.get("/v1/items")
     assert answer.status_code == 500 and "ZeroDivision" not in answer.text
     (record,) = [r for r in caplog.records if r.getMessage() == "a request failed"]
-    line = json.loads(access.JsonFormatter().format(record))
+    line = json.loads(middleware.JsonFormatter().format(record))
     assert line["request"] == answer.headers["x-request-id"]
     assert "ZeroDivisionError" in line["exception"]

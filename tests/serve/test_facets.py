@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from irgen.index.index import Index
-from irgen.serve.facets import Facet, list_facets
+from irgen.serve.content.facets import Facet, list_facets
 
 from ..index.conftest import create
 

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from irgen.errors import ImageError, ServiceError
-from irgen.serve import fetch
-from irgen.serve.addresses import UNREACHED, is_public
-from irgen.serve.fetch import Fetcher
+from irgen.serve.access import fetch
+from irgen.serve.access.addresses import UNREACHED, is_public
+from irgen.serve.access.fetch import Fetcher
 
 
 class Server(ThreadingHTTPServer):

@@ -3,7 +3,7 @@
 import os
 import time
 
-from irgen.serve.file_cache import FileCache
+from irgen.serve.content.file_cache import FileCache
 
 
 def total(folder):

@@ -3,9 +3,9 @@
 import pytest
 
 from irgen.errors import ServiceError
-from irgen.serve import limits, tokens
-from irgen.serve.limits import RateLimit, name_client, parse_rate
-from irgen.serve.tokens import Tokens
+from irgen.serve.access import limits, tokens
+from irgen.serve.access.limits import RateLimit, name_client, parse_rate
+from irgen.serve.access.tokens import Tokens
 
 from .test_access import ask, bearer
 

@@ -110,7 +110,7 @@ def test_a_picture_is_asked_for_by_address_where_the_service_fetches(running, pn
 
 
 def test_the_catalogue_has_pages(running, monkeypatch):
-    monkeypatch.setattr("irgen.serve.page.PER_PAGE", 15)
+    monkeypatch.setattr("irgen.serve.pages.page.PER_PAGE", 15)
     first = show(running, "/catalogue")
     assert len(shown_ids(first.text)) == 15 and "1 to 15 of 40" in first.text
     last = show(running, "/catalogue", offset=30)

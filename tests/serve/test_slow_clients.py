@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from irgen.serve import slow_clients
-from irgen.serve.slow_clients import Body, BrokenLimitError
+from irgen.serve.access import slow_clients
+from irgen.serve.access.slow_clients import Body, BrokenLimitError
 
 HEAD = b"GET /v1/info HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from irgen.serve import access, tokens
+from irgen.serve.access import tokens
+from irgen.serve.access.tokens import Tokens
 from irgen.serve.app import create_app
-from irgen.serve.tokens import Tokens
 
 from .conftest import serve_writable, wait_until
 from .test_access import bearer
@@ -131,7 +131,7 @@ def test_an_id_is_only_a_text_wherever_it_is_used(attacked, png, caplog, name):
         assert page.status_code == 200 and "<script>alert" not in page.text
         assert "x-injected" not in page.headers
     assert request(attacked, "DELETE", "/v1/items", params={"id": name}).status_code == 200
-    lines = [access.JsonFormatter().format(record) for record in caplog.records]
+    lines = [middleware.JsonFormatter().format(record) for record in caplog.records]
     assert all("\n" not in line and json.loads(line) for line in lines)
     written = {path.name for path in attacked.root.rglob("*")}
     assert not any("Injected" in file or "script" in file or file == "passwd" for file in written)
@@ -190,7 +190,7 @@ def test_secrets_are_in_no_error_and_no_log(attacked, caplog, monkeypatch):
     answer = request(attacked, "POST", "/v1/search", json={"queries": [{"url": url}]})
     named = attacked.get("/v1/items", params={"id": "hunter2-hunter2"})
     wait_until(lambda: len(caplog.records) >= 2)
-    lines = [access.JsonFormatter().format(record) for record in caplog.records]
+    lines = [middleware.JsonFormatter().format(record) for record in caplog.records]
     for text in (answer.text, named.text, *lines):
         assert not any(secret in text for secret in ("my-password", "abcdef", "hunter2"))
 

@@ -8,8 +8,8 @@ import pytest
 
 from irgen.errors import LockedError
 from irgen.index.index import Index
-from irgen.serve import turns
-from irgen.serve.turns import Turns
+from irgen.serve.content import turns
+from irgen.serve.content.turns import Turns
 
 from .conftest import wait_until
 

@@ -14,9 +14,9 @@ from irgen.catalog.uploads import read_upload
 from irgen.client import Client
 from irgen.index.index import Index
 from irgen.releases import own_index
-from irgen.serve import schema
+from irgen.serve.access.tokens import Tokens, create_token
+from irgen.serve.api import schema
 from irgen.serve.app import create_app
-from irgen.serve.tokens import Tokens, create_token
 
 from . import editors
 from .conftest import Running, serve_writable, wait_until

@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from irgen.errors import redact
-from irgen.serve.limits import RateLimit, name_client
+from irgen.serve.access.limits import RateLimit, name_client
+from irgen.serve.access.slow_clients import Body, BrokenLimitError
+from irgen.serve.access.tokens import Token, Tokens
+from irgen.serve.api.problems import problem, report_fault
 from irgen.serve.measurements import Measurements
-from irgen.serve.problems import problem, report_fault
-from irgen.serve.slow_clients import Body, BrokenLimitError
-from irgen.serve.tokens import Token, Tokens
 
 access_log = logging.getLogger("irgen.access")
 OPEN_PATHS = {"/healthz", "/readyz"}

@@ -12,9 +12,10 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
-from irgen.serve import codes, routes
-from irgen.serve.problems import describe_error
-from irgen.serve.write_routes import may_write
+from irgen.serve.api import routes
+from irgen.serve.api.problems import describe_error
+from irgen.serve.api.write_routes import may_write
+from irgen.serve.pages import codes
 
 
 def format_address(values: Mapping[str, Any]) -> str:
@@ -43,7 +44,7 @@ NOTES = {  # of what was just done, by the word in the address
     "replaced": "The image is in the catalogue now, in place of an earlier one of its id.",
     "removed": "The image is removed from the catalogue.",
 }
-FOLDER = Path(str(resources.files("irgen.serve")))
+FOLDER = Path(str(resources.files("irgen.serve.pages")))
 templates = Jinja2Templates(FOLDER / "templates")
 templates.env.filters |= {
     "thumbnail": routes.thumbnail_path,

@@ -9,11 +9,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 
 from irgen.errors import ImageError, IndexingError
-from irgen.serve import schema
-from irgen.serve.problems import ForbiddenError, describe_problems
-from irgen.serve.routes import get_service, run_while_connected
-from irgen.serve.schema import ChangeAnswer, NewItemBody
-from irgen.serve.writer import NewImage, Writer
+from irgen.serve.api import schema
+from irgen.serve.api.problems import ForbiddenError, describe_problems
+from irgen.serve.api.routes import get_service, run_while_connected
+from irgen.serve.api.schema import ChangeAnswer, NewItemBody
+from irgen.serve.content.writer import NewImage, Writer
 
 REMOVE_PROBLEMS = describe_problems(400, 401, 403, 404, 422, 429, 503, 507)
 ADD_PROBLEMS = describe_problems(400, 401, 403, 408, 409, 413, 422, 429, 503, 507)

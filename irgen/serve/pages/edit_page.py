@@ -13,13 +13,13 @@ from starlette.datastructures import UploadFile
 
 from irgen.errors import IdTakenError, ImageError
 from irgen.index.picture import FILE_COLUMNS
-from irgen.serve.page import keep_upload, read_query
-from irgen.serve.problems import describe_error
-from irgen.serve.rendering import fill, render
-from irgen.serve.routes import get_service, run_while_connected
+from irgen.serve.api.problems import describe_error
+from irgen.serve.api.routes import get_service, run_while_connected
+from irgen.serve.api.write_routes import clean_path, get_writer
+from irgen.serve.content.writer import NewImage
+from irgen.serve.pages.page import keep_upload, read_query
+from irgen.serve.pages.rendering import fill, render
 from irgen.serve.service import Service
-from irgen.serve.write_routes import clean_path, get_writer
-from irgen.serve.writer import NewImage
 
 PREFIX = "m."  # of the fields' names, before that of the column
 TAKEN = "an image of the catalogue has this id: give another one, or tick the box to replace it"

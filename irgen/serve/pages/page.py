@@ -14,13 +14,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from irgen.index.metadata import OURS, as_plain
 from irgen.search.calibration import Calibration
-from irgen.serve import codes, etags, routes
-from irgen.serve.facets import PREFIX
-from irgen.serve.problems import NotFoundError, NotReadyError
+from irgen.serve.api import etags, routes
+from irgen.serve.api.problems import NotFoundError, NotReadyError
+from irgen.serve.api.routes import get_service
+from irgen.serve.api.schema import MOST_CHARACTERS, SearchOptions
+from irgen.serve.pages import codes
+from irgen.serve.content.facets import PREFIX
+from irgen.serve.pages.rendering import render
 from irgen.serve.query import Method, SearchResults
-from irgen.serve.rendering import render
-from irgen.serve.routes import get_service
-from irgen.serve.schema import MOST_CHARACTERS, SearchOptions
 from irgen.serve.service import Service
 
 PER_PAGE = 60

@@ -12,7 +12,7 @@ import httpcore
 import httpx
 
 from irgen.errors import ImageError, ServiceError, redact
-from irgen.serve.addresses import CheckedNetwork, is_public
+from irgen.serve.access.addresses import CheckedNetwork, is_public
 
 SECONDS, CONNECT_SECONDS = 10.0, 3.0  # for all pictures of a request; to connect
 REDIRECTS, CONNECTIONS = 3, 16

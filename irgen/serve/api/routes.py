@@ -14,11 +14,11 @@ import irgen
 from irgen.errors import ImageError, IndexingError
 from irgen.index.metadata import ID, as_plain
 from irgen.search.calibration import Calibration
-from irgen.serve import etags, schema
+from irgen.serve.api import etags, schema
+from irgen.serve.api.problems import describe_problems, problem
+from irgen.serve.api.schema import SearchAnswer, SearchBody, SearchOptions
 from irgen.serve.champion import Served
-from irgen.serve.problems import describe_problems, problem
 from irgen.serve.query import SearchResults
-from irgen.serve.schema import SearchAnswer, SearchBody, SearchOptions
 from irgen.serve.service import Service
 
 T = TypeVar("T")

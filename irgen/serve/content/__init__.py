@@ -1,0 +1,1 @@
+"""Images of the served index: read, drawn small, added, replaced and removed."""

@@ -1,0 +1,1 @@
+"""Pages for people: search, catalogue, code tree, edits and state, rendered on the server."""
