@@ -1,7 +1,7 @@
-"""Search the served index over HTTP: an API for applications and a page for people.
+"""Search the served index over HTTP: an API for applications and pages for people.
 
-``app.py`` puts the parts together. A request goes through ``access`` (limits, request id, log),
-``routes`` or ``page``, ``workers`` (decoding), ``batching`` and ``search``, to the index that
-``champion`` follows. A change goes through ``write_routes``, ``workers`` and ``batching`` to
-``writer``, which takes ``turns`` at the index with other programs.
+``launch.py`` runs the service, ``app.py`` puts it together. A request goes through ``access``
+(tokens, limits, request id, log) to a route of ``api`` or ``pages``. A search goes on through
+``service``, ``workers`` (decoding), ``batching`` and ``query`` to the index that ``champion``
+follows. ``content`` reads the images of that index, and its ``writer`` changes them.
 """

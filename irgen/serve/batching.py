@@ -14,16 +14,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Generic, TypeVar
 
+from irgen.serve.errors import OverloadedError
+
 Query = TypeVar("Query")
 Result = TypeVar("Result")
-
-
-class OverloadedError(Exception):
-    """One request more than may wait. ``retry_after``: seconds until there is likely to be room."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"too many requests wait; try again in {retry_after:.0f} s")
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)

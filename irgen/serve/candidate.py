@@ -15,8 +15,8 @@ from pathlib import Path
 from irgen.errors import ReleaseError
 from irgen.releases import live, store
 from irgen.releases.live import Sums
-from irgen.serve.batching import OverloadedError
 from irgen.serve.champion import Champion, Served
+from irgen.serve.errors import OverloadedError
 from irgen.serve.measurements import Measurements
 from irgen.serve.query import Hit, SearchResults
 

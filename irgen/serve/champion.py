@@ -13,7 +13,7 @@ from irgen.index import folder
 from irgen.index.index import Index
 from irgen.releases import release
 from irgen.releases.release import Release
-from irgen.serve.api.problems import NotReadyError
+from irgen.serve.errors import NotReadyError
 
 log = logging.getLogger("irgen.serve")
 FileState = tuple[str, int, int]  # resolved folder; inode and time of its index.json

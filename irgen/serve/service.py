@@ -22,9 +22,9 @@ from irgen.serve.candidate import Candidate
 from irgen.serve.champion import Champion, Served
 from irgen.serve.content.file_cache import FileCache
 from irgen.serve.content.items import Items
+from irgen.serve.content.state import StateReader
 from irgen.serve.content.writer import Writer
 from irgen.serve.measurements import Measurements
-from irgen.serve.pages.state import StateReader
 from irgen.serve.query import Hit, Method, Query, SearchResults
 from irgen.serve.workers import Workers
 

@@ -18,7 +18,7 @@ from irgen.catalog.images.pixels import Decoding, square
 from irgen.catalog.thumbnails import SIDE, encode_thumbnail
 from irgen.errors import ImageError
 from irgen.index.picture import Picture, decode_picture
-from irgen.serve.batching import OverloadedError
+from irgen.serve.errors import OverloadedError
 
 log = logging.getLogger("irgen.serve")
 Result = TypeVar("Result")

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from irgen.serve.batching import Batcher, OverloadedError
+from irgen.serve.batching import Batcher
+from irgen.serve.errors import OverloadedError
 
 
 class Gate:

@@ -9,7 +9,7 @@ import pytest
 
 from irgen.catalog.images.pixels import Decoding
 from irgen.errors import ImageError
-from irgen.serve.batching import OverloadedError
+from irgen.serve.errors import OverloadedError
 from irgen.serve.workers import Workers
 
 DECODING = Decoding(size=16, channels=3)

@@ -1,1 +1,1 @@
-"""Who may do what, how much and how often: tokens, rates, and which addresses are fetched."""
+"""Let clients in: tokens, limits of requests, and the addresses that may be fetched for them."""

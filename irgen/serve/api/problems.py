@@ -20,7 +20,13 @@ from irgen.errors import (
     WriteFailedError,
     redact,
 )
-from irgen.serve.batching import OverloadedError
+from irgen.serve.errors import (
+    ForbiddenError,
+    NotFoundError,
+    NotReadyError,
+    OutdatedError,
+    OverloadedError,
+)
 
 log = logging.getLogger("irgen.serve")
 MEDIA_TYPE = "application/problem+json"
@@ -53,22 +59,6 @@ SCHEMA = {
         "errors": {"type": "array", "items": {"type": "object"}},
     },
 }
-
-
-class NotReadyError(Exception):
-    """No index can answer yet; the message says why."""
-
-
-class ForbiddenError(Exception):
-    """A client may not change the index; the message says why."""
-
-
-class NotFoundError(Exception):
-    """There is no such image, or its file is not here."""
-
-
-class OutdatedError(Exception):
-    """A change was prepared for an index that another one replaces. Nothing was changed."""
 
 
 EXPECTED = (

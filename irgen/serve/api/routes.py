@@ -3,12 +3,12 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, File, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 
 import irgen
 from irgen.errors import ImageError, IndexingError
@@ -19,10 +19,9 @@ from irgen.serve.api.problems import describe_problems, problem
 from irgen.serve.api.schema import SearchAnswer, SearchBody, SearchOptions
 from irgen.serve.champion import Served
 from irgen.serve.query import SearchResults
+from irgen.serve.requests import get_service, run_while_connected
 from irgen.serve.service import Service
 
-T = TypeVar("T")
-LOOK_SECONDS = 0.25  # between looks whether the client is still there
 SEARCH_PROBLEMS = describe_problems(400, 401, 408, 413, 422, 429, 503, 504)
 ITEM_PROBLEMS = describe_problems(400, 401, 404, 422, 503)
 UNCHANGED: dict[int | str, dict[str, Any]] = {
@@ -31,11 +30,6 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 api = APIRouter(prefix="/v1")
 watch = APIRouter()
-
-
-def get_service(request: Request) -> Service:
-    """Return the service that the app was made for."""
-    return request.app.state.service
 
 
 @api.post(
@@ -71,16 +65,6 @@ async def upload(
     inputs = [await image.read() for image in images]
     work = get_service(request).search(inputs, options)
     return _format(await run_while_connected(request, work), options)
-
-
-async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of ``work``, which is cancelled if the client leaves."""
-    task = asyncio.create_task(work)
-    while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
-        if await request.is_disconnected():
-            task.cancel()
-            raise HTTPException(408, "the client has gone")  # who reads it is the log
-    return task.result()
 
 
 @api.get(

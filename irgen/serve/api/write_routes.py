@@ -10,38 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from irgen.errors import ImageError, IndexingError
 from irgen.serve.api import schema
-from irgen.serve.api.problems import ForbiddenError, describe_problems
-from irgen.serve.api.routes import get_service, run_while_connected
+from irgen.serve.api.problems import describe_problems
 from irgen.serve.api.schema import ChangeAnswer, NewItemBody
 from irgen.serve.content.writer import NewImage, Writer
+from irgen.serve.requests import get_writer, run_while_connected
 
 REMOVE_PROBLEMS = describe_problems(400, 401, 403, 404, 422, 429, 503, 507)
 ADD_PROBLEMS = describe_problems(400, 401, 403, 408, 409, 413, 422, 429, 503, 507)
 writes = APIRouter(prefix="/v1")
-
-
-def may_write(request: Request) -> bool:
-    """Tell whether this client may change the index."""
-    try:
-        get_writer(request)
-    except ForbiddenError:
-        return False
-    return True
-
-
-def get_writer(request: Request) -> Writer:
-    """Return the service's writer. Raise ForbiddenError if the service, or this client, may only
-    read."""
-    if request.scope.get("irgen.scope") == "read":
-        raise ForbiddenError(
-            "this token may only read: ask for one that was made with irgen token NAME --write"
-        )
-    writer = get_service(request).writer
-    if writer is None:
-        raise ForbiddenError(
-            "this service only reads: it runs with --read-only, or with --index over a release"
-        )
-    return writer
 
 
 @writes.post("/items", summary="Add images, or replace them", responses=ADD_PROBLEMS)

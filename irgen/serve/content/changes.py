@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from irgen.index.index import Index
-from irgen.serve.api.problems import OutdatedError
 from irgen.serve.champion import Served
+from irgen.serve.errors import OutdatedError
 
 
 @dataclass(frozen=True, kw_only=True)

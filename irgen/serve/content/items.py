@@ -11,10 +11,10 @@ from irgen.files.workspace import Workspace
 from irgen.index.metadata import ID
 from irgen.index.sql import check_sql
 from irgen.index.view import View
-from irgen.serve.api.problems import NotFoundError
 from irgen.serve.champion import Champion
-from irgen.serve.content.file_cache import FileCache
 from irgen.serve.content.facets import Facet, list_facets, read_filter
+from irgen.serve.content.file_cache import FileCache
+from irgen.serve.errors import NotFoundError
 from irgen.serve.workers import Workers
 
 THUMBNAIL_BYTES = 1_000_000_000  # kept on the disk

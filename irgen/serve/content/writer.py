@@ -25,12 +25,12 @@ from irgen.index.metadata import complete
 from irgen.index.picture import Picture, add_file_columns
 from irgen.index.rows import check_ids
 from irgen.index.user_columns import fit_rows
-from irgen.serve.api.problems import OutdatedError
-from irgen.serve.batching import Batcher, OverloadedError, answer_in_groups
+from irgen.serve.batching import Batcher, answer_in_groups
 from irgen.serve.champion import Champion, Served
 from irgen.serve.content import changes
 from irgen.serve.content.changes import Addition, Changed, Removal
 from irgen.serve.content.turns import LOOK_SECONDS, Turns
+from irgen.serve.errors import OutdatedError, OverloadedError
 from irgen.serve.measurements import Measurements
 from irgen.serve.workers import Workers
 

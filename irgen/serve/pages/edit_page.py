@@ -14,11 +14,11 @@ from starlette.datastructures import UploadFile
 from irgen.errors import IdTakenError, ImageError
 from irgen.index.picture import FILE_COLUMNS
 from irgen.serve.api.problems import describe_error
-from irgen.serve.api.routes import get_service, run_while_connected
-from irgen.serve.api.write_routes import clean_path, get_writer
+from irgen.serve.api.write_routes import clean_path
 from irgen.serve.content.writer import NewImage
 from irgen.serve.pages.page import keep_upload, read_query
 from irgen.serve.pages.rendering import fill, render
+from irgen.serve.requests import get_service, get_writer, run_while_connected
 from irgen.serve.service import Service
 
 PREFIX = "m."  # of the fields' names, before that of the column

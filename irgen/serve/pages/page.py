@@ -15,13 +15,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from irgen.index.metadata import OURS, as_plain
 from irgen.search.calibration import Calibration
 from irgen.serve.api import etags, routes
-from irgen.serve.api.problems import NotFoundError, NotReadyError
-from irgen.serve.api.routes import get_service
 from irgen.serve.api.schema import MOST_CHARACTERS, SearchOptions
-from irgen.serve.pages import codes
 from irgen.serve.content.facets import PREFIX
+from irgen.serve.errors import NotFoundError, NotReadyError
+from irgen.serve.pages import codes
 from irgen.serve.pages.rendering import render
 from irgen.serve.query import Method, SearchResults
+from irgen.serve.requests import get_service, run_while_connected
 from irgen.serve.service import Service
 
 PER_PAGE = 60
@@ -70,7 +70,7 @@ async def start(
         if not (q or id):
             return {"samples": await asyncio.to_thread(service.items.sample, STARTS)}
         search = _search(service, fields, filters["facet_values"])
-        return {"results": await routes.run_while_connected(request, search)}
+        return {"results": await run_while_connected(request, search)}
 
     values = filters | {"fields": fields, "fetches": service.fetches_addresses}
     if id:

@@ -14,8 +14,8 @@ from fastapi.templating import Jinja2Templates
 
 from irgen.serve.api import routes
 from irgen.serve.api.problems import describe_error
-from irgen.serve.api.write_routes import may_write
 from irgen.serve.pages import codes
+from irgen.serve.requests import get_service, may_write
 
 
 def format_address(values: Mapping[str, Any]) -> str:
@@ -75,7 +75,7 @@ async def render(
 
 def fill(request: Request, template: str, status: int, values: dict[str, Any]) -> HTMLResponse:
     """Return a page made from a template and its ``values``."""
-    served = routes.get_service(request).champion.served
+    served = get_service(request).champion.served
     values |= {
         "served": served,
         "path": request.url.path,

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from irgen.serve.access import tokens
+from irgen.serve.access import middleware, tokens
 from irgen.serve.access.tokens import Tokens
 from irgen.serve.app import create_app
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import HTTPException
 from PIL import Image
 
-from irgen.serve.api.routes import run_while_connected
+from irgen.serve.requests import run_while_connected
 
 
 def search(running, *queries, **options):

@@ -9,7 +9,7 @@ import pytest
 from irgen.index.index import Index
 from irgen.releases import release, store
 from irgen.releases.release import Release
-from irgen.serve.pages.state import FLOW_PAGES, Link, compare, list_links
+from irgen.serve.content.state import FLOW_PAGES, Link, compare, list_links
 from irgen.tracking.locations import store_key
 
 from .conftest import serve_writable

@@ -8,7 +8,7 @@ import logging
 import httpx
 import pytest
 
-from irgen.serve.access import tokens
+from irgen.serve.access import middleware, tokens
 from irgen.serve.access.tokens import Tokens
 from irgen.serve.app import create_app
 

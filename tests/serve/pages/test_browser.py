@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 pytestmark = pytest.mark.slow
 SECONDS = 60
 OWN = "data:", "chrome:"
-AXE = Path(__file__).parents[2] / ".cache/axe/node_modules/axe-core/axe.min.js"
+AXE = Path(__file__).parents[3] / ".cache/axe/node_modules/axe-core/axe.min.js"
 VIEWS = [
     *("/", "/?id=cats/00.png", "/catalogue", "/catalogue?words=cats", "/codes", "/state"),
     "/why?id=cats/00.png&hit=cats/04.png",
