@@ -7,7 +7,7 @@ from pathlib import Path
 from irgen.index.index import Index
 from irgen.releases import own_index
 
-from .conftest import Running
+from ..conftest import Running
 
 
 def test_no_file_stops_the_service_or_another_client(

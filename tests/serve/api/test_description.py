@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import serve_writable
+from ..conftest import serve_writable
 
 # A request can fit the description and not the index: an id that is none, a file that is no image.
 # And the web framework names in Allow only the methods of the first of a path's routes.

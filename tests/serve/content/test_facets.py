@@ -7,7 +7,7 @@ import polars as pl
 from irgen.index.index import Index
 from irgen.serve.content.facets import Facet, list_facets
 
-from ..index.conftest import create
+from ...index.conftest import create
 
 TABLE = pl.DataFrame(
     {

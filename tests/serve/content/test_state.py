@@ -12,9 +12,9 @@ from irgen.releases.release import Release
 from irgen.serve.content.state import FLOW_PAGES, Link, compare, list_links
 from irgen.tracking.locations import store_key
 
-from .conftest import serve_writable
-from .test_edit_page import add
-from .test_page import show
+from ..conftest import serve_writable
+from ..pages.test_edit_page import add
+from ..pages.test_page import show
 
 BUILD = "5f0c3a52-3c5f-4a55-9d1f-0123456789ab"
 

@@ -18,8 +18,8 @@ from irgen.serve.access.tokens import Tokens, create_token
 from irgen.serve.api import schema
 from irgen.serve.app import create_app
 
+from ..conftest import Running, serve_writable, wait_until
 from . import editors
-from .conftest import Running, serve_writable, wait_until
 from .editors import Editor
 
 

@@ -17,8 +17,8 @@ from irgen.catalog.uploads import read_upload
 from irgen.index.index import Index
 from irgen.releases import own_index
 
+from ..conftest import wait_until
 from . import editors
-from .conftest import wait_until
 from .editors import Editor
 
 KILLS = int(os.environ.get("IRGEN_TEST_KILLS", "20"))

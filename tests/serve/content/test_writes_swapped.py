@@ -6,9 +6,9 @@ from dataclasses import replace
 from irgen.index.index import Index
 from irgen.releases import own_index
 
-from ..small_index import CALIBRATION
+from ...small_index import CALIBRATION
+from ..conftest import serve_writable, wait_until
 from . import editors
-from .conftest import serve_writable, wait_until
 from .editors import Editor
 
 
