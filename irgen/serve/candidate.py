@@ -48,14 +48,14 @@ class Candidate:
     def look(self) -> bool:
         """Open the candidate if it is another one; note the figures. Return whether it can be
         opened."""
-        if self._follower.look():
+        is_swapped, sums = self._follower.look(), self._sums
+        if sums != self._written:
+            live.write(self._root, self._index, self._process, sums)
+            self._written = sums
+        if is_swapped:
             served = self._follower.require()
             self._index = live.identify(Path(served.state[0]))
             self._sums = self._written = Sums()
-        if self._sums != self._written:
-            sums = self._sums
-            live.write(self._root, self._index, self._process, sums)
-            self._written = sums
         return self._follower.error is None
 
     async def search(

@@ -46,7 +46,8 @@ class Settings:
     it, so no token is needed; else the file ``tokens`` lists them. ``fetch_hosts``: where pictures
     are fetched from that clients name by address, () for anywhere; None: they are refused.
     ``processes`` that answer. ``decoders`` and ``batch``: of each of them; so is ``rate``, the
-    requests a second that a client may send. ``read_only``: nobody may change the index."""
+    requests a second that a client may send. ``read_only``: nobody may change the index.
+    ``candidate``, ``share`` and ``is_shadow``: see ``irgen.serve.candidate``."""
 
     root: Path
     folder: Path | None

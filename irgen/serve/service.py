@@ -286,7 +286,7 @@ async def _try(look: Callable[[], bool]) -> bool:
     try:
         return await asyncio.to_thread(look)
     except Exception:  # a fault of ours must not end the following
-        log.exception("the served index could not be looked for")
+        log.exception("looking for a newer index failed")
         return False
 
 

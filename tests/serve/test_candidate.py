@@ -9,6 +9,7 @@ from irgen.releases import live
 from irgen.releases.live import Sums
 from irgen.serve.candidate import Candidate, _draw, compute_overlap, locate
 from irgen.serve.champion import Champion
+from irgen.serve.measurements import Measurements
 
 from .conftest import wait_until
 
@@ -82,6 +83,20 @@ def test_where_the_candidate_fails_the_champion_answers(run, monkeypatch):
     assert answer["index"]["images"] == 20 and len(answer["results"][0]["hits"]) == 10
     assert search(running, id="nothing")["status"] == 400  # a mistake of the client
     wait_until(lambda: read_sums(running).failed == 1)
+
+
+def test_figures_of_a_candidate_are_kept_when_another_one_takes_its_place(
+    tmp_path, make_project, monkeypatch
+):
+    roots = [make_project(tmp_path / name, range(10, end)) for name, end in (("a", 20), ("b", 30))]
+    folders = [root / "data" / "index" for root in roots]
+    champion = Champion(lambda: folders[0], "cpu")
+    candidate = Candidate(tmp_path, champion, Measurements(), share=1.0, is_shadow=False)
+    candidate.look()
+    candidate._count("answered", Sums(answered=1))
+    monkeypatch.setattr(champion, "_locate", lambda: folders[1])
+    candidate.look()
+    assert [live.read(tmp_path, folder).answered for folder in folders] == [1, 0]
 
 
 def test_an_index_is_not_compared_with_itself(run):
