@@ -74,8 +74,8 @@ class LockedError(IndexingError):
 
     def __init__(self, path: object, holder: str) -> None:
         super().__init__(
-            f"{path} has a writer already ({holder}): close that one first, or open the index for "
-            "reading"
+            f"{path} has a writer already ({holder}): try again when it has ended; the index can "
+            "be read meanwhile"
         )
         self.holder = holder
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irgen.client import Change, Client
+from irgen.errors import ImageError
 
 IMAGES, FILE_BYTES = 32, 16_000_000  # of a request: the service takes no more
 IDS, ID_BYTES = 500, 16_000
@@ -21,8 +22,8 @@ def add_images(
     upsert: bool,
 ) -> Iterator[Change]:
     """Add image files and yield what each request changed. ``names``: their paths from the base,
-    which are the ids unless the file of metadata has others. Raise IrgenError for files that cannot
-    be read, ServiceError with the service's reason; earlier requests stay."""
+    which are the ids unless the file of metadata has others. Raise IrgenError for a file that
+    cannot be read, ServiceError with the service's reason; earlier requests stay."""
     import polars as pl
 
     from irgen.commands.image_files import read_metadata
@@ -32,9 +33,20 @@ def add_images(
     rows: list[dict[str, Any]] = table.rows(named=True) if table.width else [{} for _ in ids]
     send = client.upsert if upsert else client.add
     for batch in _split([path.stat().st_size for path in paths], IMAGES, FILE_BYTES):
-        images = [(names[row], paths[row].read_bytes()) for row in batch]
+        images = [(names[row], _read_file(paths[row])) for row in batch]
         metadata = [as_plain(rows[row]) for row in batch]
         yield send(images, [ids[row] for row in batch], metadata)
+
+
+def _read_file(path: Path) -> bytes:
+    from irgen.catalog.images.pixels import read_image
+
+    try:
+        return read_image(path)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}") from None
 
 
 def remove_images(client: Client, ids: Sequence[str]) -> Iterator[Change]:

@@ -72,3 +72,13 @@ def test_what_only_a_folder_can_do_is_refused(run, photos):
     for option in ("--skip-known", "--skip-unreadable", "--index=index"):
         status, _, err = run("add", "photos", "--server", "http://127.0.0.1:9", option)
         assert status == 2 and "--server excludes" in err
+
+
+def test_a_file_that_cannot_be_read_is_named_and_what_was_added_before_stays(
+    writable, run, photos, monkeypatch
+):
+    monkeypatch.setattr(service_changes, "IMAGES", 2)
+    (photos / "103.png").symlink_to("/dev/zero")
+    status, _, err = run("add", "photos", "photos/103.png", "--server", writable.url)
+    assert status == 2 and "photos/103.png: it is a device, not a file" in err
+    assert "2 images added before it ended; repeat with --upsert to add the rest" in err

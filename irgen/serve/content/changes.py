@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -51,10 +50,9 @@ class Removal:
 
 @dataclass(frozen=True)
 class Changed:
-    """A change that is on the disk: of the index in ``folder``, which has now a number of
-    ``images``. ``replaced``: images that were instead of others."""
+    """A change that is on the disk, of an index that has now a number of ``images``. ``replaced``:
+    images that were instead of others."""
 
-    folder: Path
     images: int
     replaced: int
 
@@ -85,11 +83,11 @@ def add(index: Index, encoded: Sequence[Encoded]) -> list[Changed]:
     write(vectors, ids, table if table.width else None)
     ends = accumulate((len(addition.ids) for addition in additions), initial=0)
     replaced = [int(is_present[start:end].sum()) for start, end in pairwise(ends)]
-    return [Changed(index.folder.path, len(index), count) for count in replaced]
+    return [Changed(len(index), count) for count in replaced]
 
 
 def remove(index: Index, removals: Sequence[Removal]) -> list[Changed]:
     """Remove the images of all removals, in one commit. Raise IndexingError as ``Index.remove``
     does."""
     index.remove([name for removal in removals for name in removal.ids])
-    return [Changed(index.folder.path, len(index), 0) for _ in removals]
+    return [Changed(len(index), 0) for _ in removals]

@@ -55,7 +55,7 @@ class NewImage:
 
 class Writer:
     """Changes of the index of ``champion``, between ``start`` and ``stop``. ``open_writer``: see
-    ``Turns``. ``follow`` makes the champion the index that was changed, if it is another one.
+    ``Turns``. ``follow`` makes the champion the index that is there now, if it is another one.
     ``seconds``: until a change must have begun. ``capacity``: images that may wait."""
 
     def __init__(
@@ -173,9 +173,7 @@ class Writer:
         measure.writes.labels(action).inc(len(change.ids))
         measure.write_seconds.labels("queue").observe(timing.queued)
         measure.write_seconds.labels("write").observe(timing.worked)
-        served = self._champion.served
-        if served is None or str(changed.folder.resolve()) != served.state[0]:
-            await self._follow()
+        await self._follow()
         return changed
 
     def _change(self, batch: Sequence[Change]) -> list[Changed | Exception]:
