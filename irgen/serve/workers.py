@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +24,7 @@ from irgen.serve.errors import OverloadedError
 
 log = logging.getLogger("irgen.serve")
 Result = TypeVar("Result")
+TRIES = 3  # of an image while all processes are killed again and again
 MEMORY_BYTES = 3 << 30  # of address space a worker, libraries included
 
 
@@ -53,14 +56,25 @@ class Workers:
         return await self._run(_make_thumbnail, content)
 
     async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return the result of a process. Repeat if all processes were killed at once, since this
+        image is probably not why."""
         if self._waiting >= self._capacity:
             raise OverloadedError(1.0)
-        if not self._pool.active:  # a process was killed while it held the lock of all of them
+        self._waiting += 1
+        try:
+            for _ in range(TRIES):
+                with suppress(BrokenProcessPool):
+                    return await self._try(function, arguments)
+            raise OverloadedError(1.0)
+        finally:
+            self._waiting -= 1
+
+    async def _try(self, function: Callable[..., Result], arguments: Sequence[Any]) -> Result:
+        if not self._pool.active:  # all were killed, or one while it held the lock of all
             log.error("the processes that decode are started again")
             self._pool.stop()
             self._pool = _make_pool(self._count)
         future = self._pool.schedule(function, args=list(arguments), timeout=self._seconds)
-        self._waiting += 1
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
@@ -73,8 +87,6 @@ class Workers:
             ) from None
         except (ProcessExpired, MemoryError):
             raise ImageError("decoding needs too much memory: send a smaller copy") from None
-        finally:
-            self._waiting -= 1
 
     def close(self) -> None:
         """End the processes."""
