@@ -224,13 +224,15 @@ def _vectors(database: Tensor) -> Vectors:
 
 @contextmanager
 def _one_thread() -> Iterator[Any]:
-    """Yield faiss on one thread; afterwards it uses as many threads as torch."""
+    """Yield faiss on one thread; afterwards it uses as many as before, and so does torch, whose
+    number of threads may be the same one."""
     faiss = import_faiss()
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
         yield faiss
     finally:
-        faiss.omp_set_num_threads(torch.get_num_threads())
+        faiss.omp_set_num_threads(before)
 
 
 def _to_cosines(result: tuple[Vectors, npt.NDArray[np.int64]]) -> RawResult:

@@ -81,6 +81,16 @@ def test_the_same_vectors_give_the_same_index(name, points):
     torch.testing.assert_close(a.scores, b.scores, atol=1e-6 if name == "scann" else 0, rtol=0)
 
 
+def test_torch_has_its_threads_again_when_an_index_is_built(points):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        build("hnsw", points[:POINTS])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_sizes_are_those_of_vectors_links_and_codes(points):
     size = {name: build(name, points[:POINTS]).bytes_per_image for name in HERE}
     whole = 4 * WIDTH

@@ -40,7 +40,7 @@ def test_changes_begin_with_a_copy_of_what_is_served(project, release, irgen):
     assert str(own) in irgen("info").out
     project.builds(3)
     release()
-    assert "is served now, and" in found(project, irgen).err
+    assert "which is served now" in found(project, irgen).err
     assert "which is served now" in irgen("info").out
 
 
