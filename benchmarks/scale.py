@@ -136,6 +136,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--plot", type=Path, default=HERE.parent / "docs/assets/scale.png")
     arguments = parser.parse_args()
+    if arguments.root is not None:
+        arguments.root.mkdir(parents=True, exist_ok=True)
     path, processor = arguments.results / "scale.json", name_processor(torch.device("cpu"))
     older = read_json(path)["stages"] if path.exists() else []
     results = [row for row in older if row["rows"] not in arguments.rows]

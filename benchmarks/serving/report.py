@@ -11,6 +11,13 @@ from tabulate import tabulate
 from irgen.evaluation.latency import name_processor
 
 GIB = 2**30
+UNITS = {  # of the figures of a change, as the table names them
+    "seconds": "seconds",
+    "rate": "a second",
+    "p50": "p50 ms",
+    "p99": "p99 ms",
+    "failures": "failed",
+}
 
 
 def describe_machine(load: float) -> dict[str, Any]:
@@ -100,7 +107,12 @@ def _format_load(result: dict[str, Any]) -> str:
         ["searches", searches["requests"]],
         ["failed", searches["failures"]],
         ["refused (429)", searches["refused"]],
-        *([f"{name}: {key}", value] for name, row in changes.items() for key, value in row.items()),
+        *(
+            [f"{name}: {UNITS[key]}", row[key]]
+            for name, row in changes.items()
+            for key in UNITS
+            if key in row
+        ),
         ["memory before, GiB", memory["before"] / GIB],
         ["memory at the end, GiB", memory["end"] / GIB],
         ["grown by, %", 100 * grown],
