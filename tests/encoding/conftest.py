@@ -24,25 +24,30 @@ CHANGES = Augment(
 
 @pytest.fixture
 def encoding(tmp_path) -> Encoding:
-    """21 grey pictures, packed as the download stage packs them."""
-    folder = tmp_path / "pictures" / "all"
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for i in range(21):
-        content = io.BytesIO()
-        Image.fromarray(generator.integers(256, size=(20, 20), dtype=np.uint8)).save(content, "png")
-        (folder / f"{i:02}.png").write_bytes(content.getvalue())
-    source = Source(name="pictures", stamp=None, load=lambda: list_folder(folder.parent))
-    sync(source, tmp_path / "download", shard_bytes=2**20)
+    """21 grey pictures in batches of eight."""
+    pack_pictures(tmp_path, count=21, side=20)
     return open_encoding(tmp_path)
 
 
-def open_encoding(tmp_path) -> Encoding:
+def pack_pictures(root, *, count: int, side: int) -> None:
+    """Draw grey pictures and pack them as the download stage does."""
+    folder = root / "pictures" / "all"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(count):
+        content, values = io.BytesIO(), generator.integers(256, size=(side, side), dtype=np.uint8)
+        Image.fromarray(values).save(content, "png")
+        (folder / f"{i:02}.png").write_bytes(content.getvalue())
+    source = Source(name="pictures", stamp=None, load=lambda: list_folder(folder.parent))
+    sync(source, root / "download", shard_bytes=2**20)
+
+
+def open_encoding(root, batch_size: int = 8) -> Encoding:
     return Encoding(
-        images=Images(tmp_path / "download"),
+        images=Images(root / "download"),
         machine=Machine(device=torch.device("cpu"), autocast=None),
-        settings=Compute(device="cpu", precision="fp32", batch_size=8, threads=1),
-        cache=tmp_path / "cache",
+        settings=Compute(device="cpu", precision="fp32", batch_size=batch_size, threads=1),
+        cache=root / "cache",
     )
 
 

@@ -1,29 +1,21 @@
 """What is read once is what would be read anew, and is not read again by the same models."""
 
 import dataclasses
-import io
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from irgen.catalog.shards import Images
-from irgen.catalog.sources.listing import Source
-from irgen.catalog.sources.local import list_folder
-from irgen.catalog.sync import sync
 from irgen.checkpoints.models import Models
 from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import Machine
 from irgen.encoding.encode import Encoding, decode_pixels
 from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
 from irgen.models.tokenizer import Tokenizer
-from irgen.params import Compute
 
 from .. import tiny
+from .conftest import open_encoding, pack_pictures
 
 CPU = torch.device("cpu")
 ENCODER = dataclasses.replace(tiny.ENCODER, crop=0.875)
@@ -32,22 +24,9 @@ PARTS = ("summary", "tokens", "embedding")
 
 @pytest.fixture
 def encoding(tmp_path) -> Encoding:
-    """Eleven grey pictures, packed as the download stage packs them; batches of four."""
-    folder = tmp_path / "pictures" / "all"
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for i in range(11):
-        content = io.BytesIO()
-        Image.fromarray(generator.integers(256, size=(40, 40), dtype=np.uint8)).save(content, "png")
-        (folder / f"{i:02}.png").write_bytes(content.getvalue())
-    source = Source(name="pictures", stamp=None, load=lambda: list_folder(folder.parent))
-    sync(source, tmp_path / "download", shard_bytes=2**20)
-    return Encoding(
-        images=Images(tmp_path / "download"),
-        machine=Machine(device=CPU, autocast=None),
-        settings=Compute(device="cpu", precision="fp32", batch_size=4, threads=1),
-        cache=tmp_path / "cache",
-    )
+    """Eleven grey pictures in batches of four."""
+    pack_pictures(tmp_path, count=11, side=40)
+    return open_encoding(tmp_path, batch_size=4)
 
 
 @pytest.fixture

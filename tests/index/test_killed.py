@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ import torch
 
 from irgen.index.index import Index
 from irgen.index.view import View
+
+from .. import forking_program
 
 SCRIPT = Path(__file__).with_name("killed_writer.py")
 LIVES = 30
@@ -38,19 +39,8 @@ def writer() -> ModuleType:
 @pytest.fixture(scope="module")
 def program() -> Iterator[subprocess.Popen]:
     """The program that forks writers."""
-    settings = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, str(SCRIPT)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | settings,
-    ) as running:
-        assert running.stdin
-        assert running.stdout
-        assert running.stdout.readline() == "ready\n"
+    with forking_program.start(SCRIPT) as running:
         yield running
-        running.stdin.close()
 
 
 def live_and_die(

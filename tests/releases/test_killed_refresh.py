@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from irgen.releases import own_index
 
+from .. import forking_program
 from .plain_index import Image, create, put, read
 
 SCRIPT = Path(__file__).with_name("killed_refresh.py")
@@ -22,18 +22,8 @@ LIVES = 24
 @pytest.fixture(scope="module")
 def program(root: Path) -> Iterator[subprocess.Popen]:
     """The program that forks processes to be killed."""
-    settings = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    with subprocess.Popen(
-        [sys.executable, str(SCRIPT)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | settings,
-    ) as running:
-        assert running.stdout and running.stdin
-        assert running.stdout.readline() == "ready\n"
+    with forking_program.start(SCRIPT, PYTHONPATH=str(root)) as running:
         yield running
-        running.stdin.close()
 
 
 def release(number: int) -> dict[str, Image]:
