@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from starlette.datastructures import UploadFile
 
 from irgen.errors import IdTakenError, ImageError
-from irgen.index.picture import FILE_COLUMNS
+from irgen.index.decoded_image import FILE_COLUMNS
 from irgen.serve.api.problems import describe_error
 from irgen.serve.api.write_routes import clean_path
 from irgen.serve.content.writer import NewImage
