@@ -86,6 +86,11 @@ def expected(names: Iterable[str], version: int = 0, trained: bool | None = Fals
     }
 
 
+def list_names(folder: Path) -> list[str]:
+    """Return the names of what a folder holds, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def base_bytes(folder: Path) -> dict[str, bytes]:
     """Every file of the base that counts."""
     (base,) = (folder / "base").iterdir()
