@@ -4,7 +4,6 @@ import hashlib
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from irgen.serve.measurements import Measurements
 from irgen.serve.service import Limits, Service
 
 from ..small_index import CALIBRATION, NAMES
+from ..waiting import wait_until
 
 WAIT_SECONDS = 60
 
@@ -69,14 +69,6 @@ class Running:
 
     def post(self, path: str, **request) -> httpx.Response:
         return httpx.post(self.url + path, timeout=WAIT_SECONDS, **request)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fail if it does not within a minute."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about within a minute"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

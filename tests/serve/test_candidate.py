@@ -11,7 +11,7 @@ from irgen.serve.candidate import Candidate, _draw, compute_overlap, locate
 from irgen.serve.champion import Champion
 from irgen.serve.measurements import Measurements
 
-from .conftest import wait_until
+from ..waiting import wait_until
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from irgen.errors import ReleaseError
 from irgen.serve import champion
 
-from .conftest import wait_until
+from ..waiting import wait_until
 
 
 @pytest.fixture

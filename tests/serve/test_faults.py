@@ -15,7 +15,8 @@ import pytest
 from irgen.errors import ArtifactError, IrgenError
 from irgen.index.index import Index
 
-from .conftest import start_service, wait_until
+from ..waiting import wait_until
+from .conftest import start_service
 
 SERVE = Path(__file__).resolve().parents[2] / "irgen" / "serve"
 HEAD = "POST /v1/search/upload?k=2 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"

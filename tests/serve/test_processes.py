@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from .conftest import wait_until
+from ..waiting import wait_until
 
 pytestmark = pytest.mark.slow
 SEARCH = {"queries": [{"id": "dogs/01.png"}], "k": 3}

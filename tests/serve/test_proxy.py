@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from ..server_program import find_free_port
-from .conftest import wait_until
+from ..waiting import wait_until
 
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "nginx.conf"
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")

@@ -6,7 +6,7 @@ import pytest
 
 from irgen.releases import own_index
 
-from .conftest import wait_until
+from ..waiting import wait_until
 
 
 @pytest.fixture

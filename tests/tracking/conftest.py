@@ -3,7 +3,6 @@
 import dataclasses
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import polars as pl
@@ -94,10 +93,3 @@ def runs_in(client: MlflowClient, name: str) -> list:
 
 def history(client: MlflowClient, run: str, key: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in client.get_metric_history(run, key)]
-
-
-def wait_for(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)

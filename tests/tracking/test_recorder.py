@@ -24,7 +24,8 @@ from irgen.tracking import (
 from irgen.tracking.locations import run_logs
 from irgen.tracking.recorder import Recorder, record_stage
 
-from .conftest import LOGGED, history, run_stage, runs, runs_in, wait_for
+from ..waiting import wait_until
+from .conftest import LOGGED, history, run_stage, runs, runs_in
 
 
 def test_two_stages_of_one_build_share_a_parent_in_the_projects_own_store(
@@ -141,7 +142,7 @@ def test_a_build_is_running_until_the_process_above_its_stages_ends(
 def test_a_running_stage_is_seen_before_its_first_metric(home: Path, params: Params) -> None:
     workspace = Workspace.at(home)
     with record_stage("tokenizer", params, workspace, home):
-        wait_for(lambda: runs(mlflow_store.connect(home))[1])
+        wait_until(lambda: runs(mlflow_store.connect(home))[1])
         (build,), (stage,) = runs(mlflow_store.connect(home))
         assert (build.info.status, stage.info.status) == ("RUNNING", "RUNNING")
     (build,), (stage,) = runs(mlflow_store.connect(home))

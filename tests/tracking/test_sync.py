@@ -16,7 +16,8 @@ from irgen.tracking.locations import run_logs
 from irgen.tracking.recorder import record_stage
 
 from .. import small_disk
-from .conftest import LOGGED, history, run_stage, runs, wait_for, write_outputs
+from ..waiting import wait_until
+from .conftest import LOGGED, history, run_stage, runs, write_outputs
 
 KILLED = """
 import os, signal, sys
@@ -96,7 +97,7 @@ def test_a_server_that_is_down_and_one_that_dies_cost_one_warning_and_no_metric(
     workspace = Workspace.at(home)
     with record_stage("tokenizer", params, workspace, home) as record:
         record.log({"loss": 1.0}, 1)
-        wait_for(lambda: len(runs(client)[1]) == 3)  # the two of before, and this one, live
+        wait_until(lambda: len(runs(client)[1]) == 3)  # the two of before, and this one, live
         mlflow_server.kill()
         record.log({"loss": 0.5}, 2)
         write_outputs(workspace.stage("tokenizer"))

@@ -134,6 +134,7 @@ def test_a_redirect_to_another_address_is_followed(settings, web_server, png, tm
         (gzip.compress(b"cut off")[:-5], "packed by gzip, and cut off"),
         (b"\x1f\x8bdamaged", "packed by gzip, and damaged"),
     ],
+    ids=["web page", "empty", "cut off", "damaged"],  # gzip writes the time: no name for a test
 )
 def test_what_is_sent_in_place_of_an_image_is_a_problem_and_the_old_content_stays(
     settings, web_server, png: Png, tmp_path: Path, content: bytes, problem: str

@@ -12,7 +12,7 @@ from irgen.serve.access import middleware, tokens
 from irgen.serve.access.tokens import Tokens
 from irgen.serve.app import create_app
 
-from ..conftest import wait_until
+from ...waiting import wait_until
 
 
 @pytest.fixture

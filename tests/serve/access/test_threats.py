@@ -14,7 +14,8 @@ from irgen.serve.access import middleware, tokens
 from irgen.serve.access.tokens import Tokens
 from irgen.serve.app import create_app
 
-from ..conftest import serve_writable, wait_until
+from ...waiting import wait_until
+from ..conftest import serve_writable
 from .test_access import bearer
 
 JSON = {"content-type": "application/json"}

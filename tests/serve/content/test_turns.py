@@ -11,7 +11,7 @@ from irgen.index.index import Index
 from irgen.serve.content import turns
 from irgen.serve.content.turns import Turns
 
-from ..conftest import wait_until
+from ...waiting import wait_until
 
 
 @pytest.fixture

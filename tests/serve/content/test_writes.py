@@ -18,7 +18,8 @@ from irgen.serve.api import schema
 from irgen.serve.app import create_app
 
 from ... import small_disk
-from ..conftest import Running, serve_writable, wait_until
+from ...waiting import wait_until
+from ..conftest import Running, serve_writable
 from . import editors
 from .editors import Editor
 

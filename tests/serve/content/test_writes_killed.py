@@ -17,7 +17,7 @@ from irgen.index.index import Index
 from irgen.releases import own_index
 
 from ... import forking_program
-from ..conftest import wait_until
+from ...waiting import wait_until
 from . import editors
 from .editors import Editor
 

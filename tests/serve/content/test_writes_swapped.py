@@ -10,7 +10,8 @@ from irgen.releases import own_index
 from irgen.serve import service
 
 from ...small_index import CALIBRATION
-from ..conftest import serve_writable, wait_until
+from ...waiting import wait_until
+from ..conftest import serve_writable
 from . import editors
 from .editors import Editor
 
