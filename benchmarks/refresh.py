@@ -13,11 +13,13 @@ import argparse
 import resource
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 
 import polars as pl
 import torch
+from speed.stopwatch import once
 from tabulate import tabulate
 from torch.nn.functional import normalize
 
@@ -58,10 +60,8 @@ def main() -> None:
     arguments = parser.parse_args()
     root, rows = arguments.root, []
 
-    def measure(name: str, action) -> None:
-        started = time.perf_counter()
-        action()
-        rows.append([name, time.perf_counter() - started])
+    def measure(name: str, action: Callable[[], object]) -> None:
+        rows.append([name, once(action)[0]])
 
     second, first = store.list_releases(store.path_in(root))[:2]
     store.set_champion(store.path_in(root), first)
