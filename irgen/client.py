@@ -102,18 +102,18 @@ class Client:
         """Return the hits of each image, best first. ``images``: paths, bytes of image files, or
         pairs of a name and bytes. ``options``: as in the API's description, such as
         ``filter="price < 30"``."""
-        files, params = _read_files(images), _given(k, options)
+        files, params = _read_files(images), _make_options(k, options)
         return _read_hits(self._ask("POST", "/v1/search/upload", files=files, params=params))
 
     def search_ids(self, ids: Sequence[str], k: int = 10, **options: Any) -> list[list[Hit]]:
         """Return the hits of each of some images of the index, without itself."""
-        body = {"queries": [{"id": name} for name in ids]} | _given(k, options)
+        body = {"queries": [{"id": name} for name in ids]} | _make_options(k, options)
         return _read_hits(self._ask("POST", "/v1/search", json=body))
 
     def search_urls(self, urls: Sequence[str], k: int = 10, **options: Any) -> list[list[Hit]]:
         """Return the hits of each picture, which the service fetches from its address if it runs
         with ``--fetch``."""
-        body = {"queries": [{"url": url} for url in urls]} | _given(k, options)
+        body = {"queries": [{"url": url} for url in urls]} | _make_options(k, options)
         return _read_hits(self._ask("POST", "/v1/search", json=body))
 
     def items(
@@ -248,7 +248,7 @@ def _make_items(
     return {"items": json.dumps(items)}
 
 
-def _given(k: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def _make_options(k: int, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"k": k} | {name: value for name, value in options.items() if value is not None}
 
 

@@ -6,8 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,8 @@ from irgen.commands import cli, stage
 from irgen.files.atomic import write_bytes
 from irgen.files.records import write_json
 from irgen.stages import trie as trie_stage
+
+from . import small_disk
 
 
 @pytest.fixture
@@ -250,29 +250,16 @@ def test_a_python_without_the_packages_names_the_environment(root: Path) -> None
     assert "has no package filelock: activate the project's environment" in done.stderr
 
 
-@pytest.fixture
-def tiny_disk() -> Iterator[Path]:
-    """A file system of 512 kB."""
-    folder = Path(tempfile.mkdtemp())
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        folder.rmdir()
-        pytest.skip("a full disk is tried on a mounted one, and mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-    folder.rmdir()
-
-
 def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
-    tiny_disk: Path, root: Path
+    tmp_path: Path, root: Path
 ) -> None:
-    shutil.copyfile(root / "params.yaml", tiny_disk / "params.yaml")
-    done = irgen("download", root=root, cwd=tiny_disk)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("irgen download:")]
-    assert len(lines) == 1 and "no space left on the disk" in lines[0]
-    left = [path for path in (tiny_disk / "data").rglob("*") if path.is_file()]
-    assert not left, f"half-written: {left}"
+    disk = tmp_path / "disk"
+    with small_disk.mount(disk, "512k"):
+        shutil.copyfile(root / "params.yaml", disk / "params.yaml")
+        done = irgen("download", root=root, cwd=disk)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("irgen download:")]
+        assert len(lines) == 1 and "no space left on the disk" in lines[0]
+        left = [path for path in (disk / "data").rglob("*") if path.is_file()]
+        assert not left, f"half-written: {left}"

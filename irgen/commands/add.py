@@ -233,7 +233,7 @@ def add_images(index: Index, plan: Plan, policy: Policy, keep: Callable[[bytes],
     import numpy as np
 
     from irgen.commands.image_files import decode_images
-    from irgen.index.picture import Picture, add_file_columns
+    from irgen.index.decoded_image import DecodedImage, add_file_columns
 
     add_batch, unreadable = index.upsert if policy.upsert else index.add, 0
     if not plan:
@@ -243,7 +243,7 @@ def add_images(index: Index, plan: Plan, policy: Policy, keep: Callable[[bytes],
         for start in range(0, len(plan), BATCH):
             rows, readable = [], []
             for row, picture in enumerate(islice(pictures, BATCH), start):
-                if isinstance(picture, Picture):
+                if isinstance(picture, DecodedImage):
                     rows.append(row)
                     readable.append(picture)
                     continue

@@ -33,7 +33,7 @@ def compact(folder: Path | None, root: Path) -> None:
             return
         before = bytes_of_images(index)
         index.compact()
-        if folder is None:
+        if own_index.is_own(index, root):
             own_index.prune(root, index.view)
         print(
             f"{path} was compacted: {format_count(len(index), 'image')} in "

@@ -134,15 +134,13 @@ def remove_from_index(root: Path, traces: Traces) -> None:
     """Remove the images from index/ and from what it notes of its source, and compact it; delete
     their files in uploads/."""
     from irgen.catalog.uploads import delete_uploads
-    from irgen.releases.forget import find_contents, forget_in_source
+    from irgen.releases.forget import find_contents, forget_in_source, select_traces
 
     delete_uploads(root, traces.sha256s)
-
     folder = own_index.path_in(root)
     if not own_index.exists(root):
         return
-    contents = find_contents(folder, traces.ids)
-    names = [name for name, sha in contents.items() if not sha or sha in traces.sha256s]
+    names = select_traces(find_contents(folder, traces.ids), traces)
     with project_index.open_index(folder, writable=True) as index:
         rows = index.view.find(names)
         index.remove([name for name, row in zip(names, rows, strict=True) if row >= 0])

@@ -17,8 +17,8 @@ from irgen.catalog.sources.list_text import decode_list, read_texts
 from irgen.catalog.sources.local import walk_folder
 from irgen.catalog.sources.selection import Rules, describe_left_out, make_empty_error, select_files
 from irgen.errors import ImageError, IndexingError, SourceError
+from irgen.index.decoded_image import DecodedImage, decode_image
 from irgen.index.metadata import ID, OURS
-from irgen.index.picture import Picture, decode_picture
 from irgen.index.rows import check_ids, shorten
 from irgen.index.user_columns import fit_column
 
@@ -138,15 +138,15 @@ def discard(content: bytes) -> None:
 
 def decode_images(
     paths: Sequence[Path], decoding: Decoding, keep: Callable[[bytes], object] = discard
-) -> Generator[Picture | str, None, None]:
+) -> Generator[DecodedImage | str, None, None]:
     """Yield the images at ``paths``, in order; the reason in place of one that cannot be read.
     ``keep`` gets the content of the others' files, before they are yielded."""
 
-    def read(path: Path) -> Picture | str:
+    def read(path: Path) -> DecodedImage | str:
         try:
             with for_files.reserve(path.stat().st_size):
                 content = read_image(path)
-                picture = decode_picture(content, decoding)
+                picture = decode_image(content, decoding)
                 keep(content)
                 return picture
         except ImageError as error:

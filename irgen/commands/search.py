@@ -139,7 +139,7 @@ def search(
     url = None if server == "none" else server
     if server is None and not needs_index:
         url = running.find(root, folder or own_index.default_folder(root))
-    given = {
+    values = {
         "beams": beams,
         "candidates": candidates,
         "fresh_beams": fresh_beams,
@@ -148,14 +148,14 @@ def search(
         "min_score": min_score,
         "min_probability": min_probability,
     }
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     if url:
         from irgen.commands import search_service
 
-        wanted = chosen | {"filter": allow, "rerank": False if no_rerank else None}
+        fields = chosen | {"filter": allow, "rerank": False if no_rerank else None}
         try:
             tries = search_service.TRIES if server else 1  # else the index answers sooner
-            answer = search_service.ask(url, queries, k, wanted, stored=stored, tries=tries)
+            answer = search_service.ask(url, queries, k, fields, stored=stored, tries=tries)
         except ServiceError:
             if server is not None:
                 raise  # else the index itself answers, or says what is wrong
@@ -164,16 +164,13 @@ def search(
             return
     from irgen.commands.search_output import Answer
     from irgen.compute import keep_freed_memory
-    from irgen.index.sql import check_sql
     from irgen.search.engine import MOST_HITS
 
     keep_freed_memory()
-    if allow is not None:
-        chosen["allow"] = check_sql(allow)
     with project_index.open_to_read(root, folder) as index:
         k = min(k, max(index.view.snapshot.rows, 1))  # there are no more
         least = min(k + stored, MOST_HITS)  # an image of the index finds itself
-        options = replace(index.options(least), rerank=not no_rerank, **chosen)
+        options = replace(index.options(least), allow=allow, rerank=not no_rerank, **chosen)
         ask = index.search_ids if stored else index.search
         hits = ask(queries, k, options)
         answer = Answer.of(queries, hits, index.view, stored=stored)

@@ -109,8 +109,8 @@ def serve(
 
     if (candidate is not None) != (share > 0 or shadow):
         raise click.UsageError("--candidate needs --share or --shadow, and these need --candidate")
-    is_local, tokens = host in launch.LOCAL, root / FILE
-    if not is_local and not tokens.exists():
+    tokens = None if host in launch.LOCAL else root / FILE
+    if tokens is not None and not tokens.exists():
         raise ServiceError(
             f"--host {host} lets other machines in, and there is no token yet: make one with irgen "
             "token NAME"
@@ -121,7 +121,6 @@ def serve(
             root=root,
             folder=folder,
             url=url,
-            is_local=is_local,
             tokens=tokens,
             fetch_hosts=fetch_hosts if fetch or fetch_hosts else None,
             processes=processes,

@@ -13,7 +13,7 @@ from torch import Tensor
 from irgen.catalog.columns import METADATA, join_fields
 from irgen.errors import IndexingError
 from irgen.index.metadata import ID, OURS, nan_as_null
-from irgen.index.sql import check_sql, shorten
+from irgen.index.sql import check_sql, clip
 from irgen.index.view import View
 from irgen.index.words import WordSearch
 from irgen.search.snapshot import Snapshot
@@ -52,9 +52,9 @@ def _evaluate(allow: str | pl.Expr, view: View, alive: np.ndarray) -> np.ndarray
     table = table.with_columns(
         nan_as_null(pl.col(name), kind) for name, kind in view.schema.items()
     )
-    mine = [name for name in view.schema if name not in OURS]
-    if mine and METADATA not in view.schema:
-        table = table.with_columns(join_fields(mine, OURS))
+    user_columns = [name for name in view.schema if name not in OURS]
+    if user_columns and METADATA not in view.schema:
+        table = table.with_columns(join_fields(user_columns, OURS))
     try:
         if isinstance(allow, str):  # SQL over a table reads '2026-01-31' as a date where it is one
             selected = table.sql(f"SELECT ({check_sql(allow)}\n) AS allow FROM self")
@@ -62,7 +62,7 @@ def _evaluate(allow: str | pl.Expr, view: View, alive: np.ndarray) -> np.ndarray
             selected = table.select(allow.alias("allow"))
         values = selected.collect()["allow"]
     except (PolarsError, PanicException) as error:
-        reason = shorten(str(error).partition("; valid columns")[0], 160)
+        reason = clip(str(error).partition("; valid columns")[0], 160)
         raise IndexingError(
             f"the filter cannot be used: {reason}; {_describe_columns(view)}"
         ) from None

@@ -13,6 +13,16 @@ from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder
 from irgen.search.engine import QueryFeatures
 
+NUMBERS = (
+    "scores",
+    "cosine",
+    "log_probability",
+    "probability",
+    "same_label",
+    "by_embedding",
+)
+ARRAYS = ("ids", *NUMBERS)  # of ``ImageHits``
+
 
 @dataclass(frozen=True)
 class ImageHits:
@@ -68,18 +78,16 @@ class ImageHits:
     @classmethod
     def join(cls, parts: list["ImageHits"], k: int, view: View) -> "ImageHits":
         """Return the hits in ``view`` of several batches of queries, one after the other."""
-        names = [name for name in cls.__dataclass_fields__ if name != "view"]
         if not parts:
             types = {"ids": object, "by_embedding": bool}
-            empty = {name: np.empty((0, k), types.get(name, np.float32)) for name in names}
+            empty = {name: np.empty((0, k), types.get(name, np.float32)) for name in ARRAYS}
             return cls(**empty, view=view)
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
         return cls(**arrays, view=view)
 
     def first(self, count: int) -> "ImageHits":
         """Return the hits of the first ``count`` queries."""
-        names = [name for name in self.__dataclass_fields__ if name != "view"]
-        return replace(self, **{name: getattr(self, name)[:count] for name in names})
+        return replace(self, **{name: getattr(self, name)[:count] for name in ARRAYS})
 
     def _repr_html_(self) -> str:
         """Show the hits in a notebook, with pictures."""
@@ -89,15 +97,7 @@ class ImageHits:
         """Return one row per hit: query (from 0), rank (from 1), id, and the numbers, null where
         they are not finite."""
         query, rank = np.nonzero(self.ids != None)  # noqa: E711
-        numbers = (
-            "scores",
-            "cosine",
-            "log_probability",
-            "probability",
-            "same_label",
-            "by_embedding",
-        )
-        columns = {name: getattr(self, name)[query, rank] for name in numbers}
+        columns = {name: getattr(self, name)[query, rank] for name in NUMBERS}
         table = pl.DataFrame(
             {"query": query, "rank": rank + 1, "id": self.ids[query, rank].tolist(), **columns},
             schema_overrides={"id": pl.String, "by_embedding": pl.Boolean},

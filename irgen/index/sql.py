@@ -57,7 +57,7 @@ def check_sql(text: str) -> str:
     return text
 
 
-def shorten(text: object, most: int = 200) -> str:
+def clip(text: object, most: int = 200) -> str:
     """Return a text as one line of at most so many characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= most else f"{line[:most]}…"
@@ -92,10 +92,8 @@ def _check_token(tokens: Sequence[str], number: int) -> None:
         return
     if before[1] == "." or before[2] not in LANGUAGE | FUNCTIONS:
         allowed = ", ".join(sorted(FUNCTIONS))
-        raise IndexingError(
-            f"a filter cannot call {shorten(before[2], 40)}(): it may call {allowed}"
-        )
+        raise IndexingError(f"a filter cannot call {clip(before[2], 40)}(): it may call {allowed}")
 
 
 def _unreadable(text: str, reason: object) -> IndexingError:
-    return IndexingError(f"the filter {shorten(text)!r} cannot be read: {shorten(reason)}")
+    return IndexingError(f"the filter {clip(text)!r} cannot be read: {clip(reason)}")

@@ -9,8 +9,8 @@ from polars.exceptions import PolarsError
 from irgen.catalog.column_types import convert, describe
 from irgen.catalog.columns import PREFIX
 from irgen.errors import IndexingError
+from irgen.index.decoded_image import FILE_COLUMNS
 from irgen.index.metadata import complete, join_columns
-from irgen.index.picture import FILE_COLUMNS
 from irgen.index.rows import shorten
 
 
@@ -49,8 +49,8 @@ def fit_rows(rows: Sequence[Mapping[str, Any]], schema: pl.Schema, source: str) 
 
 def _fit_values(name: str, values: list[Any], kind: pl.DataType, source: str) -> pl.Series:
     """Return JSON values of one column in its type."""
-    given = [value for value in values if value is not None]
-    is_simple = not any(isinstance(value, (list, dict)) for value in given)
+    present = [value for value in values if value is not None]
+    is_simple = not any(isinstance(value, (list, dict)) for value in present)
     try:
         if kind.is_nested():
             return pl.Series(name, values, kind, strict=True)
@@ -58,7 +58,7 @@ def _fit_values(name: str, values: list[Any], kind: pl.DataType, source: str) ->
             return fit_column(pl.Series(name, values, strict=False), kind, source)
     except (PolarsError, TypeError, ValueError, OverflowError):
         pass  # Polars says it in its own words
-    raise _misfit(source, name, kind, shorten(given))
+    raise _misfit(source, name, kind, shorten(present))
 
 
 def _misfit(source: str, name: str, kind: pl.DataType, values: str) -> IndexingError:

@@ -26,36 +26,39 @@ def find_contents(index: Path, ids: frozenset[str]) -> dict[str, str]:
         rows = view.find(names)
         table = view.take(rows[rows >= 0])
         removed = {key for key, name in database.find(keys).items() if name is None}
-    hashes = table["sha256"].fill_null("") if "sha256" in table.columns else [""] * len(table)
     contents = {name: "" for name, key in zip(names, keys, strict=True) if key in removed}
-    return contents | dict(zip(table["id"], hashes, strict=True))
+    return contents | _read_contents(table)
 
 
 def find_in_source(own: Path, ids: frozenset[str]) -> dict[str, str]:
     """Return the content hash of each of these images that the source of the copy at ``own`` held
     when it was copied; "" if it has none."""
     base = read_source(own)
-    if base is None:
-        return {}
-    rows = base.filter(pl.col("id").is_in(list(ids)))
-    hashes = rows["sha256"].fill_null("") if "sha256" in rows.columns else [""] * len(rows)
-    return dict(zip(rows["id"], hashes, strict=True))
+    return {} if base is None else _read_contents(base.filter(pl.col("id").is_in(list(ids))))
+
+
+def _read_contents(table: pl.DataFrame) -> dict[str, str]:
+    """Return the content hash of each image of a table by id; "" if it has none."""
+    hashes = table["sha256"].fill_null("") if "sha256" in table.columns else [""] * len(table)
+    return dict(zip(table["id"], hashes, strict=True))
+
+
+def select_traces(contents: dict[str, str], traces: Traces) -> list[str]:
+    """Return the ids of the images that are to be forgotten among these ``contents``, which are
+    hashes by id: those with one of the hashes, and those without any."""
+    return [name for name, sha256 in contents.items() if not sha256 or sha256 in traces.sha256s]
 
 
 def forget_in_source(own: Path, traces: Traces) -> None:
     """Delete what the copy at ``own`` notes of these images of its source."""
-    contents = find_in_source(own, traces.ids)
-    names = [name for name, sha in contents.items() if not sha or sha in traces.sha256s]
-    if names:
-        base = read_source(own)
-        assert base is not None, "the names are from it"
+    names = select_traces(find_in_source(own, traces.ids), traces)
+    if names and (base := read_source(own)) is not None:
         write_source(own, base.filter(~pl.col("id").is_in(names)))
 
 
 def holds(index: Path, traces: Traces) -> bool:
     """Tell whether an index holds one of the images."""
-    contents = find_contents(index, traces.ids)
-    return any(not sha256 or sha256 in traces.sha256s for sha256 in contents.values())
+    return bool(select_traces(find_contents(index, traces.ids), traces))
 
 
 def list_holding(releases: Path, traces: Traces) -> list[Release]:

@@ -175,6 +175,5 @@ def _remove(index: Index, ids: list[str]) -> None:
 
 def _put(index: Index, table: pl.DataFrame, embeddings: Tensor, codes: Tensor | None) -> None:
     """Add or replace the images of ``table``, in one transaction."""
-    columns = table.drop(ID)
-    about = columns if columns.width else None
-    index.upsert_encoded(embeddings, table[ID].to_list(), about, codes=codes)
+    metadata = table.drop(ID) if table.width > 1 else None
+    index.upsert_encoded(embeddings, table[ID].to_list(), metadata, codes=codes)

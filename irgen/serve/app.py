@@ -1,6 +1,6 @@
 """Make the web application: routes, page, limits and error handling around one service."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -15,21 +15,20 @@ from irgen.serve.api import problems, routes, write_routes
 from irgen.serve.pages import edit_page, page, rendering
 from irgen.serve.service import Service
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]  # as browsers name this machine
 
 
 def create_app(
     service: Service,
     *,
     tokens: Tokens | None = None,
-    hosts: Sequence[str] = LOOPBACK,
     rate: RateLimit | None = None,
 ) -> FastAPI:
     """Return the application; it starts and stops ``service`` with itself.
 
-    ``tokens``: who is let in; None: everybody who reaches the port. ``hosts``: names by which the
-    service may be called, so that no page of another name can reach it through a browser.
-    ``rate``: of each client's requests.
+    ``tokens``: who is let in. None: everybody who reaches the port, but only by a name in LOOPBACK,
+    so that no page of another name can reach the service through a browser. ``rate``: of each
+    client's requests.
     """
 
     @asynccontextmanager
@@ -57,7 +56,8 @@ def create_app(
     app.include_router(page.page)
     app.include_router(edit_page.edits)
     app.mount("/static", StaticFiles(directory=rendering.FOLDER / "static"))
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    hosts = LOOPBACK if tokens is None else ["*"]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.add_middleware(
         Access,
         measurements=service.measurements,

@@ -118,9 +118,10 @@ def compute_overlap(first: Sequence[Sequence[Hit]], second: Sequence[Sequence[Hi
     """Return the mean, over queries, of the share of the first ten hits that both have; 1 where
     neither has any."""
     shares = []
-    for one, other in zip(first, second, strict=True):
-        own, theirs = ({hit.id for hit in hits[:COMPARED_HITS]} for hits in (one, other))
-        shares.append(len(own & theirs) / max(len(own), len(theirs), 1) if own or theirs else 1.0)
+    for pair in zip(first, second, strict=True):
+        ids, other_ids = ({hit.id for hit in hits[:COMPARED_HITS]} for hits in pair)
+        most = max(len(ids), len(other_ids))
+        shares.append(len(ids & other_ids) / most if most else 1.0)
     return sum(shares) / len(shares)
 
 

@@ -42,8 +42,8 @@ DRAIN_SECONDS = 30  # for requests that are under way at the end
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of a service. ``root``: of the project. ``folder``: of the index, None: the one that
-    searches of the project read. ``url``: where it answers. ``is_local``: only this machine reaches
-    it, so no token is needed; else the file ``tokens`` lists them. ``fetch_hosts``: where pictures
+    searches of the project read. ``url``: where it answers. ``tokens``: file that lists them; None:
+    only this machine reaches the service, so no token is needed. ``fetch_hosts``: where pictures
     are fetched from that clients name by address, () for anywhere; None: they are refused.
     ``processes`` that answer. ``decoders`` and ``batch``: of each of them; so is ``rate``, the
     requests a second that a client may send. ``read_only``: nobody may change the index.
@@ -52,8 +52,7 @@ class Settings:
     root: Path
     folder: Path | None
     url: str
-    is_local: bool
-    tokens: Path
+    tokens: Path | None
     fetch_hosts: tuple[str, ...] | None
     processes: int
     decoders: int
@@ -136,7 +135,7 @@ def make_app(settings: Settings) -> FastAPI:
     from irgen.serve.access.limits import RateLimit
     from irgen.serve.access.middleware import log_as_json
     from irgen.serve.access.tokens import Tokens
-    from irgen.serve.app import LOOPBACK, create_app
+    from irgen.serve.app import create_app
     from irgen.serve.champion import Champion
     from irgen.serve.measurements import forget_dead_processes
     from irgen.serve.service import Limits, Service
@@ -151,25 +150,21 @@ def make_app(settings: Settings) -> FastAPI:
         forget_dead_processes()
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.processes))
     root, limits, hosts = settings.root, Limits(batch=settings.batch), settings.fetch_hosts
+    tokens = None if settings.tokens is None else Tokens(settings.tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     service = Service(
         root,
         Champion(lambda: settings.folder or own_index.default_folder(root), device),
         limits,
         decoders=settings.decoders,
-        url=settings.url if settings.is_local else None,  # irgen search gives no token
+        url=settings.url if tokens is None else None,  # irgen search gives no token
         refresh=(lambda: own_index.refresh(root, device)) if settings.folder is None else None,
         fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
         try_out=None if settings.candidate is None else partial(make_candidate, settings, device),
         open_writer=None if settings.read_only else choose_writer(root, settings.folder),
     )
-    is_local = settings.is_local
-    return create_app(
-        service,
-        tokens=None if is_local else Tokens(settings.tokens),
-        hosts=LOOPBACK if is_local else ["*"],
-        rate=None if settings.rate is None else RateLimit(settings.rate),
-    )
+    rate = None if settings.rate is None else RateLimit(settings.rate)
+    return create_app(service, tokens=tokens, rate=rate)
 
 
 def make_candidate(settings: Settings, device: str, measurements: Measurements) -> Candidate:
@@ -177,7 +172,8 @@ def make_candidate(settings: Settings, device: str, measurements: Measurements) 
     from irgen.serve.candidate import Candidate, locate
     from irgen.serve.champion import Champion
 
-    root, name = settings.root, settings.candidate or ""
+    root, name = settings.root, settings.candidate
+    assert name is not None, "called only if there is a candidate"
     follower = Champion(lambda: locate(root, name), device, role="candidate")
     share, is_shadow = settings.share, settings.is_shadow
     return Candidate(root, follower, measurements, share=share, is_shadow=is_shadow)

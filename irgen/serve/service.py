@@ -32,7 +32,7 @@ log = logging.getLogger("irgen.serve")
 UPLOAD_BYTES = 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion
 PATIENCE = 10  # times as long as a try to open one took that failed, until the next
-OWN = {
+OPTION_NAMES = {  # of those that a request may give, but for its filter
     *("beams", "candidates", "fresh_beams", "rerank", "distinct", "words"),
     *("min_score", "min_probability"),
 }
@@ -217,7 +217,7 @@ class Service:
         facets: Mapping[str, str] | None,
     ) -> SearchResults:
         index, k = served.index, wanted.offset + wanted.k
-        options = make_options(index.options(k), wanted)
+        options = _make_options(index.options(k), wanted)
         if wanted.filter or facets or wanted.words is not None:
             allow = await asyncio.to_thread(self._filter, index, wanted, facets)
             options = replace(options, allow=allow)
@@ -294,7 +294,7 @@ async def _nothing() -> None:
     return None
 
 
-def make_options(own: Options, wanted: SearchOptions) -> Options:
-    """Return the index's ``own`` options with those that a request names, but for its filter."""
-    given = {name: getattr(wanted, name) for name in OWN}
-    return replace(own, **{name: value for name, value in given.items() if value is not None})
+def _make_options(defaults: Options, wanted: SearchOptions) -> Options:
+    """Return the index's options with those that a request gives in place of its ``defaults``."""
+    given = {name: getattr(wanted, name) for name in OPTION_NAMES}
+    return replace(defaults, **{name: value for name, value in given.items() if value is not None})

@@ -19,7 +19,7 @@ from irgen.catalog.images.decode import decode
 from irgen.catalog.images.pixels import Decoding, square
 from irgen.catalog.thumbnails import SIDE, encode_thumbnail
 from irgen.errors import ImageError
-from irgen.index.picture import Picture, decode_picture
+from irgen.index.decoded_image import DecodedImage, decode_image
 from irgen.serve.errors import OverloadedError
 
 log = logging.getLogger("irgen.serve")
@@ -46,9 +46,9 @@ class Workers:
         be decoded within the limits of time and memory."""
         return await self._run(_decode, content, decoding)
 
-    async def picture(self, content: bytes, decoding: Decoding) -> Picture:
+    async def picture(self, content: bytes, decoding: Decoding) -> DecodedImage:
         """Return the picture in an image file, to be added. Raise ImageError as ``decode`` does."""
-        return await self._run(decode_picture, content, decoding)
+        return await self._run(decode_image, content, decoding)
 
     async def thumbnail(self, content: bytes) -> tuple[str, bytes]:
         """Return media type and bytes of a small picture of an image file. Raise ImageError as

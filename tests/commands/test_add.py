@@ -11,7 +11,7 @@ import pytest
 from irgen.catalog.sources.selection import make_rules
 from irgen.commands import add, cli
 from irgen.commands.image_files import list_images
-from irgen.index import picture
+from irgen.index import decoded_image
 from irgen.index.index import Index
 
 
@@ -205,7 +205,7 @@ def test_what_was_added_before_an_image_was_lost_stays_and_the_rest_is_soon_ther
 
 def test_an_interrupted_add_says_how_far_it_came(project, run, holds, monkeypatch, png):
     monkeypatch.setattr(add, "BATCH", 1)
-    true, calls = picture.add_file_columns, []
+    true, calls = decoded_image.add_file_columns, []
 
     def columns(*arguments):
         calls.append(1)
@@ -213,7 +213,7 @@ def test_an_interrupted_add_says_how_far_it_came(project, run, holds, monkeypatc
             raise KeyboardInterrupt
         return true(*arguments)
 
-    monkeypatch.setattr(picture, "add_file_columns", columns)
+    monkeypatch.setattr(decoded_image, "add_file_columns", columns)
     done = run("add", "photos", "--upsert")
     assert done.status == 130
     assert done.err.splitlines()[-2:] == [

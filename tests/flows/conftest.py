@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.process import LIFELINE
+from .. import server_program
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = {
@@ -41,9 +39,7 @@ class PrefectServer:
     ``database`` or else in SQLite."""
 
     def __init__(self, folder: Path, database: str = "") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = server_program.find_free_port()
         self.uri = f"http://127.0.0.1:{self.port}/api"
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
@@ -55,17 +51,11 @@ class PrefectServer:
         }
 
     def start(self) -> None:
-        """Returns when the server answers; fails after a minute."""
-        command = [*LIFELINE, sys.executable, "-m", "prefect", "server", "start"]
-        with (self.folder / "log").open("a") as log:
-            self.process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(self.port)],
-                env=os.environ | self.settings,
-                stdin=subprocess.PIPE,  # the lifeline: the server does not outlive the tests
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        """Start the server and return when it answers."""
+        command = [sys.executable, "-m", "prefect", "server", "start"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        environment = os.environ | self.settings
+        self.process = server_program.start(command, self.folder / "log", environment)
         until(self.answers, "the Prefect server did not start", self.told)
 
     def answers(self) -> bool:
@@ -80,9 +70,7 @@ class PrefectServer:
     def kill(self) -> None:
         """Kills the server as a power cut would."""
         if self.process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.communicate()
+            server_program.kill(self.process)
             self.process = None
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:

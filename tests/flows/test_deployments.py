@@ -1,11 +1,9 @@
 """The deployments of prefect.yaml on a real server, with a real worker."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import yaml
 from flows import events, serve, training_revision
 from irgen.errors import IrgenError
 
+from .. import server_program
 from .conftest import ROOT, PrefectServer, Toy, alive, until
 
 pytestmark = pytest.mark.slow
@@ -130,19 +129,11 @@ def worker(
 ) -> Iterator[Path]:
     """A worker of the pool; gives its log."""
     log = tmp_path / "worker.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [*PREFECT, "worker", "start", "--pool", "irgen", "--limit", "5"],
-            cwd=tmp_path,
-            env=os.environ | {"IRGEN_ROOT": str(project.root)},
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    command = [*PREFECT, "worker", "start", "--pool", "irgen", "--limit", "5"]
+    environment = os.environ | {"IRGEN_ROOT": str(project.root)}
+    process = server_program.start(command, log, environment, tmp_path)
     yield log
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    server_program.kill(process)
 
 
 def post(server: PrefectServer, name: str, times: int) -> None:

@@ -4,34 +4,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from flows.build import build
 
+from .. import small_disk
 from .conftest import ROOT, PrefectServer, Toy, until
 from .test_build import outcomes, states
 
 pytestmark = pytest.mark.slow
 
 BUILD = "from flows.build import build; build({root!r})"
-
-
-@contextmanager
-def mounted(folder: Path, size: str) -> Iterator[None]:
-    """A disk of its own under a folder, while the block runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a full disk is tried on a mounted one, and mounting is not allowed here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_machine_that_reboots_in_the_middle_goes_on_where_it_was(
@@ -62,7 +47,7 @@ def test_a_disk_without_room_for_the_flows_notes_is_told_and_the_next_run_goes_o
     prefect_server: PrefectServer, toy: Toy
 ) -> None:
     notes = toy.root / ".cache" / "flows"
-    with mounted(notes, "16k"):
+    with small_disk.mount(notes, "16k"):
         with (notes / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError):
             while True:
                 file.write(bytes(4096))

@@ -8,14 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
-from flows.process import LIFELINE
-
+from .. import server_program
 from .conftest import ROOT, PrefectServer, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.scenario]
@@ -75,16 +73,8 @@ class Newcomer:
         return done.stdout
 
     def leaves_running(self, command: str) -> None:
-        with self.log.open("w") as log:
-            self.served = subprocess.Popen(
-                [*LIFELINE, "bash", "-c", command],
-                cwd=self.root,
-                env=self.environment,
-                stdin=subprocess.PIPE,  # the lifeline
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        line = ["bash", "-c", command]
+        self.served = server_program.start(line, self.log, self.environment, self.root)
 
     def told(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
@@ -118,8 +108,7 @@ def newcomer(
     newcomer = Newcomer(root, environment)
     yield newcomer
     if newcomer.served is not None:
-        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
-            newcomer.served.communicate(timeout=30)  # lets go of the lifeline
+        server_program.end(newcomer.served)
 
 
 def test_the_page_s_commands_do_what_it_says(newcomer: Newcomer) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from .. import server_program
 from .conftest import ROOT, PrefectServer, Toy, until
 
 pytestmark = pytest.mark.slow
@@ -38,11 +39,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
     os.chown(folder, user.pw_uid, user.pw_gid)
     ids = {"user": user.pw_uid, "group": user.pw_gid} if os.getuid() == 0 else {}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = [initdb, "--pgdata", str(folder / "data"), "--username", "irgen", "--auth", "trust"]
-    subprocess.run(made, cwd=folder, check=True, timeout=120, capture_output=True, **ids)
+    port = server_program.find_free_port()
+    command = [initdb, "--pgdata", str(folder / "data"), "--username", "irgen", "--auth", "trust"]
+    subprocess.run(command, cwd=folder, check=True, timeout=120, capture_output=True, **ids)
     process = subprocess.Popen(
         [server, "-D", str(folder / "data"), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)],
         cwd=folder,

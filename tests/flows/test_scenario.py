@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ import pytest
 import yaml
 
 from flows import events, graph, training_revision
-from flows.process import LIFELINE
 from irgen.catalog.sources.arrays import list_digits
 from irgen.encoding.cache import map_shard
 
+from .. import server_program
 from ..bucket_server import BucketServer
 from ..mlflow_server import MlflowServer
 from .conftest import ROOT, PrefectServer, until
@@ -215,21 +215,13 @@ def living(
 @contextmanager
 def run_worker(living: Living) -> Iterator[None]:
     """A Prefect worker for the project's deployments, until the block ends."""
-    with living.log.open("w") as log:
-        worker = subprocess.Popen(
-            [*LIFELINE, sys.executable, "-m", "prefect", *WORKER],
-            cwd=living.root.parent,
-            env=living.environment,
-            stdin=subprocess.PIPE,  # the lifeline
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    command = [sys.executable, "-m", "prefect", *WORKER]
+    cwd = living.root.parent
+    worker = server_program.start(command, living.log, living.environment, cwd)
     try:
         yield
     finally:
-        with suppress(BrokenPipeError):
-            worker.communicate(timeout=30)  # lets go of the lifeline
+        server_program.end(worker)
 
 
 def copy_project(living: Living) -> None:

@@ -88,17 +88,11 @@ def operate(index, alive, seed, first, notes, images, metadata) -> None:
 
 
 def main() -> None:
-    """Forks writers as it is told to."""
-    import importlib.util
+    """Fork a writer for each line."""
+    import conftest  # it lies beside this script
 
     import irgen.index.index  # noqa: F401 – once, for all writers
 
-    path = Path(__file__).with_name("conftest.py")
-    spec = importlib.util.spec_from_file_location("conftest", path)
-    assert spec
-    assert spec.loader
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
     print("ready", flush=True)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     for line in sys.stdin:
@@ -108,7 +102,7 @@ def main() -> None:
             signal.signal(signal.SIGINT, interrupt)
             try:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-                write(int(seed), Path(folder), int(first), made.images, made.metadata)
+                write(int(seed), Path(folder), int(first), conftest.images, conftest.metadata)
             except BaseException:
                 if INTERRUPTED.is_set():
                     os._exit(130)

@@ -1,6 +1,5 @@
 """A writer is ended at any moment: what it acknowledged is there, and nothing is half there."""
 
-import importlib.util
 import os
 import random
 import signal
@@ -9,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -19,21 +18,11 @@ from irgen.index.index import Index
 from irgen.index.view import View
 
 from .. import forking_program
+from . import killed_writer
 
-SCRIPT = Path(__file__).with_name("killed_writer.py")
+SCRIPT = Path(killed_writer.__file__)
 LIVES = 30
 ENDS = [(1, signal.SIGKILL), (2, signal.SIGKILL), (3, signal.SIGINT)]
-
-
-@pytest.fixture(scope="module")
-def writer() -> ModuleType:
-    """What the writer does, as a module."""
-    spec = importlib.util.spec_from_file_location("killed_writer", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +80,7 @@ def fresh(folder: Path, alive: dict[str, int], small: SimpleNamespace) -> Path:
 
 @pytest.mark.parametrize(("seed", "how"), ENDS)
 def test_what_an_ended_writer_acknowledged_is_there_and_nobody_saw_what_is_not(
-    tmp_path: Path, writer: ModuleType, program: subprocess.Popen, small, seed: int, how
+    tmp_path: Path, program: subprocess.Popen, small, seed: int, how
 ) -> None:
     folder = small.create(tmp_path / "index", [])
     states: list[dict[str, int]] = [{}]  # before each operation
@@ -102,10 +91,10 @@ def test_what_an_ended_writer_acknowledged_is_there_and_nobody_saw_what_is_not(
         seen = live_and_die(program, start, reader, how, seconds)
         acknowledged = count_acknowledged(tmp_path / "notes")
         for number in range(len(states) - 1, max(acknowledged, done) + 1):
-            step = writer.operation(seed, number, states[number])
-            states.append(writer.after(states[number], number, *step))
+            step = killed_writer.operation(seed, number, states[number])
+            states.append(killed_writer.after(states[number], number, *step))
         done = max(acknowledged, done)
-        struck[writer.operation(seed, done, states[done])[0]] += 1
+        struck[killed_writer.operation(seed, done, states[done])[0]] += 1
         with Index.open(folder) as opened:  # before any writer has tidied up
             contents = small.contents(opened)
             opened.verify()

@@ -7,23 +7,11 @@ has returned. With the mode ``between`` the process kills itself between the two
 the new index takes the place of the old one.
 """
 
-import importlib.util
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
-
-
-def load_plain_index():
-    """The indexes of made-up images."""
-    path = Path(__file__).with_name("plain_index.py")
-    spec = importlib.util.spec_from_file_location("plain_index", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def edit(root: Path, first: int, put) -> None:
@@ -59,11 +47,12 @@ def live(root: Path, first: int, mode: str, put) -> None:
 
 
 def main() -> None:
-    """Fork processes as told."""
+    """Fork a process for each line."""
+    import plain_index  # it lies beside this script
+
     import irgen.index.index
     import irgen.releases.merged_index  # noqa: F401 – once, for all processes
 
-    plain_index = load_plain_index()
     print("ready", flush=True)
     for line in sys.stdin:
         first, mode, root = line.rstrip("\n").split(" ", 2)

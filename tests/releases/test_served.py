@@ -3,9 +3,6 @@
 import base64
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -18,23 +15,20 @@ import pytest
 
 from irgen.index.index import Index
 
+from .. import server_program
+
 
 class Served:
     """``mlflow models serve`` on loopback."""
 
     def __init__(self, uri: str, folder) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = server_program.find_free_port()
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri]
         command += ["--env-manager", "local", "--port", str(self.port), "--host", "127.0.0.1"]
         self.log = folder / "serve.log"
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         tools = os.environ | {"PATH": path}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, cwd=folder, env=tools
-            )
+        self.process = server_program.start(command, self.log, tools, folder)
 
     def wait(self) -> None:
         deadline = time.monotonic() + 120
@@ -61,9 +55,7 @@ class Served:
             return error.code, json.load(error)
 
     def stop(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        server_program.kill(self.process)
 
 
 @pytest.fixture
@@ -134,11 +126,11 @@ def test_a_model_that_points_to_its_index_finds_it_in_the_bucket_when_it_is_gone
     assert release()["settled"]
     source = mlflow_store.connect(project.root).get_model_version("irgen", "1").source
     table = pd.DataFrame({"image": [base64.b64encode(project.query).decode()]})
-    there = load_model(source).predict(table, params={"k": 3})
+    local = load_model(source).predict(table, params={"k": 3})
     assert buckets.count("GET", "safetensors") == 0
     project.store.rename(project.root / "gone")
     fetched = load_model(source).predict(table, params={"k": 3})
-    assert fetched == there and len(fetched[0]["ids"]) == 3
+    assert fetched == local and len(fetched[0]["ids"]) == 3
     buckets.reset()
     with pytest.raises(Exception, match=r"s3://shop/indexes/0001"):
         load_model(source)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ..server_program import find_free_port
 from .conftest import wait_until
 
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "nginx.conf"
@@ -57,8 +57,7 @@ def proxy(tmp_path, running, sign_on):
         check=True,
         capture_output=True,
     )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = find_free_port()
     server = CONFIG.read_text()
     for old, new in {
         "listen 443": f"listen 127.0.0.1:{port}",

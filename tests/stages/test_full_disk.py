@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from .. import small_disk
 from . import conftest
 
 ROOM = 16 * 1024  # bytes left
@@ -22,17 +23,10 @@ def files(folder: Path) -> dict[str, bytes]:
 def full_disk(copy, tmp_path: Path) -> Iterator[Path]:
     """The project on a disk of its own, which a file named ballast fills."""
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a full disk is tried on a mounted one, and mounting is not allowed here")
-    try:
+    with small_disk.mount(disk, "64m"):
         shutil.copytree(copy[0], disk, dirs_exist_ok=True)
-        status = os.statvfs(disk)
-        (disk / "ballast").write_bytes(bytes(status.f_bavail * status.f_frsize - ROOM))
+        small_disk.fill(disk, ROOM)
         yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.mark.slow

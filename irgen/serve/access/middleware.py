@@ -17,7 +17,7 @@ from irgen.errors import redact
 from irgen.serve.access.limits import RateLimit, name_client
 from irgen.serve.access.slow_clients import Body, BrokenLimitError
 from irgen.serve.access.tokens import Token, Tokens
-from irgen.serve.api.problems import problem, report_fault
+from irgen.serve.api.problems import make_problem, report_fault
 from irgen.serve.measurements import Measurements
 
 access_log = logging.getLogger("irgen.access")
@@ -78,7 +78,7 @@ class Access:
             with suppress(BrokenLimitError):
                 await self.app(scope, body.receive, marked_send)
             if body.problem is not None:
-                refusal, body.problem = problem(*body.problem), None
+                refusal, body.problem = make_problem(*body.problem), None
                 await refusal(scope, receive, marked_send)
         except Exception as error:  # a fault of ours: no handler knows it
             answer = report_fault(request_id, error)
@@ -99,7 +99,9 @@ class Access:
         if token is None and self.tokens is not None and scope["path"] not in OPEN_PATHS:
             return _ask_for_token()
         if _is_from_other_site(scope):
-            return problem(403, "a page of another site may not send this: use the service's own")
+            return make_problem(
+                403, "a page of another site may not send this: use the service's own"
+            )
         return None
 
     def _find_token(self, scope: Scope) -> Token | None:
@@ -148,13 +150,13 @@ def _is_from_other_site(scope: Scope) -> bool:
 
 def _ask_for_token() -> JSONResponse:
     text = "a token is needed: Authorization: Bearer TOKEN; in a browser, the token as the password"
-    answer = problem(401, text)
+    answer = make_problem(401, text)
     answer.headers["WWW-Authenticate"] = 'Basic realm="irgen", charset="UTF-8"'
     return answer
 
 
 def _ask_to_wait(seconds: float) -> JSONResponse:
-    answer = problem(429, f"too many requests: send the next in {seconds:.1f} s")
+    answer = make_problem(429, f"too many requests: send the next in {seconds:.1f} s")
     answer.headers["Retry-After"] = str(math.ceil(seconds))
     return answer
 

@@ -99,8 +99,8 @@ class Problem(JSONResponse):
             return
         fields = (self._content[name] for name in ("status", "title", "detail"))
         page = scope["app"].state.show_problem(Request(scope), *fields)
-        own = {name: value for name, value in self.headers.items() if name not in page.headers}
-        page.headers.update(own)  # such as Retry-After
+        missing = {name: value for name, value in self.headers.items() if name not in page.headers}
+        page.headers.update(missing)  # such as Retry-After
         await page(scope, receive, send)
 
 
@@ -110,7 +110,7 @@ def _wants_page(scope: Scope) -> bool:
     return is_page and "text/html" in Headers(scope=scope).get("accept", "")
 
 
-def problem(status: int, detail: str, **more: Any) -> Problem:
+def make_problem(status: int, detail: str, **more: Any) -> Problem:
     """Return a problem document; ``more``: fields beside type, title, status and detail."""
     content = {
         "type": "about:blank",
@@ -157,7 +157,7 @@ def _list_fields(error: ValidationError | RequestValidationError) -> list[tuple[
 
 
 def _answer(request: Request, error: Exception) -> JSONResponse:
-    answer = problem(*describe_error(error))
+    answer = make_problem(*describe_error(error))
     if isinstance(error, OverloadedError):
         answer.headers["Retry-After"] = f"{error.retry_after:.0f}"
     elif isinstance(error, NotReadyError):
@@ -171,12 +171,12 @@ def _refuse_fields(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [{"field": field, "reason": reason} for field, reason in _list_fields(error)]
     text = "; ".join(f"{item['field']}: {item['reason']}" for item in errors[:3])
-    return problem(422, f"{text}. /v1/openapi.json describes every field", errors=errors)
+    return make_problem(422, f"{text}. /v1/openapi.json describes every field", errors=errors)
 
 
-def _http_error(request: Request, error: Exception) -> JSONResponse:
+def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    answer = problem(error.status_code, str(error.detail))
+    answer = make_problem(error.status_code, str(error.detail))
     answer.headers.update(error.headers or {})
     return answer
 
@@ -184,7 +184,7 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
 def report_fault(request_id: str, error: Exception) -> JSONResponse:
     """Log an error that nobody can mend but us, and return the answer to the client."""
     log.error("a request failed", exc_info=error, extra={"fields": {"request": request_id}})
-    return problem(500, "a fault of the service: its log says more under this request's id")
+    return make_problem(500, "a fault of the service: its log says more under this request's id")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -192,4 +192,4 @@ def add_handlers(app: FastAPI) -> None:
     for kind in EXPECTED:
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(RequestValidationError, _refuse_fields)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)

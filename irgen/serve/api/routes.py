@@ -15,10 +15,10 @@ from irgen.errors import ImageError, IndexingError
 from irgen.index.metadata import ID, as_plain
 from irgen.search.calibration import Calibration
 from irgen.serve.api import etags, schema
-from irgen.serve.api.problems import describe_problems, problem
+from irgen.serve.api.problems import describe_problems, make_problem
 from irgen.serve.api.schema import SearchAnswer, SearchBody, SearchOptions
 from irgen.serve.champion import Served
-from irgen.serve.query import SearchResults
+from irgen.serve.query import Hit, SearchResults
 from irgen.serve.requests import get_service, run_while_connected
 from irgen.serve.service import Service
 
@@ -161,7 +161,7 @@ async def ready(request: Request) -> Response:
     """Return 200 if searches are answered, else 503 with the reason."""
     champion = get_service(request).champion
     if champion.served is None:
-        return problem(503, champion.error or "the index is being opened")
+        return make_problem(503, champion.error or "the index is being opened")
     return Response('{"status": "ready"}', media_type="application/json")
 
 
@@ -199,11 +199,11 @@ def _format(results: SearchResults, wanted: SearchOptions) -> SearchAnswer:
             search=timing.worked * 1e3,
             batch=timing.batch,
         ),
-        results=[format_result(hits, wanted) for hits in results.hits],
+        results=[_format_result(hits, wanted) for hits in results.hits],
     )
 
 
-def format_result(hits: Sequence[Any], wanted: SearchOptions) -> schema.ResultBody:
+def _format_result(hits: Sequence[Hit], wanted: SearchOptions) -> schema.ResultBody:
     """Return one page of the hits of a query, which were searched up to its end."""
     end = wanted.offset + wanted.k
     is_full = len(hits) == end and end + wanted.k <= schema.MOST_HITS
@@ -213,11 +213,8 @@ def format_result(hits: Sequence[Any], wanted: SearchOptions) -> schema.ResultBo
     )
 
 
-def _format_hit(hit: Any) -> schema.HitBody:
-    fields = {
-        name: getattr(hit, name) for name in schema.HitBody.model_fields if hasattr(hit, name)
-    }
-    fields |= {"code": list(hit.code), "metadata": as_plain(hit.metadata)}
+def _format_hit(hit: Hit) -> schema.HitBody:
+    fields = vars(hit) | {"code": list(hit.code), "metadata": as_plain(hit.metadata)}
     return schema.HitBody(**fields, thumbnail=thumbnail_path(hit.id))
 
 

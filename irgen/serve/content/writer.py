@@ -20,9 +20,9 @@ import polars as pl
 from irgen.catalog.uploads import FOLDER, store_upload
 from irgen.errors import ImageError, LockedError
 from irgen.index import damage
+from irgen.index.decoded_image import DecodedImage, add_file_columns
 from irgen.index.index import Index
 from irgen.index.metadata import complete
-from irgen.index.picture import Picture, add_file_columns
 from irgen.index.rows import check_ids
 from irgen.index.user_columns import fit_rows
 from irgen.serve.batching import Batcher, answer_in_groups
@@ -154,7 +154,7 @@ class Writer:
         self._measurements.write_seconds.labels("decode").observe(seconds)
         return _make_addition(served, images, pictures, table, replace, deadline)
 
-    async def _decode(self, image: NewImage, served: Served) -> Picture:
+    async def _decode(self, image: NewImage, served: Served) -> DecodedImage:
         async with self._decoding:
             try:
                 return await self._workers.picture(image.content, served.index.models.decoding)
@@ -207,7 +207,7 @@ class Writer:
 def _make_addition(
     served: Served,
     images: Sequence[NewImage],
-    pictures: Sequence[Picture],
+    pictures: Sequence[DecodedImage],
     table: pl.DataFrame,
     replace: bool,
     deadline: float,

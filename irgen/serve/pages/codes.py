@@ -48,16 +48,16 @@ def format_prefix(prefix: Sequence[int]) -> str:
 def list_branches(view: View, prefix: Sequence[int], samples: int) -> list[Branch]:
     """Return the branches one level below ``prefix``, the largest first; below a whole code, that
     code itself. Time: a pass over the codes. Raise IndexingError if no image has the prefix."""
-    rows, codes = _find(*_read_codes(view), prefix)
+    rows, codes = _select(*_read_codes(view), prefix)
     if not len(rows):
         raise IndexingError(f"no image has a code that begins with {format_prefix(prefix)}")
     level = len(prefix)
     if level == codes.shape[1]:
-        return [_branch(view, tuple(prefix), rows, samples)]
+        return [_make_branch(view, tuple(prefix), rows, samples)]
     values, counts = codes[:, level].unique(return_counts=True)
     order = counts.argsort(descending=True, stable=True)
     return [
-        _branch(view, (*prefix, value), rows[codes[:, level] == value], samples)
+        _make_branch(view, (*prefix, value), rows[codes[:, level] == value], samples)
         for value in values[order].tolist()
     ]
 
@@ -75,9 +75,9 @@ def trace_query(
     levels = []
     for level in trace(state, parts, width):
         branches = (
-            _branch(view, prefix.codes, own_rows, samples, prefix.log_probability)
+            _make_branch(view, prefix.codes, own_rows, samples, prefix.log_probability)
             for prefix in level
-            if len(own_rows := _find(rows, all_codes, prefix.codes)[0])
+            if len(own_rows := _select(rows, all_codes, prefix.codes)[0])
         )
         levels.append(list(islice(branches, shown)))
     return levels
@@ -89,7 +89,7 @@ def _read_codes(view: View) -> tuple[Tensor, Tensor]:
     return rows, view.snapshot.gather(rows, "codes").long()
 
 
-def _find(rows: Tensor, codes: Tensor, prefix: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _select(rows: Tensor, codes: Tensor, prefix: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return those of rows (n,) and codes (n, M) that have a prefix. Raise IndexingError if it is
     too long."""
     wanted = torch.tensor(list(prefix), dtype=torch.int64)
@@ -99,7 +99,7 @@ def _find(rows: Tensor, codes: Tensor, prefix: Sequence[int]) -> tuple[Tensor, T
     return rows[kept], codes[kept]
 
 
-def _branch(
+def _make_branch(
     view: View,
     prefix: tuple[int, ...],
     rows: Tensor,

@@ -12,11 +12,11 @@ from fastapi.responses import RedirectResponse
 from starlette.datastructures import UploadFile
 
 from irgen.errors import IdTakenError, ImageError
-from irgen.index.picture import FILE_COLUMNS
+from irgen.index.decoded_image import FILE_COLUMNS
 from irgen.serve.api.problems import describe_error
 from irgen.serve.api.write_routes import clean_path
 from irgen.serve.content.writer import NewImage
-from irgen.serve.pages.page import keep_upload, read_query
+from irgen.serve.pages.page import keep_upload, read_upload
 from irgen.serve.pages.rendering import fill, render
 from irgen.serve.requests import get_service, get_writer, run_while_connected
 from irgen.serve.service import Service
@@ -104,8 +104,7 @@ async def _put(request: Request, values: Mapping[str, str]) -> None:
     service, writer = get_service(request), get_writer(request)
     if not values.get("q"):
         raise ImageError("choose a picture")
-    content = await asyncio.to_thread(read_query, service, values["q"], "")
-    assert isinstance(content, bytes), "an upload is a file"
+    content = await read_upload(service, values["q"])
     metadata = {
         name.removeprefix(PREFIX): value
         for name, value in values.items()
@@ -122,7 +121,7 @@ async def show_removal(request: Request, id: str) -> Response:
 
     async def load() -> dict[str, Any]:
         get_writer(request)
-        await asyncio.to_thread(get_service(request).items.list, ids=[id], limit=1)
+        await get_service(request).items.find(id)
         return {"exists": True}
 
     return await render(request, "remove.html", load(), id=id)

@@ -74,7 +74,7 @@ async def start(
 
     values = filters | {"fields": fields, "fetches": service.fetches_addresses}
     if id:
-        values["item"] = await asyncio.to_thread(describe_item, service, id)
+        values["item"] = await describe_item(service, id)
     return await render(request, "search.html", load(), **values, **describe_search(service))
 
 
@@ -87,10 +87,10 @@ def describe_search(service: Service) -> dict[str, Any]:
     return {"beams": served.index.options(1).beams, "calibrated": calibrated}
 
 
-def describe_item(service: Service, name: str) -> dict[str, Any]:
+async def describe_item(service: Service, name: str) -> dict[str, Any]:
     """Return the metadata of an image that people look at; none if it is not in the index."""
     with suppress(NotFoundError, NotReadyError):
-        _, (item,) = service.items.list(ids=[name], limit=1)
+        item = await service.items.find(name)
         shown = as_plain({column: item[column] for column in item if column not in UNSHOWN})
         return {column: value for column, value in shown.items() if value not in (None, "", [])}
     return {}
@@ -101,7 +101,7 @@ async def _search(
 ) -> SearchResults:
     names = ("k", "beams", "min_probability", "words", "filter", "distinct")
     wanted = SearchOptions(**{name: fields[name] for name in names if fields[name] != ""})
-    query = await asyncio.to_thread(read_query, service, fields["q"], fields["id"])
+    query = await read_upload(service, fields["q"]) if fields["q"] else fields["id"]
     return await service.search([query], wanted, facets=facets)
 
 
@@ -119,11 +119,9 @@ async def list_filters(request: Request) -> dict[str, Any]:
     }
 
 
-def read_query(service: Service, upload: str, name: str) -> bytes | str:
-    """Return the picture that was uploaded, or else the id. Raise NotFoundError if it has gone."""
-    if not upload:
-        return name
-    content = service.uploads.get(upload)
+async def read_upload(service: Service, name: str) -> bytes:
+    """Return a picture by the name from ``keep_upload``. Raise NotFoundError if it has gone."""
+    content = await asyncio.to_thread(service.uploads.get, name)
     if content is None:
         raise NotFoundError("that picture is no longer here: choose it again")
     return content
@@ -160,7 +158,7 @@ async def show_upload(request: Request, q: Annotated[str, Query(min_length=1)]) 
     headers = etags.make_headers(q, "small")
     if (unchanged := etags.find_unchanged(request, headers)) is not None:
         return unchanged
-    content = await _read_image(service, q, "")
+    content = await read_upload(service, q)
     kind, small = await service.workers.thumbnail(content)
     return Response(small, media_type=kind, headers=headers)
 
@@ -223,10 +221,9 @@ async def compare(request: Request, q: str = "", id: str = "", k: int = 12) -> H
 
 async def _read_image(service: Service, upload: str, name: str) -> bytes:
     """Return the picture that was uploaded, or else the file of an image of the index."""
-    query = await asyncio.to_thread(read_query, service, upload, name)
-    if isinstance(query, bytes):
-        return query
-    return await service.items.read_picture(await service.items.find(query))
+    if upload:
+        return await read_upload(service, upload)
+    return await service.items.read_picture(await service.items.find(name))
 
 
 @page.get("/why")

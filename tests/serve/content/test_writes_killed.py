@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from irgen.catalog.uploads import read_upload
 from irgen.index.index import Index
 from irgen.releases import own_index
 
+from ... import forking_program
 from ..conftest import wait_until
 from . import editors
 from .editors import Editor
@@ -26,21 +26,11 @@ EDITORS = 6
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[subprocess.Popen]:
+def program(root: Path) -> Iterator[subprocess.Popen]:
     """The program that forks services."""
     script = Path(__file__).with_name("killed_service.py")
-    settings = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, str(script)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=settings,
-    ) as running:
-        assert running.stdin and running.stdout
-        assert running.stdout.readline() == "ready\n"
+    with forking_program.start(script, PYTHONPATH=str(root)) as running:
         yield running
-        running.stdin.close()
 
 
 def start_service(program: subprocess.Popen, root: Path) -> tuple[int, str]:

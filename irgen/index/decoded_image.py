@@ -1,4 +1,4 @@
-"""A decoded image file on its way into an index, and the columns that describe it."""
+"""A decoded image on its way into an index, and the columns that describe it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ FILE_COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """One decoded file: ``pixels`` (C, size, size) uint8 as the encoder reads them, the
     ``sha256`` of its content, and its upright ``width`` and ``height`` in pixels."""
 
@@ -30,15 +30,15 @@ class Picture:
     height: int
 
 
-def decode_picture(content: bytes, decoding: Decoding) -> Picture:
-    """Return the picture in an image file. Raise ImageError if it cannot be decoded."""
+def decode_image(content: bytes, decoding: Decoding) -> DecodedImage:
+    """Return the image in a file. Raise ImageError if it cannot be decoded."""
     decoded = decode_file(content, decoding.channels, decoding.short)
     sha256 = hashlib.sha256(content).hexdigest()
-    return Picture(square(decoded.image, decoding), sha256, decoded.width, decoded.height)
+    return DecodedImage(square(decoded.image, decoding), sha256, decoded.width, decoded.height)
 
 
 def add_file_columns(
-    table: pl.DataFrame, names: Sequence[str], pictures: Sequence[Picture], schema: pl.Schema
+    table: pl.DataFrame, names: Sequence[str], pictures: Sequence[DecodedImage], schema: pl.Schema
 ) -> pl.DataFrame | None:
     """Return the metadata of images with those of FILE_COLUMNS that an index of ``schema`` keeps
     and ``table``, which may be empty, lacks. ``names``: paths of the files. None without any
