@@ -46,11 +46,11 @@ def main() -> None:
         return
     rates: dict[str, list[float]] = {"return": [], "keep": []}
     for _ in range(options.rounds):
-        for way, found in rates.items():
+        for way, values in rates.items():
             command = [sys.executable, *sys.argv, "--one", way]
-            found.append(float(subprocess.check_output(command, text=True).split()[-1]))
-    for way, found in rates.items():
-        print(f"{way:>6} freed memory: {', '.join(f'{r:.1f}' for r in found)} images/s")
+            values.append(float(subprocess.check_output(command, text=True).split()[-1]))
+    for way, values in rates.items():
+        print(f"{way:>6} freed memory: {', '.join(f'{r:.1f}' for r in values)} images/s")
     ratio = statistics.median(rates["keep"]) / statistics.median(rates["return"])
     print(f"keeping it is {ratio:.2f} times as fast ({options.name}, {options.size} px)")
 

@@ -18,7 +18,6 @@ the other half are asked about, and none teaches.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -56,7 +55,7 @@ from irgen.evaluation.latency import name_processor
 from irgen.evaluation.query_set import MAX_DEPTH, count_positives, mark_relevant
 from irgen.files.atomic import write_bytes
 from irgen.files.records import read_json, write_json
-from irgen.files.workspace import Workspace
+from irgen.files.workspace import Workspace, git
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer, class_numbers, embed_summaries
@@ -218,17 +217,16 @@ def openings(model: Retriever, images: EncodedViews | Pixels, machine: Machine) 
 
 
 def write(params: Params, taught: Taught, fold: Fold, made: Made, folder: Path) -> Tensor:
-    """What a retriever taught by the fold's images writes for those asked about: see ``openings``.
-    The last step's average is taken, for nothing validates."""
+    """Train a retriever on the fold's images; return its predictions for those asked about, as
+    ``openings`` does. The last step's average is taken, because nothing validates."""
     settings, machine, rows = params.retriever, taught.encoding.machine, fold.teaching
     pretrained = create_encoder(params.encoder, params.seed)
     features = encode_summaries(pretrained, [taught.sha256s[row] for row in rows], taught.encoding)
     mined = RULES[params.pairs.rule](
         torch.from_numpy(features), taught.labels[rows], params.pairs.neighbours, params.seed
     )
-    found = mined.rows
-    anchors, places = torch.nonzero(found >= 0, as_tuple=True)
-    positives = retrieving.group_positives(anchors, found[anchors, places], len(rows))
+    anchors, ranks = torch.nonzero(mined.rows >= 0, as_tuple=True)
+    positives = retrieving.group_positives(anchors, mined.rows[anchors, ranks], len(rows))
     codes = made.tokenizer.tokenize(made.embeddings[rows])
     reader = made.reader or initial_query_encoder(pretrained, made.tokenizer, settings.encoder)
     width, encoder = params.tokenizer.width, reader.encoder
@@ -374,8 +372,7 @@ def main() -> int:
         name: {metric: np.concatenate(parts) for metric, parts in values.items()}
         for name, values in found.items()
     }
-    here = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
+    commit = git(Path(__file__).parent, "rev-parse", "--short", "HEAD") or "unknown"
     about = [options.baseline] if options.baseline else []
     about += ["labels nobody taught"] if options.untaught else []
     title = ", ".join([" ".join([options.params.stem, *options.changes]), *about])

@@ -69,7 +69,7 @@ SHAPES: dict[str, Callable[[Array], Array]] = {  # radius by angle
     "bow": lambda angle: np.abs(np.cos(angle)) ** 1.5 + 0.05,
     "cross": lambda angle: 0.35 / np.maximum(0.35, np.abs(np.sin(2 * angle))),
 }
-PATTERNS: dict[str, Callable[[Array, Array], Array]] = {  # -1 to 1 by place
+PATTERNS: dict[str, Callable[[Array, Array], Array]] = {  # -1 to 1 by position
     "plain": lambda u, v: np.ones_like(u),
     "striped": lambda u, v: np.sin(3 * u),
     "checked": lambda u, v: np.sin(3 * u) * np.sin(3 * v),
@@ -83,32 +83,33 @@ MOST = len(SHAPES) * len(PATTERNS)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Number ``category`` and ``item`` (the object in it) of a picture, and its ``path``."""
+class Picture:
+    """Subject of a picture, and its ``path``. ``item``: number of the category and of the object
+    in it, as in `05-000012`."""
 
     category: str
     item: str
     path: str
 
 
-def locate(plan: Plan, number: int) -> Place:
+def plan_picture(plan: Plan, number: int) -> Picture:
     """Return what picture ``number`` shows. Categories take turns."""
     order = np.random.default_rng(plan.seed).permutation(MOST)
     category, turn = int(order[number % plan.categories]), number // plan.categories
     shape, pattern = list(SHAPES)[category % len(SHAPES)], list(PATTERNS)[category // len(SHAPES)]
     label, item = f"{pattern} {shape}", f"{category:02d}-{turn // plan.views:06d}"
     name = f"{item}-{turn % plan.views:02d}.jpg"
-    return Place(label, item, f"pictures/{label}/{name}")
+    return Picture(label, item, f"pictures/{label}/{name}")
 
 
 def draw(plan: Plan, number: int) -> bytes:
     """Draw picture ``number`` and return it as a JPEG."""
-    place, fine = locate(plan, number), 2 * plan.side
-    pattern, shape = place.category.split()
-    category, item = map(int, place.item.split("-"))
+    planned, double = plan_picture(plan, number), 2 * plan.side
+    pattern, shape = planned.category.split()
+    category, item = map(int, planned.item.split("-"))
     own = np.random.default_rng([plan.seed, 1, category, item])  # the object's
     view = np.random.default_rng([plan.seed, 2, number])
-    x, y = np.meshgrid(*[np.linspace(-1, 1, fine)] * 2)
+    x, y = np.meshgrid(*[np.linspace(-1, 1, double)] * 2)
     u, v = _pose(x, y, view)
     inside = _shape(u, v, SHAPES[shape], own)  # (side, side)
     colours, mark = own.random((3, 3)), own.uniform(-0.35, 0.35, 2)
@@ -116,7 +117,7 @@ def draw(plan: Plan, number: int) -> bytes:
     across, down = _turn(coarse * u, coarse * v, turn)
     picture = _mix(colours[0], colours[1], PATTERNS[pattern](across, down) > 0)
     picture = _mix(picture, colours[2], np.hypot(u - mark[0], v - mark[1]) < 0.16)
-    picture = _mix(_background(fine, view), picture, inside)
+    picture = _mix(_background(double, view), picture, inside)
     picture = _hide(_light(picture, x, y, view), x, y, view)
     picture += view.normal(0, 0.02, picture.shape)
     image = Image.fromarray((255 * picture.clip(0, 1)).astype(np.uint8)).reduce(2)
@@ -176,13 +177,14 @@ def _hide(picture: Array, x: Array, y: Array, view: np.random.Generator) -> Arra
     return _mix(picture, view.random(3), bar)
 
 
-def generate(plan: Plan, count: int, jobs: int) -> Iterator[tuple[Place, bytes]]:
+def generate(plan: Plan, count: int, jobs: int) -> Iterator[tuple[Picture, bytes]]:
     """Yield ``count`` pictures, drawn by ``jobs`` processes."""
     with ProcessPoolExecutor(jobs) as pool:
         for start in range(0, count, 4096):  # map() would list all numbers at once
             numbers = range(start, min(count, start + 4096))
             contents = pool.map(partial(draw, plan), numbers, chunksize=64)
-            yield from zip((locate(plan, number) for number in numbers), contents, strict=True)
+            pictures = (plan_picture(plan, number) for number in numbers)
+            yield from zip(pictures, contents, strict=True)
 
 
 @contextmanager
@@ -231,9 +233,9 @@ def main() -> None:
     rows.writerow(COLUMNS)
     with open_target(options.target) as add:
         pictures = generate(plan, options.images, options.jobs)
-        for place, content in tqdm(pictures, "draw", options.images, unit="image", disable=None):
-            add(place.path, content)
-            rows.writerow((place.path, place.category, place.item))
+        for picture, content in tqdm(pictures, "draw", options.images, unit="image", disable=None):
+            add(picture.path, content)
+            rows.writerow((picture.path, picture.category, picture.item))
         add("pictures.csv", listed.getvalue().encode())
 
 

@@ -1,4 +1,4 @@
-"""Make files that attack whoever decodes them: bombs, polyglots, drawings, and ends without end."""
+"""Make files that attack decoders: bombs, files of two kinds, scripts, endless repetitions."""
 
 import io
 import struct

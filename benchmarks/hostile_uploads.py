@@ -15,31 +15,32 @@ import argparse
 import base64
 import json
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
 import psutil
 from hostile_files import KINDS, NAMES, make_attacks
 from mutations import make_files, mutate
+from serving.running import serve
 
 from irgen.files.records import write_json
 
 RESULTS = Path(__file__).parent / "results" / "hostile-uploads.json"
-PORT, CLIENTS, EVERY = 8124, 4, 20
-PATIENCE = 120  # seconds for an answer, and for the start
+CLIENTS, EVERY = 4, 20
+PATIENCE = 120  # seconds for an answer
 MOST_GROWTH = 1.05
 
 
 class Sender:
-    """Sends files by number and keeps what came back."""
+    """Send files by number, and count the answers."""
 
     def __init__(self, url: str, *, write: bool) -> None:
         self._url = url
@@ -126,38 +127,13 @@ def search_meanwhile(url: str, failures: list[str]) -> Iterator[list[float]]:
             future.result()
 
 
-@contextmanager
-def start_service(root: Path) -> Iterator[Callable[[], tuple[int, int]]]:
-    """Run a service over a project; give a function that returns the bytes of memory of its process
-    and of those that decode."""
-    command = [sys.executable, "-m", "irgen", "serve", "--root", str(root), "--port", str(PORT)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        main = psutil.Process(process.pid)
-
-        def measure() -> tuple[int, int]:
-            below = 0
-            for child in main.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    below += child.memory_info().rss
-            return main.memory_info().rss, below
-
-        try:
-            wait_until_ready(f"http://127.0.0.1:{PORT}")
-            yield measure
-            assert process.poll() is None, "the service has ended"
-        finally:
-            process.terminate()
-
-
-def wait_until_ready(url: str) -> None:
-    """Return when the service answers; fail after two minutes."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return
-        time.sleep(0.2)
-    sys.exit("the service does not answer")
+def measure_memory(service: psutil.Process) -> tuple[int, int]:
+    """Return the bytes of memory of the service's process, and of those that decode."""
+    below = 0
+    for child in service.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            below += child.memory_info().rss
+    return service.memory_info().rss, below
 
 
 def run(
@@ -207,9 +183,13 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="Add the files to the index, too.")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    url = options.server or f"http://127.0.0.1:{PORT}"
-    with nullcontext() if options.server else start_service(options.root) as measure:
-        results = run(url, options.files, measure, write=options.write)
+    if options.server:
+        results = run(options.server, options.files, None, write=options.write)
+    else:
+        with serve(options.root) as running:
+            measure = partial(measure_memory, running.process)
+            results = run(running.url, options.files, measure, write=options.write)
+            assert running.process.poll() is None, "the service has ended"
     write_json(options.results, results)
     print(json.dumps(results, indent=1))
     sys.exit(bool(results["failures"]) or results.get("growth", 0) > MOST_GROWTH)

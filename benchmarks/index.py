@@ -16,7 +16,6 @@ import gc
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ from irgen.compute import keep_freed_memory
 from irgen.evaluation.latency import name_processor
 from irgen.files.atomic import write_bytes
 from irgen.files.records import write_json
-from irgen.files.workspace import Workspace
+from irgen.files.workspace import Workspace, git
 from irgen.index.index import Index
 from irgen.models.decoder import IdentifierDecoder
 from irgen.search import trie
@@ -320,8 +319,7 @@ def run(plan: Plan, cache: Path) -> dict[str, Any]:
 
 def about(started: float, plan: Plan) -> dict[str, Any]:
     """Return a description of the machine, of what ran on it, and of how long."""
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    commit = asked.stdout.strip() or "unknown"
+    commit = git(Path(__file__).parent, "rev-parse", "--short", "HEAD") or "unknown"
     seconds = time.perf_counter() - started
     name = name_processor(torch.device("cpu"))
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()

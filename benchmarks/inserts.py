@@ -11,7 +11,6 @@ A seed that was trained with these very parameters before is not trained again.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, fields, replace
@@ -34,7 +33,7 @@ from irgen.evaluation.query_set import count_positives, mark_relevant
 from irgen.files.atomic import write_bytes
 from irgen.files.digests import digest
 from irgen.files.records import read_json, write_json
-from irgen.files.workspace import Workspace
+from irgen.files.workspace import Workspace, git
 from irgen.index.index import Index
 from irgen.params import Params, load
 from irgen.params.strict import flatten
@@ -289,8 +288,7 @@ def main() -> int:
         images = dict(case.database["group"].value_counts().iter_rows())
         measured = measure(case)
         seeds.append({"seed": seed, "images": images, "seconds": seconds, "measured": measured})
-    here = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
+    commit = git(Path(__file__).parent, "rev-parse", "--short", "HEAD") or "unknown"
     results = Path(__file__).parent / "results"
     path = results / "inserts.json"
     every = read_json(path) if path.exists() else {}

@@ -50,8 +50,8 @@ QUERIES = 50  # pictures to search by
 
 @dataclass(frozen=True)
 class Original:
-    """What made-up images are drawn from: the real ``index`` with its ``codes`` (N, M) int64,
-    ``distances`` (N,) of embeddings from their reconstructions, and rows (N,) ``by_first_code``."""
+    """Real ``index`` that made-up images resemble, with its ``codes`` (N, M) int64, ``distances``
+    (N,) of embeddings from their reconstructions, and rows (N,) ``by_first_code``."""
 
     index: Index
     codes: Tensor
@@ -162,7 +162,7 @@ def add_release(root: Path, original: Original, version: int, count: int) -> Ten
 
 def make_project(like: Path, root: Path, items: pl.DataFrame) -> None:
     """Create the new project: parameters, a link to the pictures, and the pictures of some of the
-    real ``items`` as queries. Fail if it is there."""
+    real ``items`` as queries. Raises FileExistsError if it has queries already."""
     (root / "queries").mkdir(parents=True)
     shutil.copyfile(like / "params.yaml", root / "params.yaml")
     originals = Pictures(like)

@@ -13,11 +13,13 @@ import argparse
 import resource
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 
 import polars as pl
 import torch
+from speed.stopwatch import once
 from tabulate import tabulate
 from torch.nn.functional import normalize
 
@@ -25,18 +27,18 @@ from irgen.index.index import Index
 from irgen.releases import own_index, store
 
 
-def put(index: Index, ids: list[str]) -> None:
+def upsert_random(index: Index, ids: list[str]) -> None:
     """Add or replace images, with random embeddings."""
     width = index.folder.codebooks.shape[2]
-    about = {"sha256": [f"{number:064x}" for number in range(len(ids))]}
-    index.upsert_encoded(normalize(torch.randn(len(ids), width), dim=1), ids, pl.DataFrame(about))
+    metadata = pl.DataFrame({"sha256": [f"{number:064x}" for number in range(len(ids))]})
+    index.upsert_encoded(normalize(torch.randn(len(ids), width), dim=1), ids, metadata)
 
 
 def edit(root: Path, count: int) -> None:
     """Make the edits in the own index."""
     with own_index.open_writer(root) as index:
         ids = index.view.ids(torch.randperm(len(index))[: 2 * count].numpy())
-        put(index, [*(f"mine/{number}" for number in range(count)), *ids[:count]])
+        upsert_random(index, [*(f"mine/{number}" for number in range(count)), *ids[:count]])
         index.remove(ids[count:])
 
 
@@ -45,7 +47,7 @@ def write_until(root: Path, ended: Event, seconds: list[float]) -> None:
     while not ended.is_set():
         started = time.perf_counter()
         with own_index.open_writer(root, wait=600) as index:
-            put(index, [f"late/{len(seconds)}"])
+            upsert_random(index, [f"late/{len(seconds)}"])
         seconds.append(time.perf_counter() - started)
         ended.wait(0.5)
 
@@ -58,10 +60,8 @@ def main() -> None:
     arguments = parser.parse_args()
     root, rows = arguments.root, []
 
-    def measure(name: str, action) -> None:
-        started = time.perf_counter()
-        action()
-        rows.append([name, time.perf_counter() - started])
+    def measure(name: str, action: Callable[[], object]) -> None:
+        rows.append([name, once(action)[0]])
 
     second, first = store.list_releases(store.path_in(root))[:2]
     store.set_champion(store.path_in(root), first)

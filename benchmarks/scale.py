@@ -84,6 +84,7 @@ def render(results: list[Row]) -> str:
         *([ahead] if len(sizes) > 1 else []),
         *(f"peak GB, {size:,}" for size in sizes),
         "bytes/image on disk",
+        "recall",
     ]
     rows = []
     for name in STAGES:
@@ -100,6 +101,7 @@ def render(results: list[Row]) -> str:
                 *([f"{extrapolate(*steps[-1]):,.0f}"] if steps else []),
                 *(f"{row['peak_bytes'] / 1e9:.1f}" for row in by_size),
                 f"{by_size[-1]['disk_bytes'] / sizes[-1]:,.0f}",
+                "" if (recall := by_size[-1]["recall"]) is None else f"{recall:.3f}",
             ]
         )
     return render_markdown(columns, rows, right=columns[1:])

@@ -54,6 +54,7 @@ from irgen.stages import catalog, features, identifiers, pairs, trie
 ROOT = Path(__file__).resolve().parents[1]
 LABELS, IMAGE_BYTES = 100, 300
 RECIPE = synthetic.Recipe()
+Metrics = dict[str, float]
 ENCODER = {"patch_size": 8, "embed_dim": RECIPE.width, "depth": 1, "num_heads": 4}
 
 
@@ -150,12 +151,12 @@ def run_index(params: Params, workspace: Workspace, rows: int) -> None:
     )
 
 
-def run_stage(run: Callable, params: Params, workspace: Workspace, rows: int) -> None:
-    """Run a stage of the pipeline."""
-    run(params, workspace, lambda row, step: None)
+def run_stage(run: Callable, params: Params, workspace: Workspace, rows: int) -> Metrics:
+    """Run a stage of the pipeline, and return its metrics."""
+    return run(params, workspace, lambda row, step: None)
 
 
-Step = Callable[[Params, Workspace, int], None]
+Step = Callable[[Params, Workspace, int], Metrics | None]
 STAGES: dict[str, Step] = {
     "download": run_download,
     "download, unchanged": run_download,
@@ -175,17 +176,19 @@ def count_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measure(name: str, rows: int, root: Path) -> dict[str, float | str]:
-    """Run a stage; return what it took. ``peak_bytes``: of the process, libraries included."""
+def measure(name: str, rows: int, root: Path) -> dict[str, float | str | None]:
+    """Run a stage; return what it took. ``peak_bytes``: of the process, libraries included.
+    ``recall``: the stage's metric of this name; None if it has none."""
     params, workspace = read_params(), Workspace.at(root)
     before, began = count_bytes(workspace.data), time.perf_counter()
-    STAGES[name](params, workspace, rows)
+    metrics = STAGES[name](params, workspace, rows) or {}
     return {
         "stage": name,
         "rows": rows,
         "seconds": time.perf_counter() - began,
         "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "disk_bytes": count_bytes(workspace.data) - before,
+        "recall": metrics.get("recall"),
     }
 
 

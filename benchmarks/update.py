@@ -45,6 +45,7 @@ from irgen.catalog.sources.open import open_source
 from irgen.evaluation.latency import name_processor
 from irgen.files.atomic import write_bytes
 from irgen.files.records import read_json, write_json
+from irgen.files.workspace import git
 from irgen.params import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -314,8 +315,7 @@ def encoder_of(root: Path, found: dict[str, Any]) -> dict[str, Any]:
 
 def commit() -> str:
     """Return the commit that is measured."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    return git(ROOT, "rev-parse", "--short", "HEAD") or "unknown"
 
 
 def page(found: dict[str, Any]) -> str:

@@ -8,11 +8,11 @@ for each of ``WORDS``: to find the images that have them, and to rank these.
 
 import argparse
 import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from speed.stopwatch import once
 from tabulate import tabulate
 
 from irgen.index.index import Index
@@ -47,12 +47,7 @@ def measure(search: WordSearch, view: View, words: str) -> tuple[str, int, float
 
 def least_seconds(call: Callable[[], Any], repeats: int) -> float:
     """Return the least time of ``repeats`` calls."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(once(call)[0] for _ in range(repeats))
 
 
 def peak_megabytes() -> float:

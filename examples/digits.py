@@ -1,7 +1,7 @@
-"""The built-in digits as a folder of image files, for trying a folder as the source:
+"""Write the built-in digits as image files, to try a folder as the source:
 
-python examples/digits.py photos           all 1,797 of them: photos/3/0045.png and so on
-python examples/digits.py more --moved 40  forty that nobody has seen: other digits' copies, moved
+python examples/digits.py photos           all 1,797: photos/3/0045.png and so on
+python examples/digits.py more --moved 40  forty new ones: copies moved by one pixel
 """
 
 import argparse
@@ -14,7 +14,7 @@ from irgen.catalog.sources.arrays import list_digits
 
 
 def main() -> None:
-    """Writes the files, one folder a digit; what is there already is left as it is."""
+    """Write the files, one folder a digit; those that exist already stay as they are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument(
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def moved(content: bytes) -> bytes:
-    """The PNG, its picture one pixel further right."""
+    """Return the PNG with its picture moved right by one pixel."""
     file = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:
         image.transform(image.size, Image.Transform.AFFINE, (1, 0, -1, 0, 1, 0)).save(file, "PNG")

@@ -23,6 +23,7 @@ def test_each_stage_is_measured_at_each_size_and_older_sizes_stay(
     assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in results)
     written = {row["stage"] for row in results if row["disk_bytes"] > 0}
     assert written == {*STAGES} - {"download, unchanged"}
+    assert {row["stage"]: row["recall"] for row in results if row["recall"]} == {"pairs": 1.0}
     table = (tmp_path / "scale.md").read_text()
     assert table in printed
     assert "20,000 (extrapolated)" in table

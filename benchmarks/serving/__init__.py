@@ -1,1 +1,1 @@
-"""Parts of benchmarks/serve.py: the service, its clients, and what happens to it meanwhile."""
+"""Run the service for benchmarks, with clients and with changes meanwhile."""

@@ -1,7 +1,6 @@
 """Write the figures of benchmarks/serve.py as Markdown."""
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from tabulate import tabulate
 
 from irgen.evaluation.latency import name_processor
+from irgen.files.workspace import git
 
 GIB = 2**30
 UNITS = {  # of the figures of a change, as the table names them
@@ -23,12 +23,10 @@ UNITS = {  # of the figures of a change, as the table names them
 def describe_machine(load: float) -> dict[str, Any]:
     """Return what a measurement was made on: cores, processor, commit, and the machine's ``load``
     before it."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "cores": len(os.sched_getaffinity(0)),
         "processor": name_processor(torch.device("cpu")),
-        "commit": commit,
+        "commit": git(Path(__file__).parent, "rev-parse", "--short", "HEAD") or "unknown",
         "load": round(load, 2),
     }
 

@@ -19,7 +19,7 @@ START_SECONDS = 180
 
 @dataclass(frozen=True)
 class Running:
-    """A service that answers at ``url``; ``log``: its requests, one JSON object a line; ``seconds``
+    """Service that answers at ``url``. ``log``: its requests, one JSON object a line. ``seconds``
     from the start of its process until it was ready."""
 
     process: psutil.Popen

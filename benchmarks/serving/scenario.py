@@ -1,4 +1,4 @@
-"""Releases and images that change while clients search."""
+"""Change releases and images while clients search."""
 
 import shutil
 import time

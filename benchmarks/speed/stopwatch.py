@@ -44,8 +44,8 @@ class Times:
 def once(call: Callable[[], object]) -> tuple[float, object]:
     """Return the seconds of one call, and its result."""
     started = time.perf_counter()
-    found = call()
-    return time.perf_counter() - started, found
+    result = call()
+    return time.perf_counter() - started, result
 
 
 def repeat(call: Call, patience: Patience) -> Times:

@@ -100,7 +100,7 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="irgen", message="%(prog)s %(version)s")
 def irgen() -> None:
-    """Generative image retrieval: search and change the served index, release a new one, run the
+    """Generative image retrieval: search an index and change it, release a new one, run the
     stages of the pipeline one by one."""
 
 

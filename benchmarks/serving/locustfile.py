@@ -1,4 +1,4 @@
-"""Clients of the service, for locust: each searches by one of some image files, again and again."""
+"""Define the clients that locust runs: each searches by one image file after the other."""
 
 import os
 import random
@@ -9,7 +9,7 @@ from locust import FastHttpUser, task
 
 
 def encode(content: bytes) -> tuple[bytes, dict[str, str]]:
-    """Return body and headers of an upload, made once: clients are to take little of the cores."""
+    """Return body and headers of an upload. Made once, so that clients take little of the cores."""
     files = {"images": ("query", content)}
     prepared = requests.Request("POST", "http://localhost", files=files).prepare()
     return prepared.body, {"Content-Type": prepared.headers["Content-Type"]}
@@ -21,8 +21,8 @@ UPLOADS = [
 
 
 class Searcher(FastHttpUser):
-    """One client, which asks as soon as it has its answer. An answer 429 counts as refused, any
-    other but 200 as a failure."""
+    """Search again as soon as an answer has come. Status 429 counts as refused, any other but 200
+    as a failure."""
 
     @task
     def search(self) -> None:
