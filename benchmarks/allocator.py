@@ -18,10 +18,10 @@ def rate(name: str, size: int, batch: int, keep: bool) -> float:
     import timm
     import torch
 
-    from irgen import compute
+    from irgen.compute import machine
 
     if keep:
-        compute.keep_freed_memory()
+        machine.keep_freed_memory()
     model = timm.create_model(name, num_classes=0).eval()
     images, rounds = torch.randn(batch, 3, size, size), max(3, 96 // batch)
     with torch.inference_mode():

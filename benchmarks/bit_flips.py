@@ -36,7 +36,7 @@ from irgen.checkpoints import tensor_file
 from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import Machine
+from irgen.compute.machine import Machine
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import Encoding
 from irgen.encoding.views import encode_views

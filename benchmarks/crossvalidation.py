@@ -41,7 +41,8 @@ from irgen.checkpoints.resume import Resume
 from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.weights import create_encoder
 from irgen.commands.format import format_count
-from irgen.compute import Machine, full_batches
+from irgen.compute.batches import full_batches
+from irgen.compute.machine import Machine
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import (
     Encoding,

@@ -32,7 +32,7 @@ from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.local import list_folder
 from irgen.catalog.sync import sync
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import prepare
+from irgen.compute.machine import prepare
 from irgen.encoding.batches import Pixels
 from irgen.encoding.encode import Encoding, decode_pixels, encode_summaries, open_pixels
 from irgen.models.encoder import ImageEncoder

@@ -32,7 +32,7 @@ from speed.stopwatch import Patience, Times, once, repeat
 from speed.synthetic import Database, Recipe
 
 from irgen import params
-from irgen.compute import keep_freed_memory
+from irgen.compute.machine import keep_freed_memory
 from irgen.evaluation.latency import name_processor
 from irgen.files.atomic import write_bytes
 from irgen.files.records import write_json

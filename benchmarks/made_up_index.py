@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from irgen.catalog.pictures import Pictures
-from irgen.compute import keep_freed_memory
+from irgen.compute.machine import keep_freed_memory
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.models import quantizer

@@ -39,7 +39,7 @@ from irgen.catalog.table import read_table
 from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.tokenizer import save_tokenizer
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import keep_freed_memory
+from irgen.compute.machine import keep_freed_memory
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import fingerprint, open_encoding
 from irgen.files.sealed import read_array, write_parquet

@@ -48,7 +48,10 @@ ONE_IMPORTER = {
 }
 PRIVATE = re.compile(r"(?:prefect|dvc|mlflow|torch)[A-Za-z_.]*\._[a-z]\w*")
 PRIVATE_ALLOWED = {  # torch says nowhere else what the processor can do
-    "irgen/compute.py": {"torch.cpu._is_amx_tile_supported", "torch.cpu._is_avx512_bf16_supported"},
+    "irgen/compute/machine.py": {
+        "torch.cpu._is_amx_tile_supported",
+        "torch.cpu._is_avx512_bf16_supported",
+    },
     "irgen/search/linear.py": {
         "torch.ops.mkldnn._is_mkldnn_bf16_supported",
         "torch.cpu._is_vnni_supported",

@@ -21,7 +21,8 @@ from irgen.catalog.images import pixels as images
 from irgen.catalog.images.decode import decode
 from irgen.catalog.images.pixels import Decoding
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import Machine, seed_everything
+from irgen.compute.machine import Machine
+from irgen.compute.seeds import seed_everything
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.models import clusters, decoder, descriptors, encoder, quantizer, tokenizer

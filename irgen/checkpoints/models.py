@@ -17,7 +17,7 @@ from irgen.checkpoints.retriever import (
 )
 from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from irgen.checkpoints.weights import untrained_encoder
-from irgen.compute import check_finite
+from irgen.compute.checks import check_finite
 from irgen.errors import ArtifactError
 from irgen.models.encoder import ImageEncoder
 from irgen.models.retriever import QueryEncoder, Retriever

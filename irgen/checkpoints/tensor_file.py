@@ -42,7 +42,7 @@ def load(path: Path) -> "tuple[dict[str, Tensor], Any]":
 
 def _check_finite(tensors: "Mapping[str, Tensor]", path: Path, remedy: str) -> None:
     """Raise NumberError, naming the tensor, for NaN or infinity."""
-    from irgen.compute import check_finite
+    from irgen.compute.checks import check_finite
 
     for name, tensor in tensors.items():
         check_finite(tensor, f"{path}: {name}", remedy)

@@ -8,7 +8,7 @@ from torch import nn
 
 from irgen.checkpoints.fingerprint import NO_FILE
 from irgen.checkpoints.hub import fetch_weights
-from irgen.compute import check_finite
+from irgen.compute.checks import check_finite
 from irgen.errors import ParamsError, WeightsError
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Encoder

@@ -108,7 +108,7 @@ def add(
         raise click.UsageError("--server excludes --index, --skip-known and --skip-unreadable")
     from irgen.catalog.sources.selection import make_rules
     from irgen.commands.image_files import list_images, relative_names
-    from irgen.compute import keep_freed_memory
+    from irgen.compute.machine import keep_freed_memory
 
     keep_freed_memory()
     policy = Policy(upsert=upsert, skip_known=skip_known, skip_unreadable=skip_unreadable)

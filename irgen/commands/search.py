@@ -163,7 +163,7 @@ def search(
             print(search_output.FORMATS[form](answer), end="")
             return
     from irgen.commands.search_output import Answer
-    from irgen.compute import keep_freed_memory
+    from irgen.compute.machine import keep_freed_memory
     from irgen.search.engine import MOST_HITS
 
     keep_freed_memory()

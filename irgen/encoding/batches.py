@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irgen.compute import full_batches
+from irgen.compute.batches import full_batches
 from irgen.encoding.augment import augment
 from irgen.encoding.lazy_pixels import LazyPixels
 from irgen.encoding.uncached import UncachedTokens

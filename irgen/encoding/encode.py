@@ -15,7 +15,9 @@ from tqdm import tqdm
 from irgen.catalog.images import pixels as images
 from irgen.catalog.images.pixels import Decoding, read_pixels, stream_pixels
 from irgen.catalog.shards import Images
-from irgen.compute import Machine, check_finite, full_batches, prepare
+from irgen.compute.batches import full_batches
+from irgen.compute.checks import check_finite
+from irgen.compute.machine import Machine, prepare
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.lazy_pixels import LazyPixels
 from irgen.files.digests import digest

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irgen.compute import Machine, full_batches, seeded_generator
+from irgen.compute.batches import full_batches
+from irgen.compute.machine import Machine
+from irgen.compute.seeds import seeded_generator
 from irgen.encoding import augment
 from irgen.encoding.lazy_pixels import LazyPixels
 from irgen.models.encoder import ImageEncoder

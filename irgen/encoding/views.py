@@ -14,7 +14,8 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from irgen.compute import check_finite, seeded_generator
+from irgen.compute.checks import check_finite
+from irgen.compute.seeds import seeded_generator
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews
 from irgen.encoding.encode import (

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irgen.compute import Machine, full_batches
+from irgen.compute.batches import full_batches
+from irgen.compute.machine import Machine
 
 TIMED_BATCHES = 2
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # of a CPU, the faster first

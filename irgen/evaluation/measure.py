@@ -13,7 +13,8 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
-from irgen.compute import Machine, full_batches
+from irgen.compute.batches import full_batches
+from irgen.compute.machine import Machine
 from irgen.evaluation import latency, metrics, runs
 from irgen.evaluation.methods import Method
 from irgen.evaluation.query_set import QuerySet, RankedLists

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from irgen.checkpoints.identifiers import ImageCodes
 from irgen.checkpoints.models import Models
-from irgen.compute import full_batches
+from irgen.compute.batches import full_batches
 from irgen.encoding.encode import Encoding, encode_summaries, stream_batches
 from irgen.encoding.query_features import select_queries
 from irgen.evaluation.query_set import QuerySet

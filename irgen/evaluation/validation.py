@@ -7,7 +7,7 @@ import polars as pl
 import torch
 
 from irgen.checkpoints.models import Models
-from irgen.compute import full_batches
+from irgen.compute.batches import full_batches
 from irgen.encoding.encode import Encoding
 from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.evaluation import calibration

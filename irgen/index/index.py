@@ -12,7 +12,7 @@ from torch import Tensor
 
 from irgen.catalog.images.pixels import Input
 from irgen.checkpoints.models import Models
-from irgen.compute import run_on_one_core
+from irgen.compute.machine import run_on_one_core
 from irgen.errors import IndexingError
 from irgen.index import base_files, folder, metadata
 from irgen.index.filters import Allow, Snapshots, allowed_rows

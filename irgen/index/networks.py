@@ -10,7 +10,7 @@ from torch import Tensor
 from irgen.catalog.images.pixels import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
-from irgen.compute import Machine, has_fast_bf16
+from irgen.compute.machine import Machine, has_fast_bf16
 from irgen.errors import ImageError, IndexingError
 from irgen.index.folder import Folder
 from irgen.search.calibration import Calibration, Uncalibrated

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import polars as pl
 
-from irgen.compute import run_on_one_core
+from irgen.compute.machine import run_on_one_core
 from irgen.errors import IdTakenError, IdUnknownError, IndexingError, IrgenWarning, ReplacedWarning
 from irgen.files.atomic import sync, sync_tree
 from irgen.index import copying, damage, folder, notebook

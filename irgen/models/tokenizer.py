@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irgen.compute import full_batches
+from irgen.compute.batches import full_batches
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Tokenizer as Settings

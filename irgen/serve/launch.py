@@ -129,7 +129,7 @@ def make_app(settings: Settings) -> FastAPI:
     import timm  # noqa: F401 – what models need, and the slowest to import
     import torch
 
-    from irgen.compute import keep_freed_memory
+    from irgen.compute.machine import keep_freed_memory
     from irgen.releases import own_index
     from irgen.serve.access.fetch import Fetcher
     from irgen.serve.access.limits import RateLimit

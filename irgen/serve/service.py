@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from irgen.compute import return_freed_memory
+from irgen.compute.machine import return_freed_memory
 from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index

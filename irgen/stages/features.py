@@ -7,7 +7,7 @@ import torch
 
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import check_finite, check_spread
+from irgen.compute.checks import check_finite, check_spread
 from irgen.encoding.encode import encode_summaries, open_encoding
 from irgen.files.room import require_room
 from irgen.files.sealed import write_array

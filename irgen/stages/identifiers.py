@@ -8,7 +8,7 @@ from torch import Tensor
 from irgen.catalog.table import NAMES, read_table
 from irgen.checkpoints.identifiers import ImageCodes, save_codes
 from irgen.checkpoints.tokenizer import load_tokenizer
-from irgen.compute import MANY, check_finite, check_spread
+from irgen.compute.checks import MANY, check_finite, check_spread
 from irgen.encoding.encode import Encoding, encode_summaries, open_encoding
 from irgen.errors import NumberError
 from irgen.files.sealed import read_array

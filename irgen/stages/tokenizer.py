@@ -12,7 +12,7 @@ from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.tokenizer import save_tokenizer
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import MANY
+from irgen.compute.checks import MANY
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import open_encoding
 from irgen.encoding.training_images import load_training_images

@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock
 
 from irgen.checkpoints.fingerprint import weights_digest
-from irgen.compute import prepare
+from irgen.compute.machine import prepare
 from irgen.errors import ArtifactError
 from irgen.evaluation.latency import name_processor
 from irgen.files.digests import digest, file_digest

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from irgen.checkpoints.resume import History, TrainingState
-from irgen.compute import seed_everything
+from irgen.compute.seeds import seed_everything
 from irgen.encoding.batches import LabelledImages
 from irgen.models.descriptors import DescriptorModel
 from irgen.params.baselines import Descriptor as Settings

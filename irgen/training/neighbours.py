@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from irgen.compute import seeded_generator
+from irgen.compute.seeds import seeded_generator
 from irgen.models.quantizer import assign, kmeans
 from irgen.search.brute_force import brute_force_search
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from irgen.checkpoints.resume import History, TrainingState
-from irgen.compute import Machine, seed_everything
+from irgen.compute.machine import Machine
+from irgen.compute.seeds import seed_everything
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels, read_in_order
 from irgen.models.decoder import loss
 from irgen.models.retriever import Retriever

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from irgen.compute import seed_everything
+from irgen.compute.seeds import seed_everything
 from irgen.models import quantizer, rqvae
 from irgen.models.rqvae import Autoencoder
 from irgen.params import Identifiers as Settings

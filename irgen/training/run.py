@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from irgen.catalog.images import pixels as images
 from irgen.checkpoints.resume import History, Resume, TrainingState
-from irgen.compute import Machine, seeded_generator
+from irgen.compute.machine import Machine
+from irgen.compute.seeds import seeded_generator
 from irgen.encoding import augment
 from irgen.errors import NumberError
 from irgen.models import clusters, decoder, descriptors, encoder, quantizer, tokenizer

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from irgen.checkpoints.resume import History, TrainingState
-from irgen.compute import check_finite, seed_everything
+from irgen.compute.checks import check_finite
+from irgen.compute.seeds import seed_everything
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels, read_in_order
 from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses

@@ -12,7 +12,7 @@ from irgen.catalog.shards import Images
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.local import list_folder
 from irgen.catalog.sync import sync
-from irgen.compute import Machine
+from irgen.compute.machine import Machine
 from irgen.encoding.encode import Encoding
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute

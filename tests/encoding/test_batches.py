@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irgen.compute import full_batches
+from irgen.compute.batches import full_batches
 from irgen.encoding.batches import EncodedViews
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from irgen.catalog.images import pixels as images
-from irgen.compute import Machine
+from irgen.compute.machine import Machine
 from irgen.encoding import augment, encode
 from irgen.encoding.encode import Encoding, encode_summaries, fingerprint
 from irgen.encoding.views import encode_views

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from irgen.compute import Machine
+from irgen.compute.machine import Machine
 from irgen.evaluation import latency, measure, methods, metrics, runs
 from irgen.evaluation.query_set import QuerySet
 from irgen.files.digests import file_digest

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from irgen import compute
+from irgen.compute import machine
 from irgen.params import Params, load
 from irgen.study import stage_cache
 from irgen.study.stage_cache import Folders, StageResult, make_key
@@ -92,7 +92,7 @@ def test_auto_is_another_precision_on_another_machine(
     )
     keys = {}
     for fast in (True, False):
-        monkeypatch.setattr(compute, "has_fast_bf16", lambda device, fast=fast: fast)
+        monkeypatch.setattr(machine, "has_fast_bf16", lambda device, fast=fast: fast)
         keys[fast] = make_key(project, "pairs", auto, BEFORE)
     assert keys[True] != keys[False] == make_key(project, "pairs", plain, BEFORE)
 

@@ -9,7 +9,7 @@ import torch
 
 from irgen.checkpoints.resume import Resume
 from irgen.checkpoints.weights import create_encoder
-from irgen.compute import Machine
+from irgen.compute.machine import Machine
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.errors import ExtraError
 from irgen.models.descriptors import CgdHead, DescriptorModel, IrtHead, generalised_mean

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from irgen.compute import Machine
+from irgen.compute.machine import Machine
 from irgen.models import quantizer, rqvae
 from irgen.params import Identifiers
 from irgen.training import rqvae as autoencoding

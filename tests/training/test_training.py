@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from irgen.checkpoints.resume import Resume
-from irgen.compute import Machine
+from irgen.compute.machine import Machine
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.errors import NumberError
 from irgen.models import clusters as clustering

@@ -1,24 +1,21 @@
-"""Set device, precision, determinism and memory of a process's computations."""
+"""Set device, precision, determinism, memory and threads of a process's computations."""
 
 import ctypes
 import functools
 import os
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
 
-from irgen.errors import NumberError, ParamsError
+from irgen.errors import ParamsError
 from irgen.params import Compute
 
 T = TypeVar("T")
-MANY = 10  # different images that an encoder never gives one and the same vector
 DEFAULT_THREADS = Lock()  # held while torch's default of threads is not the user's
 
 
@@ -127,50 +124,3 @@ def _take_one_core() -> None:
         restorer = Thread(target=torch.set_num_threads, args=[before])
         restorer.start()
         restorer.join()
-
-
-def seed_everything(*parts: int) -> torch.Generator:
-    """Seed torch and random from ``parts`` and return a CPU generator of its own.
-
-    Called at the start of each round with (seed, step), so that a resumed run needs no generator
-    state.
-    """
-    generator = seeded_generator(*parts)
-    random.seed(generator.initial_seed())
-    torch.manual_seed(generator.initial_seed())
-    return generator
-
-
-def seeded_generator(*parts: int) -> torch.Generator:
-    """Return a CPU generator seeded from ``parts``."""
-    seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
-    return torch.Generator().manual_seed(seed)
-
-
-def check_finite(values: torch.Tensor, what: str, remedy: str) -> None:
-    """Raise NumberError, naming ``what`` these values are, if one of them is NaN or infinite."""
-    if values.is_floating_point() and not bool(values.isfinite().all()):
-        wrong = int((~values.isfinite()).sum())
-        raise NumberError(
-            f"{what}: {wrong:,} of {values.numel():,} numbers are not finite; {remedy}"
-        )
-
-
-def check_spread(vectors: torch.Tensor, what: str, remedy: str) -> None:
-    """Raise NumberError, naming ``what`` these vectors (N, D) are, if there are MANY or more and
-    all are the same, or if all are zero: then no search can tell images apart."""
-    if len(vectors) and not bool(vectors.any()):
-        raise NumberError(f"{what}: all of {len(vectors):,} vectors are zero; {remedy}")
-    if len(vectors) >= MANY and bool((vectors == vectors[0]).all()):
-        raise NumberError(f"{what}: all of {len(vectors):,} vectors are the same; {remedy}")
-
-
-def full_batches(count: int, size: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """Yield rows 0 … count − 1 in batches of exactly ``size``, and how many of each are new.
-
-    The last batch is filled up with its last row, so that a row's result never depends on the
-    number of rows.
-    """
-    for start in range(0, count, size):
-        rows = torch.arange(start, start + size).clamp_max(count - 1)
-        yield rows, min(size, count - start)

@@ -1,0 +1,1 @@
+"""Computations: device and precision, seeds, batches, and checks of their results."""

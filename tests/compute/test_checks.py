@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from irgen.compute.checks import check_finite, check_spread
+from irgen.errors import NumberError
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_numbers_that_are_none_are_counted_and_named(number):
+    check_finite(torch.arange(3), "codes", "nothing")  # integers are always finite
+    check_finite(torch.zeros(0, 3), "features", "nothing")
+    with pytest.raises(NumberError, match="features: 2 of 6 numbers are not finite; do this"):
+        check_finite(torch.tensor([[1, number, 2], [0, number, 0]]), "features", "do this")
+
+
+def test_vectors_that_tell_no_images_apart_are_named():
+    check_spread(torch.zeros(0, 3), "features", "nothing")
+    check_spread(torch.ones(3, 2), "features", "nothing")  # maybe copies
+    check_spread(torch.eye(12), "features", "nothing")
+    for vectors, problem in ((torch.zeros(3, 2), "are zero"), (torch.ones(12, 2), "are the same")):
+        with pytest.raises(NumberError, match=f"features: all of .* {problem}; do this"):
+            check_spread(vectors, "features", "do this")
