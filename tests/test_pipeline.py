@@ -36,6 +36,7 @@ PLUMBING = {
     "compute/seeds": "generators of random numbers",
     "compute/batches": "cuts rows into batches",
     "compute/checks": "says that results are no numbers",
+    "compute/cluster": "decides which machines do the work",
     "catalog/columns": "names the user's columns, in the catalogue's tables too",
     "catalog/table": "reads the catalogue's tables, which are dependencies",
     "catalog/manifest": "reads the manifest of the download",
