@@ -167,7 +167,7 @@ def search(
     if not options.rerank:
         own = _score_codes(own, replace(state), snapshot)
     ranks_labels = options.rerank and ranker is not None and decoder.label_scorer is not None
-    voters = NEAREST if ranks_labels else 0
+    voters = NEAREST + 1 if ranks_labels else 0  # the first may be the query itself
     own = own.merge(_gather_nearest(embeddings, snapshot, limit, voters))
     beam_search = beam.search if options.trie else beam.unconstrained_search
     beams = beam_search(state, [part.live for part in parts], options.beams)
@@ -279,11 +279,10 @@ def _sort_by_label(
     candidates: Candidates, cosines: Tensor, label_probs: Tensor, ranker: Ranker, hedge: float
 ) -> _Sorted:
     """Sort by the probability of the query's label; copies have 1 and come first, by cosine."""
-    ranked = rank_candidates(ranker, candidates.rows, cosines, label_probs, hedge)
     copies = cosines >= COPY_COSINE
-    scores = ranked.probabilities.masked_fill(copies, 1)
-    sort_keys = torch.where(copies, 1000 + cosines.double(), ranked.sort_keys)
-    return _Sorted(candidates, cosines, scores, rank.order_by_score(candidates, sort_keys))
+    ranked = rank_candidates(ranker, candidates.rows, cosines, copies, label_probs, hedge)
+    order = rank.order_by_score(candidates, ranked.sort_keys)
+    return _Sorted(candidates, cosines, ranked.probabilities, order)
 
 
 def _cut(ranked: _Sorted, snapshot: Snapshot, k: int, options: Options) -> Hits:

@@ -57,27 +57,44 @@ class Ranked:
 
 
 def rank_candidates(
-    ranker: Ranker, rows: Tensor, cosines: Tensor, label_probs: Tensor, hedge: float
+    ranker: Ranker,
+    rows: Tensor,
+    cosines: Tensor,
+    copies: Tensor,
+    label_probs: Tensor,
+    hedge: float,
 ) -> Ranked:
     """Rank candidate ``rows`` (Q, C), −1 where there is none, of these ``cosines`` (Q, C).
 
-    ``label_probs`` (Q, T): probabilities of the taught labels. The first ten are those of the
-    highest expected worth: hits / 10, plus ``hedge`` if there is a hit at all. For that, the
-    nearest image of each label with a vote counts ``hedge`` × its probability more.
+    ``copies`` (Q, C) bool: of the query; they come first, and the nearest of them, which may be the
+    query itself, has no vote. ``label_probs`` (Q, T): probabilities of the taught labels. The first
+    ten besides copies are those of the highest expected worth: hits / 10, plus ``hedge`` if there
+    is a hit at all. For that, the nearest image of each label with a vote counts ``hedge`` × its
+    probability more.
     """
-    exists = rows >= 0
-    kinds = ranker.kinds[rows.clamp_min(0)].masked_fill(~exists, -1)
-    nearest = cosines.topk(min(NEAREST, rows.shape[1]), dim=1).indices  # (Q, n)
+    kinds = ranker.kinds[rows.clamp_min(0)].masked_fill(rows < 0, -1)
+    nearest = _find_nearest(cosines, copies)
     voters = kinds.gather(1, nearest)
     logits, total = _score_kinds(ranker.ranking, kinds, voters, label_probs)
-    log_probs = (logits - total[:, None]).clamp_max(0).masked_fill(~exists, -torch.inf)
+    log_probs = (logits - total[:, None]).clamp_max(0).masked_fill(rows < 0, -torch.inf)
     probabilities = log_probs.exp()
     worth = probabilities.double() + 1e-9 * cosines.clamp_min(-1)
     worth.scatter_add_(1, nearest, _worth_as_first(probabilities, nearest, voters, hedge))
+    worth.masked_fill_(copies, -torch.inf)
     first_page = worth.topk(min(PAGE, rows.shape[1]), dim=1).indices
     sort_keys = log_probs.double() + COSINE_STEP * cosines
     sort_keys.scatter_add_(1, first_page, torch.full_like(worth, 100.0))  # above all others
-    return Ranked(probabilities, sort_keys)
+    sort_keys = torch.where(copies, 1000 + cosines.double(), sort_keys)
+    return Ranked(probabilities.masked_fill(copies, 1), sort_keys)
+
+
+def _find_nearest(cosines: Tensor, copies: Tensor) -> Tensor:
+    """Return the columns (Q, n) of the nearest candidates, without the first if it is a copy."""
+    nearest = cosines.topk(min(NEAREST + 1, cosines.shape[1]), dim=1).indices
+    is_copy = copies.gather(1, nearest[:, :1])
+    if nearest.shape[1] <= NEAREST:  # fewer candidates than votes
+        return nearest
+    return torch.where(is_copy, nearest[:, 1:], nearest[:, :-1])
 
 
 def _worth_as_first(probabilities: Tensor, nearest: Tensor, voters: Tensor, hedge: float) -> Tensor:
