@@ -280,11 +280,11 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
     made = teach(params, taught, fold.teaching, folder)
     label_scorer, database = LabelScorer.build(made.tokenizer), made.embeddings[fold.searched]
     first, queries = made.tokenizer.tokenize(database)[:, 0], made.embeddings[fold.asked]
-    label = label_scorer.score_query_labels(queries)
+    label = share_label(made.tokenizer.classify(queries).softmax(-1), label_scorer)
     said = {"label": label}
     if written:
         entry = write(params, taught, fold, made, folder)
-        own = label_scorer.score_predicted_labels(entry)
+        own = share_label(entry.exp() @ label_scorer.code_labels[: entry.shape[1]], label_scorer)
         both = ((label.exp() + own.exp()) / 2).log()
         said |= {"first code": entry, "label as predicted": own, "mean of both labels": both}
     scores: dict[str, Tensor | None] = {SCAN: None}
@@ -300,6 +300,13 @@ def ask(params: Params, taught: Taught, fold: Fold, folder: Path, written: bool)
         top = brute_force_search(queries, database, MAX_DEPTH, None if score is None else added).ids
         found[name] = judge(top)
     return found
+
+
+def share_label(query_labels: Tensor, label_scorer: LabelScorer) -> Tensor:
+    """Return the log-probabilities (Q, L) that queries and first codes have one label, of the label
+    probabilities (Q, C) of queries."""
+    shared = query_labels @ label_scorer.code_labels.T
+    return shared.clamp_min(torch.finfo(shared.dtype).tiny).log()
 
 
 def ask_baseline(params: Params, taught: Taught, fold: Fold, folder: Path, name: str) -> dict:
