@@ -294,10 +294,11 @@ def test_an_index_without_a_ranking_sorts_by_cosine(index, png):
     np.testing.assert_array_equal(hits.scores, hits.cosine)
 
 
-def test_an_index_with_a_ranking_sorts_by_the_probability_of_the_label(make, png):
-    folder = make("ranked", list(range(40)))
+def test_an_index_with_a_ranking_sorts_by_the_probability_of_the_label(make_index, png, tmp_path):
+    items = pl.DataFrame({"id": NAMES}).hstack(ABOUT)
+    contents = [png(number) for number in range(40)]
+    folder = make_index(tmp_path / "ranked", contents, items, KNOWN, ranking=RANKING)
     with Index.open(folder, precision="fp32") as index:
-        index._networks._ranking = RANKING
         assert len(index.models.labels) == 1, "it was taught one label, and no image is of it"
         hits = index.search([png(3), png(50)], k=40)
         least = float(hits.scores[1, 5])
