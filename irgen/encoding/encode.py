@@ -21,6 +21,7 @@ from irgen.compute.machine import Machine, prepare
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.lazy_pixels import LazyPixels
 from irgen.files.digests import digest
+from irgen.files.hash_rows import Hashes
 from irgen.files.room import GIGABYTE, require_room
 from irgen.files.workspace import Workspace
 from irgen.models import encoder as encoder_module
@@ -102,14 +103,14 @@ def stream_batches(
 @torch.inference_mode()
 def encode_once(
     store: ArrayStore,
-    sha256s: list[str],
+    sha256s: Hashes,
     decoding: Decoding,
     encode: Callable[[Tensor], Tensor],
     encoding: Encoding,
-) -> np.ndarray:
-    """Return (N, D) float32 of images, row-aligned with ``sha256s``, N ≥ 1.
+) -> None:
+    """Bring an array (D,) float32 of each image into ``store``.
 
-    Only images that are not in ``store`` pass through ``encode``: (B, C, H, H) uint8 → (B, D), in
+    Only images that it lacks pass through ``encode``: (B, C, H, H) uint8 → (B, D), in
     the machine's precision. Batches are always full, so no result depends on what is stored.
     Raises NumberError, having stored none of it, if a result is not finite; RoomError, before the
     rest is encoded, if the disk has no room for it.
@@ -129,7 +130,6 @@ def encode_once(
         stored += len(values)
         rest = len(missing) - stored
         require_room(store.folder, rest * values[0].nbytes, f"encodings of {rest:,} images")
-    return store.get(sha256s)
 
 
 def _collect(encoded: Iterator[np.ndarray]) -> list[np.ndarray]:
@@ -143,13 +143,19 @@ def _collect(encoded: Iterator[np.ndarray]) -> list[np.ndarray]:
 
 
 def encode_summaries(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
-    """Return encoder summaries (N, S) float32 of images, row-aligned with ``sha256s``.
-
-    An image passes through this encoder once in its life; the cache is keyed by content hash.
-    """
+    """Return encoder summaries (N, S) float32 of images, row-aligned with ``sha256s``."""
     if not sha256s:
         return np.empty((0, encoder.width), dtype=np.float32)
+    return store_summaries(encoder, sha256s, encoding).get(sha256s)
+
+
+def store_summaries(encoder: ImageEncoder, sha256s: Hashes, encoding: Encoding) -> ArrayStore:
+    """Return a store that has the encoder's summary (S,) float32 of each image.
+
+    An image passes through this encoder once in its life; the store is keyed by content hash.
+    """
     encoder.to(encoding.machine.device).eval()
     name = fingerprint([encoder], encoder.decoding, encoding.machine)
     store = ArrayStore(encoding.cache / "encodings" / name)
-    return encode_once(store, sha256s, encoder.decoding, lambda x: encoder(x)[0], encoding)
+    encode_once(store, sha256s, encoder.decoding, lambda x: encoder(x)[0], encoding)
+    return store
