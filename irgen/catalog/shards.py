@@ -123,6 +123,11 @@ class Images:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def folder(self) -> Path:
+        """Return the download folder."""
+        return self._folder
+
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._rows
 
