@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from peak_memory import watch_memory
 from speed import synthetic
 
 from irgen.catalog import check, manifest
@@ -177,16 +178,22 @@ def count_bytes(folder: Path) -> int:
 
 
 def measure(name: str, rows: int, root: Path) -> dict[str, float | str | None]:
-    """Run a stage; return what it took. ``peak_bytes``: of the process, libraries included.
-    ``recall``: the stage's metric of this name; None if it has none."""
+    """Run a stage; return what it took. ``peak_bytes``: what the process held at most, libraries
+    included (``peak_memory.py``); ``resident_bytes``: with the pages of its mapped files, which the
+    system takes back when memory is short. ``recall``: the stage's metric of this name; None if it
+    has none."""
     params, workspace = read_params(), Workspace.at(root)
-    before, began = count_bytes(workspace.data), time.perf_counter()
-    metrics = STAGES[name](params, workspace, rows) or {}
+    before = count_bytes(workspace.data)
+    with watch_memory() as peak:
+        began = time.perf_counter()
+        metrics = STAGES[name](params, workspace, rows) or {}
+        seconds = time.perf_counter() - began
     return {
         "stage": name,
         "rows": rows,
-        "seconds": time.perf_counter() - began,
-        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "seconds": seconds,
+        "peak_bytes": peak.bytes,
+        "resident_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "disk_bytes": count_bytes(workspace.data) - before,
         "recall": metrics.get("recall"),
     }

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from irgen.checkpoints import tensor_file
 from irgen.errors import ArtifactError
 from irgen.files.digests import digest
 
 History = list[dict[str, float]]  # one row of metrics a round
+Saved = tuple[dict[str, Tensor], History]  # what a file of state holds
 
 
 @dataclass(kw_only=True)
@@ -44,18 +44,21 @@ class Resume:
         self.name = name
         self.path = folder / digest(name, *depends_on)[:16] / "state.safetensors"
 
-    def restore(self, state: TrainingState) -> None:
-        """Restore ``state`` from the file; leave it as it is if the file is missing or damaged.
-        Raises WeightsError if a module has another shape."""
+    def read(self) -> Saved | None:
+        """Return what the file holds; None if it is missing or damaged."""
         try:
-            tensors, state.history = tensor_file.load(self.path)
+            return tensor_file.load(self.path)
         except ArtifactError:
-            return
+            return None
+
+    def restore(self, state: TrainingState, saved: Saved) -> None:
+        """Restore ``state`` from what ``read`` returned. Raises WeightsError if a module has
+        another shape."""
+        tensors, state.history = saved
         for name, module in state.modules.items():
             tensor_file.load_into(module, _select(tensors, f"module.{name}."), self.path)
         _restore_optimizer(state.optimizer, _select(tensors, "optimizer."))
         state.tensors, state.best = _select(tensors, "tensor."), _select(tensors, "best.")
-        tqdm.write(f"{self.name}: going on after step {state.history[-1]['step']:,}")
 
     def save(self, state: TrainingState) -> None:
         """Write ``state``, replacing the one before."""

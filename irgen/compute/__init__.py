@@ -1,1 +1,1 @@
-"""Computations: device and precision, seeds, batches, and checks of their results."""
+"""Computations: device and precision, processes, seeds, batches, and checks of their results."""

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock, Thread
 from typing import Any, Literal, TypeVar
 
 import torch
 
+from irgen.compute.world import World, current_world
 from irgen.errors import ParamsError
 from irgen.params import Compute
 
@@ -21,14 +22,23 @@ DEFAULT_THREADS = Lock()  # held while torch's default of threads is not the use
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Device of a stage and its autocast type (None: plain fp32)."""
+    """Device of a stage, its autocast type (None: plain fp32), and the processes that share the
+    work."""
 
     device: torch.device
     autocast: torch.dtype | None
+    world: World = field(default=World(), repr=False)  # decides no result
 
     def precision(self) -> AbstractContextManager:
         """Return a context in which matrix products run in the chosen precision."""
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy a CPU tensor to the device. On CUDA it goes through pinned memory, and what is
+        computed with it waits for it, not this process."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     @property
     def decoder(self) -> Literal["fp32", "bf16"]:
@@ -42,11 +52,14 @@ def prepare(settings: Compute) -> Machine:
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports a compiler
     torch.backends.cudnn.allow_tf32 = False  # plain fp32 is meant to be that
     keep_freed_memory()
-    device = _device(settings.device)
+    device, world = _device(settings.device), current_world()
+    if device.type == "cuda" and world.size > 1:
+        device = torch.device("cuda", torch.cuda.current_device())
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Machine(device=device, autocast=torch.bfloat16 if precision == "bf16" else None)
+    autocast = torch.bfloat16 if precision == "bf16" else None
+    return Machine(device=device, autocast=autocast, world=world)
 
 
 def _device(name: str) -> torch.device:

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from irgen.compute.batches import full_batches
-from irgen.encoding.augment import augment
+from irgen.encoding import augment
 from irgen.encoding.lazy_pixels import LazyPixels
 from irgen.encoding.uncached import UncachedTokens
 from irgen.params import Augment
+
+ALL = slice(None)  # a whole batch, or all batches
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,18 @@ class EncodedViews:
         """Drop the tokens, by far the larger part, for models that take summaries alone."""
         return EncodedViews(self.summaries, None)
 
-    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield ``batches`` of rows; images without cached tokens are decoded meanwhile."""
-        return iter(batches) if self.uncached is None else self.uncached.prefetch(batches)
+    def prefetch(self, batches: Iterable[Tensor], own: Tensor | slice = ALL) -> Iterator[Tensor]:
+        """Yield ``batches`` of rows; of the positions ``own``, images without cached tokens are
+        decoded meanwhile."""
+        return iter(batches) if self.uncached is None else self.uncached.prefetch(batches, own)
 
-    def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return a random view of each of the images ``rows`` (B,)."""
+    def training(
+        self, rows: Tensor, generator: torch.Generator, own: Tensor | slice = ALL
+    ) -> tuple[Tensor, ...]:
+        """Return a random view of each of the images ``rows[own]``. Views are drawn for the whole
+        batch ``rows`` (B,), whichever positions of it are a process's ``own``."""
         views = torch.randint(self.summaries.shape[1], (len(rows),), generator=generator)
-        return self._take(rows.numpy(), views.numpy())
+        return self._take(rows[own].numpy(), views[own].numpy())
 
     def plain(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return the plain view of the images ``rows`` (B,)."""
@@ -75,16 +82,21 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield ``batches`` of rows; the images of the next ones are decoded meanwhile."""
+    def prefetch(self, batches: Iterable[Tensor], own: Tensor | slice = ALL) -> Iterator[Tensor]:
+        """Yield ``batches`` of rows; of the next ones, the images at the positions ``own`` are
+        decoded meanwhile."""
         if isinstance(self.pixels, LazyPixels):
-            return self.pixels.prefetch(batches)
+            return self.pixels.prefetch(batches, own)
         return iter(batches)
 
-    def training(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return the images ``rows`` (B,), each changed at random: (B, C, size, size) float."""
-        taken = torch.from_numpy(self.pixels[rows.numpy()])
-        return (augment(taken, self.changes, self.size, generator),)
+    def training(
+        self, rows: Tensor, generator: torch.Generator, own: Tensor | slice = ALL
+    ) -> tuple[Tensor, ...]:
+        """Return the images ``rows[own]`` (b,), each changed at random: (b, C, size, size) float.
+        Changes are drawn for the whole batch ``rows`` (B,), as for ``EncodedViews``."""
+        draws = augment.draw(len(rows), self.changes, generator)[own]
+        taken = torch.from_numpy(self.pixels[rows[own].numpy()])
+        return (augment.change(taken, draws, self.changes, self.size),)
 
     def plain(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return the images ``rows`` (B,) as they are: (B, C, size, size) uint8."""
@@ -101,8 +113,13 @@ class LabelledImages:
     features: Tensor | None = None
 
 
-def read_in_order(images: EncodedViews | Pixels, size: int) -> Iterator[tuple[Tensor, int]]:
-    """Yield rows 0 … N − 1 as ``full_batches`` does; the next ones are prefetched."""
-    batches = full_batches(len(images), size)
-    rows = images.prefetch(rows for rows, _ in full_batches(len(images), size))
+def read_in_order(
+    images: EncodedViews | Pixels, size: int, own: slice = ALL
+) -> Iterator[tuple[Tensor, int]]:
+    """Yield rows 0 … N − 1 as ``full_batches`` does, but only batches number ``own``; the next ones
+    are prefetched."""
+    batches, again = (
+        islice(full_batches(len(images), size), own.start, own.stop) for _ in range(2)
+    )
+    rows = images.prefetch(rows for rows, _ in again)
     return ((batch, new) for batch, (_, new) in zip(rows, batches, strict=True))

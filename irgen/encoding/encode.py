@@ -72,13 +72,14 @@ def decode_pixels(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding)
 
 def open_pixels(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> LazyPixels:
     """Return images (N, C, H, H) uint8 as ``encoder`` wants them, decoded when they are needed;
-    ``compute.pixels_gigabytes`` of them are kept in memory."""
+    ``compute.pixels_gigabytes`` of them are kept in memory, by all processes together."""
+    memory = encoding.settings.pixels_gigabytes * GIGABYTE / encoding.machine.world.local_size
     return LazyPixels(
         encoding.images,
         sha256s,
         encoder.decoding,
         threads=encoding.settings.threads,
-        memory=int(encoding.settings.pixels_gigabytes * GIGABYTE),
+        memory=int(memory),
     )
 
 

@@ -54,13 +54,16 @@ class LazyPixels:
         pairs = zip(rows.tolist(), slots.tolist(), strict=True)
         return np.stack([self._kept[slot] if slot >= 0 else fresh[row] for row, slot in pairs])
 
-    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the rows (B,) of ``batches``, and decode those of the next AHEAD meanwhile."""
+    def prefetch(
+        self, batches: Iterable[Tensor], own: Tensor | slice = slice(None)
+    ) -> Iterator[Tensor]:
+        """Yield the rows (B,) of ``batches``, and decode those at the positions ``own`` of the next
+        AHEAD meanwhile."""
         source, upcoming = iter(batches), deque[Tensor]()
         try:
             while True:
                 for rows in islice(source, 1 + AHEAD - len(upcoming)):
-                    self._request(rows.numpy())
+                    self._request(rows[own].numpy())
                     upcoming.append(rows)
                 if not upcoming:
                     return

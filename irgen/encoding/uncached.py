@@ -33,10 +33,12 @@ class UncachedTokens:
     machine: Machine
     size: int
 
-    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield ``batches`` of rows; the images of the next ones are decoded meanwhile."""
-        own, whole = tee(batches)
-        decoding = self.pixels.prefetch(rows[rows >= self.first] for rows in own)
+    def prefetch(self, batches: Iterable[Tensor], own: Tensor | slice) -> Iterator[Tensor]:
+        """Yield ``batches`` of rows; of the next ones, the images at the positions ``own`` are
+        decoded meanwhile."""
+        whole, copy = tee(batches)
+        shares = (rows[own] for rows in copy)
+        decoding = self.pixels.prefetch(share[share >= self.first] for share in shares)
         return (rows for rows, _ in zip(whole, decoding, strict=True))
 
     @torch.inference_mode()

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from irgen.checkpoints.resume import History, TrainingState
 from irgen.compute.machine import Machine
-from irgen.compute.seeds import seed_everything
+from irgen.compute.seeds import seed_everything, seeded_generator
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels, read_in_order
 from irgen.models.decoder import loss
 from irgen.models.retriever import Retriever
@@ -90,7 +90,7 @@ def train(
     (precision@10, or agreement@10 without labels), or the last one where there are none. Returns
     one row of metrics a round.
     """
-    device = run.machine.device
+    device, world = run.machine.device, run.machine.world
     model.to(device)
     average_weights = get_ema_multi_avg_fn(settings.ema_decay)
     average = AveragedModel(model, multi_avg_fn=average_weights, use_buffers=True)
@@ -102,22 +102,27 @@ def train(
     run.restore(state)
     database, anchors = _database(pairs.codes, run.machine), pairs.anchors()
     size = settings.batch_size
+    own = world.share(size)
     length = round_length(len(anchors), size, settings.validate_every)
     for steps in remaining_rounds(state.history, settings.steps, length, settings.patience):
-        generator = seed_everything(run.seed, steps.start)
+        seed_everything(run.seed, steps.start, world.rank)  # dropout
+        generator = seeded_generator(run.seed, steps.start)
         model.train()
         means = RoundMeans("retriever.learning_rate", steps)
         picks = draw_batches(steps, len(anchors), size, run.seed)
-        batches = pairs.images.prefetch(anchors[batch] for batch in picks)
+        batches = pairs.images.prefetch((anchors[batch] for batch in picks), own)
         for step, rows in show_progress(batches, "retriever", steps, settings.steps):
             set_rates(adam, step, settings)
-            inputs = [part.to(device) for part in pairs.images.training(rows, generator)]
-            codes = pairs.draw(rows, generator).to(device)  # (B, M)
+            parts = pairs.images.training(rows, generator, own)
+            inputs = [run.machine.send(part) for part in parts]
+            codes = run.machine.send(pairs.draw(rows, generator))  # (B, M)
             with run.machine.precision():
-                logits = model(inputs, codes)
-            value = loss(logits.float(), codes, settings.label_smoothing)
+                logits = model(inputs, codes[own])
+            logits = world.gather(logits.float(), size)  # (B, M, L)
+            value = loss(logits, codes, settings.label_smoothing)
             adam.zero_grad()
             value.backward()
+            world.average_gradients(trained)
             norm = nn.utils.clip_grad_norm_(trained, settings.gradient_clip)
             adam.step()
             average.update_parameters(model)
@@ -127,7 +132,7 @@ def train(
         row = means.row() | {"learning_rate": adam.param_groups[0]["lr"]}
         if len(validation.queries.images):
             metric = PRECISION if validation.nearest is None else AGREEMENT
-            row[metric] = validate(averaged, validation, database, run.machine)
+            row[metric] = world.once(validate, averaged, validation, database, run.machine)
         state.history.append({"step": steps.stop, **row})
         if is_best(state.history):
             state.keep(averaged)
@@ -149,7 +154,7 @@ def validate(
     decoder, parts = Decoder(model.decoder, machine.decoder), database.live_parts(fresh=False)
     images, hits = validation.queries.images, 0
     for rows, new in read_in_order(images, 64):
-        inputs = [part.to(machine.device) for part in images.plain(rows)]
+        inputs = [machine.send(part) for part in images.plain(rows)]
         with machine.precision():
             state = decoder.start(*model.encode(inputs))
         beams = beam.search(state, [part.live for part in parts], BEAMS)

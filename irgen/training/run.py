@@ -30,7 +30,10 @@ Order = Callable[[torch.Generator], Tensor]  # rows (N,) of one pass, at random
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """Setting of a training: machine, seed, log, resumable state. It has no hyperparameters."""
+    """Setting of a training: machine, seed, log, resumable state. It has no hyperparameters.
+
+    Of several processes, the first one logs, and reads and writes the state.
+    """
 
     machine: Machine
     seed: int
@@ -38,12 +41,22 @@ class TrainingRun:
     resume: Resume | None = None
 
     def restore(self, state: TrainingState) -> None:
-        """Restore ``state`` if this training was interrupted."""
-        if self.resume is not None:
-            self.resume.restore(state)
+        """Restore ``state`` if this training was interrupted. All processes begin with the same."""
+        world = self.machine.world
+        saved = None if self.resume is None else world.once(self.resume.read)
+        if self.resume is None or saved is None:
+            for module in state.modules.values():
+                world.copy_first(module.state_dict().values())
+            return
+        self.resume.restore(state, saved)
+        if world.rank == 0:
+            step = int(state.history[-1]["step"])
+            tqdm.write(f"{self.resume.name}: going on after step {step:,}")
 
     def end_round(self, state: TrainingState) -> None:
         """Log the last row of the history, then save the state."""
+        if self.machine.world.rank > 0:
+            return
         row = dict(state.history[-1])
         self.log(row, int(row.pop("step")))
         if self.resume is not None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from irgen.checkpoints.resume import History, TrainingState
 from irgen.compute.checks import check_finite
-from irgen.compute.seeds import seed_everything
+from irgen.compute.seeds import seed_everything, seeded_generator
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels, read_in_order
 from irgen.models import clusters, quantizer
 from irgen.models.tokenizer import Tokenizer, losses
@@ -44,7 +44,7 @@ def train(
     embeddings are clustered anew, and a new cluster takes the number of the old one it shares most
     images with. There are no validation accuracies then, as there are no true labels.
     """
-    device, images = run.machine.device, training.images
+    device, world, images = run.machine.device, run.machine.world, training.images
     if training.features is not None:
         model.start_at_features(training.features)
     model.to(device)
@@ -54,32 +54,40 @@ def train(
     state.tensors["labels"] = training.labels
     run.restore(state)
     if not state.history:
-        _refit(model, _embed(model, images, settings, run), None, settings, run.seed)
+        vectors = _embed(model, images, settings, run)
+        model.codebooks.copy_(world.once(_refit, vectors, None, settings, run.seed)[0])
     size = settings.batch_size
+    own = world.share(size)
     length = round_length(len(images), size, settings.validate_every)
     for steps in remaining_rounds(state.history, settings.steps, length, settings.patience):
-        generator = seed_everything(run.seed, steps.start)
+        seed_everything(run.seed, steps.start, world.rank)  # dropout
+        generator = seeded_generator(run.seed, steps.start)
         model.train()
         labels, means = state.tensors["labels"], RoundMeans("tokenizer.learning_rate", steps)
-        batches = images.prefetch(draw_batches(steps, len(images), size, run.seed))
+        batches = images.prefetch(draw_batches(steps, len(images), size, run.seed), own)
         for step, rows in show_progress(batches, "tokenizer", steps, settings.steps):
             set_rates(adam, step, settings)
-            inputs = images.training(rows, generator)[0].to(device)
+            inputs = run.machine.send(images.training(rows, generator, own)[0])
             with run.machine.precision():
-                embeddings = model.embed(inputs)
+                embeddings = world.gather(model.embed(inputs), size)  # (B, D)
             features = None if training.features is None else training.features[rows].to(device)
             values = losses(model, embeddings, labels[rows].to(device), settings, features)
             adam.zero_grad()
             values["loss"].backward()
+            world.average_gradients(model.parameters())
             norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             adam.step()
             means.add(values, len(rows), norm)
+        world.copy_first(model.buffers())  # statistics of batch norm
         seed, vectors = run.seed + steps.stop, _embed(model, images, settings, run)
-        row = means.row() | _refit(model, vectors, model.codebooks.cpu(), settings, seed)
+        start = model.codebooks.cpu()
+        codebooks, spread = world.once(_refit, vectors, start, settings, seed)
+        model.codebooks.copy_(codebooks)
+        row = means.row() | spread
         if settings.labels == "given":
             row |= _validate(model, validation, settings, run)
         elif steps.stop < settings.steps:
-            state.tensors["labels"] = _recluster(vectors, labels, settings, seed)
+            state.tensors["labels"] = world.once(_recluster, vectors, labels, settings, seed)
             row["clusters_kept"] = float((state.tensors["labels"] == labels).double().mean())
         state.history.append({"step": steps.stop, **row})
         if is_best(state.history):
@@ -93,31 +101,33 @@ def train(
 def _embed(
     model: Tokenizer, images: EncodedViews | Pixels, settings: Settings, run: TrainingRun
 ) -> Tensor:
-    """Return unit embeddings (N, D) of the plain views, in eval mode, on the CPU."""
+    """Return unit embeddings (N, D) of the plain views, in eval mode, on the CPU of the first
+    process. The others embed a share, and return that."""
     model.eval()
-    parts = [torch.empty(0, settings.width)]
-    for rows, new in read_in_order(images, settings.batch_size):
+    parts, size = [torch.empty(0, settings.width)], settings.batch_size
+    own = run.machine.world.split(-(-len(images) // size))  # of the batches
+    for rows, new in read_in_order(images, size, own):
         with run.machine.precision():
-            embeddings = model.embed(images.plain(rows)[0].to(run.machine.device))
+            embeddings = model.embed(run.machine.send(images.plain(rows)[0]))
         parts.append(embeddings[:new].float().cpu())
-    vectors = torch.cat(parts)
+    vectors = run.machine.world.collect(torch.cat(parts))
     check_finite(vectors, "embeddings of the tokenizer", "lower tokenizer.learning_rate")
     return vectors
 
 
 def _refit(
-    model: Tokenizer, vectors: Tensor, codebooks: Tensor | None, settings: Settings, seed: int
-) -> dict[str, float]:
-    """Fit the codebooks to embeddings (N, D) by residual k-means and return how codes spread.
+    vectors: Tensor, codebooks: Tensor | None, settings: Settings, seed: int
+) -> tuple[Tensor, dict[str, float]]:
+    """Return codebooks (M, L, D) fitted to embeddings (N, D) by residual k-means, and how codes
+    spread.
 
     ``codebooks``: those to begin with; None: k-means++ starts.
     """
     shape = (settings.levels, settings.codebook)
     iterations = settings.kmeans_iterations
     codebooks, restarts = quantizer.fit(vectors, codebooks, shape, iterations, seed)
-    model.codebooks.copy_(codebooks)
     spread = quantizer.usage(quantizer.encode(vectors, codebooks), settings.codebook)
-    return spread | {"restarts": float(restarts)}
+    return codebooks, spread | {"restarts": float(restarts)}
 
 
 def _recluster(vectors: Tensor, labels: Tensor, settings: Settings, seed: int) -> Tensor:
@@ -136,7 +146,13 @@ def _validate(
     trained = validation.labels >= 0
     if not trained.any():
         return {}
-    embeddings = _embed(model, validation.images, settings, run)[trained].to(run.machine.device)
-    labels = validation.labels[trained].to(run.machine.device)
-    values = losses(model, embeddings, labels, settings)
-    return {f"validation/{name}": float(v) for name, v in values.items() if "accuracy" in name}
+    vectors = _embed(model, validation.images, settings, run)
+
+    def measure() -> dict[str, float]:
+        embeddings, labels = (
+            part[trained].to(run.machine.device) for part in (vectors, validation.labels)
+        )
+        values = losses(model, embeddings, labels, settings)
+        return {f"validation/{name}": float(v) for name, v in values.items() if "accuracy" in name}
+
+    return run.machine.world.once(measure)
