@@ -27,6 +27,7 @@ PLUMBING = {
     "params/presets": "values that irgen init writes into params.yaml",
     "files/atomic": "atomic writes",
     "files/digests": "hashes",
+    "files/hash_rows": "looks up content hashes",
     "files/sealed": "files with their checksum",
     "files/records": "records in JSON",
     "files/locks": "locks",

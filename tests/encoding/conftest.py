@@ -8,6 +8,7 @@ import timm
 import torch
 from PIL import Image
 
+from irgen.catalog import manifest
 from irgen.catalog.shards import Images
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.local import list_folder
@@ -71,4 +72,4 @@ def encoder(seed: int = 0) -> Counting:
 
 
 def hashes(encoding: Encoding) -> list[str]:
-    return sorted(encoding.images._rows)
+    return sorted(manifest.read(encoding.cache.parent / "download")["sha256"])
