@@ -106,6 +106,10 @@ class StudyError(IrgenError):
     """A comparison cannot be made, or a part of it failed."""
 
 
+class ClusterError(IrgenError):
+    """A Ray cluster does not answer, or its nodes cannot do the work."""
+
+
 class TrackingError(IrgenError):
     """A tracking server does not answer, or refuses a request."""
 

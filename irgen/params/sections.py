@@ -31,8 +31,12 @@ from irgen.params.fields import (
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Compute:
-    """Device and precision of computations."""
+    """Device and precision of computations, and the machines that do them."""
 
+    engine: Literal["local", "ray"] = param("local", "ray: images are encoded on a Ray cluster")
+    address: str = param(
+        "", "Ray cluster: auto, or host:port of its head; empty: one is started on this machine"
+    )
     device: str = param("auto", "auto, cpu, cuda, cuda:1 …")
     precision: Literal["auto", "fp32", "bf16"] = param("fp32", "auto: bf16 if the hardware has it")
     batch_size: Batch = param(256, "images in a batch when images are encoded")
@@ -266,6 +270,7 @@ class Evaluate:
     order_by: Literal["code", "first_code", "label"] = param(
         "label", "order without re-ranking: log-probability of all codes, the first, or the label"
     )
+    queries: Size = param(3000, "queries measured at most; of more, the same sample each time")
     batch_size: Batch = param(64, "queries per search batch")
     trie: bool = param(True, "allow only codes of database images; false: any, and misses count")
 
