@@ -1,14 +1,14 @@
-"""Speed and size of the index: build, search, changes, and others on the same vectors.
+"""Measure speed and size of the index: build, search, changes, and faiss on the same vectors.
 
     python benchmarks/index.py --sizes 10000 100000 1000000
     python benchmarks/index.py --real data --params params.yaml
     python benchmarks/index.py --live --sizes 1000000
 
 Writes ``benchmarks/results/index.json``, ``.md``, ``.svg`` and ``.png``, and prints the tables. The
-synthetic database, HNSW and IVF-PQ are made once and kept below ``--cache`` with the seconds that
-took. Run it on a machine that does nothing else. ``--real`` adds a finished run's own features: its
-``data`` folder, and the parameters it was run with; may be given several times. ``--live`` measures
-the index on the disk alone, prints the figures and writes no file.
+synthetic database, HNSW and IVF-PQ are made once and stored below ``--cache`` with the seconds they
+took. Run it on a machine that does nothing else. ``--real`` and ``--params`` add the features of a
+finished run: its ``data`` folder, and its parameters. They can be repeated. ``--live`` measures
+only the index on disk, prints the figures and writes no file.
 """
 
 import argparse
@@ -18,17 +18,18 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import faiss
 import torch
-from speed import figure, live, neighbours, ours, races, real, report, synthetic
-from speed.neighbours import Neighbours
-from speed.ours import PRECISIONS, Pool, Search
-from speed.races import Field, Published, resting
-from speed.stopwatch import Patience, Times, once, repeat
+from speed import faiss_indexes, figure, generative, live, races, real, report, synthetic
+from speed.faiss_indexes import FaissIndex
+from speed.generative import PRECISIONS, QueryPool, Search
+from speed.races import DecoderSet, Published, pause_between
+from speed.stopwatch import Repeats, Times, time_once, time_repeats
 from speed.synthetic import Database, Recipe
 
 from irgen import params
@@ -48,20 +49,20 @@ BATCHES, WIDTHS = (1, 64), (1, 10, 30)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Data to measure on, and the duration of each kind of measurement."""
+    """Set the sizes, the data, and the repeats of each kind of measurement."""
 
     sizes: tuple[int, ...]
     recipe: Recipe
     queries: int
-    alone: Patience  # one query at a time
-    batched: Patience
-    race: Patience
+    alone: Repeats  # one query at a time
+    batched: Repeats
+    race: Repeats
     builds: int
-    agreeing: int  # queries whose codes are compared with the published search's
+    compared_queries: int  # queries whose codes are compared with the published search's
     concurrent: tuple[float, int]  # seconds between changes, rounds at the largest size
     openings: int
-    changes: int  # adds, and removes
-    layers: int = ours.LAYERS  # of the decoder
+    changes: int  # additions, and as many removals
+    layers: int = generative.LAYERS  # of the decoder
     single_adds: int = 2_000  # images added one at a time
 
 
@@ -69,11 +70,11 @@ FULL = Plan(
     sizes=(10_000, 100_000, 1_000_000),
     recipe=Recipe(),
     queries=1024,
-    alone=Patience(4, 30, 300),
-    batched=Patience(8, 5, 150),
-    race=Patience(25, 7, 60),
+    alone=Repeats(4, 30, 300),
+    batched=Repeats(8, 5, 150),
+    race=Repeats(25, 7, 60),
     builds=5,
-    agreeing=16,
+    compared_queries=16,
     concurrent=(1.0, 3),
     openings=3,
     changes=10,
@@ -82,11 +83,11 @@ QUICK = Plan(
     sizes=(1_000, 2_000),
     recipe=Recipe(sample=1_000, iterations=2, clusters=100),
     queries=128,
-    alone=Patience(0, 2, 2, warm=1),
-    batched=Patience(0, 1, 1, warm=0),
-    race=Patience(0, 1, 1, warm=1),
+    alone=Repeats(0, 2, 2, warmups=1),
+    batched=Repeats(0, 1, 1, warmups=0),
+    race=Repeats(0, 1, 1, warmups=1),
     builds=1,
-    agreeing=2,
+    compared_queries=2,
     concurrent=(0.05, 1),
     openings=1,
     changes=3,
@@ -95,102 +96,100 @@ QUICK = Plan(
 
 
 @dataclass(frozen=True)
-class Stand:
-    """What is measured at one size."""
+class Setup:
+    """Hold plan, data and models of the measurements at one size."""
 
     plan: Plan
     database: Database
-    held: Snapshot
-    field: Field
+    snapshot: Snapshot
+    decoder_set: DecoderSet
     model: IdentifierDecoder
     cache: Path
 
     def __len__(self) -> int:
-        """N."""
+        """Return the number of images N."""
         return len(self.database.codes)
 
-    def patience(self, batch: int) -> Patience:
-        """Return the repetitions of searches in batches of that size."""
+    def repeats(self, batch: int) -> Repeats:
+        """Return the repeats of searches in batches of this size."""
         return self.plan.alone if batch == 1 else self.plan.batched
 
 
-def build(stand: Stand) -> dict[str, Any]:
+def measure_build(setup: Setup) -> dict[str, Any]:
     """Measure the seconds to build the trie, and its bytes an image."""
-    segment = stand.held.segments[0]
+    segment = setup.snapshot.segments[0]
     times = Times(
         tuple(
-            once(lambda: trie.build(segment.codes, segment.keys))[0]
-            for _ in range(stand.plan.builds)
+            time_once(lambda: trie.build(segment.codes, segment.keys))[0]
+            for _ in range(setup.plan.builds)
         )
     )
     columns = (segment.codes, segment.embeddings, segment.keys, segment.trained)
     size = segment.trie.nbytes
     return {
-        "size": len(stand),
+        "size": len(setup),
         "p50": times.milliseconds()["p50"] / 1000,
         "slowest": max(times.seconds),
-        "trie_bytes": size / len(stand),
-        "all_bytes": (size + sum(column.nbytes for column in columns)) / len(stand),
+        "trie_bytes": size / len(setup),
+        "all_bytes": (size + sum(column.nbytes for column in columns)) / len(setup),
     }
 
 
-def search(stand: Stand, precisions: tuple[str, ...]) -> list[dict[str, Any]]:
-    """A row for every precision, batch and width: the whole and its parts, ms a query."""
+def measure_search(setup: Setup, precisions: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return a row for each precision, batch size and beam width: ms a query, whole and by part."""
     rows = []
     for name in precisions:
         for batch in BATCHES:
             for width in WIDTHS:
-                asked = Search(
-                    stand.field.decoders[name], stand.held, stand.field.pool, batch, width
-                )
-                whole, parts = ours.take_apart(asked, stand.patience(batch))
+                search = setup.decoder_set.make_searches(setup.snapshot, batch, width)[name]
+                whole, parts = generative.time_parts(search, setup.repeats(batch))
                 medians = {part: t.milliseconds(batch)["p50"] for part, t in parts.items()}
-                row = {"size": len(stand), "precision": name, "batch": batch, "beams": width}
+                row = {"size": len(setup), "precision": name, "batch": batch, "beams": width}
                 rows.append(row | whole.milliseconds(batch) | {"parts": medians})
     return rows
 
 
-def overlap(stand: Stand) -> dict[str, dict[str, float]]:
-    """By precision and width, the share of fp32's images that are found too."""
-    found: dict[str, dict[str, float]] = {}
-    for name in PRECISIONS:
-        found[name] = {}
-        for width in WIDTHS:
-            one, other = (
-                Search(stand.field.decoders[p], stand.held, stand.field.pool, 64, width)
-                for p in ("fp32", name)
-            )
-            found[name][str(width)] = ours.overlap(one, other, range(2))
-    return found
+def measure_overlap(setup: Setup) -> dict[str, dict[str, float]]:
+    """Return, by precision and beam width, the share of fp32's results that are results too."""
+    shares: dict[str, dict[str, float]] = {name: {} for name in PRECISIONS}
+    for width in WIDTHS:
+        searches = setup.decoder_set.make_searches(setup.snapshot, 64, width)
+        for name in PRECISIONS:
+            share = generative.overlap(searches["fp32"], searches[name], range(2))
+            shares[name][str(width)] = share
+    return shares
 
 
-def others(stand: Stand) -> tuple[Neighbours, list[dict[str, Any]]]:
-    """faiss's brute-force search, and rows of all its indexes."""
-    vectors = stand.database.float32()
-    kept = stand.cache / f"faiss-{stand.database.digest}-{len(stand)}"
-    exact = neighbours.exact(vectors)
-    rows = _rival(stand, exact, exact, 0)
-    graph = neighbours.graph(vectors, kept / "hnsw")
-    rows += _rival(stand, graph, exact, 64)
+def measure_faiss(setup: Setup) -> tuple[FaissIndex, list[dict[str, Any]]]:
+    """Return faiss's brute-force index, and the rows of all faiss indexes."""
+    vectors = setup.database.float32()
+    folder = setup.cache / f"faiss-{setup.database.digest}-{len(setup)}"
+    exact = faiss_indexes.build_flat(vectors)
+    rows = _measure_faiss_index(setup, exact, exact, 0)
+    graph = faiss_indexes.build_hnsw(vectors, folder / "hnsw")
+    rows += _measure_faiss_index(setup, graph, exact, 64)
     del graph
-    lists = neighbours.compressed(vectors, kept / "ivfpq")
-    rows += _rival(stand, lists, exact, min(32, neighbours.list_count(len(stand))))
-    return exact, rows
+    lists = faiss_indexes.build_ivfpq(vectors, folder / "ivfpq")
+    effort = min(32, faiss_indexes.list_count(len(setup)))
+    return exact, rows + _measure_faiss_index(setup, lists, exact, effort)
 
 
-def _rival(stand: Stand, rival: Neighbours, exact: Neighbours, effort: int) -> list[dict[str, Any]]:
-    pool, rows = stand.field.pool, []
-    rival.set_effort(effort)
+def _measure_faiss_index(
+    setup: Setup, index: FaissIndex, exact: FaissIndex, effort: int
+) -> list[dict[str, Any]]:
+    pool, rows = setup.decoder_set.pool, []
+    index.set_effort(effort)
     queries = pool.embeddings[:256].numpy()
-    recall = neighbours.recall(rival.search(queries, ours.K), exact.search(queries, ours.K))
+    results, exact_results = (i.search(queries, generative.K) for i in (index, exact))
+    recall = faiss_indexes.recall(results, exact_results)
     for batch in BATCHES:
-        times = repeat(races.search_of(rival, pool, batch), stand.patience(batch))
+        times = time_repeats(races.make_faiss_call(index, pool, batch), setup.repeats(batch))
         row = {
-            "size": len(stand),
-            "method": rival.name,
-            "setting": f"{rival.effort} {effort}" if effort else "",
-            "seconds": rival.seconds,
-            "bytes_per_image": rival.bytes_per_image,
+            "size": len(setup),
+            "method": index.name,
+            "setting": f"{index.effort} {effort}" if effort else "",
+            "seconds": index.seconds,
+            "bytes_per_image": index.bytes_per_image,
             "batch": batch,
             "recall": recall,
         }
@@ -198,127 +197,131 @@ def _rival(stand: Stand, rival: Neighbours, exact: Neighbours, effort: int) -> l
     return rows
 
 
-def published(stand: Stand) -> tuple[Published, list[dict[str, Any]]]:
-    """Measure the published algorithm at two widths."""
-    seconds, rival = once(lambda: Published.over(stand.model, stand.database))
+def measure_published(setup: Setup) -> tuple[Published, list[dict[str, Any]]]:
+    """Return the published algorithm, and its rows at two beam widths."""
+    seconds, rival = time_once(lambda: Published.build(setup.model, setup.database))
     assert isinstance(rival, Published)
-    pool, rows = stand.field.pool, []
-    few = replace(stand.plan.alone, least=min(5, stand.plan.alone.least), most=30)
+    pool, rows = setup.decoder_set.pool, []
+    few = replace(setup.plan.alone, minimum=min(5, setup.plan.alone.minimum), maximum=30)
+    decoder = Decoder(setup.model, "fp32")
     for width in (10, races.PUBLISHED_BEAMS):
-        same = ours.agreement(
-            stand.model, stand.held, rival.trie, (pool, stand.plan.agreeing, width)
+        search = Search(decoder, setup.snapshot, pool, setup.plan.compared_queries, width)
+        agreement = generative.compare_with_published(search, setup.model, rival.trie)
+        decode_ms, look_up_ms = (
+            time_repeats(call, few).milliseconds()["p50"]
+            for call in (rival.decode(pool, width), rival.look_up(pool, width))
         )
-        writing, looking_up = (
-            repeat(call, few).milliseconds()["p50"]
-            for call in (rival.writing(pool, width), rival.looking_up(pool, width))
-        )
-        row = {"size": len(stand), "beams": width, "build": seconds, "agreement": str(same)}
-        rows.append(row | {"writing": writing, "looking_up": looking_up, "agrees": same.all})
+        row = {"size": len(setup), "beams": width, "build": seconds, "agreement": str(agreement)}
+        row |= {"writing": decode_ms, "looking_up": look_up_ms, "agrees": agreement.all}
+        rows.append(row)
     return rival, rows
 
 
-def changes(stand: Stand) -> dict[str, Any]:
-    """Measure the index on the disk."""
-    folder, plan = stand.cache / f"index-{len(stand)}-{os.getpid()}", stand.plan
-    loop, new = live.Loop(stand.field.pool, 64, 10), live.Newcomers.of(plan.recipe)
+def measure_live(setup: Setup) -> dict[str, Any]:
+    """Measure the index on disk."""
+    folder, plan = setup.cache / f"index-{len(setup)}-{os.getpid()}", setup.plan
+    searches = live.SearchSettings(setup.decoder_set.pool, 64, 10)
+    new_images = live.NewImages.draw(plan.recipe)
     every, rounds = plan.concurrent
-    rounds = rounds if len(stand) == max(plan.sizes) else 1
-    with live.bundle(stand.database, stand.model, folder) as create:
-        opened = live.opening(folder, plan.openings)
+    rounds = rounds if len(setup) == max(plan.sizes) else 1
+    with live.create_index(setup.database, setup.model, folder) as create_seconds:
+        opening = live.measure_opening(folder, plan.openings)
         with Index.open(folder, writable=True) as index:
-            found = {
-                "size": len(stand),
-                "create": create,
-                "open": opened,
+            results = {
+                "size": len(setup),
+                "create": create_seconds,
+                "open": opening,
                 "precision": index.decoder.precision,
-                "batch": loop.batch,
-                "beams": loop.beams,
+                "batch": searches.batch,
+                "beams": searches.beams,
                 "change": live.CHANGE,
                 "added": live.CHANGE * plan.changes,
                 "every": every,
-                "filter": live.filtering(index, loop, plan.batched),
-                "after_adding": live.after_adding(index, loop, new, plan.batched, plan.changes),
-                "concurrent": live.concurrent(index, loop, new, plan.batched, every, rounds),
+                "filter": live.measure_filters(index, searches, plan.batched),
+                "after_adding": live.measure_after_adding(
+                    index, searches, new_images, plan.batched, plan.changes
+                ),
+                "concurrent": live.measure_during_changes(
+                    index, searches, new_images, plan.batched, every, rounds
+                ),
             }
-            found |= live.changing(index, new, len(stand), plan.changes)
-            found["compact"] = once(index.compact)[0]
-            found["single"] = live.adding_singly(index, new, plan.single_adds)
-            found["reopen"] = live.opening(folder, 1)["warm"]
-    return found
+            results |= live.measure_changes(index, new_images, len(setup), plan.changes)
+            results["compact"] = time_once(index.compact)[0]
+            results["single"] = live.measure_single_adds(index, new_images, plan.single_adds)
+            results["reopen"] = live.measure_opening(folder, 1)["warm"]
+    return results
+
+
+def make_setups(plan: Plan, cache: Path, precisions: tuple[str, ...]) -> Iterator[Setup]:
+    """Yield data and models at each size, smallest first, with decoders of these precisions."""
+    database = synthetic.load_database(plan.recipe, max(plan.sizes), cache)
+    model = generative.make_decoder(database.codes, plan.recipe.codebook, plan.layers)
+    decoders = {name: Decoder(model, name) for name in precisions}
+    for size in sorted(plan.sizes):
+        show_progress(f"{size:,} images")
+        part = database.first(size)
+        snapshot = generative.make_snapshot(part.vectors, part.codes, part.codebooks)
+        queries = synthetic.draw_queries(plan.recipe, part.vectors, plan.queries)
+        decoder_set = DecoderSet(decoders, QueryPool.with_random_tokens(queries))
+        yield Setup(plan, part, snapshot, decoder_set, model, cache)
 
 
 def run_live(plan: Plan, cache: Path) -> list[dict[str, Any]]:
-    """Measure the index on the disk alone, at each size."""
-    database = synthetic.database(plan.recipe, max(plan.sizes), cache)
-    model = ours.retriever(database.codes, plan.recipe.codebook, plan.layers)
-    found = []
-    for size in sorted(plan.sizes):
-        say(f"{size:,} images")
-        part = database.first(size)
-        held = ours.snapshot(part.vectors, part.codes, part.codebooks)
-        pool = Pool.of(synthetic.queries(plan.recipe, part.vectors, plan.queries))
-        stand = Stand(plan, part, held, Field({}, pool), model, cache)
-        found.append(changes(stand))
-    return found
+    """Measure only the index on disk, at each size."""
+    return [measure_live(setup) for setup in make_setups(plan, cache, ())]
 
 
 def run(plan: Plan, cache: Path) -> dict[str, Any]:
-    """Everything but the real features."""
-    database = synthetic.database(plan.recipe, max(plan.sizes), cache)
-    model = ours.retriever(database.codes, plan.recipe.codebook, plan.layers)
-    decoders = {name: Decoder(model, name) for name in PRECISIONS}
+    """Measure everything but the real features."""
     small: Snapshot | None = None
     results: dict[str, Any] = {
         name: [] for name in ("codes", "build", "search", "live", "others", "published")
     }
-    for size in sorted(plan.sizes):
-        say(f"{size:,} images")
-        part = database.first(size)
-        held = ours.snapshot(part.vectors, part.codes, part.codebooks)
-        small = small or held
-        pool = Pool.of(synthetic.queries(plan.recipe, part.vectors, plan.queries))
-        stand = Stand(plan, part, held, Field(decoders, pool), model, cache)
-        spread = synthetic.spread(part.codes, plan.recipe.codebook)
-        about = {"levels": plan.recipe.levels, "codebook": plan.recipe.codebook, "images": size}
-        results["codes"].append(spread | about)
-        results["build"].append(build(stand))
-        last = size == max(plan.sizes)
-        say("search")
-        results["search"] += search(stand, PRECISIONS if last else PRECISIONS[:1])
-        say("others")
-        exact, rows = others(stand)
+    for setup in make_setups(plan, cache, PRECISIONS):
+        snapshot, decoder_set = setup.snapshot, setup.decoder_set
+        small = small or snapshot
+        spread = synthetic.spread(setup.database.codes, plan.recipe.codebook)
+        shape = {"levels": plan.recipe.levels, "codebook": plan.recipe.codebook}
+        results["codes"].append(spread | shape | {"images": len(setup)})
+        results["build"].append(measure_build(setup))
+        is_last = len(setup) == max(plan.sizes)
+        show_progress("search")
+        results["search"] += measure_search(setup, PRECISIONS if is_last else PRECISIONS[:1])
+        show_progress("faiss")
+        exact, rows = measure_faiss(setup)
         results["others"] += rows
-        if last:
-            say("in turns with brute-force searches and the small index")
-            results["overlap"] = overlap(stand)
+        if is_last:
+            show_progress("brute-force searches and the small index, interleaved")
+            results["overlap"] = measure_overlap(setup)
             results["races"] = {
                 "exact": {
-                    str(batch): races.against_scans(
-                        stand.field, held, exact, batch, resting(plan.race)
+                    str(batch): races.race_brute_force(
+                        decoder_set, snapshot, exact, batch, pause_between(plan.race)
                     )
                     for batch in BATCHES
                 },
-                "sizes": races.over_sizes(stand.field, small, held, 64, plan.race),
+                "sizes": races.race_sizes(decoder_set, small, snapshot, 64, plan.race),
             }
         del exact
         gc.collect()
-        say("the published algorithm")
-        rival, rows = published(stand)
+        show_progress("the published algorithm")
+        rival, rows = measure_published(setup)
         results["published"] += rows
-        if last:
-            results["races"]["published"] = races.against_published(
-                stand.field, held, rival, BATCHES, plan.race
+        if is_last:
+            results["races"]["published"] = races.race_published(
+                decoder_set, snapshot, rival, BATCHES, plan.race
             )
         del rival
         gc.collect()
-        say("the index on the disk")
-        results["live"].append(changes(stand))
-    say("done")
-    return results | {"sizes": sorted(plan.sizes), "encoding_seconds": database.seconds}
+        show_progress("the index on disk")
+        results["live"].append(measure_live(setup))
+        results["encoding_seconds"] = setup.database.seconds
+    show_progress("done")
+    return results | {"sizes": sorted(plan.sizes)}
 
 
-def about(started: float, plan: Plan) -> dict[str, Any]:
-    """Return a description of the machine, of what ran on it, and of how long."""
+def describe_run(started: float, plan: Plan) -> dict[str, Any]:
+    """Return the processor, the versions, the commit, the models and the duration."""
     commit = git(Path(__file__).parent, "rev-parse", "--short", "HEAD") or "unknown"
     seconds = time.perf_counter() - started
     name = name_processor(torch.device("cpu"))
@@ -327,39 +330,39 @@ def about(started: float, plan: Plan) -> dict[str, Any]:
         f"{name}, {cores} cores, {threads} threads (torch and faiss alike), "
         f"{torch.backends.cpu.get_cpu_capability()}; torch {torch.__version__}, faiss "
         f"{faiss.__version__}, Python {platform.python_version()}; commit {commit}; the whole run "
-        f"took {seconds / 60:.1f} minutes (what was kept from earlier runs not counted). Decoder: "
-        f"{plan.layers} layers, width {ours.WIDTH}, {ours.HEADS} heads, {ours.TOKENS} image tokens "
-        f"of width {ours.TOKEN_WIDTH}, made-up weights; vectors of {plan.recipe.width} dimensions; "
-        "precision fp32 unless named."
+        f"took {seconds / 60:.1f} minutes (without what earlier runs stored). Decoder: "
+        f"{plan.layers} layers, width {generative.WIDTH}, {generative.HEADS} heads, "
+        f"{generative.TOKENS} image tokens of width {generative.TOKEN_WIDTH}, random weights; "
+        f"vectors of {plan.recipe.width} dimensions; precision fp32 unless a row names another."
     )
     return {"text": text, "commit": commit, "processor": name, "threads": threads}
 
 
-def say(what: str) -> None:
-    """Tells on stderr how far it is."""
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+def show_progress(step: str) -> None:
+    """Print the time and the step that begins to stderr."""
+    print(f"{time.strftime('%H:%M:%S')} {step}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Runs what was asked for, keeps what other runs found of the other part."""
+    """Measure, and update the results: figures that are not measured again stay."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it runs")
     parser.add_argument("--real", type=Path, action="append", default=[], metavar="DATA")
     parser.add_argument("--params", type=Path, action="append", default=[])
-    parser.add_argument("--live", action="store_true", help="the index on the disk alone")
+    parser.add_argument("--live", action="store_true", help="measure only the index on disk")
     parser.add_argument("--single-adds", type=int, default=20_000, metavar="N")
     parser.add_argument("--only-real", action="store_true", help="keep the synthetic results")
-    parser.add_argument("--threads", type=int, help="of torch and faiss; by default torch's own")
+    parser.add_argument("--threads", type=int, help="of torch and faiss; default: torch's own")
     parser.add_argument("--cache", type=Path, default=Path(".cache/benchmarks"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     if len(options.real) != len(options.params):
-        parser.error("one --params for each --real")
+        parser.error("give one --params for each --real")
     started = time.perf_counter()
     keep_freed_memory()
     torch.set_num_threads(options.threads or torch.get_num_threads())
-    neighbours.use_torchs_threads()
+    faiss_indexes.use_torch_threads()
     plan = QUICK if options.quick else FULL
     plan = replace(plan, sizes=tuple(options.sizes or plan.sizes))
     if options.live:
@@ -367,23 +370,23 @@ def main() -> int:
         print(json.dumps(run_live(plan, options.cache), indent=2))
         return 0
     file = options.results / "index.json"
-    before = json.loads(file.read_text()) if file.exists() else {}
+    earlier = json.loads(file.read_text()) if file.exists() else {}
     if options.only_real:
-        results = before
+        results = earlier
     else:
         results = run(plan, options.cache)
-        results["about"] = about(started, plan)
-        results["real"] = before.get("real", {})
+        results["about"] = describe_run(started, plan)
+        results["real"] = earlier.get("real", {})
     for data, settings in zip(options.real, options.params, strict=True):
-        say(f"real features of {data}")
+        show_progress(f"real features of {data}")
         workspace = Workspace(data=data, cache=options.cache, reports=data.parent / "reports")
-        found = real.compare(params.load(settings), workspace, plan.alone)
-        results["real"] = results.get("real", {}) | {settings.stem: found}
+        comparison = real.compare(params.load(settings), workspace, plan.alone)
+        results["real"] = results.get("real", {}) | {settings.stem: comparison}
     write_json(file, results)
-    shown = report.text(results)
-    write_bytes(options.results / "index.md", shown.encode())
+    text = report.render(results)
+    write_bytes(options.results / "index.md", text.encode())
     figure.save(results, options.results)
-    print(shown)
+    print(text)
     return 0
 
 

@@ -19,7 +19,7 @@ from threading import Event, Thread
 
 import polars as pl
 import torch
-from speed.stopwatch import once
+from speed.stopwatch import time_once
 from tabulate import tabulate
 from torch.nn.functional import normalize
 
@@ -61,7 +61,7 @@ def main() -> None:
     root, rows = arguments.root, []
 
     def measure(name: str, action: Callable[[], object]) -> None:
-        rows.append([name, once(action)[0]])
+        rows.append([name, time_once(action)[0]])
 
     second, first = store.list_releases(store.path_in(root))[:2]
     store.set_champion(store.path_in(root), first)

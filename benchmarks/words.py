@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from speed.stopwatch import once
+from speed.stopwatch import time_once
 from tabulate import tabulate
 
 from irgen.index.index import Index
@@ -47,7 +47,7 @@ def measure(search: WordSearch, view: View, words: str) -> tuple[str, int, float
 
 def least_seconds(call: Callable[[], Any], repeats: int) -> float:
     """Return the least time of ``repeats`` calls."""
-    return min(once(call)[0] for _ in range(repeats))
+    return min(time_once(call)[0] for _ in range(repeats))
 
 
 def peak_megabytes() -> float:

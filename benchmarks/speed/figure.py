@@ -1,4 +1,4 @@
-"""Plot what a query costs as the database grows."""
+"""Plot the milliseconds a query takes over the size of the database."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ INK = "#24292f"
 
 
 def save(results: dict[str, Any], folder: Path) -> None:
-    """Writes index.svg and index.png: ms a query over the number of images, in batches of 64 and
-    one at a time."""
+    """Write index.svg and index.png: ms a query over the number of images, for batches of 64 and
+    for single queries."""
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, batch in zip(panels, (64, 1), strict=True):
@@ -39,7 +39,7 @@ def save(results: dict[str, Any], folder: Path) -> None:
 
 
 def _lines(results: dict[str, Any], batch: int) -> dict[str, dict[int, float]]:
-    """Name → size → ms a query."""
+    """Return ms a query by name and by size."""
     lines: dict[str, dict[int, float]] = {}
     for row in results["search"]:
         if row["batch"] == batch and row["beams"] in (10, 30) and row["precision"] == "fp32":

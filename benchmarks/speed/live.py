@@ -1,4 +1,4 @@
-"""Measure the index on the disk: created, opened cold, changed, filtered, searched meanwhile."""
+"""Measure the index on disk: create it, open it cold, change it, filter it, search it meanwhile."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,12 +30,12 @@ from irgen.models.retriever import QueryEncoder, Retriever
 from irgen.models.tokenizer import Tokenizer
 from irgen.search import engine
 from irgen.search.engine import Options
-from speed import ours, synthetic
-from speed.ours import Pool
-from speed.stopwatch import Call, Patience, Times, in_turns, once, repeat
+from speed import generative, synthetic
+from speed.generative import QueryPool
+from speed.stopwatch import Repeats, TimedCall, Times, time_interleaved, time_once, time_repeats
 from speed.synthetic import Database, Recipe
 
-CHANGE = 1000  # images an add, a remove
+CHANGE = 1000  # images that one call adds or removes
 ENCODER = {"name": "vit_tiny_patch16_224", "weights": "none", "image_size": 112, "options": {}}
 
 OPENING = """
@@ -53,73 +53,74 @@ print(json.dumps(times))
 
 
 @dataclass(frozen=True)
-class Loop:
-    """The searches that are timed beside changes: one size of batch, one width."""
+class SearchSettings:
+    """Describe the timed searches of an index: their queries, batch size and beams."""
 
-    pool: Pool
+    pool: QueryPool
     batch: int
     beams: int
 
     def options(self, index: Index, allow: pl.Expr | None = None) -> Options:
-        """The index's own, with the loop's beams."""
+        """Return the index's own options with these beams and this filter."""
         return replace(index.options(1), beams=self.beams, allow=allow)
 
-    def over(self, index: Index, allow: pl.Expr | None = None) -> Call:
-        """Searches as anyone would make them, from what the models read to ids and scores."""
+    def make_search(self, index: Index, allow: pl.Expr | None = None) -> TimedCall:
+        """Return a call that searches as users do, from query features to ids and scores."""
 
         def call(number: int) -> object:
-            read = self.pool.read(number, self.batch)
-            return index.search(read, ours.K, self.options(index, allow))
+            features = self.pool.batch(number, self.batch)
+            return index.search(features, generative.K, self.options(index, allow))
 
         return call
 
-    def then(self, index: Index, view: View) -> Call:
-        """The same in what the index held once."""
+    def make_view_search(self, index: Index, view: View) -> TimedCall:
+        """Return a call that does the same in an earlier view of the index."""
         snapshot, options = index.snapshot(view), self.options(index)
 
         def call(number: int) -> object:
-            read = self.pool.read(number, self.batch)
-            hits = engine.search(index.decoder, read, snapshot, ours.K, options)
+            features = self.pool.batch(number, self.batch)
+            hits = engine.search(index.decoder, features, snapshot, generative.K, options)
             return ImageHits.of(hits, view, index.calibration)
 
         return call
 
 
-def writer_of(model: IdentifierDecoder, codebooks: Tensor) -> Any:
-    """A function that writes models with these codebooks and this decoder into a folder: the ones
-    an index is really made with, a small vision transformer reading 112 × 112 pixels."""
-    usual = params.load(Path(__file__).parents[2] / "params.yaml")
-    encoder = replace(usual.encoder, channels=3, crop=1.0, **ENCODER)
+def make_models_writer(model: IdentifierDecoder, codebooks: Tensor) -> Callable[[Path], None]:
+    """Return a function that writes models with these codebooks and this decoder to a folder. Their
+    encoder is a small vision transformer for images of 112 × 112 pixels."""
+    default = params.load(Path(__file__).parents[2] / "params.yaml")
+    encoder = replace(default.encoder, channels=3, crop=1.0, **ENCODER)
     levels, size, width = codebooks.shape
     tokenizer = replace(
-        usual.tokenizer, levels=levels, codebook=size, width=width, tune_encoder=False, hidden=0
+        default.tokenizer, levels=levels, codebook=size, width=width, tune_encoder=False, hidden=0
     )
     settings = replace(
-        usual.retriever,
+        default.retriever,
         encoder="tokenizer",
         tune_encoder=False,
-        width=ours.WIDTH,
+        width=generative.WIDTH,
         layers=len(model.blocks),
-        heads=ours.HEADS,
+        heads=generative.HEADS,
         dropout=0.0,
     )
 
     def write(folder: Path) -> None:
         pretrained = create_encoder(encoder, seed=0)
-        tokens = Tokenizer(tokenizer, pretrained.width, 2, None).eval()
-        tokens.codebooks.copy_(codebooks)
-        retriever = Retriever(QueryEncoder(pretrained, tokens.adapter), model)
-        found = Models(
-            tokenizer=tokens, retriever=retriever, pretrained=pretrained, labels=["a", "b"]
+        trained = Tokenizer(tokenizer, pretrained.width, 2, None).eval()
+        trained.codebooks.copy_(codebooks)
+        retriever = Retriever(QueryEncoder(pretrained, trained.adapter), model)
+        models = Models(
+            tokenizer=trained, retriever=retriever, pretrained=pretrained, labels=["a", "b"]
         )
-        save_models(folder, found, encoder, tokenizer, settings)
+        save_models(folder, models, encoder, tokenizer, settings)
 
     return write
 
 
 @contextmanager
-def bundle(database: Database, model: IdentifierDecoder, folder: Path) -> Iterator[float]:
-    """An index of the database at ``folder`` while the block runs; gives the seconds it took."""
+def create_index(database: Database, model: IdentifierDecoder, folder: Path) -> Iterator[float]:
+    """Create an index of the database at ``folder``; yield the seconds it took. The index is
+    deleted after the block."""
     count = len(database.codes)
     items = pl.DataFrame(
         {
@@ -130,10 +131,10 @@ def bundle(database: Database, model: IdentifierDecoder, folder: Path) -> Iterat
     )
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    seconds, _ = once(
+    seconds, _ = time_once(
         lambda: Index.create(
             folder,
-            models_writer=writer_of(model, database.codebooks),
+            models_writer=make_models_writer(model, database.codebooks),
             config={},
             items=items,
             codebooks=database.codebooks,
@@ -148,30 +149,30 @@ def bundle(database: Database, model: IdentifierDecoder, folder: Path) -> Iterat
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def opening(folder: Path, times: int) -> dict[str, float]:
-    """Seconds to open the index in a new process whose imports are done, with the folder's files
-    put out of the system's cache (``cold``), and a second time (``warm``), slowest of ``times``;
-    ``models``: to load the networks besides."""
-    found = np.array([_open(folder) for _ in range(times)]).max(axis=0)
-    return dict(zip(("cold", "models", "warm"), found.tolist(), strict=True))
+def measure_opening(folder: Path, times: int) -> dict[str, float]:
+    """Return the seconds to open the index in a new process, without its imports, slowest of
+    ``times``: ``cold``, when the system has none of its files cached; ``models``, to load the
+    networks after that; ``warm``, to open it again."""
+    slowest = np.array([_open(folder) for _ in range(times)]).max(axis=0)
+    return dict(zip(("cold", "models", "warm"), slowest.tolist(), strict=True))
 
 
 def _open(folder: Path) -> np.ndarray:
     _evict(folder)
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", OPENING, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
         env=os.environ | {"PYTHONPATH": paths},
     )
-    return np.diff(json.loads(told.stdout.splitlines()[-1]))
+    return np.diff(json.loads(finished.stdout.splitlines()[-1]))
 
 
 def _evict(folder: Path) -> None:
-    """Asks the system to forget what it has cached of the folder's files."""
+    """Ask the system to drop the folder's files from its cache."""
     os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
@@ -180,123 +181,138 @@ def _evict(folder: Path) -> None:
             os.close(descriptor)
 
 
-def filtering(index: Index, loop: Loop, patience: Patience) -> dict[str, float]:
-    """ms a query of searches among 1 % of the images: by an expression that is ``new`` each time,
-    by one that was ``remembered``, and among ``everything``."""
+def measure_filters(index: Index, settings: SearchSettings, repeats: Repeats) -> dict[str, float]:
+    """Return ms a query of searches among 1 % of the images, with a filter that is ``new`` each
+    time and with one that is ``remembered``, and among ``everything``."""
     price = pl.col("price")
 
-    def new(number: int) -> object:
+    def search_with_new_filter(number: int) -> object:
         low = 0.5 + 1e-6 * number
-        return loop.over(index, price.is_between(low, low + 0.01))(number)
+        return settings.make_search(index, price.is_between(low, low + 0.01))(number)
 
     calls = {
-        "new": new,
-        "remembered": loop.over(index, price < 0.01),
-        "everything": loop.over(index),
+        "new": search_with_new_filter,
+        "remembered": settings.make_search(index, price < 0.01),
+        "everything": settings.make_search(index),
     }
-    times = in_turns(list(calls.values()), patience)
+    times = time_interleaved(list(calls.values()), repeats)
     return {
-        name: found.milliseconds(loop.batch)["p50"]
-        for name, found in zip(calls, times, strict=True)
+        name: measured.milliseconds(settings.batch)["p50"]
+        for name, measured in zip(calls, times, strict=True)
     }
 
 
 @dataclass(frozen=True)
-class Newcomers:
-    """Images to add, over and over under other names."""
+class NewImages:
+    """Hold encoded images that are added again and again under other ids."""
 
     embeddings: Tensor  # (CHANGE, D)
 
     @classmethod
-    def of(cls, recipe: Recipe) -> "Newcomers":
-        """Of the kind the database is."""
-        return cls(synthetic.newcomers(recipe, CHANGE))
+    def draw(cls, recipe: Recipe) -> "NewImages":
+        """Draw CHANGE images of the database's distribution."""
+        return cls(synthetic.draw_new_images(recipe, CHANGE))
 
     def ids(self, batch: str) -> list[str]:
-        """Return the names of one batch."""
+        """Return the ids of one batch."""
         return [f"{batch}-{i}" for i in range(len(self.embeddings))]
 
     def add(self, index: Index, batch: str) -> None:
-        """Adds them; their codes are the tokenizer's business."""
+        """Add the images to the index, whose tokenizer gives them codes."""
         price = np.linspace(0, 1, len(self.embeddings))
         index.add_encoded(self.embeddings, self.ids(batch), pl.DataFrame({"price": price}))
 
 
-def changing(index: Index, new: Newcomers, base: int, times: int) -> dict[str, Any]:
-    """Seconds of adding and removing CHANGE images, so many times each; removed are images of the
-    base and added ones in turns, and in the end all those added are gone."""
+def measure_changes(
+    index: Index, new_images: NewImages, base_count: int, times: int
+) -> dict[str, Any]:
+    """Return the seconds of ``times`` additions of CHANGE images and of as many removals of these.
+    Between the removals, a part of the ``base_count`` original images is removed too."""
     adds, removes = [], []
     for number in range(times):
-        adds.append(once(lambda number=number: new.add(index, f"new-{number}"))[0])  # type: ignore[misc]
-    taken = min(CHANGE, base // 20)
+        adds.append(time_once(lambda number=number: new_images.add(index, f"new-{number}"))[0])  # type: ignore[misc]
+    base_part = min(CHANGE, base_count // 20)
     for number in range(times):
-        names = new.ids(f"new-{number}")
-        removes.append(once(lambda names=names: index.remove(names))[0])  # type: ignore[misc]
-        old = [f"image-{row:08d}" for row in range(number * taken, (number + 1) * taken)]
-        removes.append(once(lambda old=old: index.remove(old))[0])  # type: ignore[misc]
-    return {"add": _summary(adds), "remove": _summary(removes)}
+        ids = new_images.ids(f"new-{number}")
+        removes.append(time_once(lambda ids=ids: index.remove(ids))[0])  # type: ignore[misc]
+        rows = range(number * base_part, (number + 1) * base_part)
+        ids = [f"image-{row:08d}" for row in rows]
+        removes.append(time_once(lambda ids=ids: index.remove(ids))[0])  # type: ignore[misc]
+    return {"add": _summarise(adds), "remove": _summarise(removes)}
 
 
-def adding_singly(index: Index, new: Newcomers, count: int) -> dict[str, float]:
-    """Seconds of ``count`` adds of one image each: the median of the ``first`` and of the ``last``
-    100 of them, of ``all`` together, and of the ``refresh`` after them."""
+def measure_single_adds(index: Index, new_images: NewImages, count: int) -> dict[str, float]:
+    """Return the seconds of ``count`` additions of one image each: the median of the ``first`` and
+    of the ``last`` 100, the sum of ``all``, and the ``refresh`` after them."""
     seconds = []
     for number in range(count):
-        row = number % len(new.embeddings)
-        name, vector = [f"single-{number}"], new.embeddings[row : row + 1]
-        seconds.append(once(lambda name=name, vector=vector: index.add_encoded(vector, name))[0])  # type: ignore[misc]
+        row = number % len(new_images.embeddings)
+        ids, vector = [f"single-{number}"], new_images.embeddings[row : row + 1]
+        seconds.append(time_once(lambda ids=ids, vector=vector: index.add_encoded(vector, ids))[0])  # type: ignore[misc]
     part = max(1, min(100, count // 2))
-    found = {"first": statistics.median(seconds[:part]), "last": statistics.median(seconds[-part:])}
-    return found | {"count": count, "all": sum(seconds), "refresh": once(index.refresh)[0]}
+    first, last = statistics.median(seconds[:part]), statistics.median(seconds[-part:])
+    refresh, _ = time_once(index.refresh)
+    return {"first": first, "last": last, "count": count, "all": sum(seconds), "refresh": refresh}
 
 
-def _summary(seconds: list[float]) -> dict[str, float]:
+def _summarise(seconds: list[float]) -> dict[str, float]:
     return {"p50": statistics.median(seconds), "slowest": max(seconds), "times": len(seconds)}
 
 
-def after_adding(
-    index: Index, loop: Loop, new: Newcomers, patience: Patience, times: int
+def measure_after_adding(
+    index: Index, settings: SearchSettings, new_images: NewImages, repeats: Repeats, times: int
 ) -> dict[str, float]:
-    """ms a query when ``times`` × CHANGE images have been added since the retriever was trained,
-    which are looked for by their embeddings too, and before; they are gone again afterwards."""
-    before = index.view
+    """Return ms a query ``before`` and after ``times`` × CHANGE images are ``added``, which the
+    retriever was not trained on, so that their embeddings are searched too. Remove them again."""
+    view_before = index.view
     for number in range(times):
-        new.add(index, f"late-{number}")
-    found, was = in_turns([loop.over(index), loop.then(index, before)], patience)
+        new_images.add(index, f"late-{number}")
+    calls = [settings.make_search(index), settings.make_view_search(index, view_before)]
+    added, before = time_interleaved(calls, repeats)
     for number in range(times):
-        index.remove(new.ids(f"late-{number}"))
+        index.remove(new_images.ids(f"late-{number}"))
     return {
-        "added": found.milliseconds(loop.batch)["p50"],
-        "before": was.milliseconds(loop.batch)["p50"],
+        "added": added.milliseconds(settings.batch)["p50"],
+        "before": before.milliseconds(settings.batch)["p50"],
     }
 
 
-def concurrent(
-    index: Index, loop: Loop, new: Newcomers, patience: Patience, every: float, rounds: int
+def measure_during_changes(
+    index: Index,
+    settings: SearchSettings,
+    new_images: NewImages,
+    repeats: Repeats,
+    every: float,
+    rounds: int,
 ) -> dict[str, Any]:
-    """ms a query of searches while another thread adds CHANGE images and removes them again once
-    every ``every`` seconds, and while nothing else goes on: ``rounds`` of both in turns. ``late``:
-    the share of changes that began later than they should because the one before took so long."""
+    """Return ms a query while another thread adds CHANGE images and removes them again every
+    ``every`` seconds (``busy``), and while the index does nothing else (``quiet``); ``rounds`` of
+    both take turns. ``late``: the share of changes that began late because the one before still
+    ran."""
     quiet: list[float] = []
     busy: list[float] = []
     late: list[bool] = []
 
-    search = loop.over(index)
-    for turn in range(rounds):
-        quiet += repeat(search, patience).seconds
-        with _changes(index, new, every, turn) as late_ones:
-            busy += repeat(search, patience).seconds
-        late += late_ones
-    found = {
-        "quiet": Times(tuple(quiet)).milliseconds(loop.batch),
-        "busy": Times(tuple(busy)).milliseconds(loop.batch),
+    search = settings.make_search(index)
+    for number in range(rounds):
+        quiet += time_repeats(search, repeats).seconds
+        with _change_meanwhile(index, new_images, every, number) as round_late:
+            busy += time_repeats(search, repeats).seconds
+        late += round_late
+    return {
+        "quiet": Times(tuple(quiet)).milliseconds(settings.batch),
+        "busy": Times(tuple(busy)).milliseconds(settings.batch),
+        "changes": 2 * len(late),
+        "late": sum(late) / max(1, len(late)),
     }
-    return found | {"changes": 2 * len(late), "late": sum(late) / max(1, len(late))}
 
 
 @contextmanager
-def _changes(index: Index, new: Newcomers, every: float, turn: int) -> Iterator[list[bool]]:
-    """Changes in a thread of its own while the block runs; tells which were late."""
+def _change_meanwhile(
+    index: Index, new_images: NewImages, every: float, round_number: int
+) -> Iterator[list[bool]]:
+    """Change the index in another thread while the block runs; yield the list that tells of each
+    change whether it began late. Raise the thread's error after the block."""
     done, late, failed = threading.Event(), [], []
 
     def change() -> None:
@@ -304,11 +320,12 @@ def _changes(index: Index, new: Newcomers, every: float, turn: int) -> Iterator[
         try:
             while not done.is_set():
                 late.append(time.perf_counter() > due + every)
-                new.add(index, f"turn-{turn}-{number}")
-                index.remove(new.ids(f"turn-{turn}-{number}"))
+                name = f"round-{round_number}-{number}"
+                new_images.add(index, name)
+                index.remove(new_images.ids(name))
                 due, number = due + every, number + 1
                 done.wait(max(0.0, due - time.perf_counter()))
-        except Exception as error:  # told by the thread that waits
+        except Exception as error:  # raised by the thread that waits
             failed.append(error)
 
     thread = threading.Thread(target=change)

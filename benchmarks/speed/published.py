@@ -1,12 +1,12 @@
-"""The search algorithm published with IRGen (arXiv 2303.10126), written anew as a baseline.
+"""Reimplement the search algorithm published with IRGen (arXiv 2303.10126), as a baseline.
 
-One query at a time. Every step runs the whole decoder over the whole prefix of every beam, with the
-image's tokens repeated for each beam: nothing is kept from step to step. Which codes may follow
-is asked of a trie of dicts, from its root, beam by beam. The images of a code are found by
-comparing it with the codes of all images. Scores are products of probabilities.
+It searches one query at a time. Every step runs the whole decoder over the whole prefix of every
+beam, with the image's tokens repeated for each beam; nothing is cached between steps. For each
+beam, the codes that may follow are looked up in a trie of dicts, from its root. The images of a
+code are found by comparing it with the codes of all images. Scores are products of probabilities.
 
-Kinder than what was published in two ways: a beam's children are set in one assignment rather than
-one by one, and a batch is not looped over inside a step.
+It is faster than the published code in two points: the children of a beam are set in one
+assignment rather than one by one, and no step loops over a batch.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ def build(codes: Tensor) -> Node:
     root: Node = {}
     for code in torch.unique(codes, dim=0).tolist():
         node = root
-        for entry in code:
-            node = node.setdefault(entry, {})
+        for number in code:
+            node = node.setdefault(number, {})
     return root
 
 
 @dataclass(frozen=True)
-class Written:
-    """The codes (W, M) int64 of one query, best first, and their probabilities (W,)."""
+class Beams:
+    """Hold the codes (W, M) int64 of one query, best first, and their probabilities (W,)."""
 
     codes: Tensor
     probabilities: Tensor
@@ -40,36 +40,37 @@ class Written:
 @torch.inference_mode()
 def search(
     model: IdentifierDecoder, summary: Tensor, tokens: Tensor, trie: Node, width: int
-) -> Written:
+) -> Beams:
     """Return the best ``width`` codes for one image, summary (1, S) and tokens (1, P, T).
 
-    Every level must offer at least ``width`` codes, as in what was published.
+    Every level must offer at least ``width`` codes, as in the published code.
     """
     summary, tokens = summary.repeat(width, 1), tokens.repeat(width, 1, 1)
     prefixes = torch.empty(width, 0, dtype=torch.int64)
-    kept = torch.ones(width)
+    probabilities = torch.ones(width)
     for level in range(model.shape.levels):
-        found = next_entry(model, summary, tokens, prefixes).softmax(-1)  # (W, L)
-        allowed = torch.full_like(found, -1.0)
+        step = score_next_codes(model, summary, tokens, prefixes).softmax(-1)  # (W, L)
+        products = torch.full_like(step, -1.0)
         for beam, prefix in enumerate(prefixes.tolist() if level else [[]]):
             node = trie
-            for entry in prefix:
-                node = node[entry]
+            for number in prefix:
+                node = node[number]
             children = torch.tensor(list(node))
-            allowed[beam, children] = kept[beam] * found[beam, children]
-        kept, best = allowed.flatten().topk(width)
-        origin, entry = best // found.shape[1], best % found.shape[1]
-        prefixes = torch.cat([prefixes[origin], entry[:, None]], 1)
-    return Written(prefixes, kept)
+            products[beam, children] = probabilities[beam] * step[beam, children]
+        probabilities, best = products.flatten().topk(width)
+        origin, code = best // step.shape[1], best % step.shape[1]
+        prefixes = torch.cat([prefixes[origin], code[:, None]], 1)
+    return Beams(prefixes, probabilities)
 
 
-def next_entry(
+def score_next_codes(
     model: IdentifierDecoder, summary: Tensor, tokens: Tensor, prefixes: Tensor
 ) -> Tensor:
-    """Logits (B, L) of what follows prefixes (B, m): the decoder run from its beginning."""
+    """Return the logits (B, L) of the codes that follow prefixes (B, m). The decoder runs over the
+    whole prefixes."""
     level = prefixes.shape[1]
-    written = [model.code_embeddings[m][prefixes[:, m]] for m in range(level)]
-    x = torch.stack([model.start_embedding.expand(len(prefixes), -1), *written], 1)
+    embedded = [model.code_embeddings[m][prefixes[:, m]] for m in range(level)]
+    x = torch.stack([model.start_embedding.expand(len(prefixes), -1), *embedded], 1)
     x = x + model.level_positions[: level + 1]  # (B, m + 1, width)
     for block, memory in zip(model.blocks, model.encode_memory(summary, tokens), strict=True):
         assert isinstance(block, Block)
@@ -77,9 +78,9 @@ def next_entry(
     return model.norm(x[:, -1]) @ model.output_weights[level].T + model.output_biases[level]
 
 
-def images(written: Written, codes: Tensor, k: int) -> Tensor:
-    """The first k rows whose code was predicted, (≤ k,) int64: every code against codes (N, M)."""
-    found: list[int] = []
-    for code in written.codes.to(codes.dtype):
-        found += torch.nonzero((codes == code).sum(1) == codes.shape[1]).flatten().tolist()
-    return torch.tensor(found[:k])
+def look_up_images(beams: Beams, codes: Tensor, k: int) -> Tensor:
+    """Return the first k rows, (≤ k,) int64, of ``codes`` (N, M) that are equal to a beam's."""
+    rows: list[int] = []
+    for code in beams.codes.to(codes.dtype):
+        rows += torch.nonzero((codes == code).sum(1) == codes.shape[1]).flatten().tolist()
+    return torch.tensor(rows[:k])

@@ -1,5 +1,5 @@
-"""Time in turns, on one machine, what is compared directly: generative search beside brute force,
-beside itself over a small index, beside the published algorithm."""
+"""Time searches that are compared directly, interleaved on one machine: generative search beside
+brute-force search, over a small and a large index, and beside the published algorithm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,123 +10,130 @@ from irgen.models.decoder import IdentifierDecoder
 from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
-from speed import ours, published
-from speed.neighbours import Neighbours
-from speed.ours import Pool, Search
-from speed.stopwatch import Call, Patience, in_turns
+from speed import generative, published
+from speed.faiss_indexes import FaissIndex
+from speed.generative import QueryPool, Search
+from speed.stopwatch import Repeats, TimedCall, time_interleaved
 from speed.synthetic import Database
 
 BEAMS = 10
 PUBLISHED_BEAMS = 30
-Race = dict[str, float]  # ms a query, by who ran
+Race = dict[str, float]  # median ms a query, by name of the runner
+Runners = dict[str, tuple[TimedCall, int]]  # a call, and the queries it answers
 
 
 @dataclass(frozen=True)
-class Field:
-    """What takes part: the decoder in every precision, and the queries."""
+class DecoderSet:
+    """Hold the decoder in each precision, by name, and the queries."""
 
     decoders: dict[str, Decoder]
-    pool: Pool
+    pool: QueryPool
 
-    def searches(self, held: Snapshot, batch: int, beams: int) -> dict[str, Search]:
-        """Our search in every precision."""
+    def make_searches(self, snapshot: Snapshot, batch: int, beams: int) -> dict[str, Search]:
+        """Return a search of the index for each precision."""
         return {
-            name: Search(decoder, held, self.pool, batch, beams)
+            name: Search(decoder, snapshot, self.pool, batch, beams)
             for name, decoder in self.decoders.items()
         }
 
 
-def _run(runners: dict[str, tuple[Call, int]], patience: Patience) -> Race:
-    """Medians of runners, each a call and how many queries it answers."""
-    times = in_turns([call for call, _ in runners.values()], patience)
+def _run(runners: Runners, repeats: Repeats) -> Race:
+    """Time all runners, interleaved."""
+    times = time_interleaved([call for call, _ in runners.values()], repeats)
     return {
-        name: found.milliseconds(queries)["p50"]
-        for (name, (_, queries)), found in zip(runners.items(), times, strict=True)
+        name: measured.milliseconds(queries)["p50"]
+        for (name, (_, queries)), measured in zip(runners.items(), times, strict=True)
     }
 
 
-def against_scans(
-    field: Field, held: Snapshot, exact: Neighbours, batch: int, patience: Patience
+def race_brute_force(
+    decoder_set: DecoderSet, snapshot: Snapshot, flat: FaissIndex, batch: int, repeats: Repeats
 ) -> Race:
-    """Beside faiss's brute-force search and our own, of the same vectors in float32."""
-    vectors = held.segments[0].embeddings.float()
+    """Compare generative search with the brute-force searches of faiss and of irgen over the same
+    vectors in float32."""
+    vectors, pool = snapshot.segments[0].embeddings.float(), decoder_set.pool
 
-    def ours_exact(number: int) -> object:
-        return brute_force_search(field.pool.read(number, batch).embedding, vectors, ours.K)
+    def search_exactly(number: int) -> object:
+        return brute_force_search(pool.batch(number, batch).embedding, vectors, generative.K)
 
-    runners: dict[str, tuple[Call, int]] = {
-        name: (search, batch) for name, search in field.searches(held, batch, BEAMS).items()
-    }
-    runners["faiss"] = (search_of(exact, field.pool, batch), batch)
-    runners["irgen"] = (ours_exact, batch)
-    return _run(runners, patience)
+    searches = decoder_set.make_searches(snapshot, batch, BEAMS)
+    runners: Runners = {name: (search, batch) for name, search in searches.items()}
+    runners["faiss"] = (make_faiss_call(flat, pool, batch), batch)
+    runners["irgen"] = (search_exactly, batch)
+    return _run(runners, repeats)
 
 
-def search_of(index: Neighbours, pool: Pool, batch: int) -> Call:
-    """Searches of a rival with batches of the pool."""
+def make_faiss_call(index: FaissIndex, pool: QueryPool, batch: int) -> TimedCall:
+    """Return a call that searches the index with a batch of the pool."""
 
     def call(number: int) -> object:
-        return index.search(pool.read(number, batch).embedding.numpy(), ours.K)
+        return index.search(pool.batch(number, batch).embedding.numpy(), generative.K)
 
     return call
 
 
-def over_sizes(
-    field: Field, small: Snapshot, large: Snapshot, batch: int, patience: Patience
+def race_sizes(
+    decoder_set: DecoderSet, small: Snapshot, large: Snapshot, batch: int, repeats: Repeats
 ) -> dict[str, Race]:
-    """Time the same search over a small and a large index, by precision."""
-    smalls, larges = (field.searches(held, batch, BEAMS) for held in (small, large))
+    """Compare the same search over a small and a large index, for each precision."""
+    in_small, in_large = (
+        decoder_set.make_searches(snapshot, batch, BEAMS) for snapshot in (small, large)
+    )
     return {
-        name: _run({"small": (smalls[name], batch), "large": (larges[name], batch)}, patience)
-        for name in smalls
+        name: _run({"small": (in_small[name], batch), "large": (in_large[name], batch)}, repeats)
+        for name in in_small
     }
 
 
 @dataclass(frozen=True)
 class Published:
-    """The published algorithm over a database, and the codes its images are looked up in."""
+    """Hold the published algorithm: its decoder, its trie, and the codes of all images."""
 
     model: IdentifierDecoder
     trie: published.Node
-    codes: Tensor  # (N, M) int64, as published
+    codes: Tensor  # (N, M) int64, as in the published code
 
     @classmethod
-    def over(cls, model: IdentifierDecoder, database: Database) -> "Published":
-        """Made ready to search."""
+    def build(cls, model: IdentifierDecoder, database: Database) -> "Published":
+        """Build the trie of a database."""
         return cls(model, published.build(database.codes), database.codes.long())
 
-    def writing(self, pool: Pool, beams: int) -> Call:
-        """Codes written for one image."""
+    def decode(self, pool: QueryPool, beams: int) -> TimedCall:
+        """Return a call that predicts the codes of one query."""
 
-        def call(number: int) -> published.Written:
-            read = pool.read(number, 1)
-            return published.search(self.model, read.summary, read.tokens, self.trie, beams)
+        def call(number: int) -> published.Beams:
+            features = pool.batch(number, 1)
+            return published.search(self.model, features.summary, features.tokens, self.trie, beams)
 
         return call
 
-    def looking_up(self, pool: Pool, beams: int) -> Call:
-        """Images looked up for codes that are written already."""
-        written = self.writing(pool, beams)(0)
-        assert isinstance(written, published.Written)
-        return lambda number: published.images(written, self.codes, ours.K)
+    def look_up(self, pool: QueryPool, beams: int) -> TimedCall:
+        """Return a call that looks up the images of codes that are predicted already."""
+        predicted = self.decode(pool, beams)(0)
+        assert isinstance(predicted, published.Beams)
+        return lambda number: published.look_up_images(predicted, self.codes, generative.K)
 
 
-def against_published(
-    field: Field, held: Snapshot, rival: Published, batches: Sequence[int], patience: Patience
+def race_published(
+    decoder_set: DecoderSet,
+    snapshot: Snapshot,
+    rival: Published,
+    batches: Sequence[int],
+    repeats: Repeats,
 ) -> Race:
-    """Beside the published algorithm at its own width, which answers one query at a time: writing
-    the codes, and looking up their images."""
-    runners: dict[str, tuple[Call, int]] = {
-        "writing": (rival.writing(field.pool, PUBLISHED_BEAMS), 1),
-        "looking up": (rival.looking_up(field.pool, PUBLISHED_BEAMS), 1),
+    """Compare with the published algorithm at its own beam width. It answers one query at a time;
+    decoding the codes and looking up their images are timed apart."""
+    runners: Runners = {
+        "writing": (rival.decode(decoder_set.pool, PUBLISHED_BEAMS), 1),
+        "looking up": (rival.look_up(decoder_set.pool, PUBLISHED_BEAMS), 1),
     }
     for batch in batches:
-        for name, search in field.searches(held, batch, PUBLISHED_BEAMS).items():
+        for name, search in decoder_set.make_searches(snapshot, batch, PUBLISHED_BEAMS).items():
             runners[f"{name}/{batch}"] = (search, batch)
-    return _run(runners, patience)
+    return _run(runners, repeats)
 
 
-def resting(patience: Patience) -> Patience:
-    """The same with a rest between calls, in which another library's threads stop waiting for
-    work on the processor."""
-    return replace(patience, rest=0.01)
+def pause_between(repeats: Repeats) -> Repeats:
+    """Return the same repeats with a pause before each call: meanwhile the threads of the other
+    library stop busy-waiting on the processor."""
+    return replace(repeats, pause=0.01)

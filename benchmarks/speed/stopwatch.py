@@ -1,4 +1,4 @@
-"""Time calls: enough repetitions, medians and tails, rivals in turns."""
+"""Time calls: repeat them often enough, take medians and tails, and interleave rivals."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,30 +7,31 @@ from itertools import count
 
 import numpy as np
 
-Call = Callable[[int], object]  # told the number of the repetition, so that it may vary its input
+TimedCall = Callable[[int], object]  # takes the number of the repeat, so that its input can vary
 
 
 @dataclass(frozen=True)
-class Patience:
-    """A call is repeated until ``seconds`` have gone by, at least ``least`` and at most ``most``
-    times; ``warm`` calls before it do not count. ``rest`` seconds pass before each call."""
+class Repeats:
+    """Say how often a call is repeated: until ``seconds`` have passed, at least ``minimum`` and at
+    most ``maximum`` times. ``warmups`` calls before these are not timed. ``pause``: seconds before
+    each call."""
 
     seconds: float
-    least: int
-    most: int
-    warm: int = 2
-    rest: float = 0.0
+    minimum: int
+    maximum: int
+    warmups: int = 2
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each repetition."""
+    """Hold the seconds of each repeat."""
 
     seconds: tuple[float, ...]
 
     def milliseconds(self, per: int = 1) -> dict[str, float]:
-        """p50, p99, mean and fastest in ms, divided by ``per`` (queries a batch), and the number
-        of repetitions. With fewer than 100 of those p99 lies next to the slowest."""
+        """Return p50, p99, mean and fastest in ms, divided by ``per`` (queries a batch), and the
+        number of repeats. With fewer than 100 of them, p99 is close to the slowest."""
         values = 1000 * np.array(self.seconds) / per
         return {
             "p50": float(np.percentile(values, 50)),
@@ -41,39 +42,39 @@ class Times:
         }
 
 
-def once(call: Callable[[], object]) -> tuple[float, object]:
+def time_once(call: Callable[[], object]) -> tuple[float, object]:
     """Return the seconds of one call, and its result."""
     started = time.perf_counter()
     result = call()
     return time.perf_counter() - started, result
 
 
-def repeat(call: Call, patience: Patience) -> Times:
-    """Return the times of one call alone."""
-    return in_turns([call], patience)[0]
+def time_repeats(call: TimedCall, repeats: Repeats) -> Times:
+    """Return the times of one call."""
+    return time_interleaved([call], repeats)[0]
 
 
-def in_turns(calls: Sequence[Call], patience: Patience) -> list[Times]:
-    """Return the times of several calls that take turns, so that a machine whose speed drifts does
-    so for all of them; all are repeated equally often."""
+def time_interleaved(calls: Sequence[TimedCall], repeats: Repeats) -> list[Times]:
+    """Return the times of several calls. The calls take turns, so that a machine whose speed drifts
+    drifts for all of them. All are repeated equally often."""
     times: list[list[float]] = [[] for _ in calls]
-    for number in range(patience.warm):
+    for number in range(repeats.warmups):
         for call in calls:
             call(number)
-    for number in _until(patience):
+    for number in _count_repeats(repeats):
         for call, seconds in zip(calls, times, strict=True):
-            time.sleep(patience.rest)
-            began = time.perf_counter()
+            time.sleep(repeats.pause)
+            started = time.perf_counter()
             call(number)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - started)
     return [Times(tuple(seconds)) for seconds in times]
 
 
-def _until(patience: Patience) -> Iterator[int]:
-    """Numbers of repetitions, as long as there is time."""
+def _count_repeats(repeats: Repeats) -> Iterator[int]:
+    """Yield 0, 1, 2, … as long as another repeat is due."""
     started = time.perf_counter()
     for number in count():
-        late = time.perf_counter() - started > patience.seconds
-        if number >= patience.most or (late and number >= patience.least):
+        late = time.perf_counter() - started > repeats.seconds
+        if number >= repeats.maximum or (late and number >= repeats.minimum):
             return
         yield number

@@ -1,4 +1,4 @@
-"""A database that looks like a real one: clustered unit vectors and the residual codes of them."""
+"""Draw a database that looks like a real one: clustered unit vectors and their residual codes."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from irgen.files.digests import digest
 from irgen.files.records import read_json, write_json
 from irgen.models import quantizer
 
-REAL = (  # what ``spread`` says of the README's runs, seed 0
+REAL = (  # ``spread`` of the codes of the README's runs, seed 0
     {
         "name": "digits",
         "levels": 4,
@@ -43,9 +43,9 @@ CHUNK = 10_000  # rows drawn with one seed: the first n rows are the same whatev
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Distribution of the data. Clusters have sizes ∝ rank^−``skew`` and sit in groups; a vector
-    strays from its cluster's centre by a normal deviate whose scale falls along the dimensions,
-    as the spectrum of a trained embedding does."""
+    """Describe the distribution of the data. Clusters have sizes ∝ rank^−``skew`` and lie in
+    groups. A vector is its cluster's centre plus a normal deviate whose scale falls along the
+    dimensions, as the spectrum of a trained embedding does."""
 
     width: int = 256  # D
     groups: int = 60
@@ -64,9 +64,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Database:
-    """``vectors`` (N, D) float16, unit; ``codes`` (N, M) uint8 or int32; ``codebooks`` (M, L, D)
-    float32; ``digest`` of the recipe; ``seconds``: what drawing, fitting and encoding took when it
-    was done."""
+    """Hold ``vectors`` (N, D) float16, unit; ``codes`` (N, M) uint8 or int32; ``codebooks``
+    (M, L, D) float32; the ``digest`` of the recipe; and the ``seconds`` that drawing, fitting and
+    encoding took."""
 
     vectors: np.ndarray
     codes: Tensor
@@ -75,7 +75,7 @@ class Database:
     seconds: dict[str, float]
 
     def first(self, count: int) -> "Database":
-        """Its first ``count`` rows."""
+        """Return the first ``count`` rows."""
         return replace(self, vectors=self.vectors[:count], codes=self.codes[:count].contiguous())
 
     def float32(self) -> np.ndarray:
@@ -83,9 +83,9 @@ class Database:
         return np.ascontiguousarray(self.vectors, dtype=np.float32)
 
 
-def database(recipe: Recipe, count: int, cache: Path) -> Database:
-    """The first ``count`` vectors of a recipe and their codes, kept below ``cache``; the vectors
-    are memory-mapped."""
+def load_database(recipe: Recipe, count: int, cache: Path) -> Database:
+    """Return the first ``count`` vectors of a recipe and their codes. They are made once and stored
+    below ``cache``; the vectors are memory-mapped."""
     name = digest(asdict(recipe))[:12]
     folder = cache / f"synthetic-{name}-{count}"
     if not folder.exists():
@@ -114,18 +114,18 @@ def _make(recipe: Recipe, count: int, folder: Path) -> None:
     )
     kind = np.uint8 if recipe.codebook <= 256 else np.int32
     codes = np.empty((count, recipe.levels), kind)
-    drawing, start, began = 0.0, 0, time.perf_counter()
+    draw_seconds, start, draw_started = 0.0, 0, time.perf_counter()
     for rows in draw_chunks(recipe, count):
         part = slice(start, start + len(rows))
         vectors[part] = rows.numpy()
-        drawing += time.perf_counter() - began
+        draw_seconds += time.perf_counter() - draw_started
         codes[part] = quantizer.encode(rows, codebooks).numpy()
-        start, began = part.stop, time.perf_counter()
+        start, draw_started = part.stop, time.perf_counter()
     vectors.flush()
     np.save(folder / "codes.npy", codes)
     np.save(folder / "codebooks.npy", codebooks.numpy())
-    encoded = time.perf_counter() - fitted - drawing
-    seconds = {"fit": fitted - started, "draw": drawing, "encode": encoded}
+    encode_seconds = time.perf_counter() - fitted - draw_seconds
+    seconds = {"fit": fitted - started, "draw": draw_seconds, "encode": encode_seconds}
     write_json(folder / "seconds.json", seconds)
 
 
@@ -136,8 +136,8 @@ def draw_chunks(recipe: Recipe, count: int) -> Iterator[Tensor]:
 
 
 def _draw(recipe: Recipe, chunk: int, count: int) -> tuple[Tensor, Tensor]:
-    """Rows of one chunk, rounded as they are kept: vectors (count, D) float32 and their clusters'
-    numbers (count,)."""
+    """Return the rows of one chunk, rounded to float16 as they are stored: vectors (count, D)
+    float32 and the numbers of their clusters (count,)."""
     centres, shares = _clusters(recipe)
     generator = _generator(recipe, 1, chunk)
     cluster = torch.multinomial(shares, count, replacement=True, generator=generator)
@@ -147,7 +147,7 @@ def _draw(recipe: Recipe, chunk: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _clusters(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Centres (clusters, D), unit, and shares (clusters,) of the database."""
+    """Return the clusters' centres (clusters, D), unit, and shares of the database (clusters,)."""
     generator = _generator(recipe, 0, 0)
     spectrum = _spectrum(recipe)
     groups = _unit(torch.randn(recipe.groups, recipe.width, generator=generator) * spectrum)
@@ -158,25 +158,24 @@ def _clusters(recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 
 def _spectrum(recipe: Recipe) -> Tensor:
-    """Scale (D,) of every dimension; a normal deviate of it has a mean squared length of 1."""
+    """Return the scale of each dimension (D,); the deviate has a mean squared length of 1."""
     scales = torch.arange(1, recipe.width + 1).double() ** -recipe.decay
     return (scales / scales.norm()).float()
 
 
-def newcomers(recipe: Recipe, count: int) -> Tensor:
-    """``count`` ≤ 10,000 vectors of the same kind that no database holds: (count, D) float32."""
-    assert count <= CHUNK, "one chunk is drawn"
+def draw_new_images(recipe: Recipe, count: int) -> Tensor:
+    """Return ``count`` ≤ CHUNK vectors that no database of the recipe has: (count, D) float32."""
+    assert count <= CHUNK, "only one chunk is drawn"
     return _draw(recipe, -1000, CHUNK)[0][:count]
 
 
-def queries(recipe: Recipe, vectors: np.ndarray, count: int) -> Tensor:
-    """``count`` rows of ``vectors`` (N, D), drawn at random, plus noise: (count, D) float32 unit
-    vectors."""
+def draw_queries(recipe: Recipe, vectors: np.ndarray, count: int) -> Tensor:
+    """Return ``count`` random rows of ``vectors`` (N, D) plus noise: (count, D) float32, unit."""
     generator = _generator(recipe, 2, len(vectors))
     rows = torch.randint(len(vectors), (count,), generator=generator).numpy()
-    found = torch.from_numpy(vectors[rows].astype(np.float32))
+    originals = torch.from_numpy(vectors[rows].astype(np.float32))
     noise = torch.randn(count, recipe.width, generator=generator) * _spectrum(recipe)
-    return _unit(found + recipe.noise * noise)
+    return _unit(originals + recipe.noise * noise)
 
 
 def _generator(recipe: Recipe, *parts: int) -> torch.Generator:
@@ -190,19 +189,20 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def spread(codes: Tensor, size: int) -> dict[str, float]:
-    """How codes (N, M) below ``size`` = L spread: ``perplexity/level_m`` (exp of the entropy),
-    ``share/level_m`` (the perplexity / L), ``distinct`` (distinct codes / N), ``largest_bucket``
-    and ``per_code``, the mean number of images that share an image's code, itself included."""
-    whole = codes.long()
-    used = quantizer.usage(whole, size)
+    """Measure the use of codebooks of ``size`` = L by codes (N, M): ``perplexity/level_m`` (exp of
+    the entropy), ``share/level_m`` (perplexity / L), ``distinct`` (distinct codes / N),
+    ``largest_bucket`` (images of the commonest code) and ``per_code`` (mean number of images that
+    share an image's code, itself included)."""
+    codes = codes.long()
+    usage = quantizer.usage(codes, size)
     levels = range(1, codes.shape[1] + 1)
-    found = {f"perplexity/level_{m}": used[f"perplexity/level_{m}"] for m in levels}
-    found |= {f"share/level_{m}": used[f"perplexity/level_{m}"] / size for m in levels}
+    values = {f"perplexity/level_{m}": usage[f"perplexity/level_{m}"] for m in levels}
+    values |= {f"share/level_{m}": usage[f"perplexity/level_{m}"] / size for m in levels}
     packed = torch.zeros(len(codes), dtype=torch.int64)
-    for column in whole.T:
+    for column in codes.T:
         packed = packed * size + column
-    buckets = torch.unique(packed, return_counts=True)[1].double()
-    found["distinct"] = len(buckets) / len(codes)
-    found["largest_bucket"] = float(buckets.max())
-    found["per_code"] = float(buckets.square().sum()) / len(codes)
-    return found
+    counts = torch.unique(packed, return_counts=True)[1].double()
+    values["distinct"] = len(counts) / len(codes)
+    values["largest_bucket"] = float(counts.max())
+    values["per_code"] = float(counts.square().sum()) / len(codes)
+    return values

@@ -1,16 +1,14 @@
-"""Rows of numbers as markdown, never rounded in our favour."""
+"""Format numbers and Markdown tables; a number beside a target is rounded to the worse side."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-Row = Mapping[str, Any]
+from collections.abc import Sequence
 
 
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; a column whose cells all begin with a digit, a sign or a dash is set to the right.
+def render_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table. A column is right-aligned if all its cells begin with a digit, a sign or a
+    dash.
 
-    >>> print(markdown(["a", "b"], [["x", "1"]]))
+    >>> print(render_table(["a", "b"], [["x", "1"]]))
     | a | b |
     | --- | ---: |
     | x | 1 |
@@ -22,11 +20,11 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *rows))
 
 
-def number(value: float | None) -> str:
-    """Three digits that matter; – for what was not measured.
+def format_number(value: float | None) -> str:
+    """Format a number with three significant digits; None, for a missing figure, as –.
 
-    >>> number(0.01234), number(123.4), number(12345.6), number(None)
-    ('0.0123', '123', '12,346', '–')
+    >>> format_number(0.01234), format_number(12345.6), format_number(None)
+    ('0.0123', '12,346', '–')
     """
     if value is None:
         return "–"
@@ -36,11 +34,13 @@ def number(value: float | None) -> str:
     return f"{value:,.{min(digits, 4)}f}"
 
 
-def unflattering(value: float, more_is_better: bool) -> str:
-    """Three digits that matter, cut off rather than rounded, towards what is worse.
+def format_cautiously(value: float, more_is_better: bool) -> str:
+    """Format a number with three significant digits, rounded to the worse side.
 
-    >>> unflattering(19.999, more_is_better=True), unflattering(0.5001, more_is_better=False)
-    ('19.9', '0.501')
+    >>> format_cautiously(19.999, more_is_better=True)
+    '19.9'
+    >>> format_cautiously(0.5001, more_is_better=False)
+    '0.501'
     """
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
@@ -50,6 +50,6 @@ def unflattering(value: float, more_is_better: bool) -> str:
     return f"{cut / scale:,.{max(0, digits)}f}"
 
 
-def share(value: float) -> str:
-    """Per cent, one digit."""
+def format_share(value: float) -> str:
+    """Format a share as per cent with one decimal."""
     return f"{100 * value:.1f} %"

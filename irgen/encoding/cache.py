@@ -7,7 +7,7 @@ import struct
 import tempfile
 import uuid
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from irgen.errors import ArtifactError, IrgenWarning
+from irgen.files.hash_rows import DTYPE, KEY, Hashes, HashRows, pack_hashes
 from irgen.files.records import DIGEST
 from irgen.files.sealed import UNSEALED, check_seal, write_safetensors
 
-KEY = 32  # bytes of a hash
 LARGE = 1 << 30  # bytes; an array of more is kept in a file, so that memory can be taken back
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}
 
@@ -34,22 +34,24 @@ class ArrayStore:
     """One array of one shape and dtype for each content hash, in append-only safetensors shards.
 
     Several processes may read and add at once: a shard appears whole, under a name of its own. A
-    damaged one is skipped with a warning, as its arrays can be made again.
+    damaged one is skipped with a warning, as its arrays can be made again. Memory: 40 bytes an
+    array.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._shards: list[Shard] = []
+        self._ends: list[int] = []  # of the shards' rows, counted through all shards
         self._seen: set[str] = set()
-        self._rows: dict[bytes, tuple[int, int]] = {}  # hash → shard, row
+        self._rows = HashRows(pack_hashes([]))
 
-    def missing(self, sha256s: Sequence[str]) -> list[int]:
+    def missing(self, sha256s: Hashes) -> list[int]:
         """Return the rows of ``sha256s`` that are not stored, each hash once."""
         self._refresh()
-        first = {bytes.fromhex(sha): row for row, sha in reversed(list(enumerate(sha256s)))}
-        return sorted(row for key, row in first.items() if key not in self._rows)
+        keys, first = np.unique(pack_hashes(sha256s), return_index=True)
+        return np.sort(first[self._rows.find(keys) < 0]).tolist()
 
-    def add(self, sha256s: Sequence[str], values: np.ndarray) -> None:
+    def add(self, sha256s: Hashes, values: np.ndarray) -> None:
         """Append ``values`` (n, …), row-aligned with ``sha256s``, as one shard, whole or not at
         all.
 
@@ -62,34 +64,35 @@ class ArrayStore:
         if not rows:
             return
         self._check(values.dtype, values.shape[1:])
-        keys = np.frombuffer(b"".join(bytes.fromhex(sha256s[r]) for r in rows), np.uint8)
         content = {
-            "keys": keys.reshape(len(rows), KEY),
+            "keys": pack_hashes(sha256s)[rows].view(np.uint8).reshape(len(rows), KEY),
             "values": np.ascontiguousarray(values if len(rows) == len(values) else values[rows]),
         }
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         write_safetensors(path, lambda new: save_file(content, new, metadata={DIGEST: UNSEALED}))
         self._refresh()
 
-    def get(self, sha256s: Sequence[str]) -> np.ndarray:
+    def get(self, sha256s: Hashes) -> np.ndarray:
         """Return (N, …), row-aligned with ``sha256s``, which may repeat. For no hash, an empty
         store returns (0,) float32. An array of more than LARGE bytes is mapped to a file in the
         store's folder that has no name, and goes with the array. Raises ArtifactError if an array
         is missing, OSError if there is no room for that file."""
-        absent = self.missing(sha256s)
-        if absent:
+        self._refresh()
+        stored = self._rows.find(pack_hashes(sha256s))
+        absent = np.flatnonzero(stored < 0)
+        if len(absent):
             raise ArtifactError(
-                f"{self.folder} has no array for image {sha256s[absent[0]]} "
+                f"{self.folder} has no array for image {sha256s[int(absent[0])]} "
                 f"({len(absent):,} missing): run the stage again to make it"
             )
         if not self._shards:
             return np.empty(0, np.float32)
         like = self._shards[0].values
         result = self._allocate((len(sha256s), *like.shape[1:]), like.dtype)
-        stored = np.array([self._rows[bytes.fromhex(sha)] for sha in sha256s], np.int64)
-        for number in np.unique(stored[:, 0]) if len(stored) else ():
-            rows = np.flatnonzero(stored[:, 0] == number)
-            result[rows] = self._shards[number].values[stored[rows, 1]]
+        order = np.argsort(stored)
+        parts = np.split(order, np.searchsorted(stored[order], self._ends[:-1]))
+        for shard, end, rows in zip(self._shards, self._ends, parts, strict=True):
+            result[rows] = shard.values[stored[rows] - end + len(shard.values)]
         return result
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -111,6 +114,7 @@ class ArrayStore:
 
     def _refresh(self) -> None:
         """Map the shards that have appeared since the last look, in order of name."""
+        new = []
         for path in sorted(self.folder.glob("*.safetensors")):
             if path.name in self._seen:
                 continue
@@ -122,9 +126,10 @@ class ArrayStore:
                 warnings.warn(f"{path} is skipped, delete it: {error}", IrgenWarning, stacklevel=3)
                 continue
             self._shards.append(shard)
-            number, keys = len(self._shards) - 1, shard.keys.tobytes()
-            for row in range(len(shard.keys)):
-                self._rows.setdefault(keys[row * KEY : (row + 1) * KEY], (number, row))
+            self._ends.append(len(shard.values) + (self._ends[-1] if self._ends else 0))
+            new.append(shard.keys.view(DTYPE)[:, 0])
+        if new:
+            self._rows.add(np.concatenate(new))
 
 
 def forget_arrays(folder: Path, sha256s: Collection[str]) -> int:

@@ -43,6 +43,9 @@ class Compute:
     threads: Annotated[int, Field(ge=0, le=1024)] = param(
         0, "threads that decode images; 0: one per core"
     )
+    workers: Annotated[int, Field(ge=0, le=1024)] = param(
+        0, "processes of a training; 0: one per GPU of the machine, one without"
+    )
     pixels_gigabytes: Weight = param(
         4.0, "memory for decoded images of an encoder that is trained; others are decoded each time"
     )
@@ -267,6 +270,7 @@ class Evaluate:
     order_by: Literal["code", "first_code", "label"] = param(
         "label", "order without re-ranking: log-probability of all codes, the first, or the label"
     )
+    queries: Size = param(3000, "queries measured at most; of more, the same sample each time")
     batch_size: Batch = param(64, "queries per search batch")
     trie: bool = param(True, "allow only codes of database images; false: any, and misses count")
 

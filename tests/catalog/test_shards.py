@@ -45,6 +45,17 @@ def test_what_is_packed_is_read_back_by_hash_from_any_thread(tmp_path: Path) -> 
     assert len(images) == 4 and sha(1) in images and sha(9) not in images
 
 
+def test_of_tables_the_first_that_has_an_image_says_where_it_is(tmp_path: Path) -> None:
+    table = pack(tmp_path)
+    elsewhere = table.with_columns(shard=pl.lit("r00009-000"))
+    images = Images(tmp_path, table, elsewhere)
+    assert len(images) == 4 and images.read(sha(2)) == content(2)
+    with pytest.raises(ArtifactError, match="r00009-000"):
+        Images(tmp_path, elsewhere, table).read(sha(2))
+    nothing = Images(tmp_path, table.clear())
+    assert len(nothing) == 0 and sha(1) not in nothing and "sha9" not in images
+
+
 def test_a_shard_is_a_tar_file_that_any_tool_reads(tmp_path: Path) -> None:
     table = pack(tmp_path)
     with tarfile.open(tmp_path / FOLDER / "r00001-000.tar") as archive:

@@ -8,6 +8,7 @@ import timm
 import torch
 from PIL import Image
 
+from irgen.catalog import manifest
 from irgen.catalog.shards import Images
 from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.local import list_folder
@@ -17,6 +18,7 @@ from irgen.encoding.encode import Encoding
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 
+CPU = Machine(device=torch.device("cpu"), autocast=None)
 CHANGES = Augment(
     views=3, scale=0.2, rotate=10.0, shear=0.0, shift=0.1, flip=False, colour=0.0, erase=0.0
 )
@@ -45,7 +47,8 @@ def pack_pictures(root, *, count: int, side: int) -> None:
 def open_encoding(root, batch_size: int = 8) -> Encoding:
     return Encoding(
         images=Images(root / "download"),
-        machine=Machine(device=torch.device("cpu"), autocast=None),
+        machine=CPU,
+        encoder_machine=CPU,
         settings=Compute(device="cpu", precision="fp32", batch_size=batch_size, threads=1),
         cache=root / "cache",
     )
@@ -69,4 +72,4 @@ def encoder(seed: int = 0) -> Counting:
 
 
 def hashes(encoding: Encoding) -> list[str]:
-    return sorted(encoding.images._rows)
+    return sorted(manifest.read(encoding.cache.parent / "download")["sha256"])

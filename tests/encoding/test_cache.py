@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import os
+import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +53,16 @@ def test_a_store_is_a_mapping(tmp_path_factory, added: list[list[int]], asked: l
     there = [n for n in asked if n in stored]
     if stored:
         assert (store.get(hashes(*there)) == values(*there)).all()
+
+
+def test_arrays_come_from_many_shards_in_any_order(tmp_path: Path) -> None:
+    store, draw = ArrayStore(tmp_path), random.Random(0)
+    for start in range(0, 60, 3):
+        store.add(hashes(*range(start, start + 3)), values(*range(start, start + 3)))
+    asked = draw.choices(range(60), k=200)
+    for reader in (store, ArrayStore(tmp_path)):
+        assert (reader.get(pl.Series(hashes(*asked))) == values(*asked)).all()
+        assert reader.missing(pl.Series(hashes(60, *asked, 60))) == [0]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8, np.int32])

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from irgen.catalog import manifest
 from irgen.checkpoints.models import Models
 from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.weights import create_encoder
@@ -71,7 +72,7 @@ def read(monkeypatch) -> list[int]:
 
 
 def hashes(encoding: Encoding) -> list[str]:
-    return sorted(encoding.images._rows)
+    return sorted(manifest.read(encoding.cache.parent / "download")["sha256"])
 
 
 @pytest.mark.parametrize("source", ["pretrained", "tokenizer"])

@@ -1,17 +1,17 @@
-"""Compare the results with the targets of the index."""
+"""Compare the results of the benchmark of the index with its targets."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from speed.ours import PRECISIONS
-from speed.tables import unflattering
+from speed.generative import PRECISIONS
+from speed.tables import format_cautiously
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
-    """``measured`` is to be at least ``limit`` if ``at_least``, else at most. ``precision`` of the
-    decoder, empty where none takes part."""
+class Target:
+    """Hold a limit and what was measured: ``measured`` must be at least ``limit`` if ``at_least``,
+    else at most. ``precision`` is the decoder's, empty if no decoder takes part."""
 
     name: str
     limit: float
@@ -22,14 +22,15 @@ class Bar:
 
     @property
     def met(self) -> bool:
-        """Scores by the number as it was measured."""
+        """Tell whether the number meets the limit, without rounding."""
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
-    def shown(self) -> list[str]:
-        """Name, limit, precision, measured (cut off towards what is worse), met."""
+    def cells(self) -> list[str]:
+        """Return a row of the table: name, limit, precision, measured (rounded to the worse side),
+        met."""
         sign = "≥" if self.at_least else "≤"
         unit = {"×": " ×", "%": " %"}.get(self.unit, f" {self.unit}")
-        measured = unflattering(self.measured, self.at_least)
+        measured = format_cautiously(self.measured, self.at_least)
         return [
             self.name,
             f"{sign} {self.limit:g}{unit}",
@@ -38,51 +39,47 @@ class Bar:
             "yes" if self.met else "NO",
         ]
 
-    def row(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self) | {"met": self.met}
 
-
-def judge(results: dict[str, Any]) -> list[Bar]:
-    """All bars, judged at the largest size that was run."""
+def list_targets(results: dict[str, Any]) -> list[Target]:
+    """Return all targets, with what was measured at the largest size."""
     size = results["sizes"][-1]
-    build = _only(results["build"], size=size)
-    live = _only(results["live"], size=size)
-    slowed = live["concurrent"]["busy"]["mean"] / live["concurrent"]["quiet"]["mean"] - 1
+    build = _select_row(results["build"], size=size)
+    live = _select_row(results["live"], size=size)
+    slowdown = live["concurrent"]["busy"]["mean"] / live["concurrent"]["quiet"]["mean"] - 1
     change = f"{live['change']:,}"
-    bars = [
-        Bar(name="build the trie, slowest", limit=0.5, unit="s", measured=build["slowest"]),
-        Bar(name="trie", limit=20, unit="bytes an image", measured=build["trie_bytes"]),
-        Bar(name="open, cold, slowest", limit=1, unit="s", measured=live["open"]["cold"]),
+    targets = [
+        Target(name="build the trie, slowest", limit=0.5, unit="s", measured=build["slowest"]),
+        Target(name="trie", limit=20, unit="bytes an image", measured=build["trie_bytes"]),
+        Target(name="open, cold, slowest", limit=1, unit="s", measured=live["open"]["cold"]),
     ]
-    bars += _by_precision(results, size)
+    targets += _list_precision_targets(results, size)
     return [
-        *bars,
-        Bar(name=f"add {change}, slowest", limit=0.2, unit="s", measured=live["add"]["slowest"]),
-        Bar(
+        *targets,
+        Target(name=f"add {change}, slowest", limit=0.2, unit="s", measured=live["add"]["slowest"]),
+        Target(
             name=f"remove {change}, slowest",
             limit=0.1,
             unit="s",
             measured=live["remove"]["slowest"],
         ),
-        Bar(
+        Target(
             name=(
                 f"search slowed by {change} added and {change} removed every {live['every']:g} s, "
                 "mean (batch 64, beam 10)"
             ),
             limit=20,
             unit="%",
-            measured=100 * slowed,
+            measured=100 * slowdown,
             precision=live["precision"],
         ),
     ]
 
 
-def _by_precision(results: dict[str, Any], size: int) -> Iterator[Bar]:
+def _list_precision_targets(results: dict[str, Any], size: int) -> Iterator[Target]:
     races, sizes = results["races"], results["sizes"]
     for name in PRECISIONS:
         race = races["sizes"][name]
-        yield Bar(
+        yield Target(
             name=f"cost at {size:,} over that at {sizes[0]:,} (batch 64, beam 10)",
             limit=1.3,
             unit="×",
@@ -91,8 +88,8 @@ def _by_precision(results: dict[str, Any], size: int) -> Iterator[Bar]:
         )
     for batch in (64, 1):
         for name in PRECISIONS:
-            row = _only(results["search"], size=size, precision=name, batch=batch, beams=10)
-            yield Bar(
+            row = _select_row(results["search"], size=size, precision=name, batch=batch, beams=10)
+            yield Target(
                 name=f"trie and beams beside the decoder's steps ({_batch(batch)}, beam 10)",
                 limit=15,
                 unit="%",
@@ -103,7 +100,7 @@ def _by_precision(results: dict[str, Any], size: int) -> Iterator[Bar]:
         race = races["exact"][str(batch)]
         for rival in ("faiss", "irgen"):
             for name in PRECISIONS:
-                yield Bar(
+                yield Target(
                     name=f"faster than brute-force search of {rival} ({_batch(batch)}, beam 10)",
                     limit=limit,
                     unit="×",
@@ -111,19 +108,19 @@ def _by_precision(results: dict[str, Any], size: int) -> Iterator[Bar]:
                     at_least=True,
                     precision=name,
                 )
-    yield from _published(races["published"])
+    yield from _list_published_targets(races["published"])
 
 
-def _published(race: dict[str, float]) -> Iterator[Bar]:
+def _list_published_targets(race: dict[str, float]) -> Iterator[Target]:
     whole = race["writing"] + race["looking up"]
-    for what, theirs in (("search", whole), ("search, look-up left out", race["writing"])):
+    for part, published_ms in (("search", whole), ("search, look-up left out", race["writing"])):
         for batch in (64, 1):
             for name in PRECISIONS:
-                yield Bar(
-                    name=f"faster than the published {what} (beam 30, ours {_batch(batch)})",
+                yield Target(
+                    name=f"faster than the published {part} (beam 30, ours {_batch(batch)})",
                     limit=100,
                     unit="×",
-                    measured=theirs / race[f"{name}/{batch}"],
+                    measured=published_ms / race[f"{name}/{batch}"],
                     at_least=True,
                     precision=name,
                 )
@@ -133,8 +130,8 @@ def _batch(size: int) -> str:
     return "alone" if size == 1 else f"batch {size}"
 
 
-def _only(rows: Sequence[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+def _select_row(rows: Sequence[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     """Return the one row with these values."""
-    found = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
-    assert len(found) == 1, f"{len(found)} rows have {wanted}"
-    return found[0]
+    selected = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    assert len(selected) == 1, f"{len(selected)} rows have {wanted}"
+    return selected[0]
