@@ -267,6 +267,7 @@ class Evaluate:
     order_by: Literal["code", "first_code", "label"] = param(
         "label", "order without re-ranking: log-probability of all codes, the first, or the label"
     )
+    queries: Size = param(3000, "queries measured at most; of more, the same sample each time")
     batch_size: Batch = param(64, "queries per search batch")
     trie: bool = param(True, "allow only codes of database images; false: any, and misses count")
 

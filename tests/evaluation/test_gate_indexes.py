@@ -168,7 +168,7 @@ def test_an_index_that_answered_before_is_not_asked_again_unless_it_is_another(
     make(workspace.stage("index"))
     champion = make(tmp_path / "champion", wrong=len(DATABASE) // 2)
     with Index.open(workspace.stage("index")) as index:
-        answer_cache.cache_answers(index, workspace, (1, 4), params.compute)
+        answer_cache.cache_answers(index, workspace, params.evaluate, params.compute)
     asked = []
     ask = answer_cache._search
     monkeypatch.setattr(

@@ -59,7 +59,7 @@ def test_every_baseline_is_measured_on_every_query_and_beats_chance(built):
     measured = json.loads((output / "metrics.json").read_text())
     assert set(measured) == {"queries", *NAMES}
     queries = len(pl.read_parquet(folder / "data/catalog/queries.parquet"))
-    assert measured["queries"] == {"count": queries, "without_positive": 0}
+    assert measured["queries"] == {"count": queries, "without_positive": 0, "total": queries}
     for name in NAMES:
         assert measured[name]["precision/10"] == metrics[f"{name}/precision/10"] > 0.2, name
         ranked = pl.read_parquet(output / f"runs/{name}.parquet")
