@@ -43,6 +43,9 @@ class Compute:
     threads: Annotated[int, Field(ge=0, le=1024)] = param(
         0, "threads that decode images; 0: one per core"
     )
+    workers: Annotated[int, Field(ge=0, le=1024)] = param(
+        0, "processes of a training; 0: one per GPU of the machine, one without"
+    )
     pixels_gigabytes: Weight = param(
         4.0, "memory for decoded images of an encoder that is trained; others are decoded each time"
     )
