@@ -17,13 +17,12 @@ from tqdm import tqdm
 from irgen.catalog.images import pixels as images
 from irgen.catalog.images.pixels import Decoding, read_pixels
 from irgen.catalog.shards import Images
-from irgen.checkpoints.models import Models
 from irgen.compute import cluster
 from irgen.compute.checks import check_finite
 from irgen.compute.machine import Machine, prepare
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.lazy_pixels import LazyPixels
-from irgen.encoding.task import EncodingTask, ImageBatches
+from irgen.encoding.task import EncodingTask, ImageBatches, Movable
 from irgen.files.digests import digest
 from irgen.files.room import GIGABYTE, require_room
 from irgen.files.workspace import Workspace
@@ -157,7 +156,7 @@ def encode_once(
     store: ArrayStore,
     sha256s: list[str],
     decoding: Decoding,
-    model: nn.Module | Models,
+    model: Movable,
     encode: Callable[[Any, Machine, int, Tensor], Sequence[Tensor]],
     encoding: Encoding,
 ) -> np.ndarray:
