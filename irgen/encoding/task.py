@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from irgen.catalog.images.pixels import Decoding, stream_pixels
 from irgen.catalog.shards import Images
-from irgen.checkpoints.models import Models
 from irgen.compute.batches import full_batches
 from irgen.compute.machine import Machine
 
@@ -48,6 +47,12 @@ class ImageBatches:
             yield batch if len(batch) == self.size else batch[rows.numpy()]
 
 
+class Movable(Protocol):
+    """A module, or several together, that ``to`` moves to a device and returns."""
+
+    def to(self, device: torch.device, /) -> Any: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncodingTask:
     """Batches of images, the model that they pass through, and how: ``encode(model, machine,
@@ -58,7 +63,7 @@ class EncodingTask:
     """
 
     batches: ImageBatches
-    model: nn.Module | Models  # in eval mode
+    model: Movable  # in eval mode
     encode: Callable[[Any, Machine, int, Tensor], Sequence[Tensor]]
 
     def decode(self, number: int) -> np.ndarray:
