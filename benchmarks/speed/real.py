@@ -60,7 +60,7 @@ class Run:
             database.embeddings,
             models.tokenizer.codebooks,
         )
-        query_set = read_query_set(workspace, K)
+        query_set = read_query_set(workspace, params.evaluate)
         sha256s = query_set.queries["sha256"].to_list()
         images = decode_pixels(models.query_encoder.encoder, sha256s, encoding)
         parts = [

@@ -4,7 +4,7 @@ The stage ``evaluate``, which has the index open, fills the cache; the gate read
 release.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,12 @@ import polars as pl
 
 from irgen.errors import ArtifactError
 from irgen.evaluation import runs
-from irgen.evaluation.query_set import read_query_tables, search_depth
+from irgen.evaluation.query_set import read_database, read_queries, search_depth
 from irgen.files.atomic import delete_oldest
 from irgen.files.digests import checksums, digest
 from irgen.files.sealed import read_parquet, write_parquet
 from irgen.files.workspace import Workspace
-from irgen.params import Compute
+from irgen.params import Compute, Evaluate
 
 if TYPE_CHECKING:
     from irgen.index.index import Index
@@ -35,18 +35,19 @@ MAX_QUERIES = 2000  # enough to measure a share to about a hundredth
 Ids = list[list[str | None]]
 
 
-def read_gate_tables(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read the catalogue's queries, evenly chosen if there are over MAX_QUERIES, and its
+def read_gate_tables(workspace: Workspace, settings: Evaluate) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the measured queries, evenly chosen if there are over MAX_QUERIES, and the catalogue's
     database."""
-    queries, database = read_query_tables(workspace)
-    return queries[_choose_evenly(len(queries), MAX_QUERIES)], database
+    queries, _ = read_queries(workspace, settings)
+    return queries[_choose_evenly(len(queries), MAX_QUERIES)], read_database(workspace)
 
 
-def read_nearest(workspace: Workspace, k: int) -> npt.NDArray[np.int64]:
+def read_nearest(workspace: Workspace, settings: Evaluate) -> npt.NDArray[np.int64]:
     """Return the database rows (Q, k) of the images nearest to each of the gate's queries, by
     brute-force search of pretrained features. The stage ``evaluate`` has found them."""
-    queries = read_query_tables(workspace)[0]
-    lists, _ = runs.from_table(read_parquet(nearest_path(workspace)), len(queries), k)
+    queries, _ = read_queries(workspace, settings)
+    table = read_parquet(nearest_path(workspace))
+    lists, _ = runs.from_table(table, len(queries), max(settings.cutoffs))
     return lists.ids[_choose_evenly(len(queries), MAX_QUERIES)]
 
 
@@ -56,12 +57,12 @@ def nearest_path(workspace: Workspace) -> Path:
 
 
 def cache_answers(
-    index: "Index", workspace: Workspace, cutoffs: Iterable[int], settings: Compute
+    index: "Index", workspace: Workspace, settings: Evaluate, compute: Compute
 ) -> None:
     """Store the answers of ``index``, opened from ``data/index``, to the gate's queries."""
-    queries, database = read_gate_tables(workspace)
-    folder, k = workspace.existing("index"), max(cutoffs)
-    ask(folder, queries, database, k, settings, workspace, index)
+    queries, database = read_gate_tables(workspace, settings)
+    folder, k = workspace.existing("index"), max(settings.cutoffs)
+    ask(folder, queries, database, k, compute, workspace, index)
 
 
 def ask(

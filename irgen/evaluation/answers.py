@@ -12,7 +12,7 @@ from irgen.evaluation import metrics
 from irgen.evaluation.answer_cache import Ids, ask, read_gate_tables, read_ids, read_nearest
 from irgen.evaluation.query_set import QuerySet, RankedLists
 from irgen.files.workspace import Workspace
-from irgen.params import Compute
+from irgen.params import Compute, Evaluate
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,17 @@ class GateQueries:
 
     @classmethod
     def read(
-        cls, workspace: Workspace, compute: Compute, metric: str, cutoffs: tuple[int, ...]
+        cls, workspace: Workspace, compute: Compute, metric: str, settings: Evaluate
     ) -> "GateQueries":
         """Read them from the workspace; nearest images only for an agreement."""
-        queries, database = read_gate_tables(workspace)
+        queries, database = read_gate_tables(workspace, settings)
         return cls(
             workspace=workspace,
             compute=compute,
-            cutoffs=cutoffs,
+            cutoffs=settings.cutoffs,
             queries=queries,
             database=database,
-            nearest=read_nearest(workspace, max(cutoffs))
-            if metric.startswith("agreement/")
-            else None,
+            nearest=read_nearest(workspace, settings) if metric.startswith("agreement/") else None,
         )
 
     def ask(self, index: Path, common: Collection[str] | None = None) -> Answers:

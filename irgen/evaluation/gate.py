@@ -16,8 +16,9 @@ import polars as pl
 
 from irgen.errors import IndexingError, IrgenError
 from irgen.evaluation import metrics
-from irgen.evaluation.answer_cache import nearest_path, read_gate_tables
+from irgen.evaluation.answer_cache import nearest_path
 from irgen.evaluation.answers import Answers, GateQueries
+from irgen.evaluation.query_set import read_queries
 from irgen.files.sealed import read_parquet
 from irgen.files.workspace import Workspace
 from irgen.params import Gate, Params
@@ -171,9 +172,10 @@ def compare(
     damaged or no index, ArtifactError if a stage has not run.
     """
     cutoffs = params.evaluate.cutoffs
-    metric = choose_metric(params.gate.metric, read_gate_tables(workspace)[0], cutoffs)
+    queries, _ = read_queries(workspace, params.evaluate)
+    metric = choose_metric(params.gate.metric, queries, cutoffs)
     settings = replace(params.gate, metric=metric)
-    asked = GateQueries.read(workspace, params.compute, metric, cutoffs)
+    asked = GateQueries.read(workspace, params.compute, metric, params.evaluate)
     candidate = workspace.existing("index")
     whole = asked.ask(candidate)
     if champion is None:

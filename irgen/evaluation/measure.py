@@ -34,9 +34,9 @@ class EvalConfig:
     """Setup of an evaluation: methods are measured on ``query_set``, at ``cutoffs``, in batches of
     ``batch_size`` queries on ``machine``.
 
-    ``timing_images`` returns the pixels (any, C, H, H) uint8 to time encoders with. ``reference``:
-    without labels, methods are compared with its results. ``copies`` (n, 2): rows of queries and of
-    near copies of them in the database.
+    ``timing_images`` returns the pixels (any, C, H, H) uint8 to time encoders with. Without labels,
+    methods are compared with the results of what ``build_reference`` returns. ``copies`` (n, 2):
+    rows of queries and of near copies of them in the database.
     """
 
     query_set: QuerySet
@@ -44,7 +44,7 @@ class EvalConfig:
     batch_size: int
     machine: Machine
     timing_images: Callable[[], np.ndarray]
-    reference: Method
+    build_reference: Callable[[], Method]
     copies: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
 
@@ -92,13 +92,14 @@ class Scores:
 
 
 def measure_methods(
-    methods: Mapping[str, Method],
+    builders: Mapping[str, Callable[[], Method | None]],
     config: EvalConfig,
     codes: np.ndarray,
     folder: Path,
     latency_path: Path,
 ) -> dict[str, float]:
-    """Measure every method; return the metrics as ``method/metric``.
+    """Measure every method that applies; return the metrics as ``method/metric``. A method is
+    built, measured and dropped before the next one.
 
     Writes to ``folder``: metrics.json, queries.parquet (the metrics of each answerable query),
     precision.csv, recall.csv and ``runs/<method>.parquet``. Writes to ``latency_path``: the times,
@@ -107,24 +108,33 @@ def measure_methods(
     Metrics at a cut-off are of a search for as many images as the largest cut-off; this search is
     timed. map@R and recall are of a second, deeper search. If no query has a label, curves and
     queries are empty and the metric is ``agreement/k``, the share of the first k results of
-    ``config.reference`` that are among the first k. If there are copies, ``finds_copies`` is the
-    share of them that is found, at the cut-off nearest to 10.
+    the reference that are among the first k. If there are copies, ``finds_copies`` is the
+    share of them that is found, at the cut-off nearest to 10. ``queries/total``: number of queries
+    that the measured ones, ``queries/count``, are a sample of.
     """
-    query_set, encode_ms = config.query_set, _time_encoders(methods, config)
+    query_set, pixels = config.query_set, config.timing_images()
+    encode_ms: dict[Callable, float] = {}  # milliseconds a query of each different encoder
     k = max(config.cutoffs)
     depths = [query_set.search_depth(depth) for depth in sorted({k, query_set.depth})]
     reference = None
     if not query_set.labelled:
-        lists, _ = search_all(config.reference, depths[:1], config, "reference")
+        lists, _ = search_all(config.build_reference(), depths[:1], config, "reference")
         reference = query_set.drop_self(lists[0], k).ids
-    counts = metrics.count_queries(query_set.positives)
+    counts = metrics.count_queries(query_set.positives) | {"total": query_set.total}
     if len(config.copies):
         counts["with_copy"] = len(np.unique(config.copies[:, 0]))
     quality: dict[str, Mapping[str, float]] = {"queries": counts}
     times, scores = {}, Scores()
-    for name, method in methods.items():
+    for name, build in builders.items():
+        method = build()
+        if method is None:
+            continue
         lists, search_ms = search_all(method, depths, config, name)
-        total_ms = search_ms + encode_ms[method.encoder.encode]
+        if (encode := method.encoder.encode) not in encode_ms:
+            encode_ms[encode] = latency.time_encoder(
+                encode, pixels, config.batch_size, config.machine
+            )
+        total_ms = search_ms + encode_ms[encode]
         times[name] = {"search_ms": search_ms, "total_ms": total_ms}
         top = query_set.drop_self(lists[0], k)
         hits = query_set.mark_relevant(top.ids)
@@ -139,6 +149,7 @@ def measure_methods(
             values | dict(method.extra_metrics) | {"bytes_per_image": method.bytes_per_image}
         )
         write_parquet(folder / "runs" / f"{name}.parquet", runs.to_table(top, hits, codes))
+        del method, encode
     scores.write(folder)
     write_json(folder / "metrics.json", quality)
     write_json(
@@ -150,16 +161,6 @@ def measure_methods(
         },
     )
     return {f"{name}/{key}": value for name, row in quality.items() for key, value in row.items()}
-
-
-def _time_encoders(methods: Mapping[str, Method], config: EvalConfig) -> dict[Callable, float]:
-    """Return the milliseconds a query of each different encoder."""
-    encoders = {method.encoder.encode for method in methods.values()}
-    pixels = config.timing_images()
-    return {
-        encode: latency.time_encoder(encode, pixels, config.batch_size, config.machine)
-        for encode in encoders
-    }
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ To add one, write a function and name it in METHODS here, and give it a title in
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
 from irgen.params import Evaluate
 from irgen.search import beam, engine
-from irgen.search.brute_force import brute_force_search
+from irgen.search.brute_force import BLOCK, brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
@@ -223,12 +223,11 @@ def brute_force_codes(inputs: MethodInputs) -> Method | None:
     if inputs.index is None:
         return None
     codes, codebooks = inputs.snapshot.segments[0].codes, inputs.snapshot.codebooks
-    reconstructions = quantizer.decode(codes, codebooks)[:, -1]  # (N, D)
+    blocks = (quantizer.decode(rows, codebooks)[:, -1] for rows in codes.split(BLOCK))
+    reconstructions = torch.cat([normalize(block, dim=-1) for block in blocks])  # (N, D)
     bits = codes.shape[1] * np.log2(codebooks.shape[1])
     bytes_per_image = bits / 8 + codebooks.nbytes / len(codes)
-    return brute_force(
-        inputs.embedding_encoder, normalize(reconstructions, dim=-1), bytes_per_image
-    )
+    return brute_force(inputs.embedding_encoder, reconstructions, bytes_per_image)
 
 
 def generative(inputs: MethodInputs) -> Method:
@@ -285,10 +284,10 @@ METHODS: dict[str, Callable[[MethodInputs], Method | None]] = {
 }
 
 
-def build_methods(inputs: MethodInputs) -> dict[str, Method]:
-    """Build the methods that apply, by name, in the order of METHODS."""
-    built = {name: build(inputs) for name, build in METHODS.items()}
-    return {name: method for name, method in built.items() if method is not None}
+def list_builders(inputs: MethodInputs) -> dict[str, Callable[[], Method | None]]:
+    """Return what builds each method, by name, in the order of METHODS: one at a time fits into
+    memory. A method that does not apply is None."""
+    return {name: partial(build, inputs) for name, build in METHODS.items()}
 
 
 def measure_memory(snapshot: Snapshot) -> int:

@@ -43,7 +43,7 @@ NOT_MEASURED = "–: not measured on this machine: dvc repro -sf evaluate"
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """Results of an evaluation: ``quality`` by method and metric; ``latency`` by method and time,
-    empty if unknown; ``queries`` with count and without_positive."""
+    empty if unknown; ``queries`` with count, without_positive and total."""
 
     quality: dict[str, dict[str, float]]
     latency: dict[str, dict[str, float]]

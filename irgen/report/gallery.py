@@ -12,7 +12,7 @@ from PIL import Image
 
 from irgen.catalog.thumbnails import encode_thumbnail
 from irgen.evaluation import metrics, runs
-from irgen.evaluation.query_set import Flags, count_positives
+from irgen.evaluation.query_set import Flags, QuerySet
 
 Thumbnail = Callable[[str], str]  # a data URI by an image's content hash
 Mark = Literal["hit", "miss", "shared", "plain"]
@@ -53,8 +53,7 @@ class Example:
 
 
 def choose_examples(
-    queries: pl.DataFrame,
-    database: pl.DataFrame,
+    query_set: QuerySet,
     method_runs: dict[str, pl.DataFrame],
     thumbnail: Thumbnail,
     *,
@@ -81,8 +80,9 @@ def choose_examples(
             .with_columns(pl.col("relevant").fill_null(False))
             for title, run in method_runs.items()
         }
+    queries, database = query_set.queries, query_set.database
     _, hits = runs.from_table(next(iter(method_runs.values())), len(queries), k)
-    quality = hits.mean(axis=1) if neighbours is not None else _rate(hits, queries, database)
+    quality = hits.mean(axis=1) if neighbours is not None else _rate(hits, query_set.positives)
 
     def make_row(title: str, run: pl.DataFrame, query: int) -> Row:
         results = run.filter(pl.col("query") == query).sort("rank")
@@ -103,11 +103,8 @@ def choose_examples(
     ]
 
 
-def _rate(hits: Flags, queries: pl.DataFrame, database: pl.DataFrame) -> npt.NDArray[np.float64]:
+def _rate(hits: Flags, positives: metrics.Counts) -> npt.NDArray[np.float64]:
     """Return precision_capped of each query (Q,); NaN if nothing can answer it."""
-    positives = count_positives(
-        queries["label"], queries["sha256"], database["label"], database["sha256"]
-    )
     return np.where(positives > 0, metrics.precision_capped(hits, positives, hits.shape[1]), np.nan)
 
 

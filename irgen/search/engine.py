@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irgen.compute.machine import run_on_fitting_cores
 from irgen.errors import IndexingError
 from irgen.search import beam, rank
 from irgen.search.codebook_scorer import CodebookScorer
@@ -147,7 +148,6 @@ class Hits:
         return cls(named, result.scores, result.scores, blank, blank, named >= 0)
 
 
-@torch.inference_mode()
 def search(
     decoder: Decoder,
     features: QueryFeatures,
@@ -156,8 +156,27 @@ def search(
     options: Options,
     ranker: Ranker | None = None,
 ) -> Hits:
-    """Return the k best images of ``snapshot`` for each query. ``ranker``: of the rows of
-    ``snapshot``; without it, or without the decoder's label scorer, cosines re-rank."""
+    """Return the k best images of ``snapshot`` for each query. Few queries run on one core.
+
+    ``ranker``: of the rows of ``snapshot``; without it, or without the decoder's label scorer,
+    cosines re-rank.
+    """
+    embeddings = features.embedding
+    size = len(embeddings) * options.beams * decoder.width**2
+    return run_on_fitting_cores(
+        size, embeddings.device, _search, decoder, features, snapshot, k, options, ranker
+    )
+
+
+@torch.inference_mode()
+def _search(
+    decoder: Decoder,
+    features: QueryFeatures,
+    snapshot: Snapshot,
+    k: int,
+    options: Options,
+    ranker: Ranker | None,
+) -> Hits:
     parts, limit = snapshot.live_parts(fresh=False), max(k, options.candidates)
     embeddings = features.embedding
     if not parts:
@@ -185,7 +204,6 @@ def search(
     return _cut(scored, snapshot, k, options)
 
 
-@torch.inference_mode()
 def search_embeddings(
     embeddings: Tensor,
     snapshot: Snapshot,
@@ -198,6 +216,16 @@ def search_embeddings(
     ``options.beams`` beams follow each embedding to the nearest codes; the cosine sorts.
     ``excluded`` (Q,) int64: a row that may not answer the query, such as the query itself.
     """
+    size = len(embeddings) * options.beams * snapshot.codebooks[0].numel()
+    return run_on_fitting_cores(
+        size, embeddings.device, _search_embeddings, embeddings, snapshot, k, options, excluded
+    )
+
+
+@torch.inference_mode()
+def _search_embeddings(
+    embeddings: Tensor, snapshot: Snapshot, k: int, options: Options, excluded: Tensor | None
+) -> Hits:
     limit = max(k, options.candidates) + (excluded is not None)
     candidates = _gather_near(embeddings, snapshot, limit, options.beams, fresh=False)
     if candidates is None:

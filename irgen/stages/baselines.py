@@ -1,6 +1,7 @@
 """Measure the methods that the paper compares with, on the same queries: approximate search of the
 tuned embeddings, and brute-force search of descriptors trained by ranking losses."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -42,7 +43,7 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
     ann.import_faiss()
     ranking_losses.load_library()
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
-    query_set = read_query_set(workspace, max(cutoffs))
+    query_set = read_query_set(workspace, params.evaluate)
     sha256s = query_set.queries["sha256"].to_list()
     identified = load_codes(workspace.existing("identifiers", "database"))
     approximate = build_approximate(params, workspace, identified, sha256s, encoding)
@@ -56,7 +57,9 @@ def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
         batch_size=size,
         machine=encoding.machine,
         timing_images=lambda: decode_pixels(pretrained, sha256s[: TIMED_BATCHES * size], encoding),
-        reference=methods.search_pretrained(pretrained, workspace, sha256s, encoding),
+        build_reference=partial(
+            methods.search_pretrained, pretrained, workspace, sha256s, encoding
+        ),
     )
     latency_path = workspace.reports / "baselines-latency.json"
     folder, codes = workspace.stage("baselines"), identified.codes.numpy()
@@ -72,9 +75,9 @@ def build_approximate(
     identified: ImageCodes,
     sha256s: list[str],
     encoding: Encoding,
-) -> dict[str, Method]:
-    """Return approximate searches of the tuned embeddings. ``sha256s``: the queries' hashes. If
-    ScaNN is not installed, its nearest faiss equivalent takes its place."""
+) -> dict[str, Callable[[], Method]]:
+    """Return what builds approximate searches of the tuned embeddings. ``sha256s``: the queries'
+    hashes. If ScaNN is not installed, its nearest faiss equivalent takes its place."""
     device, settings = encoding.machine.device, params.baselines
     models = assemble(
         workspace.existing("tokenizer", "tokenizer.safetensors"),
@@ -84,14 +87,14 @@ def build_approximate(
     queries = encode_queries(models, sha256s, encoding).embedding.to(device)
     encoder, database = methods.encode_as_vectors(models.embed, queries), identified.embeddings
     if ann.import_scann():
-        scann = {"scann": ann.scann(encoder, database, settings.scann)}
+        scann = {"scann": partial(ann.scann, encoder, database, settings.scann)}
     else:
-        scann = {"scann_like": ann.scann_like(encoder, database, settings.scann)}
+        scann = {"scann_like": partial(ann.scann_like, encoder, database, settings.scann)}
     return {
-        "hnsw": ann.hnsw(encoder, database, settings.hnsw),
-        "ivf_pq": ann.ivf_pq(encoder, database, settings.ivf_pq),
+        "hnsw": partial(ann.hnsw, encoder, database, settings.hnsw),
+        "ivf_pq": partial(ann.ivf_pq, encoder, database, settings.ivf_pq),
         **scann,
-        "spann_like": ann.spann_like(encoder, database, settings.spann),
+        "spann_like": partial(ann.spann_like, encoder, database, settings.spann),
     }
 
 
@@ -133,15 +136,16 @@ def _log_with_prefix(log: Log, name: str, row: dict[str, float], step: int) -> N
 
 def build_trained(
     models: dict[str, DescriptorModel], query_set: QuerySet, encoding: Encoding
-) -> dict[str, Method]:
-    """Return brute-force search of each model's descriptors."""
+) -> dict[str, Callable[[], Method]]:
+    """Return what builds brute-force search of each model's descriptors."""
     device = encoding.machine.device
     queries, database = (
         describe_images(models, table["sha256"].to_list(), encoding)
         for table in (query_set.queries, query_set.database)
     )
     return {
-        name: methods.brute_force(
+        name: partial(
+            methods.brute_force,
             methods.encode_as_vectors(model, queries[name].to(device)),
             database[name].to(device),
             4 * database[name].shape[1],

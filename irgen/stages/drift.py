@@ -14,6 +14,7 @@ from irgen.evaluation import drift, drift_verdict, metrics, runs
 from irgen.evaluation.drift import LabelledCodes
 from irgen.evaluation.drift_verdict import Revisions
 from irgen.evaluation.query_set import count_positives
+from irgen.evaluation.sample import draw_sample
 from irgen.files.records import write_json, write_sealed_json
 from irgen.files.sealed import read_parquet
 from irgen.files.workspace import Workspace
@@ -91,12 +92,14 @@ def load_coded(
 def measure_index(
     params: Params, tables: dict[str, pl.DataFrame], later: np.ndarray, workspace: Workspace
 ) -> dict[str, float]:
-    """Return how well the index answers earlier queries and those that came ``later`` (Q,)."""
-    queries, database = tables["queries"], tables["database"]
+    """Return how well the index answers earlier queries and those that came ``later`` (Q,): of
+    those that ``evaluate`` measured."""
+    sample = draw_sample(tables["queries"], params.evaluate.queries)
+    queries, database = tables["queries"][sample], tables["database"]
     cutoffs = params.evaluate.cutoffs
     answers = read_parquet(workspace.existing("evaluate", "runs", f"{SERVED}.parquet"))
     _, hits = runs.from_table(answers, len(queries), max(cutoffs))
     positives = count_positives(
         queries["label"], queries["sha256"], database["label"], database["sha256"]
     )
-    return drift.measure_quality(hits, positives, later, cutoffs)
+    return drift.measure_quality(hits, positives, later[sample], cutoffs)

@@ -11,7 +11,7 @@ from irgen.encoding.query_features import encode_queries
 from irgen.evaluation import answer_cache
 from irgen.evaluation.latency import TIMED_BATCHES
 from irgen.evaluation.measure import EvalConfig, measure_methods
-from irgen.evaluation.methods import MethodInputs, build_methods
+from irgen.evaluation.methods import MethodInputs, brute_force_pretrained, list_builders
 from irgen.evaluation.query_set import QuerySet, read_copies, read_query_set
 from irgen.evaluation.summary import summarize
 from irgen.files.records import read_json, write_json
@@ -31,12 +31,11 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     generative methods also have ``invalid``, the share of predicted codes that no image has.
     """
     encoding, cutoffs = open_encoding(params.compute, workspace), params.evaluate.cutoffs
-    query_set = read_query_set(workspace, max(cutoffs))
+    query_set = read_query_set(workspace, params.evaluate)
     sha256s = query_set.queries["sha256"].to_list()
     pretrained = create_encoder(params.encoder, params.seed).eval().to(encoding.machine.device)
     identified = load_codes(workspace.existing("identifiers", "database"))
     inputs = load_inputs(params, workspace, encoding, query_set, identified, pretrained)
-    methods = build_methods(inputs)
     size = params.evaluate.batch_size
     config = EvalConfig(
         query_set=query_set,
@@ -44,14 +43,15 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         batch_size=size,
         machine=encoding.machine,
         timing_images=lambda: decode_pixels(pretrained, sha256s[: TIMED_BATCHES * size], encoding),
-        reference=methods["brute_force_pretrained"],
+        build_reference=lambda: brute_force_pretrained(inputs),
         copies=read_copies(workspace, query_set),
     )
     folder, latency_path = workspace.stage("evaluate"), workspace.reports / "latency.json"
-    metrics = measure_methods(methods, config, identified.codes.numpy(), folder, latency_path)
+    builders, codes = list_builders(inputs), identified.codes.numpy()
+    metrics = measure_methods(builders, config, codes, folder, latency_path)
     write_json(folder / "summary.json", summarize(read_json(folder / "metrics.json")))
     if inputs.index is not None:
-        answer_cache.cache_answers(inputs.index, workspace, cutoffs, params.compute)
+        answer_cache.cache_answers(inputs.index, workspace, params.evaluate, params.compute)
     return metrics
 
 

@@ -16,7 +16,7 @@ from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.ranking import RANKING, load_ranking
 from irgen.errors import redact
 from irgen.evaluation import drift_verdict
-from irgen.evaluation.query_set import QuerySet
+from irgen.evaluation.query_set import QuerySet, read_query_set
 from irgen.evaluation.warnings import (
     Outcome,
     format_warnings,
@@ -66,15 +66,15 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     reliability = drawn.pop("reliability", None)  # the page shows it elsewhere
     searched = "index" if served else "generative_reranked"  # the method that people search with
     run = _read_run(workspace, searched, k)
-    labelled = catalog["queries"]["label"].null_count() < len(catalog["queries"])
-    warnings = _warn(params, workspace, catalog)
+    query_set = read_query_set(workspace, params.evaluate)
+    warnings = _warn(params, workspace, query_set)
     content = page.Content(
         facts=_describe_data(params, catalog, rejected) | _describe_build(workspace),
         settings=_describe_models(params, codes)
         | _describe_protocol(workspace)
         | _describe_commit(workspace.data.parent),
         warnings=warnings,
-        labelled=labelled,
+        labelled=query_set.labelled,
         measured=comparison.read(
             workspace.existing("evaluate", "metrics.json"), workspace.reports / "latency.json"
         ),
@@ -83,19 +83,20 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         drift=_read_drift(params, workspace) if served else None,
         figures=drawn,
         gallery=gallery.choose_examples(
-            catalog["queries"],
-            catalog["database"],
+            query_set,
             {comparison.METHODS[searched]: run},
             _thumbnails(workspace),
             k=k,
             count=params.report.gallery,
             seed=params.seed,
-            neighbours=None if labelled else _read_run(workspace, "brute_force_pretrained", k),
+            neighbours=None
+            if query_set.labelled
+            else _read_run(workspace, "brute_force_pretrained", k),
         ),
         confusions=confusions(
             run,
-            catalog["queries"]["label"],
-            catalog["database"]["label"],
+            query_set.queries["label"],
+            query_set.database["label"],
             k,
             params.report.confusions,
         ),
@@ -120,14 +121,13 @@ def _read_probabilities(workspace: Workspace) -> Calibration | Ranking | Uncalib
     return load_calibration(workspace.existing("index", "models", CALIBRATION))
 
 
-def _warn(params: Params, workspace: Workspace, catalog: dict[str, pl.DataFrame]) -> list[str]:
+def _warn(params: Params, workspace: Workspace, query_set: QuerySet) -> list[str]:
     """Return the warnings about this build."""
     measured = read_json(workspace.existing("evaluate", "metrics.json"))
-    query_set = QuerySet.build(catalog["queries"], catalog["database"], DEPTH)
     outcome = Outcome(
         served=measured.get("index", {}),
         chance=measure_chance(query_set),
-        images=len(catalog["database"]),
+        images=len(query_set.database),
         trainings={
             stage: _read_history(workspace, stage).tail(1).to_dicts()[0]
             for stage in ("tokenizer", "retriever")
@@ -221,7 +221,7 @@ def _describe_models(params: Params, codes: np.ndarray) -> dict[str, str]:
     return {
         "Encoder": f"{encoder.name}, weights: {encoder.weights}, {encoder.image_size} px",
         "Identifier": f"M = {codes.shape[1]} levels × L = {params.tokenizer.codebook} codes; "
-        f"{len(np.unique(codes, axis=0)):,} different codes",
+        f"{pl.DataFrame(codes).n_unique():,} different codes",
         "Decoder": f"{retriever.layers} layers, {retriever.width} wide",
         "Search": f"{params.evaluate.beams} beams, at most {params.evaluate.candidates} candidates",
         "Seed": str(params.seed),

@@ -16,9 +16,11 @@ from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
+from irgen.compute.workers import run_workers
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import open_encoding
 from irgen.encoding.training_images import load_training_images
+from irgen.evaluation.sample import draw_sample
 from irgen.files.digests import file_digest
 from irgen.files.sealed import read_array, read_parquet
 from irgen.files.workspace import Workspace
@@ -31,22 +33,33 @@ from irgen.search.brute_force import brute_force_search
 from irgen.training import retriever as training
 from irgen.training.run import open_run, summarize
 
+MOST_VALIDATED = 3000  # validation images: after each round all of them are searched for
 VALIDATED = ("train", "validation")  # roles: validation images query the training images
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/retriever/retriever.safetensors`` and ``history.csv``.
 
-    Reads training and validation images only. With ``tokenizer.labels: clusters`` no label is read:
+    Reads training and validation images only; of more than MOST_VALIDATED validation images a
+    sample. With ``tokenizer.labels: clusters`` no label is read:
     agreement with the nearest by pretrained features validates.
     """
-    settings, encoding = params.retriever, open_encoding(params.compute, workspace)
+    return run_workers(train_retriever, (params, workspace), params.compute, log)
+
+
+def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Train with the other processes of ``run``. The first one writes what comes of it."""
+    compute = replace(params.compute, engine="local")  # each process encodes its own images
+    settings, encoding = params.retriever, open_encoding(compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in VALIDATED]
     train, validation = map(read_table, tables)
+    sample = draw_sample(validation, MOST_VALIDATED)
+    validation = validation[sample]
     paths = [workspace.existing("features", role, "features.npy") for role in VALIDATED]
     nearest = None
     if params.tokenizer.labels == "clusters":
-        nearest = find_nearest(*(torch.from_numpy(read_array(path)) for path in paths))
+        database, queries = (torch.from_numpy(read_array(path)) for path in paths)
+        nearest = find_nearest(database, queries[sample])
     tokenizer_path = workspace.existing("tokenizer", "tokenizer.safetensors")
     codes_folder = workspace.existing("identifiers", "train")
     pairs_path = workspace.existing("pairs", "pairs.parquet")
@@ -85,7 +98,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     anchors, positives = (
         torch.from_numpy(pairs[name].to_numpy().copy()) for name in ("anchor", "positive")
     )
-    queries = LabelledImages(load_images(validation), class_numbers(validation["label"], labels))
+    validated = LabelledImages(load_images(validation), class_numbers(validation["label"], labels))
     sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
     inputs = [*tables, *paths, tokenizer_path, codes_folder / "codes.parquet", pairs_path]
     contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
@@ -102,10 +115,12 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         training.Pairs(
             load_images(train), codes, *training.group_positives(anchors, positives, len(train))
         ),
-        training.Validation(queries, class_numbers(train["label"], labels), nearest),
+        training.Validation(validated, class_numbers(train["label"], labels), nearest),
         settings,
         run,
     )
+    if encoding.machine.world.rank > 0:
+        return {}
     folder = workspace.stage("retriever")
     save_retriever(folder / "retriever.safetensors", model, settings)
     write_history(folder / "history.csv", history)

@@ -14,6 +14,7 @@ from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.shards import Images
 from irgen.catalog.table import read_table
 from irgen.catalog.thumbnails import SIDE
+from irgen.evaluation.query_set import QuerySet
 from irgen.files.atomic import atomic, write_bytes
 from irgen.files.records import write_json
 from irgen.files.sealed import read_parquet
@@ -232,7 +233,12 @@ def _show_queries(root: Path, trial: Trial) -> list[gallery.Example]:
     shown = {TITLES[method]: run.filter(pl.col("rank") <= DEPTH) for method, run in runs.items()}
     thumbnail = _thumbnails(root, trial)
     return gallery.choose_examples(
-        queries, database, shown, thumbnail, k=DEPTH, count=EXAMPLES, seed=trial.seed
+        QuerySet.build(queries, database, DEPTH),
+        shown,
+        thumbnail,
+        k=DEPTH,
+        count=EXAMPLES,
+        seed=trial.seed,
     )
 
 

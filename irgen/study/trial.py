@@ -8,10 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from irgen.catalog.table import NAMES, read_table
+from irgen.catalog.table import NAMES, read_table, write_table
 from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.identifiers import load_codes
 from irgen.evaluation.query_set import count_positives
+from irgen.evaluation.sample import draw_sample
 from irgen.files.atomic import atomic
 from irgen.files.digests import digest
 from irgen.files.records import read_json, write_json
@@ -27,6 +28,7 @@ from irgen.tracking.locations import find_project
 STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
 ALL_STAGES = (*STAGES, "index", "evaluate", "baselines")
 SEMANTIC = "semantic"
+MEASURED = ("queries", "database")  # roles
 
 
 def results_folder(root: Path, trial: Trial) -> Path:
@@ -103,8 +105,8 @@ def _write_results(
         write_parquet(temporary / "queries.parquet", pl.concat(queries))
         curves = [curve for result in measured for curve in read_curves(result.data)]
         write_parquet(temporary / "curves.parquet", pl.concat(curves))
-        for name in ("queries", "database"):
-            shutil.copyfile(catalog / f"{name}.parquet", temporary / f"{name}.table.parquet")
+        for name, table in _read_measured(params, catalog).items():
+            write_table(temporary / f"{name}.table.parquet", table)
         shutil.copyfile(identifiers / "codes.parquet", temporary / "codes.parquet")
         for result in measured:
             shutil.copytree(result.data / "runs", temporary / "runs", dirs_exist_ok=True)
@@ -117,6 +119,7 @@ def _describe(
     """Return the facts of a trial: settings, code, images, protocol, and spread of the codes."""
     catalog = results["catalog"].data
     tables = {name: read_table(catalog / f"{name}.parquet") for name in NAMES}
+    tables |= _read_measured(params, catalog)
     codes = results["identifiers"].data / "database"
     return {
         "set": trial.set,
@@ -131,6 +134,13 @@ def _describe(
         "asked": digest(tables["queries"]["sha256"].to_list()),
         "identifiers": measure_spread(codes, params.tokenizer.codebook),
     }
+
+
+def _read_measured(params: Params, catalog: Path) -> dict[str, pl.DataFrame]:
+    """Return the tables of the queries that were measured and of the database."""
+    queries, database = (read_table(catalog / f"{name}.parquet") for name in MEASURED)
+    sample = draw_sample(queries, params.evaluate.queries)
+    return dict(zip(MEASURED, (queries[sample], database), strict=True))
 
 
 def count_relevant(queries: pl.DataFrame, database: pl.DataFrame) -> list[int]:

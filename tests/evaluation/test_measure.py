@@ -1,6 +1,8 @@
 """Methods asked and judged, on points that a human can rank."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -40,8 +42,13 @@ def config() -> measure.EvalConfig:
         batch_size=2,
         machine=CPU,
         timing_images=lambda: images,
-        reference=methods.brute_force(facing(1), on_circle(ANGLES), 8),
+        build_reference=lambda: methods.brute_force(facing(1), on_circle(ANGLES), 8),
     )
+
+
+def built(compared: dict[str, methods.Method]) -> dict[str, Callable[[], methods.Method]]:
+    """Return builders that return these methods."""
+    return {name: partial(dataclasses.replace, method) for name, method in compared.items()}
 
 
 def facing(way: int) -> methods.Encoder:
@@ -58,9 +65,9 @@ def test_methods_are_judged_timed_and_written_without_the_query_itself(config, t
     }
     folder, latency = tmp_path / "any", tmp_path / "latency.json"
     codes = np.arange(10).reshape(5, 2)
-    measured = measure.measure_methods(compared, config, codes, folder, latency)
+    measured = measure.measure_methods(built(compared), config, codes, folder, latency)
     written = read_json(folder / "metrics.json")
-    assert written["queries"] == {"count": 2, "without_positive": 0}
+    assert written["queries"] == {"count": 2, "without_positive": 0, "total": 2}
     assert measured["right/precision/1"] == 1 and measured["right/precision/2"] == 0.5
     assert measured["right/map/R"] == 0.5  # of both there are two, the other one at rank 3
     assert measured["wrong/precision/1"] == 0 and measured["wrong/bytes_per_image"] == 8
@@ -96,7 +103,7 @@ def test_what_is_judged_at_a_cut_off_is_a_search_for_no_more(config, tmp_path):
     both = dataclasses.replace(right, search=search)
     compared = {"right": right, "wrong": wrong, "both": both}
     measured = measure.measure_methods(
-        compared, config, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
+        built(compared), config, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
     )
     assert asked == [3, 5, 3], "two and four images and the query itself, then the timed one again"
     for metric in ("precision/1", "hit/2"):
@@ -121,14 +128,14 @@ def test_without_labels_methods_are_compared_with_the_nearest_that_is_none_of_th
         each.with_columns(label=pl.lit(None, pl.String))
         for each in (config.query_set.queries, config.query_set.database)
     )
-    query_set = QuerySet(queries, database, np.zeros(2, int), depth=2)
+    query_set = QuerySet(queries, database, np.zeros(2, int), depth=2, total=2)
     blind = dataclasses.replace(config, query_set=query_set)
     compared = {
         "same": methods.brute_force(facing(1), on_circle(ANGLES), 8),
         "other": methods.brute_force(facing(-1), on_circle(ANGLES), 8),
     }
     measured = measure.measure_methods(
-        compared, blind, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
+        built(compared), blind, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
     )
     assert measured["same/agreement/1"] == measured["same/agreement/2"] == 1
     assert measured["other/agreement/1"] == 0
@@ -142,7 +149,7 @@ def test_near_copies_are_found_or_not(config, tmp_path):
         "wrong": methods.brute_force(facing(-1), on_circle(ANGLES), 8),
     }
     measured = measure.measure_methods(
-        compared, near, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
+        built(compared), near, np.zeros((5, 2), int), tmp_path, tmp_path / "l.json"
     )
     assert measured["right/finds_copies"] == 0.5  # the nearest to the second query is image 4
     assert measured["wrong/finds_copies"] == 0

@@ -233,7 +233,7 @@ def test_explanations_add_up_to_the_scores(index, png):
 
 def test_what_is_added_is_found_by_the_next_search_here_and_elsewhere(index, png):
     def cosine(each: Index, number: int) -> float:
-        """How near the image called "new" is to image ``number``; −inf if it is not there."""
+        """Return the cosine of image "new" and image ``number``; −inf if "new" is no hit."""
         hits = each.search([png(number)], k=41)
         return float(hits.cosine[hits.ids == "new"].max(initial=-np.inf))
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from irgen.evaluation import runs
-from irgen.evaluation.query_set import RankedLists
+from irgen.evaluation.query_set import QuerySet, RankedLists
 from irgen.report import gallery
 
 
@@ -63,7 +63,12 @@ def run(ids):
 def test_hits_come_with_their_marks_and_the_query_with_its_label():
     queries, database = catalogue(["a"], "q"), catalogue(["a", "b", None])
     (example,) = gallery.choose_examples(
-        queries, database, {"the index": run([[0, 2]])}, str.upper, k=3, count=5, seed=0
+        QuerySet.build(queries, database, 3),
+        {"the index": run([[0, 2]])},
+        str.upper,
+        k=3,
+        count=5,
+        seed=0,
     )
     (row,) = example.rows
     assert example.query.title == "a" and example.query.mark == "plain"
@@ -77,8 +82,7 @@ def test_hits_come_with_their_marks_and_the_query_with_its_label():
 def test_without_labels_neighbours_are_shown_by_id_and_rated_by_agreement():
     queries, database = catalogue([None, None]), catalogue([None] * 5)
     examples = gallery.choose_examples(
-        queries,
-        database,
+        QuerySet.build(queries, database, 2),
         {"the index": run([[1, 2], [3, 4]])},
         str.upper,
         k=2,

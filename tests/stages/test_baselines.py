@@ -59,7 +59,7 @@ def test_every_baseline_is_measured_on_every_query_and_beats_chance(built):
     measured = json.loads((output / "metrics.json").read_text())
     assert set(measured) == {"queries", *NAMES}
     queries = len(pl.read_parquet(folder / "data/catalog/queries.parquet"))
-    assert measured["queries"] == {"count": queries, "without_positive": 0}
+    assert measured["queries"] == {"count": queries, "without_positive": 0, "total": queries}
     for name in NAMES:
         assert measured[name]["precision/10"] == metrics[f"{name}/precision/10"] > 0.2, name
         ranked = pl.read_parquet(output / f"runs/{name}.parquet")
@@ -84,8 +84,8 @@ def test_their_table_has_names_and_times_and_leaves_evaluates_own_alone(built):
 
 
 def repeated(folder):
-    """The stage's files without ScaNN's results, in which near ties change places: its scores' last
-    digits depend on where in memory the vectors lie."""
+    """Return the stage's files without ScaNN's results, which are not repeatable: the last digits
+    of its scores depend on the address of the vectors in memory, so near ties change places."""
     contents = files(folder / "data/baselines")
     if contents.pop("runs/scann.parquet", None):
         quality = json.loads(contents["metrics.json"])
