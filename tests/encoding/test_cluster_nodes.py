@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import numpy as np
 import psutil
@@ -45,23 +45,20 @@ def test_a_node_that_joins_is_used(encoding, tmp_path):
     summaries = encode_summaries(model, image_hashes, encoding)
     model.__class__, model.folder = Gathering, tmp_path / "nodes"
     model.folder.mkdir()
-    with start_cluster(1, conftest, this_module(__name__)) as nodes:
-        joining = add_node_when_work_has_begun(nodes, model.folder)
-        assert np.array_equal(encode_summaries(model, image_hashes, there), summaries)
-        joining.join(WAIT)
+    modules = (conftest, this_module(__name__))
+    with start_cluster(1, *modules) as nodes, ThreadPoolExecutor(1) as pool:
+        encoding_there = pool.submit(encode_summaries, model, image_hashes, there)
+        wait_until(lambda: encoding_there.done() or any(model.folder.iterdir()))
+        nodes.add_node(num_cpus=1)  # only the main thread can
+        assert np.array_equal(encoding_there.result(WAIT), summaries)
     assert len(list(model.folder.iterdir())) == 2
 
 
-def add_node_when_work_has_begun(nodes: Any, folder: Path) -> Thread:
-    def add() -> None:
-        end = time.monotonic() + WAIT
-        while not list(folder.iterdir()) and time.monotonic() < end:
-            time.sleep(0.1)
-        nodes.add_node(num_cpus=1)
-
-    thread = Thread(target=add)
-    thread.start()
-    return thread
+def wait_until(is_true: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 KILLED = """
