@@ -24,6 +24,7 @@ from irgen.encoding.cache import ArrayStore
 from irgen.encoding.lazy_pixels import LazyPixels
 from irgen.encoding.task import EncodingTask, ImageBatches, Movable
 from irgen.files.digests import digest
+from irgen.files.hash_rows import Hashes
 from irgen.files.room import GIGABYTE, require_room
 from irgen.files.workspace import Workspace
 from irgen.models import encoder as encoder_module
@@ -154,15 +155,15 @@ ENGINES = {"local": _encode_here, "ray": _encode_on_cluster}
 
 def encode_once(
     store: ArrayStore,
-    sha256s: list[str],
+    sha256s: Hashes,
     decoding: Decoding,
     model: Movable,
     encode: Callable[[Any, Machine, int, Tensor], Sequence[Tensor]],
     encoding: Encoding,
-) -> np.ndarray:
-    """Return (N, D) float32 of images, row-aligned with ``sha256s``, N ≥ 1.
+) -> None:
+    """Bring an array (D,) float32 of each image into ``store``.
 
-    Only images that are not in ``store`` are encoded, as an EncodingTask of ``model`` and
+    Only images that it lacks are encoded, as an EncodingTask of ``model`` and
     ``encode``, whose first tensor (B, D) is kept. Batches are always full, so no result depends on
     what is stored. Raises NumberError, having stored none of it, if a result is not finite;
     RoomError, before the rest is encoded, if the disk has no room for it.
@@ -179,7 +180,6 @@ def encode_once(
             stored += len(values)
             rest = len(missing) - stored
             require_room(store.folder, rest * values[0].nbytes, f"encodings of {rest:,} images")
-    return store.get(sha256s)
 
 
 def _collect(
@@ -195,15 +195,21 @@ def _collect(
 
 
 def encode_summaries(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
-    """Return encoder summaries (N, S) float32 of images, row-aligned with ``sha256s``.
-
-    An image passes through this encoder once in its life; the cache is keyed by content hash.
-    """
+    """Return encoder summaries (N, S) float32 of images, row-aligned with ``sha256s``."""
     if not sha256s:
         return np.empty((0, encoder.width), dtype=np.float32)
+    return store_summaries(encoder, sha256s, encoding).get(sha256s)
+
+
+def store_summaries(encoder: ImageEncoder, sha256s: Hashes, encoding: Encoding) -> ArrayStore:
+    """Return a store that has the encoder's summary (S,) float32 of each image.
+
+    An image passes through this encoder once in its life; the store is keyed by content hash.
+    """
     name = fingerprint([encoder], encoder.decoding, encoding.encoder_machine)
     store = ArrayStore(encoding.cache / "encodings" / name)
-    return encode_once(store, sha256s, encoder.decoding, encoder.eval(), _summarize, encoding)
+    encode_once(store, sha256s, encoder.decoding, encoder.eval(), _summarize, encoding)
+    return store
 
 
 def _summarize(

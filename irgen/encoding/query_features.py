@@ -23,8 +23,8 @@ def encode_queries(models: Models, sha256s: list[str], encoding: Encoding) -> Qu
     weights = fingerprint(modules, models.decoding, encoding.encoder_machine)
     name = digest(weights, encoding.settings.batch_size)[:16]
     store = ArrayStore(encoding.cache / "query_features" / name)
-    rows = encode_once(store, sha256s, models.decoding, models, _encode, encoding)
-    return _unpack(torch.from_numpy(rows), models)
+    encode_once(store, sha256s, models.decoding, models, _encode, encoding)
+    return _unpack(torch.from_numpy(store.get(sha256s)), models)
 
 
 def select_queries(features: QueryFeatures, rows: Tensor, device: torch.device) -> QueryFeatures:

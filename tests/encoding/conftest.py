@@ -56,7 +56,7 @@ def open_encoding(root, batch_size: int = 8) -> Encoding:
 
 
 def on_cluster(encoding: Encoding) -> Encoding:
-    """The same images, encoded on a Ray cluster into a cache of their own."""
+    """Return the encoding of the same images on a Ray cluster, with a cache of its own."""
     settings = dataclasses.replace(encoding.settings, engine="ray")
     cache = encoding.cache.with_name("cluster-cache")
     return dataclasses.replace(encoding, settings=settings, cache=cache)
