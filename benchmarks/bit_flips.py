@@ -64,7 +64,7 @@ CPU = Machine(device=torch.device("cpu"), autocast=None)
 
 @dataclass(frozen=True)
 class Store:
-    """Files of a project, and ``read``, which returns their content."""
+    """Name some files of a project; ``read`` returns their content."""
 
     name: str
     files: list[Path]
@@ -203,7 +203,9 @@ def _read_objects(folder: Path) -> Any:
 def _make_views(root: Path, images: Images, sha256s: list[str]) -> Store:
     """Cache views of some images through a small encoder."""
     settings = Compute(device="cpu", batch_size=4, threads=1)
-    encoding = Encoding(images=images, machine=CPU, settings=settings, cache=root / "viewed")
+    encoding = Encoding(
+        images=images, machine=CPU, encoder_machine=CPU, settings=settings, cache=root / "viewed"
+    )
     encoder, changes = create_encoder(ENCODER, 0).eval(), Augment(views=2)
 
     def read() -> Any:

@@ -1,10 +1,14 @@
 """Measure how much of an encoder's speed is left when images come from files.
 
     python benchmarks/encoding.py --precision auto --rounds 5
+    python benchmarks/encoding.py --engine ray --batch 256 --images 8192 --rounds 2
 
 Compares, in turns and in one process, the forward pass on batches in memory with encoding JPEG
 files (photos of 227 to 400 pixels, and of 12 megapixels), and a training of the encoder on an array
 of all images with one on images decoded as needed, all of them or none kept in memory.
+
+With ``--engine ray`` it compares encoding in this process with encoding on a Ray cluster of this
+machine's cores. The cluster is there before; its workers load the encoder in each round.
 
 The photos are parts of those that scikit-learn ships. Rates are per second of the clock; *of
 processor time* compares the seconds of all cores, which other processes disturb less. On a
@@ -19,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +37,7 @@ from irgen.catalog.sources.listing import Source
 from irgen.catalog.sources.local import list_folder
 from irgen.catalog.sync import sync
 from irgen.checkpoints.weights import create_encoder
+from irgen.compute.cluster import connect
 from irgen.compute.machine import prepare
 from irgen.encoding.batches import Pixels
 from irgen.encoding.encode import Encoding, decode_pixels, encode_summaries, open_pixels
@@ -103,9 +109,37 @@ def open_photos(folder: Path, settings: Compute) -> tuple[Encoding, list[str]]:
     source = Source(name="photos", stamp=None, load=lambda: list_folder(folder.parent))
     sync(source, root / "download")
     images = Images(root / "download")
-    encoding = Encoding(images=images, machine=prepare(settings), settings=settings, cache=root)
+    machine = prepare(settings)
+    encoding = Encoding(
+        images=images, machine=machine, encoder_machine=machine, settings=settings, cache=root
+    )
     contents = (path.read_bytes() for path in sorted(folder.iterdir()))
     return encoding, [hashlib.sha256(content).hexdigest() for content in contents]
+
+
+def encode_anew(encoder: ImageEncoder, encoding: Encoding, sha256s: list[str]) -> None:
+    """Encode images into an empty cache."""
+    with tempfile.TemporaryDirectory(dir=encoding.cache) as folder:
+        encode_summaries(encoder, sha256s, replace(encoding, cache=Path(folder)))
+
+
+def race_engines(
+    encoder: ImageEncoder, encoding: Encoding, sha256s: list[str], rounds: int
+) -> Iterator[str]:
+    """Yield the rates of encoding files in this process and on a Ray cluster."""
+    there = replace(encoding, settings=replace(encoding.settings, engine="ray"))
+    ways = {
+        name: partial(encode_anew, encoder, way, sha256s)
+        for name, way in (("local", encoding), ("ray", there))
+    }
+    with connect(there.settings):
+        times = race(ways, rounds)
+    rates = {name: len(sha256s) / statistics.median(way.clock) for name, way in times.items()}
+    yield f"encoding files, local: {rates['local']:,.1f} images/s"
+    yield (
+        f"encoding files, ray: {rates['ray']:,.1f} images/s, "
+        f"ratio {rates['ray'] / rates['local']:.2f}"
+    )
 
 
 def race_encoding(
@@ -122,15 +156,12 @@ def race_encoding(
             with machine.precision():
                 encoder(batch.to(machine.device))[0].float().cpu()
 
-    def encode() -> None:
-        with tempfile.TemporaryDirectory(dir=encoding.cache) as folder:
-            encode_summaries(encoder, sha256s, replace(encoding, cache=Path(folder)))
-
     def decode() -> None:
         for sha256 in sha256s:
             decode_square(encoding.images, sha256, encoder.decoding)
 
-    times = race({"forward pass alone": forward, "from files": encode}, rounds)
+    from_files = partial(encode_anew, encoder, encoding, sha256s)
+    times = race({"forward pass alone": forward, "from files": from_files}, rounds)
     yield from compare(times, len(sha256s), what)
     decoding = race({"decode": decode}, 1)["decode"].processor[0]
     forwarding = statistics.median(times["forward pass alone"].processor)
@@ -177,6 +208,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "auto"])
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engine", default="local", choices=["local", "ray"])
     options = parser.parse_args()
     settings = Compute(precision=options.precision, batch_size=options.batch)
     config = Encoder(name=options.name, weights="none", image_size=options.size, crop=options.crop)
@@ -187,6 +219,10 @@ def main() -> None:
             photos = Path(folder) / kind / "source" / "photos"
             write_photos(photos, count, kind == "large")
             encoding, sha256s = open_photos(photos, settings)
+            if options.engine == "ray":
+                for line in race_engines(encoder, encoding, sha256s, options.rounds):
+                    print(line, flush=True)
+                return
             what = "photos of 227 to 400 px" if kind == "small" else "photos of 12 megapixels"
             for line in race_encoding(encoder, encoding, sha256s, options.rounds, what):
                 print(line, flush=True)

@@ -10,6 +10,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator, validate
 
+from irgen.commands.token import FILE
+from irgen.serve.api.routes import watch
+
 from .command_lines import check_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,13 +38,18 @@ TEXTS = {"type": "object", "additionalProperties": TEXT}
 QUANTITIES = fields({"cpu": TEXT, "memory": TEXT}, {"nvidia.com/gpu": TEXT})
 NAMED = fields({"name": TEXT})
 # Of Kubernetes' core/v1: PodSpec, Container and Volume, the fields used here.
+PROBE = fields(
+    {"httpGet": fields({"path": TEXT, "port": COUNT})},
+    {"periodSeconds": COUNT, "failureThreshold": COUNT},
+)
+MOUNT = fields({"name": TEXT, "mountPath": TEXT}, {"subPath": TEXT})
 CONTAINER = fields(
+    {"name": TEXT, "image": TEXT, "volumeMounts": several(MOUNT)},
     {
-        "name": TEXT,
-        "image": TEXT,
-        "volumeMounts": several(fields({"name": TEXT, "mountPath": TEXT})),
-    },
-    {
+        "command": several(TEXT),
+        "ports": several(fields({"containerPort": COUNT})),
+        "livenessProbe": PROBE,
+        "readinessProbe": PROBE,
         "env": several(fields({"name": TEXT, "value": TEXT})),
         "envFrom": several(fields({"secretRef": NAMED})),
         "resources": fields({"requests": QUANTITIES, "limits": QUANTITIES}),
@@ -51,10 +59,24 @@ VOLUME = fields(
     {"name": TEXT},
     {
         "persistentVolumeClaim": fields({"claimName": TEXT}),
-        "emptyDir": fields({"medium": {"enum": ["", "Memory"]}, "sizeLimit": TEXT}),
+        "emptyDir": fields({"sizeLimit": TEXT}, {"medium": {"enum": ["", "Memory"]}}),
+        "secret": fields({"secretName": TEXT}),
     },
 )
-TEMPLATE = fields({"spec": fields({"containers": several(CONTAINER), "volumes": several(VOLUME)})})
+LABELS = fields({"labels": TEXTS})
+POD = fields({"containers": several(CONTAINER), "volumes": several(VOLUME)})
+TEMPLATE = fields({"spec": POD}, {"metadata": LABELS})
+# Of Kubernetes' apps/v1: Deployment, the fields used here.
+DEPLOYMENT = fields(
+    {
+        "apiVersion": {"const": "apps/v1"},
+        "kind": {"const": "Deployment"},
+        "metadata": NAMED,
+        "spec": fields(
+            {"replicas": COUNT, "selector": fields({"matchLabels": TEXTS}), "template": TEMPLATE}
+        ),
+    }
+)
 # Of ray.io/v1 in github.com/ray-project/kuberay, ray-operator/apis/ray/v1: RayJobSpec
 # (rayjob_types.go) and RayClusterSpec, HeadGroupSpec, WorkerGroupSpec (raycluster_types.go).
 CLUSTER_SPEC = fields(
@@ -135,3 +157,23 @@ def test_the_cluster_of_machines_fits_the_schema_of_the_installed_ray() -> None:
     assert provider["head_ip"] not in provider["worker_ips"]
     job = documents("rayjob.yaml")["RayJob"]
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray.__version__
+
+
+def test_the_replicas_start_what_exists_and_are_asked_where_they_answer() -> None:
+    objects = documents("replicas.yaml")
+    validate(objects["Deployment"], DEPLOYMENT)
+    spec, service = objects["Deployment"]["spec"], objects["Service"]["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert labels == spec["selector"]["matchLabels"] == service["selector"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    check_command(container["command"])
+    (port,) = (port["containerPort"] for port in container["ports"])
+    assert str(port) in container["command"]
+    assert [item["targetPort"] for item in service["ports"]] == [port]
+    routes = {route.path for route in watch.routes}
+    for probe in (container["livenessProbe"], container["readinessProbe"]):
+        assert probe["httpGet"]["port"] == port and probe["httpGet"]["path"] in routes
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert volumes == {mount["name"] for mount in container["volumeMounts"]}
+    assert f"/replica/{FILE}" in [mount["mountPath"] for mount in container["volumeMounts"]]

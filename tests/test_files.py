@@ -2,7 +2,10 @@
 
 import json
 import random
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,14 @@ from irgen.files.atomic import atomic, delete_strays, write_bytes
 from irgen.files.digests import digest, file_digest
 from irgen.files.locks import mend_lock_file
 from irgen.files.records import read_json, write_json, write_sealed_json
-from irgen.files.sealed import read_array, read_numbers, read_parquet, write_array, write_parquet
+from irgen.files.sealed import (
+    read_array,
+    read_numbers,
+    read_parquet,
+    write_array,
+    write_blocks,
+    write_parquet,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -117,6 +127,56 @@ def test_a_flipped_bit_in_a_sealed_file_is_noticed_or_changes_nothing(
     assert noticed > 150
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (0, 3), (4,), (1, 2, 3)])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_an_array_in_blocks_is_the_file_that_numpy_writes_and_a_seal(
+    tmp_path: Path, shape: tuple[int, ...], size: int
+) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    blocks = (values[start : start + size] for start in range(0, len(values), size))
+    write_blocks(tmp_path / "blocks.npy", shape, values.dtype, blocks)
+    write_array(tmp_path / "whole.npy", values)
+    with (tmp_path / "old.npy").open("wb") as file:
+        np.save(file, values)
+        file.write(sealed.UNSEALED.encode())
+    sealed.seal(tmp_path / "old.npy")
+    contents = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(contents) == 1 and (read_array(tmp_path / "blocks.npy") == values).all()
+
+
+def test_blocks_that_are_not_the_array_or_fail_leave_no_half_of_a_file(tmp_path: Path) -> None:
+    def fail() -> Iterator[np.ndarray]:
+        yield np.zeros((2, 3))
+        raise ZeroDivisionError
+
+    few, wide = [np.zeros((2, 3))], [np.zeros((4, 2))]
+    for blocks, error in (
+        (few, AssertionError),
+        (wide, AssertionError),
+        (fail(), ZeroDivisionError),
+    ):
+        with pytest.raises(error):
+            write_blocks(tmp_path / "array.npy", (4, 3), np.dtype(float), blocks)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_killed_between_blocks_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "array.npy"
+    write_array(path, np.ones((2, 3)))
+    program = (
+        "import os, pathlib, signal, sys, numpy as np\n"
+        "from irgen.files.sealed import write_blocks\n"
+        "def blocks():\n"
+        "    yield np.zeros((2, 3))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_blocks(pathlib.Path(sys.argv[1]), (4, 3), np.dtype(float), blocks())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, path])
+    assert ended.returncode == -signal.SIGKILL and (read_array(path) == 1).all()
+    delete_strays(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_file_without_a_seal_of_an_older_version_is_read(tmp_path: Path, kind: str) -> None:
     (write, read), path = WRITERS[kind], tmp_path / "file"
@@ -125,6 +185,8 @@ def test_a_file_without_a_seal_of_an_older_version_is_read(tmp_path: Path, kind:
         older.setattr(sealed, "UNSEALED", "")
         older.setattr(tensor_file, "UNSEALED", "")
         write(path, 7)
+    if kind == "array":
+        path.write_bytes(path.read_bytes().partition(sealed.SEAL.encode())[0])
     assert np.all(read(path) == 7)
 
 

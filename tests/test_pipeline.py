@@ -35,6 +35,7 @@ PLUMBING = {
     "files/workspace": "paths",
     "compute/machine": "the device; compute.precision is a dependency",
     "compute/seeds": "generators of random numbers",
+    "compute/workers": "starts the processes of a training",
     "compute/world": "divides a training among processes",
     "compute/batches": "cuts rows into batches",
     "compute/checks": "says that results are no numbers",

@@ -124,6 +124,11 @@ class Images:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def folder(self) -> Path:
+        """Return the download folder."""
+        return self._folder
+
     def __contains__(self, sha256: str) -> bool:
         return self._find(sha256) >= 0
 

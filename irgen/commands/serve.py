@@ -31,6 +31,20 @@ HOST, PORT = "127.0.0.1", 8080
     help="Serve this index. Default: that of irgen search.",
 )
 @click.option(
+    "--from",
+    "bucket",
+    metavar="s3://BUCKET/PREFIX",
+    help="Serve what is released to this bucket (release.remote), and follow it. Needs no project: "
+    "releases are kept below --root. Read-only.",
+)
+@click.option(
+    "--every",
+    type=click.FloatRange(0.1, 86_400),
+    default=10.0,
+    metavar="SECONDS",
+    help="Time between looks at the bucket. Default: 10.",
+)
+@click.option(
     "--processes",
     type=click.IntRange(1, 64),
     default=1,
@@ -87,6 +101,8 @@ def serve(
     host: str,
     port: int,
     folder: Path | None,
+    bucket: str | None,
+    every: float,
     processes: int,
     decoders: int,
     batch: int,
@@ -109,6 +125,14 @@ def serve(
 
     if (candidate is not None) != (share > 0 or shadow):
         raise click.UsageError("--candidate needs --share or --shadow, and these need --candidate")
+    if bucket is not None:
+        from irgen.catalog.sources.s3 import split_url
+
+        split_url(bucket)  # which says what is wrong with it
+        if folder is not None or candidate is not None:
+            raise click.UsageError(
+                "--from serves the bucket's release: leave out --index and --candidate"
+            )
     tokens = None if host in launch.LOCAL else root / FILE
     if tokens is not None and not tokens.exists():
         raise ServiceError(
@@ -120,6 +144,8 @@ def serve(
         settings = launch.Settings(
             root=root,
             folder=folder,
+            bucket=bucket,
+            every=every,
             url=url,
             tokens=tokens,
             fetch_hosts=fetch_hosts if fetch or fetch_hosts else None,
@@ -127,7 +153,7 @@ def serve(
             decoders=decoders,
             batch=batch,
             rate=parse_rate(rate) if rate else None,
-            read_only=read_only,
+            read_only=read_only or bucket is not None,
             candidate=candidate,
             share=share,
             is_shadow=shadow,

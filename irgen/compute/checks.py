@@ -16,10 +16,32 @@ def check_finite(values: torch.Tensor, what: str, remedy: str) -> None:
         )
 
 
+class Spread:
+    """Tell whether vectors that come block by block are all zero, or all the same."""
+
+    def __init__(self) -> None:
+        self._count, self._all_zero, self._all_same = 0, True, True
+        self._first = torch.empty(0)
+
+    def add(self, vectors: torch.Tensor) -> None:
+        """Look at vectors (n, D)."""
+        if not self._count:
+            self._first = vectors[:1].clone()
+        self._count += len(vectors)
+        self._all_zero = self._all_zero and not bool(vectors.any())
+        self._all_same = self._all_same and bool((vectors == self._first).all())
+
+    def check(self, what: str, remedy: str) -> None:
+        """Raise NumberError as ``check_spread`` does."""
+        if self._count and self._all_zero:
+            raise NumberError(f"{what}: all of {self._count:,} vectors are zero; {remedy}")
+        if self._count >= MANY and self._all_same:
+            raise NumberError(f"{what}: all of {self._count:,} vectors are the same; {remedy}")
+
+
 def check_spread(vectors: torch.Tensor, what: str, remedy: str) -> None:
     """Raise NumberError, naming ``what`` these vectors (N, D) are, if there are MANY or more and
     all are the same, or if all are zero: then no search can tell images apart."""
-    if len(vectors) and not bool(vectors.any()):
-        raise NumberError(f"{what}: all of {len(vectors):,} vectors are zero; {remedy}")
-    if len(vectors) >= MANY and bool((vectors == vectors[0]).all()):
-        raise NumberError(f"{what}: all of {len(vectors):,} vectors are the same; {remedy}")
+    spread = Spread()
+    spread.add(vectors)
+    spread.check(what, remedy)

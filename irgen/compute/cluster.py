@@ -1,19 +1,44 @@
 """Run work on a Ray cluster: the only module that imports ray."""
 
+import functools
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
+import numpy as np
+
 import irgen
-from irgen.errors import ClusterError, ExtraError
+from irgen.compute.machine import Machine, prepare
+from irgen.compute.world import Log, Work
+from irgen.errors import ClusterError, ExtraError, IrgenError, IrgenWarning
 from irgen.params import Compute
 
 JOIN_SECONDS = 30.0  # a cluster that answers does so in two
+NODE_SECONDS = 120.0  # a node that starts its first worker answers in ten
+FILE_SECONDS = 10.0  # a network file system shows a new file to all nodes by then
+RETRIES = "100"  # of a batch whose worker died: an image that kills all of them must have an end
+TRIES = 4  # of a training that loses a process
+WAIT_SECONDS = 7 * 86_400  # of a process for another, such as the first one while it validates
+PACKAGES = ("numpy", "pillow", "timm", "torch")  # their versions decide results
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TASK_MAX_RETRIES": RETRIES,
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+Decode = Callable[[int], np.ndarray]
+Encode = Callable[[int, np.ndarray], list[np.ndarray]]
 
 
 @contextmanager
@@ -37,7 +62,8 @@ def connect(settings: Compute) -> Iterator[None]:
 
 def import_ray() -> Any:
     """Import ray. Raises ExtraError, which names what to install, if it is missing."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
@@ -76,3 +102,247 @@ def _require_cluster(address: str) -> None:
             "on this machine), auto (the one that this machine belongs to), or host:port of its "
             "head. Look at its state with: ray status"
         ) from None
+
+
+def require_folder(folder: Path) -> None:
+    """Raise ClusterError, naming the node, if one does not see the files in ``folder``, or has
+    another version of a package that decides results."""
+    ray = import_ray()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    marker = folder / f".{uuid.uuid4().hex}.cluster.tmp"
+    marker.touch()
+    try:
+        names = {}
+        for node in ray.nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                task = ray.remote(_find_fault).options(num_cpus=0, scheduling_strategy=there)
+                names[task.remote(marker, _list_versions())] = node["NodeManagerAddress"]
+        done, late = ray.wait(list(names), num_returns=len(names), timeout=NODE_SECONDS)
+        faults = {names[task]: fault for task in done if (fault := _get(task))}
+        faults |= {names[task]: "does not answer" for task in late}
+    finally:
+        marker.unlink(missing_ok=True)
+    if faults:
+        lines = "; ".join(f"{name} {fault}" for name, fault in sorted(faults.items()))
+        raise ClusterError(f"nodes of the Ray cluster cannot do the work: {lines}")
+
+
+def _find_fault(marker: Path, versions: dict[str, str]) -> str:
+    """Return what keeps this node from the work; empty: nothing."""
+    own = _list_versions()
+    if others := [name for name in versions if own[name] != versions[name]]:
+        pairs = ", ".join(f"{name} {own[name]} in place of {versions[name]}" for name in others)
+        return f"has {pairs}: install the same packages on all nodes"
+    end = time.monotonic() + FILE_SECONDS
+    while not marker.exists():
+        if time.monotonic() > end:
+            return (
+                f"does not see {marker.parent}: mount the project's folder at the same path on "
+                "all nodes"
+            )
+        time.sleep(0.2)
+    return ""
+
+
+def _list_versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "missing"
+    return versions
+
+
+def choose_machine(settings: Compute) -> Machine:
+    """Return the machine that encoders of the cluster at ``compute.address`` run on. Raises
+    ParamsError if it has no such device."""
+    with connect(settings):
+        ray = import_ray()
+        has_gpu = settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+        task = ray.remote(prepare).options(num_cpus=0, num_gpus=int(has_gpu))
+        return _get(task.remote(settings))
+
+
+def map_batches(
+    numbers: Sequence[int],
+    decode: Decode,
+    load: Callable[[Machine], Encode],
+    settings: Compute,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Yield each of ``numbers`` with the arrays that ``load(machine)(number, decode(number))``
+    returns, in any order. ``settings`` choose the machine of each worker.
+
+    Tasks decode, one batch a task. Actors encode; each loads its encoder once, and takes a GPU or,
+    for ``compute.device: cpu``, most of a core. Actors start on nodes that join. What a worker that
+    died was doing is done again. Pixels wait in Ray's object store, of which decoding takes a part
+    and then pauses. An IrgenError of a worker is raised here.
+    """
+    ray = import_ray()
+    from ray.data import ActorPoolStrategy, DataContext, from_items
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True
+    # On a processor alone both share each core, and so never wait for one another.
+    shares = {"cuda": (1.0, 0.0, 1.0)}.get(settings.device, (0.25, 0.75, 0.0))
+    decode_cpus, encode_cpus, encode_gpus = shares
+    rows = from_items([{"number": n} for n in numbers], override_num_blocks=len(numbers))
+    decode_row = functools.partial(_decode, shared=ray.put(decode))
+    pixels = rows.map_batches(decode_row, batch_size=1, num_cpus=decode_cpus)
+    encoded = pixels.map_batches(
+        _Encoder,
+        batch_size=1,
+        fn_constructor_args=[ray.put(load), settings],
+        compute=ActorPoolStrategy(min_size=1),
+        num_cpus=encode_cpus,
+        num_gpus=encode_gpus,
+    )
+    with _own_errors():
+        for batch in encoded.iter_batches(batch_size=None):
+            number = int(batch.pop("number")[0])
+            yield number, [batch[str(position)][0] for position in range(len(batch))]
+
+
+def _decode(batch: dict[str, np.ndarray], shared: Any) -> dict[str, np.ndarray]:
+    pixels = _fetch(shared)(int(batch["number"][0]))
+    return {"number": batch["number"], "pixels": pixels[None]}
+
+
+@functools.cache
+def _fetch(shared: Any) -> Any:
+    """Return a shared object, read once in the life of a worker."""
+    return import_ray().get(shared)
+
+
+class _Encoder:
+    """Encode batches in an actor, which loads the encoder when it starts."""
+
+    def __init__(self, load: Any, settings: Compute) -> None:
+        self._encode: Encode = import_ray().get(load)(prepare(settings))
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        arrays = self._encode(int(batch["number"][0]), batch["pixels"][0])
+        named = {str(position): array[None] for position, array in enumerate(arrays)}
+        return {"number": batch["number"], **named}
+
+
+def train(work: Work, arguments: Sequence[Any], settings: Compute, log: Log) -> dict[str, float]:
+    """Return the metrics of ``work(*arguments, log)``, which runs in ``compute.workers`` processes
+    of the cluster (0: one for each of its GPUs, or one). The first one's metrics and log count.
+
+    If a process or its node is lost, all begin again, at most TRIES times; work goes on after what
+    it has saved. Raises ClusterError if the cluster has too few processors, GPUs or nodes; the
+    IrgenError of a process.
+    """
+    with connect(settings):
+        ray = import_ray()
+        from ray.util.queue import Queue
+
+        count, has_gpus = _count_processes(ray.cluster_resources(), settings)
+        require_folder(Path.cwd())
+        queue, results = Queue(actor_options={"num_cpus": 0}), list[dict[str, float]]()
+        listener = Thread(target=_listen, args=(queue, log, results), daemon=True)
+        listener.start()
+        config = {"work": work, "arguments": arguments, "queue": queue, "folder": Path.cwd()}
+        try:
+            _train_until_done(config, count, has_gpus)
+        finally:
+            queue.put(None)
+            listener.join()
+    return results[-1]
+
+
+def _count_processes(resources: Mapping[str, float], settings: Compute) -> tuple[int, bool]:
+    """Return the number of processes of a training, and whether each has a GPU."""
+    gpus = 0 if settings.device == "cpu" else int(resources.get("GPU", 0))
+    count, most = settings.workers or gpus or 1, gpus or int(resources.get("CPU", 0))
+    if count > most:
+        raise ClusterError(
+            f"compute.workers: {count} processes, but the cluster has {most} "
+            f"{'GPUs' if gpus else 'processors'}: let nodes join it, or set compute.workers to less"
+        )
+    return count, gpus > 0
+
+
+def _listen(queue: Any, log: Log, results: list[dict[str, float]]) -> None:
+    """Log the rows that come from the first process; a row without a step is its result."""
+    for row, step in iter(queue.get, None):
+        if step is None:
+            results.append(row)
+        else:
+            log(row, step)
+
+
+def _train_until_done(config: dict[str, Any], count: int, has_gpus: bool) -> None:
+    """Run ``_train`` until it ends, or fails for a reason that does not go away."""
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
+    for attempt in range(1, TRIES + 1):
+        with TemporaryDirectory(prefix="irgen-train-") as storage:
+            trainer = TorchTrainer(
+                _train,
+                train_loop_config=config,
+                torch_config=TorchConfig(backend=backend, timeout_s=WAIT_SECONDS),
+                scaling_config=ScalingConfig(num_workers=count, use_gpu=has_gpus),
+                run_config=RunConfig(storage_path=storage),
+            )
+            try:
+                trainer.fit()
+                return
+            except TrainingFailedError as error:
+                failures = getattr(error, "worker_failures", {}).values()
+                if own := [failure for failure in failures if isinstance(failure, IrgenError)]:
+                    raise own[0] from None
+                reason = str(error).strip().splitlines()[-1]
+                if attempt == TRIES:
+                    raise ClusterError(
+                        f"compute.engine: ray: the training failed {TRIES} times: {reason}; see "
+                        "the logs of its processes below /tmp/ray"
+                    ) from error
+                warnings.warn(
+                    f"the training on the cluster begins again: {reason}",
+                    IrgenWarning,
+                    stacklevel=2,
+                )
+
+
+def _train(config: dict[str, Any]) -> None:
+    """Do the work as one of the processes of a training."""
+    from ray.train import get_context
+
+    os.chdir(config["folder"])
+    queue = config["queue"] if get_context().get_world_rank() == 0 else None
+
+    def log(row: dict[str, float], step: int | None) -> None:
+        if queue is not None:
+            queue.put((row, step))
+
+    log(config["work"](*config["arguments"], log), None)
+
+
+def _get(task: Any) -> Any:
+    with _own_errors():
+        return import_ray().get(task)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise the IrgenError of a worker as it was there, and ClusterError for errors of Ray."""
+    ray = import_ray()
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, IrgenError):
+            raise cause from None
+        reason = str(cause or error).strip().splitlines()
+        raise ClusterError(
+            f"work on the Ray cluster failed: {reason[-1] if reason else type(error).__name__}; "
+            "see the logs of its workers below /tmp/ray"
+        ) from error

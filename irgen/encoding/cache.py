@@ -7,7 +7,7 @@ import struct
 import tempfile
 import uuid
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from irgen.files.sealed import UNSEALED, check_seal, write_safetensors
 
 LARGE = 1 << 30  # bytes; an array of more is kept in a file, so that memory can be taken back
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}
+
+ROWS = 16_384  # of a block
 
 
 class Shard(NamedTuple):
@@ -94,6 +96,11 @@ class ArrayStore:
         for shard, end, rows in zip(self._shards, self._ends, parts, strict=True):
             result[rows] = shard.values[stored[rows] - end + len(shard.values)]
         return result
+
+    def blocks(self, sha256s: Hashes) -> Iterator[np.ndarray]:
+        """Yield what ``get`` returns in blocks of ROWS rows; only one is in memory."""
+        for start in range(0, len(sha256s), ROWS):
+            yield self.get(sha256s[start : start + ROWS])
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize

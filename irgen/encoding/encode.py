@@ -1,11 +1,13 @@
 """Encode images: an image passes through an encoder once in its life."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +15,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from irgen.catalog.images import pixels as images
-from irgen.catalog.images.pixels import Decoding, read_pixels, stream_pixels
+from irgen.catalog.images.pixels import Decoding, read_pixels
 from irgen.catalog.shards import Images
-from irgen.compute.batches import full_batches
+from irgen.compute import cluster
 from irgen.compute.checks import check_finite
 from irgen.compute.machine import Machine, prepare
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.lazy_pixels import LazyPixels
+from irgen.encoding.task import EncodingTask, ImageBatches, Movable
 from irgen.files.digests import digest
+from irgen.files.hash_rows import Hashes
 from irgen.files.room import GIGABYTE, require_room
 from irgen.files.workspace import Workspace
 from irgen.models import encoder as encoder_module
@@ -33,19 +37,26 @@ NOT_FINITE = "set compute.precision to fp32, or choose another encoder or other 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """Images, machine and cache of a project, for encoding."""
+    """Images, machine and cache of a project, for encoding.
+
+    ``encoder_machine`` encodes what is cached: this machine, or one of a cluster.
+    """
 
     images: Images
     machine: Machine
+    encoder_machine: Machine
     settings: Compute
     cache: Path
 
 
 def open_encoding(settings: Compute, workspace: Workspace) -> Encoding:
-    """Open a project's downloaded images and its cache, on the machine chosen by ``settings``."""
+    """Open a project's downloaded images and its cache, on the machine chosen by ``settings``.
+    Raises ClusterError if a cluster is named there that does not answer."""
+    machine, is_remote = prepare(settings), settings.engine == "ray" and settings.address
     return Encoding(
         images=Images(workspace.existing("download")),
-        machine=prepare(settings),
+        machine=machine,
+        encoder_machine=cluster.choose_machine(settings) if is_remote else machine,
         settings=settings,
         cache=workspace.cache,
     )
@@ -88,68 +99,120 @@ def stream_batches(
 ) -> Iterator[tuple[Tensor, int]]:
     """Yield decoded images (B, C, H, H) uint8 in batches of exactly the batch size, and how many
     of each are new: the last batch is filled up with its last image."""
-    size, threads = encoding.settings.batch_size, encoding.settings.threads
-    stream = stream_pixels(encoding.images, sha256s, decoding, batch_size=size, threads=threads)
+    batches = open_batches(sha256s, decoding, encoding)
+    numbers = range(len(batches))
+    stream = batches.decode(numbers, encoding.settings.threads)
     with tqdm(total=len(sha256s), desc=title, unit="image", leave=False, disable=None) as bar:
-        for batch in stream:
-            new = len(batch)
-            if len(batch) < size:
-                batch = batch[next(full_batches(len(batch), size))[0].numpy()]
-            yield torch.from_numpy(batch), new
+        for number, pixels in zip(numbers, stream, strict=True):
+            new = len(batches.hashes(number))
+            yield torch.from_numpy(pixels), new
             bar.update(new)
 
 
-@torch.inference_mode()
+def open_batches(sha256s: Sequence[str], decoding: Decoding, encoding: Encoding) -> ImageBatches:
+    """Return images in batches of exactly the batch size."""
+    size = encoding.settings.batch_size
+    return ImageBatches(images=encoding.images, sha256s=sha256s, decoding=decoding, size=size)
+
+
+def encode_batches(
+    task: EncodingTask, numbers: Sequence[int], encoding: Encoding, title: str
+) -> Generator[tuple[int, list[np.ndarray]]]:
+    """Yield each batch of ``numbers`` with its arrays (n, …) of the images that are new in it; on
+    a cluster in any order. Close the iterator if its end is not reached."""
+    if not numbers:
+        return
+    total = sum(len(task.batches.hashes(number)) for number in numbers)
+    results = ENGINES[encoding.settings.engine](task, numbers, encoding)
+    with tqdm(total=total, desc=title, unit="image", leave=False, disable=None) as bar:
+        for number, arrays in results:
+            yield number, arrays
+            bar.update(len(arrays[0]))
+
+
+def _encode_here(
+    task: EncodingTask, numbers: Sequence[int], encoding: Encoding
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    encode = task.load(encoding.encoder_machine)
+    stream = task.batches.decode(numbers, encoding.settings.threads)
+    for number, pixels in zip(numbers, stream, strict=True):
+        yield number, encode(number, pixels)
+
+
+def _encode_on_cluster(
+    task: EncodingTask, numbers: Sequence[int], encoding: Encoding
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    task.model.to(torch.device("cpu"))  # it travels to machines that may have no GPU
+    machine = encoding.encoder_machine
+    decided = replace(encoding.settings, device=machine.device.type, precision=machine.decoder)
+    with cluster.connect(decided):
+        cluster.require_folder(encoding.images.folder)
+        yield from cluster.map_batches(numbers, task.decode, task.load, decided)
+
+
+ENGINES = {"local": _encode_here, "ray": _encode_on_cluster}
+
+
 def encode_once(
     store: ArrayStore,
-    sha256s: list[str],
+    sha256s: Hashes,
     decoding: Decoding,
-    encode: Callable[[Tensor], Tensor],
+    model: Movable,
+    encode: Callable[[Any, Machine, int, Tensor], Sequence[Tensor]],
     encoding: Encoding,
-) -> np.ndarray:
-    """Return (N, D) float32 of images, row-aligned with ``sha256s``, N ≥ 1.
+) -> None:
+    """Bring an array (D,) float32 of each image into ``store``.
 
-    Only images that are not in ``store`` pass through ``encode``: (B, C, H, H) uint8 → (B, D), in
-    the machine's precision. Batches are always full, so no result depends on what is stored.
-    Raises NumberError, having stored none of it, if a result is not finite; RoomError, before the
-    rest is encoded, if the disk has no room for it.
+    Only images that it lacks are encoded, as an EncodingTask of ``model`` and
+    ``encode``, whose first tensor (B, D) is kept. Batches are always full, so no result depends on
+    what is stored. Raises NumberError, having stored none of it, if a result is not finite;
+    RoomError, before the rest is encoded, if the disk has no room for it.
     """
     missing, stored = [sha256s[row] for row in store.missing(sha256s)], 0
-
-    def rows() -> Iterator[np.ndarray]:
-        for batch, new in stream_batches(missing, decoding, encoding, "encode"):
-            with encoding.machine.precision():
-                yield encode(batch.to(encoding.machine.device))[:new].float().cpu().numpy()
-
-    encoded = rows()
-    while shard := _collect(encoded):
-        values = np.concatenate(shard)
-        check_finite(torch.from_numpy(values), "encoded images", NOT_FINITE)
-        store.add(missing[stored : stored + len(values)], values)
-        stored += len(values)
-        rest = len(missing) - stored
-        require_room(store.folder, rest * values[0].nbytes, f"encodings of {rest:,} images")
-    return store.get(sha256s)
+    batches = open_batches(missing, decoding, encoding)
+    task = EncodingTask(batches=batches, model=model, encode=encode)
+    with closing(encode_batches(task, range(len(batches)), encoding, "encode")) as encoded:
+        while shard := _collect(encoded):
+            values = np.concatenate([arrays[0] for _, arrays in shard])
+            check_finite(torch.from_numpy(values), "encoded images", NOT_FINITE)
+            hashes = [sha256 for number, _ in shard for sha256 in batches.hashes(number)]
+            store.add(hashes, values)
+            stored += len(values)
+            rest = len(missing) - stored
+            require_room(store.folder, rest * values[0].nbytes, f"encodings of {rest:,} images")
 
 
-def _collect(encoded: Iterator[np.ndarray]) -> list[np.ndarray]:
+def _collect(
+    encoded: Iterator[tuple[int, list[np.ndarray]]],
+) -> list[tuple[int, list[np.ndarray]]]:
     """Return the next results, of at most SHARD batches, or of SECONDS."""
     end, shard = monotonic() + SECONDS, []
-    for values in islice(encoded, SHARD):
-        shard.append(values)
+    for result in islice(encoded, SHARD):
+        shard.append(result)
         if monotonic() > end:
             break
     return shard
 
 
 def encode_summaries(encoder: ImageEncoder, sha256s: list[str], encoding: Encoding) -> np.ndarray:
-    """Return encoder summaries (N, S) float32 of images, row-aligned with ``sha256s``.
-
-    An image passes through this encoder once in its life; the cache is keyed by content hash.
-    """
+    """Return encoder summaries (N, S) float32 of images, row-aligned with ``sha256s``."""
     if not sha256s:
         return np.empty((0, encoder.width), dtype=np.float32)
-    encoder.to(encoding.machine.device).eval()
-    name = fingerprint([encoder], encoder.decoding, encoding.machine)
+    return store_summaries(encoder, sha256s, encoding).get(sha256s)
+
+
+def store_summaries(encoder: ImageEncoder, sha256s: Hashes, encoding: Encoding) -> ArrayStore:
+    """Return a store that has the encoder's summary (S,) float32 of each image.
+
+    An image passes through this encoder once in its life; the store is keyed by content hash.
+    """
+    name = fingerprint([encoder], encoder.decoding, encoding.encoder_machine)
     store = ArrayStore(encoding.cache / "encodings" / name)
-    return encode_once(store, sha256s, encoder.decoding, lambda x: encoder(x)[0], encoding)
+    encode_once(store, sha256s, encoder.decoding, encoder.eval(), _summarize, encoding)
+    return store
+
+
+def _summarize(
+    encoder: ImageEncoder, machine: Machine, number: int, pixels: Tensor
+) -> Sequence[Tensor]:
+    return [encoder(pixels.to(machine.device))[0].float()]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from irgen.checkpoints.models import Models
+from irgen.compute.machine import Machine
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import Encoding, encode_once, fingerprint
 from irgen.files.digests import digest
@@ -19,19 +20,21 @@ def encode_queries(models: Models, sha256s: list[str], encoding: Encoding) -> Qu
     if not sha256s:
         return _unpack(_pack(models, torch.empty(0, *models.decoding.shape)).cpu(), models)
     modules = [models.query_encoder, models.tokenizer, models.encoder]
-    weights = fingerprint(modules, models.decoding, encoding.machine)
+    weights = fingerprint(modules, models.decoding, encoding.encoder_machine)
     name = digest(weights, encoding.settings.batch_size)[:16]
     store = ArrayStore(encoding.cache / "query_features" / name)
-    rows = encode_once(
-        store, sha256s, models.decoding, lambda pixels: _pack(models, pixels), encoding
-    )
-    return _unpack(torch.from_numpy(rows), models)
+    encode_once(store, sha256s, models.decoding, models, _encode, encoding)
+    return _unpack(torch.from_numpy(store.get(sha256s)), models)
 
 
 def select_queries(features: QueryFeatures, rows: Tensor, device: torch.device) -> QueryFeatures:
     """Return the features of the queries ``rows``, on ``device``."""
     parts = (features.summary, features.tokens, features.embedding)
     return QueryFeatures(*(part[rows].to(device) for part in parts))
+
+
+def _encode(models: Models, machine: Machine, number: int, pixels: Tensor) -> list[Tensor]:
+    return [_pack(models, pixels.to(machine.device))]
 
 
 def _pack(models: Models, pixels: Tensor) -> Tensor:

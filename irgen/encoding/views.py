@@ -6,34 +6,37 @@ import time
 import warnings
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
 from irgen.compute.checks import check_finite
+from irgen.compute.machine import Machine
 from irgen.compute.seeds import seeded_generator
 from irgen.encoding import augment
 from irgen.encoding.batches import EncodedViews
 from irgen.encoding.encode import (
     NOT_FINITE,
     Encoding,
+    encode_batches,
     fingerprint,
+    open_batches,
     open_pixels,
-    stream_batches,
 )
+from irgen.encoding.task import EncodingTask, ImageBatches
 from irgen.encoding.uncached import UncachedTokens
 from irgen.errors import IrgenWarning
 from irgen.files.digests import digest
-from irgen.files.records import read_json, write_json
 from irgen.files.room import GIGABYTE, measure_size, require_room
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment
 
-VIEWS, SUMS, DONE = ("summaries.npy", "tokens.npy"), "sums.npy", "done.json"
+VIEWS, SUMS, DONE = ("summaries.npy", "tokens.npy"), "sums.npy", "done.npy"
 KEPT_VIEWS = 12  # sets of views; a pipeline and its baselines use at most six
 DISK_SHARE = 0.8  # of the disk that is free without views; more is never taken
 
@@ -51,7 +54,7 @@ def encode_views(
     longest ago are deleted, halves that a kill left, too. All views are compared with their
     checksums first; damaged ones are made again. Raises RoomError if the disk has no room.
     """
-    weights = fingerprint([encoder], encoder.decoding, encoding.machine)
+    weights = fingerprint([encoder], encoder.decoding, encoding.encoder_machine)
     size = encoding.settings.batch_size
     key = digest(weights, sha256s, vars(changes), seed, size, augment.VERSION)[:16]
     folder = encoding.cache / "views" / key
@@ -137,7 +140,7 @@ def _reserve(
     tokens = (cached, views, encoder.token_count, encoder.token_width)
     _create(folder / VIEWS[1], np.float16, tokens)
     _create(folder / SUMS, np.uint32, (views, -(-count // size), 2))
-    write_json(folder / DONE, 0)
+    _create(folder / DONE, np.uint8, (views, -(-count // size)))
 
 
 def _create(path: Path, dtype: type, shape: tuple[int, ...]) -> None:
@@ -160,7 +163,6 @@ def _delete_oldest(folder: Path, limit: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-@torch.inference_mode()
 def _write_views(
     encoder: ImageEncoder,
     sha256s: list[str],
@@ -170,44 +172,57 @@ def _write_views(
     folder: Path,
 ) -> None:
     """Write VIEWS and their checksums SUMS into ``folder``, a view of all images after the other.
-    DONE counts the batches that are on the disk: a killed process continues there. A thread brings
-    a batch to the disk while the next one is encoded."""
-    arrays = [np.load(folder / name, mmap_mode="r+") for name in (*VIEWS, SUMS)]
-    summaries, tokens, sums = arrays
-    done, batches, size = read_json(folder / DONE), sums.shape[1], encoding.settings.batch_size
-    encoder.to(encoding.machine.device).eval()
+    DONE tells which batches are on the disk: a killed process continues with the others. A thread
+    brings a batch to the disk while the next one is encoded."""
+    arrays = [np.load(folder / name, mmap_mode="r+") for name in (*VIEWS, SUMS, DONE)]
+    summaries, tokens, sums, done = arrays
+    batches = open_batches(sha256s, encoder.decoding, encoding)
+    task = EncodingTask(
+        batches=batches, model=encoder.eval(), encode=ViewEncoder(changes, seed, batches)
+    )
+    numbers = np.flatnonzero(done.ravel() == 0).tolist()
 
-    def commit(count: int) -> None:
-        for array in arrays:
+    def commit(view: int, i: int) -> None:
+        for array in arrays[:-1]:
             array.flush()
-        write_json(folder / DONE, count)
+        done[view, i] = 1
+        done.flush()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="views") as writer:
-        committed: Future[None] = writer.submit(commit, done)
-        for view in range(done // batches if batches else changes.views, changes.views):
-            first = max(done - view * batches, 0)
-            title = f"view {view + 1} of {changes.views}"
-            rest = stream_batches(sha256s[first * size :], encoder.decoding, encoding, title)
-            for i, (batch, new) in enumerate(rest, first):
-                if view:
-                    generator = seeded_generator(seed, view, i)
-                    batch = augment.augment(batch, changes, encoder.decoding.size, generator)
-                rows = slice(i * size, i * size + new)
-                summary, grids = _encode(encoder, batch, encoding)
+    encoded = encode_batches(task, numbers, encoding, "views")
+    with closing(encoded), ThreadPoolExecutor(1, thread_name_prefix="views") as writer:
+        committed: Future[None] | None = None
+        for number, (summary, grids) in encoded:
+            if committed is not None:
                 committed.result()
-                summaries[rows, view] = summary[:new].float().cpu().numpy()
-                kept = len(tokens[rows])
-                tokens[rows, view] = grids[:kept].cpu().numpy()
-                sums[view, i] = _sum(summaries[rows, view]), _sum(tokens[rows, view])
-                committed = writer.submit(commit, view * batches + i + 1)
-        committed.result()
+            view, i = divmod(number, len(batches))
+            rows = batches.rows(number)
+            summaries[rows, view] = summary
+            tokens[rows, view] = grids[: len(tokens[rows])]
+            sums[view, i] = _sum(summaries[rows, view]), _sum(tokens[rows, view])
+            committed = writer.submit(commit, view, i)
+        if committed is not None:
+            committed.result()
 
 
-def _encode(encoder: ImageEncoder, batch: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
-    """Return summaries (B, S), and tokens (B, P, T) in 16 bits. Raises NumberError if one of them
-    is not finite."""
-    with encoding.machine.precision():
-        summary, grids = encoder(batch.to(encoding.machine.device))
-    check_finite(summary, "encoded views", NOT_FINITE)
-    check_finite(grids.half(), "tokens of encoded views, in 16 bits", NOT_FINITE)
-    return summary, grids.half()
+@dataclass(frozen=True)
+class ViewEncoder:
+    """Encode batch after batch, view after view: the first view is plain, the others are changed by
+    random numbers of ``seed``, the view and the batch."""
+
+    changes: Augment
+    seed: int
+    batches: ImageBatches
+
+    def __call__(
+        self, encoder: ImageEncoder, machine: Machine, number: int, pixels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return summaries (B, S), and tokens (B, P, T) in 16 bits. Raises NumberError if one of
+        them is not finite."""
+        view, batch = divmod(number, len(self.batches))
+        if view:
+            generator = seeded_generator(self.seed, view, batch)
+            pixels = augment.augment(pixels, self.changes, encoder.decoding.size, generator)
+        summary, grids = encoder(pixels.to(machine.device))
+        check_finite(summary, "encoded views", NOT_FINITE)
+        check_finite(grids.half(), "tokens of encoded views, in 16 bits", NOT_FINITE)
+        return summary.float(), grids.half()

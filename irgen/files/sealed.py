@@ -2,10 +2,11 @@
 used."""
 
 import hashlib
+import io
 import mmap
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,37 @@ FIRST = 1 << 12  # bytes in which the seal of a file begins that has it at its b
 
 def write_array(path: Path, values: np.ndarray) -> None:
     """Write an array as a sealed .npy, whole or not at all."""
-    with atomic(path) as temporary:
-        with temporary.open("wb") as file:
-            np.save(file, values)
-            file.write(UNSEALED.encode())
-        seal(temporary)
+    write_blocks(path, values.shape, values.dtype, [values])
+
+
+def write_blocks(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[np.ndarray]
+) -> None:
+    """Write an array of ``shape`` (N, …) as a sealed .npy, whole or not at all: ``blocks`` are its
+    rows, one block in memory at a time."""
+    total, rows = hashlib.sha256(), 0
+    with atomic(path) as temporary, temporary.open("wb") as file:
+
+        def write(content: bytes | memoryview) -> None:
+            file.write(content)
+            total.update(content)
+
+        write(array_header(shape, dtype))
+        for block in blocks:
+            assert block.dtype == dtype and block.shape[1:] == shape[1:], "a block of the array"
+            write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+            rows += len(block)
+        assert rows == shape[0], f"{rows} rows of an array of {shape[0]}"
+        total.update(UNSEALED.encode())
+        file.write(SEAL.encode() + total.hexdigest().encode())
+
+
+def array_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """Return the bytes with which a .npy file of this shape and type begins."""
+    file = io.BytesIO()
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -4,7 +4,6 @@ The files depend on the images alone: two bases of the same images are equal byt
 """
 
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from irgen.files.digests import checksums
+from irgen.files.sealed import array_header
 from irgen.index import damage, metadata
 from irgen.index.rows import BLOCK, Rows
 from irgen.search import trie
@@ -45,7 +45,7 @@ class Base:
     def check_embeddings(self) -> None:
         """Raise IndexingError if the mapped embeddings are not those that were written."""
         values = self.segment.embeddings.numpy()
-        total = hashlib.sha256(_header(values.dtype, values.shape))
+        total = hashlib.sha256(array_header(values.shape, values.dtype))
         for start in range(0, len(values), BLOCK):
             total.update(values[start : start + BLOCK].tobytes())
         if total.hexdigest() != self.files[EMBEDDINGS]["sha256"]:
@@ -83,7 +83,7 @@ def write(folder: Path, rows: Rows, embeddings: Callable[[Tensor], Tensor], widt
     np.save(folder / "keys.npy", keys)
     np.save(folder / "trained.npy", rows.trained[order].numpy())
     with (folder / EMBEDDINGS).open("wb") as file:
-        file.write(_header(np.dtype(np.float16), (len(keys), width)))
+        file.write(array_header((len(keys), width), np.dtype(np.float16)))
         for numbers in order.split(BLOCK):
             file.write(embeddings(numbers).half().numpy().tobytes())
     metadata.write_arrow(folder / "metadata.arrow", rows.table[order.numpy()])
@@ -94,14 +94,6 @@ def write(folder: Path, rows: Rows, embeddings: Callable[[Tensor], Tensor], widt
         "files": checksums(folder),
     }
     damage.write_sealed(folder / DESCRIPTION, description)
-
-
-def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """Return the bytes with which a .npy file of this type and shape begins."""
-    file = io.BytesIO()
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue()
 
 
 def read(folder: Path, number: int) -> Base:
@@ -127,7 +119,7 @@ def read(folder: Path, number: int) -> Base:
 
 def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """Map a .npy file into memory, copy-on-write. Raise IndexingError if its header differs."""
-    header = _header(np.dtype(dtype), shape)
+    header = array_header(shape, np.dtype(dtype))
     with path.open("rb") as file:
         if file.read(len(header)) != header:
             raise damage.damaged(path, f"it does not begin as an array of {dtype} {shape}")

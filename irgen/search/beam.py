@@ -79,19 +79,20 @@ def search(scorer: Scorer, tries: Sequence[LiveTrie], width: int) -> Beams:
     ``width`` ≥ the number of distinct code sequences the search is exhaustive.
     """
     beams, nodes = _Frontier.start(scorer), _roots(tries, (scorer.queries, 1), scorer.device)
-    log_mass = first_code_log_probs = beams.scores  # log_mass: of the codes that exist, so far
+    normalised = first_code_log_probs = beams.scores
     for level in range(tries[0].trie.levels):
         size = max(trie.widths[level] for trie in tries)
         steps = scorer.step_scores(level, beams.last, beams.origin)[..., :size]  # (Q, beams, size)
         tables = _children_of_all(tries, level, nodes, size)
         steps = steps.masked_fill(reduce(torch.bitwise_and, tables) < 0, -torch.inf)
+        log_probs = steps.log_softmax(-1)  # among the codes that exist
         if level == 0:
-            first_code_log_probs = steps[:, 0].log_softmax(-1)
+            first_code_log_probs = log_probs[:, 0]
         beams = beams.extend(steps, width)
         taken = beams.origin * size + beams.last  # (Q, beams')
         nodes = [table.flatten(1).gather(1, taken) for table in tables]
-        log_mass = (log_mass + steps.logsumexp(-1)).gather(1, beams.origin)
-    return _pad_beams(beams, nodes, beams.scores - log_mass, first_code_log_probs, width)
+        normalised = normalised.gather(1, beams.origin) + log_probs.flatten(1).gather(1, taken)
+    return _pad_beams(beams, nodes, normalised, first_code_log_probs, width)
 
 
 @torch.inference_mode()
@@ -193,9 +194,9 @@ def score_codes(scorer: Scorer, tries: Sequence[LiveTrie], codes: Tensor) -> tup
         chosen = codes[..., level, None]
         step_scores.append(steps.gather(-1, chosen))
         in_table = chosen < exist.shape[-1]
-        taken = valid.gather(-1, chosen.clamp_max(exist.shape[-1] - 1))
-        taken = taken.masked_fill(~in_table, -torch.inf)
-        normalised.append(taken - valid.logsumexp(-1, keepdim=True))
+        log_probs = valid.log_softmax(-1)  # among the codes that exist
+        taken = log_probs.gather(-1, chosen.clamp_max(exist.shape[-1] - 1))
+        normalised.append(taken.masked_fill(~in_table, -torch.inf))
         origin = torch.arange(codes.shape[1], device=codes.device).expand(codes.shape[:2])
     log_probs = torch.cat(normalised, -1)
     return torch.cat(step_scores, -1), log_probs.masked_fill(log_probs.isnan(), -torch.inf)

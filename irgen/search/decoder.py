@@ -51,6 +51,11 @@ class Decoder:
             for m in range(retriever.shape.levels)
         ]
 
+    @property
+    def width(self) -> int:
+        """Return the width of the residual stream."""
+        return self.retriever.level_positions.shape[1]
+
     @torch.inference_mode()
     def start(self, summary: Tensor, tokens: Tensor) -> "DecoderState":
         """Return the state before the first code for query features (Q, S) and (Q, P, T)."""

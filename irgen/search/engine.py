@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irgen.compute.machine import run_on_fitting_cores
 from irgen.errors import IndexingError
 from irgen.search import beam, rank
 from irgen.search.codebook_scorer import CodebookScorer
@@ -146,11 +147,21 @@ class Hits:
         return cls(named, result.scores, result.scores, blank, blank, named >= 0)
 
 
-@torch.inference_mode()
 def search(
     decoder: Decoder, features: QueryFeatures, snapshot: Snapshot, k: int, options: Options
 ) -> Hits:
-    """Return the k best images of ``snapshot`` for each query."""
+    """Return the k best images of ``snapshot`` for each query. Few queries run on one core."""
+    embeddings = features.embedding
+    size = len(embeddings) * options.beams * decoder.width**2
+    return run_on_fitting_cores(
+        size, embeddings.device, _search, decoder, features, snapshot, k, options
+    )
+
+
+@torch.inference_mode()
+def _search(
+    decoder: Decoder, features: QueryFeatures, snapshot: Snapshot, k: int, options: Options
+) -> Hits:
     parts, limit = snapshot.live_parts(fresh=False), max(k, options.candidates)
     embeddings = features.embedding
     if not parts:
@@ -189,7 +200,6 @@ def _score_first_codes(
     return torch.logaddexp(label_scorer.score_query_labels(embeddings), predicted) - math.log(2)
 
 
-@torch.inference_mode()
 def search_embeddings(
     embeddings: Tensor,
     snapshot: Snapshot,
@@ -202,6 +212,16 @@ def search_embeddings(
     ``options.beams`` beams follow each embedding to the nearest codes; the cosine sorts.
     ``excluded`` (Q,) int64: a row that may not answer the query, such as the query itself.
     """
+    size = len(embeddings) * options.beams * snapshot.codebooks[0].numel()
+    return run_on_fitting_cores(
+        size, embeddings.device, _search_embeddings, embeddings, snapshot, k, options, excluded
+    )
+
+
+@torch.inference_mode()
+def _search_embeddings(
+    embeddings: Tensor, snapshot: Snapshot, k: int, options: Options, excluded: Tensor | None
+) -> Hits:
     limit = max(k, options.candidates) + (excluded is not None)
     candidates = _gather_near(embeddings, snapshot, limit, options.beams, fresh=False)
     if candidates is None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from irgen.index.index import Index
     from irgen.serve.candidate import Candidate
     from irgen.serve.measurements import Measurements
+    from irgen.serve.refresh import Refresh
 
 LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine reaches
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses, and one of this machine
@@ -42,15 +43,18 @@ DRAIN_SECONDS = 30  # for requests that are under way at the end
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of a service. ``root``: of the project. ``folder``: of the index, None: the one that
-    searches of the project read. ``url``: where it answers. ``tokens``: file that lists them; None:
-    only this machine reaches the service, so no token is needed. ``fetch_hosts``: where pictures
-    are fetched from that clients name by address, () for anywhere; None: they are refused.
-    ``processes`` that answer. ``decoders`` and ``batch``: of each of them; so is ``rate``, the
-    requests a second that a client may send. ``read_only``: nobody may change the index.
-    ``candidate``, ``share`` and ``is_shadow``: see ``irgen.serve.candidate``."""
+    searches of the project read. ``bucket``: address of releases whose champion is served instead,
+    None: none; ``every``: seconds between looks there. ``url``: where the service answers.
+    ``tokens``: file that lists them; None: only this machine reaches the service, so no token is
+    needed. ``fetch_hosts``: where pictures are fetched from that clients name by address, () for
+    anywhere; None: they are refused. ``processes`` that answer. ``decoders`` and ``batch``: of each
+    of them; so is ``rate``, the requests a second that a client may send. ``read_only``: nobody may
+    change the index. ``candidate``, ``share`` and ``is_shadow``: see ``irgen.serve.candidate``."""
 
     root: Path
     folder: Path | None
+    bucket: str | None
+    every: float
     url: str
     tokens: Path | None
     fetch_hosts: tuple[str, ...] | None
@@ -130,7 +134,6 @@ def make_app(settings: Settings) -> FastAPI:
     import torch
 
     from irgen.compute.machine import keep_freed_memory
-    from irgen.releases import own_index
     from irgen.serve.access.fetch import Fetcher
     from irgen.serve.access.limits import RateLimit
     from irgen.serve.access.middleware import log_as_json
@@ -154,17 +157,49 @@ def make_app(settings: Settings) -> FastAPI:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     service = Service(
         root,
-        Champion(lambda: settings.folder or own_index.default_folder(root), device),
+        Champion(choose_index(settings), device),
         limits,
         decoders=settings.decoders,
         url=settings.url if tokens is None else None,  # irgen search gives no token
-        refresh=(lambda: own_index.refresh(root, device)) if settings.folder is None else None,
+        refresh=choose_refresh(settings, device),
         fetcher=None if hosts is None else Fetcher(limits.bytes, hosts),
         try_out=None if settings.candidate is None else partial(make_candidate, settings, device),
         open_writer=None if settings.read_only else choose_writer(root, settings.folder),
     )
     rate = None if settings.rate is None else RateLimit(settings.rate)
     return create_app(service, tokens=tokens, rate=rate)
+
+
+def choose_index(settings: Settings) -> Callable[[], Path]:
+    """Return what finds the folder of the index that is served."""
+    from irgen.releases import own_index, replica
+
+    if settings.bucket is not None:
+        return partial(replica.locate, settings.root, settings.bucket)
+    return lambda: settings.folder or own_index.default_folder(settings.root)
+
+
+def choose_refresh(settings: Settings, device: str) -> Refresh | None:
+    """Return what brings the served index up to date: with the bucket, or with what is released
+    here. None: nothing does."""
+    from irgen.releases import own_index, replica
+    from irgen.serve.refresh import Refresh
+    from irgen.serve.service import LOOK_SECONDS
+
+    root = settings.root
+    if settings.bucket is not None:
+        return Refresh(
+            partial(replica.follow, root, settings.bucket),
+            seconds=settings.every,
+            failure="the bucket cannot be followed",
+        )
+    if settings.folder is not None:
+        return None
+    return Refresh(
+        partial(own_index.refresh, root, device),
+        seconds=LOOK_SECONDS,
+        failure="the index with changes made here cannot follow",
+    )
 
 
 def make_candidate(settings: Settings, device: str, measurements: Measurements) -> Candidate:

@@ -26,6 +26,7 @@ from irgen.serve.content.state import StateReader
 from irgen.serve.content.writer import Writer
 from irgen.serve.measurements import Measurements
 from irgen.serve.query import Hit, Method, Query, SearchResults
+from irgen.serve.refresh import Refresh
 from irgen.serve.workers import Workers
 
 log = logging.getLogger("irgen.serve")
@@ -56,8 +57,8 @@ class Service:
     ``stop``. ``url``: where searches of this machine may ask it; None: they may not. ``fetcher``:
     of pictures by address; None: they are refused. ``open_writer`` opens the index for changes, and
     waits at most the given seconds for another writer; None: nothing is changed. ``refresh`` brings
-    the index up to date if another one was released; it is called once a second, while the old one
-    answers. ``try_out`` returns a candidate that is tried on searches; None: there is none."""
+    the index up to date if another one was released. ``try_out`` returns a candidate that is tried
+    on searches; None: there is none."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Service:
         url: str | None = None,
         fetcher: Fetcher | None = None,
         open_writer: Callable[[float], Index] | None = None,
-        refresh: Callable[[], Any] | None = None,
+        refresh: Refresh | None = None,
         try_out: Callable[[Measurements], Candidate] | None = None,
     ) -> None:
         self.champion, self.limits = champion, limits
@@ -94,7 +95,6 @@ class Service:
             capacity=limits.waiting,
         )
         self._looking, self._refresh = Lock(), refresh
-        self._refresh_error: str | None = None
         self._swapped_before = False  # at the last look
         self._followers: list[asyncio.Task[None]] = []
 
@@ -105,11 +105,13 @@ class Service:
         if self.writer is not None:
             self.writer.start()
         await asyncio.gather(self.workers.warm(), self._try_to_look())
-        self._followers.append(asyncio.create_task(_repeat(self._look)))
+        self._followers.append(asyncio.create_task(_repeat(self._look, LOOK_SECONDS)))
         if self._refresh is not None:
-            self._followers.append(asyncio.create_task(_repeat(self._bring_up_to_date)))
+            follow = _repeat(self._refresh.look, self._refresh.seconds)
+            self._followers.append(asyncio.create_task(follow))
         if self.candidate is not None:
-            self._followers.append(asyncio.create_task(_repeat(self.candidate.look)))
+            follow = _repeat(self.candidate.look, LOOK_SECONDS)
+            self._followers.append(asyncio.create_task(follow))
 
     async def stop(self) -> None:
         """Answer what waits, then end."""
@@ -125,8 +127,9 @@ class Service:
 
     @property
     def problem(self) -> str | None:
-        """Return why a newer index is not served, None if all is well."""
-        return self.champion.error or self._refresh_error
+        """Return why no index or no newer one is served, None if all is well."""
+        causes = (self._refresh and self._refresh.error, self.champion.error)
+        return "; ".join(cause for cause in causes if cause) or None
 
     async def _try_to_look(self) -> None:
         await _try(self._look)
@@ -150,20 +153,6 @@ class Service:
                 running.note(self._root, self._url, served.state[0])
         self.measurements.images.set(len(served.index))
         return self.champion.error is None
-
-    def _bring_up_to_date(self) -> bool:
-        """Bring the project's own index up to date with what is released; return whether it is."""
-        assert self._refresh is not None, "called only if there is something to call"
-        before = self._refresh_error
-        try:
-            self._refresh()
-            self._refresh_error = None
-        except Exception as error:  # whatever it is, the old index goes on
-            self._refresh_error = f"the index with changes made here cannot follow: {error}"
-            if self._refresh_error != before:
-                fields = {"reason": self._refresh_error}
-                log.error("the index is not refreshed", extra={"fields": fields})
-        return self._refresh_error is None
 
     @property
     def fetches_addresses(self) -> bool:
@@ -274,12 +263,12 @@ class Service:
                 measure.empty.inc()
 
 
-async def _repeat(look: Callable[[], bool]) -> None:
-    """Call ``look`` about once a second, but later if it failed and took long."""
+async def _repeat(look: Callable[[], bool], seconds: float) -> None:
+    """Call ``look`` about every ``seconds``, but later if it failed and took long."""
     while True:
         started = time.perf_counter()
         pause = 0 if await _try(look) else PATIENCE * (time.perf_counter() - started)
-        await asyncio.sleep(max(LOOK_SECONDS, pause))
+        await asyncio.sleep(max(seconds, pause))
 
 
 async def _try(look: Callable[[], bool]) -> bool:

@@ -16,6 +16,7 @@ from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
+from irgen.compute.workers import run_workers
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import open_encoding
 from irgen.encoding.training_images import load_training_images
@@ -43,7 +44,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     sample. With ``tokenizer.labels: clusters`` no label is read:
     agreement with the nearest by pretrained features validates.
     """
-    settings, encoding = params.retriever, open_encoding(params.compute, workspace)
+    return run_workers(train_retriever, (params, workspace), params.compute, log)
+
+
+def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Train with the other processes of ``run``. The first one writes what comes of it."""
+    compute = replace(params.compute, engine="local")  # each process encodes its own images
+    settings, encoding = params.retriever, open_encoding(compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in VALIDATED]
     train, validation = map(read_table, tables)
     sample = draw_sample(validation, MOST_VALIDATED)
@@ -112,6 +119,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         settings,
         run,
     )
+    if encoding.machine.world.rank > 0:
+        return {}
     folder = workspace.stage("retriever")
     save_retriever(folder / "retriever.safetensors", model, settings)
     write_history(folder / "history.csv", history)

@@ -1,6 +1,7 @@
 """Train the semantic tokenizer: encoder or adapter, class heads at every prefix, codebooks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import polars as pl
 import torch
@@ -13,6 +14,7 @@ from irgen.checkpoints.history import write_history
 from irgen.checkpoints.tokenizer import save_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute.checks import MANY
+from irgen.compute.workers import run_workers
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import open_encoding
 from irgen.encoding.training_images import load_training_images
@@ -41,7 +43,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     than codes or clusters, and for images without a label if labels are used; NumberError if a loss
     or a weight is not finite, or if all images get the same code.
     """
-    settings, encoding = params.tokenizer, open_encoding(params.compute, workspace)
+    return run_workers(train_tokenizer, (params, workspace), params.compute, log)
+
+
+def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
+    """Train with the other processes of ``run``. The first one writes what comes of it."""
+    compute = replace(params.compute, engine="local")  # each process encodes its own images
+    settings, encoding = params.tokenizer, open_encoding(compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
     train, validation = map(read_table, tables)
     classes = list_classes(train, settings)
@@ -53,7 +61,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         validation = validation.clear()
         inputs.append(workspace.existing("features", "train", "features.npy"))
         features = torch.from_numpy(read_array(inputs[-1]))
-        numbers = [cluster_features(settings, params.seed, features), torch.empty(0).long()]
+        world = encoding.machine.world
+        clusters = world.once(cluster_features, settings, params.seed, features)
+        numbers = [clusters, torch.empty(0).long()]
     encoder, tuned = create_encoder(params.encoder, params.seed), settings.tune_encoder
 
     def label_images(
@@ -79,6 +89,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     images = label_images(train, numbers[0], features), label_images(validation, numbers[1])
     history = training.train(model, *images, settings, run)
+    if encoding.machine.world.rank > 0:
+        return {}
     metrics = summarize(history, settings.steps)
     if metrics["codes_used/level_1"] == 1 and len(train) >= MANY:
         raise NumberError(

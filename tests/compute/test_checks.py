@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from irgen.compute.checks import check_finite, check_spread
+from irgen.compute.checks import Spread, check_finite, check_spread
 from irgen.errors import NumberError
 
 
@@ -20,3 +20,19 @@ def test_vectors_that_tell_no_images_apart_are_named():
     for vectors, problem in ((torch.zeros(3, 2), "are zero"), (torch.ones(12, 2), "are the same")):
         with pytest.raises(NumberError, match=f"features: all of .* {problem}; do this"):
             check_spread(vectors, "features", "do this")
+
+
+@pytest.mark.parametrize("vectors", [torch.zeros(12, 2), torch.ones(12, 2), torch.eye(12)])
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_vectors_in_blocks_are_checked_as_the_whole_is(vectors: torch.Tensor, size: int) -> None:
+    spread, messages = Spread(), []
+    spread.add(torch.empty(0, vectors.shape[1]))
+    for block in vectors.split(size):
+        spread.add(block)
+    for check in (spread.check, lambda *texts: check_spread(vectors, *texts)):
+        try:
+            check("features", "do this")
+            messages.append("fine")
+        except NumberError as error:
+            messages.append(str(error))
+    assert len(set(messages)) == 1

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from irgen.compute import machine
-from irgen.compute.machine import has_fast_bf16, prepare, run_on_one_core
+from irgen.compute.machine import (
+    WORTH_A_CORE,
+    has_fast_bf16,
+    prepare,
+    run_on_fitting_cores,
+    run_on_one_core,
+)
 from irgen.errors import ParamsError
 from irgen.params import Compute
 
@@ -66,3 +72,26 @@ def test_threads_that_start_together_leave_later_threads_theirs(monkeypatch):
 def test_an_error_aside_is_raised_here():
     with pytest.raises(ZeroDivisionError):
         run_on_one_core(divmod, 1, 0)
+
+
+def test_small_work_has_one_core_and_large_work_those_of_its_caller():
+    def count_cores() -> tuple[int, int]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            sizes = (WORTH_A_CORE - 1, WORTH_A_CORE)
+            small, large = (
+                run_on_fitting_cores(size, torch.device("cpu"), torch.get_num_threads)
+                for size in sizes
+            )
+        finally:
+            torch.set_num_threads(before)
+        return small, large
+
+    with ThreadPoolExecutor(1) as aside:
+        assert aside.submit(count_cores).result() == (1, 2)
+
+
+def test_work_of_a_gpu_stays_on_its_thread():
+    thread = run_on_fitting_cores(1, torch.device("cuda"), threading.get_ident)
+    assert thread == threading.get_ident()

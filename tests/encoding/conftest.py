@@ -18,6 +18,7 @@ from irgen.encoding.encode import Encoding
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Augment, Compute
 
+CPU = Machine(device=torch.device("cpu"), autocast=None)
 CHANGES = Augment(
     views=3, scale=0.2, rotate=10.0, shear=0.0, shift=0.1, flip=False, colour=0.0, erase=0.0
 )
@@ -46,7 +47,8 @@ def pack_pictures(root, *, count: int, side: int) -> None:
 def open_encoding(root, batch_size: int = 8) -> Encoding:
     return Encoding(
         images=Images(root / "download"),
-        machine=Machine(device=torch.device("cpu"), autocast=None),
+        machine=CPU,
+        encoder_machine=CPU,
         settings=Compute(device="cpu", precision="fp32", batch_size=batch_size, threads=1),
         cache=root / "cache",
     )

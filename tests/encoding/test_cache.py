@@ -65,6 +65,16 @@ def test_arrays_come_from_many_shards_in_any_order(tmp_path: Path) -> None:
         assert reader.missing(pl.Series(hashes(60, *asked, 60))) == [0]
 
 
+def test_blocks_are_the_whole_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ArrayStore(tmp_path)
+    assert list(store.blocks([])) == []
+    store.add(hashes(*range(10)), values(*range(10)))
+    monkeypatch.setattr(cache, "ROWS", 4)
+    blocks = list(store.blocks(hashes(*range(10), 3)))
+    assert [len(block) for block in blocks] == [4, 4, 3]
+    assert (np.concatenate(blocks) == values(*range(10), 3)).all()
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8, np.int32])
 def test_dtype_and_shape_are_kept(tmp_path: Path, dtype: type) -> None:
     store = ArrayStore(tmp_path)

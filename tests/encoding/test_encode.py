@@ -68,6 +68,7 @@ def test_a_summary_does_not_depend_on_what_else_is_encoded(encoding, tmp_path):
     apart = Encoding(
         images=encoding.images,
         machine=encoding.machine,
+        encoder_machine=encoding.machine,
         settings=encoding.settings,
         cache=tmp_path / "other",
     )

@@ -22,6 +22,7 @@ from irgen.serve.app import create_app
 from irgen.serve.candidate import Candidate
 from irgen.serve.champion import Champion
 from irgen.serve.measurements import Measurements
+from irgen.serve.refresh import Refresh
 from irgen.serve.service import Limits, Service
 
 from ..small_index import CALIBRATION, NAMES
@@ -79,7 +80,7 @@ def run_service() -> Callable[..., Iterator[Running]]:
         root: Path,
         locate: Callable[[], Path] | None = None,
         open_writer: Callable[[float], Index] | None = None,
-        refresh: Callable[[], object] | None = None,
+        refresh: Refresh | None = None,
         try_out: Callable[[Measurements], Candidate] | None = None,
         **limits: float,
     ) -> Iterator[Running]:

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from irgen.releases import own_index
+from irgen.serve.refresh import Refresh
 
 from ..waiting import wait_until
 
@@ -30,7 +31,7 @@ def running(project, run_service):
     runs = run_service(
         project,
         lambda: own_index.default_folder(project),
-        refresh=lambda: own_index.refresh(project),
+        refresh=Refresh(lambda: own_index.refresh(project), seconds=0.1, failure="no"),
     )
     running = next(runs)
     wait_until(lambda: running.get("/readyz").status_code == 200)

@@ -22,6 +22,7 @@ from irgen.catalog.shards import Images
 from irgen.errors import ImageError
 
 VERSION = 2  # raise when an image decodes to other pixels
+READ_BATCH = 256  # images that are decoded while others are copied
 
 Input = str | PathLike | bytes | Image.Image
 KINDS = "a path, the bytes of an image file, or a PIL image"
@@ -83,34 +84,25 @@ def decode_square(images: Images, sha256: str, decoding: Decoding) -> np.ndarray
 
 
 def stream_pixels(
-    images: Images,
-    sha256s: Sequence[str],
-    decoding: Decoding,
-    *,
-    batch_size: int,
-    threads: int,
+    images: Images, batches: Iterable[Sequence[str]], decoding: Decoding, *, threads: int
 ) -> Iterator[np.ndarray]:
-    """Yield (B, C, size, size) uint8 in the order of `sha256s`; the last batch may be shorter.
+    """Yield (B, C, size, size) uint8 for each of `batches` of content hashes.
 
     `threads` decode (0: one a core), at most two batches ahead of the reader. Raises ImageError
     naming the image that does not decode.
     """
-    waiting: deque[Future[np.ndarray]] = deque()
-    batch: list[np.ndarray] = []
     pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="decode")
 
-    def submit(sha256: str) -> Future[np.ndarray]:
-        return pool.submit(decode_square, images, sha256, decoding)
+    def submit(sha256s: Sequence[str]) -> list[Future[np.ndarray]]:
+        return [pool.submit(decode_square, images, sha256, decoding) for sha256 in sha256s]
 
     try:
-        ahead = iter(sha256s)
-        waiting.extend(submit(sha) for sha in islice(ahead, 2 * batch_size))
+        ahead = map(submit, batches)
+        waiting = deque(islice(ahead, 2))
         while waiting:
-            batch.append(waiting.popleft().result())
-            waiting.extend(submit(sha) for sha in islice(ahead, 1))
-            if len(batch) == batch_size or not waiting:
-                yield np.stack(batch)
-                batch = []
+            futures = waiting.popleft()
+            waiting.extend(islice(ahead, 1))
+            yield np.stack([future.result() for future in futures])
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -123,12 +115,12 @@ def read_pixels(
     Decode as `stream_pixels` does, with a progress bar where there is a terminal.
     """
     pixels = np.empty((len(sha256s), *decoding.shape), np.uint8)
-    stream = stream_pixels(images, sha256s, decoding, batch_size=256, threads=threads)
-    start = 0
+    starts = range(0, len(sha256s), READ_BATCH)
+    batches = (sha256s[start : start + READ_BATCH] for start in starts)
+    stream = stream_pixels(images, batches, decoding, threads=threads)
     with tqdm(total=len(sha256s), desc="decode", unit="image", disable=None) as bar:
-        for batch in stream:
+        for start, batch in zip(starts, stream, strict=True):
             pixels[start : start + len(batch)] = batch
-            start += len(batch)
             bar.update(len(batch))
     return pixels
 

@@ -159,9 +159,9 @@ async def health() -> dict[str, str]:
 @watch.get("/readyz", summary="An index is open and answers", responses=describe_problems(503))
 async def ready(request: Request) -> Response:
     """Return 200 if searches are answered, else 503 with the reason."""
-    champion = get_service(request).champion
-    if champion.served is None:
-        return make_problem(503, champion.error or "the index is being opened")
+    service = get_service(request)
+    if service.champion.served is None:
+        return make_problem(503, service.problem or "the index is being opened")
     return Response('{"status": "ready"}', media_type="application/json")
 
 

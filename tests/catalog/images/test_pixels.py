@@ -201,14 +201,16 @@ FOUR = Decoding(size=4, channels=1)
 @pytest.mark.parametrize("batch_size", [1, 7, 25, 50, 64])
 def test_a_stream_yields_every_image_once_in_order(memory: Memory, batch_size: int) -> None:
     wanted = [str(i) for i in (*range(50), 3)]
-    batches = list(stream_pixels(memory, wanted, FOUR, batch_size=batch_size, threads=3))
+    parts = [wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)]
+    batches = list(stream_pixels(memory, parts, FOUR, threads=3))
     assert [len(b) for b in batches[:-1]] == [batch_size] * (len(batches) - 1)
     assert np.concatenate(batches)[:, 0, 0, 0].tolist() == [*range(50), 3]
     assert (np.concatenate(batches) == read_pixels(memory, wanted, FOUR, threads=3)).all()
 
 
 def test_a_stream_reads_no_further_ahead_than_two_batches(memory: Memory) -> None:
-    stream = stream_pixels(memory, [str(i) for i in range(50)], FOUR, batch_size=5, threads=3)
+    parts = [[str(i + j) for j in range(5)] for i in range(0, 50, 5)]
+    stream = stream_pixels(memory, parts, FOUR, threads=3)
     next(stream)
     assert memory.reads <= 5 + 2 * 5
     stream.close()
@@ -216,7 +218,7 @@ def test_a_stream_reads_no_further_ahead_than_two_batches(memory: Memory) -> Non
 
 def test_of_no_images_there_are_no_pixels(memory: Memory) -> None:
     assert read_pixels(memory, [], FOUR, threads=3).shape == (0, 1, 4, 4)
-    assert list(stream_pixels(memory, [], FOUR, batch_size=4, threads=3)) == []
+    assert list(stream_pixels(memory, [], FOUR, threads=3)) == []
 
 
 def test_an_image_that_does_not_decode_is_named(memory: Memory, tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Ray clusters on this machine for tests: they get the code under test, and end with it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import irgen
+from irgen.compute import cluster
+
+
+@contextmanager
+def start_cluster(cpus: int, *modules: ModuleType) -> Iterator[Any]:
+    """Start a cluster whose workers know these test modules, and yield a handle to add nodes."""
+    pytest.importorskip("ray")
+    ray = cluster.import_ray()
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus})
+    for module in modules:
+        ray.cloudpickle.register_pickle_by_value(module)
+    try:
+        ray.init(address=nodes.address, log_to_driver=False, runtime_env={"py_modules": [irgen]})
+        yield nodes
+    finally:
+        for module in modules:
+            ray.cloudpickle.unregister_pickle_by_value(module)
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def this_module(name: str) -> ModuleType:
+    """Return the module of a test file, which no worker can import."""
+    return sys.modules[name]
