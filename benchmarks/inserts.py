@@ -1,11 +1,11 @@
-"""Measure how well images are found that joined the database after training, over several seeds.
+"""Measure the search of images that join the database after training, over several seeds.
 
     python benchmarks/inserts.py experiments/clothing-224.yaml --seeds 0 1 2
 
-Of each seed, a tenth of the labels ("unseen") and a tenth of the other labels' database images
-("inserted") are held out of the source, and all stages up to the retriever run. Then the source is
-whole again: the new images join the database, nothing is trained, and the index is made.
-A seed that was trained with these very parameters before is not trained again.
+For each seed, a tenth of the labels ("unseen") and a tenth of the database images of the other
+labels ("inserted") are held out of the source, and all stages up to the retriever run. Then the
+held-out images are put back: they join the database, nothing is trained, and the index is built.
+A seed that was trained with the same parameters before is not trained again.
 """
 
 import argparse
@@ -40,13 +40,13 @@ from irgen.params.strict import flatten
 from irgen.search.brute_force import brute_force_search
 from irgen.search.engine import QueryFeatures
 
-K = 10  # results judged
+K = 10  # results of a query
 SHARE = 0.1  # of the labels, and of the other labels' database images
 PREPARED_BY = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
 ADDED_BY = ("download", "catalog", "features", "identifiers", "trie")
 DECIDING = ("download", "catalog", "encoder", "augment", "pairs", "tokenizer", "retriever")
 GROUPS = ("trained", "inserted", "unseen")
-METHODS = {  # beams towards images the retriever was not trained on; None: the index's own setting
+METHODS = {  # fresh_beams: for images the retriever was not trained on; None: the index's setting
     "index": None,
     "index, 10 fresh beams": 10,
     "index, retriever alone": 0,
@@ -79,51 +79,56 @@ def run_stages(names: tuple[str, ...], params: Params, workspace: Workspace) -> 
 
 
 def list_images(params: Params, folder: Path) -> pl.DataFrame:
-    """Return the source's images (id, path, label, role, sha256) as the catalogue has them, and
-    write the bytes of each to the file ``path`` below ``folder``."""
-    whole = Workspace(data=folder / "whole", cache=folder / "cache", reports=folder / "reports")
-    run_stages(("download", "catalog"), params, whole)
+    """Return the images of the catalogue (id, path, label, role, sha256), and write the bytes of
+    each to the file ``path`` below ``folder``."""
+    workspace = Workspace(data=folder / "whole", cache=folder / "cache", reports=folder / "reports")
+    run_stages(("download", "catalog"), params, workspace)
     names = ("train", "validation", "queries")
-    tables = [read_table(whole.existing("catalog", f"{name}.parquet")) for name in names]
+    tables = [read_table(workspace.existing("catalog", f"{name}.parquet")) for name in names]
     columns = ("id", "path", "label", "role", "sha256")
     images = pl.concat([table.select(columns) for table in tables]).sort("id")
     images = images.with_columns(path="images/" + pl.col("path"))
-    stored = Images(whole.stage("download"))
+    stored = Images(workspace.stage("download"))
     for path, sha256 in images.select("path", "sha256").iter_rows():
         if not (folder / path).exists():
             write_bytes(folder / path, stored.read(sha256))
     return images
 
 
-def draw_groups(images: pl.DataFrame, searched: tuple[str, ...], seed: int) -> pl.Series:
-    """Each image's group: ``unseen`` if its label is, ``inserted`` or ``trained``.
+def draw_groups(images: pl.DataFrame, database_roles: tuple[str, ...], seed: int) -> pl.Series:
+    """Return the group of each image: ``unseen`` if its label is unseen, ``inserted`` or
+    ``trained``.
 
-    Other seeds have other unseen labels as long as there are any. Of each other label ``SHARE`` of
-    the database images are inserted, rounded up or down at random; an image whose content is in the
-    source twice is not, for its copy may be trained on.
+    Successive seeds have different unseen labels, until each label had its turn. ``SHARE`` of the
+    database images of each other label are inserted, rounded up or down at random. An image whose
+    content is in the source twice is not inserted, because its copy may be trained on.
     """
     labels = images["label"].unique().sort().to_list()
-    count = max(1, round(SHARE * len(labels)))
-    turns = np.random.default_rng(0).permutation(len(labels))
-    unseen = [labels[turns[(seed * count + i) % len(labels)]] for i in range(count)]
+    unseen_count = max(1, round(SHARE * len(labels)))
+    order = np.random.default_rng(0).permutation(len(labels))
+    positions = [(seed * unseen_count + i) % len(labels) for i in range(unseen_count)]
+    unseen = [labels[order[position]] for position in positions]
     generator = np.random.default_rng(seed)
     label, group = images["label"].to_numpy(), np.full(len(images), "trained", dtype=object)
-    in_database = images["role"].is_in(searched).to_numpy()
-    alone = ~images["sha256"].is_duplicated().to_numpy()
+    in_database = images["role"].is_in(database_roles).to_numpy()
+    without_copy = ~images["sha256"].is_duplicated().to_numpy()
     for name in labels:
-        wanted = int(SHARE * (in_database & (label == name)).sum() + generator.random())
-        drawn = generator.permutation(np.flatnonzero(in_database & (label == name) & alone))
-        group[drawn[:wanted]] = "inserted"
+        count = int(SHARE * (in_database & (label == name)).sum() + generator.random())
+        rows = np.flatnonzero(in_database & (label == name) & without_copy)
+        group[generator.permutation(rows)[:count]] = "inserted"
     group[np.isin(label, unseen)] = "unseen"
     return pl.Series("group", group, pl.String)
 
 
 def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[str, float]]:
-    """Trains without the held-out images, then adds them; gives seconds of both. Queries are there
-    from the beginning, validation images of unseen labels only in the end."""
-    seed = folder / f"seed-{params.seed}"
-    workspace = Workspace(data=seed / "data", cache=folder / "cache", reports=seed / "reports")
-    source, done = folder / f"images-{params.seed}.csv", seed / "trained.json"
+    """Train without the held-out images, then add them. Return the parameters with the list of
+    images as the source, the workspace, and the seconds of both steps. Queries are in the source
+    from the start, validation images of unseen labels only in the second step."""
+    seed_folder = folder / f"seed-{params.seed}"
+    workspace = Workspace(
+        data=seed_folder / "data", cache=folder / "cache", reports=seed_folder / "reports"
+    )
+    source, record = folder / f"images-{params.seed}.csv", seed_folder / "trained.json"
     listed = replace(
         params,
         download=replace(params.download, source=str(source)),
@@ -136,8 +141,8 @@ def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[st
         ),
     )
     settings = digest(params.seed, [flatten(getattr(params, name)) for name in DECIDING], SHARE)
-    if done.exists() and read_json(done)["params"] == settings:
-        return listed, workspace, read_json(done)["seconds"]
+    if record.exists() and read_json(record)["params"] == settings:
+        return listed, workspace, read_json(record)["seconds"]
     images = list_images(params, folder)
     images = images.with_columns(draw_groups(images, listed.catalog.database, params.seed))
     images = images.drop("sha256")
@@ -146,53 +151,55 @@ def train_seed(params: Params, folder: Path) -> tuple[Params, Workspace, dict[st
     seconds = {"train": run_stages((*PREPARED_BY, "retriever"), listed, workspace)}
     images.write_csv(source)
     seconds["add"] = run_stages(ADDED_BY, listed, workspace)
-    write_json(done, {"params": settings, "seconds": seconds})
+    write_json(record, {"params": settings, "seconds": seconds})
     return listed, workspace, seconds
 
 
 @dataclass(frozen=True)
 class Case:
-    """A trained seed: Q queries and what the models read of them, the table of the N database
-    images, their ``embeddings`` (N, D) for the brute-force search, and the index."""
+    """Hold a trained seed: Q queries and their features, the table of the N database images, their
+    ``embeddings`` (N, D) for brute-force search, and the index."""
 
     queries: pl.DataFrame
-    read: QueryFeatures
+    features: QueryFeatures
     database: pl.DataFrame
     embeddings: Tensor
     index: Index
 
-    def answer(self, method: str, groups: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The rows (Q, K) of ``database`` found among the images of ``groups``, −1 where there are
-        fewer; and which of them (Q, K) bool the retriever did not write."""
+    def search(self, method: str, groups: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Search the images of ``groups``. Return rows (Q, K) of ``database``, −1 where there are
+        fewer, and whether each was reached by its embedding rather than predicted (Q, K) bool."""
         if method == "brute-force search":
-            taken = torch.from_numpy(self.members(groups)).nonzero()[:, 0]
-            rows = brute_force_search(self.read.embedding, self.embeddings[taken], K).ids
-            return torch.where(rows >= 0, taken[rows], -1).numpy(), np.zeros(rows.shape, dtype=bool)
+            members = torch.from_numpy(self.mark_members(groups)).nonzero()[:, 0]
+            rows = brute_force_search(self.features.embedding, self.embeddings[members], K).ids
+            by_embedding = np.zeros(rows.shape, dtype=bool)
+            return torch.where(rows >= 0, members[rows], -1).numpy(), by_embedding
         allow = None if groups == GROUPS else pl.col("group").is_in(groups)
         options, fresh_beams = replace(self.index.options(K), allow=allow), METHODS[method]
         if fresh_beams is not None:
             options = replace(options, fresh_beams=fresh_beams)
-        found = self.index.search(self.read, K, options)
-        places = {name: row for row, name in enumerate(self.database["id"])} | {None: -1}
-        return np.vectorize(places.get, otypes=[np.int64])(found.ids), found.by_embedding
+        hits = self.index.search(self.features, K, options)
+        row_by_id = {name: row for row, name in enumerate(self.database["id"])} | {None: -1}
+        return np.vectorize(row_by_id.get, otypes=[np.int64])(hits.ids), hits.by_embedding
 
-    def members(self, groups: tuple[str, ...]) -> np.ndarray:
-        """(N,) bool: the images of ``groups``."""
+    def mark_members(self, groups: tuple[str, ...]) -> np.ndarray:
+        """Mark the database images of ``groups``, (N,) bool."""
         return self.database["group"].is_in(groups).to_numpy()
 
-    def precision(self, method: str, groups: tuple[str, ...], asked: np.ndarray) -> dict:
-        """Means over the queries ``asked`` (Q,) bool that have a positive among ``groups``."""
-        queries, database = self.queries.filter(asked), self.database.filter(self.members(groups))
-        rows = self.answer(method, groups)[0][asked]
+    def precision(self, method: str, groups: tuple[str, ...], selected: np.ndarray) -> dict:
+        """Return means over the ``selected`` queries (Q,) bool with a positive in ``groups``."""
+        queries = self.queries.filter(selected)
+        database = self.database.filter(self.mark_members(groups))
+        rows = self.search(method, groups)[0][selected]
         hits = mark_relevant(rows, queries["label"], self.database["label"])
         hashes = queries["sha256"], database["sha256"]
-        wanted = count_positives(queries["label"], hashes[0], database["label"], hashes[1])
-        return metrics.summarise(hits, wanted, [K])
+        positives = count_positives(queries["label"], hashes[0], database["label"], hashes[1])
+        return metrics.summarise(hits, positives, [K])
 
 
 def open_case(params: Params, workspace: Workspace) -> Case:
-    """Makes the index and opens it, and reads the queries, but for those whose very content is in
-    the database."""
+    """Build and open the index, and encode the queries, without those whose content is in the
+    database."""
     run_stages(("index",), params, workspace)
     index = Index.open(workspace.stage("index"))
     queries, database = (
@@ -205,66 +212,70 @@ def open_case(params: Params, workspace: Workspace) -> Case:
         index.models.query_encoder.encoder, queries["sha256"].to_list(), encoding
     )
     parts = [index.models.encode(batch) for batch in torch.from_numpy(images).split(32)]
-    read = QueryFeatures(
+    features = QueryFeatures(
         *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(QueryFeatures))
     )
     embeddings = load_codes(workspace.existing("identifiers", "database")).embeddings
-    return Case(queries, read, database, embeddings, index)
+    return Case(queries, features, database, embeddings, index)
 
 
 def measure(case: Case) -> dict[str, dict[str, float]]:
-    """Every measure (see ``ROWS``) of every method, by method and then by measure."""
+    """Return each measure of ROWS by method and by name."""
     unseen, group = (
         (case.queries["group"] == "unseen").to_numpy(),
         case.database["group"].to_numpy(),
     )
-    found: dict[str, dict[str, float]] = {}
+    measures: dict[str, dict[str, float]] = {}
     for method in ("brute-force search", *METHODS):
-        one: dict[str, float] = {}
-        for title, asked, own, database in (
+        values: dict[str, float] = {}
+        for title, queries, new_group, searched in (
             ("seen", ~unseen, "inserted", ("trained", "inserted")),
             ("unseen", unseen, "unseen", GROUPS),
         ):
-            top, by_embedding = (part[asked] for part in case.answer(method, database))
-            exact = case.answer("brute-force search", database)[0][asked]
-            again = (exact[:, :, None] == top[:, None, :]).any(2)  # (Q', K) of the exact top K
-            among = case.precision(method, (own,), asked)
-            one |= {
-                f"{title}/own": among[f"precision/{K}"],
-                f"{title}/capped": among[f"precision_capped/{K}"],
-                f"{title}/precision": case.precision(method, database, asked)[f"precision/{K}"],
-                f"{title}/share": float((group[top] == own)[top >= 0].mean()),
-                f"{title}/found": float(again[group[exact] == own].mean()),
-                f"{title}/trained": float(again[group[exact] == "trained"].mean()),
+            top, by_embedding = (part[queries] for part in case.search(method, searched))
+            exact = case.search("brute-force search", searched)[0][queries]
+            recalled = (exact[:, :, None] == top[:, None, :]).any(2)  # (Q', K) of the exact top K
+            among_new = case.precision(method, (new_group,), queries)
+            values |= {
+                f"{title}/own": among_new[f"precision/{K}"],
+                f"{title}/capped": among_new[f"precision_capped/{K}"],
+                f"{title}/precision": case.precision(method, searched, queries)[f"precision/{K}"],
+                f"{title}/share": float((group[top] == new_group)[top >= 0].mean()),
+                f"{title}/found": float(recalled[group[exact] == new_group].mean()),
+                f"{title}/trained": float(recalled[group[exact] == "trained"].mean()),
                 f"{title}/dense": float(by_embedding[top >= 0].mean()),
             }
-        for name, groups, asked in (
+        for name, groups, queries in (
             ("unseen/added", ("inserted", "unseen"), unseen),
             ("seen/whole", GROUPS, ~unseen),
             ("all/whole", GROUPS, unseen | True),
         ):
-            one[name] = case.precision(method, groups, asked)[f"precision/{K}"]
-        found[method] = one
-    return found
+            values[name] = case.precision(method, groups, queries)[f"precision/{K}"]
+        measures[method] = values
+    return measures
 
 
-def spread(seeds: list[dict], method: str, name: str) -> str:
-    """Mean ± standard deviation over the seeds."""
+def format_spread(seeds: list[dict], method: str, name: str) -> str:
+    """Format mean ± standard deviation over the seeds."""
     values = [seed["measured"][method][name] for seed in seeds]
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
 
 
-def page(name: str, seeds: list[dict], commit: str) -> str:
-    """Markdown: a row a measure, a column a method; then what was run, where, what it cost."""
+def render(name: str, seeds: list[dict], commit: str) -> str:
+    """Return a Markdown section: a row for each measure, a column for each method; then the number
+    of images, the machine and the seconds."""
     methods = ("brute-force search", *METHODS)
     lines = [["", *methods], ["---", *["---:"] * len(methods)]]
-    lines += [[title, *(spread(seeds, m, row) for m in methods)] for row, title in ROWS.items()]
+    lines += [
+        [title, *(format_spread(seeds, method, row) for method in methods)]
+        for row, title in ROWS.items()
+    ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     images = "; ".join(
         ", ".join(f"{seed['images'][group]:,} {group}" for group in GROUPS) for seed in seeds
     )
-    train, add = ([seed["seconds"][what] for seed in seeds] for what in ("train", "add"))
+    train, add = ([seed["seconds"][step] for seed in seeds] for step in ("train", "add"))
     return (
         f"## {name}\n\n{body}\n\n{len(seeds)} seeds; both groups were held out of the same "
         f"training. Database, seed by seed: {images}. {len(os.sched_getaffinity(0))} cores "
@@ -274,7 +285,7 @@ def page(name: str, seeds: list[dict], commit: str) -> str:
 
 
 def main() -> int:
-    """Trains and measures the seeds one after the other."""
+    """Train and measure the seeds one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("params", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -291,12 +302,12 @@ def main() -> int:
     commit = git(Path(__file__).parent, "rev-parse", "--short", "HEAD") or "unknown"
     results = Path(__file__).parent / "results"
     path = results / "inserts.json"
-    every = read_json(path) if path.exists() else {}
-    every[name] = {"commit": commit, "seeds": seeds}
-    write_json(path, every)
-    pages = [page(name, one["seeds"], one["commit"]) for name, one in sorted(every.items())]
-    write_bytes(results / "inserts.md", "\n".join(pages).encode())
-    print(page(name, seeds, commit))
+    runs = read_json(path) if path.exists() else {}
+    runs[name] = {"commit": commit, "seeds": seeds}
+    write_json(path, runs)
+    sections = [render(title, run["seeds"], run["commit"]) for title, run in sorted(runs.items())]
+    write_bytes(results / "inserts.md", "\n".join(sections).encode())
+    print(render(name, seeds, commit))
     return 0
 
 

@@ -68,7 +68,7 @@ class BucketServer:
             store.put_object(bucket, key, content)
 
     def content(self, bucket: str, key: str) -> bytes:
-        """The bytes of an object, past the network."""
+        """Return the bytes of an object, without a request."""
         from moto.core import DEFAULT_ACCOUNT_ID
         from moto.s3.models import s3_backends
 
@@ -83,5 +83,5 @@ class BucketServer:
             s3_backends[DEFAULT_ACCOUNT_ID]["aws"].delete_object(bucket, key)
 
     def count(self, method: str, part: str = "") -> int:
-        """How many requests of a method, with ``part`` in their paths, have come."""
+        """Count the requests of a method with ``part`` in their paths."""
         return sum(asked[0] == method and part in asked[1] for asked in self.requests)

@@ -39,7 +39,7 @@ def no_store_in_the_working_folder() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The project's root."""
+    """Return the root of the repository."""
     return ROOT
 
 
@@ -58,7 +58,7 @@ def run_benchmark() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data sets and weights beside the project; not everyone has it."""
+    """Return the folder of real data sets and weights beside the repository; skip without it."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: the real data sets and weights are not on this machine")
@@ -102,7 +102,7 @@ def mlflow_server(tmp_path: Path, empty_store: Path) -> Iterator[MlflowServer]:
 
 @pytest.fixture(scope="session")
 def png() -> Callable[[int], bytes]:
-    """The bytes of a small grey PNG, another one for each number."""
+    """Return a function that encodes a small grey PNG, a different one for each number."""
 
     def make(number: int) -> bytes:
         file = io.BytesIO()
@@ -171,7 +171,7 @@ def retriever_settings() -> params.Retriever:
 def tiny_sections(
     tokenizer_settings: params.Tokenizer, retriever_settings: params.Retriever
 ) -> tuple[params.Encoder, params.Tokenizer, params.Retriever]:
-    """The settings of ``tiny_models``."""
+    """Return the settings of ``tiny_models``."""
     from .tiny import ENCODER  # torch: seconds that not every test need pay
 
     return ENCODER, tokenizer_settings, replace(retriever_settings, dropout=0.0)

@@ -33,5 +33,5 @@ def start_cluster(cpus: int, *modules: ModuleType) -> Iterator[Any]:
 
 
 def this_module(name: str) -> ModuleType:
-    """The module that a test file is, which no worker can import."""
+    """Return the module of a test file, which no worker can import."""
     return sys.modules[name]

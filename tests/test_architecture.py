@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "irgen").rglob("*.py"))
 ALL = [*MODULES, *sorted((ROOT / "flows").rglob("*.py"))]
+BENCHMARKS, TESTS = (sorted((ROOT / folder).rglob("*.py")) for folder in ("benchmarks", "tests"))
 MOST_NAMES, MOST_LINES = 20, 400
 
 # Each may import those before it; a folder counts as one.
@@ -59,12 +60,13 @@ PRIVATE_ALLOWED = {  # torch says nowhere else what the processor can do
     },
 }
 VAGUE_STARTS = {"What", "Whether", "The", "How", "Where", "When", "Who", "Which"}
+DESCRIBED = (ast.FunctionDef, ast.ClassDef, ast.Module)
 CONDUCTORS = {"dvc", "prefect", "flows"}
 DISK_AND_NETWORK = {"pathlib", "os", "shutil", "socket", "urllib", "requests", "tempfile", "io"}
 
 
 def imports(path: Path) -> set[str]:
-    """The dotted names a module imports, at its top or inside a function."""
+    """Return the dotted names that a module imports, at its top or inside a function."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -80,7 +82,7 @@ def name(path: Path) -> str:
 
 
 def unit(dotted: str) -> str:
-    """The line of ORDER that ``irgen.x.y`` belongs to."""
+    """Return the line of ORDER that ``irgen.x.y`` belongs to."""
     parts = dotted.split(".")
     return parts[1] if len(parts) > 1 else ""
 
@@ -183,9 +185,10 @@ def test_no_private_name_of_a_library_is_touched(path: Path) -> None:
     assert touched <= PRIVATE_ALLOWED.get(name(path), set())
 
 
-@pytest.mark.parametrize("path", ALL, ids=name)
+@pytest.mark.parametrize("path", [*ALL, *BENCHMARKS, *TESTS], ids=name)
 def test_a_docstring_says_at_once_what_is_done(path: Path) -> None:
-    kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
+    """Let the docstring of a test file state a behaviour as a sentence."""
+    kinds = (ast.FunctionDef, ast.ClassDef) if path in TESTS else DESCRIBED
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
     texts = [text for node in nodes if (text := ast.get_docstring(node))]
     assert not [text for text in texts if text.split()[0] in VAGUE_STARTS]

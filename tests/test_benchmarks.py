@@ -28,7 +28,7 @@ BARS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, run_benchmark: Callable[..., str]) -> Path:
-    """What a quick run wrote."""
+    """Run the benchmark of the index quickly, and return the folder of its results."""
     folder = tmp_path_factory.mktemp("benchmark")
     folders = ("--cache", folder / "cache", "--results", folder)
     printed = run_benchmark("index", "--quick", "--threads", 1, *folders)

@@ -1,7 +1,7 @@
-"""benchmarks/crossvalidation.py: who is asked, what is left out of teaching, and what is told."""
+"""Cross-validation: folds, trainings and scores of benchmarks/crossvalidation.py."""
 
 import dataclasses
-import importlib.util
+import importlib
 
 import pytest
 import torch
@@ -12,42 +12,46 @@ from irgen.params import load
 
 @pytest.fixture(scope="module")
 def crossvalidation(root):
-    path = root / "benchmarks" / "crossvalidation.py"
-    spec = importlib.util.spec_from_file_location("crossvalidation", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root / "benchmarks")
+        yield importlib.import_module("crossvalidation")
 
 
-def test_each_image_is_in_one_of_folds_that_are_alike_in_size(crossvalidation):
-    folds = crossvalidation.folds_of(103, 10, 0)
+@pytest.fixture(scope="module")
+def fold_training(crossvalidation):
+    return importlib.import_module("fold_training")
+
+
+def test_each_image_is_in_one_of_folds_that_are_alike_in_size(fold_training):
+    folds = fold_training.assign_folds(103, 10, 0)
     assert sorted(folds.bincount().tolist()) == [10] * 7 + [11] * 3
-    assert not torch.equal(folds, crossvalidation.folds_of(103, 10, 1))
+    assert not torch.equal(folds, fold_training.assign_folds(103, 10, 1))
 
 
-@pytest.mark.parametrize("untaught", [False, True])
-def test_each_image_is_asked_about_by_one_who_was_not_taught_it(crossvalidation, untaught):
+@pytest.mark.parametrize("unseen_classes", [False, True])
+def test_each_query_is_held_out_of_the_training_of_its_fold(fold_training, unseen_classes):
     labels = torch.arange(7).repeat(12)
-    asked = []
-    for fold in crossvalidation.draw_folds(labels, 3, 0, untaught=untaught):
-        everybody = torch.cat([fold.searched, fold.asked]).sort().values
-        assert torch.equal(everybody, torch.arange(84)), "nobody is left out, or there twice"
-        assert set(fold.teaching.tolist()) <= set(fold.searched.tolist())
-        strange = set(labels[fold.asked].tolist()) - set(labels[fold.teaching].tolist())
-        if untaught:
-            assert strange == set(labels[fold.asked].tolist())
-            joined = set(fold.searched.tolist()) - set(fold.teaching.tolist())
-            assert strange == set(labels[list(joined)].tolist())
+    split = fold_training.split_classes if unseen_classes else fold_training.split_images
+    queries = []
+    for fold in split(labels, 3, 0):
+        images = torch.cat([fold.database, fold.queries]).sort().values
+        assert torch.equal(images, torch.arange(84)), "each image is there, and once"
+        assert set(fold.train.tolist()) <= set(fold.database.tolist())
+        unseen = set(labels[fold.queries].tolist()) - set(labels[fold.train].tolist())
+        if unseen_classes:
+            assert unseen == set(labels[fold.queries].tolist())
+            joined = set(fold.database.tolist()) - set(fold.train.tolist())
+            assert unseen == set(labels[list(joined)].tolist())
         else:
-            assert not strange and torch.equal(fold.teaching, fold.searched)
-        asked += fold.asked.tolist()
-    assert len(set(asked)) == len(asked) == (42 if untaught else 84)
+            assert not unseen and torch.equal(fold.train, fold.database)
+        queries += fold.queries.tolist()
+    assert len(set(queries)) == len(queries) == (42 if unseen_classes else 84)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tuned", [False, True])
-def test_a_fold_is_asked_about_among_the_others_that_teach(
-    crossvalidation, root, tmp_path, tokenizer_settings, retriever_settings, tuned
+def test_held_out_images_are_searched_among_those_of_the_other_folds(
+    crossvalidation, fold_training, root, tmp_path, tokenizer_settings, retriever_settings, tuned
 ):
     default = load(root / "params.yaml")
     params = dataclasses.replace(
@@ -66,37 +70,34 @@ def test_a_fold_is_asked_about_among_the_others_that_teach(
             retriever_settings, steps=22, batch_size=128, tune_encoder=tuned, encoder="pretrained"
         ),
     )
-    taught = crossvalidation.read_taught(params, tmp_path)
-    fold = next(crossvalidation.draw_folds(taught.labels, 10, 0, untaught=False))
-    answers = crossvalidation.ask(params, taught, fold, tmp_path, True)
-    asked = len(fold.asked)
-    assert {len(values) for each in answers.values() for values in each.values()} == {asked}
-    scan = answers[crossvalidation.SCAN]["precision/1"].mean()
-    assert scan > 0.5  # of ten digits, by a small net's features
-    shuffled = dataclasses.replace(taught, labels=taught.labels[torch.randperm(len(taught.labels))])
-    none = crossvalidation.ask(params, shuffled, fold, tmp_path, False)
-    assert none[crossvalidation.SCAN]["precision/1"].mean() < 0.3  # what is asked taught nobody
-    scan_or_label = {
-        name for name in answers if name == crossvalidation.SCAN or name[-7:] == "× label"
-    }
-    assert set(none) == scan_or_label
-    strange = next(crossvalidation.draw_folds(taught.labels, 10, 0, untaught=True))
-    untaught = crossvalidation.ask(params, taught, strange, tmp_path, False)
-    assert untaught[crossvalidation.SCAN]["precision/1"].shape == (len(strange.asked),)
-    rival = crossvalidation.ask_baseline(params, taught, fold, tmp_path, "irt_r")
-    assert rival["irt_r"]["precision/1"].mean() > 0.5
-    assert rival["irt_r"]["precision/1"].shape == (asked,)
-    page = crossvalidation.page("digits", answers, "one fold")
-    assert f"| {crossvalidation.SCAN} | {scan:.4f} |" in page
+    images = fold_training.read_images(params, tmp_path)
+    fold = next(fold_training.split_images(images.labels, 10, 0))
+    results = crossvalidation.measure_fold(params, images, fold, tmp_path, True)
+    count, cosine = len(fold.queries), crossvalidation.COSINE
+    assert {len(array) for values in results.values() for array in values.values()} == {count}
+    precision = results[cosine]["precision/1"].mean()
+    assert precision > 0.5  # of ten digits, by a small net's features
+    shuffled = dataclasses.replace(images, labels=images.labels[torch.randperm(len(images.labels))])
+    random = crossvalidation.measure_fold(params, shuffled, fold, tmp_path, False)
+    assert random[cosine]["precision/1"].mean() < 0.3  # labels of queries do not leak
+    assert set(random) == {name for name in results if name == cosine or name[-7:] == "× label"}
+    unseen_fold = next(fold_training.split_classes(images.labels, 10, 0))
+    unseen = crossvalidation.measure_fold(params, images, unseen_fold, tmp_path, False)
+    assert unseen[cosine]["precision/1"].shape == (len(unseen_fold.queries),)
+    baseline = crossvalidation.measure_baseline(params, images, fold, tmp_path, "irt_r")
+    assert baseline["irt_r"]["precision/1"].mean() > 0.5
+    assert baseline["irt_r"]["precision/1"].shape == (count,)
+    page = crossvalidation.render("digits", results, "one fold")
+    assert f"| {cosine} | {precision:.4f} |" in page
 
 
-def test_settings_are_changed_by_name_and_what_needs_labels_is_refused_without(
-    crossvalidation, root
-):
+def test_settings_are_changed_by_name_and_labels_must_be_given(crossvalidation, root):
     path = root / "experiments" / "clothing-224.yaml"
-    params = crossvalidation.params_of(path, ["tokenizer.prefix_weight=0.5", "tokenizer.levels=3"])
+    params = crossvalidation.read_params(
+        path, ["tokenizer.prefix_weight=0.5", "tokenizer.levels=3"]
+    )
     assert (params.tokenizer.prefix_weight, params.tokenizer.levels) == (0.5, 3)
     with pytest.raises(ParamsError, match="no_such"):
-        crossvalidation.params_of(path, ["tokenizer.no_such=1"])
-    with pytest.raises(SystemExit, match="not meant here"):
-        crossvalidation.params_of(path, ["tokenizer.labels=clusters"])
+        crossvalidation.read_params(path, ["tokenizer.no_such=1"])
+    with pytest.raises(SystemExit, match=r"tokenizer.labels = given, not clusters"):
+        crossvalidation.read_params(path, ["tokenizer.labels=clusters"])

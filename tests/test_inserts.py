@@ -1,4 +1,4 @@
-"""benchmarks/inserts.py: what is held out, what is trained on, and what is measured."""
+"""Inserted and unseen images: groups, trainings and measures of benchmarks/inserts.py."""
 
 import dataclasses
 import importlib.util
@@ -21,8 +21,8 @@ def inserts(root):
 
 
 @pytest.fixture
-def small(root, tokenizer_settings, retriever_settings):
-    """The digits with models that are made in seconds."""
+def small_params(root, tokenizer_settings, retriever_settings):
+    """Return parameters for the digits whose models are trained in seconds."""
     default = load(root / "params.yaml")
     return dataclasses.replace(
         default,
@@ -35,8 +35,8 @@ def small(root, tokenizer_settings, retriever_settings):
     )
 
 
-def images(labels: int, each: int) -> pl.DataFrame:
-    names = [f"{label}/{i}" for label in range(labels) for i in range(each)]
+def images(labels: int, per_label: int) -> pl.DataFrame:
+    names = [f"{label}/{i}" for label in range(labels) for i in range(per_label)]
     return pl.DataFrame(
         {
             "label": [name.split("/")[0] for name in names],
@@ -51,10 +51,10 @@ def test_every_seed_has_other_unseen_labels_and_a_tenth_of_each_other_label_is_i
     unseen = []
     for seed in range(10):
         drawn = table.with_columns(inserts.draw_groups(table, ("train",), seed))
-        kept = drawn.filter(pl.col("group") != "unseen")
-        taken = kept.group_by("label").agg((pl.col("group") == "inserted").sum())
-        assert set(taken["group"]) == {1, 2}
-        assert not kept.filter((pl.col("role") == "query") & (pl.col("group") == "inserted")).height
+        seen = drawn.filter(pl.col("group") != "unseen")
+        inserted = seen.group_by("label").agg((pl.col("group") == "inserted").sum())
+        assert set(inserted["group"]) == {1, 2}
+        assert not seen.filter((pl.col("role") == "query") & (pl.col("group") == "inserted")).height
         unseen += drawn.filter(pl.col("group") == "unseen")["label"].unique().to_list()
     assert sorted(unseen) == sorted(table["label"].unique())
 
@@ -66,9 +66,9 @@ def test_an_image_that_is_in_the_source_twice_is_not_inserted(inserts):
 
 @pytest.mark.slow
 def test_held_out_images_are_in_the_database_and_not_trained_on(
-    inserts, small, tmp_path, monkeypatch
+    inserts, small_params, tmp_path, monkeypatch
 ):
-    params, workspace, _ = inserts.train_seed(small, tmp_path)
+    params, workspace, _ = inserts.train_seed(small_params, tmp_path)
     train, database, queries = (
         columns.flatten(read_table(workspace.existing("catalog", f"{name}.parquet")), SCHEMA)
         for name in ("train", "database", "queries")
@@ -81,11 +81,11 @@ def test_held_out_images_are_in_the_database_and_not_trained_on(
     case = inserts.open_case(params, workspace)
     measured = inserts.measure(case)
     assert set(measured) == {"brute-force search", *inserts.METHODS}
-    assert all(set(inserts.ROWS) <= set(one) for one in measured.values())
+    assert all(set(inserts.ROWS) <= set(values) for values in measured.values())
     assert measured["brute-force search"]["seen/found"] == 1
-    seconds, count = {"train": 1.0, "add": 1.0}, dict.fromkeys(inserts.GROUPS, 1)
-    seed = {"images": count, "seconds": seconds, "measured": measured}
-    assert "| brute-force search |" in inserts.page("digits", [seed], "abc")
+    seconds, counts = {"train": 1.0, "add": 1.0}, dict.fromkeys(inserts.GROUPS, 1)
+    seed = {"images": counts, "seconds": seconds, "measured": measured}
+    assert "| brute-force search |" in inserts.render("digits", [seed], "abc")
 
     monkeypatch.setattr(inserts, "run_stages", lambda *_: pytest.fail("it was trained already"))
-    inserts.train_seed(small, tmp_path)
+    inserts.train_seed(small_params, tmp_path)

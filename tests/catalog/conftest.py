@@ -76,7 +76,7 @@ class WebServer:
             request.close_connection = True
 
     def bodies(self) -> list[str]:
-        """The ranges that were asked for, without the looks at the first byte alone."""
+        """List the requested ranges, without the requests of the first byte alone."""
         return [wanted for _, wanted in self.requests if wanted != "bytes=0-0"]
 
 
@@ -96,8 +96,8 @@ def web_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
 
 @pytest.fixture
 def hanging_up() -> Iterator[str]:
-    """The https address of a server that ends each connection in the middle of the handshake, as a
-    balancer does that starts again."""
+    """Yield the https address of a server that ends each connection in the middle of the handshake,
+    as a balancer does while it restarts."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -114,7 +114,8 @@ def hanging_up() -> Iterator[str]:
 
 @pytest.fixture
 def untrusted(tmp_path: Path) -> Iterator[tuple[str, list[bytes]]]:
-    """The address of a web server whose certificate nobody trusts, and the handshakes it began."""
+    """Yield the address of a web server with an untrusted certificate, and the list of handshakes
+    it began."""
     certificate = tmp_path / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "-", "-out", "-"]

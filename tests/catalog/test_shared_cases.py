@@ -51,7 +51,7 @@ def database() -> pl.DataFrame:
 
 
 def metadata() -> pl.DataFrame:
-    """The user's columns of the catalogue."""
+    """Return the user's columns of the catalogue."""
     return database()["metadata"].struct.unnest()
 
 
@@ -64,7 +64,7 @@ def rejections() -> dict[str, str]:
 
 
 def labels(transcript: str) -> list[list[str]]:
-    """The labels that the transcript shows, of each run in turn."""
+    """Return the labels of each run that the transcript shows."""
     shown = re.findall(r"labels (\[.*?\])(?:\n|$)", transcript)
     return [[name.strip("\"'") for name in line.strip("[]").split(", ")] for line in shown]
 

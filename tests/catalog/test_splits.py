@@ -157,7 +157,7 @@ def test_every_label_gives_its_share_of_queries(images: Images, query: float) ->
 
 
 def late(images: Images, contents: list[str], seed: int = 0, fraction: float = 0.3) -> list[str]:
-    """The paths of the images that are to be searched and not trained on."""
+    """Return the paths of the images that are searched and not trained on."""
     whole = table(images).with_columns(pl.Series("sha256", contents))
     return whole.filter(choose_inserted(whole, seed=seed, fraction=fraction))["path"].to_list()
 

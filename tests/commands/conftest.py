@@ -17,7 +17,7 @@ from ..small_index import CALIBRATION, NAMES
 
 
 def about(names: list[str], contents: list[bytes]) -> pl.DataFrame:
-    """What the pipeline keeps of images, and a price."""
+    """Return the columns that the pipeline stores of images, and a price."""
     return pl.DataFrame(
         {
             "id": names,
@@ -50,7 +50,7 @@ def another(make_index: Callable, png: Callable) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory, make_index: Callable, png: Callable) -> Path:
-    """The project as the pipeline leaves it: its index in data/index, image i being ``png(i)``."""
+    """Make a project as the pipeline leaves it: its index in data/index, image i is ``png(i)``."""
     contents = [png(number) for number in range(len(NAMES))]
     folder = tmp_path_factory.mktemp("made")
     make_index(folder / "data" / "index", contents, about(NAMES, contents), CALIBRATION)
@@ -72,7 +72,7 @@ def project(made: Path, png: Callable, tmp_path: Path, monkeypatch: pytest.Monke
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended and what it printed."""
+    """Hold the exit status and the output of a command."""
 
     status: int
     out: str
@@ -131,7 +131,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def holds() -> Callable[[Path], pl.DataFrame]:
-    """What the index in a folder holds, by id."""
+    """Return a function that reads all rows of the index in a folder, sorted by id."""
 
     def table(folder: Path) -> pl.DataFrame:
         with Index.open(folder) as index:

@@ -16,7 +16,7 @@ from irgen.index.index import Index
 
 
 def best(told, *arguments: object) -> str:
-    """The id of the first hit."""
+    """Return the id of the first hit."""
     return json.loads(told("search", *arguments, "--json"))[0]["hits"][0]["id"]
 
 

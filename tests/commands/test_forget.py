@@ -42,7 +42,8 @@ def write_source(folder: Path, png: Callable, numbers: range) -> None:
 
 @pytest.fixture
 def gone(project: Path, root: Path, png: Callable, another: Callable, empty_store: Path) -> Path:
-    """The project after the source lost image 3: it is served without, but much holds it still."""
+    """Delete image 3 from the source of a released project. The project serves no such image any
+    more, but many of its files still contain it."""
     settings = (root / "params.yaml").read_text()  # without a model registry, which takes seconds
     settings = settings.replace("release: {", 'release: {model: "", ')
     (project / "params.yaml").write_text(settings)
@@ -76,7 +77,7 @@ def write_caches(project: Path, png: Callable) -> None:
 
 
 def log_files(project: Path, empty_store: Path) -> None:
-    """What an earlier irgen copied to MLflow, and what is copied today."""
+    """Log to MLflow the files that earlier versions of irgen copied, and those of today."""
     (project / "mlruns").mkdir(exist_ok=True)
     shutil.copyfile(empty_store, project / "mlruns" / "mlflow.db")
     client, params = mlflow_store.connect(project), load(project / "params.yaml")

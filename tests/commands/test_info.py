@@ -8,7 +8,7 @@ from irgen.index.index import Index
 
 
 def lines(text: str) -> dict[str, str]:
-    """What is said by what it is about."""
+    """Return the value of each line by its name."""
     return dict(line.split("  ", 1) for line in text.splitlines())
 
 

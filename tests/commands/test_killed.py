@@ -30,7 +30,7 @@ def start(root: Path, *arguments: str, **options) -> subprocess.Popen:
 
 @pytest.fixture
 def many(project: Path, png) -> list[str]:
-    """The ids of many images below ``new``, which the index is to take in."""
+    """Write many images below ``new``, and return their ids."""
     (project / "new").mkdir()
     names = [f"new/{number:04d}.png" for number in range(IMAGES)]
     for number, name in enumerate(names):

@@ -24,7 +24,7 @@ ALL = CHANGES | READS
 
 @pytest.fixture
 def own(project: Path, told) -> Path:
-    """The project's own index, changed since it was compacted."""
+    """Return the project's own index after a change that is not compacted."""
     told("remove", "dogs/01.png")
     return project / "index"
 
@@ -80,7 +80,7 @@ def test_damaged_models_are_refused_before_they_are_used(own, refused, name):
 
 @pytest.fixture
 def read_only(own: Path) -> Iterator[Path]:
-    """The project's own index where nothing can be written."""
+    """Yield the project's own index on a read-only file system."""
     own.chmod(0o555)
     if os.access(own, os.W_OK):  # root may write anywhere, but for where nobody can
         own.chmod(0o755)

@@ -14,7 +14,7 @@ from irgen.index.index import Index
 
 @pytest.fixture
 def outdated(project: Path, told, another) -> Path:
-    """The project with an addition and a removal, after the pipeline made another index."""
+    """Return a project with an addition and a removal, after the pipeline made another index."""
     told("add", "photos/100.png")
     told("remove", "dogs/01.png")
     shutil.rmtree(project / "data" / "index")

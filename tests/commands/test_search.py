@@ -13,7 +13,7 @@ IDS = ("cats/00.png", "dogs/01.png")
 
 
 def hits(told, *arguments: object) -> list[list[dict]]:
-    """The hits of each query, by the machine's own form."""
+    """Return the hits of each query from the JSON output."""
     return [each["hits"] for each in json.loads(told("search", *arguments, "--json"))]
 
 

@@ -35,7 +35,7 @@ REFUSED = {
 
 @pytest.fixture
 def foreign(project: Path, root: Path) -> Path:
-    """The project, with an index of its own, given to another user."""
+    """Give the project, with an index of its own, to another user."""
     shutil.copytree(project / "data" / "index", project / "index")
     shutil.copyfile(root / "params.yaml", project / "params.yaml")
     for number, file in enumerate(PRIVATE):

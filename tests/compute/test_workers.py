@@ -28,7 +28,7 @@ def quiet(row, step):
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch) -> None:
-    """The processes find the works of this folder, and leave none of their own behind."""
+    """Let worker processes import this folder, and check that none of them is left."""
     monkeypatch.syspath_prepend(str(ROOT))
     before = set(workers_of(os.getpid()))
     yield

@@ -35,7 +35,7 @@ def two_workers() -> Iterator[Any]:
 
 
 def on_cluster(encoding: Encoding) -> Encoding:
-    """The same images, encoded on the cluster into a cache of their own."""
+    """Return the encoding of the same images on the cluster, with a cache of its own."""
     settings = dataclasses.replace(encoding.settings, engine="ray")
     cache = encoding.cache.with_name("cluster-cache")
     return dataclasses.replace(encoding, settings=settings, cache=cache)

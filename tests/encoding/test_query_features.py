@@ -59,7 +59,7 @@ def make(tokenizer_settings, retriever_settings):
 
 @pytest.fixture
 def read(monkeypatch) -> list[int]:
-    """The sizes of the batches that pass through any models from now on."""
+    """Return the list of sizes of the batches that models encode from now on."""
     seen: list[int] = []
     original = Models.encode
 

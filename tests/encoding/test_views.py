@@ -122,7 +122,7 @@ def test_views_used_long_ago_are_deleted(encoding, monkeypatch):
 
 
 def limit(encoding, size: int):
-    """The same with so many bytes for all sets of views."""
+    """Return ``encoding`` with ``size`` bytes for all sets of views, and with another cache."""
     settings = dataclasses.replace(encoding.settings, views_gigabytes=size / 1e9)
     cache = encoding.cache.with_name(f"cache-{size}")
     return dataclasses.replace(encoding, settings=settings, cache=cache)

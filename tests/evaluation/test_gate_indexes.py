@@ -222,7 +222,7 @@ def test_a_mutilated_index_is_not_better_than_the_whole_one(workspace, make, par
 def test_an_image_that_only_the_candidate_has_is_not_the_champions_miss(
     workspace, make, params, tmp_path
 ):
-    """The champion holds two images of each label, so its first four cannot all be right."""
+    """Give the champion two images of each label, so that its first four cannot all be right."""
     champion = make(tmp_path / "champion", [e for e in DATABASE if e[0].endswith(("-0", "-1"))])
     make(workspace.stage("index"))
     verdict = gate.compare(workspace, params, champion)

@@ -74,8 +74,8 @@ class PrefectServer:
             self.process = None
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
-        """The server's answer: to a POST if there is a body, else to a GET. While its database is
-        locked a server says that it is not available, for seconds on a slow machine."""
+        """Return the server's answer: to a POST if there is a body, else to a GET. Try again while
+        the server is unavailable because its database is locked, on a slow machine for seconds."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.uri}{path}", data, headers, method=method)
@@ -105,7 +105,7 @@ def until(true: Callable[[], Any], failure: str, more: Callable[[], str] = str) 
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and not just waiting to be buried."""
+    """Tell whether a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -119,7 +119,7 @@ os.environ.update(SERVER.settings)
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[PrefectServer]:
-    """The session's server; flows called in the tests' own process report to it as well."""
+    """Start the session's server. Flows that run in the test process report to it too."""
     SERVER.start()
     yield SERVER
     SERVER.kill()
@@ -194,7 +194,7 @@ class Toy:
             subprocess.run(command, cwd=root, check=True, timeout=60)
 
     def ran(self) -> list[str]:
-        """The stages that did work since the last call, sorted."""
+        """Return the stages that did work since the last call, sorted."""
         path = self.root / ".ran"
         stages = sorted(path.read_text().split()) if path.exists() else []
         path.unlink(missing_ok=True)

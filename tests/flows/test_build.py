@@ -20,13 +20,13 @@ pytestmark = pytest.mark.slow
 
 
 def start(toy: Toy, flow: str = "build") -> "subprocess.Popen[bytes]":
-    """The flow in a process of its own, to be killed."""
+    """Start the flow in another process, which a test kills."""
     script = f"from flows.{flow} import {flow}; {flow}({str(toy.root)!r})"
     return subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
 
 
 def outcomes(server: PrefectServer, run: str = "") -> dict[str, str]:
-    """The table that the last build, or a certain one, left."""
+    """Return the outcome of each stage of the last build, or of flow run ``run``."""
     which = {"flow_run_id": {"any_": [run]}} if run else {}
     asked = {"artifacts": {"key": {"any_": ["stages"]}, **which}, "sort": "CREATED_DESC"}
     table = json.loads(server.ask("/artifacts/filter", asked)[0]["data"])

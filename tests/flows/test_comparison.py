@@ -110,8 +110,8 @@ def run(project: Path, *options: str) -> str:
 
 @pytest.fixture(scope="module")
 def compared(project: Path) -> tuple[Path, str, str]:
-    """The project after a comparison that was killed once its first point was there, and what the
-    rest of it, and then its ablations, said."""
+    """Kill a comparison after its first point, run the rest and the ablations; return the project
+    and the output of both runs."""
     process = start(project)
     first = project / RESULTS / "digits" / "semantic" / "0" / "metrics.json"
     deadline = time.monotonic() + 300

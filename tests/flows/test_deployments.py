@@ -40,7 +40,7 @@ def prefect(*arguments: str, root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, toy_template: Path) -> Toy:
-    """The project that is deployed: toy stages, and a source of images to look at."""
+    """Make a project to deploy: toy stages, and a source of images."""
     import shutil
 
     root = tmp_path_factory.mktemp("deployed") / "toy"
@@ -57,7 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, toy_template: Path) -> Toy
 
 @pytest.fixture(scope="module")
 def deployed(prefect_server: PrefectServer, project: Toy) -> dict[str, Any]:
-    """What the server knows of each deployment after ``prefect deploy --all``."""
+    """Return the server's record of each deployment after ``prefect deploy --all``."""
     prefect("work-pool", "create", "irgen", "--type", "process", root=project.root)
     prefect("deploy", "--all", root=project.root)
     deployments = prefect_server.ask("/deployments/filter", {})
@@ -137,8 +137,8 @@ def worker(
 
 
 def post(server: PrefectServer, name: str, times: int) -> None:
-    """What a bucket's notifications would do: a plain POST. In one request the events come within
-    one window, however busy the machine is."""
+    """Post events as a bucket's notifications do. They come in one request, and so within one
+    window on a busy machine too."""
     event = {
         "event": name,
         "resource": {"prefect.resource.id": "somebody"},

@@ -30,7 +30,7 @@ PATIENCE = 300.0  # seconds; a build takes a minute on a quiet machine
 
 
 def typed() -> list[str]:
-    """The page's commands in order, each whole, without comments."""
+    """Return the commands of the page in order, without comments."""
     page = (ROOT / "docs" / "tutorial" / "living-database.md").read_text()
     commands, open_ = [], ""
     for block in re.findall(r"```bash\n(.*?)```", page, re.S):
@@ -84,7 +84,8 @@ class Newcomer:
 def newcomer(
     tmp_path: Path, quiet_dvc: dict[str, str], prefect_server: PrefectServer, empty_store: Path
 ) -> Iterator[Newcomer]:
-    """What `git clone` and `make install` leave, with parameters that are soon trained."""
+    """Make the project that `git clone` and `make install` leave, with parameters for a short
+    training."""
     root = tmp_path / "irgen"
     ours = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.check_output(ours, cwd=ROOT, text=True).split():

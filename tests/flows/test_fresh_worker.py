@@ -19,13 +19,13 @@ SOMEBODY = {f"GIT_{who}_{what}": "t@t" for who in WHO for what in ("NAME", "EMAI
 
 
 def blocks() -> list[str]:
-    """The scripts of the page's part on the remote and the fresh worker."""
+    """Return the scripts of the page's section on the remote and the fresh worker."""
     part = PAGE.split("## A DVC remote, and a fresh worker")[1]
     return re.findall(r"```bash\n(.*?)```", part, flags=re.DOTALL)
 
 
 def typed(script: str, folder: Path) -> str:
-    """What a script prints; fails if one of its commands does."""
+    """Run a script and return its output; fail if one of its commands fails."""
     empty = folder.parent / "aws-config"
     empty.touch()  # DVC opens what it is named, and does not take the null device
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

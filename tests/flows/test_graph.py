@@ -14,7 +14,8 @@ from .conftest import Toy
 
 
 def declared(root: Path) -> dict[str, set[str]]:
-    """Who needs whom, by the text of dvc.yaml: a dependency below an output of another stage."""
+    """Return the stages that each stage depends on by dvc.yaml: those with an output that is one of
+    its dependencies or contains it."""
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
 
     def paths(entry: dict, *kinds: str) -> list[str]:

@@ -66,7 +66,7 @@ def living(
 
 
 def last(server: PrefectServer, key: str) -> str:
-    """What the latest artifact of a key holds."""
+    """Return the content of the latest artifact of a key."""
     asked = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
     return server.ask("/artifacts/filter", asked)[0]["data"]
 
@@ -132,7 +132,7 @@ def killed(root: Path, hit: set[str], ended: set[str]) -> str | None:
 def test_a_build_killed_in_each_of_its_stages_is_one_release(
     prefect_server: PrefectServer, living: Path
 ) -> None:
-    """What is done stays done: no stage but the one that looks outside runs twice to its end."""
+    """Expect that a finished stage is not run again, except the one that reads the source."""
     hit: set[str] = set()
     ended: set[str] = set()
     while stage := killed(living, hit, ended):

@@ -22,7 +22,7 @@ INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 def program(name: str) -> str:
-    """The path of one of PostgreSQL's programs; skips if there is none."""
+    """Return the path of a program of PostgreSQL; skip if it is not installed."""
     path = shutil.which(name) or next(iter(shutil.which(name, path=str(p)) for p in INSTALLED), "")
     if not path:
         pytest.skip(f"PostgreSQL's {name} is not installed: apt-get install postgresql")
@@ -31,7 +31,7 @@ def program(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an empty database on a PostgreSQL server of its own."""
+    """Start a PostgreSQL server and yield the URL of an empty database."""
     initdb, server = program("initdb"), program("postgres")
     # It refuses to run as root, and that user may not look into root's temporary folders.
     folder = Path("/tmp") / f"irgen-postgres-{os.getpid()}"
@@ -75,7 +75,7 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def run(*command: str, root: Path, server: PrefectServer) -> str:
-    """What a command prints that reports to the server."""
+    """Run a command that reports to the server, and return its output."""
     done = subprocess.run(
         [sys.executable, *command],
         cwd=root,

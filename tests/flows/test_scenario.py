@@ -97,7 +97,7 @@ class Living:
         return taken
 
     def post(self, event: str) -> None:
-        """What a bucket's notification would do: a plain POST."""
+        """Post an event as a bucket's notification does."""
         about = {
             "id": str(uuid4()),
             "event": event,
@@ -107,7 +107,7 @@ class Living:
         self.server.ask("/events", [about])
 
     def told(self, event: str) -> list[dict[str, Any]]:
-        """What the events of a name said that this project has told of."""
+        """Return the payloads of the events of a name that this project sent."""
         asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
         sent = self.server.ask("/events/filter", asked)["events"]
         return [
@@ -115,7 +115,7 @@ class Living:
         ]
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
-        """The runs of a deployment that were begun, the first one first."""
+        """Return the started runs of a deployment, oldest first."""
         asked = {
             "flow_runs": {"deployment_id": {"any_": [self.deployments[flow]]}},
             "sort": "START_TIME_ASC",
@@ -124,7 +124,8 @@ class Living:
         return [run for run in flow_runs if run["start_time"]]
 
     def ended(self, flow: str, before: list[dict[str, Any]]) -> dict[str, Any]:
-        """The first run of a deployment, since ``before``, that released something or gave up."""
+        """Wait for the first run of a deployment, not in ``before``, that released something or
+        failed, and return it."""
         ids = {run["id"] for run in before}
 
         def over() -> list[dict[str, Any]]:
@@ -137,7 +138,7 @@ class Living:
         return run
 
     def outcomes(self, run: dict[str, Any]) -> dict[str, str]:
-        """What came of each stage, by the table that the run left."""
+        """Return the outcome of each stage of a flow run."""
         asked = {
             "artifacts": {"key": {"any_": ["stages"]}},
             "flow_runs": {"id": {"any_": [run["id"]]}},
@@ -150,7 +151,7 @@ class Living:
         return {stage for stage, outcome in self.outcomes(run).items() if outcome == "ran"}
 
     def champion(self) -> int:
-        """The version of the model in MLflow's registry that is the champion."""
+        """Return the version of the champion in MLflow's model registry."""
         path = "/api/2.0/mlflow/registered-models/alias?name=irgen&alias=champion"
         with urllib.request.urlopen(self.mlflow.uri + path, timeout=20) as answer:
             return int(json.load(answer)["model_version"]["version"])
@@ -159,7 +160,7 @@ class Living:
         return pl.read_parquet(self.root / "data" / "catalog" / f"{name}.parquet")
 
     def encoded(self) -> dict[str, int]:
-        """How many images each encoder has encoded."""
+        """Count the images that each encoder has encoded."""
         stores = (self.root / ".cache" / "encodings").iterdir()
         return {
             store.name: sum(len(map_shard(path).keys) for path in store.glob("*.safetensors"))
@@ -167,8 +168,8 @@ class Living:
         }
 
     def search(self, images: dict[str, bytes]) -> dict[str, list[str]]:
-        """The ids of all that ``irgen search`` can find for each image: ten steps do not tell
-        images apart, so that the order says nothing."""
+        """Return the ids of all hits of ``irgen search`` for each image. Ten training steps do not
+        separate images, so their order means nothing."""
         folder = self.root.parent / "asked"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -190,7 +191,7 @@ def living(
     prefect_server: PrefectServer,
     empty_store: Path,
 ) -> Iterator[Living]:
-    """The project, built and released by its deployment on 240 digits, none of them 8 or 9."""
+    """Build and release a project by its deployment on 240 digits without 8 and 9."""
     folder = tmp_path_factory.mktemp("living")
     bucket_server.reset()
     mlflow = MlflowServer(folder / "mlflow", empty_store)
@@ -225,7 +226,7 @@ def run_worker(living: Living) -> Iterator[None]:
 
 
 def copy_project(living: Living) -> None:
-    """The project as it would be cloned, its parameters small and its places the servers."""
+    """Copy the project as a clone has it, with small parameters and the servers' addresses."""
     root = living.root
     root.mkdir()
     for name in ("irgen", "flows"):
@@ -245,7 +246,7 @@ def copy_project(living: Living) -> None:
 
 
 def deploy(living: Living) -> None:
-    """The deployments of ``prefect.yaml``, as its first lines tell."""
+    """Deploy ``prefect.yaml`` by the commands of its first lines."""
     living.do(
         "prefect", "--no-prompt", "work-pool", "create", "irgen", "-t", "process", "--overwrite"
     )

@@ -201,7 +201,7 @@ def test_files_that_another_dvc_has_are_waited_for(toy: Toy) -> None:
 
 
 def test_dvc_s_words_for_each_outcome_are_known(root: Path) -> None:
-    """The words are DVC's own; if it changes them this test and the three above tell."""
+    """Check DVC's own words; if DVC changes them, this test and the three above fail."""
     from dvc.stage import cache, run
 
     source = Path(run.__file__).read_text() + Path(cache.__file__).read_text()

@@ -55,7 +55,7 @@ class Vanishing(Living):
         return until(over, "the update did not end", self.log.read_text)
 
     def facts(self) -> dict[str, Any]:
-        """What must not change while the source is away."""
+        """Return the state that must not change while the source is unreachable."""
         folder = self.root / "data" / "download"
         images = manifest.images(manifest.read(folder))
         return {
@@ -92,7 +92,7 @@ def vanishing(
     prefect_server: PrefectServer,
     empty_store: Path,
 ) -> Iterator[Vanishing]:
-    """The project, built and released by its deployment on a folder of digits."""
+    """Build and release a project by its deployment on a folder of digits."""
     folder = tmp_path_factory.mktemp("vanishing")
     bucket_server.reset()
     bucket_server.fill("store", {})

@@ -58,7 +58,7 @@ def create(folder: Path, names: Iterable[str], **changes: Any) -> Path:
 
 
 def contents(index: Index | View) -> dict[str, tuple]:
-    """What is in an index, by id: code, bytes of the embedding, trained, and the metadata."""
+    """Return the content of an index by id: code, bytes of the embedding, trained, and metadata."""
     view = index if isinstance(index, View) else index.view
     rows = view.snapshot.alive_rows()
     codes = view.snapshot.gather(rows, "codes").tolist()
@@ -75,7 +75,8 @@ def contents(index: Index | View) -> dict[str, tuple]:
 
 
 def expected(names: Iterable[str], version: int = 0, trained: bool | None = False) -> dict:
-    """What ``contents`` should say of images as made here; ``trained`` None: as ``create`` does."""
+    """Return the ``contents`` of an index of the images made here; ``trained`` None: as ``create``
+    sets it."""
     names = list(names)
     made = images(names, version)
     halves = made["embeddings"].half().numpy()
@@ -99,7 +100,7 @@ def base_bytes(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def small() -> SimpleNamespace:
-    """The functions above."""
+    """Return the functions above."""
     return SimpleNamespace(
         D=D,
         M=M,

@@ -21,7 +21,7 @@ NAMES = [f"{'image ' * (n % 3)}{n}" for n in range(40)]
 
 
 def operation(seed: int, number: int, alive: Iterable[str]) -> tuple[str, list[str]]:
-    """The operation of that number, and the ids it is about."""
+    """Draw the operation of this number, and its ids."""
     chance = random.Random(f"{seed} {number}")
     there = sorted(alive)
     absent = sorted(set(NAMES) - set(there))
@@ -31,7 +31,7 @@ def operation(seed: int, number: int, alive: Iterable[str]) -> tuple[str, list[s
 
 
 def after(alive: dict[str, int], number: int, name: str, ids: list[str]) -> dict[str, int]:
-    """Which version of each image is alive when the operation has been done."""
+    """Return the version of each image that is alive after the operation."""
     if name == "remove":
         return {i: version for i, version in alive.items() if i not in ids}
     return alive | dict.fromkeys(ids, number) if name in ("add", "upsert") else alive

@@ -27,7 +27,7 @@ ENDS = [(1, signal.SIGKILL), (2, signal.SIGKILL), (3, signal.SIGINT)]
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[subprocess.Popen]:
-    """The program that forks writers."""
+    """Start the program that forks writers."""
     with forking_program.start(SCRIPT) as running:
         yield running
 
@@ -53,13 +53,13 @@ def live_and_die(
 
 
 def count_acknowledged(notes: Path) -> int:
-    """How many operations have returned."""
+    """Count the operations that have returned."""
     noted = notes.read_text().split() if notes.exists() else []
     return int(noted[-1]) + 1 if noted else 0
 
 
 def table(alive: dict[str, int], small: SimpleNamespace) -> dict:
-    """What ``contents`` should say of the versions alive."""
+    """Return the expected ``contents`` for the versions that are alive."""
     return {name: small.expected([name], version)[name] for name, version in alive.items()}
 
 

@@ -127,7 +127,7 @@ def test_a_reader_reads_only_what_is_new(index, folder, add, monkeypatch) -> Non
 
 
 def test_a_reader_never_sees_what_is_not_committed(index: Index, folder: Path, add, small) -> None:
-    """The moment before the commit is the one at which a kill or an interrupt takes all back."""
+    """Read just before the commit: a kill or an interrupt at this moment undoes all."""
     before = small.contents(index)
     with Index.open(folder) as reader:
 

@@ -222,7 +222,7 @@ def test_explanations_add_up_to_the_scores(index, png):
 
 def test_what_is_added_is_found_by_the_next_search_here_and_elsewhere(index, png):
     def cosine(each: Index, number: int) -> float:
-        """How near the image called "new" is to image ``number``; −inf if it is not there."""
+        """Return the cosine of image "new" and image ``number``; −inf if "new" is no hit."""
         hits = each.search([png(number)], k=41)
         return float(hits.cosine[hits.ids == "new"].max(initial=-np.inf))
 
@@ -278,7 +278,7 @@ def test_a_search_never_sees_half_a_change(index, png):
 
 
 def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png, tmp_path):
-    """The models were taught a single label: every image is of it, so it orders nothing."""
+    """Use models with a single label: all images have it, so it does not change the order."""
     contents, items = [png(n) for n in range(40)], pl.DataFrame({"id": NAMES})
     how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "rerank_weight": 0.5}
     hits_by_signal = {}

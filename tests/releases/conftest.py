@@ -36,7 +36,7 @@ DATABASE, QUERIES = pictures("image", range(PER_LABEL)), pictures("query", range
 
 
 def table(images: dict[str, bytes], role: str) -> pl.DataFrame:
-    """The catalogue's rows of images."""
+    """Return the catalogue's rows of images."""
     hashes = [hashlib.sha256(content).hexdigest() for content in images.values()]
     labels = [f"label {name.split('-')[1]}" for name in images]
     side = pl.lit(24, pl.Int32)
@@ -94,13 +94,13 @@ class Project:
         (self.root / "params.yaml").write_text(yaml.safe_dump(tree))
 
     def builds(self, number: int, *, bad: bool = False, per_label: int = PER_LABEL) -> None:
-        """The pipeline makes another index."""
+        """Replace the pipeline's index by another one."""
         folder = self.root / "data" / "index"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.bundle(number, bad=bad, per_label=per_label), folder)
 
     def writes_database(self, per_label: int) -> None:
-        """The pipeline makes the catalogue's database anew."""
+        """Write the catalogue's database anew."""
         path = Workspace.at(self.root).stage("catalog") / "database.parquet"
         write_table(path, table(pictures("image", range(per_label)), "train"))
 
@@ -108,7 +108,7 @@ class Project:
         return (self.store / "champion").readlink().name
 
     def folders(self) -> list[str]:
-        """What lies in the store, but for the lock."""
+        """List the names in the release store, without the lock."""
         return sorted(path.name for path in self.store.iterdir() if path.name != ".lock")
 
 
@@ -144,7 +144,7 @@ def project(
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended, what it printed, and what it said as JSON."""
+    """Hold the exit status of a command, its output, and its output as JSON."""
 
     status: int
     out: str

@@ -21,13 +21,13 @@ LIVES = 24
 
 @pytest.fixture(scope="module")
 def program(root: Path) -> Iterator[subprocess.Popen]:
-    """The program that forks processes to be killed."""
+    """Start the program that forks processes, which the test kills."""
     with forking_program.start(SCRIPT, PYTHONPATH=str(root)) as running:
         yield running
 
 
 def release(number: int) -> dict[str, Image]:
-    """What the pipeline's index number so and so holds; one image is another one each time."""
+    """Return the images of the pipeline's index of this number; one image differs in each."""
     images: dict[str, Image] = {f"{n}": (f"{n} of {number}", number) for n in range(3000)}
     return images | {f"of {number}": ("new", number)}
 
@@ -49,8 +49,8 @@ def live_and_die(program: subprocess.Popen, root: Path, first: int, mode: str, w
 
 
 def check(root: Path, number: int, noted: list[int]) -> int:
-    """The index is whole, of this release or the one before, and has every edit that was noted and
-    no more than the one after it. Return whose it is."""
+    """Check that the index is complete, is of this release or the one before, and has every noted
+    edit and at most one more. Return the number of its release."""
     folder = own_index.default_folder(root)
     assert folder == root / "index"
     images = read(folder)
@@ -88,7 +88,7 @@ def test_a_refresh_that_is_killed_loses_no_edit_and_leaves_one_index(program, tm
 
 
 def check_all(root: Path, number: int, noted: list[int]) -> int:
-    """How many releases the index is behind."""
+    """Return how many releases the index is behind."""
     return number - check(root, number, noted)
 
 

@@ -14,7 +14,7 @@ def served(version: int, gain: float, **changes) -> Release:
 
 
 def find(*releases: Release) -> int | None:
-    """The version of the best of all releases, the last of which is the champion."""
+    """Return the version of the best release; the last one is the champion."""
     best = level.find_best(releases, releases[-1])
     return None if best is None else best.version
 

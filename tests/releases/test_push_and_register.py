@@ -13,7 +13,7 @@ from irgen.tracking import locations, mlflow_store
 
 @pytest.fixture
 def registry(project) -> MlflowClient:
-    """The project's own registry, in use."""
+    """Use a model registry in the project, and return its client."""
     project.set("release", model="irgen")
     return mlflow_store.connect(project.root)
 
@@ -44,7 +44,7 @@ def content(bucket, key: str) -> dict:
 
 
 def versions(registry: MlflowClient) -> dict[str, str]:
-    """The registered versions: their releases' names."""
+    """Return the name of the release of each registered version."""
     versions = registry.search_model_versions("name = 'irgen'")
     return {str(each.version): each.tags["irgen.release"] for each in versions}
 
@@ -248,7 +248,7 @@ def test_what_the_registry_cannot_forget_now_stays_until_it_can(
 
 
 def downloaded(project, registry: MlflowClient, version: str) -> Path:
-    """The files of a registered model."""
+    """Download the files of a registered model, and return their folder."""
     from mlflow.artifacts import download_artifacts
 
     source = registry.get_model_version("irgen", version).source

@@ -76,7 +76,7 @@ def remove(root: Path, ids: Sequence[str]) -> None:
 
 
 def contents(root: Path) -> dict[str, tuple]:
-    """What the own index holds: metadata by id."""
+    """Return the metadata of the project's own index by id."""
     with Index.open(root / "index") as index:
         index.verify()
         return as_rows(index.view.take(index.view.snapshot.alive_rows().numpy()))

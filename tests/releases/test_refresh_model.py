@@ -23,7 +23,7 @@ OPERATIONS = st.one_of(
 
 
 class Model:
-    """What the index should hold: dictionaries of images, and nothing else."""
+    """Model the expected content of the index by dictionaries of images."""
 
     def __init__(self, served: dict[str, Image]) -> None:
         self.served, self.base, self.own = served, dict(served), dict(served)

@@ -60,7 +60,7 @@ def images():
 
 @pytest.fixture
 def fresh(images):
-    """The snapshot of an index built afresh of these images."""
+    """Return a function that builds the snapshot of a new index of some images."""
     codebooks = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(1))
 
     def make(numbers: list[int]) -> Snapshot:

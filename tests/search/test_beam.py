@@ -129,7 +129,7 @@ def test_one_image_in_the_database(retriever):
 
 
 def parts_of(codes: torch.Tensor, mask: torch.Tensor) -> list[live.LiveTrie]:
-    """The rows of ``codes`` where ``mask`` is true, in two tries that hold dead rows too."""
+    """Return the rows of ``codes`` where ``mask`` is true, in two tries that hold dead rows too."""
     first = torch.arange(len(codes)) < len(codes) // 3
     return [
         live.keep_rows(trie.build(codes[half]), mask[half])

@@ -41,7 +41,7 @@ def test_a_leafs_code_group_holds_its_live_rows_in_the_tries_order(case):
 
 
 def equal(one: live.LiveTrie, other: live.LiveTrie) -> bool:
-    """Whether two say the same, type by type."""
+    """Tell whether two live tries are equal, dtypes included."""
     pairs = [(one.group_offsets, other.group_offsets), (one.postings, other.postings)]
     pairs += zip(one.counts or (), other.counts or (), strict=True)
     return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)

@@ -47,7 +47,7 @@ def sign_on():
 
 @pytest.fixture
 def proxy(tmp_path, running, sign_on):
-    """The address of nginx in front of the service."""
+    """Start nginx in front of the service, and yield its address."""
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     subprocess.run(
         [

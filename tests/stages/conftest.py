@@ -41,7 +41,7 @@ SMALL = {
 
 
 def small_params(root: Path, project: Path, **changes: dict) -> Params:
-    """The default parameters, made small, in ``root`` with a folder of 300 digits as the source."""
+    """Write and return small parameters in ``root``, whose source is a folder of 300 digits."""
     tree = yaml.safe_load((project / "params.yaml").read_text())
     for section, values in {**SMALL, **changes}.items():
         tree[section] |= values
@@ -52,7 +52,7 @@ def small_params(root: Path, project: Path, **changes: dict) -> Params:
 
 
 def write_digits(folder: Path, per_label: int) -> None:
-    """The first images of each digit, as files in class folders."""
+    """Write the first images of each digit to class folders."""
     for entry in list_digits().entries:
         label, name = entry.key.split("/")
         if len(list((folder / label).glob("*"))) < per_label:

@@ -84,8 +84,8 @@ def test_their_table_has_names_and_times_and_leaves_evaluates_own_alone(built):
 
 
 def repeated(folder):
-    """The stage's files without ScaNN's results, in which near ties change places: its scores' last
-    digits depend on where in memory the vectors lie."""
+    """Return the stage's files without ScaNN's results, which are not repeatable: the last digits
+    of its scores depend on the address of the vectors in memory, so near ties change places."""
     contents = files(folder / "data/baselines")
     if contents.pop("runs/scann.parquet", None):
         quality = json.loads(contents["metrics.json"])

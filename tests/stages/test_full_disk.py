@@ -21,7 +21,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def full_disk(copy, tmp_path: Path) -> Iterator[Path]:
-    """The project on a disk of its own, which a file named ballast fills."""
+    """Yield the project on a disk of its own that a file named ballast fills."""
     disk = tmp_path / "disk"
     with small_disk.mount(disk, "64m"):
         shutil.copytree(copy[0], disk, dirs_exist_ok=True)

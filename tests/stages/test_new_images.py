@@ -48,7 +48,7 @@ def test_new_images_join_the_database_and_leave_training_as_it_is(copy):
 
 
 def with_new_images(folder: Path, params: Params, **settings) -> tuple[dict[str, float], dict]:
-    """What the drift stage finds of the images that have come into the source, and its verdict."""
+    """Run the drift stage on the new images of the source; return its metrics and its verdict."""
     drift = dataclasses.replace(params.drift, minimum_images=20, **settings)
     run(dataclasses.replace(params, drift=drift), folder, "download", *AGAIN)
     metrics = json.loads((folder / "data/drift/metrics.json").read_text())

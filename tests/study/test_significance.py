@@ -11,7 +11,7 @@ from irgen.study.significance import LEVEL, corrected, p_value
 
 
 def exact(first: np.ndarray, second: np.ndarray) -> float:
-    """The share of all assignments whose difference is as large as the observed one."""
+    """Return the share of all sign assignments whose difference is at least the observed one."""
     differences = first - second
     sums = [
         abs((np.array(signs) * differences).sum()) for signs in product((-1, 1), repeat=len(first))

@@ -226,7 +226,7 @@ def test_queries_are_averaged_over_seeds(loaded: dict) -> None:
 
 
 def asks_others(result: Result, first: int) -> Result:
-    """The same values of other queries: those numbered from ``first``, in another order."""
+    """Return the same values for other queries: those numbered from ``first``, in another order."""
     own = result.queries
     number = pl.col("query").reverse() + first
     named = own.with_columns(sha256=number.cast(pl.String).str.zfill(4))

@@ -82,7 +82,7 @@ def write_outputs(folder: Path) -> None:
 
 
 def runs(client: MlflowClient) -> tuple[list, list]:
-    """The runs of the builds, and those of their stages, in the store."""
+    """Return the runs of the builds, and those of their stages."""
     return runs_in(client, "digits"), runs_in(client, "digits/stages")
 
 

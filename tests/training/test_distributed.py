@@ -31,7 +31,7 @@ KEPT = {"tokenizer": "validation/accuracy/embedding", "retriever": "validation/p
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch) -> None:
-    """The processes find the trainings of this folder."""
+    """Let worker processes import the trainings of this folder."""
     monkeypatch.syspath_prepend(str(ROOT))
 
 

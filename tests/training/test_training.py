@@ -239,7 +239,8 @@ def by_clusters(tokenizer_settings):
 
 
 def same_label_share(model, clusters) -> float:
-    """How often the nearest training image by tuned embedding has the held-out image's label."""
+    """Return the share of held-out images whose nearest training image, by tuned embedding, has the
+    same label."""
     summaries, labels = clusters
     vectors = model.eval().adapt(torch.from_numpy(summaries[:, 0]))
     nearest = (vectors[96:] @ vectors[:96].T).argmax(1)

@@ -19,7 +19,7 @@ from irgen.stages import catalog, download
 
 @dataclass(frozen=True)
 class Catalogued:
-    """What the catalog stage made: its tables, its protocol.json, metrics and rejected keys."""
+    """Hold the results of the catalog stage: tables, protocol.json, metrics and rejected keys."""
 
     tables: dict[str, pl.DataFrame]
     about: dict

@@ -37,7 +37,7 @@ def test_annotation_files_are_listed_beside_the_images(tmp_path: Path, png: Png)
 
 
 def test_a_file_of_a_common_name_alone_changes_nothing(tmp_path: Path, png: Png) -> None:
-    """What was listed before there were annotation files is listed now."""
+    """Expect the listing of a source without annotation files."""
     fill(tmp_path, {"top/a/1.png": png(1), "top/classes.txt": b"a", "top/images.txt": b"a/1.png"})
     assert keys(tmp_path) == ["a/1.png"]
 

@@ -30,7 +30,8 @@ def meta() -> bytes:
 
 
 def layout(count: int = 21) -> dict[str, bytes | str | None]:
-    """The devkit unpacked beside train/ and a flat val/ of ``count`` images of both classes."""
+    """Return the files of an unpacked devkit, train/, and a flat val/ of ``count`` images of both
+    classes."""
     devkit = "ILSVRC2012_devkit_t12/data/"
     return {
         **{f"train/{wnid}/{wnid}_{i}.JPEG": None for wnid in WNIDS[:2] for i in (10, 9)},

@@ -187,7 +187,7 @@ def test_wrong_credentials_are_one_error_at_once(
 def test_a_service_that_checks_signatures_takes_the_right_ones_alone(
     settings, photos, buckets, tmp_path: Path, monkeypatch, name: str, code: str
 ) -> None:
-    """The server's own check, of every request and of who may do what."""
+    """Let the server check each request and its permissions."""
     from moto import settings as moto
     from moto.core import DEFAULT_ACCOUNT_ID
     from moto.iam.models import iam_backends
@@ -363,7 +363,8 @@ def test_a_list_in_a_bucket_names_images_beside_it(
 
 
 def test_many_connections_outlast_a_burst_of_503s(settings, buckets, tmp_path: Path) -> None:
-    """The retries that botocore shares among all calls of a client would run out."""
+    """Expect success although botocore's retries, shared among all calls of a client, would run
+    out."""
     buckets.fill("shop", {f"photos/a/{i:03d}.png": b"%d" % i for i in range(60)})
     failing = {f"{i:03d}.png": 6 for i in range(60)}
 

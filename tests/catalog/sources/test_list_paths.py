@@ -31,7 +31,7 @@ def listed(folder: Path, paths: list[str], outside: bool = False) -> Listing:
 
 
 def keys(listing: Listing) -> dict[str, str | None]:
-    """The problem of each image; "absent" if it is not there."""
+    """Return the problem of each image by key; "absent" if the image does not exist."""
     return {e.key: e.problem or ("absent" if e.read is None else None) for e in listing.entries}
 
 

@@ -51,8 +51,8 @@ def no_log(metrics: dict[str, float], step: int) -> None:
 
 @pytest.fixture(params=["http", "s3"])
 def shelf(request) -> tuple[str, dict, Callable[[str, bytes], None], Callable[[], int]]:
-    """The URL of a folder, what else to set, a way to put a file there, and a count of how many
-    bodies were read: on a web server and in a bucket."""
+    """Return the URL of a folder on a web server or in a bucket, its settings, a function that puts
+    a file there, and one that counts the bodies that were read."""
     if request.param == "http":
         web = request.getfixturevalue("web_server")
         return (

@@ -64,8 +64,8 @@ def put(toy: Toy, key: str, content: bytes) -> None:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What ``irgen release`` is to say: ``passes`` of the models' text, ``settled``; what it was
-    asked, in ``asked``, and how ``irgen sync-runs`` was called, in ``synced``."""
+    """Replace ``irgen release`` and ``irgen sync-runs``. ``passes`` (a function of the models'
+    text) and ``settled`` set the decision; ``asked`` and ``synced`` record the calls."""
     said: dict[str, Any] = {
         "passes": lambda models: True,
         "settled": True,
@@ -115,7 +115,7 @@ def run_name(server: PrefectServer, state: Any) -> str:
 
 
 def read_events(server: PrefectServer, event: str, root: Path) -> list[dict[str, Any]]:
-    """The payloads of this project's events of a name, the latest first."""
+    """Return the payloads of this project's events of a name, latest first."""
     asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
     return [
         sent["payload"]

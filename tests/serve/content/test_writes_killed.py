@@ -27,7 +27,7 @@ EDITORS = 6
 
 @pytest.fixture(scope="module")
 def program(root: Path) -> Iterator[subprocess.Popen]:
-    """The program that forks services."""
+    """Start the program that forks services."""
     script = Path(__file__).with_name("killed_service.py")
     with forking_program.start(script, PYTHONPATH=str(root)) as running:
         yield running

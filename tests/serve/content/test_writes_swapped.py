@@ -47,8 +47,8 @@ def test_a_change_is_seen_at_once_also_if_the_index_was_replaced_just_before(
 def test_what_is_acknowledged_while_the_release_is_swapped_is_there_afterwards(
     tmp_path, make_project, run_service, png
 ):
-    """The other index has other models, too: changes that were prepared for the first one are not
-    made in it as they are."""
+    """Use other models in the second index: changes that were prepared for the first index do not
+    fit it."""
     root, second = make_two(tmp_path, make_project)
     people = [Editor(f"editor{number}", png) for number in range(4)]
     with serve_writable(run_service, root) as running:

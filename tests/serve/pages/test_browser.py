@@ -67,7 +67,7 @@ def visit(browser, url):
 
 @pytest.fixture
 def page(browser, running):
-    """The browser at the start page of a service that only reads."""
+    """Yield the browser on the start page of a read-only service."""
     with visit(browser, running.url) as page:
         yield page
 
