@@ -2,8 +2,8 @@
 
     python benchmarks/allocator.py tf_efficientnet_lite0 --size 224 --batch 16
 
-Each way runs in processes of its own, in turns, so that a machine whose speed drifts does so for
-both; printed are all rates and the ratio of their medians.
+Both settings run in processes of their own, in turns, so that a machine whose speed drifts drifts
+for both. Prints all rates and the ratio of their medians.
 """
 
 import argparse
@@ -13,8 +13,8 @@ import sys
 import time
 
 
-def rate(name: str, size: int, batch: int, keep: bool) -> float:
-    """Images a second through an untrained backbone, after one batch to warm up."""
+def measure_rate(name: str, size: int, batch: int, keep: bool) -> float:
+    """Return images a second through an untrained backbone, after one batch to warm up."""
     import timm
     import torch
 
@@ -33,7 +33,7 @@ def rate(name: str, size: int, batch: int, keep: bool) -> float:
 
 
 def main() -> None:
-    """Prints the rates of each way and their ratio."""
+    """Print the rates with and without keeping freed memory, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name")
     parser.add_argument("--size", type=int, default=224)
@@ -42,15 +42,15 @@ def main() -> None:
     parser.add_argument("--one", choices=["keep", "return"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(rate(options.name, options.size, options.batch, options.one == "keep"))
+        print(measure_rate(options.name, options.size, options.batch, options.one == "keep"))
         return
     rates: dict[str, list[float]] = {"return": [], "keep": []}
     for _ in range(options.rounds):
-        for way, values in rates.items():
-            command = [sys.executable, *sys.argv, "--one", way]
+        for setting, values in rates.items():
+            command = [sys.executable, *sys.argv, "--one", setting]
             values.append(float(subprocess.check_output(command, text=True).split()[-1]))
-    for way, values in rates.items():
-        print(f"{way:>6} freed memory: {', '.join(f'{r:.1f}' for r in values)} images/s")
+    for setting, values in rates.items():
+        print(f"{setting:>6} freed memory: {', '.join(f'{r:.1f}' for r in values)} images/s")
     ratio = statistics.median(rates["keep"]) / statistics.median(rates["return"])
     print(f"keeping it is {ratio:.2f} times as fast ({options.name}, {options.size} px)")
 

@@ -64,7 +64,7 @@ CPU = Machine(device=torch.device("cpu"), autocast=None)
 
 @dataclass(frozen=True)
 class Store:
-    """Files of a project, and ``read``, which returns their content."""
+    """Name some files of a project; ``read`` returns their content."""
 
     name: str
     files: list[Path]

@@ -1,4 +1,4 @@
-"""Decode damaged image files: what ends the process, hangs, or takes too much memory?
+"""Decode damaged image files, and report those that end the process, hang or take much memory.
 
     python benchmarks/mutations.py --files 10000
 

@@ -3,8 +3,8 @@
     python benchmarks/made_up_index.py --like . --root /tmp/large --images 1000000
     python benchmarks/serve.py --root /tmp/large
 
-``--root``: a project that ``made_up_index.py`` made; several for ``--start``. Its ``queries/`` are
-what clients search by. Choose measurements, else all are made:
+``--root``: a project that ``made_up_index.py`` made; several for ``--start``. Clients search by the
+images in its ``queries/``. Choose measurements; the default is all of them:
 
 --start: seconds until the service is ready, its first search, and its memory
 --load: clients search for five minutes while two releases are swapped, images are added, and a
@@ -34,7 +34,7 @@ from irgen.files.atomic import write_bytes
 from irgen.files.records import read_json, write_json
 from irgen.releases import own_index
 
-STARTS, ASKED, WARM = 3, 300, 30
+STARTS, REQUESTS, WARMUPS = 3, 300, 30
 SAMPLE_SECONDS = 2.0  # between looks at the memory
 
 
@@ -48,7 +48,8 @@ def measure_start(options: argparse.Namespace) -> list[dict[str, float]]:
             with serve(root) as running, httpx.Client(base_url=running.url, timeout=60) as client:
                 ready.append(running.seconds)
                 started = time.perf_counter()
-                images = ask(client, next(iter((root / "queries").iterdir())))["index"]["images"]
+                picture = next(iter((root / "queries").iterdir()))
+                images = search_by_image(client, picture)["index"]["images"]
                 first.append(time.perf_counter() - started)
                 memory.append(running.measure_memory())
         files = (path for path in own_index.default_folder(root).rglob("*") if path.is_file())
@@ -58,8 +59,8 @@ def measure_start(options: argparse.Namespace) -> list[dict[str, float]]:
     return rows
 
 
-def ask(client: httpx.Client, picture: Path) -> dict[str, Any]:
-    """Return the answer to a search by one picture, and the request's id."""
+def search_by_image(client: httpx.Client, picture: Path) -> dict[str, Any]:
+    """Search by one image file; return the answer with the id of the request."""
     files = {"images": picture.read_bytes()}
     answer = client.post("/v1/search/upload", params={"k": 10}, files=files).raise_for_status()
     return answer.json() | {"request": answer.headers["X-Request-Id"]}
@@ -114,8 +115,11 @@ def measure_overhead(options: argparse.Namespace) -> dict[str, float]:
     pictures = sorted((options.root[0] / "queries").iterdir())
     with serve(options.root[0]) as running:
         with httpx.Client(base_url=running.url, timeout=60) as client:
-            asked = [ask(client, pictures[n % len(pictures)]) for n in range(WARM + ASKED)]
-        return split_times(running, asked[WARM:])
+            answers = [
+                search_by_image(client, pictures[number % len(pictures)])
+                for number in range(WARMUPS + REQUESTS)
+            ]
+        return split_times(running, answers[WARMUPS:])
 
 
 def split_times(running: Running, answers: list[dict[str, Any]]) -> dict[str, float]:
@@ -146,7 +150,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], Any]] = {
 
 
 def main() -> None:
-    """Measure what was chosen; write and print the tables."""
+    """Make the chosen measurements; write and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--root", type=Path, nargs="+", required=True)
     for name in MEASUREMENTS:

@@ -21,8 +21,7 @@ UNITS = {  # of the figures of a change, as the table names them
 
 
 def describe_machine(load: float) -> dict[str, Any]:
-    """Return what a measurement was made on: cores, processor, commit, and the machine's ``load``
-    before it."""
+    """Return the cores, the processor, the commit, and the machine's ``load`` before."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "processor": name_processor(torch.device("cpu")),
@@ -32,12 +31,12 @@ def describe_machine(load: float) -> dict[str, Any]:
 
 
 def format_page(results: dict[str, Any]) -> str:
-    """Return the sections of the measurements that there are."""
+    """Return a section for each measurement in the results."""
     parts = []
-    for name, (title, rows_of) in SECTIONS.items():
+    for name, (title, format_rows) in SECTIONS.items():
         if name in results:
             result = results[name]
-            parts += [f"### {title}\n", rows_of(result["measured"]), "", _describe(result)]
+            parts += [f"### {title}\n", format_rows(result["measured"]), "", _describe(result)]
     return "\n".join(parts)
 
 
@@ -120,7 +119,7 @@ def _format_load(result: dict[str, Any]) -> str:
         f"{result['images']:,} images; {result['users']} clients, each of which searches again as "
         f"soon as it has its answer, for {result['seconds']:.0f} s."
     )
-    return f"{heading}\n\n{_format_table(rows, ('what', 'measured'))}"
+    return f"{heading}\n\n{_format_table(rows, ('figure', 'measured'))}"
 
 
 SECTIONS = {

@@ -1,4 +1,4 @@
-"""Run the service in a process of its own; ask it and the system how it does."""
+"""Run the service in a process of its own; read its metrics, its log and its memory."""
 
 import json
 import subprocess
@@ -19,8 +19,8 @@ START_SECONDS = 180
 
 @dataclass(frozen=True)
 class Running:
-    """Service that answers at ``url``. ``log``: its requests, one JSON object a line. ``seconds``
-    from the start of its process until it was ready."""
+    """Hold a service that answers at ``url``. ``log``: its requests, one JSON object a line.
+    ``seconds`` from the start of its process until it was ready."""
 
     process: psutil.Popen
     url: str

@@ -33,8 +33,8 @@ def _refuse_settings() -> ReleaseSettings:
 
 
 def run(running: Running, root: Path, seconds: float, writes: int) -> dict[str, Any]:
-    """Change things while clients search for so many seconds: serve release 2 after a fifth of
-    them, then add images, serve release 3, and go back to 2. Return what each of it took."""
+    """Change the service while clients search for ``seconds``: serve release 2 after a fifth of the
+    time, then add images, serve release 3, and go back to 2. Return the figures of each step."""
     steps: list[tuple[float, str, Callable[[], dict[str, float]]]] = [
         (0.2, "swap", lambda: serve_release(running, root, 2)),
         (0.35, "writes", lambda: write(running.url, root / "queries", writes)),
@@ -49,8 +49,8 @@ def run(running: Running, root: Path, seconds: float, writes: int) -> dict[str, 
 
 
 def serve_release(running: Running, root: Path, version: int | None) -> dict[str, float]:
-    """Serve a release, None: the one before. Return the seconds until it answers, and 1 failure if
-    it does not within a minute."""
+    """Serve the release of this version, None: the one before. Return the seconds until it answers,
+    and 1 failure if it does not within a minute."""
     swaps = running.read_metrics()["irgen_swaps_total"]
     roll_back(root, _refuse_settings, version)
     started, seconds = time.monotonic(), 0.0
@@ -63,15 +63,15 @@ def serve_release(running: Running, root: Path, version: int | None) -> dict[str
 
 
 def write(url: str, pictures: Path, count: int) -> dict[str, float]:
-    """Add that many images, one a request, by several clients; return images a second, their p50
-    and p99 in ms, and how many failed."""
+    """Add ``count`` images, one a request, by several clients. Return images a second, p50 and p99
+    of a request in ms, and the number that failed."""
     contents = [path.read_bytes() for path in sorted(pictures.iterdir())]
 
     def add(number: int) -> tuple[float, bool]:
         files = {"images": (f"written/{number:06d}", contents[number % len(contents)])}
-        began = time.perf_counter()
+        add_started = time.perf_counter()
         is_added = _post_until_free(client, files)
-        return time.perf_counter() - began, is_added
+        return time.perf_counter() - add_started, is_added
 
     started = time.perf_counter()
     with httpx.Client(base_url=url, timeout=120) as client, ThreadPoolExecutor(WRITERS) as pool:

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,11 +25,11 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from irgen.compute import cluster
+from irgen.compute.world import Log, Work
 from irgen.errors import IrgenError, ParamsError
 from irgen.params import Compute
 
-Log = Callable[[dict[str, float], int], None]  # of metrics and a step
-Work = Callable[..., dict[str, float]]  # of arguments and a Log; its result is metrics
 WAIT = timedelta(days=7)  # for another process, such as the first one while it validates
 BLAME_SECONDS = 5.0  # in which the failure that others follow from is heard of
 
@@ -66,12 +66,20 @@ def count_workers(settings: Compute) -> int:
 def run_workers(
     work: Work, arguments: Sequence[Any], settings: Compute, log: Log
 ) -> dict[str, float]:
-    """Return the metrics of ``work(*arguments, log)``, which runs in ``count_workers`` processes,
-    and in this one if that is 1. Of several, the first one's metrics and log count.
+    """Return the metrics of ``work(*arguments, log)``, which runs in the processes that
+    ``settings`` choose, here or on a cluster. The first one's metrics and log count.
 
     ``work`` and its arguments are sent to the processes, so they are functions of modules, settings
-    and paths. Raises the IrgenError of a process, or one that says which process was killed.
+    and paths. Raises the IrgenError of a process.
     """
+    return ENGINES[settings.engine](work, arguments, settings, log)
+
+
+def _run_here(
+    work: Work, arguments: Sequence[Any], settings: Compute, log: Log
+) -> dict[str, float]:
+    """Do the work in ``count_workers`` processes of this machine, or in this one if that is 1.
+    Raises IrgenError saying which process was killed, too."""
     count = count_workers(settings)
     if count == 1:
         return work(*arguments, log)
@@ -79,6 +87,9 @@ def run_workers(
         store = Path(folder) / "store"
         with _start(count, store, settings, work, arguments) as workers:
             return _supervise(workers, log)
+
+
+ENGINES = {"local": _run_here, "ray": cluster.train}
 
 
 @contextmanager

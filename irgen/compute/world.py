@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
+Log = Callable[[dict[str, float], int], None]  # of metrics and a step
+Work = Callable[..., dict[str, float]]  # of arguments and a Log; it returns metrics
 T = TypeVar("T")
 CPU = torch.device("cpu")
 

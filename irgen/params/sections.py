@@ -33,7 +33,7 @@ from irgen.params.fields import (
 class Compute:
     """Device and precision of computations, and the machines that do them."""
 
-    engine: Literal["local", "ray"] = param("local", "ray: images are encoded on a Ray cluster")
+    engine: Literal["local", "ray"] = param("local", "ray: a Ray cluster encodes images and trains")
     address: str = param(
         "", "Ray cluster: auto, or host:port of its head; empty: one is started on this machine"
     )
@@ -44,7 +44,7 @@ class Compute:
         0, "threads that decode images; 0: one per core"
     )
     workers: Annotated[int, Field(ge=0, le=1024)] = param(
-        0, "processes of a training; 0: one per GPU of the machine, one without"
+        0, "processes of a training; 0: one per GPU, of the machine or the cluster; one without"
     )
     pixels_gigabytes: Weight = param(
         4.0, "memory for decoded images of an encoder that is trained; others are decoded each time"

@@ -49,7 +49,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
 def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Train with the other processes of ``run``. The first one writes what comes of it."""
-    settings, encoding = params.retriever, open_encoding(params.compute, workspace)
+    compute = replace(params.compute, engine="local")  # each process encodes its own images
+    settings, encoding = params.retriever, open_encoding(compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in VALIDATED]
     train, validation = map(read_table, tables)
     sample = draw_sample(validation, MOST_VALIDATED)

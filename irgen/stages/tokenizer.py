@@ -1,6 +1,7 @@
 """Train the semantic tokenizer: encoder or adapter, class heads at every prefix, codebooks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import polars as pl
 import torch
@@ -43,7 +44,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 
 def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Train with the other processes of ``run``. The first one writes what comes of it."""
-    settings, encoding = params.tokenizer, open_encoding(params.compute, workspace)
+    compute = replace(params.compute, engine="local")  # each process encodes its own images
+    settings, encoding = params.tokenizer, open_encoding(compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
     train, validation = map(read_table, tables)
     classes = list_classes(train, settings)

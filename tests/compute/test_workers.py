@@ -99,7 +99,10 @@ def test_no_process_outlives_the_one_that_started_it(number, tmp_path):
             os.killpg(parent.pid, number)  # as a terminal does
         else:
             parent.send_signal(number)
-        printed = parent.communicate(timeout=60)[1].decode()
+        try:
+            printed = parent.communicate(timeout=60)[1].decode()
+        finally:
+            parent.kill()
     wait_until(lambda: not any(map(is_running, workers)), "processes were left")
     assert printed.count("Traceback") == (number == signal.SIGINT)  # which the command line says
     assert "semaphore" not in printed

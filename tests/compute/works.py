@@ -41,7 +41,7 @@ def fail(kind: str, rank: int, log) -> dict[str, float]:
 def wait(folder: str, log) -> dict[str, float]:
     """Note the number of this process in ``folder``, and wait."""
     (Path(folder) / str(os.getpid())).touch()
-    time.sleep(600)
+    time.sleep(120)
     return {}
 
 
@@ -80,6 +80,7 @@ def main() -> None:
     from irgen.compute.workers import run_workers
     from irgen.params import Compute
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     run_workers(wait, sys.argv[1:2], Compute(device="cpu", workers=2), lambda row, step: None)
 
 

@@ -63,7 +63,6 @@ def test_two_processes_learn_what_one_does_and_log_it_once(name, norm, tmp_path)
     if name in KEPT:
         best = [max(row[KEPT[name]] for row in history) for history in (alone[1], both[1])]
         assert best[1] >= best[0] - 0.05
-        print(alone[1], both[1])
 
 
 @pytest.mark.slow
