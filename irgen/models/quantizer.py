@@ -1,10 +1,11 @@
 """Residual quantisation: seeded k-means level after level, and codes to vectors and back."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from irgen.compute.batches import row_blocks
 
 VERSION = 1  # raise when equal vectors and seeds give other codebooks or codes
 SAMPLE = 131_072  # vectors; of more, a sample chooses the centres, and one pass over all moves them
@@ -15,7 +16,7 @@ ROWS = 64 * BLOCK  # of residuals in memory at once
 
 @dataclass(frozen=True)
 class Residuals:
-    """What codes leave over of ``vectors`` (N, D), computed as rows are taken, so that as many
+    """Subtract codes from ``vectors`` (N, D) as rows are taken, so that as many
     vectors as are mapped to a file can be quantised. ``codebooks``: (L, D) of each level so far;
     ``codes``: (N,) int64 of each."""
 
@@ -46,11 +47,6 @@ class Residuals:
 Vectors = Tensor | Residuals
 
 
-def blocks(count: int, size: int) -> Iterator[slice]:
-    """Yield rows 0 … count − 1, at most ``size`` at once."""
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
 def assign(vectors: Vectors, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Find the nearest centre of each vector.
 
@@ -60,9 +56,9 @@ def assign(vectors: Vectors, centres: Tensor) -> tuple[Tensor, Tensor]:
     norms = centres.square().sum(1)  # (L,)
     indices = torch.empty(len(vectors), dtype=torch.int64, device=centres.device)
     distances = torch.empty(len(vectors), dtype=centres.dtype, device=centres.device)
-    for part in blocks(len(vectors), ROWS):
+    for part in row_blocks(len(vectors), ROWS):
         taken = vectors[part]
-        for block in blocks(len(taken), BLOCK):
+        for block in row_blocks(len(taken), BLOCK):
             rows, own = taken[block], slice(part.start + block.start, part.start + block.stop)
             padded = torch.nn.functional.pad(rows, (0, 0, 0, BLOCK - len(rows)))  # (BLOCK, D)
             scores = norms - 2 * padded @ centres.T  # (BLOCK, L)
@@ -111,7 +107,7 @@ def kmeans(
     for _ in range(iterations):
         nearest, distances = assign(vectors, centres)
         sums = torch.zeros_like(centres)
-        for part in blocks(len(vectors), ROWS):
+        for part in row_blocks(len(vectors), ROWS):
             sums.index_add_(0, nearest[part], vectors[part])
         counts = torch.bincount(nearest, minlength=len(centres))
         alive = counts > 0
@@ -186,7 +182,7 @@ def encode(vectors: Tensor, codebooks: Tensor) -> Tensor:
     """Quantise vectors greedily, level by level: (N, D), (M, L, D) → codes (N, M) int64. Time
     O(N M L D); memory: the codes, and a block of residuals."""
     codes = torch.empty(len(vectors), len(codebooks), dtype=torch.int64, device=vectors.device)
-    for rows in blocks(len(vectors), ROWS):
+    for rows in row_blocks(len(vectors), ROWS):
         residual = Residuals(vectors[rows])
         for centres in codebooks:
             residual = residual.quantise(centres)
