@@ -121,7 +121,9 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
     shape = len(validation.queries), depth
     rows, cosines = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
     label_probs = np.empty((len(rows), len(models.labels)), np.float32)
-    embeddings = snapshot.segments[0].embeddings[taught.to(models.device)]
+    embeddings = snapshot.segments[0].embeddings
+    if not bool(taught.all()):  # a copy of all embeddings takes much memory
+        embeddings = embeddings[taught.to(models.device)]
     tries = [part.live for part in snapshot.live_parts(fresh=False)]
     for part, new, features in validation.batches():
         nearest = brute_force_search(features.embedding, embeddings, depth)

@@ -63,8 +63,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     options = Options.from_settings(params.evaluate, params.index.fresh_beams)
     options = replace(options, trie=True)  # an index always searches with its trie
     defaults = {name: getattr(options, name) for name in DEFAULTS}
-    snapshot = build_snapshot(identified, trained, models)
     k = max(params.evaluate.cutoffs)  # probabilities must hold for hits that people look at
+    snapshot = build_snapshot(identified, trained, models)
     queries = Validation.prepare(models, snapshot, validation, database, encoding)
     kinds = _number_kinds(models, identified, database)
     ranking: Ranking | Uncalibrated = NO_LABELS
@@ -72,6 +72,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         ranking = fit_ranking(queries, kinds)
     ranker = None if isinstance(ranking, Uncalibrated) else Ranker(ranking, kinds.to(models.device))
     hits = search_validation(queries, options, k, ranker)
+    del snapshot, queries  # they hold all embeddings in half precision
     calibration = fit_calibration(hits)
 
     def write_models(folder: Path) -> None:
