@@ -114,6 +114,8 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
     part: no validation query is of theirs."""
     models, snapshot = validation.models, validation.snapshot
     taught = kinds < len(models.labels)
+    if not bool(taught.any()):
+        return Uncalibrated(reason="no image of the database has a label that was taught")
     hashes = validation.queries["sha256"], validation.database["sha256"].filter(taught.numpy())
     label_scorer = validation.decoder.label_scorer
     assert label_scorer is not None, "the codes are the tokenizer's"
