@@ -34,7 +34,7 @@ def about(names: list[str], contents: list[bytes]) -> pl.DataFrame:
 
 @pytest.fixture
 def another(make_index: Callable, png: Callable) -> Callable[..., Path]:
-    """Makes another index of some of the images."""
+    """Make another index of some of the images."""
 
     def make(
         folder: Path,
@@ -59,8 +59,8 @@ def made(tmp_path_factory, make_index: Callable, png: Callable) -> Path:
 
 @pytest.fixture
 def project(made: Path, png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it to change, the current folder. In ``photos`` are image 3, which the index
-    holds, and 100 and 101, which it does not."""
+    """Return a copy of ``made`` that a test may change, as the current folder. ``photos`` has image
+    3, which is in the index, and 100 and 101, which are not."""
     folder = tmp_path / "project"
     shutil.copytree(made, folder)
     (folder / "photos").mkdir()
@@ -81,7 +81,7 @@ class Done:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs ``irgen`` with arguments."""
+    """Run ``irgen`` with arguments."""
 
     def command(*arguments: object) -> Done:
         capsys.readouterr()
@@ -93,7 +93,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 
 @pytest.fixture
 def told(run: Callable[..., Done]) -> Callable[..., str]:
-    """Runs a command that is to end well, and gives what it printed."""
+    """Run a command that must succeed, and return its output."""
 
     def command(*arguments: object) -> str:
         done = run(*arguments)
@@ -105,8 +105,8 @@ def told(run: Callable[..., Done]) -> Callable[..., str]:
 
 @pytest.fixture
 def refused(run: Callable[..., Done], project: Path) -> Callable[..., str]:
-    """Runs a command that is to be refused: status 2, one line on stderr, nothing on stdout and
-    nothing changed; gives that line."""
+    """Run a command that must be refused: status 2, one line on stderr, nothing on stdout, no
+    change of files. Return the line."""
 
     def command(*arguments: object) -> str:
         before = files(project)

@@ -21,7 +21,7 @@ def pages(root: Path) -> list[str]:
 
 @pytest.fixture
 def project(another, png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose images are called as in the docs."""
+    """Return a project whose images have the names of the docs."""
     another(tmp_path / "data" / "index", range(len(NAMES)), names=NAMES)
     (tmp_path / "nine.png").write_bytes(png(50))
     folder = tmp_path / "photos" / "9"

@@ -16,7 +16,7 @@ IMAGES = 2500  # ten batches
 
 
 def start(root: Path, *arguments: str, **options) -> subprocess.Popen:
-    """A command in a process of its own."""
+    """Start a command in a process of its own."""
     settings = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "irgen", *arguments],
@@ -39,7 +39,7 @@ def many(project: Path, png) -> list[str]:
 
 
 def cut_short(process: subprocess.Popen, folder: Path, how: signal.Signals) -> set[str]:
-    """Ends an add by a signal once a reader has seen some of its images; gives these."""
+    """End an add by a signal once a reader has seen some of its images; return these."""
     deadline = time.monotonic() + 120
     while not (folder / "index.json").exists():
         assert process.poll() is None, process.communicate()

@@ -58,7 +58,7 @@ def test_an_index_of_a_newer_version_is_refused(own, refused, name):
 
 
 def damage(path: Path, offset: int) -> None:
-    """Flips a bit. The file is made anew, since another index may share it by a link."""
+    """Flip a bit. The file is made anew, since another index may share it by a link."""
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.unlink()

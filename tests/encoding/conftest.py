@@ -55,7 +55,7 @@ def open_encoding(root, batch_size: int = 8) -> Encoding:
 
 
 class Counting(ImageEncoder):
-    """Counts the batches that pass through it."""
+    """Count the batches that pass through this encoder."""
 
     batches = 0
 

@@ -107,7 +107,7 @@ def test_errors_of_workers_are_those_of_this_machine(encoding, two_workers):
 
 
 class Gathering(Counting):
-    """Waits in each batch until encoders on two nodes have begun one."""
+    """Wait in each batch until encoders on two nodes have begun one."""
 
     folder: Path
 
