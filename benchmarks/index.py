@@ -3,19 +3,20 @@
     python benchmarks/index.py --sizes 10000 100000 1000000
     python benchmarks/index.py --real data --params params.yaml
     python benchmarks/index.py --live --sizes 1000000
+    python benchmarks/index.py --race --sizes 1000000
 
 Writes ``benchmarks/results/index.json``, ``.md``, ``.svg`` and ``.png``, and prints the tables. The
 synthetic database, HNSW and IVF-PQ are made once and stored below ``--cache`` with the seconds they
 took. Run it on a machine that does nothing else. ``--real`` and ``--params`` add the features of a
 finished run: its ``data`` folder, and its parameters. They can be repeated. ``--live`` measures
-only the index on disk, prints the figures and writes no file.
+only the index on disk, ``--race`` only searches beside those of faiss, which take turns: both print
+the figures and write no file.
 """
 
 import argparse
 import gc
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -23,21 +24,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import torch
 from speed import faiss_indexes, figure, generative, live, races, real, report, synthetic
-from speed.faiss_indexes import FaissIndex
+from speed.faiss_indexes import FaissIndex, Rivals
 from speed.generative import PRECISIONS, QueryPool, Search
-from speed.races import DecoderSet, Published, pause_between
+from speed.machine import describe_run
+from speed.races import DecoderSet, Published, Race
 from speed.stopwatch import Repeats, Times, time_once, time_repeats
 from speed.synthetic import Database, Recipe
 
 from irgen import params
 from irgen.compute.machine import keep_freed_memory
-from irgen.evaluation.latency import name_processor
 from irgen.files.atomic import write_bytes
 from irgen.files.records import write_json
-from irgen.files.workspace import Workspace, git
+from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.models.decoder import IdentifierDecoder
 from irgen.search import trie
@@ -45,6 +45,7 @@ from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
 
 BATCHES, WIDTHS = (1, 64), (1, 10, 30)
+HNSW_EFFORT = 64  # efSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,11 @@ class Setup:
         """Return the number of images N."""
         return len(self.database.codes)
 
+    @property
+    def faiss_folder(self) -> Path:
+        """Return the folder of the faiss indexes that are slow to build."""
+        return self.cache / f"faiss-{self.database.digest}-{len(self)}"
+
     def repeats(self, batch: int) -> Repeats:
         """Return the repeats of searches in batches of this size."""
         return self.plan.alone if batch == 1 else self.plan.batched
@@ -160,18 +166,19 @@ def measure_overlap(setup: Setup) -> dict[str, dict[str, float]]:
     return shares
 
 
-def measure_faiss(setup: Setup) -> tuple[FaissIndex, list[dict[str, Any]]]:
-    """Return faiss's brute-force index, and the rows of all faiss indexes."""
-    vectors = setup.database.float32()
-    folder = setup.cache / f"faiss-{setup.database.digest}-{len(setup)}"
-    exact = faiss_indexes.build_flat(vectors)
+def build_rivals(setup: Setup) -> Rivals:
+    """Return faiss's brute-force index and its graph."""
+    return Rivals.build(setup.database.float32(), setup.faiss_folder, HNSW_EFFORT)
+
+
+def measure_faiss(setup: Setup, rivals: Rivals) -> list[dict[str, Any]]:
+    """Return the rows of all faiss indexes."""
+    exact = rivals.flat
     rows = _measure_faiss_index(setup, exact, exact, 0)
-    graph = faiss_indexes.build_hnsw(vectors, folder / "hnsw")
-    rows += _measure_faiss_index(setup, graph, exact, 64)
-    del graph
-    lists = faiss_indexes.build_ivfpq(vectors, folder / "ivfpq")
+    rows += _measure_faiss_index(setup, rivals.hnsw, exact, HNSW_EFFORT)
+    lists = faiss_indexes.build_ivfpq(setup.database.float32(), setup.faiss_folder / "ivfpq")
     effort = min(32, faiss_indexes.list_count(len(setup)))
-    return exact, rows + _measure_faiss_index(setup, lists, exact, effort)
+    return rows + _measure_faiss_index(setup, lists, exact, effort)
 
 
 def _measure_faiss_index(
@@ -271,6 +278,15 @@ def run_live(plan: Plan, cache: Path) -> list[dict[str, Any]]:
     return [measure_live(setup) for setup in make_setups(plan, cache, ())]
 
 
+def run_race(plan: Plan, cache: Path) -> dict[str, Race]:
+    """Compare searches with those of faiss at the largest size."""
+    plan = replace(plan, sizes=(max(plan.sizes),))
+    (setup,) = make_setups(plan, cache, PRECISIONS)
+    rivals = build_rivals(setup)
+    show_progress("searches, interleaved")
+    return races.race_neighbours(setup.decoder_set, setup.snapshot, rivals, BATCHES, plan.race)
+
+
 def run(plan: Plan, cache: Path) -> dict[str, Any]:
     """Measure everything but the real features."""
     small: Snapshot | None = None
@@ -288,21 +304,18 @@ def run(plan: Plan, cache: Path) -> dict[str, Any]:
         show_progress("search")
         results["search"] += measure_search(setup, PRECISIONS if is_last else PRECISIONS[:1])
         show_progress("faiss")
-        exact, rows = measure_faiss(setup)
-        results["others"] += rows
+        rivals = build_rivals(setup)
+        results["others"] += measure_faiss(setup, rivals)
         if is_last:
-            show_progress("brute-force searches and the small index, interleaved")
+            show_progress("faiss and the small index, interleaved")
             results["overlap"] = measure_overlap(setup)
             results["races"] = {
-                "exact": {
-                    str(batch): races.race_brute_force(
-                        decoder_set, snapshot, exact, batch, pause_between(plan.race)
-                    )
-                    for batch in BATCHES
-                },
+                "neighbours": races.race_neighbours(
+                    decoder_set, snapshot, rivals, BATCHES, plan.race
+                ),
                 "sizes": races.race_sizes(decoder_set, small, snapshot, 64, plan.race),
             }
-        del exact
+        del rivals
         gc.collect()
         show_progress("the published algorithm")
         rival, rows = measure_published(setup)
@@ -320,24 +333,6 @@ def run(plan: Plan, cache: Path) -> dict[str, Any]:
     return results | {"sizes": sorted(plan.sizes)}
 
 
-def describe_run(started: float, plan: Plan) -> dict[str, Any]:
-    """Return the processor, the versions, the commit, the models and the duration."""
-    commit = git(Path(__file__).parent, "rev-parse", "--short", "HEAD") or "unknown"
-    seconds = time.perf_counter() - started
-    name = name_processor(torch.device("cpu"))
-    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
-    text = (
-        f"{name}, {cores} cores, {threads} threads (torch and faiss alike), "
-        f"{torch.backends.cpu.get_cpu_capability()}; torch {torch.__version__}, faiss "
-        f"{faiss.__version__}, Python {platform.python_version()}; commit {commit}; the whole run "
-        f"took {seconds / 60:.1f} minutes (without what earlier runs stored). Decoder: "
-        f"{plan.layers} layers, width {generative.WIDTH}, {generative.HEADS} heads, "
-        f"{generative.TOKENS} image tokens of width {generative.TOKEN_WIDTH}, random weights; "
-        f"vectors of {plan.recipe.width} dimensions; precision fp32 unless a row names another."
-    )
-    return {"text": text, "commit": commit, "processor": name, "threads": threads}
-
-
 def show_progress(step: str) -> None:
     """Print the time and the step that begins to stderr."""
     print(f"{time.strftime('%H:%M:%S')} {step}", file=sys.stderr, flush=True)
@@ -351,6 +346,7 @@ def main() -> int:
     parser.add_argument("--real", type=Path, action="append", default=[], metavar="DATA")
     parser.add_argument("--params", type=Path, action="append", default=[])
     parser.add_argument("--live", action="store_true", help="measure only the index on disk")
+    parser.add_argument("--race", action="store_true", help="only race faiss, at the largest size")
     parser.add_argument("--single-adds", type=int, default=20_000, metavar="N")
     parser.add_argument("--only-real", action="store_true", help="keep the synthetic results")
     parser.add_argument("--threads", type=int, help="of torch and faiss; default: torch's own")
@@ -369,13 +365,16 @@ def main() -> int:
         plan = replace(plan, single_adds=options.single_adds)
         print(json.dumps(run_live(plan, options.cache), indent=2))
         return 0
+    if options.race:
+        print(report.render_race(run_race(plan, options.cache)))
+        return 0
     file = options.results / "index.json"
     earlier = json.loads(file.read_text()) if file.exists() else {}
     if options.only_real:
         results = earlier
     else:
         results = run(plan, options.cache)
-        results["about"] = describe_run(started, plan)
+        results["about"] = describe_run(started, plan.layers, plan.recipe)
         results["real"] = earlier.get("real", {})
     for data, settings in zip(options.real, options.params, strict=True):
         show_progress(f"real features of {data}")

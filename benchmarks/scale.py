@@ -1,12 +1,13 @@
 """Measure how the stages grow with the catalogue: time, memory and disk.
 
     python benchmarks/scale.py --rows 10000 100000 1000000
+    python benchmarks/scale.py --rows 10000000 --stages trie index search
 
 Runs the stages over made-up catalogues of so many images, each stage in a process of its own.
 ``benchmarks/scale_stages.py`` says what is made up. Writes table and numbers to
-``benchmarks/results/scale.*``, and the plot to ``docs/assets/scale.png``; sizes that were measured
-before stay in them. Run it on a machine that does nothing else. A million images take 8 GB below
-``--root``, which are deleted in the end.
+``benchmarks/results/scale.*``, and the plot to ``docs/assets/scale.png``; what was measured before
+stays in them. Run it on a machine that does nothing else. A million images take 8 GB below
+``--root``, ten million with made-up codes 12 GB; they are deleted in the end.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scale_stages import PREPARED, STAGES
 
@@ -31,10 +33,6 @@ from irgen.files.atomic import atomic, write_bytes
 from irgen.files.records import read_json, write_json
 
 HERE = Path(__file__).parent
-COLOURS = (
-    *("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73"),
-    *("#cc79a7", "#7f7f7f", "#000000", "#a0522d"),
-)
 AHEAD = 10  # times the largest size, to which time is extrapolated
 
 Row = dict[str, Any]  # what ``scale_stages.measure`` returns
@@ -73,49 +71,74 @@ def extrapolate(first: Row, last: Row) -> float:
     return last["seconds"] * AHEAD ** max(1, fit_slope(first, last))
 
 
+def select(results: list[Row], name: str) -> dict[int, Row]:
+    """Return the results of a stage by size, ascending."""
+    rows = sorted((row for row in results if row["stage"] == name), key=lambda row: row["rows"])
+    return {row["rows"]: row for row in rows}
+
+
 def render(results: list[Row]) -> str:
-    """Return the table: a stage a row, sizes side by side."""
+    """Return the table: a stage a row, sizes side by side; blank where a size was not measured."""
     sizes = sorted({row["rows"] for row in results})
-    ahead = f"s, {AHEAD * sizes[-1]:,} (extrapolated)"
+    largest = max(min(max(select(results, row["stage"])) for row in results), sizes[0])
     columns = [
         "stage",
         *(f"s, {size:,}" for size in sizes),
         *(f"slope to {size:,}" for size in sizes[1:]),
-        *([ahead] if len(sizes) > 1 else []),
+        *([f"s, {AHEAD * largest:,} (extrapolated)"] if len(sizes) > 1 else []),
         *(f"peak GB, {size:,}" for size in sizes),
         "bytes/image on disk",
         "recall",
+        "ms a query, alone and in batches",
     ]
     rows = []
     for name in STAGES:
-        by_size = [row for row in results if row["stage"] == name]
-        by_size.sort(key=lambda row: row["rows"])
-        if len(by_size) != len(sizes):
+        by_size = select(results, name)
+        if not by_size:
             continue
-        steps = list(pairwise(by_size))
+        last = by_size[max(by_size)]
         rows.append(
             [
                 name,
-                *(f"{row['seconds']:.1f}" for row in by_size),
-                *(f"{fit_slope(*step):.2f}" for step in steps),
-                *([f"{extrapolate(*steps[-1]):,.0f}"] if steps else []),
-                *(f"{row['peak_bytes'] / 1e9:.1f}" for row in by_size),
-                f"{by_size[-1]['disk_bytes'] / sizes[-1]:,.0f}",
-                "" if (recall := by_size[-1]["recall"]) is None else f"{recall:.3f}",
+                *(f"{by_size[size]['seconds']:.1f}" if size in by_size else "" for size in sizes),
+                *(render_slope(by_size, *step) for step in pairwise(sizes)),
+                *([render_ahead(by_size, largest)] if len(sizes) > 1 else []),
+                *(
+                    f"{by_size[size]['peak_bytes'] / 1e9:.1f}" if size in by_size else ""
+                    for size in sizes
+                ),
+                f"{last['disk_bytes'] / last['rows']:,.0f}",
+                "" if (recall := last["recall"]) is None else f"{recall:.3f}",
+                f"{last['single_ms']:.1f}, {last['batch_ms']:.2f}" if last.get("single_ms") else "",
             ]
         )
     return render_markdown(columns, rows, right=columns[1:])
 
 
+def render_slope(by_size: dict[int, Row], first: int, last: int) -> str:
+    """Return the slope from one size to the next; blank if one of them was not measured."""
+    if first not in by_size or last not in by_size:
+        return ""
+    return f"{fit_slope(by_size[first], by_size[last]):.2f}"
+
+
+def render_ahead(by_size: dict[int, Row], largest: int) -> str:
+    """Return the seconds of AHEAD × ``largest`` rows, extrapolated; blank if they were measured, or
+    if fewer than two sizes up to ``largest`` were."""
+    measured = [row for size, row in by_size.items() if size <= largest]
+    if AHEAD * largest in by_size or len(measured) < 2:
+        return ""
+    return f"{extrapolate(*measured[-2:]):,.0f}"
+
+
 def plot(results: list[Row]) -> Figure:
     """Plot seconds over images, a line a stage; dashed where they are extrapolated."""
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-    axes = figure.subplots()
+    axes, colours = figure.subplots(), colormaps["tab20"]
     for number, name in enumerate(STAGES):
-        by_size = [row for row in results if row["stage"] == name]
-        by_size.sort(key=lambda row: row["rows"])
+        by_size = list(select(results, name).values())
         sizes, seconds = [row["rows"] for row in by_size], [row["seconds"] for row in by_size]
-        style = {"color": COLOURS[number % len(COLOURS)], "lw": 1.6}
+        style = {"color": colours(number), "lw": 1.6}
         axes.plot(sizes, seconds, marker="o", ms=4, label=name, **style)
         if len(by_size) > 1:
             further = [seconds[-1], extrapolate(*by_size[-2:])]
@@ -134,6 +157,7 @@ def main() -> None:
     """Measure, print the table, and write table, plot and numbers."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--root", type=Path, help="where the catalogues lie for a while")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--plot", type=Path, default=HERE.parent / "docs/assets/scale.png")
@@ -142,11 +166,12 @@ def main() -> None:
         arguments.root.mkdir(parents=True, exist_ok=True)
     path, processor = arguments.results / "scale.json", name_processor(torch.device("cpu"))
     older = read_json(path)["stages"] if path.exists() else []
-    results = [row for row in older if row["rows"] not in arguments.rows]
+    measured = {(rows, name) for rows in arguments.rows for name in arguments.stages}
+    results = [row for row in older if (row["rows"], row["stage"]) not in measured]
     for rows in arguments.rows:
         folder = Path(tempfile.mkdtemp(prefix="scale-", dir=arguments.root))
         try:
-            results += measure(rows, folder, list(STAGES))
+            results += measure(rows, folder, arguments.stages)
         finally:
             shutil.rmtree(folder)
         write_json(path, {"processor": processor, "stages": results})

@@ -8,19 +8,23 @@ seconds, peak memory and bytes written.
 
 Made up is what would take days, or what the number of rows does not change:
 
-- An image is 300 random bytes. Its size, label, fingerprint and embedding are made up too, so
-  nothing is decoded or encoded: that time is proportional to the number of images.
+- An image is a PNG of 16 × 16 random pixels. Its label, fingerprint and embedding are made up too,
+  so few images are encoded: that time is proportional to the number of images.
 - Embeddings are clustered unit vectors, 256 wide (``speed/synthetic.py``). The encoder and the
   tokenizer's adapter are untrained.
 - Pairs are the nearest of any label, as if there were one label: the hardest case.
-- Of the tokenizer, only the codebooks are fitted; of the index, only files are written. Gradient
-  steps and calibration do not depend on the number of rows.
+- Of the tokenizer, only the codebooks are fitted. The retriever tunes its encoder, so that it
+  decodes the images that it draws, for STEPS gradient steps: their number is a setting.
+- A label has 100 images.
+- If ``trie`` is the first stage that runs, codes and models are made up, too (``scale_codes.py``).
 """
 
 import argparse
 import json
 import resource
+import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -30,15 +34,18 @@ import numpy as np
 import polars as pl
 import torch
 from peak_memory import watch_memory
+from scale_codes import (
+    RECIPE,
+    count_labels,
+    prepare_codes,
+    prepare_retriever,
+    save_codebooks,
+)
 from speed import synthetic
 
 from irgen.catalog import check, manifest
-from irgen.catalog.columns import flatten
 from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.catalog.sync import sync
-from irgen.catalog.table import read_table
-from irgen.checkpoints.identifiers import load_codes
-from irgen.checkpoints.tokenizer import save_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute.machine import keep_freed_memory
 from irgen.encoding.cache import ArrayStore
@@ -46,15 +53,23 @@ from irgen.encoding.encode import fingerprint, open_encoding
 from irgen.files.sealed import read_array, write_parquet
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
-from irgen.index.metadata import OURS
 from irgen.models import quantizer
-from irgen.models.tokenizer import Tokenizer
 from irgen.params import Params, load
-from irgen.stages import catalog, features, identifiers, pairs, trie
+from irgen.stages import (
+    catalog,
+    drift,
+    evaluate,
+    features,
+    identifiers,
+    index,
+    pairs,
+    report,
+    retriever,
+    trie,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELS, IMAGE_BYTES = 100, 300
-RECIPE = synthetic.Recipe()
+SIDE, STEPS, BATCH = 16, 20, 64
 Metrics = dict[str, float]
 ENCODER = {"patch_size": 8, "embed_dim": RECIPE.width, "depth": 1, "num_heads": 4}
 
@@ -66,6 +81,7 @@ def read_params() -> Params:
         params,
         encoder=replace(params.encoder, options=ENCODER),
         pairs=replace(params.pairs, rule="near"),
+        retriever=replace(params.retriever, tune_encoder=True, steps=STEPS),
         tokenizer=replace(
             params.tokenizer,
             tune_encoder=False,
@@ -79,17 +95,27 @@ def read_params() -> Params:
 def make_source(rows: int) -> Source:
     """Return a source of images in class folders, whose bytes are drawn as they are read."""
 
-    def read(number: int) -> bytes:
-        return np.random.default_rng(number).bytes(IMAGE_BYTES)
+    labels = count_labels(rows)
 
     def list_entries() -> Iterator[Entry]:
         for number in range(rows):
-            key = f"label-{number % LABELS:03d}/{number:09d}.jpg"
-            yield Entry(key, f"etag-{number}", partial(read, number))
+            key = f"label-{number % labels:06d}/{number:09d}.png"
+            yield Entry(key, f"etag-{number}", partial(draw_png, number))
 
     return Source(
         name="made up", stamp=None, load=lambda: Listing(entries=list_entries(), count=rows)
     )
+
+
+def draw_png(number: int) -> bytes:
+    """Return a grey PNG of SIDE × SIDE random pixels, seeded by ``number``."""
+    pixels = np.random.default_rng(number).bytes(SIDE * SIDE)
+    lines = b"".join(b"\0" + pixels[start : start + SIDE] for start in range(0, SIDE**2, SIDE))
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 0)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(data)) + kind + data for kind, data in parts)
+    sums = (struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(map(bytes.__add__, chunks, sums))
 
 
 def run_download(params: Params, workspace: Workspace, rows: int) -> None:
@@ -102,7 +128,8 @@ def prepare_catalog(params: Params, workspace: Workspace, rows: int) -> None:
     sha256s = manifest.read(workspace.stage("download"))["sha256"]
     draw, ones = np.random.default_rng(0), np.ones(rows, np.int32)
     prints = {name: draw.integers(0, 2**64, rows, np.uint64) for name in ("across", "down")}
-    table = pl.DataFrame({"sha256": sha256s, "width": 64 * ones, "height": 64 * ones, **prints})
+    sides = {"width": SIDE * ones, "height": SIDE * ones}
+    table = pl.DataFrame({"sha256": sha256s, **sides, **prints})
     columns = {n: table.get_column(n, default=pl.Series([None] * rows)) for n in check.SCHEMA}
     checked = pl.DataFrame(columns, schema=check.SCHEMA)
     write_parquet(workspace.cache / "catalog" / check.NAME, checked)
@@ -121,6 +148,14 @@ def prepare_features(params: Params, workspace: Workspace, rows: int) -> None:
         start += len(vectors)
 
 
+def prepare_trie(params: Params, workspace: Workspace, rows: int) -> None:
+    """Write made-up codes, unless the stages that make them have run. A download of one image is
+    there, too, since later stages open it."""
+    if not workspace.stage("identifiers").exists():
+        sync(make_source(1), workspace.stage("download"))
+        prepare_codes(params, workspace, rows)
+
+
 def run_codebooks(params: Params, workspace: Workspace, rows: int) -> None:
     """Fit codebooks to the training images' features, and save a tokenizer that has them."""
     settings = params.tokenizer
@@ -129,27 +164,21 @@ def run_codebooks(params: Params, workspace: Workspace, rows: int) -> None:
     shape, iterations = (settings.levels, settings.codebook), settings.kmeans_iterations
     codebooks, _ = quantizer.fit(vectors, None, shape, iterations, params.seed)
     quantizer.usage(quantizer.encode(vectors, codebooks), settings.codebook)
-    model = Tokenizer(settings, RECIPE.width, 1, None)
-    model.codebooks.copy_(codebooks)
-    path = workspace.stage("tokenizer") / "tokenizer.safetensors"
-    save_tokenizer(path, model, params.encoder, settings, ["a"])
+    save_codebooks(params, workspace, rows, codebooks)
 
 
-def run_index(params: Params, workspace: Workspace, rows: int) -> None:
-    """Write the index."""
-    database = read_table(workspace.existing("catalog", "database.parquet"))
-    identified = load_codes(workspace.existing("identifiers", "database"))
-    Index.create(
-        workspace.stage("index"),
-        models_writer=lambda folder: (folder / "none").touch(),
-        config={},
-        items=flatten(database.drop("role"), OURS),
-        codebooks=torch.zeros(RECIPE.levels, RECIPE.codebook, RECIPE.width),
-        codes=identified.codes,
-        embeddings=identified.embeddings,
-        trained=torch.ones(len(database), dtype=torch.bool),
-        replace=True,
-    )
+def run_search(params: Params, workspace: Workspace, rows: int) -> Metrics:
+    """Open the index, and search by random pictures: one, and a batch. Return milliseconds a query,
+    each after a first search that does not count."""
+    draw, milliseconds = np.random.default_rng(0), {}
+    with Index.open(workspace.existing("index")) as opened:
+        for name, count in (("single", 1), ("batch", BATCH)):
+            pictures = draw.integers(0, 256, (count, 1, SIDE, SIDE), np.uint8)
+            opened.search(torch.from_numpy(pictures), k=10)
+            began = time.perf_counter()
+            opened.search(torch.from_numpy(pictures), k=10)
+            milliseconds[f"{name}_ms"] = 1000 * (time.perf_counter() - began) / count
+    return milliseconds
 
 
 def run_stage(run: Callable, params: Params, workspace: Workspace, rows: int) -> Metrics:
@@ -167,9 +196,19 @@ STAGES: dict[str, Step] = {
     "codebooks": run_codebooks,
     "identifiers": partial(run_stage, identifiers.run),
     "trie": partial(run_stage, trie.run),
-    "index": run_index,
+    "retriever": partial(run_stage, retriever.run),
+    "index": partial(run_stage, index.run),
+    "search": run_search,
+    "evaluate": partial(run_stage, evaluate.run),
+    "drift": partial(run_stage, drift.run),
+    "report": partial(run_stage, report.run),
 }
-PREPARED: dict[str, Step] = {"catalog": prepare_catalog, "features": prepare_features}
+PREPARED: dict[str, Step] = {
+    "catalog": prepare_catalog,
+    "features": prepare_features,
+    "trie": prepare_trie,
+    "index": prepare_retriever,
+}
 
 
 def count_bytes(folder: Path) -> int:
@@ -180,8 +219,8 @@ def count_bytes(folder: Path) -> int:
 def measure(name: str, rows: int, root: Path) -> dict[str, float | str | None]:
     """Run a stage; return what it took. ``peak_bytes``: what the process held at most, libraries
     included (``peak_memory.py``); ``resident_bytes``: with the pages of its mapped files, which the
-    system takes back when memory is short. ``recall``: the stage's metric of this name; None if it
-    has none."""
+    system takes back when memory is short. ``recall``, ``single_ms``, ``batch_ms``: the stage's
+    metrics of these names; None if it has none."""
     params, workspace = read_params(), Workspace.at(root)
     before = count_bytes(workspace.data)
     with watch_memory() as peak:
@@ -196,6 +235,8 @@ def measure(name: str, rows: int, root: Path) -> dict[str, float | str | None]:
         "resident_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "disk_bytes": count_bytes(workspace.data) - before,
         "recall": metrics.get("recall"),
+        "single_ms": metrics.get("single_ms"),
+        "batch_ms": metrics.get("batch_ms"),
     }
 
 

@@ -20,23 +20,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from held_out import K, Queries, judge, read_queries
 from tabulate import tabulate
 from torch import Tensor
 
-from irgen.catalog.images.pixels import decode_images
-from irgen.catalog.shards import Images
-from irgen.catalog.table import read_table
 from irgen.files.records import write_json
-from irgen.files.workspace import Workspace
 from irgen.index.index import Index
 from irgen.models import quantizer
 from irgen.releases.own_index import source_folder
-from irgen.search import beam
+from irgen.search import beam, engine
 
 SHARDS = (4, 8, 16, 32, 64, 128, 256)
 PROBABILITIES = (0.5, 0.9, 0.99)  # of the shards that are asked, together
-K = 10
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -120,37 +115,24 @@ def simulate(name: str, searches: Searches, shards: int, probability: float) -> 
 def search_whole(root: Path, queries_root: Path) -> Searches:
     """Search the whole index of the project ``root`` with the held-out queries of a project."""
     index = Index.open(source_folder(root))
-    workspace = Workspace.at(queries_root)
-    table = read_table(workspace.existing("catalog", "queries.parquet"))
-    files = Images(workspace.existing("download"))
-    codes = torch.cat([segment.codes for segment in index.view.snapshot.segments]).long()[:, 0]
-    images = torch.bincount(codes, minlength=index.folder.codebooks.shape[1])
-    parts = []
-    for start in range(0, len(table), BATCH):
-        rows = table[start : start + BATCH]
-        contents = [files.read(sha256) for sha256 in rows["sha256"]]
-        parts.append(_search_batch(index, contents, rows["id"], rows["label"], codes, len(images)))
+    snapshot, size = index.view.snapshot, index.folder.codebooks.shape[1]
+    codes = snapshot.segments[0].codes[:, 0].long()
+    parts = [_search(index, queries, codes, size) for queries in read_queries(index, queries_root)]
+    images = torch.bincount(codes, minlength=size)
     return Searches(*map(torch.cat, zip(*parts, strict=True)), images)
 
 
 @torch.inference_mode()
-def _search_batch(index: Index, contents, ids, labels, codes: Tensor, size: int) -> tuple:
-    """Return first-code probabilities, own first codes, and the hits' first codes and relevance."""
-    features = index.models.encode(torch.from_numpy(decode_images(contents, index.models.decoding)))
+def _search(index: Index, queries: Queries, codes: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Return the fields of ``Searches`` but the last, for a batch of queries."""
+    features, snapshot = queries.features, index.view.snapshot
     state = index.decoder.start(features.summary, features.tokens)
-    log_probs = beam.search(state, index.view.snapshot.live_tries, 1).first_code_log_probs
+    log_probs = beam.search(state, snapshot.live_tries, 1).first_code_log_probs
     probabilities = torch.nn.functional.pad(log_probs.exp(), (0, size - log_probs.shape[1]))
     own = quantizer.encode(features.embedding, index.folder.codebooks)[:, 0]
-    found = index.search(features, K + 1).ids  # the query itself may be one
-    hits = torch.full((len(contents), K), -1, dtype=torch.int64)
-    relevant = torch.zeros(len(contents), K, dtype=torch.bool)
-    for number, (query, label) in enumerate(zip(ids, labels, strict=True)):
-        others = [hit for hit in found[number] if hit is not None and hit != query][:K]
-        rows = index.view.find_existing(others)
-        hits[number, : len(others)] = codes[torch.from_numpy(rows)]
-        names = index.view.table[rows]["label"].to_list()
-        relevant[number, : len(others)] = torch.tensor([name == label for name in names])
-    return probabilities, own, hits, relevant
+    found = engine.search(index.decoder, features, snapshot, K + 1, index.options(K + 1))
+    rows, relevant = judge(index, queries, found.rows)
+    return probabilities, own, codes[rows].masked_fill(rows < 0, -1), relevant
 
 
 def simulate_all(name: str, searches: Searches) -> Iterator[Row]:

@@ -10,7 +10,9 @@ import torch
 def sharding(root):
     spec = importlib.util.spec_from_file_location("sharding", root / "benchmarks" / "sharding.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root / "benchmarks")
+        spec.loader.exec_module(module)
     return module
 
 

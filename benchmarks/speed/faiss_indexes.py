@@ -70,6 +70,22 @@ def build_hnsw(vectors: Vectors, folder: Path | None) -> FaissIndex:
     return FaissIndex("HNSW", index, seconds, size / len(vectors), "efSearch", set_effort)
 
 
+@dataclass(frozen=True)
+class Rivals:
+    """Hold the indexes that searches are raced with: brute force and a graph."""
+
+    flat: FaissIndex
+    hnsw: FaissIndex
+
+    @classmethod
+    def build(cls, vectors: Vectors, folder: Path, effort: int) -> "Rivals":
+        """Build both over vectors (N, D), the graph only if it is not below ``folder``; it searches
+        with ``effort``."""
+        graph = build_hnsw(vectors, folder / "hnsw")
+        graph.set_effort(effort)
+        return cls(build_flat(vectors), graph)
+
+
 def build_ivfpq(vectors: Vectors, folder: Path | None) -> FaissIndex:
     """Build IVF-PQ, or load it from ``folder`` as ``build_hnsw`` does: about 4·√N inverted lists,
     vectors of 32 bytes each (or, if 32 does not divide D, the next smaller number that does)."""

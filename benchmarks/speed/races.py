@@ -11,7 +11,7 @@ from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.snapshot import Snapshot
 from speed import generative, published
-from speed.faiss_indexes import FaissIndex
+from speed.faiss_indexes import FaissIndex, Rivals
 from speed.generative import QueryPool, Search
 from speed.stopwatch import Repeats, TimedCall, time_interleaved
 from speed.synthetic import Database
@@ -46,21 +46,29 @@ def _run(runners: Runners, repeats: Repeats) -> Race:
     }
 
 
-def race_brute_force(
-    decoder_set: DecoderSet, snapshot: Snapshot, flat: FaissIndex, batch: int, repeats: Repeats
-) -> Race:
-    """Compare generative search with the brute-force searches of faiss and of irgen over the same
-    vectors in float32."""
+def race_neighbours(
+    decoder_set: DecoderSet,
+    snapshot: Snapshot,
+    rivals: Rivals,
+    batches: Sequence[int],
+    repeats: Repeats,
+) -> dict[str, Race]:
+    """Compare generative search with HNSW and with the brute-force searches of faiss and of irgen,
+    over the same vectors in float32; by batch size."""
     vectors, pool = snapshot.segments[0].embeddings.float(), decoder_set.pool
+    races = {}
+    for batch in batches:
 
-    def search_exactly(number: int) -> object:
-        return brute_force_search(pool.batch(number, batch).embedding, vectors, generative.K)
+        def search_exactly(number: int, batch: int = batch) -> object:
+            return brute_force_search(pool.batch(number, batch).embedding, vectors, generative.K)
 
-    searches = decoder_set.make_searches(snapshot, batch, BEAMS)
-    runners: Runners = {name: (search, batch) for name, search in searches.items()}
-    runners["faiss"] = (make_faiss_call(flat, pool, batch), batch)
-    runners["irgen"] = (search_exactly, batch)
-    return _run(runners, repeats)
+        searches = decoder_set.make_searches(snapshot, batch, BEAMS)
+        runners: Runners = {name: (search, batch) for name, search in searches.items()}
+        runners["faiss"] = (make_faiss_call(rivals.flat, pool, batch), batch)
+        runners["hnsw"] = (make_faiss_call(rivals.hnsw, pool, batch), batch)
+        runners["irgen"] = (search_exactly, batch)
+        races[str(batch)] = _run(runners, pause_between(repeats))
+    return races
 
 
 def make_faiss_call(index: FaissIndex, pool: QueryPool, batch: int) -> TimedCall:

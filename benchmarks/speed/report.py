@@ -4,11 +4,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from speed import synthetic
-from speed.generative import PARTS
-from speed.tables import format_number, format_share, render_table
+from speed.generative import PARTS, PRECISIONS
+from speed.races import Race
+from speed.tables import format_cautiously, format_number, format_share, render_table
 from speed.targets import list_targets
 
 Results = dict[str, Any]
+RUNNERS = {
+    "faiss": "brute-force search (faiss)",
+    "irgen": "brute-force search (irgen)",
+    "hnsw": "HNSW (faiss)",
+    **{name: f"generative, {name}" for name in PRECISIONS},
+}
 
 
 def render(results: Results) -> str:
@@ -19,6 +26,7 @@ def render(results: Results) -> str:
         ("Trie and bundle", _build),
         ("A search, and where its time goes", _search),
         ("Changes, filters, opening", _live),
+        ("Raced with faiss", _race),
         ("faiss on the same vectors", _faiss),
         ("The published algorithm", _published),
         ("Precision of the decoder", _precisions),
@@ -156,6 +164,29 @@ def _live(results: Results) -> Iterator[str]:
             f"{live['precision']}."
         )
         yield render_table(["what", "measured"], rows)
+
+
+def _race(results: Results) -> Iterator[str]:
+    yield (
+        f"All methods took turns, query by query and batch by batch, over {results['sizes'][-1]:,} "
+        "images: median ms a query, and how many times as fast as faiss's brute-force search."
+    )
+    yield render_race(results["races"]["neighbours"])
+
+
+def render_race(race: dict[str, Race]) -> str:
+    """Return the table of a race, from its results by batch."""
+    heads = ["method"]
+    for batch in race:
+        heads += ["ms alone" if batch == "1" else f"ms in batches of {batch}", "×"]
+    rows = []
+    for runner, name in RUNNERS.items():
+        row = [name]
+        for times in race.values():
+            ratio = format_cautiously(times["faiss"] / times[runner], more_is_better=True)
+            row += [format_number(times[runner]), ratio]
+        rows.append(row)
+    return render_table(heads, rows)
 
 
 def _faiss(results: Results) -> Iterator[str]:

@@ -1,13 +1,12 @@
 """Encode images: an image passes through an encoder once in its life."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +20,10 @@ from irgen.compute import cluster
 from irgen.compute.checks import check_finite
 from irgen.compute.machine import Machine, prepare
 from irgen.encoding.cache import ArrayStore
+from irgen.encoding.image_batches import BatchEncoder, ImageBatches
 from irgen.encoding.lazy_pixels import LazyPixels
-from irgen.encoding.task import EncodingTask, ImageBatches, Movable
 from irgen.files.digests import digest
-from irgen.files.hash_rows import Hashes
+from irgen.files.hash_rows import Hashes, pack_hashes
 from irgen.files.room import GIGABYTE, require_room
 from irgen.files.workspace import Workspace
 from irgen.models import encoder as encoder_module
@@ -104,50 +103,59 @@ def stream_batches(
     stream = batches.decode(numbers, encoding.settings.threads)
     with tqdm(total=len(sha256s), desc=title, unit="image", leave=False, disable=None) as bar:
         for number, pixels in zip(numbers, stream, strict=True):
-            new = len(batches.hashes(number))
+            new = batches.count(number)
             yield torch.from_numpy(pixels), new
             bar.update(new)
 
 
-def open_batches(sha256s: Sequence[str], decoding: Decoding, encoding: Encoding) -> ImageBatches:
+def open_batches(sha256s: Hashes, decoding: Decoding, encoding: Encoding) -> ImageBatches:
     """Return images in batches of exactly the batch size."""
-    size = encoding.settings.batch_size
-    return ImageBatches(images=encoding.images, sha256s=sha256s, decoding=decoding, size=size)
+    return ImageBatches(
+        images=encoding.images,
+        keys=pack_hashes(sha256s),
+        decoding=decoding,
+        size=encoding.settings.batch_size,
+    )
 
 
 def encode_batches(
-    task: EncodingTask, numbers: Sequence[int], encoding: Encoding, title: str
+    batches: ImageBatches,
+    encoder: BatchEncoder,
+    numbers: Sequence[int],
+    encoding: Encoding,
+    title: str,
 ) -> Generator[tuple[int, list[np.ndarray]]]:
-    """Yield each batch of ``numbers`` with its arrays (n, …) of the images that are new in it; on
-    a cluster in any order. Close the iterator if its end is not reached."""
+    """Yield the number of each batch with its arrays (n, …) of the images that are new in it; on a
+    cluster in any order. Close the iterator if its end is not reached."""
     if not numbers:
         return
-    total = sum(len(task.batches.hashes(number)) for number in numbers)
-    results = ENGINES[encoding.settings.engine](task, numbers, encoding)
+    results = ENGINES[encoding.settings.engine](batches, encoder, numbers, encoding)
+    counts = {number: batches.count(number) for number in numbers}
+    total = sum(counts.values())
     with tqdm(total=total, desc=title, unit="image", leave=False, disable=None) as bar:
         for number, arrays in results:
-            yield number, arrays
-            bar.update(len(arrays[0]))
+            yield number, [array[: counts[number]] for array in arrays]
+            bar.update(counts[number])
 
 
 def _encode_here(
-    task: EncodingTask, numbers: Sequence[int], encoding: Encoding
+    batches: ImageBatches, encoder: BatchEncoder, numbers: Sequence[int], encoding: Encoding
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    encode = task.load(encoding.encoder_machine)
-    stream = task.batches.decode(numbers, encoding.settings.threads)
+    encode = encoder.load(encoding.encoder_machine)
+    stream = batches.decode(numbers, encoding.settings.threads)
     for number, pixels in zip(numbers, stream, strict=True):
         yield number, encode(number, pixels)
 
 
 def _encode_on_cluster(
-    task: EncodingTask, numbers: Sequence[int], encoding: Encoding
+    batches: ImageBatches, encoder: BatchEncoder, numbers: Sequence[int], encoding: Encoding
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    task.model.to(torch.device("cpu"))  # it travels to machines that may have no GPU
+    encoder.model.to(torch.device("cpu"))  # it travels to machines that may have no GPU
     machine = encoding.encoder_machine
     decided = replace(encoding.settings, device=machine.device.type, precision=machine.decoder)
     with cluster.connect(decided):
         cluster.require_folder(encoding.images.folder)
-        yield from cluster.map_batches(numbers, task.decode, task.load, decided)
+        yield from cluster.map_batches(numbers, batches.decode_batch, encoder.load, decided)
 
 
 ENGINES = {"local": _encode_here, "ray": _encode_on_cluster}
@@ -157,21 +165,20 @@ def encode_once(
     store: ArrayStore,
     sha256s: Hashes,
     decoding: Decoding,
-    model: Movable,
-    encode: Callable[[Any, Machine, int, Tensor], Sequence[Tensor]],
+    encoder: BatchEncoder,
     encoding: Encoding,
 ) -> None:
     """Bring an array (D,) float32 of each image into ``store``.
 
-    Only images that it lacks are encoded, as an EncodingTask of ``model`` and
-    ``encode``, whose first tensor (B, D) is kept. Batches are always full, so no result depends on
-    what is stored. Raises NumberError, having stored none of it, if a result is not finite;
-    RoomError, before the rest is encoded, if the disk has no room for it.
+    Only images that it lacks are encoded; the first tensor (B, D) of ``encoder`` is kept. Batches
+    are always full, so no result depends on what is stored. Raises NumberError, having stored none
+    of it, if a result is not finite; RoomError, before the rest is encoded, if the disk has no room
+    for it.
     """
     missing, stored = [sha256s[row] for row in store.missing(sha256s)], 0
     batches = open_batches(missing, decoding, encoding)
-    task = EncodingTask(batches=batches, model=model, encode=encode)
-    with closing(encode_batches(task, range(len(batches)), encoding, "encode")) as encoded:
+    numbers = range(len(batches))
+    with closing(encode_batches(batches, encoder, numbers, encoding, "encode")) as encoded:
         while shard := _collect(encoded):
             values = np.concatenate([arrays[0] for _, arrays in shard])
             check_finite(torch.from_numpy(values), "encoded images", NOT_FINITE)
@@ -208,7 +215,8 @@ def store_summaries(encoder: ImageEncoder, sha256s: Hashes, encoding: Encoding) 
     """
     name = fingerprint([encoder], encoder.decoding, encoding.encoder_machine)
     store = ArrayStore(encoding.cache / "encodings" / name)
-    encode_once(store, sha256s, encoder.decoding, encoder.eval(), _summarize, encoding)
+    summaries = BatchEncoder(encoder.eval(), _summarize)
+    encode_once(store, sha256s, encoder.decoding, summaries, encoding)
     return store
 
 

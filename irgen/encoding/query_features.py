@@ -7,6 +7,7 @@ from irgen.checkpoints.models import Models
 from irgen.compute.machine import Machine
 from irgen.encoding.cache import ArrayStore
 from irgen.encoding.encode import Encoding, encode_once, fingerprint
+from irgen.encoding.image_batches import BatchEncoder
 from irgen.files.digests import digest
 from irgen.search.engine import QueryFeatures
 
@@ -23,7 +24,7 @@ def encode_queries(models: Models, sha256s: list[str], encoding: Encoding) -> Qu
     weights = fingerprint(modules, models.decoding, encoding.encoder_machine)
     name = digest(weights, encoding.settings.batch_size)[:16]
     store = ArrayStore(encoding.cache / "query_features" / name)
-    encode_once(store, sha256s, models.decoding, models, _encode, encoding)
+    encode_once(store, sha256s, models.decoding, BatchEncoder(models, _encode), encoding)
     return _unpack(torch.from_numpy(store.get(sha256s)), models)
 
 

@@ -28,7 +28,7 @@ from irgen.encoding.encode import (
     open_batches,
     open_pixels,
 )
-from irgen.encoding.task import EncodingTask, ImageBatches
+from irgen.encoding.image_batches import BatchEncoder
 from irgen.encoding.uncached import UncachedTokens
 from irgen.errors import IrgenWarning
 from irgen.files.digests import digest
@@ -177,9 +177,7 @@ def _write_views(
     arrays = [np.load(folder / name, mmap_mode="r+") for name in (*VIEWS, SUMS, DONE)]
     summaries, tokens, sums, done = arrays
     batches = open_batches(sha256s, encoder.decoding, encoding)
-    task = EncodingTask(
-        batches=batches, model=encoder.eval(), encode=ViewEncoder(changes, seed, batches)
-    )
+    change_and_encode = BatchEncoder(encoder.eval(), ViewEncoder(changes, seed, len(batches)))
     numbers = np.flatnonzero(done.ravel() == 0).tolist()
 
     def commit(view: int, i: int) -> None:
@@ -188,7 +186,7 @@ def _write_views(
         done[view, i] = 1
         done.flush()
 
-    encoded = encode_batches(task, numbers, encoding, "views")
+    encoded = encode_batches(batches, change_and_encode, numbers, encoding, "views")
     with closing(encoded), ThreadPoolExecutor(1, thread_name_prefix="views") as writer:
         committed: Future[None] | None = None
         for number, (summary, grids) in encoded:
@@ -211,14 +209,14 @@ class ViewEncoder:
 
     changes: Augment
     seed: int
-    batches: ImageBatches
+    batches: int  # of a view
 
     def __call__(
         self, encoder: ImageEncoder, machine: Machine, number: int, pixels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return summaries (B, S), and tokens (B, P, T) in 16 bits. Raises NumberError if one of
         them is not finite."""
-        view, batch = divmod(number, len(self.batches))
+        view, batch = divmod(number, self.batches)
         if view:
             generator = seeded_generator(self.seed, view, batch)
             pixels = augment.augment(pixels, self.changes, encoder.decoding.size, generator)

@@ -17,13 +17,13 @@ BLOCK = 1 << 16  # images whose residuals are taken at once
 Codes = npt.NDArray[np.integer]
 Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.str_]
+Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledCodes:
     """Encoded images: ``codes`` (N, M), ``residuals`` (N, M) of :func:`compute_residuals`,
-    ``labels`` (N,) str."""
+    ``labels`` (N,) int64, equal for equal labels; −1 is none."""
 
     codes: Codes
     residuals: Values
@@ -117,9 +117,9 @@ def count_code_group(codes: Codes) -> npt.NDArray[np.int64]:
 def mark_collisions(images: LabelledCodes, among: LabelledCodes) -> Flags:
     """Mark the images (n,) that share their code with an image of another label in ``among``.
 
-    >>> rest, labels = np.zeros((2, 1)), np.array(["a", "b"])
+    >>> rest, labels = np.zeros((2, 1)), np.array([0, 1])
     >>> base = LabelledCodes(codes=np.array([[1], [2]]), residuals=rest, labels=labels)
-    >>> same = np.array(["a", "a"])
+    >>> same = np.array([0, 0])
     >>> others = LabelledCodes(codes=np.array([[2], [3]]), residuals=rest, labels=same)
     >>> mark_collisions(others, base).tolist()
     [True, False]
@@ -155,7 +155,7 @@ def measure_drift(
         **_compare(trained, held_out, "held_out"),
         **_compare(trained, fresh, "new"),
     }
-    if len(fresh) and (trained.labels != "").any():
+    if len(fresh) and (trained.labels >= 0).any():
         figures["unseen/labels"] = float((~np.isin(fresh.labels, trained.labels)).mean())
     return figures
 

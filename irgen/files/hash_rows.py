@@ -61,3 +61,9 @@ def pack_hashes(sha256s: Hashes) -> np.ndarray:
             raise ValueError(f"content hashes have {2 * KEY} hexadecimal digits each")
         chunk[:] = np.frombuffer(content, DTYPE)
     return keys
+
+
+def unpack_hashes(keys: np.ndarray) -> list[str]:
+    """Return content hashes (n,) of DTYPE as text: undo ``pack_hashes``."""
+    text = keys.tobytes().hex()
+    return [text[start : start + 2 * KEY] for start in range(0, len(text), 2 * KEY)]

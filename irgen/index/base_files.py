@@ -86,7 +86,7 @@ def write(folder: Path, rows: Rows, embeddings: Callable[[Tensor], Tensor], widt
         file.write(array_header((len(keys), width), np.dtype(np.float16)))
         for numbers in order.split(BLOCK):
             file.write(embeddings(numbers).half().numpy().tobytes())
-    (folder / "metadata.arrow").write_bytes(metadata.to_arrow(rows.table[order.numpy()]))
+    metadata.write_arrow(folder / "metadata.arrow", rows.table[order.numpy()])
     description = {
         "rows": len(keys),
         "code": {"levels": codes.shape[1], "dtype": str(codes.numpy().dtype)},

@@ -4,11 +4,11 @@ The base keeps columns as an Arrow file. The changes keep a JSON list per image:
 microseconds as integers, decimals as text, bytes as Latin-1 text.
 """
 
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -118,17 +118,15 @@ def _is_compatible(given: pl.DataType, kind: pl.DataType) -> bool:
     )
 
 
-def to_arrow(table: pl.DataFrame) -> bytes:
-    """Return a table as an Arrow IPC file whose bytes depend on its values alone.
+def write_arrow(path: Path, table: pl.DataFrame) -> None:
+    """Write a table as an Arrow IPC file whose bytes depend on its values alone.
 
     Polars leaves traces of a column's history in padding, under nulls and in chunks. So columns are
     rebuilt from their values.
     """
-    file = io.BytesIO()
     join_columns([_rebuild(column) for column in table]).write_ipc(
-        file, compat_level=pl.CompatLevel.oldest(), record_batch_size=max(1, table.height)
+        path, compat_level=pl.CompatLevel.oldest(), record_batch_size=max(1, table.height)
     )
-    return file.getvalue()
 
 
 def _rebuild(column: pl.Series) -> pl.Series:

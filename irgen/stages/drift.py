@@ -41,7 +41,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     )
     path = workspace.existing("tokenizer", "tokenizer.safetensors")
     codebooks = tensor_file.load_array(path, "codebooks")  # (M, L, D)
-    images = {name: load_coded(name, tables[name], codebooks, workspace) for name in tables}
+    labels = number_labels(tables)
+    images = {
+        name: load_coded(name, tables[name], labels[name], codebooks, workspace) for name in tables
+    }
     held_out = images["validation"].append(images["queries"].take(~queries))
     measured = drift.measure_drift(images["train"], held_out, images["database"], database)
     measured |= measure_index(params, tables, queries, workspace)
@@ -72,20 +75,32 @@ def mark_later(
     return (table["revision"] > revisions.trained).to_numpy() & ~mark_unchanged(table, before)
 
 
+def number_labels(tables: dict[str, pl.DataFrame]) -> dict[str, np.ndarray]:
+    """Return the labels (N,) int64 of each table as numbers, the same in all; −1 is none."""
+    texts = pl.concat([table["label"] for table in tables.values()])
+    numbers = texts.rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
+    ends = np.cumsum([len(table) for table in tables.values()])[:-1]
+    return dict(zip(tables, np.split(numbers, ends), strict=True))
+
+
 def load_coded(
-    role: str, table: pl.DataFrame, codebooks: np.ndarray, workspace: Workspace
+    role: str,
+    table: pl.DataFrame,
+    labels: np.ndarray,
+    codebooks: np.ndarray,
+    workspace: Workspace,
 ) -> LabelledCodes:
-    """Load a role's codes, residuals and labels, row-aligned with its table. Raises ArtifactError
-    if they belong to another table."""
+    """Load a role's codes and residuals beside its ``labels`` (N,), row-aligned with its table.
+    Raises ArtifactError if they belong to another table."""
     ids, codes, embeddings = read_codes(workspace.existing("identifiers", role))
-    if ids != table["id"].to_list():
+    if not table["id"].equals(pl.Series("id", ids)):
         raise ArtifactError(
             f"the codes of {role} are not those of its table: run dvc repro identifiers"
         )
     return LabelledCodes(
         codes=codes,
         residuals=drift.compute_residuals(embeddings, codes, codebooks),
-        labels=np.array(table["label"].fill_null("").to_list(), dtype=np.str_),
+        labels=labels,
     )
 
 

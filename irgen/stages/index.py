@@ -51,9 +51,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     options = Options.from_settings(params.evaluate, params.index.fresh_beams)
     options = replace(options, trie=True)  # an index always searches with its trie
     defaults = {name: getattr(options, name) for name in DEFAULTS}
-    snapshot = build_snapshot(identified, trained, models)
     k = max(params.evaluate.cutoffs)  # probabilities must hold for hits that people look at
+    snapshot = build_snapshot(identified, trained, models)
     hits = search_validation(models, snapshot, validation, database, options, k, encoding)
+    del snapshot  # it holds all embeddings in half precision
     calibration = fit_calibration(hits)
 
     def write_models(folder: Path) -> None:

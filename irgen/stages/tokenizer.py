@@ -30,6 +30,10 @@ from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
 from irgen.training.run import open_run, summarize
 
+MOST_LABELS = (
+    200_000  # a batch of 64 images has 256 MB of logits then, with M = 4; gradients as much
+)
+
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/tokenizer/tokenizer.safetensors`` (weights and codebooks) and ``history.csv``.
@@ -102,7 +106,7 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
 
 def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:
     """Return the names of the classes: the labels of training images, or numbers of clusters.
-    Raises CatalogError for missing labels, and for too few images."""
+    Raises CatalogError for missing or too many labels, and for too few images."""
     images = len(train)
     if images < settings.codebook:
         raise CatalogError(
@@ -115,7 +119,14 @@ def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:
                 f"tokenizer: labels: given, but {missing:,} training images have no label; give "
                 "the source labels, or set tokenizer.labels to clusters"
             )
-        return train["label"].unique().sort().to_list()
+        labels = train["label"].unique().sort().to_list()
+        if len(labels) > MOST_LABELS:
+            raise CatalogError(
+                f"tokenizer: labels: the training images have {len(labels):,} labels; a classifier "
+                f"of at most {MOST_LABELS:,} can be trained, as each batch is compared with all of "
+                "them: join labels, or set tokenizer.labels to clusters"
+            )
+        return labels
     if images < settings.clusters:
         raise CatalogError(
             f"tokenizer: clusters: {images} training images cannot form {settings.clusters} "

@@ -1,5 +1,6 @@
 """A few packed pictures, and an encoder that counts what passes through it."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -52,6 +53,13 @@ def open_encoding(root, batch_size: int = 8) -> Encoding:
         settings=Compute(device="cpu", precision="fp32", batch_size=batch_size, threads=1),
         cache=root / "cache",
     )
+
+
+def on_cluster(encoding: Encoding) -> Encoding:
+    """Return the encoding of the same images on a Ray cluster, with a cache of its own."""
+    settings = dataclasses.replace(encoding.settings, engine="ray")
+    cache = encoding.cache.with_name("cluster-cache")
+    return dataclasses.replace(encoding, settings=settings, cache=cache)
 
 
 class Counting(ImageEncoder):

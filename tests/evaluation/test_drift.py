@@ -19,7 +19,7 @@ CODES = arrays.arrays(np.int64, SHAPE, elements=st.integers(0, 3))
 
 def coded(codes, labels="", residuals=None):
     codes = np.array(codes)
-    names = np.array(list(labels) or ["a"] * len(codes))
+    names = np.array([ord(label) for label in labels or "a" * len(codes)], np.int64)
     left = np.zeros(codes.shape) if residuals is None else np.array(residuals, dtype=float)
     return LabelledCodes(codes=codes, residuals=left, labels=names)
 

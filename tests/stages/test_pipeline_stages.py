@@ -35,6 +35,7 @@ def test_every_method_is_measured_on_every_query(built):
     assert measured["queries"] == {
         "count": metrics["catalog"]["images/queries"],
         "without_positive": 0,
+        "total": metrics["catalog"]["images/queries"],
     }
     for method in methods:
         assert all(0 <= v <= 1 for k, v in measured[method].items() if k != "bytes_per_image")
@@ -202,7 +203,7 @@ def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
     metrics = run(params, tmp_path)
     assert metrics["catalog"]["images/queries"] == metrics["catalog"]["images/database"] == 36
     measured = json.loads((tmp_path / "data/evaluate/metrics.json").read_text())
-    assert measured["queries"] == {"count": 36, "without_positive": 0}
+    assert measured["queries"] == {"count": 36, "without_positive": 0, "total": 36}
     for method in METHODS:
         answers = pl.read_parquet(tmp_path / f"data/evaluate/runs/{method}.parquet")
         assert not (answers["query"] == answers["item"]).any()  # the tables are the same rows

@@ -41,7 +41,7 @@ def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
     measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
     there = METHODS.keys() - {"classify_then_search"}
     assert set(measured) == {"queries", *there}
-    assert measured["queries"] == {"count": 40, "without_positive": 40}
+    assert measured["queries"] == {"count": 40, "without_positive": 40, "total": 40}
     for method in there:
         expected_names = {f"agreement/{k}" for k in (1, 10, 20)} | {"bytes_per_image"}
         expected_names |= {"finds_itself"} if method == "index" else set()
