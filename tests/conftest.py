@@ -188,13 +188,14 @@ def tiny_models(tiny_sections: tuple) -> "Models":
 @pytest.fixture(scope="session")
 def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Path]:
     """Makes an index of image files, every second image told to be trained on:
-    ``make_index(folder, contents, items, calibration, **config)``. ``networks``: models and the
-    settings they were made by."""
+    ``make_index(folder, contents, items, calibration, **config)``. ``ranking``: by cosine without
+    one. ``networks``: models and the settings they were made by."""
     import torch
 
     from irgen.catalog.images.pixels import decode_images
     from irgen.checkpoints.calibration import CALIBRATION, save_calibration
     from irgen.checkpoints.models import save_models
+    from irgen.checkpoints.ranking import RANKING, save_ranking
     from irgen.index.index import Index
 
     def make(
@@ -203,6 +204,7 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
         items: "pl.DataFrame",
         calibration: Any,
         *,
+        ranking: Any = None,
         networks: "tuple[Models, tuple]" = (tiny_models, tiny_sections),
         **config: Any,
     ) -> Path:
@@ -214,6 +216,8 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
             save_models(models, own, *sections)
             if calibration is not None:
                 save_calibration(models / CALIBRATION, calibration)
+            if ranking is not None:
+                save_ranking(models / RANKING, ranking)
 
         Index.create(
             folder,

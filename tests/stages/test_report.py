@@ -15,6 +15,7 @@ from irgen.catalog import manifest
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
+from irgen.checkpoints.ranking import RANKING, save_ranking
 from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.drift_verdict import Exceeded, Verdict
@@ -179,7 +180,9 @@ def write_drift(workspace, verdict, values):
 
 
 def write_calibration(workspace, calibration):
-    save_calibration(workspace.stage("index") / "models" / CALIBRATION, calibration)
+    models = workspace.stage("index") / "models"
+    save_calibration(models / CALIBRATION, calibration)
+    save_ranking(models / RANKING, Uncalibrated(reason="no labels"))
 
 
 @pytest.fixture(scope="module")
