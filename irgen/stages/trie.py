@@ -1,4 +1,7 @@
-"""Build the trie of the database's codes, which beam search walks."""
+"""Build the trie of the database's codes, which beam search walks.
+
+Time: one sort of N codes, N log N. Memory: a few numbers an image.
+"""
 
 from collections.abc import Callable
 
