@@ -183,7 +183,7 @@ def map_batches(
     ray = import_ray()
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
