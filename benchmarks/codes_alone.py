@@ -41,7 +41,7 @@ def make_variants(index: Index) -> Iterator[tuple[str, int, Snapshot, Options]]:
     nothing = torch.zeros(1, codebooks.shape[2]).expand(len(segment), -1)
     yield "embeddings", 2 * codebooks.shape[2], snapshot, options
     yield "rebuilt from codes", 0, with_embeddings(snapshot, rebuilt), options
-    alone = replace(options, rerank=False, order_by="code")
+    alone = replace(options, rerank=False)
     yield "log-probabilities alone", 0, with_embeddings(snapshot, nothing), alone
 
 

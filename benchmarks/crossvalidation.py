@@ -73,13 +73,14 @@ def measure_fold(
     label_scorer = LabelScorer.build(tokenized.tokenizer)
     queries, database = (tokenized.embeddings[rows] for rows in (fold.queries, fold.database))
     first_codes = tokenized.tokenizer.tokenize(database)[:, 0]
-    label = label_scorer.score_query_labels(queries)
+    label = share_label(tokenized.tokenizer.classify(queries).softmax(-1), label_scorer)
     log_probs = {"label": label}
     if with_retriever:
         retriever = train_retriever(params, images, fold.train, tokenized, folder)
         inputs = select(tokenized.inputs, fold.queries)
         first_code = predict_first_codes(retriever, inputs, images.encoding.machine)
-        predicted = label_scorer.score_predicted_labels(first_code)
+        code_labels = label_scorer.code_labels[: first_code.shape[1]]
+        predicted = share_label(first_code.exp() @ code_labels, label_scorer)
         mean = ((label.exp() + predicted.exp()) / 2).log()
         log_probs |= {"first code": first_code, "label as predicted": predicted}
         log_probs |= {"mean of both labels": mean}
@@ -91,6 +92,13 @@ def measure_fold(
         name: measure_lists(images, fold, rank(queries, database, first_codes, score))
         for name, score in scores.items()
     }
+
+
+def share_label(query_labels: Tensor, label_scorer: LabelScorer) -> Tensor:
+    """Return the log-probabilities (Q, L) that queries and first codes have one label, of the label
+    probabilities (Q, C) of queries."""
+    shared = query_labels @ label_scorer.code_labels.T
+    return shared.clamp_min(1e-37).log()
 
 
 def rank(queries: Tensor, database: Tensor, first_codes: Tensor, score: Tensor | None) -> Tensor:

@@ -34,6 +34,7 @@ from irgen.params.baselines import Cgd, Irt
 from irgen.search import engine, trie
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
+from irgen.search.ranking import Ranker, Ranking
 from irgen.search.snapshot import Snapshot
 from irgen.training import descriptors as descriptor_training
 from irgen.training import retriever as retriever_training
@@ -46,6 +47,16 @@ CPU = Machine(device=torch.device("cpu"), autocast=None)
 SHORT = {"steps": 6, "batch_size": 16, "warmup": 0.5, "learning_rate": 0.02}
 TOKENIZER = TokenizerSettings(
     levels=2, codebook=4, width=6, tune_encoder=False, weight_decay=0.1, validate_every=3, **SHORT
+)
+RANKING = Ranking(
+    label=1.2,
+    votes=0.3,
+    untaught_votes=1.7,
+    untaught=-2.2,
+    queries=100,
+    pairs=500,
+    error=0.01,
+    reliability=(),
 )
 RETRIEVER = RetrieverSettings(width=16, layers=1, heads=2, dropout=0.0, validate_every=3, **SHORT)
 SHAPE = decoder.Shape(summary_width=10, token_width=10, token_count=3, levels=2, codebook=4)
@@ -200,6 +211,15 @@ def trained_descriptors() -> Values:
     return of_history(history) + listed(model.eval()(*data.images.plain(torch.arange(8))))
 
 
+class LabelReader:
+    """Reads two labels, as likely as two of the first codes."""
+
+    code_labels = torch.eye(4)[:, :2]
+
+    def read_labels(self, embeddings: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
+        return log_probs[:, :2].softmax(1)
+
+
 def searched() -> Values:
     torch.manual_seed(0)
     model = decoder.IdentifierDecoder(RETRIEVER, SHAPE)
@@ -210,8 +230,14 @@ def searched() -> Values:
     database = Snapshot.fixed(trie.build(codes), codes, vectors, random(2, 4, 5))
     queries = QueryFeatures(random(4, 10), random(4, 3, 10), vectors[:4] + 0.3 * vectors[4:8])
     numbers: Values = []
-    for options in (Options(beams=4), Options(beams=4, rerank=False), Options(rerank_weight=0.2)):
-        hits = engine.search(Decoder(model), queries, database, 3, options)
+    ranker = Ranker(RANKING, torch.arange(40) % 3)
+    for options, kinds in (
+        (Options(beams=4), None),
+        (Options(beams=4, rerank=False), None),
+        (Options(beams=4, hedge=2.0), ranker),
+    ):
+        reader = Decoder(model, label_scorer=LabelReader())
+        hits = engine.search(reader, queries, database, 3, options, kinds)
         numbers += listed(hits.rows, hits.scores)
     return numbers
 

@@ -80,7 +80,7 @@ class SearchSettings:
         def call(number: int) -> object:
             features = self.pool.batch(number, self.batch)
             hits = engine.search(index.decoder, features, snapshot, generative.K, options)
-            return ImageHits.of(hits, view, index.calibration)
+            return ImageHits.of(hits, view, hits.scores)
 
         return call
 

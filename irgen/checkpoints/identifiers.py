@@ -1,5 +1,6 @@
 """Save and load the codes and tuned embeddings of a role's images."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from irgen.errors import ArtifactError, IndexingError
-from irgen.files.sealed import read_array, read_parquet, write_array, write_parquet
+from irgen.files.sealed import read_array, read_parquet, write_blocks, write_parquet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,13 +35,19 @@ def check_served(rule: str) -> None:
         )
 
 
-def save_codes(folder: Path, identified: ImageCodes) -> None:
-    """Write ``codes.parquet`` (id, level_1 … level_M) and ``embeddings.npy``."""
-    columns = {
-        f"level_{m + 1}": c for m, c in enumerate(identified.codes.numpy().T.astype(np.int32))
-    }
-    write_parquet(folder / "codes.parquet", pl.DataFrame({"id": identified.ids, **columns}))
-    write_array(folder / "embeddings.npy", identified.embeddings.numpy())
+def save_codes(folder: Path, ids: pl.Series, codes: "Tensor") -> None:
+    """Write ``codes.parquet``: ``ids`` (N,), and codes (N, M) as level_1 … level_M."""
+    columns = {f"level_{m + 1}": c for m, c in enumerate(codes.numpy().T.astype(np.int32))}
+    write_parquet(folder / "codes.parquet", pl.DataFrame({"id": ids, **columns}))
+
+
+def save_embeddings(folder: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> "Tensor":
+    """Write ``embeddings.npy`` of ``shape`` (N, D), whose rows come in ``blocks``; return them,
+    mapped to the file."""
+    import torch
+
+    write_blocks(folder / "embeddings.npy", shape, np.dtype(np.float32), blocks)
+    return torch.from_numpy(read_array(folder / "embeddings.npy"))
 
 
 def load_codes(folder: Path) -> ImageCodes:

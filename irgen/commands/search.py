@@ -114,10 +114,11 @@ def search(
 ) -> None:
     """Find the images of the index most like each IMAGE, best first.
 
-    Columns: score sorts the hits. It is the cosine of the two embeddings, at most 1, plus a
-    log-probability times evaluate.rerank_weight; with --no-rerank, the log-probability alone (see
-    evaluate.rerank_signal and evaluate.order_by in params.yaml). "same label" is the probability
-    that a hit has the query's label, calibrated on validation images. "found by" tells how a hit
+    Columns: score sorts the hits. It is the probability that a hit has the query's label, fitted to
+    validation images; the cosine of the two embeddings in an index without labels and with --ids;
+    with --no-rerank, the log-probability of the hit's code. Less likely labels may have a place
+    among the first ten, so that there is a good hit even if the likeliest label is wrong (see
+    evaluate.hedge in params.yaml). "same label" is the probability, too. "found by" tells how a hit
     was found: by retriever, if the retriever predicted its code; by embedding, if its code is near
     the query's embedding. Images added after training are mostly found by embedding, since the
     retriever was not trained on them.

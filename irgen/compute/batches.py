@@ -1,4 +1,4 @@
-"""Cut rows into batches of one size."""
+"""Cut rows into batches of one size, or into blocks."""
 
 from collections.abc import Iterator
 
@@ -14,3 +14,12 @@ def full_batches(count: int, size: int) -> Iterator[tuple[torch.Tensor, int]]:
     for start in range(0, count, size):
         rows = torch.arange(start, start + size).clamp_max(count - 1)
         yield rows, min(size, count - start)
+
+
+def row_blocks(count: int, size: int) -> Iterator[slice]:
+    """Yield rows 0 … count − 1 in blocks of at most ``size``.
+
+    >>> list(row_blocks(5, 3))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))

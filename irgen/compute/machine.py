@@ -57,14 +57,12 @@ def prepare(settings: Compute) -> Machine:
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports a compiler
     torch.backends.cudnn.allow_tf32 = False  # plain fp32 is meant to be that
     keep_freed_memory()
-    device, world = _device(settings.device), current_world()
-    if device.type == "cuda" and world.size > 1:
-        device = torch.device("cuda", torch.cuda.current_device())
+    device = _device(settings.device)  # of several processes, each has set its own GPU
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     autocast = torch.bfloat16 if precision == "bf16" else None
-    return Machine(device=device, autocast=autocast, world=world)
+    return Machine(device=device, autocast=autocast, world=current_world())
 
 
 def _device(name: str) -> torch.device:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import save_file
 
+from irgen.compute.batches import row_blocks
 from irgen.errors import ArtifactError, IrgenWarning
 from irgen.files.hash_rows import DTYPE, KEY, Hashes, HashRows, pack_hashes
 from irgen.files.records import DIGEST
@@ -22,7 +23,7 @@ from irgen.files.sealed import UNSEALED, check_seal, write_safetensors
 LARGE = 1 << 30  # bytes; an array of more is kept in a file, so that memory can be taken back
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "U8": np.uint8, "I32": np.int32}
 
-ROWS = 16_384  # of a block
+ROWS = 16_384  # of a block: whole batches of a tokenizer's adapter
 
 
 class Shard(NamedTuple):
@@ -99,8 +100,8 @@ class ArrayStore:
 
     def blocks(self, sha256s: Hashes) -> Iterator[np.ndarray]:
         """Yield what ``get`` returns in blocks of ROWS rows; only one is in memory."""
-        for start in range(0, len(sha256s), ROWS):
-            yield self.get(sha256s[start : start + ROWS])
+        for rows in row_blocks(len(sha256s), ROWS):
+            yield self.get(sha256s[rows])
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize

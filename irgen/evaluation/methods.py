@@ -23,6 +23,7 @@ from irgen.evaluation.query_set import QuerySet
 from irgen.files.sealed import read_array
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
+from irgen.index.kinds import complete_kinds, number_labels
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
@@ -32,6 +33,7 @@ from irgen.search.brute_force import BLOCK, brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
+from irgen.search.ranking import Ranker, Ranking
 from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 
@@ -116,6 +118,17 @@ class MethodInputs:
         """Return the retriever, prepared for search."""
         label_scorer = None if self.index is None else LabelScorer.build(self.models.tokenizer)
         return Decoder(self.models.retriever.decoder, self.encoding.machine.decoder, label_scorer)
+
+    @cached_property
+    def ranker(self) -> Ranker | None:
+        """Return what ranks the database by label, as the index does; None without a ranking."""
+        ranking = None if self.index is None else self.index.ranking
+        if not isinstance(ranking, Ranking) or self.decoder.label_scorer is None:
+            return None
+        kinds = number_labels(self.query_set.database["label"], self.models.labels)
+        code_labels = LabelScorer.build(self.models.tokenizer).code_labels.cpu()
+        kinds = complete_kinds(kinds, self.identified.codes, code_labels)
+        return Ranker(ranking, kinds.to(self.device))
 
     @cached_property
     def invalid_share(self) -> Mapping[str, float]:
@@ -219,17 +232,17 @@ def brute_force_codes(inputs: MethodInputs) -> Method | None:
 
 def generative(inputs: MethodInputs) -> Method:
     """Return generative search: beam search over the database's codes, sorted by the retriever."""
-    return _generative(inputs, replace(inputs.options, rerank=False))
+    return _generative(inputs, replace(inputs.options, rerank=False), None)
 
 
 def generative_reranked(inputs: MethodInputs) -> Method:
     """Return generative search whose candidates are re-ranked."""
-    return _generative(inputs, inputs.options)
+    return _generative(inputs, inputs.options, inputs.ranker)
 
 
-def _generative(inputs: MethodInputs, options: Options) -> Method:
+def _generative(inputs: MethodInputs, options: Options, ranker: Ranker | None) -> Method:
     def search(features: QueryFeatures, k: int) -> Result:
-        hits = engine.search(inputs.decoder, features, inputs.snapshot, k, options)
+        hits = engine.search(inputs.decoder, features, inputs.snapshot, k, options, ranker)
         return Result(hits.rows, hits.scores)
 
     size = measure_memory(inputs.snapshot) / len(inputs.snapshot)
@@ -248,12 +261,12 @@ def served_index(inputs: MethodInputs) -> Method | None:
     row_of = {name: row for row, name in enumerate(inputs.identified.ids)}
     view, copies = index.view, inputs.query_set.search_depth(0)
     names = view.all_ids()
-    snapshot = index.snapshot(view)
+    snapshot, ranker = index.snapshot(view), index.ranker(view)
     rows = torch.tensor([*(row_of[name] for name in names), -1], device=index.models.device)
 
     def search(features: QueryFeatures, k: int) -> Result:
         options = index.options(k - copies)
-        hits = engine.search(index.decoder, features, snapshot, k, options)
+        hits = engine.search(index.decoder, features, snapshot, k, options, ranker)
         return Result(rows[hits.rows], hits.scores)  # row −1 is the last one
 
     own = {"finds_itself": measure_finds_itself(index, inputs)}

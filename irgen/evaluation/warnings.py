@@ -90,8 +90,8 @@ def warn_little_agreement(agreement: float | None, images: int) -> str | None:
     return (
         f"Search agrees little with the pretrained encoder: of its {DEPTH} nearest images, "
         f"{agreement:.2f} are among the first {DEPTH} results; of random results {chance:.2f}. Set "
-        "evaluate.rerank_weight to 0, tokenizer.hidden to 0 and tokenizer.width to 256, raise "
-        "evaluate.beams and evaluate.candidates, then run again."
+        "tokenizer.hidden to 0 and tokenizer.width to 256, raise evaluate.beams and "
+        "evaluate.candidates, then run again."
     )
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from irgen.index import notebook
 from irgen.index.view import View
-from irgen.search import beam, calibration, engine, rank
-from irgen.search.calibration import Calibration, Uncalibrated
+from irgen.search import beam, engine, rank
 from irgen.search.decoder import Decoder
 from irgen.search.engine import QueryFeatures
 
@@ -52,16 +52,11 @@ class ImageHits:
         return len(self.ids)
 
     @classmethod
-    def of(
-        cls, hits: engine.Hits, view: View, calibrated: Calibration | Uncalibrated
-    ) -> "ImageHits":
-        """Return hits in ``view`` with ids instead of rows."""
+    def of(cls, hits: engine.Hits, view: View, same_label: Tensor) -> "ImageHits":
+        """Return hits in ``view`` with ids instead of rows. ``same_label`` (Q, k)."""
         rows = hits.rows.cpu().numpy()
         ids = np.full(rows.shape, None, dtype=object)
         ids[rows >= 0] = view.ids(rows[rows >= 0])
-        same_label = torch.full_like(hits.cosine, -np.inf)
-        if isinstance(calibrated, Calibration):
-            same_label = calibration.apply(calibrated, hits.cosine)
         probability = hits.normalised_log_prob.exp()
         probability = probability.masked_fill(hits.normalised_log_prob == -np.inf, -np.inf)
         columns = {

@@ -17,6 +17,7 @@ from irgen.errors import IndexingError
 from irgen.index import base_files, folder, metadata
 from irgen.index.filters import Allow, Snapshots, allowed_rows
 from irgen.index.hits import Explanation, ImageHits, explain
+from irgen.index.kinds import Kinds
 from irgen.index.networks import Images, Networks
 from irgen.index.rows import Rows, check_ids, check_rows, check_table
 from irgen.index.store import Store
@@ -27,6 +28,7 @@ from irgen.search.brute_force import brute_force_search
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder, DecoderState
 from irgen.search.engine import Options, QueryFeatures
+from irgen.search.ranking import Ranker, Ranking
 from irgen.search.snapshot import Snapshot
 
 
@@ -44,6 +46,7 @@ class Index(Store):
         self._networks = Networks(self.folder, self.device, precision)
         self._word_search = WordSearch()
         self._snapshots = Snapshots(self.device, self._word_search)
+        self._kinds = Kinds()
         self._defaults = _default_options(self.folder.config)
 
     @staticmethod
@@ -120,6 +123,12 @@ class Index(Store):
         Raise IndexingError or ArtifactError if its file is damaged."""
         return self._networks.calibration
 
+    @property
+    def ranking(self) -> Ranking | Uncalibrated:
+        """Return what sorts hits by the probability of the query's label, or why there is none.
+        Raise IndexingError or ArtifactError if its file is damaged."""
+        return self._networks.ranking
+
     def share_models(self, other: "Index") -> None:
         """Use the networks of an open index instead of loading the same ones again; do nothing if
         they are others."""
@@ -190,14 +199,18 @@ class Index(Store):
         ``options(k)``. Raise ImageError for an image that cannot be decoded, IndexingError for
         invalid options.
         """
-        options = self._resolve(options or self.options(k), k)
+        options = options or self.options(k)
+        ranked = options.rerank and isinstance(self.ranking, Ranking)
+        options = _resolve_ranked(options, k) if ranked else self._resolve(options, k)
         self.refresh()
         view = self.view
         snapshot = self.snapshot(view, options.allow, options.words)
+        ranker = self.ranker(view) if ranked else None
         parts = []
         for features in self._networks.read_queries(images):
-            hits = engine.search(self.decoder, features, snapshot, k, options)
-            parts.append(ImageHits.of(hits, view, self.calibration))
+            hits = engine.search(self.decoder, features, snapshot, k, options, ranker)
+            same_label = hits.scores if ranked else self._same_label(hits)
+            parts.append(ImageHits.of(hits, view, same_label))
         return ImageHits.join(parts, k, view)
 
     def search_ids(
@@ -215,7 +228,7 @@ class Index(Store):
         vectors = self.snapshot(view).gather(rows, "embeddings").float()
         snapshot = self.snapshot(view, options.allow, options.words)
         hits = engine.search_embeddings(vectors, snapshot, k, options, excluded=rows)
-        return ImageHits.of(hits, view, self.calibration)
+        return ImageHits.of(hits, view, self._same_label(hits))
 
     def search_brute_force(
         self, images: Images | QueryFeatures, k: int = 10, options: Options | None = None
@@ -233,7 +246,7 @@ class Index(Store):
         for features in self._networks.read_queries(images):
             result = brute_force_search(features.embedding, vectors, k)
             hits = engine.Hits.of_cosines(result, rows)
-            parts.append(ImageHits.of(hits, view, self.calibration))
+            parts.append(ImageHits.of(hits, view, self._same_label(hits)))
         return ImageHits.join(parts, k, view)
 
     def explain(self, image: Input | Tensor | np.ndarray, ids: Sequence[str]) -> list[Explanation]:
@@ -269,6 +282,21 @@ class Index(Store):
         alive = view.snapshot.alive_rows().numpy()
         rows = alive if words is None else self._word_search.rank(view, words)
         return rows if allow is None else rows[allowed_rows(allow, view).numpy()[rows]]
+
+    def ranker(self, view: View) -> Ranker | None:
+        """Return what ranks the rows of ``view`` by label, on the device of the search; None in an
+        index without a ranking."""
+        ranking, label_scorer = self.ranking, self.decoder.label_scorer
+        if isinstance(ranking, Uncalibrated) or label_scorer is None:
+            return None
+        kinds = self._kinds.of(view, self.models.labels, label_scorer.code_labels)
+        return Ranker(ranking, kinds.to(self.device))
+
+    def _same_label(self, hits: engine.Hits) -> Tensor:
+        """Return the probabilities (Q, k) that hits sorted by cosine have the query's label."""
+        if isinstance(self.calibration, Uncalibrated):
+            return torch.full_like(hits.cosine, -torch.inf)
+        return calibration.apply(self.calibration, hits.cosine)
 
     def _resolve(self, options: Options, k: int) -> Options:
         """Return ``options`` with ``min_cosine`` for their ``min_probability``."""
@@ -313,3 +341,11 @@ class Index(Store):
 def _default_options(config: dict[str, Any]) -> Options:
     own, names = config.get("search", {}), {field.name for field in fields(Options)}
     return Options(**{name: value for name, value in own.items() if name in names})
+
+
+def _resolve_ranked(options: Options, k: int) -> Options:
+    """Return ``options`` of a search whose scores are probabilities: the larger of ``min_score``
+    and ``min_probability`` counts."""
+    engine.check_count("k", k)
+    least = [x for x in (options.min_score, options.min_probability) if x is not None]
+    return replace(options, min_score=max(least, default=None))

@@ -10,6 +10,7 @@ from torch import Tensor
 from irgen.catalog.images.pixels import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, load_models
+from irgen.checkpoints.ranking import RANKING, load_ranking
 from irgen.compute.machine import Machine, has_fast_bf16
 from irgen.errors import ImageError, IndexingError
 from irgen.index.folder import Folder
@@ -18,6 +19,7 @@ from irgen.search.decoder import Decoder
 from irgen.search.engine import QueryFeatures
 from irgen.search.label_scorer import LabelScorer
 from irgen.search.linear import PRECISIONS, Precision
+from irgen.search.ranking import Ranking
 
 BATCH = 64  # images encoded together
 
@@ -35,6 +37,7 @@ class Networks:
         self._models: Models | None = None
         self._decoder: Decoder | None = None
         self._calibration: Calibration | Uncalibrated | None = None
+        self._ranking: Ranking | Uncalibrated | None = None
         is_bf16 = folder.config.get("encoder_precision") == "bf16"
         self._machine = Machine(device=device, autocast=torch.bfloat16 if is_bf16 else None)
 
@@ -77,6 +80,20 @@ class Networks:
                     else Uncalibrated(reason="the index was created without a calibration")
                 )
             return self._calibration
+
+    @property
+    def ranking(self) -> Ranking | Uncalibrated:
+        """Return what sorts hits by the probability of the query's label, or why there is none.
+        Raise IndexingError or ArtifactError if its file is damaged."""
+        with self._loading:
+            if self._ranking is None:
+                path = self._folder.check_models() / RANKING
+                self._ranking = (
+                    load_ranking(path)
+                    if path.exists()
+                    else Uncalibrated(reason="the index was created without a ranking")
+                )
+            return self._ranking
 
     def share(self, other: "Networks") -> None:
         """Use the networks of another index instead of loading the same ones again; do nothing if

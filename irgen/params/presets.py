@@ -87,7 +87,7 @@ def drawings(collection: Collection) -> Values:
             "steps": max(600, 10 * passes),
             "learning_rate": 1e-3,
         },
-        "evaluate": _search(beams=fit_beams(collection, 100), candidates=200, rerank_signal="both"),
+        "evaluate": _search(beams=fit_beams(collection, 100), candidates=200),
     }
 
 
@@ -133,9 +133,7 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
             "steps": max(400, 5 * passes),
             "learning_rate": 5e-4,
         },
-        "evaluate": _search(
-            beams=fit_beams(collection, 600), candidates=2000, rerank_signal="label"
-        ),
+        "evaluate": _search(beams=fit_beams(collection, 600), candidates=2000),
     }
 
 
@@ -158,7 +156,6 @@ def without_labels(collection: Collection) -> Values:
         "evaluate": {
             "beams": fit_beams(collection, 4096 if two_levels else 600),
             "candidates": 4000,
-            "rerank_weight": 0.0,
         },
     }
 
@@ -231,12 +228,10 @@ def _decoder() -> dict[str, Any]:
     }
 
 
-def _search(*, beams: int, candidates: int, rerank_signal: str) -> dict[str, Any]:
+def _search(*, beams: int, candidates: int) -> dict[str, Any]:
     return {
         "beams": beams,
         "candidates": candidates,
-        "rerank_weight": 0.4,
-        "rerank_signal": rerank_signal,
         "batch_size": 32,
     }
 

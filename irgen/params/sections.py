@@ -261,14 +261,8 @@ class Evaluate:
     )
     beams: Cutoff = param(20, "code sequences kept by beam search (W)")
     candidates: Size = param(100, "most images collected from the beams; at least the largest k")
-    rerank_weight: Annotated[float, Field(ge=0, le=10)] = param(
-        0.05, "candidates are sorted by cosine + rerank_weight * log-probability"
-    )
-    rerank_signal: Literal["first_code", "label", "both"] = param(
-        "first_code", "log-probability of the image's first code, of its label, or the mean of both"
-    )
-    order_by: Literal["code", "first_code", "label"] = param(
-        "label", "order without re-ranking: log-probability of all codes, the first, or the label"
+    hedge: Annotated[float, Field(ge=0, le=1000)] = param(
+        5.0, "how much one good hit among the first ten is worth, in tens of good hits; 0: nothing"
     )
     queries: Size = param(3000, "queries measured at most; of more, the same sample each time")
     batch_size: Batch = param(64, "queries per search batch")

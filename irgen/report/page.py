@@ -9,11 +9,12 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from irgen.evaluation import calibration
+from irgen.evaluation import calibration, ranking
 from irgen.report import comparison, figures
 from irgen.report.comparison import METHODS, Measured
 from irgen.report.gallery import Example
 from irgen.search.calibration import Calibration, Uncalibrated
+from irgen.search.ranking import Ranking
 
 PARTS = ("page.css", "gallery.html", "definitions.html")  # included in pages
 
@@ -73,7 +74,7 @@ class Content:
     labelled: bool
     measured: Measured
     figures: dict[str, bytes]
-    calibration: Calibration | Uncalibrated
+    calibration: Calibration | Ranking | Uncalibrated
     reliability: bytes | None
     drift: Drift | None
     gallery: list[Example]
@@ -85,15 +86,12 @@ class Content:
 
 def render(content: Content) -> str:
     """Return the HTML of the page."""
-    fitted = content.calibration
     return fill_template(
         _source("page.html"),
         content=content,
         table=comparison.build_table(content.measured),
         verdict=comparison.summarise(content.measured),
-        calibration=calibration.explain(fitted)
-        if isinstance(fitted, Calibration)
-        else f"Hits have no probability here: {fitted.reason}.",
+        calibration=_explain_probabilities(content.calibration),
         own=METHODS["index"],
         definitions={
             name: meaning
@@ -101,6 +99,15 @@ def render(content: Content) -> str:
             if (name != "agreement@k" if content.labelled else name not in OF_LABELS)
         },
     )
+
+
+def _explain_probabilities(fitted: Calibration | Ranking | Uncalibrated) -> str:
+    """Describe in sentences where the probabilities of hits come from."""
+    if isinstance(fitted, Ranking):
+        return ranking.explain(fitted)
+    if isinstance(fitted, Calibration):
+        return calibration.explain(fitted)
+    return f"Hits have no probability here: {fitted.reason}."
 
 
 def render_sheet(

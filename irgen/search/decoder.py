@@ -13,11 +13,12 @@ from irgen.search.linear import Precision, linear
 
 
 class LabelScorer(Protocol):
-    """Scores first codes by their labels: see ``irgen.search.label_scorer``."""
+    """Reads the labels of queries: see ``irgen.search.label_scorer``."""
 
-    def score_query_labels(self, embeddings: Tensor) -> Tensor: ...
+    @property
+    def code_labels(self) -> Tensor: ...
 
-    def score_predicted_labels(self, first_code_log_probs: Tensor) -> Tensor: ...
+    def read_labels(self, embeddings: Tensor, first_code_log_probs: Tensor) -> Tensor: ...
 
 
 class Decoder:

@@ -8,7 +8,7 @@ To add a search option, add a field to ``Options`` and a command-line option in
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from irgen.compute.machine import run_on_fitting_cores
 from irgen.errors import IndexingError
 from irgen.search import beam, rank
 from irgen.search.codebook_scorer import CodebookScorer
-from irgen.search.decoder import Decoder, DecoderState, LabelScorer
+from irgen.search.decoder import Decoder, DecoderState
 from irgen.search.rank import Candidates
+from irgen.search.ranking import NEAREST, Ranker, rank_candidates
 from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 
     from irgen.params import Evaluate
 
-VERSION = 2  # raise when a search finds other images, or gives other scores
+VERSION = 3  # raise when a search finds other images, or gives other scores
 # From this cosine an image counts as a copy of the query: docs/reference/metrics.md says why.
 COPY_COSINE = 0.999
 MOST_HITS, MOST_CANDIDATES = 10_000, 1_000_000  # of a query; more would not fit in memory
 COPY_BEAMS = 8  # codes nearest to the query's embedding under which copies are looked for
+VOTER_BEAMS = 32  # and the nearest images, which vote for their label
 
 
 def check_count(name: str, value: int, *, least: int = 1, most: int = MOST_HITS) -> None:
@@ -51,19 +53,18 @@ class Options:
     gathered from them. ``fresh_beams``: beams that follow the query's embedding to images that the
     retriever was not trained on; 0 turns this off.
 
-    ``rerank``: sort all candidates by ``cosine + rerank_weight * log_prob``. ``rerank_signal``
-    names the log-probability: ``first_code`` is the retriever's for the image's first code;
-    ``label`` is the tokenizer's classifier's for that code's label; ``both`` is the mean of the
-    classifier's and the retriever's label probability. Without a label scorer it is ``first_code``.
+    ``rerank``: sort all candidates by the probability that they have the query's label, then by
+    cosine (see ``irgen.search.ranking``); by cosine alone in an index without a ranking. ``hedge``:
+    how much one good hit among the first ten is worth, in units of ten good hits. The larger it is,
+    the more other labels that the query may have are shown among the first ten; 0: none.
 
-    Without ``rerank``, candidates are sorted by the retriever's log-probability, and
-    ``fresh_beams`` plays no part. ``order_by``: of the whole ``code`` sequence, of its
-    ``first_code``, or of that code's ``label``. Ties are sorted by cosine.
+    Without ``rerank``, candidates are sorted by the retriever's log-probability of their code, then
+    by cosine, and ``fresh_beams`` plays no part.
 
     Images under the query's own code, which the tokenizer gives its embedding, are always among the
     candidates; if there are more than ``candidates``, the nearest. So are copies of the query under
     the ``COPY_BEAMS`` codes nearest to it. Copies come first: an image whose cosine is at least
-    ``COPY_COSINE`` has that cosine as its score or, without ``rerank``, the best score, 0.
+    ``COPY_COSINE`` has the best score: 1, its cosine where cosines sort, or 0 without ``rerank``.
 
     ``distinct``: hide an image whose cosine with a better one is at least this. ``min_score`` and
     ``min_cosine``: drop hits below. ``trie``: with False the beam search is unconstrained; codes
@@ -79,9 +80,7 @@ class Options:
     candidates: int = 100
     fresh_beams: int = 30
     rerank: bool = True
-    rerank_weight: float = 0.0
-    rerank_signal: Literal["first_code", "label", "both"] = "first_code"
-    order_by: Literal["code", "first_code", "label"] = "code"
+    hedge: float = 0.0
     distinct: float | None = None
     min_score: float | None = None
     min_cosine: float | None = None
@@ -94,10 +93,12 @@ class Options:
         check_count("beams", self.beams)
         check_count("candidates", self.candidates, most=MOST_CANDIDATES)
         check_count("fresh_beams", self.fresh_beams, least=0)
-        for name in ("rerank_weight", "min_score", "min_cosine"):
+        for name in ("hedge", "min_score", "min_cosine"):
             value = getattr(self, name)
             if value is not None and math.isnan(value):  # ±∞ lets all or nothing through
                 raise IndexingError(f"{name}: {value} is not allowed; allowed: a number")
+        if self.hedge < 0:
+            raise IndexingError(f"hedge: {self.hedge} is not allowed; allowed: 0 or more")
         for name, least in (("distinct", -1), ("min_probability", 0)):
             value = getattr(self, name)
             if value is not None and not least <= value <= 1:
@@ -128,7 +129,7 @@ class Hits:
     ``rows`` int64. float32: ``scores`` is what hits are sorted by (see ``Options``); ``cosine`` is
     that of the tuned embeddings; ``log_probability`` is the code sequence's under the retriever;
     ``normalised_log_prob`` is the same among the codes that take part in the search. Both
-    are −inf for an image found by embedding, unless ``order_by`` needs them. ``by_embedding`` bool:
+    are −inf for an image found by embedding, unless they sort the hits. ``by_embedding`` bool:
     the retriever did not predict the image's code; the query's embedding led to it.
     """
 
@@ -148,19 +149,33 @@ class Hits:
 
 
 def search(
-    decoder: Decoder, features: QueryFeatures, snapshot: Snapshot, k: int, options: Options
+    decoder: Decoder,
+    features: QueryFeatures,
+    snapshot: Snapshot,
+    k: int,
+    options: Options,
+    ranker: Ranker | None = None,
 ) -> Hits:
-    """Return the k best images of ``snapshot`` for each query. Few queries run on one core."""
+    """Return the k best images of ``snapshot`` for each query. Few queries run on one core.
+
+    ``ranker``: of the rows of ``snapshot``; without it, or without the decoder's label scorer,
+    cosines re-rank.
+    """
     embeddings = features.embedding
     size = len(embeddings) * options.beams * decoder.width**2
     return run_on_fitting_cores(
-        size, embeddings.device, _search, decoder, features, snapshot, k, options
+        size, embeddings.device, _search, decoder, features, snapshot, k, options, ranker
     )
 
 
 @torch.inference_mode()
 def _search(
-    decoder: Decoder, features: QueryFeatures, snapshot: Snapshot, k: int, options: Options
+    decoder: Decoder,
+    features: QueryFeatures,
+    snapshot: Snapshot,
+    k: int,
+    options: Options,
+    ranker: Ranker | None,
 ) -> Hits:
     parts, limit = snapshot.live_parts(fresh=False), max(k, options.candidates)
     embeddings = features.embedding
@@ -168,36 +183,25 @@ def _search(
         return _no_hits(len(embeddings), k, embeddings.device)
     state = decoder.start(features.summary, features.tokens)
     own = _gather_own(embeddings, snapshot, limit)
-    if options.order_by == "code" and not options.rerank:
+    if not options.rerank:
         own = _score_codes(own, replace(state), snapshot)
-    own = own.merge(_gather_copies(embeddings, snapshot, limit))
+    ranks_labels = options.rerank and ranker is not None and decoder.label_scorer is not None
+    voters = NEAREST + 1 if ranks_labels else 0  # the first may be the query itself
+    own = own.merge(_gather_nearest(embeddings, snapshot, limit, voters))
     beam_search = beam.search if options.trie else beam.unconstrained_search
     beams = beam_search(state, [part.live for part in parts], options.beams)
     candidates = rank.gather(snapshot, parts, beams, limit).merge(own)
     if options.rerank and options.fresh_beams:
         near = _gather_near(embeddings, snapshot, limit, options.fresh_beams, fresh=True)
         candidates = candidates if near is None else candidates.merge(near)
-    first_code_scores = beams.first_code_log_probs
-    if decoder.label_scorer is not None:
-        first_code_scores = _score_first_codes(
-            decoder.label_scorer, embeddings, first_code_scores, options
-        )
-    return _rank(candidates, embeddings, snapshot, k, options, first_code_scores)
-
-
-def _score_first_codes(
-    label_scorer: LabelScorer, embeddings: Tensor, first_code_log_probs: Tensor, options: Options
-) -> Tensor:
-    """Return the log-probabilities (Q, L) of first codes or their labels that the options name."""
-    signal = options.rerank_signal if options.rerank else options.order_by
-    if signal in ("code", "first_code"):
-        return first_code_log_probs
-    if signal == "label" and options.rerank:
-        return label_scorer.score_query_labels(embeddings)
-    predicted = label_scorer.score_predicted_labels(first_code_log_probs)
-    if signal == "label":
-        return predicted
-    return torch.logaddexp(label_scorer.score_query_labels(embeddings), predicted) - math.log(2)
+    cosines = rank.cosine(candidates.rows, embeddings, snapshot)
+    if not options.rerank:
+        return _cut(_sort_by_code(candidates, cosines), snapshot, k, options)
+    if ranker is None or decoder.label_scorer is None:
+        return _cut(_sort_by_cosine(candidates, cosines), snapshot, k, options)
+    label_probs = decoder.label_scorer.read_labels(embeddings, beams.first_code_log_probs)
+    scored = _sort_by_label(candidates, cosines, label_probs, ranker, options.hedge)
+    return _cut(scored, snapshot, k, options)
 
 
 def search_embeddings(
@@ -228,7 +232,8 @@ def _search_embeddings(
         return _no_hits(len(embeddings), k, embeddings.device)
     if excluded is not None:
         candidates = candidates.keep(candidates.rows != excluded[:, None])
-    return _rank(candidates, embeddings, snapshot, k, replace(options, rerank=True), None)
+    cosines = rank.cosine(candidates.rows, embeddings, snapshot)
+    return _cut(_sort_by_cosine(candidates, cosines), snapshot, k, options)
 
 
 def _gather_near(
@@ -254,12 +259,16 @@ def _gather_own(embeddings: Tensor, snapshot: Snapshot, limit: int) -> Candidate
     return own.take(rank.order_by_score(own, cosines)[:, :limit])
 
 
-def _gather_copies(embeddings: Tensor, snapshot: Snapshot, limit: int) -> Candidates:
-    """Gather copies under the codes nearest to embeddings (Q, D): another precision or compression
-    may give a copy another code."""
-    near = _gather_near(embeddings, snapshot, limit, COPY_BEAMS, fresh=False)
+def _gather_nearest(embeddings: Tensor, snapshot: Snapshot, limit: int, count: int) -> Candidates:
+    """Gather the ``count`` nearest images under the codes nearest to embeddings (Q, D), and all
+    copies there: another precision or compression may give a copy another code."""
+    width = max(COPY_BEAMS, VOTER_BEAMS if count else 0)
+    near = _gather_near(embeddings, snapshot, limit, width, fresh=False)
     assert near is not None, "some row takes part"
-    kept = rank.cosine(near.rows, embeddings, snapshot) >= COPY_COSINE
+    cosines = rank.cosine(near.rows, embeddings, snapshot)
+    kept = cosines >= COPY_COSINE
+    if count:
+        kept |= cosines >= cosines.topk(min(count, cosines.shape[1]), dim=1).values[:, -1:]
     return near.keep(kept).take(rank.order_kept_first(kept)[:, : int(kept.sum(1).max())])
 
 
@@ -272,29 +281,49 @@ def _score_codes(own: Candidates, state: DecoderState, snapshot: Snapshot) -> Ca
     return replace(own, scores=scores, normalised_log_probs=log_probs).keep(own.rows >= 0)
 
 
-def _rank(
-    candidates: Candidates,
-    embeddings: Tensor,
-    snapshot: Snapshot,
-    k: int,
-    options: Options,
-    first_code_scores: Tensor | None,
-) -> Hits:
-    """Sort, filter and cut. ``first_code_scores`` (Q, L₀): None in a search without retriever."""
-    cosines = rank.cosine(candidates.rows, embeddings, snapshot)
-    scores = _score(candidates, cosines, snapshot, options, first_code_scores)
-    if options.rerank:
-        order = rank.order_by_score(candidates, scores)
-    else:
-        order = rank.order_by_code(candidates, scores, cosines)
+@dataclass(frozen=True)
+class _Sorted:
+    """Candidates with cosines, scores and the order that sorts them, best first; all (Q, C)."""
+
+    candidates: Candidates
+    cosines: Tensor
+    scores: Tensor
+    order: Tensor
+
+
+def _sort_by_code(candidates: Candidates, cosines: Tensor) -> _Sorted:
+    """Sort by the retriever's log-probability of the code, then by cosine; copies have 0."""
+    scores = candidates.scores.masked_fill(cosines >= COPY_COSINE, 0)
+    return _Sorted(candidates, cosines, scores, rank.order_by_code(candidates, scores, cosines))
+
+
+def _sort_by_cosine(candidates: Candidates, cosines: Tensor) -> _Sorted:
+    """Sort by cosine, which rounding may have lifted above 1."""
+    scores = cosines.clamp_max(1)
+    return _Sorted(candidates, cosines, scores, rank.order_by_score(candidates, cosines))
+
+
+def _sort_by_label(
+    candidates: Candidates, cosines: Tensor, label_probs: Tensor, ranker: Ranker, hedge: float
+) -> _Sorted:
+    """Sort by the probability of the query's label; copies have 1 and come first, by cosine."""
+    copies = cosines >= COPY_COSINE
+    ranked = rank_candidates(ranker, candidates.rows, cosines, copies, label_probs, hedge)
+    order = rank.order_by_score(candidates, ranked.sort_keys)
+    return _Sorted(candidates, cosines, ranked.probabilities, order)
+
+
+def _cut(ranked: _Sorted, snapshot: Snapshot, k: int, options: Options) -> Hits:
+    """Filter sorted candidates and return the first k."""
+    candidates, order = ranked.candidates, ranked.order
     rows = candidates.rows.gather(1, order)
     kept = rows >= 0
     if options.distinct is not None:
         kept &= rank.mask_near_duplicates(rows, snapshot, options.distinct)
     if options.min_score is not None:
-        kept &= scores.gather(1, order) >= options.min_score
+        kept &= ranked.scores.gather(1, order) >= options.min_score
     if options.min_cosine is not None:
-        kept &= cosines.gather(1, order) >= options.min_cosine
+        kept &= ranked.cosines.gather(1, order) >= options.min_cosine
     first = rank.order_kept_first(kept)[:, :k]
     order, kept = order.gather(1, first), kept.gather(1, first)
     missing = k - order.shape[1]
@@ -305,33 +334,12 @@ def _rank(
 
     return Hits(
         rows=column(candidates.rows, -1),
-        scores=column(scores, -torch.inf).clamp_max(1 if options.rerank else 0),
-        cosine=column(cosines, -torch.inf).clamp_max(1),  # whatever the rounding
+        scores=column(ranked.scores, -torch.inf),
+        cosine=column(ranked.cosines, -torch.inf).clamp_max(1),  # whatever the rounding
         log_probability=column(candidates.scores, -torch.inf),
         normalised_log_prob=column(candidates.normalised_log_probs, -torch.inf),
         by_embedding=column(candidates.by_embedding, False),
     )
-
-
-def _score(
-    candidates: Candidates,
-    cosines: Tensor,
-    snapshot: Snapshot,
-    options: Options,
-    first_code_scores: Tensor | None,
-) -> Tensor:
-    """Return the scores that sort the candidates, (Q, C): of copies, the best that there are."""
-    rows = candidates.rows
-    if first_code_scores is None:
-        return cosines
-    best = cosines if options.rerank else torch.zeros_like(cosines)
-    if options.rerank:
-        scores = rank.rerank(rows, cosines, first_code_scores, snapshot, options.rerank_weight)
-    elif options.order_by == "code":
-        scores = candidates.scores
-    else:
-        scores = rank.gather_first_code_scores(rows, first_code_scores, snapshot)
-    return torch.where(cosines >= COPY_COSINE, best, scores)
 
 
 def _no_hits(queries: int, k: int, device: torch.device) -> Hits:

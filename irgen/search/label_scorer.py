@@ -1,4 +1,4 @@
-"""Score first codes by the labels that they stand for."""
+"""Read a query's label with classifier and retriever, and a first code's with the classifier."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,7 @@ from irgen.models.tokenizer import Tokenizer
 class LabelScorer:
     """Classifier of the tokenizer, applied to queries and to first codes.
 
-    ``code_labels`` (L, C): the classifier's probability of each training label for each first code.
-    Two first codes of one label score alike here; the retriever alone treats them as unrelated.
+    ``code_labels`` (L, T): the classifier's probability of each training label for each first code.
     """
 
     tokenizer: Tokenizer
@@ -26,19 +25,10 @@ class LabelScorer:
         return cls(tokenizer, tokenizer.classify(tokenizer.codebooks[0]).softmax(-1))
 
     @torch.inference_mode()
-    def score_query_labels(self, embeddings: Tensor) -> Tensor:
-        """Classify unit embeddings (Q, D); return (Q, L), the log-probability that the query has
-        the label of each first code."""
-        return self._score(self.tokenizer.classify(embeddings).softmax(-1))
-
-    def score_predicted_labels(self, first_code_log_probs: Tensor) -> Tensor:
-        """Return the same (Q, L), with the labels taken from the first codes that the retriever
-        predicts: (Q, L₀) log-probabilities, L₀ ≤ L."""
+    def read_labels(self, embeddings: Tensor, first_code_log_probs: Tensor) -> Tensor:
+        """Return the probabilities (Q, T) of the training labels: the mean of what the classifier
+        reads in unit embeddings (Q, D) and what the first codes stand for that the retriever
+        predicts, (Q, L₀) log-probabilities, L₀ ≤ L."""
+        classified = self.tokenizer.classify(embeddings).softmax(-1)
         predicted = first_code_log_probs.exp()
-        return self._score(predicted @ self.code_labels[: predicted.shape[1]])
-
-    def _score(self, query_labels: Tensor) -> Tensor:
-        """Return log P(query and first code have one label) of label probabilities (Q, C). It is
-        finite, so that the cosine still orders images of hopeless codes."""
-        shared = query_labels @ self.code_labels.T
-        return shared.clamp_min(torch.finfo(shared.dtype).tiny).log()
+        return (classified + predicted @ self.code_labels[: predicted.shape[1]]) / 2

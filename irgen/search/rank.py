@@ -118,36 +118,13 @@ def cosine(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
     return torch.cat(parts, 1).masked_fill(rows < 0, -torch.inf)
 
 
-def rerank(
-    rows: Tensor, cosines: Tensor, first_code_scores: Tensor, snapshot: Snapshot, weight: float
-) -> Tensor:
-    """Return cosines + ``weight`` × the score of each row's first code, (Q, C).
-
-    ``first_code_scores`` (Q, L₀): log-probabilities of first codes or of their labels. They tell
-    which kind of image the query shows; the cosine tells which image of that kind is nearest. An
-    image found by embedding has a first code too.
-    """
-    if not weight:
-        return cosines
-    return cosines + weight * gather_first_code_scores(rows, first_code_scores, snapshot)
-
-
-def gather_first_code_scores(rows: Tensor, first_code_scores: Tensor, snapshot: Snapshot) -> Tensor:
-    """Return ``first_code_scores`` (Q, L₀) of the first codes of ``rows`` (Q, C); −inf where there
-    is no row."""
-    codes = snapshot.gather(rows, "codes")[..., 0].long()  # (Q, C); any code where there is no row
-    codes = codes.clamp_max(first_code_scores.shape[1] - 1)
-    return first_code_scores.gather(1, codes).masked_fill(rows < 0, -torch.inf)
-
-
 def order_by_score(candidates: Candidates, scores: Tensor) -> Tensor:
     """Return the order (Q, C) by score, best first, ties by key."""
     return _argsort(-scores, candidates.keys)
 
 
 def order_by_code(candidates: Candidates, scores: Tensor, cosines: Tensor) -> Tensor:
-    """Return the order (Q, C) by the score of the code sequence or its first code, best first; ties
-    by cosine, then by key."""
+    """Return the order (Q, C) by the score of the code, best first; ties by cosine, then by key."""
     return _argsort(-scores, -cosines, candidates.keys)
 
 

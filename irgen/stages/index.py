@@ -1,9 +1,14 @@
-"""Build the index that is served: models, images and how probable hits are, in one folder."""
+"""Build the index that is served: models, images and how probable hits are, in one folder.
+
+Time: N log N, for one sort of the images, and a search for each of at most
+``validation.MOST_QUERIES`` validation images.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -12,20 +17,31 @@ from irgen.catalog.table import mark_unchanged, read_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.checkpoints.identifiers import ImageCodes, check_served, load_codes
 from irgen.checkpoints.models import Models, assemble, save_models
+from irgen.checkpoints.ranking import RANKING, save_ranking
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import open_encoding
 from irgen.errors import CatalogError
-from irgen.evaluation.validation import fit_calibration, measure_calibration, search_validation
+from irgen.evaluation.validation import (
+    Validation,
+    fit_calibration,
+    fit_ranking,
+    measure_calibration,
+    search_validation,
+)
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
+from irgen.index.kinds import complete_kinds, number_labels
 from irgen.index.metadata import OURS
 from irgen.index.rows import hash_distinct
 from irgen.params import Params
+from irgen.search.calibration import NO_LABELS, Uncalibrated
 from irgen.search.engine import Options
+from irgen.search.label_scorer import LabelScorer
+from irgen.search.ranking import Ranker, Ranking
 from irgen.search.snapshot import Segment, Snapshot
 
 # Search options that the index keeps as its defaults:
-DEFAULTS = ("beams", "candidates", "fresh_beams", "rerank_weight", "rerank_signal", "order_by")
+DEFAULTS = ("beams", "candidates", "fresh_beams", "hedge")
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
@@ -53,13 +69,20 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     defaults = {name: getattr(options, name) for name in DEFAULTS}
     k = max(params.evaluate.cutoffs)  # probabilities must hold for hits that people look at
     snapshot = build_snapshot(identified, trained, models)
-    hits = search_validation(models, snapshot, validation, database, options, k, encoding)
-    del snapshot  # it holds all embeddings in half precision
+    queries = Validation.prepare(models, snapshot, validation, database, encoding)
+    kinds = _number_kinds(models, identified, database)
+    ranking: Ranking | Uncalibrated = NO_LABELS
+    if params.tokenizer.labels == "given":
+        ranking = fit_ranking(queries, kinds)
+    ranker = None if isinstance(ranking, Uncalibrated) else Ranker(ranking, kinds.to(models.device))
+    hits = search_validation(queries, options, k, ranker)
+    del snapshot, queries  # they hold all embeddings in half precision
     calibration = fit_calibration(hits)
 
     def write_models(folder: Path) -> None:
         save_models(folder, models, params.encoder, params.tokenizer, params.retriever)
         save_calibration(folder / CALIBRATION, calibration)
+        save_ranking(folder / RANKING, ranking)
 
     Index.create(
         workspace.stage("index"),
@@ -77,6 +100,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         replace=True,
     )
     metrics = measure_calibration(calibration, hits, trained.numpy())
+    if isinstance(ranking, Ranking):
+        metrics |= {"ranking/error": ranking.error, "ranking/queries": float(ranking.queries)}
     return metrics | measure_size(workspace.stage("index"))
 
 
@@ -87,6 +112,13 @@ def build_snapshot(identified: ImageCodes, trained: Tensor, models: Models) -> S
     segment = Segment.build(identified.codes, identified.embeddings.half(), keys, trained)
     alive = torch.ones(len(keys), dtype=torch.bool, device=models.device)
     return Snapshot.build((segment.to(models.device),), (alive,), models.tokenizer.codebooks)
+
+
+def _number_kinds(models: Models, identified: ImageCodes, database: pl.DataFrame) -> Tensor:
+    """Return the kinds (N,) of the database's images, on the CPU."""
+    code_labels = LabelScorer.build(models.tokenizer).code_labels
+    kinds = number_labels(database["label"], models.labels)
+    return complete_kinds(kinds, identified.codes, code_labels)
 
 
 def measure_size(folder: Path) -> dict[str, float]:

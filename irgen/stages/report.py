@@ -1,4 +1,7 @@
-"""Write the report: settings, quality, and examples of success and failure."""
+"""Write the report: settings, quality, and examples of success and failure.
+
+Time: in proportion to N, for the tables, and to the queries that were measured.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,7 @@ from irgen.catalog.shards import Images
 from irgen.catalog.table import NAMES, describe_tables, read_table
 from irgen.catalog.thumbnails import SIDE
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
+from irgen.checkpoints.ranking import RANKING, load_ranking
 from irgen.errors import redact
 from irgen.evaluation import drift_verdict
 from irgen.evaluation.query_set import QuerySet, read_query_set
@@ -31,6 +35,7 @@ from irgen.params.strict import flatten
 from irgen.report import comparison, figures, gallery, page
 from irgen.report.confusions import confusions
 from irgen.search.calibration import Calibration, Uncalibrated
+from irgen.search.ranking import Ranking
 
 DEPTH = 10  # most results shown for a query, and the cut-off of the confusions
 WARNINGS = "warnings.json"  # a list of texts
@@ -49,13 +54,13 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     table = read_parquet(workspace.existing("identifiers", "database", "codes.parquet"))
     codes = table.select(pl.selectors.starts_with("level_")).to_numpy()  # (N, M)
     served = params.identifiers.rule == "semantic"
-    calibration: Calibration | Uncalibrated = Uncalibrated(
+    calibration: Calibration | Ranking | Uncalibrated = Uncalibrated(
         reason="codes of this rule cannot be served"
     )
     if served:
-        calibration = load_calibration(workspace.existing("index", "models", CALIBRATION))
+        calibration = _read_probabilities(workspace)
     drawn = _draw_figures(workspace, codes, params.tokenizer.codebook)
-    if isinstance(calibration, Calibration):
+    if not isinstance(calibration, Uncalibrated):
         drawn["reliability"] = figures.reliability(calibration.reliability)
     with atomic(workspace.stage("report") / "figures") as temporary:
         temporary.mkdir()
@@ -109,6 +114,14 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     if warnings:
         print(format_warnings(warnings))
     return {"warnings": float(len(warnings))}
+
+
+def _read_probabilities(workspace: Workspace) -> Calibration | Ranking | Uncalibrated:
+    """Return what gives the index's hits their probabilities: its ranking, else its calibration."""
+    ranking = load_ranking(workspace.existing("index", "models", RANKING))
+    if isinstance(ranking, Ranking):
+        return ranking
+    return load_calibration(workspace.existing("index", "models", CALIBRATION))
 
 
 def _warn(params: Params, workspace: Workspace, query_set: QuerySet) -> list[str]:

@@ -23,16 +23,6 @@ IDENTIFIERS = "identifiers"  # these variants have a table of their own
 RERANKING = "re-ranking"  # this ablation compares ways of re-ranking
 BETTER, WORSE = "▲", "▼"
 MACHINE = ("autocast", "device", "processor", "threads")
-ORDERS = {  # evaluate.order_by in words
-    "code": "the whole code",
-    "first_code": "the first code",
-    "label": "the label of the first code (if the tokenizer made it; else the first code)",
-}
-SIGNALS = {  # evaluate.rerank_signal in words
-    "first_code": "",
-    "label": "by the classifier",
-    "both": "by classifier and retriever",
-}
 Results = dict[str, list[Result]]  # by variant
 
 
@@ -164,12 +154,10 @@ def build_identifiers(loaded: Results, plan: Plan) -> Table:
     )
     sources = _variant_sources(loaded, plan, names)
     table = _build_table("identifiers", "Identifiers", columns, sources)
-    settings = loaded[plan.standard][0].facts["params"]
-    note = f" Not re-ranked: by the log-probability of {ORDERS[settings['evaluate.order_by']]}"
-    note += f", then by cosine. Re-ranked: by cosine + {settings['evaluate.rerank_weight']:g} × "
-    note += "the first code's log-probability"
-    if signal := SIGNALS[settings["evaluate.rerank_signal"]]:
-        note += f"; with the tokenizer's identifiers, that of its label {signal}"
+    hedge = loaded[plan.standard][0].facts["params"]["evaluate.hedge"]
+    note = " Not re-ranked: by the log-probability of the code, then by cosine. Re-ranked: by the "
+    note += f"probability of the query's label, with a hedge of {hedge:g}; other identifiers than "
+    note += "the tokenizer's by cosine"
     return replace(table, note=f"{table.note}{note}.")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from irgen.errors import CatalogError
+from irgen.files.hash_rows import Hashes
 from irgen.models import hierarchy, rqvae
 from irgen.models.random_codes import random_codes
 from irgen.models.tokenizer import Tokenizer
@@ -19,7 +20,7 @@ class ImageSet:
     """Images row by row: content hashes ``sha256s`` (N,), tuned ``embeddings`` (N, D), and a
     function that loads ``features`` (N, S), unit vectors."""
 
-    sha256s: list[str]
+    sha256s: Hashes
     embeddings: Tensor
     load_features: Callable[[], Tensor]
 

@@ -19,8 +19,9 @@ from irgen.index import filters, networks
 from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.search import calibration, engine
-from irgen.search.calibration import Bin, Calibration
-from irgen.search.engine import COPY_COSINE, QueryFeatures
+from irgen.search.calibration import Bin, Calibration, Uncalibrated
+from irgen.search.engine import QueryFeatures
+from irgen.search.ranking import Ranking
 
 KNOWN = Calibration(
     cosines=(0.0, 1.0),
@@ -30,14 +31,24 @@ KNOWN = Calibration(
     error=0.05,
     reliability=(Bin(predicted=0.5, observed=0.45, pairs=90),),
 )
+RANKING = Ranking(
+    label=1.2,
+    votes=0.3,
+    untaught_votes=1.7,
+    untaught=-2.2,
+    queries=100,
+    pairs=500,
+    error=0.01,
+    reliability=(),
+)
 NAMES = [f"{number:03d}.png" for number in range(40)]
 ABOUT = pl.DataFrame({"label": [f"label {n % 4}" for n in range(40)], "price": list(range(40))})
 
 
 @pytest.fixture
 def make(make_index, png, tmp_path):
-    """An index of some of NAMES, image i being ``png(i)``; of every second one the retriever has
-    been told that it was trained on it."""
+    """Return an index of some of NAMES, image i being ``png(i)``; every second one is marked as
+    trained on."""
 
     def build(name: str, numbers: list[int], calibrated: bool = True) -> Path:
         items = pl.DataFrame({"id": [NAMES[n] for n in numbers]}).hstack(ABOUT[numbers])
@@ -265,7 +276,7 @@ def test_a_search_never_sees_half_a_change(index, png):
             view = index.view
             snapshot = index.snapshot(view, pl.col("label") == "group")
             hits = engine.search_embeddings(embeddings[:2], snapshot, 9, index.options(1))
-            result = ImageHits.of(hits, view, index.calibration)
+            result = ImageHits.of(hits, view, hits.scores)
             rows = view.find_existing([name for name in result.ids[0] if name])
             prices = view.take(rows)["price"].unique().to_list()
             assert sorted(result.ids[0, :5]) == group and result.ids[0, 5] is None
@@ -277,24 +288,26 @@ def test_a_search_never_sees_half_a_change(index, png):
     assert len(seen) > 1
 
 
-def test_an_index_that_goes_by_labels_does_so_when_it_is_opened(make_index, png, tmp_path):
-    """Use models with a single label: all images have it, so it does not change the order."""
-    contents, items = [png(n) for n in range(40)], pl.DataFrame({"id": NAMES})
-    how = {"beams": 600, "candidates": 50, "fresh_beams": 0, "rerank_weight": 0.5}
-    hits_by_signal = {}
-    for by in ("label", "both", "first_code"):
-        folder = make_index(
-            tmp_path / by, contents, items, None, search=how | {"rerank_signal": by}
-        )
-        with Index.open(folder, precision="fp32") as index:
-            assert len(index.models.labels) == 1
-            hits_by_signal[by] = index.search([png(3)], k=40)
-    for by in ("label", "both"):
-        np.testing.assert_allclose(hits_by_signal[by].scores, hits_by_signal[by].cosine, atol=1e-4)
-    scores, cosines = hits_by_signal["first_code"].scores[0], hits_by_signal["first_code"].cosine[0]
-    copies = cosines >= COPY_COSINE
-    assert copies[0] and (scores[copies] == cosines[copies]).all()
-    assert (scores[~copies] < cosines[~copies] - 0.01).all()
+def test_an_index_without_a_ranking_sorts_by_cosine(index, png):
+    assert isinstance(index.ranking, Uncalibrated)
+    hits = index.search([png(3)], k=40)
+    np.testing.assert_array_equal(hits.scores, hits.cosine)
+
+
+def test_an_index_with_a_ranking_sorts_by_the_probability_of_the_label(make_index, png, tmp_path):
+    items = pl.DataFrame({"id": NAMES}).hstack(ABOUT)
+    contents = [png(number) for number in range(40)]
+    folder = make_index(tmp_path / "ranked", contents, items, KNOWN, ranking=RANKING)
+    with Index.open(folder, precision="fp32") as index:
+        assert len(index.models.labels) == 1, "it was taught one label, and no image is of it"
+        hits = index.search([png(3), png(50)], k=40)
+        least = float(hits.scores[1, 5])
+        likely = search(index, [png(50)], 40, min_probability=least)
+        stored = index.search_ids(["003.png"], 5)
+    assert (hits.same_label == hits.scores).all() and hits.scores[0, 0] == 1
+    assert (np.diff(hits.scores[1]) <= 0).all() and (hits.scores <= 1).all()
+    assert (likely.scores[0][likely.ids[0] != None] >= least).all()  # noqa: E711
+    np.testing.assert_array_equal(stored.scores, stored.cosine)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

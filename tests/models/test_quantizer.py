@@ -147,3 +147,43 @@ def test_usage_of_a_hand_made_table_of_codes():
             "largest_bucket": 2,
         }
     )
+
+
+def test_residuals_are_those_of_all_rows_at_once_whichever_are_taken() -> None:
+    points, books = vectors(300), vectors(24).view(3, 8, -1)
+    residuals, whole = quantizer.Residuals(points), points
+    for centres in books:
+        residuals = residuals.quantise(centres)
+        whole = whole - centres[quantizer.assign(whole, centres)[0]]
+    assert len(residuals) == 300 and torch.equal(residuals[:], whole)
+    for rows in (slice(7, 19), torch.tensor([5, 5, 299]), 12):
+        assert torch.equal(residuals[rows], whole[rows])
+    assert torch.equal(torch.stack(residuals.codes, 1), quantizer.encode(points, books))
+
+
+def test_results_do_not_depend_on_the_rows_in_memory_at_once(monkeypatch) -> None:
+    points, results = vectors(1000), []
+    for rows in (64 * quantizer.BLOCK, 2 * quantizer.BLOCK):
+        monkeypatch.setattr(quantizer, "ROWS", rows)
+        codebooks, restarts = quantizer.fit(points, None, (3, 16), 6, seed=2)
+        results.append((codebooks, quantizer.encode(points, codebooks), restarts))
+    assert all(
+        torch.equal(one, other) for one, other in zip(*(r[:2] for r in results), strict=True)
+    )
+    assert results[0][2] == results[1][2]
+
+
+def test_of_many_vectors_a_block_or_the_sample_is_taken_at_once(monkeypatch) -> None:
+    points, counts, take = vectors(3000), [], quantizer.Residuals.__getitem__
+
+    def counted(residuals: quantizer.Residuals, rows: torch.Tensor | slice | int) -> torch.Tensor:
+        counts.append(take(residuals, rows)[None].shape[-2])
+        return take(residuals, rows)
+
+    monkeypatch.setattr(quantizer.Residuals, "__getitem__", counted)
+    monkeypatch.setattr(quantizer, "SAMPLE", 200)
+    monkeypatch.setattr(quantizer, "PER_CENTRE", 10)
+    monkeypatch.setattr(quantizer, "ROWS", 2 * quantizer.BLOCK)
+    codebooks, _ = quantizer.fit(points, None, (3, 16), 4, seed=0)
+    quantizer.encode(points, codebooks)
+    assert max(counts) == 2 * quantizer.BLOCK

@@ -9,14 +9,37 @@ from irgen.errors import IndexingError
 from irgen.models import quantizer
 from irgen.search import beam, engine, live, rank
 from irgen.search.codebook_scorer import CodebookScorer
+from irgen.search.decoder import Decoder
 from irgen.search.engine import COPY_COSINE, Hits, Options, QueryFeatures
+from irgen.search.ranking import Ranker, Ranking
 from irgen.search.snapshot import Segment, Snapshot
 
 WIDE = Options(beams=216, candidates=1000, fresh_beams=216)
+RANKING = Ranking(
+    label=1.2,
+    votes=0.3,
+    untaught_votes=1.7,
+    untaught=-2.2,
+    queries=100,
+    pairs=500,
+    error=0.01,
+    reliability=(),
+)
+
+
+class SameLabels:
+    """Reads two labels in every query, the second likelier."""
+
+    code_labels = torch.full((6, 2), 0.5)
+
+    def read_labels(
+        self, embeddings: torch.Tensor, first_code_log_probs: torch.Tensor
+    ) -> torch.Tensor:
+        return torch.tensor([0.1, 0.9]).expand(len(embeddings), 2)
 
 
 def same(one: Hits, other: Hits, rows: dict[int, int] | None = None) -> None:
-    """Asserts that hits are equal, but for rounding, and rows through a renumbering."""
+    """Assert that hits are equal up to rounding, with rows renumbered."""
     for field in fields(Hits):
         a, b = getattr(one, field.name), getattr(other, field.name)
         if field.name == "rows":
@@ -58,23 +81,6 @@ def test_without_reranking_the_retrievers_log_probability_sorts(decoder, read, f
     torch.testing.assert_close(steps.sum(-1), hits.log_probability, atol=1e-4, rtol=1e-4)
 
 
-def test_or_the_log_probability_of_the_first_code_sorts(decoder, read, fresh):
-    snapshot, asked = fresh(list(range(60))), read(5)
-    by_first_code = replace(WIDE, rerank=False, order_by="first_code")
-    hits = engine.search(decoder, asked, snapshot, 60, by_first_code)
-    first = snapshot.gather(hits.rows, "codes")[..., 0].long()
-    writing, (part,) = decoder.start(asked.summary, asked.tokens), snapshot.live_tries
-    _, scores = beam.score_codes(writing, [part], snapshot.gather(hits.rows, "codes").long())
-    torch.testing.assert_close(hits.scores, scores[..., 0], atol=1e-4, rtol=1e-4)
-    assert (hits.scores.diff(dim=1) <= 0).all()
-    same_first_code = first.diff(dim=1) == 0
-    assert same_first_code.any() and (hits.cosine.diff(dim=1)[same_first_code] <= 0).all()
-    assert torch.equal(
-        engine.search(decoder, asked, snapshot, 60, replace(by_first_code, rerank=True)).scores,
-        engine.search(decoder, asked, snapshot, 60, WIDE).scores,
-    )
-
-
 def test_an_image_the_retriever_would_never_predict_is_found_by_embedding(decoder, read, fresh):
     snapshot, asked = fresh([n for n in range(80) if n % 3]), read(4)
     narrow = Options(beams=2, candidates=20, fresh_beams=4)
@@ -105,11 +111,7 @@ def test_an_image_the_retriever_would_never_predict_is_found_by_embedding(decode
         assert len(snapshot.segments[0]) not in blind.rows[0].tolist()
 
 
-RANKINGS = [
-    Options(rerank_weight=10),
-    Options(rerank=False, order_by="code"),
-    Options(rerank=False, order_by="first_code"),
-]
+RANKINGS = [Options(), Options(rerank=False)]
 
 
 def under_own_codes(
@@ -186,17 +188,30 @@ def test_copies_are_in_the_order_of_their_cosines_before_all_others(decoder, rea
     near = QueryFeatures(asked.summary, asked.tokens, near)
     vectors = snapshot.gather(torch.arange(snapshot.rows), "embeddings").float()
     cosines = near.embedding @ vectors.T  # (Q, N)
-    codes = snapshot.gather(torch.arange(snapshot.rows), "codes").long()
-    state, tries = decoder.start(near.summary, near.tokens), list(snapshot.live_tries)
-    _, log_probs = beam.score_codes(state, tries, codes.expand(4, -1, -1))
-    expected = cosines + 3 * log_probs[..., 0]
-    expected = torch.where(cosines >= COPY_COSINE, cosines, expected)
     assert (cosines >= COPY_COSINE).any(1).all() and (cosines < COPY_COSINE).any(1).all()
-    scores, order = expected.sort(dim=1, descending=True, stable=True)
-    hits = engine.search(decoder, near, snapshot, snapshot.rows, replace(WIDE, rerank_weight=3))
-    torch.testing.assert_close(hits.scores, scores.clamp_max(1), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(expected.gather(1, hits.rows), scores, atol=1e-4, rtol=1e-4)
-    assert torch.equal(hits.rows[:, 0], order[:, 0])
+    ranker = Ranker(RANKING, torch.arange(snapshot.rows) % 2)
+    reader = Decoder(decoder.retriever, label_scorer=SameLabels())
+    hits = engine.search(reader, near, snapshot, snapshot.rows, WIDE, ranker)
+    copies = hits.cosine >= COPY_COSINE
+    assert (hits.scores[copies] == 1).all() and (hits.scores[~copies] < 1).all()
+    assert (copies.int().diff(dim=1) <= 0).all(), "copies come first"
+    assert (hits.cosine.diff(dim=1)[copies[:, 1:]] <= 0).all()
+
+
+def test_images_of_the_likeliest_label_come_first_and_within_it_the_nearest(decoder, read, fresh):
+    asked, snapshot = read(4), fresh(list(range(50)))
+    ranker = Ranker(RANKING, torch.arange(snapshot.rows) % 2)
+    reader = Decoder(decoder.retriever, label_scorer=SameLabels())
+    hits = engine.search(reader, asked, snapshot, snapshot.rows, WIDE, ranker)
+    others = hits.cosine < COPY_COSINE
+    kept = others[:, 1:] & others[:, :-1]
+    assert (hits.scores.diff(dim=1)[kept] <= 0).all()
+    same = hits.scores.diff(dim=1) == 0
+    assert (hits.cosine.diff(dim=1)[same & kept] <= 1e-6).all()
+    changes = (hits.rows % 2).diff(dim=1).ne(0) & kept
+    assert (changes.sum(1) == 1).all(), "one label after the other"
+    without = engine.search(decoder, asked, snapshot, snapshot.rows, WIDE, ranker)
+    assert torch.equal(without.scores, without.cosine), "without a label scorer, cosines sort"
 
 
 def test_cosines_are_the_same_in_blocks_of_any_size(read, fresh, monkeypatch):
@@ -365,7 +380,7 @@ def test_without_the_trie_a_wide_search_finds_the_same_and_a_narrow_one_less(dec
     assert int((free.rows >= 0).sum()) < int((bound.rows >= 0).sum())
 
 
-@pytest.mark.parametrize("name", ["rerank_weight", "min_score", "min_cosine"])
+@pytest.mark.parametrize("name", ["hedge", "min_score", "min_cosine"])
 def test_an_option_that_is_no_number_is_refused(name):
     with pytest.raises(IndexingError, match=f"{name}: nan is not allowed; allowed: a number"):
         Options(**{name: float("nan")})

@@ -66,17 +66,6 @@ def test_images_are_ordered_by_score_or_by_code_and_ties_by_key():
     assert by_score.tolist() == [[4, 2, 5, 0, 1]]
 
 
-def test_rerank_adds_the_weighted_log_probability_of_the_first_code():
-    rows = torch.tensor([[3, 0, -1]])
-    cosines, weight = torch.tensor([[0.1, 0.9, -INF]]), 0.2
-    moved = rank.rerank(rows, cosines, OPENING, database(), weight)
-    expected = [
-        cosine + weight * float(OPENING[0, CODES[row, 0]]) for row, cosine in ((3, 0.1), (0, 0.9))
-    ]
-    torch.testing.assert_close(moved, torch.tensor([[*expected, -INF]]))
-    assert rank.rerank(rows, cosines, OPENING, database(), 0.0) is cosines
-
-
 def test_similarity_is_the_cosine_of_unit_vectors():
     queries = torch.tensor([[0.0, 0, 0, 0.6, 0.8, 0]])
     cosines = rank.cosine(torch.tensor([[3, -1]]), queries, database())

@@ -9,8 +9,10 @@ import torch
 
 from irgen.checkpoints.calibration import load_calibration
 from irgen.checkpoints.identifiers import load_codes
+from irgen.checkpoints.ranking import load_ranking
 from irgen.index.index import Index
 from irgen.search.calibration import Calibration
+from irgen.search.ranking import Ranking
 
 from .conftest import run, small_params
 
@@ -38,9 +40,7 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "beams": 8,
                 "candidates": 40,
                 "fresh_beams": 30,
-                "rerank_weight": 0.05,
-                "rerank_signal": "first_code",
-                "order_by": "label",
+                "hedge": 5.0,
             },
             "encoder_precision": "fp32",
             "queries": metrics["catalog"]["images/queries"],
@@ -97,3 +97,12 @@ def test_the_calibration_is_of_hits_of_validation_images_that_are_not_themselves
     assert metrics["index"]["calibration/error"] == calibration.error < 0.3
     assert all(abs(metrics["index"][f"calibration/gap/{n}"]) < 0.3 for n in ("trained", "fresh"))
     assert calibration.probabilities[-1] > calibration.probabilities[0]
+
+
+def test_the_ranking_is_fitted_to_the_validation_images(built):
+    folder, _, metrics = built
+    ranking = load_ranking(folder / "data/index/models/ranking.json")
+    assert isinstance(ranking, Ranking)
+    validation = pl.read_parquet(folder / "data/catalog/validation.parquet")
+    assert ranking.queries == len(validation) == metrics["index"]["ranking/queries"]
+    assert metrics["index"]["ranking/error"] == ranking.error < 0.3

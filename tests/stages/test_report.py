@@ -15,6 +15,7 @@ from irgen.catalog import manifest
 from irgen.catalog.shards import ShardWriter
 from irgen.catalog.table import write_table
 from irgen.checkpoints.calibration import CALIBRATION, save_calibration
+from irgen.checkpoints.ranking import RANKING, save_ranking
 from irgen.errors import ArtifactError
 from irgen.evaluation import metrics, runs
 from irgen.evaluation.drift_verdict import Exceeded, Verdict
@@ -44,7 +45,7 @@ KNOWN = Calibration(
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """A workspace as the stages before this one leave it."""
+    """Return a workspace as the earlier stages leave it."""
     return build(tmp_path_factory.mktemp("project"))
 
 
@@ -62,7 +63,7 @@ def build(folder, labelled=True):
 
 
 def write_images(workspace, images, labels):
-    """Packs the images; gives the rows of their catalog."""
+    """Pack the images; return the rows of their catalog."""
     folder, rows = workspace.stage("download"), []
     with ShardWriter(folder, 1) as writer:
         for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
@@ -179,7 +180,9 @@ def write_drift(workspace, verdict, values):
 
 
 def write_calibration(workspace, calibration):
-    save_calibration(workspace.stage("index") / "models" / CALIBRATION, calibration)
+    models = workspace.stage("index") / "models"
+    save_calibration(models / CALIBRATION, calibration)
+    save_ranking(models / RANKING, Uncalibrated(reason="no labels"))
 
 
 @pytest.fixture(scope="module")

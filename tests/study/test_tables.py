@@ -43,7 +43,7 @@ PLAN = Plan(
 
 
 def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> Result:
-    """A result whose methods are ``gains`` above a common, random quality of each query."""
+    """Return a result whose methods are ``gains`` above a common, random quality of each query."""
     base = np.random.default_rng(7).uniform(0.2, 0.7, queries)
     noise = np.random.default_rng(seed).normal(0, 0.01, queries)
     rows, metrics = [], {"queries": {"count": queries, "without_positive": 0}}
@@ -74,9 +74,7 @@ def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> 
                 "seed": seed,
                 "changed": name,
                 "evaluate.cutoffs": [1, 10, 20],
-                "evaluate.rerank_weight": 0.1,
-                "evaluate.rerank_signal": "first_code",
-                "evaluate.order_by": "code",
+                "evaluate.hedge": 5.0,
             },
         },
         metrics=metrics,
@@ -236,7 +234,6 @@ def asks_others(result: Result, first: int) -> Result:
 def test_ways_of_re_ranking_are_compared_by_re_ranked_figures(loaded: dict) -> None:
     worse = {"brute_force_tuned": 0.1, "generative": 0.0, "generative_reranked": -0.1}
     loaded["one"] = [result("one", seed, worse) for seed in range(3)]
-    loaded["one"][0].facts["params"] |= {"evaluate.rerank_signal": "both"}
     variants = PLAN.variants | {"one": variant("re-ranking", "another weight")}
     plan = replace(PLAN, variants=variants)
     (table,) = (each for each in tables.build_ablations(loaded, plan) if each.name == "re-ranking")
@@ -291,23 +288,9 @@ def test_a_variant_of_another_subject_that_is_compared_has_a_row(loaded: dict) -
 
 
 def test_how_images_stand_under_identifiers_is_told(loaded: dict) -> None:
-    about = tables.build_identifiers(loaded, PLAN).note
-    assert "cosine + 0.1 × the first code's log-prob" in about
-    assert "of the whole code, then by cosine" in about
-    loaded["plain"][0].facts["params"] |= {
-        "evaluate.rerank_signal": "label",
-        "evaluate.order_by": "first_code",
-    }
-    about = tables.build_identifiers(loaded, PLAN).note
-    assert "of the first code, then by cosine" in about
-    assert "tokenizer's identifiers, that of its label by the classifier." in about
-    loaded["plain"][0].facts["params"] |= {"evaluate.rerank_signal": "both"}
-    assert (
-        "that of its label by classifier and retriever."
-        in tables.build_identifiers(loaded, PLAN).note
-    )
-    loaded["plain"][0].facts["params"] |= {"evaluate.order_by": "label"}
-    assert "of the label of the first code (" in tables.build_identifiers(loaded, PLAN).note
+    note = tables.build_identifiers(loaded, PLAN).note
+    assert "log-probability of the code, then by cosine" in note
+    assert "with a hedge of 5" in note
 
 
 def test_identifiers_are_tested_re_ranked_too(loaded: dict) -> None:

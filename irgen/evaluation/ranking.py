@@ -1,0 +1,147 @@
+"""Fit the ranking: how much classifier, retriever and nearest images say about a query's label.
+
+A conditional logit over labels (McFadden 1974). To see what an unknown class looks like, each label
+is once treated as if nobody had taught it: its probability goes to the others, and its images have
+votes alone. The embedding has seen those labels, so their votes are somewhat purer than those of a
+class that is truly new; docs/lab-notes/ranking-by-relevance.md has the measured difference.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from irgen.evaluation.calibration import MIN_QUERIES, bin_predictions, expected_error
+from irgen.search.calibration import Uncalibrated
+from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, Ranking
+
+FOLDS = 5  # of labels
+TYPICAL = np.array([1.2, 0.3, 1.7, -2.2])  # coefficients to which few queries are pulled
+PULL = 1.0  # nats lost for a coefficient that is 1 off
+SHOWN = 5  # likeliest labels a query whose probabilities are compared with the truth
+MOST_CELLS = 2_000_000  # queries × labels; more would hardly change four coefficients
+
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Q queries over the T taught labels.
+
+    ``label_probs`` (Q, T): as classifier and retriever read the query. ``votes`` (Q, T): nearest
+    images of each label. ``truth`` (Q,): the query's label.
+    """
+
+    label_probs: Floats
+    votes: Floats
+    truth: Ints
+
+    @classmethod
+    def build(cls, label_probs: Floats, voters: Ints, truth: Ints) -> "LabelTable":
+        """Build the table from the labels of nearest images (Q, n), −1 where there are fewer, and
+        those of the queries (Q,). Queries of another label than the taught ones are left out."""
+        count = label_probs.shape[1]
+        used = np.flatnonzero((truth >= 0) & (truth < count))
+        used = used[:: max(1, math.ceil(len(used) * count / MOST_CELLS))]
+        votes = np.zeros((len(used), count))
+        for column in voters[used].T:
+            chosen = np.flatnonzero(column >= 0)
+            votes[chosen, column[chosen]] += 1
+        return cls(label_probs[used].astype(np.float64), votes, truth[used])
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> "LabelTable":
+        """Return the table of the queries where ``rows`` (Q,) is true."""
+        return LabelTable(self.label_probs[rows], self.votes[rows], self.truth[rows])
+
+    def features(self, hidden: npt.NDArray[np.bool_]) -> Floats:
+        """Return what the coefficients multiply, (Q, T, 4), as if the labels where ``hidden`` (T,)
+        is true had not been taught."""
+        probs = np.where(hidden, 0, self.label_probs)
+        probs = probs / np.maximum(probs.sum(1, keepdims=True), 1e-30)
+        log_votes = np.log(self.votes + LEAST_VOTES)
+        read = np.log(np.maximum(probs, LEAST_PROBABILITY))
+        values = np.stack([read, log_votes, log_votes, np.ones_like(read)], -1)
+        return values * np.stack([~hidden, ~hidden, hidden, hidden], -1)
+
+
+def fit(label_probs: Floats, voters: Ints, truth: Ints) -> Ranking | Uncalibrated:
+    """Fit the ranking, or return why that is impossible: too few queries or labels. Arguments: see
+    ``LabelTable.build``."""
+    table = LabelTable.build(label_probs, voters, truth)
+    queries = len(table.truth)
+    if queries < MIN_QUERIES:
+        return Uncalibrated(
+            reason=f"{queries} validation queries with a label are too few to fit a ranking to: "
+            f"{MIN_QUERIES} are needed"
+        )
+    if label_probs.shape[1] < 2:
+        return Uncalibrated(reason="one label was taught: a ranking tells labels apart")
+    weights = _fit_weights(table)
+    predicted, right = _cross_fit(table)
+    curve = bin_predictions(predicted, right)
+    label, votes, untaught_votes, untaught = weights.tolist()
+    return Ranking(
+        label=label,
+        votes=votes,
+        untaught_votes=untaught_votes,
+        untaught=untaught,
+        queries=queries,
+        pairs=len(predicted),
+        error=expected_error(curve),
+        reliability=curve,
+    )
+
+
+def _fit_weights(table: LabelTable) -> Floats:
+    """Return the four coefficients, the first three not negative."""
+    from scipy.optimize import minimize  # takes a second; a report does not need it
+
+    labels = table.label_probs.shape[1]
+    folds = np.random.default_rng(0).permutation(labels) % min(FOLDS, labels)
+    parts = [table.features(folds == fold) for fold in np.unique(folds)]
+    rows = np.arange(len(table.truth))
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        total = PULL * float(np.square(weights - TYPICAL).sum())
+        slope = 2 * PULL * (weights - TYPICAL)
+        for features in parts:
+            probs = _softmax(features @ weights)
+            total -= float(np.log(probs[rows, table.truth] + 1e-300).sum()) / len(parts)
+            mean = np.einsum("qg,qgf->f", probs, features)
+            slope = slope + (mean - features[rows, table.truth].sum(0)) / len(parts)
+        return total, slope
+
+    bounds = [(0, None), (0, None), (0, None), (None, None)]
+    return minimize(loss, TYPICAL, jac=True, method="L-BFGS-B", bounds=bounds).x
+
+
+def _cross_fit(table: LabelTable) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return the probabilities (n,) of the SHOWN likeliest labels of each query, and which are
+    right, each by coefficients fitted to the other half of the queries."""
+    half, nothing = np.arange(len(table.truth)) % 2, np.zeros(table.label_probs.shape[1], bool)
+    predicted, right = [], []
+    for part in (0, 1):
+        weights, test = _fit_weights(table.take(half != part)), table.take(half == part)
+        probs = _softmax(test.features(nothing) @ weights)
+        likeliest = np.argsort(-probs, axis=1)[:, :SHOWN]
+        predicted.append(np.take_along_axis(probs, likeliest, 1).ravel())
+        right.append((likeliest == test.truth[:, None]).ravel())
+    return np.concatenate(predicted), np.concatenate(right)
+
+
+def _softmax(logits: Floats) -> Floats:
+    values = np.exp(logits - logits.max(1, keepdims=True))
+    return values / values.sum(1, keepdims=True)
+
+
+def explain(ranking: Ranking) -> str:
+    """Describe in sentences what the ranking was fitted to, and its error."""
+    return (
+        "Hits are sorted by the probability that they have the query's label. It was fitted to "
+        f"{ranking.queries:,} validation images. No model was trained on them. The average error "
+        f"is {100 * ranking.error:.1f} points: coefficients fitted to one half of the images "
+        "predict the other half. The figure compares the predicted probabilities of the "
+        f"{SHOWN} likeliest labels with the observed share; the lines are 95% intervals."
+    )

@@ -1,0 +1,82 @@
+"""Probabilities of labels add up to 1; the first page is worth most; a copy has no vote."""
+
+import math
+
+import pytest
+import torch
+
+from irgen.search.ranking import Ranker, Ranking, rank_candidates
+
+RANKING = Ranking(
+    label=1.2,
+    votes=0.3,
+    untaught_votes=1.7,
+    untaught=-2.2,
+    queries=100,
+    pairs=500,
+    error=0.01,
+    reliability=(),
+)
+NEW = 2  # the first number of a label that was not taught
+
+
+def rank(kinds: list[int], cosines: list[float], label_probs: list[float], hedge: float = 0.0):
+    """Rank candidates, one a row, of one query; return probabilities and the order of the rows."""
+    rows = torch.arange(len(kinds))[None]
+    near = torch.tensor([cosines])
+    ranker = Ranker(RANKING, torch.tensor(kinds))
+    ranked = rank_candidates(ranker, rows, near, near >= 0.999, torch.tensor([label_probs]), hedge)
+    order = ranked.sort_keys.argsort(dim=1, descending=True, stable=True)
+    return ranked.probabilities[0], order[0].tolist()
+
+
+def test_the_probabilities_are_those_of_the_formula() -> None:
+    kinds, cosines = [0, 1, NEW, NEW], [0.9, 0.8, 0.7, 0.6]
+    probabilities, _ = rank(kinds, cosines, [0.7, 0.3])
+    logits = [
+        1.2 * math.log(0.7) + 0.3 * math.log(1.1),
+        1.2 * math.log(0.3) + 0.3 * math.log(1.1),
+        1.7 * math.log(2.1) - 2.2,
+    ]
+    expected = torch.tensor(logits).softmax(0)
+    torch.testing.assert_close(probabilities, expected[[0, 1, 2, 2]])
+
+
+def test_a_query_whose_neighbours_are_of_a_new_label_goes_by_them() -> None:
+    kinds = [NEW] * 10 + [0] * 5
+    cosines = [0.9 - 0.01 * n for n in range(15)]
+    probabilities, order = rank(kinds, cosines, [0.6, 0.4])
+    assert order == list(range(15)) and probabilities[0] > 0.5 > probabilities[10]
+
+
+def test_within_a_label_the_nearest_comes_first() -> None:
+    _, order = rank([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], [0.9, 0.1])
+    assert order == [2, 0, 1, 3]
+
+
+def test_a_hedge_gives_the_second_label_a_place_at_the_end_of_the_first_ten() -> None:
+    kinds = [0] * 12 + [1] * 3
+    cosines = [0.8] + [0.5 - 0.01 * n for n in range(11)] + [0.7, 0.6, 0.3]
+    _, plain = rank(kinds, cosines, [0.6, 0.4])
+    assert plain == list(range(15))
+    _, hedged = rank(kinds, cosines, [0.6, 0.4], hedge=1.0)
+    assert hedged == [*range(9), 12, 9, 10, 11, 13, 14]
+
+
+@pytest.mark.parametrize("hedge", [0.0, 5.0])
+def test_a_copy_comes_first_and_neither_votes_nor_takes_a_place(hedge: float) -> None:
+    kinds = [1] + [0] * 11 + [1] * 2
+    cosines = [1.0] + [0.9 - 0.01 * n for n in range(11)] + [0.2, 0.1]
+    with_copy, order = rank(kinds, cosines, [0.6, 0.4], hedge)
+    without, plain = rank(kinds[1:], cosines[1:], [0.6, 0.4], hedge)
+    assert order == [0, *(row + 1 for row in plain)]
+    torch.testing.assert_close(with_copy[1:], without)
+    assert with_copy[0] == 1
+
+
+def test_no_candidate_has_no_probability() -> None:
+    rows, cosines = torch.tensor([[0, -1]]), torch.tensor([[0.5, -torch.inf]])
+    ranker = Ranker(RANKING, torch.tensor([0]))
+    label_probs = torch.tensor([[0.5, 0.5]])
+    ranked = rank_candidates(ranker, rows, cosines, cosines >= 0.999, label_probs, 1.0)
+    assert ranked.probabilities[0, 1] == 0 and ranked.sort_keys[0, 1] == -torch.inf
