@@ -34,9 +34,7 @@ from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
 from irgen.training.run import open_run, summarize
 
-MOST_LABELS = (
-    200_000  # a batch of 64 images has 256 MB of logits then, with M = 4; gradients as much
-)
+MOST_LABELS = 200_000  # a batch of 64 images has 256 MB of logits then, with M = 4
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
