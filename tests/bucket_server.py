@@ -26,7 +26,7 @@ class BucketServer:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def reset(self) -> None:
-        """Empties every bucket, and spoils nothing any more."""
+        """Empty every bucket, and end all faults."""
         from moto.s3.models import s3_backends
 
         self.requests: list[tuple[str, str, str]] = []
@@ -57,7 +57,7 @@ class BucketServer:
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
 
     def fill(self, bucket: str, contents: dict[str, bytes]) -> None:
-        """Puts many objects into a bucket at once, past the network."""
+        """Put many objects into a bucket at once, without requests."""
         from moto.core import DEFAULT_ACCOUNT_ID
         from moto.s3.models import s3_backends
 
@@ -75,7 +75,7 @@ class BucketServer:
         return s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_object(bucket, key).value
 
     def drop(self, bucket: str, keys: Iterable[str]) -> None:
-        """Deletes objects from a bucket, past the network."""
+        """Delete objects from a bucket, without requests."""
         from moto.core import DEFAULT_ACCOUNT_ID
         from moto.s3.models import s3_backends
 

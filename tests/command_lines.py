@@ -10,7 +10,7 @@ from irgen.commands.cli import irgen as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELL = {"cd", "set", "source", "export", "sed", "curl", "install", "sudo", "useradd", "git", "cp"}
-SHELL |= {"systemctl", "docker", "du", "sqlite3", "pg_dump", "kubectl", "ray"}
+SHELL |= {"systemctl", "docker", "du", "sqlite3", "pg_dump", "kubectl", "ray", "pip"}
 
 
 def check_command(words: list[str]) -> None:

@@ -45,7 +45,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def run_benchmark() -> Callable[..., str]:
-    """Runs a script of ``benchmarks`` with arguments, and gives what it printed."""
+    """Run a script of ``benchmarks`` with arguments, and return its output."""
 
     def run(script: str, *arguments: object, timeout: float = 600) -> str:
         command = [sys.executable, f"benchmarks/{script}.py", *map(str, arguments)]
@@ -67,7 +67,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def quiet_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """An environment in which DVC neither phones home nor touches the user's settings."""
+    """Return an environment in which DVC neither phones home nor touches the user's settings."""
     settings = {
         "DVC_NO_ANALYTICS": "1",
         "DVC_STUDIO_OFFLINE": "1",
@@ -82,7 +82,7 @@ def quiet_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow SQLite file with its tables made, to be copied: making them takes seconds."""
+    """Return an MLflow SQLite file with its tables, to be copied: making them takes seconds."""
     from irgen.tracking import mlflow_store
 
     home = tmp_path_factory.mktemp("store")
@@ -94,7 +94,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mlflow_server(tmp_path: Path, empty_store: Path) -> Iterator[MlflowServer]:
-    """A server that is not started yet."""
+    """Yield a server that is not started yet."""
     server = MlflowServer(tmp_path / "server", empty_store)
     yield server
     server.kill()
@@ -115,7 +115,7 @@ def png() -> Callable[[int], bytes]:
 
 @pytest.fixture(scope="session")
 def tokenizer_settings() -> params.Tokenizer:
-    """A tokenizer small enough for a test: M = 3, L = 8, D = 6."""
+    """Return a tokenizer small enough for a test: M = 3, L = 8, D = 6."""
     return params.Tokenizer(
         levels=3,
         codebook=8,
@@ -144,7 +144,7 @@ def tokenizer_settings() -> params.Tokenizer:
 
 @pytest.fixture(scope="session")
 def retriever_settings() -> params.Retriever:
-    """A retriever small enough for a test."""
+    """Return a retriever small enough for a test."""
     return params.Retriever(
         encoder="tokenizer",
         tune_encoder=False,
@@ -187,9 +187,9 @@ def tiny_models(tiny_sections: tuple) -> "Models":
 
 @pytest.fixture(scope="session")
 def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Path]:
-    """Makes an index of image files, every second image told to be trained on:
-    ``make_index(folder, contents, items, calibration, **config)``. ``ranking``: by cosine without
-    one. ``networks``: models and the settings they were made by."""
+    """Make an index of image files; every second image is marked as trained on:
+    ``make_index(folder, contents, items, calibration, **config)``. ``ranking``: None ranks by
+    cosine. ``networks``: models and their settings."""
     import torch
 
     from irgen.catalog.images.pixels import decode_images
@@ -244,7 +244,7 @@ def bucket_server() -> Iterator[BucketServer]:
 
 @pytest.fixture
 def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
-    """An empty S3 server, credentials for it, and short pauses before another try."""
+    """Return an empty S3 server; set credentials for it, and shorten the pauses between retries."""
     from irgen.catalog.sources import remote
 
     settings = {
@@ -275,7 +275,7 @@ def empty_hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub(empty_hub_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A hub on loopback with the weights of timm's ``test_vit``."""
+    """Yield a hub on loopback with the weights of timm's ``test_vit``."""
     import timm
     import torch
     from safetensors.torch import save

@@ -159,7 +159,8 @@ def test_what_others_call_has_a_docstring(path: Path) -> None:
 
 
 def is_section(node: ast.AST) -> bool:
-    """A section of params.yaml says what it is by its name, and its fields by their comments."""
+    """Tell whether a class is a section of params.yaml, which its name and the comments of its
+    fields describe."""
     return isinstance(node, ast.ClassDef) and bool(node.decorator_list)
 
 

@@ -20,7 +20,7 @@ from . import small_disk
 
 @pytest.fixture
 def home(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder with nothing but its parameters."""
+    """Return a project's folder with nothing but its parameters."""
     monkeypatch.setenv("IRGEN_BUILD", "test")
     shutil.copyfile(root / "params.yaml", tmp_path / "params.yaml")
     return tmp_path

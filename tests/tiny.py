@@ -50,7 +50,7 @@ def untrained(
 
 
 def picture(label: int, number: int) -> bytes:
-    """A PNG that looks like the others of its label."""
+    """Return a PNG that looks like the others of its label."""
     pattern = np.random.default_rng(label).integers(0, 256, (4, 4)).repeat(6, 0).repeat(6, 1)
     noise = np.random.default_rng([label, number]).integers(-20, 21, pattern.shape)
     file = io.BytesIO()

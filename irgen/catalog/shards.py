@@ -112,7 +112,7 @@ class Images:
     """
 
     def __init__(self, folder: Path, *tables: pl.DataFrame) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()  # processes elsewhere may read the same images
         columns = ("sha256", "shard", "offset", "size")
         tables = tables or (manifest.read(folder), manifest.read_past(folder))
         table = pl.concat([manifest.images(table).select(columns) for table in tables])

@@ -183,7 +183,7 @@ def map_batches(
     ray = import_ray()
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
@@ -207,8 +207,25 @@ def map_batches(
             yield number, [batch[str(position)][0] for position in range(len(batch))]
 
 
+class WorkerError(Exception):
+    """Carry an IrgenError out of a worker: Ray Data adds to the message of what is raised there."""
+
+    def __init__(self, error: object) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def _carried_errors() -> Iterator[None]:
+    try:
+        yield
+    except IrgenError as error:
+        raise WorkerError(error) from None
+
+
 def _decode(batch: dict[str, np.ndarray], shared: Any) -> dict[str, np.ndarray]:
-    pixels = _fetch(shared)(int(batch["number"][0]))
+    with _carried_errors():
+        pixels = _fetch(shared)(int(batch["number"][0]))
     return {"number": batch["number"], "pixels": pixels[None]}
 
 
@@ -225,7 +242,8 @@ class _Encoder:
         self._encode: Encode = import_ray().get(load)(prepare(settings))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        arrays = self._encode(int(batch["number"][0]), batch["pixels"][0])
+        with _carried_errors():
+            arrays = self._encode(int(batch["number"][0]), batch["pixels"][0])
         named = {str(position): array[None] for position, array in enumerate(arrays)}
         return {"number": batch["number"], **named}
 
@@ -339,6 +357,7 @@ def _own_errors() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
+        cause = cause.error if isinstance(cause, WorkerError) else cause
         if isinstance(cause, IrgenError):
             raise cause from None
         reason = str(cause or error).strip().splitlines()

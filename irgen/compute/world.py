@@ -4,12 +4,11 @@ batch, and all hold the same weights."""
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 
 Log = Callable[[dict[str, float], int], None]  # of metrics and a step
 Work = Callable[..., dict[str, float]]  # of arguments and a Log; it returns metrics
@@ -50,7 +49,8 @@ class World:
         flow back to all processes, so that each may compute the loss of the whole batch."""
         if self.size == 1:
             return share
-        return torch.cat(all_gather(share.contiguous()))[:count]
+        whole: Tensor = _Gather.apply(share.contiguous(), self)
+        return whole[:count]
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its mean over the processes."""
@@ -94,6 +94,24 @@ class World:
         results = [work(*arguments) if self.rank == 0 else None]
         dist.broadcast_object_list(results, 0, device=CPU)
         return results[0]  # type: ignore[return-value]
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenate the shares of all processes. The gradient of a share is the sum of what all
+    processes say of it."""
+
+    @staticmethod
+    def forward(context: Any, share: Tensor, world: World) -> Tensor:
+        context.world = world
+        shares = [torch.empty_like(share) for _ in range(world.size)]
+        dist.all_gather(shares, share)
+        return torch.cat(shares)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(context.world.size)[context.world.rank], None
 
 
 def current_world() -> World:

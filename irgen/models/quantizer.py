@@ -16,8 +16,8 @@ ROWS = 64 * BLOCK  # of residuals in memory at once
 
 @dataclass(frozen=True)
 class Residuals:
-    """Subtract codes from ``vectors`` (N, D) as rows are taken, so that as many
-    vectors as are mapped to a file can be quantised. ``codebooks``: (L, D) of each level so far;
+    """Subtract the codes of ``vectors`` (N, D) from the rows that are taken, so that vectors mapped
+    to a file are quantised without a copy in memory. ``codebooks``: (L, D) of each level so far;
     ``codes``: (N,) int64 of each."""
 
     vectors: Tensor

@@ -1,5 +1,9 @@
 """Measure the methods that the paper compares with, on the same queries: approximate search of the
-tuned embeddings, and brute-force search of descriptors trained by ranking losses."""
+tuned embeddings, and brute-force search of descriptors trained by ranking losses.
+
+Time: queries × N for the descriptors, of at most ``evaluate.queries`` queries; building an
+approximate index takes N log N or more. Methods are built one after the other.
+"""
 
 from collections.abc import Callable
 from functools import partial

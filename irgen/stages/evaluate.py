@@ -1,4 +1,8 @@
-"""Measure every search method on the same queries: quality, and time on this machine."""
+"""Measure every search method on the same queries: quality, and time on this machine.
+
+Time: queries × N for brute force, of at most ``evaluate.queries`` queries. Memory: one copy of N
+vectors, since methods are built one after the other.
+"""
 
 from collections.abc import Callable
 

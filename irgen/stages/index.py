@@ -1,4 +1,8 @@
-"""Build the index that is served: models, images and how probable hits are, in one folder."""
+"""Build the index that is served: models, images and how probable hits are, in one folder.
+
+Time: N log N, for one sort of the images, and a search for each of at most
+``validation.MOST_QUERIES`` validation images.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace

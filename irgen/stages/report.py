@@ -1,4 +1,7 @@
-"""Write the report: settings, quality, and examples of success and failure."""
+"""Write the report: settings, quality, and examples of success and failure.
+
+Time: in proportion to N, for the tables, and to the queries that were measured.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

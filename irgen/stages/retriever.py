@@ -1,4 +1,8 @@
-"""Train the retriever: from a query image, predict the codes of one of its neighbours."""
+"""Train the retriever: from a query image, predict the codes of one of its neighbours.
+
+Time: in proportion to the steps, and to at most MOST_VALIDATED searches after each round; reading
+codes and pairs takes N · neighbours. Views of a frozen encoder are encoded once an image.
+"""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -41,8 +45,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """Write ``data/retriever/retriever.safetensors`` and ``history.csv``.
 
     Reads training and validation images only; of more than MOST_VALIDATED validation images a
-    sample. With ``tokenizer.labels: clusters`` no label is read:
-    agreement with the nearest by pretrained features validates.
+    sample. With ``tokenizer.labels: clusters`` no label is read: agreement with the nearest by
+    pretrained features validates.
     """
     return run_workers(train_retriever, (params, workspace), params.compute, log)
 

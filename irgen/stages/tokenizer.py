@@ -1,4 +1,8 @@
-"""Train the semantic tokenizer: encoder or adapter, class heads at every prefix, codebooks."""
+"""Train the semantic tokenizer: encoder or adapter, class heads at every prefix, codebooks.
+
+Time: in proportion to the steps and, within a step, to the labels; the k-means of a round takes a
+sample and one pass over N images.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,9 +34,7 @@ from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
 from irgen.training.run import open_run, summarize
 
-MOST_LABELS = (
-    200_000  # a batch of 64 images has 256 MB of logits then, with M = 4; gradients as much
-)
+MOST_LABELS = 200_000  # a batch of 64 images has 256 MB of logits then, with M = 4
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:

@@ -82,7 +82,7 @@ class WebServer:
 
 @pytest.fixture
 def web_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
-    """A server without files, and short pauses before another try."""
+    """Yield a server without files; shorten the pauses between retries."""
     from irgen.catalog.sources import remote
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

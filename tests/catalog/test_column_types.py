@@ -117,7 +117,7 @@ def test_texts_are_read_as_the_type_that_is_declared(
 
 @pytest.fixture
 def update(tmp_path: Path, png: Callable[[int], bytes]) -> Callable[..., Change]:
-    """Syncs a CSV of these texts; what has changed must be noticed, and nothing twice."""
+    """Sync a CSV of these texts; check that each change is noticed once."""
     for i in range(24):
         (tmp_path / f"{i}.png").write_bytes(png(i))
 

@@ -15,7 +15,7 @@ from irgen.params import Download
 
 
 def photo(number: int = 0, size: tuple[int, int] = (60, 40), grey: bool = False) -> bytes:
-    """A JPEG of smooth colours, another one for each number."""
+    """Return a JPEG of smooth colours, a different one for each number."""
     generator = np.random.default_rng(number)
     small = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     file = io.BytesIO()

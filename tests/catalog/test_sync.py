@@ -25,7 +25,8 @@ Contents = dict[str, bytes]
 
 
 def source(contents: Contents, read: list[str] | None = None, **more: object) -> Source:
-    """A source of these contents, whose etags are lengths; ``read`` collects what is read."""
+    """Return a source of these contents with lengths as etags; ``read`` collects the keys that are
+    read."""
 
     def entry(key: str) -> Entry:
         def take() -> bytes:

@@ -16,7 +16,8 @@ Contents = Mapping[str, bytes | Exception | str]
 
 
 def source(contents: Contents, etags: Mapping[str, str] | None = None) -> Source:
-    """A source of these contents; an error is raised on reading, a text is the listing's."""
+    """Return a source of these contents; it raises an error on reading, and lists a text as a
+    problem."""
 
     def entry(key: str) -> Entry:
         content = contents[key]

@@ -16,7 +16,7 @@ from irgen.search.calibration import Calibration
 from ..small_index import CALIBRATION, NAMES
 
 
-def about(names: list[str], contents: list[bytes]) -> pl.DataFrame:
+def make_metadata(names: list[str], contents: list[bytes]) -> pl.DataFrame:
     """Return the columns that the pipeline stores of images, and a price."""
     return pl.DataFrame(
         {
@@ -33,8 +33,8 @@ def about(names: list[str], contents: list[bytes]) -> pl.DataFrame:
 
 
 @pytest.fixture
-def another(make_index: Callable, png: Callable) -> Callable[..., Path]:
-    """Makes another index of some of the images."""
+def make_other_index(make_index: Callable, png: Callable) -> Callable[..., Path]:
+    """Make another index of some of the images."""
 
     def make(
         folder: Path,
@@ -43,26 +43,28 @@ def another(make_index: Callable, png: Callable) -> Callable[..., Path]:
         names: Sequence[str] = NAMES,
     ) -> Path:
         chosen, contents = [names[n] for n in numbers], [png(n) for n in numbers]
-        return make_index(folder, contents, about(chosen, contents), calibration)
+        return make_index(folder, contents, make_metadata(chosen, contents), calibration)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory, make_index: Callable, png: Callable) -> Path:
+def made_project(tmp_path_factory, make_index: Callable, png: Callable) -> Path:
     """Make a project as the pipeline leaves it: its index in data/index, image i is ``png(i)``."""
     contents = [png(number) for number in range(len(NAMES))]
     folder = tmp_path_factory.mktemp("made")
-    make_index(folder / "data" / "index", contents, about(NAMES, contents), CALIBRATION)
+    make_index(folder / "data" / "index", contents, make_metadata(NAMES, contents), CALIBRATION)
     return folder
 
 
 @pytest.fixture
-def project(made: Path, png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it to change, the current folder. In ``photos`` are image 3, which the index
-    holds, and 100 and 101, which it does not."""
+def project(
+    made_project: Path, png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return a copy of ``made_project`` that a test may change, as the current folder. In
+    ``photos`` are image 3, which is in the index, and 100 and 101, which are not."""
     folder = tmp_path / "project"
-    shutil.copytree(made, folder)
+    shutil.copytree(made_project, folder)
     (folder / "photos").mkdir()
     for number in (3, 100, 101):
         (folder / "photos" / f"{number:03d}.png").write_bytes(png(number))
@@ -71,7 +73,7 @@ def project(made: Path, png: Callable, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @dataclass(frozen=True)
-class Done:
+class Outcome:
     """Hold the exit status and the output of a command."""
 
     status: int
@@ -80,39 +82,39 @@ class Done:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs ``irgen`` with arguments."""
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run ``irgen`` with arguments."""
 
-    def command(*arguments: object) -> Done:
+    def command(*arguments: object) -> Outcome:
         capsys.readouterr()
         status = cli.main([str(each) for each in arguments])
-        return Done(status, *capsys.readouterr())
+        return Outcome(status, *capsys.readouterr())
 
     return command
 
 
 @pytest.fixture
-def told(run: Callable[..., Done]) -> Callable[..., str]:
-    """Runs a command that is to end well, and gives what it printed."""
+def run_ok(run: Callable[..., Outcome]) -> Callable[..., str]:
+    """Run a command that must succeed, and return its output."""
 
     def command(*arguments: object) -> str:
-        done = run(*arguments)
-        assert done.status == 0, done.err
-        return done.out
+        outcome = run(*arguments)
+        assert outcome.status == 0, outcome.err
+        return outcome.out
 
     return command
 
 
 @pytest.fixture
-def refused(run: Callable[..., Done], project: Path) -> Callable[..., str]:
-    """Runs a command that is to be refused: status 2, one line on stderr, nothing on stdout and
-    nothing changed; gives that line."""
+def refused(run: Callable[..., Outcome], project: Path) -> Callable[..., str]:
+    """Run a command that must be refused: status 2, one line on stderr, nothing on stdout, no
+    change of files. Return the line."""
 
     def command(*arguments: object) -> str:
         before = files(project)
-        done = run(*arguments)
-        assert (done.status, done.out) == (2, ""), done
-        (line,) = done.err.splitlines()
+        outcome = run(*arguments)
+        assert (outcome.status, outcome.out) == (2, ""), outcome
+        (line,) = outcome.err.splitlines()
         assert line.startswith(f"irgen {arguments[0]}: ")
         assert files(project) == before
         return line
@@ -130,7 +132,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def holds() -> Callable[[Path], pl.DataFrame]:
+def read_index() -> Callable[[Path], pl.DataFrame]:
     """Return a function that reads all rows of the index in a folder, sorted by id."""
 
     def table(folder: Path) -> pl.DataFrame:

@@ -15,42 +15,50 @@ from irgen.index import decoded_image
 from irgen.index.index import Index
 
 
-def best(told, *arguments: object) -> str:
+def first_hit_id(run_ok, *arguments: object) -> str:
     """Return the id of the first hit."""
-    return json.loads(told("search", *arguments, "--json"))[0]["hits"][0]["id"]
+    return json.loads(run_ok("search", *arguments, "--json"))[0]["hits"][0]["id"]
 
 
-def test_what_is_added_is_found_then_removed_then_gone(project, told):
-    assert best(told, "photos/100.png") != "photos/100.png"
-    assert told("add", "photos/100.png") == "1 image added. index holds 41 now.\n"
-    assert best(told, "photos/100.png") == "photos/100.png"
-    assert told("remove", "photos/100.png") == "1 image removed. index holds 40 now.\n"
+def test_what_is_added_is_found_then_removed_then_gone(project, run_ok):
+    assert first_hit_id(run_ok, "photos/100.png") != "photos/100.png"
+    assert run_ok("add", "photos/100.png") == "1 image added. index holds 41 now.\n"
+    assert first_hit_id(run_ok, "photos/100.png") == "photos/100.png"
+    assert run_ok("remove", "photos/100.png") == "1 image removed. index holds 40 now.\n"
     for _ in range(2):
-        hits = json.loads(told("search", "photos/100.png", "-k", 41, "--json"))[0]["hits"]
+        hits = json.loads(run_ok("search", "photos/100.png", "-k", 41, "--json"))[0]["hits"]
         assert len(hits) == 40 and "photos/100.png" not in {hit["id"] for hit in hits}
-        told("compact")
+        run_ok("compact")
 
 
-def test_the_first_change_makes_a_copy_and_leaves_the_pipelines_index_as_it_is(project, run, holds):
+def test_the_first_change_makes_a_copy_and_leaves_the_pipelines_index_as_it_is(
+    project, run, read_index
+):
     from_pipeline = project / "data" / "index"
     before = {p: p.read_bytes() for p in from_pipeline.rglob("*") if p.is_file()}
     first, second = run("add", "photos/100.png"), run("add", "photos/101.png")
     assert "index is a new copy of data/index" in first.err and second.err == ""
     assert {p: p.read_bytes() for p in from_pipeline.rglob("*") if p.is_file()} == before
-    assert len(holds(project / "index")) == 42 and len(holds(from_pipeline)) == 40
+    assert len(read_index(project / "index")) == 42 and len(read_index(from_pipeline)) == 40
 
 
-def test_a_folder_is_added_with_what_the_index_keeps_of_every_file(project, told, holds, png):
+def test_a_folder_is_added_with_what_the_index_keeps_of_every_file(
+    project, run_ok, read_index, png
+):
     photos = project / "photos"
     (photos / "deeper").mkdir()
     (photos / "deeper" / "b.png").write_bytes(png(102))
     (photos / "notes.txt").write_text("no image")
     (photos / "._100.png").write_bytes(png(103))
     (photos / "003.png").unlink()
-    assert told("add", "photos").startswith("3 images added")
+    assert run_ok("add", "photos").startswith("3 images added")
     _, left_out = list_images([photos], make_rules())
     assert left_out == [f"{photos}: not read: 1 .txt", f"{photos}: ignored: 1 ._*"]
-    rows = holds(project / "index").filter(pl.col("id").str.starts_with("photos")).rows(named=True)
+    rows = (
+        read_index(project / "index")
+        .filter(pl.col("id").str.starts_with("photos"))
+        .rows(named=True)
+    )
     for row, (name, number) in zip(
         rows, [("100.png", 100), ("101.png", 101), ("deeper/b.png", 102)], strict=True
     ):
@@ -74,9 +82,9 @@ def test_the_projects_ignore_patterns_hold_for_added_folders_too(root, tmp_path)
     assert add.read_ignore(tmp_path) == ("a/",)
 
 
-def test_ids_are_paths_from_the_base(project, told, holds):
-    told("add", "photos/100.png", project / "photos" / "101.png", "--base", "photos")
-    assert {"100.png", "101.png"} <= set(holds(project / "index")["id"])
+def test_ids_are_paths_from_the_base(project, run_ok, read_index):
+    run_ok("add", "photos/100.png", project / "photos" / "101.png", "--base", "photos")
+    assert {"100.png", "101.png"} <= set(read_index(project / "index")["id"])
 
 
 TABLES = {
@@ -91,7 +99,7 @@ TABLES = {
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "spreadsheet"])
 @pytest.mark.parametrize("table", TABLES)
-def test_metadata_comes_from_a_table(project, told, holds, table, kind):
+def test_metadata_comes_from_a_table(project, run_ok, read_index, table, kind):
     start, text = TABLES[table]
     file = project / f"about.{'parquet' if kind == 'parquet' else 'csv'}"
     if kind == "csv":
@@ -100,24 +108,24 @@ def test_metadata_comes_from_a_table(project, told, holds, table, kind):
         file.write_text(text.replace(",", ";").replace("\n", "\r\n"), encoding="utf-16")
     else:
         pl.read_csv(text.encode()).write_parquet(file)
-    told("add", "photos/100.png", "photos/101.png", "--metadata", file)
-    rows = holds(project / "index").filter(pl.col("id").str.starts_with(start))
+    run_ok("add", "photos/100.png", "photos/101.png", "--metadata", file)
+    rows = read_index(project / "index").filter(pl.col("id").str.starts_with(start))
     assert rows.select("id", "label", "price").rows() == [
         (f"{start}100.png", "cats", 7),
         (f"{start}101.png", "dogs", None),
     ]
     assert rows["path"].to_list() == ["photos/100.png", "photos/101.png"]
-    assert best(told, "photos/101.png", "--allow", "label = 'dogs'") == f"{start}101.png"
+    assert first_hit_id(run_ok, "photos/101.png", "--allow", "label = 'dogs'") == f"{start}101.png"
 
 
-def test_metadata_is_read_in_the_types_of_the_index(project, told, holds, refused):
+def test_metadata_is_read_in_the_types_of_the_index(project, run_ok, read_index, refused):
     table = pl.DataFrame({"path": ["photos/100.png"], "price": [7.0], "label": [3.0]})
     table.write_parquet(project / "about.parquet")
-    told("add", "photos/100.png", "--metadata", "about.parquet")
+    run_ok("add", "photos/100.png", "--metadata", "about.parquet")
     text = "path;price;label\r\nphotos/101.png; 8.0;007\r\nphotos/003.png;n/a;\r\n"
     (project / "about.csv").write_bytes(text.encode("utf-8-sig"))
-    told("add", "photos/101.png", "photos/003.png", "--metadata", "about.csv")
-    rows = holds(project / "index").filter(pl.col("id").str.starts_with("photos"))
+    run_ok("add", "photos/101.png", "photos/003.png", "--metadata", "about.csv")
+    rows = read_index(project / "index").filter(pl.col("id").str.starts_with("photos"))
     assert rows.sort("id").select("price", "label").rows() == [(None, None), (7, "3"), (8, "007")]
     (project / "about.csv").write_text("path,price\nphotos/100.png,7.5\n")
     line = refused("add", "photos/100.png", "--upsert", "--metadata", "about.csv")
@@ -137,47 +145,49 @@ def test_a_users_column_with_a_name_of_ours_is_another_column(png, make_index, t
         assert index.view.take(index.view.find(["b.png"])).rows() == [("b.png", 5, 70, "y")]
 
 
-def test_known_images_are_replaced_or_passed_over_as_told(project, told, png):
-    told("add", "photos")
+def test_known_images_are_replaced_or_passed_over_as_told(project, run_ok, png):
+    run_ok("add", "photos")
     (project / "photos" / "100.png").write_bytes(png(200))
     (project / "photos" / "102.png").write_bytes(png(102))
-    assert told("add", "photos", "--skip-known") == (
+    assert run_ok("add", "photos", "--skip-known") == (
         "1 image added; 3 left out, known already. index holds 44 now.\n"
     )
     query = project / "query.png"
     query.write_bytes(png(200))
-    assert best(told, "query.png") != "photos/100.png"
-    assert told("add", "photos", "--upsert") == (
+    assert first_hit_id(run_ok, "query.png") != "photos/100.png"
+    assert run_ok("add", "photos", "--upsert") == (
         "4 images added; 4 in place of older ones. index holds 44 now.\n"
     )
-    assert best(told, "query.png") == "photos/100.png"
+    assert first_hit_id(run_ok, "query.png") == "photos/100.png"
 
 
-def test_images_added_in_several_batches_are_all_there(project, told, holds, png, monkeypatch):
+def test_images_added_in_several_batches_are_all_there(
+    project, run_ok, read_index, png, monkeypatch
+):
     monkeypatch.setattr(add, "BATCH", 2)
     for number in range(5):
         (project / "photos" / f"2{number}.png").write_bytes(png(200 + number))
-    told("add", *sorted(project.glob("photos/2*.png")))
-    assert len(holds(project / "index")) == 45
-    assert all(best(told, f"photos/2{n}.png") == f"photos/2{n}.png" for n in range(5))
+    run_ok("add", *sorted(project.glob("photos/2*.png")))
+    assert len(read_index(project / "index")) == 45
+    assert all(first_hit_id(run_ok, f"photos/2{n}.png") == f"photos/2{n}.png" for n in range(5))
 
 
-def test_unreadable_images_are_passed_over_only_if_told_to(project, run, refused, holds):
+def test_unreadable_images_are_passed_over_only_if_told_to(project, run, refused, read_index):
     (project / "photos" / "broken.png").write_bytes(b"no image")
     (project / "photos" / "empty.png").write_bytes(b"")
-    done = run("add", "photos")
-    assert done.status == 2 and not (project / "index").exists()
-    lines = done.err.splitlines()
+    outcome = run("add", "photos")
+    assert outcome.status == 2 and not (project / "index").exists()
+    lines = outcome.err.splitlines()
     assert [line.split(": ")[1] for line in lines[:2]] == ["photos/broken.png", "photos/empty.png"]
     assert "2 of 5 images cannot be read, so nothing was added" in lines[2]
-    done = run("add", "photos", "--skip-unreadable")
-    assert done.status == 0
-    assert done.out == "3 images added; 2 left out, unreadable. index holds 43 now.\n"
-    assert "left out photos/broken.png: not an image" in done.err
+    outcome = run("add", "photos", "--skip-unreadable")
+    assert outcome.status == 0
+    assert outcome.out == "3 images added; 2 left out, unreadable. index holds 43 now.\n"
+    assert "left out photos/broken.png: not an image" in outcome.err
 
 
 def test_what_was_added_before_an_image_was_lost_stays_and_the_rest_is_soon_there(
-    project, run, told, holds, png, monkeypatch
+    project, run, run_ok, read_index, png, monkeypatch
 ):
     """Images are checked before the first is added, but one may go in between."""
     monkeypatch.setattr(add, "BATCH", 2)
@@ -191,19 +201,19 @@ def test_what_was_added_before_an_image_was_lost_stays_and_the_rest_is_soon_ther
         true(*arguments)
 
     monkeypatch.setattr(add, "add_images", put)
-    done = run("add", *names)
-    assert done.status == 2
-    assert done.err.splitlines()[-2:] == [
+    outcome = run("add", *names)
+    assert outcome.status == 2
+    assert outcome.err.splitlines()[-2:] == [
         "irgen add: 2 images added before it ended; repeat with --skip-known to add the rest",
         "irgen add: photos/23.png: No such file or directory",
     ]
-    assert len(holds(project / "index")) == 42
+    assert len(read_index(project / "index")) == 42
     monkeypatch.setattr(add, "add_images", true)
     (project / names[3]).write_bytes(png(203))
-    assert told("add", *names, "--skip-known").startswith("3 images added; 2 left out")
+    assert run_ok("add", *names, "--skip-known").startswith("3 images added; 2 left out")
 
 
-def test_an_interrupted_add_says_how_far_it_came(project, run, holds, monkeypatch, png):
+def test_an_interrupted_add_says_how_far_it_came(project, run, read_index, monkeypatch, png):
     monkeypatch.setattr(add, "BATCH", 1)
     true, calls = decoded_image.add_file_columns, []
 
@@ -214,19 +224,19 @@ def test_an_interrupted_add_says_how_far_it_came(project, run, holds, monkeypatc
         return true(*arguments)
 
     monkeypatch.setattr(decoded_image, "add_file_columns", columns)
-    done = run("add", "photos", "--upsert")
-    assert done.status == 130
-    assert done.err.splitlines()[-2:] == [
+    outcome = run("add", "photos", "--upsert")
+    assert outcome.status == 130
+    assert outcome.err.splitlines()[-2:] == [
         "irgen add: 2 images added before it ended; repeat with --upsert to add the rest",
         "irgen add: interrupted",
     ]
-    assert len(holds(project / "index")) == 42
+    assert len(read_index(project / "index")) == 42
 
 
-def test_nothing_to_add_makes_no_copy(project, told):
+def test_nothing_to_add_makes_no_copy(project, run_ok):
     shutil.copytree(project / "photos", project / "dogs")
     (project / "dogs" / "003.png").rename(project / "dogs" / "03.png")
-    line = told("add", "dogs/03.png", "--skip-known")
+    line = run_ok("add", "dogs/03.png", "--skip-known")
     assert line == "0 images added; 1 left out, known already. data/index holds 40 now.\n"
     assert not (project / "index").exists()
 
@@ -273,7 +283,7 @@ def test_two_images_of_one_id_are_refused(project, refused):
     assert "given twice: 'a'" in refused("add", *files, "--metadata", "about.csv")
 
 
-def test_a_known_image_is_refused_with_the_remedies(project, told, refused):
-    told("add", "photos/100.png")
+def test_a_known_image_is_refused_with_the_remedies(project, run_ok, refused):
+    run_ok("add", "photos/100.png")
     line = refused("add", "photos/100.png", "photos/101.png")
     assert "'photos/100.png'" in line and "--upsert" in line and "--skip-known" in line

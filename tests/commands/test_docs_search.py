@@ -20,9 +20,11 @@ def pages(root: Path) -> list[str]:
 
 
 @pytest.fixture
-def project(another, png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose images are called as in the docs."""
-    another(tmp_path / "data" / "index", range(len(NAMES)), names=NAMES)
+def project(
+    make_other_index, png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return a project whose images have the names of the docs."""
+    make_other_index(tmp_path / "data" / "index", range(len(NAMES)), names=NAMES)
     (tmp_path / "nine.png").write_bytes(png(50))
     folder = tmp_path / "photos" / "9"
     folder.mkdir(parents=True)
@@ -38,21 +40,21 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("irgen ")]
 
 
-def test_every_command_of_the_pages_runs(pages, project, told):
+def test_every_command_of_the_pages_runs(pages, project, run_ok):
     named = {command[0] for page in pages for command in commands(page)}
     assert named >= {"search", "add", "remove", "refresh", "info", "compact"}
     for command in [command for page in pages for command in commands(page)]:
-        assert told(*command), command
+        assert run_ok(*command), command
 
 
-def test_the_python_of_the_pages_runs(pages, project, told, capsys):
+def test_the_python_of_the_pages_runs(pages, project, run_ok, capsys):
     searching, changing = (re.findall(r"```python\n(.*?)```", page, re.DOTALL) for page in pages)
     assert searching and changing
     for code in searching:
         exec(code, {})
     assert "3/" in capsys.readouterr().out
-    told("add", "nine.png")
-    told("remove", "nine.png")
+    run_ok("add", "nine.png")
+    run_ok("remove", "nine.png")
     for code in changing:
         exec(code, {})
 

@@ -41,7 +41,9 @@ def write_source(folder: Path, png: Callable, numbers: range) -> None:
 
 
 @pytest.fixture
-def gone(project: Path, root: Path, png: Callable, another: Callable, empty_store: Path) -> Path:
+def project_without_image(
+    project: Path, root: Path, png: Callable, make_other_index: Callable, empty_store: Path
+) -> Path:
     """Delete image 3 from the source of a released project. The project serves no such image any
     more, but many of its files still contain it."""
     settings = (root / "params.yaml").read_text()  # without a model registry, which takes seconds
@@ -54,7 +56,7 @@ def gone(project: Path, root: Path, png: Callable, another: Callable, empty_stor
     (project / "source" / NAME).unlink()
     sync(open_folder(project / "source"), project / "data" / "download", trained=2)
     shutil.rmtree(project / "data" / "index")
-    another(project / "data" / "index", [n for n in range(40) if n != 3])
+    make_other_index(project / "data" / "index", [n for n in range(40) if n != 3])
     promote.release_index(project, params, force=True)
     write_caches(project, png)
     log_files(project, empty_store)
@@ -119,57 +121,74 @@ def needles_of(project: Path, content: bytes) -> dict[str, bytes]:
     }
 
 
-def test_afterwards_no_byte_of_the_project_is_of_the_image(gone: Path, told, png) -> None:
-    needles = needles_of(gone, png(3))
-    told("remove", "dogs/01.png")  # makes index/, of the served release
-    told("add", "photos/003.png", "--base", "photos")
-    told("remove", "003.png")
-    kinds = {what for _, what in find_traces(gone, needles)}
+def test_afterwards_no_byte_of_the_project_is_of_the_image(
+    project_without_image: Path, run_ok, png
+) -> None:
+    needles = needles_of(project_without_image, png(3))
+    run_ok("remove", "dogs/01.png")  # makes index/, of the served release
+    run_ok("add", "photos/003.png", "--base", "photos")
+    run_ok("remove", "003.png")
+    kinds = {what for _, what in find_traces(project_without_image, needles)}
     assert kinds == needles.keys(), "there is something to delete"
 
-    printed = told("forget", NAME, "003.png")
+    printed = run_ok("forget", NAME, "003.png")
 
     assert printed.startswith("2 images forgotten, with 1 release and ")
     assert "dvc gc --workspace --force" in printed
-    assert find_traces(gone, needles | {"added": b"003.png"}) == []
-    assert (gone / "reports" / "other.html").exists(), "another image is named there"
-    with Index.open(gone / "index") as index:
+    assert find_traces(project_without_image, needles | {"added": b"003.png"}) == []
+    assert (project_without_image / "reports" / "other.html").exists(), (
+        "another image is named there"
+    )
+    with Index.open(project_without_image / "index") as index:
         assert len(index) == 38
         index.verify()
-    assert len(list((gone / "releases").glob("0*"))) == 1
-    stored = Images(gone / "data" / "download")
+    assert len(list((project_without_image / "releases").glob("0*"))) == 1
+    stored = Images(project_without_image / "data" / "download")
     for number in (0, 1, 2, 4, 5, 6, 7):
         assert stored.read(hashlib.sha256(png(number)).hexdigest()) == png(number)
-    for shard in (gone / "data" / "download" / "images").iterdir():
+    for shard in (project_without_image / "data" / "download" / "images").iterdir():
         with tarfile.open(shard) as archive:
             assert "deleted" in archive.getnames() and len(archive.getnames()) == 8
-    assert sync(open_folder(gone / "source"), gone / "data" / "download").revision == 2
+    assert (
+        sync(
+            open_folder(project_without_image / "source"),
+            project_without_image / "data" / "download",
+        ).revision
+        == 2
+    )
 
 
-def test_what_the_source_still_has_stays(gone: Path, refused) -> None:
+def test_what_the_source_still_has_stays(project_without_image: Path, refused) -> None:
     assert "the source still has cats/04.png: delete it there" in refused("forget", "cats/04.png")
     assert "nothing.png is unknown" in refused("forget", NAME, "nothing.png")
 
 
-def test_what_is_served_or_trained_on_stays(gone: Path, refused, another, png) -> None:
-    (gone / "data" / "catalog").mkdir()
+def test_what_is_served_or_trained_on_stays(
+    project_without_image: Path, refused, make_other_index, png
+) -> None:
+    (project_without_image / "data" / "catalog").mkdir()
     table = pl.DataFrame({"id": [NAME], "sha256": [hashlib.sha256(png(3)).hexdigest()]})
-    table.write_parquet(gone / "data" / "catalog" / "train.parquet")
+    table.write_parquet(project_without_image / "data" / "catalog" / "train.parquet")
     assert f"train.parquet still lists {NAME}: retrain first" in refused("forget", NAME)
-    table.clear().write_parquet(gone / "data" / "catalog" / "train.parquet")
-    champion = gone / "releases" / "champion"
-    first = next((gone / "releases").glob("0001-*"))
+    table.clear().write_parquet(project_without_image / "data" / "catalog" / "train.parquet")
+    champion = project_without_image / "releases" / "champion"
+    first = next((project_without_image / "releases").glob("0001-*"))
     champion.unlink()
     champion.symlink_to(first.name)
     assert "release 1, which is served, holds such an image" in refused("forget", NAME)
 
 
-def test_the_former_content_of_an_image_goes_and_the_new_one_stays(gone: Path, told, png) -> None:
-    folder, path = gone / "data" / "download", gone / "source" / "dogs" / "new.png"
+def test_the_former_content_of_an_image_goes_and_the_new_one_stays(
+    project_without_image: Path, run_ok, png
+) -> None:
+    folder, path = (
+        project_without_image / "data" / "download",
+        project_without_image / "source" / "dogs" / "new.png",
+    )
     for number in (50, 51):
         path.write_bytes(png(number))
-        sync(open_folder(gone / "source"), folder, trained=9)
-    told("forget", "dogs/new.png")
+        sync(open_folder(project_without_image / "source"), folder, trained=9)
+    run_ok("forget", "dogs/new.png")
     assert find_traces(folder, {"old": png(50)[40:]}) == []
     assert Images(folder).read(hashlib.sha256(png(51)).hexdigest()) == png(51)
 
@@ -183,22 +202,26 @@ cli.main(["forget", "{name}", "003.png"])
 """
 
 
-def test_a_forget_that_was_killed_is_finished_by_the_next(gone: Path, run, told, png) -> None:
-    needles = needles_of(gone, png(3)) | {"added": b"003.png"}
-    told("add", "photos/003.png", "--base", "photos")
+def test_a_forget_that_was_killed_is_finished_by_the_next(
+    project_without_image: Path, run, run_ok, png
+) -> None:
+    needles = needles_of(project_without_image, png(3)) | {"added": b"003.png"}
+    run_ok("add", "photos/003.png", "--base", "photos")
     script = KILLED.format(name=NAME)
-    killed = subprocess.run([sys.executable, "-c", script], cwd=gone, timeout=120)
+    killed = subprocess.run([sys.executable, "-c", script], cwd=project_without_image, timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    assert find_traces(gone, needles), "something is left"
+    assert find_traces(project_without_image, needles), "something is left"
     assert "003.png is unknown: " in run("forget", NAME, "003.png").err, "index/ alone held it"
-    told("forget", NAME)
-    assert find_traces(gone, needles) == []
+    run_ok("forget", NAME)
+    assert find_traces(project_without_image, needles) == []
 
 
-def test_while_mlflow_does_not_answer_nothing_is_deleted(gone: Path, run, monkeypatch) -> None:
-    before = set(gone.rglob("*"))
+def test_while_mlflow_does_not_answer_nothing_is_deleted(
+    project_without_image: Path, run, monkeypatch
+) -> None:
+    before = set(project_without_image.rglob("*"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    done = run("forget", NAME)
-    assert (done.status, done.out) == (2, "")
-    assert "failed: Connection refused; not everything is deleted yet: mend that" in done.err
-    assert before <= set(gone.rglob("*"))
+    outcome = run("forget", NAME)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "failed: Connection refused; not everything is deleted yet: mend that" in outcome.err
+    assert before <= set(project_without_image.rglob("*"))

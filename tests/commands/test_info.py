@@ -12,12 +12,12 @@ def lines(text: str) -> dict[str, str]:
     return dict(line.split("  ", 1) for line in text.splitlines())
 
 
-def said(told, *arguments: object) -> dict[str, str]:
-    return {name: text.strip() for name, text in lines(told("info", *arguments)).items()}
+def said(run_ok, *arguments: object) -> dict[str, str]:
+    return {name: text.strip() for name, text in lines(run_ok("info", *arguments)).items()}
 
 
-def test_an_index_says_what_it_holds_and_how_it_is_searched(project, told):
-    info = said(told)
+def test_an_index_says_what_it_holds_and_how_it_is_searched(project, run_ok):
+    info = said(run_ok)
     assert info["index"] == "data/index"
     assert info["images"] == "40 can be found"
     assert info["trained on"] == "20 images"
@@ -30,71 +30,75 @@ def test_an_index_says_what_it_holds_and_how_it_is_searched(project, told):
     assert "verified" not in info
 
 
-def test_changes_are_counted_until_they_are_compacted(project, told):
-    told("add", "photos")
-    told("remove", "dogs/03.png", "photos/003.png")
-    info = said(told)
+def test_changes_are_counted_until_they_are_compacted(project, run_ok):
+    run_ok("add", "photos")
+    run_ok("remove", "dogs/03.png", "photos/003.png")
+    info = said(run_ok)
     assert (info["index"], info["images"]) == ("index", "41 can be found")
     assert info["since compacted"] == "2 images added, 1 row of removed images"
     assert info["pipeline"] == "copied from data/index, which is unchanged"
     assert info["by hand"] == "2 images added, 0 replaced, 1 removed"
-    told("compact")
-    assert said(told)["by hand"] == "2 images added, 0 replaced, 1 removed"
-    assert said(told)["since compacted"] == "0 images added"
+    run_ok("compact")
+    assert said(run_ok)["by hand"] == "2 images added, 0 replaced, 1 removed"
+    assert said(run_ok)["since compacted"] == "0 images added"
 
 
-def test_json_says_the_same_to_machines(project, told):
-    told("remove", "dogs/03.png")
-    about = json.loads(told("info", "--json"))
-    assert (about["folder"], about["images"], about["dead_rows"]) == ("index", 39, 1)
-    assert (about["outdated"], about["verified"]) == (False, False)
-    assert json.loads(told("info", "--json", "--verify"))["verified"] is True
-    assert set(about["bytes"]) == {"base", "changes", "models"}
+def test_json_says_the_same_to_machines(project, run_ok):
+    run_ok("remove", "dogs/03.png")
+    description = json.loads(run_ok("info", "--json"))
+    assert (description["folder"], description["images"], description["dead_rows"]) == (
+        "index",
+        39,
+        1,
+    )
+    assert (description["outdated"], description["verified"]) == (False, False)
+    assert json.loads(run_ok("info", "--json", "--verify"))["verified"] is True
+    assert set(description["bytes"]) == {"base", "changes", "models"}
 
 
-def test_every_file_is_read_if_asked(project, told, refused):
-    assert said(told, "--verify")["verified"] == "every file is as it was written"
+def test_every_file_is_read_if_asked(project, run_ok, refused):
+    assert said(run_ok, "--verify")["verified"] == "every file is as it was written"
     path = project / "data" / "index" / "base" / "1" / "embeddings.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert said(told)["index"] == "data/index"  # what is not read is not noticed
+    assert said(run_ok)["index"] == "data/index"  # what is not read is not noticed
     assert "embeddings.npy is damaged" in refused("info", "--verify")
 
 
 def test_it_tells_that_the_pipeline_made_another_index_and_what_to_do(
-    project, run, told, another, holds
+    project, run, run_ok, make_other_index, read_index
 ):
-    told("add", "photos/100.png")
+    run_ok("add", "photos/100.png")
     (project / "data" / "index").rename(project / "data" / "old")
-    another(project / "data" / "index", list(range(30)))
+    make_other_index(project / "data" / "index", list(range(30)))
     state = (
         "index is a copy of what data/index was before: irgen refresh brings index up to date and "
         "keeps what was changed by hand"
     )
-    done = run("search", "photos/003.png")
-    assert (done.status, done.err) == (0, f"irgen search: {state}\n")
-    assert said(told)["pipeline"] == state
-    about = json.loads(told("info", "--json"))
-    assert about["outdated"] is True
-    assert about["edits"] == {"added": 1, "replaced": 0, "removed": 0}
-    assert told("refresh") == (
+    outcome = run("search", "photos/003.png")
+    assert (outcome.status, outcome.err) == (0, f"irgen search: {state}\n")
+    assert said(run_ok)["pipeline"] == state
+    description = json.loads(run_ok("info", "--json"))
+    assert description["outdated"] is True
+    assert description["edits"] == {"added": 1, "replaced": 0, "removed": 0}
+    assert run_ok("refresh") == (
         "index is a copy of data/index now, with what was changed by hand: 1 image added or "
         "replaced, 0 removed; it holds 31.\n"
     )
-    assert len(holds(project / "index")) == 31
+    assert len(read_index(project / "index")) == 31
 
 
 def test_an_index_that_was_not_made_here_is_not_compared_with_the_pipelines(
-    project, told, tmp_path, another
+    project, run_ok, tmp_path, make_other_index
 ):
-    another(tmp_path / "own", [1, 2, 3])
-    assert "pipeline" not in said(told, "--index", tmp_path / "own")
+    make_other_index(tmp_path / "own", [1, 2, 3])
+    assert "pipeline" not in said(run_ok, "--index", tmp_path / "own")
 
 
-def test_without_a_calibration_it_says_why(project, told, another):
-    another(project / "plain", [1, 2], None)
-    assert said(told, "--index", "plain")["same label"] == (
+def test_without_a_calibration_it_says_why(project, run_ok, make_other_index):
+    make_other_index(project / "plain", [1, 2], None)
+    assert said(run_ok, "--index", "plain")["same label"] == (
         "not known: the index was created without a calibration"
     )
 
@@ -112,9 +116,9 @@ def test_commands_before_any_index_say_how_to_make_one(tmp_path, monkeypatch, ru
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").write_bytes(png(1))
     for command in ((name, "a.png") if name != "compact" else (name,), ("info",)):
-        done = run(*command)
-        assert (done.status, done.out) == (2, "")
-        assert done.err == (
+        outcome = run(*command)
+        assert (outcome.status, outcome.out) == (2, "")
+        assert outcome.err == (
             f"irgen {command[0]}: there is no index at data/index: make one first (dvc repro "
             "index)\n"
         )

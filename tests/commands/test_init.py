@@ -16,7 +16,7 @@ from irgen.params import Params, load
 
 @pytest.fixture
 def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the committed settings, in which commands run."""
+    """Return a folder with the committed settings, in which commands run."""
     (tmp_path / "project").mkdir()
     for name in ("params.yaml", "training.yaml"):
         shutil.copy(root / name, tmp_path / "project" / name)

@@ -16,7 +16,7 @@ IMAGES = 2500  # ten batches
 
 
 def start(root: Path, *arguments: str, **options) -> subprocess.Popen:
-    """A command in a process of its own."""
+    """Start a command in a process of its own."""
     settings = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "irgen", *arguments],
@@ -29,7 +29,7 @@ def start(root: Path, *arguments: str, **options) -> subprocess.Popen:
 
 
 @pytest.fixture
-def many(project: Path, png) -> list[str]:
+def many_ids(project: Path, png) -> list[str]:
     """Write many images below ``new``, and return their ids."""
     (project / "new").mkdir()
     names = [f"new/{number:04d}.png" for number in range(IMAGES)]
@@ -39,7 +39,7 @@ def many(project: Path, png) -> list[str]:
 
 
 def cut_short(process: subprocess.Popen, folder: Path, how: signal.Signals) -> set[str]:
-    """Ends an add by a signal once a reader has seen some of its images; gives these."""
+    """End an add by a signal once a reader has seen some of its images; return these."""
     deadline = time.monotonic() + 120
     while not (folder / "index.json").exists():
         assert process.poll() is None, process.communicate()
@@ -61,28 +61,28 @@ def ids(index: Index) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_add_loses_nothing_that_was_seen_and_is_run_again(project, root, many, told):
+def test_a_killed_add_loses_nothing_that_was_seen_and_is_run_again(project, root, many_ids, run_ok):
     process = start(root, "add", "new")
     seen = cut_short(process, project / "index", signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
-    assert "every file is as it was written" in told("info", "--verify")
+    assert "every file is as it was written" in run_ok("info", "--verify")
     with Index.open(project / "index") as index:
         left = ids(index)
     assert seen <= left and 40 < len(left) < 40 + IMAGES
-    name = many[0]
-    (answer,) = json.loads(told("search", name, "--allow", f"id = '{name}'", "--json"))
+    name = many_ids[0]
+    (answer,) = json.loads(run_ok("search", name, "--allow", f"id = '{name}'", "--json"))
     assert [hit["id"] for hit in answer["hits"]] == [name]
     added = IMAGES + 40 - len(left)
-    assert told("add", "new", "--skip-known") == (
+    assert run_ok("add", "new", "--skip-known") == (
         f"{added:,} images added; {len(left) - 40:,} left out, known already. index holds "
         f"{IMAGES + 40:,} now.\n"
     )
     with Index.open(project / "index") as index:
-        assert ids(index) == left | set(many)
+        assert ids(index) == left | set(many_ids)
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_added_and_says_how_much(project, root, many):
+def test_ctrl_c_keeps_what_was_added_and_says_how_much(project, root, many_ids):
     process = start(root, "add", "new", "--upsert")
     seen = cut_short(process, project / "index", signal.SIGINT)
     out, err = process.communicate(timeout=60)

@@ -58,16 +58,16 @@ def foreign(project: Path, root: Path) -> Path:
 def run_all(lines: list[str]) -> list[tuple[str, str]]:
     """Run commands as root without its privileges, a user like any other; return the status line
     and stderr of each."""
-    done = subprocess.run(
+    outcome = subprocess.run(
         [*DROP, sys.executable, "-c", SCRIPT],
         input="\n".join(lines),
         capture_output=True,
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, done.stderr
-    states = [line for line in done.stdout.splitlines() if line.startswith("= ")]
-    return list(zip(states, done.stderr.split("=\n"), strict=False))
+    assert outcome.returncode == 0, outcome.stderr
+    states = [line for line in outcome.stdout.splitlines() if line.startswith("= ")]
+    return list(zip(states, outcome.stderr.split("=\n"), strict=False))
 
 
 def test_who_may_only_read_can_search_and_is_told_why_nothing_else(foreign: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +61,9 @@ def test_one_process_is_this_one():
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_processes_exchange_uneven_shares(workers):
-    run_workers(works.exchange, [], replace(TWO, workers=workers), quiet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as one of torch that a function is deprecated
+        run_workers(works.exchange, [], replace(TWO, workers=workers), quiet)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -78,6 +81,7 @@ def test_a_killed_process_is_named_and_what_follows_from_it_is_not(rank, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_other_errors_come_as_they_are():
     with pytest.raises(ValueError, match="a bug") as raised:
         run_workers(works.fail, ["bug", 1], TWO, quiet)
@@ -89,6 +93,7 @@ def test_other_errors_come_as_they_are():
         run_workers(works.fail, ["lock", 0], TWO, quiet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_outlives_the_one_that_started_it(number, tmp_path):
     command = [sys.executable, str(Path(works.__file__)), str(tmp_path)]

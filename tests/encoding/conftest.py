@@ -63,7 +63,7 @@ def on_cluster(encoding: Encoding) -> Encoding:
 
 
 class Counting(ImageEncoder):
-    """Counts the batches that pass through it."""
+    """Count the batches that pass through this encoder."""
 
     batches = 0
 

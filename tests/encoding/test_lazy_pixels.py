@@ -119,7 +119,7 @@ def tune_retriever(encoding, settings, memory, run: TrainingRun):
 
 @pytest.fixture(params=[tune_tokenizer, tune_retriever])
 def tune(request, encoding, tokenizer_settings, retriever_settings, tmp_path):
-    """A function that trains in a folder of this name, lazily or not, and is killed after a
+    """Return a function that trains in a folder of this name, lazily or not, and is killed after a
     step."""
     is_tokenizer = request.param is tune_tokenizer
     settings = tokenizer_settings if is_tokenizer else retriever_settings

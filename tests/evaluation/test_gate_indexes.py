@@ -77,7 +77,7 @@ def write_catalog(workspace: Workspace, database: pl.DataFrame, queries: pl.Data
 
 @pytest.fixture
 def make(workspace, tokenizer_settings, retriever_settings):
-    """Makes an index of database images; ``wrong`` of them get another image's embedding."""
+    """Make an index of database images; ``wrong`` of them get another image's embedding."""
 
     def build(
         folder: Path,

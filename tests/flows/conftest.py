@@ -68,7 +68,7 @@ class PrefectServer:
         return (self.folder / "log").read_text()[-3000:]
 
     def kill(self) -> None:
-        """Kills the server as a power cut would."""
+        """Kill the server as a power cut would."""
         if self.process is not None:
             server_program.kill(self.process)
             self.process = None
@@ -95,7 +95,7 @@ WAIT_SECONDS = 420.0  # a flow run takes one or two minutes on a machine of its 
 
 
 def until(true: Callable[[], Any], failure: str, more: Callable[[], str] = str) -> Any:
-    """Waits until ``true()`` is, and returns what it is; fails after WAIT_SECONDS."""
+    """Wait until ``true()`` returns something true, and return it; fail after WAIT_SECONDS."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         if value := true():
@@ -201,7 +201,7 @@ class Toy:
         return stages
 
     def fault(self, stage: str, kind: str) -> None:
-        """Makes a stage fail: each time, ``once``, or ``sleep`` for long with a child."""
+        """Make a stage fail: each time, ``once``, or ``sleep`` for long with a child."""
         (self.root / f"fault-{stage}").write_text(kind)
 
     def mend(self, stage: str) -> None:
@@ -210,7 +210,7 @@ class Toy:
 
 @pytest.fixture(scope="session")
 def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy project as it is before anything ran; initialising Git and DVC takes seconds."""
+    """Return a toy project in which nothing ran; initialising Git and DVC takes seconds."""
     root = tmp_path_factory.mktemp("template") / "toy"
     root.mkdir()
     return Toy(root).root
@@ -218,7 +218,7 @@ def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def toy(tmp_path: Path, toy_template: Path, quiet_dvc: dict[str, str]) -> Toy:
-    """A toy project of the test's own."""
+    """Return a toy project for this test alone."""
     root = tmp_path / "toy"
     shutil.copytree(toy_template, root)
     made = Toy.__new__(Toy)

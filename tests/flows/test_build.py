@@ -105,7 +105,7 @@ def test_a_folder_without_a_pipeline_is_told(prefect_server: PrefectServer, tmp_
 
 
 def killed_in(toy: Toy, stage: str) -> list[int]:
-    """Kills a build while it is in a stage; returns the processes that the stage had."""
+    """Kill a build while it is in a stage; return the processes of the stage."""
     toy.fault(stage, "sleep")
     children = toy.root / "children"
     children.unlink(missing_ok=True)

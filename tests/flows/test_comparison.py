@@ -62,7 +62,7 @@ COMPARED = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
-    """A project that compares two kinds of identifiers on 300 digits."""
+    """Return a project that compares two kinds of identifiers on 300 digits."""
     folder = tmp_path_factory.mktemp("comparing")
     ours = shutil.ignore_patterns("__pycache__")
     shutil.copytree(root / "irgen", folder / "irgen", ignore=ours)

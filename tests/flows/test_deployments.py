@@ -127,7 +127,7 @@ def test_what_is_served_is_what_is_deployed() -> None:
 def worker(
     prefect_server: PrefectServer, deployed: dict[str, Any], project: Toy, tmp_path: Path
 ) -> Iterator[Path]:
-    """A worker of the pool; gives its log."""
+    """Start a worker of the pool, and yield its log."""
     log = tmp_path / "worker.log"
     command = [*PREFECT, "worker", "start", "--pool", "irgen", "--limit", "5"]
     environment = os.environ | {"IRGEN_ROOT": str(project.root)}

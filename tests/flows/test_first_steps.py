@@ -59,7 +59,7 @@ class Newcomer:
         self.log = root.parent / "served.log"
 
     def types(self, command: str) -> str:
-        """Runs a command to its end and returns what it printed."""
+        """Run a command to its end, and return its output."""
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.root,

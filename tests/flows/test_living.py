@@ -41,7 +41,7 @@ def living(
     empty_store: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """A copy of the project with 200 images in a folder, ten of them held back."""
+    """Return a copy of the project with 200 images in a folder; ten more are held back."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     root = tmp_path / "project"
@@ -103,9 +103,8 @@ BUILD = "from flows.build import build; print(build('.', return_state=True).name
 
 
 def killed(root: Path, hit: set[str], ended: set[str]) -> str | None:
-    """Kills a build, with all that it has started, in the first stage that is not ``hit`` yet, and
-    tells which; None if the build came to its end. ``ended``: the stages that need not run again.
-    """
+    """Kill a build and its processes in the first stage that is not in ``hit``, and return this
+    stage; None if the build came to its end. ``ended``: the stages that need not run again."""
     process = subprocess.Popen(
         [sys.executable, "-c", BUILD],
         cwd=root,

@@ -65,7 +65,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server that keeps what it knows in that database."""
+    """Yield a Prefect server that uses this database."""
     started = PrefectServer(tmp_path_factory.mktemp("prefect"), database)
     try:
         started.start()

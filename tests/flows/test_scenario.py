@@ -77,7 +77,7 @@ class Living:
         }
 
     def do(self, *command: str, root: Path | None = None) -> str:
-        """Runs a command in the project and returns what it printed."""
+        """Run a command in the project, and return its output."""
         line = list(command) if command[0] == "git" else [sys.executable, "-m", *command]
         done = subprocess.run(
             line,
@@ -91,7 +91,7 @@ class Living:
         return done.stdout
 
     def upload(self, images: Iterator[tuple[str, bytes]], count: int) -> dict[str, bytes]:
-        """Puts the next ``count`` images into the bucket; returns them by key."""
+        """Put the next ``count`` images into the bucket; return them by key."""
         taken = dict(next(images) for _ in range(count))
         self.buckets.fill("shop", {f"photos/{key}": content for key, content in taken.items()})
         return taken
@@ -215,7 +215,7 @@ def living(
 
 @contextmanager
 def run_worker(living: Living) -> Iterator[None]:
-    """A Prefect worker for the project's deployments, until the block ends."""
+    """Run a Prefect worker for the project's deployments until the block ends."""
     command = [sys.executable, "-m", "prefect", *WORKER]
     cwd = living.root.parent
     worker = server_program.start(command, living.log, living.environment, cwd)

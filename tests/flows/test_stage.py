@@ -67,7 +67,7 @@ def objects(toy: Toy) -> list[Path]:
 
 
 def flip(path: Path) -> None:
-    """Flips a bit of an object of the cache, which is read-only, as DVC leaves it."""
+    """Flip a bit of an object of the cache, which is read-only, as DVC leaves it."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.chmod(0o644)

@@ -34,13 +34,13 @@ def images(names: Iterable[str], version: int = 0) -> dict[str, Any]:
 
 
 def metadata(names: Iterable[str], version: int = 0) -> pl.DataFrame:
-    """A label that some lack, and a price."""
+    """Return a label, which some images lack, and a price."""
     rows = [(None if len(n) % 3 == 0 else f"{n} v{version}", crc32(n.encode()) % 7) for n in names]
     return pl.DataFrame(rows, {"label": pl.String, "price": pl.Int32}, orient="row")
 
 
 def create(folder: Path, names: Iterable[str], **changes: Any) -> Path:
-    """A new index of these ids."""
+    """Return a new index of these ids."""
     names = list(names)
     Index.create(
         folder,
@@ -134,7 +134,7 @@ def index(folder: Path) -> Iterator[Index]:
 
 @pytest.fixture
 def add(small: SimpleNamespace) -> Callable[..., None]:
-    """Adds, or with ``put`` = upsert_encoded replaces, images as made here."""
+    """Add images as made here; ``put`` = upsert_encoded replaces them."""
 
     def do(index: Index, *names: str, version: int = 0, put: str = "add_encoded") -> None:
         given = {"metadata": small.metadata(names, version), **small.images(names, version)}

@@ -38,14 +38,14 @@ def after(alive: dict[str, int], number: int, name: str, ids: list[str]) -> dict
 
 
 def interrupt(*_: object) -> None:
-    """Raises as Ctrl-C does. Libraries make other errors of that, or pass over it."""
+    """Raise as Ctrl-C does. Some libraries turn this into other errors, or ignore it."""
     INTERRUPTED.set()
     raise KeyboardInterrupt
 
 
 def write(seed: int, folder: Path, first: int, images: Callable, metadata: Callable) -> None:
-    """Operates on the index in ``folder`` until it is killed, or a minute if nobody does; notes
-    each operation as it has returned."""
+    """Change the index in ``folder`` until killed, at most for a minute; note each operation that
+    has returned."""
     from irgen.index import database
     from irgen.index.index import Index
 

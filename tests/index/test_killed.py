@@ -35,8 +35,8 @@ def program() -> Iterator[subprocess.Popen]:
 def live_and_die(
     program: subprocess.Popen, start: str, reader: Index, how: signal.Signals, seconds: float
 ) -> list[View]:
-    """Lets a writer go on for a while, every second one until it has got something done, and ends
-    it by a signal; gives what a reader saw meanwhile."""
+    """Let a writer run for a while, every second one until it has done something, and end it by a
+    signal; return what a reader saw meanwhile."""
     notes = reader.folder.path.with_name("notes")
     before, patient = count_acknowledged(notes), int(1000 * seconds) % 2
     program.stdin.write(f"{start}\n")
@@ -64,7 +64,7 @@ def table(alive: dict[str, int], small: SimpleNamespace) -> dict:
 
 
 def fresh(folder: Path, alive: dict[str, int], small: SimpleNamespace) -> Path:
-    """A new index of the versions alive."""
+    """Return a new index of the versions that are alive."""
     names = list(alive)
     made = [small.images([n], alive[n]) for n in names]
     about = [small.metadata([]), *(small.metadata([n], alive[n]) for n in names)]
@@ -123,7 +123,7 @@ def test_what_an_ended_writer_acknowledged_is_there_and_nobody_saw_what_is_not(
 
 
 def check_saved(home: Path, life: int, states: list[dict[str, int]], small) -> None:
-    """Copies that were being saved are whole or not there."""
+    """Check that each interrupted copy is complete or absent."""
     (home / "checked").mkdir(exist_ok=True)
     for saved in home.glob("saved *"):
         number = int(saved.name.split()[1])

@@ -12,7 +12,7 @@ from irgen.index.index import Index
 
 @pytest.fixture
 def killed(tmp_path: Path, small: SimpleNamespace) -> Path:
-    """An index as a writer leaves it that was killed after three changes: with a log."""
+    """Return an index whose writer was killed after three changes: with a log."""
     folder = small.create(tmp_path / "index", ["a"])
     with Index.open(folder, writable=True) as index:
         for name in ("x", "y", "z"):

@@ -19,7 +19,7 @@ IDS = ["a.png", "b.png", EVIL]
 
 
 def open_project(root: Path) -> Index:
-    """An index in a project, with the file of one image."""
+    """Return an index in a project, with the file of one image."""
     file = io.BytesIO()
     Image.new("RGB", (300, 200), "red").save(file, "PNG")
     (root / "a.png").write_bytes(file.getvalue())

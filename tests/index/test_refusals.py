@@ -19,7 +19,7 @@ from .conftest import NAMES
 
 
 def refusals(small: SimpleNamespace) -> list[tuple[str, str, dict[str, Any]]]:
-    """Calls that are refused: the method, what is told, the arguments."""
+    """List calls that are refused: the method, the message, the arguments."""
     one, two = small.images(["x"]), small.images(["x", "y"])
     flat = one["embeddings"]
     return [

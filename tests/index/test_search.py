@@ -47,8 +47,8 @@ ABOUT = pl.DataFrame({"label": [f"label {n % 4}" for n in range(40)], "price": l
 
 @pytest.fixture
 def make(make_index, png, tmp_path):
-    """An index of some of NAMES, image i being ``png(i)``; of every second one the retriever has
-    been told that it was trained on it."""
+    """Return an index of some of NAMES, image i being ``png(i)``; every second one is marked as
+    trained on."""
 
     def build(name: str, numbers: list[int], calibrated: bool = True) -> Path:
         items = pl.DataFrame({"id": [NAMES[n] for n in numbers]}).hstack(ABOUT[numbers])

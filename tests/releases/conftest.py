@@ -47,8 +47,8 @@ def table(images: dict[str, bytes], role: str) -> pl.DataFrame:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory, make_index: Callable) -> Callable[..., Path]:
-    """An index of the database: another one for each ``number``; a ``bad`` one takes every image
-    for one of another label; ``per_label`` images have each label."""
+    """Return an index of the database, a different one for each ``number``. In a ``bad`` one each
+    image has the embedding of another label. ``per_label``: images of each label."""
     folders: dict[tuple[int, bool, int], Path] = {}
 
     def get(number: int, *, bad: bool = False, per_label: int = PER_LABEL) -> Path:
@@ -76,7 +76,7 @@ class Project:
 
     @property
     def query(self) -> bytes:
-        """An image to search with."""
+        """Return an image to search with."""
         return QUERIES["query-1-100"]
 
     @property
@@ -116,7 +116,7 @@ class Project:
 def project(
     root: Path, tmp_path: Path, bundle: Callable, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
-    """A project whose pipeline has run: nothing was released yet, and nobody else is told."""
+    """Return a project whose pipeline has run, without a release or a model registry."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("IRGEN_BUILD", raising=False)
     project = Project(tmp_path / "project", bundle)
@@ -157,7 +157,7 @@ class Done:
 
 @pytest.fixture
 def irgen(project: Project, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs ``irgen`` on the project."""
+    """Run ``irgen`` on the project."""
 
     def command(*arguments: object) -> Done:
         capsys.readouterr()

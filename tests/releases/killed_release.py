@@ -35,7 +35,7 @@ def release(module: str, name: str, when: str, root: str) -> None:
 
 
 def main() -> None:
-    """Forks releases as it is told to."""
+    """Fork a release for each request."""
     for module in MODULES:
         import_module(module)
     print("ready", flush=True)

@@ -9,7 +9,7 @@ LEVELS, SIZE, WIDTH = 2, 4, 8
 
 
 def embed(contents: Sequence[str | None]):
-    """An embedding (n, D) and code (n, M) that depend on the content alone."""
+    """Return an embedding (n, D) and code (n, M) that depend on the content alone."""
     import numpy as np
 
     generators = [np.random.default_rng(zlib.crc32(str(content).encode())) for content in contents]

@@ -27,7 +27,7 @@ STEPS = [
 
 @pytest.fixture(scope="module")
 def killed(root: Path):
-    """Runs a release in a project that is killed at a step."""
+    """Run a release in a project, and kill it at a step."""
     command = [sys.executable, str(Path(__file__).with_name("killed_release.py"))]
     pipe = subprocess.PIPE
     server: list[subprocess.Popen[str]] = []

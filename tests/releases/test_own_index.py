@@ -13,7 +13,7 @@ from irgen.releases import own_index
 
 @pytest.fixture
 def project(tmp_path: Path, make_index, png) -> Path:
-    """A project whose pipeline has made an index of three images."""
+    """Return a project whose pipeline has made an index of three images."""
     items = pl.DataFrame({"id": ["a", "b", "c"]})
     make_index(tmp_path / "data" / "index", [png(n) for n in range(3)], items, None)
     return tmp_path

@@ -20,7 +20,7 @@ def registry(project) -> MlflowClient:
 
 @pytest.fixture
 def bucket(project, buckets):
-    """A bucket that releases are copied to."""
+    """Return a bucket that releases are copied to."""
     import boto3
 
     boto3.client("s3", endpoint_url=buckets.uri).create_bucket(Bucket="shop")

@@ -27,7 +27,7 @@ SCHEMA = {"id": pl.String, "sha256": pl.String, "label": pl.String, "price": pl.
 
 @pytest.fixture
 def describe(png) -> Callable[..., pl.DataFrame]:
-    """Gives ids and metadata of images: ``describe({"id": number of its picture}, price=…)``."""
+    """Return ids and metadata of images: ``describe({"id": number of its picture}, price=…)``."""
 
     def table(numbers: dict[str, int], label: str = "given", price: int = 0) -> pl.DataFrame:
         rows = [
@@ -41,7 +41,7 @@ def describe(png) -> Callable[..., pl.DataFrame]:
 
 @pytest.fixture
 def serve(tmp_path: Path, make_index, png, describe) -> Callable[..., Path]:
-    """Puts an index of these images where the pipeline makes its own; it is what is served."""
+    """Put an index of these images in the pipeline's folder, which is served."""
 
     def make(numbers: dict[str, int], items: pl.DataFrame | None = None, **config: int) -> Path:
         path = tmp_path / "data" / "index"
@@ -55,7 +55,7 @@ def serve(tmp_path: Path, make_index, png, describe) -> Callable[..., Path]:
 
 @pytest.fixture
 def edit(tmp_path: Path, png, describe) -> Callable[..., None]:
-    """Adds or replaces images of the own index, and keeps their files."""
+    """Add or replace images of the own index, and keep their files."""
 
     def put(numbers: dict[str, int], label: str = "mine", price: int = 1) -> None:
         for number in numbers.values():
@@ -88,7 +88,7 @@ def as_rows(table: pl.DataFrame) -> dict[str, tuple]:
 
 @pytest.fixture
 def other_models(tmp_path: Path, tiny_sections: tuple) -> Callable[..., None]:
-    """Serves images by another tokenizer; ``fresh`` is a copy of that index."""
+    """Serve images by another tokenizer; ``fresh`` is a copy of that index."""
 
     def make(serve: Callable, numbers: dict[str, int]) -> None:
         encoder, tokenizing, retrieving = tiny_sections

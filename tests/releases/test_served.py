@@ -60,7 +60,7 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path) -> Iterator:
-    """Serves a model until the test ends."""
+    """Serve a model until the test ends."""
     running: list[Served] = []
 
     def start(uri: str) -> Served:

@@ -13,7 +13,7 @@ from irgen.releases.release import Release
 
 
 def put(releases: Path, version: int, text: str = "") -> Release:
-    """A release of one small file."""
+    """Return a release of one small file."""
     content = text or f"content {version}"
 
     def fill(folder: Path) -> None:

@@ -50,7 +50,7 @@ def content(**changes):
 
 
 class Checker(HTMLParser):
-    """Collects the addresses a page names, and checks that its tags close in order."""
+    """Collect the addresses in a page, and check that its tags close in order."""
 
     VOID = ("meta", "img", "br", "link", "path", "use", "rect")
 

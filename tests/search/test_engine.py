@@ -39,7 +39,7 @@ class SameLabels:
 
 
 def same(one: Hits, other: Hits, rows: dict[int, int] | None = None) -> None:
-    """Asserts that hits are equal, but for rounding, and rows through a renumbering."""
+    """Assert that hits are equal up to rounding, with rows renumbered."""
     for field in fields(Hits):
         a, b = getattr(one, field.name), getattr(other, field.name)
         if field.name == "rows":

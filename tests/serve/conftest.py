@@ -33,7 +33,7 @@ WAIT_SECONDS = 60
 
 @pytest.fixture(scope="session")
 def make_project(make_index: Callable, png: Callable) -> Callable[..., Path]:
-    """Makes a project whose index holds some of the images, and their files."""
+    """Make a project whose index holds some of the images, and their files."""
 
     def make(
         root: Path, numbers: Iterable[int] = range(40), calibration: Calibration = CALIBRATION
@@ -74,7 +74,7 @@ class Running:
 
 @pytest.fixture(scope="session")
 def run_service() -> Callable[..., Iterator[Running]]:
-    """Runs a service in a thread until its iterator is closed."""
+    """Run a service in a thread until its iterator is closed."""
 
     def run(
         root: Path,
@@ -117,7 +117,7 @@ def run_service() -> Callable[..., Iterator[Running]]:
 def running(
     tmp_path_factory: pytest.TempPathFactory, make_project: Callable, run_service: Callable
 ) -> Iterator[Running]:
-    """A service that only reads, for all tests together."""
+    """Yield a read-only service for all tests together."""
     runs = run_service(make_project(tmp_path_factory.mktemp("served")))
     running = next(runs)
     wait_until(lambda: running.get("/readyz").status_code == 200)
@@ -160,7 +160,7 @@ def start_service(root: Path, log: Path, *options: str) -> Started:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
-    """Starts services, and stops them at the end: see ``start_service``."""
+    """Start services, and stop them at the end: see ``start_service``."""
     started: list[Started] = []
 
     def start(root: Path, *options: str) -> Started:
@@ -195,6 +195,6 @@ def serve_writable(run_service: Callable, root: Path, **limits: float) -> Iterat
 
 @pytest.fixture
 def writable(tmp_path: Path, make_project: Callable, run_service: Callable) -> Iterator[Running]:
-    """A service that may change the index of its project."""
+    """Yield a service that may change the index of its project."""
     with serve_writable(run_service, make_project(tmp_path)) as running:
         yield running

@@ -16,7 +16,7 @@ from ..waiting import wait_until
 
 @pytest.fixture
 def run(tmp_path, make_project, run_service):
-    """Serves images 0 to 19 and tries an index of others."""
+    """Serve images 0 to 19, and try an index of others."""
     runs = []
 
     def start(numbers, **options):

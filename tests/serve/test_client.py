@@ -115,7 +115,7 @@ def test_a_client_adds_replaces_and_removes(writable, png, tmp_path):
 
 
 class Unsure(BaseHTTPRequestHandler):
-    """Reads a request, then breaks the connection, or refuses it as the class says."""
+    """Read a request, then send the next of ``refusals``; break the connection if none is left."""
 
     refusals: ClassVar[list[int]] = []
     received: ClassVar[list[str]] = []

@@ -24,7 +24,7 @@ HEAD = "POST /v1/search/upload?k=2 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: cl
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory, make_index, png, tiny_sections):
-    """An index of twenty images by other models: another size, in colour, other codes."""
+    """Return an index of twenty images by other models: another size, in colour, other codes."""
     from ..tiny import untrained
 
     encoder, tokenizer, retriever = tiny_sections
@@ -42,7 +42,7 @@ def others(tmp_path_factory, make_index, png, tiny_sections):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory, make_project):
-    """A service over the index that ``champion`` leads to."""
+    """Yield a service over the index that ``champion`` leads to."""
     root = make_project(tmp_path_factory.mktemp("faults"))
     (root / "champion").symlink_to(root / "data" / "index")
     service = start_service(root, root / "log", "--index", str(root / "champion"))
@@ -53,7 +53,7 @@ def service(tmp_path_factory, make_project):
 
 @pytest.fixture
 def index(service, tmp_path, request):
-    """A fresh copy of the index, which is served."""
+    """Return a fresh copy of the index, which is served."""
     root = service.log.parent
     folder = shutil.copytree(root / "data" / "index", root / f"index-{tmp_path.name}")
     point(root, folder)

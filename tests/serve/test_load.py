@@ -20,7 +20,7 @@ def project(
     run_benchmark: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A project of three releases of made-up images."""
+    """Return a project of three releases of made-up images."""
     folder = tmp_path_factory.mktemp("made-up")
     real = make_project(folder / "real")
     (real / "params.yaml").write_text("seed: 0\n")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class SignOn(BaseHTTPRequestHandler):
-    """Signs in who has the cookie, as oauth2-proxy does."""
+    """Sign in each request that has the cookie, as oauth2-proxy does."""
 
     def do_GET(self):
         signed_in = "signed-in" in self.headers.get("Cookie", "")

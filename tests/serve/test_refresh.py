@@ -12,7 +12,7 @@ from ..waiting import wait_until
 
 @pytest.fixture
 def project(tmp_path, make_project):
-    """An index of twenty images from which one was removed by hand, and another index."""
+    """Return an index of twenty images, one of them removed by hand, and another index."""
     make_project(tmp_path / "next", range(10, 40))
     root = make_project(tmp_path / "project", range(20))
     with own_index.open_writer(root) as index:

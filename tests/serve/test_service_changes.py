@@ -9,7 +9,7 @@ from irgen.commands import cli, service_changes
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs ``irgen`` with arguments; gives its status and what it printed."""
+    """Run ``irgen`` with arguments; return its status and its output."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
         status = cli.main([str(argument) for argument in arguments])

@@ -70,7 +70,7 @@ def run(params: Params, root: Path, *stages: str) -> dict[str, dict[str, float]]
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, root):
-    """A project all of whose stages ran once: (its folder, params, metrics by stage)."""
+    """Return a project in which each stage ran once: (its folder, params, metrics by stage)."""
     folder = tmp_path_factory.mktemp("project")
     write_digits(folder / "digits", 30)
     params = small_params(folder, root)
@@ -79,7 +79,7 @@ def built(tmp_path_factory, root):
 
 @pytest.fixture
 def copy(built, tmp_path):
-    """A copy of that project that a test may change."""
+    """Return a copy of that project that a test may change."""
     folder, params, _ = built
     shutil.copytree(folder, tmp_path / "project")
     return tmp_path / "project", params

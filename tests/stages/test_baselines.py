@@ -45,7 +45,7 @@ def shortened(root, project, **changes):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, root):
-    """A project whose stages ran up to the baselines, with them: (folder, params, metrics)."""
+    """Return a project in which the stages up to the baselines ran: (folder, params, metrics)."""
     folder = tmp_path_factory.mktemp("project")
     write_digits(folder / "digits", 20)
     params = shortened(folder, root)

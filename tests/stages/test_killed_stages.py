@@ -32,7 +32,7 @@ def set_params(folder: Path, section: str, **values: object) -> None:
 
 @pytest.fixture
 def start(copy, monkeypatch):
-    """A function that starts a stage in a process of its own, forked where torch is loaded."""
+    """Return a function that starts a stage in another process, forked after torch is loaded."""
     folder, _ = copy
     set_params(folder, "compute", batch_size=BATCH)
     monkeypatch.syspath_prepend(Path(__file__).parent)

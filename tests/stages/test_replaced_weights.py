@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def project(tmp_path: Path, root: Path, quiet_dvc: dict[str, str]) -> Path:
-    """A project of 24 pictures whose encoder has its weights from a file."""
+    """Return a project of 24 pictures whose encoder has its weights from a file."""
     folder = tmp_path / "project"
     shutil.copytree(root / "irgen", folder / "irgen", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "training.yaml", ".gitignore", ".dvcignore"):

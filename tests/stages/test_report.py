@@ -45,7 +45,7 @@ KNOWN = Calibration(
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """A workspace as the stages before this one leave it."""
+    """Return a workspace as the earlier stages leave it."""
     return build(tmp_path_factory.mktemp("project"))
 
 
@@ -63,7 +63,7 @@ def build(folder, labelled=True):
 
 
 def write_images(workspace, images, labels):
-    """Packs the images; gives the rows of their catalog."""
+    """Pack the images; return the rows of their catalog."""
     folder, rows = workspace.stage("download"), []
     with ShardWriter(folder, 1) as writer:
         for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):

@@ -25,7 +25,7 @@ WITHOUT_LABELS = {
 
 @pytest.fixture(scope="module")
 def unlabelled(tmp_path_factory, root):
-    """A folder of 200 digits in no class folders, through all stages."""
+    """Return a folder of 200 digits without class folders, after all stages."""
     folder = tmp_path_factory.mktemp("unlabelled")
     write_digits(folder / "labelled", 20)
     (folder / "digits").mkdir()

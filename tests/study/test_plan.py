@@ -29,7 +29,7 @@ TREE = {
 
 @pytest.fixture
 def project(tmp_path: Path, root: Path) -> Path:
-    """A project with a plan and the settings of one set."""
+    """Return a project with a plan and the settings of one set."""
     (tmp_path / "experiments").mkdir()
     (tmp_path / PLAN).write_text(yaml.safe_dump(TREE))
     (tmp_path / "experiments" / "small.yaml").write_text((root / "params.yaml").read_text())

@@ -30,7 +30,7 @@ OTHER_FEATURES = {"features": StageResult("3", Path("b"))}
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with one stage that depends on one file of code."""
+    """Return a project with one stage that depends on one file of code."""
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE))
     (tmp_path / "irgen" / "models").mkdir(parents=True)
     (tmp_path / "irgen" / "models" / "pairs.py").write_text("RULES = {}\n")

@@ -43,7 +43,7 @@ PLAN = Plan(
 
 
 def result(name: str, seed: int, gains: dict[str, float], queries: int = 60) -> Result:
-    """A result whose methods are ``gains`` above a common, random quality of each query."""
+    """Return a result whose methods are ``gains`` above a common, random quality of each query."""
     base = np.random.default_rng(7).uniform(0.2, 0.7, queries)
     noise = np.random.default_rng(seed).normal(0, 0.01, queries)
     rows, metrics = [], {"queries": {"count": queries, "without_positive": 0}}

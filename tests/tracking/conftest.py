@@ -45,7 +45,7 @@ def params(root: Path) -> Params:
 
 @pytest.fixture
 def home(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a catalogue and an empty store of its own."""
+    """Return a project with a catalogue and an empty store of its own."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("IRGEN_BUILD", "test-build")
     monkeypatch.setattr(recorder, "LINGER_SECONDS", 1.0)

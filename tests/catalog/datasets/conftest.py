@@ -34,7 +34,7 @@ class Catalogued:
 
 
 def picture(number: int) -> bytes:
-    """A JPEG of its own for each number."""
+    """Return a different JPEG for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG")

@@ -22,14 +22,14 @@ def matlab(**variables: np.ndarray) -> bytes:
 
 
 def cell(values: list[str]) -> np.ndarray:
-    """A 1 × n cell array, as MATLAB writes one."""
+    """Return a 1 × n cell array, as MATLAB writes one."""
     array = np.empty((1, len(values)), object)
     array[0] = values
     return array
 
 
 def structs(fields: dict[str, list]) -> np.ndarray:
-    """A 1 × n struct array with boxes before the fields, as the devkit has it."""
+    """Return a 1 × n struct array with boxes before the fields, as the devkit has it."""
     count = len(next(iter(fields.values())))
     boxes = {f"bbox_{name}": [np.uint16(5)] * count for name in ("x1", "y1", "x2", "y2")}
     whole = boxes | fields

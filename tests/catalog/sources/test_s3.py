@@ -35,7 +35,7 @@ def get(client: Client, key: str) -> bytes | None:
 
 
 def slow_down(share: float, seed: int = 0):
-    """Answers a share of the requests with 503 SlowDown."""
+    """Answer a share of the requests with 503 SlowDown."""
     rng = random.Random(seed)
 
     def fault(environ, answer):

@@ -42,7 +42,7 @@ manifest = pathlib.Path("data/download/manifest.parquet").read_bytes()
 
 @pytest.fixture
 def living(toy: Toy, png: Callable[[int], bytes], empty_store: Path) -> Toy:
-    """A project with a source of images and an index; its index is not one to be searched."""
+    """Return a project with a source of images and an index that cannot be searched."""
     (toy.root / "dvc.yaml").write_text(LIVING)
     (toy.root / "work.py").write_text(WORK)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -105,7 +105,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def run_flow(flow: Callable[..., Any], toy: Toy) -> Any:
-    """Runs a flow in this process and returns the state it ends in."""
+    """Run a flow in this process, and return its final state."""
     return flow(str(toy.root), return_state=True)
 
 

@@ -23,7 +23,7 @@ def drift(toy: Toy, new: int, revision: int) -> None:
 
 
 def has_drifted(toy: Toy, png: Callable[[int], bytes]) -> None:
-    """Publishes twice, then forty images are new at the second revision, or so it is said."""
+    """Release twice, and write a drift verdict on forty new images of the second revision."""
     run_flow(update, toy)
     put(toy, "b/1.png", png(50))
     run_flow(update, toy)

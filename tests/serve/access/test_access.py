@@ -62,7 +62,7 @@ def test_whatever_is_no_token_is_refused(token_file, header):
 
 
 def ask(running, path, app_options, **request):
-    """Asks an application of its own around the service that runs already."""
+    """Send a request to another application around the running service."""
     app = create_app(running.service, **app_options)
     transport = httpx.ASGITransport(app=app)
 

@@ -68,8 +68,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Makes names mean addresses: ``resolve(name=[[…], […]])`` gives those of the first look-up,
-    then those of the second; returns the list of names that were looked up."""
+    """Let names resolve to addresses: ``resolve(name=[[…], […]])`` sets those of the first look-up,
+    then of the second. Return the list of names that were looked up."""
     asked: list[str] = []
 
     def install(**names: list[list[str]]) -> list[str]:
@@ -86,7 +86,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 
 def get(server: Server, *urls: str, most: int = 1000, public: str = "127.0.0.1") -> list[bytes]:
-    """Fetches as if ``public`` were the one public address; PORT in a URL is the server's."""
+    """Fetch as if ``public`` were the one public address; PORT in a URL is the server's."""
     hosts = [f"{name}:{server.port}" for name in ("shop.example", "cdn.example", public)]
     fetcher = Fetcher(most, hosts, lambda address: address == public)
     return asyncio.run(fetcher.fetch_all([url.replace("PORT", str(server.port)) for url in urls]))

@@ -25,7 +25,7 @@ MULTIPART = {"content-type": "multipart/form-data; boundary=a"}
 
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory, make_project, run_service):
-    """A service that all attacks of this file are sent to, one after the other."""
+    """Yield the service that receives all attacks of this file, one after the other."""
     root = make_project(tmp_path_factory.mktemp("attacked"))
     with serve_writable(run_service, root) as running:
         yield running

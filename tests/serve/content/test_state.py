@@ -33,7 +33,8 @@ def make_release(root, version: int, previous: int | None = None) -> Release:
 
 @pytest.fixture
 def two_releases(tmp_path, make_project):
-    """A project whose second release lacks an image, has a new one, and one with other content."""
+    """Return a project whose second release lacks an image, has a new one, and one with other
+    content."""
     root = make_project(tmp_path)
     make_release(root, 1)
     with Index.open(root / "data" / "index", writable=True) as index:
