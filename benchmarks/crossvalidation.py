@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 import yaml
 from fold_training import (
     Fold,
@@ -94,6 +95,7 @@ def measure_fold(
     }
 
 
+@torch.inference_mode()
 def share_label(query_labels: Tensor, label_scorer: LabelScorer) -> Tensor:
     """Return the log-probabilities (Q, L) that queries and first codes have one label, of the label
     probabilities (Q, C) of queries."""

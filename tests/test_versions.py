@@ -34,7 +34,8 @@ from irgen.params.baselines import Cgd, Irt
 from irgen.search import engine, trie
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
-from irgen.search.ranking import Ranker, Ranking
+from irgen.search.ranking import Ranking
+from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Snapshot
 from irgen.training import descriptors as descriptor_training
 from irgen.training import retriever as retriever_training

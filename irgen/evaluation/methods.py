@@ -33,7 +33,8 @@ from irgen.search.brute_force import BLOCK, brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
-from irgen.search.ranking import Ranker, Ranking
+from irgen.search.ranking import Ranking
+from irgen.search.relevance import Ranker
 from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 

@@ -28,7 +28,8 @@ from irgen.search.brute_force import brute_force_search
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder, DecoderState
 from irgen.search.engine import Options, QueryFeatures
-from irgen.search.ranking import Ranker, Ranking
+from irgen.search.ranking import Ranking
+from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Snapshot
 
 

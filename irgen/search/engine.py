@@ -20,7 +20,7 @@ from irgen.search import beam, rank
 from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.decoder import Decoder, DecoderState
 from irgen.search.rank import Candidates
-from irgen.search.ranking import NEAREST, Ranker, rank_candidates
+from irgen.search.relevance import NEAREST, Ranker, rank_candidates
 from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 
@@ -54,7 +54,7 @@ class Options:
     retriever was not trained on; 0 turns this off.
 
     ``rerank``: sort all candidates by the probability that they have the query's label, then by
-    cosine (see ``irgen.search.ranking``); by cosine alone in an index without a ranking. ``hedge``:
+    cosine (``irgen.search.relevance``); by cosine alone in an index without a ranking. ``hedge``:
     how much one good hit among the first ten is worth, in units of ten good hits. The larger it is,
     the more other labels that the query may have are shown among the first ten; 0: none.
 

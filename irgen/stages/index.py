@@ -37,7 +37,8 @@ from irgen.params import Params
 from irgen.search.calibration import NO_LABELS, Uncalibrated
 from irgen.search.engine import Options
 from irgen.search.label_scorer import LabelScorer
-from irgen.search.ranking import Ranker, Ranking
+from irgen.search.ranking import Ranking
+from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Segment, Snapshot
 
 # Search options that the index keeps as its defaults:

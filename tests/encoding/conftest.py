@@ -55,6 +55,15 @@ def open_encoding(root, batch_size: int = 8) -> Encoding:
     )
 
 
+@pytest.fixture
+def one_thread():
+    """Compute with one thread, as each worker of a cluster does: the last bits depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def on_cluster(encoding: Encoding) -> Encoding:
     """Return the encoding of the same images on a Ray cluster, with a cache of its own."""
     settings = dataclasses.replace(encoding.settings, engine="ray")

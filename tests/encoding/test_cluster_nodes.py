@@ -20,7 +20,7 @@ from ..ray_cluster import start_cluster, this_module
 from . import conftest
 from .conftest import Counting, encoder, hashes, on_cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 WAIT = 300.0  # seconds; a cluster on a busy machine
 
 

@@ -11,7 +11,8 @@ from irgen.search import beam, engine, live, rank
 from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.decoder import Decoder
 from irgen.search.engine import COPY_COSINE, Hits, Options, QueryFeatures
-from irgen.search.ranking import Ranker, Ranking
+from irgen.search.ranking import Ranking
+from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Segment, Snapshot
 
 WIDE = Options(beams=216, candidates=1000, fresh_beams=216)

@@ -54,6 +54,8 @@ def browser(tmp_path_factory):
 def visit(browser, url):
     """Open a page; afterwards nothing was wrong in the browser and nothing went elsewhere."""
     browser.set_window_size(1300, 900)
+    browser.get("about:blank")  # ends what the page of the test before still asks for
+    browser.get_log("performance")
     browser.get(url)
     yield browser
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

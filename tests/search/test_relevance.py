@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from irgen.search.ranking import Ranker, Ranking, rank_candidates
+from irgen.search.ranking import Ranking
+from irgen.search.relevance import Ranker, rank_candidates
 
 RANKING = Ranking(
     label=1.2,
