@@ -70,15 +70,15 @@ def describe_index(index: Index) -> dict[str, str]:
 
 
 def describe_calibration(index: Index) -> str:
-    """Describe how well the probabilities of "same label" are calibrated."""
+    """Describe how right the probabilities of "same label" are."""
     from irgen.search.calibration import Uncalibrated
 
-    calibration = index.calibration
-    if isinstance(calibration, Uncalibrated):
-        return f"not known: {calibration.reason}"
+    fitted = index.calibration if isinstance(index.ranking, Uncalibrated) else index.ranking
+    if isinstance(fitted, Uncalibrated):
+        return f"not known: {fitted.reason}"
     return (
-        f"learnt from {calibration.pairs:,} hits of {calibration.queries:,} queries, off by "
-        f"{format_percent(calibration.error)} on average"
+        f"learnt from {fitted.queries:,} validation images, off by "
+        f"{format_percent(fitted.error)} on average"
     )
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     "retriever predicts, and those under the query's own code.",
 )
 @click.option(
-    "--no-rerank", is_flag=True, help="Keep the retriever's order instead of sorting by cosine."
+    "--no-rerank", is_flag=True, help="Keep the retriever's order: sort by the code alone."
 )
 @click.option(
     "--distinct",
