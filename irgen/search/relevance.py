@@ -15,6 +15,7 @@ from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, Ranking
 NEAREST = 10  # candidates that vote for their label
 PAGE = 10  # results among which one good hit has a worth of its own
 COSINE_STEP = 1e-7  # of a log-probability: images of one label are sorted by cosine
+FIRST_PAGE, COPY = 100.0, 1000.0  # added to sort keys, which differ by less: these come first
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ def rank_candidates(
     logits, total = _score_kinds(ranker.ranking, kinds, voters, label_probs)
     log_probs = (logits - total[:, None]).clamp_max(0).masked_fill(rows < 0, -torch.inf)
     probabilities = log_probs.exp()
-    worth = probabilities.double() + 1e-9 * cosines.clamp_min(-1)
+    worth = probabilities.double() + 1e-9 * cosines.clamp_min(-1)  # of equals the nearest
     worth.scatter_add_(1, nearest, _worth_as_first(probabilities, nearest, voters, hedge))
     worth.masked_fill_(copies, -torch.inf)
     first_page = worth.topk(min(PAGE, rows.shape[1]), dim=1).indices
     sort_keys = log_probs.double() + COSINE_STEP * cosines
-    sort_keys.scatter_add_(1, first_page, torch.full_like(worth, 100.0))  # above all others
-    sort_keys = torch.where(copies, 1000 + cosines.double(), sort_keys)
+    sort_keys.scatter_add_(1, first_page, torch.full_like(worth, FIRST_PAGE))
+    sort_keys = torch.where(copies, COPY + cosines.double(), sort_keys)
     return Ranked(probabilities.masked_fill(copies, 1), sort_keys)
 
 
