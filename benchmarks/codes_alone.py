@@ -59,8 +59,8 @@ def measure(name: str, root: Path, queries_root: Path) -> list[list[object]]:
     for variant, size, snapshot, options in make_variants(index):
         parts = []
         for queries in batches:
-            found = engine.search(index.decoder, queries.features, snapshot, K + 1, options)
-            parts.append(judge(index, queries, found.rows)[1].float())
+            hits = engine.search(index.decoder, queries.features, snapshot, K + 1, options)
+            parts.append(judge(index, queries, hits.rows)[1].float())
         relevant = torch.cat(parts)
         figures = (relevant[:, 0].mean(), relevant.mean(), relevant.amax(1).mean())
         table.append([name, variant, size, *(f"{float(value):.3f}" for value in figures)])

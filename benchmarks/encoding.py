@@ -127,12 +127,12 @@ def race_engines(
     encoder: ImageEncoder, encoding: Encoding, sha256s: list[str], rounds: int
 ) -> Iterator[str]:
     """Yield the rates of encoding files in this process and on a Ray cluster."""
-    there = replace(encoding, settings=replace(encoding.settings, engine="ray"))
+    on_ray = replace(encoding, settings=replace(encoding.settings, engine="ray"))
     ways = {
         name: partial(encode_anew, encoder, way, sha256s)
-        for name, way in (("local", encoding), ("ray", there))
+        for name, way in (("local", encoding), ("ray", on_ray))
     }
-    with connect(there.settings):
+    with connect(on_ray.settings):
         times = race(ways, rounds)
     rates = {name: len(sha256s) / statistics.median(way.clock) for name, way in times.items()}
     yield f"encoding files, local: {rates['local']:,.1f} images/s"

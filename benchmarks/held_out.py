@@ -48,11 +48,11 @@ def judge(index: Index, queries: Queries, rows: Tensor) -> tuple[Tensor, Tensor]
     relevant = torch.zeros(len(rows), K, dtype=torch.bool)
     table = index.view.table
     for number, (query, label) in enumerate(zip(queries.ids, queries.labels, strict=True)):
-        found = rows[number][rows[number] >= 0]
-        items = table[found.numpy()]
+        filled = rows[number][rows[number] >= 0]
+        items = table[filled.numpy()]
         others = torch.from_numpy((items["id"] != query).to_numpy())
         names = torch.from_numpy((items["label"] == label).fill_null(False).to_numpy())
         count = min(K, int(others.sum()))
-        hits[number, :count] = found[others][:K]
+        hits[number, :count] = filled[others][:K]
         relevant[number, :count] = names[others][:K]
     return hits, relevant

@@ -130,8 +130,8 @@ def _search(index: Index, queries: Queries, codes: Tensor, size: int) -> tuple[T
     log_probs = beam.search(state, snapshot.live_tries, 1).first_code_log_probs
     probabilities = torch.nn.functional.pad(log_probs.exp(), (0, size - log_probs.shape[1]))
     own = quantizer.encode(features.embedding, index.folder.codebooks)[:, 0]
-    found = engine.search(index.decoder, features, snapshot, K + 1, index.options(K + 1))
-    rows, relevant = judge(index, queries, found.rows)
+    hits = engine.search(index.decoder, features, snapshot, K + 1, index.options(K + 1))
+    rows, relevant = judge(index, queries, hits.rows)
     return probabilities, own, codes[rows].masked_fill(rows < 0, -1), relevant
 
 

@@ -116,8 +116,8 @@ def require_folder(folder: Path) -> None:
         names = {}
         for node in ray.nodes():
             if node["Alive"]:
-                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                task = ray.remote(_find_fault).options(num_cpus=0, scheduling_strategy=there)
+                on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                task = ray.remote(_find_fault).options(num_cpus=0, scheduling_strategy=on_node)
                 names[task.remote(marker, _list_versions())] = node["NodeManagerAddress"]
         done, late = ray.wait(list(names), num_returns=len(names), timeout=NODE_SECONDS)
         faults = {names[task]: fault for task in done if (fault := _get(task))}

@@ -148,9 +148,9 @@ def _supervise(workers: Sequence[Worker], log: Log) -> dict[str, float]:
 def _describe_end(worker: Worker, count: int) -> str:
     worker.process.join()
     status = worker.process.exitcode or 0
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended ({status})"
+    end = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended ({status})"
     return (
-        f"process {worker.rank + 1} of {count} of the training {how}: if the memory was full, set "
+        f"process {worker.rank + 1} of {count} of the training {end}: if the memory was full, set "
         "compute.workers to fewer; run the stage again, and it goes on after the last round"
     )
 

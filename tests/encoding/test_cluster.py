@@ -30,10 +30,10 @@ def two_workers() -> Iterator[Any]:
 
 
 def test_features_and_views_are_those_of_this_machine_to_the_last_bit(encoding, two_workers):
-    model, image_hashes, there = encoder(), hashes(encoding), on_cluster(encoding)
-    summaries = encode_summaries(model, image_hashes, there)
+    model, image_hashes, clustered = encoder(), hashes(encoding), on_cluster(encoding)
+    summaries = encode_summaries(model, image_hashes, clustered)
     assert np.array_equal(summaries, encode_summaries(model, image_hashes, encoding))
-    here, views = (encode_views(model, image_hashes, CHANGES, 0, e) for e in (encoding, there))
+    here, views = (encode_views(model, image_hashes, CHANGES, 0, e) for e in (encoding, clustered))
     assert np.array_equal(views.summaries, here.summaries)
     assert np.array_equal(views.tokens, here.tokens)
 
@@ -62,15 +62,15 @@ class DyingImages(Images):
 
 
 def test_a_killed_decoder_and_a_killed_encoder_change_nothing(encoding, two_workers, tmp_path):
-    model, image_hashes, there = encoder(), hashes(encoding), on_cluster(encoding)
+    model, image_hashes, clustered = encoder(), hashes(encoding), on_cluster(encoding)
     summaries = encode_summaries(model, image_hashes, encoding)
     model.__class__, model.flag = DyingEncoder, tmp_path / "encoder"
     images = Images(encoding.images.folder)
     images.__class__, images.flag = DyingImages, tmp_path / "decoder"
     for flag in (model.flag, images.flag):
         flag.touch()
-    there = dataclasses.replace(there, images=images)
-    assert np.array_equal(encode_summaries(model, image_hashes, there), summaries)
+    clustered = dataclasses.replace(clustered, images=images)
+    assert np.array_equal(encode_summaries(model, image_hashes, clustered), summaries)
     assert not model.flag.exists() and not images.flag.exists()
 
 
@@ -82,15 +82,15 @@ class BrokenImages(Images):
 
 
 def test_errors_of_workers_are_those_of_this_machine(encoding, two_workers):
-    model, image_hashes, there = encoder(), hashes(encoding), on_cluster(encoding)
+    model, image_hashes, clustered = encoder(), hashes(encoding), on_cluster(encoding)
     images = Images(encoding.images.folder)
     images.__class__, images.broken = BrokenImages, image_hashes[11]
     errors = []
-    for way in (encoding, there):
+    for way in (encoding, clustered):
         with pytest.raises(ImageError) as error:
             encode_summaries(model, image_hashes, dataclasses.replace(way, images=images))
         errors.append((error.type, str(error.value)))
     assert errors[0] == errors[1]
     model.backbone.conv1[0].weight.data[0] = np.nan
     with pytest.raises(NumberError, match=rf"^encoded views: .* not finite; {NOT_FINITE}$"):
-        encode_views(model, image_hashes, CHANGES, 0, there)
+        encode_views(model, image_hashes, CHANGES, 0, clustered)

@@ -41,16 +41,16 @@ class Gathering(Counting):
 
 
 def test_a_node_that_joins_is_used(encoding, tmp_path):
-    model, image_hashes, there = encoder(), hashes(encoding), on_cluster(encoding)
+    model, image_hashes, clustered = encoder(), hashes(encoding), on_cluster(encoding)
     summaries = encode_summaries(model, image_hashes, encoding)
     model.__class__, model.folder = Gathering, tmp_path / "nodes"
     model.folder.mkdir()
     modules = (conftest, this_module(__name__))
     with start_cluster(1, *modules) as nodes, ThreadPoolExecutor(1) as pool:
-        encoding_there = pool.submit(encode_summaries, model, image_hashes, there)
-        wait_until(lambda: encoding_there.done() or any(model.folder.iterdir()))
+        pending = pool.submit(encode_summaries, model, image_hashes, clustered)
+        wait_until(lambda: pending.done() or any(model.folder.iterdir()))
         nodes.add_node(num_cpus=1)  # only the main thread can
-        assert np.array_equal(encoding_there.result(WAIT), summaries)
+        assert np.array_equal(pending.result(WAIT), summaries)
     assert len(list(model.folder.iterdir())) == 2
 
 

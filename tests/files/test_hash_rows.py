@@ -46,8 +46,8 @@ def test_threads_look_up_at_once() -> None:
     keys = pack_hashes([sha(number) for number in range(500)])
     rows = HashRows(keys)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda number: int(rows.find(keys[number, None])[0]), range(500)))
-    assert found == [*range(500)]
+        looked_up = list(pool.map(lambda number: int(rows.find(keys[number, None])[0]), range(500)))
+    assert looked_up == [*range(500)]
 
 
 def test_a_list_and_a_column_are_packed_alike_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What classifier and retriever read in a query, as probabilities of labels."""
+"""A query's label is read by classifier and retriever, as probabilities of labels."""
 
 from dataclasses import replace
 

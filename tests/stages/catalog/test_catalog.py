@@ -153,9 +153,9 @@ def test_a_copy_that_was_saved_again_is_told_or_refused(
 
 def test_the_protocol_is_a_fact_beside_the_tables(shop: Path, workspace: Workspace, params) -> None:
     run(params(shop, leaks="refuse"), workspace)
-    about = read_json(workspace.stage("catalog") / "protocol.json")
-    assert (about["format"], about["protocol"]) == ("folders", "given")
-    assert set(about["leaks"].values()) == {0}
+    protocol = read_json(workspace.stage("catalog") / "protocol.json")
+    assert (protocol["format"], protocol["protocol"]) == ("folders", "given")
+    assert set(protocol["leaks"].values()) == {0}
     with pytest.raises(CatalogError, match=r"'irgen' is not defined for the format 'folders'"):
         run(params(shop, protocol="irgen"), workspace)
 

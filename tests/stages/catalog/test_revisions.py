@@ -1,4 +1,4 @@
-"""What is trained on stays as it was while the catalogue changes."""
+"""Training data stay as they were while the catalogue changes."""
 
 from pathlib import Path
 
