@@ -23,7 +23,7 @@ from irgen.evaluation.query_set import QuerySet
 from irgen.files.sealed import read_array
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
-from irgen.index.kinds import complete_kinds, number_labels
+from irgen.index.kinds import number_rows
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
@@ -124,11 +124,15 @@ class MethodInputs:
     def ranker(self) -> Ranker | None:
         """Return what ranks the database by label, as the index does; None without a ranking."""
         ranking = None if self.index is None else self.index.ranking
-        if not isinstance(ranking, Ranking) or self.decoder.label_scorer is None:
+        label_scorer = self.decoder.label_scorer
+        if not isinstance(ranking, Ranking) or label_scorer is None:
             return None
-        kinds = number_labels(self.query_set.database["label"], self.models.labels)
-        code_labels = LabelScorer.build(self.models.tokenizer).code_labels.cpu()
-        kinds = complete_kinds(kinds, self.identified.codes, code_labels)
+        kinds = number_rows(
+            self.query_set.database,
+            self.identified.codes,
+            self.models.labels,
+            label_scorer.code_labels,
+        )
         return Ranker(ranking, kinds.to(self.device))
 
     @cached_property

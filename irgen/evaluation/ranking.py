@@ -20,7 +20,7 @@ FOLDS = 5  # of labels
 TYPICAL = np.array([1.2, 0.3, 1.7, -2.2])  # coefficients to which few queries are pulled
 PULL = 1.0  # nats lost for a coefficient that is 1 off
 SHOWN = 5  # likeliest labels a query whose probabilities are compared with the truth
-MOST_CELLS = 2_000_000  # queries × labels; more would hardly change four coefficients
+MOST_CELLS = 2_000_000  # queries × labels, if MIN_QUERIES take no more; enough for 4 coefficients
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -44,7 +44,8 @@ class LabelTable:
         those of the queries (Q,). Queries of another label than the taught ones are left out."""
         count = label_probs.shape[1]
         used = np.flatnonzero((truth >= 0) & (truth < count))
-        used = used[:: max(1, math.ceil(len(used) * count / MOST_CELLS))]
+        step = min(math.ceil(len(used) * count / MOST_CELLS), len(used) // MIN_QUERIES)
+        used = used[:: max(1, step)]
         votes = np.zeros((len(used), count))
         for column in voters[used].T:
             chosen = np.flatnonzero(column >= 0)
@@ -61,8 +62,8 @@ class LabelTable:
         probs = np.where(hidden, 0, self.label_probs)
         probs = probs / np.maximum(probs.sum(1, keepdims=True), 1e-30)
         log_votes = np.log(self.votes + LEAST_VOTES)
-        read = np.log(np.maximum(probs, LEAST_PROBABILITY))
-        values = np.stack([read, log_votes, log_votes, np.ones_like(read)], -1)
+        log_probs = np.log(np.maximum(probs, LEAST_PROBABILITY))
+        values = np.stack([log_probs, log_votes, log_votes, np.ones_like(log_probs)], -1)
         return values * np.stack([~hidden, ~hidden, hidden, hidden], -1)
 
 
@@ -120,11 +121,11 @@ def _fit_weights(table: LabelTable) -> Floats:
 def _cross_fit(table: LabelTable) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return the probabilities (n,) of the SHOWN likeliest labels of each query, and which are
     right, each by coefficients fitted to the other half of the queries."""
-    half, nothing = np.arange(len(table.truth)) % 2, np.zeros(table.label_probs.shape[1], bool)
+    half, hidden = np.arange(len(table.truth)) % 2, np.zeros(table.label_probs.shape[1], bool)
     predicted, right = [], []
     for part in (0, 1):
         weights, test = _fit_weights(table.take(half != part)), table.take(half == part)
-        probs = _softmax(test.features(nothing) @ weights)
+        probs = _softmax(test.features(hidden) @ weights)
         likeliest = np.argsort(-probs, axis=1)[:, :SHOWN]
         predicted.append(np.take_along_axis(probs, likeliest, 1).ravel())
         right.append((likeliest == test.truth[:, None]).ravel())

@@ -47,7 +47,7 @@ class Index(Store):
         self._networks = Networks(self.folder, self.device, precision)
         self._word_search = WordSearch()
         self._snapshots = Snapshots(self.device, self._word_search)
-        self._kinds = Kinds()
+        self._kinds = Kinds(self.device)
         self._defaults = _default_options(self.folder.config)
 
     @staticmethod
@@ -291,7 +291,7 @@ class Index(Store):
         if isinstance(ranking, Uncalibrated) or label_scorer is None:
             return None
         kinds = self._kinds.of(view, self.models.labels, label_scorer.code_labels)
-        return Ranker(ranking, kinds.to(self.device))
+        return Ranker(ranking, kinds)
 
     def _same_label(self, hits: engine.Hits) -> Tensor:
         """Return the probabilities (Q, k) that hits sorted by cosine have the query's label."""

@@ -6,6 +6,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from irgen.index.base_files import Base
 from irgen.index.rows import hash_ids
 from irgen.index.view import View
 
@@ -37,29 +38,42 @@ def complete_kinds(kinds: Tensor, codes: Tensor, code_labels: Tensor) -> Tensor:
     return torch.where(kinds < 0, likeliest[codes[:, 0].long()], kinds)
 
 
-class Kinds:
-    """Kinds of the rows of views; those of the base are remembered until it is another."""
-
-    def __init__(self) -> None:
-        self._base: tuple[object, Tensor] | None = None
-
-    def of(self, view: View, taught: Sequence[str], code_labels: Tensor) -> Tensor:
-        """Return the kinds (rows,) int64 of the rows of ``view``, dead ones included."""
-        remembered = self._base
-        if remembered is None or remembered[0] is not view.base:
-            kinds = _number(view.base.table, view.base.segment.codes, taught, code_labels)
-            self._base = remembered = view.base, kinds
-        if not len(view.added):
-            return remembered[1]
-        added = view.snapshot.segments[1].codes
-        return torch.cat([remembered[1], _number(view.added, added, taught, code_labels)])
-
-
-def _number(
+def number_rows(
     table: pl.DataFrame, codes: Tensor, taught: Sequence[str], code_labels: Tensor
 ) -> Tensor:
+    """Return the kinds (n,) int64 of the images of ``table``: those of their labels or,
+    where there is none, of their ``codes`` (n, M). See ``complete_kinds``."""
     if LABEL in table.columns:
         kinds = number_labels(table[LABEL], taught)
     else:
         kinds = torch.full((len(table),), -1)
     return complete_kinds(kinds, codes, code_labels)
+
+
+class Kinds:
+    """Kinds of the rows of views, on the ``device`` of the search. Those of the last view and of
+    its base are remembered."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._base: tuple[Base, Tensor] | None = None
+        self._view: tuple[View, Tensor] | None = None
+
+    def of(self, view: View, taught: Sequence[str], code_labels: Tensor) -> Tensor:
+        """Return the kinds (rows,) int64 of the rows of ``view``, dead ones included."""
+        last = self._view
+        if last is None or last[0] is not view:
+            kinds = self._number_base(view.base, taught, code_labels)
+            if len(view.added):
+                added = view.snapshot.segments[1].codes
+                new = number_rows(view.added, added, taught, code_labels)
+                kinds = torch.cat([kinds, new])
+            self._view = last = view, kinds.to(self.device)
+        return last[1]
+
+    def _number_base(self, base: Base, taught: Sequence[str], code_labels: Tensor) -> Tensor:
+        last = self._base
+        if last is None or last[0] is not base:
+            kinds = number_rows(base.table, base.segment.codes, taught, code_labels)
+            self._base = last = base, kinds
+        return last[1]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from irgen.evaluation.validation import (
 )
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
-from irgen.index.kinds import complete_kinds, number_labels
+from irgen.index.kinds import number_rows
 from irgen.index.metadata import OURS
 from irgen.index.rows import hash_distinct
 from irgen.params import Params
@@ -71,7 +70,8 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     k = max(params.evaluate.cutoffs)  # probabilities must hold for hits that people look at
     snapshot = build_snapshot(identified, trained, models)
     queries = Validation.prepare(models, snapshot, validation, database, encoding)
-    kinds = _number_kinds(models, identified, database)
+    code_labels = LabelScorer.build(models.tokenizer).code_labels
+    kinds = number_rows(database, identified.codes, models.labels, code_labels)
     ranking: Ranking | Uncalibrated = NO_LABELS
     if params.tokenizer.labels == "given":
         ranking = fit_ranking(queries, kinds)
@@ -113,13 +113,6 @@ def build_snapshot(identified: ImageCodes, trained: Tensor, models: Models) -> S
     segment = Segment.build(identified.codes, identified.embeddings.half(), keys, trained)
     alive = torch.ones(len(keys), dtype=torch.bool, device=models.device)
     return Snapshot.build((segment.to(models.device),), (alive,), models.tokenizer.codebooks)
-
-
-def _number_kinds(models: Models, identified: ImageCodes, database: pl.DataFrame) -> Tensor:
-    """Return the kinds (N,) of the database's images, on the CPU."""
-    code_labels = LabelScorer.build(models.tokenizer).code_labels
-    kinds = number_labels(database["label"], models.labels)
-    return complete_kinds(kinds, identified.codes, code_labels)
 
 
 def measure_size(folder: Path) -> dict[str, float]:

@@ -56,6 +56,14 @@ def test_queries_of_a_label_that_was_not_taught_take_no_part() -> None:
     assert more == ranking.fit(probs, voters, truth)
 
 
+def test_of_very_many_labels_as_many_queries_are_used_as_a_fit_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ranking, "MOST_CELLS", 10 * LABELS)
+    fitted = ranking.fit(*draw(400, 0.5))
+    assert isinstance(fitted, Ranking) and fitted.queries == ranking.MIN_QUERIES
+
+
 @pytest.mark.parametrize(("queries", "labels", "reason"), [(9, 5, "too few"), (60, 1, "one label")])
 def test_what_cannot_be_fitted_says_why(queries: int, labels: int, reason: str) -> None:
     probs, voters, truth = draw(queries, 0.5)

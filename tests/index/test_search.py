@@ -310,6 +310,20 @@ def test_an_index_with_a_ranking_sorts_by_the_probability_of_the_label(make_inde
     np.testing.assert_array_equal(stored.scores, stored.cosine)
 
 
+def test_labels_are_numbered_once_for_all_searches_between_two_changes(make_index, png, tmp_path):
+    items = pl.DataFrame({"id": NAMES[:5]}).hstack(ABOUT[:5])
+    contents = [png(number) for number in range(5)]
+    folder = make_index(tmp_path / "ranked", contents, items, KNOWN, ranking=RANKING)
+    with Index.open(folder, writable=True, precision="fp32") as index:
+        kinds = index.ranker(index.view).kinds
+        assert index.ranker(index.view).kinds is kinds
+        index.add([png(50)], ["new"], pl.DataFrame({"label": ["label 0"]}))
+        assert index.ranker(index.view).kinds.tolist() == [*kinds.tolist(), int(kinds[0])]
+        index.remove(["new"])
+        index.compact()
+        assert torch.equal(index.ranker(index.view).kinds, kinds)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("is_fast", [True, False])
 def test_images_are_encoded_in_the_precision_of_the_index_and_queries_where_it_is_fast(
