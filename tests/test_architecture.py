@@ -46,7 +46,7 @@ ONE_IMPORTER = {
     "matplotlib": "irgen/report/figures.py",
     "jinja2": "irgen/report/page.py",
     "psutil": "irgen/tracking/provenance.py",
-    "ray": "irgen/compute/cluster.py",
+    "ray": "irgen/compute/cluster",
 }
 PRIVATE = re.compile(r"(?:prefect|dvc|mlflow|torch)[A-Za-z_.]*\._[a-z]\w*")
 PRIVATE_ALLOWED = {  # torch says nowhere else what the processor can do

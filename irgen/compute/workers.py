@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from irgen.compute import cluster
+from irgen.compute import cluster_training
 from irgen.compute.world import Log, Work
 from irgen.errors import IrgenError, ParamsError
 from irgen.params import Compute
@@ -89,7 +89,7 @@ def _run_here(
             return _supervise(workers, log)
 
 
-ENGINES = {"local": _run_here, "ray": cluster.train}
+ENGINES = {"local": _run_here, "ray": cluster_training.train}
 
 
 @contextmanager
