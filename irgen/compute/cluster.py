@@ -264,7 +264,7 @@ def _own_errors() -> Iterator[None]:
         ) from error
 
 
-def read_reason(error: BaseException) -> str:
+def read_reason(error: object) -> str:
     """Return the last line of an error of Ray, which follows a traceback; its type if it has no
     words."""
     lines = str(error).strip().splitlines()

@@ -117,7 +117,8 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
     taught = kinds < len(models.labels)
     if not bool(taught.any()):
         return Uncalibrated(reason="no image of the database has a label that was taught")
-    hashes = validation.queries["sha256"], validation.database["sha256"].filter(taught.numpy())
+    query_hashes, database_hashes = validation.hashes
+    hashes = query_hashes, database_hashes.filter(taught.numpy())
     label_scorer = validation.decoder.label_scorer
     assert label_scorer is not None, "the codes are the tokenizer's"
     depth = search_depth(NEAREST, *hashes)

@@ -13,14 +13,7 @@ from irgen.search import beam, engine, rank
 from irgen.search.decoder import Decoder
 from irgen.search.engine import QueryFeatures
 
-NUMBERS = (
-    "scores",
-    "cosine",
-    "log_probability",
-    "probability",
-    "same_label",
-    "by_embedding",
-)
+NUMBERS = ("scores", "cosine", "log_probability", "probability", "same_label", "by_embedding")
 ARRAYS = ("ids", *NUMBERS)  # of ``ImageHits``
 
 

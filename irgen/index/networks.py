@@ -1,7 +1,9 @@
 """Networks of an index, loaded at first use: they encode images and decode codes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from irgen.search.ranking import Ranking
 BATCH = 64  # images encoded together
 
 Images = Sequence[Input] | Tensor | np.ndarray
+Fitted = TypeVar("Fitted")
 
 
 class Networks:
@@ -73,12 +76,7 @@ class Networks:
         Raise IndexingError or ArtifactError if its file is damaged."""
         with self._loading:
             if self._calibration is None:
-                path = self._folder.check_models() / CALIBRATION
-                self._calibration = (
-                    load_calibration(path)
-                    if path.exists()
-                    else Uncalibrated(reason="the index was created without a calibration")
-                )
+                self._calibration = self._load_fitted(CALIBRATION, load_calibration)
             return self._calibration
 
     @property
@@ -87,13 +85,15 @@ class Networks:
         Raise IndexingError or ArtifactError if its file is damaged."""
         with self._loading:
             if self._ranking is None:
-                path = self._folder.check_models() / RANKING
-                self._ranking = (
-                    load_ranking(path)
-                    if path.exists()
-                    else Uncalibrated(reason="the index was created without a ranking")
-                )
+                self._ranking = self._load_fitted(RANKING, load_ranking)
             return self._ranking
+
+    def _load_fitted(self, name: str, load: Callable[[Path], Fitted]) -> Fitted | Uncalibrated:
+        """Load the file ``name`` beside the models, which an index may lack."""
+        path = self._folder.check_models() / name
+        if not path.exists():
+            return Uncalibrated(reason=f"the index was created without a {path.stem}")
+        return load(path)
 
     def share(self, other: "Networks") -> None:
         """Use the networks of another index instead of loading the same ones again; do nothing if
