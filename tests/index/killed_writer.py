@@ -23,10 +23,10 @@ NAMES = [f"{'image ' * (n % 3)}{n}" for n in range(40)]
 def operation(seed: int, number: int, alive: Iterable[str]) -> tuple[str, list[str]]:
     """Draw the operation of this number, and its ids."""
     chance = random.Random(f"{seed} {number}")
-    there = sorted(alive)
-    absent = sorted(set(NAMES) - set(there))
+    present = sorted(alive)
+    absent = sorted(set(NAMES) - set(present))
     name = chance.choice(["add", "add", "upsert", "remove", "remove", "compact", "beside", "save"])
-    pool = {"add": absent, "upsert": NAMES, "remove": there}.get(name, [])
+    pool = {"add": absent, "upsert": NAMES, "remove": present}.get(name, [])
     return name, chance.sample(pool, min(len(pool), chance.randint(1, 6)))
 
 

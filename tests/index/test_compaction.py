@@ -77,15 +77,15 @@ def test_any_history_leaves_what_a_dictionary_would_hold_and_compacts_to_a_fresh
     assert small.contents(index) == alive
     index.close()
     names = list(alive)
-    made = [small.images([n], versions[n]) for n in names]
-    about = [small.metadata([]), *(small.metadata([n], versions[n]) for n in names)]
+    encoded = [small.images([n], versions[n]) for n in names]
+    metadata = [small.metadata([]), *(small.metadata([n], versions[n]) for n in names)]
     fresh = small.create(
         home / "fresh",
         names,
-        items=pl.DataFrame({"id": names}, {"id": pl.String}).hstack(pl.concat(about)),
+        items=pl.DataFrame({"id": names}, {"id": pl.String}).hstack(pl.concat(metadata)),
         trained=torch.tensor([alive[n][2] for n in names], dtype=torch.bool),
-        embeddings=torch.cat([torch.empty(0, small.D), *(m["embeddings"] for m in made)]),
-        codes=torch.cat([torch.empty(0, small.M).long(), *(m["codes"] for m in made)]),
+        embeddings=torch.cat([torch.empty(0, small.D), *(m["embeddings"] for m in encoded)]),
+        codes=torch.cat([torch.empty(0, small.M).long(), *(m["codes"] for m in encoded)]),
     )
     assert small.base_bytes(home / "index") == small.base_bytes(fresh)
 

@@ -66,15 +66,15 @@ def table(alive: dict[str, int], small: SimpleNamespace) -> dict:
 def fresh(folder: Path, alive: dict[str, int], small: SimpleNamespace) -> Path:
     """Return a new index of the versions that are alive."""
     names = list(alive)
-    made = [small.images([n], alive[n]) for n in names]
-    about = [small.metadata([]), *(small.metadata([n], alive[n]) for n in names)]
+    encoded = [small.images([n], alive[n]) for n in names]
+    metadata = [small.metadata([]), *(small.metadata([n], alive[n]) for n in names)]
     return small.create(
         folder,
         names,
-        items=pl.DataFrame({"id": names}, {"id": pl.String}).hstack(pl.concat(about)),
+        items=pl.DataFrame({"id": names}, {"id": pl.String}).hstack(pl.concat(metadata)),
         trained=torch.zeros(len(names), dtype=torch.bool),
-        embeddings=torch.cat([torch.empty(0, small.D), *(m["embeddings"] for m in made)]),
-        codes=torch.cat([torch.empty(0, small.M).long(), *(m["codes"] for m in made)]),
+        embeddings=torch.cat([torch.empty(0, small.D), *(m["embeddings"] for m in encoded)]),
+        codes=torch.cat([torch.empty(0, small.M).long(), *(m["codes"] for m in encoded)]),
     )
 
 

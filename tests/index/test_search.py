@@ -42,7 +42,7 @@ RANKING = Ranking(
     reliability=(),
 )
 NAMES = [f"{number:03d}.png" for number in range(40)]
-ABOUT = pl.DataFrame({"label": [f"label {n % 4}" for n in range(40)], "price": list(range(40))})
+METADATA = pl.DataFrame({"label": [f"label {n % 4}" for n in range(40)], "price": list(range(40))})
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def make(make_index, png, tmp_path):
     trained on."""
 
     def build(name: str, numbers: list[int], calibrated: bool = True) -> Path:
-        items = pl.DataFrame({"id": [NAMES[n] for n in numbers]}).hstack(ABOUT[numbers])
+        items = pl.DataFrame({"id": [NAMES[n] for n in numbers]}).hstack(METADATA[numbers])
         contents = [png(number) for number in numbers]
         return make_index(tmp_path / name, contents, items, KNOWN if calibrated else None)
 
@@ -111,10 +111,10 @@ def test_many_queries_are_searched_in_batches_and_none_in_none(index, png):
 
 
 def test_as_many_as_are_asked_for_are_found_however_few_beams_are_usual(make_index, png, tmp_path):
-    items = pl.DataFrame({"id": NAMES}).hstack(ABOUT)
+    items = pl.DataFrame({"id": NAMES}).hstack(METADATA)
     few = {"beams": 2, "candidates": 3, "fresh_beams": 0}
-    made = make_index(tmp_path / "few", [png(n) for n in range(40)], items, None, search=few)
-    with Index.open(made) as index:
+    folder = make_index(tmp_path / "few", [png(n) for n in range(40)], items, None, search=few)
+    with Index.open(folder) as index:
         for k, allow in ((3, None), (12, None), (10, pl.col("label") == "label 1"), (40, None)):
             hits = [search(index, [png(60)], k, allow=allow)]
             hits.append(search_ids(index, [NAMES[0]], min(k, 39), allow=allow))
@@ -214,21 +214,25 @@ def test_more_like_this_needs_no_file_and_no_network(index, monkeypatch):
 def test_explanations_add_up_to_the_scores(index, png):
     hits = search(index, [png(80)], k=10, rerank=False)
     index.add([png(80)], ["twin"])
-    about = index.explain(png(80), [*hits.ids[0], "twin"])
-    np.testing.assert_allclose(
-        [each.log_probability for each in about[:-1]], hits.log_probability[0], atol=1e-4
-    )
-    np.testing.assert_allclose([each.cosine for each in about[:-1]], hits.cosine[0], atol=1e-4)
+    explanations = index.explain(png(80), [*hits.ids[0], "twin"])
+    *of_hits, of_twin = explanations
+    log_probabilities = [explanation.log_probability for explanation in of_hits]
+    np.testing.assert_allclose(log_probabilities, hits.log_probability[0], atol=1e-4)
+    cosines = [explanation.cosine for explanation in of_hits]
+    np.testing.assert_allclose(cosines, hits.cosine[0], atol=1e-4)
     frame = index.view.table
-    assert [each.trained for each in about[:-1]] == [
+    assert [explanation.trained for explanation in of_hits] == [
         NAMES.index(name) % 2 == 0 for name in hits.ids[0]
     ]
-    assert about[-1].cosine > 0.999 and not about[-1].trained
+    assert of_twin.cosine > 0.999 and not of_twin.trained
     codes = [
         tuple(code)
         for code in index.view.snapshot.gather(torch.arange(frame.height), "codes").tolist()
     ]
-    assert all(each.images_with_code == codes.count(each.code) for each in about)
+    assert all(
+        explanation.images_with_code == codes.count(explanation.code)
+        for explanation in explanations
+    )
 
 
 def test_what_is_added_is_found_by_the_next_search_here_and_elsewhere(index, png):
@@ -260,8 +264,8 @@ def test_a_search_never_sees_half_a_change(index, png):
     def write() -> None:
         version = 0
         while not stop.is_set():
-            about = pl.DataFrame({"label": ["group"] * 5, "price": [version] * 5})
-            index.upsert_encoded(embeddings, group, about)
+            metadata = pl.DataFrame({"label": ["group"] * 5, "price": [version] * 5})
+            index.upsert_encoded(embeddings, group, metadata)
             version += 1
             if version % 20 == 0:
                 index.compact()
@@ -295,7 +299,7 @@ def test_an_index_without_a_ranking_sorts_by_cosine(index, png):
 
 
 def test_an_index_with_a_ranking_sorts_by_the_probability_of_the_label(make_index, png, tmp_path):
-    items = pl.DataFrame({"id": NAMES}).hstack(ABOUT)
+    items = pl.DataFrame({"id": NAMES}).hstack(METADATA)
     contents = [png(number) for number in range(40)]
     folder = make_index(tmp_path / "ranked", contents, items, KNOWN, ranking=RANKING)
     with Index.open(folder, precision="fp32") as index:
@@ -311,7 +315,7 @@ def test_an_index_with_a_ranking_sorts_by_the_probability_of_the_label(make_inde
 
 
 def test_labels_are_numbered_once_for_all_searches_between_two_changes(make_index, png, tmp_path):
-    items = pl.DataFrame({"id": NAMES[:5]}).hstack(ABOUT[:5])
+    items = pl.DataFrame({"id": NAMES[:5]}).hstack(METADATA[:5])
     contents = [png(number) for number in range(5)]
     folder = make_index(tmp_path / "ranked", contents, items, KNOWN, ranking=RANKING)
     with Index.open(folder, writable=True, precision="fp32") as index:

@@ -30,10 +30,10 @@ OUTPUTS = {
 
 def shortened(root, project, **changes):
     """Parameters of a few steps, in ``root``."""
-    one = {"steps": 8}
+    short = {"steps": 8}
     sections = {
-        "tokenizer": {**SMALL["tokenizer"], **one, "hidden": 0},
-        "retriever": {**SMALL["retriever"], **one},
+        "tokenizer": {**SMALL["tokenizer"], **short, "hidden": 0},
+        "retriever": {**SMALL["retriever"], **short},
     }
     small_params(root, project, **{**sections, **changes})
     tree = yaml.safe_load((root / "params.yaml").read_text())

@@ -94,8 +94,8 @@ def write_catalog(workspace, table):
     rejected = {"key": ["bad & broken.png"], "reason": ["truncated"]}
     pl.DataFrame(rejected).write_parquet(folder / "rejected.parquet")
     leaks = {"same_file": 0, "near_image": 2, "shared_label": 0}
-    about = {"format": "inshop", "protocol": "irgen", "says": "all is <known>", "leaks": leaks}
-    write_json(folder / "protocol.json", about)
+    protocol = {"format": "inshop", "protocol": "irgen", "says": "all is <known>", "leaks": leaks}
+    write_json(folder / "protocol.json", protocol)
     return catalog
 
 

@@ -39,10 +39,10 @@ def test_a_folder_without_labels_goes_through_all_stages(unlabelled):
     folder, _, metrics = unlabelled
     assert (metrics["catalog"]["labels"], metrics["catalog"]["images/queries"]) == (0, 40)
     measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    there = METHODS.keys() - {"classify_then_search"}
-    assert set(measured) == {"queries", *there}
+    methods = METHODS.keys() - {"classify_then_search"}
+    assert set(measured) == {"queries", *methods}
     assert measured["queries"] == {"count": 40, "without_positive": 40, "total": 40}
-    for method in there:
+    for method in methods:
         expected_names = {f"agreement/{k}" for k in (1, 10, 20)} | {"bytes_per_image"}
         expected_names |= {"finds_itself"} if method == "index" else set()
         assert set(measured[method]) == expected_names  # nothing that a label would be needed for

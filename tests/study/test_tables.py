@@ -177,9 +177,9 @@ def test_a_short_list_is_judged_by_a_deep_metric_where_it_is_deep_enough(loaded:
 
 def test_the_methods_table_tells_what_was_asked_of_what_and_timed_where(loaded: dict) -> None:
     loaded["plain"][2].facts["machine"] = {"device": "cpu", "threads": 1}
-    about = tables.build_methods(loaded, PLAN).note
-    assert "60 queries on 900 images, of which 3 to 20 are relevant to each." in about
-    assert about.endswith("Times: device cpu, threads 2; device cpu, threads 1.")
+    note = tables.build_methods(loaded, PLAN).note
+    assert "60 queries on 900 images, of which 3 to 20 are relevant to each." in note
+    assert note.endswith("Times: device cpu, threads 2; device cpu, threads 1.")
 
 
 def test_cells_have_the_figures_behind_their_text(loaded: dict) -> None:
