@@ -21,8 +21,8 @@ def train(work: Work, arguments: Sequence[Any], settings: Compute, log: Log) -> 
     """Return the metrics of ``work(*arguments, log)``, which runs in ``compute.workers`` processes
     of the cluster (0: one for each of its GPUs, or one). The first one's metrics and log count.
 
-    If a process or its node is lost, all begin again, at most TRIES times; work goes on after what
-    it has saved. Raises ClusterError if the cluster has too few processors, GPUs or nodes; the
+    If a process or its node is lost, all begin again, until TRIES have failed; work goes on after
+    what it has saved. Raises ClusterError if the cluster has too few processors, GPUs or nodes; the
     IrgenError of a process.
     """
     with connect(settings):
