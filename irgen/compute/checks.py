@@ -32,16 +32,9 @@ class Spread:
         self._all_same = self._all_same and bool((vectors == self._first).all())
 
     def check(self, what: str, remedy: str) -> None:
-        """Raise NumberError as ``check_spread`` does."""
+        """Raise NumberError, naming ``what`` these vectors are, if there are MANY or more and all
+        are the same, or if all are zero: then no search can tell images apart."""
         if self._count and self._all_zero:
             raise NumberError(f"{what}: all of {self._count:,} vectors are zero; {remedy}")
         if self._count >= MANY and self._all_same:
             raise NumberError(f"{what}: all of {self._count:,} vectors are the same; {remedy}")
-
-
-def check_spread(vectors: torch.Tensor, what: str, remedy: str) -> None:
-    """Raise NumberError, naming ``what`` these vectors (N, D) are, if there are MANY or more and
-    all are the same, or if all are zero: then no search can tell images apart."""
-    spread = Spread()
-    spread.add(vectors)
-    spread.check(what, remedy)

@@ -1,8 +1,14 @@
 import pytest
 import torch
 
-from irgen.compute.checks import Spread, check_finite, check_spread
+from irgen.compute.checks import Spread, check_finite
 from irgen.errors import NumberError
+
+
+def check_spread(vectors: torch.Tensor) -> None:
+    spread = Spread()
+    spread.add(vectors)
+    spread.check("features", "do this")
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
@@ -14,12 +20,12 @@ def test_numbers_that_are_none_are_counted_and_named(number):
 
 
 def test_vectors_that_tell_no_images_apart_are_named():
-    check_spread(torch.zeros(0, 3), "features", "nothing")
-    check_spread(torch.ones(3, 2), "features", "nothing")  # maybe copies
-    check_spread(torch.eye(12), "features", "nothing")
+    check_spread(torch.zeros(0, 3))
+    check_spread(torch.ones(3, 2))  # maybe copies
+    check_spread(torch.eye(12))
     for vectors, problem in ((torch.zeros(3, 2), "are zero"), (torch.ones(12, 2), "are the same")):
         with pytest.raises(NumberError, match=f"features: all of .* {problem}; do this"):
-            check_spread(vectors, "features", "do this")
+            check_spread(vectors)
 
 
 @pytest.mark.parametrize("vectors", [torch.zeros(12, 2), torch.ones(12, 2), torch.eye(12)])
@@ -29,9 +35,10 @@ def test_vectors_in_blocks_are_checked_as_the_whole_is(vectors: torch.Tensor, si
     spread.add(torch.empty(0, vectors.shape[1]))
     for block in vectors.split(size):
         spread.add(block)
-    for check in (spread.check, lambda *texts: check_spread(vectors, *texts)):
+    checks = (lambda: spread.check("features", "do this"), lambda: check_spread(vectors))
+    for check in checks:
         try:
-            check("features", "do this")
+            check()
             messages.append("fine")
         except NumberError as error:
             messages.append(str(error))
