@@ -258,8 +258,14 @@ def _own_errors() -> Iterator[None]:
         cause = cause.error if isinstance(cause, WorkerError) else cause
         if isinstance(cause, IrgenError):
             raise cause from None
-        reason = str(cause or error).strip().splitlines()
         raise ClusterError(
-            f"work on the Ray cluster failed: {reason[-1] if reason else type(error).__name__}; "
-            "see the logs of its workers below /tmp/ray"
+            f"work on the Ray cluster failed: {read_reason(cause or error)}; see the logs of its "
+            "workers below /tmp/ray"
         ) from error
+
+
+def read_reason(error: object) -> str:
+    """Return the last line of an error of Ray, which follows a traceback; its type if it has no
+    words."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

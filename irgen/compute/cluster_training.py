@@ -3,12 +3,12 @@
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
 
-from irgen.compute.cluster import connect, import_ray, require_folder
+from irgen.compute.cluster import connect, import_ray, read_reason, require_folder
 from irgen.compute.world import Log, Work
 from irgen.errors import ClusterError, IrgenError, IrgenWarning
 from irgen.params import Compute
@@ -28,19 +28,21 @@ def train(work: Work, arguments: Sequence[Any], settings: Compute, log: Log) -> 
     with connect(settings):
         ray = import_ray()
         from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         count, has_gpus = _count_processes(ray.cluster_resources(), settings)
         require_folder(Path.cwd())
-        queue, results = Queue(actor_options={"num_cpus": 0}), list[dict[str, float]]()
-        listener = Thread(target=_listen, args=(queue, log, results), daemon=True)
-        listener.start()
+        node = ray.get_runtime_context().get_node_id()
+        on_own_node = NodeAffinitySchedulingStrategy(node, soft=False)  # others may be lost
+        queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_own_node})
         config = {"work": work, "arguments": arguments, "queue": queue, "folder": Path.cwd()}
-        try:
-            _train_until_done(config, count, has_gpus)
-        finally:
-            queue.put(None)
-            listener.join()
-    return results[-1]
+        with ThreadPoolExecutor(1, thread_name_prefix="training-log") as pool:
+            listening = pool.submit(_listen, queue, log)
+            try:
+                _train_until_done(config, count, has_gpus)
+            finally:
+                queue.put(None)
+            return listening.result()
 
 
 def _count_processes(resources: Mapping[str, float], settings: Compute) -> tuple[int, bool]:
@@ -55,13 +57,16 @@ def _count_processes(resources: Mapping[str, float], settings: Compute) -> tuple
     return count, gpus > 0
 
 
-def _listen(queue: Any, log: Log, results: list[dict[str, float]]) -> None:
-    """Log the rows that come from the first process; a row without a step is its result."""
+def _listen(queue: Any, log: Log) -> dict[str, float]:
+    """Log the rows that come from the first process, and return its result: a row without a
+    step."""
+    result: dict[str, float] = {}
     for row, step in iter(queue.get, None):
         if step is None:
-            results.append(row)
+            result = row
         else:
             log(row, step)
+    return result
 
 
 def _train_until_done(config: dict[str, Any], count: int, has_gpus: bool) -> None:
@@ -86,7 +91,7 @@ def _train_until_done(config: dict[str, Any], count: int, has_gpus: bool) -> Non
                 failures = getattr(error, "worker_failures", {}).values()
                 if own := [failure for failure in failures if isinstance(failure, IrgenError)]:
                     raise own[0] from None
-                reason = str(error).strip().splitlines()[-1]
+                reason = read_reason(error)
                 if attempt == TRIES:
                     raise ClusterError(
                         f"compute.engine: ray: the training failed {TRIES} times: {reason}; see "

@@ -25,7 +25,7 @@ WAIT = 300.0  # seconds; a cluster on a busy machine
 
 
 class Gathering(Counting):
-    """Waits in each batch until encoders on two nodes have begun one."""
+    """Wait in each batch until encoders on two nodes have begun one."""
 
     folder: Path
 

@@ -12,7 +12,7 @@ import torch
 
 from irgen.checkpoints import tensor_file
 from irgen.compute.workers import run_workers
-from irgen.errors import ClusterError, IrgenWarning, NumberError
+from irgen.errors import ClusterError, IrgenWarning, NumberError, TrackingError
 from irgen.params import Compute
 
 from ..ray_cluster import start_cluster, this_module
@@ -24,7 +24,7 @@ TWO = Compute(device="cpu", engine="ray", workers=2)
 
 @pytest.fixture(scope="module")
 def two_processors() -> Iterator[None]:
-    """A cluster of two processors on this machine, to which the small trainings travel."""
+    """Start a cluster of two processors on this machine, to which the small trainings travel."""
     with start_cluster(2, small_trainings, this_module(__name__)):
         yield
 
@@ -49,7 +49,7 @@ def test_a_training_on_a_cluster_ends_the_same_when_a_process_is_lost(
     assert [row | {"step": step} for row, step in rows] == history
     train(name, "batch", settings, str(tmp_path / "alone"), 0.0, lambda row, step: None)
     alone = tensor_file.load(tmp_path / "alone" / "model.safetensors")[1]
-    best = [max(row[kept[name]] for row in each) for each in (alone, history)]
+    best = [max(row[kept[name]] for row in rounds) for rounds in (alone, history)]
     assert best[1] >= best[0] - 0.05
 
     def train_and_die_once(name, norm, settings, folder, seconds, log):
@@ -77,3 +77,16 @@ def test_a_mistake_on_a_cluster_is_said_at_once(two_processors, tmp_path):
     many = replace(TWO, workers=99)
     with pytest.raises(ClusterError, match="99 processes, but the cluster has 2 processors"):
         run_workers(train, [], many, lambda row, step: None)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_log_is_raised(two_processors):
+    def work(log):
+        log({"loss": 1.0}, 1)
+        return {}
+
+    def log(row, step):
+        raise TrackingError("the tracking server is gone")
+
+    with pytest.raises(TrackingError, match=r"^the tracking server is gone$"):
+        run_workers(work, [], TWO, log)
