@@ -2,11 +2,14 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from irgen.index import folder
 from irgen.study.stage_cache import BASELINES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -218,3 +221,8 @@ def test_the_baselines_of_a_comparison_depend_on_the_code_that_they_import() -> 
     for path in import_closure("baselines"):
         assert any(covers(entry, path) for entry in BASELINES.code), path
     assert all(any(covers(e, p) for p in import_closure("baselines")) for e in BASELINES.code)
+
+
+def test_the_lock_of_the_index_is_no_part_of_its_content() -> None:
+    command = [Path(sys.executable).with_name("dvc"), "check-ignore", f"data/index/{folder.LOCK}"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

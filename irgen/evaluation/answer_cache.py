@@ -38,14 +38,14 @@ Ids = list[list[str | None]]
 def read_gate_tables(workspace: Workspace, settings: Evaluate) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the measured queries, evenly chosen if there are over MAX_QUERIES, and the catalogue's
     database."""
-    queries, _ = read_queries(workspace, settings)
+    queries = read_queries(workspace, settings)
     return queries[_choose_evenly(len(queries), MAX_QUERIES)], read_database(workspace)
 
 
 def read_nearest(workspace: Workspace, settings: Evaluate) -> npt.NDArray[np.int64]:
     """Return the database rows (Q, k) of the images nearest to each of the gate's queries, by
     brute-force search of pretrained features. The stage ``evaluate`` has found them."""
-    queries, _ = read_queries(workspace, settings)
+    queries = read_queries(workspace, settings)
     table = read_parquet(nearest_path(workspace))
     lists, _ = runs.from_table(table, len(queries), max(settings.cutoffs))
     return lists.ids[_choose_evenly(len(queries), MAX_QUERIES)]

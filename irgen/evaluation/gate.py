@@ -172,7 +172,7 @@ def compare(
     damaged or no index, ArtifactError if a stage has not run.
     """
     cutoffs = params.evaluate.cutoffs
-    queries, _ = read_queries(workspace, params.evaluate)
+    queries = read_queries(workspace, params.evaluate)
     metric = choose_metric(params.gate.metric, queries, cutoffs)
     settings = replace(params.gate, metric=metric)
     asked = GateQueries.read(workspace, params.compute, metric, params.evaluate)

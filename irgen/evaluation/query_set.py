@@ -84,14 +84,20 @@ class QuerySet:
 
 def read_query_set(workspace: Workspace, settings: Evaluate) -> QuerySet:
     """Read the catalogue's database and the queries that are measured."""
-    queries, total = read_queries(workspace, settings)
-    return QuerySet.build(queries, read_database(workspace), max(settings.cutoffs), total)
-
-
-def read_queries(workspace: Workspace, settings: Evaluate) -> tuple[pl.DataFrame, int]:
-    """Read the queries that are measured, and how many the catalogue has in all."""
     queries = read_table(workspace.existing("catalog", "queries.parquet"))
-    return queries[draw_sample(queries, settings.queries)], len(queries)
+    return sample_query_set(queries, read_database(workspace), settings)
+
+
+def sample_query_set(queries: pl.DataFrame, database: pl.DataFrame, settings: Evaluate) -> QuerySet:
+    """Return the set of those ``queries`` of the catalogue that are measured."""
+    sample = queries[draw_sample(queries, settings.queries)]
+    return QuerySet.build(sample, database, max(settings.cutoffs), len(queries))
+
+
+def read_queries(workspace: Workspace, settings: Evaluate) -> pl.DataFrame:
+    """Read the queries that are measured."""
+    queries = read_table(workspace.existing("catalog", "queries.parquet"))
+    return queries[draw_sample(queries, settings.queries)]
 
 
 def read_database(workspace: Workspace) -> pl.DataFrame:

@@ -19,7 +19,7 @@ from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.ranking import RANKING, load_ranking
 from irgen.errors import redact
 from irgen.evaluation import drift_verdict
-from irgen.evaluation.query_set import QuerySet, read_query_set
+from irgen.evaluation.query_set import QuerySet, sample_query_set
 from irgen.evaluation.warnings import (
     Outcome,
     format_warnings,
@@ -69,7 +69,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     reliability = drawn.pop("reliability", None)  # the page shows it elsewhere
     searched = "index" if served else "generative_reranked"  # the method that people search with
     run = _read_run(workspace, searched, k)
-    query_set = read_query_set(workspace, params.evaluate)
+    query_set = sample_query_set(catalog["queries"], catalog["database"], params.evaluate)
     warnings = _warn(params, workspace, query_set)
     content = page.Content(
         facts=_describe_data(params, catalog, rejected) | _describe_build(workspace),
