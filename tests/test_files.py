@@ -27,7 +27,6 @@ from irgen.files.sealed import (
     read_array,
     read_numbers,
     read_parquet,
-    write_array,
     write_blocks,
     write_parquet,
 )
@@ -37,6 +36,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    write_blocks(path, values.shape, values.dtype, [values])
 
 
 def test_a_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:

@@ -21,11 +21,6 @@ UNSEALED = SEAL + "0" * HEX
 FIRST = 1 << 12  # bytes in which the seal of a file begins that has it at its beginning
 
 
-def write_array(path: Path, values: np.ndarray) -> None:
-    """Write an array as a sealed .npy, whole or not at all."""
-    write_blocks(path, values.shape, values.dtype, [values])
-
-
 def write_blocks(
     path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[np.ndarray]
 ) -> None:
