@@ -34,7 +34,6 @@ from irgen.params.baselines import Cgd, Irt
 from irgen.search import engine, trie
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
-from irgen.search.ranking import Ranking
 from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Snapshot
 from irgen.training import descriptors as descriptor_training
@@ -42,22 +41,14 @@ from irgen.training import retriever as retriever_training
 from irgen.training import tokenizer as tokenizer_training
 from irgen.training.run import TrainingRun
 
+from .small_index import RANKING
+
 RECORD = Path(__file__).with_name("versions.json")
 TOLERANCE = 2e-3  # processors round differently
 CPU = Machine(device=torch.device("cpu"), autocast=None)
 SHORT = {"steps": 6, "batch_size": 16, "warmup": 0.5, "learning_rate": 0.02}
 TOKENIZER = TokenizerSettings(
     levels=2, codebook=4, width=6, tune_encoder=False, weight_decay=0.1, validate_every=3, **SHORT
-)
-RANKING = Ranking(
-    label=1.2,
-    votes=0.3,
-    untaught_votes=1.7,
-    untaught=-2.2,
-    queries=100,
-    pairs=500,
-    error=0.01,
-    reliability=(),
 )
 RETRIEVER = RetrieverSettings(width=16, layers=1, heads=2, dropout=0.0, validate_every=3, **SHORT)
 SHAPE = decoder.Shape(summary_width=10, token_width=10, token_count=3, levels=2, codebook=4)

@@ -21,7 +21,8 @@ from irgen.index.index import Index
 from irgen.search import calibration, engine
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
 from irgen.search.engine import QueryFeatures
-from irgen.search.ranking import Ranking
+
+from ..small_index import RANKING
 
 KNOWN = Calibration(
     cosines=(0.0, 1.0),
@@ -30,16 +31,6 @@ KNOWN = Calibration(
     pairs=90,
     error=0.05,
     reliability=(Bin(predicted=0.5, observed=0.45, pairs=90),),
-)
-RANKING = Ranking(
-    label=1.2,
-    votes=0.3,
-    untaught_votes=1.7,
-    untaught=-2.2,
-    queries=100,
-    pairs=500,
-    error=0.01,
-    reliability=(),
 )
 NAMES = [f"{number:03d}.png" for number in range(40)]
 METADATA = pl.DataFrame({"label": [f"label {n % 4}" for n in range(40)], "price": list(range(40))})

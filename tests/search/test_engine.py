@@ -11,21 +11,12 @@ from irgen.search import beam, engine, live, rank
 from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.decoder import Decoder
 from irgen.search.engine import COPY_COSINE, Hits, Options, QueryFeatures
-from irgen.search.ranking import Ranking
 from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Segment, Snapshot
 
+from ..small_index import RANKING
+
 WIDE = Options(beams=216, candidates=1000, fresh_beams=216)
-RANKING = Ranking(
-    label=1.2,
-    votes=0.3,
-    untaught_votes=1.7,
-    untaught=-2.2,
-    queries=100,
-    pairs=500,
-    error=0.01,
-    reliability=(),
-)
 
 
 class SameLabels:

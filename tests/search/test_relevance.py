@@ -5,19 +5,10 @@ import math
 import pytest
 import torch
 
-from irgen.search.ranking import Ranking
 from irgen.search.relevance import Ranker, rank_candidates
 
-RANKING = Ranking(
-    label=1.2,
-    votes=0.3,
-    untaught_votes=1.7,
-    untaught=-2.2,
-    queries=100,
-    pairs=500,
-    error=0.01,
-    reliability=(),
-)
+from ..small_index import RANKING
+
 NEW = 2  # the first number of a label that was not taught
 
 
