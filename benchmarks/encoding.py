@@ -8,7 +8,7 @@ files (photos of 227 to 400 pixels, and of 12 megapixels), and a training of the
 of all images with one on images decoded as needed, all of them or none kept in memory.
 
 With ``--engine ray`` it compares encoding in this process with encoding on a Ray cluster of this
-machine's cores. The cluster is there before; its workers load the encoder in each round.
+machine's cores. The cluster starts before the clock; its workers load the encoder in each round.
 
 The photos are parts of those that scikit-learn ships. Rates are per second of the clock; *of
 processor time* compares the seconds of all cores, which other processes disturb less. On a
