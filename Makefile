@@ -47,10 +47,10 @@ run: install ## run the pipeline (what changed only), print the results and the 
 demo: install ## search the index in a browser
 	@$(BIN)/irgen serve --open
 
-test: install ## run the tests that need no server and no patience (five minutes)
+test: install ## run the tests that need no server and no patience (six minutes)
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-all: install ## run all tests: servers, kills, whole pipelines (twenty-five minutes)
+test-all: install ## run all tests: servers, kills, whole pipelines (half an hour)
 	$(BIN)/pytest -n 2 --dist loadfile -m ""
 
 docs: install ## build these pages into site/, strictly
