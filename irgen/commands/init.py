@@ -47,6 +47,9 @@ class Choice:
 @click.option(
     "--encoder", metavar="NAME", help="The timm model that reads images. Default: by this machine."
 )
+@click.option(
+    "--tune", is_flag=True, help="Train the pretrained encoder too: takes longer, and finds more."
+)
 @click.option("--unlabelled", is_flag=True, help="Use no labels, even if there are class folders.")
 @click.option("--force", is_flag=True, help="Overwrite a params.yaml that you have changed.")
 @root_option
@@ -54,6 +57,7 @@ def init(
     source: str | None,
     weights: Path | None,
     encoder: str | None,
+    tune: bool,
     unlabelled: bool,
     force: bool,
     root: Path,
@@ -86,7 +90,9 @@ def init(
             "better hundreds"
         )
     machine, collection = init_costs.describe_machine(), summarise(survey, labelled)
-    choice = choose(survey, collection, weights, encoder, gpu=bool(machine.gpu), root=root)
+    choice = choose(
+        survey, collection, weights, encoder, tune=tune, gpu=bool(machine.gpu), root=root
+    )
     source_values: Values = {"download": {"source": relate(source, root)}}
     params = write(path, [*choice.parts, source_values], source)
     costs = init_costs.estimate_costs(params, collection, survey.sample.bytes, machine)
@@ -150,10 +156,12 @@ def choose(
     weights: Path | None,
     encoder: str | None,
     *,
+    tune: bool,
     gpu: bool,
     root: Path,
 ) -> Choice:
-    """Choose the preset, and for photos the encoder: the one named, else by the machine."""
+    """Choose the preset, and for photos the encoder: the one named, else by the machine. Raises
+    CatalogError if an encoder shall be tuned that the preset does not have."""
     from irgen.params import presets
 
     kind, reason = presets.choose_kind(
@@ -161,6 +169,10 @@ def choose(
     )
     if kind != "photos" and (weights or encoder):
         kind, reason = "photos", "the pretrained encoder that you name stays as it is"
+    title = kind if collection.labels else f"{kind} without labels"
+    if tune:
+        check_tunable(title)
+        reason = "a pretrained encoder has seen many photos; it learns from yours, too"
     if kind == "tiny images":
         parts, origin = [presets.tiny_images(collection)], "trained from nothing"
     elif kind == "drawings":
@@ -169,10 +181,20 @@ def choose(
         default = presets.GPU_ENCODER if gpu else presets.CPU_ENCODER
         pretrained, origin = choose_encoder(weights, encoder, default, root)
         parts = [presets.photos(collection, pretrained)]
+        if tune:
+            parts.append(presets.tuned_photos(collection, pretrained))
     if not collection.labels:
         parts.append(presets.without_labels(collection))
-    title = kind if collection.labels else f"{kind} without labels"
     return Choice(kind=title, reason=reason, origin=origin, parts=parts)
+
+
+def check_tunable(kind: str) -> None:
+    """Raise CatalogError for images other than photos with labels, whose encoder can be tuned."""
+    if kind != "photos":
+        raise CatalogError(
+            f"--tune trains the pretrained encoder of photos with labels; these are {kind}: leave "
+            "--tune out, or name an encoder (--encoder or --weights)"
+        )
 
 
 def choose_encoder(
@@ -182,7 +204,7 @@ def choose_encoder(
     if they are missing, or fit no encoder."""
     from irgen.checkpoints.hub import check_hub
     from irgen.checkpoints.recognise import read_input_format, recognise_encoder
-    from irgen.checkpoints.weights import check_name
+    from irgen.checkpoints.weights import check_name, reads_one_size
     from irgen.params.presets import Pretrained
 
     if weights is None:
@@ -193,7 +215,10 @@ def choose_encoder(
         chosen, value = recognise_encoder(weights, name or ""), relate(str(weights), root)
         origin = f"weights from {value} ({weights.stat().st_size / 1e6:.0f} MB)"
     size, crop = read_input_format(chosen)
-    return Pretrained(name=chosen, weights=value, image_size=size, crop=crop), origin
+    pretrained = Pretrained(
+        name=chosen, weights=value, image_size=size, crop=crop, fixed_size=reads_one_size(chosen)
+    )
+    return pretrained, origin
 
 
 def relate(path: str, root: Path) -> str:
