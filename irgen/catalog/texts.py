@@ -7,7 +7,7 @@ import polars as pl
 from irgen.catalog.columns import METADATA, list_fields
 from irgen.errors import CatalogError
 
-SCHEMA = pl.Schema({"id": pl.String, "texts": pl.List(pl.String)})
+SCHEMA = pl.Schema({"id": pl.String(), "texts": pl.List(pl.String())})
 HAS_WORD = r"\p{L}{2,}"
 ADDRESS = "://"
 
