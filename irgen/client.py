@@ -7,7 +7,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -58,6 +58,15 @@ class Hit:
     thumbnail: str
 
 
+class Hits(list[Hit]):
+    """Hits of one query, best first. ``untaught``: probability that the query has none of the
+    labels that were taught; None where labels do not rank."""
+
+    def __init__(self, hits: Iterable[Hit], untaught: float | None) -> None:
+        super().__init__(hits)
+        self.untaught = untaught
+
+
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """A change of the index that is on the disk: the ``ids`` that were added or removed, how many
@@ -98,19 +107,19 @@ class Client:
         """Close the connection."""
         self._http.close()
 
-    def search(self, images: Sequence[Image], k: int = 10, **options: Any) -> list[list[Hit]]:
+    def search(self, images: Sequence[Image], k: int = 10, **options: Any) -> list[Hits]:
         """Return the hits of each image, best first. ``images``: paths, bytes of image files, or
         pairs of a name and bytes. ``options``: as in the API's description, such as
         ``filter="price < 30"``."""
         files, params = _read_files(images), _make_options(k, options)
         return _read_hits(self._ask("POST", "/v1/search/upload", files=files, params=params))
 
-    def search_ids(self, ids: Sequence[str], k: int = 10, **options: Any) -> list[list[Hit]]:
+    def search_ids(self, ids: Sequence[str], k: int = 10, **options: Any) -> list[Hits]:
         """Return the hits of each of some images of the index, without itself."""
         body = {"queries": [{"id": name} for name in ids]} | _make_options(k, options)
         return _read_hits(self._ask("POST", "/v1/search", json=body))
 
-    def search_urls(self, urls: Sequence[str], k: int = 10, **options: Any) -> list[list[Hit]]:
+    def search_urls(self, urls: Sequence[str], k: int = 10, **options: Any) -> list[Hits]:
         """Return the hits of each picture, which the service fetches from its address if it runs
         with ``--fetch``."""
         body = {"queries": [{"url": url} for url in urls]} | _make_options(k, options)
@@ -252,12 +261,13 @@ def _make_options(k: int, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"k": k} | {name: value for name, value in options.items() if value is not None}
 
 
-def _read_hits(answer: Mapping[str, Any]) -> list[list[Hit]]:
+def _read_hits(answer: Mapping[str, Any]) -> list[Hits]:
     names = Hit.__dataclass_fields__.keys()
-    return [
-        [Hit(**{name: hit[name] for name in names}) for hit in result["hits"]]
-        for result in answer["results"]
-    ]
+    results = []
+    for result in answer["results"]:
+        hits = (Hit(**{name: hit[name] for name in names}) for hit in result["hits"])
+        results.append(Hits(hits, result.get("untaught")))  # a service of an earlier version
+    return results
 
 
 def _read_reason(answer: httpx.Response) -> str:

@@ -32,12 +32,14 @@ class Answer:
     """Hits of all queries, in order. ``queries``: names of the queries. ``hits``: those of each
     query as JSON values: ``rank``, NUMBERS (see ``ImageHits``), ``metadata`` and, if
     ``is_explained``, ``explanation``. ``columns``: names of the metadata. ``stored``: the queries
-    are images of the index, so the retriever was not used."""
+    are images of the index, so the retriever was not used. ``untaught``: of each query, the
+    probability that it has none of the taught labels; None where labels do not rank."""
 
     queries: Sequence[str]
     hits: list[list[Record]]
     columns: Sequence[str]
     stored: bool
+    untaught: Sequence[float | None]
     is_explained: bool = False
 
     @classmethod
@@ -50,7 +52,7 @@ class Answer:
         hits: list[list[Record]] = [[] for _ in queries]
         for row, columns in zip(rows, metadata.rows(named=True), strict=True):
             hits[row.pop("query")].append(row | {"metadata": as_plain(columns)})
-        return cls(queries, hits, metadata.columns, stored)
+        return cls(queries, hits, metadata.columns, stored, result.list_untaught())
 
     def explained(self, by_query: list[list[Explanation]]) -> Answer:
         """Return the answer with explanations of the hits of each query."""
@@ -74,11 +76,24 @@ class Answer:
 
 
 def as_text(answer: Answer) -> str:
-    """Return a table with one row per hit; below it the explanations, if there are any."""
+    """Return a table with one row per hit; below it the queries of no taught label, and the
+    explanations, if there are any."""
     tables = [_hit_table(answer)]
+    if notes := _note_untaught(answer):
+        tables.append(notes)
     if answer.is_explained and answer.rows():
         tables.append(_explanation_table(answer))
     return "\n\n".join(tables) + "\n"
+
+
+def _note_untaught(answer: Answer) -> str:
+    """Return a sentence for each query that more likely than not has none of the taught labels."""
+    return "\n".join(
+        f"{query}: none of the taught labels ({format_percent(share)} likely): sorted by its "
+        "nearest images"
+        for query, share in zip(answer.queries, answer.untaught, strict=True)
+        if share is not None and share > 0.5
+    )
 
 
 def _hit_table(answer: Answer) -> str:
@@ -131,10 +146,11 @@ def _format_explanation(explanation: Record) -> list[str]:
 
 
 def as_json(answer: Answer) -> str:
-    """Return a list with an object for each query: its name and its hits."""
+    """Return a list with an object for each query: its name, the probability that it has none of
+    the taught labels, and its hits."""
     queries = [
-        {"query": query, "hits": hits}
-        for query, hits in zip(answer.queries, answer.hits, strict=True)
+        {"query": query, "untaught": untaught, "hits": hits}
+        for query, untaught, hits in zip(answer.queries, answer.untaught, answer.hits, strict=True)
     ]
     return json.dumps(queries, indent=2, allow_nan=False) + "\n"
 

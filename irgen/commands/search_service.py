@@ -32,7 +32,7 @@ def ask(
             results = client.search(_read_files(queries), k, **options)
         columns = list(client.info()["columns"])
     records = [_make_records(hits, columns) for hits in results]
-    return Answer(queries, records, columns, stored)
+    return Answer(queries, records, columns, stored, [hits.untaught for hits in results])
 
 
 def _read_files(paths: Sequence[str]) -> list[bytes]:

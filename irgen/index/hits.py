@@ -1,6 +1,7 @@
 """Hits of a search, by id, and explanations of why an image is or is not one."""
 
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import numpy as np
 import polars as pl
@@ -14,19 +15,21 @@ from irgen.search.decoder import Decoder
 from irgen.search.engine import QueryFeatures
 
 NUMBERS = ("scores", "cosine", "log_probability", "probability", "same_label", "by_embedding")
-ARRAYS = ("ids", *NUMBERS)  # of ``ImageHits``
+ARRAYS = ("ids", *NUMBERS, "untaught")  # of ``ImageHits``
 
 
 @dataclass(frozen=True)
 class ImageHits:
-    """Best k images of each query, best first; every array is (Q, k).
+    """Best k images of each query, best first; arrays are (Q, k).
 
     ``ids`` str, None where there are fewer than k. float32, −inf there: ``scores``, by which images
     are sorted; ``cosine`` of the tuned embeddings; ``log_probability`` of the image's code under
     the retriever; ``probability`` of the code among those that take part in the search;
     ``same_label``, the calibrated probability that the image has the query's label, −inf throughout
     if the index has no calibration. ``by_embedding`` bool: the query's embedding led to the
-    image, not a code that the retriever predicted, so it has no (log-)probability.
+    image, not a code that the retriever predicted, so it has no (log-)probability. ``untaught``
+    (Q,) float32: the probability that the query's label is none of those that were taught; −inf
+    where labels do not rank.
 
     ``view``: the images that were searched; a notebook shows their pictures.
     """
@@ -38,6 +41,7 @@ class ImageHits:
     probability: np.ndarray
     same_label: np.ndarray
     by_embedding: np.ndarray
+    untaught: np.ndarray
     view: View = field(repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -59,6 +63,7 @@ class ImageHits:
             "probability": probability,
             "same_label": same_label,
             "by_embedding": hits.by_embedding,
+            "untaught": hits.untaught,
         }
         arrays = {name: column.cpu().numpy() for name, column in columns.items()}
         return cls(ids=ids, **arrays, view=view)
@@ -69,13 +74,17 @@ class ImageHits:
         if not parts:
             types = {"ids": object, "by_embedding": bool}
             empty = {name: np.empty((0, k), types.get(name, np.float32)) for name in ARRAYS}
-            return cls(**empty, view=view)
+            return cls(**empty | {"untaught": np.empty(0, np.float32)}, view=view)
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
         return cls(**arrays, view=view)
 
     def first(self, count: int) -> "ImageHits":
         """Return the hits of the first ``count`` queries."""
         return replace(self, **{name: getattr(self, name)[:count] for name in ARRAYS})
+
+    def list_untaught(self) -> list[float | None]:
+        """Return ``untaught`` of each query, None where it is −inf."""
+        return [value if isfinite(value) else None for value in self.untaught.tolist()]
 
     def _repr_html_(self) -> str:
         """Show the hits in a notebook, with pictures."""

@@ -126,6 +126,9 @@ class Catalog:
     inserted_fraction: Split = param(
         0.0, "share of each label's training images that join only the database, as if added later"
     )
+    inserted_labels: Split = param(
+        0.0, "share of the labels whose images join only the database, as if added later"
+    )
     training_revision: Number = param(
         1, "newest revision that is trained on, as training.yaml says"
     )

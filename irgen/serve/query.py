@@ -53,21 +53,35 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class QueryHits:
+    """Hits of one query, best first. ``untaught``: see ``ImageHits``; None where it is −inf."""
+
+    hits: list[Hit]
+    untaught: float | None
+
+
+@dataclass(frozen=True)
 class SearchResults:
-    """Hits of each query, the index that answered, and seconds of decoding and of the batches."""
+    """Results of each query, the index that answered, and seconds of decoding and of the
+    batches."""
 
     served: Served
-    hits: list[list[Hit]]
+    queries: list[QueryHits]
     decode_seconds: float
     timings: list[Timing]
 
+    @property
+    def hits(self) -> list[list[Hit]]:
+        """Return the hits of each query."""
+        return [query.hits for query in self.queries]
 
-def answer(queries: Sequence[Query]) -> list[list[Hit] | Exception]:
+
+def answer(queries: Sequence[Query]) -> list[QueryHits | Exception]:
     """Return the hits of each query, best first, or the error that concerns it."""
     return answer_in_groups(queries, lambda query: query.key, _search)
 
 
-def _search(group: Sequence[Query]) -> list[list[Hit] | Exception]:
+def _search(group: Sequence[Query]) -> list[QueryHits | Exception]:
     first = group[0]
     index, k = first.index, first.k
     if first.pixels is None:
@@ -93,7 +107,7 @@ def round_up(count: int) -> int:
     return count if count <= STEP else -(-count // STEP) * STEP
 
 
-def _describe(index: Index, hits: ImageHits) -> list[list[Hit]]:
+def _describe(index: Index, hits: ImageHits) -> list[QueryHits]:
     """Return the hits of each query with their metadata and codes; an image that was removed while
     the search ran is left out."""
     view = index.view
@@ -118,4 +132,4 @@ def _describe(index: Index, hits: ImageHits) -> list[list[Hit]]:
                 metadata=columns,
             )
         )
-    return answers
+    return list(map(QueryHits, answers, hits.list_untaught()))

@@ -25,7 +25,7 @@ from irgen.serve.content.items import Items
 from irgen.serve.content.state import StateReader
 from irgen.serve.content.writer import Writer
 from irgen.serve.measurements import Measurements
-from irgen.serve.query import Hit, Method, Query, SearchResults
+from irgen.serve.query import Method, Query, QueryHits, SearchResults
 from irgen.serve.refresh import Refresh
 from irgen.serve.workers import Workers
 
@@ -34,7 +34,7 @@ UPLOAD_BYTES = 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion
 PATIENCE = 10  # times as long as a try to open one took that failed, until the next
 OPTION_NAMES = {  # of those that a request may give, but for its filter
-    *("beams", "candidates", "fresh_beams", "rerank", "distinct", "words"),
+    *("beams", "candidates", "fresh_beams", "rerank", "hedge", "distinct", "words"),
     *("min_score", "min_probability"),
 }
 
@@ -81,7 +81,7 @@ class Service:
         self.state = StateReader(root)
         self.measurements = Measurements()
         self.candidate = try_out and try_out(self.measurements)
-        self.batcher: Batcher[Query, list[Hit]] = Batcher(
+        self.batcher: Batcher[Query, QueryHits] = Batcher(
             query.answer, largest=limits.batch, capacity=limits.waiting
         )
         self.writer = open_writer and Writer(

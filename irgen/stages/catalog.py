@@ -18,7 +18,7 @@ from irgen.catalog.formats import FORMATS, SETS, choose_format, read_format
 from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact, shard_path
-from irgen.catalog.splits import assign_roles, choose_inserted
+from irgen.catalog.splits import assign_roles, choose_inserted, choose_inserted_labels
 from irgen.catalog.table import TEXTS, describe_similar_labels, describe_tables, write_table
 from irgen.errors import ArtifactError, CatalogError, escape_controls
 from irgen.files.records import write_sealed_json
@@ -78,6 +78,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         validation_fraction=settings.validation_fraction,
     )
     late = choose_inserted(images, seed=params.seed, fraction=settings.inserted_fraction)
+    late |= choose_inserted_labels(images, seed=params.seed, fraction=settings.inserted_labels)
     images = images.with_columns(late.alias("inserted"))
     copied = read_parquet(workspace.existing("download", captions.NAME))
     images, notes = captions.join_captions(assembly.nest_columns(images), copied)
@@ -111,7 +112,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     metrics = assembly.measure_tables(tables, present, rejected)
     metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
     newer = pl.col("revision") > settings.training_revision
-    if settings.inserted_fraction:
+    if late.any():
         metrics["images/inserted"] = len(present.filter(pl.col("inserted") & ~newer))
     _print_counts(metrics, rejected, len(present), len(present.filter(newer)))
     print(f"  {describe_tables(tables['database'], tables['queries'])}")

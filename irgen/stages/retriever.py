@@ -5,6 +5,7 @@ codes and pairs takes N · neighbours. Views of a frozen encoder are encoded onc
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 
@@ -21,11 +22,13 @@ from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
 from irgen.checkpoints.text import TEXT_ENCODER, load_text_encoder
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
+from irgen.compute.cluster import connect
 from irgen.compute.workers import run_workers
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import open_encoding
 from irgen.encoding.texts import ImageTexts
 from irgen.encoding.training_images import load_training_images
+from irgen.encoding.views import encode_views
 from irgen.evaluation.sample import draw_sample
 from irgen.files.digests import file_digest
 from irgen.files.sealed import read_array, read_parquet
@@ -51,12 +54,31 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     sample. With ``tokenizer.labels: clusters`` no label is read: agreement with the nearest by
     pretrained features validates.
     """
-    return run_workers(train_retriever, (params, workspace), params.compute, log)
+    with ExitStack() as stack:
+        if params.compute.engine == "ray":
+            stack.enter_context(connect(params.compute))
+            encode_ahead(params, workspace)
+        return run_workers(train_retriever, (params, workspace), params.compute, log)
+
+
+def encode_ahead(params: Params, workspace: Workspace) -> None:
+    """Encode the views of a frozen encoder with all workers of the cluster, before the processes of
+    the training take these."""
+    if params.retriever.tune_encoder:
+        return
+    encoding = open_encoding(params.compute, workspace)
+    tokenizer, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
+    pretrained = create_encoder(params.encoder, params.seed)
+    encoder = initial_query_encoder(pretrained, tokenizer, params.retriever.encoder).encoder
+    paths = (workspace.existing("catalog", f"{role}.parquet") for role in VALIDATED)
+    train, validation = map(read_table, paths)
+    for table in (train, validation[draw_sample(validation, MOST_VALIDATED)]):
+        encode_views(encoder, table["sha256"].to_list(), params.augment, params.seed, encoding)
 
 
 def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Train with the other processes of ``run``. The first one writes what comes of it."""
-    compute = replace(params.compute, engine="local")  # each process encodes its own images
+    compute = replace(params.compute, engine="local")  # what is not encoded ahead
     settings, encoding = params.retriever, open_encoding(compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in VALIDATED]
     train, validation = map(read_table, tables)

@@ -132,6 +132,7 @@ def _describe(
         "protocol": read_json(catalog / "protocol.json"),
         "images": {name: len(table) for name, table in tables.items()},
         "relevant": count_relevant(tables["queries"], tables["database"]),
+        "taught": tables["train"]["label"].drop_nulls().unique().sort().to_list(),
         "asked": digest(tables["queries"]["sha256"].to_list()),
         "identifiers": measure_spread(codes, params.tokenizer.codebook),
     }
