@@ -56,32 +56,42 @@ def list_rejected(listed: pl.DataFrame, images: pl.DataFrame, refused: pl.Expr) 
     return pl.concat([absent, bad]).cast(REJECTED).sort("key")
 
 
+def nest_columns(images: pl.DataFrame) -> pl.DataFrame:
+    """Return images with all columns but ours nested in ``metadata``."""
+    ours = (*SCHEMA.names(), "revision", GONE, "inserted")
+    return images if METADATA in images.columns else nest(images, ours)
+
+
 def build_tables(
     images: pl.DataFrame, settings: Catalog, protocol: Protocol
 ) -> dict[str, pl.DataFrame]:
     """Return the four tables of images that are present, or have gone since the training revision.
+    The user's columns are nested (``nest_columns``).
 
     Train and validation hold the images of that revision, removed ones too, but for ``inserted``
     images. Database and queries hold the present images. Only these two have the
     user's columns, so that a corrected price causes no training.
     """
-    trained, role = pl.col("revision") <= settings.training_revision, pl.col("role")
-    searched = role.is_in(protocol.database or settings.database)
-    chosen = {
-        "train": (role == "train") & trained & ~pl.col("inserted"),
-        "validation": (role == "validation") & trained & ~pl.col("inserted"),
-        "database": searched & is_present(),
-        "queries": (role == "query") & is_present(),
-    }
-    ours = (*SCHEMA.names(), "revision", GONE, "inserted")
-    images = images if METADATA in images.columns else nest(images, ours)
+    chosen = choose_rows(settings, protocol)
     metadata = [name for name in images.columns if name == METADATA]
     return {
         name: images.filter(rows)
         .select(*SCHEMA.names(), *(metadata if name in ("database", "queries") else []))
-        .with_columns(role.replace({GALLERY: "train"}))
+        .with_columns(pl.col("role").replace({GALLERY: "train"}))
         .sort("id")
         for name, rows in chosen.items()
+    }
+
+
+def choose_rows(settings: Catalog, protocol: Protocol) -> dict[str, pl.Expr]:
+    """Return which images (columns ``role``, ``revision``, ``gone``, ``inserted``) are in each of
+    the four tables."""
+    trained, role = pl.col("revision") <= settings.training_revision, pl.col("role")
+    return {
+        "train": (role == "train") & trained & ~pl.col("inserted"),
+        "validation": (role == "validation") & trained & ~pl.col("inserted"),
+        "database": role.is_in(protocol.database or settings.database) & is_present(),
+        "queries": (role == "query") & is_present(),
     }
 
 

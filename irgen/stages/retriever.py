@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irgen.catalog.table import read_table
+from irgen.catalog.table import TEXTS, read_table
 from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
+from irgen.checkpoints.text import TEXT_ENCODER, load_text_encoder
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute.cluster import connect
 from irgen.compute.workers import run_workers
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import open_encoding
+from irgen.encoding.texts import ImageTexts
 from irgen.encoding.training_images import load_training_images
 from irgen.encoding.views import encode_views
 from irgen.evaluation.sample import draw_sample
@@ -39,6 +41,7 @@ from irgen.params.strict import flatten
 from irgen.search.brute_force import brute_force_search
 from irgen.training import retriever as training
 from irgen.training.run import open_run, summarize
+from irgen.training.word_queries import WordQueries
 
 MOST_VALIDATED = 3000  # validation images: after each round all of them are searched for
 VALIDATED = ("train", "validation")  # roles: validation images query the training images
@@ -127,6 +130,7 @@ def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict
     validated = LabelledImages(load_images(validation), class_numbers(validation["label"], labels))
     sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
     inputs = [*tables, *paths, tokenizer_path, codes_folder / "codes.parquet", pairs_path]
+    inputs += [workspace.existing("catalog", TEXTS), workspace.existing("texts", TEXT_ENCODER)]
     contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
     run = open_run(
         workspace.cache / "training",
@@ -136,6 +140,7 @@ def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict
         log,
         [training.VERSION, sections, params.tokenizer.labels, contents],
     )
+    words = load_words(params, workspace, train["id"], codes, encoding.machine.device)
     history = training.train(
         model,
         training.Pairs(
@@ -144,6 +149,7 @@ def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict
         training.Validation(validated, class_numbers(train["label"], labels), nearest),
         settings,
         run,
+        words,
     )
     if encoding.machine.world.rank > 0:
         return {}
@@ -152,6 +158,21 @@ def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict
     write_history(folder / "history.csv", history)
     run.clear()
     return summarize(history, settings.steps)
+
+
+def load_words(
+    params: Params, workspace: Workspace, ids: pl.Series, codes: Tensor, device: torch.device
+) -> WordQueries | None:
+    """Return the texts of training images ``ids`` (N,) with these codes (N, M), and the encoder of
+    texts on ``device``; None if the catalogue has no texts."""
+    encoder = load_text_encoder(workspace.existing("texts", TEXT_ENCODER))
+    if encoder is None:
+        return None
+    table = read_parquet(workspace.existing("catalog", TEXTS))
+    smoothing = params.retriever.label_smoothing
+    return WordQueries(
+        encoder.to(device), ImageTexts.build(ids, table), codes, params.texts, smoothing
+    )
 
 
 def find_nearest(database: Tensor, queries: Tensor) -> Tensor:
