@@ -194,7 +194,7 @@ def _read_manifest(folder: Path) -> tuple[int, str, pl.DataFrame, pl.DataFrame]:
     if not revision:
         empty = pl.DataFrame(schema=manifest.SCHEMA)
         return 0, name, empty, empty.with_columns(pl.lit(None, pl.Int32).alias(manifest.GONE))
-    return revision, name, manifest.read(folder), manifest.read_past(folder)
+    return revision, name, *manifest.read_with_past(folder)
 
 
 def _kept_shards(table: pl.DataFrame, past: pl.DataFrame, trained: int | None) -> pl.DataFrame:
