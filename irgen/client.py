@@ -5,6 +5,7 @@
 'http://127.0.0.1:8080'
 """
 
+import base64
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,17 @@ class Hit:
     code: list[int]
     metadata: dict[str, Any]
     thumbnail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextHits:
+    """What was found by words. ``unknown_words``: no image's texts have them, so they were left
+    out. ``full_text``: full-text search answered, and a hit's score says how well its texts match
+    (BM25); else it is a cosine."""
+
+    hits: list[Hit]
+    unknown_words: list[str]
+    full_text: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +128,24 @@ class Client:
         body = {"queries": [{"url": url} for url in urls]} | _make_options(k, options)
         return _read_hits(self._ask("POST", "/v1/search", json=body))
 
+    def search_texts(self, texts: Sequence[str], k: int = 10, **options: Any) -> list[TextHits]:
+        """Return what is found by each of ``texts``, such as "green apple"."""
+        return self._search_texts([{"text": text} for text in texts], k, options)
+
+    def search_composed(
+        self, images: Sequence[Image], texts: Sequence[str], k: int = 10, **options: Any
+    ) -> list[TextHits]:
+        """Return what is found by each of ``images`` together with the text of its number, such as
+        a photo of a shirt and "in red". ``images``: as for ``search``."""
+        if len(images) != len(texts):
+            raise ServiceError(f"{len(texts):,} texts for {len(images):,} images")
+        files = [content for _, (_, content) in _read_files(images)]
+        queries = [
+            {"image": base64.b64encode(content).decode(), "text": text}
+            for content, text in zip(files, texts, strict=True)
+        ]
+        return self._search_texts(queries, k, options)
+
     def items(
         self,
         *,
@@ -172,6 +202,20 @@ class Client:
     def info(self) -> dict[str, Any]:
         """Describe the served index."""
         return self._ask("GET", "/v1/info")
+
+    def _search_texts(
+        self, queries: list[dict[str, str]], k: int, options: Mapping[str, Any]
+    ) -> list[TextHits]:
+        body = {"queries": queries} | _make_options(k, options)
+        answer = self._ask("POST", "/v1/search", json=body)
+        return [
+            TextHits(
+                hits=hits,
+                unknown_words=result["text"]["unknown_words"],
+                full_text=result["text"]["full_text"],
+            )
+            for hits, result in zip(_read_hits(answer), answer["results"], strict=True)
+        ]
 
     def _change(self, method: str, passing: Failures, **request: Any) -> Change:
         answer = self._ask(method, "/v1/items", passing, **request)
