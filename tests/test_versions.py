@@ -1,6 +1,6 @@
 """Caches are keyed by version numbers: whoever changes a result raises the module's VERSION.
 
-Then record the new values: ``python tests/test_versions.py``. It records nothing for a module whose
+Then record the new values: ``python -m tests.test_versions``. It records nothing for a module whose
 VERSION is the recorded one.
 """
 
@@ -265,12 +265,12 @@ def version_of(name: str) -> int:
 def test_a_changed_result_has_a_new_version(name: str) -> None:
     record, path = json.loads(RECORD.read_text())[name], name.replace(".", "/") + ".py"
     assert record["version"] == version_of(name), (
-        f"{path} has a new VERSION: record its values with `python tests/test_versions.py`"
+        f"{path} has a new VERSION: record its values with `python -m tests.test_versions`"
     )
     same = CASES[name]() == pytest.approx(record["values"], rel=TOLERANCE, abs=TOLERANCE)
     assert same, (
         f"the results of {path} changed: raise its VERSION and record the new values with "
-        "`python tests/test_versions.py`"
+        "`python -m tests.test_versions`"
     )
 
 

@@ -51,6 +51,14 @@ if TYPE_CHECKING:
     "--no-rerank", is_flag=True, help="Keep the retriever's order: sort by the code alone."
 )
 @click.option(
+    "--hedge",
+    type=float,
+    metavar="WORTH",
+    help="How much one good hit among the first ten is worth, in tens of good hits. The larger it "
+    "is, the more of the other labels that the query may have are shown; 0: none. Default: see "
+    "irgen info.",
+)
+@click.option(
     "--distinct",
     type=float,
     metavar="COSINE",
@@ -105,6 +113,7 @@ def search(
     candidates: int | None,
     fresh_beams: int | None,
     no_rerank: bool,
+    hedge: float | None,
     distinct: float | None,
     allow: str | None,
     words: str | None,
@@ -126,7 +135,7 @@ def search(
     validation images; the cosine of the two embeddings in an index without labels and with --ids;
     with --no-rerank, the log-probability of the hit's code. Less likely labels may have a place
     among the first ten, so that there is a good hit even if the likeliest label is wrong (see
-    evaluate.hedge in params.yaml). "same label" is the probability, too. "found by" tells how a hit
+    --hedge). "same label" is the probability, too. "found by" tells how a hit
     was found: by retriever, if the retriever predicted its code; by embedding, if its code is near
     the query's embedding. Images added after training are mostly found by embedding, since the
     retriever was not trained on them.
@@ -137,10 +146,10 @@ def search(
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
-    if stored and (fresh_beams is not None or no_rerank or explain):
+    if stored and (fresh_beams is not None or no_rerank or hedge is not None or explain):
         raise IndexingError(
-            "--fresh-beams, --no-rerank and --explain need the retriever, but a search with --ids "
-            "uses stored embeddings alone"
+            "--fresh-beams, --no-rerank, --hedge and --explain need the retriever, but a search "
+            "with --ids uses stored embeddings alone"
         )
     from irgen.commands import search_output, search_queries
     from irgen.serve import running
@@ -157,6 +166,7 @@ def search(
         "beams": beams,
         "candidates": candidates,
         "fresh_beams": fresh_beams,
+        "hedge": hedge,
         "distinct": distinct,
         "words": words,
         "min_score": min_score,

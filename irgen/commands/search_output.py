@@ -41,12 +41,14 @@ class Reading:
 class Answer:
     """Hits of all queries, in order. ``hits``: those of each query as JSON values: ``rank``,
     NUMBERS (see ``ImageHits``), ``metadata`` and, if ``is_explained``, ``explanation``.
-    ``columns``: names of the metadata. ``readings``: of each query, None if it is not in words.
-    ``has_text_encoder``: of the index."""
+    ``columns``: names of the metadata. ``untaught``: of each query, the probability that it has
+    none of the taught labels; None where labels do not rank. ``readings``: of each query, None if
+    it is not in words. ``has_text_encoder``: of the index."""
 
     queries: Queries
     hits: list[list[Record]]
     columns: Sequence[str]
+    untaught: Sequence[float | None]
     readings: Sequence[Reading | None]
     has_text_encoder: bool = False
     is_explained: bool = False
@@ -66,7 +68,8 @@ class Answer:
         if result.texts:
             readings = [Reading(list(text.unknown), text.is_full_text) for text in result.texts]
         has_text_encoder = bool(result.texts) and index.text_method == "text encoder"
-        return cls(queries, hits, metadata.columns, readings, has_text_encoder)
+        untaught = result.list_untaught()
+        return cls(queries, hits, metadata.columns, untaught, readings, has_text_encoder)
 
     def explained(self, by_query: list[list[Explanation]]) -> Answer:
         """Return the answer with explanations of the hits of each query."""
@@ -90,11 +93,24 @@ class Answer:
 
 
 def as_text(answer: Answer) -> str:
-    """Return a table with one row per hit; below it the explanations, if there are any."""
+    """Return a table with one row per hit; below it the queries of no taught label, and the
+    explanations, if there are any."""
     tables = [_hit_table(answer)]
+    if notes := _note_untaught(answer):
+        tables.append(notes)
     if answer.is_explained and answer.rows():
         tables.append(_explanation_table(answer))
     return "\n\n".join(tables) + "\n"
+
+
+def _note_untaught(answer: Answer) -> str:
+    """Return a sentence for each query that more likely than not has none of the taught labels."""
+    return "\n".join(
+        f"{query}: none of the taught labels ({format_percent(share)} likely): sorted by its "
+        "nearest images"
+        for query, share in zip(answer.queries.names, answer.untaught, strict=True)
+        if share is not None and share > 0.5
+    )
 
 
 def _hit_table(answer: Answer) -> str:
@@ -182,15 +198,15 @@ def describe_readings(answer: Answer) -> list[str]:
 
 
 def as_json(answer: Answer) -> str:
-    """Return a list with an object for each query: its name and its hits; for one in words also how
-    it was read."""
-    queries: list[Record] = [
-        {"query": query, "hits": hits}
-        for query, hits in zip(answer.queries.names, answer.hits, strict=True)
-    ]
-    for query, reading in zip(queries, answer.readings, strict=True):
+    """Return a list with an object for each query: its name, the probability that it has none of
+    the taught labels, and its hits; for one in words also how it was read."""
+    columns = (answer.queries.names, answer.untaught, answer.hits, answer.readings)
+    queries = []
+    for name, untaught, hits, reading in zip(*columns, strict=True):
+        query: Record = {"query": name, "untaught": untaught, "hits": hits}
         if reading is not None:
             query |= {"unknown_words": reading.unknown_words, "full_text": reading.is_full_text}
+        queries.append(query)
     return json.dumps(queries, indent=2, allow_nan=False) + "\n"
 
 

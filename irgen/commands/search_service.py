@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from irgen.client import TRIES, Client, Hit, TextHits
+from irgen.client import TRIES, Client, Hit, Hits
 from irgen.commands.search_output import NUMBERS, Answer, Reading
 from irgen.commands.search_queries import Queries
 from irgen.errors import ImageError
@@ -20,30 +20,39 @@ def ask(
 ) -> Answer:
     """Search by a service. Raise ServiceError with its reason, ImageError for a file that cannot be
     read."""
-    readings: list[Reading | None] = [None] * len(queries.names)
     with Client(url, tries=tries) as client:
         if queries.kind in ("text", "composed"):
             results = _search_texts(client, queries, k, options)
-            by_query = [result.hits for result in results]
-            readings = [Reading(result.unknown_words, result.full_text) for result in results]
         elif queries.kind == "id":
-            by_query = client.search_ids(queries.names, k, **options)
+            results = client.search_ids(queries.names, k, **options)
         else:
-            by_query = client.search(_read_files(queries.names), k, **options)
+            results = client.search(_read_files(queries.names), k, **options)
         info = client.info()
     columns = list(info["columns"])
-    records = [_make_records(hits, columns) for hits in by_query]
-    has_text_encoder = info["text_method"] == "text encoder"
-    return Answer(queries, records, columns, readings, has_text_encoder)
+    return Answer(
+        queries,
+        [_make_records(hits, columns) for hits in results],
+        columns,
+        [hits.untaught for hits in results],
+        [_make_reading(hits) for hits in results],
+        info.get("text_method") == "text encoder",
+    )
 
 
 def _search_texts(
     client: Client, queries: Queries, k: int, options: Mapping[str, Any]
-) -> list[TextHits]:
+) -> list[Hits]:
     if queries.kind == "text":
         return client.search_texts(queries.names, k, **options)
     texts = [queries.text] * len(queries.names)
     return client.search_composed(_read_files(queries.names), texts, k, **options)
+
+
+def _make_reading(hits: Hits) -> Reading | None:
+    """Return how a query was read, None if it is not in words."""
+    if hits.text is None:
+        return None
+    return Reading(hits.text.unknown_words, hits.text.full_text)
 
 
 def _read_files(paths: Sequence[str]) -> list[bytes]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from irgen.evaluation.calibration import MIN_QUERIES, bin_predictions, expected_error
 from irgen.search.calibration import Uncalibrated
-from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, Ranking
+from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, VOTES, Ranking
 
 FOLDS = 5  # of labels
 TYPICAL = np.array([1.2, 0.3, 1.7, -2.2])  # coefficients to which few queries are pulled
@@ -30,8 +30,8 @@ Ints = npt.NDArray[np.int64]
 class LabelTable:
     """Q queries over the T taught labels.
 
-    ``label_probs`` (Q, T): as classifier and retriever read the query. ``votes`` (Q, T): nearest
-    images of each label. ``truth`` (Q,): the query's label.
+    ``label_probs`` (Q, T): as classifier and retriever read the query. ``votes`` (Q, T): of the
+    nearest images for each label, see ``Ranking``. ``truth`` (Q,): the query's label.
     """
 
     label_probs: Floats
@@ -40,16 +40,17 @@ class LabelTable:
 
     @classmethod
     def build(cls, label_probs: Floats, voters: Ints, truth: Ints) -> "LabelTable":
-        """Build the table from the labels of nearest images (Q, n), −1 where there are fewer, and
-        those of the queries (Q,). Queries of another label than the taught ones are left out."""
+        """Build the table from the labels of nearest images (Q, n), the nearest first, −1 where
+        there are fewer, and those of the queries (Q,). Queries of another label than the taught
+        ones are left out."""
         count = label_probs.shape[1]
         used = np.flatnonzero((truth >= 0) & (truth < count))
         step = min(math.ceil(len(used) * count / MOST_CELLS), len(used) // MIN_QUERIES)
         used = used[:: max(1, step)]
         votes = np.zeros((len(used), count))
-        for column in voters[used].T:
+        for column, weight in zip(voters[used].T, VOTES, strict=False):
             chosen = np.flatnonzero(column >= 0)
-            votes[chosen, column[chosen]] += 1
+            votes[chosen, column[chosen]] += weight
         return cls(label_probs[used].astype(np.float64), votes, truth[used])
 
     def take(self, rows: npt.NDArray[np.bool_]) -> "LabelTable":
@@ -79,10 +80,11 @@ def fit(label_probs: Floats, voters: Ints, truth: Ints) -> Ranking | Uncalibrate
         )
     if label_probs.shape[1] < 2:
         return Uncalibrated(reason="one label was taught: a ranking tells labels apart")
-    weights = _fit_weights(table)
-    predicted, right = _cross_fit(table)
+    label, votes, untaught_votes, untaught = _fit_weights(table).tolist()
+    halves = _fit_halves(table)
+    predicted, right = _predict_labels(halves)
+    recognised, mistaken = _recognise_untaught(halves)
     curve = bin_predictions(predicted, right)
-    label, votes, untaught_votes, untaught = weights.tolist()
     return Ranking(
         label=label,
         votes=votes,
@@ -92,6 +94,8 @@ def fit(label_probs: Floats, voters: Ints, truth: Ints) -> Ranking | Uncalibrate
         pairs=len(predicted),
         error=expected_error(curve),
         reliability=curve,
+        recognised=recognised,
+        mistaken=mistaken,
     )
 
 
@@ -99,9 +103,7 @@ def _fit_weights(table: LabelTable) -> Floats:
     """Return the four coefficients, the first three not negative."""
     from scipy.optimize import minimize  # takes a second; a report does not need it
 
-    labels = table.label_probs.shape[1]
-    folds = np.random.default_rng(0).permutation(labels) % min(FOLDS, labels)
-    parts = [table.features(folds == fold) for fold in np.unique(folds)]
+    parts = [table.features(hidden) for hidden in _hide_in_turn(table)]
     rows = np.arange(len(table.truth))
 
     def loss(weights: Floats) -> tuple[float, Floats]:
@@ -118,18 +120,45 @@ def _fit_weights(table: LabelTable) -> Floats:
     return minimize(loss, TYPICAL, jac=True, method="L-BFGS-B", bounds=bounds).x
 
 
-def _cross_fit(table: LabelTable) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _hide_in_turn(table: LabelTable) -> list[npt.NDArray[np.bool_]]:
+    """Return which labels (T,) are hidden in each fold."""
+    labels = table.label_probs.shape[1]
+    folds = np.random.default_rng(0).permutation(labels) % min(FOLDS, labels)
+    return [folds == fold for fold in np.unique(folds)]
+
+
+def _fit_halves(table: LabelTable) -> list[tuple[Floats, LabelTable]]:
+    """Return coefficients fitted to either half of the queries, each with the other half."""
+    half = np.arange(len(table.truth)) % 2
+    return [(_fit_weights(table.take(half != part)), table.take(half == part)) for part in (0, 1)]
+
+
+def _predict_labels(
+    halves: list[tuple[Floats, LabelTable]],
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return the probabilities (n,) of the SHOWN likeliest labels of each query, and which are
-    right, each by coefficients fitted to the other half of the queries."""
-    half, hidden = np.arange(len(table.truth)) % 2, np.zeros(table.label_probs.shape[1], bool)
+    right."""
     predicted, right = [], []
-    for part in (0, 1):
-        weights, test = _fit_weights(table.take(half != part)), table.take(half == part)
-        probs = _softmax(test.features(hidden) @ weights)
+    for weights, table in halves:
+        hidden = np.zeros(table.label_probs.shape[1], bool)
+        probs = _softmax(table.features(hidden) @ weights)
         likeliest = np.argsort(-probs, axis=1)[:, :SHOWN]
         predicted.append(np.take_along_axis(probs, likeliest, 1).ravel())
-        right.append((likeliest == test.truth[:, None]).ravel())
+        right.append((likeliest == table.truth[:, None]).ravel())
     return np.concatenate(predicted), np.concatenate(right)
+
+
+def _recognise_untaught(halves: list[tuple[Floats, LabelTable]]) -> tuple[float, float]:
+    """Return the share of queries of hidden labels, and of others, that more likely than not have a
+    hidden label."""
+    likely, hidden_truth = [], []
+    for weights, table in halves:
+        for hidden in _hide_in_turn(table):
+            probs = _softmax(table.features(hidden) @ weights)
+            likely.append(probs[:, hidden].sum(1) > 0.5)
+            hidden_truth.append(hidden[table.truth])
+    chosen, is_hidden = np.concatenate(likely), np.concatenate(hidden_truth)
+    return float(chosen[is_hidden].mean()), float(chosen[~is_hidden].mean())
 
 
 def _softmax(logits: Floats) -> Floats:
@@ -144,5 +173,8 @@ def explain(ranking: Ranking) -> str:
         f"{ranking.queries:,} validation images. No model was trained on them. The average error "
         f"is {100 * ranking.error:.1f} points: coefficients fitted to one half of the images "
         "predict the other half. The figure compares the predicted probabilities of the "
-        f"{SHOWN} likeliest labels with the observed share; the lines are 95% intervals."
+        f"{SHOWN} likeliest labels with the observed share; the lines are 95% intervals. Where a "
+        f"label is treated as if nobody had taught it, {ranking.recognised:.0%} of its images are "
+        f"recognised as of no taught label; so are, by mistake, {ranking.mistaken:.0%} of the "
+        "others."
     )

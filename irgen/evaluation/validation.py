@@ -21,8 +21,8 @@ from irgen.search.calibration import NO_LABELS, Calibration, Uncalibrated, apply
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
-from irgen.search.ranking import Ranking
-from irgen.search.relevance import NEAREST, Ranker
+from irgen.search.ranking import NEAREST, Ranking
+from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Snapshot
 
 MOST_QUERIES = 2000  # more would hardly change the calibration

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,21 @@ from irgen.search.decoder import Decoder
 from irgen.search.engine import QueryFeatures
 
 NUMBERS = ("scores", "cosine", "log_probability", "probability", "same_label", "by_embedding")
-ARRAYS = ("ids", *NUMBERS)  # of ``ImageHits``
+ARRAYS = ("ids", *NUMBERS, "untaught")  # of ``ImageHits``
 
 
 @dataclass(frozen=True)
 class ImageHits:
-    """Best k images of each query, best first; every array is (Q, k).
+    """Best k images of each query, best first; arrays are (Q, k).
 
     ``ids`` str, None where there are fewer than k. float32, −inf there: ``scores``, by which images
     are sorted; ``cosine`` of the tuned embeddings; ``log_probability`` of the image's code under
     the retriever; ``probability`` of the code among those that take part in the search;
     ``same_label``, the calibrated probability that the image has the query's label, −inf throughout
     if the index has no calibration. ``by_embedding`` bool: the query's embedding led to the
-    image, not a code that the retriever predicted, so it has no (log-)probability.
+    image, not a code that the retriever predicted, so it has no (log-)probability. ``untaught``
+    (Q,) float32: the probability that the query's label is none of those that were taught; −inf
+    where labels do not rank.
 
     ``texts``: how each query in words was read; empty for queries without. What full-text search
     found has a score alone (BM25).
@@ -44,6 +47,7 @@ class ImageHits:
     probability: np.ndarray
     same_label: np.ndarray
     by_embedding: np.ndarray
+    untaught: np.ndarray
     view: View = field(repr=False, compare=False)
     texts: tuple[TextQuery, ...] = ()
 
@@ -69,6 +73,7 @@ class ImageHits:
             "probability": probability,
             "same_label": same_label,
             "by_embedding": hits.by_embedding,
+            "untaught": hits.untaught,
         }
         arrays: dict[str, Any] = {name: column.cpu().numpy() for name, column in columns.items()}
         return cls(ids=ids, **arrays, view=view)
@@ -81,7 +86,7 @@ class ImageHits:
             empty: dict[str, Any] = {
                 name: np.empty((0, k), types.get(name, np.float32)) for name in ARRAYS
             }
-            return cls(**empty, view=view)
+            return cls(**empty | {"untaught": np.empty(0, np.float32)}, view=view)
         arrays: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS
         }
@@ -96,6 +101,10 @@ class ImageHits:
         arrays = {name: getattr(self, name)[np.asarray(queries, np.int64)] for name in ARRAYS}
         texts = tuple(self.texts[number] for number in queries) if self.texts else ()
         return replace(self, **arrays, texts=texts)
+
+    def list_untaught(self) -> list[float | None]:
+        """Return ``untaught`` of each query, None where it is −inf."""
+        return [value if isfinite(value) else None for value in self.untaught.tolist()]
 
     def _repr_html_(self) -> str:
         """Show the hits in a notebook, with pictures."""

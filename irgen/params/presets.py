@@ -219,7 +219,7 @@ def fit_beams(collection: Collection, most: int) -> int:
 def _decoder() -> dict[str, Any]:
     return {
         "width": 256,
-        "layers": 3,
+        "layers": 1,
         "dropout": 0.2,
         "batch_size": 128,
         "encoder_learning_rate": 0.0,

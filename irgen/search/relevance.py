@@ -1,8 +1,8 @@
 """Rank candidates by the probability that they have the query's label.
 
 A label's probability combines two signals: how classifier and retriever read the query, and the
-votes of the query's nearest images. A label that was not taught has votes alone, so a query of an
-unknown class goes by its neighbours.
+votes of the query's nearest images, of which the nearest counts most. A label that was not taught
+has votes alone, so a query of an unknown class goes by its neighbours.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, Ranking
+from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, NEAREST, VOTES, Ranking
 
-NEAREST = 10  # candidates that vote for their label
 PAGE = 10  # results among which one good hit has a worth of its own
 COSINE_STEP = 1e-7  # of a log-probability: images of one label are sorted by cosine
 FIRST_PAGE, COPY = 100.0, 1000.0  # added to sort keys, which differ by less: these come first
@@ -30,10 +29,12 @@ class Ranker:
 @dataclass(frozen=True)
 class Ranked:
     """Candidates' ``probabilities`` (Q, C) float32 of having the query's label, and ``sort_keys``
-    (Q, C) float64, the largest first; 0 and −inf where there is no candidate."""
+    (Q, C) float64, the largest first; 0 and −inf where there is no candidate. ``untaught`` (Q,)
+    float32: the probability that the query's label is none of the taught ones."""
 
     probabilities: Tensor
     sort_keys: Tensor
+    untaught: Tensor
 
 
 def rank_candidates(
@@ -55,7 +56,9 @@ def rank_candidates(
     kinds = ranker.kinds[rows.clamp_min(0)].masked_fill(rows < 0, -1)
     nearest = _find_nearest(cosines, copies)
     voters = kinds.gather(1, nearest)
-    logits, total = _score_kinds(ranker.ranking, kinds, voters, label_probs)
+    logits = _score_kinds(ranker.ranking, kinds, voters, label_probs)
+    taught, untaught = _sum_kinds(ranker.ranking, voters, label_probs)
+    total = torch.logaddexp(taught, untaught)
     log_probs = (logits - total[:, None]).clamp_max(0).masked_fill(rows < 0, -torch.inf)
     probabilities = log_probs.exp()
     worth = probabilities.double() + 1e-9 * cosines.clamp_min(-1)  # of equals the nearest
@@ -65,7 +68,7 @@ def rank_candidates(
     sort_keys = log_probs.double() + COSINE_STEP * cosines
     sort_keys.scatter_add_(1, first_page, torch.full_like(worth, FIRST_PAGE))
     sort_keys = torch.where(copies, COPY + cosines.double(), sort_keys)
-    return Ranked(probabilities.masked_fill(copies, 1), sort_keys)
+    return Ranked(probabilities.masked_fill(copies, 1), sort_keys, (untaught - total).exp())
 
 
 def _find_nearest(cosines: Tensor, copies: Tensor) -> Tensor:
@@ -86,31 +89,32 @@ def _worth_as_first(probabilities: Tensor, nearest: Tensor, voters: Tensor, hedg
     return worth.masked_fill(repeated, 0)
 
 
-def _score_kinds(
-    ranking: Ranking, kinds: Tensor, voters: Tensor, label_probs: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the logits (Q, C) of candidates' ``kinds``, and the logarithm (Q,) of the sum over all
-    kinds. Labels that are neither taught nor voted for add next to nothing to it."""
+def _sum_kinds(ranking: Ranking, voters: Tensor, label_probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logarithms (Q,) of the sums over all taught labels, and over all others that the
+    ``voters`` (Q, n) vote for. Those without a vote add next to nothing."""
     count = label_probs.shape[1]
-    votes = label_probs.new_zeros(len(voters), count + 1)  # the last column: no taught label
-    taught = (voters >= 0) & (voters < count)
-    votes.scatter_add_(1, voters.where(taught, torch.full_like(voters, count)), taught.float())
-    log_probs = label_probs.clamp_min(LEAST_PROBABILITY).log()
-    table = ranking.label * log_probs + ranking.votes * (votes[:, :-1] + LEAST_VOTES).log()
-    logits = table.gather(1, kinds.clamp(0, count - 1))  # (Q, C)
-    total = table.logsumexp(1)
-    if not bool((kinds >= count).any()):
-        return logits, total
-    logits = torch.where(kinds >= count, _score_untaught(ranking, kinds, voters), logits)
-    votes_of_voters = (voters[:, :, None] == voters[:, None, :]).sum(2)
-    shares = _score_untaught(ranking, voters, voters) - votes_of_voters.log()
-    shares = shares.masked_fill(voters < count, -torch.inf).logsumexp(1)
-    return logits, torch.logaddexp(total, shares)
+    labels = torch.arange(count, device=voters.device).expand(len(voters), -1)
+    taught = _score_kinds(ranking, labels, voters, label_probs).logsumexp(1)
+    alike = (voters[:, :, None] == voters[:, None, :]).sum(2)  # each label counts once
+    others = _score_kinds(ranking, voters, voters, label_probs) - alike.log()
+    return taught, others.masked_fill(voters < count, -torch.inf).logsumexp(1)
 
 
-def _score_untaught(ranking: Ranking, kinds: Tensor, voters: Tensor) -> Tensor:
-    """Return the logits (Q, C) of ``kinds`` (Q, C) as if none of them were taught."""
-    votes = torch.full(kinds.shape, LEAST_VOTES, device=kinds.device)
-    for voter in voters.T:  # ten passes take less memory than one over (Q, C, 10)
-        votes += kinds == voter[:, None]
-    return ranking.untaught_votes * votes.log() + ranking.untaught
+def _score_kinds(ranking: Ranking, kinds: Tensor, voters: Tensor, label_probs: Tensor) -> Tensor:
+    """Return the logits (Q, K) of ``kinds`` (Q, K), which the ``voters`` (Q, n) vote for."""
+    log_votes = (_count_votes(kinds, voters) + LEAST_VOTES).log()
+    taught = label_probs.shape[1]
+    log_probs = label_probs.clamp_min(LEAST_PROBABILITY).log().gather(1, kinds.clamp(0, taught - 1))
+    return torch.where(
+        kinds < taught,
+        ranking.label * log_probs + ranking.votes * log_votes,
+        ranking.untaught_votes * log_votes + ranking.untaught,
+    )
+
+
+def _count_votes(kinds: Tensor, voters: Tensor) -> Tensor:
+    """Return the votes (Q, K) for ``kinds`` (Q, K) of ``voters`` (Q, n), the nearest first."""
+    votes = torch.zeros(kinds.shape, device=kinds.device)
+    for voter, weight in zip(voters.T, VOTES, strict=False):  # less memory than (Q, K, n)
+        votes += weight * (kinds == voter[:, None])
+    return votes

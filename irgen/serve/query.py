@@ -76,35 +76,39 @@ class Hit:
 
 @dataclass(frozen=True)
 class QueryHits:
-    """Hits of one query, best first; ``text``: how it was read if it is in words."""
+    """Hits of one query, best first. ``untaught``: see ``ImageHits``; None where it is −inf.
+    ``text``: how the query was read if it is in words."""
 
     hits: list[Hit]
+    untaught: float | None
     text: TextQuery | None
 
 
 @dataclass(frozen=True)
 class SearchResults:
-    """Hits of each query, and how it was read if it is in words; the index that answered, and
-    seconds of decoding and of the batches."""
+    """Results of each query, the index that answered, and seconds of decoding and of the
+    batches."""
 
     served: Served
-    hits: list[list[Hit]]
-    texts: list[TextQuery | None]
+    queries: list[QueryHits]
     decode_seconds: float
     timings: list[Timing]
 
+    @property
+    def hits(self) -> list[list[Hit]]:
+        """Return the hits of each query."""
+        return [query.hits for query in self.queries]
+
 
 def answer(queries: Sequence[Query]) -> list[QueryHits | Exception]:
-    """Return the hits of each query, or the error that concerns it."""
+    """Return the hits of each query, best first, or the error that concerns it."""
     return answer_in_groups(queries, lambda query: query.key, _search)
 
 
 def _search(group: Sequence[Query]) -> list[QueryHits | Exception]:
     first, count = group[0], len(group)
-    hits = _search_kind([*group, *[group[-1]] * (round_up(count) - count)]).first(count)
-    texts = hits.texts or [None] * count
-    described = _describe(first.index, hits)
-    return [QueryHits(found, text) for found, text in zip(described, texts, strict=True)]
+    padded = [*group, *[group[-1]] * (round_up(count) - count)]
+    return list(_describe(first.index, _search_kind(padded).first(count)))
 
 
 def _search_kind(group: Sequence[Query]) -> ImageHits:
@@ -139,7 +143,7 @@ def round_up(count: int) -> int:
     return count if count <= STEP else -(-count // STEP) * STEP
 
 
-def _describe(index: Index, hits: ImageHits) -> list[list[Hit]]:
+def _describe(index: Index, hits: ImageHits) -> list[QueryHits]:
     """Return the hits of each query with their metadata and codes; an image that was removed while
     the search ran is left out."""
     view = index.view
@@ -164,4 +168,5 @@ def _describe(index: Index, hits: ImageHits) -> list[list[Hit]]:
                 metadata=columns,
             )
         )
-    return answers
+    texts = hits.texts or [None] * len(hits)
+    return list(map(QueryHits, answers, hits.list_untaught(), texts))

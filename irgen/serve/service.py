@@ -34,7 +34,7 @@ UPLOAD_BYTES = 200_000_000  # kept on the disk
 LOOK_SECONDS = 1.0  # between looks for a new champion
 PATIENCE = 10  # times as long as a try to open one took that failed, until the next
 OPTION_NAMES = {  # of those that a request may give, but for its filter
-    *("beams", "candidates", "fresh_beams", "rerank", "distinct", "words"),
+    *("beams", "candidates", "fresh_beams", "rerank", "hedge", "distinct", "words"),
     *("min_score", "min_probability"),
 }
 
@@ -229,14 +229,8 @@ class Service:
             for value, image in zip(inputs, pixels, strict=True)
         ]
         answers = await self.batcher.ask(queries)
-        found = [answer for answer, _ in answers]
-        return SearchResults(
-            served,
-            [answer.hits for answer in found],
-            [answer.text for answer in found],
-            decode_seconds,
-            [timing for _, timing in answers],
-        )
+        timings = [timing for _, timing in answers]
+        return SearchResults(served, [hits for hits, _ in answers], decode_seconds, timings)
 
     def _filter(
         self, index: Index, wanted: SearchOptions, values: Mapping[str, str] | None
@@ -263,13 +257,13 @@ class Service:
         measure.stage_seconds.labels("queue").observe(first.queued)
         measure.stage_seconds.labels("search").observe(first.worked)
         measure.batch.observe(first.batch)
-        for value, hits, text in zip(inputs, results.hits, results.texts, strict=True):
-            is_full_text = text is not None and text.is_full_text
+        for value, result in zip(inputs, results.queries, strict=True):
+            is_full_text = result.text is not None and result.text.is_full_text
             measure.queries.labels("full_text" if is_full_text else value.kind).inc()
-            if not hits:
+            if not result.hits:
                 measure.empty.inc()
             elif not is_full_text:  # else it is neither a cosine nor a probability
-                measure.scores.observe(hits[0].score)
+                measure.scores.observe(result.hits[0].score)
 
 
 async def _repeat(look: Callable[[], bool], seconds: float) -> None:

@@ -103,6 +103,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     metrics = measure_calibration(calibration, hits, trained.numpy())
     if isinstance(ranking, Ranking):
         metrics |= {"ranking/error": ranking.error, "ranking/queries": float(ranking.queries)}
+        metrics |= {"ranking/recognised": ranking.recognised, "ranking/mistaken": ranking.mistaken}
     return metrics | measure_size(workspace.stage("index"))
 
 

@@ -187,6 +187,8 @@ def test_another_project_and_another_index_are_searched_where_they_are(
         (("--ids", *IDS, "--explain"), "--explain"),
         (("--ids", *IDS, "--no-rerank"), "--no-rerank"),
         (("--ids", *IDS, "--fresh-beams", 3), "--fresh-beams"),
+        (("--ids", *IDS, "--hedge", 1), "--hedge"),
+        (("photos/003.png", "--hedge", -1), "hedge: -1.0 is not allowed"),
         (("photos/003.png", "--allow", "label ="), "label ="),
         (("photos/003.png", "--allow", "colour = 'red'"), "price"),
         (("photos/003.png", "--allow", "price + 1"), "true or false"),

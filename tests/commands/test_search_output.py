@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -48,8 +49,8 @@ def make_answer(names, numbers, metadata, *, kind="image", readings=None, encode
     hits = [[] for _ in names]
     for hit, columns in zip(numbers.rows(named=True), metadata.rows(named=True), strict=True):
         hits[hit.pop("query")].append(hit | {"metadata": as_plain(columns)})
-    readings = readings or [None] * len(names)
-    return Answer(queries, hits, metadata.columns, readings, encoder)
+    nothing = [None] * len(names)
+    return Answer(queries, hits, metadata.columns, nothing, readings or nothing, encoder)
 
 
 ANSWER = make_answer(["q one", "none", "q two"], NUMBERS, ABOUT)
@@ -113,6 +114,16 @@ def test_explanations_stand_below():
     assert [line.split()[-1] for line in below[2:]] == ["yes", "no", "yes"]
     assert "3-1" in below[2] and "74%" in below[2] and "1,200" in below[2]
     assert "<1%" in below[3]
+
+
+def test_a_query_of_no_taught_label_is_named_below():
+    likely = replace(ANSWER, untaught=[0.81, None, 0.3])
+    assert search_output.as_text(likely).split("\n\n")[1].splitlines() == [
+        "q one: none of the taught labels (81% likely): sorted by its nearest images"
+    ]
+    assert [query["untaught"] for query in json.loads(search_output.as_json(likely))] == [
+        *(0.81, None, 0.3)
+    ]
 
 
 def test_json_holds_every_value_as_json_can():

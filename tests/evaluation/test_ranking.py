@@ -39,6 +39,13 @@ def test_the_probabilities_are_right_about_queries_that_were_not_fitted_to() -> 
     assert "2,000 validation images" in ranking.explain(fitted)
 
 
+def test_the_ranking_says_how_often_it_recognises_a_label_that_nobody_taught() -> None:
+    poor, good = (ranking.fit(*draw(400, share)) for share in (0.0, 0.9))
+    assert isinstance(poor, Ranking) and isinstance(good, Ranking)
+    assert good.recognised > 0.8 > poor.recognised and good.mistaken < 0.1
+    assert f"{good.recognised:.0%} of its images are recognised" in ranking.explain(good)
+
+
 def test_few_queries_are_pulled_to_typical_coefficients() -> None:
     few, many = ranking.fit(*draw(25, 0.0)), ranking.fit(*draw(1000, 0.0))
     assert isinstance(few, Ranking) and isinstance(many, Ranking)

@@ -1,23 +1,32 @@
-"""Probabilities of labels add up to 1; the first page is worth most; a copy has no vote."""
+"""Probabilities of labels add up to 1; the nearest image has most votes, and a copy none; the first
+page is worth most."""
 
 import math
 
 import pytest
 import torch
 
-from irgen.search.relevance import Ranker, rank_candidates
+from irgen.search.ranking import NEAREST, VOTES
+from irgen.search.relevance import Ranked, Ranker, rank_candidates
 
 from ..small_index import RANKING
 
 NEW = 2  # the first number of a label that was not taught
 
 
-def rank(kinds: list[int], cosines: list[float], label_probs: list[float], hedge: float = 0.0):
-    """Rank candidates, one a row, of one query; return probabilities and the order of the rows."""
+def rank_one(
+    kinds: list[int], cosines: list[float], label_probs: list[float], hedge: float = 0.0
+) -> Ranked:
+    """Rank candidates, one a row, of one query."""
     rows = torch.arange(len(kinds))[None]
     near = torch.tensor([cosines])
     ranker = Ranker(RANKING, torch.tensor(kinds))
-    ranked = rank_candidates(ranker, rows, near, near >= 0.999, torch.tensor([label_probs]), hedge)
+    return rank_candidates(ranker, rows, near, near >= 0.999, torch.tensor([label_probs]), hedge)
+
+
+def rank(kinds: list[int], cosines: list[float], label_probs: list[float], hedge: float = 0.0):
+    """Rank candidates, one a row, of one query; return probabilities and the order of the rows."""
+    ranked = rank_one(kinds, cosines, label_probs, hedge)
     order = ranked.sort_keys.argsort(dim=1, descending=True, stable=True)
     return ranked.probabilities[0], order[0].tolist()
 
@@ -26,12 +35,28 @@ def test_the_probabilities_are_those_of_the_formula() -> None:
     kinds, cosines = [0, 1, NEW, NEW], [0.9, 0.8, 0.7, 0.6]
     probabilities, _ = rank(kinds, cosines, [0.7, 0.3])
     logits = [
-        1.2 * math.log(0.7) + 0.3 * math.log(1.1),
-        1.2 * math.log(0.3) + 0.3 * math.log(1.1),
-        1.7 * math.log(2.1) - 2.2,
+        1.2 * math.log(0.7) + 0.3 * math.log(VOTES[0] + 0.1),
+        1.2 * math.log(0.3) + 0.3 * math.log(VOTES[1] + 0.1),
+        1.7 * math.log(VOTES[2] + VOTES[3] + 0.1) - 2.2,
     ]
     expected = torch.tensor(logits).softmax(0)
     torch.testing.assert_close(probabilities, expected[[0, 1, 2, 2]])
+    untaught = rank_one(kinds, cosines, [0.7, 0.3]).untaught
+    torch.testing.assert_close(untaught, expected[2:])
+
+
+def test_there_are_as_many_votes_as_voters_and_the_nearest_has_most() -> None:
+    assert sum(VOTES) == pytest.approx(NEAREST) and list(VOTES) == sorted(VOTES, reverse=True)
+    cosines = [0.9 - 0.01 * n for n in range(10)]
+    first, _ = rank([0] + [1] * 3 + [NEW] * 6, cosines, [0.5, 0.5])
+    later, _ = rank([1] * 3 + [0] + [NEW] * 6, cosines, [0.5, 0.5])
+    assert first[0] > later[3]
+
+
+def test_a_query_of_no_taught_label_is_told_from_others() -> None:
+    cosines = [0.9 - 0.01 * n for n in range(12)]
+    new, old = (rank_one([kind] * 12, cosines, [0.6, 0.4]).untaught.item() for kind in (NEW, 0))
+    assert new > 0.5 > 0.01 > old
 
 
 def test_a_query_whose_neighbours_are_of_a_new_label_goes_by_them() -> None:

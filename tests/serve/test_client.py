@@ -116,21 +116,19 @@ def test_a_search_by_words_through_a_service_prints_what_the_index_prints(runnin
 def test_a_client_searches_by_words_alone_and_with_a_picture(running_with_words, running):
     with Client(running_with_words.url) as client:
         apple, shirt = client.search_texts(["red apple", "blue xyzzy shirt"], k=3)
-        assert {hit.metadata["label"] for hit in apple.hits} == {"apple"}
-        assert {hit.metadata["label"] for hit in shirt.hits} == {"shirt"}
-        assert (shirt.unknown_words, shirt.full_text) == (["xyzzy"], False)
-        assert (
-            client.search_texts(["apple"], filter="label = 'shirt'")[0].hits[0].same_label is None
-        )
+        assert {hit.metadata["label"] for hit in apple} == {"apple"}
+        assert {hit.metadata["label"] for hit in shirt} == {"shirt"}
+        assert (shirt.text.unknown_words, shirt.text.full_text) == (["xyzzy"], False)
+        assert client.search_texts(["apple"], filter="label = 'shirt'")[0][0].same_label is None
         (both,) = client.search_composed([pictures()[0]], ["red apple"], k=2)
-        assert {hit.metadata["label"] for hit in both.hits} == {"apple"}
+        assert {hit.metadata["label"] for hit in both} == {"apple"}
         with pytest.raises(ServiceError, match="2 texts for 1 images"):
             client.search_composed([pictures()[0]], ["red", "blue"])
         with pytest.raises(ServiceError, match="no image's texts have “xyzzy”"):
             client.search_texts(["xyzzy"])
     with Client(running.url) as client:
         (cats,) = client.search_texts(["cats"], k=40)
-        assert len(cats.hits) == 10 and cats.full_text and cats.hits[0].cosine is None
+        assert len(cats) == 10 and cats.text.full_text and cats[0].cosine is None
 
 
 def test_a_client_adds_replaces_and_removes(writable, png, tmp_path):

@@ -41,7 +41,7 @@ def test_a_batch_is_filled_up_and_answers_as_its_queries_do_alone(make_project, 
         same |= {"method": "served", "k": 3, "options": index.options(3)}
         queries = [Query(pixels=image, **same) for image in pixels]
         together = query.answer(queries)
-        assert [[hit.id for hit in answer.hits] for answer in together] == [
+        assert [[hit.id for hit in result.hits] for result in together] == [
             [hit.id for hit in query.answer([alone])[0].hits] for alone in queries
         ]
-        assert [len(answer.hits) for answer in together] == [3] * 6
+        assert [len(result.hits) for result in together] == [3] * 6

@@ -19,7 +19,7 @@ from irgen.serve.api import etags, schema
 from irgen.serve.api.problems import describe_problems, make_problem
 from irgen.serve.api.schema import SearchAnswer, SearchBody, SearchOptions
 from irgen.serve.champion import Served
-from irgen.serve.query import Hit, QueryInput, SearchResults
+from irgen.serve.query import Hit, QueryHits, QueryInput, SearchResults
 from irgen.serve.requests import get_service, run_while_connected
 from irgen.serve.service import Service
 
@@ -213,23 +213,19 @@ def _format(results: SearchResults, wanted: SearchOptions) -> SearchAnswer:
             search=timing.worked * 1e3,
             batch=timing.batch,
         ),
-        results=[
-            _format_result(hits, text, wanted)
-            for hits, text in zip(results.hits, results.texts, strict=True)
-        ],
+        results=[_format_result(query, wanted) for query in results.queries],
     )
 
 
-def _format_result(
-    hits: Sequence[Hit], text: TextQuery | None, wanted: SearchOptions
-) -> schema.ResultBody:
+def _format_result(query: QueryHits, wanted: SearchOptions) -> schema.ResultBody:
     """Return one page of the hits of a query, which were searched up to its end."""
-    end = wanted.offset + wanted.k
+    hits, end = query.hits, wanted.offset + wanted.k
     is_full = len(hits) == end and end + wanted.k <= schema.MOST_HITS
     return schema.ResultBody(
         hits=[_format_hit(hit) for hit in hits[wanted.offset :]],
         next_offset=end if is_full else None,
-        text=None if text is None else _format_text(text),
+        untaught=query.untaught,
+        text=None if query.text is None else _format_text(query.text),
     )
 
 

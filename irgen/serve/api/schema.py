@@ -49,6 +49,15 @@ class SearchOptions(Model):
     rerank: Annotated[
         bool | None, Field(description="False: keep the retriever's order, not the cosine's.")
     ] = None
+    hedge: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1000,
+            description="How much one good hit among the first ten is worth, in tens of good hits. "
+            "The larger it is, the more of the other labels that the query may have are there.",
+        ),
+    ] = None
     distinct: Annotated[
         float | None,
         Field(ge=-1, le=1, description="Hide an image with this cosine to a better hit."),
@@ -165,6 +174,13 @@ class ResultBody(BaseModel):
 
     hits: list[HitBody]
     next_offset: int | None
+    untaught: Annotated[
+        float | None,
+        Field(
+            description="Probability that the query has none of the labels that were taught, so "
+            "that its nearest images come first; null where labels do not rank."
+        ),
+    ]
     text: TextBody | None
 
 

@@ -64,6 +64,8 @@ def test_options_are_those_of_the_search(running, png):
     assert [hit["id"] for hit in likely] == ["dogs/01.png"]
     order = upload(running, png(1), k=5, rerank=False).json()["results"][0]["hits"]
     assert order[0]["score"] == 0  # a copy has the best score
+    hedged = upload(running, png(1), k=5, hedge=0.5).json()["results"][0]
+    assert len(hedged["hits"]) == 5 and hedged["untaught"] is None  # no ranking here
 
 
 @pytest.mark.parametrize(
