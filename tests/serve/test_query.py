@@ -19,8 +19,6 @@ class BrokenIndex:
 class Found(list):
     """Stands for hits, of which those of the first queries are taken."""
 
-    texts = ()
-
     def first(self, count):
         return Found(self[:count])
 
@@ -31,7 +29,7 @@ def test_a_fault_concerns_its_own_query_and_no_other_of_the_batch(monkeypatch):
     same |= {"pixels": None, "text": None}
     queries = [Query(id=name, options=Options(), **same) for name in ("a", "bad", "b")]
     first, fault, third = query.answer(queries)
-    assert (first.hits, third.hits) == (["a"], ["b"]) and isinstance(fault, ValueError)
+    assert (first, third) == (["a"], ["b"]) and isinstance(fault, ValueError)
 
 
 def test_a_batch_is_filled_up_and_answers_as_its_queries_do_alone(make_project, png, tmp_path):
