@@ -61,7 +61,7 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True)
 class TextReading:
-    """How a query in words was read. ``unknown_words``: no image's texts have them, so they were
+    """Reading of a query in words. ``unknown_words``: no image's texts have them, so they were
     left out. ``full_text``: full-text search answered, and a hit's score says how well its texts
     match (BM25); else it is a cosine."""
 

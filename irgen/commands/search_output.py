@@ -30,7 +30,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reading:
-    """How a query in words was read: words that no image's texts have, so they were left out, and
+    """Reading of a query in words: words that no image's texts have, so they were left out, and
     whether full-text search answered."""
 
     unknown_words: list[str]

@@ -154,7 +154,7 @@ class HitBody(BaseModel):
 
 
 class TextBody(BaseModel):
-    """How a query in words was read."""
+    """Reading of a query in words."""
 
     unknown_words: Annotated[
         list[str], Field(description="No image's texts have them: they were left out.")
