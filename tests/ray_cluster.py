@@ -11,15 +11,15 @@ import pytest
 import irgen
 from irgen.compute import cluster
 
+TRIES = 4
+
 
 @contextmanager
 def start_cluster(cpus: int, *modules: ModuleType) -> Iterator[Any]:
     """Start a cluster whose workers know these test modules, and yield a handle to add nodes."""
     pytest.importorskip("ray")
     ray = cluster.import_ray()
-    from ray.cluster_utils import Cluster
-
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus})
+    nodes = start_head(cpus)
     for module in modules:
         ray.cloudpickle.register_pickle_by_value(module)
     try:
@@ -30,6 +30,21 @@ def start_cluster(cpus: int, *modules: ModuleType) -> Iterator[Any]:
             ray.cloudpickle.unregister_pickle_by_value(module)
         ray.shutdown()
         nodes.shutdown()
+
+
+def start_head(cpus: int) -> Any:
+    """Start the first node. Ray gives it thirty seconds, which may be too few on a busy machine."""
+    from ray.cluster_utils import Cluster
+
+    for tries in range(1, TRIES + 1):
+        nodes = Cluster()
+        try:
+            nodes.add_node(num_cpus=cpus)
+            return nodes
+        except Exception:  # Ray raises no other type
+            nodes.shutdown()
+            if tries == TRIES:
+                raise
 
 
 def this_module(name: str) -> ModuleType:
