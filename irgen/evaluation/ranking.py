@@ -41,17 +41,12 @@ class LabelTable:
     @classmethod
     def build(cls, label_probs: Floats, voters: Ints, truth: Ints) -> "LabelTable":
         """Build the table from the labels of nearest images (Q, n), the nearest first, −1 where
-        there are fewer, and those of the queries (Q,). Queries of another label than the taught
-        ones are left out."""
-        count = label_probs.shape[1]
-        used = np.flatnonzero((truth >= 0) & (truth < count))
-        step = min(math.ceil(len(used) * count / MOST_CELLS), len(used) // MIN_QUERIES)
-        used = used[:: max(1, step)]
-        votes = np.zeros((len(used), count))
-        for column, weight in zip(voters[used].T, VOTES, strict=False):
+        there are fewer, and those of the queries (Q,)."""
+        votes = np.zeros(label_probs.shape)
+        for column, weight in zip(voters.T, VOTES, strict=False):
             chosen = np.flatnonzero(column >= 0)
             votes[chosen, column[chosen]] += weight
-        return cls(label_probs[used].astype(np.float64), votes, truth[used])
+        return cls(label_probs.astype(np.float64), votes, truth)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> "LabelTable":
         """Return the table of the queries where ``rows`` (Q,) is true."""
@@ -68,9 +63,17 @@ class LabelTable:
         return values * np.stack([~hidden, ~hidden, hidden, hidden], -1)
 
 
+def choose_queries(truth: Ints, labels: int) -> Ints:
+    """Return the rows of the queries to fit to, by their labels ``truth`` (Q,): those of a taught
+    label, below ``labels``; where these are very many, as few queries as a fit needs."""
+    used = np.flatnonzero((truth >= 0) & (truth < labels))
+    step = min(math.ceil(len(used) * labels / MOST_CELLS), len(used) // MIN_QUERIES)
+    return used[:: max(1, step)]
+
+
 def fit(label_probs: Floats, voters: Ints, truth: Ints) -> Ranking | Uncalibrated:
-    """Fit the ranking, or return why that is impossible: too few queries or labels. Arguments: see
-    ``LabelTable.build``."""
+    """Fit the ranking to queries that ``choose_queries`` chose, or return why that is impossible:
+    too few queries or labels. Arguments: see ``LabelTable.build``."""
     table = LabelTable.build(label_probs, voters, truth)
     queries = len(table.truth)
     if queries < MIN_QUERIES:

@@ -124,7 +124,9 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
     depth = search_depth(NEAREST, *hashes)
     shape = len(validation.queries), depth
     rows, cosines = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
-    label_probs = np.empty((len(rows), len(models.labels)), np.float32)
+    truth = number_labels(validation.queries["label"], models.labels).numpy()
+    used = ranking.choose_queries(truth, len(models.labels))
+    label_probs = np.empty((len(used), len(models.labels)), np.float32)
     embeddings = snapshot.segments[0].embeddings
     if not bool(taught.all()):  # a copy of all embeddings takes much memory
         embeddings = embeddings[taught.to(models.device)]
@@ -134,11 +136,12 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
         rows[part], cosines[part] = nearest.ids[:new].cpu(), nearest.scores[:new].cpu()
         state = validation.decoder.start(features.summary, features.tokens)
         first = beam.search(state, tries, 1).first_code_log_probs
-        label_probs[part] = label_scorer.read_labels(features.embedding, first)[:new].cpu()
+        fitted = (used >= part.start) & (used < part.stop)
+        probs = label_scorer.read_labels(features.embedding, first).cpu().numpy()
+        label_probs[fitted] = probs[used[fitted] - part.start]
     rows, _ = drop_self(rows, cosines, *hashes, NEAREST)
     voters = np.where(rows < 0, -1, kinds[taught].numpy()[rows])
-    truth = number_labels(validation.queries["label"], models.labels)
-    return ranking.fit(label_probs, voters, truth.numpy())
+    return ranking.fit(label_probs, voters[used], truth[used])
 
 
 def fit_calibration(hits: ValidationHits) -> Calibration | Uncalibrated:

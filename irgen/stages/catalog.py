@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from irgen.catalog import assembly, manifest
+from irgen.catalog import assembly, captions, manifest, texts
 from irgen.catalog.check import SIDE, check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.fingerprints import thumbnail
@@ -18,11 +18,11 @@ from irgen.catalog.formats import FORMATS, SETS, choose_format, read_format
 from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact, shard_path
-from irgen.catalog.splits import assign_roles, choose_inserted
-from irgen.catalog.table import describe_similar_labels, describe_tables, write_table
+from irgen.catalog.splits import assign_roles, choose_inserted, choose_inserted_labels
+from irgen.catalog.table import TEXTS, describe_similar_labels, describe_tables, write_table
 from irgen.errors import ArtifactError, CatalogError, escape_controls
 from irgen.files.records import write_sealed_json
-from irgen.files.sealed import write_parquet
+from irgen.files.sealed import read_parquet, write_parquet
 from irgen.files.workspace import Workspace
 from irgen.params import Catalog, Params
 
@@ -32,15 +32,16 @@ NAMED = 3  # rejections or leaks that a message names
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/catalog``: a table for each of train, validation, database and queries,
-    ``rejected.parquet`` (key, reason), ``leaks.parquet`` (columns of ``leaks.SCHEMA``) and
+    ``rejected.parquet`` (key, reason), ``leaks.parquet`` (columns of ``leaks.SCHEMA``),
+    ``texts.parquet`` (texts of the images that are trained on; columns of ``texts.SCHEMA``) and
     ``protocol.json`` (format, protocol, its description, leaks by kind). Return counts.
 
     Images without a label are rejected if labels are used, and in published sets. With
     ``tokenizer.labels: clusters`` other sources may have such images; their label is null.
 
-    Raises CatalogError if the source does not fit its format, if the format has no such protocol,
-    if no usable, training, query or database image is left, and for leaks that are refused;
-    ArtifactError if images are lost that models are trained on.
+    Raises CatalogError if the source or its captions do not fit, if the format has no such
+    protocol, if no usable, training, query or database image is left, and for leaks that are
+    refused; ArtifactError if images are lost that models are trained on.
     """
     workspace.existing("download", manifest.NAME)
     folder, settings = workspace.stage("download"), params.catalog
@@ -77,7 +78,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         validation_fraction=settings.validation_fraction,
     )
     late = choose_inserted(images, seed=params.seed, fraction=settings.inserted_fraction)
+    late |= choose_inserted_labels(images, seed=params.seed, fraction=settings.inserted_labels)
     images = images.with_columns(late.alias("inserted"))
+    copied = read_parquet(workspace.existing("download", captions.NAME))
+    images, notes = captions.join_captions(assembly.nest_columns(images), copied)
     tables = assembly.build_tables(images, settings, protocol)
     present = images.filter(assembly.is_present())
     newest = int(present["revision"].to_numpy().max())
@@ -92,17 +96,30 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         "says": split,
         "leaks": counts,
     }
+    text_columns = texts.choose_columns(
+        images,
+        params.texts.columns,
+        ("part",) if is_set else (),
+        labelled=params.tokenizer.labels == "given",
+    )
     output = workspace.stage("catalog")
     _write(output, tables, rejected, leaks, record)
+    rows = assembly.choose_rows(settings, protocol)
+    trained = images.filter(rows["train"] | rows["validation"])
+    write_parquet(output / TEXTS, texts.collect_texts(trained, text_columns))
     if settings.leaks == "refuse" and len(leaks):  # after writing them, for people to look at
         raise CatalogError(_explain_leaks(leaks, output))
     metrics = assembly.measure_tables(tables, present, rejected)
     metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
     newer = pl.col("revision") > settings.training_revision
-    if settings.inserted_fraction:
+    if late.any():
         metrics["images/inserted"] = len(present.filter(pl.col("inserted") & ~newer))
     _print_counts(metrics, rejected, len(present), len(present.filter(newer)))
     print(f"  {describe_tables(tables['database'], tables['queries'])}")
+    if text_columns:
+        print(f"  texts of images: {', '.join(text_columns)}")
+    for note in notes:
+        print(f"  {escape_controls(note)}")
     _print_odd_labels(metrics, present)
     print(f"  protocol {protocols.describe_protocol(record)}; leaks: {format_leaks(counts)}")
     return metrics

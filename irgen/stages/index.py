@@ -17,6 +17,7 @@ from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.checkpoints.identifiers import ImageCodes, check_served, load_codes
 from irgen.checkpoints.models import Models, assemble, save_models
 from irgen.checkpoints.ranking import RANKING, save_ranking
+from irgen.checkpoints.text import TEXT_ENCODER, load_text_encoder
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import open_encoding
 from irgen.errors import CatalogError
@@ -61,7 +62,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         workspace.existing("tokenizer", "tokenizer.safetensors"),
         workspace.existing("retriever", "retriever.safetensors"),
         create_encoder(params.encoder, params.seed),
-    ).to(encoding.machine.device)
+    )
+    text_encoder = load_text_encoder(workspace.existing("texts", TEXT_ENCODER))
+    models = replace(models, text_encoder=text_encoder).to(encoding.machine.device)
     identified = load_codes(workspace.existing("identifiers", "database"))
     trained = torch.from_numpy(mark_unchanged(database, train))
     options = Options.from_settings(params.evaluate, params.index.fresh_beams)

@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from irgen.errors import ParamsError
-from irgen.params import Params, check, load
+from irgen.params import Params, Tokenizer, check, load
 from irgen.params.strict import parse, read_yaml
 
 PLAN = Path("experiments", "comparison.yaml")
 RESULTS = PLAN.with_name("results")  # of trials
 TABLES = PLAN.with_name("tables")
 SOURCES = PLAN.with_name("sources")  # digests of each set's images
+# Settings of the tokenizer that trained descriptors share, unless the set's settings name them:
+SHARED = (
+    "width",
+    "hidden",
+    "dropout",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "encoder_learning_rate",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +152,22 @@ def load_trial_params(root: Path, plan: Plan, trial: Trial) -> Params:
     for key, value in plan.variants[trial.variant].changes.items():
         tree = set_value(tree, key, value, where=f"{PLAN}: variants: {trial.variant}: changes")
     tree = set_value(tree, "seed", trial.seed, where=str(path))
-    params: Params = parse(Params, tree, where=f"{path.name} as {trial.variant}")
+    where = f"{path.name} as {trial.variant}"
+    params: Params = parse(Params, tree, where=where)
+    params = parse(Params, match_descriptors(tree, params.tokenizer), where=where)
     check(params)
     return params
+
+
+def match_descriptors(tree: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the settings with SHARED settings of the tokenizer for the trained descriptors, so
+    that a comparison favours neither; those that ``tree`` names stay."""
+    tree = copy.deepcopy(tree)
+    shared = {key: getattr(tokenizer, key) for key in SHARED}
+    baselines = tree.setdefault("baselines", {})
+    for name in ("cgd", "irt_r"):
+        baselines[name] = shared | baselines.get(name, {})
+    return tree
 
 
 def set_value(tree: dict[str, Any], key: str, value: Any, *, where: str) -> dict[str, Any]:

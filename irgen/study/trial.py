@@ -25,7 +25,8 @@ from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, load_trial_params
 from irgen.study.stage_cache import Folders, StageResult, digest_code, read_seconds, run_cached
 from irgen.tracking.locations import find_project
 
-STAGES = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "retriever")
+PREPARED = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
+STAGES = (*PREPARED, "texts", "retriever")
 ALL_STAGES = (*STAGES, "index", "evaluate", "baselines")
 SEMANTIC = "semantic"
 MEASURED = ("queries", "database")  # roles
@@ -131,6 +132,7 @@ def _describe(
         "protocol": read_json(catalog / "protocol.json"),
         "images": {name: len(table) for name, table in tables.items()},
         "relevant": count_relevant(tables["queries"], tables["database"]),
+        "taught": tables["train"]["label"].drop_nulls().unique().sort().to_list(),
         "asked": digest(tables["queries"]["sha256"].to_list()),
         "identifiers": measure_spread(codes, params.tokenizer.codebook),
     }

@@ -54,20 +54,17 @@ def test_few_queries_are_pulled_to_typical_coefficients() -> None:
 
 
 def test_queries_of_a_label_that_was_not_taught_take_no_part() -> None:
-    probs, voters, truth = draw(100, 0.5)
-    more = ranking.fit(
-        np.concatenate([probs, probs[:50]]),
-        np.concatenate([voters, voters[:50]]),
-        np.concatenate([truth, np.full(50, -1)]),
-    )
-    assert more == ranking.fit(probs, voters, truth)
+    truth = np.array([3, -1, 0, LABELS, LABELS - 1])
+    assert ranking.choose_queries(truth, LABELS).tolist() == [0, 2, 4]
 
 
 def test_of_very_many_labels_as_many_queries_are_used_as_a_fit_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ranking, "MOST_CELLS", 10 * LABELS)
-    fitted = ranking.fit(*draw(400, 0.5))
+    probs, voters, truth = draw(400, 0.5)
+    used = ranking.choose_queries(truth, LABELS)
+    fitted = ranking.fit(probs[used], voters[used], truth[used])
     assert isinstance(fitted, Ranking) and fitted.queries == ranking.MIN_QUERIES
 
 

@@ -173,7 +173,9 @@ def test_the_tables_are_there_in_every_form(compared: tuple[Path, str, str]) -> 
     assert "What the first codes have learnt" in page and page.count("<svg") == len(figures)
     assert "data:image/" in page and "http" not in page.split("<body>")[1].split("<svg")[0]
     tables = json.loads((folder / "comparison.json").read_text())
-    assert [table["name"] for table in tables] == ["methods", "identifiers", "beams"]
+    names = [table["name"] for table in tables]
+    assert names == ["methods", "gains", "difficulty", "identifiers", "beams"]
+    assert "the served index" in (folder.parent / "gains.md").read_text()
     curves = pl.read_csv(folder / "curves.csv")
     assert set(curves["curve"]) == {"precision", "recall"}
 

@@ -1,6 +1,6 @@
 """The plan of a comparison: what it may say, and what comes of it."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,20 @@ def test_a_point_has_its_set_s_settings_its_changes_and_its_seed(project: Path) 
     own = load(project / "experiments" / "small.yaml")
     params = load_trial_params(project, plan, Trial(set="small", variant="short", seed=1))
     expected = flatten(own) | {"seed": 1, "tokenizer.levels": 1}
-    assert flatten(params) == expected
+    assert flatten(replace(params, baselines=own.baselines)) == expected
+
+
+def test_descriptors_get_the_tokenizer_s_training_unless_the_set_says_otherwise(
+    project: Path,
+) -> None:
+    path = project / "experiments" / "small.yaml"
+    path.write_text(f"{path.read_text()}\nbaselines: {{cgd: {{width: 7}}}}\n")
+    params = load_trial_params(
+        project, load_plan(project), Trial(set="small", variant="plain", seed=0)
+    )
+    cgd, irt_r, tokenizer = params.baselines.cgd, params.baselines.irt_r, params.tokenizer
+    assert (cgd.width, irt_r.width) == (7, tokenizer.width)
+    assert cgd.steps == irt_r.steps == tokenizer.steps
 
 
 def test_a_plan_may_be_without_ablations(project: Path) -> None:
@@ -121,7 +134,8 @@ def test_the_project_s_own_plan_makes_sense_on_every_set(root: Path) -> None:
     assert isinstance(plan, Plan) and plan.sets
     for name in plan.sets:
         standard = load_trial_params(root, plan, Trial(set=name, variant=plan.standard, seed=0))
-        assert standard == dataclasses.replace(load(settings_file(root, name)), seed=0)
+        own = load(settings_file(root, name))
+        assert standard == replace(own, seed=0, baselines=standard.baselines)
         for variant in plan.variants:
             load_trial_params(root, plan, Trial(set=name, variant=variant, seed=0))
 
