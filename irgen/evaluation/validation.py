@@ -22,7 +22,7 @@ from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
 from irgen.search.ranking import NEAREST, Ranking
-from irgen.search.relevance import Ranker
+from irgen.search.relevance import Ranker, weigh_votes
 from irgen.search.snapshot import Snapshot
 
 MOST_QUERIES = 2000  # more would hardly change the calibration
@@ -140,8 +140,11 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
         probs = label_scorer.read_labels(features.embedding, first).cpu().numpy()
         label_probs[fitted] = probs[used[fitted] - part.start]
     rows, _ = drop_self(rows, cosines, *hashes, NEAREST)
-    voters = np.where(rows < 0, -1, kinds[taught].numpy()[rows])
-    return ranking.fit(label_probs, voters[used], truth[used])
+    rows, exist = torch.from_numpy(rows[used]), torch.from_numpy(rows[used] >= 0)
+    trained = snapshot.trained.cpu()[taught][rows]
+    votes = weigh_votes(trained, exist).numpy()
+    voters = kinds[taught][rows].masked_fill(~exist, -1).numpy()
+    return ranking.fit(label_probs, voters, votes, truth[used])
 
 
 def fit_calibration(hits: ValidationHits) -> Calibration | Uncalibrated:

@@ -291,7 +291,7 @@ class Index(Store):
         if isinstance(ranking, Uncalibrated) or label_scorer is None:
             return None
         kinds = self._kinds.of(view, self.models.labels, label_scorer.code_labels)
-        return Ranker(ranking, kinds)
+        return Ranker(ranking, kinds, self.snapshot(view).trained)
 
     def _same_label(self, hits: engine.Hits) -> Tensor:
         """Return the probabilities (Q, k) that hits sorted by cosine have the query's label."""
