@@ -1,0 +1,54 @@
+"""Read queries in words: which of their words are searched for, and by what."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from irgen.errors import IndexingError, UnknownWordsError
+from irgen.index.view import View
+from irgen.index.words import WordSearch, has_texts
+from irgen.models.text import TextEncoder
+
+TextMethod = Literal["text encoder", "full-text search"]
+WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True)
+class TextQuery:
+    """Words of a query. ``text``: those that are searched for. ``unknown``: those that no image's
+    texts have; they are left out. ``is_full_text``: full-text search answers, not the text encoder,
+    since there is none, or since it has not learned all of the words."""
+
+    text: str
+    unknown: tuple[str, ...] = ()
+    is_full_text: bool = False
+
+
+def read_texts(
+    texts: Sequence[str], encoder: TextEncoder | None, word_search: WordSearch, view: View
+) -> list[TextQuery]:
+    """Read queries over the images of ``view``. Raise UnknownWordsError if one of them has only
+    words that no image's texts have, IndexingError if one has no words, or if the images have no
+    texts."""
+    if isinstance(texts, str):
+        raise IndexingError(f"texts are a list of strings, not the one string {texts!r}")
+    if encoder is None and not has_texts(view):
+        raise IndexingError(
+            "this index cannot be searched by words, since its images have no texts: give them "
+            "some (irgen init SOURCE --captions FILE), and build it again"
+        )
+    return [_read(text, encoder, word_search, view) for text in texts]
+
+
+def _read(text: str, encoder: TextEncoder | None, word_search: WordSearch, view: View) -> TextQuery:
+    words = list(dict.fromkeys(WORD.findall(unicodedata.normalize("NFC", text))))
+    if not words:
+        raise IndexingError(f"text: {text!r} has no letter or digit: write words to look for")
+    new = [word for word in words if encoder is None or encoder.unknown_words(word)]
+    unknown = word_search.list_missing(view, new) if new else []
+    if len(unknown) == len(words):
+        raise UnknownWordsError(unknown)
+    searched = [word for word in words if word not in unknown]
+    return TextQuery(" ".join(searched), tuple(unknown), len(unknown) < len(new))
