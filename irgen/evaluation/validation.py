@@ -140,11 +140,11 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
         probs = label_scorer.read_labels(features.embedding, first).cpu().numpy()
         label_probs[fitted] = probs[used[fitted] - part.start]
     rows, _ = drop_self(rows, cosines, *hashes, NEAREST)
-    rows, exist = torch.from_numpy(rows[used]), torch.from_numpy(rows[used] >= 0)
-    trained = snapshot.trained.cpu()[taught][rows]
-    votes = weigh_votes(trained, exist).numpy()
-    voters = kinds[taught][rows].masked_fill(~exist, -1).numpy()
-    return ranking.fit(label_probs, voters, votes, truth[used])
+    nearest_rows = torch.from_numpy(rows[used])
+    exist, trained = nearest_rows >= 0, snapshot.trained.cpu()[taught][nearest_rows]
+    voters = kinds[taught][nearest_rows].masked_fill(~exist, -1)
+    votes = weigh_votes(trained, exist)
+    return ranking.fit(label_probs, voters.numpy(), votes.numpy(), truth[used])
 
 
 def fit_calibration(hits: ValidationHits) -> Calibration | Uncalibrated:
