@@ -7,11 +7,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tenacity import retry, stop_after_attempt
 
 import irgen
 from irgen.compute import cluster
-
-TRIES = 4
 
 
 @contextmanager
@@ -32,19 +31,18 @@ def start_cluster(cpus: int, *modules: ModuleType) -> Iterator[Any]:
         nodes.shutdown()
 
 
+@retry(stop=stop_after_attempt(4), reraise=True)
 def start_head(cpus: int) -> Any:
     """Start the first node. Ray gives it thirty seconds, which may be too few on a busy machine."""
     from ray.cluster_utils import Cluster
 
-    for tries in range(1, TRIES + 1):
-        nodes = Cluster()
-        try:
-            nodes.add_node(num_cpus=cpus)
-            return nodes
-        except Exception:  # Ray raises no other type
-            nodes.shutdown()
-            if tries == TRIES:
-                raise
+    nodes = Cluster()
+    try:
+        nodes.add_node(num_cpus=cpus)
+    except BaseException:
+        nodes.shutdown()
+        raise
+    return nodes
 
 
 def this_module(name: str) -> ModuleType:
