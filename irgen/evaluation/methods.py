@@ -133,7 +133,7 @@ class MethodInputs:
             self.models.labels,
             label_scorer.code_labels,
         )
-        return Ranker(ranking, kinds.to(self.device))
+        return Ranker(ranking, kinds.to(self.device), self.snapshot.trained)
 
     @cached_property
     def invalid_share(self) -> Mapping[str, float]:

@@ -22,7 +22,7 @@ from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
 from irgen.search.ranking import NEAREST, Ranking
-from irgen.search.relevance import Ranker
+from irgen.search.relevance import Ranker, weigh_votes
 from irgen.search.snapshot import Snapshot
 
 MOST_QUERIES = 2000  # more would hardly change the calibration
@@ -140,8 +140,11 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
         probs = label_scorer.read_labels(features.embedding, first).cpu().numpy()
         label_probs[fitted] = probs[used[fitted] - part.start]
     rows, _ = drop_self(rows, cosines, *hashes, NEAREST)
-    voters = np.where(rows < 0, -1, kinds[taught].numpy()[rows])
-    return ranking.fit(label_probs, voters[used], truth[used])
+    nearest_rows = torch.from_numpy(rows[used])
+    exist, trained = nearest_rows >= 0, snapshot.trained.cpu()[taught][nearest_rows]
+    voters = kinds[taught][nearest_rows].masked_fill(~exist, -1)
+    votes = weigh_votes(trained, exist)
+    return ranking.fit(label_probs, voters.numpy(), votes.numpy(), truth[used])
 
 
 def fit_calibration(hits: ValidationHits) -> Calibration | Uncalibrated:

@@ -337,7 +337,7 @@ class Index(Store):
         if isinstance(ranking, Uncalibrated) or label_scorer is None:
             return None
         kinds = self._kinds.of(view, self.models.labels, label_scorer.code_labels)
-        return Ranker(ranking, kinds)
+        return Ranker(ranking, kinds, self.snapshot(view).trained)
 
     @property
     def text_method(self) -> TextMethod | None:

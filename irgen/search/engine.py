@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from irgen.params import Evaluate
 
-VERSION = 4  # raise when a search finds other images, or gives other scores
+VERSION = 5  # raise when a search finds other images, or gives other scores
 # From this cosine an image counts as a copy of the query: docs/reference/metrics.md says why.
 COPY_COSINE = 0.999
 MOST_HITS, MOST_CANDIDATES = 10_000, 1_000_000  # of a query; more would not fit in memory

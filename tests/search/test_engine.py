@@ -181,7 +181,7 @@ def test_copies_are_in_the_order_of_their_cosines_before_all_others(decoder, rea
     vectors = snapshot.gather(torch.arange(snapshot.rows), "embeddings").float()
     cosines = near.embedding @ vectors.T  # (Q, N)
     assert (cosines >= COPY_COSINE).any(1).all() and (cosines < COPY_COSINE).any(1).all()
-    ranker = Ranker(RANKING, torch.arange(snapshot.rows) % 2)
+    ranker = Ranker(RANKING, torch.arange(snapshot.rows) % 2, snapshot.trained)
     reader = Decoder(decoder.retriever, label_scorer=SameLabels())
     hits = engine.search(reader, near, snapshot, snapshot.rows, WIDE, ranker)
     copies = hits.cosine >= COPY_COSINE
@@ -192,7 +192,7 @@ def test_copies_are_in_the_order_of_their_cosines_before_all_others(decoder, rea
 
 def test_images_of_the_likeliest_label_come_first_and_within_it_the_nearest(decoder, read, fresh):
     asked, snapshot = read(4), fresh(list(range(50)))
-    ranker = Ranker(RANKING, torch.arange(snapshot.rows) % 2)
+    ranker = Ranker(RANKING, torch.arange(snapshot.rows) % 2, snapshot.trained)
     reader = Decoder(decoder.retriever, label_scorer=SameLabels())
     hits = engine.search(reader, asked, snapshot, snapshot.rows, WIDE, ranker)
     others = hits.cosine < COPY_COSINE
