@@ -90,6 +90,7 @@ def drawings(collection: Collection) -> Values:
             "steps": max(600, 10 * passes),
             "learning_rate": 1e-3,
         },
+        "index": {"fresh_beams": fit_beams(collection, 100)},
         "evaluate": _search(beams=fit_beams(collection, 100), candidates=200),
     }
 
@@ -136,6 +137,7 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
             "steps": max(400, 5 * passes),
             "learning_rate": 5e-4,
         },
+        "index": {"fresh_beams": fit_beams(collection, 300)},  # most images of a new label
         "evaluate": _search(beams=fit_beams(collection, 600), candidates=2000),
     }
 
@@ -246,7 +248,7 @@ def fit_beams(collection: Collection, most: int) -> int:
 def _decoder() -> dict[str, Any]:
     return {
         "width": 256,
-        "layers": 3,
+        "layers": 1,
         "dropout": 0.2,
         "batch_size": 128,
         "encoder_learning_rate": 0.0,

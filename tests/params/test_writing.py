@@ -76,5 +76,5 @@ def test_what_a_user_changed_is_named(path, text):
     path.write_text(text.replace("layers: 3", "layers: 6"))
     assert list_edits(path) == ["retriever.layers: 6"]
     written = apply_values(text, [photos(SOME, ENCODER), SOURCE], "../photos")
-    path.write_text(written.replace("layers: 3", "layers: 6"))
+    path.write_text(written.replace("layers: 1", "layers: 6"))
     assert "retriever.layers: 6" in list_edits(path)
