@@ -48,7 +48,9 @@ class Choice:
     "--encoder", metavar="NAME", help="The timm model that reads images. Default: by this machine."
 )
 @click.option(
-    "--tune", is_flag=True, help="Train the pretrained encoder too: takes longer, and finds more."
+    "--tune",
+    is_flag=True,
+    help="Train the pretrained encoder of photos, too. Takes longer; finds more in unusual photos.",
 )
 @click.option("--unlabelled", is_flag=True, help="Use no labels, even if there are class folders.")
 @click.option("--force", is_flag=True, help="Overwrite settings that you have changed.")
