@@ -62,10 +62,12 @@ class Hit:
 @dataclass(frozen=True, kw_only=True)
 class TextReading:
     """Reading of a query in words. ``unknown_words``: no image's texts have them, so they were
-    left out. ``full_text``: full-text search answered, and a hit's score says how well its texts
-    match (BM25); else it is a cosine."""
+    left out. ``read_as``: nor these, but other forms of them, which were read. ``full_text``:
+    full-text search answered, and a hit's score says how well its texts match (BM25); else it is a
+    cosine."""
 
     unknown_words: list[str]
+    read_as: dict[str, str]
     full_text: bool
 
 

@@ -17,6 +17,7 @@ from irgen.evaluation.table_format import render_text
 if TYPE_CHECKING:
     from irgen.index.hits import Explanation, ImageHits
     from irgen.index.index import Index
+    from irgen.index.text_query import TextQuery
 
 NUMBERS = (
     *("id", "score", "cosine", "log_probability", "probability", "same_label"),
@@ -30,11 +31,25 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reading:
-    """Reading of a query in words: words that no image's texts have, so they were left out, and
-    whether full-text search answered."""
+    """Reading of a query in words: words that no image's texts have, so they were left out; words
+    in place of which another form was read; and whether full-text search answered."""
 
     unknown_words: list[str]
+    read_as: dict[str, str]
     is_full_text: bool
+
+    @classmethod
+    def of(cls, text: TextQuery) -> Reading:
+        """Return how the index read a query."""
+        return cls(list(text.unknown), dict(text.forms), text.is_full_text)
+
+    def as_json(self) -> Record:
+        """Return the reading as the service gives it."""
+        return {
+            "unknown_words": self.unknown_words,
+            "read_as": self.read_as,
+            "full_text": self.is_full_text,
+        }
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class Answer:
             hits[row.pop("query")].append(row | {"metadata": as_plain(columns)})
         readings: list[Reading | None] = [None] * len(queries.names)
         if result.texts:
-            readings = [Reading(list(text.unknown), text.is_full_text) for text in result.texts]
+            readings = [Reading.of(text) for text in result.texts]
         has_text_encoder = bool(result.texts) and index.text_method == "text encoder"
         untaught = result.list_untaught()
         return cls(queries, hits, metadata.columns, untaught, readings, has_text_encoder)
@@ -171,8 +186,8 @@ def _format_explanation(explanation: Record) -> list[str]:
 
 
 def describe_readings(answer: Answer) -> list[str]:
-    """Return sentences about how queries in words were read: words that were left out, and queries
-    that full-text search answered."""
+    """Return sentences about how queries in words were read: words that were left out or read as
+    others, and queries that full-text search answered."""
     queries = answer.queries
     texts = queries.names if queries.kind == "text" else [queries.text] * len(queries.names)
     by_text = zip(texts, answer.readings, strict=True)
@@ -182,6 +197,11 @@ def describe_readings(answer: Answer) -> list[str]:
         f"out of “{text}”"
         for text, reading in read.items()
         if reading.unknown_words
+    ]
+    lines += [
+        f"no image's texts have “{word}”: read as “{form}”"
+        for reading in read.values()
+        for word, form in reading.read_as.items()
     ]
     matched = [f"“{text}”" for text, reading in read.items() if reading.is_full_text]
     if matched and answer.has_text_encoder:
@@ -205,7 +225,7 @@ def as_json(answer: Answer) -> str:
     for name, untaught, hits, reading in zip(*columns, strict=True):
         query: Record = {"query": name, "untaught": untaught, "hits": hits}
         if reading is not None:
-            query |= {"unknown_words": reading.unknown_words, "full_text": reading.is_full_text}
+            query |= reading.as_json()
         queries.append(query)
     return json.dumps(queries, indent=2, allow_nan=False) + "\n"
 

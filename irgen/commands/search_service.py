@@ -52,7 +52,7 @@ def _make_reading(hits: Hits) -> Reading | None:
     """Return how a query was read, None if it is not in words."""
     if hits.text is None:
         return None
-    return Reading(hits.text.unknown_words, hits.text.full_text)
+    return Reading(hits.text.unknown_words, hits.text.read_as, hits.text.full_text)
 
 
 def _read_files(paths: Sequence[str]) -> list[bytes]:

@@ -29,7 +29,7 @@ from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
 from irgen.params import Evaluate
 from irgen.search import beam, engine
-from irgen.search.brute_force import BLOCK, brute_force_search
+from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
@@ -229,7 +229,7 @@ def brute_force_codes(inputs: MethodInputs) -> Method | None:
         return None
     codes, codebooks = inputs.snapshot.segments[0].codes, inputs.snapshot.codebooks
     reconstructions = codebooks.new_empty(len(codes), codebooks.shape[2])  # (N, D)
-    for rows in row_blocks(len(codes), BLOCK):
+    for rows in row_blocks(len(codes), quantizer.ROWS):
         reconstructions[rows] = normalize(quantizer.decode(codes[rows], codebooks)[:, -1], dim=-1)
     bits = codes.shape[1] * np.log2(codebooks.shape[1])
     bytes_per_image = bits / 8 + codebooks.nbytes / len(codes)

@@ -14,6 +14,7 @@ import polars as pl
 from irgen.errors import IndexingError
 from irgen.index.metadata import ID
 from irgen.index.view import View
+from irgen.index.word_forms import SHORTEST_STEM, count_common, is_form
 
 LEFT_OUT, PATH = "sha256", "path"
 TEXT_TYPES = (pl.String(), pl.List(pl.String))
@@ -22,9 +23,12 @@ SPARE = 10_000  # texts of images that are gone, kept until there are as many as
 TOKENIZER = "tokenize='unicode61 remove_diacritics 2'"
 TABLES = f"""
 CREATE VIRTUAL TABLE texts USING fts5(text, content='', {TOKENIZER});
+CREATE VIRTUAL TABLE text_words USING fts5vocab(texts, row);
 CREATE VIRTUAL TABLE query USING fts5(text, {TOKENIZER});
 CREATE VIRTUAL TABLE query_words USING fts5vocab(query, instance);
 """
+FORMS = "SELECT term FROM text_words WHERE term >= ? AND term < ?"
+LAST_CHARACTER = "\U0010ffff"
 MATCHES = "SELECT rowid FROM texts WHERE texts MATCH ?"
 SCORED = "SELECT rowid, -rank FROM texts WHERE texts MATCH ? ORDER BY rank"  # BM25
 
@@ -59,9 +63,21 @@ class WordSearch:
 
     def list_missing(self, view: View, words: Sequence[str]) -> list[str]:
         """Return those of ``words`` that no image of ``view`` has in its id or text columns."""
+        if not words:
+            return []  # the table need not be built
         with self._lock:
             table = self._follow(view)
             return [word for word in words if not table.has(word)]
+
+    def find_forms(self, view: View, words: Sequence[str]) -> dict[str, str]:
+        """Return, for those of ``words`` that no image of ``view`` has, but another form of it such
+        as the singular, that form."""
+        if not words:
+            return {}
+        with self._lock:
+            table = self._follow(view)
+            forms = {word: table.find_form(word) for word in words}
+        return {word: form for word, form in forms.items() if form is not None}
 
     def _follow(self, view: View) -> "TextTable":
         """Return the full-text table of ``view``."""
@@ -115,6 +131,16 @@ class TextTable:
         expression = " + ".join(map(_quote, self._split(word)))
         matches = self._connection.execute(MATCHES, (expression,))
         return any(self._rows[number] >= 0 for (number,) in matches)
+
+    def find_form(self, word: str) -> str | None:
+        """Return the word of an image that is most like another form of ``word``."""
+        (first, *more) = self._split(word)
+        if more:
+            return None
+        start = first[: max(len(first) - 2, SHORTEST_STEM)]
+        terms = self._connection.execute(FORMS, (start, start + LAST_CHARACTER)).fetchall()
+        forms = [term for (term,) in terms if is_form(first, term) and self.has(term)]
+        return min(forms, key=lambda form: (-count_common(first, form), len(form)), default=None)
 
     def _split(self, words: str) -> list[str]:
         """Return the words of a text as the full-text table has them, so that none of the user's

@@ -88,7 +88,11 @@ def test_columns_that_would_say_nothing_are_left_out():
 
 
 def test_what_full_text_search_found_is_found_by_texts_and_why_is_told():
-    readings = [Reading(["xyzzy", "plugh"], True), Reading([], False), Reading([], True)]
+    readings = [
+        Reading(["xyzzy", "plugh"], {}, True),
+        Reading([], {"bs": "b"}, False),
+        Reading([], {}, True),
+    ]
     answers = [
         make_answer(
             ["a xyzzy", "b", "c"], NUMBERS, ABOUT, kind="text", readings=readings, encoder=e
@@ -99,11 +103,13 @@ def test_what_full_text_search_found_is_found_by_texts_and_why_is_told():
     assert table.count("  texts") == 3 and "retriever" not in table
     left_out = "no image's texts have “xyzzy” or “plugh”: left out of “a xyzzy”"
     first, second = map(search_output.describe_readings, answers)
-    assert first[0] == second[0] == left_out and len(first) == len(second) == 2
-    assert "the index has no text encoder" in first[1]
-    assert "answered “a xyzzy”, “c”: the text encoder has not learned" in second[1]
+    assert first[0] == second[0] == left_out and len(first) == len(second) == 3
+    assert first[1] == "no image's texts have “bs”: read as “b”"
+    assert "the index has no text encoder" in first[2]
+    assert "answered “a xyzzy”, “c”: the text encoder has not learned" in second[2]
     queries = json.loads(search_output.as_json(answers[0]))
     assert queries[0]["unknown_words"] == ["xyzzy", "plugh"]
+    assert queries[1]["read_as"] == {"bs": "b"}
     assert [query["full_text"] for query in queries] == [True, False, True]
     assert not search_output.describe_readings(ANSWER)
 

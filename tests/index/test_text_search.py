@@ -74,12 +74,29 @@ def test_unknown_words_are_left_out_and_named(index) -> None:
     assert hits.ids[0].tolist() == known.tolist()
 
 
+def test_another_form_of_a_word_is_read_in_its_place(index, without_encoder) -> None:
+    for searched in (index, without_encoder):
+        hits = searched.search_text(["Green cucumbers, bananas!"], 5)
+        (text,) = hits.texts
+        assert (text.text, text.unknown) == ("Green cucumber banana", ())
+        assert text.forms == (("cucumbers", "cucumber"), ("bananas", "banana"))
+        assert text.is_full_text == (searched is without_encoder)
+    index.add([tiny.picture(9, 0)], ["new.png"], pl.DataFrame({"title": ["a pomelo"]}))
+    hits = index.search_text(["pomelos"], 3)
+    assert hits.ids[0, 0] == "new.png" and hits.texts[0].is_full_text
+    index.remove(["new.png"])
+    with pytest.raises(UnknownWordsError):
+        index.search_text(["pomelos"])
+
+
 def test_a_text_of_unknown_words_alone_is_refused_with_these(index) -> None:
     with pytest.raises(UnknownWordsError, match="have “xyzzy” or “plugh”: search") as error:
         index.search_text(["red apple", "xyzzy plugh"])
     assert error.value.words == ["xyzzy", "plugh"]
     with pytest.raises(IndexingError, match="no letter or digit"):
         index.search_text(["?!"])
+    with pytest.raises(IndexingError, match="60 words are too many; allowed: 50"):
+        index.search_text([" ".join(f"word{number}" for number in range(60))])
     with pytest.raises(IndexingError, match="not the one string 'red apple'"):
         index.search_text("red apple")
 
@@ -118,7 +135,7 @@ def test_without_a_text_encoder_full_text_search_answers_with_any_of_the_words(
     index = without_encoder
     assert index.text_method == "full-text search"
     hits = index.search_text(["green cucumber or banana xyzzy"], 30)
-    assert hits.texts == (TextQuery("green cucumber banana", ("or", "xyzzy"), True),)
+    assert hits.texts == (TextQuery("green cucumber banana", ("or", "xyzzy"), is_full_text=True),)
     assert labels_of(hits.ids[0, :EACH]) == {"cucumber"}  # it has two of the words
     assert labels_of(hits.ids[0]) == {"cucumber", "banana"}
     assert np.isneginf(hits.cosine[0]).all() and (np.diff(hits.scores[0, : 2 * EACH]) <= 0).all()

@@ -230,7 +230,9 @@ def _format_result(query: QueryHits, wanted: SearchOptions) -> schema.ResultBody
 
 
 def _format_text(text: TextQuery) -> schema.TextBody:
-    return schema.TextBody(unknown_words=list(text.unknown), full_text=text.is_full_text)
+    return schema.TextBody(
+        unknown_words=list(text.unknown), read_as=dict(text.forms), full_text=text.is_full_text
+    )
 
 
 def _format_hit(hit: Hit) -> schema.HitBody:

@@ -159,6 +159,12 @@ class TextBody(BaseModel):
     unknown_words: Annotated[
         list[str], Field(description="No image's texts have them: they were left out.")
     ]
+    read_as: Annotated[
+        dict[str, str],
+        Field(
+            description="Words that no image's texts have, and the forms of them that were read."
+        ),
+    ]
     full_text: Annotated[
         bool,
         Field(

@@ -23,7 +23,7 @@ def test_queries_of_all_kinds_are_answered_in_their_order(running_with_words):
     assert [labels(results[n]) for n in (0, 3, 4)] == [{"cucumber"}, {"apple"}, {"shirt"}]
     assert results[2]["hits"][0]["id"] == NAMES[0] != results[1]["hits"][0]["id"]
     readings = [result["text"] for result in results]
-    known = {"unknown_words": [], "full_text": False}
+    known = {"unknown_words": [], "read_as": {}, "full_text": False}
     assert readings == [known, None, None, known, known | {"unknown_words": ["xyzzy"]}]
     assert all(hit["same_label"] is None for hit in results[0]["hits"])
 
@@ -64,6 +64,12 @@ def test_a_mistake_is_a_problem_document_that_names_it(running_with_words, query
     assert answer.status_code == 400 and reason in answer.json()["detail"]
 
 
+def test_another_form_of_a_word_is_named(running_with_words):
+    (result,) = search(running_with_words, {"text": "cucumbers"}, k=3).json()["results"]
+    assert labels(result) == {"cucumber"}
+    assert result["text"]["read_as"] == {"cucumbers": "cucumber"}
+
+
 def test_unknown_words_alone_are_a_problem_document_with_these_words(running_with_words):
     answer = search(running_with_words, {"text": "red apple"}, {"text": "xyzzy plugh"})
     assert answer.status_code == 400
@@ -78,7 +84,7 @@ def test_unknown_words_alone_are_a_problem_document_with_these_words(running_wit
 def test_without_a_text_encoder_full_text_search_answers(running):
     (result,) = search(running, {"text": "cats or horses"}, k=40).json()["results"]
     assert labels(result) == {"cats"} and len(result["hits"]) == 10
-    assert result["text"] == {"unknown_words": ["or", "horses"], "full_text": True}
+    assert result["text"] == {"unknown_words": ["or", "horses"], "read_as": {}, "full_text": True}
     assert result["hits"][0]["cosine"] is None and result["hits"][0]["score"] > 0
     refused = search(running, {"text": "cats", "image": base64.b64encode(pictures()[0]).decode()})
     assert refused.status_code == 400 and "no text encoder" in refused.json()["detail"]

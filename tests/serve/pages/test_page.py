@@ -72,8 +72,10 @@ def test_words_are_searched_by_alone_and_together_with_a_picture(running_with_wo
     assert "6 images for “green xyzzy cucumber”" in page and "have “xyzzy”: left out" in page
     assert "probability" not in page and "/compare" not in page and "full-text" not in page
     assert "/why?text=green+xyzzy+cucumber&amp;hit=" in page
+    assert "“bananas”: read as “banana”" in show(running, "/", text="bananas").text
     stored = show(running, "/", id=NAMES[0], text="red apple", k=6).text
     assert NAMES[0] in shown_ids(stored) and 'value="red apple"' in stored
+    assert "6 images for the picture with “red apple”" in stored
     sent = running.post("/search", files={"image": ("a.png", pictures()[0])})
     both = show(running, sent.headers["location"] + "&text=red+apple&k=6").text
     assert {name.split("/")[0] for name in shown_ids(both)} == {"apple"}
