@@ -55,8 +55,8 @@ class Decoder:
 
     @torch.inference_mode()
     def _tabulate_inputs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return, for each level, the decoder's inputs (n, width) by latest code, one row before the
-        first, and what the first layer's self-attention makes of them, (n, 3, H, d)."""
+        """Return, for each level, the decoder's inputs (n, width) by latest code, one row before
+        the first, and what the first layer's self-attention makes of them, (n, 3, H, d)."""
         model = self.retriever
         rows = [model.start_embedding[None], *model.code_embeddings[: model.shape.levels - 1]]
         inputs = [row + model.level_positions[m] for m, row in enumerate(rows)]
