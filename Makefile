@@ -11,6 +11,9 @@ PROGRESS := awk '/^ *(Downloading|Using cached|Processing) .*(whl|gz)/ && !/meta
 	else if (n % 50 == 0) print "  " n " packages fetched" } \
 	/^Installing collected/ { print "  " split($$0, names, ",") " packages are unpacked now, some minutes without a word" } { fflush() }'
 
+# Files in the order of tests/conftest.py, slow ones first, so that no process waits for the other.
+BY_FILE := -n 2 --dist loadfile --no-loadscope-reorder
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DVC_STUDIO_OFFLINE := 1
@@ -51,7 +54,7 @@ test: install ## run the tests that need no server and no patience (six minutes)
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test-all: install ## run all tests: servers, kills, whole pipelines (half an hour)
-	$(BIN)/pytest -n 2 --dist loadfile -m ""
+	$(BIN)/pytest $(BY_FILE) -m ""
 
 docs: install ## build these pages into site/, strictly
 	@$(BIN)/mkdocs build --strict
@@ -64,7 +67,7 @@ check: install ## what CI runs: lint, format, types, docs, all tests but the lon
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) docs
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(BY_FILE)
 
 ui: install ## open the MLflow UI on this project's runs
 	@$(BIN)/irgen ui

@@ -56,7 +56,7 @@ from irgen.params.strict import parse
 from irgen.search.brute_force import brute_force_search
 from irgen.search.label_scorer import LabelScorer
 from irgen.study.plan import set_value
-from irgen.study.significance import corrected, p_value
+from irgen.study.significance import corrected, p_value, resample
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.8)
 CUTOFFS = (1, 10, 20)
@@ -146,7 +146,10 @@ def render(title: str, results: dict[str, Values], description: str) -> str:
     compared = results.keys() - {COSINE} if COSINE in results else set()
     p_values = {
         metric: corrected(
-            {name: p_value(results[name][metric], results[COSINE][metric]) for name in compared}
+            {
+                name: p_value(resample((results[name][metric] - results[COSINE][metric])[None]))
+                for name in compared
+            }
         )
         for metric in TESTED
     }

@@ -43,6 +43,7 @@ from irgen.search.engine import QueryFeatures
 K = 10  # results of a query
 SHARE = 0.1  # of the labels, and of the other labels' database images
 PREPARED_BY = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
+PREPARED_BY += ("texts",)
 ADDED_BY = ("download", "catalog", "features", "identifiers", "trie")
 DECIDING = ("download", "catalog", "encoder", "augment", "pairs", "tokenizer", "retriever")
 GROUPS = ("trained", "inserted", "unseen")

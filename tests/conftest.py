@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from irgen import params
+from irgen.commands.cli import SPIN_COUNT
 
 from .bucket_server import BucketServer
 from .mlflow_server import MlflowServer
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from irgen.checkpoints.models import Models
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before torch is loaded, as the commands do
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests: one that came last would keep one process busy,
+    and the other would wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -232,6 +241,28 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def captioned(
+    tiny_models: "Models", tiny_sections: tuple, make_index: Callable, tmp_path_factory
+) -> Path:
+    """Make a project whose pictures have captions, with their files; the index in ``data/index``
+    has a text encoder that was trained on these: see ``tests/captioned.py``."""
+    from . import captioned as project
+    from .small_index import CALIBRATION, RANKING
+
+    root = tmp_path_factory.mktemp("captioned")
+    project.write_pictures(root)
+    make_index(
+        root / "data" / "index",
+        project.pictures(),
+        project.items(),
+        CALIBRATION,
+        ranking=RANKING,
+        networks=(project.teach_words(tiny_models), tiny_sections),
+    )
+    return root
 
 
 @pytest.fixture(scope="session")

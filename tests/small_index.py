@@ -21,4 +21,6 @@ RANKING = Ranking(
     pairs=500,
     error=0.01,
     reliability=(),
+    recognised=0.7,
+    mistaken=0.04,
 )

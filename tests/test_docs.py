@@ -73,7 +73,7 @@ def test_the_readme_s_table_is_the_comparison_s(name: str) -> None:
     """Its figures are the means of ``experiments/tables``, to the last digit."""
     rows = {}
     text = (ROOT / "experiments" / "tables" / name / "comparison.md").read_text()
-    methods = re.search(r"^\|  \| P@1.*?(?=^$)", text, flags=re.DOTALL | re.MULTILINE)
+    methods = re.search(r"^\| +\| +P@1.*?(?=^$)", text, flags=re.DOTALL | re.MULTILINE)
     assert methods is not None
     for line in methods[0].splitlines()[2:]:
         title, *cells = [cell.strip() for cell in line.strip("|").split("|")]

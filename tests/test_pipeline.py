@@ -14,10 +14,10 @@ from irgen.study.stage_cache import BASELINES
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
-STAGES += ("retriever", "index", "evaluate", "drift", "report")
+STAGES += ("texts", "retriever", "index", "evaluate", "drift", "report")
 CACHED = STAGES[1:]  # the download runs every time
 APART = {"baselines"}  # run by `irgen compare`, not by this pipeline
-TRAINING = ("pairs", "tokenizer", "retriever")
+TRAINING = ("pairs", "tokenizer", "texts", "retriever")
 DATABASE = ("database", "queries", "data/download", "data/trie", "data/index", "data/evaluate")
 MOST_ENTRIES = 8
 

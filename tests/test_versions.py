@@ -1,6 +1,6 @@
 """Caches are keyed by version numbers: whoever changes a result raises the module's VERSION.
 
-Then record the new values: ``python tests/test_versions.py``. It records nothing for a module whose
+Then record the new values: ``python -m tests.test_versions``. It records nothing for a module whose
 VERSION is the recorded one.
 """
 
@@ -222,7 +222,7 @@ def searched() -> Values:
     database = Snapshot.fixed(trie.build(codes), codes, vectors, random(2, 4, 5))
     queries = QueryFeatures(random(4, 10), random(4, 3, 10), vectors[:4] + 0.3 * vectors[4:8])
     numbers: Values = []
-    ranker = Ranker(RANKING, torch.arange(40) % 3)
+    ranker = Ranker(RANKING, torch.arange(40) % 3, torch.arange(40) % 5 > 0)
     for options, kinds in (
         (Options(beams=4), None),
         (Options(beams=4, rerank=False), None),
@@ -265,12 +265,12 @@ def version_of(name: str) -> int:
 def test_a_changed_result_has_a_new_version(name: str) -> None:
     record, path = json.loads(RECORD.read_text())[name], name.replace(".", "/") + ".py"
     assert record["version"] == version_of(name), (
-        f"{path} has a new VERSION: record its values with `python tests/test_versions.py`"
+        f"{path} has a new VERSION: record its values with `python -m tests.test_versions`"
     )
     same = CASES[name]() == pytest.approx(record["values"], rel=TOLERANCE, abs=TOLERANCE)
     assert same, (
         f"the results of {path} changed: raise its VERSION and record the new values with "
-        "`python tests/test_versions.py`"
+        "`python -m tests.test_versions`"
     )
 
 

@@ -11,10 +11,12 @@ from irgen.checkpoints.retriever import initial_query_encoder
 from irgen.checkpoints.weights import create_encoder
 from irgen.models.decoder import IdentifierDecoder, Shape
 from irgen.models.retriever import Retriever
+from irgen.models.text import TextEncoder, split_words
 from irgen.models.tokenizer import Tokenizer
-from irgen.params import Encoder
+from irgen.params import Encoder, Texts
 from irgen.params import Retriever as RetrieverSettings
 from irgen.params import Tokenizer as TokenizerSettings
+from irgen.training.texts import train_subwords
 
 ENCODER = Encoder(
     name="resnet10t",
@@ -47,6 +49,19 @@ def untrained(
     )
     made = Models(tokenizer=tokenizer, retriever=retriever, pretrained=pretrained, labels=["a"])
     return made.to(torch.device("cpu"))
+
+
+def text_encoder(texts: list[str], embedding_width: int) -> TextEncoder:
+    """Return an untrained text encoder that knows the words of ``texts``; always the same."""
+    torch.manual_seed(0)
+    words = [split_words(text) for text in texts]
+    settings = Texts(width=8, heads=2, layers=1, subwords=300)
+    return TextEncoder(
+        settings,
+        train_subwords(words, settings.subwords),
+        {word for text in words for word in text},
+        embedding_width,
+    ).eval()
 
 
 def picture(label: int, number: int) -> bytes:

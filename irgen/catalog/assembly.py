@@ -56,32 +56,42 @@ def list_rejected(listed: pl.DataFrame, images: pl.DataFrame, refused: pl.Expr) 
     return pl.concat([absent, bad]).cast(REJECTED).sort("key")
 
 
+def nest_columns(images: pl.DataFrame) -> pl.DataFrame:
+    """Return images with all columns but ours nested in ``metadata``."""
+    ours = (*SCHEMA.names(), "revision", GONE, "inserted")
+    return images if METADATA in images.columns else nest(images, ours)
+
+
 def build_tables(
     images: pl.DataFrame, settings: Catalog, protocol: Protocol
 ) -> dict[str, pl.DataFrame]:
     """Return the four tables of images that are present, or have gone since the training revision.
+    The user's columns are nested (``nest_columns``).
 
-    Train and validation hold the images of that revision, removed ones too; train is without
-    ``inserted`` images. Database and queries hold the present images. Only these two have the
+    Train and validation hold the images of that revision, removed ones too, but for ``inserted``
+    images. Database and queries hold the present images. Only these two have the
     user's columns, so that a corrected price causes no training.
     """
-    trained, role = pl.col("revision") <= settings.training_revision, pl.col("role")
-    searched = role.is_in(protocol.database or settings.database)
-    chosen = {
-        "train": (role == "train") & trained & ~pl.col("inserted"),
-        "validation": (role == "validation") & trained,
-        "database": searched & is_present(),
-        "queries": (role == "query") & is_present(),
-    }
-    ours = (*SCHEMA.names(), "revision", GONE, "inserted")
-    images = images if METADATA in images.columns else nest(images, ours)
+    chosen = choose_rows(settings, protocol)
     metadata = [name for name in images.columns if name == METADATA]
     return {
         name: images.filter(rows)
         .select(*SCHEMA.names(), *(metadata if name in ("database", "queries") else []))
-        .with_columns(role.replace({GALLERY: "train"}))
+        .with_columns(pl.col("role").replace({GALLERY: "train"}))
         .sort("id")
         for name, rows in chosen.items()
+    }
+
+
+def choose_rows(settings: Catalog, protocol: Protocol) -> dict[str, pl.Expr]:
+    """Return which images (columns ``role``, ``revision``, ``gone``, ``inserted``) are in each of
+    the four tables."""
+    trained, role = pl.col("revision") <= settings.training_revision, pl.col("role")
+    return {
+        "train": (role == "train") & trained & ~pl.col("inserted"),
+        "validation": (role == "validation") & trained & ~pl.col("inserted"),
+        "database": role.is_in(protocol.database or settings.database) & is_present(),
+        "queries": (role == "query") & is_present(),
     }
 
 
@@ -107,12 +117,12 @@ def check_tables(
             f"{settings.query_fraction:g} takes none from any label; raise it, or add images"
         )
     searched = list(protocol.database or settings.database)
-    if settings.inserted_fraction and "train" not in searched:
-        raise CatalogError(
-            f"catalog.inserted_fraction is {settings.inserted_fraction:g}, but training images are "
-            f"not searched: the database has the roles {searched}; set it to 0, or add train "
-            "to catalog.database"
-        )
+    for key in ("inserted_fraction", "inserted_labels"):
+        if (share := getattr(settings, key)) and "train" not in searched:
+            raise CatalogError(
+                f"catalog.{key} is {share:g}, but training images are not searched: the database "
+                f"has the roles {searched}; set it to 0, or add train to catalog.database"
+            )
     if not len(tables["database"]):
         setting = "the protocol's" if protocol.database else "catalog.database"
         raise CatalogError(f"no database image: none has a role in {setting} {searched}")

@@ -37,6 +37,12 @@ def flatten(table: pl.DataFrame, ours: Collection[str]) -> pl.DataFrame:
     return table.drop(METADATA).hstack(fields.rename(lambda name: column_name(name, ours)))
 
 
+def list_fields(table: pl.DataFrame) -> list[str]:
+    """Return the names of the user's columns in `table`, whose column `metadata` may be absent."""
+    kind = table.schema.get(METADATA)
+    return [field.name for field in kind.fields] if isinstance(kind, pl.Struct) else []
+
+
 def join_fields(columns: Iterable[str], ours: Collection[str]) -> pl.Expr:
     """Return the user's `columns` of a file as the one column `metadata`."""
     fields = {

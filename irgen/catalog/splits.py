@@ -59,6 +59,26 @@ def choose_inserted(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Se
     return table.with_columns(draw=_draw(seed, table["sha256"])).select(chosen).to_series()
 
 
+def choose_inserted_labels(table: pl.DataFrame, *, seed: int, fraction: float) -> pl.Series:
+    """Choose the images of `table` (role, label …) whose whole label is searched and not trained
+    on, as if it had been inserted after the training: (N,) bool, false for queries.
+
+    They are `fraction` of the labels of train images, in the order of sha256(seed, label), rounded
+    half up; one at least and never all. Labels that come later change which ones are drawn.
+
+    >>> table = pl.DataFrame({"label": list("aabc"), "role": ["train", "query", "train", "train"]})
+    >>> [sum(choose_inserted_labels(table, seed=1, fraction=share)) for share in (0.4, 0.0)]
+    [1, 0]
+    """
+    if not fraction:
+        return pl.repeat(False, len(table), dtype=pl.Boolean, eager=True)
+    taught = table.filter(role="train").select("label").drop_nulls().unique()
+    count = min(max(1, int(len(taught) * fraction + 0.5)), len(taught) - 1)
+    drawn = taught.with_columns(draw=_draw(seed, taught["label"])).sort("draw")["label"]
+    chosen = pl.col("label").is_in(drawn.head(count).implode()) & (pl.col("role") != "query")
+    return table.select(chosen.fill_null(False)).to_series()
+
+
 def _take(table: pl.DataFrame, role: str, fraction: float, least: int, seed: int) -> pl.DataFrame:
     """Give `role` to `fraction` of each label's distinct train images, in the order of revisions
     and, within one, of sha256(seed, path); to `least` if there are enough."""

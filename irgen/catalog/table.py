@@ -10,6 +10,7 @@ from irgen.errors import ArtifactError
 from irgen.files.sealed import read_parquet, write_parquet
 
 NAMES = ("train", "validation", "database", "queries")
+TEXTS = "texts.parquet"  # texts of the images that are trained on: `texts.collect_texts`
 ROLES = ("train", "validation", "query")
 SCHEMA = pl.Schema(
     {

@@ -1,11 +1,13 @@
 """Load and save all networks that a search needs, in one folder."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from irgen.catalog.images.pixels import Decoding
 from irgen.checkpoints import tensor_file
@@ -15,12 +17,14 @@ from irgen.checkpoints.retriever import (
     read_settings,
     save_retriever,
 )
+from irgen.checkpoints.text import TEXT_ENCODER, load_text_encoder, save_text_encoder
 from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from irgen.checkpoints.weights import untrained_encoder
 from irgen.compute.checks import check_finite
 from irgen.errors import ArtifactError
 from irgen.models.encoder import ImageEncoder
 from irgen.models.retriever import QueryEncoder, Retriever
+from irgen.models.text import TextEncoder, compose, shape_memory, split_words
 from irgen.models.tokenizer import Tokenizer
 from irgen.params import Encoder
 from irgen.params import Retriever as RetrieverSettings
@@ -34,7 +38,8 @@ PRETRAINED = "pretrained.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """Tokenizer, retriever, and the pretrained encoder if one of them uses it.
+    """Tokenizer, retriever, the pretrained encoder if one of them uses it, and the text encoder if
+    the images that they were trained on have texts.
 
     Modules are shared: the tokenizer's adapter follows its own tuned encoder or, without one, the
     pretrained encoder; the retriever's query encoder is one of these two or a tuned copy, with that
@@ -45,6 +50,7 @@ class Models:
     retriever: Retriever
     pretrained: ImageEncoder | None
     labels: list[str]
+    text_encoder: TextEncoder | None = None
 
     @property
     def encoder(self) -> ImageEncoder:
@@ -71,7 +77,7 @@ class Models:
 
     def to(self, device: torch.device) -> "Models":
         """Move these models to ``device``, in eval mode, and return them."""
-        for module in (self.tokenizer, self.retriever, self.pretrained):
+        for module in (self.tokenizer, self.retriever, self.pretrained, self.text_encoder):
             if module is not None:
                 module.eval().to(device)
         return self
@@ -92,6 +98,15 @@ class Models:
         return QueryFeatures(summary.float(), tokens.float(), embedding)
 
     @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> QueryFeatures:
+        """Encode queries in words for a search; only if there is a ``text_encoder``."""
+        assert self.text_encoder is not None, "texts are encoded by a text encoder"
+        numbers = self.text_encoder.number([split_words(text) for text in texts])
+        embedding, states = self.text_encoder(numbers.to(self.device))
+        summary, tokens = shape_memory(embedding, states, self.retriever.decoder.shape)
+        return QueryFeatures(summary, tokens, embedding)
+
+    @torch.inference_mode()
     def embed(self, pixels: Tensor) -> Tensor:
         """Return unit embeddings (B, D) float32 of images (B, C, H, W) of 0 … 255. Except for
         rounding, an embedding does not depend on the batch."""
@@ -101,6 +116,16 @@ class Models:
     def tokenize(self, embeddings: Tensor) -> Tensor:
         """Return codes (N, M) int64 of unit embeddings (N, D)."""
         return self.tokenizer.tokenize(embeddings.to(self.device))
+
+
+def compose_queries(pictures: QueryFeatures, words: QueryFeatures) -> QueryFeatures:
+    """Return queries (Q) of a picture together with words. The embedding is the direction between
+    the two."""
+    return QueryFeatures(
+        compose(pictures.summary, words.summary),
+        compose(pictures.tokens, words.tokens),
+        F.normalize(pictures.embedding + words.embedding, dim=-1),
+    )
 
 
 def assemble(tokenizer_path: Path, retriever_path: Path, pretrained: ImageEncoder) -> Models:
@@ -122,10 +147,13 @@ def save_models(
     tokenizer: TokenizerSettings,
     retriever: RetrieverSettings,
 ) -> None:
-    """Write three files that load without the original weights. The last three arguments are the
-    sections of params.yaml that the models were made by. Equal models give equal bytes."""
+    """Write three files that load without the original weights, and a fourth if there is a text
+    encoder. The last three arguments are the sections of params.yaml that the models were made by.
+    Equal models give equal bytes."""
     save_tokenizer(folder / TOKENIZER, models.tokenizer, encoder, tokenizer, models.labels)
     save_retriever(folder / RETRIEVER, models.retriever, retriever)
+    if models.text_encoder is not None:
+        save_text_encoder(folder / TEXT_ENCODER, models.text_encoder)
     kept = models.pretrained
     config = {
         "encoder": asdict(encoder),
@@ -153,6 +181,8 @@ def load_models(folder: Path, device: torch.device) -> Models:
         raise ArtifactError(
             f"{path} lacks the weights that the files beside it need: copy all again"
         )
+    if (folder / TEXT_ENCODER).exists():  # an index of images without texts has none
+        models = replace(models, text_encoder=load_text_encoder(folder / TEXT_ENCODER))
     return models.to(device)
 
 

@@ -32,13 +32,20 @@ BUSY_SECONDS = 60.0
 @click.command()
 @click.argument("sets", nargs=-1, metavar="[SET]...")
 @click.option("--ablations", is_flag=True, help="Run the plan's ablations too, last.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="VARIANT",
+    help="Run this variant of the plan, compared or ablated, and no others. Repeat it for several.",
+)
 @root_option
-def compare(sets: tuple[str, ...], ablations: bool, root: Path) -> None:
+def compare(sets: tuple[str, ...], ablations: bool, only: tuple[str, ...], root: Path) -> None:
     """Run the plan, experiments/comparison.yaml, for each SET (default: all sets of the plan).
 
     The settings of a set are experiments/SET.yaml. Every variant of the plan is trained with every
     seed. Then tables of all methods and variants, with significance, are written to
-    experiments/tables/SET as HTML, Markdown and LaTeX, and logged to MLflow.
+    experiments/tables/SET as HTML, Markdown and LaTeX, and logged to MLflow. What the served index
+    gains on all sets is in experiments/tables/gains.md.
 
     DVC skips work that was done with the same inputs. If the command was killed, run it again.
     """
@@ -46,12 +53,14 @@ def compare(sets: tuple[str, ...], ablations: bool, root: Path) -> None:
     sets = sets or plan.sets
     for name in sets:
         check_set(root, plan, name)
+    for name in only:
+        check_variant(plan, name)
     for name in sets:
         if run_dvc(root, f"{PIPELINE}:source@{name}"):
             raise StudyError(f"the images of {name} cannot be read: the reason is printed above")
     failed = []
-    for of_ablations in (False, True) if ablations else (False,):
-        failed += run_trials(root, plan, list_trials(plan, sets, of_ablations))
+    for variants in [only] if only else [plan.compared, *([plan.ablated] if ablations else [])]:
+        failed += run_trials(root, plan, list_trials(plan, sets, variants))
         failed += [
             f"tables of {name}" for name in sets if run_dvc(root, f"{PIPELINE}:tables@{name}")
         ]
@@ -74,18 +83,22 @@ def check_set(root: Path, plan: Plan, name: str) -> None:
         load_trial_params(root, plan, Trial(set=name, variant=variant, seed=plan.seeds[0]))
 
 
-def list_trials(plan: Plan, sets: tuple[str, ...], ablations: bool) -> list[Trial]:
-    """Return the trials of all compared variants, or of all ablations, in order of seed. So half a
-    comparison gives complete tables of fewer seeds."""
-    if ablations:
-        seeds, variants = plan.ablation_seeds, plan.ablated
-    else:
-        seeds, variants = plan.seeds, plan.compared
+def check_variant(plan: Plan, name: str) -> None:
+    """Raise StudyError for a variant that is not in the plan."""
+    if name not in plan.variants:
+        variants = ", ".join(plan.variants)
+        raise StudyError(f"{name} is no variant of {PLAN}; there are {variants}")
+
+
+def list_trials(plan: Plan, sets: tuple[str, ...], variants: tuple[str, ...]) -> list[Trial]:
+    """Return the trials of variants in order of seed. So half a comparison gives complete tables of
+    fewer seeds."""
     return [
         Trial(set=name, variant=variant, seed=seed)
-        for seed in seeds
+        for seed in plan.seeds
         for name in sets
         for variant in variants
+        if seed in plan.seeds_of(variant) and name in plan.sets_of(variant)
     ]
 
 
@@ -135,8 +148,9 @@ def is_busy(root: Path) -> bool:
 
 
 def print_tables(root: Path, plan: Plan, sets: tuple[str, ...]) -> None:
-    """Print the paths of each set's tables and page; write a page that is missing."""
-    from irgen.study import report
+    """Print the paths of each set's tables and page, and the gains on all sets; write a page that
+    is missing."""
+    from irgen.study import gains, report
 
     for name in sets:
         table = root / TABLES / name / "comparison.md"
@@ -146,6 +160,7 @@ def print_tables(root: Path, plan: Plan, sets: tuple[str, ...]) -> None:
                 report.write_report(root, plan, name)
             print(f"Tables: {table.resolve()}")
             print(f"Page: {page.resolve()}")
+    print(gains.write_summary(root, plan.sets))
 
 
 def send_to_mlflow(root: Path) -> None:

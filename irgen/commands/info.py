@@ -61,7 +61,8 @@ def describe_index(index: Index) -> dict[str, str]:
         "metadata": ", ".join(f"{name} ({kind})" for name, kind in facts["columns"].items())
         or "none",
         "search": f"{defaults.beams} beams, {defaults.candidates} candidates, "
-        f"{defaults.fresh_beams} fresh beams, by default",
+        f"{defaults.fresh_beams} fresh beams, a hedge of {defaults.hedge:g}, by default",
+        "words": f"answered by {index.text_method or 'nothing: the images have no texts'}",
         **({} if index.calibration == NO_LABELS else {"same label": describe_calibration(index)}),
         "on the disk": f"{format_bytes(sum(sizes.values()))}: images "
         f"{format_bytes(sizes['base'])}, changes since {format_bytes(sizes['changes'])}, models "

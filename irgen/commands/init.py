@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irgen.commands.options import PATH, root_option
+from irgen.commands.options import PATH, root_option, settings_file
 from irgen.errors import CatalogError, ParamsError
 
 if TYPE_CHECKING:
@@ -48,7 +48,15 @@ class Choice:
     "--encoder", metavar="NAME", help="The timm model that reads images. Default: by this machine."
 )
 @click.option("--unlabelled", is_flag=True, help="Use no labels, even if there are class folders.")
-@click.option("--force", is_flag=True, help="Overwrite a params.yaml that you have changed.")
+@click.option("--force", is_flag=True, help="Overwrite settings that you have changed.")
+@click.option(
+    "--params",
+    "file",
+    type=PATH,
+    metavar="FILE",
+    help="Write this file, e.g. experiments/photos.yaml, to compare methods on. Default: "
+    "params.yaml in the project's folder.",
+)
 @root_option
 def init(
     source: str | None,
@@ -56,6 +64,7 @@ def init(
     encoder: str | None,
     unlabelled: bool,
     force: bool,
+    file: Path | None,
     root: Path,
 ) -> None:
     """Look at your images and write settings that suit them into params.yaml.
@@ -69,12 +78,12 @@ def init(
 
     if not source:
         raise click.UsageError(ASK)
-    path = root / "params.yaml"
-    if not force:
+    path, base = settings_file(root, file), settings_file(root, None)
+    if not force and (path == base or path.exists()):
         refuse_edited(path)
     if source == "digits":
-        write(path, [digits(), {"download": {"source": source}}], source)
-        print("params.yaml has the default settings, for the built-in digits.\nNext: make run")
+        write(path, base, [digits(), {"download": {"source": source}}], source)
+        print(f"{path.name} has the default settings, for the built-in digits.\nNext: make run")
         return
     print(f"Looking at {source} …", flush=True)
     survey = look(source, root)
@@ -88,7 +97,7 @@ def init(
     machine, collection = init_costs.describe_machine(), summarise(survey, labelled)
     choice = choose(survey, collection, weights, encoder, gpu=bool(machine.gpu), root=root)
     source_values: Values = {"download": {"source": relate(source, root)}}
-    params = write(path, [*choice.parts, source_values], source)
+    params = write(path, base, [*choice.parts, source_values], source)
     costs = init_costs.estimate_costs(params, collection, survey.sample.bytes, machine)
     lines = {
         "machine": init_output.describe_machine(machine),
@@ -96,7 +105,10 @@ def init(
         "cost": init_output.describe_costs(costs),
         "change": f"edit {path}; irgen params explains every setting; irgen init --help",
     }
-    print(f"\nWrote {path}:\n{init_output.layout(lines)}\n\nNext: make run")
+    following = (
+        f"add {path.stem} to the plan, and irgen compare {path.stem}" if file else "make run"
+    )
+    print(f"\nWrote {path}:\n{init_output.layout(lines)}\n\nNext: {following}")
 
 
 def refuse_edited(path: Path) -> None:
@@ -203,14 +215,14 @@ def relate(path: str, root: Path) -> str:
     return os.path.relpath(path, root)
 
 
-def write(path: Path, parts: list[Values], source: str) -> Params:
-    """Write values into the settings file and return all settings. Raises ParamsError for a file
-    that is not valid."""
+def write(path: Path, base: Path, parts: list[Values], source: str) -> Params:
+    """Write the settings of the file ``base`` with other values to ``path``, and return all
+    settings. Raises ParamsError for a file that is not valid."""
     from irgen.errors import redact
     from irgen.files.atomic import write_bytes
     from irgen.params import load
     from irgen.params.writing import apply_values
 
-    text = apply_values(path.read_text(encoding="utf-8"), parts, redact(source))
+    text = apply_values(base.read_text(encoding="utf-8"), parts, redact(source))
     write_bytes(path, text.encode())
     return load(path)

@@ -20,6 +20,7 @@ STAGES = {
     "tokenizer": "Train the semantic tokenizer: encoder and residual quantizer.",
     "identifiers": "Give every image its codes and its tuned embedding.",
     "trie": "Build the trie of the database's codes.",
+    "texts": "Train the text encoder, which reads queries in words.",
     "retriever": "Train the retriever, which predicts the codes of a query's neighbours.",
     "index": "Build the index: models, images, and calibrated probabilities.",
     "evaluate": "Compare all search methods on the same queries.",

@@ -170,7 +170,8 @@ def map_batches(
     returns, in any order. ``settings`` choose the machine of each worker.
 
     Tasks decode, one batch a task. Actors encode; each loads its encoder once, and takes a GPU or,
-    for ``compute.device: cpu``, most of a core. Actors start on nodes that join. What a worker that
+    for ``compute.device: cpu``, most of a core. As many as there are start at once, more on nodes
+    that join. What a worker that
     died was doing is done again. Pixels wait in Ray's object store, of which decoding takes a part
     and then pauses. An IrgenError of a worker is raised here.
     """
@@ -184,6 +185,7 @@ def map_batches(
     # On a processor alone both share each core, and so never wait for one another.
     shares = {"cuda": (1.0, 0.0, 1.0)}.get(settings.device, (0.25, 0.75, 0.0))
     decode_cpus, encode_cpus, encode_gpus = shares
+    workers = int(ray.cluster_resources().get("GPU" if encode_gpus else "CPU", 1))
     rows = from_items([{"number": n} for n in numbers], override_num_blocks=len(numbers))
     decode_row = functools.partial(_decode, shared=ray.put(decode))
     pixels = rows.map_batches(decode_row, batch_size=1, num_cpus=decode_cpus)
@@ -191,7 +193,7 @@ def map_batches(
         _Encoder,
         batch_size=1,
         fn_constructor_args=[ray.put(load), settings],
-        compute=ActorPoolStrategy(min_size=1),
+        compute=ActorPoolStrategy(min_size=1, initial_size=max(1, min(workers, len(numbers)))),
         num_cpus=encode_cpus,
         num_gpus=encode_gpus,
     )

@@ -27,6 +27,7 @@ from irgen.params.sections import (
     Release,
     Report,
     Retriever,
+    Texts,
     Tokenizer,
     Tracking,
 )
@@ -50,6 +51,7 @@ class Params:
     pairs: Pairs = Pairs()
     tokenizer: Tokenizer = Tokenizer()
     identifiers: Identifiers = Identifiers()
+    texts: Texts = Texts()
     retriever: Retriever = Retriever()
     index: Index = Index()
     evaluate: Evaluate = Evaluate()
@@ -119,11 +121,12 @@ def check(params: Params) -> None:
             f"params.yaml: download: sha256: {download.sha256!r} is not a SHA-256 digest: give 64 "
             "hexadecimal digits, or leave it empty"
         )
-    if params.retriever.width % params.retriever.heads:
-        raise ParamsError(
-            f"params.yaml: retriever: width {params.retriever.width} must be a multiple of "
-            f"heads {params.retriever.heads}"
-        )
+    for section, network in (("retriever", params.retriever), ("texts", params.texts)):
+        if network.width % network.heads:
+            raise ParamsError(
+                f"params.yaml: {section}: width {network.width} must be a multiple of "
+                f"heads {network.heads}"
+            )
     metrics = ["auto", *(f"{name}/{k}" for name in GATED for k in evaluate.cutoffs)]
     if params.gate.metric not in metrics:
         raise ParamsError(

@@ -64,6 +64,11 @@ class Download:
     source: str = required(
         "digits; a folder, .tar, .tar.gz, .zip, .csv or .parquet; or one at s3://… or https://…"
     )
+    captions: str = param(
+        "",
+        "CSV or Parquet file with texts of the images, named by a column id, path or label; "
+        "empty: none",
+    )
     ignore: tuple[str, ...] = param(
         (),
         "files and folders to leave out, as in a .gitignore, besides @eaDir, #recycle, .git and "
@@ -120,6 +125,9 @@ class Catalog:
     )
     inserted_fraction: Split = param(
         0.0, "share of each label's training images that join only the database, as if added later"
+    )
+    inserted_labels: Split = param(
+        0.0, "share of the labels whose images join only the database, as if added later"
     )
     training_revision: Number = param(
         1, "newest revision that is trained on, as training.yaml says"
@@ -224,6 +232,30 @@ class Identifiers:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Texts:
+    """Text encoder, which reads queries in words. It is trained if the images have texts."""
+
+    columns: tuple[str, ...] = param(
+        (), "columns with texts of the images; empty: all text columns, and the label"
+    )
+    steps: Size = param(600, "gradient steps")
+    batch_size: Batch = param(128, "images per gradient step, each with its texts")
+    learning_rate: Rate = param(1e-3, "largest learning rate")
+    subwords: Annotated[int, Field(ge=300, le=65_536)] = param(
+        4000, "most sub-words: the pieces of words that the encoder reads"
+    )
+    width: Width = param(256, "width of the encoder; a multiple of heads")
+    layers: Layers = param(2, "layers of the encoder")
+    heads: Layers = param(4, "attention heads")
+    dropout: Dropout = param(0.1, "dropout in the encoder")
+    dropped_words: Dropout = param(0.3, "share of a text's words left out at random in training")
+    temperature: Temperature = param(0.05, "temperature of the contrastive loss")
+    share: Share = param(
+        0.5, "queries in words for each image of a batch, when the retriever is trained"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Retriever(Training):
     """Retriever: query encoder and autoregressive decoder."""
 
@@ -262,7 +294,7 @@ class Evaluate:
     beams: Cutoff = param(20, "code sequences kept by beam search (W)")
     candidates: Size = param(100, "most images collected from the beams; at least the largest k")
     hedge: Annotated[float, Field(ge=0, le=1000)] = param(
-        5.0, "how much one good hit among the first ten is worth, in tens of good hits; 0: nothing"
+        10.0, "how much one good hit among the first ten is worth, in tens of good hits; 0: nothing"
     )
     queries: Size = param(3000, "queries measured at most; of more, the same sample each time")
     batch_size: Batch = param(64, "queries per search batch")

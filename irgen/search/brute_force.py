@@ -1,6 +1,7 @@
 """Brute-force search: every database vector against every query, block by block (exact k-NN)."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,10 +12,17 @@ from irgen.search.result import Result
 BLOCK = 65536  # database rows a matrix product
 
 
+class Rows(Protocol):
+    """Vectors (N, D) of a database: a tensor, or what makes the rows of a slice (n, D)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
+
+
 @torch.inference_mode()
 def brute_force_search(
     queries: Tensor,
-    database: Tensor,
+    database: Rows,
     k: int,
     extra_scores: Callable[[int, int], Tensor] | None = None,
 ) -> Result:

@@ -22,7 +22,8 @@ from irgen.search.decoder import Decoder, DecoderState
 from irgen.search.live import LiveTrie
 from irgen.search.nearby import COPY_COSINE
 from irgen.search.rank import Candidates
-from irgen.search.relevance import NEAREST, Ranker, rank_candidates
+from irgen.search.ranking import NEAREST
+from irgen.search.relevance import Ranker, rank_candidates
 from irgen.search.result import Result
 from irgen.search.snapshot import Snapshot
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from irgen.params import Evaluate
 
-VERSION = 4  # raise when a search finds other images, or gives other scores
+VERSION = 6  # raise when a search finds other images, or gives other scores
 PREFIXES = 32  # beams before the last level, where labels rank: more found fewer of the right label
 MOST_HITS, MOST_CANDIDATES = 10_000, 1_000_000  # of a query; more would not fit in memory
 
@@ -114,8 +115,8 @@ class Options:
 
 @dataclass(frozen=True)
 class QueryFeatures:
-    """Features of a batch of query images, float32: ``summary`` (Q, S), ``tokens`` (Q, P, T) and
-    the unit ``embedding`` (Q, D)."""
+    """Features of a batch of queries, images or words, float32: ``summary`` (Q, S), ``tokens``
+    (Q, P, T) and the unit ``embedding`` (Q, D)."""
 
     summary: Tensor
     tokens: Tensor
@@ -124,13 +125,15 @@ class QueryFeatures:
 
 @dataclass(frozen=True)
 class Hits:
-    """Best k images of each query, best first; all (Q, k), −1 or −inf where there are fewer.
+    """Best k images of each query, best first; (Q, k), −1 or −inf where there are fewer.
 
     ``rows`` int64. float32: ``scores`` is what hits are sorted by (see ``Options``); ``cosine`` is
     that of the tuned embeddings; ``log_probability`` is the code sequence's under the retriever;
     ``normalised_log_prob`` is the same among the codes that take part in the search. Both
     are −inf for an image found by embedding, unless they sort the hits. ``by_embedding`` bool:
-    the retriever did not predict the image's code; the query's embedding led to it.
+    the retriever did not predict the image's code; the query's embedding led to it. ``untaught``
+    (Q,) float32: the probability that the query's label is none of the taught ones; −inf where
+    labels do not rank.
     """
 
     rows: Tensor
@@ -139,13 +142,14 @@ class Hits:
     log_probability: Tensor
     normalised_log_prob: Tensor
     by_embedding: Tensor
+    untaught: Tensor
 
     @classmethod
     def of_cosines(cls, result: Result, rows: Tensor) -> "Hits":
         """Return a result in positions of ``rows`` (n,), whose scores are cosines, as hits."""
         blank = torch.full_like(result.scores, -torch.inf)
         named = torch.cat([rows, rows.new_full((1,), -1)])[result.ids]  # position −1 is row −1
-        return cls(named, result.scores, result.scores, blank, blank, named >= 0)
+        return cls(named, result.scores, result.scores, blank, blank, named >= 0, _unread(named))
 
 
 def search(
@@ -246,6 +250,18 @@ def _search_embeddings(
     return _cut(_sort_by_cosine(candidates, cosines), snapshot, k, options)
 
 
+@torch.inference_mode()
+def cut_ranked(rows: Tensor, scores: Tensor, snapshot: Snapshot, k: int, options: Options) -> Hits:
+    """Return the first k of ``rows`` (n,) int64, best first by their ``scores`` (n,), as the hits
+    of one query, Q = 1, which has no embedding: cosines are −inf."""
+    limit = max(k, options.candidates)
+    rows, scores = rows[None, :limit], scores[None, :limit].float()
+    blank, no = torch.full_like(scores, -torch.inf), torch.zeros_like(rows, dtype=torch.bool)
+    candidates = Candidates(rows, snapshot.gather(rows, "keys"), blank, blank, no)
+    order = torch.arange(rows.shape[1], device=rows.device)[None]
+    return _cut(_Sorted(candidates, blank, scores, order), snapshot, k, options)
+
+
 def _score_codes(own: Candidates, state: DecoderState, snapshot: Snapshot) -> Candidates:
     """Return candidates, which share one code a query, with its log-probability."""
     codes = snapshot.gather(own.rows[:, :1], "codes").long()  # (Q, 1, M)
@@ -257,12 +273,14 @@ def _score_codes(own: Candidates, state: DecoderState, snapshot: Snapshot) -> Ca
 
 @dataclass(frozen=True)
 class _Sorted:
-    """Candidates with cosines, scores and the order that sorts them, best first; all (Q, C)."""
+    """Candidates with cosines, scores and the order that sorts them, best first; all (Q, C).
+    ``untaught`` (Q,): as in ``Hits``; None if labels do not rank."""
 
     candidates: Candidates
     cosines: Tensor
     scores: Tensor
     order: Tensor
+    untaught: Tensor | None = None
 
 
 def _sort_by_code(candidates: Candidates, cosines: Tensor) -> _Sorted:
@@ -284,7 +302,7 @@ def _sort_by_label(
     copies = cosines >= COPY_COSINE
     ranked = rank_candidates(ranker, candidates.rows, cosines, copies, label_probs, hedge)
     order = rank.order_by_score(candidates, ranked.sort_keys)
-    return _Sorted(candidates, cosines, ranked.probabilities, order)
+    return _Sorted(candidates, cosines, ranked.probabilities, order, ranked.untaught)
 
 
 def _cut(ranked: _Sorted, snapshot: Snapshot, k: int, options: Options) -> Hits:
@@ -313,10 +331,17 @@ def _cut(ranked: _Sorted, snapshot: Snapshot, k: int, options: Options) -> Hits:
         log_probability=column(candidates.scores, -torch.inf),
         normalised_log_prob=column(candidates.normalised_log_probs, -torch.inf),
         by_embedding=column(candidates.by_embedding, False),
+        untaught=_unread(rows) if ranked.untaught is None else ranked.untaught,
     )
 
 
 def _no_hits(queries: int, k: int, device: torch.device) -> Hits:
     blank = torch.full((queries, k), -torch.inf, device=device)
     rows = torch.full((queries, k), -1, dtype=torch.int64, device=device)
-    return Hits(rows, blank, blank, blank, blank, torch.zeros_like(rows, dtype=torch.bool))
+    by_embedding = torch.zeros_like(rows, dtype=torch.bool)
+    return Hits(rows, blank, blank, blank, blank, by_embedding, _unread(rows))
+
+
+def _unread(values: Tensor) -> Tensor:
+    """Return what ``untaught`` is of queries (Q, …) whose labels nobody reads: (Q,)."""
+    return torch.full((len(values),), -torch.inf, device=values.device)

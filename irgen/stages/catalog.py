@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from irgen.catalog import assembly, manifest
+from irgen.catalog import assembly, captions, manifest, texts
 from irgen.catalog.check import SIDE, check_images
 from irgen.catalog.datasets import protocols
 from irgen.catalog.fingerprints import thumbnail
@@ -18,11 +18,11 @@ from irgen.catalog.formats import FORMATS, SETS, choose_format, read_format
 from irgen.catalog.images.decode import decode_stored
 from irgen.catalog.leaks import KINDS, count_leaks, find_leaks, format_leaks
 from irgen.catalog.shards import Images, find_intact, shard_path
-from irgen.catalog.splits import assign_roles, choose_inserted
-from irgen.catalog.table import describe_similar_labels, describe_tables, write_table
+from irgen.catalog.splits import assign_roles, choose_inserted, choose_inserted_labels
+from irgen.catalog.table import TEXTS, describe_similar_labels, describe_tables, write_table
 from irgen.errors import ArtifactError, CatalogError, escape_controls
 from irgen.files.records import write_sealed_json
-from irgen.files.sealed import write_parquet
+from irgen.files.sealed import read_parquet, write_parquet
 from irgen.files.workspace import Workspace
 from irgen.params import Catalog, Params
 
@@ -32,25 +32,27 @@ NAMED = 3  # rejections or leaks that a message names
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Write ``data/catalog``: a table for each of train, validation, database and queries,
-    ``rejected.parquet`` (key, reason), ``leaks.parquet`` (columns of ``leaks.SCHEMA``) and
+    ``rejected.parquet`` (key, reason), ``leaks.parquet`` (columns of ``leaks.SCHEMA``),
+    ``texts.parquet`` (texts of the images that are trained on; columns of ``texts.SCHEMA``) and
     ``protocol.json`` (format, protocol, its description, leaks by kind). Return counts.
 
     Images without a label are rejected if labels are used, and in published sets. With
     ``tokenizer.labels: clusters`` other sources may have such images; their label is null.
 
-    Raises CatalogError if the source does not fit its format, if the format has no such protocol,
-    if no usable, training, query or database image is left, and for leaks that are refused;
-    ArtifactError if images are lost that models are trained on.
+    Raises CatalogError if the source or its captions do not fit, if the format has no such
+    protocol, if no usable, training, query or database image is left, and for leaks that are
+    refused; ArtifactError if images are lost that models are trained on.
     """
     workspace.existing("download", manifest.NAME)
     folder, settings = workspace.stage("download"), params.catalog
-    listed, stored = manifest.read(folder), Images(folder)
+    listed, past = manifest.read_with_past(folder)
+    stored = Images(folder, listed, past)
     source_format = choose_format(listed, settings.format)
     if problem := assembly.explain_no_labels(source_format, params.tokenizer.labels):
         raise CatalogError(problem)
     protocol = protocols.choose_protocol(source_format, settings.protocol)
     images = protocols.apply_protocol(read_format(listed, source_format, stored.read), protocol)
-    past = read_past_images(folder, source_format, settings)
+    past = select_past_images(folder, past, source_format, settings)
     checked = check_images(
         stored,
         pl.concat([images["sha256"], past["sha256"]]),
@@ -77,7 +79,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         validation_fraction=settings.validation_fraction,
     )
     late = choose_inserted(images, seed=params.seed, fraction=settings.inserted_fraction)
+    late |= choose_inserted_labels(images, seed=params.seed, fraction=settings.inserted_labels)
     images = images.with_columns(late.alias("inserted"))
+    copied = read_parquet(workspace.existing("download", captions.NAME))
+    images, notes = captions.join_captions(assembly.nest_columns(images), copied)
     tables = assembly.build_tables(images, settings, protocol)
     present = images.filter(assembly.is_present())
     newest = int(present["revision"].to_numpy().max())
@@ -92,17 +97,30 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         "says": split,
         "leaks": counts,
     }
+    text_columns = texts.choose_columns(
+        images,
+        params.texts.columns,
+        ("part",) if is_set else (),
+        labelled=params.tokenizer.labels == "given",
+    )
     output = workspace.stage("catalog")
     _write(output, tables, rejected, leaks, record)
+    rows = assembly.choose_rows(settings, protocol)
+    trained = images.filter(rows["train"] | rows["validation"])
+    write_parquet(output / TEXTS, texts.collect_texts(trained, text_columns))
     if settings.leaks == "refuse" and len(leaks):  # after writing them, for people to look at
         raise CatalogError(_explain_leaks(leaks, output))
     metrics = assembly.measure_tables(tables, present, rejected)
     metrics |= {f"leaks/{kind}": count for kind, count in counts.items()}
     newer = pl.col("revision") > settings.training_revision
-    if settings.inserted_fraction:
+    if late.any():
         metrics["images/inserted"] = len(present.filter(pl.col("inserted") & ~newer))
     _print_counts(metrics, rejected, len(present), len(present.filter(newer)))
     print(f"  {describe_tables(tables['database'], tables['queries'])}")
+    if text_columns:
+        print(f"  texts of images: {', '.join(text_columns)}")
+    for note in notes:
+        print(f"  {escape_controls(note)}")
     _print_odd_labels(metrics, present)
     print(f"  protocol {protocols.describe_protocol(record)}; leaks: {format_leaks(counts)}")
     return metrics
@@ -122,16 +140,18 @@ def _write(
     write_sealed_json(output / "protocol.json", record)
 
 
-def read_past_images(folder: Path, source_format: str, settings: Catalog) -> pl.DataFrame:
-    """Return the images removed from the source since the training revision, as ``read_format``
-    does, with the revision of their removal, ``gone``.
+def select_past_images(
+    folder: Path, past: pl.DataFrame, source_format: str, settings: Catalog
+) -> pl.DataFrame:
+    """Return the images of ``past`` that were removed from the source since the training revision,
+    as ``read_format`` does, with the revision of their removal, ``gone``.
 
     They are still trained on, and roles are drawn as if they were there. Without a shard, their
     bytes were deleted on purpose: they are left out. The table is empty for a published set, and if
     the past images do not fit a format that has changed: then training follows the source. Raises
     ArtifactError if the shard of an image that is trained on is missing or truncated.
     """
-    past = manifest.read_past(folder).filter(pl.col(manifest.GONE) > settings.training_revision)
+    past = past.filter(pl.col(manifest.GONE) > settings.training_revision)
     past = past.filter(pl.col("shard").is_not_null())
     is_lost = ~pl.col("shard").is_in(list(find_intact(folder, past)))
     lost = past.filter(is_lost & (pl.col("revision") <= settings.training_revision))

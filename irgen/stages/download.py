@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from irgen.catalog import guard, manifest
 from irgen.catalog.assembly import explain_no_labels
+from irgen.catalog.captions import copy_captions, have_captions_changed
 from irgen.catalog.changes import Change
 from irgen.catalog.datasets.annotations import drop_annotations
 from irgen.catalog.formats import choose_format
@@ -37,9 +38,9 @@ FILES = "files"  # archives from elsewhere, while they are fetched and read
 
 
 def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
-    """Write ``data/download``: manifest, shards, and the digest of the encoder's weights. Return
-    how many images there are, and are new, changed, gone, relabelled and unreadable; nothing if the
-    source has not changed.
+    """Write ``data/download``: manifest, shards, captions and the digest of the encoder's weights.
+    Return how many images there are, and are new, changed, gone, relabelled and unreadable; nothing
+    if the source has not changed.
 
     Raises SourceError if the source is missing, unreadable, unsafe or empty; RemovalsError if more
     images would go than may without a person's word; ParamsError if the training revision is ahead
@@ -52,6 +53,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         source = open_source(params.download, workspace.cache / "download" / FILES)
         metrics = _sync(params, workspace, source)
     guard.withdraw(workspace.cache / "download")
+    copy_captions(folder, params.download.captions)
     _print_no_labels(params, folder)
     if note_weights(folder, params.encoder):
         print(f"the weights of the encoder have changed ({params.encoder.weights})")
@@ -129,9 +131,12 @@ def _check_training_revision(trained: int, folder: Path) -> None:
 
 def may_have_changed(params: Params, workspace: Workspace) -> bool:
     """Tell whether the source may differ from ``data/download``, by its listing alone or, for an
-    archive, by its stamp, or whether the encoder's weights were replaced. No image is read. Raises
-    SourceError if the source cannot be listed."""
-    if have_weights_changed(workspace.stage("download"), params.encoder):
+    archive, by its stamp, or whether captions or the encoder's weights were replaced. No image is
+    read. Raises SourceError if the source cannot be listed."""
+    folder = workspace.stage("download")
+    if have_weights_changed(folder, params.encoder):
+        return True
+    if have_captions_changed(folder, params.download.captions):
         return True
     with _guard(params, workspace).holding():
         source = open_source(params.download, workspace.cache / "download" / FILES)

@@ -17,6 +17,7 @@ from irgen.checkpoints.calibration import CALIBRATION, save_calibration
 from irgen.checkpoints.identifiers import ImageCodes, check_served, load_codes
 from irgen.checkpoints.models import Models, assemble, save_models
 from irgen.checkpoints.ranking import RANKING, save_ranking
+from irgen.checkpoints.text import TEXT_ENCODER, load_text_encoder
 from irgen.checkpoints.weights import create_encoder
 from irgen.encoding.encode import open_encoding
 from irgen.errors import CatalogError
@@ -61,7 +62,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
         workspace.existing("tokenizer", "tokenizer.safetensors"),
         workspace.existing("retriever", "retriever.safetensors"),
         create_encoder(params.encoder, params.seed),
-    ).to(encoding.machine.device)
+    )
+    text_encoder = load_text_encoder(workspace.existing("texts", TEXT_ENCODER))
+    models = replace(models, text_encoder=text_encoder).to(encoding.machine.device)
     identified = load_codes(workspace.existing("identifiers", "database"))
     trained = torch.from_numpy(mark_unchanged(database, train))
     options = Options.from_settings(params.evaluate, params.index.fresh_beams)
@@ -75,7 +78,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     ranking: Ranking | Uncalibrated = NO_LABELS
     if params.tokenizer.labels == "given":
         ranking = fit_ranking(queries, kinds)
-    ranker = None if isinstance(ranking, Uncalibrated) else Ranker(ranking, kinds.to(models.device))
+    ranker = None
+    if isinstance(ranking, Ranking):
+        ranker = Ranker(ranking, kinds.to(models.device), snapshot.trained)
     hits = search_validation(queries, options, k, ranker)
     del snapshot, queries  # they hold all embeddings in half precision
     calibration = fit_calibration(hits)
@@ -103,6 +108,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     metrics = measure_calibration(calibration, hits, trained.numpy())
     if isinstance(ranking, Ranking):
         metrics |= {"ranking/error": ranking.error, "ranking/queries": float(ranking.queries)}
+        metrics |= {"ranking/recognised": ranking.recognised, "ranking/mistaken": ranking.mistaken}
     return metrics | measure_size(workspace.stage("index"))
 
 

@@ -17,8 +17,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """Write ``data/pairs/pairs.parquet``: anchor, positive (rows of train.parquet), similarity;
     sorted by anchor, then nearest first. The only training image of a label is its own positive.
     Metrics: ``recall`` is the share of the true nearest images that were found, 1 unless a label is
-    too large to compare all its images. Time: see ``training/neighbours.py``; memory: unit features
-    (N, S), and one block of cosines. Raises CatalogError if the rule needs labels that images lack.
+    too large to compare all its images. Time: see ``training/neighbours.py``; memory: the pairs,
+    the features of ``neighbours.EXACT`` images, and one block of cosines. Raises CatalogError if
+    the rule needs labels that images lack.
     """
     table = read_table(workspace.existing("catalog", "train.parquet"))
     path = workspace.existing("features", "train", "features.npy")

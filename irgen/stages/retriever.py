@@ -5,6 +5,7 @@ codes and pairs takes N · neighbours. Views of a frozen encoder are encoded onc
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 
@@ -13,17 +14,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irgen.catalog.table import read_table
+from irgen.catalog.table import TEXTS, read_table
 from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
+from irgen.checkpoints.text import TEXT_ENCODER, load_text_encoder
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
+from irgen.compute.cluster import connect
 from irgen.compute.workers import run_workers
 from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
 from irgen.encoding.encode import open_encoding
+from irgen.encoding.texts import ImageTexts
 from irgen.encoding.training_images import load_training_images
+from irgen.encoding.views import encode_views
 from irgen.evaluation.sample import draw_sample
 from irgen.files.digests import file_digest
 from irgen.files.sealed import read_array, read_parquet
@@ -36,6 +41,7 @@ from irgen.params.strict import flatten
 from irgen.search.brute_force import brute_force_search
 from irgen.training import retriever as training
 from irgen.training.run import open_run, summarize
+from irgen.training.word_queries import WordQueries
 
 MOST_VALIDATED = 3000  # validation images: after each round all of them are searched for
 VALIDATED = ("train", "validation")  # roles: validation images query the training images
@@ -48,12 +54,31 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     sample. With ``tokenizer.labels: clusters`` no label is read: agreement with the nearest by
     pretrained features validates.
     """
-    return run_workers(train_retriever, (params, workspace), params.compute, log)
+    with ExitStack() as stack:
+        if params.compute.engine == "ray":
+            stack.enter_context(connect(params.compute))
+            encode_ahead(params, workspace)
+        return run_workers(train_retriever, (params, workspace), params.compute, log)
+
+
+def encode_ahead(params: Params, workspace: Workspace) -> None:
+    """Encode the views of a frozen encoder with all workers of the cluster, before the processes of
+    the training take these."""
+    if params.retriever.tune_encoder:
+        return
+    encoding = open_encoding(params.compute, workspace)
+    tokenizer, _ = load_tokenizer(workspace.existing("tokenizer", "tokenizer.safetensors"))
+    pretrained = create_encoder(params.encoder, params.seed)
+    encoder = initial_query_encoder(pretrained, tokenizer, params.retriever.encoder).encoder
+    paths = (workspace.existing("catalog", f"{role}.parquet") for role in VALIDATED)
+    train, validation = map(read_table, paths)
+    for table in (train, validation[draw_sample(validation, MOST_VALIDATED)]):
+        encode_views(encoder, table["sha256"].to_list(), params.augment, params.seed, encoding)
 
 
 def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Train with the other processes of ``run``. The first one writes what comes of it."""
-    compute = replace(params.compute, engine="local")  # each process encodes its own images
+    compute = replace(params.compute, engine="local")  # what is not encoded ahead
     settings, encoding = params.retriever, open_encoding(compute, workspace)
     tables = [workspace.existing("catalog", f"{role}.parquet") for role in VALIDATED]
     train, validation = map(read_table, tables)
@@ -105,6 +130,7 @@ def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict
     validated = LabelledImages(load_images(validation), class_numbers(validation["label"], labels))
     sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
     inputs = [*tables, *paths, tokenizer_path, codes_folder / "codes.parquet", pairs_path]
+    inputs += [workspace.existing("catalog", TEXTS), workspace.existing("texts", TEXT_ENCODER)]
     contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
     run = open_run(
         workspace.cache / "training",
@@ -114,6 +140,7 @@ def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict
         log,
         [training.VERSION, sections, params.tokenizer.labels, contents],
     )
+    words = load_words(params, workspace, train["id"], codes, encoding.machine.device)
     history = training.train(
         model,
         training.Pairs(
@@ -122,6 +149,7 @@ def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict
         training.Validation(validated, class_numbers(train["label"], labels), nearest),
         settings,
         run,
+        words,
     )
     if encoding.machine.world.rank > 0:
         return {}
@@ -130,6 +158,21 @@ def train_retriever(params: Params, workspace: Workspace, log: Callable) -> dict
     write_history(folder / "history.csv", history)
     run.clear()
     return summarize(history, settings.steps)
+
+
+def load_words(
+    params: Params, workspace: Workspace, ids: pl.Series, codes: Tensor, device: torch.device
+) -> WordQueries | None:
+    """Return the texts of training images ``ids`` (N,) with these codes (N, M), and the encoder of
+    texts on ``device``; None if the catalogue has no texts."""
+    encoder = load_text_encoder(workspace.existing("texts", TEXT_ENCODER))
+    if encoder is None:
+        return None
+    table = read_parquet(workspace.existing("catalog", TEXTS))
+    smoothing = params.retriever.label_smoothing
+    return WordQueries(
+        encoder.to(device), ImageTexts.build(ids, table), codes, params.texts, smoothing
+    )
 
 
 def find_nearest(database: Tensor, queries: Tensor) -> Tensor:

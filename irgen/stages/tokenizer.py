@@ -5,6 +5,7 @@ sample and one pass over N images.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 
 import polars as pl
@@ -18,10 +19,12 @@ from irgen.checkpoints.history import write_history
 from irgen.checkpoints.tokenizer import save_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.compute.checks import MANY
+from irgen.compute.cluster import connect
 from irgen.compute.workers import run_workers
 from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import open_encoding
 from irgen.encoding.training_images import load_training_images
+from irgen.encoding.views import encode_views
 from irgen.errors import CatalogError, NumberError
 from irgen.files.digests import file_digest
 from irgen.files.sealed import read_array
@@ -34,6 +37,7 @@ from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
 from irgen.training.run import open_run, summarize
 
+ROLES = ("train", "validation")
 MOST_LABELS = 200_000  # a batch of 64 images has 256 MB of logits then, with M = 4
 
 
@@ -45,22 +49,44 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     than codes or clusters, and for images without a label if labels are used; NumberError if a loss
     or a weight is not finite, or if all images get the same code.
     """
-    return run_workers(train_tokenizer, (params, workspace), params.compute, log)
+    with ExitStack() as stack:
+        if params.compute.engine == "ray":
+            stack.enter_context(connect(params.compute))
+            encode_ahead(params, workspace)
+        return run_workers(train_tokenizer, (params, workspace), params.compute, log)
+
+
+def encode_ahead(params: Params, workspace: Workspace) -> None:
+    """Encode the views of a frozen encoder with all workers of the cluster, before the processes of
+    the training take these."""
+    if params.tokenizer.tune_encoder:
+        return
+    tables = read_images(params.tokenizer, workspace)
+    list_classes(tables[0], params.tokenizer)  # what cannot be trained is not encoded
+    encoding = open_encoding(params.compute, workspace)
+    encoder = create_encoder(params.encoder, params.seed)
+    for table in tables:
+        encode_views(encoder, table["sha256"].to_list(), params.augment, params.seed, encoding)
+
+
+def read_images(settings: Settings, workspace: Workspace) -> list[pl.DataFrame]:
+    """Return the tables of training and validation images. Clusters are not validated."""
+    paths = (workspace.existing("catalog", f"{role}.parquet") for role in ROLES)
+    train, validation = map(read_table, paths)
+    return [train, validation if settings.labels == "given" else validation.clear()]
 
 
 def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Train with the other processes of ``run``. The first one writes what comes of it."""
-    compute = replace(params.compute, engine="local")  # each process encodes its own images
+    compute = replace(params.compute, engine="local")  # what is not encoded ahead
     settings, encoding = params.tokenizer, open_encoding(compute, workspace)
-    tables = [workspace.existing("catalog", f"{role}.parquet") for role in ("train", "validation")]
-    train, validation = map(read_table, tables)
+    train, validation = read_images(settings, workspace)
     classes = list_classes(train, settings)
-    inputs = list(tables)
+    inputs = [workspace.existing("catalog", f"{role}.parquet") for role in ROLES]
     if settings.labels == "given":
         numbers = [class_numbers(table["label"], classes) for table in (train, validation)]
         features = None
     else:
-        validation = validation.clear()
         inputs.append(workspace.existing("features", "train", "features.npy"))
         features = torch.from_numpy(read_array(inputs[-1]))
         world = encoding.machine.world

@@ -7,23 +7,34 @@ from pathlib import Path
 from typing import Any
 
 from irgen.errors import ParamsError
-from irgen.params import Params, check, load
+from irgen.params import Params, Tokenizer, check, load
 from irgen.params.strict import parse, read_yaml
 
 PLAN = Path("experiments", "comparison.yaml")
 RESULTS = PLAN.with_name("results")  # of trials
 TABLES = PLAN.with_name("tables")
 SOURCES = PLAN.with_name("sources")  # digests of each set's images
+# Settings of the tokenizer that trained descriptors share, unless the set's settings name them:
+SHARED = (
+    "width",
+    "hidden",
+    "dropout",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "encoder_learning_rate",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """A set's own settings with ``changes`` (keys of params.yaml such as ``tokenizer.levels``);
-    a row of ``table`` under ``title``."""
+    a row of ``table`` under ``title``. ``sets``: those that it is run on; empty: all."""
 
     table: str
     title: str
     changes: dict[str, Any]
+    sets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +42,7 @@ class Plan:
     """``sets``: names of files ``experiments/<set>.yaml``. The variants in ``compared`` are run
     with every one of ``seeds``, those in ``ablated`` with ``ablation_seeds``, a subset. The first
     in ``compared`` is the standard variant: others are compared with it, and baselines are run with
-    its settings."""
+    its settings and the first seed."""
 
     sets: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -48,6 +59,14 @@ class Plan:
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """Return the seeds that a variant is run with."""
         return self.seeds if variant in self.compared else self.ablation_seeds
+
+    def sets_of(self, variant: str) -> tuple[str, ...]:
+        """Return the sets that a variant is run on."""
+        return self.variants[variant].sets or self.sets
+
+    def measures_baselines(self, trial: "Trial") -> bool:
+        """Tell whether a trial measures the baselines, too."""
+        return trial.variant == self.standard and trial.seed == self.seeds[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +92,8 @@ def load_plan(root: Path) -> Plan:
     _check_lists(plan)
     for name, variant in plan.variants.items():
         _check_changes(name, variant)
+        for set_name in set(variant.sets) - set(plan.sets):
+            raise ParamsError(f"{PLAN}: variants: {name}: sets: {set_name!r} is not among sets")
     return plan
 
 
@@ -142,9 +163,22 @@ def load_trial_params(root: Path, plan: Plan, trial: Trial) -> Params:
     for key, value in plan.variants[trial.variant].changes.items():
         tree = set_value(tree, key, value, where=f"{PLAN}: variants: {trial.variant}: changes")
     tree = set_value(tree, "seed", trial.seed, where=str(path))
-    params: Params = parse(Params, tree, where=f"{path.name} as {trial.variant}")
+    where = f"{path.name} as {trial.variant}"
+    params: Params = parse(Params, tree, where=where)
+    params = parse(Params, match_descriptors(tree, params.tokenizer), where=where)
     check(params)
     return params
+
+
+def match_descriptors(tree: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the settings with SHARED settings of the tokenizer for the trained descriptors, so
+    that a comparison favours neither; those that ``tree`` names stay."""
+    tree = copy.deepcopy(tree)
+    shared = {key: getattr(tokenizer, key) for key in SHARED}
+    baselines = tree.setdefault("baselines", {})
+    for name in ("cgd", "irt_r"):
+        baselines[name] = shared | baselines.get(name, {})
+    return tree
 
 
 def set_value(tree: dict[str, Any], key: str, value: Any, *, where: str) -> dict[str, Any]:

@@ -21,11 +21,20 @@ from irgen.files.sealed import read_parquet
 from irgen.report import figures, gallery, page
 from irgen.report.comparison import TITLES
 from irgen.report.figures import Line, Plot
-from irgen.study import formats, results, tables
+from irgen.study import difficulty, formats, gains, results, tables
 from irgen.study.code_pictures import CodePictures, draw_code_pictures
 from irgen.study.plan import TABLES, Plan, Trial
 from irgen.study.results import Result
-from irgen.study.tables import BRUTE_FORCE, GENERATIVE, RERANKED, Results, Table
+from irgen.study.tables import (
+    BRUTE_FORCE,
+    GENERATIVE,
+    HIT,
+    INDEX,
+    RERANKED,
+    TESTED,
+    Results,
+    Table,
+)
 from irgen.study.trial import images_folder, results_folder
 
 CURVES = (
@@ -38,7 +47,7 @@ CURVES = (
     "irt_r",
 )
 GALLERY = (GENERATIVE, RERANKED, BRUTE_FORCE)
-SUMMARIZED = ("P@", "hit@", "mAP")  # columns of the summary's sentences
+SUMMARIZED = {column.title for column in (*TESTED, HIT)}
 DEPTH, EXAMPLES = 10, 9
 
 
@@ -91,7 +100,7 @@ def page_path(root: Path, set_name: str) -> Path:
 
 
 def _gather(root: Path, plan: Plan, set_name: str, loaded: Results) -> Content:
-    built, first = tables.build_tables(loaded, plan), loaded[plan.standard][0]
+    built, first = gather_tables(root, plan, loaded), loaded[plan.standard][0]
     variants = plan.variants.values()
     return Content(
         name=set_name,
@@ -108,14 +117,33 @@ def _gather(root: Path, plan: Plan, set_name: str, loaded: Results) -> Content:
     )
 
 
+def gather_tables(root: Path, plan: Plan, loaded: Results) -> list[Table]:
+    """Return every table that the results allow, in the order of the page: methods, gains,
+    difficulty, identifiers, ablations."""
+    methods, *others = tables.build_tables(loaded, plan)
+    standard = loaded[plan.standard]
+    grouped = {"difficulty": ("Difficulty", standard)}
+    for name in loaded:
+        if plan.variants[name].table == tables.NEW_LABELS:
+            grouped[name] = (plan.variants[name].title, loaded[name])
+    by_group = [
+        table
+        for name, (title, measured) in grouped.items()
+        for table in difficulty.build_difficulty(
+            name, title, measured, [difficulty.load_groups(root, result) for result in measured]
+        )
+    ]
+    return [methods, *gains.build_gains(standard), *by_group, *others]
+
+
 def summarize(methods: Table) -> list[str]:
-    """Describe each generative method of the methods' table in a sentence: its figures beside those
-    of brute-force search."""
+    """Describe the served index and generative search alone, each in a sentence: their figures in
+    the methods' table beside those of brute-force search."""
     rows = {row.title: row for row in methods.rows}
     scan = rows.get(TITLES[BRUTE_FORCE])
     marks = {tables.BETTER: "better", tables.WORSE: "worse"}
     sentences = []
-    for title in (TITLES[RERANKED], TITLES[GENERATIVE]):
+    for title in (TITLES[INDEX], TITLES[GENERATIVE]):
         if title not in rows or scan is None:
             continue
         parts = [
@@ -124,7 +152,7 @@ def summarize(methods: Table) -> list[str]:
             for column, cell, brute_force in zip(
                 methods.columns, rows[title].cells, scan.cells, strict=True
             )
-            if column.startswith(SUMMARIZED)
+            if column in SUMMARIZED
         ]
         if parts:
             name = title[0].upper() + title[1:]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from irgen.errors import ArtifactError
@@ -28,6 +29,14 @@ class Result:
     latency: dict[str, dict[str, float]]
     seconds: dict[str, float]
     queries: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """Results of one ``method``: a trial for each seed."""
+
+    method: str
+    results: list[Result]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,26 +126,30 @@ def over_seeds(results: list[Result], method: str, key: str) -> Spread | None:
     return spread(measured) if measured and len(measured) == len(values) else None
 
 
-def mean_by_query(results: list[Result], method: str, key: str) -> pl.DataFrame | None:
-    """Return a method's metric for each query image that has relevant images: ``sha256``, in order,
-    and ``value``, the mean over the seeds that have this query. None unless every seed measured
-    it."""
+def values_by_query(result: Result, method: str, key: str) -> pl.DataFrame | None:
+    """Return a method's metric for each query image that has relevant images, ``sha256`` and
+    ``value``; None if it was not measured."""
+    rows = result.queries.filter(pl.col("method") == method)
+    if not len(rows) or key not in rows.columns:
+        return None
+    return rows.group_by("sha256").agg(value=pl.col(key).cast(pl.Float64).mean())
+
+
+def subtract(first: MethodResults, second: MethodResults, key: str) -> Values | None:
+    """Return how much higher the first method's metric is, query by query: (S, Q), a row for each
+    seed of both, a column for each query image, NaN where a seed does not ask for the image. None
+    unless every one of these seeds measured both, with the same queries."""
     parts = []
-    for result in results:
-        rows = result.queries.filter(pl.col("method") == method)
-        if not len(rows) or key not in rows.columns:
+    for left, right in zip(*keep_shared_seeds(first.results, second.results), strict=True):
+        values = values_by_query(left, first.method, key)
+        others = values_by_query(right, second.method, key)
+        if values is None or others is None or left.facts["asked"] != right.facts["asked"]:
             return None
-        parts.append(rows.select("sha256", value=pl.col(key).cast(pl.Float64)))
+        gain = pl.col("value") - pl.col("value_right")
+        parts.append(values.join(others, on="sha256").select("sha256", gain.alias("gain")))
     if not parts:
         return None
-    return pl.concat(parts).group_by("sha256").agg(pl.col("value").mean()).sort("sha256")
-
-
-def pair_queries(first: pl.DataFrame, second: pl.DataFrame) -> tuple[Values, Values] | None:
-    """Return two ``mean_by_query`` tables' values query by query, or None if the queries differ."""
-    if not first["sha256"].equals(second["sha256"]):
-        return None
-    return first["value"].to_numpy(), second["value"].to_numpy()
+    return np.stack([part["gain"].to_numpy() for part in pl.align_frames(*parts, on="sha256")])
 
 
 def keep_shared_seeds(

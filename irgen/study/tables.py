@@ -9,7 +9,7 @@ from irgen.catalog.datasets.protocols import describe_protocol
 from irgen.report.comparison import TITLES
 from irgen.study import results, significance
 from irgen.study.plan import Plan
-from irgen.study.results import Result, Spread
+from irgen.study.results import MethodResults, Result, Spread
 
 # These methods return no more images than the largest cut-off:
 SHORT_LISTS = ("hnsw", "ivf_pq", "scann", "scann_like", "spann_like")
@@ -21,6 +21,7 @@ BRUTE_FORCE, GENERATIVE, RERANKED, INDEX = (
 )
 IDENTIFIERS = "identifiers"  # these variants have a table of their own
 RERANKING = "re-ranking"  # this ablation compares ways of re-ranking
+NEW_LABELS = "new labels"  # these variants are measured by groups of queries
 BETTER, WORSE = "▲", "▼"
 MACHINE = ("autocast", "device", "processor", "threads")
 Results = dict[str, list[Result]]  # by variant
@@ -93,6 +94,10 @@ TESTED = (
     Column(title="P@20", key="precision/20", tested=True),
     Column(title="mAP@R", key="map/R", tested=True),
 )
+HIT = Column(title="hit@10", key="hit/10", tested=True)
+PAPER = tuple(  # comparable with the paper's tables
+    Column(title=f"P@{k}, paper's rule", key=f"precision_irgen/{k}") for k in (10, 20)
+)
 AS_RERANKED = tuple(
     replace(column, title=f"re-ranked {column.title}", method=RERANKED) for column in TESTED
 )
@@ -115,16 +120,13 @@ def build_methods(loaded: Results, plan: Plan) -> Table:
     """Return the table of search methods of the standard variant. Methods are tested against
     brute-force search of the tuned embeddings."""
     standard = loaded[plan.standard]
-    hit = Column(title="hit@10", key="hit/10", tested=True)
     agreement = Column(title="agreement@10", key="agreement/10")
-    columns = (*TESTED[:3], hit, TESTED[3], agreement, *COST)
+    columns = (*TESTED[:3], HIT, TESTED[3], agreement, *PAPER, *COST)
     sources = []
     for name, title in TITLES.items():
-        measured = [name in result.metrics for result in standard]
-        if all(measured):
-            sources.append(RowSource(title, standard, name, name == BRUTE_FORCE))
-        elif any(measured):
-            print(f"{title} is left out: it was not measured with every seed")
+        measured = [result for result in standard if name in result.metrics]
+        if measured:
+            sources.append(RowSource(title, measured, name, name == BRUTE_FORCE))
     table, facts = _build_table("methods", "Methods", columns, sources), standard[0].facts
     least, most = facts["relevant"]
     note = f" {facts['images']['queries']:,} queries on {facts['images']['database']:,} images"
@@ -176,7 +178,7 @@ def build_ablations(loaded: Results, plan: Plan) -> list[Table]:
     changed = [name for name in loaded if _settings(loaded[name]) != standard]
     tables = []
     for subject in dict.fromkeys(plan.variants[name].table for name in changed):
-        if subject == IDENTIFIERS:
+        if subject in (IDENTIFIERS, NEW_LABELS):
             continue
         names = [name for name in changed if plan.variants[name].table == subject]
         sources = _variant_sources(loaded, plan, [plan.standard, *names])
@@ -259,11 +261,10 @@ def _explain_marks(reference: str, rows: list[Row]) -> str:
     """Explain the marks; return nothing if there is no reference row."""
     if not reference:
         return ""
-    seeds = "with every seed and " if _has_deviations(rows) else ""
+    seeds = "queries and seeds" if _has_deviations(rows) else "the queries"
     return (
-        f"{BETTER} {WORSE}: better or worse than “{reference}”, {seeds}by a paired "
-        f"randomisation test over the queries (p < {significance.LEVEL} after Holm's correction "
-        "within the column). The test holds for these trained models, not for other trainings. "
+        f"{BETTER} {WORSE}: better or worse than “{reference}”, by a paired bootstrap over {seeds} "
+        f"(p < {significance.LEVEL} after Holm's correction within the column). "
     )
 
 
@@ -286,8 +287,7 @@ def _read_value(column: Column, source: RowSource) -> Spread | None:
 
 def _test_column(column: Column, sources: list[RowSource]) -> dict[int, tuple[str, float]]:
     """Return a mark and a p value by row. The mark is BETTER or WORSE if the difference to the
-    reference is significant and has the same sign with every seed. A row with other queries has
-    neither."""
+    reference is significant. A row with other queries has neither."""
     reference = next((source for source in sources if source.reference), None)
     if not column.tested or reference is None:
         return {}
@@ -295,27 +295,22 @@ def _test_column(column: Column, sources: list[RowSource]) -> dict[int, tuple[st
     for i, source in enumerate(sources):
         if source is reference or _is_too_short(column, source):
             continue
-        tested, baseline = results.keep_shared_seeds(source.results, reference.results)
-        method, base_method = (column.method or row.method for row in (source, reference))
-        first = results.mean_by_query(tested, method, column.key)
-        second = results.mean_by_query(baseline, base_method, column.key)
-        queries, base_queries = ([r.facts["asked"] for r in row] for row in (tested, baseline))
-        if first is None or second is None or queries != base_queries:
-            continue
-        if (values := results.pair_queries(first, second)) is not None:
-            p_values[i] = significance.p_value(*values)
-            gains[i] = [
-                result.metrics[method][column.key] - base.metrics[base_method][column.key]
-                for result, base in zip(tested, baseline, strict=True)
-            ]
+        first, second = (
+            MethodResults(column.method or row.method, row.results) for row in (source, reference)
+        )
+        differences = results.subtract(first, second, column.key)
+        if differences is not None:
+            gains[i] = float(np.nanmean(differences))
+            p_values[i] = significance.p_value(significance.resample(differences))
     corrected = significance.corrected(p_values)
-    return {i: (_choose_mark(corrected[i], gains[i]), corrected[i]) for i in corrected}
+    return {i: (choose_mark(corrected[i], gains[i]), corrected[i]) for i in corrected}
 
 
-def _choose_mark(p: float, gains: list[float]) -> str:
-    if p >= significance.LEVEL or len({np.sign(gain) for gain in gains}) > 1:
+def choose_mark(p: float, gain: float) -> str:
+    """Return BETTER or WORSE for a significant ``gain``, else nothing."""
+    if p >= significance.LEVEL:
         return ""
-    return BETTER if gains[0] > 0 else WORSE
+    return BETTER if gain > 0 else WORSE
 
 
 def _is_too_short(column: Column, source: RowSource) -> bool:

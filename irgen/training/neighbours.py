@@ -1,12 +1,15 @@
 """Find the nearest neighbours of vectors among themselves: all compared with all, or by cells."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from irgen.compute.batches import row_blocks
 from irgen.compute.seeds import seeded_generator
-from irgen.models.quantizer import assign, kmeans
+from irgen.models.quantizer import ROWS, assign, kmeans
 from irgen.search.brute_force import brute_force_search
 
 EXACT = 131_072  # vectors; up to so many, all are compared with all; of more, about so many
@@ -16,7 +19,31 @@ SAMPLE = 1000  # anchors whose true neighbours are looked up
 REACHED = 0.95  # share of the sample's true neighbours that the compared cells hold
 
 
-def nearest_others(unit: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class UnitVectors:
+    """Make unit vectors of ``features`` (N, D) when they are taken, of the ``rows`` (n,) only: so
+    features mapped to a file are compared without a copy in memory."""
+
+    features: Tensor
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: Tensor | slice) -> Tensor:
+        return F.normalize(self.features[self.rows[positions]], dim=-1)
+
+
+Unit = Tensor | UnitVectors  # (n, D) unit vectors
+
+
+def take_unit(features: Tensor, rows: Tensor) -> Unit:
+    """Return unit vectors of the ``rows`` (n,) of ``features`` (N, D): in memory up to EXACT."""
+    unit = UnitVectors(features, rows)
+    return unit if len(rows) > EXACT else unit[:]
+
+
+def nearest_others(unit: Unit, k: int, seed: int) -> tuple[Tensor, Tensor]:
     """Find the k nearest others of each of (n, D) unit vectors: rows (n, k) int64, −1 where n ≤ k,
     and cosines (n, k), −inf there; ties by row.
 
@@ -28,7 +55,7 @@ def nearest_others(unit: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
     return compare(unit, rows, rows, k)
 
 
-def compare(unit: Tensor, anchors: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def compare(unit: Unit, anchors: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Find the k nearest of the rows ``candidates``, ascending, to each of the rows ``anchors``.
 
     No anchor is a neighbour of itself. Returns rows and cosines (anchors, k), as
@@ -53,7 +80,7 @@ def blank(count: int, k: int) -> tuple[Tensor, Tensor]:
     return torch.full((count, k), -1), torch.full((count, k), -torch.inf)
 
 
-def search_cells(unit: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
+def search_cells(unit: Unit, k: int, seed: int) -> tuple[Tensor, Tensor]:
     """Find most of the k nearest others of each of (n, D) unit vectors, as ``nearest_others`` does.
 
     Vectors are divided into 2 √n cells by k-means of a sample. Those of a cell are compared with
@@ -64,7 +91,8 @@ def search_cells(unit: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
     count = 2 * math.isqrt(len(unit))
     drawn = torch.randperm(len(unit), generator=generator)[: TRAINED * count]
     centres, _ = kmeans(unit[drawn], unit[drawn[:count]], ITERATIONS, generator)
-    cells = assign(unit, centres)[0]  # (n,)
+    blocks = row_blocks(len(unit), ROWS)
+    cells = torch.cat([assign(unit[rows], centres)[0] for rows in blocks])  # (n,)
     before = count_before(centres, cells)  # (cells, cells)
     reach = max(min(choose_reach(unit, cells, before, k, generator), EXACT), k)
     numbers, cosines = blank(len(unit), k)
@@ -85,7 +113,7 @@ def count_before(centres: Tensor, cells: Tensor) -> Tensor:
 
 
 def choose_reach(
-    unit: Tensor, cells: Tensor, before: Tensor, k: int, generator: torch.Generator
+    unit: Unit, cells: Tensor, before: Tensor, k: int, generator: torch.Generator
 ) -> int:
     """Return the number of vectors in nearer cells up to which a cell must be compared, so that
     REACHED of the true neighbours of a sample are found."""
@@ -101,7 +129,9 @@ def split_by(numbers: Tensor, count: int) -> tuple[Tensor, ...]:
     return numbers.argsort(stable=True).split(counts.tolist())
 
 
-def measure_recall(unit: Tensor, groups: tuple[Tensor, ...], scores: Tensor, seed: int) -> float:
+def measure_recall(
+    features: Tensor, groups: tuple[Tensor, ...], scores: Tensor, seed: int
+) -> float:
     """Return the share of true neighbours that ``scores`` (N, k), cosines of the neighbours found,
     hold: of SAMPLE anchors of the ``groups`` (rows) that are too large to be searched exactly; 1 if
     none is. Equal cosines count alike, whichever copy of an image is found."""
@@ -112,8 +142,7 @@ def measure_recall(unit: Tensor, groups: tuple[Tensor, ...], scores: Tensor, see
     for rows in large:
         drawn = torch.randperm(len(rows), generator=generator)
         anchors = drawn[: math.ceil(SAMPLE * len(rows) / sum(map(len, large)))]
-        own = unit if len(rows) == len(unit) else unit[rows]
-        true = compare(own, anchors, torch.arange(len(rows)), k)[1]
+        true = compare(take_unit(features, rows), anchors, torch.arange(len(rows)), k)[1]
         hits += int((scores[rows[anchors]] >= true[:, -1:] - 1e-6).sum())
         wanted += true.numel()
     return hits / wanted

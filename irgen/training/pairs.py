@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from irgen.training import neighbours
-from irgen.training.neighbours import blank, measure_recall, nearest_others, split_by
+from irgen.training.neighbours import blank, measure_recall, nearest_others, split_by, take_unit
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ def near(features: Tensor, labels: Tensor, k: int, seed: int) -> Pairs:
 def same_label(features: Tensor, labels: Tensor, k: int, seed: int) -> Pairs:
     """Draw k others of the same label without replacement, as the paper's code does. Time O(N n)
     in labels of up to ``neighbours.EXACT`` images n, O(N k) in larger ones."""
-    unit, (rows, scores) = F.normalize(features, dim=-1), blank(len(features), k)
+    unit = take_unit(features, torch.arange(len(features)))
+    rows, scores = blank(len(features), k)
     generator = torch.Generator().manual_seed(seed)
     for members in _by_label(labels):
         for number, row in enumerate(members.tolist()):
@@ -49,7 +49,7 @@ def same_label(features: Tensor, labels: Tensor, k: int, seed: int) -> Pairs:
             else:
                 drawn = members[_draw_others(number, len(members), k, seed + row)]
             rows[row, : len(drawn)] = drawn
-            scores[row, : len(drawn)] = unit[drawn] @ unit[row]
+            scores[row, : len(drawn)] = unit[drawn] @ unit[members[number]]
     return Pairs(rows, scores, None)
 
 
@@ -58,13 +58,12 @@ RULES = {"near_same_label": near_same_label, "near": near, "same_label": same_la
 
 def _near(features: Tensor, groups: tuple[Tensor, ...], k: int, seed: int) -> Pairs:
     """Find the k nearest of the same group; ``groups``: the rows of each."""
-    unit, (rows, scores) = F.normalize(features, dim=-1), blank(len(features), k)
+    rows, scores = blank(len(features), k)
     for members in groups:
-        own = unit if len(members) == len(unit) else unit[members]
-        nearest, cosines = nearest_others(own, k, seed)
+        nearest, cosines = nearest_others(take_unit(features, members), k, seed)
         rows[members] = torch.where(nearest >= 0, members[nearest.clamp_min(0)], -1)
         scores[members] = cosines
-    return Pairs(rows, scores, measure_recall(unit, groups, scores, seed))
+    return Pairs(rows, scores, measure_recall(features, groups, scores, seed))
 
 
 def _by_label(labels: Tensor) -> tuple[Tensor, ...]:

@@ -104,13 +104,15 @@ def _embed(
     """Return unit embeddings (N, D) of the plain views, in eval mode, on the CPU of the first
     process. The others embed a share, and return that."""
     model.eval()
-    parts, size = [torch.empty(0, settings.width)], settings.batch_size
+    size = settings.batch_size
     own = run.machine.world.split(-(-len(images) // size))  # of the batches
+    share = torch.empty(len(range(len(images))[own.start * size : own.stop * size]), settings.width)
     for rows, new in read_in_order(images, size, own):
         with run.machine.precision():
             embeddings = model.embed(run.machine.send(images.plain(rows)[0]))
-        parts.append(embeddings[:new].float().cpu())
-    vectors = run.machine.world.collect(torch.cat(parts))
+        start = int(rows[0]) - own.start * size
+        share[start : start + new] = embeddings[:new]
+    vectors = run.machine.world.collect(share)
     check_finite(vectors, "embeddings of the tokenizer", "lower tokenizer.learning_rate")
     return vectors
 

@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irgen.catalog.splits import assign_roles, choose_inserted
+from irgen.catalog.splits import assign_roles, choose_inserted, choose_inserted_labels
 
 Images = list[tuple[str, int, str | None]]  # label, revision, role
 
@@ -194,3 +194,18 @@ def test_images_of_later_revisions_never_change_which_are_inserted(
     before = late(images, contents[:first], fraction=fraction)
     assert [path for path in after if int(path[2:]) < first] == before
     assert len(before) < first  # one at least is trained on
+
+
+def test_all_images_of_a_share_of_the_labels_are_inserted_but_for_queries() -> None:
+    images: Images = [(label, 1, role) for label in "abcde" for role in ("train", "validation")]
+    whole = table([*images, *((label, 1, "query") for label in "abcde")])
+    labels = {}
+    for seed in range(5):
+        chosen = whole.filter(choose_inserted_labels(whole, seed=seed, fraction=0.4))
+        labels[seed] = tuple(chosen["label"].unique().sort())
+        assert len(labels[seed]) == 2 and len(chosen) == 4, "both roles of two labels"
+        assert "query" not in chosen["role"]
+    assert len(set(labels.values())) > 1, "each seed draws its own"
+    for fraction, count in ((0.01, 1), (0.99, 4), (0.0, 0)):
+        chosen = whole.filter(choose_inserted_labels(whole, seed=0, fraction=fraction))
+        assert chosen["label"].n_unique() == count

@@ -19,6 +19,8 @@ RANKING = Ranking(
     pairs=500,
     error=0.01,
     reliability=(Bin(predicted=0.3, observed=0.25, pairs=500),),
+    recognised=0.6,
+    mistaken=0.1 + 0.2,
 )
 
 

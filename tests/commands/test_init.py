@@ -146,6 +146,20 @@ def test_settings_of_the_user_are_overwritten_by_force_only(project, weights, ca
     assert settings(project).download.source == "digits"
 
 
+def test_settings_of_a_compared_set_get_a_file_of_their_own(project, weights, capsys):
+    before = (project / "params.yaml").read_text()
+    write(project.parent / "photos")
+    command = ["init", "../photos", "--weights", str(weights)]
+    command += ["--params", "experiments/photos.yaml"]
+    assert cli.main(command) == 0
+    assert load(project / "experiments" / "photos.yaml").download.source == "../photos"
+    assert (project / "params.yaml").read_text() == before
+    assert "irgen compare photos" in capsys.readouterr().out.splitlines()[-1]
+    path = project / "experiments" / "photos.yaml"
+    path.write_text(path.read_text().replace("layers:", "heads: 2\n  layers:"))
+    assert cli.main(command) == 2 and "--force" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -172,7 +172,7 @@ def test_another_project_and_another_index_are_searched_where_they_are(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "Missing argument 'IMAGE...'"),
+        ((), "Missing argument 'QUERY...'"),
         (("photos/003.png", "--ids"), "not in the index: 'photos/003.png'"),
         (("photos/003.png", "--json", "--csv"), "exclude each other"),
         (("photos/003.png", "-k", 0), "k: 0 is too few"),
@@ -182,11 +182,13 @@ def test_another_project_and_another_index_are_searched_where_they_are(
         (("photos/003.png", "--distinct", 2), "distinct: 2.0"),
         (("photos/003.png", "--min-probability", 1.5), "1.5"),
         (("photos/nobody.png",), "photos/nobody.png: No such file"),
-        (("photos/003.png", "photos"), "photos: Is a directory"),
+        (("photos/003.png", "photos/"), "photos/: Is a directory"),
         (("--ids", "nobody"), "not in the index: 'nobody'"),
         (("--ids", *IDS, "--explain"), "--explain"),
         (("--ids", *IDS, "--no-rerank"), "--no-rerank"),
         (("--ids", *IDS, "--fresh-beams", 3), "--fresh-beams"),
+        (("--ids", *IDS, "--hedge", 1), "--hedge"),
+        (("photos/003.png", "--hedge", -1), "hedge: -1.0 is not allowed"),
         (("photos/003.png", "--allow", "label ="), "label ="),
         (("photos/003.png", "--allow", "colour = 'red'"), "price"),
         (("photos/003.png", "--allow", "price + 1"), "true or false"),

@@ -146,8 +146,10 @@ def test_every_point_has_the_same_methods_and_the_standard_one_the_baselines(
         "random": [0, 1],
         "narrow": [0],
     }
-    for result in loaded["semantic"]:
-        assert {*METHODS, "cgd", "irt_r", "hnsw", "ivf_pq"} <= set(result.metrics)
+    first, second = loaded["semantic"]
+    assert {*METHODS, "cgd", "irt_r", "hnsw", "ivf_pq"} <= set(first.metrics)
+    assert set(second.metrics) == {*METHODS, "queries"}, "baselines are measured once"
+    for result in (first, second):
         assert result.latency.keys() == result.metrics.keys() - {"queries"}
     assert "index" not in loaded["random"][0].metrics
 
@@ -173,7 +175,9 @@ def test_the_tables_are_there_in_every_form(compared: tuple[Path, str, str]) -> 
     assert "What the first codes have learnt" in page and page.count("<svg") == len(figures)
     assert "data:image/" in page and "http" not in page.split("<body>")[1].split("<svg")[0]
     tables = json.loads((folder / "comparison.json").read_text())
-    assert [table["name"] for table in tables] == ["methods", "identifiers", "beams"]
+    names = [table["name"] for table in tables]
+    assert names == ["methods", "gains", "difficulty", "identifiers", "beams"]
+    assert "the served index" in (folder.parent / "gains.md").read_text()
     curves = pl.read_csv(folder / "curves.csv")
     assert set(curves["curve"]) == {"precision", "recall"}
 

@@ -303,6 +303,8 @@ def test_an_index_with_a_ranking_sorts_by_the_probability_of_the_label(make_inde
     assert (np.diff(hits.scores[1]) <= 0).all() and (hits.scores <= 1).all()
     assert (likely.scores[0][likely.ids[0] != None] >= least).all()  # noqa: E711
     np.testing.assert_array_equal(stored.scores, stored.cosine)
+    assert (hits.untaught > 0.5).all() and hits.list_untaught() == hits.untaught.tolist()
+    assert stored.list_untaught() == [None]
 
 
 def test_labels_are_numbered_once_for_all_searches_between_two_changes(make_index, png, tmp_path):

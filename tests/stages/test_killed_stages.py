@@ -18,7 +18,7 @@ from irgen.encoding.cache import map_shard
 from .conftest import files
 
 KILLS = 20
-BATCH = 4  # so that there are many moments between two batches
+BATCH = 10  # so that there are many moments between two batches
 CONNECTIONS = 2  # that fetch
 IMAGES = 300  # of the project
 TAR_BLOCKS = 2  # of an image in a shard: its header, and its 200 bytes or so

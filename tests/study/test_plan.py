@@ -1,13 +1,13 @@
 """The plan of a comparison: what it may say, and what comes of it."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc.repo import Repo
 
-from irgen.commands.compare import stage_of
+from irgen.commands.compare import list_trials, stage_of
 from irgen.errors import ParamsError
 from irgen.params import load
 from irgen.params.strict import flatten
@@ -46,7 +46,35 @@ def test_a_point_has_its_set_s_settings_its_changes_and_its_seed(project: Path) 
     own = load(project / "experiments" / "small.yaml")
     params = load_trial_params(project, plan, Trial(set="small", variant="short", seed=1))
     expected = flatten(own) | {"seed": 1, "tokenizer.levels": 1}
-    assert flatten(params) == expected
+    assert flatten(replace(params, baselines=own.baselines)) == expected
+
+
+def test_descriptors_get_the_tokenizer_s_training_unless_the_set_says_otherwise(
+    project: Path,
+) -> None:
+    path = project / "experiments" / "small.yaml"
+    path.write_text(f"{path.read_text()}\nbaselines: {{cgd: {{width: 7}}}}\n")
+    params = load_trial_params(
+        project, load_plan(project), Trial(set="small", variant="plain", seed=0)
+    )
+    cgd, irt_r, tokenizer = params.baselines.cgd, params.baselines.irt_r, params.tokenizer
+    assert (cgd.width, irt_r.width) == (7, tokenizer.width)
+    assert cgd.steps == irt_r.steps == tokenizer.steps
+
+
+def test_a_variant_runs_on_its_own_sets_and_baselines_with_the_first_seed(project: Path) -> None:
+    short = TREE["variants"]["short"] | {"sets": ["other"]}
+    changes = {"sets": ["small", "other"], "variants": TREE["variants"] | {"short": short}}
+    plan = load_plan(with_changes(project, **changes))
+    trials = list_trials(plan, plan.sets, plan.compared)
+    assert [str(trial) for trial in trials] == [
+        *("small/plain/0", "other/plain/0", "other/short/0"),
+        *("small/plain/1", "other/plain/1", "other/short/1"),
+    ]
+    measured = [str(trial) for trial in trials if plan.measures_baselines(trial)]
+    assert measured == ["small/plain/0", "other/plain/0"]
+    with pytest.raises(ParamsError, match="short: sets: 'other' is not among sets"):
+        load_plan(with_changes(project, **changes | {"sets": ["small"]}))
 
 
 def test_a_plan_may_be_without_ablations(project: Path) -> None:
@@ -121,7 +149,8 @@ def test_the_project_s_own_plan_makes_sense_on_every_set(root: Path) -> None:
     assert isinstance(plan, Plan) and plan.sets
     for name in plan.sets:
         standard = load_trial_params(root, plan, Trial(set=name, variant=plan.standard, seed=0))
-        assert standard == dataclasses.replace(load(settings_file(root, name)), seed=0)
+        own = load(settings_file(root, name))
+        assert standard == replace(own, seed=0, baselines=standard.baselines)
         for variant in plan.variants:
             load_trial_params(root, plan, Trial(set=name, variant=variant, seed=0))
 

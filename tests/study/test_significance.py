@@ -1,57 +1,60 @@
-"""The randomisation test against its exact distribution, and Holm's correction."""
-
-from itertools import product
+"""The paired bootstrap against what is known of its distribution, and Holm's correction."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irgen.study.significance import LEVEL, corrected, p_value
+from irgen.study.significance import LEVEL, ROUNDS, corrected, interval, p_value, resample
+
+UNKNOWN = float("nan")
 
 
-def exact(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the share of all sign assignments whose difference is at least the observed one."""
-    differences = first - second
-    sums = [
-        abs((np.array(signs) * differences).sum()) for signs in product((-1, 1), repeat=len(first))
-    ]
-    return float(np.mean([total >= abs(differences.sum()) - 1e-12 for total in sums]))
+def test_of_one_seed_the_means_spread_by_the_standard_error_of_the_queries() -> None:
+    differences = np.random.default_rng(0).normal(0.1, 1, (1, 400))
+    means = resample(differences)
+    assert means.shape == (ROUNDS,)
+    assert means.mean() == pytest.approx(differences.mean(), abs=0.005)
+    assert means.std() == pytest.approx(differences.std() / 20, rel=0.05)
 
 
-def test_it_agrees_with_the_exact_distribution_of_few_queries() -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(5):
-        first, second = generator.random(9), generator.random(9)
-        assert p_value(first, second) == pytest.approx(exact(first, second), abs=0.02)
+def test_trainings_that_differ_widen_the_interval() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, (3, 400))
+    alike, apart = noise + 0.05, noise + np.array([[-0.1], [0.05], [0.2]])
+    low, high = interval(resample(alike))
+    wider_low, wider_high = interval(resample(apart))
+    assert 0 < low < 0.05 < high and wider_low < 0 < wider_high
 
 
-def test_one_query_that_differs_says_nothing() -> None:
-    first, second = np.array([0.5, 0.5, 0.9]), np.array([0.5, 0.5, 0.1])
-    assert p_value(first, second) == exact(first, second) == 1.0
+def test_queries_that_a_seed_does_not_ask_do_not_count() -> None:
+    differences = np.full((2, 40), 0.25)
+    differences[0, :30] = UNKNOWN
+    assert resample(differences) == pytest.approx(np.full(ROUNDS, 0.25))
 
 
 def test_a_gain_of_every_query_is_significant_and_noise_is_not() -> None:
-    generator = np.random.default_rng(1)
-    base = generator.random(100)
-    assert p_value(base + 0.1, base) < 0.001
-    assert p_value(base + generator.normal(0, 0.1, 100), base) > LEVEL
+    noise = np.random.default_rng(1).normal(0, 0.1, (3, 100))
+    assert p_value(resample(noise + 0.1)) < 0.001
+    assert p_value(resample(noise)) > LEVEL
+    assert p_value(resample(np.zeros((3, 100)))) == 1
 
 
-def test_false_alarms_are_as_rare_as_the_level_says() -> None:
+def test_one_query_that_differs_says_nothing() -> None:
+    assert p_value(resample(np.array([[0.0, 0.0, 0.8]]))) > LEVEL
+
+
+def test_false_alarms_are_about_as_rare_as_the_level_says() -> None:
     generator = np.random.default_rng(2)
     alarms = [
-        p_value(generator.integers(0, 2, 40) / 1.0, generator.integers(0, 2, 40) / 1.0, rounds=500)
-        < LEVEL
-        for _ in range(300)
+        p_value(resample(generator.integers(-1, 2, (1, 60)) / 1.0)) < LEVEL for _ in range(300)
     ]
     assert np.mean(alarms) < 2 * LEVEL
 
 
 def test_it_is_the_same_either_way_and_each_time() -> None:
-    generator = np.random.default_rng(3)
-    first, second = generator.random(30), generator.random(30)
-    assert p_value(first, second) == p_value(second, first) == p_value(first, second)
+    differences = np.random.default_rng(3).random((3, 30)) - 0.4
+    p = p_value(resample(differences))
+    assert p == p_value(resample(-differences)) == p_value(resample(differences))
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=8))

@@ -12,11 +12,12 @@ from irgen.study import formats, tables
 from irgen.study.plan import Plan, Trial, Variant
 from irgen.study.report import summarize
 from irgen.study.results import (
+    MethodResults,
     Result,
     find_differences,
     keep_shared_seeds,
-    mean_by_query,
     over_seeds,
+    subtract,
 )
 from irgen.study.tables import BETTER, WORSE, Cell, Row, Table
 
@@ -211,16 +212,24 @@ def test_a_method_that_was_not_measured_with_every_seed_has_no_mean(loaded: dict
     assert over_seeds(loaded["plain"], "generative", "precision/10") is None
 
 
-def test_queries_are_averaged_over_seeds(loaded: dict) -> None:
-    parts = [
-        each.queries.filter(pl.col("method") == "generative")["map/R"].to_numpy()
-        for each in loaded["plain"]
-    ]
-    values = mean_by_query(loaded["plain"], "generative", "map/R")
-    assert values is not None
-    assert values["value"].to_numpy() == pytest.approx(np.mean(parts, axis=0))
-    assert mean_by_query(loaded["plain"], "nothing", "map/R") is None
-    assert mean_by_query([], "generative", "map/R") is None
+def test_a_method_that_one_seed_measured_has_a_row_of_that_seed(loaded: dict) -> None:
+    for part in loaded["plain"][1:]:
+        del part.metrics["generative"]
+    rows = rows_of(tables.build_methods(loaded, PLAN))
+    assert rows[TITLES["generative"]].seeds == (0,)
+    assert "±" not in rows[TITLES["generative"]].cells[1].text
+    assert rows[TITLES["brute_force_tuned"]].seeds == (0, 1, 2)
+
+
+def test_differences_have_a_row_a_seed_and_a_column_a_query(loaded: dict) -> None:
+    first, second = (
+        MethodResults(method, loaded["plain"]) for method in ("generative_reranked", "generative")
+    )
+    differences = subtract(first, second, "map/R")
+    assert differences is not None and differences.shape == (3, 60)
+    assert differences == pytest.approx(np.full((3, 60), 0.2))
+    assert subtract(first, MethodResults("nothing", loaded["plain"]), "map/R") is None
+    assert subtract(first, MethodResults("generative", []), "map/R") is None
 
 
 def asks_others(result: Result, first: int) -> Result:
@@ -243,18 +252,14 @@ def test_ways_of_re_ranking_are_compared_by_re_ranked_figures(loaded: dict) -> N
 
 def test_an_image_that_several_seeds_ask_about_is_one_query(loaded: dict) -> None:
     """Seeds that draw their queries ask about some images twice: 40 of 80 here."""
-    first, second = loaded["plain"][0], asks_others(loaded["plain"][1], 20)
-    values = mean_by_query([first, second], "generative", "map/R")
-    assert values is not None and values["sha256"].to_list() == [f"{n:04d}" for n in range(80)]
-    values_by_row = dict(values.rows())
-
-    def of(result: Result, sha256: str) -> float:
-        chosen = (pl.col("method") == "generative") & (pl.col("sha256") == sha256)
-        return result.queries.filter(chosen)["map/R"].item()
-
-    assert values_by_row["0003"] == pytest.approx(of(first, "0003"))
-    assert values_by_row["0042"] == pytest.approx((of(first, "0042") + of(second, "0042")) / 2)
-    assert values_by_row["0079"] == pytest.approx(of(second, "0079"))
+    both = [loaded["plain"][0], asks_others(loaded["plain"][1], 20)]
+    first, second = (
+        MethodResults(method, both) for method in ("generative_reranked", "generative")
+    )
+    differences = subtract(first, second, "map/R")
+    assert differences is not None and differences.shape == (2, 80)
+    assert np.isnan(differences).sum(axis=1).tolist() == [20, 20]
+    assert np.isfinite(differences).all(axis=0).sum() == 40
 
 
 def test_rows_that_asked_other_queries_are_not_tested_against_each_other(loaded: dict) -> None:

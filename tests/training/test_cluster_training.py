@@ -38,19 +38,21 @@ def run_on_cluster(name: str, folder: Path, settings, work=train):
     return tensors, history, rows
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["tokenizer", "retriever"])
-def test_a_training_on_a_cluster_ends_the_same_when_a_process_is_lost(
-    name, two_processors, tmp_path
-):
-    settings = {"tokenizer": TOKENIZER, "retriever": RETRIEVER}[name]
-    kept = {"tokenizer": "validation/accuracy/embedding", "retriever": "validation/precision/10"}
-    whole, history, rows = run_on_cluster(name, tmp_path / "whole", settings)
-    assert [row | {"step": step} for row, step in rows] == history
-    train(name, "batch", settings, str(tmp_path / "alone"), 0.0, lambda row, step: None)
-    alone = tensor_file.load(tmp_path / "alone" / "model.safetensors")[1]
-    best = [max(row[kept[name]] for row in rounds) for rounds in (alone, history)]
+def check_quality(metric: str, alone: list[dict], history: list[dict]) -> None:
+    best = [max(row[metric] for row in rounds) for rounds in (alone, history)]
     assert best[1] >= best[0] - 0.05
+
+
+def train_alone(name: str, folder: Path, settings) -> list[dict]:
+    """Return the history of a training in this process."""
+    train(name, "batch", settings, str(folder / "alone"), 0.0, lambda row, step: None)
+    return tensor_file.load(folder / "alone" / "model.safetensors")[1]
+
+
+@pytest.mark.slow
+def test_a_training_on_a_cluster_ends_the_same_when_a_process_is_lost(two_processors, tmp_path):
+    whole, history, rows = run_on_cluster("retriever", tmp_path / "whole", RETRIEVER)
+    assert [row | {"step": step} for row, step in rows] == history
 
     def train_and_die_once(name, norm, settings, folder, seconds, log):
         def die(row, step):
@@ -62,9 +64,18 @@ def test_a_training_on_a_cluster_ends_the_same_when_a_process_is_lost(
         return train(name, norm, settings, folder, seconds, die)
 
     with pytest.warns(IrgenWarning, match="the training on the cluster begins again"):
-        again = run_on_cluster(name, tmp_path / "broken", settings, train_and_die_once)
+        again = run_on_cluster("retriever", tmp_path / "broken", RETRIEVER, train_and_die_once)
     assert again[1] == history and again[2] == rows
     assert all(torch.equal(tensor, again[0][key]) for key, tensor in whole.items())
+    check_quality("validation/precision/10", train_alone("retriever", tmp_path, RETRIEVER), history)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_is_trained_on_a_cluster_as_well_as_in_one_process(two_processors, tmp_path):
+    _, history, rows = run_on_cluster("tokenizer", tmp_path / "both", TOKENIZER)
+    assert [row | {"step": step} for row, step in rows] == history
+    alone = train_alone("tokenizer", tmp_path, TOKENIZER)
+    check_quality("validation/accuracy/embedding", alone, history)
 
 
 @pytest.mark.slow

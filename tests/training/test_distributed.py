@@ -65,12 +65,18 @@ def test_two_processes_learn_what_one_does_and_log_it_once(name, norm, tmp_path)
         assert best[1] >= best[0] - 0.05
 
 
+@pytest.fixture(scope="module", params=["tokenizer", "retriever"])
+def unbroken(request, tmp_path_factory):
+    """Return a training's name, its weights and its history."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run_program(request.param, folder)
+    return request.param, *tensor_file.load(folder / "model.safetensors")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tokenizer", "retriever"])
 @pytest.mark.parametrize("killed", ["first", "second", "all"])
-def test_processes_killed_half_way_go_on_and_end_with_the_same_bits(name, killed, tmp_path):
-    run_program(name, tmp_path / "whole")
-    whole, history = tensor_file.load(tmp_path / "whole" / "model.safetensors")
+def test_processes_killed_half_way_go_on_and_end_with_the_same_bits(unbroken, killed, tmp_path):
+    name, whole, history = unbroken
     folder = tmp_path / "broken"
     program = start_program(name, folder, 1.0)
     try:

@@ -134,6 +134,21 @@ def test_inserted_images_are_in_the_database_and_not_trained_on(
     assert "9 of the database not trained on" in capsys.readouterr().out
 
 
+def test_a_label_that_is_inserted_teaches_nothing_and_can_be_found(
+    shop: Path, workspace: Workspace, params
+) -> None:
+    run(params(shop), workspace)
+    before = tables(workspace)
+    metrics = run(params(shop, inserted_labels=0.4), workspace)
+    catalog = tables(workspace)
+    (label,) = set(before["train"]["label"]) - set(catalog["train"]["label"])
+    assert label not in catalog["validation"]["label"]
+    for name in ("database", "queries"):
+        assert catalog[name].equals(before[name]), name
+    taught = [before[name].filter(label=label) for name in ("train", "validation")]
+    assert metrics["images/inserted"] == sum(map(len, taught))
+
+
 def test_new_images_leave_what_is_inserted_as_it_is(
     shop: Path, workspace: Workspace, params, png: Png
 ) -> None:
