@@ -166,7 +166,10 @@ def search(
     cosines re-rank.
     """
     embeddings = features.embedding
-    size = len(embeddings) * options.beams * decoder.width**2
+    beams = options.beams
+    if _ranks_labels(decoder, options, ranker):
+        beams = min(beams, PREFIXES)
+    size = len(embeddings) * beams * decoder.width**2
     return run_on_fitting_cores(
         size, embeddings.device, _search, decoder, features, snapshot, k, options, ranker
     )
@@ -186,14 +189,13 @@ def _search(
     if not parts:
         return _no_hits(len(embeddings), k, embeddings.device)
     state = decoder.start(features.summary, features.tokens)
-    ranks_labels = options.rerank and ranker is not None and decoder.label_scorer is not None
+    ranks_labels = _ranks_labels(decoder, options, ranker)
     voters = NEAREST + 1 if ranks_labels else 0  # the first may be the query itself
     own, near = nearby.gather_own_and_near(embeddings, snapshot, limit, voters)
     if not options.rerank:
         own = _score_codes(own, replace(state), snapshot)
-    beams = _search_codes(
-        state, [part.live for part in parts], options, PREFIXES if voters else None
-    )
+    tries, prefixes = [part.live for part in parts], PREFIXES if ranks_labels else None
+    beams = _search_codes(state, tries, options, prefixes)
     others = [own, near]
     if options.rerank and options.fresh_beams:
         fresh = nearby.gather(embeddings, snapshot, limit, options.fresh_beams, fresh=True)
@@ -207,6 +209,11 @@ def _search(
     label_probs = decoder.label_scorer.read_labels(embeddings, beams.first_code_log_probs)
     scored = _sort_by_label(candidates, cosines, label_probs, ranker, options.hedge)
     return _cut(scored, snapshot, k, options)
+
+
+def _ranks_labels(decoder: Decoder, options: Options, ranker: Ranker | None) -> bool:
+    """Tell whether a search sorts by the probability of the query's label."""
+    return options.rerank and ranker is not None and decoder.label_scorer is not None
 
 
 def _search_codes(
