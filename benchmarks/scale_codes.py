@@ -16,6 +16,7 @@ from speed import synthetic
 from irgen.catalog.table import SCHEMA, write_table
 from irgen.checkpoints.history import write_history
 from irgen.checkpoints.retriever import initial_query_encoder, save_retriever
+from irgen.checkpoints.text import TEXT_ENCODER, save_text_encoder
 from irgen.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from irgen.checkpoints.weights import create_encoder
 from irgen.files.sealed import write_parquet
@@ -38,7 +39,8 @@ def count_labels(rows: int) -> int:
 def save_codebooks(
     params: Params, workspace: Workspace, rows: int, codebooks: torch.Tensor
 ) -> None:
-    """Write ``data/tokenizer``: ``codebooks`` (M, L, D) and an untrained adapter."""
+    """Write ``data/tokenizer``: ``codebooks`` (M, L, D) and an untrained adapter; and
+    ``data/texts`` of a catalogue without texts."""
     labels = [f"label-{label:06d}" for label in range(count_labels(rows))]
     model = Tokenizer(params.tokenizer, RECIPE.width, len(labels), None)
     model.codebooks.copy_(codebooks)
@@ -47,6 +49,7 @@ def save_codebooks(
         folder / "tokenizer.safetensors", model, params.encoder, params.tokenizer, labels
     )
     write_history(folder / "history.csv", [{"step": 1, "loss": 0.0}])
+    save_text_encoder(workspace.stage("texts") / TEXT_ENCODER, None)
 
 
 def prepare_codes(params: Params, workspace: Workspace, rows: int) -> None:

@@ -5,6 +5,7 @@
 'http://127.0.0.1:8080'
 """
 
+import base64
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,13 +59,28 @@ class Hit:
     thumbnail: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextReading:
+    """Reading of a query in words. ``unknown_words``: no image's texts have them, so they were
+    left out. ``read_as``: nor these, but other forms of them, which were read. ``full_text``:
+    full-text search answered, and a hit's score says how well its texts match (BM25); else it is a
+    cosine."""
+
+    unknown_words: list[str]
+    read_as: dict[str, str]
+    full_text: bool
+
+
 class Hits(list[Hit]):
     """Hits of one query, best first. ``untaught``: probability that the query has none of the
-    labels that were taught; None where labels do not rank."""
+    labels that were taught; None where labels do not rank. ``text``: how a query in words was
+    read; None for another one."""
 
-    def __init__(self, hits: Iterable[Hit], untaught: float | None) -> None:
+    def __init__(
+        self, hits: Iterable[Hit], untaught: float | None, text: TextReading | None
+    ) -> None:
         super().__init__(hits)
-        self.untaught = untaught
+        self.untaught, self.text = untaught, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +139,27 @@ class Client:
         """Return the hits of each picture, which the service fetches from its address if it runs
         with ``--fetch``."""
         body = {"queries": [{"url": url} for url in urls]} | _make_options(k, options)
+        return _read_hits(self._ask("POST", "/v1/search", json=body))
+
+    def search_texts(self, texts: Sequence[str], k: int = 10, **options: Any) -> list[Hits]:
+        """Return the hits of each of ``texts``, such as "green apple"; their ``text`` says how it
+        was read."""
+        body = {"queries": [{"text": text} for text in texts]} | _make_options(k, options)
+        return _read_hits(self._ask("POST", "/v1/search", json=body))
+
+    def search_composed(
+        self, images: Sequence[Image], texts: Sequence[str], k: int = 10, **options: Any
+    ) -> list[Hits]:
+        """Return the hits of each of ``images`` together with the text of its number, such as a
+        photo of a shirt and "in red". ``images``: as for ``search``."""
+        if len(images) != len(texts):
+            raise ServiceError(f"{len(texts):,} texts for {len(images):,} images")
+        files = [content for _, (_, content) in _read_files(images)]
+        queries = [
+            {"image": base64.b64encode(content).decode(), "text": text}
+            for content, text in zip(files, texts, strict=True)
+        ]
+        body = {"queries": queries} | _make_options(k, options)
         return _read_hits(self._ask("POST", "/v1/search", json=body))
 
     def items(
@@ -266,7 +303,11 @@ def _read_hits(answer: Mapping[str, Any]) -> list[Hits]:
     results = []
     for result in answer["results"]:
         hits = (Hit(**{name: hit[name] for name in names}) for hit in result["hits"])
-        results.append(Hits(hits, result.get("untaught")))  # a service of an earlier version
+        text = result.get("text")  # not of a service of an earlier version
+        reading = text and TextReading(
+            **{name: text[name] for name in TextReading.__dataclass_fields__}
+        )
+        results.append(Hits(hits, result.get("untaught"), reading))
     return results
 
 

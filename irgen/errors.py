@@ -69,6 +69,15 @@ class IdUnknownError(IndexingError):
     """An id that is to be removed is not in the index."""
 
 
+class UnknownWordsError(IndexingError):
+    """A query has only ``words`` that no image's texts have."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        named = " or ".join(f"“{word}”" for word in words)
+        super().__init__(f"no image's texts have {named}: search for other words")
+        self.words = list(words)
+
+
 class LockedError(IndexingError):
     """Somebody else, ``holder``, changes the index."""
 

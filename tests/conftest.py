@@ -244,6 +244,28 @@ def make_index(tiny_models: "Models", tiny_sections: tuple) -> Callable[..., Pat
 
 
 @pytest.fixture(scope="session")
+def captioned(
+    tiny_models: "Models", tiny_sections: tuple, make_index: Callable, tmp_path_factory
+) -> Path:
+    """Make a project whose pictures have captions, with their files; the index in ``data/index``
+    has a text encoder that was trained on these: see ``tests/captioned.py``."""
+    from . import captioned as project
+    from .small_index import CALIBRATION, RANKING
+
+    root = tmp_path_factory.mktemp("captioned")
+    project.write_pictures(root)
+    make_index(
+        root / "data" / "index",
+        project.pictures(),
+        project.items(),
+        CALIBRATION,
+        ranking=RANKING,
+        networks=(project.teach_words(tiny_models), tiny_sections),
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
 def bucket_server() -> Iterator[BucketServer]:
     """One server for all tests; ``buckets`` empties it."""
     server = BucketServer()

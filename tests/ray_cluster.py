@@ -17,9 +17,7 @@ def start_cluster(cpus: int, *modules: ModuleType) -> Iterator[Any]:
     """Start a cluster whose workers know these test modules, and yield a handle to add nodes."""
     pytest.importorskip("ray")
     ray = cluster.import_ray()
-    from ray.cluster_utils import Cluster
-
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus})
+    nodes = start_head(cpus)
     for module in modules:
         ray.cloudpickle.register_pickle_by_value(module)
     try:
@@ -30,6 +28,21 @@ def start_cluster(cpus: int, *modules: ModuleType) -> Iterator[Any]:
             ray.cloudpickle.unregister_pickle_by_value(module)
         ray.shutdown()
         nodes.shutdown()
+
+
+def start_head(cpus: int, tries: int = 4) -> Any:
+    """Start the first node. Ray gives it thirty seconds, which may be too few on a busy machine."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster()
+    try:
+        nodes.add_node(num_cpus=cpus)
+    except Exception:  # Ray has no type for it
+        nodes.shutdown()
+        if tries == 1:
+            raise
+        return start_head(cpus, tries - 1)
+    return nodes
 
 
 def this_module(name: str) -> ModuleType:

@@ -222,7 +222,7 @@ def searched() -> Values:
     database = Snapshot.fixed(trie.build(codes), codes, vectors, random(2, 4, 5))
     queries = QueryFeatures(random(4, 10), random(4, 3, 10), vectors[:4] + 0.3 * vectors[4:8])
     numbers: Values = []
-    ranker = Ranker(RANKING, torch.arange(40) % 3)
+    ranker = Ranker(RANKING, torch.arange(40) % 3, torch.arange(40) % 5 > 0)
     for options, kinds in (
         (Options(beams=4), None),
         (Options(beams=4, rerank=False), None),

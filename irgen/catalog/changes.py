@@ -39,9 +39,10 @@ def set_revisions(new: pl.DataFrame, old: pl.DataFrame | None, revision: int) ->
         return new.with_columns(unseen.cast(pl.Int32).alias("revision"))
     same = _identity(old, new)
     seen = manifest.images(old).select(*same, seen="revision")
-    joined = new.join(seen, on=same, how="left", nulls_equal=True, maintain_order="left")
+    keys = new.select(same)  # a join of all columns would copy them
+    joined = keys.join(seen, on=same, how="left", nulls_equal=True, maintain_order="left")
     revisions = pl.coalesce("seen", unseen).cast(pl.Int32).alias("revision")
-    return joined.with_columns(revisions).drop("seen").select(new.columns)
+    return new.with_columns(joined["seen"]).with_columns(revisions).drop("seen")
 
 
 def find_gone(old: pl.DataFrame, new: pl.DataFrame, revision: int) -> pl.DataFrame:

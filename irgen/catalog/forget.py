@@ -54,7 +54,7 @@ def find_contents(folder: Path, ids: Collection[str]) -> dict[str, tuple[set[str
     contents: dict[str, tuple[set[str], set[str]]] = {name: (set(), set()) for name in ids}
     if not manifest.read_revision(folder)[0]:
         return contents
-    for part, table in enumerate((manifest.read(folder), manifest.read_past(folder))):
+    for part, table in enumerate(manifest.read_with_past(folder)):
         for column in {"key", "id"} & set(table.columns):
             rows = table.filter(pl.col(column).is_in(list(ids))).drop_nulls("sha256")
             for name, sha256 in rows.select(column, "sha256").iter_rows():

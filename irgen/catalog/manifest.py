@@ -124,8 +124,7 @@ def read(folder: Path) -> pl.DataFrame:
 
     Raises ArtifactError if it is missing, damaged or lacks a column.
     """
-    table = _read(folder)
-    return table.filter(pl.col(GONE).is_null()).drop(GONE)
+    return read_with_past(folder)[0]
 
 
 def read_past(folder: Path) -> pl.DataFrame:
@@ -134,8 +133,14 @@ def read_past(folder: Path) -> pl.DataFrame:
     Each was there from `revision` to before `gone`. If label, role or id of an image changed, the
     table has it as it was. Raises as `read` does.
     """
-    table = _read(folder)
-    return table.filter(pl.col(GONE).is_not_null()).drop(METADATA, strict=False)
+    return read_with_past(folder)[1]
+
+
+def read_with_past(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return what `read` and `read_past` do, from one reading of the file."""
+    table, is_there = _read(folder), pl.col(GONE).is_null()
+    past = table.filter(~is_there).drop(METADATA, strict=False)
+    return table.filter(is_there).drop(GONE), past
 
 
 def _read(folder: Path) -> pl.DataFrame:

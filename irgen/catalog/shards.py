@@ -114,7 +114,7 @@ class Images:
     def __init__(self, folder: Path, *tables: pl.DataFrame) -> None:
         self._folder = folder.absolute()  # processes elsewhere may read the same images
         columns = ("sha256", "shard", "offset", "size")
-        tables = tables or (manifest.read(folder), manifest.read_past(folder))
+        tables = tables or manifest.read_with_past(folder)
         table = pl.concat([manifest.images(table).select(columns) for table in tables])
         self._shards = table["shard"]
         self._offsets = table["offset"].to_numpy()

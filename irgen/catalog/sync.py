@@ -71,10 +71,11 @@ def sync(
 
     with ShardWriter(folder, revision + 1, shard_bytes, save) as shards:
         rows = _read_rows(listing, packed, failures, shards, unsaved, revision + 1)
+    rows = _to_table(rows, listing)
     before = old if len(old) else None
     if name != source.name and not _share_image(rows, old):
         revision, before, past = 0, None, past.clear()
-    new = set_revisions(_to_table(rows, listing), before, revision)
+    new = set_revisions(rows, before, revision)
     change = replace(
         compare(before, new, count_relabelled(old, new), revision),
         left_out=sum(listing.skipped.values()) + sum(listing.ignored.values()),
@@ -193,7 +194,7 @@ def _read_manifest(folder: Path) -> tuple[int, str, pl.DataFrame, pl.DataFrame]:
     if not revision:
         empty = pl.DataFrame(schema=manifest.SCHEMA)
         return 0, name, empty, empty.with_columns(pl.lit(None, pl.Int32).alias(manifest.GONE))
-    return revision, name, manifest.read(folder), manifest.read_past(folder)
+    return revision, name, *manifest.read_with_past(folder)
 
 
 def _kept_shards(table: pl.DataFrame, past: pl.DataFrame, trained: int | None) -> pl.DataFrame:
@@ -215,4 +216,4 @@ def _to_table(rows: pl.DataFrame, listing: Listing) -> pl.DataFrame:
     table = pl.concat([rows, RowCollector(map(make_absent, listing.empty_folders)).table()])
     if listing.columns is not None:
         table = table.join(listing.columns, on="key", how="left", validate="1:1")
-    return table.sort("key").rechunk()
+    return (table if table["key"].is_sorted() else table.sort("key")).rechunk()

@@ -44,7 +44,7 @@ COMMANDS = {  # command "x" is the object x in commands/x.py, unless MODULES nam
     "token": "Let a client of the service in, or out.",
     "ui": "Serve MLflow's pages over this project's runs.",
 }
-MODULES = {"source": "trial", "trial": "trial", "tables": "trial"}  # hidden: DVC calls them
+MODULES = dict.fromkeys(("presets", "source", "trial", "tables"), "trial")  # hidden
 # How often an idle OpenMP thread looks for work before it sleeps. GNU OpenMP lets it look for
 # milliseconds, which is time that another process on the same cores lacks: beside one busy process,
 # on two cores, a forward pass of ViT-S took 9 s with 0 or 1,000 turns, 13 s with 10,000 and 25 s by

@@ -98,7 +98,7 @@ def list_trials(plan: Plan, sets: tuple[str, ...], variants: tuple[str, ...]) ->
         for seed in plan.seeds
         for name in sets
         for variant in variants
-        if seed in plan.seeds_of(variant)
+        if seed in plan.seeds_of(variant) and name in plan.sets_of(variant)
     ]
 
 

@@ -62,6 +62,7 @@ def describe_index(index: Index) -> dict[str, str]:
         or "none",
         "search": f"{defaults.beams} beams, {defaults.candidates} candidates, "
         f"{defaults.fresh_beams} fresh beams, a hedge of {defaults.hedge:g}, by default",
+        "words": f"answered by {index.text_method or 'nothing: the images have no texts'}",
         **({} if index.calibration == NO_LABELS else {"same label": describe_calibration(index)}),
         "on the disk": f"{format_bytes(sum(sizes.values()))}: images "
         f"{format_bytes(sizes['base'])}, changes since {format_bytes(sizes['changes'])}, models "

@@ -78,9 +78,8 @@ def init(
 
     if not source:
         raise click.UsageError(ASK)
-    path = settings_file(root, file)
-    base = path if path.exists() else settings_file(root, None)
-    if base == path and not force:
+    path, base = settings_file(root, file), settings_file(root, None)
+    if not force and (path == base or path.exists()):
         refuse_edited(path)
     if source == "digits":
         write(path, base, [digits(), {"download": {"source": source}}], source)
@@ -217,8 +216,8 @@ def relate(path: str, root: Path) -> str:
 
 
 def write(path: Path, base: Path, parts: list[Values], source: str) -> Params:
-    """Write the settings of ``base`` with other values, and return all settings. Raises ParamsError
-    for a file that is not valid."""
+    """Write the settings of the file ``base`` with other values to ``path``, and return all
+    settings. Raises ParamsError for a file that is not valid."""
     from irgen.errors import redact
     from irgen.files.atomic import write_bytes
     from irgen.params import load

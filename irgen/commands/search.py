@@ -1,4 +1,4 @@
-"""``irgen search``: find the images most like some others."""
+"""``irgen search``: find the images most like some others, or those that fit some words."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irgen.commands import project_index
-from irgen.commands.options import EXPRESSION, read_index_option, root_option
+from irgen.commands.options import EXPRESSION, note, read_index_option, root_option
 from irgen.errors import IndexingError, ServiceError
 from irgen.releases import own_index
 
 if TYPE_CHECKING:
-    from irgen.index.hits import ImageHits
-    from irgen.index.index import Index
+    from irgen.commands.search_output import Answer
 
 
 @click.command()
-@click.argument("queries", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("arguments", nargs=-1, required=True, metavar="QUERY...")
 @click.option(
     "--ids",
     "stored",
     is_flag=True,
-    help="Each IMAGE is the id of an image in the index: search by its stored embedding. It is not "
+    help="Each QUERY is the id of an image in the index: search by its stored embedding. It is not "
     "among its own hits.",
+)
+@click.option(
+    "--with",
+    "text",
+    metavar="TEXT",
+    help='Search by each image together with these words, such as "in red". They say what to look '
+    "for; --words filters.",
 )
 @click.option("-k", "--k", type=int, default=10, help="Images to find per query. Default: 10.")
 @click.option(
@@ -62,15 +68,15 @@ if TYPE_CHECKING:
 @click.option(
     "--words",
     metavar="TEXT",
-    help="Find only images that have all of these words in their id or text columns, such as "
-    '"red dress". Capitals and accents do not count; the last word may be the beginning of one.',
+    help="Filter: find only images that have all of these words in their id or text columns, such "
+    'as "red dress". Capitals and accents do not count; the last word may be the beginning of one.',
 )
 @click.option("--min-score", type=float, metavar="SCORE", help="Drop hits with a lower score.")
 @click.option(
     "--min-probability",
     type=float,
     metavar="P",
-    help="Drop hits less likely than this, 0 to 1, to have the query's label.",
+    help="Drop hits less likely than this, 0 to 1, to have the query's label. Not for words.",
 )
 @click.option(
     "--explain", is_flag=True, help="Show each hit's code and its probability, level by level."
@@ -99,8 +105,9 @@ if TYPE_CHECKING:
 @read_index_option
 @root_option
 def search(
-    queries: tuple[str, ...],
+    arguments: tuple[str, ...],
     stored: bool,
+    text: str | None,
     k: int,
     beams: int | None,
     candidates: int | None,
@@ -121,7 +128,8 @@ def search(
     folder: Path | None,
     root: Path,
 ) -> None:
-    """Find the images of the index most like each IMAGE, best first.
+    """Find the images of the index most like each QUERY, best first: an image file, or words such
+    as "green apple". What is no file, does not end as image files do and has no slash is words.
 
     Columns: score sorts the hits. It is the probability that a hit has the query's label, fitted to
     validation images; the cosine of the two embeddings in an index without labels and with --ids;
@@ -131,6 +139,10 @@ def search(
     was found: by retriever, if the retriever predicted its code; by embedding, if its code is near
     the query's embedding. Images added after training are mostly found by embedding, since the
     retriever was not trained on them.
+
+    For words, score is the cosine of the two embeddings, and nothing says how probable a hit is.
+    Where the index has no text encoder, or images have words that it has not learned, hits are
+    found by texts: score says how well these match (BM25).
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
@@ -139,9 +151,10 @@ def search(
             "--fresh-beams, --no-rerank, --hedge and --explain need the retriever, but a search "
             "with --ids uses stored embeddings alone"
         )
-    from irgen.commands import search_output
+    from irgen.commands import search_output, search_queries
     from irgen.serve import running
 
+    queries = search_queries.sort_queries(arguments, text, stored=stored)
     form = "json" if as_json else "csv" if as_csv else "text"
     needs_index = explain or show or sheet_path is not None
     if server not in (None, "none") and (needs_index or folder):
@@ -166,14 +179,13 @@ def search(
         fields = chosen | {"filter": allow, "rerank": False if no_rerank else None}
         try:
             tries = search_service.TRIES if server else 1  # else the index answers sooner
-            answer = search_service.ask(url, queries, k, fields, stored=stored, tries=tries)
+            answer = search_service.ask(url, queries, k, fields, tries=tries)
         except ServiceError:
             if server is not None:
                 raise  # else the index itself answers, or says what is wrong
         else:
-            print(search_output.FORMATS[form](answer), end="")
+            show_answer(answer, form)
             return
-    from irgen.commands.search_output import Answer
     from irgen.compute.machine import keep_freed_memory
     from irgen.search.engine import MOST_HITS
 
@@ -182,24 +194,24 @@ def search(
         k = min(k, max(index.view.snapshot.rows, 1))  # there are no more
         least = min(k + stored, MOST_HITS)  # an image of the index finds itself
         options = replace(index.options(least), allow=allow, rerank=not no_rerank, **chosen)
-        ask = index.search_ids if stored else index.search
-        hits = ask(queries, k, options)
-        answer = Answer.of(queries, hits, index.view, stored=stored)
+        hits = search_queries.search_index(index, queries, k, options)
+        answer = search_output.Answer.of(queries, hits, index)
         if explain:
-            answer = answer.explained(explain_hits(index, queries, hits))
+            answer = answer.explained(search_queries.explain_hits(index, queries, hits))
         sheet = None
         if show or sheet_path is not None:
             from irgen.commands import search_sheet  # its imports take a second
 
             sheet = search_sheet.make_sheet(answer, index, root)
-    print(search_output.FORMATS[form](answer), end="")
+    show_answer(answer, form)
     if sheet is not None:
         search_sheet.write_sheet(sheet, sheet_path, show=show)
 
 
-def explain_hits(index: Index, images: tuple[str, ...], hits: ImageHits) -> list:
-    """Return the explanations of the hits of each query image."""
-    return [
-        index.explain(image, [name for name in ids if name is not None])
-        for image, ids in zip(images, hits.ids, strict=True)
-    ]
+def show_answer(answer: Answer, form: str) -> None:
+    """Print an answer, and beside it how queries in words were read."""
+    from irgen.commands import search_output
+
+    for line in search_output.describe_readings(answer):
+        note(line)
+    print(search_output.FORMATS[form](answer), end="")

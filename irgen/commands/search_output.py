@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from irgen.commands.format import format_percent
+from irgen.commands.search_queries import Queries
 from irgen.evaluation.table_format import render_text
 
 if TYPE_CHECKING:
     from irgen.index.hits import Explanation, ImageHits
-    from irgen.index.view import View
+    from irgen.index.index import Index
+    from irgen.index.text_query import TextQuery
 
 NUMBERS = (
     *("id", "score", "cosine", "log_probability", "probability", "same_label"),
@@ -28,31 +30,61 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Hits of all queries, in order. ``queries``: names of the queries. ``hits``: those of each
-    query as JSON values: ``rank``, NUMBERS (see ``ImageHits``), ``metadata`` and, if
-    ``is_explained``, ``explanation``. ``columns``: names of the metadata. ``stored``: the queries
-    are images of the index, so the retriever was not used. ``untaught``: of each query, the
-    probability that it has none of the taught labels; None where labels do not rank."""
+class Reading:
+    """Reading of a query in words: words that no image's texts have, so they were left out; words
+    in place of which another form was read; and whether full-text search answered."""
 
-    queries: Sequence[str]
+    unknown_words: list[str]
+    read_as: dict[str, str]
+    is_full_text: bool
+
+    @classmethod
+    def of(cls, text: TextQuery) -> Reading:
+        """Return how the index read a query."""
+        return cls(list(text.unknown), dict(text.forms), text.is_full_text)
+
+    def as_json(self) -> Record:
+        """Return the reading as the service gives it."""
+        return {
+            "unknown_words": self.unknown_words,
+            "read_as": self.read_as,
+            "full_text": self.is_full_text,
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hits of all queries, in order. ``hits``: those of each query as JSON values: ``rank``,
+    NUMBERS (see ``ImageHits``), ``metadata`` and, if ``is_explained``, ``explanation``.
+    ``columns``: names of the metadata. ``untaught``: of each query, the probability that it has
+    none of the taught labels; None where labels do not rank. ``readings``: of each query, None if
+    it is not in words. ``has_text_encoder``: of the index."""
+
+    queries: Queries
     hits: list[list[Record]]
     columns: Sequence[str]
-    stored: bool
     untaught: Sequence[float | None]
+    readings: Sequence[Reading | None]
+    has_text_encoder: bool = False
     is_explained: bool = False
 
     @classmethod
-    def of(cls, queries: Sequence[str], result: ImageHits, view: View, *, stored: bool) -> Answer:
-        """Return the answer with the metadata of the hits in ``view``."""
+    def of(cls, queries: Queries, result: ImageHits, index: Index) -> Answer:
+        """Return the answer with the metadata of the hits in ``index``."""
         from irgen.index.metadata import ID, as_plain
 
+        view = index.view
         rows = result.table().rows(named=True)
         metadata = view.take(view.find_existing([row[ID] for row in rows])).drop(ID)
-        hits: list[list[Record]] = [[] for _ in queries]
+        hits: list[list[Record]] = [[] for _ in queries.names]
         for row, columns in zip(rows, metadata.rows(named=True), strict=True):
             hits[row.pop("query")].append(row | {"metadata": as_plain(columns)})
-        return cls(queries, hits, metadata.columns, stored, result.list_untaught())
+        readings: list[Reading | None] = [None] * len(queries.names)
+        if result.texts:
+            readings = [Reading.of(text) for text in result.texts]
+        has_text_encoder = bool(result.texts) and index.text_method == "text encoder"
+        untaught = result.list_untaught()
+        return cls(queries, hits, metadata.columns, untaught, readings, has_text_encoder)
 
     def explained(self, by_query: list[list[Explanation]]) -> Answer:
         """Return the answer with explanations of the hits of each query."""
@@ -71,7 +103,7 @@ class Answer:
 
     def rows(self) -> list[tuple[str, Record]]:
         """Return query and hit of all hits."""
-        by_query = zip(self.queries, self.hits, strict=True)
+        by_query = zip(self.queries.names, self.hits, strict=True)
         return [(query, hit) for query, hits in by_query for hit in hits]
 
 
@@ -91,7 +123,7 @@ def _note_untaught(answer: Answer) -> str:
     return "\n".join(
         f"{query}: none of the taught labels ({format_percent(share)} likely): sorted by its "
         "nearest images"
-        for query, share in zip(answer.queries, answer.untaught, strict=True)
+        for query, share in zip(answer.queries.names, answer.untaught, strict=True)
         if share is not None and share > 0.5
     )
 
@@ -99,7 +131,7 @@ def _note_untaught(answer: Answer) -> str:
 def _hit_table(answer: Answer) -> str:
     hits = [hit for _, hit in answer.rows()]
     calibrated = any(hit["same_label"] is not None for hit in hits)
-    with_retriever = not answer.stored
+    with_retriever = answer.queries.kind != "id"
     shown: list[str] = [name for name in ("label", "path") if name in answer.columns]
     if "label" in shown and all(hit["metadata"]["label"] is None for hit in hits):
         shown.remove("label")
@@ -108,15 +140,23 @@ def _hit_table(answer: Answer) -> str:
     columns = ["query", "rank", "id", "score"]
     columns += ["same label"] * calibrated + ["found by"] * with_retriever + shown
     rows = []
-    for query, of_query in zip(answer.queries, answer.hits, strict=True):
+    by_query = zip(answer.queries.names, answer.hits, answer.readings, strict=True)
+    for query, of_query, reading in by_query:
         if not of_query:
             rows.append([query, "", NO_MATCH, *[""] * (len(columns) - 3)])
         for hit in of_query:
             row = [query, str(hit["rank"]), hit["id"], f"{hit['score']:.3f}"]
             row += [format_percent(hit["same_label"])] * calibrated
-            row += ["embedding" if hit["by_embedding"] else "retriever"] * with_retriever
+            row += [_name_way(hit, reading)] * with_retriever
             rows.append([*row, *(_cell(hit["metadata"][name]) for name in shown)])
     return render_text(columns, rows, right=("rank", "score", "same label"))
+
+
+def _name_way(hit: Record, reading: Reading | None) -> str:
+    """Return what a hit was found by."""
+    if reading is not None and reading.is_full_text:
+        return "texts"
+    return "embedding" if hit["by_embedding"] else "retriever"
 
 
 def _cell(value: Any) -> str:
@@ -145,13 +185,48 @@ def _format_explanation(explanation: Record) -> list[str]:
     ]
 
 
+def describe_readings(answer: Answer) -> list[str]:
+    """Return sentences about how queries in words were read: words that were left out or read as
+    others, and queries that full-text search answered."""
+    queries = answer.queries
+    texts = queries.names if queries.kind == "text" else [queries.text] * len(queries.names)
+    by_text = zip(texts, answer.readings, strict=True)
+    read = {text: reading for text, reading in by_text if reading is not None}
+    lines = [
+        f"no image's texts have {' or '.join(f'“{word}”' for word in reading.unknown_words)}: left "
+        f"out of “{text}”"
+        for text, reading in read.items()
+        if reading.unknown_words
+    ]
+    lines += [
+        f"no image's texts have “{word}”: read as “{form}”"
+        for reading in read.values()
+        for word, form in reading.read_as.items()
+    ]
+    matched = [f"“{text}”" for text, reading in read.items() if reading.is_full_text]
+    if matched and answer.has_text_encoder:
+        lines.append(
+            f"full-text search answered {', '.join(matched)}: the text encoder has not learned all "
+            "of these words; a build from today's images teaches it"
+        )
+    elif matched:
+        lines.append(
+            "full-text search answered: it finds images that have these very words, since the "
+            "index has no text encoder; docs/how-to/words.md says how to train one"
+        )
+    return lines
+
+
 def as_json(answer: Answer) -> str:
     """Return a list with an object for each query: its name, the probability that it has none of
-    the taught labels, and its hits."""
-    queries = [
-        {"query": query, "untaught": untaught, "hits": hits}
-        for query, untaught, hits in zip(answer.queries, answer.untaught, answer.hits, strict=True)
-    ]
+    the taught labels, and its hits; for one in words also how it was read."""
+    columns = (answer.queries.names, answer.untaught, answer.hits, answer.readings)
+    queries = []
+    for name, untaught, hits, reading in zip(*columns, strict=True):
+        query: Record = {"query": name, "untaught": untaught, "hits": hits}
+        if reading is not None:
+            query |= reading.as_json()
+        queries.append(query)
     return json.dumps(queries, indent=2, allow_nan=False) + "\n"
 
 

@@ -68,7 +68,8 @@ def make_sheet(answer: Answer, index: Index, root: Path) -> Sheet:
         notes.append(f"Each query shows its first {HITS} hits.")
     if missing:
         notes.append(f"{missing:,} of {format_count(len(tiles), 'hit')} have no picture here.")
-    title = queries[0].title if len(by_query) == 1 else format_count(len(by_query), "query image")
+    noun = "text" if answer.queries.kind == "text" else "query image"
+    title = queries[0].title if len(by_query) == 1 else format_count(len(by_query), noun)
     facts = {
         "Index": f"{index.info()['folder']}: {format_count(len(index), 'image')}",
         "Searched": f"{datetime.now():%d %B %Y, %H:%M}",
@@ -78,19 +79,22 @@ def make_sheet(answer: Answer, index: Index, root: Path) -> Sheet:
 
 
 def _show_queries(answer: Answer, index: Index, pictures: Pictures, shown: int) -> list[Tile]:
-    """Return the first ``shown`` queries: image files, or images of the index."""
-    names = list(answer.queries[:shown])
-    if not answer.stored:
-        return [_show_file(Path(name)) for name in names]
+    """Return the first ``shown`` queries: image files, words, or images of the index."""
+    queries = answer.queries
+    names = list(queries.names[:shown])
+    if queries.kind == "text":
+        return [Tile(image=None, title=name, words=name) for name in names]
+    if queries.kind != "id":
+        return [_show_file(Path(name), queries.text) for name in names]
     rows = index.view.take(index.view.find_existing(names)).rows(named=True)
     return [
         Tile(image=find_picture(pictures, row), title=row[ID], notes=_label(row)) for row in rows
     ]
 
 
-def _show_file(path: Path) -> Tile:
+def _show_file(path: Path, text: str) -> Tile:
     folder = "" if path.parent == Path() else str(path.parent)
-    notes = tuple(filter(None, [folder]))
+    notes = tuple(filter(None, [folder, text]))
     return Tile(image=draw(path.read_bytes()), title=path.name, notes=notes, caption=str(path))
 
 

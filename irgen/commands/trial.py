@@ -1,11 +1,30 @@
-"""Hidden commands that the comparison's DVC stages call (experiments/dvc.yaml)."""
+"""Hidden commands of a comparison: those that its DVC stages call (experiments/dvc.yaml), and one
+that writes the settings of its sets anew."""
 
 from pathlib import Path
 
 import click
 
 from irgen.commands.options import root_option
-from irgen.study.plan import Trial, load_plan, load_trial_params
+from irgen.params.strict import read_yaml
+from irgen.study.plan import Trial, load_plan, load_trial_params, settings_file
+
+
+@click.command(hidden=True)
+@click.argument("names", nargs=-1, metavar="[SET]...")
+@root_option
+def presets(names: tuple[str, ...], root: Path) -> None:
+    """Write the settings of each SET (default: all of the plan) anew: those that irgen init chooses
+    today for its source and weights."""
+    from irgen.commands.init import init
+
+    for name in names or load_plan(root).sets:
+        file = settings_file(root, name)
+        tree = read_yaml(file)
+        arguments = [tree["download"]["source"], "--params", str(file), "--force"]
+        if (weights := tree["encoder"]["weights"]) not in ("none", "hub"):
+            arguments += ["--weights", weights]
+        init.main([*arguments, "--root", str(root)], standalone_mode=False)
 
 
 @click.command(hidden=True)

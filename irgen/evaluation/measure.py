@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from irgen.compute.batches import full_batches
-from irgen.compute.machine import Machine
+from irgen.compute.machine import Machine, return_freed_memory
 from irgen.evaluation import latency, metrics, runs
 from irgen.evaluation.methods import Method
 from irgen.evaluation.query_set import QuerySet, RankedLists
@@ -150,6 +150,7 @@ def measure_methods(
         )
         write_parquet(folder / "runs" / f"{name}.parquet", runs.to_table(top, hits, codes))
         del method, encode
+        return_freed_memory()
     scores.write(folder)
     write_json(folder / "metrics.json", quality)
     write_json(

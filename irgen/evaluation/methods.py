@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from irgen.checkpoints.identifiers import ImageCodes
 from irgen.checkpoints.models import Models
-from irgen.compute.batches import full_batches
+from irgen.compute.batches import full_batches, row_blocks
 from irgen.encoding.encode import Encoding, encode_summaries, stream_batches
 from irgen.encoding.query_features import select_queries
 from irgen.evaluation.query_set import QuerySet
@@ -29,7 +29,7 @@ from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import class_numbers
 from irgen.params import Evaluate
 from irgen.search import beam, engine
-from irgen.search.brute_force import BLOCK, brute_force_search
+from irgen.search.brute_force import brute_force_search
 from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
@@ -133,7 +133,7 @@ class MethodInputs:
             self.models.labels,
             label_scorer.code_labels,
         )
-        return Ranker(ranking, kinds.to(self.device))
+        return Ranker(ranking, kinds.to(self.device), self.snapshot.trained)
 
     @cached_property
     def invalid_share(self) -> Mapping[str, float]:
@@ -228,8 +228,9 @@ def brute_force_codes(inputs: MethodInputs) -> Method | None:
     if inputs.index is None:
         return None
     codes, codebooks = inputs.snapshot.segments[0].codes, inputs.snapshot.codebooks
-    blocks = (quantizer.decode(rows, codebooks)[:, -1] for rows in codes.split(BLOCK))
-    reconstructions = torch.cat([normalize(block, dim=-1) for block in blocks])  # (N, D)
+    reconstructions = codebooks.new_empty(len(codes), codebooks.shape[2])  # (N, D)
+    for rows in row_blocks(len(codes), quantizer.ROWS):
+        reconstructions[rows] = normalize(quantizer.decode(codes[rows], codebooks)[:, -1], dim=-1)
     bits = codes.shape[1] * np.log2(codebooks.shape[1])
     bytes_per_image = bits / 8 + codebooks.nbytes / len(codes)
     return brute_force(inputs.embedding_encoder, reconstructions, bytes_per_image)

@@ -3,7 +3,9 @@
 A conditional logit over labels (McFadden 1974). To see what an unknown class looks like, each label
 is once treated as if nobody had taught it: its probability goes to the others, and its images have
 votes alone. The embedding has seen those labels, so their votes are somewhat purer than those of a
-class that is truly new; docs/lab-notes/ranking-by-relevance.md has the measured difference.
+class that is truly new. Validation images are more like the training's than later queries are, so
+the classifier is trusted less than the fit says. docs/lab-notes/ranking-by-relevance.md has both
+differences, measured.
 """
 
 import math
@@ -14,10 +16,11 @@ import numpy.typing as npt
 
 from irgen.evaluation.calibration import MIN_QUERIES, bin_predictions, expected_error
 from irgen.search.calibration import Uncalibrated
-from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, VOTES, Ranking
+from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, Ranking
 
 FOLDS = 5  # of labels
-TYPICAL = np.array([1.2, 0.3, 1.7, -2.2])  # coefficients to which few queries are pulled
+TYPICAL = np.array([0.7, 0.7, 1.7, -1.7])  # coefficients to which few queries are pulled
+TRUST = 0.6  # of the coefficient that fits the validation queries' label probabilities best
 PULL = 1.0  # nats lost for a coefficient that is 1 off
 SHOWN = 5  # likeliest labels a query whose probabilities are compared with the truth
 MOST_CELLS = 2_000_000  # queries × labels, if MIN_QUERIES take no more; enough for 4 coefficients
@@ -39,19 +42,14 @@ class LabelTable:
     truth: Ints
 
     @classmethod
-    def build(cls, label_probs: Floats, voters: Ints, truth: Ints) -> "LabelTable":
-        """Build the table from the labels of nearest images (Q, n), the nearest first, −1 where
-        there are fewer, and those of the queries (Q,). Queries of another label than the taught
-        ones are left out."""
-        count = label_probs.shape[1]
-        used = np.flatnonzero((truth >= 0) & (truth < count))
-        step = min(math.ceil(len(used) * count / MOST_CELLS), len(used) // MIN_QUERIES)
-        used = used[:: max(1, step)]
-        votes = np.zeros((len(used), count))
-        for column, weight in zip(voters[used].T, VOTES, strict=False):
-            chosen = np.flatnonzero(column >= 0)
-            votes[chosen, column[chosen]] += weight
-        return cls(label_probs[used].astype(np.float64), votes, truth[used])
+    def build(cls, label_probs: Floats, voters: Ints, votes: Floats, truth: Ints) -> "LabelTable":
+        """Build the table from the labels of nearest images, ``voters`` (Q, n), −1 where there are
+        fewer, their ``votes`` (Q, n), and the labels of the queries (Q,)."""
+        totals = np.zeros(label_probs.shape)
+        for labels, weights in zip(voters.T, votes.T, strict=True):
+            chosen = np.flatnonzero(labels >= 0)
+            totals[chosen, labels[chosen]] += weights[chosen]
+        return cls(label_probs.astype(np.float64), totals, truth)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> "LabelTable":
         """Return the table of the queries where ``rows`` (Q,) is true."""
@@ -68,10 +66,18 @@ class LabelTable:
         return values * np.stack([~hidden, ~hidden, hidden, hidden], -1)
 
 
-def fit(label_probs: Floats, voters: Ints, truth: Ints) -> Ranking | Uncalibrated:
-    """Fit the ranking, or return why that is impossible: too few queries or labels. Arguments: see
-    ``LabelTable.build``."""
-    table = LabelTable.build(label_probs, voters, truth)
+def choose_queries(truth: Ints, labels: int) -> Ints:
+    """Return the rows of the queries to fit to, by their labels ``truth`` (Q,): those of a taught
+    label, below ``labels``; where these are very many, as few queries as a fit needs."""
+    used = np.flatnonzero((truth >= 0) & (truth < labels))
+    step = min(math.ceil(len(used) * labels / MOST_CELLS), len(used) // MIN_QUERIES)
+    return used[:: max(1, step)]
+
+
+def fit(label_probs: Floats, voters: Ints, votes: Floats, truth: Ints) -> Ranking | Uncalibrated:
+    """Fit the ranking to queries that ``choose_queries`` chose, or return why that is impossible:
+    too few queries or labels. Arguments: see ``LabelTable.build``."""
+    table = LabelTable.build(label_probs, voters, votes, truth)
     queries = len(table.truth)
     if queries < MIN_QUERIES:
         return Uncalibrated(
@@ -80,16 +86,16 @@ def fit(label_probs: Floats, voters: Ints, truth: Ints) -> Ranking | Uncalibrate
         )
     if label_probs.shape[1] < 2:
         return Uncalibrated(reason="one label was taught: a ranking tells labels apart")
-    label, votes, untaught_votes, untaught = _fit_weights(table).tolist()
+    weights = _fit_weights(table).tolist()
     halves = _fit_halves(table)
     predicted, right = _predict_labels(halves)
     recognised, mistaken = _recognise_untaught(halves)
     curve = bin_predictions(predicted, right)
     return Ranking(
-        label=label,
-        votes=votes,
-        untaught_votes=untaught_votes,
-        untaught=untaught,
+        label=weights[0],
+        votes=weights[1],
+        untaught_votes=weights[2],
+        untaught=weights[3],
         queries=queries,
         pairs=len(predicted),
         error=expected_error(curve),
@@ -100,15 +106,26 @@ def fit(label_probs: Floats, voters: Ints, truth: Ints) -> Ranking | Uncalibrate
 
 
 def _fit_weights(table: LabelTable) -> Floats:
-    """Return the four coefficients, the first three not negative."""
+    """Return the four coefficients, the first three not negative: that of the label probabilities
+    as it fits best, lowered to TRUST, and the others as they fit best with it."""
+    fitted = _minimize_loss(table, TYPICAL / [TRUST, 1, 1, 1], (0, None))
+    label = TRUST * fitted[0]
+    return _minimize_loss(table, np.array([label, *TYPICAL[1:]]), (label, label))
+
+
+def _minimize_loss(
+    table: LabelTable, typical: Floats, label_bounds: tuple[float, float | None]
+) -> Floats:
+    """Return the coefficients with the least loss, pulled to ``typical``; the first is within
+    ``label_bounds``."""
     from scipy.optimize import minimize  # takes a second; a report does not need it
 
     parts = [table.features(hidden) for hidden in _hide_in_turn(table)]
     rows = np.arange(len(table.truth))
 
     def loss(weights: Floats) -> tuple[float, Floats]:
-        total = PULL * float(np.square(weights - TYPICAL).sum())
-        slope = 2 * PULL * (weights - TYPICAL)
+        total = PULL * float(np.square(weights - typical).sum())
+        slope = 2 * PULL * (weights - typical)
         for features in parts:
             probs = _softmax(features @ weights)
             total -= float(np.log(probs[rows, table.truth] + 1e-300).sum()) / len(parts)
@@ -116,8 +133,8 @@ def _fit_weights(table: LabelTable) -> Floats:
             slope = slope + (mean - features[rows, table.truth].sum(0)) / len(parts)
         return total, slope
 
-    bounds = [(0, None), (0, None), (0, None), (None, None)]
-    return minimize(loss, TYPICAL, jac=True, method="L-BFGS-B", bounds=bounds).x
+    bounds = [label_bounds, (0, None), (0, None), (None, None)]
+    return minimize(loss, typical, jac=True, method="L-BFGS-B", bounds=bounds).x
 
 
 def _hide_in_turn(table: LabelTable) -> list[npt.NDArray[np.bool_]]:

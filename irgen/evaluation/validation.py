@@ -22,7 +22,7 @@ from irgen.search.decoder import Decoder
 from irgen.search.engine import Options, QueryFeatures
 from irgen.search.label_scorer import LabelScorer
 from irgen.search.ranking import NEAREST, Ranking
-from irgen.search.relevance import Ranker
+from irgen.search.relevance import Ranker, weigh_votes
 from irgen.search.snapshot import Snapshot
 
 MOST_QUERIES = 2000  # more would hardly change the calibration
@@ -124,7 +124,9 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
     depth = search_depth(NEAREST, *hashes)
     shape = len(validation.queries), depth
     rows, cosines = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
-    label_probs = np.empty((len(rows), len(models.labels)), np.float32)
+    truth = number_labels(validation.queries["label"], models.labels).numpy()
+    used = ranking.choose_queries(truth, len(models.labels))
+    label_probs = np.empty((len(used), len(models.labels)), np.float32)
     embeddings = snapshot.segments[0].embeddings
     if not bool(taught.all()):  # a copy of all embeddings takes much memory
         embeddings = embeddings[taught.to(models.device)]
@@ -134,11 +136,15 @@ def fit_ranking(validation: Validation, kinds: Tensor) -> Ranking | Uncalibrated
         rows[part], cosines[part] = nearest.ids[:new].cpu(), nearest.scores[:new].cpu()
         state = validation.decoder.start(features.summary, features.tokens)
         first = beam.search(state, tries, 1).first_code_log_probs
-        label_probs[part] = label_scorer.read_labels(features.embedding, first)[:new].cpu()
+        fitted = (used >= part.start) & (used < part.stop)
+        probs = label_scorer.read_labels(features.embedding, first).cpu().numpy()
+        label_probs[fitted] = probs[used[fitted] - part.start]
     rows, _ = drop_self(rows, cosines, *hashes, NEAREST)
-    voters = np.where(rows < 0, -1, kinds[taught].numpy()[rows])
-    truth = number_labels(validation.queries["label"], models.labels)
-    return ranking.fit(label_probs, voters, truth.numpy())
+    nearest_rows = torch.from_numpy(rows[used])
+    exist, trained = nearest_rows >= 0, snapshot.trained.cpu()[taught][nearest_rows]
+    voters = kinds[taught][nearest_rows].masked_fill(~exist, -1)
+    votes = weigh_votes(trained, exist)
+    return ranking.fit(label_probs, voters.numpy(), votes.numpy(), truth[used])
 
 
 def fit_calibration(hits: ValidationHits) -> Calibration | Uncalibrated:

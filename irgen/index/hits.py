@@ -1,7 +1,9 @@
 """Hits of a search, by id, and explanations of why an image is or is not one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from irgen.index import notebook
+from irgen.index.text_query import TextQuery
 from irgen.index.view import View
 from irgen.search import beam, engine, rank
 from irgen.search.decoder import Decoder
@@ -31,6 +34,9 @@ class ImageHits:
     (Q,) float32: the probability that the query's label is none of those that were taught; −inf
     where labels do not rank.
 
+    ``texts``: how each query in words was read; empty for queries without. What full-text search
+    found has a score alone (BM25).
+
     ``view``: the images that were searched; a notebook shows their pictures.
     """
 
@@ -43,14 +49,18 @@ class ImageHits:
     by_embedding: np.ndarray
     untaught: np.ndarray
     view: View = field(repr=False, compare=False)
+    texts: tuple[TextQuery, ...] = ()
 
     def __len__(self) -> int:
         """Q."""
         return len(self.ids)
 
     @classmethod
-    def of(cls, hits: engine.Hits, view: View, same_label: Tensor) -> "ImageHits":
-        """Return hits in ``view`` with ids instead of rows. ``same_label`` (Q, k)."""
+    def of(cls, hits: engine.Hits, view: View, same_label: Tensor | None = None) -> "ImageHits":
+        """Return hits in ``view`` with ids instead of rows. ``same_label`` (Q, k); None: nothing
+        says how probable it is."""
+        if same_label is None:
+            same_label = torch.full_like(hits.scores, -torch.inf)
         rows = hits.rows.cpu().numpy()
         ids = np.full(rows.shape, None, dtype=object)
         ids[rows >= 0] = view.ids(rows[rows >= 0])
@@ -65,7 +75,7 @@ class ImageHits:
             "by_embedding": hits.by_embedding,
             "untaught": hits.untaught,
         }
-        arrays = {name: column.cpu().numpy() for name, column in columns.items()}
+        arrays: dict[str, Any] = {name: column.cpu().numpy() for name, column in columns.items()}
         return cls(ids=ids, **arrays, view=view)
 
     @classmethod
@@ -73,14 +83,24 @@ class ImageHits:
         """Return the hits in ``view`` of several batches of queries, one after the other."""
         if not parts:
             types = {"ids": object, "by_embedding": bool}
-            empty = {name: np.empty((0, k), types.get(name, np.float32)) for name in ARRAYS}
+            empty: dict[str, Any] = {
+                name: np.empty((0, k), types.get(name, np.float32)) for name in ARRAYS
+            }
             return cls(**empty | {"untaught": np.empty(0, np.float32)}, view=view)
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS
+        }
         return cls(**arrays, view=view)
 
     def first(self, count: int) -> "ImageHits":
         """Return the hits of the first ``count`` queries."""
-        return replace(self, **{name: getattr(self, name)[:count] for name in ARRAYS})
+        return self.take(range(count))
+
+    def take(self, queries: Sequence[int]) -> "ImageHits":
+        """Return the hits of some queries, in the order of their numbers."""
+        arrays = {name: getattr(self, name)[np.asarray(queries, np.int64)] for name in ARRAYS}
+        texts = tuple(self.texts[number] for number in queries) if self.texts else ()
+        return replace(self, **arrays, texts=texts)
 
     def list_untaught(self) -> list[float | None]:
         """Return ``untaught`` of each query, None where it is −inf."""

@@ -18,12 +18,15 @@ from irgen.index import base_files, folder, metadata
 from irgen.index.filters import Allow, Snapshots, allowed_rows
 from irgen.index.hits import Explanation, ImageHits, explain
 from irgen.index.kinds import Kinds
-from irgen.index.networks import Images, Networks
+from irgen.index.networks import Images, Networks, QueryImage
+from irgen.index.probabilities import bound_cosine, bound_score, compute_same_label
 from irgen.index.rows import Rows, check_ids, check_rows, check_table
 from irgen.index.store import Store
+from irgen.index.text_query import TextMethod, TextQuery
+from irgen.index.text_search import TextSearch
 from irgen.index.view import View
 from irgen.index.words import WordSearch
-from irgen.search import calibration, engine
+from irgen.search import engine
 from irgen.search.brute_force import brute_force_search
 from irgen.search.calibration import Calibration, Uncalibrated
 from irgen.search.decoder import Decoder, DecoderState
@@ -46,6 +49,7 @@ class Index(Store):
         self.device = torch.device(device)
         self._networks = Networks(self.folder, self.device, precision)
         self._word_search = WordSearch()
+        self._text_search = TextSearch(self._networks, self._word_search)
         self._snapshots = Snapshots(self.device, self._word_search)
         self._kinds = Kinds(self.device)
         self._defaults = _default_options(self.folder.config)
@@ -200,9 +204,9 @@ class Index(Store):
         ``options(k)``. Raise ImageError for an image that cannot be decoded, IndexingError for
         invalid options.
         """
-        options = options or self.options(k)
+        options = self._check_options(options, k)
         ranked = options.rerank and isinstance(self.ranking, Ranking)
-        options = _resolve_ranked(options, k) if ranked else self._resolve(options, k)
+        options = bound_score(options) if ranked else bound_cosine(options, self.calibration)
         self.refresh()
         view = self.view
         snapshot = self.snapshot(view, options.allow, options.words)
@@ -210,7 +214,7 @@ class Index(Store):
         parts = []
         for features in self._networks.read_queries(images):
             hits = engine.search(self.decoder, features, snapshot, k, options, ranker)
-            same_label = hits.scores if ranked else self._same_label(hits)
+            same_label = hits.scores if ranked else compute_same_label(self.calibration, hits)
             parts.append(ImageHits.of(hits, view, same_label))
         return ImageHits.join(parts, k, view)
 
@@ -220,7 +224,8 @@ class Index(Store):
         """Return the k images most like each of some images of the index, without itself, by their
         stored embeddings: no file is read and no network runs. ``options``: by default
         those for k + 1 images. Raise IndexingError if an id is not in the index."""
-        options = self._resolve(options or self.options(min(k + 1, engine.MOST_HITS)), k)
+        options = options or self.options(min(k + 1, engine.MOST_HITS))
+        options = bound_cosine(self._check_options(options, k), self.calibration)
         self.refresh()
         view = self.view
         rows = torch.from_numpy(view.find_existing(ids)).to(self.device)
@@ -229,7 +234,7 @@ class Index(Store):
         vectors = self.snapshot(view).gather(rows, "embeddings").float()
         snapshot = self.snapshot(view, options.allow, options.words)
         hits = engine.search_embeddings(vectors, snapshot, k, options, excluded=rows)
-        return ImageHits.of(hits, view, self._same_label(hits))
+        return ImageHits.of(hits, view, compute_same_label(self.calibration, hits))
 
     def search_brute_force(
         self, images: Images | QueryFeatures, k: int = 10, options: Options | None = None
@@ -237,7 +242,7 @@ class Index(Store):
         """Return the k images of the highest cosine to each of ``images``, by comparing it with
         every one, so that a search can be judged by it. Of ``options``, ``allow`` and ``words``
         count."""
-        options = self._resolve(options or self.options(k), k)
+        options = bound_cosine(self._check_options(options, k), self.calibration)
         self.refresh()
         view = self.view
         snapshot = self.snapshot(view, options.allow, options.words)
@@ -247,21 +252,71 @@ class Index(Store):
         for features in self._networks.read_queries(images):
             result = brute_force_search(features.embedding, vectors, k)
             hits = engine.Hits.of_cosines(result, rows)
-            parts.append(ImageHits.of(hits, view, self._same_label(hits)))
+            parts.append(ImageHits.of(hits, view, compute_same_label(self.calibration, hits)))
         return ImageHits.join(parts, k, view)
 
-    def explain(self, image: Input | Tensor | np.ndarray, ids: Sequence[str]) -> list[Explanation]:
-        """Explain images of the index as hits of one query image: code, log-probabilities level by
-        level, how many images share the code. Raise IndexingError if an id is not in the index."""
+    def read_words(self, texts: Sequence[str | TextQuery]) -> list[TextQuery]:
+        """Return how ``search_text`` reads texts, which it takes in their place. Raise its
+        errors."""
+        self.refresh()
+        return self._text_search.read_words(texts, self.view)
+
+    def search_text(
+        self,
+        texts: Sequence[str | TextQuery],
+        k: int = 10,
+        options: Options | None = None,
+    ) -> ImageHits:
+        """Return the k images that fit each of ``texts`` best, such as "green apple"; fewer if
+        there are no more, or if the options drop some.
+
+        The retriever predicts codes from what the text encoder reads, and the cosine with it sorts.
+        Full-text search answers if there is no text encoder, and if images have words that it has
+        not learned; then BM25 sorts. ``texts`` of the result tells the two apart. Words that no
+        image's texts have are left out: raise UnknownWordsError if there are no others. Raise
+        IndexingError for invalid options, and if the images have no texts.
+        """
+        options = self._check_options(options, k)
+        self.refresh()
+        view = self.view
+        snapshot = self.snapshot(view, options.allow, options.words)
+        return self._text_search.search(texts, view, snapshot, k, options)
+
+    def search_composed(
+        self,
+        images: Images,
+        texts: Sequence[str | TextQuery],
+        k: int = 10,
+        options: Options | None = None,
+    ) -> ImageHits:
+        """Return the k images that fit each of ``images`` together with the text of its number
+        best, such as a photo of a shirt and "in red". Otherwise as ``search_text``; raise
+        IndexingError without a text encoder, ImageError for an image that cannot be decoded."""
+        options = self._check_options(options, k)
+        self.refresh()
+        view = self.view
+        snapshot = self.snapshot(view, options.allow, options.words)
+        return self._text_search.search_composed(images, texts, view, snapshot, k, options)
+
+    def read_text(self, text: str, image: QueryImage | None = None) -> QueryFeatures:
+        """Return the features of words, or of an image together with them, as ``explain`` takes
+        them. Raise the errors of ``search_composed``."""
+        self.refresh()
+        return self._text_search.read(text, image, self.view)
+
+    def explain(self, image: QueryImage, ids: Sequence[str]) -> list[Explanation]:
+        """Explain images of the index as hits of one query, an image or its features: code,
+        log-probabilities level by level, how many images share the code. Raise IndexingError if an
+        id is not in the index."""
         self.refresh()
         view = self.view
         view.base.check_embeddings_once()
         rows = view.find_existing(ids)
         return explain(self.decoder, self._networks.read_query(image), view, rows)
 
-    def start_decoding(self, image: Input | Tensor | np.ndarray) -> DecoderState:
-        """Return the state of the decoder before the first code of one query image. Raise
-        ImageError if it cannot be decoded."""
+    def start_decoding(self, image: QueryImage) -> DecoderState:
+        """Return the state of the decoder before the first code of one query, an image or its
+        features. Raise ImageError if it cannot be decoded."""
         features = self._networks.read_query(image)
         return self.decoder.start(features.summary, features.tokens)
 
@@ -291,26 +346,18 @@ class Index(Store):
         if isinstance(ranking, Uncalibrated) or label_scorer is None:
             return None
         kinds = self._kinds.of(view, self.models.labels, label_scorer.code_labels)
-        return Ranker(ranking, kinds)
+        return Ranker(ranking, kinds, self.snapshot(view).trained)
 
-    def _same_label(self, hits: engine.Hits) -> Tensor:
-        """Return the probabilities (Q, k) that hits sorted by cosine have the query's label."""
-        if isinstance(self.calibration, Uncalibrated):
-            return torch.full_like(hits.cosine, -torch.inf)
-        return calibration.apply(self.calibration, hits.cosine)
+    @property
+    def text_method(self) -> TextMethod | None:
+        """Return what answers queries in words; None: nothing does."""
+        return self._text_search.method(self.view)
 
-    def _resolve(self, options: Options, k: int) -> Options:
-        """Return ``options`` with ``min_cosine`` for their ``min_probability``."""
+    def _check_options(self, options: Options | None, k: int) -> Options:
+        """Return the options of a search for k images. Raise IndexingError if k is too small or too
+        large."""
         engine.check_count("k", k)
-        least = options.min_probability
-        if least is None:
-            return options
-        if isinstance(self.calibration, Uncalibrated):
-            raise IndexingError(
-                f"min_probability needs a calibrated index: {self.calibration.reason}; use "
-                "min_score"
-            )
-        return replace(options, min_cosine=calibration.cosine_at(self.calibration, least))
+        return options or self.options(k)
 
     def embed(self, images: Images) -> Tensor:
         """Return the unit embeddings (n, D) of images, on the CPU, as ``add_encoded`` takes them.
@@ -342,11 +389,3 @@ class Index(Store):
 def _default_options(config: dict[str, Any]) -> Options:
     own, names = config.get("search", {}), {field.name for field in fields(Options)}
     return Options(**{name: value for name, value in own.items() if name in names})
-
-
-def _resolve_ranked(options: Options, k: int) -> Options:
-    """Return ``options`` of a search whose scores are probabilities: the larger of ``min_score``
-    and ``min_probability`` counts."""
-    engine.check_count("k", k)
-    least = [x for x in (options.min_score, options.min_probability) if x is not None]
-    return replace(options, min_score=max(least, default=None))

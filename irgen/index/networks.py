@@ -11,8 +11,9 @@ from torch import Tensor
 
 from irgen.catalog.images.pixels import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
-from irgen.checkpoints.models import Models, load_models
+from irgen.checkpoints.models import Models, compose_queries, load_models
 from irgen.checkpoints.ranking import RANKING, load_ranking
+from irgen.checkpoints.text import TEXT_ENCODER
 from irgen.compute.machine import Machine, has_fast_bf16
 from irgen.errors import ImageError, IndexingError
 from irgen.index.folder import Folder
@@ -26,6 +27,7 @@ from irgen.search.ranking import Ranking
 BATCH = 64  # images encoded together
 
 Images = Sequence[Input] | Tensor | np.ndarray
+QueryImage = Input | Tensor | np.ndarray | QueryFeatures
 Fitted = TypeVar("Fitted")
 
 
@@ -58,6 +60,11 @@ class Networks:
                     )
                 self._models = models
             return self._models
+
+    @property
+    def has_text_encoder(self) -> bool:
+        """Tell whether there is a network that reads words; none is loaded for that."""
+        return TEXT_ENCODER in self._folder.models
 
     @property
     def decoder(self) -> Decoder:
@@ -119,8 +126,24 @@ class Networks:
                 features = models.encode(torch.from_numpy(pixels))
             yield features
 
-    def read_query(self, image: Input | Tensor | np.ndarray) -> QueryFeatures:
-        """Return the features of one query image. Raise ImageError if it cannot be decoded."""
+    def read_texts(self, texts: Sequence[str]) -> Iterator[QueryFeatures]:
+        """Yield the query features of texts, batch by batch; only if there is a text encoder."""
+        for start in range(0, len(texts), BATCH):
+            yield self.models.encode_texts(texts[start : start + BATCH])
+
+    def read_composed(
+        self, images: Images | QueryFeatures, texts: Sequence[str]
+    ) -> Iterator[QueryFeatures]:
+        """Yield the query features of images, each together with the text of its number, batch by
+        batch. Raise ImageError for an image that cannot be decoded."""
+        pairs = zip(self.read_queries(images), self.read_texts(texts), strict=True)
+        return (compose_queries(image, text) for image, text in pairs)
+
+    def read_query(self, image: QueryImage) -> QueryFeatures:
+        """Return the features of one query, an image unless it has them already. Raise ImageError
+        if it cannot be decoded."""
+        if isinstance(image, QueryFeatures):
+            return next(self.read_queries(image))
         images = image[None] if isinstance(image, Tensor | np.ndarray) else [image]
         return next(self.read_queries(images))
 

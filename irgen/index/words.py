@@ -5,6 +5,7 @@ The full-text table is in memory: for a million short texts it takes about ten s
 """
 
 import sqlite3
+from collections.abc import Sequence
 from threading import Lock
 
 import numpy as np
@@ -13,17 +14,23 @@ import polars as pl
 from irgen.errors import IndexingError
 from irgen.index.metadata import ID
 from irgen.index.view import View
+from irgen.index.word_forms import SHORTEST_STEM, count_common, is_form
 
-LEFT_OUT = "sha256"
+LEFT_OUT, PATH = "sha256", "path"
+TEXT_TYPES = (pl.String(), pl.List(pl.String))
 MOST_WORDS = 50  # SQLite reads no query of many more
 SPARE = 10_000  # texts of images that are gone, kept until there are as many as of the others
 TOKENIZER = "tokenize='unicode61 remove_diacritics 2'"
 TABLES = f"""
 CREATE VIRTUAL TABLE texts USING fts5(text, content='', {TOKENIZER});
+CREATE VIRTUAL TABLE text_words USING fts5vocab(texts, row);
 CREATE VIRTUAL TABLE query USING fts5(text, {TOKENIZER});
 CREATE VIRTUAL TABLE query_words USING fts5vocab(query, instance);
 """
+FORMS = "SELECT term FROM text_words WHERE term >= ? AND term < ?"
+LAST_CHARACTER = "\U0010ffff"
 MATCHES = "SELECT rowid FROM texts WHERE texts MATCH ?"
+SCORED = "SELECT rowid, -rank FROM texts WHERE texts MATCH ? ORDER BY rank"  # BM25
 
 
 class WordSearch:
@@ -40,17 +47,44 @@ class WordSearch:
         Capitals and accents do not count, nor does the order of words; the last one may be the
         beginning of a longer one. Raise IndexingError if there is no word, or more than MOST_WORDS.
         """
-        return self._match(view, words, MATCHES)
+        with self._lock:
+            return self._follow(view).find(words, MATCHES)
 
     def rank(self, view: View, words: str) -> np.ndarray:
         """Return the rows that ``find`` returns, best match first (BM25)."""
-        return self._match(view, words, f"{MATCHES} ORDER BY rank")
-
-    def _match(self, view: View, words: str, query: str) -> np.ndarray:
         with self._lock:
-            if self._table is None or len(self._table) > 2 * len(view) + SPARE:
-                self._table = TextTable()
-            return self._table.match(view, words, query)
+            return self._follow(view).find(words, f"{MATCHES} ORDER BY rank")
+
+    def rank_any(self, view: View, words: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows (n,) int64 of the images that have any of ``words``, best match first,
+        and their BM25 (n,) float64. Raise IndexingError as ``find`` does."""
+        with self._lock:
+            return self._follow(view).rank_any(words)
+
+    def list_missing(self, view: View, words: Sequence[str]) -> list[str]:
+        """Return those of ``words`` that no image of ``view`` has in its id or text columns."""
+        if not words:
+            return []  # the table need not be built
+        with self._lock:
+            table = self._follow(view)
+            return [word for word in words if not table.has(word)]
+
+    def find_forms(self, view: View, words: Sequence[str]) -> dict[str, str]:
+        """Return, for those of ``words`` that no image of ``view`` has, but another form of it such
+        as the singular, that form."""
+        if not words:
+            return {}
+        with self._lock:
+            table = self._follow(view)
+            forms = {word: table.find_form(word) for word in words}
+        return {word: form for word, form in forms.items() if form is not None}
+
+    def _follow(self, view: View) -> "TextTable":
+        """Return the full-text table of ``view``."""
+        if self._table is None or len(self._table) > 2 * len(view) + SPARE:
+            self._table = TextTable()
+        self._table.follow(view)
+        return self._table
 
 
 class TextTable:
@@ -77,14 +111,36 @@ class TextTable:
         """Texts, those of no image any more included."""
         return len(self._hashes)
 
-    def match(self, view: View, words: str, query: str) -> np.ndarray:
-        """Return the rows (n,) of ``view`` that have all ``words``, in the order of ``query``."""
-        terms = self._split(words)
-        self._follow(view)
-        expression = " ".join(f'"{term}"' for term in terms) + "*"
+    def find(self, words: str, query: str) -> np.ndarray:
+        """Return the rows (n,) that have all ``words``, in the order of ``query``."""
+        expression = " ".join(map(_quote, self._split(words))) + "*"
         numbers = [number for (number,) in self._connection.execute(query, (expression,))]
         rows = self._rows[np.array(numbers, np.int64)]
         return rows[rows >= 0]
+
+    def rank_any(self, words: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows (n,) that have any of ``words``, best first, and their BM25 (n,)."""
+        expression = " OR ".join(map(_quote, self._split(words)))
+        matches = self._connection.execute(SCORED, (expression,)).fetchall()
+        rows = self._rows[np.array([number for number, _ in matches], np.int64)]
+        scores = np.array([score for _, score in matches], np.float64)
+        return rows[rows >= 0], scores[rows >= 0]
+
+    def has(self, word: str) -> bool:
+        """Tell whether an image has this word, which may be written of several."""
+        expression = " + ".join(map(_quote, self._split(word)))
+        matches = self._connection.execute(MATCHES, (expression,))
+        return any(self._rows[number] >= 0 for (number,) in matches)
+
+    def find_form(self, word: str) -> str | None:
+        """Return the word of an image that is most like another form of ``word``."""
+        (first, *more) = self._split(word)
+        if more:
+            return None
+        start = first[: max(len(first) - 2, SHORTEST_STEM)]
+        terms = self._connection.execute(FORMS, (start, start + LAST_CHARACTER)).fetchall()
+        forms = [term for (term,) in terms if is_form(first, term) and self.has(term)]
+        return min(forms, key=lambda form: (-count_common(first, form), len(form)), default=None)
 
     def _split(self, words: str) -> list[str]:
         """Return the words of a text as the full-text table has them, so that none of the user's
@@ -100,7 +156,7 @@ class TextTable:
             raise IndexingError(f"words: {len(terms):,} are too many; allowed: {MOST_WORDS}")
         return terms
 
-    def _follow(self, view: View) -> None:
+    def follow(self, view: View) -> None:
         """Add the texts of ``view`` that are new, and note in which rows it has the others."""
         if view is self._view:
             return
@@ -116,6 +172,17 @@ class TextTable:
         located = self._hashes.join(current, on="hash", how="left", maintain_order="left")
         self._rows = located["row"].fill_null(-1).to_numpy()
         self._view = view
+
+
+def has_texts(view: View) -> bool:
+    """Tell whether a row of ``view`` has a text beside its id and path."""
+    kinds = {name: kind for name, kind in view.schema.items() if name not in (LEFT_OUT, PATH)}
+    texts = [view.table[name] for name, kind in kinds.items() if kind in TEXT_TYPES]
+    return any(values.null_count() < len(values) for values in texts)
+
+
+def _quote(term: str) -> str:
+    return f'"{term}"'
 
 
 def _join_texts(view: View) -> pl.Series:

@@ -110,6 +110,7 @@ def _table(*shape: int) -> nn.Parameter:
     return nn.Parameter(0.02 * torch.randn(*shape))
 
 
-def loss(logits: Tensor, codes: Tensor, smoothing: float) -> Tensor:
-    """Average the cross-entropy of the M target codes: logits (B, M, L), codes (B, M) → scalar."""
-    return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), label_smoothing=smoothing)
+def loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Average the cross-entropy of logits (B, M, L) over images and levels. ``targets``: codes
+    (B, M) int64, or the share of each code (B, M, L)."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1), label_smoothing=smoothing)

@@ -23,15 +23,17 @@ RANDOM, BEST, WORST = "Drawn at random", "Among the best", "Among the worst"
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One picture and its texts: ``image``, a data URI, or None if there is no picture; ``title``
-    and short ``notes`` below it; a longer ``caption``, shown when it is enlarged. ``mark``: hit or
-    miss; shared, also a neighbour by pretrained features; or plain."""
+    """One picture and its texts: ``image``, a data URI, or None if there is no picture, and then
+    ``words`` in its place; ``title`` and short ``notes`` below it; a longer ``caption``, shown when
+    it is enlarged. ``mark``: hit or miss; shared, also a neighbour by pretrained features; or
+    plain."""
 
     image: str | None
     title: str
     notes: tuple[str, ...] = ()
     caption: str = ""
     mark: Mark = "plain"
+    words: str = "no picture"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from irgen.params import Evaluate
 
-VERSION = 4  # raise when a search finds other images, or gives other scores
+VERSION = 5  # raise when a search finds other images, or gives other scores
 # From this cosine an image counts as a copy of the query: docs/reference/metrics.md says why.
 COPY_COSINE = 0.999
 MOST_HITS, MOST_CANDIDATES = 10_000, 1_000_000  # of a query; more would not fit in memory
@@ -115,8 +115,8 @@ class Options:
 
 @dataclass(frozen=True)
 class QueryFeatures:
-    """Features of a batch of query images, float32: ``summary`` (Q, S), ``tokens`` (Q, P, T) and
-    the unit ``embedding`` (Q, D)."""
+    """Features of a batch of queries, images or words, float32: ``summary`` (Q, S), ``tokens``
+    (Q, P, T) and the unit ``embedding`` (Q, D)."""
 
     summary: Tensor
     tokens: Tensor
@@ -238,6 +238,18 @@ def _search_embeddings(
         candidates = candidates.keep(candidates.rows != excluded[:, None])
     cosines = rank.cosine(candidates.rows, embeddings, snapshot)
     return _cut(_sort_by_cosine(candidates, cosines), snapshot, k, options)
+
+
+@torch.inference_mode()
+def cut_ranked(rows: Tensor, scores: Tensor, snapshot: Snapshot, k: int, options: Options) -> Hits:
+    """Return the first k of ``rows`` (n,) int64, best first by their ``scores`` (n,), as the hits
+    of one query, Q = 1, which has no embedding: cosines are −inf."""
+    limit = max(k, options.candidates)
+    rows, scores = rows[None, :limit], scores[None, :limit].float()
+    blank, no = torch.full_like(scores, -torch.inf), torch.zeros_like(rows, dtype=torch.bool)
+    candidates = Candidates(rows, snapshot.gather(rows, "keys"), blank, blank, no)
+    order = torch.arange(rows.shape[1], device=rows.device)[None]
+    return _cut(_Sorted(candidates, blank, scores, order), snapshot, k, options)
 
 
 def _gather_near(

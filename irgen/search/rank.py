@@ -11,7 +11,7 @@ from irgen.search.beam import Beams
 from irgen.search.snapshot import LivePart, Snapshot
 
 LAST = torch.iinfo(torch.int64).max  # a key after all keys
-BLOCK = 4096  # candidates whose embeddings are read together
+CELLS = 1 << 24  # numbers of candidates' embeddings that are read together
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def _expand_ranges(first: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
 def cosine(rows: Tensor, queries: Tensor, snapshot: Snapshot) -> Tensor:
     """Return the cosines (Q, C) of each query's unit embedding (Q, D) with those of ``rows``
     (Q, C); −inf where there is no row. Rounding may lift one above 1."""
-    parts = []
-    for block in rows.split(BLOCK, 1):  # (Q, c)
+    parts, size = [], 64 * max(1, CELLS // (64 * queries.numel()))  # so that no bit depends on it
+    for block in rows.split(size, 1):  # (Q, c)
         vectors = snapshot.gather(block, "embeddings").to(queries.dtype)  # (Q, c, D)
         parts.append(torch.bmm(vectors, queries[..., None])[..., 0])
     return torch.cat(parts, 1).masked_fill(rows < 0, -torch.inf)

@@ -10,8 +10,6 @@ from irgen.search.calibration import Bin
 LEAST_PROBABILITY = 1e-4  # of a taught label: a classifier is never this certain with reason
 LEAST_VOTES = 0.1
 NEAREST = 10  # candidates that vote for their label
-_PARTS = [1 / rank for rank in range(1, NEAREST + 1)]  # the nearest votes most
-VOTES = tuple(NEAREST * part / sum(_PARTS) for part in _PARTS)  # from the nearest on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +17,8 @@ class Ranking:
     """Coefficients of a label's logit; the probabilities of all labels add up to 1.
 
     A taught label has the logit ``label`` × log probability + ``votes`` × log votes; another label
-    ``untaught_votes`` × log votes + ``untaught``. Votes: the sum of VOTES of the nearest images
-    that have the label.
+    ``untaught_votes`` × log votes + ``untaught``. Votes: those of the nearest images that have the
+    label, see ``irgen.search.relevance.weigh_votes``.
 
     Fitted to ``queries`` validation queries; ``error`` and ``reliability`` are of ``pairs`` of
     query and label, as in ``Calibration``. With labels hidden in turn, ``recognised`` is the share

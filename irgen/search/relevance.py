@@ -1,8 +1,9 @@
 """Rank candidates by the probability that they have the query's label.
 
 A label's probability combines two signals: how classifier and retriever read the query, and the
-votes of the query's nearest images, of which the nearest counts most. A label that was not taught
-has votes alone, so a query of an unknown class goes by its neighbours.
+votes of the query's nearest images. The nearest counts most, and an image that nobody trained on
+counts more than one that the classifier has learnt by heart. A label that was not taught has votes
+alone, so a query of an unknown class goes by its neighbours.
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, NEAREST, VOTES, Ranking
+from irgen.search.ranking import LEAST_PROBABILITY, LEAST_VOTES, NEAREST, Ranking
 
+STEEPNESS = 1.5  # of votes: the nearest has 2 ** 1.5 times those of the second
+FRESH_VOTES = 2.0  # of an image that nobody trained on, where a trained one has 1
 PAGE = 10  # results among which one good hit has a worth of its own
 COSINE_STEP = 1e-7  # of a log-probability: images of one label are sorted by cosine
 FIRST_PAGE, COPY = 100.0, 1000.0  # added to sort keys, which differ by less: these come first
@@ -20,10 +23,20 @@ FIRST_PAGE, COPY = 100.0, 1000.0  # added to sort keys, which differ by less: th
 @dataclass(frozen=True)
 class Ranker:
     """A ranking for the rows of a snapshot. ``kinds`` (rows,) int64: the label of each row, from 0
-    the taught ones in the order of the classifier, from their number on all others."""
+    the taught ones in the order of the classifier, from their number on all others. ``trained``
+    (rows,) bool: the models were trained on the image."""
 
     ranking: Ranking
     kinds: Tensor
+    trained: Tensor
+
+
+@dataclass(frozen=True)
+class _Voters:
+    """Kinds of the nearest images, −1 where there are fewer, and their votes: both (Q, n)."""
+
+    kinds: Tensor
+    votes: Tensor
 
 
 @dataclass(frozen=True)
@@ -55,14 +68,16 @@ def rank_candidates(
     """
     kinds = ranker.kinds[rows.clamp_min(0)].masked_fill(rows < 0, -1)
     nearest = _find_nearest(cosines, copies)
-    voters = kinds.gather(1, nearest)
+    voter_rows = rows.gather(1, nearest)
+    trained = ranker.trained[voter_rows.clamp_min(0)]
+    voters = _Voters(kinds.gather(1, nearest), weigh_votes(trained, voter_rows >= 0))
     logits = _score_kinds(ranker.ranking, kinds, voters, label_probs)
     taught, untaught = _sum_kinds(ranker.ranking, voters, label_probs)
     total = torch.logaddexp(taught, untaught)
     log_probs = (logits - total[:, None]).clamp_max(0).masked_fill(rows < 0, -torch.inf)
     probabilities = log_probs.exp()
     worth = probabilities.double() + 1e-9 * cosines.clamp_min(-1)  # of equals the nearest
-    worth.scatter_add_(1, nearest, _worth_as_first(probabilities, nearest, voters, hedge))
+    worth.scatter_add_(1, nearest, _worth_as_first(probabilities, nearest, voters.kinds, hedge))
     worth.masked_fill_(copies, -torch.inf)
     first_page = worth.topk(min(PAGE, rows.shape[1]), dim=1).indices
     sort_keys = log_probs.double() + COSINE_STEP * cosines
@@ -80,28 +95,39 @@ def _find_nearest(cosines: Tensor, copies: Tensor) -> Tensor:
     return torch.where(is_copy, nearest[:, 1:], nearest[:, :-1])
 
 
-def _worth_as_first(probabilities: Tensor, nearest: Tensor, voters: Tensor, hedge: float) -> Tensor:
+def weigh_votes(trained: Tensor, exist: Tensor) -> Tensor:
+    """Return the votes (Q, n) float32 of nearest images, the nearest first: NEAREST in all.
+
+    Those of the i-th fall as i ** −STEEPNESS. An image that is not ``trained`` (Q, n) on has
+    FRESH_VOTES times as many; one that does not ``exist`` (Q, n) has none.
+    """
+    ranks = torch.arange(1, trained.shape[1] + 1, device=trained.device)
+    votes = ranks.float() ** -STEEPNESS * torch.where(trained, 1.0, FRESH_VOTES) * exist
+    return NEAREST * votes / votes.sum(1, keepdim=True).clamp_min(1e-9)
+
+
+def _worth_as_first(probabilities: Tensor, nearest: Tensor, kinds: Tensor, hedge: float) -> Tensor:
     """Return what the ``nearest`` (Q, n) candidates are worth besides their own hit, for being the
-    first of their kind among the ``voters`` (Q, n): float64, 0 for the others."""
-    same = voters[:, :, None] == voters[:, None, :]  # (Q, n, n)
+    first of their ``kinds`` (Q, n): float64, 0 for the others."""
+    same = kinds[:, :, None] == kinds[:, None, :]  # (Q, n, n)
     repeated = same.tril(-1).any(2)
     worth = PAGE * hedge * probabilities.gather(1, nearest).double()
     return worth.masked_fill(repeated, 0)
 
 
-def _sum_kinds(ranking: Ranking, voters: Tensor, label_probs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logarithms (Q,) of the sums over all taught labels, and over all others that the
-    ``voters`` (Q, n) vote for. Those without a vote add next to nothing."""
-    count = label_probs.shape[1]
-    labels = torch.arange(count, device=voters.device).expand(len(voters), -1)
+def _sum_kinds(ranking: Ranking, voters: _Voters, label_probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logarithms (Q,) of the sums over all taught labels, and over all others that are
+    voted for. Those without a vote add next to nothing."""
+    own, count = voters.kinds, label_probs.shape[1]
+    labels = torch.arange(count, device=own.device).expand(len(own), -1)
     taught = _score_kinds(ranking, labels, voters, label_probs).logsumexp(1)
-    alike = (voters[:, :, None] == voters[:, None, :]).sum(2)  # each label counts once
-    others = _score_kinds(ranking, voters, voters, label_probs) - alike.log()
-    return taught, others.masked_fill(voters < count, -torch.inf).logsumexp(1)
+    alike = (own[:, :, None] == own[:, None, :]).sum(2)  # each label counts once
+    others = _score_kinds(ranking, own, voters, label_probs) - alike.log()
+    return taught, others.masked_fill(own < count, -torch.inf).logsumexp(1)
 
 
-def _score_kinds(ranking: Ranking, kinds: Tensor, voters: Tensor, label_probs: Tensor) -> Tensor:
-    """Return the logits (Q, K) of ``kinds`` (Q, K), which the ``voters`` (Q, n) vote for."""
+def _score_kinds(ranking: Ranking, kinds: Tensor, voters: _Voters, label_probs: Tensor) -> Tensor:
+    """Return the logits (Q, K) of ``kinds`` (Q, K)."""
     log_votes = (_count_votes(kinds, voters) + LEAST_VOTES).log()
     taught = label_probs.shape[1]
     log_probs = label_probs.clamp_min(LEAST_PROBABILITY).log().gather(1, kinds.clamp(0, taught - 1))
@@ -112,9 +138,9 @@ def _score_kinds(ranking: Ranking, kinds: Tensor, voters: Tensor, label_probs: T
     )
 
 
-def _count_votes(kinds: Tensor, voters: Tensor) -> Tensor:
-    """Return the votes (Q, K) for ``kinds`` (Q, K) of ``voters`` (Q, n), the nearest first."""
+def _count_votes(kinds: Tensor, voters: _Voters) -> Tensor:
+    """Return the votes (Q, K) for ``kinds`` (Q, K)."""
     votes = torch.zeros(kinds.shape, device=kinds.device)
-    for voter, weight in zip(voters.T, VOTES, strict=False):  # less memory than (Q, K, n)
-        votes += weight * (kinds == voter[:, None])
+    for kind, weight in zip(voters.kinds.T, voters.votes.T, strict=True):  # not (Q, K, n) at once
+        votes += weight[:, None] * (kinds == kind[:, None])
     return votes

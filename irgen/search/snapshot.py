@@ -103,6 +103,12 @@ class Snapshot:
             ends.append(ends[-1] + len(segment))
         return tuple(ends)
 
+    @property
+    def trained(self) -> Tensor:
+        """Return which rows (rows,) bool the retriever was trained on, dead ones included."""
+        columns = [segment.trained for segment in self.segments]
+        return columns[0] if len(columns) == 1 else torch.cat(columns)
+
     def alive_rows(self) -> Tensor:
         """Return the numbers (n,) int64 of the rows alive, ascending."""
         return torch.nonzero(torch.cat(self.alive)).flatten()

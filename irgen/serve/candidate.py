@@ -18,7 +18,7 @@ from irgen.releases.live import Sums
 from irgen.serve.champion import Champion, Served
 from irgen.serve.errors import OverloadedError
 from irgen.serve.measurements import Measurements
-from irgen.serve.query import Hit, SearchResults
+from irgen.serve.query import Hit, QueryInput, SearchResults
 
 log = logging.getLogger("irgen.serve")
 Ask = Callable[[Served], Awaitable[SearchResults]]
@@ -61,7 +61,7 @@ class Candidate:
     async def search(
         self,
         champion: Served,
-        inputs: Sequence[bytes | str],
+        inputs: Sequence[QueryInput],
         ask: Ask,
     ) -> SearchResults:
         """Return the results of ``ask`` from the index whose turn it is. Equal first ``inputs``
@@ -137,13 +137,14 @@ def locate(root: Path, name: str) -> Path:
     raise ReleaseError(f"no release in {releases} waits to be served: name a folder")
 
 
-def _has_ids(served: Served, inputs: Sequence[bytes | str]) -> bool:
+def _has_ids(served: Served, inputs: Sequence[QueryInput]) -> bool:
     """Tell whether an index has all ids among ``inputs``."""
-    names = [value for value in inputs if isinstance(value, str)]
+    names = [value.id for value in inputs if value.id is not None]
     return not names or bool((served.index.view.find(names) >= 0).all())
 
 
-def _draw(inputs: Sequence[bytes | str]) -> float:
+def _draw(inputs: Sequence[QueryInput]) -> float:
     """Return a number from 0 to 1 that depends on the first input alone."""
     first = inputs[0]
-    return zlib.crc32(first.encode() if isinstance(first, str) else first) / 2**32
+    content = (first.id or first.text or "").encode() if first.image is None else first.image
+    return zlib.crc32(content) / 2**32

@@ -55,14 +55,20 @@ class Measurements:
         )
         self.scores = Histogram(
             "irgen_best_score",
-            "Score of the first hit.",
+            "Score of the first hit, but for full-text search.",
             buckets=(-1, 0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.999),
             registry=self.registry,
         )
         self.empty = Counter(
             "irgen_empty_answers", "Queries without a hit.", registry=self.registry
         )
-        self.queries = Counter("irgen_queries", "Queries answered.", registry=self.registry)
+        self.queries = Counter(
+            "irgen_queries",
+            "Queries answered: image, id, text, full_text (words without a text encoder) and "
+            "composed (image and words).",
+            ["kind"],
+            registry=self.registry,
+        )
         self.writes = Counter(
             "irgen_writes",
             "Images added, replaced (upsert) or removed by clients.",

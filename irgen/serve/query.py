@@ -10,22 +10,45 @@ import torch
 from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.index.metadata import ID
+from irgen.index.text_query import TextQuery
 from irgen.search.engine import Options
 from irgen.serve.batching import Timing, answer_in_groups
 from irgen.serve.champion import Served
 
 Method = Literal["served", "retriever", "brute_force"]
+Kind = Literal["image", "id", "text", "composed"]
 STEP = 4  # of sizes of batches
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueryInput:
+    """One query as a client gives it: an image file, the id of an image of the index, or a text; or
+    a file together with a text."""
+
+    image: bytes | None = None
+    id: str | None = None
+    text: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Return what the query is made of."""
+        if self.id is not None:
+            return "id"
+        if self.text is None:
+            return "image"
+        return "text" if self.image is None else "composed"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Query:
-    """One query of ``index``: ``pixels`` (C, H, W) uint8 as its encoder expects them, or the ``id``
-    of an image in it."""
+    """One query of ``index``, of what its ``kind`` says: ``pixels`` (C, H, W) uint8 as its encoder
+    expects them, the ``id`` of an image in it, a ``text`` as it was read."""
 
     index: Index
+    kind: Kind
     pixels: np.ndarray | None
     id: str | None
+    text: TextQuery | None
     method: Method
     k: int
     options: Options
@@ -33,8 +56,7 @@ class Query:
     @property
     def key(self) -> str:
         """Return a text that is equal for queries that are searched together."""
-        kind = "id" if self.pixels is None else self.method
-        return f"{id(self.index)} {kind} {self.k} {self.options}"
+        return f"{id(self.index)} {self.kind} {self.method} {self.k} {self.options}"
 
 
 @dataclass(frozen=True)
@@ -54,10 +76,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class QueryHits:
-    """Hits of one query, best first. ``untaught``: see ``ImageHits``; None where it is −inf."""
+    """Hits of one query, best first. ``untaught``: see ``ImageHits``; None where it is −inf.
+    ``text``: how the query was read if it is in words."""
 
     hits: list[Hit]
     untaught: float | None
+    text: TextQuery | None
 
 
 @dataclass(frozen=True)
@@ -82,17 +106,29 @@ def answer(queries: Sequence[Query]) -> list[QueryHits | Exception]:
 
 
 def _search(group: Sequence[Query]) -> list[QueryHits | Exception]:
-    first = group[0]
-    index, k = first.index, first.k
-    if first.pixels is None:
-        hits = index.search_ids([query.id or "" for query in group], k, first.options)
-    else:
-        pixels = np.stack([query.pixels for query in group if query.pixels is not None])
-        size = round_up(len(pixels))
-        padded = np.concatenate([pixels, pixels[-1:].repeat(size - len(pixels), axis=0)])
-        search = index.search_brute_force if first.method == "brute_force" else index.search
-        hits = search(padded, k, first.options).first(len(pixels))
-    return list(_describe(index, hits))
+    first, count = group[0], len(group)
+    padded = [*group, *[group[-1]] * (round_up(count) - count)]
+    return list(_describe(first.index, _search_kind(padded).first(count)))
+
+
+def _search_kind(group: Sequence[Query]) -> ImageHits:
+    """Search for queries of one kind and with equal options."""
+    index, k, options = group[0].index, group[0].k, group[0].options
+    texts = [query.text for query in group if query.text is not None]
+    match group[0].kind:
+        case "id":
+            return index.search_ids([query.id or "" for query in group], k, options)
+        case "text":
+            return index.search_text(texts, k, options)
+        case "composed":
+            return index.search_composed(_stack(group), texts, k, options)
+    search = index.search_brute_force if group[0].method == "brute_force" else index.search
+    return search(_stack(group), k, options)
+
+
+def _stack(group: Sequence[Query]) -> np.ndarray:
+    """Return the pixels (Q, C, H, W) of queries."""
+    return np.stack([query.pixels for query in group if query.pixels is not None])
 
 
 def round_up(count: int) -> int:
@@ -132,4 +168,5 @@ def _describe(index: Index, hits: ImageHits) -> list[QueryHits]:
                 metadata=columns,
             )
         )
-    return list(map(QueryHits, answers, hits.list_untaught()))
+    texts = hits.texts or [None] * len(hits)
+    return list(map(QueryHits, answers, hits.list_untaught(), texts))

@@ -13,6 +13,7 @@ from irgen.compute.machine import return_freed_memory
 from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
+from irgen.index.text_query import TextQuery
 from irgen.search.engine import Options
 from irgen.serve import query, running
 from irgen.serve.access.fetch import Fetcher
@@ -25,7 +26,7 @@ from irgen.serve.content.items import Items
 from irgen.serve.content.state import StateReader
 from irgen.serve.content.writer import Writer
 from irgen.serve.measurements import Measurements
-from irgen.serve.query import Method, Query, QueryHits, SearchResults
+from irgen.serve.query import Method, Query, QueryHits, QueryInput, SearchResults
 from irgen.serve.refresh import Refresh
 from irgen.serve.workers import Workers
 
@@ -173,16 +174,16 @@ class Service:
 
     async def search(
         self,
-        inputs: Sequence[bytes | str],
+        inputs: Sequence[QueryInput],
         wanted: SearchOptions,
         method: Method = "served",
         facets: Mapping[str, str] | None = None,
     ) -> SearchResults:
-        """Search by image files and ids of the index, mixed; ``method`` concerns images.
+        """Search by images, ids and texts, mixed; ``method`` concerns images.
 
         ``facets``: fields of the page that filter (see ``irgen.serve.content.facets``), beside
         ``wanted.filter``. Raise ImageError for an image that cannot be decoded, IndexingError for
-        options or ids that do not fit, OverloadedError, or TimeoutError.
+        options, ids or words that do not fit, OverloadedError, or TimeoutError.
         """
 
         async def ask(served: Served) -> SearchResults:
@@ -194,13 +195,13 @@ class Service:
                 results = await ask(served)
             else:
                 results = await self.candidate.search(served, inputs, ask)
-        self._measure(results)
+        self._measure(inputs, results)
         return results
 
     async def _search(
         self,
         served: Served,
-        inputs: Sequence[bytes | str],
+        inputs: Sequence[QueryInput],
         wanted: SearchOptions,
         method: Method,
         facets: Mapping[str, str] | None,
@@ -212,19 +213,22 @@ class Service:
             options = replace(options, allow=allow)
         if method == "retriever":
             options = replace(options, rerank=False)
+        texts = await _read_texts(index, inputs)
         started = time.perf_counter()
         pixels = await self._decode(served, inputs)
         decode_seconds = time.perf_counter() - started
         queries = [
             Query(
                 index=index,
+                kind=value.kind,
                 pixels=image,
-                id=value if isinstance(value, str) else None,
+                id=value.id,
+                text=text,
                 k=k,
                 method=method,
-                options=replace(options, beams=max(options.beams, k + (image is None))),
+                options=replace(options, beams=max(options.beams, k + (value.kind == "id"))),
             )
-            for value, image in zip(inputs, pixels, strict=True)
+            for value, image, text in zip(inputs, pixels, texts, strict=True)
         ]
         answers = await self.batcher.ask(queries)
         timings = [timing for _, timing in answers]
@@ -240,27 +244,28 @@ class Service:
         index.snapshot(index.view, allow, wanted.words)  # the index remembers it
         return allow
 
-    async def _decode(self, served: Served, inputs: Sequence[bytes | str]) -> list[Any]:
-        """Return the pixels of each image file, None for each id."""
+    async def _decode(self, served: Served, inputs: Sequence[QueryInput]) -> list[Any]:
+        """Return the pixels of each image file, None for a query without."""
         decoding = served.index.models.decoding
         jobs = [
-            self.workers.decode(value, decoding) if isinstance(value, bytes) else _nothing()
+            _nothing() if value.image is None else self.workers.decode(value.image, decoding)
             for value in inputs
         ]
         return await asyncio.gather(*jobs)
 
-    def _measure(self, results: SearchResults) -> None:
+    def _measure(self, inputs: Sequence[QueryInput], results: SearchResults) -> None:
         measure, first = self.measurements, results.timings[0]
         measure.stage_seconds.labels("decode").observe(results.decode_seconds)
         measure.stage_seconds.labels("queue").observe(first.queued)
         measure.stage_seconds.labels("search").observe(first.worked)
         measure.batch.observe(first.batch)
-        measure.queries.inc(len(results.hits))
-        for hits in results.hits:
-            if hits:
-                measure.scores.observe(hits[0].score)
-            else:
+        for value, result in zip(inputs, results.queries, strict=True):
+            is_full_text = result.text is not None and result.text.is_full_text
+            measure.queries.labels("full_text" if is_full_text else value.kind).inc()
+            if not result.hits:
                 measure.empty.inc()
+            elif not is_full_text:  # else it is neither a cosine nor a probability
+                measure.scores.observe(result.hits[0].score)
 
 
 async def _repeat(look: Callable[[], bool], seconds: float) -> None:
@@ -277,6 +282,14 @@ async def _try(look: Callable[[], bool]) -> bool:
     except Exception:  # a fault of ours must not end the following
         log.exception("looking for a newer index failed")
         return False
+
+
+async def _read_texts(index: Index, inputs: Sequence[QueryInput]) -> list[TextQuery | None]:
+    """Return how each text is read, None for a query without. Words are looked up here: slow
+    look-ups stop no other search."""
+    texts = [value.text for value in inputs if value.text is not None]
+    read = iter(await asyncio.to_thread(index.read_words, texts) if texts else ())
+    return [None if value.text is None else next(read) for value in inputs]
 
 
 async def _nothing() -> None:

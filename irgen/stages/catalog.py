@@ -45,13 +45,14 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     """
     workspace.existing("download", manifest.NAME)
     folder, settings = workspace.stage("download"), params.catalog
-    listed, stored = manifest.read(folder), Images(folder)
+    listed, past = manifest.read_with_past(folder)
+    stored = Images(folder, listed, past)
     source_format = choose_format(listed, settings.format)
     if problem := assembly.explain_no_labels(source_format, params.tokenizer.labels):
         raise CatalogError(problem)
     protocol = protocols.choose_protocol(source_format, settings.protocol)
     images = protocols.apply_protocol(read_format(listed, source_format, stored.read), protocol)
-    past = read_past_images(folder, source_format, settings)
+    past = select_past_images(folder, past, source_format, settings)
     checked = check_images(
         stored,
         pl.concat([images["sha256"], past["sha256"]]),
@@ -139,16 +140,18 @@ def _write(
     write_sealed_json(output / "protocol.json", record)
 
 
-def read_past_images(folder: Path, source_format: str, settings: Catalog) -> pl.DataFrame:
-    """Return the images removed from the source since the training revision, as ``read_format``
-    does, with the revision of their removal, ``gone``.
+def select_past_images(
+    folder: Path, past: pl.DataFrame, source_format: str, settings: Catalog
+) -> pl.DataFrame:
+    """Return the images of ``past`` that were removed from the source since the training revision,
+    as ``read_format`` does, with the revision of their removal, ``gone``.
 
     They are still trained on, and roles are drawn as if they were there. Without a shard, their
     bytes were deleted on purpose: they are left out. The table is empty for a published set, and if
     the past images do not fit a format that has changed: then training follows the source. Raises
     ArtifactError if the shard of an image that is trained on is missing or truncated.
     """
-    past = manifest.read_past(folder).filter(pl.col(manifest.GONE) > settings.training_revision)
+    past = past.filter(pl.col(manifest.GONE) > settings.training_revision)
     past = past.filter(pl.col("shard").is_not_null())
     is_lost = ~pl.col("shard").is_in(list(find_intact(folder, past)))
     lost = past.filter(is_lost & (pl.col("revision") <= settings.training_revision))

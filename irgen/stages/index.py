@@ -78,7 +78,9 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     ranking: Ranking | Uncalibrated = NO_LABELS
     if params.tokenizer.labels == "given":
         ranking = fit_ranking(queries, kinds)
-    ranker = None if isinstance(ranking, Uncalibrated) else Ranker(ranking, kinds.to(models.device))
+    ranker = None
+    if isinstance(ranking, Ranking):
+        ranker = Ranker(ranking, kinds.to(models.device), snapshot.trained)
     hits = search_validation(queries, options, k, ranker)
     del snapshot, queries  # they hold all embeddings in half precision
     calibration = fit_calibration(hits)

@@ -29,11 +29,12 @@ SHARED = (
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """A set's own settings with ``changes`` (keys of params.yaml such as ``tokenizer.levels``);
-    a row of ``table`` under ``title``."""
+    a row of ``table`` under ``title``. ``sets``: those that it is run on; empty: all."""
 
     table: str
     title: str
     changes: dict[str, Any]
+    sets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Plan:
     """``sets``: names of files ``experiments/<set>.yaml``. The variants in ``compared`` are run
     with every one of ``seeds``, those in ``ablated`` with ``ablation_seeds``, a subset. The first
     in ``compared`` is the standard variant: others are compared with it, and baselines are run with
-    its settings."""
+    its settings and the first seed."""
 
     sets: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -58,6 +59,14 @@ class Plan:
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """Return the seeds that a variant is run with."""
         return self.seeds if variant in self.compared else self.ablation_seeds
+
+    def sets_of(self, variant: str) -> tuple[str, ...]:
+        """Return the sets that a variant is run on."""
+        return self.variants[variant].sets or self.sets
+
+    def measures_baselines(self, trial: "Trial") -> bool:
+        """Tell whether a trial measures the baselines, too."""
+        return trial.variant == self.standard and trial.seed == self.seeds[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +92,8 @@ def load_plan(root: Path) -> Plan:
     _check_lists(plan)
     for name, variant in plan.variants.items():
         _check_changes(name, variant)
+        for set_name in set(variant.sets) - set(plan.sets):
+            raise ParamsError(f"{PLAN}: variants: {name}: sets: {set_name!r} is not among sets")
     return plan
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -85,11 +86,23 @@ class Folders:
     encodings: Path
 
 
+def list_stages(root: Path) -> list[str]:
+    """Return the stages of the project's ``dvc.yaml`` in their order, up to the one that measures
+    the index: what follows it is about a served index."""
+    stages = list(_read_pipeline(root))
+    return stages[: stages.index("evaluate") + 1]
+
+
+def _read_pipeline(root: Path) -> dict[str, Any]:
+    pipeline: dict[str, Any] = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
+    return pipeline["stages"]
+
+
 def load_inputs(root: Path, stage: str) -> Inputs:
     """Return the inputs of a stage as the project's ``dvc.yaml`` declares them, or BASELINES."""
     if stage == "baselines":
         return BASELINES
-    entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    entry = _read_pipeline(root)[stage]
     deps = entry.get("deps", [])
     return Inputs(
         code=tuple(path for path in deps if path.startswith("irgen/")),

@@ -22,12 +22,16 @@ from irgen.models.quantizer import usage
 from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.study.plan import RESULTS, SOURCES, Plan, Trial, load_trial_params
-from irgen.study.stage_cache import Folders, StageResult, digest_code, read_seconds, run_cached
+from irgen.study.stage_cache import (
+    Folders,
+    StageResult,
+    digest_code,
+    list_stages,
+    read_seconds,
+    run_cached,
+)
 from irgen.tracking.locations import find_project
 
-PREPARED = ("catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
-STAGES = (*PREPARED, "texts", "retriever")
-ALL_STAGES = (*STAGES, "index", "evaluate", "baselines")
 SEMANTIC = "semantic"
 MEASURED = ("queries", "database")  # roles
 
@@ -51,11 +55,10 @@ def run(root: Path, plan: Plan, trial: Trial, print_line: Callable[[str], None])
     params = load_trial_params(root, plan, trial)
     cache = find_project(root) / ".cache"
     folders = Folders(root=root, cache=cache / "comparison" / "stages", encodings=cache)
-    stages = [*STAGES, *(["index"] if params.identifiers.rule == SEMANTIC else []), "evaluate"]
-    if trial.variant == plan.standard:
-        stages.append("baselines")
+    skipped = {"download"} if params.identifiers.rule == SEMANTIC else {"download", "index"}
+    extra = ["baselines"] if plan.measures_baselines(trial) else []
     results = {"download": download(root, params, trial.set)}
-    for stage in stages:
+    for stage in [name for name in list_stages(root) if name not in skipped] + extra:
         results[stage] = run_cached(folders, stage, params, results, print_line)
     return _write_results(root, params, trial, results)
 
@@ -128,7 +131,7 @@ def _describe(
         "seed": trial.seed,
         "params": flatten(params),
         "source": results["download"].content,
-        "code": digest_code(root, *ALL_STAGES),
+        "code": digest_code(root, *list_stages(root), "baselines"),
         "protocol": read_json(catalog / "protocol.json"),
         "images": {name: len(table) for name, table in tables.items()},
         "relevant": count_relevant(tables["queries"], tables["database"]),

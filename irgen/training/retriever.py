@@ -27,9 +27,10 @@ from irgen.training.run import (
     round_length,
     show_progress,
 )
+from irgen.training.targets import soften
 from irgen.training.word_queries import WordQueries
 
-VERSION = 2  # raise when a training gives another retriever
+VERSION = 3  # raise when a training gives another retriever
 PRECISION, AGREEMENT = "validation/precision/10", "validation/agreement/10"
 BEAMS, CUTOFF = 10, 10  # of the validation search
 
@@ -53,6 +54,14 @@ class Pairs:
         first, end = self.offsets[rows], self.offsets[rows + 1]
         shares = torch.rand(len(rows), generator=generator, dtype=torch.float64)
         return self.codes[self.positives[first + (shares * (end - first)).long()]]
+
+    def soften(self, rows: Tensor, drawn: Tensor, size: int) -> Tensor:
+        """Return the targets (B, M, L) of images ``rows`` (B,) with the ``drawn`` codes (B, M):
+        what all neighbours say about the next of ``size`` codes (L)."""
+        first, end = self.offsets[rows, None], self.offsets[rows + 1, None]
+        numbers = first + torch.arange(int((end - first).max()))  # (B, k)
+        matches = self.codes[self.positives[torch.minimum(numbers, end - 1)]]  # (B, k, M)
+        return soften(drawn, matches, numbers < end, size)
 
 
 def group_positives(anchors: Tensor, positives: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -91,8 +100,9 @@ def train(
     run: TrainingRun,
     words: WordQueries | None = None,
 ) -> History:
-    """Train ``model`` in place on the codes of drawn neighbours (paper, section 3.2), and on
-    queries in ``words`` if the images have texts.
+    """Train ``model`` in place on the codes of neighbours (paper, section 3.2), and on queries in
+    ``words`` if the images have texts. A neighbour is drawn; at each level the codes of all
+    neighbours that share its prefix are the target.
 
     The weights kept are the moving average that retrieved best on the validation queries
     (precision@10, or agreement@10 without labels), or the last one where there are none. Returns
@@ -123,12 +133,14 @@ def train(
             set_rates(adam, step, settings)
             parts = pairs.images.training(rows, generator, own)
             inputs = [run.machine.send(part) for part in parts]
-            codes = run.machine.send(pairs.draw(rows, generator))  # (B, M)
+            drawn = pairs.draw(rows, generator)
+            targets = run.machine.send(pairs.soften(rows, drawn, model.decoder.shape.codebook))
+            codes = run.machine.send(drawn)  # (B, M)
             with run.machine.precision():
                 memory = model.encode(inputs)
                 logits = model.decoder(*memory, codes[own])
             logits = world.gather(logits.float(), size)  # (B, M, L)
-            losses = {"loss": loss(logits, codes, settings.label_smoothing)}
+            losses = {"loss": loss(logits, targets, settings.label_smoothing)}
             if words is not None:
                 draws = np.random.default_rng([run.seed, step, world.rank])
                 with run.machine.precision():

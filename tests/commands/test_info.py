@@ -27,6 +27,7 @@ def test_an_index_says_what_it_holds_and_how_it_is_searched(project, run_ok):
     assert info["search"].startswith("600 beams, 50 candidates, 600 fresh beams")
     assert info["same label"] == "learnt from 9 validation images, off by 5% on average"
     assert info["pipeline"] == "this is its index; changes are made to a copy, index"
+    assert info["words"] == "answered by full-text search"
     assert "verified" not in info
 
 

@@ -172,7 +172,7 @@ def test_another_project_and_another_index_are_searched_where_they_are(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "Missing argument 'IMAGE...'"),
+        ((), "Missing argument 'QUERY...'"),
         (("photos/003.png", "--ids"), "not in the index: 'photos/003.png'"),
         (("photos/003.png", "--json", "--csv"), "exclude each other"),
         (("photos/003.png", "-k", 0), "k: 0 is too few"),
@@ -182,7 +182,7 @@ def test_another_project_and_another_index_are_searched_where_they_are(
         (("photos/003.png", "--distinct", 2), "distinct: 2.0"),
         (("photos/003.png", "--min-probability", 1.5), "1.5"),
         (("photos/nobody.png",), "photos/nobody.png: No such file"),
-        (("photos/003.png", "photos"), "photos: Is a directory"),
+        (("photos/003.png", "photos/"), "photos/: Is a directory"),
         (("--ids", "nobody"), "not in the index: 'nobody'"),
         (("--ids", *IDS, "--explain"), "--explain"),
         (("--ids", *IDS, "--no-rerank"), "--no-rerank"),

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from irgen.commands import search_output
-from irgen.commands.search_output import Answer
+from irgen.commands.search_output import Answer, Reading
+from irgen.commands.search_queries import Queries
 from irgen.index.hits import Explanation
 from irgen.index.metadata import as_plain
 
@@ -42,12 +43,14 @@ ABOUT = pl.DataFrame(
 )
 
 
-def make_answer(queries, numbers, metadata, *, stored=False):
+def make_answer(names, numbers, metadata, *, kind="image", readings=None, encoder=False):
     """Return the answer of these tables."""
-    hits = [[] for _ in queries]
+    queries = Queries(tuple(names), kind)
+    hits = [[] for _ in names]
     for hit, columns in zip(numbers.rows(named=True), metadata.rows(named=True), strict=True):
         hits[hit.pop("query")].append(hit | {"metadata": as_plain(columns)})
-    return Answer(queries, hits, metadata.columns, stored, [None] * len(queries))
+    nothing = [None] * len(names)
+    return Answer(queries, hits, metadata.columns, nothing, readings or nothing, encoder)
 
 
 ANSWER = make_answer(["q one", "none", "q two"], NUMBERS, ABOUT)
@@ -79,9 +82,36 @@ def test_columns_that_would_say_nothing_are_left_out():
         ["q"],
         NUMBERS[:1].with_columns(same_label=pl.lit(None, pl.Float32), id=pl.lit("a")),
         pl.DataFrame({"path": ["a"]}),
-        stored=True,
+        kind="id",
     )
     assert search_output.as_text(bare).splitlines()[0].split() == ["query", "rank", "id", "score"]
+
+
+def test_what_full_text_search_found_is_found_by_texts_and_why_is_told():
+    readings = [
+        Reading(["xyzzy", "plugh"], {}, True),
+        Reading([], {"bs": "b"}, False),
+        Reading([], {}, True),
+    ]
+    answers = [
+        make_answer(
+            ["a xyzzy", "b", "c"], NUMBERS, ABOUT, kind="text", readings=readings, encoder=e
+        )
+        for e in (False, True)
+    ]
+    table = search_output.as_text(answers[0])
+    assert table.count("  texts") == 3 and "retriever" not in table
+    left_out = "no image's texts have “xyzzy” or “plugh”: left out of “a xyzzy”"
+    first, second = map(search_output.describe_readings, answers)
+    assert first[0] == second[0] == left_out and len(first) == len(second) == 3
+    assert first[1] == "no image's texts have “bs”: read as “b”"
+    assert "the index has no text encoder" in first[2]
+    assert "answered “a xyzzy”, “c”: the text encoder has not learned" in second[2]
+    queries = json.loads(search_output.as_json(answers[0]))
+    assert queries[0]["unknown_words"] == ["xyzzy", "plugh"]
+    assert queries[1]["read_as"] == {"bs": "b"}
+    assert [query["full_text"] for query in queries] == [True, False, True]
+    assert not search_output.describe_readings(ANSWER)
 
 
 def test_explanations_stand_below():

@@ -12,9 +12,9 @@ LABELS = 5
 
 def draw(
     queries: int, votes_right: float, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return label probabilities, the labels of ten nearest images, and the truth of queries whose
-    neighbours are right with this probability."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return label probabilities, the labels of ten nearest images, their votes, and the truth of
+    queries whose neighbours are right with this probability."""
     generator = np.random.default_rng(seed)
     truth = generator.integers(LABELS, size=queries)
     logits = generator.normal(size=(queries, LABELS))
@@ -22,7 +22,7 @@ def draw(
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     voters = generator.integers(LABELS, size=(queries, 10))
     right = generator.random((queries, 10)) < votes_right
-    return probs, np.where(right, truth[:, None], voters), truth
+    return probs, np.where(right, truth[:, None], voters), np.ones((queries, 10)), truth
 
 
 def test_votes_count_more_where_they_are_right_more_often() -> None:
@@ -46,6 +46,12 @@ def test_the_ranking_says_how_often_it_recognises_a_label_that_nobody_taught() -
     assert f"{good.recognised:.0%} of its images are recognised" in ranking.explain(good)
 
 
+def test_the_classifier_is_trusted_less_than_fits_the_validation_images_best() -> None:
+    table = ranking.LabelTable.build(*draw(1000, 0.3))
+    best = ranking._minimize_loss(table, ranking.TYPICAL, (0, None))
+    assert ranking._fit_weights(table)[0] == pytest.approx(ranking.TRUST * best[0], rel=0.02)
+
+
 def test_few_queries_are_pulled_to_typical_coefficients() -> None:
     few, many = ranking.fit(*draw(25, 0.0)), ranking.fit(*draw(1000, 0.0))
     assert isinstance(few, Ranking) and isinstance(many, Ranking)
@@ -54,25 +60,22 @@ def test_few_queries_are_pulled_to_typical_coefficients() -> None:
 
 
 def test_queries_of_a_label_that_was_not_taught_take_no_part() -> None:
-    probs, voters, truth = draw(100, 0.5)
-    more = ranking.fit(
-        np.concatenate([probs, probs[:50]]),
-        np.concatenate([voters, voters[:50]]),
-        np.concatenate([truth, np.full(50, -1)]),
-    )
-    assert more == ranking.fit(probs, voters, truth)
+    truth = np.array([3, -1, 0, LABELS, LABELS - 1])
+    assert ranking.choose_queries(truth, LABELS).tolist() == [0, 2, 4]
 
 
 def test_of_very_many_labels_as_many_queries_are_used_as_a_fit_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ranking, "MOST_CELLS", 10 * LABELS)
-    fitted = ranking.fit(*draw(400, 0.5))
+    drawn = draw(400, 0.5)
+    used = ranking.choose_queries(drawn[-1], LABELS)
+    fitted = ranking.fit(*(values[used] for values in drawn))
     assert isinstance(fitted, Ranking) and fitted.queries == ranking.MIN_QUERIES
 
 
 @pytest.mark.parametrize(("queries", "labels", "reason"), [(9, 5, "too few"), (60, 1, "one label")])
 def test_what_cannot_be_fitted_says_why(queries: int, labels: int, reason: str) -> None:
-    probs, voters, truth = draw(queries, 0.5)
-    fitted = ranking.fit(probs[:, :labels], voters % labels, truth % labels)
+    probs, voters, votes, truth = draw(queries, 0.5)
+    fitted = ranking.fit(probs[:, :labels], voters % labels, votes, truth % labels)
     assert isinstance(fitted, Uncalibrated) and reason in fitted.reason

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from irgen.search.ranking import NEAREST, VOTES
-from irgen.search.relevance import Ranked, Ranker, rank_candidates
+from irgen.search.ranking import NEAREST
+from irgen.search.relevance import Ranked, Ranker, rank_candidates, weigh_votes
 
 from ..small_index import RANKING
 
@@ -15,12 +15,16 @@ NEW = 2  # the first number of a label that was not taught
 
 
 def rank_one(
-    kinds: list[int], cosines: list[float], label_probs: list[float], hedge: float = 0.0
+    kinds: list[int],
+    cosines: list[float],
+    label_probs: list[float],
+    hedge: float = 0.0,
+    trained: list[bool] | None = None,
 ) -> Ranked:
-    """Rank candidates, one a row, of one query."""
+    """Rank candidates, one a row, of one query. ``trained``: by default all."""
     rows = torch.arange(len(kinds))[None]
     near = torch.tensor([cosines])
-    ranker = Ranker(RANKING, torch.tensor(kinds))
+    ranker = Ranker(RANKING, torch.tensor(kinds), torch.tensor(trained or [True] * len(kinds)))
     return rank_candidates(ranker, rows, near, near >= 0.999, torch.tensor([label_probs]), hedge)
 
 
@@ -34,10 +38,12 @@ def rank(kinds: list[int], cosines: list[float], label_probs: list[float], hedge
 def test_the_probabilities_are_those_of_the_formula() -> None:
     kinds, cosines = [0, 1, NEW, NEW], [0.9, 0.8, 0.7, 0.6]
     probabilities, _ = rank(kinds, cosines, [0.7, 0.3])
+    every = torch.ones(1, 4, dtype=torch.bool)
+    first, second, third, fourth = weigh_votes(every, every)[0].tolist()
     logits = [
-        1.2 * math.log(0.7) + 0.3 * math.log(VOTES[0] + 0.1),
-        1.2 * math.log(0.3) + 0.3 * math.log(VOTES[1] + 0.1),
-        1.7 * math.log(VOTES[2] + VOTES[3] + 0.1) - 2.2,
+        1.2 * math.log(0.7) + 0.3 * math.log(first + 0.1),
+        1.2 * math.log(0.3) + 0.3 * math.log(second + 0.1),
+        1.7 * math.log(third + fourth + 0.1) - 2.2,
     ]
     expected = torch.tensor(logits).softmax(0)
     torch.testing.assert_close(probabilities, expected[[0, 1, 2, 2]])
@@ -45,12 +51,23 @@ def test_the_probabilities_are_those_of_the_formula() -> None:
     torch.testing.assert_close(untaught, expected[2:])
 
 
-def test_there_are_as_many_votes_as_voters_and_the_nearest_has_most() -> None:
-    assert sum(VOTES) == pytest.approx(NEAREST) and list(VOTES) == sorted(VOTES, reverse=True)
+def test_votes_fall_with_the_rank_and_an_image_that_is_not_trained_on_has_twice_as_many() -> None:
+    trained = torch.tensor([[True, True, False, True], [True, True, True, True]])
+    votes = weigh_votes(trained, torch.tensor([[True] * 4, [True, True, False, False]]))
+    torch.testing.assert_close(votes.sum(1), torch.full((2,), float(NEAREST)))
+    torch.testing.assert_close(votes[:, 0] / votes[:, 1], torch.full((2,), 2**1.5))
+    torch.testing.assert_close(votes[0, 2] / votes[0, 0], torch.tensor(2 / 3**1.5))
+    assert votes[1, 2:].tolist() == [0, 0]
+
+
+def test_the_nearest_image_and_one_that_is_not_trained_on_speak_louder_for_their_label() -> None:
     cosines = [0.9 - 0.01 * n for n in range(10)]
     first, _ = rank([0] + [1] * 3 + [NEW] * 6, cosines, [0.5, 0.5])
     later, _ = rank([1] * 3 + [0] + [NEW] * 6, cosines, [0.5, 0.5])
     assert first[0] > later[3]
+    fresh = [False] + [True] * 9
+    louder = rank_one([0] + [1] * 3 + [NEW] * 6, cosines, [0.5, 0.5], trained=fresh)
+    assert louder.probabilities[0, 0] > first[0]
 
 
 def test_a_query_of_no_taught_label_is_told_from_others() -> None:
@@ -93,7 +110,7 @@ def test_a_copy_comes_first_and_neither_votes_nor_takes_a_place(hedge: float) ->
 
 def test_no_candidate_has_no_probability() -> None:
     rows, cosines = torch.tensor([[0, -1]]), torch.tensor([[0.5, -torch.inf]])
-    ranker = Ranker(RANKING, torch.tensor([0]))
+    ranker = Ranker(RANKING, torch.tensor([0]), torch.tensor([True]))
     label_probs = torch.tensor([[0.5, 0.5]])
     ranked = rank_candidates(ranker, rows, cosines, cosines >= 0.999, label_probs, 1.0)
     assert ranked.probabilities[0, 1] == 0 and ranked.sort_keys[0, 1] == -torch.inf

@@ -125,6 +125,16 @@ def running(
     next(runs, None)
 
 
+@pytest.fixture(scope="session")
+def running_with_words(captioned: Path, run_service: Callable) -> Iterator[Running]:
+    """Yield a read-only service over pictures with captions, whose index has a text encoder."""
+    runs = run_service(captioned)
+    running = next(runs)
+    wait_until(lambda: running.get("/readyz").status_code == 200)
+    yield running
+    next(runs, None)
+
+
 @dataclass
 class Started:
     """A service in a process of its own, started by ``irgen serve``."""

@@ -10,6 +10,7 @@ from irgen.releases.live import Sums
 from irgen.serve.candidate import Candidate, _draw, compute_overlap, locate
 from irgen.serve.champion import Champion
 from irgen.serve.measurements import Measurements
+from irgen.serve.query import QueryInput
 
 from ..waiting import wait_until
 
@@ -107,9 +108,9 @@ def test_an_index_is_not_compared_with_itself(run):
 
 
 def test_equal_inputs_have_the_same_turn_and_shares_are_kept():
-    draws = [_draw([f"image {number}"]) for number in range(5000)]
+    draws = [_draw([QueryInput(id=f"image {number}")]) for number in range(5000)]
     assert sum(draw < 0.1 for draw in draws) / len(draws) == pytest.approx(0.1, abs=0.02)
-    assert _draw([b"a", "x"]) == _draw([b"a"])
+    assert _draw([QueryInput(image=b"a"), QueryInput(text="x")]) == _draw([QueryInput(image=b"a")])
 
 
 def test_the_overlap_counts_what_both_have():

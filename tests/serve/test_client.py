@@ -11,9 +11,12 @@ import pytest
 from irgen import client as client_module
 from irgen.client import Change, Client
 from irgen.commands import search_service
-from irgen.commands.search_output import Answer, as_csv, as_json
+from irgen.commands.search_output import Answer, as_csv, as_json, describe_readings
+from irgen.commands.search_queries import Queries, search_index
 from irgen.errors import ServiceError
 from irgen.index.index import Index
+
+from ..captioned import NAMES, pictures
 
 
 def test_a_client_searches_by_file_bytes_and_id(running, png, tmp_path):
@@ -82,17 +85,50 @@ def split_numbers(text):
 
 def test_a_search_through_a_service_prints_what_the_index_prints(running, png, tmp_path):
     (tmp_path / "a.png").write_bytes(png(3))
-    queries = (str(tmp_path / "a.png"),)
+    queries = Queries((str(tmp_path / "a.png"),), "image")
     with Index.open(running.root / "data" / "index") as index:
         for options in ({}, {"rerank": False}, {"allow": "label = 'nothing'"}):
             wanted = {"filter" if name == "allow" else name: v for name, v in options.items()}
-            answer = search_service.ask(running.url, queries, 7, wanted, stored=False)
-            hits = index.search(queries, 7, replace(index.options(7), **options))
-            alone = Answer.of(queries, hits, index.view, stored=False)
+            answer = search_service.ask(running.url, queries, 7, wanted)
+            hits = index.search(queries.names, 7, replace(index.options(7), **options))
+            alone = Answer.of(queries, hits, index)
             for form in (as_csv, as_json):  # other threads may round the last digits differently
                 texts, numbers = split_numbers(form(answer))
                 own_texts, own_numbers = split_numbers(form(alone))
                 assert texts == own_texts and numbers == pytest.approx(own_numbers, abs=1e-5)
+
+
+def test_a_search_by_words_through_a_service_prints_what_the_index_prints(running_with_words):
+    file = str(running_with_words.root / NAMES[0])
+    with Index.open(running_with_words.root / "data" / "index") as index:
+        for queries in (
+            Queries(("red apple", "blue xyzzy shirt"), "text"),
+            Queries((file,), "composed", "red apple"),
+        ):
+            answer = search_service.ask(running_with_words.url, queries, 7, {})
+            alone = Answer.of(queries, search_index(index, queries, 7, index.options(7)), index)
+            assert describe_readings(answer) == describe_readings(alone)
+            texts, numbers = split_numbers(as_json(answer))
+            own_texts, own_numbers = split_numbers(as_json(alone))
+            assert texts == own_texts and numbers == pytest.approx(own_numbers, abs=1e-5)
+
+
+def test_a_client_searches_by_words_alone_and_with_a_picture(running_with_words, running):
+    with Client(running_with_words.url) as client:
+        apple, shirt = client.search_texts(["red apple", "blue xyzzy shirt"], k=3)
+        assert {hit.metadata["label"] for hit in apple} == {"apple"}
+        assert {hit.metadata["label"] for hit in shirt} == {"shirt"}
+        assert (shirt.text.unknown_words, shirt.text.full_text) == (["xyzzy"], False)
+        assert client.search_texts(["apple"], filter="label = 'shirt'")[0][0].same_label is None
+        (both,) = client.search_composed([pictures()[0]], ["red apple"], k=2)
+        assert {hit.metadata["label"] for hit in both} == {"apple"}
+        with pytest.raises(ServiceError, match="2 texts for 1 images"):
+            client.search_composed([pictures()[0]], ["red", "blue"])
+        with pytest.raises(ServiceError, match="no image's texts have “xyzzy”"):
+            client.search_texts(["xyzzy"])
+    with Client(running.url) as client:
+        (cats,) = client.search_texts(["cats"], k=40)
+        assert len(cats) == 10 and cats.text.full_text and cats[0].cosine is None
 
 
 def test_a_client_adds_replaces_and_removes(writable, png, tmp_path):

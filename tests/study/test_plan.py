@@ -7,7 +7,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from irgen.commands.compare import stage_of
+from irgen.commands.compare import list_trials, stage_of
 from irgen.errors import ParamsError
 from irgen.params import load
 from irgen.params.strict import flatten
@@ -60,6 +60,21 @@ def test_descriptors_get_the_tokenizer_s_training_unless_the_set_says_otherwise(
     cgd, irt_r, tokenizer = params.baselines.cgd, params.baselines.irt_r, params.tokenizer
     assert (cgd.width, irt_r.width) == (7, tokenizer.width)
     assert cgd.steps == irt_r.steps == tokenizer.steps
+
+
+def test_a_variant_runs_on_its_own_sets_and_baselines_with_the_first_seed(project: Path) -> None:
+    short = TREE["variants"]["short"] | {"sets": ["other"]}
+    changes = {"sets": ["small", "other"], "variants": TREE["variants"] | {"short": short}}
+    plan = load_plan(with_changes(project, **changes))
+    trials = list_trials(plan, plan.sets, plan.compared)
+    assert [str(trial) for trial in trials] == [
+        *("small/plain/0", "other/plain/0", "other/short/0"),
+        *("small/plain/1", "other/plain/1", "other/short/1"),
+    ]
+    measured = [str(trial) for trial in trials if plan.measures_baselines(trial)]
+    assert measured == ["small/plain/0", "other/plain/0"]
+    with pytest.raises(ParamsError, match="short: sets: 'other' is not among sets"):
+        load_plan(with_changes(project, **changes | {"sets": ["small"]}))
 
 
 def test_a_plan_may_be_without_ablations(project: Path) -> None:

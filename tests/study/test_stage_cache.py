@@ -43,6 +43,13 @@ def params(root: Path) -> Params:
     return load(root / "params.yaml")
 
 
+def test_a_trial_has_the_pipeline_s_stages_each_after_those_it_reads(root: Path) -> None:
+    stages = stage_cache.list_stages(root)
+    assert stages[0] == "download" and stages[-2:] == ["index", "evaluate"]
+    for number, stage in enumerate(stages):
+        assert set(stage_cache.load_inputs(root, stage).upstream) <= set(stages[:number])
+
+
 def test_what_a_stage_does_not_depend_on_does_not_change_its_key(
     project: Path, params: Params
 ) -> None:

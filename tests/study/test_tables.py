@@ -212,6 +212,15 @@ def test_a_method_that_was_not_measured_with_every_seed_has_no_mean(loaded: dict
     assert over_seeds(loaded["plain"], "generative", "precision/10") is None
 
 
+def test_a_method_that_one_seed_measured_has_a_row_of_that_seed(loaded: dict) -> None:
+    for part in loaded["plain"][1:]:
+        del part.metrics["generative"]
+    rows = rows_of(tables.build_methods(loaded, PLAN))
+    assert rows[TITLES["generative"]].seeds == (0,)
+    assert "±" not in rows[TITLES["generative"]].cells[1].text
+    assert rows[TITLES["brute_force_tuned"]].seeds == (0, 1, 2)
+
+
 def test_differences_have_a_row_a_seed_and_a_column_a_query(loaded: dict) -> None:
     first, second = (
         MethodResults(method, loaded["plain"]) for method in ("generative_reranked", "generative")

@@ -17,6 +17,7 @@ from irgen.errors import (
     IdUnknownError,
     IrgenError,
     LockedError,
+    UnknownWordsError,
     WriteFailedError,
     redact,
 )
@@ -33,7 +34,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 REASONS = {
-    400: "The request does not fit the index: an image, id or filter.",
+    400: "The request does not fit the index: an image, id, text or filter.",
     401: "A token is needed.",
     403: "The token may only read, or the service only reads.",
     404: "There is no such image, or its file is not here.",
@@ -57,6 +58,11 @@ SCHEMA = {
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "What is wrong, and the remedy."},
         "errors": {"type": "array", "items": {"type": "object"}},
+        "unknown_words": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "All words of a query, where no image's texts have any of them.",
+        },
     },
 }
 
@@ -157,7 +163,10 @@ def _list_fields(error: ValidationError | RequestValidationError) -> list[tuple[
 
 
 def _answer(request: Request, error: Exception) -> JSONResponse:
-    answer = make_problem(*describe_error(error))
+    status, detail = describe_error(error)
+    if isinstance(error, UnknownWordsError):
+        return make_problem(status, detail, unknown_words=error.words)
+    answer = make_problem(status, detail)
     if isinstance(error, OverloadedError):
         answer.headers["Retry-After"] = f"{error.retry_after:.0f}"
     elif isinstance(error, NotReadyError):

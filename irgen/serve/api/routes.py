@@ -4,21 +4,22 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 import irgen
 from irgen.errors import ImageError, IndexingError
 from irgen.index.metadata import ID, as_plain
+from irgen.index.text_query import TextQuery
 from irgen.search.calibration import Calibration
 from irgen.serve.api import etags, schema
 from irgen.serve.api.problems import describe_problems, make_problem
 from irgen.serve.api.schema import SearchAnswer, SearchBody, SearchOptions
 from irgen.serve.champion import Served
-from irgen.serve.query import Hit, QueryHits, SearchResults
+from irgen.serve.query import Hit, QueryHits, QueryInput, SearchResults
 from irgen.serve.requests import get_service, run_while_connected
 from irgen.serve.service import Service
 
@@ -34,7 +35,7 @@ watch = APIRouter()
 
 @api.post(
     "/search",
-    summary="Search by images in base64, by their addresses, or by ids of the index",
+    summary="Search by images in base64, by their addresses, by ids of the index, or by words",
     responses=SEARCH_PROBLEMS,
 )
 async def search(body: SearchBody, request: Request) -> SearchAnswer:
@@ -49,8 +50,11 @@ async def _search(
 ) -> SearchResults:
     inputs = [_read_query(number, query) for number, query in enumerate(queries)]
     pictures = iter(await service.fetch([query.url for query in queries if query.url is not None]))
-    files = [next(pictures) if value is None else value for value in inputs]
-    return await service.search(files, wanted)
+    fetched = [
+        value if query.url is None else replace(value, image=next(pictures))
+        for value, query in zip(inputs, queries, strict=True)
+    ]
+    return await service.search(fetched, wanted)
 
 
 @api.post("/search/upload", summary="Search by uploaded image files", responses=SEARCH_PROBLEMS)
@@ -58,11 +62,16 @@ async def upload(
     images: Annotated[list[UploadFile], File(description="One image file or several.")],
     options: Annotated[SearchOptions, Query()],
     request: Request,
+    text: Annotated[
+        str | None,
+        Form(max_length=schema.MOST_CHARACTERS, description="Words that go with every file."),
+    ] = None,
 ) -> SearchAnswer:
-    """Return the images most like each file, best first."""
+    """Return the images most like each file, or like each file together with the text, best
+    first."""
     if len(images) > schema.MOST_QUERIES:
         raise ImageError(f"{len(images)} images: at most {schema.MOST_QUERIES} at once")
-    inputs = [await image.read() for image in images]
+    inputs = [QueryInput(image=await image.read(), text=text or None) for image in images]
     work = get_service(request).search(inputs, options)
     return _format(await run_while_connected(request, work), options)
 
@@ -146,6 +155,7 @@ async def info(request: Request) -> schema.InfoAnswer:
         columns={name: str(kind) for name, kind in served.index.view.schema.items()},
         options=options,
         calibrated=isinstance(served.index.calibration, Calibration),
+        text_method=served.index.text_method,
         problem=service.problem,
     )
 
@@ -177,16 +187,20 @@ async def metrics(request: Request) -> Response:
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _read_query(number: int, body: schema.QueryBody) -> bytes | str | None:
-    """Return the file or the id of a query, None for one that is an address."""
-    if sum(value is not None for value in (body.image, body.url, body.id)) != 1:
-        raise IndexingError(f"query {number}: give one of image, url and id")
+def _read_query(number: int, body: schema.QueryBody) -> QueryInput:
+    """Return a query; its image is missing if it is given by its address."""
+    sources = sum(value is not None for value in (body.image, body.url, body.id))
+    if sources > 1 or (not sources and body.text is None) or (body.id and body.text):
+        raise IndexingError(
+            f"query {number}: give one of image, url, id and text, or an image or url with text"
+        )
     if body.image is None:
-        return body.id
+        return QueryInput(id=body.id, text=body.text)
     try:
-        return base64.b64decode(body.image.rpartition(",")[2], validate=True)
+        content = base64.b64decode(body.image.rpartition(",")[2], validate=True)
     except (binascii.Error, ValueError):
         raise ImageError(f"query {number}: image is not base64 of a file") from None
+    return QueryInput(image=content, text=body.text)
 
 
 def _format(results: SearchResults, wanted: SearchOptions) -> SearchAnswer:
@@ -211,6 +225,13 @@ def _format_result(query: QueryHits, wanted: SearchOptions) -> schema.ResultBody
         hits=[_format_hit(hit) for hit in hits[wanted.offset :]],
         next_offset=end if is_full else None,
         untaught=query.untaught,
+        text=None if query.text is None else _format_text(query.text),
+    )
+
+
+def _format_text(text: TextQuery) -> schema.TextBody:
+    return schema.TextBody(
+        unknown_words=list(text.unknown), read_as=dict(text.forms), full_text=text.is_full_text
     )
 
 

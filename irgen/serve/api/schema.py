@@ -74,7 +74,8 @@ class SearchOptions(Model):
         str | None,
         Field(
             max_length=MOST_CHARACTERS,
-            description="Find only images with all of these words in their id or text columns.",
+            description="A filter: find only images with all of these words in their id or text "
+            "columns.",
             examples=["red dress"],
         ),
     ] = None
@@ -86,7 +87,8 @@ class SearchOptions(Model):
 
 
 class QueryBody(Model):
-    """One query: an image file in base64, its address, or the id of an image of the index."""
+    """One query: an image file in base64, its address, the id of an image of the index, or a text;
+    or a file or an address together with a text."""
 
     image: Annotated[str | None, Field(description="An image file in base64.")] = None
     id: Annotated[
@@ -101,6 +103,15 @@ class QueryBody(Model):
             "the service runs with --fetch.",
         ),
     ] = None
+    text: Annotated[
+        str | None,
+        Field(
+            max_length=MOST_CHARACTERS,
+            description="Words that say what to look for. With image or url: both together, if the "
+            "index has a text encoder (text_method of /v1/info).",
+            examples=["green apple"],
+        ),
+    ] = None
 
 
 class SearchBody(SearchOptions):
@@ -108,7 +119,12 @@ class SearchBody(SearchOptions):
 
     queries: Annotated[list[QueryBody], Field(min_length=1, max_length=MOST_QUERIES)]
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"queries": [{"id": "shirts/0042.jpg"}], "k": 5}]},
+        json_schema_extra={
+            "examples": [
+                {"queries": [{"id": "shirts/0042.jpg"}], "k": 5},
+                {"queries": [{"text": "red shirt"}], "k": 5},
+            ]
+        },
     )
 
 
@@ -137,8 +153,30 @@ class HitBody(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_HIT]})
 
 
+class TextBody(BaseModel):
+    """Reading of a query in words."""
+
+    unknown_words: Annotated[
+        list[str], Field(description="No image's texts have them: they were left out.")
+    ]
+    read_as: Annotated[
+        dict[str, str],
+        Field(
+            description="Words that no image's texts have, and the forms of them that were read."
+        ),
+    ]
+    full_text: Annotated[
+        bool,
+        Field(
+            description="Full-text search answered: the index has no text encoder, or it has not "
+            "learned all of the words. A score says how well texts match (BM25)."
+        ),
+    ]
+
+
 class ResultBody(BaseModel):
-    """Hits of one query, best first. ``next_offset``: of the next page; null at the end."""
+    """Hits of one query, best first. ``next_offset``: of the next page; null at the end. ``text``:
+    null if the query is not in words."""
 
     hits: list[HitBody]
     next_offset: int | None
@@ -149,6 +187,7 @@ class ResultBody(BaseModel):
             "that its nearest images come first; null where labels do not rank."
         ),
     ]
+    text: TextBody | None
 
 
 class IndexBody(BaseModel):
@@ -219,6 +258,9 @@ class InfoAnswer(BaseModel):
     columns: dict[str, str]
     options: dict[str, Any]
     calibrated: bool
+    text_method: Annotated[
+        str | None, Field(description="What answers queries in words; null: nothing does.")
+    ]
     problem: Annotated[
         str | None, Field(description="Why a newer release cannot be opened, if it is so.")
     ]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from irgen.errors import IndexingError
 from irgen.index.index import Index
+from irgen.index.networks import QueryImage
 from irgen.index.view import View
 from irgen.search.trace import trace
 
@@ -63,13 +63,13 @@ def list_branches(view: View, prefix: Sequence[int], samples: int) -> list[Branc
 
 
 def trace_query(
-    index: Index, image: np.ndarray, width: int, shown: int, samples: int
+    index: Index, query: QueryImage, width: int, shown: int, samples: int
 ) -> list[list[Branch]]:
     """Return, level by level, the ``shown`` likeliest prefixes that the beam search of a query
-    image, pixels (C, H, W) uint8, keeps."""
+    keeps: pixels (C, H, W) uint8, or features."""
     index.refresh()
     view = index.view
-    state = index.start_decoding(image)
+    state = index.start_decoding(query)
     parts = [part.live for part in index.snapshot(view).live_parts(fresh=False)]
     rows, all_codes = _read_codes(view)
     levels = []

@@ -1,4 +1,4 @@
-"""Show the page for people: search by a picture, browse, and see why an image was found.
+"""Show the page for people: search by a picture or words, browse, and see why an image was found.
 
 Every view has an address of its own, so it can be shared, reloaded and gone back to. It works
 without JavaScript; ``static/page.js`` adds dropping, pasting and sliders that show their value.
@@ -12,7 +12,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from irgen.index.index import Index
 from irgen.index.metadata import OURS, as_plain
+from irgen.index.networks import QueryImage
 from irgen.search.calibration import Calibration
 from irgen.serve.api import etags, routes
 from irgen.serve.api.schema import MOST_CHARACTERS, SearchOptions
@@ -20,7 +22,7 @@ from irgen.serve.content.facets import PREFIX
 from irgen.serve.errors import NotFoundError, NotReadyError
 from irgen.serve.pages import codes
 from irgen.serve.pages.rendering import render
-from irgen.serve.query import Method, SearchResults
+from irgen.serve.query import Method, QueryInput, SearchResults
 from irgen.serve.requests import get_service, run_while_connected
 from irgen.serve.service import Service
 
@@ -43,6 +45,7 @@ async def start(
     request: Request,
     q: str = "",
     id: str = "",
+    text: Annotated[str, Query(max_length=MOST_CHARACTERS)] = "",
     k: int = DEFAULT_K,
     beams: str = "",
     min_probability: str = "",
@@ -50,12 +53,13 @@ async def start(
     filter: str = "",
     distinct: str = "",
 ) -> HTMLResponse:
-    """Show the form and, for an uploaded picture ``q`` or an image ``id``, what is like it; without
-    either, some images to start from."""
+    """Show the form and, for an uploaded picture ``q``, an image ``id``, a ``text``, or an image
+    with a text, what is like it; without any, some images to start from."""
     service = get_service(request)
     fields = {
         "q": q,
         "id": id,
+        "text": text.strip(),
         "k": k,
         "beams": beams,
         "min_probability": "" if min_probability == "0" else min_probability,
@@ -67,7 +71,7 @@ async def start(
 
     async def load() -> dict[str, Any]:
         service.champion.require()
-        if not (q or id):
+        if not (q or id or fields["text"]):
             return {"samples": await asyncio.to_thread(service.items.sample, STARTS)}
         search = _search(service, fields, filters["facet_values"])
         return {"results": await run_while_connected(request, search)}
@@ -79,12 +83,17 @@ async def start(
 
 
 def describe_search(service: Service) -> dict[str, Any]:
-    """Return what the search form shows of the index: its beams, and whether it is calibrated."""
+    """Return what the search form shows of the index: its beams, whether it is calibrated, and what
+    answers words."""
     served = service.champion.served
     if served is None:
-        return {"beams": 1, "calibrated": False}
-    calibrated = isinstance(served.index.calibration, Calibration)
-    return {"beams": served.index.options(1).beams, "calibrated": calibrated}
+        return {"beams": 1, "calibrated": False, "text_method": None}
+    index = served.index
+    return {
+        "beams": index.options(1).beams,
+        "calibrated": isinstance(index.calibration, Calibration),
+        "text_method": index.text_method,
+    }
 
 
 async def describe_item(service: Service, name: str) -> dict[str, Any]:
@@ -101,7 +110,12 @@ async def _search(
 ) -> SearchResults:
     names = ("k", "beams", "min_probability", "words", "filter", "distinct")
     wanted = SearchOptions(**{name: fields[name] for name in names if fields[name] != ""})
-    query = await read_upload(service, fields["q"]) if fields["q"] else fields["id"]
+    upload, name, text = (fields[field] for field in ("q", "id", "text"))
+    if name and not (upload or text):
+        query = QueryInput(id=name)  # its picture need not be here
+    else:
+        image = await _read_image(service, upload, name) if upload or name else None
+        query = QueryInput(image=image, text=text or None)
     return await service.search([query], wanted, facets=facets)
 
 
@@ -211,7 +225,7 @@ async def compare(request: Request, q: str = "", id: str = "", k: int = 12) -> H
     async def load() -> dict[str, Any]:
         image = await _read_image(service, q, id)
         rows = [
-            (title, await service.search([image], SearchOptions(k=k), method))
+            (title, await service.search([QueryInput(image=image)], SearchOptions(k=k), method))
             for title, method in METHODS.items()
         ]
         return {"rows": rows}
@@ -227,21 +241,33 @@ async def _read_image(service: Service, upload: str, name: str) -> bytes:
 
 
 @page.get("/why")
-async def why(request: Request, hit: str, q: str = "", id: str = "") -> HTMLResponse:
+async def why(
+    request: Request, hit: str, q: str = "", id: str = "", text: str = ""
+) -> HTMLResponse:
     """Show the prefixes that the beam search of a query keeps, level by level, and where the code
     of one hit is among them."""
-    content = _explain(get_service(request), q, id, hit)
-    return await render(request, "why.html", content, hit=hit, q=q, id=id)
+    service = get_service(request)
+
+    async def load() -> dict[str, Any]:
+        index = service.champion.require().index
+        query = await _read_query(service, index, q, id, text)
+        (explanation,) = await asyncio.to_thread(index.explain, query, [hit])
+        width = index.options(1).beams
+        levels = await asyncio.to_thread(codes.trace_query, index, query, width, LIKELIEST, SAMPLES)
+        return {"levels": levels, "explanation": explanation}
+
+    return await render(request, "why.html", load(), hit=hit, q=q, id=id, text=text)
 
 
-async def _explain(service: Service, upload: str, name: str, hit: str) -> dict[str, Any]:
-    index = service.champion.require().index
+async def _read_query(
+    service: Service, index: Index, upload: str, name: str, text: str
+) -> QueryImage:
+    """Return the pixels of a picture, or the features of words or of both together."""
+    if text and not (upload or name):
+        return await asyncio.to_thread(index.read_text, text)
     image = await _read_image(service, upload, name)
     pixels = await service.workers.decode(image, index.models.decoding)
-    (explanation,) = await asyncio.to_thread(index.explain, pixels, [hit])
-    width = index.options(1).beams
-    levels = await asyncio.to_thread(codes.trace_query, index, pixels, width, LIKELIEST, SAMPLES)
-    return {"levels": levels, "explanation": explanation}
+    return await asyncio.to_thread(index.read_text, text, pixels) if text else pixels
 
 
 @page.get("/state")

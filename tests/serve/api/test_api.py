@@ -74,7 +74,7 @@ def test_options_are_those_of_the_search(running, png):
         ({"queries": []}, 422, "queries"),
         ({"queries": [{"id": "dogs/01.png"}], "k": 0}, 422, "body.k"),
         ({"queries": [{"id": "dogs/01.png"}], "kk": 3}, 422, "body.kk"),
-        ({"queries": [{}]}, 400, "query 0: give one of image, url and id"),
+        ({"queries": [{}]}, 400, "query 0: give one of image, url, id and text"),
         ({"queries": [{"id": "dogs/01.png"}, {"id": "nothing"}]}, 400, "'nothing'"),
         ({"queries": [{"image": "%%%"}]}, 400, "query 0: image is not base64"),
         ({"queries": [{"image": "AAAA"}]}, 400, "not an image"),
@@ -146,6 +146,7 @@ def test_info_names_columns_and_options(running):
     assert info["columns"] == {"path": "String", "label": "String", "sha256": "String",
                                "price": "Float64"}  # fmt: skip
     assert info["options"]["candidates"] == 50 and info["calibrated"] and info["problem"] is None
+    assert info["text_method"] == "full-text search"  # over ids and labels
 
 
 def test_figures_count_requests_queries_and_empty_answers(running, png):
@@ -153,9 +154,11 @@ def test_figures_count_requests_queries_and_empty_answers(running, png):
         lines = running.get("/metrics").text.splitlines()
         return float(next(line for line in lines if line.startswith(name)).rpartition(" ")[2])
 
-    before = figure("irgen_queries_total"), figure("irgen_empty_answers_total")
+    images = 'irgen_queries_total{kind="image"}'
+    upload(running, png(1))
+    before = figure(images), figure("irgen_empty_answers_total")
     upload(running, png(1), png(2), min_score=2.0)
-    after = figure("irgen_queries_total"), figure("irgen_empty_answers_total")
+    after = figure(images), figure("irgen_empty_answers_total")
     assert (after[0] - before[0], after[1] - before[1]) == (2, 2)
     assert figure("irgen_index_images") == 40
 

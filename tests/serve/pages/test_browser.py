@@ -19,6 +19,7 @@ SECONDS = 60
 OWN = "data:", "chrome:"
 AXE = Path(__file__).parents[3] / ".cache/axe/node_modules/axe-core/axe.min.js"
 VIEWS = [
+    "/?text=cats",
     *("/", "/?id=cats/00.png", "/catalogue", "/catalogue?words=cats", "/codes", "/state"),
     "/why?id=cats/00.png&hit=cats/04.png",
     "/compare?id=cats/00.png",
@@ -55,7 +56,7 @@ def visit(browser, url):
     """Open a page; afterwards nothing was wrong in the browser and nothing went elsewhere."""
     browser.set_window_size(1300, 900)
     browser.get("about:blank")  # ends what the page of the test before still asks for
-    browser.get_log("performance")
+    browser.get_log("performance"), browser.get_log("browser")
     browser.get(url)
     yield browser
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
@@ -147,6 +148,25 @@ def test_words_find_images_of_the_catalogue_and_a_click_goes_on(page, running):
     assert len(ids(page)) == 8 and all(name.startswith("dogs/1") for name in ids(page))
     page.find_element(By.CSS_SELECTOR, ".tile .frame").click()
     wait(page, lambda: "id=" in page.current_url and ids(page))
+
+
+def test_words_find_images_and_a_picture_is_searched_together_with_them(
+    browser, running_with_words
+):
+    with visit(browser, running_with_words.url) as page:
+        page.find_element(By.NAME, "text").send_keys("green cucumber", Keys.ENTER)
+        wait(page, lambda: "text=green+cucumber" in page.current_url)
+        assert ids(page)[0].startswith("cucumber/")
+        assert "for “green cucumber”" in page.find_element(By.TAG_NAME, "h1").text
+        page.find_element(By.CSS_SELECTOR, ".tile .frame").click()
+        wait(page, lambda: "id=cucumber" in page.current_url and ids(page))
+        together = page.find_elements(By.NAME, "text")[1]
+        together.send_keys("red apple", Keys.ENTER)
+        wait(page, lambda: "text=red+apple" in page.current_url)
+        assert "id=cucumber" in page.current_url and ids(page)
+        page.find_element(By.LINK_TEXT, "Why?").click()
+        wait(page, lambda: "/why" in page.current_url)
+        assert "red apple" in page.find_element(By.CSS_SELECTOR, ".pair figure").text
 
 
 def test_why_compare_and_the_code_tree_are_a_click_away(page, png):

@@ -6,6 +6,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from ...captioned import NAMES, pictures
+
 
 def show(running, path, **fields):
     return running.get(path + ("?" + urlencode(fields) if fields else ""), follow_redirects=True)
@@ -59,6 +61,46 @@ def test_words_filter_the_catalogue_and_a_search(running):
     assert none.status_code == 200 and "No image matches" in none.text
     wrong = show(running, "/catalogue", words="*")
     assert wrong.status_code == 400 and "no letter or digit" in wrong.text
+
+
+def test_words_are_searched_by_alone_and_together_with_a_picture(running_with_words):
+    running = running_with_words
+    start = show(running, "/").text
+    assert 'name="text"' in start and "Or say what to find" in start
+    page = show(running, "/", text=" green xyzzy cucumber ", k=6).text
+    assert {name.split("/")[0] for name in shown_ids(page)} == {"cucumber"}
+    assert "6 images for “green xyzzy cucumber”" in page and "have “xyzzy”: left out" in page
+    assert "probability" not in page and "/compare" not in page and "full-text" not in page
+    assert "/why?text=green+xyzzy+cucumber&amp;hit=" in page
+    assert "“bananas”: read as “banana”" in show(running, "/", text="bananas").text
+    stored = show(running, "/", id=NAMES[0], text="red apple", k=6).text
+    assert NAMES[0] in shown_ids(stored) and 'value="red apple"' in stored
+    assert "6 images for the picture with “red apple”" in stored
+    sent = running.post("/search", files={"image": ("a.png", pictures()[0])})
+    both = show(running, sent.headers["location"] + "&text=red+apple&k=6").text
+    assert {name.split("/")[0] for name in shown_ids(both)} == {"apple"}
+
+
+def test_unknown_words_alone_are_told_on_the_page(running_with_words):
+    page = show(running_with_words, "/", text="<xyzzy>")
+    assert page.status_code == 400 and "No image&#39;s texts have “xyzzy”" in page.text
+    assert "<xyzzy>" not in page.text
+
+
+def test_without_a_text_encoder_the_page_says_what_answered(running):
+    page = show(running, "/", text="cats").text
+    assert len(shown_ids(page)) == 10 and "Found by full-text search" in page
+    assert "/why" not in page
+    assert 'name="text"' not in show(running, "/", id="cats/00.png").text.partition("</div>")[2]
+
+
+def test_why_explains_words_and_a_picture_with_words(running_with_words):
+    for query in ({"text": "red apple"}, {"id": NAMES[0], "text": "red apple"}):
+        page = show(running_with_words, "/why", hit=NAMES[1], **query)
+        assert page.status_code == 200 and "“red apple”" in page.text
+        assert "Beginnings of 3 numbers" in page.text
+    missing = show(running_with_words, "/why", hit=NAMES[1])
+    assert missing.status_code == 404
 
 
 def test_who_has_no_picture_starts_from_one_of_the_index(running):
