@@ -127,6 +127,13 @@ def check(params: Params) -> None:
                 f"params.yaml: {section}: width {network.width} must be a multiple of "
                 f"heads {network.heads}"
             )
+    tokenizer = params.tokenizer
+    most = 0 if tokenizer.tune_encoder else tokenizer.width - 1
+    if tokenizer.pretrained_width > most:
+        raise ParamsError(
+            f"params.yaml: tokenizer: pretrained_width: {tokenizer.pretrained_width} is out of "
+            f"range; allowed: 0 to {most}, less than width, and 0 if tune_encoder is true"
+        )
     metrics = ["auto", *(f"{name}/{k}" for name in GATED for k in evaluate.cutoffs)]
     if params.gate.metric not in metrics:
         raise ParamsError(
