@@ -64,8 +64,8 @@ class Adapter(nn.Module):
     def keep_directions(self, summaries: Tensor) -> None:
         """Set the pretrained part to the principal directions of training summaries (N, S)."""
         blocks = summaries.split(BLOCK)
-        total = sum(F.normalize(block.float(), dim=-1).sum(0) for block in blocks)
-        self.centre.copy_(total / len(summaries))
+        sums = torch.stack([F.normalize(block.float(), dim=-1).sum(0) for block in blocks])
+        self.centre.copy_(sums.sum(0) / len(summaries))
         centred = (F.normalize(block.float(), dim=-1) - self.centre for block in blocks)
         self.directions.copy_(_principal_directions(centred)[: len(self.directions)])
 
