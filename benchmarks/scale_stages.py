@@ -44,6 +44,7 @@ from scale_codes import (
 from speed import synthetic
 
 from irgen.catalog import check, manifest
+from irgen.catalog.captions import copy_captions
 from irgen.catalog.sources.listing import Entry, Listing, Source
 from irgen.catalog.sync import sync
 from irgen.checkpoints.weights import create_encoder
@@ -121,6 +122,7 @@ def draw_png(number: int) -> bytes:
 def run_download(params: Params, workspace: Workspace, rows: int) -> None:
     """Fetch and pack all images; a second time, find that nothing has changed."""
     sync(make_source(rows), workspace.stage("download"))
+    copy_captions(workspace.stage("download"), params.download.captions)
 
 
 def prepare_catalog(params: Params, workspace: Workspace, rows: int) -> None:

@@ -22,7 +22,7 @@ from irgen.index.networks import Images, Networks, QueryImage
 from irgen.index.probabilities import bound_cosine, bound_score, compute_same_label
 from irgen.index.rows import Rows, check_ids, check_rows, check_table
 from irgen.index.store import Store
-from irgen.index.text_query import TextMethod
+from irgen.index.text_query import TextMethod, TextQuery
 from irgen.index.text_search import TextSearch
 from irgen.index.view import View
 from irgen.index.words import WordSearch
@@ -255,8 +255,17 @@ class Index(Store):
             parts.append(ImageHits.of(hits, view, compute_same_label(self.calibration, hits)))
         return ImageHits.join(parts, k, view)
 
+    def read_words(self, texts: Sequence[str | TextQuery]) -> list[TextQuery]:
+        """Return how ``search_text`` reads texts, which it takes in their place. Raise its
+        errors."""
+        self.refresh()
+        return self._text_search.read_words(texts, self.view)
+
     def search_text(
-        self, texts: Sequence[str], k: int = 10, options: Options | None = None
+        self,
+        texts: Sequence[str | TextQuery],
+        k: int = 10,
+        options: Options | None = None,
     ) -> ImageHits:
         """Return the k images that fit each of ``texts`` best, such as "green apple"; fewer if
         there are no more, or if the options drop some.
@@ -276,7 +285,7 @@ class Index(Store):
     def search_composed(
         self,
         images: Images,
-        texts: Sequence[str],
+        texts: Sequence[str | TextQuery],
         k: int = 10,
         options: Options | None = None,
     ) -> ImageHits:

@@ -29,19 +29,25 @@ class TextQuery:
 
 
 def read_texts(
-    texts: Sequence[str], encoder: TextEncoder | None, word_search: WordSearch, view: View
+    texts: Sequence[str | TextQuery],
+    encoder: TextEncoder | None,
+    word_search: WordSearch,
+    view: View,
 ) -> list[TextQuery]:
-    """Read queries over the images of ``view``. Raise UnknownWordsError if one of them has only
-    words that no image's texts have, IndexingError if one has no words, or if the images have no
-    texts."""
+    """Read queries over the images of ``view``, but for those that were read before. Raise
+    UnknownWordsError if one of them has only words that no image's texts have, IndexingError if one
+    has no words, or if the images have no texts."""
     if isinstance(texts, str):
         raise IndexingError(f"texts are a list of strings, not the one string {texts!r}")
-    if encoder is None and not has_texts(view):
+    if texts and encoder is None and not has_texts(view):
         raise IndexingError(
-            "this index cannot be searched by words, since its images have no texts: give them "
-            "some (irgen init SOURCE --captions FILE), and build it again"
+            "this index cannot be searched by words, since its images have no texts: name a file "
+            "of them in params.yaml (download: captions), and build it again"
         )
-    return [_read(text, encoder, word_search, view) for text in texts]
+    return [
+        text if isinstance(text, TextQuery) else _read(text, encoder, word_search, view)
+        for text in texts
+    ]
 
 
 def _read(text: str, encoder: TextEncoder | None, word_search: WordSearch, view: View) -> TextQuery:

@@ -30,13 +30,23 @@ class TextSearch:
             return "text encoder"
         return "full-text search" if has_texts(view) else None
 
+    def read_words(self, texts: Sequence[str | TextQuery], view: View) -> list[TextQuery]:
+        """Return how texts are read: see ``Index.read_words``."""
+        encoder = self._networks.models.text_encoder
+        return read_texts(texts, encoder, self._word_search, view)
+
     def search(
-        self, texts: Sequence[str], view: View, snapshot: Snapshot, k: int, options: Options
+        self,
+        texts: Sequence[str | TextQuery],
+        view: View,
+        snapshot: Snapshot,
+        k: int,
+        options: Options,
     ) -> ImageHits:
         """Return the k best images of ``snapshot``, which is of ``view``, for each text: see
         ``Index.search_text``."""
         refuse_bound(options)
-        queries = self._read(texts, view)
+        queries = self.read_words(texts, view)
         encoded = [number for number, query in enumerate(queries) if not query.is_full_text]
         matched = [number for number, query in enumerate(queries) if query.is_full_text]
         parts = [
@@ -50,7 +60,7 @@ class TextSearch:
     def search_composed(
         self,
         images: Images,
-        texts: Sequence[str],
+        texts: Sequence[str | TextQuery],
         view: View,
         snapshot: Snapshot,
         k: int,
@@ -76,19 +86,15 @@ class TextSearch:
             return next(self._networks.read_texts([query.text]))
         return next(self._networks.read_composed(self._networks.read_query(image), [query.text]))
 
-    def _read(self, texts: Sequence[str], view: View) -> list[TextQuery]:
-        encoder = self._networks.models.text_encoder
-        return read_texts(texts, encoder, self._word_search, view)
-
-    def _read_encoded(self, texts: Sequence[str], view: View) -> list[TextQuery]:
+    def _read_encoded(self, texts: Sequence[str | TextQuery], view: View) -> list[TextQuery]:
         """Return queries that the text encoder reads, whether it has learned their words or not."""
         if not self._networks.has_text_encoder:
             raise IndexingError(
                 "this index has no text encoder, so words together with a picture cannot be "
-                "searched or explained: build it from images with texts (irgen init SOURCE "
-                "--captions FILE)"
+                "searched or explained: build it from images with texts (download: captions in "
+                "params.yaml)"
             )
-        return [replace(query, is_full_text=False) for query in self._read(texts, view)]
+        return [replace(query, is_full_text=False) for query in self.read_words(texts, view)]
 
     def _decode(
         self, features: QueryFeatures, view: View, snapshot: Snapshot, k: int, options: Options

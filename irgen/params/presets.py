@@ -87,6 +87,7 @@ def drawings(collection: Collection) -> Values:
             "steps": max(600, 10 * passes),
             "learning_rate": 1e-3,
         },
+        "index": {"fresh_beams": fit_beams(collection, 100)},
         "evaluate": _search(beams=fit_beams(collection, 100), candidates=200),
     }
 
@@ -134,6 +135,7 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
             "steps": max(400, 5 * passes),
             "learning_rate": 5e-4,
         },
+        "index": {"fresh_beams": fit_beams(collection, 300)},  # most images of a new label
         "evaluate": _search(beams=fit_beams(collection, 600), candidates=2000),
     }
 

@@ -42,13 +42,13 @@ class QueryInput:
 @dataclass(frozen=True, kw_only=True)
 class Query:
     """One query of ``index``, of what its ``kind`` says: ``pixels`` (C, H, W) uint8 as its encoder
-    expects them, the ``id`` of an image in it, a ``text``."""
+    expects them, the ``id`` of an image in it, a ``text`` as it was read."""
 
     index: Index
     kind: Kind
     pixels: np.ndarray | None
     id: str | None
-    text: str | None
+    text: TextQuery | None
     method: Method
     k: int
     options: Options
@@ -114,7 +114,7 @@ def _search(group: Sequence[Query]) -> list[QueryHits | Exception]:
 def _search_kind(group: Sequence[Query]) -> ImageHits:
     """Search for queries of one kind and with equal options."""
     index, k, options = group[0].index, group[0].k, group[0].options
-    texts = [query.text or "" for query in group]
+    texts = [query.text for query in group if query.text is not None]
     match group[0].kind:
         case "id":
             return index.search_ids([query.id or "" for query in group], k, options)

@@ -13,6 +13,7 @@ from irgen.compute.machine import return_freed_memory
 from irgen.errors import ServiceError
 from irgen.files.workspace import Workspace
 from irgen.index.index import Index
+from irgen.index.text_query import TextQuery
 from irgen.search.engine import Options
 from irgen.serve import query, running
 from irgen.serve.access.fetch import Fetcher
@@ -212,6 +213,7 @@ class Service:
             options = replace(options, allow=allow)
         if method == "retriever":
             options = replace(options, rerank=False)
+        texts = await _read_texts(index, inputs)
         started = time.perf_counter()
         pixels = await self._decode(served, inputs)
         decode_seconds = time.perf_counter() - started
@@ -221,12 +223,12 @@ class Service:
                 kind=value.kind,
                 pixels=image,
                 id=value.id,
-                text=value.text,
+                text=text,
                 k=k,
                 method=method,
                 options=replace(options, beams=max(options.beams, k + (value.kind == "id"))),
             )
-            for value, image in zip(inputs, pixels, strict=True)
+            for value, image, text in zip(inputs, pixels, texts, strict=True)
         ]
         answers = await self.batcher.ask(queries)
         timings = [timing for _, timing in answers]
@@ -280,6 +282,14 @@ async def _try(look: Callable[[], bool]) -> bool:
     except Exception:  # a fault of ours must not end the following
         log.exception("looking for a newer index failed")
         return False
+
+
+async def _read_texts(index: Index, inputs: Sequence[QueryInput]) -> list[TextQuery | None]:
+    """Return how each text is read, None for a query without. Words are looked up here: slow
+    look-ups stop no other search."""
+    texts = [value.text for value in inputs if value.text is not None]
+    read = iter(await asyncio.to_thread(index.read_words, texts) if texts else ())
+    return [None if value.text is None else next(read) for value in inputs]
 
 
 async def _nothing() -> None:

@@ -74,6 +74,12 @@ def test_unknown_words_are_left_out_and_named(index) -> None:
     assert hits.ids[0].tolist() == known.tolist()
 
 
+def test_a_text_that_was_read_is_searched_as_it_was_read(index) -> None:
+    (text,) = index.read_words(["green xyzzy cucumbers"])
+    hits = index.search_text([text, "green cucumber"], 5)
+    assert hits.texts[0] is text and hits.ids[0].tolist() == hits.ids[1].tolist()
+
+
 def test_another_form_of_a_word_is_read_in_its_place(index, without_encoder) -> None:
     for searched in (index, without_encoder):
         hits = searched.search_text(["Green cucumbers, bananas!"], 5)
@@ -151,8 +157,8 @@ def test_without_a_text_encoder_full_text_search_answers_with_any_of_the_words(
 def test_an_index_of_images_without_texts_says_how_to_give_them_some(make_index, tmp_path) -> None:
     table = items().select("id", "path", "sha256", pl.lit(None, pl.String).alias("label"))
     with Index.open(make_index(tmp_path / "bare", pictures(), table, None)) as index:
-        assert index.text_method is None
-        with pytest.raises(IndexingError, match="--captions FILE"):
+        assert index.text_method is None and not index.search_text([], 3).texts
+        with pytest.raises(IndexingError, match="download: captions"):
             index.search_text(["apple"])
 
 
