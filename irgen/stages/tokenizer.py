@@ -32,6 +32,7 @@ from irgen.files.digests import file_digest
 from irgen.files.sealed import read_array
 from irgen.files.workspace import Workspace
 from irgen.models.clusters import cluster
+from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
 from irgen.params import Tokenizer as Settings
@@ -87,16 +88,18 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
     train, validation = read_images(settings, workspace)
     classes = list_classes(train, settings)
     inputs = [workspace.existing("catalog", f"{role}.parquet") for role in ROLES]
-    if settings.labels == "given":
-        numbers = [class_numbers(table["label"], classes) for table in (train, validation)]
-        features = None
-    else:
+    features = None
+    if settings.labels == "clusters" or settings.pretrained_width:
         inputs.append(workspace.existing("features", "train", "features.npy"))
         features = torch.from_numpy(read_array(inputs[-1]))
+    if settings.labels == "given":
+        numbers = [class_numbers(table["label"], classes) for table in (train, validation)]
+    else:
         world = encoding.machine.world
         clusters = world.once(cluster_features, settings, params.seed, features)
         numbers = [clusters, torch.empty(0).long()]
     encoder = create_encoder(params.encoder, params.seed)
+    width = encoder.width
     contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
 
     def label_images(
@@ -112,8 +115,15 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
             images = replace(images, size=settings.tuned_size)
         return LabelledImages(images, labels, features)
 
+    def create_model(settings: Settings, encoder: ImageEncoder | None) -> Tokenizer:
+        model = Tokenizer(settings, width, len(classes), encoder)
+        if features is not None and settings.pretrained_width:
+            model.adapter.keep_directions(features)
+        return model
+
     def train_model(model: Tokenizer, settings: Settings, run: TrainingRun) -> History:
-        images = label_images(settings, train, numbers[0], features)
+        pretrained = features if settings.labels == "clusters" else None
+        images = label_images(settings, train, numbers[0], pretrained)
         return training.train(
             model, images, label_images(settings, validation, numbers[1]), settings, run
         )
@@ -130,13 +140,12 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
         )
 
     torch.manual_seed(params.seed)
-    tuned = encoder if settings.tune_encoder else None
-    model = Tokenizer(settings, encoder.width, len(classes), tuned)
+    model = create_model(settings, encoder if settings.tune_encoder else None)
     runs = [open_training("tokenizer", settings, log)]
     if settings.tune_encoder and settings.probe_steps:
         frozen = replace(settings, tune_encoder=False, steps=settings.probe_steps)
         runs.append(open_training("probe", frozen, partial(log_with_prefix, log, "probe")))
-        probe = Tokenizer(frozen, encoder.width, len(classes), None)
+        probe = create_model(frozen, None)
         train_model(probe, frozen, runs[-1])
         model.load_state_dict(probe.state_dict(), strict=False)
     history = train_model(model, settings, runs[0])
