@@ -121,12 +121,11 @@ def check(params: Params) -> None:
             f"params.yaml: download: sha256: {download.sha256!r} is not a SHA-256 digest: give 64 "
             "hexadecimal digits, or leave it empty"
         )
-    for section, network in (("retriever", params.retriever), ("texts", params.texts)):
-        if network.width % network.heads:
-            raise ParamsError(
-                f"params.yaml: {section}: width {network.width} must be a multiple of "
-                f"heads {network.heads}"
-            )
+    if params.retriever.width % params.retriever.heads:
+        raise ParamsError(
+            f"params.yaml: retriever: width {params.retriever.width} must be a multiple of "
+            f"heads {params.retriever.heads}"
+        )
     metrics = ["auto", *(f"{name}/{k}" for name in GATED for k in evaluate.cutoffs)]
     if params.gate.metric not in metrics:
         raise ParamsError(
