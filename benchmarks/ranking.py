@@ -13,6 +13,7 @@ same parameters and commit, is not trained again.
 """
 
 import argparse
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,7 @@ def train(params: Params, workspace: Workspace, source: Path) -> pl.DataFrame:
     order = np.random.default_rng(params.seed).permutation(len(labels))
     held_out = [labels[i] for i in order[: max(1, round(HELD_OUT * len(labels)))]]
     images, listed = images.drop("sha256"), list_source(params, source)
+    shutil.rmtree(workspace.data, ignore_errors=True)  # of an earlier training
     images.filter(~pl.col("label").is_in(held_out)).write_csv(source)
     run_stages((*PREPARED_BY, "retriever"), listed, workspace)
     images.write_csv(source)
