@@ -193,7 +193,10 @@ class Tokenizer(Training):
 
     levels: Annotated[int, Field(ge=1, le=16)] = param(4, "codes per image (M)")
     codebook: Annotated[int, Field(ge=2, le=65536)] = param(32, "codes per codebook (L)")
-    width: Width = param(64, "width of the tuned embedding (D)")
+    width: Width = param(64, "width of the embedding (D)")
+    pretrained_width: Hidden = param(
+        0, "how much of it keeps what a frozen encoder sees; 0: all of it is trained"
+    )
     hidden: Hidden = param(0, "width of the adapter's hidden layer; 0: a linear map")
     dropout: Dropout = param(0.0, "dropout in the adapter")
     tune_encoder: bool = param(True, "train the encoder too")

@@ -13,7 +13,7 @@ import polars as pl
 from irgen.catalog.table import read_table
 from irgen.files.sealed import read_parquet
 from irgen.report.comparison import TITLES
-from irgen.search.engine import COPY_COSINE
+from irgen.search.nearby import COPY_COSINE
 from irgen.study import gains, results
 from irgen.study.gains import CLASSIFIED
 from irgen.study.results import Result, Spread
