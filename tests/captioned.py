@@ -13,7 +13,6 @@ from irgen.catalog.images.pixels import decode_images
 from irgen.checkpoints.models import Models
 from irgen.compute.machine import Machine
 from irgen.encoding.texts import ImageTexts
-from irgen.models.text import TextEncoder
 from irgen.training import texts as training
 from irgen.training.run import TrainingRun
 
@@ -50,11 +49,8 @@ def teach_words(models: Models) -> Models:
     embeddings = models.embed(torch.from_numpy(decode_images(pictures(), models.decoding)))
     table = pl.DataFrame({"id": NAMES, "texts": [[title] for title in TITLES]})
     texts = ImageTexts.build(pl.Series("id", NAMES), table)
-    untrained = tiny.text_encoder(CAPTIONS, models.tokenizer.codebooks.shape[2])
-    settings = replace(
-        untrained.settings, steps=STEPS, batch_size=len(NAMES), learning_rate=0.02, dropout=0.0
-    )
-    encoder = TextEncoder(settings, untrained.subwords, untrained.words, embeddings.shape[1])
+    encoder = tiny.text_encoder(CAPTIONS, embeddings.shape[1])
+    settings = replace(encoder.settings, steps=STEPS, batch_size=len(NAMES), learning_rate=0.02)
     run = TrainingRun(
         machine=Machine(device=torch.device("cpu"), autocast=None), seed=0, log=lambda *_: None
     )

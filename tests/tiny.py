@@ -55,7 +55,7 @@ def text_encoder(texts: list[str], embedding_width: int) -> TextEncoder:
     """Return an untrained text encoder that knows the words of ``texts``; always the same."""
     torch.manual_seed(0)
     words = [split_words(text) for text in texts]
-    settings = Texts(width=8, heads=2, layers=1, subwords=300)
+    settings = Texts(subwords=300)
     return TextEncoder(
         settings,
         train_subwords(words, settings.subwords),

@@ -1,9 +1,7 @@
-"""Save and load the text encoder: weights, sub-words and the words that it knows."""
+"""Save and load the text encoder: vectors, sub-words and the words that it knows."""
 
 from dataclasses import asdict
 from pathlib import Path
-
-from tokenizers import Tokenizer as Subwords
 
 from irgen.checkpoints import tensor_file
 from irgen.models.text import TextEncoder
@@ -21,9 +19,9 @@ def save_text_encoder(path: Path, model: TextEncoder | None) -> None:
         return
     config = {
         "texts": asdict(model.settings),
-        "subwords": model.subwords.to_str(),
+        "subwords": model.subwords,
         "words": sorted(model.words),
-        "embedding_width": model.head.out_features,
+        "width": model.table.embedding_dim,
     }
     tensor_file.save(path, model.state_dict(), config)
 
@@ -34,9 +32,8 @@ def load_text_encoder(path: Path) -> TextEncoder | None:
     config = tensor_file.load_config(path, "texts")
     if config["texts"] is None:
         return None
-    config = tensor_file.load_config(path, "texts", "subwords", "words", "embedding_width")
+    config = tensor_file.load_config(path, "texts", "subwords", "words", "width")
     settings = parse(Settings, config["texts"], where=str(path))
-    subwords = Subwords.from_str(config["subwords"])
-    model = TextEncoder(settings, subwords, config["words"], config["embedding_width"])
+    model = TextEncoder(settings, config["subwords"], config["words"], config["width"])
     tensor_file.load_into(model, tensor_file.load(path)[0], path)
     return model.eval()

@@ -3,8 +3,6 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from torch import nn
-
 from irgen.checkpoints import tensor_file
 from irgen.checkpoints.weights import untrained_encoder
 from irgen.models.tokenizer import Tokenizer
@@ -18,13 +16,11 @@ def save_tokenizer(
 ) -> None:
     """Write the tokenizer with everything that loading needs. ``labels``: class names, or numbers
     of clusters."""
-    norm = model.adapter.get_submodule("0")
-    assert isinstance(norm, nn.LayerNorm), "an adapter begins with a norm"
     config = {
         "encoder": asdict(encoder),
         "tokenizer": asdict(settings),
         "labels": labels,
-        "summary_width": norm.normalized_shape[0],
+        "summary_width": model.adapter.summary_width,
     }
     tensor_file.save(path, model.state_dict(), config)
 

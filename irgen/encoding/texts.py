@@ -9,6 +9,7 @@ import polars as pl
 from irgen.models.text import split_words
 
 HAS_WORD = r"[\p{L}\p{N}]"
+LONGEST = 16  # words of a wording: people ask in few
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,17 @@ class ImageTexts:
         return self.numbers[self.offsets[row] : self.offsets[row + 1]]
 
     def draw(self, row: int, dropped: float, generator: np.random.Generator) -> Wording:
-        """Return some of the texts of image ``row``, which has one, in any order: their words
-        without a share of about ``dropped``, at least one."""
-        own = generator.permutation(self.of_image(row))
-        chosen = own[: generator.integers(1, len(own) + 1)].tolist()
-        words = [word for number in chosen for word in split_words(self.texts[number])]
+        """Return 1 to LONGEST neighbouring words of the texts of image ``row``, which has one; the
+        texts in any order, without a share of about ``dropped`` of their words."""
+        own = generator.permutation(self.of_image(row)).tolist()
+        words = [(number, word) for number in own for word in split_words(self.texts[number])]
         kept = generator.random(len(words)) >= dropped
         kept[generator.integers(len(words))] = True
-        return Wording(chosen, [word for word, keep in zip(words, kept, strict=True) if keep])
+        words = [pair for pair, keep in zip(words, kept, strict=True) if keep]
+        length = min(len(words), int(generator.integers(1, LONGEST + 1)))
+        start = generator.integers(len(words) - length + 1)
+        numbers, drawn = zip(*words[start : start + length], strict=True)
+        return Wording(sorted(set(numbers)), list(drawn))
 
     def mark_fitting(self, wordings: Sequence[Wording], rows: Iterable[int]) -> np.ndarray:
         """Tell which of the images ``rows`` (B,) have all texts of each wording: (Q, B) bool."""

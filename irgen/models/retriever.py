@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from irgen.models.decoder import IdentifierDecoder
 from irgen.models.encoder import ImageEncoder
-from irgen.models.tokenizer import adapt
+from irgen.models.tokenizer import Adapter
 
 
 class QueryEncoder(nn.Module):
@@ -15,14 +15,14 @@ class QueryEncoder(nn.Module):
     The summary is then the tuned embedding, else the encoder's own.
     """
 
-    def __init__(self, encoder: ImageEncoder, adapter: nn.Module | None):
+    def __init__(self, encoder: ImageEncoder, adapter: Adapter | None):
         super().__init__()
         self.encoder, self.adapter = encoder, adapter
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (B, C, H, W) from 0 to 255 → summary (B, S), tokens (B, P, T)."""
         summary, tokens = self.encoder(pixels)
-        return (summary if self.adapter is None else adapt(self.adapter, summary)), tokens
+        return (summary if self.adapter is None else self.adapter(summary)), tokens
 
 
 class Retriever(nn.Module):

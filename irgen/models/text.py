@@ -5,7 +5,6 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 import torch
-from tokenizers import Tokenizer as Subwords
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,9 +12,9 @@ from irgen.models.decoder import Shape
 from irgen.params import Texts as Settings
 
 VERSION = 1  # raise when a text encoder with equal weights gives other embeddings
-PAD, START = 0, 1  # sub-word numbers: nothing, and the start of every text
-SPECIAL = ("[pad]", "[start]")
-MOST_SUBWORDS = 128  # of a text; what follows is not read
+PAD = 0  # number of no sub-word
+LENGTHS = (3, 4, 5)  # letters of a sub-word that is no whole word
+MOST_WORDS = 64  # of a text; what follows is not read
 WORD = re.compile(r"[^\W_]+")
 
 
@@ -29,52 +28,63 @@ def split_words(text: str) -> list[str]:
     return WORD.findall("".join(sign for sign in plain if not unicodedata.combining(sign)))
 
 
-class TextEncoder(nn.Module):
-    """A small transformer over sub-words, whose embeddings are compared with those of images.
+def cut_word(word: str) -> list[str]:
+    """Return the sub-words of a word: the whole of it, and its neighbouring letters; < and > mark
+    its ends (Bojanowski et al. 2017).
 
-    ``subwords``: a byte-pair encoding of words, which cuts any word into numbers. ``words``: those
-    of the texts that it was trained on. ``embedding_width``: D of the images' embeddings.
+    >>> cut_word("egg")
+    ['<egg>', '<eg', 'egg', 'gg>', '<egg', 'egg>']
+    """
+    marked = f"<{word}>"
+    parts = [
+        marked[start : start + length]
+        for length in LENGTHS
+        for start in range(len(marked) - length + 1)
+    ]
+    return list(dict.fromkeys([marked, *parts]))
+
+
+class TextEncoder(nn.Module):
+    """A vector for each sub-word: those of a word add up to the word's, those of its words to the
+    text's, whose direction is compared with the embeddings of images.
+
+    The order of words does not count here; the retriever's decoder reads them one by one.
+    ``subwords``: those that have a vector. ``words``: those of the texts that it was trained on.
+    ``width``: D of the images' embeddings.
     """
 
     def __init__(
-        self, settings: Settings, subwords: Subwords, words: Iterable[str], embedding_width: int
+        self,
+        settings: Settings,
+        subwords: Sequence[str],
+        words: Iterable[str],
+        width: int,
     ):
         super().__init__()
-        self.settings, self.subwords, self.words = settings, subwords, frozenset(words)
-        width = settings.width
-        self.table = nn.Embedding(subwords.get_vocab_size(), width, padding_idx=PAD)
-        self.positions = nn.Parameter(0.02 * torch.randn(MOST_SUBWORDS, width))
-        nn.init.normal_(self.table.weight, std=0.02)
-        layer = nn.TransformerEncoderLayer(
-            width,
-            settings.heads,
-            4 * width,
-            settings.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.layers = nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, embedding_width)
+        self.settings, self.subwords, self.words = settings, list(subwords), frozenset(words)
+        self.numbers = {subword: number for number, subword in enumerate(self.subwords, 1)}
+        self.table = nn.Embedding(len(self.subwords) + 1, width, padding_idx=PAD)
+        self.centre = nn.Parameter(torch.randn(width))  # of all images: what no word says
 
     def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Sub-words (B, n) int64, from the left, then PAD → unit embeddings (B, D) and states
-        (B, n, width), which are 0 at PAD."""
-        is_pad = numbers == PAD
-        x = self.table(numbers) + self.positions[: numbers.shape[1]]
-        x = self.norm(self.layers(x, src_key_padding_mask=is_pad))
-        states = x.masked_fill(is_pad[..., None], 0)
-        mean = states.sum(1) / (~is_pad).sum(1, keepdim=True)
-        return F.normalize(self.head(mean), dim=-1), states
+        """Sub-words (B, n, g) int64 of n words, filled up with PAD → unit embeddings (B, D) and the
+        words' vectors (B, n, D), 0 where there is no word."""
+        states = self.table(numbers).sum(2)
+        return F.normalize(self.centre + states.sum(1), dim=-1), states
 
     def number(self, texts: Sequence[Sequence[str]]) -> Tensor:
-        """Return the sub-words (B, n) int64 of texts, each given as its words."""
-        encoded = self.subwords.encode_batch([list(words) for words in texts], is_pretokenized=True)
-        rows = [[START, *row.ids][:MOST_SUBWORDS] for row in encoded]
-        numbers = torch.full((len(rows), max(map(len, rows), default=1)), PAD)
+        """Return the sub-words (B, n, g) int64 of texts, each given as its words."""
+        rows = [[self._number_word(word) for word in words[:MOST_WORDS]] for words in texts]
+        words = max((len(row) for row in rows), default=0)
+        length = max((len(word) for row in rows for word in row), default=0)
+        numbers = torch.full((len(rows), max(words, 1), max(length, 1)), PAD)
         for line, row in zip(numbers, rows, strict=True):
-            line[: len(row)] = torch.tensor(row)
+            for place, word in zip(line, row, strict=False):
+                place[: len(word)] = torch.tensor(word, dtype=torch.int64)
         return numbers
+
+    def _number_word(self, word: str) -> list[int]:
+        return [self.numbers[part] for part in cut_word(word) if part in self.numbers]
 
     def unknown_words(self, text: str) -> list[str]:
         """Return the words of a text that no training text has, in order, each once."""
@@ -82,8 +92,8 @@ class TextEncoder(nn.Module):
 
 
 def shape_memory(embeddings: Tensor, states: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Return embeddings (B, D) and states (B, n, width) of texts as a decoder's summary (B, S) and
-    tokens (B, P, T): zeros fill up what is missing, what is too much is cut."""
+    """Return embeddings (B, D) and words' vectors (B, n, D) of texts as a decoder's summary (B, S)
+    and tokens (B, P, T): zeros fill up what is missing, what is too much is cut."""
     tokens = _fit(_fit(states, shape.token_width).mT, shape.token_count).mT
     return _fit(embeddings, shape.summary_width), tokens
 

@@ -8,13 +8,87 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irgen.compute.batches import full_batches
+from irgen.errors import ParamsError
 from irgen.models import quantizer
 from irgen.models.encoder import ImageEncoder
 from irgen.params import Tokenizer as Settings
 
 BLOCK = 65536  # summaries normed at once
+PRETRAINED_SHARE = 0.5  # of a cosine, where embeddings have a pretrained part
 NEIGHBOUR_TEMPERATURE = 0.05  # of cosines: the nearest few of a batch weigh most
 VERSION = 1  # raise when equal weights give other embeddings or losses
+
+
+class Adapter(nn.Module):
+    """Map encoder summaries (B, S) to unit embeddings (B, D): a part that is trained and, if
+    ``pretrained_width`` is not 0, a part that keeps what the pretrained encoder sees.
+
+    Training gathers the images of a label, and other images with them: an image of a class that
+    nobody taught loses its neighbours. The second part, the principal components of summaries,
+    keeps them. A cosine is the mean of those of both parts, weighted by PRETRAINED_SHARE.
+    """
+
+    centre: Tensor  # (S,): mean of unit summaries
+    directions: Tensor  # (K, S): their principal directions
+
+    def __init__(self, summary_width: int, settings: Settings):
+        super().__init__()
+        self.summary_width, kept = summary_width, settings.pretrained_width
+        if kept > summary_width:
+            raise ParamsError(
+                f"tokenizer.pretrained_width: {kept} is more than the {summary_width} numbers of "
+                "the encoder's summary"
+            )
+        layers: list[nn.Module] = [nn.LayerNorm(summary_width), nn.Dropout(settings.dropout)]
+        if settings.hidden:
+            layers += [nn.Linear(summary_width, settings.hidden), nn.GELU()]
+            layers += [nn.Dropout(settings.dropout)]
+        last = nn.Linear(settings.hidden or summary_width, settings.width - kept)
+        self.layers = nn.Sequential(*layers, last)
+        self.register_buffer("centre", torch.zeros(summary_width if kept else 0))
+        self.register_buffer("directions", torch.zeros(kept, len(self.centre)))
+
+    def forward(self, summary: Tensor) -> Tensor:
+        """Return unit embeddings (B, D) of summaries (B, S), in fp32 whatever the precision around,
+        so that an image's embedding and code are the same wherever they are made."""
+        with torch.autocast(summary.device.type, enabled=False):
+            trained = F.normalize(self.layers(summary.float()), dim=-1)
+            if not len(self.directions):
+                return trained
+            kept = F.normalize(summary.float(), dim=-1) - self.centre
+            kept = F.normalize(kept @ self.directions.T, dim=-1)
+            parts = ((1 - PRETRAINED_SHARE) ** 0.5 * trained, PRETRAINED_SHARE**0.5 * kept)
+            return torch.cat(parts, dim=-1)
+
+    @torch.no_grad()
+    def keep_directions(self, summaries: Tensor) -> None:
+        """Set the pretrained part to the principal directions of training summaries (N, S)."""
+        blocks = summaries.split(BLOCK)
+        sums = torch.stack([F.normalize(block.float(), dim=-1).sum(0) for block in blocks])
+        self.centre.copy_(sums.sum(0) / len(summaries))
+        centred = (F.normalize(block.float(), dim=-1) - self.centre for block in blocks)
+        self.directions.copy_(_principal_directions(centred)[: len(self.directions)])
+
+    @torch.no_grad()
+    def start_at_features(self, summaries: Tensor) -> None:
+        """Set a linear map to the principal directions of training summaries (N, S), so that
+        embeddings start with the encoder's neighbours. A map with a hidden layer stays."""
+        norm, linear = self.layers[0], self.layers[-1]
+        assert isinstance(linear, nn.Linear), "an adapter ends with a linear map"
+        if linear.in_features != summaries.shape[1]:
+            return
+        directions = _principal_directions(norm(block.float()) for block in summaries.split(BLOCK))
+        linear.weight.zero_()
+        linear.weight[: len(directions)] = directions[: len(linear.weight)]
+        linear.bias.zero_()
+
+
+def _principal_directions(blocks: Iterable[Tensor]) -> Tensor:
+    """Return the principal directions (S, S) of vectors, given in blocks (n, S), the strongest
+    first."""
+    scatter = sum(vectors.T @ vectors for vectors in blocks)
+    assert isinstance(scatter, Tensor), "there are vectors"
+    return torch.linalg.eigh(scatter).eigenvectors.flip(1).T
 
 
 class Tokenizer(nn.Module):
@@ -32,7 +106,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.scale = 1 / settings.temperature
-        self.adapter = _adapter(summary_width, settings)
+        self.adapter = Adapter(summary_width, settings)
         self.classes = nn.Parameter(0.02 * torch.randn(classes, settings.width))
         shape = (settings.levels, settings.codebook, settings.width)
         self.register_buffer("codebooks", torch.zeros(shape))
@@ -43,25 +117,7 @@ class Tokenizer(nn.Module):
 
     def adapt(self, summary: Tensor) -> Tensor:
         """Encoder summaries (B, S) → tuned embeddings (B, D) of length 1."""
-        return adapt(self.adapter, summary)
-
-    @torch.no_grad()
-    def start_at_features(self, summaries: Tensor) -> None:
-        """Set a linear adapter to the principal directions of training summaries (N, S), so that
-        embeddings start with the encoder's neighbours. An adapter with a hidden layer stays."""
-        assert isinstance(self.adapter, nn.Sequential), "an adapter is a sequence of layers"
-        norm, linear = self.adapter[0], self.adapter[-1]
-        assert isinstance(linear, nn.Linear), "an adapter ends with a linear map"
-        if linear.in_features != summaries.shape[1]:
-            return
-        scatter = torch.zeros(summaries.shape[1], summaries.shape[1])
-        for block in summaries.split(BLOCK):
-            vectors = norm(block.float())
-            scatter += vectors.T @ vectors
-        directions = torch.linalg.eigh(scatter).eigenvectors.flip(1).T  # (S, S), largest first
-        linear.weight.zero_()
-        linear.weight[: len(directions)] = directions[: len(linear.weight)]
-        linear.bias.zero_()
+        return self.adapter(summary)
 
     def classify(self, vectors: Tensor) -> Tensor:
         """Return class logits, scaled cosines, of embeddings or prefixes: (…, D) → (…, C)."""
@@ -70,21 +126,6 @@ class Tokenizer(nn.Module):
     def tokenize(self, embeddings: Tensor) -> Tensor:
         """Unit embeddings (N, D) → codes (N, M) int64."""
         return quantizer.encode(embeddings, self.codebooks)
-
-
-def _adapter(summary_width: int, settings: Settings) -> nn.Module:
-    layers: list[nn.Module] = [nn.LayerNorm(summary_width), nn.Dropout(settings.dropout)]
-    if settings.hidden:
-        layers += [nn.Linear(summary_width, settings.hidden), nn.GELU()]
-        layers += [nn.Dropout(settings.dropout)]
-    return nn.Sequential(*layers, nn.Linear(settings.hidden or summary_width, settings.width))
-
-
-def adapt(adapter: nn.Module, summary: Tensor) -> Tensor:
-    """Encoder summaries (B, S) → unit vectors (B, D), in fp32 whatever the precision around, so
-    that an image's embedding and code are the same wherever they are made."""
-    with torch.autocast(summary.device.type, enabled=False):
-        return F.normalize(adapter(summary.float()), dim=-1)
 
 
 def neighbour_loss(embeddings: Tensor, features: Tensor) -> Tensor:

@@ -121,12 +121,18 @@ def check(params: Params) -> None:
             f"params.yaml: download: sha256: {download.sha256!r} is not a SHA-256 digest: give 64 "
             "hexadecimal digits, or leave it empty"
         )
-    for section, network in (("retriever", params.retriever), ("texts", params.texts)):
-        if network.width % network.heads:
-            raise ParamsError(
-                f"params.yaml: {section}: width {network.width} must be a multiple of "
-                f"heads {network.heads}"
-            )
+    if params.retriever.width % params.retriever.heads:
+        raise ParamsError(
+            f"params.yaml: retriever: width {params.retriever.width} must be a multiple of "
+            f"heads {params.retriever.heads}"
+        )
+    tokenizer = params.tokenizer
+    most = 0 if tokenizer.tune_encoder else tokenizer.width - 1
+    if tokenizer.pretrained_width > most:
+        raise ParamsError(
+            f"params.yaml: tokenizer: pretrained_width: {tokenizer.pretrained_width} is out of "
+            f"range; allowed: 0 to {most}, less than width, and 0 if tune_encoder is true"
+        )
     metrics = ["auto", *(f"{name}/{k}" for name in GATED for k in evaluate.cutoffs)]
     if params.gate.metric not in metrics:
         raise ParamsError(

@@ -119,6 +119,7 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
         "tokenizer": {
             **fit_codes(collection),
             "width": 256,
+            "pretrained_width": 128,
             "hidden": 512,
             "dropout": 0.5 if collection.trained < FEW else 0.3,
             "tune_encoder": False,
@@ -154,7 +155,13 @@ def without_labels(collection: Collection) -> Values:
         "catalog": {"format": "images"},
         "augment": {"views": 1},
         "pairs": {"rule": "near", "neighbours": 20},
-        "tokenizer": {"labels": "clusters", "clusters": clusters, "hidden": 0, "dropout": 0.0},
+        "tokenizer": {
+            "labels": "clusters",
+            "clusters": clusters,
+            "hidden": 0,
+            "dropout": 0.0,
+            "pretrained_width": 0,
+        },
         "evaluate": {
             "beams": fit_beams(collection, 4096 if two_levels else 600),
             "candidates": 4000,

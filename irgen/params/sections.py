@@ -193,7 +193,10 @@ class Tokenizer(Training):
 
     levels: Annotated[int, Field(ge=1, le=16)] = param(4, "codes per image (M)")
     codebook: Annotated[int, Field(ge=2, le=65536)] = param(32, "codes per codebook (L)")
-    width: Width = param(64, "width of the tuned embedding (D)")
+    width: Width = param(64, "width of the embedding (D)")
+    pretrained_width: Hidden = param(
+        0, "how much of it keeps what a frozen encoder sees; 0: all of it is trained"
+    )
     hidden: Hidden = param(0, "width of the adapter's hidden layer; 0: a linear map")
     dropout: Dropout = param(0.0, "dropout in the adapter")
     tune_encoder: bool = param(True, "train the encoder too")
@@ -238,18 +241,12 @@ class Texts:
     columns: tuple[str, ...] = param(
         (), "columns with texts of the images; empty: all text columns, and the label"
     )
-    steps: Size = param(600, "gradient steps")
-    batch_size: Batch = param(128, "images per gradient step, each with its texts")
-    learning_rate: Rate = param(1e-3, "largest learning rate")
-    subwords: Annotated[int, Field(ge=300, le=65_536)] = param(
-        4000, "most sub-words: the pieces of words that the encoder reads"
-    )
-    width: Width = param(256, "width of the encoder; a multiple of heads")
-    layers: Layers = param(2, "layers of the encoder")
-    heads: Layers = param(4, "attention heads")
-    dropout: Dropout = param(0.1, "dropout in the encoder")
-    dropped_words: Dropout = param(0.3, "share of a text's words left out at random in training")
-    temperature: Temperature = param(0.05, "temperature of the contrastive loss")
+    steps: Size = param(300, "gradient steps")
+    batch_size: Batch = param(64, "images per gradient step, each with words of its texts")
+    learning_rate: Rate = param(3e-3, "largest learning rate")
+    subwords: Size = param(50_000, "most sub-words with a vector: the most frequent ones")
+    dropout: Dropout = param(0.3, "share of a text's words left out at random in training")
+    temperature: Temperature = param(0.1, "temperature of the contrastive loss")
     share: Share = param(
         0.5, "queries in words for each image of a batch, when the retriever is trained"
     )

@@ -43,6 +43,16 @@ class Beams:
     normalised_log_probs: Tensor
     first_code_log_probs: Tensor
 
+    def select(self, part: slice) -> "Beams":
+        """Return only a part of each query's beams."""
+        return Beams(
+            leaves=tuple(leaves[:, part] for leaves in self.leaves),
+            codes=self.codes[:, part],
+            scores=self.scores[:, part],
+            normalised_log_probs=self.normalised_log_probs[:, part],
+            first_code_log_probs=self.first_code_log_probs,
+        )
+
 
 @dataclass(frozen=True)
 class _Frontier:
@@ -65,34 +75,68 @@ class _Frontier:
         """Extend every beam by every code, step scores (Q, beams, L); keep the ``width`` best."""
         totals = (self.scores[..., None] + step_scores).flatten(1)  # (Q, beams × L)
         scores, best = totals.topk(min(width, totals.shape[1]), dim=1)
-        origin, last = best // step_scores.shape[-1], best % step_scores.shape[-1]
+        return self._take(scores, best, step_scores.shape[-1])
+
+    def extend_greedily(self, step_scores: Tensor, width: int) -> "_Frontier":
+        """Extend as ``extend`` does, but the first beam by its best code comes first and stays."""
+        totals = (self.scores[..., None] + step_scores).flatten(1)  # (Q, beams × L)
+        greedy = step_scores[:, 0].argmax(1, keepdim=True)
+        ranked = totals.scatter(1, greedy, torch.inf)
+        best = ranked.topk(min(width, totals.shape[1]), dim=1).indices
+        return self._take(totals.gather(1, best), best, step_scores.shape[-1])
+
+    def _take(self, scores: Tensor, best: Tensor, size: int) -> "_Frontier":
+        """Return the beams at positions ``best`` (Q, beams') of beams × ``size`` codes."""
+        origin, last = best // size, best % size
         past = self.codes.gather(1, origin[..., None].expand(-1, -1, self.codes.shape[-1]))
         return _Frontier(scores, origin, last, torch.cat([past, last[..., None]], -1))
 
 
 @torch.inference_mode()
-def search(scorer: Scorer, tries: Sequence[LiveTrie], width: int) -> Beams:
-    """Return the ``width`` best code sequences that exist in any of ``tries``.
+def search(
+    scorer: Scorer, tries: Sequence[LiveTrie], width: int, prefixes: int | None = None
+) -> Beams:
+    """Return the ``width`` best code sequences that exist in any of ``tries``. Before the last
+    level, the ``prefixes`` best are kept; None: as many as at the last.
 
     The tries share their codebooks. A beam stands on a node of every trie that has its prefix, so
     several tries cost one pass of the scorer and give what one trie of all their rows would. With
-    ``width`` ≥ the number of distinct code sequences the search is exhaustive.
+    ``width`` and ``prefixes`` ≥ the number of distinct code sequences the search is exhaustive.
     """
     beams, nodes = _Frontier.start(scorer), _roots(tries, (scorer.queries, 1), scorer.device)
     normalised = first_code_log_probs = beams.scores
-    for level in range(tries[0].trie.levels):
+    levels, narrow = tries[0].trie.levels, width if prefixes is None else min(width, prefixes)
+    for level in range(levels):
         size = max(trie.widths[level] for trie in tries)
-        steps = scorer.step_scores(level, beams.last, beams.origin)[..., :size]  # (Q, beams, size)
         tables = _children_of_all(tries, level, nodes, size)
-        steps = steps.masked_fill(reduce(torch.bitwise_and, tables) < 0, -torch.inf)
+        steps = _score_children(scorer, level, beams, tables)  # (Q, beams, size)
         log_probs = steps.log_softmax(-1)  # among the codes that exist
         if level == 0:
             first_code_log_probs = log_probs[:, 0]
-        beams = beams.extend(steps, width)
+        beams = beams.extend(steps, width if level == levels - 1 else narrow)
         taken = beams.origin * size + beams.last  # (Q, beams')
         nodes = [table.flatten(1).gather(1, taken) for table in tables]
         normalised = normalised.gather(1, beams.origin) + log_probs.flatten(1).gather(1, taken)
     return _pad_beams(beams, nodes, normalised, first_code_log_probs, width)
+
+
+@torch.inference_mode()
+def nearest_search(scorer: Scorer, tries: Sequence[LiveTrie], width: int) -> Beams:
+    """Return the code sequence that a search with one beam finds, then the ``width`` − 1 best of
+    the others that exist in any of ``tries``. Step scores are not normalised, and neither are the
+    results."""
+    beams, nodes = _Frontier.start(scorer), _roots(tries, (scorer.queries, 1), scorer.device)
+    first_scores = beams.scores
+    for level in range(tries[0].trie.levels):
+        size = max(trie.widths[level] for trie in tries)
+        tables = _children_of_all(tries, level, nodes, size)
+        steps = _score_children(scorer, level, beams, tables)  # (Q, beams, size)
+        if level == 0:
+            first_scores = steps[:, 0]
+        beams = beams.extend_greedily(steps, width)
+        taken = beams.origin * size + beams.last  # (Q, beams')
+        nodes = [table.flatten(1).gather(1, taken) for table in tables]
+    return _pad_beams(beams, nodes, beams.scores, first_scores, width)
 
 
 @torch.inference_mode()
@@ -123,6 +167,12 @@ def _children_of_all(
 ) -> list[Tensor]:
     """Return each trie's children of its nodes: (Q, beams, size) int32 a trie."""
     return [children(trie, level, above, size) for trie, above in zip(tries, nodes, strict=True)]
+
+
+def _score_children(scorer: Scorer, level: int, beams: _Frontier, tables: list[Tensor]) -> Tensor:
+    """Return the step scores (Q, beams, size) of every beam's codes, −inf where no trie has one."""
+    steps = scorer.step_scores(level, beams.last, beams.origin)[..., : tables[0].shape[-1]]
+    return steps.masked_fill(reduce(torch.bitwise_and, tables) < 0, -torch.inf)
 
 
 def children(live: LiveTrie, level: int, nodes: Tensor, size: int) -> Tensor:

@@ -51,6 +51,16 @@ class Decoder:
             linear(retriever.output_weights[m], retriever.output_biases[m], precision)
             for m in range(retriever.shape.levels)
         ]
+        self.inputs, self.projections = self._tabulate_inputs()
+
+    @torch.inference_mode()
+    def _tabulate_inputs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return, for each level, the decoder's inputs (n, width) by latest code, one row before
+        the first, and what the first layer's self-attention makes of them, (n, 3, H, d)."""
+        model = self.retriever
+        rows = [model.start_embedding[None], *model.code_embeddings[: model.shape.levels - 1]]
+        inputs = [row + model.level_positions[m] for m, row in enumerate(rows)]
+        return inputs, [self.layers[0].project(row) for row in inputs]
 
     @property
     def width(self) -> int:
@@ -100,16 +110,15 @@ class DecoderState:
         ``last`` (Q, beams) int64: each beam's latest code (ignored at level 0); ``origin``
         (Q, beams) int64: the beam of the previous step that each beam extends.
         """
-        model = self.decoder.retriever
-        rows = last.numel()
-        start, codes = model.start_embedding.expand(rows, -1), last.flatten()
-        x = model.code_embeddings[level - 1][codes] if level else start
-        x = x + model.level_positions[level]  # (Q·beams, width)
+        decoder = self.decoder
+        codes = last.flatten() if level else torch.zeros_like(last).flatten()
+        x, own = decoder.inputs[level][codes], decoder.projections[level][codes]
         cache = self._grow(level, origin, x)
-        for i, layer in enumerate(self.decoder.layers):
-            x = layer.step(x, self.keys[i], self.values[i], cache[:, i])
+        for i, layer in enumerate(decoder.layers):
+            own = layer.project(x) if i else own
+            x = layer.step(x, own, self.keys[i], self.values[i], cache[:, i])
         self.cache = cache
-        logits = self.decoder.heads[level](model.norm(x)).float()
+        logits = decoder.heads[level](decoder.retriever.norm(x)).float()
         return logits.log_softmax(-1).view(*last.shape, -1)
 
     def _grow(self, level: int, origin: Tensor, x: Tensor) -> Tensor:
@@ -147,10 +156,14 @@ class _Layer:
         self.up = linear(up.weight, up.bias, precision, gelu=True)
         self.down = linear(down.weight, down.bias, precision)
 
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, cache: Tensor) -> Tensor:
-        """Return the layer's output, (Q·beams, width) → the same. Writes this level's keys and
-        values to ``cache[-1]``; ``cache`` (m, Q·beams, 2, H, d)."""
-        own = self.self_in(self.norms[0](x)).view(len(x), 3, self.heads, -1)
+    def project(self, x: Tensor) -> Tensor:
+        """Return the queries, keys and values (n, 3, H, d) of rows (n, width) in self-attention."""
+        return self.self_in(self.norms[0](x)).view(len(x), 3, self.heads, -1)
+
+    def step(self, x: Tensor, own: Tensor, keys: Tensor, values: Tensor, cache: Tensor) -> Tensor:
+        """Return the layer's output, (Q·beams, width) → the same, from rows and their projections
+        ``own`` (Q·beams, 3, H, d). Writes this level's keys and values to ``cache[-1]``; ``cache``
+        (m, Q·beams, 2, H, d)."""
         cache[-1] = own[:, 1:]
         if len(cache) == 1:
             attended = own[:, 2]  # nothing else to attend to

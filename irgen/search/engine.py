@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from irgen.compute.machine import run_on_fitting_cores
 from irgen.errors import IndexingError
-from irgen.search import beam, rank
-from irgen.search.codebook_scorer import CodebookScorer
+from irgen.search import beam, nearby, rank
+from irgen.search.beam import Beams
 from irgen.search.decoder import Decoder, DecoderState
+from irgen.search.live import LiveTrie
+from irgen.search.nearby import COPY_COSINE
 from irgen.search.rank import Candidates
 from irgen.search.ranking import NEAREST
 from irgen.search.relevance import Ranker, rank_candidates
@@ -30,12 +32,9 @@ if TYPE_CHECKING:
 
     from irgen.params import Evaluate
 
-VERSION = 5  # raise when a search finds other images, or gives other scores
-# From this cosine an image counts as a copy of the query: docs/reference/metrics.md says why.
-COPY_COSINE = 0.999
+VERSION = 6  # raise when a search finds other images, or gives other scores
+PREFIXES = 32  # beams before the last level, where labels rank: more found fewer of the right label
 MOST_HITS, MOST_CANDIDATES = 10_000, 1_000_000  # of a query; more would not fit in memory
-COPY_BEAMS = 8  # codes nearest to the query's embedding under which copies are looked for
-VOTER_BEAMS = 32  # and the nearest images, which vote for their label
 
 
 def check_count(name: str, value: int, *, least: int = 1, most: int = MOST_HITS) -> None:
@@ -50,9 +49,10 @@ def check_count(name: str, value: int, *, least: int = 1, most: int = MOST_HITS)
 class Options:
     """Options of one search.
 
-    ``beams``: code sequences kept by beam search (W). ``candidates``: maximum number of images
-    gathered from them. ``fresh_beams``: beams that follow the query's embedding to images that the
-    retriever was not trained on; 0 turns this off.
+    ``beams``: code sequences kept by beam search (W); where labels rank, at most ``PREFIXES`` of
+    them before the last level. ``candidates``: maximum number of images gathered from them.
+    ``fresh_beams``: beams that follow the query's embedding to images that the retriever was not
+    trained on; 0 turns this off.
 
     ``rerank``: sort all candidates by the probability that they have the query's label, then by
     cosine (``irgen.search.relevance``); by cosine alone in an index without a ranking. ``hedge``:
@@ -166,7 +166,10 @@ def search(
     cosines re-rank.
     """
     embeddings = features.embedding
-    size = len(embeddings) * options.beams * decoder.width**2
+    beams = options.beams
+    if _ranks_labels(decoder, options, ranker):
+        beams = min(beams, PREFIXES)
+    size = len(embeddings) * beams * decoder.width**2
     return run_on_fitting_cores(
         size, embeddings.device, _search, decoder, features, snapshot, k, options, ranker
     )
@@ -186,18 +189,18 @@ def _search(
     if not parts:
         return _no_hits(len(embeddings), k, embeddings.device)
     state = decoder.start(features.summary, features.tokens)
-    own = _gather_own(embeddings, snapshot, limit)
+    ranks_labels = _ranks_labels(decoder, options, ranker)
+    voters = NEAREST + 1 if ranks_labels else 0  # the first may be the query itself
+    own, near = nearby.gather_own_and_near(embeddings, snapshot, limit, voters)
     if not options.rerank:
         own = _score_codes(own, replace(state), snapshot)
-    ranks_labels = options.rerank and ranker is not None and decoder.label_scorer is not None
-    voters = NEAREST + 1 if ranks_labels else 0  # the first may be the query itself
-    own = own.merge(_gather_nearest(embeddings, snapshot, limit, voters))
-    beam_search = beam.search if options.trie else beam.unconstrained_search
-    beams = beam_search(state, [part.live for part in parts], options.beams)
-    candidates = rank.gather(snapshot, parts, beams, limit).merge(own)
+    tries, prefixes = [part.live for part in parts], PREFIXES if ranks_labels else None
+    beams = _search_codes(state, tries, options, prefixes)
+    others = [own, near]
     if options.rerank and options.fresh_beams:
-        near = _gather_near(embeddings, snapshot, limit, options.fresh_beams, fresh=True)
-        candidates = candidates if near is None else candidates.merge(near)
+        fresh = nearby.gather(embeddings, snapshot, limit, options.fresh_beams, fresh=True)
+        others += [] if fresh is None else [fresh]
+    candidates = rank.gather(snapshot, parts, beams, limit).merge(*others)
     cosines = rank.cosine(candidates.rows, embeddings, snapshot)
     if not options.rerank:
         return _cut(_sort_by_code(candidates, cosines), snapshot, k, options)
@@ -206,6 +209,20 @@ def _search(
     label_probs = decoder.label_scorer.read_labels(embeddings, beams.first_code_log_probs)
     scored = _sort_by_label(candidates, cosines, label_probs, ranker, options.hedge)
     return _cut(scored, snapshot, k, options)
+
+
+def _ranks_labels(decoder: Decoder, options: Options, ranker: Ranker | None) -> bool:
+    """Tell whether a search sorts by the probability of the query's label."""
+    return options.rerank and ranker is not None and decoder.label_scorer is not None
+
+
+def _search_codes(
+    state: DecoderState, tries: list[LiveTrie], options: Options, prefixes: int | None
+) -> Beams:
+    """Return the code sequences that the retriever predicts."""
+    if not options.trie:
+        return beam.unconstrained_search(state, tries, options.beams)
+    return beam.search(state, tries, options.beams, prefixes)
 
 
 def search_embeddings(
@@ -231,7 +248,7 @@ def _search_embeddings(
     embeddings: Tensor, snapshot: Snapshot, k: int, options: Options, excluded: Tensor | None
 ) -> Hits:
     limit = max(k, options.candidates) + (excluded is not None)
-    candidates = _gather_near(embeddings, snapshot, limit, options.beams, fresh=False)
+    candidates = nearby.gather(embeddings, snapshot, limit, options.beams, fresh=False)
     if candidates is None:
         return _no_hits(len(embeddings), k, embeddings.device)
     if excluded is not None:
@@ -250,42 +267,6 @@ def cut_ranked(rows: Tensor, scores: Tensor, snapshot: Snapshot, k: int, options
     candidates = Candidates(rows, snapshot.gather(rows, "keys"), blank, blank, no)
     order = torch.arange(rows.shape[1], device=rows.device)[None]
     return _cut(_Sorted(candidates, blank, scores, order), snapshot, k, options)
-
-
-def _gather_near(
-    embeddings: Tensor, snapshot: Snapshot, limit: int, width: int, *, fresh: bool
-) -> Candidates | None:
-    """Gather images under the codes nearest to embeddings (Q, D); None if no row takes part."""
-    parts = snapshot.live_parts(fresh)
-    if not parts:
-        return None
-    scorer = CodebookScorer.start(embeddings, snapshot.codebooks)
-    beams = beam.search(scorer, [part.live for part in parts], width)
-    return rank.gather(snapshot, parts, beams, limit).mark_by_embedding()
-
-
-def _gather_own(embeddings: Tensor, snapshot: Snapshot, limit: int) -> Candidates:
-    """Gather images under the own codes of embeddings (Q, D), the nearest if over ``limit``. Where
-    no image has the code, they are those under the nearest code that one beam finds."""
-    own = _gather_near(embeddings, snapshot, len(snapshot), 1, fresh=False)
-    assert own is not None, "some row takes part"
-    if own.rows.shape[1] <= limit:
-        return own
-    cosines = rank.cosine(own.rows, embeddings, snapshot)
-    return own.take(rank.order_by_score(own, cosines)[:, :limit])
-
-
-def _gather_nearest(embeddings: Tensor, snapshot: Snapshot, limit: int, count: int) -> Candidates:
-    """Gather the ``count`` nearest images under the codes nearest to embeddings (Q, D), and all
-    copies there: another precision or compression may give a copy another code."""
-    width = max(COPY_BEAMS, VOTER_BEAMS if count else 0)
-    near = _gather_near(embeddings, snapshot, limit, width, fresh=False)
-    assert near is not None, "some row takes part"
-    cosines = rank.cosine(near.rows, embeddings, snapshot)
-    kept = cosines >= COPY_COSINE
-    if count:
-        kept |= cosines >= cosines.topk(min(count, cosines.shape[1]), dim=1).values[:, -1:]
-    return near.keep(kept).take(rank.order_kept_first(kept)[:, : int(kept.sum(1).max())])
 
 
 def _score_codes(own: Candidates, state: DecoderState, snapshot: Snapshot) -> Candidates:

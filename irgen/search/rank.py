@@ -50,11 +50,11 @@ class Candidates:
         blank = torch.full_like(self.scores, -torch.inf)
         return Candidates(self.rows, self.keys, blank, blank, self.rows >= 0)
 
-    def merge(self, others: "Candidates") -> "Candidates":
-        """Return both side by side; of an image in both, keep the values of this one."""
+    def merge(self, *others: "Candidates") -> "Candidates":
+        """Return all side by side; of an image in several, keep the values of the first."""
         names = [field.name for field in fields(self)]
         both = Candidates(
-            *(torch.cat([getattr(self, name), getattr(others, name)], 1) for name in names)
+            *(torch.cat([getattr(part, name) for part in (self, *others)], 1) for name in names)
         )
         order = both.rows.argsort(dim=1, stable=True)  # of equals, the first stays first
         ordered = both.rows.gather(1, order)

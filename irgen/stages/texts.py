@@ -44,5 +44,5 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     history = training.train(model, texts, embeddings, settings, training_run)
     save_text_encoder(folder / TEXT_ENCODER, model)
     write_history(folder / "history.csv", history)
-    metrics = {"texts": float(len(texts.texts)), "subwords": float(subwords.get_vocab_size())}
+    metrics = {"texts": float(len(texts.texts)), "subwords": float(len(subwords))}
     return metrics | history[-1]

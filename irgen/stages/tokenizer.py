@@ -83,12 +83,13 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
     train, validation = read_images(settings, workspace)
     classes = list_classes(train, settings)
     inputs = [workspace.existing("catalog", f"{role}.parquet") for role in ROLES]
-    if settings.labels == "given":
-        numbers = [class_numbers(table["label"], classes) for table in (train, validation)]
-        features = None
-    else:
+    features = None
+    if settings.labels == "clusters" or settings.pretrained_width:
         inputs.append(workspace.existing("features", "train", "features.npy"))
         features = torch.from_numpy(read_array(inputs[-1]))
+    if settings.labels == "given":
+        numbers = [class_numbers(table["label"], classes) for table in (train, validation)]
+    else:
         world = encoding.machine.world
         clusters = world.once(cluster_features, settings, params.seed, features)
         numbers = [clusters, torch.empty(0).long()]
@@ -105,6 +106,8 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
 
     torch.manual_seed(params.seed)
     model = Tokenizer(settings, encoder.width, len(classes), encoder if tuned else None)
+    if features is not None and settings.pretrained_width:
+        model.adapter.keep_directions(features)
     sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
     contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
     run = open_run(
@@ -115,7 +118,8 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
         log,
         [training.VERSION, sections, contents],
     )
-    images = label_images(train, numbers[0], features), label_images(validation, numbers[1])
+    pretrained = features if settings.labels == "clusters" else None
+    images = label_images(train, numbers[0], pretrained), label_images(validation, numbers[1])
     history = training.train(model, *images, settings, run)
     if encoding.machine.world.rank > 0:
         return {}

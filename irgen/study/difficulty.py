@@ -13,7 +13,7 @@ import polars as pl
 from irgen.catalog.table import read_table
 from irgen.files.sealed import read_parquet
 from irgen.report.comparison import TITLES
-from irgen.search.engine import COPY_COSINE
+from irgen.search.nearby import COPY_COSINE
 from irgen.study import gains, results
 from irgen.study.gains import CLASSIFIED
 from irgen.study.results import Result, Spread
@@ -59,7 +59,8 @@ def load_groups(root: Path, result: Result) -> Groups:
 def group_queries(
     queries: pl.DataFrame, database: pl.DataFrame, run: pl.DataFrame, taught: list[str]
 ) -> Groups:
-    """Return the groups of ``queries`` (sha256, label) that search ``database`` (label).
+    """Return the groups of ``queries`` (sha256, label) that search ``database`` (label): all, and
+    those that some queries do not belong to.
 
     ``run``: brute force (query, rank, item, score), as rows of the two tables. ``taught``: labels
     that models were trained on.
@@ -76,7 +77,12 @@ def group_queries(
         "doubtful": pl.col("query").is_in(find_doubtful(nearest, database["label"]).implode()),
     }
     groups = {name: rows.filter(condition)["sha256"] for name, condition in chosen.items()}
-    return groups | group_by_size(rows, database["label"])
+    groups |= group_by_size(rows, database["label"])
+    return {
+        name: sha256s
+        for name, sha256s in groups.items()
+        if name == "all" or len(sha256s) < len(queries)
+    }
 
 
 def find_doubtful(nearest: pl.DataFrame, labels: pl.Series) -> pl.Series:

@@ -8,11 +8,9 @@ import numpy.typing as npt
 
 Name = TypeVar("Name", int, str)
 Values = npt.NDArray[np.float64]
-Weights = npt.NDArray[np.int64]
 
-ROUNDS = 10_000
+ROUNDS = 4000
 LEVEL = 0.05
-BATCH = 1000  # rounds at a time: memory is BATCH × Q × 8 bytes
 
 
 def resample(differences: Values) -> Values:
@@ -25,27 +23,17 @@ def resample(differences: Values) -> Values:
     """
     measured = ~np.isnan(differences)
     values = np.where(measured, differences, 0.0)
-    seed_weights, query_weights = _draw_weights(*differences.shape)
-    means = []
-    for start in range(0, ROUNDS, BATCH):
-        queries = query_weights[start : start + BATCH].astype(np.float64)  # (BATCH, Q)
-        seeds = seed_weights[start : start + BATCH]  # (BATCH, S)
-        totals = ((queries @ values.T) * seeds).sum(1)
-        counts = ((queries @ measured.T.astype(np.float64)) * seeds).sum(1)
-        means.append(totals / np.maximum(counts, 1))
-    return np.concatenate(means)
+    seed_counts, query_counts = (_draw(count) for count in differences.shape)
+    totals = (query_counts @ values.T * seed_counts).sum(1)  # (ROUNDS,)
+    counts = (query_counts @ measured.T * seed_counts).sum(1)
+    return totals / np.maximum(counts, 1)
 
 
-@lru_cache(maxsize=2)
-def _draw_weights(seeds: int, queries: int) -> tuple[Weights, Weights]:
-    """Return how often each round draws each seed (ROUNDS, S) and each query (ROUNDS, Q). All
-    comparisons of a table share the draws."""
-    generator = np.random.default_rng(0)
-    drawn = [
-        generator.multinomial(count, np.full(count, 1 / count), size=ROUNDS)
-        for count in (seeds, queries)
-    ]
-    return drawn[0], drawn[1]
+@lru_cache(maxsize=4)  # comparisons of a table share the draws, of ROUNDS × Q × 8 bytes
+def _draw(count: int) -> Values:
+    """Return how often each round draws each of ``count`` things: (ROUNDS, count)."""
+    generator = np.random.default_rng(count)
+    return generator.multinomial(count, np.full(count, 1 / count), size=ROUNDS).astype(np.float64)
 
 
 def interval(means: Values) -> tuple[float, float]:

@@ -176,7 +176,7 @@ def describe_tables(root: Path, stage: str) -> list[dict[str, Any]]:
         for path in dict.fromkeys(paths)
         if path.startswith("data/catalog/")
         and path.endswith(".parquet")
-        and Path(path).stem not in ("rejected", "leaks")
+        and Path(path).stem not in ("rejected", "leaks", "texts")
         and (root / path).is_file()
     ]
 

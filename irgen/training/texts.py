@@ -1,19 +1,20 @@
-"""Train the text encoder: a text is embedded where the images are that have it."""
+"""Train the text encoder: a text is embedded where the images are that have it.
 
+Sub-words start where the images are whose texts have them; then gradient steps tell texts apart.
+"""
+
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer as Subwords
-from tokenizers import models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
 from irgen.checkpoints.resume import History
-from irgen.compute.seeds import seed_everything
 from irgen.encoding.texts import ImageTexts
-from irgen.models.text import SPECIAL, TextEncoder
+from irgen.models.text import PAD, TextEncoder, cut_word
 from irgen.params import Texts as Settings
 from irgen.training.run import (
     RoundMeans,
@@ -25,22 +26,37 @@ from irgen.training.run import (
 
 VERSION = 1  # raise when a training gives another text encoder
 ROUND = 100  # steps between two rows of the history
-WEIGHT_DECAY = 0.05
 
 
-def train_subwords(texts: Iterable[list[str]], size: int) -> Subwords:
-    """Return a byte-pair encoding of at most ``size`` sub-words, learnt on texts, each given as its
-    words. It encodes any other word too: bytes are sub-words."""
-    subwords = Subwords(models.BPE())
-    subwords.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    subwords.train_from_iterator(texts, trainer)
-    return subwords
+def train_subwords(texts: Iterable[list[str]], most: int) -> list[str]:
+    """Return the ``most`` sub-words that are in most texts, each given as its words."""
+    counts: Counter[str] = Counter()
+    for words in texts:
+        counts.update({part for word in words for part in cut_word(word)})
+    return sorted(counts, key=lambda part: (-counts[part], part))[:most]
+
+
+@torch.no_grad()
+def start_at_images(model: TextEncoder, texts: ImageTexts, embeddings: Tensor) -> None:
+    """Set each sub-word's vector to where the images are whose texts have it: their mean embedding
+    (N, D) relative to the mean of all, times the logarithm of how rare they are."""
+    rows = torch.from_numpy(np.repeat(np.arange(len(texts.offsets) - 1), np.diff(texts.offsets)))
+    numbers = torch.from_numpy(texts.numbers.copy())
+    own = embeddings[rows].float()
+    centre = own.mean(0)
+    of_text = torch.zeros(len(texts.texts), own.shape[1]).index_add_(0, numbers, own)
+    counts = numbers.bincount(minlength=len(of_text)).float()
+    sums, totals = torch.zeros_like(model.table.weight), torch.zeros(len(model.table.weight))
+    for text, words in enumerate(texts.split()):
+        parts = model.number([words]).unique()
+        sums[parts] += of_text[text]
+        totals[parts] += counts[text]
+    totals = totals.clamp_min(1)
+    rarity = (len(rows) / totals).clamp_min(1).log()
+    vectors = (sums / totals[:, None] - centre) * rarity[:, None]
+    vectors[PAD] = 0
+    model.table.weight.copy_(vectors)
+    model.centre.copy_(centre)
 
 
 def train(
@@ -54,17 +70,17 @@ def train(
     which stay as they are. Return one row of metrics a round."""
     device, rows = run.machine.device, texts.rows
     history: History = []
+    start_at_images(model, texts, embeddings)
     model.to(device).train()
-    adam = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
+    adam = torch.optim.Adam(model.parameters())
     rates = OneCycleLR(adam, settings.learning_rate, settings.steps)
     for steps in remaining_rounds(history, settings.steps, ROUND):
-        seed_everything(run.seed, steps.start)  # dropout
         means = RoundMeans("texts.learning_rate", steps)
         batches = draw_batches(steps, len(rows), settings.batch_size, run.seed)
         for step, batch in show_progress(batches, "texts", steps, settings.steps):
             images = rows[batch.numpy()]
             generator = np.random.default_rng([run.seed, step])
-            wordings = [texts.draw(row, settings.dropped_words, generator) for row in images]
+            wordings = [texts.draw(row, settings.dropout, generator) for row in images]
             fitting = torch.from_numpy(texts.mark_fitting(wordings, images)).to(device)
             numbers = model.number([wording.words for wording in wordings]).to(device)
             own = embeddings[images].to(device)

@@ -46,7 +46,7 @@ def train(
     """
     device, world, images = run.machine.device, run.machine.world, training.images
     if training.features is not None:
-        model.start_at_features(training.features)
+        model.adapter.start_at_features(training.features)
     model.to(device)
     others = [*model.adapter.parameters(), model.classes]
     adam = create_optimizer(model.encoder, others, settings)

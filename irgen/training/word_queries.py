@@ -55,8 +55,8 @@ class WordQueries:
         self, rows: Tensor, decoder: IdentifierDecoder, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """Return what the decoder reads of drawn wordings of images ``rows`` (B,)."""
-        dropped = self.settings.dropped_words
+        dropped = self.settings.dropout
         wordings = [self.texts.draw(row, dropped, generator) for row in rows.tolist()]
         numbers = self.encoder.number([wording.words for wording in wordings])
-        embeddings, states = self.encoder(numbers.to(self.encoder.positions.device))
+        embeddings, states = self.encoder(numbers.to(self.encoder.centre.device))
         return shape_memory(embeddings, states, decoder.shape)

@@ -7,7 +7,7 @@ import torch
 
 from irgen.catalog.images.pixels import decode_images
 from irgen.index.index import Index
-from irgen.search.engine import COPY_COSINE
+from irgen.search.nearby import COPY_COSINE
 
 IDS = ("cats/00.png", "dogs/01.png")
 

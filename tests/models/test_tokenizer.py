@@ -1,7 +1,9 @@
 import dataclasses
 
+import pytest
 import torch
 
+from irgen.errors import ParamsError
 from irgen.models import quantizer
 from irgen.models.tokenizer import Tokenizer, embed_summaries, losses, neighbour_loss
 
@@ -58,7 +60,7 @@ def test_weights_of_zero_leave_plain_classification(tokenizer_settings):
 def test_a_linear_adapter_starts_with_the_neighbours_of_the_features(tokenizer_settings):
     settings = dataclasses.replace(tokenizer_settings, width=10)
     model, summaries = tokenizer(settings), torch.randn(40, 10)
-    model.start_at_features(summaries)
+    model.adapter.start_at_features(summaries)
     embeddings = model.embed(summaries)
     normed = torch.nn.functional.layer_norm(summaries, (10,))
     expected = torch.nn.functional.normalize(normed, dim=-1)
@@ -69,8 +71,37 @@ def test_an_adapter_with_a_hidden_layer_starts_at_random(tokenizer_settings):
     settings = dataclasses.replace(tokenizer_settings, hidden=8)
     model, summaries = tokenizer(settings), torch.randn(40, 10)
     before = model.embed(summaries)
-    model.start_at_features(summaries)
+    model.adapter.start_at_features(summaries)
     assert torch.equal(model.embed(summaries), before)
+
+
+def test_half_of_a_cosine_is_that_of_the_pretrained_part(tokenizer_settings):
+    settings = dataclasses.replace(tokenizer_settings, width=16, pretrained_width=10)
+    summaries = torch.randn(40, 10) + 1
+    model = tokenizer(settings)
+    model.adapter.keep_directions(summaries)
+    embeddings = model.embed(summaries)
+    trained = torch.nn.functional.normalize(model.adapter.layers(summaries), dim=-1)
+    unit = torch.nn.functional.normalize(summaries, dim=-1)
+    kept = torch.nn.functional.normalize(unit - unit.mean(0), dim=-1)
+    expected = (trained @ trained.T + kept @ kept.T) / 2
+    torch.testing.assert_close(embeddings @ embeddings.T, expected)
+    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(40))
+
+
+def test_the_pretrained_part_begins_with_the_directions_that_differ_most(tokenizer_settings):
+    settings = dataclasses.replace(tokenizer_settings, pretrained_width=1)
+    model = tokenizer(settings)
+    summaries = torch.ones(40, 10)
+    summaries[:, 3] += torch.linspace(-1, 1, 40)
+    model.adapter.keep_directions(summaries)
+    assert int(model.adapter.directions.abs().argmax()) == 3
+
+
+def test_a_pretrained_part_wider_than_the_summary_is_refused(tokenizer_settings):
+    settings = dataclasses.replace(tokenizer_settings, width=32, pretrained_width=11)
+    with pytest.raises(ParamsError, match=r"pretrained_width: 11 is more than the 10 numbers"):
+        tokenizer(settings)
 
 
 def test_embeddings_with_the_cosines_of_the_features_keep_all_neighbours():

@@ -210,6 +210,38 @@ def test_the_codebooks_lead_to_the_nearest_reconstructions():
     assert torch.equal(result.codes[:, 0], distinct[taken_off.argmax(1)])
 
 
+def test_the_code_that_one_beam_finds_comes_first_and_the_nearest_others_after_it():
+    generator = torch.Generator().manual_seed(2)
+    codebooks = torch.randn(3, 6, 5, generator=generator)
+    embeddings = torch.randn(40, 5, generator=generator)
+    tries = [live.keep_all(trie.build(random_codes(70)))]
+
+    def search(kind, width: int) -> beam.Beams:
+        return kind(CodebookScorer.start(embeddings, codebooks), tries, width)
+
+    greedy, result = search(beam.search, 1), search(beam.nearest_search, 200)
+    nearest = search(beam.search, 200)
+    assert torch.equal(result.codes[:, 0], greedy.codes[:, 0])
+    assert (greedy.codes[:, 0] != nearest.codes[:, 0]).any(), "the nearest is not always first"
+    assert (result.scores[:, 1:].diff(dim=1).nan_to_num(0) <= 0).all()
+    torch.testing.assert_close(result.scores.sort(1, descending=True).values, nearest.scores)
+    first = search(beam.nearest_search, 1)
+    assert torch.equal(first.codes, greedy.codes)
+
+
+def test_few_prefixes_find_what_is_below_the_likeliest(retriever):
+    built = trie.build(random_codes(70))
+    scorer = Decoder(retriever).start(*queries(5))
+    tries = [live.keep_all(built)]
+    every = beam.search(Decoder(retriever).start(*queries(5)), tries, 80)
+    few = beam.search(scorer, tries, 80, prefixes=2)
+    likeliest = every.first_code_log_probs.topk(2, dim=1).indices
+    for query in range(5):
+        found = few.codes[query][few.leaves[0][query] >= 0]
+        assert len({tuple(code[:2]) for code in found.tolist()}) == 2, "of the second level"
+        assert set(found[:, 0].tolist()) <= set(likeliest[query].tolist())
+
+
 def test_lower_precision_gives_nearly_the_same_scores(retriever):
     built = trie.build(random_codes(60))
     exact = decode(retriever, *queries(8), built, len(built.codes[-1]))

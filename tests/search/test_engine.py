@@ -10,7 +10,8 @@ from irgen.models import quantizer
 from irgen.search import beam, engine, live, rank
 from irgen.search.codebook_scorer import CodebookScorer
 from irgen.search.decoder import Decoder
-from irgen.search.engine import COPY_COSINE, Hits, Options, QueryFeatures
+from irgen.search.engine import Hits, Options, QueryFeatures
+from irgen.search.nearby import COPY_COSINE
 from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Segment, Snapshot
 

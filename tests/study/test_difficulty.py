@@ -39,6 +39,13 @@ def test_queries_are_known_doubtful_or_have_a_copy() -> None:
     assert "few" not in named, "every label has one image"
 
 
+def test_a_group_that_all_queries_belong_to_is_none() -> None:
+    queries = pl.DataFrame({"sha256": ["x", "y"], "label": ["cat", "dog"]})
+    run = make_run([["cat"], ["dog"]], ["cat", "dog"], 0.9995)
+    groups = group_queries(queries, pl.DataFrame({"label": ["cat", "dog"]}), run, ["cat", "dog"])
+    assert {name for name, rows in groups.items() if len(rows)} == {"all"}
+
+
 def test_labels_are_few_some_or_many_in_thirds() -> None:
     labels = pl.Series("label", ["a"] * 2 + ["b"] * 4 + ["c"] * 4 + ["d"] * 9)
     queries = pl.DataFrame({"sha256": list("adcbe"), "label": list("adcbe")})
