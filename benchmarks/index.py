@@ -10,7 +10,7 @@ synthetic database, HNSW and IVF-PQ are made once and stored below ``--cache`` w
 took. Run it on a machine that does nothing else. ``--real`` and ``--params`` add the features of a
 finished run: its ``data`` folder, and its parameters. They can be repeated. ``--live`` measures
 only the index on disk, ``--race`` only searches beside those of faiss, which take turns: both print
-the figures and write no file.
+the figures and write no file. ``--layers``: by default those that ``irgen init`` chooses.
 """
 
 import argparse
@@ -92,7 +92,6 @@ QUICK = Plan(
     concurrent=(0.05, 1),
     openings=1,
     changes=3,
-    layers=1,
 )
 
 
@@ -347,6 +346,7 @@ def main() -> int:
     parser.add_argument("--params", type=Path, action="append", default=[])
     parser.add_argument("--live", action="store_true", help="measure only the index on disk")
     parser.add_argument("--race", action="store_true", help="only race faiss, at the largest size")
+    parser.add_argument("--layers", type=int, default=generative.LAYERS, help="of the decoder")
     parser.add_argument("--single-adds", type=int, default=20_000, metavar="N")
     parser.add_argument("--only-real", action="store_true", help="keep the synthetic results")
     parser.add_argument("--threads", type=int, help="of torch and faiss; default: torch's own")
@@ -360,7 +360,7 @@ def main() -> int:
     torch.set_num_threads(options.threads or torch.get_num_threads())
     faiss_indexes.use_torch_threads()
     plan = QUICK if options.quick else FULL
-    plan = replace(plan, sizes=tuple(options.sizes or plan.sizes))
+    plan = replace(plan, sizes=tuple(options.sizes or plan.sizes), layers=options.layers)
     if options.live:
         plan = replace(plan, single_adds=options.single_adds)
         print(json.dumps(run_live(plan, options.cache), indent=2))

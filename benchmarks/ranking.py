@@ -7,11 +7,13 @@
 the labels is held out: the models are trained without them, then all images join the database, as
 an index meets them. Queries of other labels are *known*, those of the labels held out *unknown*. A
 query never counts itself. Prints a Markdown table of means over the seeds, how likely a difference
-of the index to brute force and to classifying is by chance, by a paired permutation test over the
-queries, and what the ranking adds to the time of a search.
+of the index to brute force and to classifying is by chance, by a paired bootstrap over queries and
+seeds, and what the ranking adds to the time of a search. A seed that was measured before, with the
+same parameters and commit, is not trained again.
 """
 
 import argparse
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +29,14 @@ from irgen.encoding.encode import open_encoding
 from irgen.encoding.query_features import encode_queries, select_queries
 from irgen.evaluation import metrics
 from irgen.evaluation.query_set import QuerySet, RankedLists
-from irgen.files.workspace import Workspace
+from irgen.files.digests import digest
+from irgen.files.workspace import Workspace, git
 from irgen.index.index import Index
 from irgen.params import Params, load
+from irgen.params.strict import flatten
 from irgen.search import engine
 from irgen.search.engine import QueryFeatures
-from irgen.study.significance import p_value
+from irgen.study.significance import p_value, resample
 
 HELD_OUT = 0.2  # of the labels
 DEPTH = 2000  # hits of a query
@@ -41,34 +45,48 @@ CUTOFFS = (1, 10, 20)
 SHOWN = ("precision/1", "precision/10", "precision/20", "map/R", "hit/10")
 REFERENCE, CLASSIFIED, SERVED = "brute force", "classify, then search", "the served index"
 TURNS = Repeats(seconds=10, minimum=5, maximum=200)
-Values = dict[str, np.ndarray]  # each metric of all queries, (Q,)
 
 
-def train(params: Params, folder: Path) -> tuple[Params, Workspace, np.ndarray]:
-    """Train without the held-out labels and add them; return parameters, workspace and which
-    queries (Q,) are known."""
-    images = list_images(params, folder)
-    labels = images["label"].unique().sort().to_list()
-    order = np.random.default_rng(params.seed).permutation(len(labels))
-    held_out = [labels[i] for i in order[: max(1, round(HELD_OUT * len(labels)))]]
-    source, seed = folder / f"images-{params.seed}.csv", folder / f"seed-{params.seed}"
-    workspace = Workspace(data=seed / "data", cache=folder / "cache", reports=seed / "reports")
-    listed = replace(
+def measure_seed(params: Params, workspace: Workspace, source: Path) -> pl.DataFrame:
+    """Return a row for each query and method: seed, query, whether it is known, and metrics."""
+    settings = digest(flatten(params), git("rev-parse", "HEAD"))[:16]
+    path = workspace.data / f"measured-{settings}.parquet"
+    if path.exists():
+        return pl.read_parquet(path)
+    known = train(params, workspace, source)
+    measured = measure(list_source(params, source), workspace).join(known, on="query")
+    measured.with_columns(seed=params.seed).write_parquet(path)
+    return pl.read_parquet(path)
+
+
+def list_source(params: Params, source: Path) -> Params:
+    """Return the parameters of a run whose images the list ``source`` names."""
+    return replace(
         params,
         download=replace(params.download, source=str(source)),
         catalog=replace(params.catalog, format="list", protocol="given", training_revision=1),
     )
-    images = images.drop("sha256")
+
+
+def train(params: Params, workspace: Workspace, source: Path) -> pl.DataFrame:
+    """Train without the held-out labels and add them; return which queries are known. ``source``:
+    the list of images to write."""
+    images = list_images(params, source.parent)
+    labels = images["label"].unique().sort().to_list()
+    order = np.random.default_rng(params.seed).permutation(len(labels))
+    held_out = [labels[i] for i in order[: max(1, round(HELD_OUT * len(labels)))]]
+    images, listed = images.drop("sha256"), list_source(params, source)
+    shutil.rmtree(workspace.data, ignore_errors=True)  # of an earlier training
     images.filter(~pl.col("label").is_in(held_out)).write_csv(source)
     run_stages((*PREPARED_BY, "retriever"), listed, workspace)
     images.write_csv(source)
     run_stages((*ADDED_BY, "index"), listed, workspace)
     queries = read_table(workspace.existing("catalog", "queries.parquet"))
-    return listed, workspace, ~queries["label"].is_in(held_out).to_numpy()
+    return queries.select(query="id", known=~pl.col("label").is_in(held_out))
 
 
-def measure(params: Params, workspace: Workspace) -> dict[str, Values]:
-    """Return the metrics of all queries, by method."""
+def measure(params: Params, workspace: Workspace) -> pl.DataFrame:
+    """Return a row for each query and method, with its metrics."""
     queries, database = (
         read_table(workspace.existing("catalog", f"{name}.parquet"))
         for name in ("queries", "database")
@@ -93,12 +111,14 @@ def measure(params: Params, workspace: Workspace) -> dict[str, Values]:
             likeliest = index.models.tokenizer.classify(features.embedding).argmax(1).tolist()
         predicted = pl.Series([index.models.labels[i] for i in likeliest])
         ranked[CLASSIFIED] = put_first(ranked[REFERENCE], predicted, database["label"])
-    results = {}
+    parts = []
     for name, rows in ranked.items():
         lists = query_set.drop_self(RankedLists(rows, np.zeros(rows.shape, np.float32)), depth - 1)
         relevant = query_set.mark_relevant(lists.ids)
-        results[name] = metrics.by_query(relevant, query_set.positives, CUTOFFS)
-    return results
+        values = metrics.by_query(relevant, query_set.positives, CUTOFFS)
+        columns = {"query": queries["id"], "method": [name] * len(queries)}
+        parts.append(pl.DataFrame(columns | {key: values[key] for key in SHOWN}))
+    return pl.concat(parts)
 
 
 def put_first(rows: np.ndarray, predicted: pl.Series, labels: pl.Series) -> np.ndarray:
@@ -108,29 +128,28 @@ def put_first(rows: np.ndarray, predicted: pl.Series, labels: pl.Series) -> np.n
     return np.take_along_axis(rows, np.argsort(~same, axis=1, kind="stable"), 1)
 
 
-def render(title: str, results: list[dict[str, Values]], chosen: list[np.ndarray]) -> str:
-    """Return a Markdown table of the ``chosen`` queries of each seed, and the p-values."""
+def render(title: str, measured: pl.DataFrame) -> str:
+    """Return a Markdown table of means over the seeds, and the p-values."""
     lines = ["", f"{title} | {' | '.join(SHOWN)}", "--- " + "| ---: " * len(SHOWN)]
-    for name in results[0]:
-        cells = []
-        for key in SHOWN:
-            seeds = zip(results, chosen, strict=True)
-            mean = np.mean([values[name][key][part].mean() for values, part in seeds])
-            cells.append(f"{mean:.3f}")
-        lines.append(f"{name} | {' | '.join(cells)}")
+    of_seeds = measured.group_by("method", "seed", maintain_order=True).agg(pl.col(SHOWN).mean())
+    means = of_seeds.group_by("method", maintain_order=True).agg(pl.col(SHOWN).mean())
+    for name, *values in means.rows():
+        lines.append(f"{name} | {' | '.join(f'{value:.3f}' for value in values)}")
     for rival in (REFERENCE, CLASSIFIED):
-        p_values = [f"{test(results, chosen, rival, key):.3f}" for key in SHOWN]
+        p_values = [f"{test(measured, rival, key):.3f}" for key in SHOWN]
         lines.append(f"p, index and {rival} | {' | '.join(p_values)}")
     return "\n".join(f"| {line} |" if line else "" for line in lines)
 
 
-def test(results: list[dict[str, Values]], chosen: list[np.ndarray], rival: str, key: str) -> float:
+def test(measured: pl.DataFrame, rival: str, key: str) -> float:
     """Return how likely a difference in ``key`` as large as that to the ``rival`` is by chance."""
     served, other = (
-        np.concatenate([r[name][key][part] for r, part in zip(results, chosen, strict=True)])
-        for name in (SERVED, rival)
+        measured.filter(method=name).select("seed", "query", key) for name in (SERVED, rival)
     )
-    return p_value(served, other)
+    pairs = served.join(other, on=["seed", "query"], suffix=" of the rival")
+    gains = pairs.with_columns(gain=pl.col(key) - pl.col(f"{key} of the rival"))
+    wide = gains.pivot("query", index="seed", values="gain").drop("seed")  # (S, Q)
+    return p_value(resample(wide.to_numpy()))
 
 
 def time_ranking(params: Params, workspace: Workspace) -> str:
@@ -168,15 +187,16 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folder", type=Path, default=Path(".cache/ranking"))
     options = parser.parse_args()
-    results, known = [], []
+    parts = []
     for seed in options.seeds:
-        params = replace(load(options.params), seed=seed)
-        listed, workspace, part = train(params, options.folder)
-        results.append(measure(listed, workspace))
-        known.append(part)
-    print(render("known classes", results, known))
-    print(render("unknown classes", results, [~part for part in known]))
-    print(f"\n{time_ranking(listed, workspace)}")
+        params, folder = replace(load(options.params), seed=seed), options.folder / f"seed-{seed}"
+        cache, reports = options.folder / "cache", folder / "reports"
+        workspace = Workspace(data=folder / "data", cache=cache, reports=reports)
+        parts.append(measure_seed(params, workspace, options.folder / f"images-{seed}.csv"))
+    measured = pl.concat(parts)
+    print(render("known classes", measured.filter("known")))
+    print(render("unknown classes", measured.filter(~pl.col("known"))))
+    print(f"\n{time_ranking(params, workspace)}")
     return 0
 
 

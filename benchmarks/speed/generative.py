@@ -19,7 +19,7 @@ from speed import published
 from speed.stopwatch import Repeats, Times
 
 SUMMARY, TOKENS, TOKEN_WIDTH = 256, 49, 192  # S, P, T of a small vision transformer
-WIDTH, LAYERS, HEADS = 256, 3, 4  # of the decoder that irgen init chooses
+WIDTH, LAYERS, HEADS = 256, 1, 4  # of the decoder that irgen init chooses
 SHARPNESS = 5.0  # factor of the random part of the logits, for the spread of trained ones
 K = 10
 

@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TASK_MAX_RETRIES": RETRIES,
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_worker_niceness": "0",  # by default all other processes of the machine go first
 }
 
 Decode = Callable[[int], np.ndarray]
