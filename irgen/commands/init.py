@@ -47,6 +47,12 @@ class Choice:
 @click.option(
     "--encoder", metavar="NAME", help="The timm model that reads images. Default: by this machine."
 )
+@click.option(
+    "--captions",
+    type=PATH,
+    metavar="FILE",
+    help="A CSV or Parquet file with texts of the images: a column id, path or label, and texts.",
+)
 @click.option("--unlabelled", is_flag=True, help="Use no labels, even if there are class folders.")
 @click.option("--force", is_flag=True, help="Overwrite settings that you have changed.")
 @click.option(
@@ -62,6 +68,7 @@ def init(
     source: str | None,
     weights: Path | None,
     encoder: str | None,
+    captions: Path | None,
     unlabelled: bool,
     force: bool,
     file: Path | None,
@@ -73,6 +80,7 @@ def init(
     listed, and some of its images are opened; none is copied. Run it again at any time: only
     settings that you changed yourself need --force.
     """
+    from irgen.catalog.captions import read_captions
     from irgen.commands import init_costs, init_output
     from irgen.params.presets import digits
 
@@ -85,6 +93,8 @@ def init(
         write(path, base, [digits(), {"download": {"source": source}}], source)
         print(f"{path.name} has the default settings, for the built-in digits.\nNext: make run")
         return
+    if captions:
+        read_captions(captions)  # refuses a file that the download would refuse
     print(f"Looking at {source} …", flush=True)
     survey = look(source, root)
     labelled = has_labels(survey) and not unlabelled
@@ -96,7 +106,8 @@ def init(
         )
     machine, collection = init_costs.describe_machine(), summarise(survey, labelled)
     choice = choose(survey, collection, weights, encoder, gpu=bool(machine.gpu), root=root)
-    source_values: Values = {"download": {"source": relate(source, root)}}
+    given = {"source": source, **({"captions": str(captions)} if captions else {})}
+    source_values: Values = {"download": {key: relate(value, root) for key, value in given.items()}}
     params = write(path, base, [*choice.parts, source_values], source)
     costs = init_costs.estimate_costs(params, collection, survey.sample.bytes, machine)
     lines = {

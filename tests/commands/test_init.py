@@ -82,6 +82,18 @@ def test_photos_get_a_pretrained_encoder_by_the_path_as_given(project, weights, 
     assert output.splitlines()[-1] == "Next: make run"
 
 
+def test_captions_are_checked_and_named_in_the_settings(project, weights, capsys):
+    write(project.parent / "photos")
+    captions = project.parent / "captions.csv"
+    command = ["init", "../photos", "--weights", "../test_vit.safetensors"]
+    captions.write_text("name,text\ncat,soft fur\n")
+    assert cli.main([*command, "--captions", "../captions.csv"]) == 2
+    assert "names no images" in capsys.readouterr().err
+    captions.write_text("label,text\ncat,soft fur\n")
+    assert cli.main([*command, "--captions", "../captions.csv"]) == 0
+    assert settings(project).download.captions == "../captions.csv"
+
+
 def test_without_weights_the_hub_is_asked_before_anything_is_written(project, no_hub, capsys):
     before = (project / "params.yaml").read_text()
     write(project.parent / "photos")
