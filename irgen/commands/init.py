@@ -50,7 +50,7 @@ class Choice:
 @click.option(
     "--tune",
     is_flag=True,
-    help="Train the pretrained encoder of photos, too. Takes longer; finds more in unusual photos.",
+    help="Train the pretrained encoder of photos, too. Takes longer; see docs/lab-notes.",
 )
 @click.option(
     "--captions",
