@@ -4,10 +4,11 @@
 
 ``texts.csv`` has a column ``label`` and text columns. For each seed, half of the sentences of each
 label's longest text are held out; all other texts are the captions of all images of the label, and
-the models are trained with them. Queries are the sentences held out, the same without the words of
-the label's name, and three neighbouring words of these; and pictures beside the words of the
-column that is named by ``--vague``. An image is relevant if it has the label; a picture never
-finds itself. Prints Markdown tables of means over the seeds.
+the models are trained with them. Queries are a few words of the captions in a new order, the
+sentences held out, the same without the words of the label's name, and three neighbouring words of
+these; and pictures beside the words of the column that is named by ``--vague``. An image is
+relevant if it has the label; a picture never finds itself. Prints Markdown tables of means over the
+seeds.
 """
 
 import argparse
@@ -40,6 +41,7 @@ CUTOFFS = (1, 10)
 SHOWN = ("precision/1", "precision/10", "hit/10")
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 MOST_PICTURES = 500
+KNOWN = 4  # words of a query that are taught
 SHORT = 3  # words of a short query
 Values = dict[str, float]
 
@@ -81,9 +83,14 @@ def train(params: Params, folder: Path, texts: Texts) -> tuple[Params, Workspace
     return captioned, workspace
 
 
-def draw_queries(held_out: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
+def draw_queries(texts: Texts, seed: int) -> dict[str, pl.DataFrame]:
     """Return queries (label, text) by their title."""
-    generator = np.random.default_rng([seed, 1])
+    generator, held_out = np.random.default_rng([seed, 1]), texts.held_out
+    taught = texts.captions.group_by("label", maintain_order=True).agg(pl.col("text").str.join(" "))
+    known = [
+        (label, " ".join(generator.permutation(split_words(text))[:KNOWN]))
+        for label, text in taught.iter_rows()
+    ]
     nameless, short = [], []
     for label, sentence in held_out.iter_rows():
         names = set(split_words(label))
@@ -95,6 +102,7 @@ def draw_queries(held_out: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
         short.append((label, " ".join(words[start : start + SHORT])))
     schema = ["label", "text"]
     return {
+        f"{KNOWN} taught words in a new order": pl.DataFrame(known, schema, orient="row"),
         "sentences held out": held_out,
         "– without the label's name": pl.DataFrame(nameless, schema, orient="row"),
         f"– {SHORT} words of them": pl.DataFrame(short, schema, orient="row"),
@@ -157,7 +165,7 @@ def measure_words(
 ) -> dict[str, dict[str, Values]]:
     """Return the metrics of queries in words: by their title, then by method."""
     full_text, results = FullText(database, texts.captions), {}
-    for title, queries in draw_queries(texts.held_out, seed).items():
+    for title, queries in draw_queries(texts, seed).items():
         words = queries["text"].to_list()
         ids = {f"full text, {name}": full_text.search(words, name) for name in ("AND", "OR")}
         ids |= search(index, index.models.encode_texts(words))

@@ -26,7 +26,7 @@ from irgen.params import Compute, Evaluate
 if TYPE_CHECKING:
     from irgen.index.index import Index
 
-VERSION = 7  # raise when decoding, encoding or search change what an index answers
+VERSION = 8  # raise when decoding, encoding or search change what an index answers
 # Files in the folder of an index that are no part of it:
 NOT_INDEX = ("lock", "changes.sqlite-shm", "release.json")
 KEPT_INDEXES = 12  # answers of as many indexes are kept
