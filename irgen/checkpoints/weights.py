@@ -30,13 +30,22 @@ def create_encoder(config: Encoder, seed: int) -> ImageEncoder:
     for name, tensor in backbone.state_dict().items():
         where = f"encoder: weights: {config.weights}: {name}"
         check_finite(tensor, where, "fetch the file again, or give another one")
-    return ImageEncoder(backbone, config.image_size, config.channels, config.crop)
+    return _wrap(backbone, config)
 
 
 def untrained_encoder(config: Encoder) -> ImageEncoder:
     """Create the encoder's architecture alone, for weights from a checkpoint."""
-    backbone = _create(config, pretrained=False, overlay=None)
-    return ImageEncoder(backbone, config.image_size, config.channels, config.crop)
+    return _wrap(_create(config, pretrained=False, overlay=None), config)
+
+
+def _wrap(backbone: nn.Module, config: Encoder) -> ImageEncoder:
+    return ImageEncoder(
+        backbone,
+        config.image_size,
+        config.channels,
+        config.crop,
+        pretrained=config.weights != "none",
+    )
 
 
 def _backbone(config: Encoder) -> nn.Module:
@@ -91,6 +100,14 @@ def check_name(name: str) -> None:
             f"params.yaml: encoder: name: timm has no model {name!r}"
             + (f"; near ones: {', '.join(near)}" if near else "; see timm.list_models()")
         )
+
+
+def reads_one_size(name: str) -> bool:
+    """Tell whether a timm model reads images of one size only, as most transformers do."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return config is not None and config.fixed_input_size
 
 
 def _takes_image_size(name: str) -> bool:

@@ -48,6 +48,11 @@ class Choice:
     "--encoder", metavar="NAME", help="The timm model that reads images. Default: by this machine."
 )
 @click.option(
+    "--tune",
+    is_flag=True,
+    help="Train the pretrained encoder of photos, too. Takes longer; finds more in unusual photos.",
+)
+@click.option(
     "--captions",
     type=PATH,
     metavar="FILE",
@@ -68,6 +73,7 @@ def init(
     source: str | None,
     weights: Path | None,
     encoder: str | None,
+    tune: bool,
     captions: Path | None,
     unlabelled: bool,
     force: bool,
@@ -105,7 +111,9 @@ def init(
             "better hundreds"
         )
     machine, collection = init_costs.describe_machine(), summarise(survey, labelled)
-    choice = choose(survey, collection, weights, encoder, gpu=bool(machine.gpu), root=root)
+    choice = choose(
+        survey, collection, weights, encoder, tune=tune, gpu=bool(machine.gpu), root=root
+    )
     given = {"source": source, **({"captions": str(captions)} if captions else {})}
     source_values: Values = {"download": {key: relate(value, root) for key, value in given.items()}}
     params = write(path, base, [*choice.parts, source_values], source)
@@ -173,10 +181,12 @@ def choose(
     weights: Path | None,
     encoder: str | None,
     *,
+    tune: bool,
     gpu: bool,
     root: Path,
 ) -> Choice:
-    """Choose the preset, and for photos the encoder: the one named, else by the machine."""
+    """Choose the preset, and for photos the encoder: the one named, else by the machine. Raises
+    CatalogError if an encoder shall be tuned that the preset does not have."""
     from irgen.params import presets
 
     kind, reason = presets.choose_kind(
@@ -184,6 +194,10 @@ def choose(
     )
     if kind != "photos" and (weights or encoder):
         kind, reason = "photos", "the pretrained encoder that you name stays as it is"
+    title = kind if collection.labels else f"{kind} without labels"
+    if tune:
+        check_tunable(title)
+        reason = "a pretrained encoder has seen many photos; it learns from yours, too"
     if kind == "tiny images":
         parts, origin = [presets.tiny_images(collection)], "trained from nothing"
     elif kind == "drawings":
@@ -192,10 +206,20 @@ def choose(
         default = presets.GPU_ENCODER if gpu else presets.CPU_ENCODER
         pretrained, origin = choose_encoder(weights, encoder, default, root)
         parts = [presets.photos(collection, pretrained)]
+        if tune:
+            parts.append(presets.tuned_photos(collection, pretrained))
     if not collection.labels:
         parts.append(presets.without_labels(collection))
-    title = kind if collection.labels else f"{kind} without labels"
     return Choice(kind=title, reason=reason, origin=origin, parts=parts)
+
+
+def check_tunable(kind: str) -> None:
+    """Raise CatalogError for images other than photos with labels, whose encoder can be tuned."""
+    if kind != "photos":
+        raise CatalogError(
+            f"--tune trains the pretrained encoder of photos with labels; these are {kind}: leave "
+            "--tune out, or name an encoder (--encoder or --weights)"
+        )
 
 
 def choose_encoder(
@@ -205,7 +229,7 @@ def choose_encoder(
     if they are missing, or fit no encoder."""
     from irgen.checkpoints.hub import check_hub
     from irgen.checkpoints.recognise import read_input_format, recognise_encoder
-    from irgen.checkpoints.weights import check_name
+    from irgen.checkpoints.weights import check_name, reads_one_size
     from irgen.params.presets import Pretrained
 
     if weights is None:
@@ -216,7 +240,10 @@ def choose_encoder(
         chosen, value = recognise_encoder(weights, name or ""), relate(str(weights), root)
         origin = f"weights from {value} ({weights.stat().st_size / 1e6:.0f} MB)"
     size, crop = read_input_format(chosen)
-    return Pretrained(name=chosen, weights=value, image_size=size, crop=crop), origin
+    pretrained = Pretrained(
+        name=chosen, weights=value, image_size=size, crop=crop, fixed_size=reads_one_size(chosen)
+    )
+    return pretrained, origin
 
 
 def relate(path: str, root: Path) -> str:

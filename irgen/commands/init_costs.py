@@ -13,6 +13,7 @@ BATCH, REPEATS = 8, 2
 TOKENIZER_STEP, RETRIEVER_STEP, STAGES = 0.07, 0.4, 120.0
 REFERENCE_CORES = 2
 BACKWARD = 3  # a training step takes as long as three encodings of its batch
+VALIDATING = 1.5  # of all training images that a round encodes, with those that validate
 FIXED_BYTES = 0.2e9  # models, their copies, MLflow's files
 
 
@@ -68,16 +69,25 @@ def estimate_costs(
             summary, _ = encoder(pixels)
         summary.sum().item()  # waits for a GPU
     encoding = (time.perf_counter() - start) / (BATCH * REPEATS)  # seconds an image
-    views = 0 if params.tokenizer.tune_encoder else params.augment.views
-    encoded = 1.5 * collection.images + views * collection.trained
+    views = collection.trained * params.augment.views
+    encoded = 1.5 * collection.images + views
+    if params.tokenizer.tune_encoder:
+        encoded += collection.images + _encoded_by_tuning(params, collection)
+        encoded += views if params.tokenizer.probe_steps else 0
     share = 0.1 if machine.gpu else min(1.0, REFERENCE_CORES / machine.cores)
     seconds = encoded * encoding + STAGES + share * _training_seconds(params)
-    if params.tokenizer.tune_encoder:
-        batches = params.tokenizer.steps * params.tokenizer.batch_size
-        seconds += BACKWARD * batches * encoding
     tokens = 2 * encoder.token_count * encoder.token_width  # half precision
-    stored = 2 * collection.images * image_bytes + views * collection.trained * tokens
+    stored = 2 * collection.images * image_bytes + views * tokens
     return Costs(seconds=seconds, bytes=stored + FIXED_BYTES, encoding=1000 * encoding)
+
+
+def _encoded_by_tuning(params: Params, collection: Collection) -> float:
+    """Return the work of a training of the encoder, as a number of images that are encoded."""
+    tokenizer, side = params.tokenizer, params.encoder.image_size
+    size = (tokenizer.tuned_size or side) / side
+    rounds = tokenizer.steps / max(tokenizer.validate_every, 1)
+    trained = tokenizer.steps * tokenizer.batch_size * size**2
+    return BACKWARD * trained + rounds * VALIDATING * collection.trained
 
 
 def _training_seconds(params: Params) -> float:

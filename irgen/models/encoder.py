@@ -17,6 +17,9 @@ class ImageEncoder(nn.Module):
     convolutional net's summary is its pooled feature and its tokens are the cells of its last grid.
     Normalisation follows timm's data config and happens inside, so no caller can get it wrong.
 
+    The batch norms of a ``pretrained`` encoder keep their statistics when it is trained: those of a
+    small batch are worse, and the other weights would have to follow them.
+
     Attributes: ``decoding`` of its images; ``width`` of the summary, ``token_width`` and
     ``token_count`` of the grid.
     """
@@ -24,11 +27,20 @@ class ImageEncoder(nn.Module):
     mean: Tensor  # (1, C, 1, 1), of pixels from 0 to 255; so is std
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, image_size: int, channels: Literal[1, 3], crop: float):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        image_size: int,
+        channels: Literal[1, 3],
+        crop: float,
+        *,
+        pretrained: bool = False,
+    ):
         from timm.data import resolve_model_data_config  # takes seconds
 
         super().__init__()
         self.backbone: Any = backbone  # timm's models share methods, but no class that names them
+        self.pretrained = pretrained
         config = resolve_model_data_config(backbone)
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         if channels == 1:
@@ -53,6 +65,16 @@ class ImageEncoder(nn.Module):
         features = self.backbone.forward_features(images)
         summary = self.backbone.forward_head(features, pre_logits=True)
         return summary.flatten(1), self._tokens(features)
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """Set training mode, or eval mode, of all modules but batch norms of a pretrained
+        encoder, which stay in eval mode."""
+        super().train(mode)
+        if self.pretrained:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def _tokens(self, features: Tensor) -> Tensor:
         if features.ndim == 3:  # (B, prefix + P, T)

@@ -15,6 +15,7 @@ CPU_ENCODER = "tf_efficientnet_lite0"  # 19 MB; the smallest that was tried
 TINY_SIDE = 40  # pixels: a smaller short side is a tiny image, which a pretrained encoder blurs
 TRAINED_SHARE = 0.72  # of the images, without given roles: 0.8 not queries, 0.9 not validation
 FEW = 1000  # training images: fewer are soon learnt by heart
+TUNED_BATCH = 32  # images of a step that trains a pretrained encoder too
 IMAGES_A_CODE = 7  # training images that k-means needs for each code of a codebook
 
 # The network of the built-in digits, trained from nothing; nobody would choose it for photos.
@@ -38,12 +39,14 @@ class Collection:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A pretrained encoder: timm's `name`, `weights` (hub or a path), and how timm wants images."""
+    """A pretrained encoder: timm's `name`, `weights` (hub or a path), and how timm wants images.
+    `fixed_size`: it reads images of that size alone, as transformers do."""
 
     name: str
     weights: str
     image_size: int
     crop: float
+    fixed_size: bool = False
 
 
 def digits() -> Values:
@@ -169,6 +172,31 @@ def without_labels(collection: Collection) -> Values:
     }
 
 
+def tuned_photos(collection: Collection, encoder: Pretrained) -> Values:
+    """Return the values that replace those of photos if the encoder is trained too.
+
+    All but the encoder learn first, on its features as they are; from there small steps change its
+    upper blocks (LP-FT, Kumar et al. 2022). Images that train a convolutional encoder are smaller:
+    a step takes half the time, and random crops show things as large as the whole image does
+    (FixRes, Touvron et al. 2019). Measured in docs/lab-notes/tuned-encoder.md.
+    """
+    passes = collection.trained // TUNED_BATCH
+    return {
+        "augment": {"scale": 0.5},
+        "tokenizer": {
+            "tune_encoder": True,
+            "tuned_size": 0 if encoder.fixed_size else 32 * round(encoder.image_size / 45),
+            "probe_steps": max(700, passes),
+            "steps": max(300, 5 * passes),
+            "batch_size": TUNED_BATCH,
+            "learning_rate": 5e-4,
+            "encoder_learning_rate": 2.5e-5 if encoder.fixed_size else 3e-4,
+            "layer_decay": 0.75,
+            "validate_every": max(40, 2 * passes),
+        },
+    }
+
+
 def choose_kind(
     side: int, *, drawings: bool, labelled: bool
 ) -> tuple[Literal["tiny images", "drawings", "photos"], str]:
@@ -270,5 +298,6 @@ EVERY = (  # of any collection: the keys that presets set
     tiny_images(_ANY),
     drawings(_ANY),
     photos(_ANY, _ENCODER),
+    tuned_photos(_ANY, _ENCODER),
     without_labels(_ANY),
 )

@@ -200,6 +200,12 @@ class Tokenizer(Training):
     hidden: Hidden = param(0, "width of the adapter's hidden layer; 0: a linear map")
     dropout: Dropout = param(0.0, "dropout in the adapter")
     tune_encoder: bool = param(True, "train the encoder too")
+    tuned_size: Annotated[int, Field(ge=0, le=4096)] = param(
+        0, "side in pixels of the images that train the encoder; 0: encoder.image_size"
+    )
+    probe_steps: Number = param(
+        0, "most gradient steps of all but the encoder before the encoder is trained too"
+    )
     validate_every: Size = param(40, "steps between two validations, or a pass if that is longer")
     patience: Size = param(5, "validations without improvement before training stops")
     label_smoothing: Dropout = param(0.1, "label smoothing of the classification losses")

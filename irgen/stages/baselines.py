@@ -37,7 +37,7 @@ from irgen.params import Params
 from irgen.params.strict import flatten
 from irgen.training import descriptors, ranking_losses
 from irgen.training.baselines import list_recipes, train_baseline
-from irgen.training.run import Log, TrainingRun, open_run
+from irgen.training.run import Log, TrainingRun, log_with_prefix, open_run
 
 
 def run(params: Params, workspace: Workspace, log: Log) -> dict[str, float]:
@@ -126,16 +126,12 @@ def train_models(
             name,
             encoding.machine,
             params.seed,
-            partial(_log_with_prefix, log, name),
+            partial(log_with_prefix, log, name),
             [descriptors.VERSION, sections, tuned, train.rows()],
         )
         models[name] = train_baseline(recipe, encoder, tuned, LabelledImages(images, labels), run)
         runs.append(run)
     return models, runs
-
-
-def _log_with_prefix(log: Log, name: str, row: dict[str, float], step: int) -> None:
-    log({f"{name}/{key}": value for key, value in row.items()}, step)
 
 
 def build_trained(

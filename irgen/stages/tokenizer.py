@@ -7,6 +7,7 @@ sample and one pass over N images.
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import polars as pl
 import torch
@@ -16,8 +17,9 @@ from torch.nn import functional as F
 from irgen.catalog.table import read_table
 from irgen.checkpoints.fingerprint import weights_digest
 from irgen.checkpoints.history import write_history
+from irgen.checkpoints.resume import History
 from irgen.checkpoints.tokenizer import save_tokenizer
-from irgen.checkpoints.weights import create_encoder
+from irgen.checkpoints.weights import create_encoder, reads_one_size
 from irgen.compute.checks import MANY
 from irgen.compute.cluster import connect
 from irgen.compute.workers import run_workers
@@ -25,17 +27,18 @@ from irgen.encoding.batches import EncodedViews, LabelledImages
 from irgen.encoding.encode import open_encoding
 from irgen.encoding.training_images import load_training_images
 from irgen.encoding.views import encode_views
-from irgen.errors import CatalogError, NumberError
+from irgen.errors import CatalogError, NumberError, ParamsError
 from irgen.files.digests import file_digest
 from irgen.files.sealed import read_array
 from irgen.files.workspace import Workspace
 from irgen.models.clusters import cluster
+from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import Tokenizer, class_numbers
 from irgen.params import Params
 from irgen.params import Tokenizer as Settings
 from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
-from irgen.training.run import open_run, summarize
+from irgen.training.run import Log, TrainingRun, log_with_prefix, open_run, summarize
 
 ROLES = ("train", "validation")
 MOST_LABELS = 200_000  # a batch of 64 images has 256 MB of logits then, with M = 4
@@ -47,8 +50,10 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
     Reads training and validation images only. With ``labels: clusters`` no label is read: at first,
     classes are clusters of the pretrained features. Raises CatalogError for fewer training images
     than codes or clusters, and for images without a label if labels are used; NumberError if a loss
-    or a weight is not finite, or if all images get the same code.
+    or a weight is not finite, or if all images get the same code; ParamsError for a ``tuned_size``
+    that the encoder does not read.
     """
+    check_tuned_size(params)
     with ExitStack() as stack:
         if params.compute.engine == "ray":
             stack.enter_context(connect(params.compute))
@@ -59,7 +64,7 @@ def run(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]
 def encode_ahead(params: Params, workspace: Workspace) -> None:
     """Encode the views of a frozen encoder with all workers of the cluster, before the processes of
     the training take these."""
-    if params.tokenizer.tune_encoder:
+    if params.tokenizer.tune_encoder and not params.tokenizer.probe_steps:
         return
     tables = read_images(params.tokenizer, workspace)
     list_classes(tables[0], params.tokenizer)  # what cannot be trained is not encoded
@@ -93,34 +98,57 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
         world = encoding.machine.world
         clusters = world.once(cluster_features, settings, params.seed, features)
         numbers = [clusters, torch.empty(0).long()]
-    encoder, tuned = create_encoder(params.encoder, params.seed), settings.tune_encoder
+    encoder = create_encoder(params.encoder, params.seed)
+    width = encoder.width
+    contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
 
     def label_images(
-        table: pl.DataFrame, labels: Tensor, features: Tensor | None = None
+        settings: Settings, table: pl.DataFrame, labels: Tensor, features: Tensor | None = None
     ) -> LabelledImages:
+        sha256s, tuned = table["sha256"].to_list(), settings.tune_encoder
         images = load_training_images(
-            encoder, table["sha256"].to_list(), params.augment, params.seed, encoding, tuned=tuned
+            encoder, sha256s, params.augment, params.seed, encoding, tuned=tuned
         )
-        views = images.without_tokens() if isinstance(images, EncodedViews) else images
-        return LabelledImages(views, labels, features)
+        if isinstance(images, EncodedViews):
+            images = images.without_tokens()
+        elif settings.tuned_size:
+            images = replace(images, size=settings.tuned_size)
+        return LabelledImages(images, labels, features)
+
+    def create_model(settings: Settings, encoder: ImageEncoder | None) -> Tokenizer:
+        model = Tokenizer(settings, width, len(classes), encoder)
+        if features is not None and settings.pretrained_width:
+            model.adapter.keep_directions(features)
+        return model
+
+    def train_model(model: Tokenizer, settings: Settings, run: TrainingRun) -> History:
+        pretrained = features if settings.labels == "clusters" else None
+        images = label_images(settings, train, numbers[0], pretrained)
+        return training.train(
+            model, images, label_images(settings, validation, numbers[1]), settings, run
+        )
+
+    def open_training(name: str, settings: Settings, log: Log) -> TrainingRun:
+        sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
+        return open_run(
+            workspace.cache / "training",
+            name,
+            encoding.machine,
+            params.seed,
+            log,
+            [training.VERSION, sections, contents],
+        )
 
     torch.manual_seed(params.seed)
-    model = Tokenizer(settings, encoder.width, len(classes), encoder if tuned else None)
-    if features is not None and settings.pretrained_width:
-        model.adapter.keep_directions(features)
-    sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
-    contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
-    run = open_run(
-        workspace.cache / "training",
-        "tokenizer",
-        encoding.machine,
-        params.seed,
-        log,
-        [training.VERSION, sections, contents],
-    )
-    pretrained = features if settings.labels == "clusters" else None
-    images = label_images(train, numbers[0], pretrained), label_images(validation, numbers[1])
-    history = training.train(model, *images, settings, run)
+    model = create_model(settings, encoder if settings.tune_encoder else None)
+    runs = [open_training("tokenizer", settings, log)]
+    if settings.tune_encoder and settings.probe_steps:
+        frozen = replace(settings, tune_encoder=False, steps=settings.probe_steps)
+        runs.append(open_training("probe", frozen, partial(log_with_prefix, log, "probe")))
+        probe = create_model(frozen, None)
+        train_model(probe, frozen, runs[-1])
+        model.load_state_dict(probe.state_dict(), strict=False)
+    history = train_model(model, settings, runs[0])
     if encoding.machine.world.rank > 0:
         return {}
     metrics = summarize(history, settings.steps)
@@ -132,8 +160,19 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
     folder = workspace.stage("tokenizer")
     save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, classes)
     write_history(folder / "history.csv", history)
-    run.clear()
+    for run in runs:
+        run.clear()
     return metrics
+
+
+def check_tuned_size(params: Params) -> None:
+    """Raise ParamsError if the encoder reads images of one size, and shall be tuned on another."""
+    size, encoder = params.tokenizer.tuned_size, params.encoder
+    if size not in (0, encoder.image_size) and reads_one_size(encoder.name):
+        raise ParamsError(
+            f"params.yaml: tokenizer: tuned_size: {encoder.name} does not read images of {size} "
+            f"pixels, only of {encoder.image_size}, as encoder.image_size says; set it to 0"
+        )
 
 
 def list_classes(train: pl.DataFrame, settings: Settings) -> list[str]:

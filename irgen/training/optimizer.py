@@ -9,6 +9,8 @@ from torch.optim import AdamW, Optimizer
 
 from irgen.params.sections import Training
 
+LEAST = 0.05  # of the encoder's rate: blocks that would learn more slowly stay as they are
+
 
 def create_optimizer(
     encoder: nn.Module | None,
@@ -17,7 +19,8 @@ def create_optimizer(
 ) -> AdamW:
     """Return AdamW with this field's moments (0.9, 0.98).
 
-    An encoder block n below the top learns at ``layer_decay``ⁿ of the encoder's rate. Vectors
+    An encoder block n below the top learns at ``layer_decay``ⁿ of the encoder's rate, or not at all
+    if that is less than LEAST: it then needs no gradient, and a step takes half the time. Vectors
     (norms, biases of linear layers) are not decayed; matrices and tables are.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -26,7 +29,11 @@ def create_optimizer(
     if encoder is not None:
         depths = _depths([name for name, _ in encoder.named_parameters()])
         for name, parameter in encoder.named_parameters():
-            rate = settings.encoder_learning_rate * settings.layer_decay ** depths[name]
+            share = settings.layer_decay ** depths[name]
+            if share < LEAST:
+                parameter.requires_grad_(False)
+                continue
+            rate = settings.encoder_learning_rate * share
             groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
     return AdamW(
         [

@@ -86,6 +86,11 @@ def code_versions() -> dict[str, int]:
     return {module.__name__: module.VERSION for module in modules}
 
 
+def log_with_prefix(log: Log, name: str, row: dict[str, float], step: int) -> None:
+    """Log the metrics of one of several trainings of a stage, which ``name`` tells apart."""
+    log({f"{name}/{key}": value for key, value in row.items()}, step)
+
+
 class RoundMeans:
     """Means of metrics over the images of one round of ``steps``. ``rate``: the setting of the
     learning rate, which a message names."""

@@ -143,6 +143,29 @@ def test_labels_can_be_left_aside(project, weights, capsys):
     assert "2 labels would be used without --unlabelled" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("encoder", "size"), [("test_vit", 0), ("test_resnet", 128)])
+def test_the_encoder_of_photos_can_be_tuned(project, tmp_path, capsys, encoder, size):
+    path = tmp_path / f"{encoder}.safetensors"
+    save_file(timm.create_model(encoder).state_dict(), path)
+    write(project.parent / "photos")
+    command = ["init", "../photos", "--weights", str(path)]
+    assert cli.main([*command, "--tune"]) == 0
+    tokenizer = settings(project).tokenizer
+    assert tokenizer.tune_encoder and tokenizer.tuned_size == size
+    assert "it learns from yours, too" in capsys.readouterr().out
+    assert cli.main(command) == 0
+    assert settings(project).tokenizer.probe_steps == 0
+
+
+def test_only_the_encoder_of_photos_with_labels_can_be_tuned(project, weights, capsys):
+    write(project.parent / "drawings", drawing)
+    assert cli.main(["init", "../drawings", "--tune"]) == 2
+    assert "these are drawings: leave --tune out" in capsys.readouterr().err
+    command = ["init", "../drawings", "--weights", str(weights), "--tune", "--unlabelled"]
+    assert cli.main(command) == 2
+    assert "these are photos without labels" in capsys.readouterr().err
+
+
 def test_settings_of_the_user_are_overwritten_by_force_only(project, weights, capsys):
     write(project.parent / "photos")
     command = ["init", "../photos", "--weights", str(weights)]

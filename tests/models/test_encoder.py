@@ -46,3 +46,16 @@ def test_a_vits_summary_is_its_class_token_and_its_tokens_the_patches():
     whole = backbone.forward_features((pixels - encoder.mean) / encoder.std)
     torch.testing.assert_close(summary, whole[:, 0])
     torch.testing.assert_close(tokens, whole[:, 1:])
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_pretrained_encoder_keeps_the_statistics_of_its_batch_norms(pretrained):
+    torch.manual_seed(0)
+    backbone = timm.create_model("resnet10t", num_classes=0, in_chans=1)
+    encoder = ImageEncoder(backbone, 32, 1, 1.0, pretrained=pretrained).train()
+    before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+    encoder(255 * torch.rand(4, 1, 32, 32))[0].sum().backward()
+    kept = [torch.equal(before[name], buffer) for name, buffer in encoder.named_buffers()]
+    assert all(kept) == pretrained
+    assert all(p.grad is not None for n, p in encoder.named_parameters() if "bn" in n)
+    assert encoder.training and not encoder.eval().training

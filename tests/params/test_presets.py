@@ -1,5 +1,7 @@
 """Presets fit how many images and labels there are, and are valid settings."""
 
+from dataclasses import replace
+
 import pytest
 
 from irgen.params import Params, check
@@ -15,6 +17,7 @@ from irgen.params.presets import (
     fit_codes,
     photos,
     tiny_images,
+    tuned_photos,
     without_labels,
 )
 from irgen.params.strict import parse
@@ -38,6 +41,7 @@ def test_every_preset_is_valid_for_few_and_many_images(images, labels):
         [tiny_images(some)],
         [drawings(some)],
         [photos(some, ENCODER)],
+        [photos(some, ENCODER), tuned_photos(some, ENCODER)],
         [photos(some, ENCODER), without_labels(some)],
     ):
         params = parse(Params, merge_values([*parts, SOURCE]), where="preset")
@@ -81,6 +85,13 @@ def test_large_collections_train_longer_and_small_ones_not_shorter():
 def test_the_preset_follows_from_size_kind_and_labels(side, drawn, labelled, kind):
     chosen, reason = choose_kind(side, drawings=drawn, labelled=labelled)
     assert chosen == kind and reason
+
+
+def test_a_transformer_is_tuned_on_images_of_its_own_size():
+    some = collection(3000, 10)
+    assert 0 < tuned_photos(some, ENCODER)["tokenizer"]["tuned_size"] < ENCODER.image_size
+    transformer = replace(ENCODER, name="vit_base_patch16_224", fixed_size=True)
+    assert tuned_photos(some, transformer)["tokenizer"]["tuned_size"] == 0
 
 
 @pytest.mark.parametrize("side", [8, 28, 30, 32, 40])

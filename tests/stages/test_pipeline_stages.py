@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from irgen.catalog.sources.arrays import list_digits
 from irgen.checkpoints.calibration import load_calibration
@@ -15,7 +16,7 @@ from irgen.checkpoints.identifiers import load_codes
 from irgen.checkpoints.models import assemble
 from irgen.checkpoints.tokenizer import load_tokenizer
 from irgen.checkpoints.weights import create_encoder
-from irgen.errors import CatalogError
+from irgen.errors import CatalogError, ParamsError
 from irgen.index.index import Index
 from irgen.report.comparison import METHODS
 from irgen.search.calibration import Uncalibrated
@@ -208,3 +209,28 @@ def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
         answers = pl.read_parquet(tmp_path / f"data/evaluate/runs/{method}.parquet")
         assert not (answers["query"] == answers["item"]).any()  # the tables are the same rows
     assert "standard (products): unseen classes" in (tmp_path / "reports/index.html").read_text()
+
+
+def test_a_tuned_encoder_begins_where_the_probe_of_the_frozen_one_ends(copy, root):
+    folder, params = copy
+    weights = folder / "encoder.safetensors"
+    save_file(create_encoder(params.encoder, 0).backbone.state_dict(), weights)
+    encoder = {**SMALL["encoder"], "weights": str(weights)}
+    short = {"steps": 14, "learning_rate": 0.01, "encoder_learning_rate": 1.0e-6}
+
+    def accuracy(**changes) -> float:
+        tokenizer = {**SMALL["tokenizer"], **short, **changes}
+        params = small_params(folder, root, encoder=encoder, tokenizer=tokenizer)
+        return run(params, folder, "tokenizer")["tokenizer"]["validation/accuracy/embedding"]
+
+    assert accuracy(probe_steps=70) > accuracy(probe_steps=0)
+
+
+def test_an_encoder_can_be_tuned_on_smaller_images_unless_it_reads_one_size(copy, root):
+    folder, _ = copy
+    small = {**SMALL["tokenizer"], "tuned_size": 12, "steps": 14}
+    params = small_params(folder, root, tokenizer=small)
+    run(params, folder, "tokenizer", "identifiers")
+    transformer = dataclasses.replace(params.encoder, name="vit_tiny_patch16_224")
+    with pytest.raises(ParamsError, match=r"tuned_size: vit_tiny.* only of 16.*set it to 0"):
+        run(dataclasses.replace(params, encoder=transformer), folder, "tokenizer")

@@ -44,6 +44,17 @@ def test_stages_of_a_convolutional_net_count_as_blocks(retriever_settings):
     assert rates["conv1.0.weight"] == 0.0625
 
 
+def test_blocks_that_would_learn_far_more_slowly_than_the_last_one_stay_as_they_are(
+    retriever_settings,
+):
+    encoder = timm.create_model("resnet10t", num_classes=0)
+    rates = rates_by_name(encoder, retriever_settings, 0.2)
+    assert rates["layer4.0.conv1.weight"] == 1.0 and rates["layer3.0.conv1.weight"] == 0.2
+    still = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    assert still == {name for name, _ in encoder.named_parameters()} - set(rates)
+    assert {"layer2.0.conv1.weight", "conv1.0.weight"} <= still
+
+
 def test_every_parameter_is_in_one_group_and_vectors_are_not_decayed(retriever_settings):
     encoder, head = timm.create_model("resnet10t", num_classes=0), nn.Linear(4, 4)
     groups = optimizer.create_optimizer(
