@@ -226,7 +226,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(".cache/text-queries"))
     parser.add_argument("--vague", default="category", help="column of words beside a picture")
     options = parser.parse_args()
-    table = pl.read_csv(options.texts)
+    table = pl.read_csv(options.texts, infer_schema=False)
     by_words, by_pictures = [], []
     for seed in options.seeds:
         texts = hold_out(table, seed)

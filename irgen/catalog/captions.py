@@ -34,7 +34,7 @@ def read_captions(path: Path) -> pl.DataFrame:
         raise SourceError(
             f"download: captions: {path} has no texts; give it a column with words beside {key!r}"
         )
-    rows = table.select(pl.col(key).str.strip_chars().str.normalize("NFC"), *names)
+    rows = table.select(pl.col(key).cast(pl.String).str.strip_chars().str.normalize("NFC"), *names)
     texts = pl.col(names).drop_nulls().unique(maintain_order=True)
     captions = rows.drop_nulls(key).group_by(key).agg(texts).sort(key)
     return captions.with_columns(
