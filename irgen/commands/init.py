@@ -99,12 +99,12 @@ def init(
         write(path, base, [digits(), {"download": {"source": source}}], source)
         print(f"{path.name} has the default settings, for the built-in digits.\nNext: make run")
         return
-    if captions:
-        read_captions(captions)  # refuses a file that the download would refuse
+    # It refuses a file that the download would refuse.
+    texts = init_output.describe_captions(read_captions(captions)) if captions else {}
     print(f"Looking at {source} …", flush=True)
     survey = look(source, root)
     labelled = has_labels(survey) and not unlabelled
-    print(init_output.layout(init_output.describe_images(survey, labelled)), flush=True)
+    print(init_output.layout(init_output.describe_images(survey, labelled) | texts), flush=True)
     if survey.images < FEWEST:
         raise CatalogError(
             f"{source}: training on {survey.images} images makes no sense; give some dozens, "

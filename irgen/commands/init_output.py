@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from statistics import median
+from typing import TYPE_CHECKING
 
 from irgen.catalog.sources.selection import describe_left_out
 from irgen.catalog.survey import Sample, Survey
@@ -9,6 +10,9 @@ from irgen.commands.format import format_count
 from irgen.commands.init_costs import Costs, Machine
 from irgen.errors import escape_controls
 from irgen.params import Params
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SHOWN = 3  # labels or files that a line names
 FEW = 4  # images of a label: with fewer it teaches and measures little
@@ -27,6 +31,12 @@ def describe_images(survey: Survey, labelled: bool) -> dict[str, str]:
         "note": "; ".join(survey.notes),
     }
     return {name: text for name, text in lines.items() if text}
+
+
+def describe_captions(captions: "pl.DataFrame") -> dict[str, str]:
+    """Return what a file of captions holds, as a line: its key and columns with texts."""
+    key, *names = captions.columns
+    return {"captions": f"of {format_count(len(captions), key)}: {', '.join(names)}"}
 
 
 def describe_labels(survey: Survey, labelled: bool) -> str:

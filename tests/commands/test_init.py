@@ -92,6 +92,7 @@ def test_captions_are_checked_and_named_in_the_settings(project, weights, capsys
     captions.write_text("label,text\ncat,soft fur\n")
     assert cli.main([*command, "--captions", "../captions.csv"]) == 0
     assert settings(project).download.captions == "../captions.csv"
+    assert "of 1 label: text" in capsys.readouterr().out
 
 
 def test_without_weights_the_hub_is_asked_before_anything_is_written(project, no_hub, capsys):
