@@ -21,7 +21,7 @@ from irgen.training.run import (
     show_progress,
 )
 
-VERSION = 2  # raise when a training gives other descriptors
+VERSION = 3  # raise when a training gives other descriptors
 Losses = Callable[..., dict[str, Tensor]]  # of (head, embeddings, labels, settings)
 
 

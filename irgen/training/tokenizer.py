@@ -22,7 +22,7 @@ from irgen.training.run import (
     show_progress,
 )
 
-VERSION = 3  # raise when a training gives another tokenizer
+VERSION = 4  # raise when a training gives another tokenizer
 
 
 def train(
