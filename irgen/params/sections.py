@@ -297,7 +297,7 @@ class Evaluate:
     beams: Cutoff = param(20, "code sequences kept by beam search (W)")
     candidates: Size = param(100, "most images collected from the beams; at least the largest k")
     hedge: Annotated[float, Field(ge=0, le=1000)] = param(
-        10.0, "how much one good hit among the first ten is worth, in tens of good hits; 0: nothing"
+        20.0, "how much one good hit among the first ten is worth, in tens of good hits; 0: nothing"
     )
     queries: Size = param(3000, "queries measured at most; of more, the same sample each time")
     batch_size: Batch = param(64, "queries per search batch")

@@ -40,7 +40,7 @@ def test_the_index_opens_alone_and_holds_the_database(built, tmp_path):
                 "beams": 8,
                 "candidates": 40,
                 "fresh_beams": 30,
-                "hedge": 10.0,
+                "hedge": 20.0,
             },
             "encoder_precision": "fp32",
             "queries": metrics["catalog"]["images/queries"],
