@@ -18,7 +18,7 @@ from .conftest import SMALL, files, run, small_params, write_digits
 SHORT = {"width": 24, "steps": 20, "batch_size": 32, "warmup": 0.25}
 SCANN = "scann" if ann.import_scann() else "scann_like"
 NAMES = {"hnsw", "ivf_pq", SCANN, "spann_like", "cgd", "irt_r"}
-BEFORE = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie")
+BEFORE = ("download", "catalog", "features", "pairs", "tokenizer", "identifiers", "trie", "texts")
 OUTPUTS = {
     "metrics.json",
     "precision.csv",
