@@ -44,6 +44,7 @@ def _wrap(backbone: nn.Module, config: Encoder) -> ImageEncoder:
         config.image_size,
         config.channels,
         config.crop,
+        grid=config.grid,
         pretrained=config.weights != "none",
     )
 

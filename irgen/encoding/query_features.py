@@ -22,7 +22,8 @@ def encode_queries(models: Models, sha256s: list[str], encoding: Encoding) -> Qu
         return _unpack(_pack(models, torch.empty(0, *models.decoding.shape)).cpu(), models)
     modules = [models.query_encoder, models.tokenizer, models.encoder]
     weights = fingerprint(modules, models.decoding, encoding.encoder_machine)
-    name = digest(weights, encoding.settings.batch_size)[:16]
+    tokens = models.query_encoder.encoder.token_count
+    name = digest(weights, tokens, encoding.settings.batch_size)[:16]
     store = ArrayStore(encoding.cache / "query_features" / name)
     encode_once(store, sha256s, models.decoding, BatchEncoder(models, _encode), encoding)
     return _unpack(torch.from_numpy(store.get(sha256s)), models)

@@ -56,7 +56,8 @@ def encode_views(
     """
     weights = fingerprint([encoder], encoder.decoding, encoding.encoder_machine)
     size = encoding.settings.batch_size
-    key = digest(weights, sha256s, vars(changes), seed, size, augment.VERSION)[:16]
+    tokens = encoder.token_count
+    key = digest(weights, tokens, sha256s, vars(changes), seed, size, augment.VERSION)[:16]
     folder = encoding.cache / "views" / key
     if not folder.exists() or _are_damaged(folder, size):
         folder.parent.mkdir(parents=True, exist_ok=True)

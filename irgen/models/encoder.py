@@ -1,9 +1,11 @@
 """Image encoder: any timm backbone as one summary vector and a grid of tokens."""
 
+import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from irgen.catalog.images.pixels import Decoding
 
@@ -15,13 +17,14 @@ class ImageEncoder(nn.Module):
 
     A ViT's summary is its class token (or pooled head) and its tokens are the patch tokens; a
     convolutional net's summary is its pooled feature and its tokens are the cells of its last grid.
+    Of ``grid``, if it is not 0, means of ``grid`` × ``grid`` regions are the tokens instead.
     Normalisation follows timm's data config and happens inside, so no caller can get it wrong.
 
     The batch norms of a ``pretrained`` encoder keep their statistics when it is trained: those of a
     small batch are worse, and the other weights would have to follow them.
 
     Attributes: ``decoding`` of its images; ``width`` of the summary, ``token_width`` and
-    ``token_count`` of the grid.
+    ``token_count`` of the tokens.
     """
 
     mean: Tensor  # (1, C, 1, 1), of pixels from 0 to 255; so is std
@@ -34,13 +37,14 @@ class ImageEncoder(nn.Module):
         channels: Literal[1, 3],
         crop: float,
         *,
+        grid: int = 0,
         pretrained: bool = False,
     ):
         from timm.data import resolve_model_data_config  # takes seconds
 
         super().__init__()
         self.backbone: Any = backbone  # timm's models share methods, but no class that names them
-        self.pretrained = pretrained
+        self.grid, self.pretrained = grid, pretrained
         config = resolve_model_data_config(backbone)
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         if channels == 1:
@@ -77,8 +81,22 @@ class ImageEncoder(nn.Module):
         return self
 
     def _tokens(self, features: Tensor) -> Tensor:
+        tokens = self._cells(features)
+        return pool_grid(tokens, self.grid) if self.grid else tokens
+
+    def _cells(self, features: Tensor) -> Tensor:
         if features.ndim == 3:  # (B, prefix + P, T)
             return features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
         if features.shape[1] == self.backbone.num_features:  # (B, T, h, w)
             return features.flatten(2).transpose(1, 2)
         return features.flatten(1, 2)  # (B, h, w, T)
+
+
+def pool_grid(tokens: Tensor, side: int) -> Tensor:
+    """Return means (B, side², T) of regions of a square image's tokens (B, P, T), row by row; the
+    tokens as they are where there are no more."""
+    cells = math.isqrt(tokens.shape[1])
+    if cells <= side:
+        return tokens
+    square = tokens.mT.unflatten(2, (cells, cells))  # (B, T, √P, √P)
+    return F.adaptive_avg_pool2d(square, side).flatten(2).mT

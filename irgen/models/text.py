@@ -93,9 +93,12 @@ class TextEncoder(nn.Module):
 
 def shape_memory(embeddings: Tensor, states: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     """Return embeddings (B, D) and words' vectors (B, n, D) of texts as a decoder's summary (B, S)
-    and tokens (B, P, T): zeros fill up what is missing, what is too much is cut."""
-    tokens = _fit(_fit(states, shape.token_width).mT, shape.token_count).mT
-    return _fit(embeddings, shape.summary_width), tokens
+    and tokens (B, P, T): zeros fill up what is missing, what is too wide is cut, and every P-th word
+    shares a token with the first ones."""
+    states = _fit(states, shape.token_width)  # (B, n, T)
+    missing = -states.shape[1] % shape.token_count
+    rounds = F.pad(states, (0, 0, 0, missing)).unflatten(1, (-1, shape.token_count))
+    return _fit(embeddings, shape.summary_width), rounds.sum(1)
 
 
 def _fit(values: Tensor, width: int) -> Tensor:

@@ -107,6 +107,7 @@ def photos(collection: Collection, encoder: Pretrained) -> Values:
             "image_size": encoder.image_size,
             "channels": 3,
             "crop": encoder.crop,
+            "grid": 3,
             "options": {},
         },
         "augment": {

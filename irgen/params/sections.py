@@ -145,6 +145,9 @@ class Encoder:
     crop: Annotated[float, Field(ge=0.1, le=1)] = param(
         1.0, "share of the resized short side that is kept"
     )
+    grid: Annotated[int, Field(ge=0, le=64)] = param(
+        0, "side of a grid of means that stand for an image's tokens; 0: all tokens"
+    )
     options: dict[str, Any] = param({}, "more arguments of timm.create_model")
 
 

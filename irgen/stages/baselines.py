@@ -6,6 +6,7 @@ approximate index takes N log N or more. Methods are built one after the other.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -111,16 +112,16 @@ def train_models(
     tuned = params.tokenizer.tune_encoder
     sha256s = train["sha256"].to_list()
     labels = class_numbers(train["label"], train["label"].unique().sort().to_list())
-    frozen = create_encoder(params.encoder, params.seed)
     models, runs = {}, []
     for name, recipe in list_recipes(params.baselines).items():
-        encoder = create_encoder(params.encoder, params.seed) if tuned else frozen
+        section = replace(params.encoder, grid=0) if recipe.tokens else params.encoder
+        encoder = create_encoder(section, params.seed)
         images = load_training_images(
             encoder, sha256s, params.augment, params.seed, encoding, tuned=tuned
         )
         if isinstance(images, EncodedViews) and not recipe.tokens:
             images = images.without_tokens()
-        sections = [flatten(part) for part in (params.encoder, params.augment, recipe.settings)]
+        sections = [flatten(part) for part in (section, params.augment, recipe.settings)]
         run = open_run(
             workspace.cache / "training",
             name,

@@ -30,7 +30,7 @@ from irgen.training.run import (
 from irgen.training.targets import soften
 from irgen.training.word_queries import WordQueries
 
-VERSION = 3  # raise when a training gives another retriever
+VERSION = 4  # raise when a training gives another retriever
 PRECISION, AGREEMENT = "validation/precision/10", "validation/agreement/10"
 BEAMS, CUTOFF = 10, 10  # of the validation search
 

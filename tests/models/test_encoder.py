@@ -30,6 +30,18 @@ def test_any_backbone_gives_a_summary_and_tokens(name, options, widths):
     assert tokens.shape == (3, widths[2], widths[1])
 
 
+def test_a_grid_of_means_stands_for_the_tokens():
+    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=96).eval()
+    whole, pooled, larger = (ImageEncoder(backbone, 96, 3, 1.0, grid=n).eval() for n in (0, 3, 7))
+    assert (whole.token_count, pooled.token_count, larger.token_count) == (36, 9, 36)
+    pixels = 255 * torch.rand(2, 3, 96, 96)
+    summary, tokens = whole(pixels)
+    squares = tokens.view(2, 3, 2, 3, 2, 192).mean((2, 4))  # of 2 x 2 patches
+    torch.testing.assert_close(pooled(pixels)[0], summary)
+    torch.testing.assert_close(pooled(pixels)[1], squares.flatten(1, 2))
+    torch.testing.assert_close(larger(pixels)[1], tokens)
+
+
 def test_pixels_are_normalised_by_the_models_own_mean_and_deviation():
     backbone = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     encoder = ImageEncoder(backbone, 32, 3, 1.0)

@@ -41,7 +41,8 @@ def test_the_memory_has_the_shape_of_a_pictures():
     summary, tokens = shape_memory(embeddings, states, shape)
     assert summary.shape == (2, 8) and tokens.shape == (2, 4, 3)
     assert torch.equal(summary[:, :6], embeddings) and not summary[:, 6:].any()
-    assert torch.equal(tokens, states[:, :4, :3])
+    assert torch.equal(tokens[:, 1:], states[:, 1:4, :3])
+    assert torch.equal(tokens[:, 0], states[:, 0, :3] + states[:, 4, :3])
     few = shape_memory(embeddings, states[:, :2], shape)[1]
     assert torch.equal(few[:, :2], states[:, :2, :3]) and not few[:, 2:].any()
 
