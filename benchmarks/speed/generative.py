@@ -18,7 +18,7 @@ from irgen.search.snapshot import Segment, Snapshot
 from speed import published
 from speed.stopwatch import Repeats, Times
 
-SUMMARY, TOKENS, TOKEN_WIDTH = 256, 49, 192  # S, P, T of a small vision transformer
+SUMMARY, TOKENS, TOKEN_WIDTH = 256, 9, 1280  # S, P, T of photos' preset
 WIDTH, LAYERS, HEADS = 256, 1, 4  # of the decoder that irgen init chooses
 SHARPNESS = 5.0  # factor of the random part of the logits, for the spread of trained ones
 K = 10
