@@ -93,8 +93,8 @@ class TextEncoder(nn.Module):
 
 def shape_memory(embeddings: Tensor, states: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     """Return embeddings (B, D) and words' vectors (B, n, D) of texts as a decoder's summary (B, S)
-    and tokens (B, P, T): zeros fill up what is missing, what is too wide is cut, and every P-th word
-    shares a token with the first ones."""
+    and tokens (B, P, T): zeros fill up what is missing, what is too wide is cut, and words after
+    the P-th share the first ones' tokens."""
     states = _fit(states, shape.token_width)  # (B, n, T)
     missing = -states.shape[1] % shape.token_count
     rounds = F.pad(states, (0, 0, 0, missing)).unflatten(1, (-1, shape.token_count))
