@@ -193,7 +193,9 @@ def search(
     with project_index.open_to_read(root, folder) as index:
         k = min(k, max(index.view.snapshot.rows, 1))  # there are no more
         least = min(k + stored, MOST_HITS)  # an image of the index finds itself
-        options = replace(index.options(least), allow=allow, rerank=not no_rerank, **chosen)
+        options = replace(
+            index.options(least), allow=allow, rerank=not no_rerank, trust_copies=True, **chosen
+        )
         hits = search_queries.search_index(index, queries, k, options)
         answer = search_output.Answer.of(queries, hits, index)
         if explain:

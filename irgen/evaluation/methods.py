@@ -322,7 +322,7 @@ def measure_finds_itself(index: Index, inputs: MethodInputs) -> float:
     first: list[str] = []
     decoding = index.models.decoding
     for pixels, new in stream_batches(sha256s, decoding, inputs.encoding, "find themselves"):
-        first += index.search(pixels[:new], 1).ids[:, 0].tolist()
+        first += index.search(pixels[:new], 1, index.options(1)).ids[:, 0].tolist()
     hits = [sha256_of[name] == sha256 for name, sha256 in zip(first, sha256s, strict=True)]
     return sum(hits) / len(hits)
 

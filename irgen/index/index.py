@@ -201,16 +201,16 @@ class Index(Store):
         no more, or if the options drop some.
 
         ``images``: as for ``add``, or features from ``models.encode``. ``options``: by default
-        ``options(k)``. Raise ImageError for an image that cannot be decoded, IndexingError for
-        invalid options.
+        ``options(k)`` with ``trust_copies``. Raise ImageError for an image that cannot be decoded,
+        IndexingError for invalid options.
         """
-        options = self._check_options(options, k)
+        options = self._check_options(options, k, trust_copies=True)
         ranked = options.rerank and isinstance(self.ranking, Ranking)
         options = bound_score(options) if ranked else bound_cosine(options, self.calibration)
         self.refresh()
         view = self.view
         snapshot = self.snapshot(view, options.allow, options.words)
-        ranker = self.ranker(view) if ranked else None
+        ranker = self.ranker(view, labelled=options.trust_copies) if ranked else None
         parts = []
         for features in self._networks.read_queries(images):
             hits = engine.search(self.decoder, features, snapshot, k, options, ranker)
@@ -339,25 +339,28 @@ class Index(Store):
         rows = alive if words is None else self._word_search.rank(view, words)
         return rows if allow is None else rows[allowed_rows(allow, view).numpy()[rows]]
 
-    def ranker(self, view: View) -> Ranker | None:
+    def ranker(self, view: View, *, labelled: bool = False) -> Ranker | None:
         """Return what ranks the rows of ``view`` by label, on the device of the search; None in an
-        index without a ranking."""
+        index without a ranking. ``labelled``: copies of images have their labels."""
         ranking, label_scorer = self.ranking, self.decoder.label_scorer
         if isinstance(ranking, Uncalibrated) or label_scorer is None:
             return None
         kinds = self._kinds.of(view, self.models.labels, label_scorer.code_labels)
-        return Ranker(ranking, kinds, self.snapshot(view).trained)
+        known = self._kinds.mark_labelled(view) if labelled else None
+        return Ranker(ranking, kinds, self.snapshot(view).trained, known)
 
     @property
     def text_method(self) -> TextMethod | None:
         """Return what answers queries in words; None: nothing does."""
         return self._text_search.method(self.view)
 
-    def _check_options(self, options: Options | None, k: int) -> Options:
-        """Return the options of a search for k images. Raise IndexingError if k is too small or too
-        large."""
+    def _check_options(
+        self, options: Options | None, k: int, *, trust_copies: bool = False
+    ) -> Options:
+        """Return the options of a search for k images; ``trust_copies``: of the default ones. Raise
+        IndexingError if k is too small or too large."""
         engine.check_count("k", k)
-        return options or self.options(k)
+        return options or replace(self.options(k), trust_copies=trust_copies)
 
     def embed(self, images: Images) -> Tensor:
         """Return the unit embeddings (n, D) of images, on the CPU, as ``add_encoded`` takes them.

@@ -58,6 +58,7 @@ class Kinds:
         self.device = device
         self._base: tuple[Base, Tensor] | None = None
         self._view: tuple[View, Tensor] | None = None
+        self._labelled: tuple[View, Tensor] | None = None
 
     def of(self, view: View, taught: Sequence[str], code_labels: Tensor) -> Tensor:
         """Return the kinds (rows,) int64 of the rows of ``view``, dead ones included."""
@@ -69,6 +70,16 @@ class Kinds:
                 new = number_rows(view.added, added, taught, code_labels)
                 kinds = torch.cat([kinds, new])
             self._view = last = view, kinds.to(self.device)
+        return last[1]
+
+    def mark_labelled(self, view: View) -> Tensor:
+        """Return a mask (rows,) bool of the rows of ``view`` that have a label of their own."""
+        last = self._labelled
+        if last is None or last[0] is not view:
+            marks = torch.zeros(view.snapshot.rows, dtype=torch.bool)
+            if LABEL in view.schema:
+                marks = torch.from_numpy(view.table[LABEL].is_not_null().to_numpy(writable=True))
+            self._labelled = last = view, marks.to(self.device)
         return last[1]
 
     def _number_base(self, base: Base, taught: Sequence[str], code_labels: Tensor) -> Tensor:

@@ -71,7 +71,9 @@ class Options:
     ``min_cosine``: drop hits below. ``trie``: with False the beam search is unconstrained; codes
     that no image has find nothing.
 
-    Three more are for an ``Index``, not for the engine. ``min_probability``: drop hits that are
+    Four more are for an ``Index``, not for the engine. ``trust_copies``: a copy of a labelled image
+    has its label. It is off unless somebody searches: a measurement by images of the index would
+    be told their labels. ``min_probability``: drop hits that are
     less likely to have the query's label. ``allow``: find only some images, by SQL or a polars
     expression over id and metadata, or a collection of ids. ``words``: find only images that have
     all of these in their id or text columns.
@@ -89,6 +91,7 @@ class Options:
     allow: "str | pl.Expr | Collection[str] | None" = None
     words: str | None = None
     trie: bool = True
+    trust_copies: bool = False
 
     def __post_init__(self) -> None:
         check_count("beams", self.beams)

@@ -299,4 +299,5 @@ async def _nothing() -> None:
 def _make_options(defaults: Options, wanted: SearchOptions) -> Options:
     """Return the index's options with those that a request gives in place of its ``defaults``."""
     given = {name: getattr(wanted, name) for name in OPTION_NAMES}
-    return replace(defaults, **{name: value for name, value in given.items() if value is not None})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return replace(defaults, trust_copies=True, **chosen)

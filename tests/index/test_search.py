@@ -20,7 +20,7 @@ from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.search import calibration, engine
 from irgen.search.calibration import Bin, Calibration, Uncalibrated
-from irgen.search.engine import QueryFeatures
+from irgen.search.engine import COPY_COSINE, QueryFeatures
 
 from ..small_index import RANKING
 
@@ -305,6 +305,26 @@ def test_an_index_with_a_ranking_sorts_by_the_probability_of_the_label(make_inde
     np.testing.assert_array_equal(stored.scores, stored.cosine)
     assert (hits.untaught > 0.5).all() and hits.list_untaught() == hits.untaught.tolist()
     assert stored.list_untaught() == [None]
+
+
+def test_a_copy_of_a_labelled_image_is_followed_by_images_of_its_label(make_index, png, tmp_path):
+    labels = [None if n == 7 else f"label {n % 4}" for n in range(40)]
+    items = pl.DataFrame({"id": NAMES, "label": labels})
+    contents = [png(number) for number in range(40)]
+    folder = make_index(tmp_path / "ranked", contents, items, KNOWN, ranking=RANKING)
+    with Index.open(folder, precision="fp32") as index:
+        hits = index.search([png(3), png(6)], 40)
+        measured = index.search([png(3), png(6)], 40, index.options(40))
+        unlabelled = ~index.ranker(index.view, labelled=True).labelled
+        assert index.view.ids(unlabelled.nonzero()[:, 0].numpy()) == ["007.png"]
+    label_of = dict(items.rows())
+    for query in (0, 1):
+        copies = hits.cosine[query] >= COPY_COSINE
+        own = {label_of[name] for name in hits.ids[query][copies]}
+        expected = [label_of[name] in own for name in hits.ids[query]]
+        assert (hits.scores[query] > 0.1).tolist() == expected
+        assert expected == sorted(expected, reverse=True) and not all(expected)
+        assert not np.array_equal(hits.ids[query], measured.ids[query])
 
 
 def test_labels_are_numbered_once_for_all_searches_between_two_changes(make_index, png, tmp_path):

@@ -20,11 +20,15 @@ def rank_one(
     label_probs: list[float],
     hedge: float = 0.0,
     trained: list[bool] | None = None,
+    labelled: list[bool] | None = None,
 ) -> Ranked:
-    """Rank candidates, one a row, of one query. ``trained``: by default all."""
+    """Rank candidates, one a row, of one query. ``trained``: by default all; ``labelled``: by
+    default nothing may be known of copies."""
     rows = torch.arange(len(kinds))[None]
     near = torch.tensor([cosines])
-    ranker = Ranker(RANKING, torch.tensor(kinds), torch.tensor(trained or [True] * len(kinds)))
+    known = None if labelled is None else torch.tensor(labelled)
+    trained = trained or [True] * len(kinds)
+    ranker = Ranker(RANKING, torch.tensor(kinds), torch.tensor(trained), known)
     return rank_candidates(ranker, rows, near, near >= 0.999, torch.tensor([label_probs]), hedge)
 
 
@@ -114,3 +118,33 @@ def test_no_candidate_has_no_probability() -> None:
     label_probs = torch.tensor([[0.5, 0.5]])
     ranked = rank_candidates(ranker, rows, cosines, cosines >= 0.999, label_probs, 1.0)
     assert ranked.probabilities[0, 1] == 0 and ranked.sort_keys[0, 1] == -torch.inf
+
+
+def test_a_copy_of_a_labelled_image_has_its_label_whatever_the_classifier_says():
+    kinds, cosines, read = [0, 1, 1, 0, NEW], [1.0, 0.9, 0.8, 0.7, 0.6], [0.01, 0.99]
+    unread = rank_one(kinds, cosines, read, hedge=20.0)
+    assert unread.probabilities[0, 1] > 0.9 > unread.probabilities[0, 3]
+    told = rank_one(kinds, cosines, read, hedge=20.0, labelled=[True] * 5)
+    assert (
+        told.probabilities[0, [0, 3]].min() > 0.998
+        and told.probabilities[0, [1, 2, 4]].max() < 1e-3
+    )
+    order = told.sort_keys[0].argsort(descending=True).tolist()
+    assert order == [0, 3, 1, 2, 4], "the copy, its label's, then the others as they were"
+    assert told.untaught[0] < 1e-3
+
+
+def test_copies_with_different_labels_share_the_query_and_one_of_no_taught_label_is_told():
+    kinds, cosines = [0, NEW, 1, NEW], [1.0, 0.9995, 0.9, 0.8]
+    told = rank_one(kinds, cosines, [0.5, 0.5], labelled=[True] * 4)
+    assert told.probabilities[0, 3] == pytest.approx(0.4995, abs=1e-3)
+    assert told.untaught[0] == pytest.approx(0.4995, abs=1e-3)
+
+
+def test_a_copy_without_a_label_changes_nothing():
+    kinds, cosines, read = [0, 1, 1], [1.0, 0.9, 0.8], [0.1, 0.9]
+    unread = rank_one(kinds, cosines, read)
+    told = rank_one(kinds, cosines, read, labelled=[False, True, True])
+    assert torch.equal(told.probabilities, unread.probabilities)
+    assert torch.equal(told.sort_keys, unread.sort_keys)
+    assert torch.equal(told.untaught, unread.untaught)

@@ -19,6 +19,7 @@ from irgen.checkpoints.weights import create_encoder
 from irgen.errors import CatalogError, ParamsError
 from irgen.index.index import Index
 from irgen.report.comparison import METHODS
+from irgen.search import engine
 from irgen.search.calibration import Uncalibrated
 
 from .conftest import SMALL, files, run, small_params
@@ -80,6 +81,24 @@ def test_an_image_has_the_same_code_as_training_and_as_database_image(built):
 
 def test_every_image_of_the_index_is_the_first_answer_to_itself(built):
     assert built[2]["evaluate"]["index/finds_itself"] == 1
+
+
+def test_no_measurement_reads_the_labels_of_copies_of_its_queries(copy, monkeypatch):
+    """Queries are images of the database here, so their labels would answer for them."""
+    folder, params = copy
+    told, rank = [], engine.rank_candidates
+
+    def record(ranker, *arguments):
+        told.append(ranker.labelled is not None)
+        return rank(ranker, *arguments)
+
+    monkeypatch.setattr(engine, "rank_candidates", record)
+    run(params, folder, "index", "evaluate")
+    assert told and not any(told)
+    with Index.open(folder / "data/index") as index:
+        images = sorted((folder / "digits").rglob("*.png"))[:2]
+        index.search(images, 3)
+    assert told[-1], "who searches is told"
 
 
 @pytest.mark.slow

@@ -148,7 +148,8 @@ async def info(request: Request) -> schema.InfoAnswer:
     served = service.champion.require()
     await asyncio.to_thread(served.index.refresh)
     options = asdict(served.index.options(10))
-    del options["allow"], options["words"]  # of one search
+    for name in ("allow", "words", "trust_copies"):
+        del options[name]  # of one search
     return schema.InfoAnswer(
         version=irgen.__version__,
         index=describe_index(served),
