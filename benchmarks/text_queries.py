@@ -34,13 +34,14 @@ from irgen.index.hits import ImageHits
 from irgen.index.index import Index
 from irgen.models.text import split_words
 from irgen.params import Params, load
-from irgen.search.engine import QueryFeatures
+from irgen.search.engine import Options, QueryFeatures
 
 DEPTH = 200  # hits of a query
 CUTOFFS = (1, 10)
 SHOWN = ("precision/1", "precision/10", "hit/10")
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 MOST_PICTURES = 500
+BRUTE_FORCE = "brute force by embedding"  # for words: a dual encoder
 KNOWN = 4  # words of a query that are taught
 SHORT = 3  # words of a short query
 Values = dict[str, float]
@@ -132,17 +133,21 @@ class FullText:
         return ids
 
 
-def search(index: Index, features: QueryFeatures) -> dict[str, np.ndarray]:
-    """Return the ids (Q, DEPTH) that an index finds, by method."""
-    options = replace(index.options(DEPTH), beams=index.options(1).beams)
-    ranked = index.search(features, DEPTH, options)
+def search(index: Index, features: QueryFeatures, served: ImageHits) -> dict[str, np.ndarray]:
+    """Return the ids (Q, DEPTH) that an index finds, by method; ``served``: by its own."""
+    options = pick_options(index)
     by_code = index.search(features, DEPTH, replace(options, rerank=False))
     return {
-        "brute force by embedding": index.search_brute_force(features, DEPTH).ids,
-        "index, by probability": ranked.ids,
-        "index, by log-probability": by_code.ids,
-        "index, by cosine": sort_by_cosine(ranked),
+        BRUTE_FORCE: index.search_brute_force(features, DEPTH).ids,
+        "retriever alone": by_code.ids,
+        "index, by cosine": sort_by_cosine(index.search(features, DEPTH, options)),
+        "index, as it is searched": served.ids,
     }
+
+
+def pick_options(index: Index) -> Options:
+    """Return the options of a search for ten images, which must give DEPTH."""
+    return replace(index.options(DEPTH), beams=index.options(1).beams)
 
 
 def sort_by_cosine(hits: ImageHits) -> np.ndarray:
@@ -168,7 +173,8 @@ def measure_words(
     for title, queries in draw_queries(texts, seed).items():
         words = queries["text"].to_list()
         ids = {f"full text, {name}": full_text.search(words, name) for name in ("AND", "OR")}
-        ids |= search(index, index.models.encode_texts(words))
+        served = index.search_text(words, DEPTH, pick_options(index))
+        ids |= search(index, index.models.encode_texts(words), served)
         results[title] = {name: measure(i, queries["label"], database) for name, i in ids.items()}
     return results
 
@@ -186,18 +192,20 @@ def measure_pictures(
     encoding = open_encoding(params.compute, workspace)
     pictures = encode_queries(index.models, queries["sha256"].to_list(), encoding)
     text_of = dict(words.iter_rows())
-    asked = index.models.encode_texts([text_of[label] for label in queries["label"]])
+    texts = [text_of[label] for label in queries["label"]]
+    asked, options = index.models.encode_texts(texts), pick_options(index)
     query_set = QuerySet.build(queries, database, max(CUTOFFS))
     row_of = {name: row for row, name in enumerate(database["id"])} | {None: -1}
     find_rows = np.vectorize(row_of.get, otypes=[np.int64])
     results: dict[str, dict[str, Values]] = {}
-    for title, features in {
-        "picture": pictures,
-        "words": asked,
-        "picture and words": compose_queries(pictures, asked),
-    }.items():
+    composed = compose_queries(pictures, asked)
+    for title, features, served in (
+        ("picture", pictures, index.search(pictures, DEPTH, options)),
+        ("words", asked, index.search_text(texts, DEPTH, options)),
+        ("picture and words", composed, index.search(composed, DEPTH, options)),
+    ):
         results[title] = {}
-        for name, ids in search(index, features).items():
+        for name, ids in search(index, features, served).items():
             rows = find_rows(ids)
             lists = RankedLists(rows, np.zeros(rows.shape, np.float32))
             lists = query_set.drop_self(lists, DEPTH - 1)

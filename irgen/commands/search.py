@@ -140,9 +140,9 @@ def search(
     the query's embedding. Images added after training are mostly found by embedding, since the
     retriever was not trained on them.
 
-    For words, score is the cosine of the two embeddings, and nothing says how probable a hit is.
-    Where the index has no text encoder, or images have words that it has not learned, hits are
-    found by texts: score says how well these match (BM25).
+    For words, score goes from 0 to 1: how well the image's texts match, and how near its picture
+    is; nothing says how probable a hit is. Where the index has no text encoder, or images have
+    words that it has not learned, all hits are found by texts: score is BM25.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")

@@ -156,7 +156,9 @@ def _name_way(hit: Record, reading: Reading | None) -> str:
     """Return what a hit was found by."""
     if reading is not None and reading.is_full_text:
         return "texts"
-    return "embedding" if hit["by_embedding"] else "retriever"
+    if hit["by_embedding"]:
+        return "embedding"
+    return "texts" if hit["log_probability"] is None else "retriever"
 
 
 def _cell(value: Any) -> str:

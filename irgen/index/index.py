@@ -270,11 +270,12 @@ class Index(Store):
         """Return the k images that fit each of ``texts`` best, such as "green apple"; fewer if
         there are no more, or if the options drop some.
 
-        The retriever predicts codes from what the text encoder reads, and the cosine with it sorts.
-        Full-text search answers if there is no text encoder, and if images have words that it has
-        not learned; then BM25 sorts. ``texts`` of the result tells the two apart. Words that no
-        image's texts have are left out: raise UnknownWordsError if there are no others. Raise
-        IndexingError for invalid options, and if the images have no texts.
+        The retriever predicts codes from what the text encoder reads, and full-text search finds
+        images that have some of the words. Scores from 0 to 1 sort both: how well the texts match
+        (BM25), and the cosine. Where there is no text encoder, or images have words that it has not
+        learned, full-text search answers alone, and BM25 sorts; ``texts`` of the result tells the
+        two apart. Words that no image's texts have are left out: raise UnknownWordsError if there
+        are no others. Raise IndexingError for invalid options, and if the images have no texts.
         """
         options = self._check_options(options, k)
         self.refresh()
@@ -290,13 +291,15 @@ class Index(Store):
         options: Options | None = None,
     ) -> ImageHits:
         """Return the k images that fit each of ``images`` together with the text of its number
-        best, such as a photo of a shirt and "in red". Otherwise as ``search_text``; raise
-        IndexingError without a text encoder, ImageError for an image that cannot be decoded."""
+        best, such as a photo of a shirt and "in red", sorted as for images; nothing says how
+        probable they are. Otherwise as ``search_text``; raise IndexingError without a text encoder,
+        ImageError for an image that cannot be decoded."""
         options = self._check_options(options, k)
         self.refresh()
         view = self.view
         snapshot = self.snapshot(view, options.allow, options.words)
-        return self._text_search.search_composed(images, texts, view, snapshot, k, options)
+        ranker = self.ranker(view)
+        return self._text_search.search_composed(images, texts, view, snapshot, k, options, ranker)
 
     def read_text(self, text: str, image: QueryImage | None = None) -> QueryFeatures:
         """Return the features of words, or of an image together with them, as ``explain`` takes

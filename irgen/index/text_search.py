@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from irgen.errors import IndexingError
 from irgen.index.hits import ImageHits
@@ -14,7 +17,8 @@ from irgen.index.text_query import TextMethod, TextQuery, read_texts
 from irgen.index.view import View
 from irgen.index.words import WordSearch, has_texts
 from irgen.search import engine
-from irgen.search.engine import Options, QueryFeatures
+from irgen.search.engine import Matches, Options, QueryFeatures
+from irgen.search.relevance import Ranker
 from irgen.search.snapshot import Snapshot
 
 
@@ -49,10 +53,7 @@ class TextSearch:
         queries = self.read_words(texts, view)
         encoded = [number for number, query in enumerate(queries) if not query.is_full_text]
         matched = [number for number, query in enumerate(queries) if query.is_full_text]
-        parts = [
-            self._decode(features, view, snapshot, k, options)
-            for features in self._networks.read_texts([queries[n].text for n in encoded])
-        ]
+        parts = self._search_both([queries[n].text for n in encoded], view, snapshot, k, options)
         parts += [self._match(queries[n].text, view, snapshot, k, options) for n in matched]
         hits = ImageHits.join(parts, k, view).take(np.argsort(encoded + matched).tolist())
         return replace(hits, texts=tuple(queries))
@@ -65,16 +66,21 @@ class TextSearch:
         snapshot: Snapshot,
         k: int,
         options: Options,
+        ranker: Ranker | None,
     ) -> ImageHits:
         """Return the k best images of ``snapshot``, which is of ``view``, for each image together
-        with the text of its number: see ``Index.search_composed``."""
+        with the text of its number: see ``Index.search_composed``. ``ranker``: of the rows of
+        ``view``."""
         if len(images) != len(texts):
             raise IndexingError(f"{len(texts):,} texts for {len(images):,} images")
         refuse_bound(options)
         queries = self._read_encoded(texts, view)
+        composed = self._networks.read_composed(images, [query.text for query in queries])
         parts = [
-            self._decode(features, view, snapshot, k, options)
-            for features in self._networks.read_composed(images, [q.text for q in queries])
+            ImageHits.of(
+                engine.search(self._networks.decoder, features, snapshot, k, options, ranker), view
+            )
+            for features in composed
         ]
         return replace(ImageHits.join(parts, k, view), texts=tuple(queries))
 
@@ -96,22 +102,51 @@ class TextSearch:
             )
         return [replace(query, is_full_text=False) for query in self.read_words(texts, view)]
 
-    def _decode(
-        self, features: QueryFeatures, view: View, snapshot: Snapshot, k: int, options: Options
-    ) -> ImageHits:
-        """Return the images whose codes the retriever predicts; nothing was fitted that says how
-        probable they are."""
-        hits = engine.search(self._networks.decoder, features, snapshot, k, options)
-        return ImageHits.of(hits, view)
+    def _search_both(
+        self, texts: list[str], view: View, snapshot: Snapshot, k: int, options: Options
+    ) -> list[ImageHits]:
+        """Return the images whose codes the retriever predicts from texts, and those whose own
+        texts match, in batches; nothing was fitted that says how probable they are."""
+        parts, first = [], 0
+        for features in self._networks.read_texts(texts):
+            asked = texts[first : first + len(features.embedding)]
+            matches = self._match_all(asked, view, snapshot, max(k, options.candidates), options)
+            hits = engine.search(
+                self._networks.decoder, features, snapshot, k, options, matches=matches
+            )
+            parts.append(ImageHits.of(hits, view))
+            first += len(asked)
+        return parts
+
+    def _match_all(
+        self, texts: list[str], view: View, snapshot: Snapshot, most: int, options: Options
+    ) -> Matches:
+        """Return at most ``most`` images that match each of several texts."""
+        found = [self._find_matches(text, view, snapshot, most, options) for text in texts]
+        rows, scores = (
+            pad_sequence([*part], batch_first=True) for part in zip(*found, strict=True)
+        )
+        rows = rows.masked_fill(scores <= 0, -1)
+        blank = (0, 1)  # a column that no text matches, since there may be no other
+        return Matches(F.pad(rows, blank, value=-1), F.pad(scores.float(), blank))
 
     def _match(
         self, text: str, view: View, snapshot: Snapshot, k: int, options: Options
     ) -> ImageHits:
         """Return the images that have one or several words of a text in their id or text columns,
         best match first."""
-        rows, scores = self._word_search.rank_any(view, text)
+        most = max(k, options.candidates)
+        rows, scores = self._find_matches(text, view, snapshot, most, options)
+        return ImageHits.of(engine.cut_ranked(rows, scores, snapshot, k, options), view)
+
+    def _find_matches(
+        self, text: str, view: View, snapshot: Snapshot, most: int, options: Options
+    ) -> tuple[Tensor, Tensor]:
+        """Return at most ``most`` rows (n,) of ``snapshot`` that match a text, best first, and how
+        well (n,)."""
+        is_filtered = options.allow is not None or options.words is not None
+        rows, scores = self._word_search.rank_any(view, text, None if is_filtered else most)
         device = snapshot.codebooks.device
         numbers, matches = torch.from_numpy(rows).to(device), torch.from_numpy(scores).to(device)
         allowed = torch.cat(snapshot.alive)[numbers]
-        hits = engine.cut_ranked(numbers[allowed], matches[allowed], snapshot, k, options)
-        return ImageHits.of(hits, view)
+        return numbers[allowed][:most], matches[allowed][:most]

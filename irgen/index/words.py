@@ -30,7 +30,7 @@ CREATE VIRTUAL TABLE query_words USING fts5vocab(query, instance);
 FORMS = "SELECT term FROM text_words WHERE term >= ? AND term < ?"
 LAST_CHARACTER = "\U0010ffff"
 MATCHES = "SELECT rowid FROM texts WHERE texts MATCH ?"
-SCORED = "SELECT rowid, -rank FROM texts WHERE texts MATCH ? ORDER BY rank"  # BM25
+SCORED = "SELECT rowid, -rank FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?"  # BM25
 
 
 class WordSearch:
@@ -55,11 +55,14 @@ class WordSearch:
         with self._lock:
             return self._follow(view).find(words, f"{MATCHES} ORDER BY rank")
 
-    def rank_any(self, view: View, words: str) -> tuple[np.ndarray, np.ndarray]:
+    def rank_any(
+        self, view: View, words: str, most: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows (n,) int64 of the images that have any of ``words``, best match first,
-        and their BM25 (n,) float64. Raise IndexingError as ``find`` does."""
+        and their BM25 (n,) float64: all of them, or about ``most``. Raise IndexingError as ``find``
+        does."""
         with self._lock:
-            return self._follow(view).rank_any(words)
+            return self._follow(view).rank_any(words, most)
 
     def list_missing(self, view: View, words: Sequence[str]) -> list[str]:
         """Return those of ``words`` that no image of ``view`` has in its id or text columns."""
@@ -118,10 +121,12 @@ class TextTable:
         rows = self._rows[np.array(numbers, np.int64)]
         return rows[rows >= 0]
 
-    def rank_any(self, words: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows (n,) that have any of ``words``, best first, and their BM25 (n,)."""
+    def rank_any(self, words: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows (n,) that have any of ``words``, best first, and their BM25 (n,): all, or
+        those of the best ``most`` texts that an image still has."""
         expression = " OR ".join(map(_quote, self._split(words)))
-        matches = self._connection.execute(SCORED, (expression,)).fetchall()
+        limit = -1 if most is None else most  # SQLite's way of having no limit
+        matches = self._connection.execute(SCORED, (expression, limit)).fetchall()
         rows = self._rows[np.array([number for number, _ in matches], np.int64)]
         scores = np.array([score for _, score in matches], np.float64)
         return rows[rows >= 0], scores[rows >= 0]

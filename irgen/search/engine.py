@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from irgen.params import Evaluate
 
 VERSION = 6  # raise when a search finds other images, or gives other scores
+TEXT_SHARE = 0.6  # of a score in words: how well texts match; the rest is the cosine's
 PREFIXES = 32  # beams before the last level, where labels rank: more found fewer of the right label
 MOST_HITS, MOST_CANDIDATES = 10_000, 1_000_000  # of a query; more would not fit in memory
 
@@ -127,6 +128,24 @@ class QueryFeatures:
 
 
 @dataclass(frozen=True)
+class Matches:
+    """Images whose texts match the words of each query, (Q, n): ``rows`` int64, −1 where there are
+    fewer; ``scores`` float32, how well they match, positive and 0 there."""
+
+    rows: Tensor
+    scores: Tensor
+
+    def score(self, rows: Tensor) -> Tensor:
+        """Return the scores (Q, C) of ``rows`` (Q, C) relative to the best, 0 if they match not."""
+        order = self.rows.argsort(dim=1)
+        rows_in_order, scores = self.rows.gather(1, order), self.scores.gather(1, order)
+        position = torch.searchsorted(rows_in_order, rows).clamp_max(rows_in_order.shape[1] - 1)
+        matching = (rows_in_order.gather(1, position) == rows) & (rows >= 0)
+        best = scores.amax(1, keepdim=True).clamp_min(1e-9)
+        return (scores / best).gather(1, position) * matching
+
+
+@dataclass(frozen=True)
 class Hits:
     """Best k images of each query, best first; (Q, k), −1 or −inf where there are fewer.
 
@@ -162,11 +181,13 @@ def search(
     k: int,
     options: Options,
     ranker: Ranker | None = None,
+    matches: Matches | None = None,
 ) -> Hits:
     """Return the k best images of ``snapshot`` for each query. Few queries run on one core.
 
     ``ranker``: of the rows of ``snapshot``; without it, or without the decoder's label scorer,
-    cosines re-rank.
+    cosines re-rank. ``matches``: of queries in words, which are candidates, too; how well they
+    match re-ranks together with the cosine.
     """
     embeddings = features.embedding
     beams = options.beams
@@ -174,7 +195,7 @@ def search(
         beams = min(beams, PREFIXES)
     size = len(embeddings) * beams * decoder.width**2
     return run_on_fitting_cores(
-        size, embeddings.device, _search, decoder, features, snapshot, k, options, ranker
+        size, embeddings.device, _search, decoder, features, snapshot, k, options, ranker, matches
     )
 
 
@@ -186,6 +207,7 @@ def _search(
     k: int,
     options: Options,
     ranker: Ranker | None,
+    matches: Matches | None,
 ) -> Hits:
     parts, limit = snapshot.live_parts(fresh=False), max(k, options.candidates)
     embeddings = features.embedding
@@ -203,10 +225,14 @@ def _search(
     if options.rerank and options.fresh_beams:
         fresh = nearby.gather(embeddings, snapshot, limit, options.fresh_beams, fresh=True)
         others += [] if fresh is None else [fresh]
+    if options.rerank and matches is not None:
+        others.append(rank.list_rows(matches.rows, snapshot))
     candidates = rank.gather(snapshot, parts, beams, limit).merge(*others)
     cosines = rank.cosine(candidates.rows, embeddings, snapshot)
     if not options.rerank:
         return _cut(_sort_by_code(candidates, cosines), snapshot, k, options)
+    if matches is not None:
+        return _cut(_sort_by_words(candidates, cosines, matches), snapshot, k, options)
     if ranker is None or decoder.label_scorer is None:
         return _cut(_sort_by_cosine(candidates, cosines), snapshot, k, options)
     label_probs = decoder.label_scorer.read_labels(embeddings, beams.first_code_log_probs)
@@ -266,8 +292,8 @@ def cut_ranked(rows: Tensor, scores: Tensor, snapshot: Snapshot, k: int, options
     of one query, Q = 1, which has no embedding: cosines are −inf."""
     limit = max(k, options.candidates)
     rows, scores = rows[None, :limit], scores[None, :limit].float()
-    blank, no = torch.full_like(scores, -torch.inf), torch.zeros_like(rows, dtype=torch.bool)
-    candidates = Candidates(rows, snapshot.gather(rows, "keys"), blank, blank, no)
+    blank = torch.full_like(scores, -torch.inf)
+    candidates = rank.list_rows(rows, snapshot)
     order = torch.arange(rows.shape[1], device=rows.device)[None]
     return _cut(_Sorted(candidates, blank, scores, order), snapshot, k, options)
 
@@ -303,6 +329,19 @@ def _sort_by_cosine(candidates: Candidates, cosines: Tensor) -> _Sorted:
     """Sort by cosine, which rounding may have lifted above 1."""
     scores = cosines.clamp_max(1)
     return _Sorted(candidates, cosines, scores, rank.order_by_score(candidates, cosines))
+
+
+def _sort_by_words(candidates: Candidates, cosines: Tensor, matches: Matches) -> _Sorted:
+    """Sort by how well texts match, relative to the best, and by cosine from the lowest candidate's
+    to the highest (a convex combination, Bruch et al. 2023); by cosine alone if no text does."""
+    exist = candidates.rows >= 0
+    lowest = cosines.masked_fill(~exist, torch.inf).amin(1, keepdim=True)
+    span = (cosines.amax(1, keepdim=True) - lowest).clamp_min(1e-6)
+    nearness = ((cosines - lowest) / span).masked_fill(~exist, 0)
+    texts = matches.score(candidates.rows)
+    share = TEXT_SHARE * texts.any(1, keepdim=True)
+    scores = (share * texts + (1 - share) * nearness).masked_fill(~exist, -torch.inf)
+    return _Sorted(candidates, cosines, scores, rank.order_by_score(candidates, scores))
 
 
 def _sort_by_label(

@@ -62,6 +62,15 @@ class Candidates:
         return both.keep(~torch.zeros_like(repeated).scatter(1, order, repeated))
 
 
+def list_rows(rows: Tensor, snapshot: Snapshot) -> Candidates:
+    """Return ``rows`` (Q, C), −1 where there are fewer, as candidates that no code led to."""
+    blank, no = (
+        torch.full(rows.shape, -torch.inf, device=rows.device),
+        torch.zeros_like(rows).bool(),
+    )
+    return Candidates(rows, snapshot.gather(rows, "keys"), blank, blank, no).keep(rows >= 0)
+
+
 def gather(snapshot: Snapshot, parts: Sequence[LivePart], beams: Beams, limit: int) -> Candidates:
     """Return at most ``limit`` images of the beams, best beam first, within a code group by key.
 

@@ -260,11 +260,12 @@ class Service:
         measure.stage_seconds.labels("search").observe(first.worked)
         measure.batch.observe(first.batch)
         for value, result in zip(inputs, results.queries, strict=True):
+            in_words = value.kind == "text"
             is_full_text = result.text is not None and result.text.is_full_text
             measure.queries.labels("full_text" if is_full_text else value.kind).inc()
             if not result.hits:
                 measure.empty.inc()
-            elif not is_full_text:  # else it is neither a cosine nor a probability
+            elif not in_words:  # else it is neither a cosine nor a probability
                 measure.scores.observe(result.hits[0].score)
 
 

@@ -58,13 +58,28 @@ def test_words_find_the_images_whose_texts_they_are_in_any_wording(index, text, 
     assert labels_of(search(index, text)) == {label}
 
 
-def test_hits_are_sorted_by_cosine_and_nothing_says_how_probable_they_are(index) -> None:
+def test_texts_and_cosines_sort_together_and_nothing_says_how_probable_a_hit_is(index) -> None:
     hits = index.search_text(["red apple", "blue shirt"], 10)
-    assert np.array_equal(hits.scores, hits.cosine)
     assert (np.diff(hits.scores) <= 0).all() and np.isneginf(hits.same_label).all()
+    assert (hits.scores <= 1).all() and (hits.scores >= 0).all()
+    for ids, label in zip(hits.ids, ("apple", "shirt"), strict=True):
+        assert labels_of(ids[:EACH]) == {label} and label not in labels_of(ids[EACH:])
+    assert (hits.scores[:, :EACH] >= 0.6).all() and (hits.scores[:, EACH:] <= 0.4).all()
+    for query in range(2):
+        nearness = hits.cosine[query, :EACH]
+        assert (np.diff(nearness) <= 1e-6).all(), "of equal texts the nearest come first"
     assert hits.table()["same_label"].null_count() == 20
     with pytest.raises(IndexingError, match="min_probability: nothing says"):
         search(index, "red apple", min_probability=0.5)
+
+
+def test_an_image_whose_texts_match_is_found_though_its_picture_says_nothing(index) -> None:
+    index.add([tiny.picture(3, 70)], ["odd.png"], pl.DataFrame({"title": ["ripe yellow banana"]}))
+    hits = index.search_text(["ripe yellow banana"], 30, replace(index.options(30), beams=1))
+    (place,) = np.flatnonzero(hits.ids[0] == "odd.png")
+    assert hits.scores[0, place] > 0.5 and hits.cosine[0, place] < hits.cosine[0, 0]
+    index.remove(["odd.png"])
+    assert "odd.png" not in search(index, "ripe yellow banana", 30)
 
 
 def test_unknown_words_are_left_out_and_named(index) -> None:
