@@ -15,6 +15,7 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
+from irgen.checkpoints.onnx_session import expect
 from irgen.compute.checks import check_finite
 from irgen.compute.machine import Machine
 from irgen.compute.seeds import seeded_generator
@@ -74,8 +75,11 @@ def encode_views(
     summaries, tokens = (np.load(folder / name, mmap_mode="r") for name in VIEWS)
     if len(tokens) == len(sha256s):
         return EncodedViews(summaries, tokens)
+    encoder = encoder.to(encoding.machine.device).eval()
+    if encoding.machine.autocast is None:
+        expect(encoder, len(sha256s))  # as when they were cached
     uncached = UncachedTokens(
-        encoder=encoder.to(encoding.machine.device).eval(),
+        encoder=encoder,
         pixels=open_pixels(encoder, sha256s, encoding),
         first=len(tokens),
         changes=changes,
@@ -178,7 +182,12 @@ def _write_views(
     arrays = [np.load(folder / name, mmap_mode="r+") for name in (*VIEWS, SUMS, DONE)]
     summaries, tokens, sums, done = arrays
     batches = open_batches(sha256s, encoder.decoding, encoding)
-    change_and_encode = BatchEncoder(encoder.eval(), ViewEncoder(changes, seed, len(batches)))
+    change_and_encode = BatchEncoder(
+        model=encoder.eval(),
+        encode=ViewEncoder(changes, seed, len(batches)),
+        encoders=[encoder],
+        images=len(sha256s),
+    )
     numbers = np.flatnonzero(done.ravel() == 0).tolist()
 
     def commit(view: int, i: int) -> None:

@@ -112,10 +112,11 @@ def train_models(
     tuned = params.tokenizer.tune_encoder
     sha256s = train["sha256"].to_list()
     labels = class_numbers(train["label"], train["label"].unique().sort().to_list())
+    section = replace(params.encoder, grid=0)  # a head may need all tokens
+    frozen = create_encoder(section, params.seed)
     models, runs = {}, []
     for name, recipe in list_recipes(params.baselines).items():
-        section = replace(params.encoder, grid=0) if recipe.tokens else params.encoder
-        encoder = create_encoder(section, params.seed)
+        encoder = create_encoder(section, params.seed) if tuned else frozen
         images = load_training_images(
             encoder, sha256s, params.augment, params.seed, encoding, tuned=tuned
         )

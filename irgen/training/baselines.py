@@ -16,7 +16,7 @@ from irgen.training.run import TrainingRun
 @dataclass(frozen=True)
 class Recipe:
     """A baseline: its ``settings``, its ``losses`` and a function that creates its head for an
-    encoder and a number of classes. ``tokens``: the head needs all tokens of the encoder."""
+    encoder and a number of classes. ``tokens``: the head needs the encoder's tokens."""
 
     settings: Descriptor
     losses: descriptors.Losses
