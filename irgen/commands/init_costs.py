@@ -10,7 +10,7 @@ from irgen.params.presets import Collection
 BATCH, REPEATS = 8, 2
 # Seconds of one step with a batch of 128, measured with 287 training photos on two cores that other
 # programs used too; STAGES, for all else, is a guess on the safe side (40 s were measured).
-TOKENIZER_STEP, RETRIEVER_STEP, STAGES = 0.07, 0.4, 120.0
+TOKENIZER_STEP, RETRIEVER_STEP, STAGES = 0.07, 0.1, 120.0
 REFERENCE_CORES = 2
 BACKWARD = 3  # a training step takes as long as three encodings of its batch
 VALIDATING = 1.5  # of all training images that a round encodes, with those that validate
