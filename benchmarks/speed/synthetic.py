@@ -55,7 +55,7 @@ class Recipe:
     stray: float = 0.3  # mean length of a vector's deviation from its centre
     decay: float = 1.0  # scale of dimension i: i^−decay
     noise: float = 0.3  # length of a query's deviation from its database vector
-    levels: int = 4  # M
+    levels: int = 3  # M, as irgen init chooses for a million images
     codebook: int = 256  # L
     sample: int = 20_000  # vectors the codebooks are fitted on, none of them in the database
     iterations: int = 12
