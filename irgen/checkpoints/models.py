@@ -82,11 +82,6 @@ class Models:
                 module.eval().to(device)
         return self
 
-    @property
-    def encoders(self) -> tuple[ImageEncoder, ...]:
-        """Return what encodes pixels: for the tokenizer, and for the retriever."""
-        return self.encoder, self.query_encoder.encoder
-
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> QueryFeatures:
         """Encode images (B, C, H, W) of 0 … 255 for a search; no encoder runs twice. Raises

@@ -215,9 +215,7 @@ def store_summaries(encoder: ImageEncoder, sha256s: Hashes, encoding: Encoding) 
     """
     name = fingerprint([encoder], encoder.decoding, encoding.encoder_machine)
     store = ArrayStore(encoding.cache / "encodings" / name)
-    summaries = BatchEncoder(
-        model=encoder.eval(), encode=_summarize, encoders=[encoder], images=len(sha256s)
-    )
+    summaries = BatchEncoder(encoder.eval(), _summarize)
     encode_once(store, sha256s, encoder.decoding, summaries, encoding)
     return store
 

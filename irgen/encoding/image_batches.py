@@ -10,11 +10,9 @@ from torch import Tensor
 
 from irgen.catalog.images.pixels import Decoding, stream_pixels
 from irgen.catalog.shards import Images
-from irgen.checkpoints.onnx_session import expect
 from irgen.compute.batches import full_batches
 from irgen.compute.machine import Machine
 from irgen.files.hash_rows import unpack_hashes
-from irgen.models.encoder import ImageEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,28 +63,21 @@ class Movable(Protocol):
     def to(self, device: torch.device, /) -> Any: ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BatchEncoder:
     """A model, and how a batch passes through it: ``encode(model, machine, number, pixels)`` takes
     (B, C, H, H) uint8 on the CPU, and returns tensors (B, …) on any device.
 
-    It can be pickled, and gives the same arrays wherever it runs. ``encoders``: in the model.
-    ``images``: number of all that are wanted, encoded already or not, so that how they are encoded
-    does not depend on that.
+    It can be pickled, and gives the same arrays wherever it runs.
     """
 
     model: Movable  # in eval mode
     encode: Callable[[Any, Machine, int, Tensor], Sequence[Tensor]]
-    encoders: Sequence[ImageEncoder]
-    images: int
 
     def load(self, machine: Machine) -> Callable[[int, np.ndarray], list[np.ndarray]]:
         """Move the model to ``machine``, and return a function from a batch's number and pixels to
         arrays (B, …)."""
         model = self.model.to(machine.device)
-        if machine.autocast is None:
-            for encoder in self.encoders:
-                expect(encoder, self.images)
 
         @torch.inference_mode()
         def encode(number: int, pixels: np.ndarray) -> list[np.ndarray]:

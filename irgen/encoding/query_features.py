@@ -25,10 +25,7 @@ def encode_queries(models: Models, sha256s: list[str], encoding: Encoding) -> Qu
     tokens = models.query_encoder.encoder.token_count
     name = digest(weights, tokens, encoding.settings.batch_size)[:16]
     store = ArrayStore(encoding.cache / "query_features" / name)
-    encoder = BatchEncoder(
-        model=models, encode=_encode, encoders=models.encoders, images=len(sha256s)
-    )
-    encode_once(store, sha256s, models.decoding, encoder, encoding)
+    encode_once(store, sha256s, models.decoding, BatchEncoder(models, _encode), encoding)
     return _unpack(torch.from_numpy(store.get(sha256s)), models)
 
 

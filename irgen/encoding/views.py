@@ -15,7 +15,6 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from irgen.checkpoints.onnx_session import expect
 from irgen.compute.checks import check_finite
 from irgen.compute.machine import Machine
 from irgen.compute.seeds import seeded_generator
@@ -75,11 +74,8 @@ def encode_views(
     summaries, tokens = (np.load(folder / name, mmap_mode="r") for name in VIEWS)
     if len(tokens) == len(sha256s):
         return EncodedViews(summaries, tokens)
-    encoder = encoder.to(encoding.machine.device).eval()
-    if encoding.machine.autocast is None:
-        expect(encoder, len(sha256s))  # as when they were cached
     uncached = UncachedTokens(
-        encoder=encoder,
+        encoder=encoder.to(encoding.machine.device).eval(),
         pixels=open_pixels(encoder, sha256s, encoding),
         first=len(tokens),
         changes=changes,
@@ -182,12 +178,7 @@ def _write_views(
     arrays = [np.load(folder / name, mmap_mode="r+") for name in (*VIEWS, SUMS, DONE)]
     summaries, tokens, sums, done = arrays
     batches = open_batches(sha256s, encoder.decoding, encoding)
-    change_and_encode = BatchEncoder(
-        model=encoder.eval(),
-        encode=ViewEncoder(changes, seed, len(batches)),
-        encoders=[encoder],
-        images=len(sha256s),
-    )
+    change_and_encode = BatchEncoder(encoder.eval(), ViewEncoder(changes, seed, len(batches)))
     numbers = np.flatnonzero(done.ravel() == 0).tolist()
 
     def commit(view: int, i: int) -> None:

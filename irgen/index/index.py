@@ -139,10 +139,6 @@ class Index(Store):
         they are others."""
         self._networks.share(other._networks)
 
-    def expect(self, images: int) -> None:
-        """Prepare to search for so many images, which takes half a second and may save more."""
-        self._networks.expect(images)
-
     def add(
         self,
         images: Images,
@@ -276,10 +272,10 @@ class Index(Store):
 
         The retriever predicts codes from what the text encoder reads, and full-text search finds
         images that have some of the words. Scores from 0 to 1 sort both: how well the texts match
-        (BM25), and the cosine. Without a text encoder, or for new words that it has not learned,
-        BM25 sorts alone; ``texts`` of the result tells the two apart. Words that no image's texts
-        have are left out: raise UnknownWordsError if there are no others, IndexingError for invalid
-        options, and if the images have no texts.
+        (BM25), and the cosine. Where there is no text encoder, or images have words that it has not
+        learned, full-text search answers alone, and BM25 sorts; ``texts`` of the result tells the
+        two apart. Words that no image's texts have are left out: raise UnknownWordsError if there
+        are no others. Raise IndexingError for invalid options, and if the images have no texts.
         """
         options = self._check_options(options, k)
         self.refresh()
@@ -361,11 +357,13 @@ class Index(Store):
         """Return what answers queries in words; None: nothing does."""
         return self._text_search.method(self.view)
 
-    def _check_options(self, given: Options | None, k: int, trust_copies: bool = False) -> Options:
-        """Return the options of a search for k images, by default with or without
-        ``trust_copies``. Raise IndexingError if k is too small or too large."""
+    def _check_options(
+        self, options: Options | None, k: int, *, trust_copies: bool = False
+    ) -> Options:
+        """Return the options of a search for k images; ``trust_copies``: of the default ones. Raise
+        IndexingError if k is too small or too large."""
         engine.check_count("k", k)
-        return given or replace(self.options(k), trust_copies=trust_copies)
+        return options or replace(self.options(k), trust_copies=trust_copies)
 
     def embed(self, images: Images) -> Tensor:
         """Return the unit embeddings (n, D) of images, on the CPU, as ``add_encoded`` takes them.

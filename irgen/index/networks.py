@@ -12,7 +12,6 @@ from torch import Tensor
 from irgen.catalog.images.pixels import Input, decode_images
 from irgen.checkpoints.calibration import CALIBRATION, load_calibration
 from irgen.checkpoints.models import Models, compose_queries, load_models
-from irgen.checkpoints.onnx_session import FEW, expect
 from irgen.checkpoints.ranking import RANKING, load_ranking
 from irgen.checkpoints.text import TEXT_ENCODER
 from irgen.compute.machine import Machine, has_fast_bf16
@@ -118,25 +117,14 @@ class Networks:
                 columns = (images.summary[part], images.tokens[part], images.embedding[part])
                 yield QueryFeatures(*(column.to(self.device) for column in columns))
             return
-        models, machine = self.models, self._query_machine
-        self.expect(len(images))
+        models, machine = self.models, self._machine
+        if not has_fast_bf16(self.device):
+            machine = Machine(device=self.device, autocast=None)
         for start in range(0, len(images), BATCH):
             pixels = decode_images(images[start : start + BATCH], models.decoding)
             with machine.precision():
                 features = models.encode(torch.from_numpy(pixels))
             yield features
-
-    @property
-    def _query_machine(self) -> Machine:
-        if has_fast_bf16(self.device):
-            return self._machine
-        return Machine(device=self.device, autocast=None)
-
-    def expect(self, images: int) -> None:
-        """Prepare to search for so many images: see ``ImageEncoder.expect``."""
-        if self._query_machine.autocast is None and images >= FEW:
-            for encoder in self.models.encoders:
-                expect(encoder, images)
 
     def read_texts(self, texts: Sequence[str]) -> Iterator[QueryFeatures]:
         """Yield the query features of texts, batch by batch; only if there is a text encoder."""
@@ -165,8 +153,6 @@ class Networks:
         models = self.models
         if isinstance(images, Input):
             decode_images(images, models.decoding)  # raises, and says how to write it
-        if self._machine.autocast is None and len(images) >= FEW:
-            expect(models.encoder, len(images))
         vectors = [torch.empty(0, self._folder.codebooks.shape[2])]
         for start in range(0, len(images), BATCH):
             try:

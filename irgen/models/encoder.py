@@ -1,7 +1,6 @@
 """Image encoder: any timm backbone as one summary vector and a grid of tokens."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,6 @@ from torch.nn import functional as F
 
 from irgen.catalog.images.pixels import Decoding
 
-RunBackbone = Callable[[Tensor], tuple[Tensor, Tensor]]  # normalised images as by run_backbone
 VERSION = 2  # raise when an encoder with equal weights gives another summary or tokens
 
 
@@ -24,9 +22,6 @@ class ImageEncoder(nn.Module):
 
     The batch norms of a ``pretrained`` encoder keep their statistics when it is trained: those of a
     small batch are worse, and the other weights would have to follow them.
-
-    ``exported`` runs the backbone in inference mode and fp32, if it is not None (see
-    ``irgen.checkpoints.onnx_session``).
 
     Attributes: ``decoding`` of its images; ``width`` of the summary, ``token_width`` and
     ``token_count`` of the tokens.
@@ -50,7 +45,6 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.backbone: Any = backbone  # timm's models share methods, but no class that names them
         self.grid, self.pretrained = grid, pretrained
-        self.exported: RunBackbone | None = None
         config = resolve_model_data_config(backbone)
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         if channels == 1:
@@ -70,24 +64,16 @@ class ImageEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) pixels from 0 to 255, of any dtype → (B, D) summary, (B, P, T) tokens."""
         images = (pixels.float() - self.mean) / self.std
-        if self.exported is not None and _runs_plainly():
-            summary, features = self.exported(images)
-            return summary, self._tokens(features)
         if images.device.type == "cpu":  # there, convolutions are 1.3 to 1.5 times as fast
             images = images.contiguous(memory_format=torch.channels_last)
-        summary, features = run_backbone(self.backbone, images)
-        return summary, self._tokens(features)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy has, in another process, too: not the exported network."""
-        return {**self.__dict__, "exported": None}
+        features = self.backbone.forward_features(images)
+        summary = self.backbone.forward_head(features, pre_logits=True)
+        return summary.flatten(1), self._tokens(features)
 
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Set training mode, or eval mode, of all modules but batch norms of a pretrained
         encoder, which stay in eval mode."""
         super().train(mode)
-        if mode:
-            self.exported = None  # its weights will be others
         if self.pretrained:
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -104,18 +90,6 @@ class ImageEncoder(nn.Module):
         if features.shape[1] == self.backbone.num_features:  # (B, T, h, w)
             return features.flatten(2).transpose(1, 2)
         return features.flatten(1, 2)  # (B, h, w, T)
-
-
-def run_backbone(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a timm backbone makes of normalised images (B, C, H, W): summaries (B, S), and
-    features in its own layout."""
-    features = backbone.forward_features(images)
-    return backbone.forward_head(features, pre_logits=True).flatten(1), features
-
-
-def _runs_plainly() -> bool:
-    """Tell whether only results are wanted, in fp32 and on a CPU."""
-    return torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def pool_grid(tokens: Tensor, side: int) -> Tensor:

@@ -15,7 +15,6 @@ from irgen.releases import release
 from irgen.releases.release import Release
 from irgen.serve.errors import NotReadyError
 
-MANY = 1_000_000  # queries that a service expects
 log = logging.getLogger("irgen.serve")
 FileState = tuple[str, int, int]  # resolved folder; inode and time of its index.json
 
@@ -110,7 +109,6 @@ def _open(path: Path, state: FileState, device: str, old: Served | None) -> Serv
     record = release.read(path) if (path / release.RECORD).exists() else None
     blank = np.zeros((1, *index.models.decoding.shape), np.uint8)
     index.calibration  # noqa: B018 – load it now
-    index.expect(MANY)
     with torch.inference_mode():
         index.search(blank, 1)
     return Served(index, record, state)

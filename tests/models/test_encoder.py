@@ -1,11 +1,7 @@
-import copy
-import pickle
-
 import pytest
 import timm
 import torch
 
-from irgen.checkpoints.onnx_session import FEW, expect
 from irgen.models.encoder import ImageEncoder
 
 BACKBONES = {
@@ -44,53 +40,6 @@ def test_a_grid_of_means_stands_for_the_tokens():
     torch.testing.assert_close(pooled(pixels)[0], summary)
     torch.testing.assert_close(pooled(pixels)[1], squares.flatten(1, 2))
     torch.testing.assert_close(larger(pixels)[1], tokens)
-
-
-@pytest.mark.parametrize(("name", "options", "widths"), BACKBONES.values(), ids=BACKBONES)
-def test_an_encoder_that_expects_many_images_gives_the_same_in_fp32(name, options, widths):
-    torch.manual_seed(0)
-    encoder = ImageEncoder(
-        timm.create_model(name, num_classes=0, in_chans=1, **options), 32, 1, 1.0
-    )
-    pixels = torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8)
-    expected = encoder.eval()(pixels)
-    expect(encoder, FEW - 1)
-    assert encoder.exported is None, "a few are encoded before it is ready"
-    expect(encoder, FEW)
-    assert encoder.exported is not None
-    with torch.inference_mode():
-        for part in (pixels[:1], pixels):
-            for output, whole in zip(encoder(part), expected, strict=True):
-                torch.testing.assert_close(output, whole[: len(part)], rtol=1e-4, atol=1e-5)
-
-
-def test_an_exported_encoder_is_left_aside_for_gradients_bf16_copies_and_training():
-    encoder = ImageEncoder(timm.create_model("resnet10t", num_classes=0, in_chans=1), 32, 1, 1.0)
-    expect(encoder.eval(), FEW)
-    used = []
-    encoder.exported = lambda images: used.append(images)
-    pixels = torch.zeros(2, 1, 32, 32)
-    assert encoder(pixels)[0].requires_grad
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        encoder(pixels)
-    assert not used
-    for copied in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
-        assert copied.exported is None
-    encoder.train()
-    assert encoder.exported is None
-
-
-def test_a_network_that_cannot_be_exported_is_run_as_before(monkeypatch):
-    encoder = ImageEncoder(timm.create_model("resnet10t", num_classes=0, in_chans=1), 32, 1, 1.0)
-
-    def refuse(*arguments, **options):
-        raise torch.onnx.errors.OnnxExporterError("no rule for an operator")
-
-    monkeypatch.setattr(torch.onnx, "export", refuse)
-    expect(encoder.eval(), FEW)
-    assert encoder.exported is None
-    with torch.inference_mode():
-        assert encoder(torch.zeros(2, 1, 32, 32))[0].shape == (2, encoder.width)
 
 
 def test_pixels_are_normalised_by_the_models_own_mean_and_deviation():
