@@ -127,11 +127,13 @@ def check(params: Params) -> None:
             f"heads {params.retriever.heads}"
         )
     tokenizer = params.tokenizer
-    most = 0 if tokenizer.tune_encoder else tokenizer.width - 1
+    is_untrained = tokenizer.tune_encoder and not tokenizer.probe_steps
+    most = 0 if is_untrained else tokenizer.width - 1
     if tokenizer.pretrained_width > most:
         raise ParamsError(
             f"params.yaml: tokenizer: pretrained_width: {tokenizer.pretrained_width} is out of "
-            f"range; allowed: 0 to {most}, less than width, and 0 if tune_encoder is true"
+            f"range; allowed: 0 to {most}, less than width, and 0 if tune_encoder is true without "
+            "probe_steps"
         )
     metrics = ["auto", *(f"{name}/{k}" for name in GATED for k in evaluate.cutoffs)]
     if params.gate.metric not in metrics:

@@ -186,9 +186,8 @@ def tuned_photos(collection: Collection, encoder: Pretrained) -> Values:
         "augment": {"scale": 0.5},
         "tokenizer": {
             "tune_encoder": True,
-            "pretrained_width": 0,
             "tuned_size": 0 if encoder.fixed_size else 32 * round(encoder.image_size / 45),
-            "probe_steps": max(700, passes),
+            "probe_steps": 4 * max(700, passes),
             "steps": max(300, 5 * passes),
             "batch_size": TUNED_BATCH,
             "learning_rate": 5e-4,

@@ -207,7 +207,10 @@ class Tokenizer(Training):
         0, "side in pixels of the images that train the encoder; 0: encoder.image_size"
     )
     probe_steps: Number = param(
-        0, "most gradient steps of all but the encoder before the encoder is trained too"
+        0, "most gradient steps of all but the encoder before it is tuned, and again after; 0: none"
+    )
+    tuned_share: Share = param(
+        0.5, "share of the tuned weights in their average with the pretrained ones, after a probe"
     )
     validate_every: Size = param(40, "steps between two validations, or a pass if that is longer")
     patience: Size = param(5, "validations without improvement before training stops")

@@ -6,7 +6,7 @@ sample and one pass over N images.
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import polars as pl
@@ -23,8 +23,8 @@ from irgen.checkpoints.weights import create_encoder, reads_one_size
 from irgen.compute.checks import MANY
 from irgen.compute.cluster import connect
 from irgen.compute.workers import run_workers
-from irgen.encoding.batches import EncodedViews, LabelledImages
-from irgen.encoding.encode import open_encoding
+from irgen.encoding.batches import EncodedViews, LabelledImages, Pixels
+from irgen.encoding.encode import Encoding, open_encoding
 from irgen.encoding.training_images import load_training_images
 from irgen.encoding.views import encode_views
 from irgen.errors import CatalogError, NumberError, ParamsError
@@ -83,86 +83,144 @@ def read_images(settings: Settings, workspace: Workspace) -> list[pl.DataFrame]:
 
 def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Train with the other processes of ``run``. The first one writes what comes of it."""
-    compute = replace(params.compute, engine="local")  # what is not encoded ahead
-    settings, encoding = params.tokenizer, open_encoding(compute, workspace)
-    train, validation = read_images(settings, workspace)
-    classes = list_classes(train, settings)
-    inputs = [workspace.existing("catalog", f"{role}.parquet") for role in ROLES]
-    features = None
-    if settings.labels == "clusters" or settings.pretrained_width:
-        inputs.append(workspace.existing("features", "train", "features.npy"))
-        features = torch.from_numpy(read_array(inputs[-1]))
-    if settings.labels == "given":
-        numbers = [class_numbers(table["label"], classes) for table in (train, validation)]
-    else:
-        world = encoding.machine.world
-        clusters = world.once(cluster_features, settings, params.seed, features)
-        numbers = [clusters, torch.empty(0).long()]
-    encoder = create_encoder(params.encoder, params.seed)
-    width = encoder.width
-    contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
-
-    def label_images(
-        settings: Settings, table: pl.DataFrame, labels: Tensor, features: Tensor | None = None
-    ) -> LabelledImages:
-        sha256s, tuned = table["sha256"].to_list(), settings.tune_encoder
-        images = load_training_images(
-            encoder, sha256s, params.augment, params.seed, encoding, tuned=tuned
-        )
-        if isinstance(images, EncodedViews):
-            images = images.without_tokens()
-        elif settings.tuned_size:
-            images = replace(images, size=settings.tuned_size)
-        return LabelledImages(images, labels, features)
-
-    def create_model(settings: Settings, encoder: ImageEncoder | None) -> Tokenizer:
-        model = Tokenizer(settings, width, len(classes), encoder)
-        if features is not None and settings.pretrained_width:
-            model.adapter.keep_directions(features)
-        return model
-
-    def train_model(model: Tokenizer, settings: Settings, run: TrainingRun) -> History:
-        pretrained = features if settings.labels == "clusters" else None
-        images = label_images(settings, train, numbers[0], pretrained)
-        return training.train(
-            model, images, label_images(settings, validation, numbers[1]), settings, run
-        )
-
-    def open_training(name: str, settings: Settings, log: Log) -> TrainingRun:
-        sections = [flatten(section) for section in (params.encoder, params.augment, settings)]
-        return open_run(
-            workspace.cache / "training",
-            name,
-            encoding.machine,
-            params.seed,
-            log,
-            [training.VERSION, sections, contents],
-        )
-
-    torch.manual_seed(params.seed)
-    model = create_model(settings, encoder if settings.tune_encoder else None)
-    runs = [open_training("tokenizer", settings, log)]
+    trainer = Trainer.open(params, workspace, log)
+    settings, encoder = params.tokenizer, create_encoder(params.encoder, params.seed)
     if settings.tune_encoder and settings.probe_steps:
         frozen = replace(settings, tune_encoder=False, steps=settings.probe_steps)
-        runs.append(open_training("probe", frozen, partial(log_with_prefix, log, "probe")))
-        probe = create_model(frozen, None)
-        train_model(probe, frozen, runs[-1])
-        model.load_state_dict(probe.state_dict(), strict=False)
-    history = train_model(model, settings, runs[0])
-    if encoding.machine.world.rank > 0:
+        tuned_runs = tune(trainer, encoder, frozen)
+        model, history, run = trainer.train("tokenizer", frozen, encoder, log)
+        model.encoder, steps, runs = encoder, frozen.steps, [*tuned_runs, run]
+    else:
+        model, history, run = trainer.train("tokenizer", settings, encoder, log)
+        steps, runs = settings.steps, [run]
+    if trainer.encoding.machine.world.rank > 0:
         return {}
-    metrics = summarize(history, settings.steps)
-    if metrics["codes_used/level_1"] == 1 and len(train) >= MANY:
+    metrics, count = summarize(history, steps), len(trainer.tables[0])
+    if metrics["codes_used/level_1"] == 1 and count >= MANY:
         raise NumberError(
-            f"all {len(train):,} training images have the same first code: the embeddings have "
+            f"all {count:,} training images have the same first code: the embeddings have "
             "collapsed; lower tokenizer.learning_rate, or choose another encoder or other weights"
         )
     folder = workspace.stage("tokenizer")
-    save_tokenizer(folder / "tokenizer.safetensors", model, params.encoder, settings, classes)
+    save_tokenizer(
+        folder / "tokenizer.safetensors", model, params.encoder, settings, trainer.classes
+    )
     write_history(folder / "history.csv", history)
     for run in runs:
         run.clear()
     return metrics
+
+
+def tune(trainer: "Trainer", encoder: ImageEncoder, frozen: Settings) -> list[TrainingRun]:
+    """Train a pretrained ``encoder`` in place: all else first (``frozen``), then both together.
+    Its weights become an average of those before and after, which keeps more of what it knew of
+    other classes (WiSE-FT, Wortsman et al. 2022). Return the runs."""
+    settings = replace(trainer.params.tokenizer, pretrained_width=0)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    probe_log, tuning_log = (
+        partial(log_with_prefix, trainer.log, name) for name in ("probe", "tuning")
+    )
+    first = replace(frozen, pretrained_width=0)
+    start, _, probe = trainer.train("probe", first, encoder, probe_log)
+    _, _, tuning = trainer.train("tuning", settings, encoder, tuning_log, start)
+    encoder.load_state_dict(
+        {
+            name: before[name].lerp(value, settings.tuned_share)
+            if value.is_floating_point()
+            else value
+            for name, value in encoder.cpu().state_dict().items()
+        }
+    )
+    return [probe, tuning]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Train tokenizers on the same images. ``tables`` and class ``numbers`` are of training and
+    validation images; ``features`` (N, S) of the pretrained encoder, if there are no labels;
+    ``contents``: digests of all that was read."""
+
+    params: Params
+    encoding: Encoding
+    classes: list[str]
+    tables: list[pl.DataFrame]
+    numbers: list[Tensor]
+    features: Tensor | None
+    contents: list[str]
+    log: Log
+
+    @classmethod
+    def open(cls, params: Params, workspace: Workspace, log: Log) -> "Trainer":
+        """Read what is trained on."""
+        compute = replace(params.compute, engine="local")  # what is not encoded ahead
+        settings, encoding = params.tokenizer, open_encoding(compute, workspace)
+        tables = read_images(settings, workspace)
+        classes = list_classes(tables[0], settings)
+        inputs = [workspace.existing("catalog", f"{role}.parquet") for role in ROLES]
+        features = None
+        if settings.labels == "given":
+            numbers = [class_numbers(table["label"], classes) for table in tables]
+        else:
+            inputs.append(workspace.existing("features", "train", "features.npy"))
+            features = torch.from_numpy(read_array(inputs[-1]))
+            world = encoding.machine.world
+            clusters = world.once(cluster_features, settings, params.seed, features)
+            numbers = [clusters, torch.empty(0).long()]
+        contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
+        return cls(params, encoding, classes, tables, numbers, features, contents, log)
+
+    def train(
+        self,
+        name: str,
+        settings: Settings,
+        encoder: ImageEncoder,
+        log: Log,
+        start: Tokenizer | None = None,
+    ) -> tuple[Tokenizer, History, TrainingRun]:
+        """Return a tokenizer trained behind ``encoder``, with it if that is tuned; its history and
+        its run. ``start``: whose weights it begins with."""
+        torch.manual_seed(self.params.seed)
+        own = encoder if settings.tune_encoder else None
+        model = Tokenizer(settings, encoder.width, len(self.classes), own)
+        if start is not None:
+            model.load_state_dict(start.state_dict(), strict=False)
+        training_images, validation_images = (
+            self._load(settings, encoder, table) for table in self.tables
+        )
+        if settings.pretrained_width and isinstance(training_images, EncodedViews):
+            model.adapter.keep_directions(torch.from_numpy(training_images.summaries[:, 0]))
+        sections = [self.params.encoder, self.params.augment, self.params.tokenizer, settings]
+        run = open_run(
+            self.encoding.cache / "training",
+            name,
+            self.encoding.machine,
+            self.params.seed,
+            log,
+            [training.VERSION, [flatten(section) for section in sections], self.contents],
+        )
+        history = training.train(
+            model,
+            LabelledImages(training_images, self.numbers[0], self.features),
+            LabelledImages(validation_images, self.numbers[1]),
+            settings,
+            run,
+        )
+        return model, history, run
+
+    def _load(
+        self, settings: Settings, encoder: ImageEncoder, table: pl.DataFrame
+    ) -> EncodedViews | Pixels:
+        images = load_training_images(
+            encoder,
+            table["sha256"].to_list(),
+            self.params.augment,
+            self.params.seed,
+            self.encoding,
+            tuned=settings.tune_encoder,
+        )
+        if isinstance(images, EncodedViews):
+            return images.without_tokens()
+        return replace(images, size=settings.tuned_size) if settings.tuned_size else images
 
 
 def check_tuned_size(params: Params) -> None:

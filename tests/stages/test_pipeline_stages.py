@@ -21,6 +21,7 @@ from irgen.index.index import Index
 from irgen.report.comparison import METHODS
 from irgen.search import engine
 from irgen.search.calibration import Uncalibrated
+from irgen.training import tokenizer as training
 
 from .conftest import SMALL, files, run, small_params
 
@@ -230,19 +231,38 @@ def test_all_stages_answer_by_a_protocol_of_unseen_classes(root, tmp_path):
     assert "standard (products): unseen classes" in (tmp_path / "reports/index.html").read_text()
 
 
-def test_a_tuned_encoder_begins_where_the_probe_of_the_frozen_one_ends(copy, root):
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_tuned_pretrained_encoder_is_the_average_of_what_it_was_and_what_it_learnt(
+    copy, root, share, monkeypatch
+):
     folder, params = copy
     weights = folder / "encoder.safetensors"
-    save_file(create_encoder(params.encoder, 0).backbone.state_dict(), weights)
+    before = create_encoder(params.encoder, 0).backbone.state_dict()
+    save_file(before, weights)
     encoder = {**SMALL["encoder"], "weights": str(weights)}
-    short = {"steps": 14, "learning_rate": 0.01, "encoder_learning_rate": 1.0e-6}
+    tuning = {"steps": 14, "probe_steps": 70, "learning_rate": 0.01, "tuned_share": share}
+    tokenizer = {**SMALL["tokenizer"], **tuning, "pretrained_width": 8}
+    after, train = {}, training.train
 
-    def accuracy(**changes) -> float:
-        tokenizer = {**SMALL["tokenizer"], **short, **changes}
-        params = small_params(folder, root, encoder=encoder, tokenizer=tokenizer)
-        return run(params, folder, "tokenizer")["tokenizer"]["validation/accuracy/embedding"]
+    def record(model, *arguments):
+        history = train(model, *arguments)
+        if model.encoder is not None:
+            after.update({n: v.clone() for n, v in model.encoder.backbone.state_dict().items()})
+        return history
 
-    assert accuracy(probe_steps=70) > accuracy(probe_steps=0)
+    monkeypatch.setattr(training, "train", record)
+    metrics = run(
+        small_params(folder, root, encoder=encoder, tokenizer=tokenizer),
+        folder,
+        *("tokenizer", "identifiers"),
+    )["tokenizer"]
+    model, _ = load_tokenizer(folder / "data/tokenizer/tokenizer.safetensors")
+    for name, value in model.encoder.backbone.state_dict().items():
+        expected = torch.lerp(before[name].double(), after[name].double(), share).to(value.dtype)
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert model.adapter.directions.shape[0] == 8 and model.adapter.directions.any()
+    assert metrics["validation/accuracy/embedding"] > 0.2
 
 
 def test_an_encoder_can_be_tuned_on_smaller_images_unless_it_reads_one_size(copy, root):
