@@ -1,6 +1,6 @@
 """Semantic tokenizer: summary → tuned embedding → codes, with a class loss on every prefix."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -61,12 +61,18 @@ class Adapter(nn.Module):
             return torch.cat(parts, dim=-1)
 
     @torch.no_grad()
-    def keep_directions(self, summaries: Tensor) -> None:
-        """Set the pretrained part to the principal directions of training summaries (N, S)."""
-        blocks = summaries.split(BLOCK)
-        sums = torch.stack([F.normalize(block.float(), dim=-1).sum(0) for block in blocks])
+    def keep_directions(self, summaries: np.ndarray) -> None:
+        """Set the pretrained part to the principal directions of training summaries (N, S), which
+        may be memory-mapped: blocks of them are read, twice."""
+
+        def unit_blocks() -> Iterator[Tensor]:
+            for start in range(0, len(summaries), BLOCK):
+                block = np.array(summaries[start : start + BLOCK], np.float32)
+                yield F.normalize(torch.from_numpy(block), dim=-1)
+
+        sums = torch.stack([block.sum(0) for block in unit_blocks()])
         self.centre.copy_(sums.sum(0) / len(summaries))
-        centred = (F.normalize(block.float(), dim=-1) - self.centre for block in blocks)
+        centred = (block - self.centre for block in unit_blocks())
         self.directions.copy_(_principal_directions(centred)[: len(self.directions)])
 
     @torch.no_grad()

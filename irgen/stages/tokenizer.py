@@ -34,7 +34,8 @@ from irgen.files.workspace import Workspace
 from irgen.models.clusters import cluster
 from irgen.models.encoder import ImageEncoder
 from irgen.models.tokenizer import Tokenizer, class_numbers
-from irgen.params import Params
+from irgen.params import Augment, Params
+from irgen.params import Encoder as EncoderSettings
 from irgen.params import Tokenizer as Settings
 from irgen.params.strict import flatten
 from irgen.training import tokenizer as training
@@ -83,7 +84,7 @@ def read_images(settings: Settings, workspace: Workspace) -> list[pl.DataFrame]:
 
 def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict[str, float]:
     """Train with the other processes of ``run``. The first one writes what comes of it."""
-    trainer = Trainer.open(params, workspace, log)
+    trainer = open_trainer(params, workspace, log)
     settings, encoder = params.tokenizer, create_encoder(params.encoder, params.seed)
     if settings.tune_encoder and settings.probe_steps:
         frozen = replace(settings, tune_encoder=False, steps=settings.probe_steps)
@@ -115,7 +116,7 @@ def tune(trainer: "Trainer", encoder: ImageEncoder, frozen: Settings) -> list[Tr
     """Train a pretrained ``encoder`` in place: all else first (``frozen``), then both together.
     Its weights become an average of those before and after, which keeps more of what it knew of
     other classes (WiSE-FT, Wortsman et al. 2022). Return the runs."""
-    settings = replace(trainer.params.tokenizer, pretrained_width=0)
+    settings = replace(trainer.settings, pretrained_width=0)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     probe_log, tuning_log = (
         partial(log_with_prefix, trainer.log, name) for name in ("probe", "tuning")
@@ -134,13 +135,16 @@ def tune(trainer: "Trainer", encoder: ImageEncoder, frozen: Settings) -> list[Tr
     return [probe, tuning]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trainer:
     """Train tokenizers on the same images. ``tables`` and class ``numbers`` are of training and
     validation images; ``features`` (N, S) of the pretrained encoder, if there are no labels;
     ``contents``: digests of all that was read."""
 
-    params: Params
+    settings: Settings
+    encoder: EncoderSettings
+    augment: Augment
+    seed: int
     encoding: Encoding
     classes: list[str]
     tables: list[pl.DataFrame]
@@ -148,26 +152,6 @@ class Trainer:
     features: Tensor | None
     contents: list[str]
     log: Log
-
-    @classmethod
-    def open(cls, params: Params, workspace: Workspace, log: Log) -> "Trainer":
-        """Read what is trained on."""
-        compute = replace(params.compute, engine="local")  # what is not encoded ahead
-        settings, encoding = params.tokenizer, open_encoding(compute, workspace)
-        tables = read_images(settings, workspace)
-        classes = list_classes(tables[0], settings)
-        inputs = [workspace.existing("catalog", f"{role}.parquet") for role in ROLES]
-        features = None
-        if settings.labels == "given":
-            numbers = [class_numbers(table["label"], classes) for table in tables]
-        else:
-            inputs.append(workspace.existing("features", "train", "features.npy"))
-            features = torch.from_numpy(read_array(inputs[-1]))
-            world = encoding.machine.world
-            clusters = world.once(cluster_features, settings, params.seed, features)
-            numbers = [clusters, torch.empty(0).long()]
-        contents = [weights_digest(params.encoder), *map(file_digest, inputs)]
-        return cls(params, encoding, classes, tables, numbers, features, contents, log)
 
     def train(
         self,
@@ -179,7 +163,7 @@ class Trainer:
     ) -> tuple[Tokenizer, History, TrainingRun]:
         """Return a tokenizer trained behind ``encoder``, with it if that is tuned; its history and
         its run. ``start``: whose weights it begins with."""
-        torch.manual_seed(self.params.seed)
+        torch.manual_seed(self.seed)
         own = encoder if settings.tune_encoder else None
         model = Tokenizer(settings, encoder.width, len(self.classes), own)
         if start is not None:
@@ -188,13 +172,13 @@ class Trainer:
             self._load(settings, encoder, table) for table in self.tables
         )
         if settings.pretrained_width and isinstance(training_images, EncodedViews):
-            model.adapter.keep_directions(torch.from_numpy(training_images.summaries[:, 0]))
-        sections = [self.params.encoder, self.params.augment, self.params.tokenizer, settings]
+            model.adapter.keep_directions(training_images.summaries[:, 0])
+        sections = [self.encoder, self.augment, self.settings, settings]
         run = open_run(
             self.encoding.cache / "training",
             name,
             self.encoding.machine,
-            self.params.seed,
+            self.seed,
             log,
             [training.VERSION, [flatten(section) for section in sections], self.contents],
         )
@@ -213,14 +197,45 @@ class Trainer:
         images = load_training_images(
             encoder,
             table["sha256"].to_list(),
-            self.params.augment,
-            self.params.seed,
+            self.augment,
+            self.seed,
             self.encoding,
             tuned=settings.tune_encoder,
         )
         if isinstance(images, EncodedViews):
             return images.without_tokens()
         return replace(images, size=settings.tuned_size) if settings.tuned_size else images
+
+
+def open_trainer(params: Params, workspace: Workspace, log: Log) -> Trainer:
+    """Return what trains the tokenizers of a project, and has read what they are trained on."""
+    compute = replace(params.compute, engine="local")  # what is not encoded ahead
+    settings, encoding = params.tokenizer, open_encoding(compute, workspace)
+    tables = read_images(settings, workspace)
+    classes = list_classes(tables[0], settings)
+    inputs = [workspace.existing("catalog", f"{role}.parquet") for role in ROLES]
+    features = None
+    if settings.labels == "given":
+        numbers = [class_numbers(table["label"], classes) for table in tables]
+    else:
+        inputs.append(workspace.existing("features", "train", "features.npy"))
+        features = torch.from_numpy(read_array(inputs[-1]))
+        world = encoding.machine.world
+        clusters = world.once(cluster_features, settings, params.seed, features)
+        numbers = [clusters, torch.empty(0).long()]
+    return Trainer(
+        settings=settings,
+        encoder=params.encoder,
+        augment=params.augment,
+        seed=params.seed,
+        encoding=encoding,
+        classes=classes,
+        tables=tables,
+        numbers=numbers,
+        features=features,
+        contents=[weights_digest(params.encoder), *map(file_digest, inputs)],
+        log=log,
+    )
 
 
 def check_tuned_size(params: Params) -> None:

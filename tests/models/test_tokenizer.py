@@ -79,7 +79,7 @@ def test_half_of_a_cosine_is_that_of_the_pretrained_part(tokenizer_settings):
     settings = dataclasses.replace(tokenizer_settings, width=16, pretrained_width=10)
     summaries = torch.randn(40, 10) + 1
     model = tokenizer(settings)
-    model.adapter.keep_directions(summaries)
+    model.adapter.keep_directions(summaries.numpy())
     embeddings = model.embed(summaries)
     trained = torch.nn.functional.normalize(model.adapter.layers(summaries), dim=-1)
     unit = torch.nn.functional.normalize(summaries, dim=-1)
@@ -94,7 +94,7 @@ def test_the_pretrained_part_begins_with_the_directions_that_differ_most(tokeniz
     model = tokenizer(settings)
     summaries = torch.ones(40, 10)
     summaries[:, 3] += torch.linspace(-1, 1, 40)
-    model.adapter.keep_directions(summaries)
+    model.adapter.keep_directions(summaries.numpy())
     assert int(model.adapter.directions.abs().argmax()) == 3
 
 
