@@ -209,9 +209,6 @@ class Tokenizer(Training):
     probe_steps: Number = param(
         0, "most gradient steps of all but the encoder before it is tuned, and again after; 0: none"
     )
-    tuned_share: Share = param(
-        0.5, "share of the tuned weights in their average with the pretrained ones, after a probe"
-    )
     validate_every: Size = param(40, "steps between two validations, or a pass if that is longer")
     patience: Size = param(5, "validations without improvement before training stops")
     label_smoothing: Dropout = param(0.1, "label smoothing of the classification losses")

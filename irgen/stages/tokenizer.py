@@ -114,24 +114,13 @@ def train_tokenizer(params: Params, workspace: Workspace, log: Callable) -> dict
 
 def tune(trainer: "Trainer", encoder: ImageEncoder, frozen: Settings) -> list[TrainingRun]:
     """Train a pretrained ``encoder`` in place: all else first (``frozen``), then both together.
-    Its weights become an average of those before and after, which keeps more of what it knew of
-    other classes (WiSE-FT, Wortsman et al. 2022). Return the runs."""
-    settings = replace(trainer.settings, pretrained_width=0)
-    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    Return the runs."""
     probe_log, tuning_log = (
         partial(log_with_prefix, trainer.log, name) for name in ("probe", "tuning")
     )
-    first = replace(frozen, pretrained_width=0)
+    first, both = (replace(s, pretrained_width=0) for s in (frozen, trainer.settings))
     start, _, probe = trainer.train("probe", first, encoder, probe_log)
-    _, _, tuning = trainer.train("tuning", settings, encoder, tuning_log, start)
-    encoder.load_state_dict(
-        {
-            name: before[name].lerp(value, settings.tuned_share)
-            if value.is_floating_point()
-            else value
-            for name, value in encoder.cpu().state_dict().items()
-        }
-    )
+    _, _, tuning = trainer.train("tuning", both, encoder, tuning_log, start)
     return [probe, tuning]
 
 
