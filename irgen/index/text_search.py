@@ -75,13 +75,11 @@ class TextSearch:
             raise IndexingError(f"{len(texts):,} texts for {len(images):,} images")
         refuse_bound(options)
         queries = self._read_encoded(texts, view)
-        composed = self._networks.read_composed(images, [query.text for query in queries])
-        parts = [
-            ImageHits.of(
-                engine.search(self._networks.decoder, features, snapshot, k, options, ranker), view
-            )
-            for features in composed
-        ]
+        decoder, parts = self._networks.decoder, []
+        for features in self._networks.read_composed(images, [query.text for query in queries]):
+            hits = engine.search(decoder, features, snapshot, k, options, ranker)
+            unread = torch.full_like(hits.untaught, -torch.inf)  # fitted to pictures alone
+            parts.append(ImageHits.of(replace(hits, untaught=unread), view))
         return replace(ImageHits.join(parts, k, view), texts=tuple(queries))
 
     def read(self, text: str, image: QueryImage | None, view: View) -> QueryFeatures:

@@ -188,7 +188,7 @@ def test_a_picture_and_words_together_find_what_is_like_both(index) -> None:
     assert mean[1] <= mean[2] < mean[0]
     assert labels_of(both.ids[1, :EACH]) == {"apple"}
     assert [text.text for text in both.texts] == ["blue striped shirt", "red apple"]
-    assert np.isneginf(both.same_label).all()
+    assert np.isneginf(both.same_label).all() and np.isneginf(both.untaught).all()
 
 
 def test_a_picture_with_words_is_refused_as_each_of_them_is(index) -> None:
